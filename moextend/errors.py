@@ -1,0 +1,61 @@
+"""The error tree.
+
+MoextendError
+ ├── InputError      the user's input is wrong; exit code 2
+ │    ├── UnknownName    a name that no table or folder knows
+ │    ├── SpecError      a YAML (or other file of the user's) that cannot be read as what it should be
+ │    └── RunConflict    a run folder that belongs to another config, or to another process
+ └── RunFailed       a run began and could not end; exit code 1
+
+Every error says what is wrong, where, and how to mend it. The CLI prints it without a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MoextendError(Exception):
+    """An error with a place and a mend, printed as ``where: what mend``."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str | None = None, mend: str | None = None) -> None:
+        super().__init__(what)
+        self.what, self.where, self.mend = what, where, mend
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        mend = f" {self.mend}" if self.mend else ""
+        return f"{place}{self.what}{mend}"
+
+
+class InputError(MoextendError):
+    """The user's input is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class UnknownName(InputError):
+    """A name that no table or folder knows; the mend names the nearest known ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        meant = f"Did you mean '{near[0]}'? " if near else ""
+        super().__init__(
+            f"no {kind} '{name}'.", where=where, mend=f"{meant}Available: {', '.join(known) or 'none'}."
+        )
+
+
+class SpecError(InputError):
+    """A file of the user's cannot be read as what it should be."""
+
+
+class RunConflict(InputError):
+    """A run folder belongs to another config, or to another process."""
+
+
+class RunFailed(MoextendError):
+    """A run began and could not end; what it had computed is kept."""

@@ -1,0 +1,222 @@
+"""Adds experts and router rows to a model in place, and takes them off again.
+
+No base tensor is copied or changed: routers and experts get a subclass of their own class, a group of new experts
+is an instance of the base's experts class with fewer experts, and detaching the last extension gives the classes
+back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from moextend.errors import InputError, UnknownName
+from moextend.moe import Site, count_experts, find_sites, scoring_of
+from moextend.routing import (
+    Calibration,
+    ExtendedExperts,
+    ExtendedRouter,
+    Mode,
+    RouterPart,
+    Scope,
+)
+
+Plan = Mapping[int, Sequence[int]]
+"""MoE block -> the base expert that each new expert is copied from."""
+
+_SUBCLASS: dict[tuple[type, type], type] = {}
+
+
+def scope_of(model: nn.Module) -> Scope:
+    """What the blocks of `model` share; made on first use."""
+    for site in find_sites(model):
+        if isinstance(site.router, ExtendedRouter):
+            return site.router.ext_scope
+    return Scope()
+
+
+def attach(
+    model: nn.Module, name: str, plan: Plan, *, mode: Mode = "exact", calibrate: bool = True, seed: int = 0
+) -> None:
+    """Adds extension `name`: in each block of `plan` one new expert and router row for each source expert.
+
+    Everything is frozen except the new parts, which are float32. The extension is reachable at once, beside the
+    extensions that were; see `activate`.
+
+    Raises:
+        InputError: the name is taken or has a dot, or the model already routes in another mode.
+    """
+    sites, scope = find_sites(model), scope_of(model)
+    if name in scope.known:
+        raise InputError(f"the model already has an extension '{name}'.", mend="Choose another name.")
+    if "." in name:
+        raise InputError(f"the name '{name}' has a dot.", mend="Use letters, digits, '-' and '_'.")
+    if scope.known and scope.mode != mode:
+        raise InputError(
+            f"the model routes in mode '{scope.mode}', extension '{name}' in mode '{mode}'.",
+            mend="All extensions of a model share one mode.",
+        )
+    scope.mode = mode
+    model.requires_grad_(False)
+    torch.manual_seed(seed)
+    for block, sources in plan.items():
+        _extend_site(sites[block], scope, name, list(sources), calibrate)
+    scope.known.append(name)
+    scope.active = (*scope.active, name)
+
+
+def detach(model: nn.Module, name: str) -> None:
+    """Takes extension `name` off; with the last one the model is its base again, classes included."""
+    scope = scope_of(model)
+    if name not in scope.known:
+        raise UnknownName("extension", name, scope.known)
+    scope.known.remove(name)
+    scope.active = tuple(other for other in scope.active if other != name)
+    for site in find_sites(model):
+        for module, store in ((site.router, "ext_parts"), (site.experts, "ext_groups")):
+            parts = getattr(module, store, None)
+            if parts is None:
+                continue
+            if name in parts:
+                del parts[name]
+            if not len(parts):
+                _restore_class(module, store)
+
+
+def activate(model: nn.Module, names: Sequence[str]) -> None:
+    """Makes exactly these extensions reachable; an empty list gives the base."""
+    scope = scope_of(model)
+    for name in names:
+        if name not in scope.known:
+            raise UnknownName("extension", name, scope.known)
+    active = tuple(name for name in scope.known if name in names)
+    if scope.mode == "paper":
+        _check_calibrations(model, active)
+    scope.active = active
+
+
+def new_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
+    """The parameters of extension `name`, by their name in the model."""
+    return {
+        key: parameter
+        for key, parameter in model.named_parameters()
+        if f".ext_parts.{name}." in key or f".ext_groups.{name}." in key
+    }
+
+
+def _extend_site(site: Site, scope: Scope, name: str, sources: list[int], calibrate: bool) -> None:
+    known = count_experts(site)
+    wrong = [source for source in sources if not 0 <= source < known]
+    if wrong:
+        raise InputError(f"{site.name} has experts 0 to {known - 1}, not {wrong[0]}.")
+    for module, mixin, store in (
+        (site.router, ExtendedRouter, "ext_parts"),
+        (site.experts, ExtendedExperts, "ext_groups"),
+    ):
+        _swap_class(module, mixin, store, scope)
+    router, experts = cast(ExtendedRouter, site.router), cast(ExtendedExperts, site.experts)
+    width = known + len(sources)
+    if scope.mode == "paper":
+        scoring_of(router)  # refuses a router that this mode does not know, before anything is made
+        width += sum(
+            cast(RouterPart, router.ext_parts[other]).count
+            for other in scope.active
+            if other in router.ext_parts
+        )
+    calibration = Calibration(width) if scope.mode == "paper" and calibrate else None
+    part = _new_rows(router, sources, scope.mode, calibration)
+    router.ext_parts[name] = part.to(_device(site))
+    experts.ext_groups[name] = _new_experts(site.experts, sources, scope.mode)
+    # With this flag the fused implementations leave rows with id m (won by a new expert) out.
+    experts._is_expert_parallel = scope.mode == "paper"  # type: ignore[assignment]
+
+
+def _device(site: Site) -> torch.device:
+    return cast(Tensor, site.experts.down_proj).device
+
+
+def _new_rows(
+    router: nn.Module, sources: list[int], mode: Mode, calibration: Calibration | None
+) -> RouterPart:
+    """paper: the source's row (Eq. 9). exact: a gate that is open (1) for every token at the start."""
+    weight = cast(Tensor, router.weight).detach().float()
+    if mode == "paper":
+        bias = getattr(router, "bias", None)
+        start = None if bias is None else bias.detach().float()[sources].clone()
+        return RouterPart(weight[sources].clone(), start, calibration, sources)
+    return RouterPart(torch.zeros_like(weight[sources]), torch.ones(len(sources)), None, sources)
+
+
+def _new_experts(base: nn.Module, sources: list[int], mode: Mode) -> nn.Module:
+    """A group of experts of the base's own class, copies of `sources`; exact: their last projection is zero."""
+    kind = _base_class(base)
+    group = cast(Any, object.__new__(kind))
+    nn.Module.__init__(group)
+    own = set(group.__dict__)  # parameters, buffers, modules, hooks: never shared with the base
+    group.__dict__.update(
+        {key: value for key, value in base.__dict__.items() if key not in own and not key.startswith("ext_")}
+    )
+    for key, child in base._modules.items():
+        if not key.startswith("ext_"):
+            group._modules[key] = child  # activation and norms have no state of their own: shared
+    many = cast(int, base.num_experts)
+    for key, tensor in base._parameters.items():
+        if tensor is None or tensor.shape[:1] != (many,):
+            group._parameters[key] = tensor
+            continue
+        copy = tensor.detach()[sources].float().clone()
+        if mode == "exact" and key.startswith("down_proj"):
+            copy.zero_()
+        group._parameters[key] = nn.Parameter(copy)
+    group.num_experts = len(sources)
+    group._is_expert_parallel = False
+    return cast(nn.Module, group)
+
+
+def _base_class(module: nn.Module) -> type:
+    kinds = (ExtendedRouter, ExtendedExperts)
+    return next(kind for kind in type(module).__mro__ if not issubclass(kind, kinds))
+
+
+def _swap_class(module: nn.Module, mixin: type, store: str, scope: Scope) -> None:
+    if isinstance(module, mixin):
+        return
+    if "forward" in module.__dict__:
+        raise InputError(
+            f"{type(module).__name__} has its forward replaced on the instance, which would hide the extension.",
+            mend="Extend the model before device maps, quantisation or expert parallelism are set up.",
+        )
+    kind = type(module)
+    made = _SUBCLASS.setdefault((kind, mixin), type(f"Extended{kind.__name__}", (mixin, kind), {}))
+    module.__class__ = made
+    module.ext_scope = scope  # type: ignore[assignment]
+    setattr(module, store, nn.ModuleDict())
+
+
+def _restore_class(module: nn.Module, store: str) -> None:
+    delattr(module, store)
+    del module.ext_scope
+    if hasattr(module, "_is_expert_parallel"):
+        module._is_expert_parallel = False  # type: ignore[assignment]
+    module.__class__ = _base_class(module)
+
+
+def _check_calibrations(model: nn.Module, active: tuple[str, ...]) -> None:
+    """A calibration reads the experts that existed at its time: they must be reachable with it."""
+    for site in find_sites(model):
+        if not isinstance(site.router, ExtendedRouter):
+            continue
+        width = count_experts(site)
+        for name in active:
+            if name not in site.router.ext_parts:
+                continue
+            part = cast(RouterPart, site.router.ext_parts[name])
+            width += part.count
+            if part.calibration is not None and part.calibration.inner.in_features > width:
+                raise InputError(
+                    f"extension '{name}' was made beside earlier extensions that are not active now.",
+                    mend="Load and activate the earlier ones too.",
+                )

@@ -1,0 +1,123 @@
+"""Files that survive an interruption: atomic writes, append-only lines, digests."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from moextend.errors import RunFailed, SpecError
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns a full disk or a forbidden folder into one clear error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunFailed(
+                "no disk space left.", where=str(path), mend="Free some space and run the same command again."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise RunFailed(
+                "may not write here.", where=str(path), mend="Choose a folder that you may write to."
+            ) from error
+        raise
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, synced and renamed to it when the block ends well, else removed."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_lines(path: Path, records: list[Any]) -> None:
+    """Writes one JSON line a record, whole or not at all."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`; SpecError where it is none."""
+    return _parse(path.read_bytes(), str(path), "It was damaged or edited; mend or remove it.")
+
+
+def append_lines(path: Path, records: list[Any]) -> None:
+    """Appends one JSON line a record, flushed and synced."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The records of an append-only file; a last line torn by an interruption is left out.
+
+    SpecError names a line before it that is not JSON.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]  # not splitlines(): a text may hold other line separators
+    mend = "It was damaged or edited; remove the line."
+    return [_parse(line, f"{path}:{number}", mend) for number, line in enumerate(lines, 1)]
+
+
+def _parse(text: bytes, where: str, mend: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise SpecError(f"not valid JSON ({error}).", where=where, mend=mend) from error
+
+
+def mend_lines(path: Path) -> list[Any]:
+    """Cuts a torn last line off the file, so that the next append does not glue onto it; the records."""
+    if path.exists():
+        whole = path.read_bytes()
+        good = whole[: whole.rfind(b"\n") + 1]
+        if len(good) < len(whole):
+            with path.open("rb+") as file:
+                file.truncate(len(good))
+    return read_lines(path)
+
+
+def digest(*values: Any) -> str:
+    """Sixteen hex digits that name a JSON-able value (or bytes, or several of them)."""
+    hasher = hashlib.sha256()
+    for value in values:
+        if isinstance(value, bytes):
+            hasher.update(value)
+        else:
+            hasher.update(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode())
+        hasher.update(b"\0")
+    return hasher.hexdigest()[:16]

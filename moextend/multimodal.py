@@ -1,0 +1,120 @@
+"""A Mixture-of-Experts language model that also sees: encoder, projector and causal LM in one module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moextend.images import ImageRef
+from moextend.vision import VisionEncoder, tensors_digest
+
+IMAGE = -200
+"""Id that stands for one visual token in `input_ids`."""
+IGNORE = -100
+"""Label of a position that is not learnt."""
+
+
+class Projector(nn.Module):
+    """Two-layer GELU MLP from the encoder's width to the LM's (MoExtend section 3.1, as LLaVA-1.5)."""
+
+    def __init__(self, vision_width: int, hidden: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(vision_width, hidden)
+        self.outer = nn.Linear(hidden, hidden)
+        self.scale: Tensor
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Visual tokens [..., hidden] for features [..., vision_width]."""
+        return cast(Tensor, self.outer(F.gelu(self.inner(features * self.scale))))
+
+
+class MultimodalLM(nn.Module):
+    """A transformers causal LM, its tokenizer and, for images, an encoder with its projector."""
+
+    def __init__(self, lm: Any, tokenizer: Any, vision: VisionEncoder | None = None) -> None:
+        super().__init__()
+        self.lm, self.tokenizer = lm, tokenizer
+        self.vision: VisionEncoder | None = vision
+        self.features: Callable[[Sequence[ImageRef]], Tensor] | None = None
+        """Where image features come from; None asks the encoder itself (see vision.FeatureStore)."""
+        self.projector = Projector(vision.width, lm.config.hidden_size) if vision else None
+        self.requires_grad_(False).eval()
+        self._base = tensors_digest(lm.state_dict())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the LM's weights are."""
+        return cast(torch.device, self.lm.device)
+
+    @property
+    def visual_tokens(self) -> int:
+        """Tokens that one image takes."""
+        return self.vision.tokens if self.vision else 0
+
+    def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
+        """Embeddings [B, T, H] of ids [B, T], the IMAGE holes filled by the projected features, in order.
+
+        features: [images, tokens, width] of all images of the batch.
+        """
+        holes = input_ids == IMAGE
+        embedded = self.lm.get_input_embeddings()(input_ids.masked_fill(holes, 0))
+        if features is None or self.projector is None:
+            return cast(Tensor, embedded)
+        visual = self.projector(features.to(embedded.device)).to(embedded.dtype)
+        assert int(holes.sum()) == visual.shape[0] * visual.shape[1], "as many holes as visual tokens"
+        filled = embedded.masked_scatter(holes.unsqueeze(-1), visual.reshape(-1, visual.shape[-1]))
+        return cast(Tensor, filled)
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor, features: Tensor | None = None) -> Tensor:
+        """Last hidden states [B, T, H]; the LM head is left to the caller."""
+        out = self.lm.model(
+            inputs_embeds=self.embed(input_ids, features), attention_mask=attention_mask, use_cache=False
+        )
+        return cast(Tensor, out.last_hidden_state)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The logits at the labelled positions [N, vocabulary] and their mean cross-entropy (nats).
+
+        Without labels: the logits at all positions [B, T, vocabulary].
+        """
+        hidden = self.hidden(input_ids, attention_mask, features)
+        if labels is None:
+            return {"logits": self.lm.lm_head(hidden)}
+        wanted = labels[:, 1:]
+        chosen = wanted != IGNORE
+        logits = self.lm.lm_head(hidden[:, :-1][chosen])
+        return {"loss": F.cross_entropy(logits.float(), wanted[chosen]), "logits": logits}
+
+    def base_fingerprint(self) -> str:
+        """Names the LM's weights as they were loaded, with the encoder and the projector."""
+        parts = [self._base]
+        if self.vision is not None and self.projector is not None:
+            parts += [self.vision.fingerprint(), tensors_digest(self.projector.state_dict())]
+        return "-".join(parts)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that learn now, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def learn_only(self, names: Sequence[str]) -> None:
+        """Freezes all parameters but these."""
+        wanted = set(names)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in wanted)
+
+
+@torch.no_grad()
+def set_scale(projector: Projector, features: Tensor) -> None:
+    """Makes the projector divide by the features' standard deviation, measured on `features`."""
+    projector.scale.copy_(1.0 / features.std().clamp_min(1e-6))

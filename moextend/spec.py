@@ -1,0 +1,105 @@
+"""A user's YAML -> a typed, frozen config, with errors that say file, place and mend."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from moextend.errors import InputError, SpecError
+
+S = TypeVar("S", bound="Spec")
+
+
+class Spec(BaseModel):
+    """Base of all configs that a person writes: frozen, and a key that is not known is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+def read_yaml(path: Path) -> Any:
+    """The value in a YAML file; SpecError with line and column where it is not YAML."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("no such file.", where=str(path), mend="Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise SpecError("is not UTF-8 text.", where=str(path), mend="Save it as UTF-8.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error)
+        raise SpecError(f"not valid YAML ({problem}).", where=place, mend="Mend the YAML.") from error
+
+
+def parse(kind: type[S], value: Any, *, where: str) -> S:
+    """`value` as a `kind`; SpecError names the first wrong key, what was found and what is wanted."""
+    if not isinstance(value, dict):
+        raise SpecError(
+            f"holds {type(value).__name__}, not a mapping of keys.", where=where, mend=f"Keys: {_keys(kind)}."
+        )
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SpecError(
+            _problem(first), where=f"{where}: {_place(first['loc'])}", mend=_mend(kind, first)
+        ) from error
+
+
+def read(kind: type[S], path: Path) -> S:
+    """The YAML file `path` as a `kind`."""
+    return parse(kind, read_yaml(path), where=str(path))
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _problem(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "no such key."
+    if error["type"] == "missing":
+        return "is missing."
+    return f"{error['msg']} (found {error['input']!r})."
+
+
+def _mend(kind: type[BaseModel], error: Any) -> str:
+    model = _model_at(kind, error["loc"][:-1])
+    if error["type"] == "extra_forbidden" and model is not None:
+        near = difflib.get_close_matches(str(error["loc"][-1]), model.model_fields, n=1, cutoff=0.5)
+        return f"Did you mean '{near[0]}'?" if near else f"Keys: {_keys(model)}."
+    if error["type"] == "missing":
+        return "Add it."
+    return "Correct the value."
+
+
+def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The model that a location in the YAML belongs to, followed through lists and optional fields."""
+    model: type[BaseModel] | None = kind
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part) if model else None
+        model = _model_in(field.annotation) if field else None
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found:
+            return found
+    return None
+
+
+def _keys(kind: type[BaseModel]) -> str:
+    return ", ".join(kind.model_fields)

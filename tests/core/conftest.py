@@ -1,0 +1,91 @@
+"""A toy model that fits in a few milliseconds: a random Mixtral over a handful of words, with a random projector."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from moextend import ImageRef, MultimodalLM
+
+WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{i}" for i in range(60))]
+TOKENS, WIDTH = 4, 8
+
+
+def toy_tokenizer() -> PreTrainedTokenizerFast:
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    core.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+def toy_lm(family: str = "mixtral", seed: int = 0, **more: object) -> torch.nn.Module:
+    shape = {
+        "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "vocab_size": len(WORDS), "intermediate_size": 24, "max_position_embeddings": 128,
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    experts = {
+        "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+        "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+        "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 8},
+        "qwen2_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+                          "shared_expert_intermediate_size": 16},
+        "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    }[family]  # fmt: skip
+    torch.manual_seed(seed)
+    lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape, **experts, **more)).eval()
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.2)
+    lm.set_experts_implementation("eager")
+    return lm
+
+
+class ToyEncoder(torch.nn.Module):
+    """Stands for an open_clip tower: four patches of mean colours through a fixed random map."""
+
+    tokens, width = TOKENS, WIDTH
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("map", torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, images: Sequence[ImageRef]) -> Tensor:
+        pixels = torch.stack(
+            [torch.tensor(list(image.open().resize((2, 2)).get_flattened_data())) for image in images]
+        )
+        return pixels.float() / 255 @ self.map
+
+    def fingerprint(self) -> str:
+        return "toy"
+
+
+def picture(red: int, green: int = 0, blue: int = 0) -> ImageRef:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (red, green, blue)).save(buffer, "PNG")
+    return ImageRef(data=buffer.getvalue())
+
+
+def toy_model(family: str = "mixtral") -> MultimodalLM:
+    torch.manual_seed(1)
+    return MultimodalLM(toy_lm(family), toy_tokenizer(), ToyEncoder())
+
+
+@pytest.fixture
+def model() -> MultimodalLM:
+    return toy_model()
+
+
+@pytest.fixture
+def ids() -> Tensor:
+    return torch.randint(4, len(WORDS), (3, 11), generator=torch.Generator().manual_seed(2))

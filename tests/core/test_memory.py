@@ -1,0 +1,67 @@
+"""Retention by remembered router inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from moextend import Conversation, MultimodalLM, Settings, attach, keep_closed, memory, new_parameters, train
+from moextend.moe import find_sites
+
+from .conftest import picture
+
+OLD = [Conversation(((f"w{i} w{i + 1} w{i + 2}", ""),)) for i in range(20, 40)]
+NEW = [Conversation(((f"<image> w{i}", f"w{i % 5}"),), (picture(i * 9),)) for i in range(20)]
+
+
+def test_remembered_inputs_are_real_tokens(model: MultimodalLM) -> None:
+    kept = memory.remember(model, OLD, tokens=30, seed=0)
+    assert {layer: x.shape for layer, x in kept.items()} == dict.fromkeys(range(3), (30, 32))
+    again = memory.remember(model, OLD, tokens=30, seed=0)
+    assert all(torch.equal(kept[layer], again[layer]) for layer in kept)
+
+
+def test_a_memory_survives_the_disk(model: MultimodalLM, tmp_path: Path) -> None:
+    kept = memory.remember(model, OLD, tokens=30, seed=0)
+    memory.write(kept, tmp_path)
+    both = memory.join([memory.read(tmp_path), kept])
+    assert torch.equal(both[1], torch.cat([kept[1], kept[1]]))
+    assert memory.join([]) == {}
+
+
+@pytest.mark.parametrize("mode", ["exact", "paper"])
+def test_remembered_tokens_keep_the_base(model: MultimodalLM, mode: str, tmp_path: Path) -> None:
+    old = memory.remember(model, OLD, tokens=40, seed=0)
+    attach(model.lm, "a", {0: [1], 1: [1]}, mode=mode)  # type: ignore[arg-type]
+    loss = keep_closed(model, "a", old, margin=0.1, weight=10.0, sample=40, seed=0)
+    before = float(loss({}).detach())
+    rows = {".rows": 3.0, ".bias": 3.0}
+    train(model, NEW, Settings(steps=80, batch_size=20, learning_rate=1e-2), folder=tmp_path / "t",
+          extra_loss=loss, rates=rows)  # fmt: skip
+    assert float(loss({}).detach()) < 0.1 * before
+    reached = 0.0
+    for site in find_sites(model.lm)[:2]:
+        with torch.no_grad():
+            _, weights, index = site.router(old[site.layer])[:3]
+        reached += float(((index >= 4) & (weights > 0)).any(-1).float().mean()) / 2
+    assert reached < 0.1
+
+
+def test_the_loss_is_the_mean_excess_over_the_threshold(model: MultimodalLM) -> None:
+    old = memory.remember(model, OLD, tokens=40, seed=0)
+    attach(model.lm, "a", {1: [1]})
+    with torch.no_grad():
+        for parameter in new_parameters(model.lm, "a").values():
+            if parameter.dim() < 3:
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    part = find_sites(model.lm)[1].router.ext_parts["a"]
+    loss = keep_closed(model, "a", {1: old[1]}, margin=0.25, weight=2.0, sample=40, seed=1)
+    drawn = torch.randint(40, (40,), generator=torch.Generator().manual_seed(1))
+    expected = (
+        2.0
+        * sum(max(float((part.rows[0] @ old[1][i] + part.bias[0]).detach()) + 0.25, 0.0) for i in drawn)
+        / 40
+    )
+    assert float(loss({}).detach()) == pytest.approx(float(expected), rel=1e-4)
