@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moextend import extension as extension
     from moextend import memory as memory
+    from moextend import recognise as recognise
     from moextend.batches import Conversation as Conversation
     from moextend.expand import activate as activate
     from moextend.expand import attach as attach
@@ -65,7 +66,7 @@ _HOME = {  # name -> module
     "selection_shares": "probe",
     "train": "training",
 }
-_ROOMS = ("extension", "memory")
+_ROOMS = ("extension", "memory", "recognise")
 
 __all__ = sorted([*_HOME, *_ROOMS])
 

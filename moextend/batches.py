@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -26,17 +27,29 @@ class Conversation:
     images: tuple[ImageRef, ...] = ()
 
 
-def encode_prompt(tokenizer: Any, text: str, visual_tokens: int, *, first: bool = True) -> list[int]:
+Pieces = Callable[[str, bool], list[int]]
+"""Ids of a piece of text, with the tokenizer's own start or without; not to be changed."""
+
+
+def piece_ids(tokenizer: Any, text: str, start: bool) -> list[int]:
+    """Ids of a piece of text."""
+    ids: list[int] = tokenizer(text, add_special_tokens=start)["input_ids"]
+    return ids
+
+
+def encode_prompt(ids_of: Pieces, text: str, visual_tokens: int, *, first: bool = True) -> list[int]:
     """Ids of a prompt with `visual_tokens` holes at each image mark; `first`: with the tokenizer's own start."""
     ids: list[int] = []
     for i, piece in enumerate(text.split(MARK)):
         if i:
             ids += [IMAGE] * visual_tokens
-        ids += tokenizer(piece, add_special_tokens=first and i == 0)["input_ids"]
+        ids += ids_of(piece, first and i == 0)
     return ids
 
 
-def encode(tokenizer: Any, conversation: Conversation, visual_tokens: int) -> tuple[list[int], list[int]]:
+def encode(
+    ids_of: Pieces, eos: int, conversation: Conversation, visual_tokens: int
+) -> tuple[list[int], list[int]]:
     """Ids and labels of a conversation; only answers, each closed by the end token, are labelled."""
     marks = sum(prompt.count(MARK) for prompt, _ in conversation.turns)
     if marks != len(conversation.images):
@@ -47,8 +60,8 @@ def encode(tokenizer: Any, conversation: Conversation, visual_tokens: int) -> tu
     ids: list[int] = []
     labels: list[int] = []
     for prompt, answer in conversation.turns:
-        asked = encode_prompt(tokenizer, prompt, visual_tokens, first=not ids)
-        said = tokenizer(f" {answer}", add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        asked = encode_prompt(ids_of, prompt, visual_tokens, first=not ids)
+        said = [*ids_of(f" {answer}", False), eos]
         ids += asked + said
         labels += [IGNORE] * len(asked) + (said if answer else [IGNORE] * len(said))
     return ids, labels
@@ -71,10 +84,13 @@ class Collator:
         self, tokenizer: Any, visual_tokens: int, features: Callable[[Sequence[ImageRef]], Tensor] | None
     ) -> None:
         self.tokenizer, self.visual_tokens, self.features = tokenizer, visual_tokens, features
+        # Prompts recur, and a tokenizer's call costs more than a step's share of anything else here.
+        self._ids = lru_cache(maxsize=1 << 16)(partial(piece_ids, tokenizer))
 
     def __call__(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
         """A batch; padded at the right, padding masked and not labelled."""
-        rows = [encode(self.tokenizer, conversation, self.visual_tokens) for conversation in conversations]
+        eos, ids_of = self.tokenizer.eos_token_id, self._ids
+        rows = [encode(ids_of, eos, conversation, self.visual_tokens) for conversation in conversations]
         ids = pad([row[0] for row in rows], self.tokenizer.pad_token_id)
         mask = pad([[1] * len(row[0]) for row in rows], 0)
         batch = {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from moextend.batches import encode_prompt, pad
+from moextend.batches import encode_prompt, pad, piece_ids
+from moextend.expand import activate, scope_of
 from moextend.images import ImageRef
 from moextend.multimodal import MultimodalLM
 
@@ -29,11 +31,38 @@ def generate(
     batch_size: int,
     features: Callable[[Sequence[ImageRef]], Tensor] | None = None,
 ) -> list[str]:
-    """Greedy answers, without special tokens and outer spaces; batches are cut by position in `prompts`."""
+    """Greedy answers, without special tokens and outer spaces; batches are cut by position in `prompts`.
+
+    With `model.choose` set, each prompt reaches the extensions that it chooses; else those that are active.
+    """
     answers: list[str] = []
     see = features or model.features or model.vision
     for start in range(0, len(prompts), batch_size):
-        answers += _answer(model, prompts[start : start + batch_size], max_new_tokens, see)
+        batch = prompts[start : start + batch_size]
+        answers += _each_by_its_own(model, batch, max_new_tokens, see)
+    return answers
+
+
+def _each_by_its_own(
+    model: MultimodalLM,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    see: Callable[[Sequence[ImageRef]], Tensor] | None,
+) -> list[str]:
+    if model.choose is None:
+        return _answer(model, prompts, max_new_tokens, see)
+    chosen = model.choose(prompts)
+    answers = [""] * len(prompts)
+    before = scope_of(model.lm).active
+    try:
+        for reach in sorted(set(chosen)):
+            rows = [row for row, mine in enumerate(chosen) if mine == reach]
+            activate(model.lm, reach)
+            found = _answer(model, [prompts[row] for row in rows], max_new_tokens, see)
+            for row, answer in zip(rows, found, strict=True):
+                answers[row] = answer
+    finally:
+        activate(model.lm, before)
     return answers
 
 
@@ -45,7 +74,8 @@ def _answer(
     see: Callable[[Sequence[ImageRef]], Tensor] | None,
 ) -> list[str]:
     tokenizer = model.tokenizer
-    rows = [encode_prompt(tokenizer, prompt.text, model.visual_tokens) for prompt in prompts]
+    ids_of = partial(piece_ids, tokenizer)
+    rows = [encode_prompt(ids_of, prompt.text, model.visual_tokens) for prompt in prompts]
     ids = pad(rows, tokenizer.pad_token_id, left=True).to(model.device)
     mask = pad([[1] * len(row) for row in rows], 0, left=True).to(model.device)
     images = [image for prompt in prompts for image in prompt.images]

@@ -42,6 +42,8 @@ class MultimodalLM(nn.Module):
         self.vision: VisionEncoder | None = vision
         self.features: Callable[[Sequence[ImageRef]], Tensor] | None = None
         """Where image features come from; None asks the encoder itself (see vision.FeatureStore)."""
+        self.choose: Callable[[Sequence[Any]], list[tuple[str, ...]]] | None = None
+        """Chooses the extensions that each prompt may reach; None leaves it to `activate`."""
         self.projector = Projector(vision.width, lm.config.hidden_size) if vision else None
         self.requires_grad_(False).eval()
         self._base = tensors_digest(lm.state_dict())

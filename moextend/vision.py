@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +15,9 @@ from torch import Tensor, nn
 from moextend import content, files
 from moextend.errors import InputError
 from moextend.images import ImageRef
+
+NAME = 17
+"""Bytes of an image's name in the index: sixteen hex digits and a line end."""
 
 
 class VisionEncoder(nn.Module):
@@ -82,7 +84,7 @@ class FeatureStore:
         self.encoder, self.batch_size = encoder, batch_size
         self.folder = folder / encoder.fingerprint()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._data, self._index = self.folder / "features.bin", self.folder / "index.jsonl"
+        self._data, self._index = self.folder / "features.bin", self.folder / "names.txt"
         self._shape = (encoder.tokens, encoder.width)
         self._rows: dict[str, int] = {}
         self._map: np.ndarray[Any, Any] | None = None
@@ -111,21 +113,29 @@ class FeatureStore:
             self._refresh()
 
     def _append(self, images: Sequence[ImageRef], features: np.ndarray[Any, Any]) -> None:
-        """Records first, index last: an interruption leaves records that nothing names, cut off on the next use."""
+        """Records first, names last: an interruption leaves records without a name, cut off at the next append."""
+        size = int(np.prod(self._shape)) * 4
         with files.disk_errors(self._data):
-            size = int(np.prod(self._shape)) * 4
             with self._data.open("ab") as file:
                 file.truncate(len(self._rows) * size)
-                file.seek(0, 2)
                 file.write(np.ascontiguousarray(features, dtype=np.float32).tobytes())
-            with self._index.open("a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(image.digest) + "\n" for image in images))
-        for image in images:
-            self._rows[image.digest] = len(self._rows)
+            with self._index.open("ab") as file:
+                file.truncate(len(self._rows) * NAME)
+                file.write("".join(f"{image.digest}\n" for image in images).encode())
+        self._name([image.digest for image in images])
+
+    def _name(self, digests: Sequence[str]) -> None:
+        first = len(self._rows)
+        self._rows.update({digest: first + i for i, digest in enumerate(digests)})
 
     def _refresh(self) -> None:
-        self._rows = {digest: row for row, digest in enumerate(files.mend_lines(self._index))}
-        if self._rows:
+        """Reads the names that were added since the last look, by this process or another."""
+        if self._index.exists():
+            with self._index.open("rb") as file:
+                file.seek(len(self._rows) * NAME)
+                added = file.read().decode()
+            self._name([added[i : i + NAME - 1] for i in range(0, len(added) - NAME + 1, NAME)])
+        if self._rows and (self._map is None or len(self._map) < len(self._rows)):
             self._map = np.memmap(
                 self._data, dtype=np.float32, mode="r", shape=(len(self._rows), *self._shape)
             )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from moextend import Conversation, MultimodalLM
-from moextend.batches import Collator, encode, encode_prompt
+from moextend.batches import Collator, encode, encode_prompt, piece_ids
 from moextend.errors import InputError
 from moextend.multimodal import IGNORE, IMAGE
 
@@ -16,20 +18,25 @@ ID = {word: i for i, word in enumerate(WORDS)}
 
 
 def test_an_image_takes_its_tokens_where_the_mark_stands() -> None:
-    ids = encode_prompt(toy_tokenizer(), "w1 <image> w2", TOKENS)
+    ids = encode_prompt(partial(piece_ids, toy_tokenizer()), "w1 <image> w2", TOKENS)
     assert ids == [ID["<bos>"], ID["w1"], *[IMAGE] * TOKENS, ID["w2"]]
 
 
 def test_only_answers_and_their_ends_are_learnt() -> None:
     talk = Conversation((("<image> w1", "w2 w3"), ("w4", "w5")), (picture(1),))
-    ids, labels = encode(toy_tokenizer(), talk, 2)
+    ids, labels = encode(partial(piece_ids, toy_tokenizer()), 2, talk, 2)
     assert ids == [1, IMAGE, IMAGE, ID["w1"], ID["w2"], ID["w3"], 2, ID["w4"], ID["w5"], 2]
     assert labels == [IGNORE] * 4 + [ID["w2"], ID["w3"], 2, IGNORE, ID["w5"], 2]
 
 
 def test_marks_and_images_must_agree() -> None:
     with pytest.raises(InputError, match="2 images, but 1 <image> marks"):
-        encode(toy_tokenizer(), Conversation((("<image> w1", "w2"),), (picture(1), picture(2))), 2)
+        encode(
+            partial(piece_ids, toy_tokenizer()),
+            2,
+            Conversation((("<image> w1", "w2"),), (picture(1), picture(2))),
+            2,
+        )
 
 
 def test_padding_changes_nothing(model: MultimodalLM) -> None:

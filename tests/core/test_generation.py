@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from moextend import MultimodalLM, Prompt, attach, generate, new_parameters
-from moextend.batches import encode_prompt
+from moextend.batches import encode_prompt, piece_ids
 from moextend.multimodal import IMAGE
 
 from .conftest import TOKENS, picture, toy_model
@@ -21,7 +23,7 @@ PROMPTS = [
 
 def one_by_one(model: MultimodalLM, prompt: Prompt, steps: int) -> str:
     """Greedy answers without cache, batch or padding."""
-    ids = encode_prompt(model.tokenizer, prompt.text, TOKENS)
+    ids = encode_prompt(partial(piece_ids, model.tokenizer), prompt.text, TOKENS)
     features = model.vision(prompt.images) if prompt.images else None
     said: list[int] = []
     for _ in range(steps):

@@ -1,0 +1,47 @@
+"""Loading a base: of the package, of a folder, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import moextend
+from moextend.errors import InputError
+
+from .conftest import toy_lm, toy_tokenizer
+
+
+def test_the_shipped_base_and_a_saved_folder_load_alike(tmp_path: Path) -> None:
+    tiny = moextend.load("tiny", vision="tiny")
+    assert sum(p.numel() for p in tiny.lm.parameters()) < 1_000_000
+    assert not tiny.trainable() and not tiny.training
+    tiny.lm.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    again = moextend.load(str(tmp_path), vision="tiny")
+    ids = torch.tensor([[1, 9, 12, 30]])
+    assert torch.equal(tiny.lm(ids).logits, again.lm(ids).logits)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "olmoe", "qwen3_moe"])
+def test_other_families_load_from_a_folder(family: str, tmp_path: Path) -> None:
+    lm = toy_lm(family)
+    lm.save_pretrained(tmp_path)
+    toy_tokenizer().save_pretrained(tmp_path)
+    model = moextend.load(str(tmp_path))
+    moextend.attach(model.lm, "a", {0: [1]})
+    ids = torch.tensor([[1, 9, 12, 30]])
+    assert torch.equal(model.lm(ids).logits, lm(ids).logits)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be loaded as a language model"):
+        moextend.load(str(tmp_path))
+
+
+def test_every_public_name_is_there() -> None:
+    for name in moextend.__all__:
+        assert getattr(moextend, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = moextend.nothing

@@ -1,0 +1,88 @@
+"""The store of image features, and loading of encoders."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+
+from moextend.errors import InputError
+from moextend.images import ImageRef
+from moextend.vision import FeatureStore, load_encoder
+
+from .conftest import ToyEncoder, picture
+
+IMAGES = [picture(i, 2 * i, 5) for i in range(30)]
+
+
+class Counting(ToyEncoder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, images):  # type: ignore[no-untyped-def]
+        self.seen += len(images)
+        return super().forward(images)
+
+
+def test_an_image_is_encoded_once(tmp_path: Path) -> None:
+    encoder = Counting()
+    store = FeatureStore(encoder, tmp_path, batch_size=4)
+    first = store([IMAGES[3], IMAGES[1], IMAGES[3]])
+    assert torch.equal(first, ToyEncoder()([IMAGES[3], IMAGES[1], IMAGES[3]])) and encoder.seen == 2
+    store.prepare(IMAGES)
+    again = FeatureStore(encoder, tmp_path)
+    assert torch.equal(again(IMAGES), ToyEncoder()(IMAGES)) and encoder.seen == 30
+
+
+@pytest.mark.parametrize("torn", [b"0123", b"x" * 40])
+def test_a_torn_append_costs_only_itself(tmp_path: Path, torn: bytes) -> None:
+    store = FeatureStore(ToyEncoder(), tmp_path)
+    store.prepare(IMAGES[:5])
+    folder = tmp_path / "toy"
+    with (folder / "features.bin").open(
+        "ab"
+    ) as file:  # records were written, their names were not or not whole
+        file.write(b"z" * 77)
+    if len(torn) < 17:
+        with (folder / "names.txt").open("ab") as file:
+            file.write(torn)
+    again = FeatureStore(ToyEncoder(), tmp_path)
+    assert torch.equal(again(IMAGES), ToyEncoder()(IMAGES))
+    assert torch.equal(FeatureStore(ToyEncoder(), tmp_path)(IMAGES), ToyEncoder()(IMAGES))
+
+
+def _prepare(folder: str, start: int) -> None:
+    FeatureStore(ToyEncoder(), Path(folder), batch_size=3).prepare(IMAGES[start : start + 20])
+
+
+def test_processes_share_a_store(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_prepare, args=(str(tmp_path), start)) for start in (0, 10)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    store = FeatureStore(ToyEncoder(), tmp_path)
+    assert torch.equal(store(IMAGES), ToyEncoder()(IMAGES))
+
+
+def test_the_shipped_encoder_sees_nine_patches() -> None:
+    encoder = load_encoder("tiny")
+    assert encoder([IMAGES[0], IMAGES[1]]).shape == (2, 9, encoder.width)
+    assert encoder.fingerprint() == load_encoder("tiny").fingerprint()
+
+
+def test_an_unknown_encoder_is_refused() -> None:
+    with pytest.raises(InputError, match="no vision encoder 'ViT-Q/openai'"):
+        load_encoder("ViT-Q/openai")
+
+
+def test_a_broken_and_a_missing_image_say_where(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"row 7: the image is broken"):
+        ImageRef(data=b"\x89PNG nonsense", where="row 7").open()
+    with pytest.raises(InputError, match=r"row 8.*none\.png: the image cannot be read"):
+        ImageRef(path=tmp_path / "none.png", where="row 8").open()
