@@ -1,0 +1,21 @@
+"""The items of a task: opened lazily from files, folders, the hub or the generated world."""
+
+from moextend.bench.data.check import Checked, check_task
+from moextend.bench.data.digests import data_digest
+from moextend.bench.data.guess import guess_task
+from moextend.bench.data.items import Item, prompt_text, render_prompt, target_text, turns
+from moextend.bench.data.open import Items, open_items
+
+__all__ = [
+    "Checked",
+    "Item",
+    "Items",
+    "check_task",
+    "data_digest",
+    "guess_task",
+    "open_items",
+    "prompt_text",
+    "render_prompt",
+    "target_text",
+    "turns",
+]

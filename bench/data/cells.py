@@ -1,0 +1,123 @@
+"""What a cell of the data holds -> images, answers, choices, text."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from moextend.errors import InputError
+from moextend.images import ImageRef
+
+_ENCODED = ("/9j/", "iVBOR", "R0lGOD", "UklGR", "Qk0")
+"""How base64 of a JPEG, PNG, GIF, WEBP and BMP begins."""
+
+
+def missing(value: Any) -> bool:
+    """Whether a cell holds nothing: null, or the not-a-number that tables write for it."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def text(value: Any) -> str:
+    """A cell as text; a list is joined by commas, nothing is empty."""
+    if missing(value):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return ", ".join(text(part) for part in value)
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def images(value: Any, *, where: str, folders: tuple[Path, ...]) -> tuple[ImageRef, ...]:
+    """The images of a cell, not read: encoded bytes, a path (relative to the first of `folders` that has it),
+    base64, `datasets.Image`'s bytes and path, or a list of these.
+    """
+    if isinstance(value, list | tuple):
+        return tuple(ref for part in value for ref in images(part, where=where, folders=folders))
+    if isinstance(value, Mapping):
+        data = value.get("bytes")
+        return images(data if data is not None else value.get("path"), where=where, folders=folders)
+    if missing(value) or value == "":
+        return (ImageRef(where=where),)
+    if isinstance(value, bytes):
+        return (ImageRef(data=value, where=where),)
+    if not isinstance(value, str):
+        raise InputError(
+            f"holds {type(value).__name__}, not an image.",
+            where=where,
+            mend="An image is a path, encoded bytes or base64.",
+        )
+    if value.startswith("data:") or (len(value) > 64 and value.startswith(_ENCODED)):
+        return (ImageRef(data=_decoded(value, where), where=where),)
+    if value.startswith(("http://", "https://")):
+        raise InputError(
+            f"the image is a web address ({value}).",
+            where=where,
+            mend="Download the images and name their files.",
+        )
+    return (ImageRef(path=_found(value, folders), where=where),)
+
+
+def _decoded(value: str, where: str) -> bytes:
+    try:
+        return base64.b64decode(value.partition("base64,")[2] or value, validate=False)
+    except binascii.Error as error:
+        raise InputError(
+            f"the image is not valid base64 ({error}).",
+            where=where,
+            mend="Encode it again, or remove the row.",
+        ) from error
+
+
+def _found(value: str, folders: tuple[Path, ...]) -> Path:
+    candidates = [folder / value for folder in folders] or [Path(value)]
+    for candidate in candidates[:-1]:
+        if candidate.exists():
+            return candidate
+    return candidates[0] if not candidates[-1].exists() else candidates[-1]
+
+
+def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
+    """The choices of a cell: a list of strings, or such a list written as text; None where there are none."""
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError) as error:
+            raise InputError(
+                f"{value[:40]!r} is not a list of choices.", where=where, mend='Write ["one", "two"].'
+            ) from error
+    if isinstance(value, Mapping):
+        value = value.get("text", value.get("choices"))
+    if missing(value) or not len(value):
+        return None
+    return tuple(text(choice) for choice in value)
+
+
+def answers(value: Any, options: tuple[str, ...] | None, *, where: str) -> tuple[str, ...]:
+    """The gold answers of a cell: one, or one an annotator; a number among choices is a position from 0."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    found = tuple(_answer(part, options, where) for part in parts)
+    if not found or not any(answer.strip() for answer in found):
+        raise InputError("has no answer.", where=where, mend="Add the answer or remove the row.")
+    return found
+
+
+def _answer(value: Any, options: tuple[str, ...] | None, where: str) -> str:
+    if isinstance(value, Mapping):
+        value = value.get("answer", value.get("text"))
+    if options and isinstance(value, int) and not isinstance(value, bool):
+        if not 0 <= value < len(options):
+            raise InputError(
+                f"answer {value} is no position among {len(options)} choices.",
+                where=where,
+                mend="Positions count from 0.",
+            )
+        return options[value]
+    return text(value)

@@ -1,0 +1,96 @@
+"""Names data by its content, for the keys of what was computed from it."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from moextend.bench.data.open import Opened, SplitName, open_items, open_table
+from moextend.bench.data.table import ArrowTable
+from moextend.bench.task import TaskSpec
+from moextend.files import digest
+from moextend.images import ImageRef
+
+_SETTLED = 5.0
+"""Seconds without a change after which a file is known by its stamp: a younger one could change once more
+within the resolution of the clock."""
+
+
+def data_digest(task: TaskSpec, split: SplitName, workspace: Path) -> str:
+    """Sixteen hex digits of the content of a split: its files and the image files that they name."""
+    opened = open_table(task, split, workspace)
+    items = open_items(task, split, workspace)
+    with FileDigests(workspace / ".cache") as known:
+        files = [known.of(path) for path in opened.files]
+        # Parquet holds its images; the other formats name them, and a replaced image must show.
+        images = [] if _holds_images(opened, task) else [known.of_image(ref) for ref in items.image_refs()]
+    return digest({"files": files, "images": images, "part": [opened.part.low, opened.part.high]})
+
+
+def _holds_images(opened: Opened, task: TaskSpec) -> bool:
+    column = task.columns.image
+    return column is None or (isinstance(opened.table, ArrowTable) and opened.table.holds_bytes(column))
+
+
+class FileDigests:
+    """Digests of files, remembered in a folder by path, size and times, so that large data is read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._store: sqlite3.Connection | None = None
+        self._new: list[tuple[str, str, str]] = []
+
+    def __enter__(self) -> FileDigests:
+        # Remembering only saves time: where the folder cannot be written, all is read again.
+        with suppress(OSError, sqlite3.Error):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._store = sqlite3.connect(self._folder / "digests.sqlite", timeout=30)
+            self._store.execute(
+                "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)"
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._store is None:
+            return
+        # All at once, so that no other process waits while files are read.
+        with suppress(sqlite3.Error), self._store:
+            self._store.executemany("REPLACE INTO files VALUES (?, ?, ?)", self._new)
+        self._store.close()
+        self._store = None
+
+    def of(self, path: Path) -> str:
+        """Sixteen hex digits of the file's content."""
+        path = path.resolve()
+        stat = path.stat()
+        stamp = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+        found = self._recall(path, stamp)
+        if found is None:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED:
+                self._new.append((str(path), stamp, found))
+        return found
+
+    def of_image(self, ref: ImageRef) -> str:
+        """Sixteen hex digits of the encoded image; InputError with its row where it is not there."""
+        if ref.path is None or not ref.path.is_file():
+            return ref.digest
+        return self.of(ref.path)
+
+    def _recall(self, path: Path, stamp: str) -> str | None:
+        if self._store is None:
+            return None
+        with suppress(sqlite3.Error):
+            row = self._store.execute(
+                "SELECT stamp, digest FROM files WHERE path = ?", (str(path),)
+            ).fetchone()
+            if row is not None and row[0] == stamp:
+                return str(row[1])
+        return None

@@ -1,0 +1,196 @@
+"""A task made from nothing but its data: columns, splits and scorer guessed from names and values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from moextend.bench.data.conversations import Turns
+from moextend.bench.data.hub import hub_splits
+from moextend.bench.data.open import open_table
+from moextend.bench.data.source import WHOLE, Source, like_hub_id, locate, near
+from moextend.bench.data.table import Row, Table
+from moextend.bench.task import Columns, Data, TaskSpec
+from moextend.errors import InputError, UnknownName
+
+SHORT = "<image>\n{question}\nAnswer the question using a single word or phrase."
+LETTER = "<image>\n{question}\n{choices}\nAnswer with the option's letter from the given choices directly."
+CAPTION = "<image>\nDescribe the image in one sentence."
+BARE = "<image>\n{question}"
+"""Conversation data say in their questions how to answer."""
+
+_TRAIN = ("train", "training")
+_TEST = ("test", "testmini", "validation", "val", "valid", "dev", "eval", "evaluation")
+_NAMES = {
+    "image": ("image", "images", "img", "picture", "photo", "image_path", "file_name", "filename"),
+    "question": ("question", "questions", "query", "instruction", "problem", "statement", "sentence"),
+    "answer": ("answer", "answers", "label", "labels", "target", "ground_truth", "gold", "response"),
+    "id": ("question_id", "questionid", "id", "qid", "uid"),
+    "group": ("group", "image_id", "imageid", "img_id", "image_name", "scene_id"),
+    "kind": ("kind", "question_type", "type", "question_kind", "category", "subject", "puzzle"),
+    "choices": ("choices", "options", "multiple_choices"),
+}
+_CAPTIONS = ("caption", "captions", "description")
+_LETTERS = ("A", "B", "C", "D")
+_LOOKED_AT = 500
+"""Rows that a guess is made from."""
+_KINDS = range(2, 51)
+"""A column of kinds has as many different values."""
+
+
+def guess_task(
+    data: str, *, name: str, workspace: Path, columns: Mapping[str, str], scorer: str | None = None
+) -> TaskSpec:
+    """A task for `data` (file, folder, hub id, `world:<name>`), as it would be written in the workspace.
+
+    `columns` says which column holds what, and wins over the guess.
+
+    Raises:
+        InputError: question, answer or image cannot be guessed; with the columns there are.
+    """
+    yaml = workspace.resolve() / "tasks" / f"{name}.yaml"
+    where = f"data {data}"
+    found = _data(data, yaml.parent, workspace, where=where)
+    task = TaskSpec(task=name, version=1, kind="vqa", data=found, max_new_tokens=16, path=yaml)
+    table = open_table(task, "test", workspace).table
+    guessed = _columns(table, columns, where=where)
+    first = [table.row(i, table.columns) for i in range(min(_LOOKED_AT, len(table)))]
+    prompt, rule = _form(guessed, first, asks=guessed.question is not None, bare=isinstance(table, Turns))
+    return task.model_copy(
+        update={
+            "kind": "vqa" if guessed.question is not None else "caption",
+            "columns": guessed,
+            "prompt": prompt,
+            "scorer": scorer or rule,
+            "max_new_tokens": 16 if guessed.question is not None else 64,
+            "source": data,
+        }
+    )
+
+
+def _data(data: str, folder: Path, workspace: Path, *, where: str) -> Data:
+    """Path (relative to the YAML where it lies in the workspace) and splits."""
+    local = Path(data).expanduser()
+    if local.exists():
+        path = _seen_from(local, folder, workspace)
+    elif data.startswith("world:") or like_hub_id(data, Path()):
+        path = data
+    else:
+        mend = "Name a file, a folder, a hub id or world:<name>."
+        raise InputError("no such file or folder.", where=where, mend=near(local) + mend)
+    draft = Data(path=path)
+    source = locate(draft, folder, workspace, where=where)
+    splits = hub_splits(source.hub, draft, where=where) if source.hub else list(source.splits)
+    train, test = _splits(splits, source, where=where)
+    return Data(path=path, train=train, test=test)
+
+
+def _seen_from(path: Path, folder: Path, workspace: Path) -> str:
+    path = path.resolve()
+    inside = path.is_relative_to(workspace.resolve())
+    return Path(os.path.relpath(path, folder)).as_posix() if inside else path.as_posix()
+
+
+def _splits(splits: Sequence[str], source: Source, *, where: str) -> tuple[str | None, str]:
+    """Train and test: by their names; one single split is cut in two by images."""
+    train = next((name for name in _TRAIN if name in splits), None)
+    test = next((name for name in _TEST if name in splits), None)
+    if train and test:
+        return train, test
+    if test:
+        return None, test
+    only = train or (WHOLE if WHOLE in splits else splits[0] if len(splits) == 1 else None)
+    if only is None:
+        raise InputError(
+            f"{source.name} has the splits {', '.join(splits)}.",
+            where=where,
+            mend="Write the task's YAML by hand and name data.train and data.test.",
+        )
+    return f"{only}[:90%]", f"{only}[90%:]"
+
+
+def _columns(table: Table, given: Mapping[str, str], *, where: str) -> Columns:
+    for key, column in given.items():
+        if key not in Columns.model_fields:
+            raise UnknownName("key of columns", key, Columns.model_fields, where=where)
+        if column not in table.columns and key != "choices":
+            raise UnknownName("column", column, table.columns, where=f"{where} ({table.source})")
+    free = [column for column in table.columns if column not in given.values()]
+    guessed: dict[str, str | None] = {key: _named(names, free) for key, names in _NAMES.items()}
+    guessed["image"] = _image_column(table, free) or guessed["image"]
+    if guessed["choices"] is None and all(letter in free for letter in _LETTERS):
+        guessed["choices"] = ",".join(letter for letter in "ABCDEFGH" if letter in free)
+    if guessed["question"] is None and guessed["answer"] is None:
+        guessed["answer"] = _named(_CAPTIONS, free)
+    guessed["id"] = _kept(table, guessed["id"], _unique)
+    guessed["kind"] = _kept(table, guessed["kind"], _few)
+    guessed["group"] = _kept(table, guessed["group"], _repeats)
+    guessed |= given
+    _complete(guessed, table, where=where)
+    return Columns.model_validate(guessed)
+
+
+def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str) -> None:
+    """InputError where a column that a task cannot do without was neither given nor guessed."""
+    caption = guessed["answer"] in _CAPTIONS
+    for key in ("image", "answer", *(() if caption else ("question",))):
+        if guessed[key] is None:
+            raise InputError(
+                f"which column holds the {key}? Columns of {table.source}: {', '.join(table.columns)}.",
+                where=where,
+                mend=f"Say it: {key}=COLUMN.",
+            )
+
+
+def _named(names: Sequence[str], columns: Iterable[str]) -> str | None:
+    """The column that bears the first of the names, whatever its case."""
+    lower = {column.lower(): column for column in columns}
+    return next((lower[name] for name in names if name in lower), None)
+
+
+def _image_column(table: Table, columns: Sequence[str]) -> str | None:
+    """The one column whose cells are encoded images."""
+    row = table.row(0, table.columns)
+    found = [column for column in columns if _encoded(row.get(column))]
+    return found[0] if len(found) == 1 else None
+
+
+def _encoded(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and _encoded(value[0])
+    if isinstance(value, Mapping):
+        return set(value) == {"bytes", "path"}
+    return isinstance(value, bytes)
+
+
+def _kept(table: Table, column: str | None, fits: Callable[[list[Any]], bool]) -> str | None:
+    """The column, if its first values are what such a column holds."""
+    if column is None:
+        return None
+    values = [str(value) for value in islice(table.column(column), 20 * _LOOKED_AT)]
+    return column if fits(values) else None
+
+
+def _unique(values: list[Any]) -> bool:
+    return len(set(values)) == len(values)
+
+
+def _few(values: list[Any]) -> bool:
+    return len(set(values)) in _KINDS
+
+
+def _repeats(values: list[Any]) -> bool:
+    return 1 < len(set(values)) < len(values)
+
+
+def _form(columns: Columns, rows: Sequence[Row], *, asks: bool, bare: bool) -> tuple[str, str]:
+    """Prompt and scorer that fit the answers."""
+    if not asks:
+        return CAPTION, "exact@1"
+    if columns.choices is not None:
+        return LETTER, "letter@1"
+    several = any(isinstance(row.get(columns.answer), list) and len(row[columns.answer]) > 3 for row in rows)
+    return BARE if bare else SHORT, "vqa@1" if several else "exact@1"

@@ -1,0 +1,63 @@
+"""Data sets of the hub, opened by name when a task names one."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from moextend.bench.data.table import ArrowTable
+from moextend.bench.quiet import quiet_datasets, quiet_loggers
+from moextend.bench.task import Data
+from moextend.errors import InputError, UnknownName
+
+
+def open_hub(name: str, split: str, data: Data, *, where: str) -> ArrowTable:
+    """The rows of a hub data set's split, in the user's own cache of `datasets`."""
+    return ArrowTable(_load(name, split, data.config, data.revision, where), f"hub:{name} ({split})", None)
+
+
+@lru_cache(maxsize=16)
+def _load(name: str, split: str, config: str | None, revision: str | None, where: str) -> Any:
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        with quiet_datasets(), quiet_loggers("datasets", "huggingface_hub"):
+            return datasets.load_dataset(name, config, split=split, revision=revision)
+    except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
+        raise InputError(
+            f"no file or folder '{name}', and the hub gave no such data set ({error}).",
+            where=where,
+            mend="Check the path or the id; offline, download it first, or name a local folder.",
+        ) from error
+    except ValueError as error:
+        known = _splits(name, config, revision)
+        if known and split not in known:
+            raise UnknownName("split", split, known, where=where) from error
+        raise InputError(
+            f"the hub data set '{name}' cannot be opened ({error}).",
+            where=where,
+            mend="Name its config under data.config.",
+        ) from error
+
+
+def _splits(name: str, config: str | None, revision: str | None) -> list[str]:
+    import datasets
+
+    try:
+        with quiet_loggers("datasets", "huggingface_hub"):
+            return list(datasets.get_dataset_split_names(name, config, revision=revision))
+    except (ValueError, ConnectionError, FileNotFoundError):
+        return []
+
+
+def hub_splits(name: str, data: Data, *, where: str) -> list[str]:
+    """The splits of a hub data set; InputError where it cannot be asked."""
+    found = _splits(name, data.config, data.revision)
+    if not found:
+        raise InputError(
+            f"no file or folder '{name}', and the hub did not name its splits.",
+            where=where,
+            mend="Check the path or the id; offline, name a local folder.",
+        )
+    return found

@@ -1,0 +1,256 @@
+"""Opens the items of a task's split, lazily."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from moextend.bench.data import cells
+from moextend.bench.data.conversations import expand
+from moextend.bench.data.hub import open_hub
+from moextend.bench.data.items import OWN_PLACEHOLDERS, Item, placeholders
+from moextend.bench.data.source import Part, files_of, locate, parse_split
+from moextend.bench.data.table import Row, Table, read_table
+from moextend.bench.task import Data, TaskSpec
+from moextend.errors import InputError, SpecError
+
+SplitName = Literal["train", "test"]
+
+
+def open_items(
+    task: TaskSpec, split: SplitName, workspace: Path, limit: int | None = None, *, images: bool = True
+) -> Items:
+    """The items of a split, in the order of the data (the first `limit`); no image is read before its use.
+
+    Without `images` the column of images is not touched.
+
+    Raises:
+        InputError: the data cannot be opened, or lacks a column of the task; with file, row, column and mend.
+    """
+    opened = open_table(task, split, workspace)
+    table, part = opened.table, opened.part
+    extra = tuple(name for name in placeholders(task) if name not in OWN_PLACEHOLDERS)
+    _check_columns(task, table, extra)
+    rows: Sequence[int] = range(len(table)) if part.whole else _part_rows(table, part, task)
+    if not rows:
+        raise InputError("holds no rows.", where=_at(task, f"data.{split}"), mend="Choose another part.")
+    items = Items(task, table, rows[:limit], opened.folder, extra, images=images)
+    items.check_ids()
+    return items
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The rows behind a split (all of them, also where the task takes only a part), and where they lie."""
+
+    table: Table
+    part: Part
+    folder: Path | None
+    files: tuple[Path, ...]
+
+
+def open_table(task: TaskSpec, split: SplitName, workspace: Path) -> Opened:
+    """The rows that a split is taken from, without a look at the task's columns."""
+    data = data_of(task)
+    where = _at(task, "data.path")
+    source = locate(data, task.folder(), workspace, where=where)
+    part = parse_split(_split_name(task, split), where=_at(task, f"data.{split}"))
+    if source.hub is not None:
+        remote = open_hub(source.hub, part.split, data, where=where)
+        return Opened(expand(remote), part, None, tuple(remote.files()))
+    files = files_of(source, part.split, where=_at(task, f"data.{split}"))
+    stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    return Opened(_read(stamps, workspace / ".cache" / "hf-datasets"), part, source.folder, files)
+
+
+@lru_cache(maxsize=8)
+def _read(stamps: tuple[tuple[Path, int, int], ...], cache: Path) -> Table:
+    """The table of files; kept in the process for as long as the files stay what they are."""
+    return expand(read_table([path for path, _, _ in stamps], cache))
+
+
+def data_of(task: TaskSpec) -> Data:
+    """The task's data; SpecError for a text task, whose data belongs to lm-eval."""
+    if task.data is None:
+        raise SpecError(f"a {task.kind} task has no data.", where=_at(task, "data"), mend="Use a vqa task.")
+    return task.data
+
+
+def _split_name(task: TaskSpec, split: SplitName) -> str:
+    data = data_of(task)
+    name = data.train if split == "train" else data.test
+    if name is None:
+        raise InputError(
+            "is null: this task is only scored.", where=_at(task, "data.train"), mend="Name a split."
+        )
+    return name
+
+
+def _at(task: TaskSpec, key: str) -> str:
+    return f"{task.path or task.task}: {key}"
+
+
+def _columns(task: TaskSpec, extra: tuple[str, ...]) -> dict[str, str]:
+    """key of the YAML -> column, of everything that the task reads."""
+    named = {f"columns.{key}": name for key, name in task.columns.model_dump().items() if name is not None}
+    return named | {f"prompt {{{name}}}": name for name in extra}
+
+
+def choice_columns(name: str, table: Table) -> tuple[str, ...]:
+    """The columns that hold the choices: one with lists, or several with one choice each ("A,B,C,D")."""
+    return (name,) if name in table.columns else tuple(part.strip() for part in name.split(","))
+
+
+def _check_columns(task: TaskSpec, table: Table, extra: tuple[str, ...]) -> None:
+    for key, column in _columns(task, extra).items():
+        names = choice_columns(column, table) if key == "columns.choices" else (column,)
+        for name in names:
+            if name not in table.columns:
+                raise _no_column(task, key, name, table)
+
+
+def _no_column(task: TaskSpec, key: str, name: str, table: Table) -> SpecError:
+    near = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5)
+    meant = f"Did you mean '{near[0]}'? " if near else ""
+    return SpecError(
+        f"no column '{name}' in {table.source}.",
+        where=_at(task, key),
+        mend=f"{meant}Columns: {', '.join(table.columns)}.",
+    )
+
+
+class Items(Sequence[Item]):
+    """The items of a split; each is built when it is asked for."""
+
+    def __init__(
+        self,
+        task: TaskSpec,
+        table: Table,
+        rows: Sequence[int],
+        folder: Path | None,
+        extra: tuple[str, ...] = (),
+        *,
+        images: bool = True,
+    ) -> None:
+        self._task, self._table, self._rows, self._folder = task, table, rows, folder
+        self.columns = table.columns
+        self._extra, self._images = extra, images
+        columns = dict(task.columns.model_dump())
+        self._choices = choice_columns(columns.pop("choices"), table) if task.columns.choices else ()
+        if not images:
+            columns.pop("image")
+        wanted = [name for name in columns.values() if name is not None]
+        self._wanted = tuple(dict.fromkeys([*wanted, *self._choices, *extra]))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Item: ...
+    @overload
+    def __getitem__(self, at: slice) -> Items: ...
+    def __getitem__(self, at: int | slice) -> Item | Items:
+        if isinstance(at, slice):
+            return Items(
+                self._task, self._table, self._rows[at], self._folder, self._extra, images=self._images
+            )
+        return self._item(self._rows[at])
+
+    def __iter__(self) -> Iterator[Item]:
+        return (self._item(row) for row in self._rows)
+
+    def groups(self) -> list[str | None]:
+        """The group of every item, without reading anything else."""
+        column = self._task.columns.group
+        if column is None:
+            return [None] * len(self)
+        return [cells.text(value) or None for value in self._column(column)]
+
+    def check_ids(self) -> None:
+        """InputError where two items have one id."""
+        column = self._task.columns.id
+        if column is None:
+            return
+        seen: dict[str, int] = {}
+        for row, value in zip(self._rows, self._column(column), strict=True):
+            name = cells.text(value)
+            if name in seen or not name:
+                twice = (
+                    f"'{name}' stands twice, also at {self._table.where(seen[name])}" if name else "is empty"
+                )
+                raise InputError(
+                    f"id {twice}.",
+                    where=f"{self._table.where(row)}: column '{column}'",
+                    mend="Name a column that is unique, or set columns.id: null to count the rows.",
+                )
+            seen[name] = row
+
+    def _column(self, name: str) -> Iterator[Any]:
+        if len(self._rows) == len(self._table):
+            return self._table.column(name)
+        return (self._table.row(i, (name,)).get(name) for i in self._rows)
+
+    def _item(self, i: int) -> Item:
+        row, names, where = self._table.row(i, self._wanted), self._task.columns, self._table.where(i)
+        options = self._options(row, where)
+        return Item(
+            id=cells.text(_cell(row, names.id, where)) if names.id else str(i),
+            images=self._refs(row, i, where),
+            question=cells.text(_cell(row, names.question, where)) if names.question else "",
+            answers=cells.answers(
+                _cell(row, names.answer, where), options, where=f"{where}: column '{names.answer}'"
+            ),
+            choices=options,
+            kind=cells.text(row.get(names.kind)) or None if names.kind else None,
+            group=cells.text(row.get(names.group)) or None if names.group else None,
+            row=where,
+            fields={name: cells.text(row.get(name)) for name in self._extra},
+        )
+
+    def _refs(self, row: Row, i: int, where: str) -> tuple[Any, ...]:
+        column = self._task.columns.image
+        if column is None or not self._images:
+            return ()
+        folders = tuple(
+            dict.fromkeys(folder for folder in (self._table.home(i), self._folder) if folder is not None)
+        )
+        return cells.images(_cell(row, column, where), where=f"{where}: column '{column}'", folders=folders)
+
+    def _options(self, row: Row, where: str) -> tuple[str, ...] | None:
+        if not self._choices:
+            return None
+        if len(self._choices) == 1:
+            return cells.choices(row.get(self._choices[0]), where=f"{where}: column '{self._choices[0]}'")
+        return tuple(cells.text(row.get(name)) for name in self._choices if cells.text(row.get(name))) or None
+
+    def image_refs(self) -> Iterator[Any]:
+        """The images of all items, row by row, without reading the other columns."""
+        column = self._task.columns.image
+        for i in self._rows if column is not None else ():
+            yield from self._refs(self._table.row(i, (column,) if column else ()), i, self._table.where(i))
+
+
+def _cell(row: Row, column: str, where: str) -> Any:
+    """A cell that must be there."""
+    if column not in row:
+        raise InputError(f"has no '{column}'.", where=where, mend="Add it or remove the row.")
+    return row[column]
+
+
+def _part_rows(table: Table, part: Part, task: TaskSpec) -> list[int]:
+    """The rows whose image (or group) falls into the part, so that no image is on both sides."""
+    column = task.columns.group or task.columns.image
+    values: Iterator[Any] = iter(range(len(table))) if column is None else table.column(column)
+    return [i for i, value in enumerate(values) if part.low <= _percent(value) < part.high]
+
+
+def _percent(value: Any) -> int:
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    raw = value if isinstance(value, bytes) else cells.text(value).encode()
+    return int.from_bytes(hashlib.sha256(raw).digest()[:8], "big") % 100

@@ -1,0 +1,139 @@
+"""What a sequence is: an ordered list of stages, its base, and what is scored: one YAML in `registry/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from moextend import content, spec
+from moextend.bench.task import TaskSpec, find_task
+from moextend.errors import SpecError
+from moextend.spec import Spec
+
+if TYPE_CHECKING:
+    from moextend.training import Settings
+
+
+class Base(Spec):
+    """The pretrained model that is extended."""
+
+    model: str
+    """A model of the package ("tiny"), a local folder, or a hub id."""
+    vision: str | None = None
+    """An open_clip encoder: "tiny", "<model>/<pretrained>", a local folder."""
+    revision: str | None = None
+    dtype: str = "float32"
+
+
+class Training(Spec):
+    """Settings of one training, the same for every method (a method may set its own learning rate)."""
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    warmup: float = Field(0.03, ge=0, le=1)
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    gradient_accumulation: int = Field(1, ge=1)
+    checkpoint_steps: int = Field(100, ge=1)
+    """Steps between two checkpoints that an interrupted training goes on from."""
+
+    def settings(
+        self, seed: int, *, steps: int | None = None, learning_rate: float | None = None
+    ) -> Settings:
+        """What the training loop takes; None leaves a value as it stands here."""
+        from moextend.training import Settings
+
+        shared = self.model_dump(include=set(Training.model_fields))
+        own = {"steps": steps, "learning_rate": learning_rate}
+        return Settings(**shared | {k: v for k, v in own.items() if v is not None}, seed=seed)
+
+
+class Align(Training):
+    """How the projector of the modality is aligned, once, before the first stage."""
+
+    task: str
+
+
+class Stage(Spec):
+    """One task being learnt."""
+
+    task: str
+    steps: int | None = Field(None, ge=1)
+    """Overrides the sequence's number of steps."""
+
+
+class Scoring(Spec):
+    """How every cell of the matrix is scored."""
+
+    batch_size: int = Field(64, ge=1)
+    limit: int | None = Field(None, ge=1)
+    """Items a task at the most; null scores all."""
+
+
+class SequenceSpec(Spec):
+    """An ordered list of stages with its base, its scored tasks and its training settings."""
+
+    sequence: str
+    version: int | str
+    description: str = ""
+    base: Base
+    align: Align | None = None
+    stages: list[Stage]
+    retention: list[str] = []
+    """Text tasks that are only scored: what the base could do and should not forget."""
+    memory: str | None = None
+    """A text file, one line a text: generic text that stands for what the base knows (retention options)."""
+    train: Training
+    scoring: Scoring = Scoring()
+    methods: list[str] = ["full-ft", "lora", "moextend"]
+    """Methods that run when none is named: `name` or `name:key=value,...`."""
+    settings: dict[str, dict[str, str | int | float | bool | list[str]]] = {}
+    """Settings of a method in this sequence, e.g. its learning rate."""
+    path: Path | None = Field(None, exclude=True)
+    """The file that this was read from."""
+
+    def memory_file(self) -> Path | None:
+        """The file of generic text: beside this YAML, else that of the package."""
+        if self.memory is None:
+            return None
+        beside = (self.path.parent if self.path else Path()) / self.memory
+        packaged = (content.package_folder("registry") / self.memory).resolve()
+        return packaged if packaged.is_file() and not beside.is_file() else beside
+
+
+def read_sequence(path: Path) -> SequenceSpec:
+    """The sequence in a YAML file."""
+    sequence = spec.read(SequenceSpec, path).model_copy(update={"path": path.resolve()})
+    seen = [stage.task for stage in sequence.stages]
+    for name in seen:
+        if seen.count(name) > 1:
+            raise SpecError(
+                f"task '{name}' stands twice.", where=f"{path}: stages", mend="Name a task once a sequence."
+            )
+    return sequence
+
+
+def find_sequence(name: str, workspace: Path) -> SequenceSpec:
+    """The sequence called `name`, from the workspace or the package."""
+    return read_sequence(content.find("registry", name, workspace))
+
+
+def stage_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
+    """The tasks of the stages, in learning order."""
+    where = str(sequence.path or sequence.sequence)
+    return [
+        find_task(stage.task, workspace, where=f"{where}: stages[{i}].task")
+        for i, stage in enumerate(sequence.stages)
+    ]
+
+
+def retention_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
+    """The text tasks that are only scored."""
+    where = str(sequence.path or sequence.sequence)
+    return [
+        find_task(name, workspace, where=f"{where}: retention[{i}]")
+        for i, name in enumerate(sequence.retention)
+    ]

@@ -1,0 +1,94 @@
+"""What a task is: one YAML in `tasks/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from moextend import content, spec
+from moextend.errors import SpecError
+from moextend.spec import Spec
+
+
+class Data(Spec):
+    """Where the items of a task come from."""
+
+    path: str
+    """A file or folder (relative to the YAML), a hub id, or `world:<name>` of the generated world."""
+    config: str | None = None
+    """Configuration of a hub data set."""
+    revision: str | None = None
+    """Pinned revision of a hub data set."""
+    train: str | None = "train"
+    """Name of the split that is learnt from; null for a task that is only scored."""
+    test: str = "test"
+    """Name of the split that is scored."""
+
+
+class Columns(Spec):
+    """Which column of the data holds what."""
+
+    image: str | None = "image"
+    question: str | None = "question"
+    answer: str = "answer"
+    """A string, or a list of strings (several annotators)."""
+    id: str | None = None
+    """Unique per item; null counts the rows."""
+    group: str | None = None
+    """Items of one image: learnt as one conversation of several turns."""
+    kind: str | None = None
+    """Kind of question, for scores by kind and the blind level."""
+    choices: str | None = None
+
+
+class TextTask(Spec):
+    """A task of lm-eval."""
+
+    task: str
+    """Name of the task or group in lm-eval."""
+    path: str | None = None
+    """Folder of lm-eval YAMLs, relative to this file; null for lm-eval's own tasks."""
+    metric: str = "acc"
+    limit: int | None = None
+    num_fewshot: int | None = None
+
+
+class TaskSpec(Spec):
+    """One task: something learnt, scored, or both."""
+
+    task: str
+    version: int | str
+    kind: Literal["vqa", "text", "caption"]
+    description: str = ""
+    source: str = ""
+    licence: str = ""
+    non_commercial: bool = False
+    data: Data | None = None
+    columns: Columns = Columns()
+    prompt: str = "<image>\n{question}\nAnswer the question using a single word or phrase."
+    scorer: str = "exact@1"
+    max_new_tokens: int = Field(16, ge=1)
+    lm_eval: TextTask | None = None
+    path: Path | None = Field(None, exclude=True)
+    """The file that this was read from."""
+
+    def folder(self) -> Path:
+        """The folder that relative paths of this task start from."""
+        return self.path.parent if self.path else Path()
+
+
+def read_task(path: Path) -> TaskSpec:
+    """The task in a YAML file, checked as far as it can be without opening its data."""
+    task = spec.read(TaskSpec, path).model_copy(update={"path": path.resolve()})
+    if task.kind == "text" and task.lm_eval is None:
+        raise SpecError("a text task needs the key.", where=f"{path}: lm_eval", mend="Name the lm-eval task.")
+    if task.kind != "text" and task.data is None:
+        raise SpecError(f"a {task.kind} task needs the key.", where=f"{path}: data", mend="Name the data.")
+    return task
+
+
+def find_task(name: str, workspace: Path, *, where: str | None = None) -> TaskSpec:
+    """The task called `name`, from the workspace or the package."""
+    return read_task(content.find("tasks", name, workspace, where=where))

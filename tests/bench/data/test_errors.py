@@ -1,0 +1,269 @@
+"""Wrong data: every error names the place and the mend."""
+
+import json
+
+import pytest
+
+from moextend.bench.data import check_task, data_digest, open_items
+from moextend.errors import InputError, SpecError, UnknownName
+
+
+@pytest.fixture
+def one_file(pictures, make_rows, make_task, write_jsonl):
+    """A task whose test split is one file with these rows."""
+
+    def make(values=None, **changes):
+        path = write_jsonl(pictures / "all.jsonl", make_rows(4) if values is None else values)
+        return make_task(path, **({"train": None, "test": "all"} | changes))
+
+    return make
+
+
+def raised(workspace, task, kind=InputError, *, use=lambda items: list(items)):
+    with pytest.raises(kind) as caught:
+        use(open_items(task, "test", workspace))
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_missing_column_names_the_near_one_and_all(one_file, workspace):
+    text = raised(workspace, one_file(columns={"question": "aks"}), SpecError)
+    assert "mini.yaml: columns.question: no column 'aks' in" in text and "all.jsonl" in text
+    assert "Did you mean 'ask'? Columns: qid, picture, ask, reply, sort." in text
+
+
+def test_missing_column_of_the_prompt(one_file, workspace):
+    text = raised(workspace, one_file(prompt="<image> {question} {hnit}"), SpecError)
+    assert "prompt {hnit}: no column 'hnit'" in text
+
+
+def test_unbalanced_braces_in_the_prompt(one_file, workspace):
+    text = raised(workspace, one_file(prompt="<image> {question"), SpecError)
+    assert "mini.yaml: prompt: cannot be read" in text and "Write a brace that is text twice" in text
+
+
+def test_nameless_placeholder(one_file, workspace):
+    assert "no placeholder '{}'" in raised(workspace, one_file(prompt="<image> {}"), SpecError)
+
+
+def test_choices_in_the_prompt_but_not_in_the_task(one_file, workspace):
+    with pytest.raises(
+        SpecError, match=r"prompt: names \{choices\}, but the task has none. Set columns.choices"
+    ):
+        check_task(one_file(prompt="<image> {choices}"), workspace)
+
+
+def test_more_images_than_marks(one_file, make_rows, workspace):
+    value = make_rows(1)[0] | {"picture": ["img0.png", "img1.png", "img2.png"]}
+    task = one_file([value], prompt="<image> and <image> {question}", columns={"group": None})
+    with pytest.raises(SpecError, match=r"has 2 <image> marks, but .*:1 has 3 images"):
+        check_task(task, workspace)
+
+
+def test_prompt_without_a_mark(one_file, workspace):
+    with pytest.raises(SpecError, match=r"has 0 <image> marks, but .* has 1 images. Write <image> once"):
+        check_task(one_file(prompt="{question}"), workspace)
+
+
+@pytest.mark.parametrize(
+    ("cell", "what"),
+    [
+        ("gone.png", r"the image cannot be read \(No such file or directory\)"),
+        (None, "holds no image"),
+        ("", "holds no image"),
+        ("broken.png", r"the image is broken \(UnidentifiedImageError"),
+        ("cut.png", r"the image is broken \(OSError"),
+        (3, "holds int, not an image"),
+        ("http://x/y.png", "the image is a web address"),
+        ("data:image/png;base64,AAA", "the image is not valid base64"),
+    ],
+)
+def test_images_that_are_none(cell, what, one_file, make_rows, pictures, workspace, make_png):
+    (pictures / "broken.png").write_bytes(b"no image")
+    (pictures / "cut.png").write_bytes(make_png(1)[:45])
+    first, second = make_rows(2)
+    task = one_file([first, second | {"picture": cell}], columns={"group": None})
+    with pytest.raises(InputError, match=what) as caught:
+        for item in open_items(task, "test", workspace):
+            item.images[0].open()
+    assert "all.jsonl:2: column 'picture'" in str(caught.value)
+
+
+def test_digest_finds_a_missing_image(one_file, make_rows, workspace):
+    task = one_file([make_rows(1)[0] | {"picture": "gone.png"}])
+    with pytest.raises(
+        InputError, match=r"all.jsonl:1: column 'picture': .*gone.png: the image cannot be read"
+    ):
+        data_digest(task, "test", workspace)
+
+
+@pytest.mark.parametrize("answer", [None, "", " ", [], [""], float("nan")])
+def test_no_answer(answer, one_file, make_rows, workspace):
+    text = raised(workspace, one_file([make_rows(1)[0] | {"reply": answer}]))
+    assert "all.jsonl:1: column 'reply': has no answer. Add the answer or remove the row." in text
+
+
+def test_answer_beyond_the_choices(one_file, make_rows, workspace):
+    task = one_file([make_rows(1)[0] | {"reply": 2, "options": ["a", "b"]}], columns={"choices": "options"})
+    assert "answer 2 is no position among 2 choices. Positions count from 0." in raised(workspace, task)
+
+
+def test_choices_that_are_no_list(one_file, make_rows, workspace):
+    task = one_file([make_rows(1)[0] | {"options": "a or b"}], columns={"choices": "options"})
+    assert "'a or b' is not a list of choices" in raised(workspace, task)
+
+
+def test_id_that_is_not_unique(one_file, workspace):
+    text = raised(workspace, one_file(columns={"id": "picture"}))
+    assert "all.jsonl:2: column 'picture': id 'img0.png' stands twice, also at" in text
+    assert "set columns.id: null to count the rows" in text
+
+
+def test_row_without_the_column(one_file, make_rows, workspace):
+    first, second = make_rows(2)
+    del second["ask"]
+    assert "all.jsonl:2: has no 'ask'. Add it or remove the row." in raised(
+        workspace, one_file([first, second])
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("x.jsonl", '{"qid": 1}\n{"qid": \n', r"x.jsonl:2: not valid JSON \(Expecting value"),
+        ("x.jsonl", "[1]\n", "x.jsonl:1: holds list, not an object with columns"),
+        ("x.json", '{"a": ', "x.json: not valid JSON"),
+        ("x.json", '"text"', "x.json: holds no list of rows"),
+        ("x.json", "[1, 2]", "x.json: entry 1: holds int, not an object with columns"),
+        ("x.jsonl", "", "x.jsonl: holds no rows"),
+        ("x.json", "[]", "x.json: holds no rows"),
+        ("x.csv", "a,b\n1,2\n1\n", r"x.csv: row 2: has not as many cells as the header"),
+        ("x.csv", "a,b\n1,2,3\n", r"x.csv: row 1: has not as many cells as the header"),
+        ("x.csv", b"a,b\n\xff\xfe,1\n", r"x.csv: cannot be read as CSV \(.*Save it as UTF-8"),
+        ("x.parquet", b"PAR1 no", "x.parquet: cannot be read as parquet"),
+        ("x.docx", b"", r"x.docx: not a format of data that is known. Known: .parquet"),
+    ],
+)
+def test_broken_files(name, content, what, tmp_path, make_task, workspace):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=what):
+        list(open_items(make_task(path, train=None, test="all"), "test", workspace))
+
+
+def test_no_such_path(tmp_path, make_task, workspace, one_file):
+    one_file()
+    text = raised(workspace, make_task(tmp_path / "data" / "al.jsonl", train=None))
+    assert (
+        "data.path: no file or folder '" in text and "Did you mean 'all.jsonl'? Relative paths start" in text
+    )
+
+
+def test_folder_without_data(tmp_path, make_task, workspace):
+    (tmp_path / "empty").mkdir()
+    assert "empty holds no data. A split is a file <split>" in raised(
+        workspace, make_task(tmp_path / "empty")
+    )
+
+
+def test_split_that_there_is_not(pictures, make_rows, make_task, write_jsonl, workspace):
+    write_jsonl(pictures / "testmini.jsonl", make_rows(2))
+    write_jsonl(pictures / "train.jsonl", make_rows(2))
+    text = raised(workspace, make_task(pictures), UnknownName)
+    assert (
+        "data.test" in text
+        and "no split 'test'. Did you mean 'testmini'? Available: testmini, train." in text
+    )
+
+
+def test_one_file_for_two_splits(one_file, workspace):
+    text = raised(workspace, one_file(train="train", test="test"))
+    assert "is one piece, without a split 'test'. Cut it: train: 'all[:90%]', test: 'all[90%:]'" in text
+
+
+@pytest.mark.parametrize("part", ["all[90%:80%]", "all[:0%]", "all[50%:101%]"])
+def test_part_that_holds_nothing(part, one_file, workspace):
+    assert f"'{part}' holds nothing. Write a part as" in raised(workspace, one_file(test=part))
+
+
+def test_unknown_config(pictures, make_rows, make_task, write_jsonl, workspace):
+    configs = [{"config_name": name, "data_files": "*.jsonl"} for name in ("one", "two")]
+    (pictures / "README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n")
+    write_jsonl(pictures / "a.jsonl", make_rows(2))
+    task = make_task(pictures, train=None, data={"config": "tow"})
+    assert "data.path.config: no config 'tow'. Did you mean 'two'?" in raised(workspace, task, UnknownName)
+    assert "has several configs. Name one: one, two." in raised(workspace, make_task(pictures, train=None))
+
+
+def test_data_card_that_is_no_yaml(pictures, make_task, workspace):
+    (pictures / "README.md").write_text("---\nconfigs: [\n---\n")
+    assert "README.md: its front matter is not valid YAML." in raised(
+        workspace, make_task(pictures), SpecError
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        ({"conversations": [{"from": "human", "value": "?"}]}, "entry 1: has 1 messages"),
+        ({"conversations": []}, "entry 1: has 0 messages"),
+        ({"conversations": "hello"}, "entry 1: holds no list of messages"),
+        ({"conversations": [{"from": "human"}, {}]}, "has a message without 'from' and 'value'"),
+        (
+            {"conversations": [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}]},
+            "entry 1, turn 1: is said by 'gpt' and answered by 'human'",
+        ),
+    ],
+)
+def test_conversations_that_are_none(entry, what, tmp_path, make_task, workspace):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([entry]))
+    with pytest.raises(InputError, match=what):
+        open_items(make_task(path, train=None, test="all"), "test", workspace)
+
+
+def test_unknown_world(make_task, workspace):
+    assert "no data set of the generated world 'colours'" in raised(
+        workspace, make_task("world:colours"), UnknownName
+    )
+
+
+def test_hub_that_does_not_answer(make_task, workspace, monkeypatch):
+    import datasets
+
+    def offline(*_, **__):
+        raise ConnectionError("Couldn't reach 'some/data' on the Hub (offline)")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    text = raised(workspace, make_task("some/data"))
+    assert "data.path: no file or folder 'some/data', and the hub gave no such data set" in text
+    assert "offline, download it first, or name a local folder" in text
+
+
+def test_hub_with_other_splits(make_task, workspace, monkeypatch):
+    import datasets
+
+    def unknown(*_, **__):
+        raise ValueError("Unknown split 'test'.")
+
+    monkeypatch.setattr(datasets, "load_dataset", unknown)
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_, **__: ["train", "testmini"])
+    text = raised(workspace, make_task("other/data"), UnknownName)
+    assert "no split 'test'. Did you mean 'testmini'?" in text
+
+
+def test_task_without_a_train_split(one_file, workspace):
+    with pytest.raises(InputError, match=r"data.train: is null: this task is only scored"):
+        open_items(one_file(), "train", workspace)
+
+
+def test_scorer_that_does_not_fit(one_file, workspace):
+    with pytest.raises(
+        InputError, match=r"scorer: 'pope@1' gives an item's own answer 0.00 at the most, not 1"
+    ):
+        check_task(one_file(scorer="pope@1"), workspace)
+
+
+def test_unknown_scorer(one_file, workspace):
+    with pytest.raises(UnknownName, match=r"mini.yaml: scorer: no scorer 'exact'. Did you mean 'exact@1'\?"):
+        check_task(one_file(scorer="exact"), workspace)

@@ -1,0 +1,138 @@
+"""Tasks guessed from their data."""
+
+import json
+
+import pytest
+
+from moextend.bench.data import check_task, guess_task
+from moextend.errors import InputError, UnknownName
+
+
+@pytest.fixture
+def usual(make_rows):
+    """Rows with the names that most data use."""
+
+    def make(n, start=0):
+        names = {
+            "qid": "question_id",
+            "picture": "image",
+            "ask": "question",
+            "reply": "answer",
+            "sort": "question_type",
+        }
+        return [{names[key]: value for key, value in row.items()} for row in make_rows(n, start)]
+
+    return make
+
+
+def guess(data, workspace, columns=None, scorer=None):
+    return guess_task(str(data), name="mine", workspace=workspace, columns=columns or {}, scorer=scorer)
+
+
+def test_folder_with_splits(pictures, usual, write_jsonl, workspace):
+    write_jsonl(pictures / "train.jsonl", usual(6))
+    write_jsonl(pictures / "validation.jsonl", usual(4))
+    task = guess(pictures, workspace)
+    assert (task.data.path, task.data.train, task.data.test) == (pictures.as_posix(), "train", "validation")
+    assert task.columns.model_dump() == {
+        "image": "image", "question": "question", "answer": "answer", "id": "question_id", "group": None,
+        "kind": "question_type", "choices": None,
+    }  # fmt: skip
+    assert (task.kind, task.scorer, task.path) == ("vqa", "exact@1", workspace / "tasks" / "mine.yaml")
+    checked = check_task(task, workspace)
+    assert checked.items == {"train": 6, "test": 4}
+    assert checked.prompt == "<image>\nwhat is 0\nAnswer the question using a single word or phrase."
+    assert checked.answer == "red"
+
+
+def test_single_file_is_cut_by_images(pictures, usual, write_jsonl, workspace):
+    path = write_jsonl(pictures / "mine.jsonl", usual(6))
+    task = guess(path, workspace)
+    assert (task.data.train, task.data.test) == ("all[:90%]", "all[90%:]")
+
+
+def test_path_in_the_workspace_is_relative(pictures, usual, write_jsonl, workspace):
+    inside = workspace / "data"
+    pictures.rename(inside)
+    write_jsonl(inside / "test.jsonl", usual(6))
+    task = guess(inside, workspace)
+    assert task.data.path == "../data"
+    assert check_task(task, workspace).items == {"test": 6}
+
+
+def test_given_columns_win(pictures, make_rows, write_jsonl, workspace):
+    path = write_jsonl(pictures / "test.jsonl", make_rows(6)).parent
+    given = {"image": "picture", "question": "ask", "answer": "reply"}
+    task = guess(path, workspace, given, scorer="vqa@1")
+    assert task.columns.image == "picture" and task.scorer == "vqa@1"
+    assert check_task(task, workspace).items == {"test": 6}
+
+
+def test_choices_annotators_and_groups(pictures, usual, write_jsonl, workspace):
+    values = [value | {"options": ["red", "blue"], "image_id": value["image"]} for value in usual(6)]
+    write_jsonl(pictures / "test.jsonl", values)
+    task = guess(pictures, workspace)
+    assert (task.scorer, task.columns.choices, task.columns.group) == ("letter@1", "options", "image_id")
+    assert check_task(task, workspace).answer == "A"
+    write_jsonl(pictures / "test.jsonl", [value | {"answer": ["red"] * 10} for value in usual(6)])
+    assert guess(pictures, workspace).scorer == "vqa@1"
+
+
+def test_captions(pictures, usual, write_jsonl, workspace):
+    values = [{"file_name": value["image"], "caption": "a thing"} for value in usual(4)]
+    write_jsonl(pictures / "metadata.jsonl", values)
+    task = guess(pictures, workspace)
+    assert (task.kind, task.columns.question, task.columns.image) == ("caption", None, "file_name")
+
+
+def test_conversations(pictures, workspace):
+    talk = [{"from": "human", "value": "<image>\nwhat? Be short."}, {"from": "gpt", "value": "a cat"}]
+    entries = [{"id": i, "image": "img0.png", "conversations": talk} for i in range(4)]
+    for split in ("train", "test"):
+        (pictures / f"{split}.json").write_text(json.dumps(entries))
+    task = guess(pictures, workspace)
+    assert (task.columns.group, task.columns.id, task.prompt) == (None, "id", "<image>\n{question}")
+    assert check_task(task, workspace).prompt == "<image>\nwhat? Be short."
+
+
+def test_hub(usual, workspace, monkeypatch, make_png):
+    import datasets
+
+    rows = [value | {"image": {"bytes": make_png(), "path": None}} for value in usual(4)]
+    table = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_, **__: ["train", "test"])
+    task = guess("someone/somewhat", workspace)
+    assert (task.data.path, task.columns.image) == ("someone/somewhat", "image")
+    assert check_task(task, workspace).items == {"train": 4, "test": 4}
+
+
+def test_column_that_cannot_be_guessed(pictures, make_rows, write_jsonl, workspace):
+    write_jsonl(pictures / "test.jsonl", make_rows(4))
+    with pytest.raises(
+        InputError, match=r"which column holds the answer\? Columns of .*: qid, picture, ask"
+    ) as caught:
+        guess(pictures, workspace)
+    assert "Say it: answer=COLUMN." in str(caught.value)
+
+
+def test_wrong_names(pictures, usual, write_jsonl, workspace):
+    write_jsonl(pictures / "test.jsonl", usual(4))
+    with pytest.raises(UnknownName, match=r"no key of columns 'queston'. Did you mean 'question'\?"):
+        guess(pictures, workspace, {"queston": "question"})
+    with pytest.raises(UnknownName, match=r"no column 'ansver'. Did you mean 'answer'\?"):
+        guess(pictures, workspace, {"answer": "ansver"})
+
+
+def test_no_such_path(pictures, workspace, monkeypatch):
+    monkeypatch.chdir(pictures.parent)
+    for path in ("dat", "data/img9.png", "./x/y", "a/b/c.json"):
+        with pytest.raises(InputError, match=f"data {path}: no such file or folder"):
+            guess(path, workspace)
+
+
+def test_splits_that_say_nothing(pictures, usual, write_jsonl, workspace):
+    for name in ("one", "two"):
+        write_jsonl(pictures / f"{name}.jsonl", usual(4))
+    with pytest.raises(InputError, match="has the splits one, two"):
+        guess(pictures, workspace)

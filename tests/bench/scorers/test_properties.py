@@ -1,0 +1,109 @@
+"""What holds of every scorer and every text."""
+
+from dataclasses import dataclass
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moextend.bench.scorers import own_answer, readings, score
+from moextend.bench.scorers.forms import evalai_form, plain, vqa_form
+from moextend.bench.scorers.table import SCORERS
+
+
+@dataclass(frozen=True)
+class Gold:
+    answers: tuple[str, ...]
+    choices: tuple[str, ...] | None = None
+
+
+# Words as they occur, and texts as nobody foresees them.
+words = st.lists(
+    st.sampled_from(
+        [
+            "the",
+            "a",
+            "Red",
+            "two",
+            "dont",
+            "1,000",
+            "3.5",
+            "x-y",
+            "u.s.",
+            "what?",
+            "No.",
+            "yes",
+            "B",
+            "42%",
+            "'s",
+        ]
+    ),
+    max_size=4,
+)
+texts = st.one_of(words.map(" ".join), st.text(max_size=20))
+said = texts.filter(lambda text: text.strip())
+names = st.sampled_from(sorted(SCORERS))
+golds = st.builds(Gold, st.lists(said, min_size=1, max_size=10).map(tuple))
+
+
+@given(names, texts, golds)
+def test_between_nothing_and_one(name, prediction, gold):
+    assert 0.0 <= score(name, prediction, gold) <= 1.0
+    assert set(readings(prediction, gold).values()) <= {0.0, 1.0}
+
+
+@given(names, st.sampled_from(["", " ", "\n", "\t "]), golds)
+def test_an_empty_answer_is_never_right(name, nothing, gold):
+    assert score(name, nothing, gold) == 0.0
+    assert readings(nothing, gold) == {"strict": 0.0, "normalised": 0.0}
+
+
+@given(names.filter(lambda name: name != "pope@1"), said, st.integers(1, 10))
+def test_the_own_answer_scores_one(name, answer, annotators):
+    gold = Gold((answer,) * annotators)
+    assert score(name, own_answer(name, gold), gold) == 1.0
+    assert readings(answer, gold) == {"strict": 1.0, "normalised": 1.0}
+
+
+@given(st.lists(said, min_size=2, max_size=6, unique_by=str.strip), st.data())
+def test_the_own_letter_scores_one(choices, data):
+    gold = Gold((data.draw(st.sampled_from(choices)),), tuple(choices))
+    assert score("letter@1", own_answer("letter@1", gold), gold) == 1.0
+
+
+@given(st.sampled_from(["yes", "no", "Yes", "No", "Yes.", "No."]))
+def test_pope_knows_its_own_answers(answer):
+    assert score("pope@1", answer, Gold((answer,))) == 1.0
+
+
+@given(names, said, golds)
+def test_outer_spaces_change_nothing(name, prediction, gold):
+    assert score(name, f"  {prediction} ", gold) == score(name, prediction, gold)
+
+
+@given(st.sampled_from(["vqa@1", "evalai@1", "anls@1", "exact@1", "relaxed@1"]), texts, golds, st.randoms())
+def test_the_order_of_annotators_changes_nothing(name, prediction, gold, random):
+    other = list(gold.answers)
+    random.shuffle(other)
+    assert score(name, prediction, gold) == score(name, prediction, Gold(tuple(other)))
+
+
+@given(said.filter(str.isascii), golds)
+def test_case_changes_nothing(prediction, gold):
+    for name in ("exact@1", "evalai@1", "anls@1"):
+        assert score(name, prediction.swapcase(), gold) == score(name, prediction, gold)
+
+
+@given(said, said, st.integers(1, 9))
+def test_more_annotators_score_no_less(prediction, other, agreeing):
+    def value(m):
+        return score("evalai@1", prediction, Gold((prediction,) * m + (other,) * (10 - m)))
+
+    assert value(agreeing) <= value(agreeing + 1)
+
+
+@settings(max_examples=300)
+@given(texts)
+def test_forms_are_stable(text):
+    assert plain(plain(text)) == plain(text)
+    assert vqa_form(f" {text}\n") == vqa_form(text)
+    assert evalai_form(text.lower()) == evalai_form(text)
