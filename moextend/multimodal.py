@@ -27,6 +27,15 @@ class Projector(nn.Module):
         self.outer = nn.Linear(hidden, hidden)
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(()))
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        """Puts the projector back to what it is before alignment: of the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.inner.reset_parameters()
+            self.outer.reset_parameters()
+        self.scale.fill_(1.0)
 
     def forward(self, features: Tensor) -> Tensor:
         """Visual tokens [..., hidden] for features [..., vision_width]."""

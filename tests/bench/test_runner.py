@@ -128,9 +128,7 @@ def test_nothing_is_scored_twice_for_the_same_weights(finished: Callable[[str], 
 
 
 @pytest.mark.slow
-def test_all_methods_see_the_same_batches(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_methods_see_the_same_batches(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[str]] = {}
     for method in ("full-ft", "moextend:scope=own,layers=all"):
         batches: list[str] = []

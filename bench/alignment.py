@@ -1,0 +1,66 @@
+"""Aligns the projector of a modality once, before the first stage; every method of a seed shares the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moextend import files
+from moextend.bench.sequence import Align
+
+if TYPE_CHECKING:
+    from moextend import Conversation, MultimodalLM
+
+SAMPLE = 500
+"""Images that the scale of the features is measured on."""
+
+
+def align(
+    model: MultimodalLM,
+    data: Sequence[Conversation],
+    settings: Align,
+    *,
+    seed: int,
+    data_name: str,
+    cache: Path,
+    on_step: Callable[[int, int], None],
+) -> None:
+    """Gives `model` a projector trained on captions (MoExtend section 3.1), from the cache where it is known.
+
+    Encoder and language model stay frozen. `data_name` names the captions' content. The cache's key holds all that
+    the result depends on; of several processes that want the same projector one makes it.
+    """
+    from filelock import FileLock
+    from safetensors.torch import load_file, save_file
+
+    assert model.projector is not None
+    model.projector.reset(seed)
+    key = files.digest(model.base_fingerprint(), settings.model_dump(), data_name, seed)
+    kept = cache / f"{key}.safetensors"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f"{key}.lock"):
+        if not kept.exists():
+            _train(model, data, settings, seed, cache / key, on_step)
+            with files.atomic(kept) as path:
+                save_file(model.projector.state_dict(), path)
+    model.projector.load_state_dict(load_file(kept))
+
+
+def _train(
+    model: MultimodalLM,
+    data: Sequence[Conversation],
+    settings: Align,
+    seed: int,
+    folder: Path,
+    on_step: Callable[[int, int], None],
+) -> None:
+    from moextend.multimodal import set_scale
+    from moextend.training import train
+
+    see = model.features or model.vision
+    assert see is not None and model.projector is not None
+    set_scale(model.projector, see([image for row in data[:SAMPLE] for image in row.images]))
+    model.learn_only([name for name, _ in model.named_parameters() if name.startswith("projector.")])
+    train(model, data, settings.settings(seed), folder=folder, on_step=on_step)
+    model.learn_only([])
