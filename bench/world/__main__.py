@@ -1,0 +1,57 @@
+"""Commands of the generated world: `python -m moextend.bench.world build|items|picture`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def build(
+    out: Annotated[Path, typer.Option(help="Folder of the built base.")],
+    seed: Annotated[int, typer.Option(help="Seed of all draws.")] = 0,
+    language_steps: Annotated[int | None, typer.Option(help="Steps of the language model.")] = None,
+    vision_steps: Annotated[int | None, typer.Option(help="Steps of the vision encoder.")] = None,
+) -> None:
+    """Train the tiny base. Example: build --seed 0 --out registry/models/tiny."""
+    from moextend.bench.world.base import Recipe
+    from moextend.bench.world.base import build as build_base
+
+    default = Recipe()
+    recipe = Recipe(
+        seed=seed,
+        language_steps=language_steps or default.language_steps,
+        vision_steps=vision_steps or default.vision_steps,
+    )
+    record = build_base(recipe, out)
+    typer.echo(f"text: {record['language']['accuracy']}")
+    typer.echo(f"probes: {record['vision']['probe_accuracy']}")
+
+
+@app.command()
+def items(folder: Annotated[Path, typer.Argument(help="Folder of the JSON lines.")]) -> None:
+    """Write the items of the text tasks. Example: items tasks/tiny/lm_eval/data."""
+    from moextend.bench.world.text_items import write_items
+
+    for path in write_items(folder):
+        typer.echo(path)
+
+
+@app.command()
+def picture(
+    out: Annotated[Path, typer.Argument(help="PNG file.")],
+    seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
+) -> None:
+    """Draw a sheet of scenes with questions. Example: picture docs/images/world-scenes.png."""
+    from moextend.bench.world.picture import draw_sheet
+
+    draw_sheet(out, seed)
+    typer.echo(out)
+
+
+if __name__ == "__main__":
+    app()

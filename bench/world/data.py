@@ -1,0 +1,89 @@
+"""The image tasks and the captions as parquet files, made when they are first needed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from moextend.bench.world.questions import ASKERS, Balance, Question
+from moextend.bench.world.render import png
+from moextend.bench.world.scenes import WORLD_VERSION, Scene, Split, caption, draw_scene, hashed
+from moextend.errors import UnknownName
+from moextend.files import atomic
+
+CAPTIONS = "captions"
+DATASETS = (*ASKERS, CAPTIONS)
+SPLITS: tuple[Split, ...] = ("train", "test")
+IMAGES = {"train": 8000, "test": 500}
+"""Images of an image task."""
+CAPTIONED = {"train": 4000, "test": 500}
+"""Images of the captions."""
+ASKED = {"train": 3, "test": 1}
+"""Questions about an image."""
+
+Row = dict[str, Any]
+
+
+def materialise(name: str, folder: Path) -> Path:
+    """Folder with `train.parquet` and `test.parquet` of a data set, written under `folder` where missing."""
+    if name not in DATASETS:
+        raise UnknownName("data set of the generated world", name, DATASETS, where=f"world:{name}")
+    target = folder / f"{name}-v{WORLD_VERSION}"
+    for split in SPLITS:
+        path = target / f"{split}.parquet"
+        if not path.exists():
+            _write(rows(name, split), path)
+    return target
+
+
+def rows(name: str, split: Split) -> list[Row]:
+    """The rows of a split: question_id, image_id, image, question, answer, kind."""
+    return list(_rows(name, split, asked_scenes(name, split)))
+
+
+def asked_scenes(name: str, split: Split) -> Iterator[tuple[Scene, list[Question]]]:
+    """The scenes of a split with their questions (for captions: one empty question with the caption)."""
+    rng = random.Random(hashed(f"{name} {split} v{WORLD_VERSION}"))
+    if name == CAPTIONS:
+        for _ in range(CAPTIONED[split]):
+            scene = draw_scene(rng, split)
+            yield scene, [Question("caption", "", caption(scene))]
+        return
+    balance, made = Balance(rng), 0
+    while made < IMAGES[split]:
+        scene = draw_scene(rng, split)
+        questions = balance.choose(ASKERS[name](scene), ASKED[split])
+        if len(questions) == ASKED[split]:
+            made += 1
+            yield scene, questions
+
+
+def _rows(name: str, split: Split, scenes: Iterable[tuple[Scene, list[Question]]]) -> Iterator[Row]:
+    for i, (scene, questions) in enumerate(scenes):
+        image_id = f"{name}-{split}-{i:05}"
+        image = {"bytes": png(scene), "path": f"{image_id}.png"}
+        for j, q in enumerate(questions):
+            yield {
+                "question_id": f"{image_id}-{j}",
+                "image_id": image_id,
+                "image": image,
+                "question": q.words,
+                "answer": q.answer,
+                "kind": q.kind,
+            }
+
+
+def _write(table: list[Row], path: Path) -> None:
+    """Writes a parquet file whole or not at all; two writers at once write the same bytes."""
+    import pyarrow  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    text = [(key, pyarrow.string()) for key in ("question", "answer", "kind")]
+    schema = pyarrow.schema(
+        [("question_id", pyarrow.string()), ("image_id", pyarrow.string()), ("image", image), *text]
+    )
+    with atomic(path) as temporary:
+        parquet.write_table(pyarrow.Table.from_pylist(table, schema=schema), temporary)

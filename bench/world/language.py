@@ -1,0 +1,123 @@
+"""The language model of the tiny base: a stock Mixtral under a million parameters, for the text world."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moextend.bench.world import words
+from moextend.bench.world.optim import Optimizers
+from moextend.bench.world.questions import Balance
+from moextend.bench.world.text import Piece, training_line
+from moextend.bench.world.text_items import Item
+from moextend.bench.world.tokens import LONGEST
+
+WORDS = words.vocabulary()
+IDS = {word: i for i, word in enumerate(WORDS)}
+ROPE_THETA = 500.0
+"""Lines are short: with Mixtral's own 1e6 most frequencies do not turn within a line, and the model does not learn
+to tie an attribute to its thing within a thousand steps."""
+AUXILIARY = 0.01
+"""Weight of the router's load-balancing loss."""
+
+Progress = Callable[[], None]
+
+
+def build_language_model(seed: int) -> Any:
+    """An untrained MixtralForCausalLM: 4 layers, width 96, 4 experts of which 2 are active."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(seed)
+    config = MixtralConfig(
+        vocab_size=len(WORDS),
+        hidden_size=96,
+        intermediate_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        max_position_embeddings=LONGEST,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+        tie_word_embeddings=True,
+        router_aux_loss_coef=AUXILIARY,
+        pad_token_id=IDS[words.PAD],
+        bos_token_id=IDS[words.BOS],
+        eos_token_id=IDS[words.EOS],
+    )
+    return MixtralForCausalLM(config)
+
+
+def padded(rows: list[list[int]]) -> Tensor:
+    """Token ids as one rectangle, padded on the right."""
+    tensors = [torch.tensor(row) for row in rows]
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=IDS[words.PAD])
+
+
+def line_batch(lines: list[Piece]) -> tuple[Tensor, Tensor]:
+    """Token ids with `<bos>` in front (B, L), and the weight of predicting each of them (B, L)."""
+    ids = padded([[IDS[words.BOS], *(IDS[word.text] for word in line)] for line in lines])
+    weights = torch.zeros(ids.shape)
+    for row, line in zip(weights, lines, strict=True):
+        row[1 : len(line) + 1] = torch.tensor([word.weight for word in line])
+    return ids, weights
+
+
+def train_language_model(model: Any, seed: int, steps: int, batch: int, tick: Progress) -> float:
+    """Trains in place on freshly drawn lines; the mean loss of the last 20 steps."""
+    rng = random.Random(seed)
+    balance = Balance(rng)
+    optimizers = Optimizers(model, steps, _is_matrix, adam=3e-3, muon=0.02)
+    model.train()
+    model.set_experts_implementation("eager")
+    losses = []
+    for _ in range(steps):
+        ids, weights = line_batch([training_line(rng, balance) for _ in range(batch)])
+        out = model(input_ids=ids, output_router_logits=True, use_cache=False)
+        each = functional.cross_entropy(out.logits[:, :-1].mT, ids[:, 1:], reduction="none")
+        loss = (each * weights[:, 1:]).sum() / weights[:, 1:].sum()
+        optimizers.step(loss + AUXILIARY * out.aux_loss)
+        losses.append(loss.item())
+        tick()
+    model.eval()
+    return sum(losses[-20:]) / len(losses[-20:])
+
+
+def _is_matrix(name: str, weight: Tensor) -> bool:
+    return weight.dim() >= 2 and not any(part in name for part in ("embed", "lm_head", "gate.weight"))
+
+
+@torch.no_grad()
+def text_accuracy(model: Any, items: list[Item], batch: int = 256) -> float:
+    """Percent of items whose right choice is the likeliest (sum of log-probabilities over its words)."""
+    rows = [(item, choice) for item in items for choice in item["choices"]]
+    scores: list[float] = []
+    for start in range(0, len(rows), batch):
+        scores += _choice_scores(model, rows[start : start + batch])
+    hits, at = 0, 0
+    for item in items:
+        mine = scores[at : at + len(item["choices"])]
+        hits += mine.index(max(mine)) == item["gold"]
+        at += len(mine)
+    return 100 * hits / len(items)
+
+
+def _choice_scores(model: Any, rows: list[tuple[Item, str]]) -> list[float]:
+    ids = padded([encoded(f"{item['context']} {choice}") for item, choice in rows])
+    likely = model(input_ids=ids, use_cache=False).logits[:, :-1].log_softmax(-1)
+    each = likely.gather(-1, ids[:, 1:, None])[..., 0]
+    scores = []
+    for row, (item, choice) in zip(each, rows, strict=True):
+        first = len(item["context"].split())
+        scores.append(float(row[first : first + len(choice.split())].sum()))
+    return scores
+
+
+def encoded(text: str) -> list[int]:
+    """Token ids with `<bos>` in front."""
+    return [IDS[words.BOS], *(IDS[word] for word in text.split())]

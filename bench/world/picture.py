@@ -1,0 +1,56 @@
+"""A sheet of scenes, each with its caption and one question of every image task."""
+
+from __future__ import annotations
+
+import random
+import textwrap
+from io import BytesIO
+from pathlib import Path
+
+from moextend.bench.world.questions import ASKERS, Balance
+from moextend.bench.world.render import render
+from moextend.bench.world.scenes import Scene, caption, draw_scene
+from moextend.files import atomic
+
+ROWS, COLUMNS = 2, 4
+LINE = 38
+"""Most characters of a line under an image."""
+
+
+def draw_sheet(out: Path, seed: int) -> None:
+    """Writes a PNG of eight test scenes with captions, questions and answers."""
+    from matplotlib.figure import Figure
+
+    rng = random.Random(seed)
+    balance = Balance(rng)
+    figure = Figure(figsize=(16, 13.4))
+    grid = figure.subplots(
+        2 * ROWS,
+        COLUMNS,
+        height_ratios=[1, 0.95] * ROWS,
+        gridspec_kw={"left": 0.01, "right": 0.99, "top": 0.99, "bottom": 0.0, "hspace": 0.02, "wspace": 0.08},
+    )
+    for row in range(ROWS):
+        for column in range(COLUMNS):
+            scene = draw_scene(rng, "test", least=2)
+            image, below = grid[2 * row, column], grid[2 * row + 1, column]
+            image.imshow(render(scene), interpolation="nearest")
+            image.set_axis_off()
+            below.set_axis_off()
+            below.text(0, 1, _words(scene, balance), va="top", family="monospace", fontsize=10.5)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=75)
+    with atomic(out) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def _words(scene: Scene, balance: Balance) -> str:
+    lines = [*_wrapped(caption(scene)), ""]
+    for task, asker in ASKERS.items():
+        for q in balance.choose(asker(scene), 1):
+            lines += [f"{task}: {q.answer}", *_wrapped(q.words, "  ")]
+    return "\n".join(lines)
+
+
+def _wrapped(said: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(said, LINE, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

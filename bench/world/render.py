@@ -1,0 +1,80 @@
+"""Scene -> pixels, with masks and letters of our own: no version of a drawing library changes a pixel."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from moextend.bench.world.scenes import GRID, Scene, Thing
+
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+CELL = 16
+SIDE = CELL * GRID
+RADIUS = {"small": 5, "big": 7}
+RGB = {
+    "red": (220, 40, 40),
+    "green": (40, 170, 60),
+    "blue": (70, 110, 240),
+    "yellow": (235, 215, 50),
+    "purple": (170, 80, 205),
+    "cyan": (60, 205, 215),
+}
+GLYPHS = {
+    "A": ".###. #...# #...# ##### #...# #...# #...#",
+    "C": ".#### #.... #.... #.... #.... #.... .####",
+    "E": "##### #.... #.... ####. #.... #.... #####",
+    "H": "#...# #...# #...# ##### #...# #...# #...#",
+    "K": "#...# #..#. #.#.. ##... #.#.. #..#. #...#",
+    "L": "#.... #.... #.... #.... #.... #.... #####",
+    "T": "##### ..#.. ..#.. ..#.. ..#.. ..#.. ..#..",
+    "X": "#...# #...# .#.#. ..#.. .#.#. #...# #...#",
+}
+"""Letters of five by seven pixels, row by row."""
+
+
+def shape_mask(shape: str, radius: int, center: tuple[int, int]) -> Mask:
+    """Where a shape covers the image; `center` is (x, y)."""
+    ys, xs = np.mgrid[0:SIDE, 0:SIDE]
+    x, y = xs - center[0], ys - center[1]
+    inside: Mask = (abs(x) <= radius) & (abs(y) <= radius)
+    match shape:
+        case "circle":
+            inside &= x * x + y * y <= radius * radius + radius
+        case "triangle":
+            inside &= 2 * abs(x) <= y + radius
+        case "cross":
+            arm = radius // 2
+            inside &= (abs(x) <= arm) | (abs(y) <= arm)
+    return inside
+
+
+def glyph_mask(letter: str) -> Mask:
+    """A letter as seven rows of five."""
+    return np.array([[dot == "#" for dot in row] for row in GLYPHS[letter].split()])
+
+
+def _draw(pixels: Pixels, thing: Thing) -> None:
+    x, y = CELL * thing.column + CELL // 2, CELL * thing.row + CELL // 2
+    center = (x + thing.shift[0], y + thing.shift[1])
+    pixels[shape_mask(thing.shape, RADIUS[thing.size], center)] = RGB[thing.color]
+    pixels[y - 3 : y + 4, x - 2 : x + 3][glyph_mask(thing.letter)] = 0
+
+
+def render(scene: Scene) -> Pixels:
+    """The image of a scene, (48, 48, 3)."""
+    pixels = np.full((SIDE, SIDE, 3), scene.background, dtype=np.uint8)
+    for thing in scene.things:
+        _draw(pixels, thing)
+    return pixels
+
+
+def png(scene: Scene) -> bytes:
+    """The image of a scene as an encoded PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(render(scene)).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,121 @@
+"""Scenes: up to four things on a grid of three by three cells, each with its exact truth."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from moextend.bench.world.words import CELLS, COLORS, LETTERS, SHAPES, SIZES
+
+WORLD_VERSION = 1
+"""Goes up with every change that alters a scene, an image, a question or an answer."""
+
+Split = Literal["train", "test"]
+GRID = 3
+MOST_THINGS = 4
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One coloured shape with a letter on it."""
+
+    cell: int
+    """0 to 8, row by row."""
+    color: str
+    shape: str
+    size: str
+    letter: str
+    shift: tuple[int, int] = (0, 0)
+    """Pixels that the shape is off the middle of its cell; no question asks for it."""
+
+    @property
+    def place(self) -> str:
+        """The name of the cell, e.g. "top-left"."""
+        return CELLS[self.cell]
+
+    @property
+    def row(self) -> int:
+        """0 at the top, 2 at the bottom."""
+        return self.cell // GRID
+
+    @property
+    def column(self) -> int:
+        """0 at the left, 2 at the right."""
+        return self.cell % GRID
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Things in the order of their cells, on a grey background."""
+
+    things: tuple[Thing, ...]
+    background: int = 225
+
+    def content(self) -> str:
+        """What can be asked about, as text: equal for scenes that differ in shifts and grey only."""
+        return caption(self)
+
+    def split(self) -> Split:
+        """The split that the content belongs to, by hash: one in five is a test scene."""
+        return "test" if hashed(self.content()) % 5 == 0 else "train"
+
+
+def hashed(text: str) -> int:
+    """An integer that depends on the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def caption(scene: Scene) -> str:
+    """The whole truth of a scene, e.g. "top-left big red circle A ; middle-center small blue cross T ."."""
+    parts = [f"{t.place} {t.size} {t.color} {t.shape} {t.letter}" for t in scene.things]
+    return " ; ".join(parts) + " ."
+
+
+def any_scene(rng: random.Random, least: int = 1, most: int = MOST_THINGS) -> Scene:
+    """A scene of either split; often of two colors or two shapes only, so that equals are common."""
+    colors = COLORS if rng.random() < 0.5 else tuple(rng.sample(COLORS, 2))
+    shapes = SHAPES if rng.random() < 0.5 else tuple(rng.sample(SHAPES, 2))
+    cells = sorted(rng.sample(range(GRID * GRID), rng.randint(least, most)))
+    things = tuple(
+        Thing(
+            cell,
+            rng.choice(colors),
+            rng.choice(shapes),
+            rng.choice(SIZES),
+            rng.choice(LETTERS),
+            (rng.randint(-1, 1), rng.randint(-1, 1)),
+        )
+        for cell in cells
+    )
+    return Scene(things, rng.randint(205, 245))
+
+
+def draw_scene(rng: random.Random, split: Split, least: int = 1, most: int = MOST_THINGS) -> Scene:
+    """A scene of the split."""
+    while True:
+        scene = any_scene(rng, least, most)
+        if scene.split() == split:
+            return scene
+
+
+def twin(scene: Scene, rng: random.Random, letters: float = 0.4) -> Scene:
+    """The scene with one attribute of one thing changed: a letter with probability `letters`."""
+    index = rng.randrange(len(scene.things))
+    thing = scene.things[index]
+    if rng.random() < letters:
+        thing = replace(thing, letter=_other(rng, LETTERS, thing.letter))
+    else:
+        match rng.choice(("color", "shape", "size")):
+            case "color":
+                thing = replace(thing, color=_other(rng, COLORS, thing.color))
+            case "shape":
+                thing = replace(thing, shape=_other(rng, SHAPES, thing.shape))
+            case _:
+                thing = replace(thing, size=_other(rng, SIZES, thing.size))
+    return replace(scene, things=(*scene.things[:index], thing, *scene.things[index + 1 :]))
+
+
+def _other(rng: random.Random, values: tuple[str, ...], value: str) -> str:
+    return rng.choice([v for v in values if v != value])

@@ -1,0 +1,179 @@
+"""The vision encoder of the tiny base: a stock open_clip CLIP, trained contrastively on captions of scenes.
+
+Every scene of a batch comes with twins that differ in one attribute of one thing. Without these hard
+negatives the encoder matches images and captions by colors and places, and never learns to read the letters.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from moextend.bench.world import words
+from moextend.bench.world.language import IDS, Progress
+from moextend.bench.world.optim import Optimizers
+from moextend.bench.world.render import CELL, SIDE, render
+from moextend.bench.world.scenes import Scene, Split, caption, draw_scene, twin
+from moextend.files import write_json
+
+LAYERS, WIDTH, HEADS = 4, 64, 4
+CAPTION_TOKENS = 32
+MEAN = STD = (0.5, 0.5, 0.5)
+CONFIG: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": WIDTH,
+        "vision_cfg": {
+            "image_size": SIDE,
+            "patch_size": CELL,
+            "layers": LAYERS,
+            "width": WIDTH,
+            "head_width": WIDTH // HEADS,
+        },
+        "text_cfg": {
+            "context_length": CAPTION_TOKENS,
+            "vocab_size": len(IDS),
+            "width": WIDTH,
+            "heads": HEADS,
+            "layers": 2,
+            "pool_type": "eos",
+            "eos_id": IDS[words.EOS],
+        },
+    },
+    "preprocess_cfg": {
+        "size": [SIDE, SIDE],
+        "mode": "RGB",
+        "mean": list(MEAN),
+        "std": list(STD),
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    },
+}
+"""What `open_clip_config.json` holds."""
+
+
+def build_vision_model(seed: int) -> Any:
+    """An untrained CLIP: patches of one cell, so that an image is nine tokens of width 64."""
+    import open_clip
+    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+
+    torch.manual_seed(seed)
+    config = CONFIG["model_cfg"]
+    return open_clip.CLIP(
+        embed_dim=config["embed_dim"],
+        vision_cfg=CLIPVisionCfg(**config["vision_cfg"]),
+        text_cfg=CLIPTextCfg(**config["text_cfg"]),
+    )
+
+
+def pixels(scenes: list[Scene]) -> Tensor:
+    """Images as the encoder takes them, (B, 3, 48, 48)."""
+    stacked = torch.stack([torch.from_numpy(render(scene)) for scene in scenes])
+    return (stacked.permute(0, 3, 1, 2).float() / 255 - MEAN[0]) / STD[0]
+
+
+def caption_ids(scenes: list[Scene]) -> Tensor:
+    """Captions as the text tower takes them, (B, 32)."""
+    ids = torch.full((len(scenes), CAPTION_TOKENS), IDS[words.PAD])
+    for row, scene in zip(ids, scenes, strict=True):
+        said = [words.BOS, *caption(scene).split(), words.EOS]
+        row[: len(said)] = torch.tensor([IDS[word] for word in said])
+    return ids
+
+
+class Pool(NamedTuple):
+    """Groups of a scene and its twins, drawn beforehand: (groups, members, ...)."""
+
+    images: Tensor
+    captions: Tensor
+
+
+def draw_pool(seed: int, groups: int, members: int) -> Pool:
+    """Training scenes with `members - 1` twins each."""
+    rng = random.Random(seed)
+    scenes = [scene for _ in range(groups) for scene in _group(rng, members)]
+    images = torch.stack([torch.from_numpy(render(scene)) for scene in scenes])
+    captions = caption_ids(scenes)
+    return Pool(
+        images.reshape(groups, members, *images.shape[1:]), captions.reshape(groups, members, CAPTION_TOKENS)
+    )
+
+
+def _group(rng: random.Random, members: int) -> list[Scene]:
+    scene = draw_scene(rng, "train")
+    group = [scene]
+    while len(group) < members:
+        other = twin(scene, rng)
+        if other.split() == "train" and caption(other) not in map(caption, group):
+            group.append(other)
+    return group
+
+
+def train_vision_model(
+    model: Any, seed: int, steps: int, batch: int, tick: Progress, members: int = 4
+) -> float:
+    """Trains in place; the mean contrastive loss of the last 20 steps. `batch` counts groups."""
+    pool = draw_pool(seed, 4000, members)
+    generator = torch.Generator().manual_seed(seed)
+    optimizers = Optimizers(model, steps, _is_matrix, adam=2e-3, muon=0.02)
+    target = torch.arange(batch * members)
+    losses = []
+    model.train()
+    for _ in range(steps):
+        chosen = torch.randint(0, len(pool.images), (batch,), generator=generator)
+        images = pool.images[chosen].flatten(0, 1).permute(0, 3, 1, 2).float() / 255
+        image, text, scale = model((images - MEAN[0]) / STD[0], pool.captions[chosen].flatten(0, 1))
+        logits = scale * image @ text.T
+        loss = (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+        optimizers.step(loss)
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+        losses.append(loss.item())
+        tick()
+    model.eval()
+    return sum(losses[-20:]) / len(losses[-20:])
+
+
+def _is_matrix(name: str, weight: Tensor) -> bool:
+    return weight.dim() == 2 and "resblocks" in name
+
+
+@torch.no_grad()
+def patch_features(model: Any, images: Tensor, batch: int = 500) -> Tensor:
+    """Patch tokens of the penultimate layer, (B, 9, 64): what a projector reads."""
+    features = []
+    for part in torch.split(images, batch):
+        out = model.visual.forward_intermediates(
+            part, indices=[LAYERS - 2], intermediates_only=True, output_fmt="NLC"
+        )
+        features.append(out["image_intermediates"][-1])
+    return torch.cat(features)
+
+
+def save_vision_model(model: Any, folder: Path) -> None:
+    """Writes `open_clip_config.json` and `open_clip_model.safetensors`, as "local-dir:" reads them."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "open_clip_config.json", CONFIG)
+    weights = {name: value.detach().contiguous().clone() for name, value in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+
+
+def load_vision_model(folder: Path) -> Any:
+    """The CLIP in a folder, ready to encode."""
+    import open_clip
+
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    return model.eval()
+
+
+def probe_scenes(seed: int, count: int, split: Split) -> list[Scene]:
+    """Scenes that the encoder was not trained on one by one, for measuring it."""
+    rng = random.Random(seed)
+    return [draw_scene(rng, split) for _ in range(count)]
