@@ -163,6 +163,7 @@ def learn(
         facts = work.method.learn(model, work.settings, stage, loop)
         work.method.save(model, work.settings, stage)
         files.write_json(folder / "cost.json", {**cost(model), "seconds": time.monotonic() - began, **facts})
+        work.run.write_facts({"trainable": facts["trained_parameters"]})
     for unit in units:
         progress.finish(unit)
 
@@ -265,9 +266,8 @@ def score_cell(
 def write_facts(work: Work) -> None:
     """Keeps what the report says of a run besides its scores."""
     image_tasks = [work.tasks[name] for name in work.config.stages if work.tasks[name].kind == "vqa"]
-    if {task.task for task in image_tasks} <= set(
-        work.run.facts().get("blind", ())
-    ):  # else stages were added
+    known = work.run.facts().get("blind", {})
+    if {task.task for task in image_tasks} <= set(known):  # else stages were added
         return
     limit = work.sequence.scoring.limit
     blind = {task.task: vqa.blind_level(task, work.workspace, limit) for task in image_tasks}

@@ -130,6 +130,7 @@ def test_nothing_is_scored_twice_for_the_same_weights(finished: Callable[[str], 
 @pytest.mark.slow
 def test_all_methods_see_the_same_batches(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[str]] = {}
+    original = moextend.batches.Collator.__call__
     for method in ("full-ft", "moextend:scope=own,layers=all"):
         batches: list[str] = []
 
@@ -137,7 +138,6 @@ def test_all_methods_see_the_same_batches(workspace: Path, monkeypatch: pytest.M
             batches.append(str([c.turns for c in conversations]))  # type: ignore[attr-defined]
             return original(self, conversations)
 
-        original = moextend.batches.Collator.__call__
         with monkeypatch.context() as patch:
             patch.setattr("moextend.batches.Collator.__call__", spy)
             patch.setattr(moextend.probe, "selection_shares", lambda *a, **k: [[1.0, 0, 0, 0]] * 4)

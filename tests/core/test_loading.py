@@ -22,6 +22,7 @@ def test_the_shipped_base_and_a_saved_folder_load_alike(tmp_path: Path) -> None:
     again = moextend.load(str(tmp_path), vision="tiny")
     ids = torch.tensor([[1, 9, 12, 30]])
     assert torch.equal(tiny.lm(ids).logits, again.lm(ids).logits)
+    assert tiny.base_fingerprint() == again.base_fingerprint()
 
 
 @pytest.mark.parametrize("family", ["mixtral", "olmoe", "qwen3_moe"])

@@ -1,0 +1,122 @@
+"""What there is: sequences and tasks of the workspace and of the package, for `list` and `show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from moextend import content
+from moextend.bench.plan import DEFAULT, OWN
+from moextend.bench.sequence import read_sequence
+from moextend.bench.task import read_task
+from moextend.errors import SpecError, UnknownName
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def catalogue(workspace: Path) -> dict[str, list[dict[str, Any]]]:
+    """{"sequences": [...], "tasks": [...]}; a YAML that cannot be read is listed with its error."""
+    sequences, tasks = content.names("registry", workspace), content.names("tasks", workspace)
+    return {
+        "sequences": [_sequence(name, path, workspace) for name, path in sorted(sequences.items())],
+        "tasks": [_task(name, path, workspace) for name, path in sorted(tasks.items())],
+    }
+
+
+def tables(found: dict[str, list[dict[str, Any]]]) -> list[Table | str]:
+    """The catalogue for the terminal."""
+    sequences = _table("Sequences", ["name", "version", "from", "stages"])
+    for record in found["sequences"]:
+        mark = " *" if record["default"] else ""
+        stages = " → ".join(record["stages"]) or "none yet"
+        _row(sequences, record, [record["name"] + mark, str(record["version"]), record["from"], stages])
+    tasks = _table("Tasks", ["name", "kind", "version", "from", "licence", "what"])
+    for record in found["tasks"]:
+        licence = record["licence"] + (" (non-commercial)" if record["non_commercial"] else "")
+        about = [record["name"], record["kind"], str(record["version"]), record["from"], licence]
+        _row(tasks, record, [*about, record["description"]])
+    return [sequences, "* runs when none is named: moextend bench run\n", tasks]
+
+
+def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
+    """All of a task or sequence; with `example`, one item of a task as the model reads it."""
+    sequences, tasks = content.names("registry", workspace), content.names("tasks", workspace)
+    if name in tasks:
+        task = read_task(tasks[name])
+        record = {"file": str(task.path), **task.model_dump(mode="json", exclude_none=True)}
+        if example:
+            from moextend.bench.newtask import check
+
+            record["example"] = check(task, workspace)
+        return record
+    if name in sequences or name.endswith((".yaml", ".yml")):
+        sequence = read_sequence(content.find("registry", name, workspace))
+        return {"file": str(sequence.path), **sequence.model_dump(mode="json", exclude_none=True)}
+    raise UnknownName("task or sequence", name, [*tasks, *sequences])
+
+
+def told(record: dict[str, Any]) -> str:
+    """The details in words: the YAML, below the name of its file."""
+    rest = {key: value for key, value in record.items() if key not in ("file", "example")}
+    text = f"# {record['file']}\n{yaml.safe_dump(rest, sort_keys=False, allow_unicode=True, width=100)}"
+    if "example" in record:
+        text += (
+            f"# example\n{yaml.safe_dump(record['example'], sort_keys=False, allow_unicode=True, width=100)}"
+        )
+    return text.rstrip()
+
+
+def _sequence(name: str, path: Path, workspace: Path) -> dict[str, Any]:
+    own = (workspace / "registry" / f"{OWN}.yaml").exists()
+    record = {
+        "name": name, "from": _origin(path, workspace), "file": str(path), "default": name == (OWN if own else DEFAULT),
+        "version": "", "stages": [], "retention": [], "base": "", "description": "", "error": None,
+    }  # fmt: skip
+    try:
+        sequence = read_sequence(path)
+    except SpecError as error:
+        return {**record, "error": str(error)}
+    return {
+        **record, "version": sequence.version, "stages": [stage.task for stage in sequence.stages],
+        "retention": sequence.retention, "base": sequence.base.model, "description": sequence.description,
+    }  # fmt: skip
+
+
+def _task(name: str, path: Path, workspace: Path) -> dict[str, Any]:
+    record = {
+        "name": name, "from": _origin(path, workspace), "file": str(path), "kind": "", "version": "",
+        "licence": "", "non_commercial": False, "source": "", "description": "", "error": None,
+    }  # fmt: skip
+    try:
+        task = read_task(path)
+    except SpecError as error:
+        return {**record, "error": str(error)}
+    keys = ("kind", "version", "licence", "non_commercial", "source", "description")
+    return {**record, **{key: getattr(task, key) for key in keys}}
+
+
+def _origin(path: Path, workspace: Path) -> str:
+    return "workspace" if path.resolve().is_relative_to(workspace.resolve()) else "package"
+
+
+def _table(title: str, columns: list[str]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column != "stages", overflow="ellipsis")
+    return table
+
+
+def _row(table: Table, record: dict[str, Any], cells: list[str]) -> None:
+    from rich.text import Text
+
+    if record["error"]:
+        blank = len(cells) - 2
+        error = Text(record["error"], style="red", no_wrap=False, overflow="fold")
+        table.add_row(Text(record["name"]), *[""] * blank, error)
+    else:
+        table.add_row(*[Text(cell) for cell in cells])

@@ -1,0 +1,52 @@
+"""What a run was made with: versions, commit, hardware. Recorded with every run, never compared."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "moextend", "torch", "transformers", "accelerate", "peft", "open_clip_torch", "lm-eval", "datasets",
+    "safetensors", "pillow", "numpy",
+)  # fmt: skip
+
+
+def environment(**more: Any) -> dict[str, Any]:
+    """The versions of what a score depends on, the commit, and the machine; and `more` (device, threads)."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": commit(Path(__file__).resolve().parent),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        **more,
+    }
+
+
+def commit(folder: Path) -> dict[str, Any] | None:
+    """The commit and whether tracked files differ from it; None where this code is not in a git checkout."""
+    # An installed package may lie inside somebody else's checkout: ask for a file of ours.
+    if _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    head, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "-uno")
+    return None if head is None else {"commit": head.strip(), "dirty": bool(changes and changes.strip())}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -1,0 +1,110 @@
+"""A task made from a user's data: guessed, checked, and written as a YAML of the workspace."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moextend import content, files
+from moextend.bench.task import TaskSpec, TextTask
+from moextend.errors import InputError
+
+HEAD = "# Guessed from the data; mend what is wrong, and raise the version when a change moves scores.\n"
+
+
+def new_task(
+    kind: str, data: str, workspace: Path, *, name: str | None, columns: dict[str, str], scorer: str | None
+) -> TaskSpec:
+    """A task for `data`, as it will be written; InputError where it has the name of another, or another kind."""
+    name = free_name(name or default_name(data), workspace)
+    if kind == "text":
+        return _text_task(data, name, workspace)
+    from moextend.bench.data import guess_task
+
+    task = guess_task(data, name=name, workspace=workspace, columns=columns, scorer=scorer)
+    if task.kind != kind:
+        raise InputError(
+            f"looks like a {task.kind} task: its columns {'lack' if kind == 'vqa' else 'hold'} a question.",
+            where=data,
+            mend=f"Name the columns (--columns question=...), or: moextend bench add-task {task.kind}.",
+        )
+    return task
+
+
+def check(task: TaskSpec, workspace: Path) -> dict[str, Any]:
+    """What a task holds, its data opened and one example rendered and scored; InputError if that fails."""
+    if task.kind == "text":
+        return _check_text(task, workspace)
+    from moextend.bench.data import check_task
+
+    found = check_task(task, workspace)
+    return {"items": found.items, "prompt": found.prompt, "answer": found.answer}
+
+
+def write_task(task: TaskSpec) -> Path:
+    """Writes the task's YAML."""
+    assert task.path is not None
+    files.write_text(task.path, HEAD + as_yaml(task))
+    return task.path
+
+
+def as_yaml(task: TaskSpec) -> str:
+    """The task as a person would write it: without what is not set."""
+    record = task.model_dump(mode="json", exclude_defaults=True)
+    record = {"task": task.task, "version": task.version, "kind": task.kind} | record
+    if task.data is not None:
+        always = {"train": task.data.train, "test": task.data.test}
+        record["data"] |= always
+        columns = task.columns.model_dump(exclude_none=True)
+        record["columns"] = {"image": None, "question": None} | columns
+        record |= {"prompt": task.prompt, "scorer": task.scorer, "max_new_tokens": task.max_new_tokens}
+    record.setdefault("licence", "")
+    return str(yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100))
+
+
+def default_name(data: str) -> str:
+    """A task's name from its data: "~/data/My set.jsonl" -> "my-set", "HuggingFaceM4/VQAv2" -> "vqav2"."""
+    stem = Path(data.rstrip("/")).name.removeprefix("world:")
+    stem = re.sub(r"\.(jsonl?|csv|tsv|parquet|arrow)$", "", stem, flags=re.IGNORECASE)
+    return re.sub(r"[^a-z0-9._]+", "-", stem.lower()).strip("-.") or "task"
+
+
+def free_name(name: str, workspace: Path) -> str:
+    """The name, if it is one and no task has it."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise InputError(
+            f"'{name}' is not a name.", where="--name", mend="Use letters, digits, '-', '_' and '.'."
+        )
+    known = content.names("tasks", workspace)
+    if name in known:
+        raise InputError(
+            f"there is a task '{name}' already ({known[name]}).",
+            where="--name",
+            mend=f"Choose another name, or add that one: moextend bench add-task {name}.",
+        )
+    return name
+
+
+def _text_task(data: str, name: str, workspace: Path) -> TaskSpec:
+    path = workspace.resolve() / "tasks" / f"{name}.yaml"
+    folder = Path(data).expanduser()
+    if folder.is_dir():
+        text = TextTask(task=name, path=str(folder.resolve()))
+    else:
+        text = TextTask(task=data)
+    return TaskSpec(task=name, version=1, kind="text", source=data, lm_eval=text, path=path)
+
+
+def _check_text(task: TaskSpec, workspace: Path) -> dict[str, Any]:
+    from moextend.bench.text.harness import load
+
+    assert task.lm_eval is not None
+    text = task.lm_eval
+    folder = None if text.path is None else task.folder() / text.path
+    loaded = load(
+        text.task, folder, text.num_fewshot, workspace, where=f"{task.path or task.task}: lm_eval.task"
+    )
+    return {"items": {"test": sum(len(part.eval_docs) for part in loaded.tasks.values())}}

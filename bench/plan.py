@@ -1,0 +1,164 @@
+"""From what the user asked for to the runs that it means, each with everything resolved."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from moextend import content
+from moextend.bench.runconfig import Mode
+from moextend.bench.rundir import RunConfig
+from moextend.bench.sequence import SequenceSpec, find_sequence, retention_tasks, stage_tasks
+from moextend.bench.task import TaskSpec, find_task
+from moextend.errors import InputError
+
+DEFAULT = "tiny"
+"""The sequence that ships with the package."""
+OWN = "sequence"
+"""The workspace's own sequence: registry/sequence.yaml."""
+
+BOUND = "full-ft"
+"""The method of the joint and the independent bound, where none is named."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    workspace: Path
+    sequence: str | None = None
+    """None: the workspace's own, else the one that ships with the package."""
+    methods: tuple[str, ...] = ()
+    """Empty: those of the sequence; "all": all that are known."""
+    seeds: tuple[int, ...] = (0,)
+    orders: tuple[str, ...] = ("given",)
+    modes: tuple[Mode, ...] = ("sequence",)
+    device: str = "auto"
+    limit: int | None = None
+    """Items a task at the most, instead of the sequence's own limit."""
+    steps: int | None = None
+    """Steps a stage, instead of the sequence's own."""
+
+
+def resolve(request: Request) -> list[RunConfig]:
+    """One config a run, checked as far as it can be without opening data or models."""
+    sequence = chosen_sequence(request)
+    if not sequence.stages:
+        raise InputError(
+            "has no stages.",
+            where=str(sequence.path or sequence.sequence),
+            mend="Add one: moextend bench add-task vqa.",
+        )
+    tasks = all_tasks(sequence, request.workspace)
+    methods = chosen_methods(request, sequence)
+    # A bound is one number to compare all methods with: of the strongest learner, unless methods are named.
+    by_mode = {mode: methods if mode == "sequence" or request.methods else [BOUND] for mode in request.modes}
+    configs = [
+        _config(request, sequence, tasks, mode, *part)
+        for mode, chosen in by_mode.items()
+        for part in product(chosen, request.orders, request.seeds)
+    ]
+    return list({config.slug: config for config in configs}.values())
+
+
+def chosen_sequence(request: Request) -> SequenceSpec:
+    """The sequence asked for, with the overrides applied."""
+    own = content.names("registry", request.workspace)
+    name = request.sequence or (OWN if OWN in own else DEFAULT)
+    sequence = find_sequence(name, request.workspace)
+    if request.limit is not None:
+        scoring = sequence.scoring.model_copy(update={"limit": request.limit})
+        sequence = sequence.model_copy(update={"scoring": scoring})
+    if request.steps is not None:
+        sequence = _with_steps(sequence, request.steps)
+    return sequence
+
+
+def chosen_methods(request: Request, sequence: SequenceSpec) -> list[str]:
+    """The method specs asked for; UnknownName or InputError for one that does not exist."""
+    from moextend.bench import methods
+
+    names = list(request.methods) or sequence.methods
+    if "all" in names:
+        names = list(methods.METHODS)
+    for name in names:
+        methods.describe(name, sequence.settings)
+    return list(dict.fromkeys(names))
+
+
+def all_tasks(sequence: SequenceSpec, workspace: Path) -> dict[str, TaskSpec]:
+    """Every task that the sequence aligns on, learns or scores, by name."""
+    found = [*stage_tasks(sequence, workspace), *retention_tasks(sequence, workspace)]
+    names = [*(stage.task for stage in sequence.stages), *sequence.retention]
+    if sequence.align is not None:
+        where = f"{sequence.path or sequence.sequence}: align.task"
+        found.append(find_task(sequence.align.task, workspace, where=where))
+        names.append(sequence.align.task)
+    return dict(zip(names, found, strict=True))
+
+
+def ordered(stages: list[Any], order: str) -> list[Any]:
+    """The stages in the order `given`, `reverse` or `random:N` (N chooses the permutation)."""
+    kind, _, number = order.partition(":")
+    if order == "given":
+        return list(stages)
+    if order == "reverse":
+        return list(reversed(stages))
+    if kind == "random" and number.isdigit():
+        return random.Random(int(number)).sample(stages, len(stages))
+    raise InputError(
+        f"no order '{order}'.",
+        where="--order",
+        mend="Orders: given, reverse, random:N (N a number, e.g. random:1).",
+    )
+
+
+def stage_steps(config: RunConfig) -> Iterator[tuple[str, int]]:
+    """(task, training steps) of each stage."""
+    for stage in config.sequence["stages"]:
+        yield stage["task"], stage.get("steps") or config.sequence["train"]["steps"]
+
+
+def _with_steps(sequence: SequenceSpec, steps: int) -> SequenceSpec:
+    align = sequence.align
+    if align is not None:
+        align = align.model_copy(update={"steps": min(steps, align.steps)})
+    return sequence.model_copy(
+        update={
+            "train": sequence.train.model_copy(update={"steps": steps}),
+            "stages": [stage.model_copy(update={"steps": None}) for stage in sequence.stages],
+            "align": align,
+        }
+    )
+
+
+def _config(
+    request: Request,
+    sequence: SequenceSpec,
+    tasks: dict[str, TaskSpec],
+    mode: Mode,
+    method: str,
+    order: str,
+    seed: int,
+) -> RunConfig:
+    record = sequence.model_dump(mode="json")
+    # What does not change this run's result is no part of what it is.
+    record |= {"description": "", "methods": []}
+    name = method.partition(":")[0]
+    record["settings"] = {k: v for k, v in record["settings"].items() if k == name}
+    record["stages"] = ordered(record["stages"], order)
+    about = {"description": "", "source": ""}
+    return RunConfig(
+        sequence=record,
+        tasks={name: {**task.model_dump(mode="json"), **about} for name, task in tasks.items()},
+        method=method, seed=seed, order=order, mode=mode, device=request.device,
+        places={
+            "workspace": str(request.workspace.resolve()),
+            "sequence": str(sequence.path) if sequence.path else None,
+            "tasks": {name: str(task.path) for name, task in tasks.items() if task.path},
+        },
+    )  # fmt: skip

@@ -1,0 +1,148 @@
+"""What a command would do: runs, stages, cells, downloads, room, licences. Opens no data and no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from moextend import content
+from moextend.bench import methods
+from moextend.bench.plan import Request, all_tasks, chosen_sequence, stage_steps
+from moextend.bench.rundir import RunConfig
+from moextend.bench.sequence import SequenceSpec
+from moextend.bench.task import TaskSpec
+
+MB = 2**20
+
+
+def preview(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
+    """What would be done, as a JSON-able record."""
+    sequence = chosen_sequence(request)
+    tasks = all_tasks(sequence, request.workspace)
+    return {
+        "sequence": sequence.sequence,
+        "version": sequence.version,
+        "base": sequence.base.model_dump(exclude_none=True),
+        "runs": [_run(config) for config in configs],
+        "tasks": [_task(name, task, sequence) for name, task in tasks.items()],
+        "downloads": [*_model_downloads(sequence), *_data_downloads(tasks.values())],
+        "model_mb": _megabytes(sequence.base.model),
+        "device": request.device,
+    }
+
+
+def told(found: dict[str, Any]) -> str:
+    """The record of `preview` in words."""
+    lines = [f"Sequence {found['sequence']} (version {found['version']}), base {found['base']['model']}."]
+    for run in found["runs"]:
+        stages = ", ".join(f"{task} ({steps} steps)" for task, steps in run["stages"].items())
+        how = {"sequence": "", "joint": "all at once: ", "independent": "each alone: "}[run["mode"]]
+        lines.append(f"  {run['run']}: {how}{stages}; {run['cells']} cells to score")
+    lines.append("Tasks:")
+    lines += [f"  {task['task']}: {task['use']}; {_licence(task)}" for task in found["tasks"]]
+    lines.append("Downloads:" if found["downloads"] else "Downloads: none.")
+    lines += [f"  {_download(download)}" for download in found["downloads"]]
+    return "\n".join([*lines, *_room(found)])
+
+
+def _run(config: RunConfig) -> dict[str, Any]:
+    about = methods.describe(config.method, config.sequence["settings"])
+    rows = 2 if config.mode == "joint" else len(config.stages) + 1
+    return {
+        "run": config.slug,
+        **{key: getattr(config, key) for key in ("method", "seed", "order", "mode")},
+        "told": about["told"],
+        "settings": about["settings"],
+        "stages": dict(stage_steps(config)),
+        "cells": rows * (len(config.stages) + len(config.retention)),
+    }
+
+
+def _task(name: str, task: TaskSpec, sequence: SequenceSpec) -> dict[str, Any]:
+    learnt = name in [stage.task for stage in sequence.stages]
+    aligned = sequence.align is not None and sequence.align.task == name
+    return {
+        "task": name,
+        "version": task.version,
+        "kind": task.kind,
+        "use": "learnt and scored" if learnt else "aligns the projector" if aligned else "scored",
+        "licence": task.licence,
+        "non_commercial": task.non_commercial,
+        "source": task.source,
+    }
+
+
+def _licence(task: dict[str, Any]) -> str:
+    warning = " (NON-COMMERCIAL USE ONLY)" if task["non_commercial"] else ""
+    return f"licence {task['licence'] or 'not stated'}{warning}"
+
+
+def _model_downloads(sequence: SequenceSpec) -> list[dict[str, Any]]:
+    found = []
+    base = sequence.base
+    if _local(base.model) is None:
+        found += _hub(base.model, "model", base.revision)
+    if base.vision and _local(base.vision) is None:
+        found.append({"what": f"image encoder {base.vision} of open_clip", "mb": None})
+    return found
+
+
+def _data_downloads(tasks: Iterable[TaskSpec]) -> list[dict[str, Any]]:
+    found = []
+    for task in tasks:
+        if task.lm_eval is not None and task.lm_eval.path is None:
+            found.append({"what": f"data of lm-eval's {task.lm_eval.task}, if not there yet", "mb": None})
+        if task.data is None or task.data.path.startswith("world:"):
+            continue
+        if not (task.folder() / Path(task.data.path).expanduser()).exists():
+            found += _hub(task.data.path, "dataset", task.data.revision)
+    return found
+
+
+def _hub(name: str, kind: str, revision: str | None) -> list[dict[str, Any]]:
+    """What is to be fetched from the hub: nothing that is in the cache; its size if the hub tells it."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    for file in ("config.json", "README.md"):
+        if isinstance(try_to_load_from_cache(name, file, repo_type=kind, revision=revision), str):
+            return []
+    try:
+        info: Any = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=5, files_metadata=True)
+        size = sum(file.size or 0 for file in info.siblings or []) / MB
+    except Exception:  # offline, gated, misspelt: the run itself says which; here only the size is missing
+        size = None
+    return [{"what": f"{kind} {name} from the hub", "mb": size}]
+
+
+def _local(model: str) -> Path | None:
+    """The folder of a model that need not be fetched."""
+    packaged = content.package_folder("registry") / "models" / model
+    return next((path for path in (packaged, Path(model)) if path.is_dir()), None)
+
+
+def _megabytes(model: str) -> float | None:
+    folder = _local(model)
+    if folder is None:
+        return None
+    return sum(file.stat().st_size for file in folder.rglob("*.safetensors")) / MB
+
+
+def _download(download: dict[str, Any]) -> str:
+    size = "size not known" if download["mb"] is None else f"{download['mb']:,.0f} MB"
+    return f"{download['what']} ({size})"
+
+
+def _room(found: dict[str, Any]) -> list[str]:
+    size = found["model_mb"]
+    if size is None:
+        known = [d["mb"] for d in found["downloads"] if d["what"].startswith("model ") and d["mb"]]
+        size = known[0] if known else None
+    if size is None:
+        return ["Memory and disk: not known before the base is there."]
+    stages = max(len(run["stages"]) for run in found["runs"])
+    return [
+        f"Memory of a run: weights {size:,.1f} MB, and three times that again where a method trains all of "
+        "them (gradients, AdamW); activations come on top.",
+        f"Disk: up to {size * stages * len(found['runs']):,.1f} MB, if every stage kept all weights.",
+    ]

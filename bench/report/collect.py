@@ -1,0 +1,121 @@
+"""Run folders -> results -> experiments, each of which is one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from moextend import files
+from moextend.bench.progress import State, read_status
+from moextend.bench.runconfig import differences
+from moextend.bench.rundir import Cell, Key, RunConfig, RunDir
+from moextend.errors import InputError
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run has computed."""
+
+    run: RunDir
+    config: RunConfig
+    state: State
+    cells: dict[Key, Cell]
+    facts: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.run.folder.name
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that are learnt, in learning order."""
+        return self.config.stages
+
+    @property
+    def text(self) -> list[str]:
+        """The text tasks."""
+        return self.config.retention
+
+    @cached_property
+    def last(self) -> int:
+        """The last stage: T, or 1 of a joint run, which learns all at once."""
+        return 1 if self.config.mode == "joint" else len(self.tasks)
+
+    def row(self, stage: int, tasks: Sequence[str]) -> list[float | None]:
+        """Scores of `tasks` after `stage`; None where one was not scored."""
+        cells = [self.cells.get((stage, task)) for task in tasks]
+        return [cell.value if cell else None for cell in cells]
+
+    @property
+    def matrix(self) -> list[list[float | None]]:
+        """A[stage][task] of the learnt tasks; see metrics."""
+        return [self.row(stage, self.tasks) for stage in range(len(self.tasks) + 1)]
+
+    @property
+    def told(self) -> bool | None:
+        """Whether the method is told at inference which task an input belongs to; None if not known."""
+        told = self.facts.get("told")
+        return told if isinstance(told, bool) else None
+
+
+@dataclass
+class Experiment:
+    """Runs that share tasks, base, training and scoring, so that they may stand in one table."""
+
+    shared: dict[str, Any]
+    results: list[Result] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """"lora-s1 (running)": runs that are not done."""
+    differs: str = ""
+    """How it differs from another experiment of the same sequence, where there is one."""
+
+    @property
+    def name(self) -> str:
+        """The sequence."""
+        return str(self.shared["sequence"]["sequence"])
+
+    def of(self, mode: str) -> list[Result]:
+        """The results of a mode."""
+        return [result for result in self.results if result.config.mode == mode]
+
+
+def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experiment]:
+    """The experiments that the runs belong to, first one first; runs that are not done only if asked for."""
+    found: dict[str, Experiment] = {}
+    for run in runs:
+        config, status = run.config, read_status(run.folder)
+        shared = config.experiment()
+        experiment = found.setdefault(files.digest(shared), Experiment(shared))
+        if status.state == "done" or unfinished:
+            experiment.results.append(Result(run, config, status.state, run.cells(), run.facts()))
+        else:
+            why = f": {status.error['what']}" if status.state == "failed" and status.error else ""
+            experiment.left_out.append(f"{run.folder.name} ({status.state}{why})")
+    experiments = list(found.values())
+    _tell_apart(experiments)
+    return experiments
+
+
+def some(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """Those with a result; InputError where there is none at all."""
+    kept = [experiment for experiment in experiments if experiment.results]
+    if not kept:
+        waiting = [name for experiment in experiments for name in experiment.left_out]
+        raise InputError(
+            f"no run is done{': ' + ', '.join(waiting) if waiting else ''}.",
+            where="report",
+            mend=f"Run first: moextend bench run{', or add --unfinished' if waiting else ''}.",
+        )
+    return kept
+
+
+def _tell_apart(experiments: list[Experiment]) -> None:
+    first: dict[str, Experiment] = {}
+    for experiment in experiments:
+        other = first.setdefault(experiment.name, experiment)
+        if other is not experiment:
+            found = differences(other.shared, experiment.shared)[:3]
+            experiment.differs = "; ".join(f"{place} {new} instead of {old}" for place, old, new in found)

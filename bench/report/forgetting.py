@@ -1,0 +1,231 @@
+"""The forgetting table: what each method learnt, what was left of it at the end, and what became of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import Any
+
+from moextend.bench import metrics
+from moextend.bench.report.collect import Experiment, Result
+from moextend.bench.report.table import Column, Table, Value, number, over_runs, text
+
+COLUMNS = [
+    Column("method", "method", numeric=False),
+    Column("told", "told", numeric=False),
+    Column("learnt", "learnt"),
+    Column("final", "final"),
+    Column("bwt", "BWT"),
+    Column("forgetting", "forgot"),
+    Column("text", "text", numeric=False),
+    Column("text_drop", "drop"),
+    Column("runs", "runs"),
+    Column("maa", "MAA", wide=True),
+    Column("bwt_t", "BWT/T", wide=True),
+    Column("forgetting_max_all", "forgot (max. incl. last)", wide=True),
+    Column("fwt", "FWT", wide=True),
+    Column("worst_case", "worst case", wide=True),
+    Column("intransigence", "intransigence", wide=True),
+    Column("text_before", "text before", wide=True),
+    Column("text_after", "text after", wide=True),
+    Column("text_retention", "text kept %", wide=True),
+]
+
+NOTES = [
+    "told: whether the method is told at inference which task an input belongs to.",
+    "learnt: mean accuracy on each task right after it was learnt (MFT). final: mean after the last stage "
+    "(ACC). BWT: mean of final minus learnt, over all tasks but the last (divisor T-1). forgot: mean of the "
+    "best accuracy since a task was learnt, last stage not counted, minus the final one (divisor T-1).",
+    "text: mean score on the text tasks, before the first and after the last stage; drop in points.",
+]
+
+
+def forgetting_table(experiment: Experiment) -> Table:
+    """One row a method, below the bounds that are known."""
+    groups = _groups(experiment.of("sequence"))
+    joint = _groups(experiment.of("joint"))
+    rows = [_row(key, group, joint.get(key) or joint.get((key[0], "given"))) for key, group in groups.items()]
+    bounds = _bounds(experiment, joint)
+    title = f"{experiment.name}: {_count(experiment)}"
+    if experiment.differs:
+        title += f" ({experiment.differs})"
+    return Table(
+        experiment.name, title, COLUMNS, [part for part in (bounds, rows) if part], _notes(experiment, groups)
+    )
+
+
+def summary(result: Result) -> dict[str, float | None]:
+    """The metrics of one run, by name."""
+    before, after = _before_after(result)
+    a = result.matrix
+    joint = result.config.mode == "joint"
+    return {
+        "learnt": None if joint else metrics.mft(a),
+        "final": metrics.average(result.row(result.last, result.tasks)),
+        "bwt": None if joint else metrics.bwt(a),
+        "forgetting": None if joint else metrics.forgetting(a),
+        "zero_shot": metrics.zero_shot(a),
+        "text_before": metrics.average(before),
+        "text_after": metrics.average(after),
+        "text_drop": metrics.text_drop(before, after),
+    }
+
+
+Groups = dict[tuple[str, str], list[Result]]
+"""(method, order) -> its runs."""
+
+
+def _groups(results: Sequence[Result]) -> Groups:
+    groups: Groups = {}
+    for result in results:
+        groups.setdefault((result.config.method, result.config.order), []).append(result)
+    return groups
+
+
+def _row(key: tuple[str, str], group: list[Result], joint: list[Result] | None) -> list[Value]:
+    def over(metric: Callable[[metrics.Matrix], float | None], *, signed: bool = False) -> Value:
+        return over_runs([metric(result.matrix) for result in group], signed=signed)
+
+    method, order = key
+    unfinished = "" if all(result.state == "done" for result in group) else "*"
+    told = {True: "yes", False: "no", None: "?"}[group[0].told]
+    return [
+        text(f"{method}{unfinished}" + (f" ({order})" if order != "given" else "")),
+        text(told),
+        over(metrics.mft),
+        over(metrics.acc),
+        over(metrics.bwt, signed=True),
+        over(metrics.forgetting, signed=True),
+        *_text(group),
+        Value(str(len(group)), len(group)),
+        over(metrics.maa),
+        over(lambda a: metrics.bwt(a, divisor="T"), signed=True),
+        over(lambda a: metrics.forgetting(a, variant="max-all")),
+        over(metrics.fwt, signed=True),
+        over(metrics.worst_case_acc),
+        _intransigence(group, joint),
+        *_text_ends(group),
+        over_runs([_percent(metrics.text_retention(*_before_after(result))) for result in group]),
+    ]
+
+
+def _intransigence(group: list[Result], joint: list[Result] | None) -> Value:
+    if not joint:
+        return Value("-")
+    tasks = group[0].tasks
+    rows = [result.row(result.last, tasks) for result in joint]
+    upper = [metrics.mean_and_sd(column)[0] for column in zip(*rows, strict=True)]
+    return over_runs([metrics.intransigence(result.matrix, upper) for result in group], signed=True)
+
+
+def _percent(part: float | None) -> float | None:
+    return None if part is None else 100 * part
+
+
+def _before_after(result: Result) -> tuple[list[float | None], list[float | None]]:
+    return result.row(0, result.text), result.row(result.last, result.text)
+
+
+def _text(group: list[Result]) -> list[Value]:
+    """Mean text score before and after in one cell, and the drop."""
+    pairs = [_before_after(result) for result in group]
+    before, after = _text_ends(group)
+    drop = over_runs([metrics.text_drop(*pair) for pair in pairs], signed=True)
+    # the drop carries the spread: a third and a fourth one would not fit
+    return [text(f"{number(before.number).text} → {number(after.number).text}"), drop]
+
+
+def _text_ends(group: list[Result]) -> list[Value]:
+    pairs = [_before_after(result) for result in group]
+    return [over_runs([metrics.average(pair[end]) for pair in pairs]) for end in (0, 1)]
+
+
+def _bounds(experiment: Experiment, joint: Groups) -> list[list[Value]]:
+    rows = [row for row in (_blind(experiment.results), _zero_shot(experiment.results)) if row]
+    for (method, _), group in joint.items():
+        finals = [metrics.average(result.row(result.last, result.tasks)) for result in group]
+        rows.append(_bound(f"joint, {method}", len(group), final=over_runs(finals), words=_text(group)))
+    for (method, _), group in _groups(experiment.of("independent")).items():
+        learnt = over_runs([metrics.mft(result.matrix) for result in group])
+        rows.append(_bound(f"each alone, {method}", len(group), learnt=learnt))
+    return rows
+
+
+def _bound(
+    name: str, runs: int, *, learnt: Value | None = None, final: Value | None = None,
+    words: list[Value] | None = None,
+) -> list[Value]:  # fmt: skip
+    blank = Value()
+    known = [text(name), blank, learnt or blank, final or blank, blank, blank, *(words or [blank] * 2)]
+    count = Value(str(runs), runs) if runs else blank
+    return [*known, count, *[blank] * (len(COLUMNS) - len(known) - 1)]
+
+
+def _blind(results: Sequence[Result]) -> list[Value] | None:
+    """The best score without looking at the image, from the first run that knows it for all tasks."""
+    for result in results:
+        blind: dict[str, Any] = result.facts.get("blind") or {}
+        if result.tasks and set(result.tasks) <= set(blind):
+            return _bound("blind", 0, final=number(fmean(float(blind[task]) for task in result.tasks)))
+    return None
+
+
+def _zero_shot(results: Sequence[Result]) -> list[Value] | None:
+    # row 0 is the same for all methods, so that it is counted once a seed
+    by_seed = {
+        result.config.seed: result for result in reversed(results) if (0, result.tasks[0]) in result.cells
+    }
+    if not by_seed:
+        return None
+    known = [metrics.average(result.row(0, result.tasks)) for result in by_seed.values()]
+    before = metrics.mean_and_sd([metrics.average(_before_after(r)[0]) for r in by_seed.values()])[0]
+    return _bound("zero-shot", 0, final=over_runs(known), words=[text(number(before).text), Value()])
+
+
+def _count(experiment: Experiment) -> str:
+    sequence = experiment.shared["sequence"]
+    words = f"{len(sequence['stages'])} tasks, base {sequence['base']['model']}"
+    limit = sequence.get("scoring", {}).get("limit")
+    return words + (f", {limit} items a task" if limit else "")
+
+
+def _notes(experiment: Experiment, groups: Groups) -> list[str]:
+    notes = list(NOTES)
+    if any(len(group) > 1 for group in groups.values()):
+        notes.append("±: standard deviation over runs.")
+    if experiment.results:
+        notes.append(" ".join(_bound_notes(experiment)))
+        notes += [note for note in (_items(experiment.results), _trained(groups)) if note]
+    marked = [r.name for r in experiment.results if r.state != "done"]
+    if marked:
+        notes.append(f"*: not finished: {', '.join(marked)}.")
+    if experiment.left_out:
+        notes.append(f"Left out: {'; '.join(experiment.left_out)}.")
+    return notes
+
+
+def _bound_notes(experiment: Experiment) -> list[str]:
+    notes = ["zero-shot: the base before the first stage."]
+    if _blind(experiment.results):
+        notes.append("blind: the commonest answer to each kind of question, without the image.")
+    if experiment.of("joint"):
+        notes.append("joint: all tasks learnt at once (upper bound).")
+    if experiment.of("independent"):
+        notes.append("each alone: every task learnt from the base (upper bound of learnt).")
+    return notes
+
+
+def _items(results: Sequence[Result]) -> str | None:
+    cells = [cell for result in results for cell in result.cells.values()]
+    counts, errors = sorted({c.n for c in cells}), [c.stderr for c in cells if c.stderr is not None]
+    if not cells:
+        return None
+    items = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    error = f", standard error over items {min(errors):.1f} to {max(errors):.1f} points" if errors else ""
+    return f"One cell of the matrix: {items} items{error}."
+
+
+def _trained(groups: Groups) -> str | None:
+    known = {key[0]: group[0].facts.get("trainable") for key, group in groups.items()}
+    words = [f"{method} {count:,}" for method, count in known.items() if isinstance(count, int)]
+    return f"Trained parameters a stage: {', '.join(words)}." if words else None

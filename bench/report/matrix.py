@@ -1,0 +1,63 @@
+"""The accuracy matrix of every run: a row a stage, a column a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from moextend.bench import metrics
+from moextend.bench.report.collect import Experiment, Result
+from moextend.bench.report.table import WIDTH, Column, Table, Value, number, text
+
+NOTE = "Row: after this stage. Dim: tasks learnt later. Bold: the one just learnt."
+SPREAD = "±: standard error over items."
+NUMBERED = "Columns: the tasks by the number of their stage."
+
+
+def matrix_tables(experiment: Experiment) -> list[Table]:
+    """Two tables a run: the learnt tasks and the text tasks."""
+    tables = []
+    for result in experiment.results:
+        mark = "" if result.state == "done" else f" ({result.state})"
+        name = f"{experiment.name}/{result.name}"
+        tables.append(_table(result, result.tasks, f"{name}-tasks", f"{name}{mark}: accuracy"))
+        if result.text:
+            tables.append(_table(result, result.text, f"{name}-text", f"{name}{mark}: text"))
+    return tables
+
+
+def _table(result: Result, tasks: Sequence[str], key: str, title: str) -> Table:
+    around = max(map(len, result.tasks), default=0) + len("10  mean ") + 2
+    with_names = around + sum(max(len(task) + 1, len("99.9 ")) for task in tasks) <= WIDTH
+    errors = around + sum(max(len(task) + 1, len("99.9 ±99.9 ")) for task in tasks) <= WIDTH
+    learnt = tasks == result.tasks
+    columns = [Column("stage", "stage", numeric=False)]
+    for place, task in enumerate(tasks, 1):
+        columns.append(Column(task, task if with_names or not learnt else str(place), spread="se"))
+    columns.append(Column("mean", "mean"))
+    rows = [_row(result, stage, tasks, errors) for stage in range(result.last + 1)]
+    notes = [NOTE] if learnt else []
+    notes += [NUMBERED] if learnt and not with_names else []
+    notes += [SPREAD] if errors else []
+    return Table(key, title, columns, [rows], [" ".join(notes)] if notes else [])
+
+
+def _row(result: Result, stage: int, tasks: Sequence[str], errors: bool) -> list[Value]:
+    learnt = ["base", *(["all at once"] if result.config.mode == "joint" else result.tasks)][stage]
+    values = [_cell(result, stage, task, errors) for task in tasks]
+    return [text(f"{stage} {learnt}"), *values, number(metrics.average(result.row(stage, tasks)))]
+
+
+def _cell(result: Result, stage: int, task: str, with_error: bool) -> Value:
+    cell = result.cells.get((stage, task))
+    if cell is None:
+        return Value("-", style="dim")
+    shown = number(cell.value, cell.stderr if with_error else None)
+    return Value(shown.text, cell.value, cell.stderr, _style(result, stage, task))
+
+
+def _style(result: Result, stage: int, task: str) -> Literal["", "dim", "bold"]:
+    if task not in result.tasks or (result.config.mode == "joint" and stage):
+        return ""
+    learnt_at = result.tasks.index(task) + 1
+    return "bold" if stage == learnt_at else "dim" if stage < learnt_at else ""

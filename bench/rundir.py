@@ -1,0 +1,232 @@
+"""The folder of one run: the only thing that the planner, the worker and the report share.
+
+runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
+  config.json       what the run is (identity), where its files lie, what it was made with
+  scores.jsonl      one line a cell of the matrix; the last line of a cell wins
+  facts.json        what became known while running (is the task told, trainable parameters, blind levels)
+  status.json       see progress.py
+  stages/<t>-<task>/    what stage t learnt
+  predictions/          one line an item
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from moextend import files
+from moextend.bench.environment import environment
+from moextend.bench.runconfig import RunConfig, config_of, differences, grows, slug
+from moextend.errors import InputError, RunConflict, SpecError, UnknownName
+
+__all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "open_run", "slug"]
+
+Key = tuple[int, str]
+"""A cell: (stage, task)."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One scored cell of the matrix."""
+
+    stage: int
+    """0 is the base as it is."""
+    task: str
+    value: float
+    """0..100."""
+    stderr: float | None = None
+    """Standard error of `value` over items, in points."""
+    n: int = 0
+    """Items scored."""
+    scorer: str = ""
+    weights: str = ""
+    """Fingerprint of the weights that were scored."""
+    predictions: str | None = None
+    """File with one line an item, relative to the run's folder."""
+    seconds: float = 0.0
+    by_kind: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class RunDir:
+    """The folder of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The config that the folder was made with; InputError where it is missing or broken."""
+        return config_of(self._record(), self.folder / "config.json")
+
+    def _record(self) -> dict[str, Any]:
+        path = self.folder / "config.json"
+        if not path.is_file():
+            raise InputError(
+                "not a run folder: no config.json.", where=str(self.folder), mend="Check the path."
+            )
+        record = files.read_json(path)
+        if not isinstance(record, dict) or not isinstance(record.get("identity"), dict):
+            raise SpecError("holds no config.", where=str(path), mend="Remove the folder and run again.")
+        return record
+
+    def environments(self) -> list[dict[str, Any]]:
+        """What the run was made with, one entry each time that changed."""
+        return list(self._record().get("environments", []))
+
+    def record_environment(self, **more: Any) -> None:
+        """Notes what the run is being made with, if it differs from the last note."""
+        record, now = self._record(), environment(**more)
+        history = record.setdefault("environments", [])
+        last = history[-1] if history else {}
+        if any(last.get(key, ...) != value for key, value in now.items()):
+            history.append({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **now})
+            files.write_json(self.folder / "config.json", record)
+
+    def append_cell(self, cell: Cell) -> None:
+        """Adds one line to scores.jsonl, on disk when this returns."""
+        files.append_lines(self.folder / "scores.jsonl", [asdict(cell)])
+
+    def cells(self) -> dict[Key, Cell]:
+        """(stage, task) -> the last cell scored; InputError where a line is not one."""
+        path = self.folder / "scores.jsonl"
+        found: dict[Key, Cell] = {}
+        for number, record in enumerate(files.read_lines(path), 1):
+            cell = _cell(record, f"{path}:{number}")
+            found[cell.stage, cell.task] = cell
+        return found
+
+    def stage_folder(self, stage: int, task: str) -> Path:
+        """Where stage `stage` keeps what it learnt; made if missing."""
+        return self._made(self.folder / "stages" / f"{stage}-{slug(task)}")
+
+    @property
+    def predictions(self) -> Path:
+        """Where predictions lie; made if missing."""
+        return self._made(self.folder / "predictions")
+
+    @property
+    def log(self) -> Path:
+        """What the worker of this run wrote to its standard error."""
+        return self.folder / "worker.log"
+
+    @staticmethod
+    def _made(folder: Path) -> Path:
+        with files.disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def facts(self) -> dict[str, Any]:
+        """What became known while running; empty at first."""
+        path = self.folder / "facts.json"
+        return dict(files.read_json(path)) if path.is_file() else {}
+
+    def write_facts(self, facts: dict[str, Any]) -> None:
+        """Adds or replaces facts, key by key."""
+        files.write_json(self.folder / "facts.json", {**self.facts(), **facts})
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the run for this process and mends its files; RunConflict names the process that holds it."""
+        from filelock import FileLock, Timeout
+
+        owner, lock = self.folder / "owner.json", FileLock(self.folder / ".lock")
+        try:
+            with files.disk_errors(self.folder):
+                lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunConflict(
+                f"another process is working on this run{_owner(owner)}.",
+                where=str(self.folder),
+                mend="Wait for it, stop it, or use another --runs folder.",
+            ) from error
+        try:
+            files.write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})
+            files.mend_lines(self.folder / "scores.jsonl")
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+
+def open_run(config: RunConfig, runs: Path) -> RunDir:
+    """The folder of `config` below `runs`, made if missing; RunConflict if it belongs to another config.
+
+    A config that only adds later stages or scored tasks takes the folder over: what was computed stands.
+    """
+    run = RunDir(runs / slug(str(config.sequence["sequence"])) / config.slug)
+    path = run.folder / "config.json"
+    # through JSON, so that tuples and paths compare as they are stored
+    identity = json.loads(json.dumps(config.identity(), default=str))
+    record = run._record() if path.exists() else {}
+    if record and differences(record["identity"], identity):
+        if not grows(record["identity"], identity):
+            raise _conflict(run.folder, differences(record["identity"], identity))
+        (run.folder / "status.json").unlink(missing_ok=True)  # it is no longer done
+    wanted = {**record, "digest": files.digest(identity), "identity": identity}
+    wanted |= {"places": config.places, "device": config.device}
+    if wanted != record:
+        files.write_json(path, wanted)
+    run.record_environment()
+    return run
+
+
+def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
+    """The runs below `runs`, or those named: a path, `<sequence>/<run>`, `<run>` or `<sequence>`."""
+    found = [path.parent for path in sorted(runs.glob("*/*/config.json"))]
+    if not names:
+        return [RunDir(folder) for folder in found]
+    chosen: list[Path] = []
+    for name in names:
+        wanted = name.rstrip("/")
+        same = [f for f in found if wanted in (f.name, f.parent.name, f"{f.parent.name}/{f.name}")]
+        path = Path(name)
+        if not same and (path / "config.json").is_file():
+            same = [path]
+        if not same and path.is_dir():
+            same = [
+                file.parent for file in sorted([*path.glob("*/config.json"), *path.glob("*/*/config.json")])
+            ]
+        if not same:
+            known = {f"{f.parent.name}/{f.name}" for f in found}
+            raise UnknownName("run", name, known, where=str(runs))
+        chosen += same
+    return [RunDir(folder) for folder in dict.fromkeys(chosen)]
+
+
+def _conflict(folder: Path, found: list[tuple[str, Any, Any]]) -> RunConflict:
+    shown = "; ".join(f"{place}: {_short(old)} there, {_short(new)} now" for place, old, new in found[:3])
+    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+    return RunConflict(
+        f"holds a run of another config ({shown}{more}).",
+        where=str(folder),
+        mend="Use another --runs folder or --workspace, or remove this folder.",
+    )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _owner(path: Path) -> str:
+    try:
+        owner = files.read_json(path)
+        return f" (process {owner['pid']} on {owner['host']})"
+    except (OSError, SpecError, KeyError, TypeError):
+        return ""
+
+
+def _cell(record: Any, where: str) -> Cell:
+    names = {f.name for f in fields(Cell)}
+    if not isinstance(record, dict) or not {"stage", "task", "value"} <= set(record) <= names:
+        raise SpecError("not a scored cell.", where=where, mend="Remove the line; the cell is scored again.")
+    return replace(Cell(**record), value=float(record["value"]))

@@ -1,0 +1,108 @@
+"""Edits one list of a person's YAML and leaves the rest of the file, comments too, as it is.
+
+The file is edited as text, by the places that the YAML parser tells; afterwards it is parsed again, and refused if
+anything but that list has changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import yaml
+
+from moextend.errors import SpecError
+
+Items = list[str]
+"""The lines of each item, with the comments above it."""
+
+
+def edit_list(text: str, key: str, change: Callable[[Items], Items], wanted: list[Any], *, where: str) -> str:
+    """`text` with the list under `key` changed; SpecError where the outcome does not hold `wanted`.
+
+    `change` gets and returns the items as text: "- task: x\n" of a list in lines, "x" of a list in brackets.
+    """
+    node = _node(text, key)
+    if node is None:
+        edited = f"{text.rstrip()}\n{key}:\n{''.join(change([]))}"
+    elif node.flow_style:
+        edited = _edit_flow(text, node, change)
+    else:
+        edited = _edit_block(text, key, node, change)
+    _verify(text, edited, key, wanted, where)
+    return edited
+
+
+def quoted(name: str) -> str:
+    """A name as YAML: in quotes if it would else be read as a number, a date or a truth value."""
+    return str(yaml.safe_dump(name, default_flow_style=True, width=10**6)).splitlines()[0]
+
+
+def _node(text: str, key: str) -> yaml.SequenceNode | None:
+    root = yaml.compose(text)
+    for name, value in getattr(root, "value", []):
+        if name.value == key and isinstance(value, yaml.SequenceNode):
+            return value
+    return None
+
+
+def _edit_flow(text: str, node: yaml.SequenceNode, change: Callable[[Items], Items]) -> str:
+    start, end = node.start_mark.index, node.end_mark.index
+    inner = [" ".join(text[i.start_mark.index : i.end_mark.index].split()) for i in node.value]
+    scalars = all(isinstance(item, yaml.ScalarNode) for item in node.value)
+    items = change([f"- {item}\n" for item in inner])
+    contents = [item.strip().removeprefix("- ") for item in items]
+    if scalars and not any(re.search(r"[:\n#]", item) for item in contents):
+        return f"{text[:start]}[{', '.join(contents)}]{text[end:]}"
+    # mappings stand better in lines of their own
+    lines = "".join(f"  {item}" for item in items)
+    return f"{text[:start].rstrip(' ')}\n{lines.rstrip(chr(10))}{text[end:]}"
+
+
+def _edit_block(text: str, key: str, node: yaml.SequenceNode, change: Callable[[Items], Items]) -> str:
+    lines = text.splitlines(keepends=True)
+    indent = " " * node.start_mark.column
+    starts = [item.start_mark.line for item in node.value]
+    for i, start in enumerate(starts):  # a comment above an item goes with it
+        while lines[start - 1].startswith(f"{indent}#") and (i or indent):
+            start -= 1
+        starts[i] = start
+    end = max(node.end_mark.line, starts[-1] + 1)
+    while end > starts[-1] + 1 and _blank(lines[end - 1]):
+        end -= 1
+    edges = [*starts, end]
+    head, tail = lines[: starts[0]], lines[end:]
+    items = [_unindented("".join(lines[a:b]), indent) for a, b in pairwise(edges)]
+    changed = change(items)
+    if not changed:
+        at = max(i for i, line in enumerate(head) if line.startswith(f"{key}:"))
+        head[at] = head[at].replace(":", ": []", 1)
+    body = "".join(_indented(item if item.endswith("\n") else f"{item}\n", indent) for item in changed)
+    return "".join(head) + body + "".join(tail)
+
+
+def _blank(line: str) -> bool:
+    return not line.strip() or line.lstrip().startswith("#")
+
+
+def _unindented(item: str, indent: str) -> str:
+    return "".join(line.removeprefix(indent) for line in item.splitlines(keepends=True))
+
+
+def _indented(item: str, indent: str) -> str:
+    return "".join(f"{indent}{line}" if line.strip() else line for line in item.splitlines(keepends=True))
+
+
+def _verify(before: str, after: str, key: str, wanted: list[Any], where: str) -> None:
+    try:
+        found = yaml.safe_load(after)
+    except yaml.YAMLError:
+        found = None
+    if found != {**yaml.safe_load(before), key: wanted}:
+        raise SpecError(
+            f"'{key}' is written in a way that this command cannot edit.",
+            where=where,
+            mend=f"Edit it by hand; it should hold: {yaml.safe_dump(wanted, default_flow_style=True).strip()}",
+        )

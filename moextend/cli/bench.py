@@ -1,0 +1,31 @@
+"""`moextend bench`: the commands of the benchmark, in the order of their use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from moextend.cli import contents, runs
+
+app = typer.Typer(
+    help="Learn tasks one after the other, and measure what is kept.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "list": (contents.list_all, "moextend bench list"),
+    "show": (contents.show, "moextend bench show tiny-counting --example"),
+    "add-task": (contents.add_task, "moextend bench add-task vqa --data my-data.jsonl --name my-task"),
+    "move-task": (contents.move_task, "moextend bench move-task tiny-counting --to 1"),
+    "remove-task": (contents.remove_task, "moextend bench remove-task tiny-counting"),
+    "run": (runs.run, "moextend bench run --method lora --method moextend --seed 0,1,2"),
+    "status": (runs.status, "moextend bench status"),
+    "report": (runs.report, "moextend bench report --format latex --out tables/"),
+}
+"""Name -> function and example."""
+
+for _name, (_function, _example) in COMMANDS.items():
+    app.command(_name, epilog=f"Example: {_example}")(_function)

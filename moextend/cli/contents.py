@@ -1,0 +1,162 @@
+"""Commands about tasks and sequences: list, show, add-task, move-task, remove-task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from moextend.cli import options
+
+if TYPE_CHECKING:
+    from moextend.bench.registry import Draft
+    from moextend.bench.task import TaskSpec
+
+Sequence = Annotated[
+    str | None,
+    typer.Option("--sequence", "-s", help="The sequence to change. Default: the workspace's own."),
+]
+Task = Annotated[str, typer.Argument(metavar="TASK", help="Its name.")]
+Position = Annotated[int | None, typer.Option("--to", min=1, help="Place from 1 on. Default: the last.")]
+
+
+def add_task(
+    what: Annotated[
+        str, typer.Argument(metavar="TASK|KIND", help="A task's name, or a kind: vqa, caption, text.")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A file, a folder, a hub id; for text an lm-eval task. Default: the package's next."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the new task. Default: that of the data.")] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label; else guessed."),
+    ] = None,
+    scorer: Annotated[str | None, typer.Option(help="e.g. exact@1. Default: guessed.")] = None,
+    to: Position = None,
+    sequence: Sequence = None,
+    workspace: options.Workspace = Path(),
+) -> None:
+    """Append a task to the sequence; its data is opened and one example scored before anything is written."""
+    from moextend.bench import newtask, registry
+
+    draft = registry.draft(sequence, workspace, create=True)
+    task, new = _task_to_add(what, data, name, columns, scorer, draft, workspace)
+    longer = registry.add(draft, task, at=to)
+    found = newtask.check(task, workspace)
+    if new:
+        typer.echo(f"wrote {newtask.write_task(task)}")
+    longer.write()
+    typer.echo(_found(task, found))
+    _print_stages(longer)
+    typer.echo("Next: moextend bench run")
+
+
+def move_task(
+    task: Task,
+    to: Annotated[int, typer.Option("--to", min=1, help="Its new place, from 1 on.")],
+    sequence: Sequence = None,
+    workspace: options.Workspace = Path(),
+) -> None:
+    """Give a task another place in the sequence."""
+    from moextend.bench import registry
+
+    moved = registry.move(registry.draft(sequence, workspace, create=False), task, to)
+    moved.write()
+    _print_stages(moved)
+
+
+def remove_task(task: Task, sequence: Sequence = None, workspace: options.Workspace = Path()) -> None:
+    """Take a task out of the sequence; the task itself and what runs computed stay."""
+    from moextend.bench import registry
+
+    shorter = registry.remove(registry.draft(sequence, workspace, create=False), task)
+    shorter.write()
+    _print_stages(shorter)
+
+
+def list_all(workspace: options.Workspace = Path(), as_json: options.Json = False) -> None:
+    """List the sequences, with their stages, and the tasks of this workspace and of the package."""
+    from moextend.bench import catalogue
+
+    found = catalogue.catalogue(workspace)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+
+    for table in catalogue.tables(found):
+        Console().print(table)
+
+
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A task or a sequence.")],
+    example: Annotated[
+        bool, typer.Option("--example", help="Open a task's data and show one item as the model reads it.")
+    ] = False,
+    workspace: options.Workspace = Path(),
+    as_json: options.Json = False,
+) -> None:
+    """Show a task or a sequence: what it holds, where it comes from, its licence."""
+    from moextend.bench import catalogue
+
+    found = catalogue.details(name, workspace, example=example)
+    typer.echo(json.dumps(found, indent=2) if as_json else catalogue.told(found))
+
+
+def _task_to_add(
+    what: str, data: str | None, name: str | None, columns: list[str] | None, scorer: str | None,
+    draft: Draft, workspace: Path,
+) -> tuple[TaskSpec, bool]:  # fmt: skip
+    """The task, and whether its YAML is still to be written."""
+    from moextend import content
+    from moextend.bench import newtask, registry
+    from moextend.bench.task import TaskSpec, find_task
+    from moextend.errors import InputError, UnknownName
+
+    kinds = get_args(TaskSpec.model_fields["kind"].annotation)
+    if what not in kinds:
+        known = content.names("tasks", workspace)
+        if what not in known:
+            if what.endswith((".yaml", ".yml")):
+                raise InputError(
+                    "is a file.", where=what, mend=f"Put it into {workspace / 'tasks'} and name the task."
+                )
+            raise UnknownName("task or kind", what, [*kinds, *known])
+        if data or name or columns or scorer:
+            raise InputError(
+                f"'{what}' is a task already, with its own data.",
+                where="add-task",
+                mend=f"Leave the other options out, or name a kind: {', '.join(kinds)}.",
+            )
+        return find_task(what, workspace), False
+    if data is None:
+        return registry.next_default(what, draft), False
+    given = options.pairs(columns or [], "--columns")
+    task = newtask.new_task(what, data, workspace, name=name, columns=given, scorer=scorer)
+    return task, True
+
+
+def _found(task: TaskSpec, found: dict[str, Any]) -> str:
+    sizes = ", ".join(f"{count:,} {split}" for split, count in found["items"].items())
+    lines = [f"{task.task} ({task.kind}): {sizes} items; licence {task.licence or 'not stated'}"]
+    if "prompt" in found:
+        prompt = str(found["prompt"]).replace("\n", "\n    ")
+        lines += [f"  example:\n    {prompt}", f"  answer: {found['answer']} (scores 1 by {task.scorer})"]
+    return "\n".join(lines)
+
+
+def _print_stages(draft: Draft) -> None:
+    sequence = draft.sequence
+    typer.echo(f"{draft.path}:")
+    for number, stage in enumerate(sequence.stages, 1):
+        typer.echo(f"  {number}. {stage.task}")
+    if not sequence.stages:
+        typer.echo("  no stages yet")
+    if sequence.retention:
+        typer.echo(f"  text, scored only: {', '.join(sequence.retention)}")

@@ -1,0 +1,61 @@
+"""The `moextend` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from moextend.cli import bench
+from moextend.errors import MoextendError
+
+app = typer.Typer(
+    name="moextend",
+    help="Measure what a Mixture-of-Experts language model gains and forgets when it is extended.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(bench.app, name="bench")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(version("moextend"))
+        except PackageNotFoundError:
+            typer.echo("unknown (not installed)")
+        raise typer.Exit
+
+
+@app.callback(epilog="Example: moextend bench run")
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Measure what a Mixture-of-Experts language model gains and forgets when it is extended."""
+
+
+def run() -> None:
+    """Runs the command line; an error of the tree is printed without a traceback and sets the exit code."""
+    try:
+        app()
+    except MoextendError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("interrupted.")
+        sys.exit(130)
+
+
+def _say(text: str) -> None:
+    head = typer.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
+    print(f"{head} {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run()

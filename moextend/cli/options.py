@@ -1,0 +1,117 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moextend.errors import InputError
+
+if TYPE_CHECKING:
+    from moextend.bench.runconfig import Mode
+
+Workspace = Annotated[
+    Path,
+    typer.Option(
+        "--workspace", "-w", envvar="MOEXTEND_WORKSPACE", exists=True, file_okay=False,
+        help="Folder with your registry/, tasks/ and runs/.",
+    ),
+]  # fmt: skip
+Runs = Annotated[
+    Path | None,
+    typer.Option("--runs", file_okay=False, help="Folder of the runs. Default: <workspace>/runs."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Name = Annotated[
+    str | None,
+    typer.Argument(metavar="NAME", help="A sequence, or its YAML. Default: the workspace's, else tiny."),
+]
+InSequence = Annotated[
+    bool, typer.Option("--sequence/--no-sequence", help="Learn the tasks one after the other.")
+]
+Joint = Annotated[bool, typer.Option("--joint", help="Also learn all tasks at once: the upper bound.")]
+Independent = Annotated[
+    bool, typer.Option("--independent", help="Also learn each task alone, from the base.")
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        "-m",
+        metavar="METHOD",
+        help="NAME or NAME:KEY=VALUE,...; repeatable; 'all'. Default: the sequence's.",
+    ),
+]
+Seeds = Annotated[
+    list[str] | None,
+    typer.Option("--seed", metavar="N", help="One or several: 0,1,2; repeatable. Default: 0."),
+]
+Orders = Annotated[
+    list[str] | None,
+    typer.Option("--order", metavar="ORDER", help="given, reverse, random:N; repeatable. Default: given."),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Score so many items a task at the most.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Train so many steps a stage.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Runs at a time. Default: for tiny one a core, up to 4; else 1.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what would be done, downloaded and needed.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the report only.")]
+
+
+def words(values: Iterable[str]) -> list[str]:
+    """The parts of options that may be repeated or hold comma lists: ["0,1", "2"] -> ["0", "1", "2"]."""
+    return [word.strip() for value in values for word in value.split(",") if word.strip()]
+
+
+def numbers(values: Iterable[str], option: str) -> list[int]:
+    """The same as whole numbers from 0 on; InputError for another word."""
+    found = words(values)
+    for word in found:
+        if not (word.isascii() and word.isdigit()):
+            raise InputError(
+                f"'{word}' is not a whole number.", where=option, mend=f"Example: {option} 0,1,2."
+            )
+    return [int(word) for word in found]
+
+
+def pairs(values: Iterable[str], option: str) -> dict[str, str]:
+    """The parts of options like image=picture,answer=label; InputError for one without a value."""
+    found: dict[str, str] = {}
+    for word in words(values):
+        key, equals, value = word.partition("=")
+        if not equals or not value:
+            raise InputError(
+                f"'{word}' is not key=value.", where=option, mend=f"Example: {option} image=photo."
+            )
+        found[key.strip()] = value.strip()
+    return found
+
+
+def methods(values: Iterable[str]) -> list[str]:
+    """Method specs; a comma parts names, but inside NAME:KEY=VALUE,... it parts settings."""
+    return [word for value in values for word in ([value] if ":" in value else words([value]))]
+
+
+def modes(*, sequence: bool, joint: bool, independent: bool) -> tuple[Mode, ...]:
+    """What is to be run; InputError where it is nothing."""
+    wanted: dict[Mode, bool] = {"sequence": sequence, "joint": joint, "independent": independent}
+    if not any(wanted.values()):
+        raise InputError("nothing to run.", where="--no-sequence", mend="Add --joint or --independent.")
+    return tuple(mode for mode, asked in wanted.items() if asked)
+
+
+def device(name: str) -> str:
+    """The device, if there may be one of this name."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise InputError(
+            f"no device '{name}'.", where="--device", mend="Devices: auto, cpu, cuda, cuda:N, mps."
+        )
+    return name

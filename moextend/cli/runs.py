@@ -1,0 +1,266 @@
+"""Commands about runs: run, status, report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moextend.cli import options
+
+if TYPE_CHECKING:
+    from moextend.bench.launch import Outcome
+    from moextend.bench.plan import Request
+    from moextend.bench.report.collect import Experiment
+    from moextend.bench.rundir import RunConfig, RunDir
+
+GO_ON = "interrupted; the same command goes on where it stopped."
+
+
+def run(
+    name: options.Name = None,
+    sequence: options.InSequence = True,
+    joint: options.Joint = False,
+    independent: options.Independent = False,
+    method: options.Methods = None,
+    seed: options.Seeds = None,
+    order: options.Orders = None,
+    limit: options.Limit = None,
+    steps: options.Steps = None,
+    device: options.Device = "auto",
+    jobs: options.Jobs = None,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Learn tasks one after the other with one or several methods; print what was learnt and forgotten.
+
+    Run the same command again after an interruption: only what is missing is done.
+    """
+    from moextend.bench.plan import Request, resolve
+
+    request = Request(
+        workspace=workspace, sequence=name, methods=tuple(options.methods(method or [])),
+        seeds=tuple(options.numbers(seed or ["0"], "--seed")),
+        orders=tuple(options.words(order or ["given"])),
+        modes=options.modes(sequence=sequence, joint=joint, independent=independent),
+        device=options.device(device), limit=limit, steps=steps,
+    )  # fmt: skip
+    configs = resolve(request)
+    if dry_run:
+        _preview(request, configs, as_json)
+        return
+    opened = _open(configs, runs or workspace / "runs")
+    outcomes = _launch(opened, jobs or _jobs(configs), quiet=quiet or as_json)
+    if as_json:
+        typer.echo(json.dumps([_record(run) for run in opened], indent=2))
+    else:
+        _print_report(opened)
+    _end(outcomes)
+
+
+def status(
+    name: Annotated[str | None, typer.Argument(metavar="RUN", help="One run, in detail.")] = None,
+    as_json: options.Json = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Show how far the runs are."""
+    from rich.console import Console
+
+    from moextend.bench.live import status_table
+    from moextend.bench.progress import read_status
+    from moextend.bench.rundir import find_runs
+
+    folder = runs or workspace / "runs"
+    found = find_runs(folder, [name] if name else [])
+    if as_json:
+        typer.echo(json.dumps([_record(run) for run in found], indent=2))
+        return
+    if not found:
+        typer.echo(f"No runs in {folder}. Start one: moextend bench run")
+    for parent in dict.fromkeys(run.folder.parent for run in found):
+        rows = [(run, read_status(run.folder)) for run in found if run.folder.parent == parent]
+        Console().print(status_table(rows, title=parent.name))
+    if name and len(found) == 1:
+        _print_details(found[0])
+
+
+def report(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN...", help="Runs or sequences: names or folders. Default: all."),
+    ] = None,
+    matrix: Annotated[bool, typer.Option("--matrix", help="The accuracy matrix of every run.")] = False,
+    form: Annotated[
+        str, typer.Option("--format", "-f", help="table, markdown, latex, csv or html.")
+    ] = "table",
+    to: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A file, or a folder for forgetting.* and matrix.*.")
+    ] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Take in runs that are not done, and mark them.")
+    ] = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Print what was learnt and what was forgotten: one row a method."""
+    from moextend import files, lookup
+    from moextend.bench.report import FORMATS, SUFFIX
+    from moextend.bench.report.collect import collect, some
+    from moextend.bench.rundir import find_runs
+
+    lookup.choose("format", form, FORMATS, where="--format")
+    found = find_runs(runs or workspace / "runs", names or [])
+    experiments = some(collect(found, unfinished=unfinished))
+    if to is None:
+        _print_tables(experiments, form, matrix)
+        return
+    views = {to: matrix}
+    if not to.suffix:
+        views = {to / f"{view}.{SUFFIX[form]}": view == "matrix" for view in ("forgetting", "matrix")}
+    for path, with_matrix in views.items():
+        files.write_text(path, _rendered(experiments, form, with_matrix))
+        typer.echo(f"wrote {path}")
+
+
+def _open(configs: list[RunConfig], runs: Path) -> list[RunDir]:
+    """The folders of all runs, each free to be worked on."""
+    from moextend.bench.progress import read_status
+    from moextend.bench.rundir import open_run
+
+    opened = [open_run(config, runs) for config in configs]
+    for run in opened:
+        if read_status(run.folder).state != "done":
+            with run.lock():  # refused here, before anything is started
+                pass
+    return opened
+
+
+def _jobs(configs: list[RunConfig]) -> int:
+    """Runs at a time, where the user did not say: several only of models so small that they surely fit."""
+    from moextend.bench.launch import cores
+
+    small = all(config.sequence["base"]["model"] == "tiny" for config in configs)
+    return min(len(configs), cores(), 4) if small else 1
+
+
+def _launch(opened: list[RunDir], jobs: int, *, quiet: bool) -> list[Outcome]:
+    """Works on the runs that are not done; how those ended."""
+    from rich.console import Console
+
+    from moextend.bench.launch import launch
+    from moextend.bench.live import view
+    from moextend.bench.progress import read_status
+
+    to_do = [run.folder for run in opened if read_status(run.folder).state != "done"]
+    done = len(opened) - len(to_do)
+    # On stderr, so that `moextend bench run > report.txt` still shows how far it is.
+    console = Console(stderr=True, quiet=quiet)
+    if done:
+        console.print(f"{done} of {len(opened)} runs were done before.", highlight=False)
+    if not to_do:
+        return []
+    try:
+        with view(to_do, jobs, console) as shown:
+            return list(launch(to_do, jobs=jobs, view=shown).values())
+    except KeyboardInterrupt:
+        typer.echo(GO_ON, err=True)
+        raise typer.Exit(130) from None
+
+
+def _end(outcomes: list[Outcome]) -> None:
+    """Names the runs that failed, and ends with code 1 if there is one."""
+    from moextend.bench.rundir import RunDir
+
+    failed = [outcome for outcome in outcomes if outcome.state != "done"]
+    for outcome in failed:
+        why = f": {outcome.error}" if outcome.error else ""
+        typer.echo(f"{outcome.run.name} {outcome.state}{why}", err=True)
+        if (log := RunDir(outcome.run).log).exists():
+            typer.echo(f"  log: {log}", err=True)
+    if failed:
+        typer.echo("What was computed is kept: the same command does only what is missing.", err=True)
+        raise typer.Exit(1)
+
+
+def _record(run: RunDir) -> dict[str, object]:
+    from dataclasses import asdict
+
+    from moextend.bench.progress import read_status
+    from moextend.bench.report.collect import collect
+    from moextend.bench.report.forgetting import summary
+
+    config = run.config
+    what = {key: getattr(config, key) for key in ("method", "seed", "order", "mode")}
+    status = asdict(read_status(run.folder))
+    (experiment,) = collect([run], unfinished=True)
+    return {
+        "run": run.folder.name, "sequence": run.folder.parent.name, "folder": str(run.folder), **what,
+        **{key: status[key] for key in ("state", "stage", "stages", "done", "units", "left", "error")},
+        "metrics": summary(experiment.results[0]),
+    }  # fmt: skip
+
+
+def _print_details(run: RunDir) -> None:
+    from moextend.bench.progress import read_status
+    from moextend.bench.report.collect import collect
+    from moextend.errors import MoextendError
+
+    status = read_status(run.folder)
+    typer.echo(f"\nfolder: {run.folder}")
+    if status.error:
+        error = MoextendError(
+            status.error["what"] or "", where=status.error["where"], mend=status.error["mend"]
+        )
+        typer.echo(f"error: {error}")
+    if run.log.exists():
+        typer.echo(f"log: {run.log}")
+    typer.echo("")
+    _print_tables(collect([run], unfinished=True), "table", matrix=True)
+
+
+def _print_report(opened: list[RunDir]) -> None:
+    from moextend.bench.report.collect import collect
+
+    experiments = [experiment for experiment in collect(opened) if experiment.results]
+    if experiments:
+        _print_tables(experiments, "table", matrix=False)
+
+
+def _print_tables(experiments: list[Experiment], form: str, matrix: bool) -> None:
+    if form != "table":
+        typer.echo(_rendered(experiments, form, matrix), nl=False)
+        return
+    from rich.console import Console
+
+    from moextend.bench.report import tables
+    from moextend.bench.report.table import WIDTH
+    from moextend.bench.report.terminal import renderables, width
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=WIDTH)
+    shown = tables(experiments, matrix=matrix)
+    console.width = width(shown, console)
+    for part in renderables(shown):
+        console.print(part)
+
+
+def _rendered(experiments: list[Experiment], form: str, matrix: bool) -> str:
+    from moextend.bench.report import render, tables
+    from moextend.bench.report.csv import cells
+
+    if form == "csv" and matrix:
+        return cells(experiments)
+    return render(tables(experiments, matrix=matrix), form)
+
+
+def _preview(request: Request, configs: list[RunConfig], as_json: bool) -> None:
+    from moextend.bench.preview import preview, told
+
+    found = preview(request, configs)
+    typer.echo(json.dumps(found, indent=2) if as_json else told(found))

@@ -1,0 +1,71 @@
+"""A worker that does as its run's method says: works, fails, crashes, hangs, is killed."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from moextend.bench.progress import Progress, Unit
+from moextend.bench.rundir import Cell, RunDir
+from moextend.errors import RunFailed
+
+
+def work(run: RunDir) -> None:
+    config = run.config
+    plan = [Unit("score", 0, "all", 2)]
+    for stage, task in enumerate(config.stages, 1):
+        plan += [Unit("train", stage, task, 3), Unit("score", stage, "all", 2)]
+    with run.lock(), Progress(run.folder, plan) as progress:
+        for unit in plan:
+            if unit.phase == "score" and (unit.stage, config.stages[0]) in run.cells():
+                progress.finish(unit)
+                continue
+            progress.begin(unit)
+            if unit.phase == "train":
+                misbehave(config.method, unit.stage)
+            else:
+                for i, task in enumerate(config.stages, 1):
+                    learnt = 80.0 - 5 * (unit.stage - i) if i <= unit.stage else 10.0
+                    run.append_cell(
+                        Cell(unit.stage, task, learnt + config.seed, stderr=2.0, n=100, scorer="x@1")
+                    )
+                for task in config.retention:
+                    run.append_cell(Cell(unit.stage, task, 90.0 - unit.stage, 1.0, 50, "lm-eval"))
+            progress.advance()
+            progress.finish(unit)
+    run.write_facts({"told": config.method.startswith("moextend"), "blind": {config.stages[0]: 25.0}})
+
+
+def misbehave(method: str, stage: int) -> None:
+    method = os.environ.get("FAKE", method)
+    if method.startswith("full-ft") and stage == 2:
+        raise RunFailed("the loss is not finite.", where="stage 2", mend="Lower the learning rate.")
+    if method.startswith("killed") and stage == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if method.startswith("crash"):
+        print("some library said this", flush=True)
+        print("cannot open the weights", file=sys.stderr, flush=True)
+        os._exit(3)
+    if method.startswith("slow"):
+        time.sleep(60)
+    if method.startswith("deaf"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        time.sleep(60)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        folder = line.strip()
+        state, error = "done", None
+        try:
+            work(RunDir(Path(folder)))
+        except KeyboardInterrupt:
+            state = "interrupted"
+        except Exception as failure:
+            state, error = "failed", str(failure)
+        print(json.dumps({"run": folder, "state": state, "error": error}), flush=True)
+
+
+main()

@@ -1,0 +1,107 @@
+"""Metrics on matrices that were worked out by hand."""
+
+import math
+from itertools import pairwise
+
+import pytest
+
+from moextend.bench import metrics
+
+# Three tasks. Rows: base, after task 1, 2, 3.
+A = [
+    [10.0, 20.0, 30.0],
+    [80.0, 26.0, 31.0],
+    [70.0, 60.0, 35.0],
+    [50.0, 66.0, 90.0],
+]
+
+
+def test_final_average_is_the_mean_of_the_last_row():
+    assert metrics.acc(A) == pytest.approx((50 + 66 + 90) / 3)
+
+
+def test_zero_shot_is_the_mean_of_row_0():
+    assert metrics.zero_shot(A) == 20
+
+
+def test_learning_accuracy_is_the_mean_of_the_diagonal():
+    assert metrics.mft(A) == pytest.approx((80 + 60 + 90) / 3)
+
+
+def test_mean_average_accuracy_sees_learnt_tasks_only():
+    assert metrics.maa(A) == pytest.approx((80 + (70 + 60) / 2 + (50 + 66 + 90) / 3) / 3)
+
+
+def test_backward_transfer_divides_by_t_minus_1_or_by_t():
+    assert metrics.bwt(A) == pytest.approx(((50 - 80) + (66 - 60)) / 2)
+    assert metrics.bwt(A, divisor="T") == pytest.approx(((50 - 80) + (66 - 60)) / 3)
+
+
+def test_forgetting_variants():
+    assert metrics.forgetting(A) == pytest.approx(((80 - 50) + (60 - 66)) / 2)
+    assert metrics.forgetting(A, variant="max-all") == pytest.approx(((80 - 50) + 0) / 2)
+    assert metrics.forgetting(A, variant="first") == pytest.approx(-metrics.bwt(A))
+
+
+def test_forgetting_looks_for_the_best_row_since_the_task_was_learnt():
+    a = [[99.0, 0.0, 0.0], [40.0, 0.0, 0.0], [70.0, 50.0, 0.0], [60.0, 50.0, 50.0]]
+    assert metrics.forgetting(a) == pytest.approx((70 - 60 + 0) / 2)  # not 99, which the base had
+    assert metrics.forgetting(a, variant="first") == pytest.approx((40 - 60 + 0) / 2)
+
+
+def test_forward_transfer_against_the_base_or_against_chance():
+    assert metrics.fwt(A) == pytest.approx(((26 - 20) + (35 - 30)) / 2)
+    assert metrics.fwt(A, chance=[0.0, 25.0, 25.0]) == pytest.approx(((26 - 25) + (35 - 25)) / 2)
+
+
+def test_intransigence_is_the_joint_run_minus_the_diagonal():
+    assert metrics.intransigence(A, [85.0, 65.0, 80.0]) == pytest.approx((5 + 5 - 10) / 3)
+
+
+def test_worst_case_accuracy():
+    assert metrics.worst_case_acc(A) == pytest.approx(90 / 3 + 2 / 3 * ((50 + 66) / 2))
+    a = [[0.0, 0.0, 0.0], [80.0, 0.0, 0.0], [20.0, 60.0, 0.0], [50.0, 66.0, 90.0]]
+    assert metrics.worst_case_acc(a) == pytest.approx(90 / 3 + 2 / 3 * ((20 + 66) / 2))
+
+
+def test_text_drop_and_retention():
+    assert metrics.text_drop([80.0, 50.0], [60.0, 55.0]) == pytest.approx((20 - 5) / 2)
+    assert metrics.text_retention([80.0, 50.0], [60.0, 55.0]) == pytest.approx((0.75 + 1.1) / 2)
+    assert metrics.text_retention([0.0, 50.0], [60.0, 55.0]) is None
+    assert metrics.text_drop([], []) is None
+
+
+def test_one_task_has_no_backward_transfer():
+    one = [[10.0], [70.0]]
+    assert metrics.acc(one) == metrics.mft(one) == metrics.maa(one) == metrics.worst_case_acc(one) == 70
+    assert metrics.bwt(one) is metrics.forgetting(one) is metrics.fwt(one) is None
+    assert metrics.bwt(one, divisor="T") is None
+
+
+def test_an_unknown_cell_makes_only_the_metrics_unknown_that_need_it():
+    a = [list(row) for row in A]
+    a[2][2] = None  # a future task
+    assert metrics.acc(a) == metrics.acc(A)
+    assert metrics.bwt(a) == metrics.bwt(A)
+    assert metrics.fwt(a) is None
+    a[3][0] = None
+    assert metrics.acc(a) is metrics.bwt(a) is metrics.forgetting(a) is metrics.maa(a) is None
+    assert metrics.mft(a) == metrics.mft(A)
+
+
+def test_a_matrix_of_another_shape_is_our_bug():
+    with pytest.raises(ValueError, match="not a"):
+        metrics.acc([[1.0, 2.0], [1.0, 2.0]])
+
+
+def test_learning_nothing_forgets_nothing():
+    a = [[30.0] * 4 for _ in range(5)]
+    assert metrics.bwt(a) == metrics.forgetting(a) == metrics.fwt(a) == 0
+    assert all(math.isclose(x, y) for x, y in pairwise([metrics.acc(a), metrics.mft(a), metrics.maa(a)]))
+
+
+def test_mean_and_sd_over_runs():
+    assert metrics.mean_and_sd([1.0, 2.0, 3.0]) == (2.0, 1.0)
+    assert metrics.mean_and_sd([5.0]) == (5.0, None)
+    assert metrics.mean_and_sd([5.0, None]) == (None, None)
+    assert metrics.mean_and_sd([]) == (None, None)

@@ -1,0 +1,117 @@
+"""list, show, add-task, move-task and remove-task from the command line."""
+
+import pytest
+import yaml
+
+
+def stages(tmp_path):
+    found = yaml.safe_load((tmp_path / "registry/sequence.yaml").read_text())
+    return [stage["task"] for stage in found["stages"]]
+
+
+def test_add_task_makes_a_sequence_and_appends_to_it(cli, tmp_path):
+    found = cli("bench", "add-task", "vqa")
+    assert found.code == 0, found.err
+    assert "tiny-attributes (vqa): " in found.out
+    assert "(scores 1 by exact@1)" in found.out
+    assert "1. tiny-attributes" in found.out
+    assert "Next: moextend bench run" in found.out
+    cli("bench", "add-task", "tiny-reading")
+    cli("bench", "add-task", "vqa", "--to", "1")
+    assert stages(tmp_path) == ["tiny-counting", "tiny-attributes", "tiny-reading"]
+
+
+def test_move_and_remove(cli, tmp_path):
+    for name in ("tiny-counting", "tiny-reading"):
+        cli("bench", "add-task", name)
+    assert cli("bench", "move-task", "tiny-reading", "--to", "1").code == 0
+    assert stages(tmp_path) == ["tiny-reading", "tiny-counting"]
+    assert cli("bench", "remove-task", "tiny-reading").code == 0
+    assert stages(tmp_path) == ["tiny-counting"]
+    cli("bench", "remove-task", "tiny-counting")
+    assert "has no stages. Add one" in cli("bench", "run").err
+
+
+def data(tmp_path, rows=20):
+    from PIL import Image
+
+    lines = ["photo,q,label"]
+    for i in range(rows):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,what is it {i}?,{'cat' if i % 2 else 'dog'}")
+    (tmp_path / "pets.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_own_data_become_a_task(cli, tmp_path):
+    data(tmp_path)
+    columns = "image=photo,question=q,answer=label"
+    found = cli("bench", "add-task", "vqa", "--data", "pets.csv", "--name", "my-pets", "--columns", columns)
+    assert found.code == 0, found.err
+    assert stages(tmp_path) == ["my-pets"]
+    assert yaml.safe_load((tmp_path / "tasks/my-pets.yaml").read_text())["columns"]["image"] == "photo"
+    assert "my-pets" in cli("bench", "list").out
+    again = cli("bench", "add-task", "vqa", "--data", "pets.csv", "--name", "my-pets")
+    assert again.code == 2
+    assert "there is a task 'my-pets' already" in again.err
+
+
+def test_nothing_is_written_when_a_check_fails(cli, tmp_path):
+    data(tmp_path)
+    for i in range(20):
+        (tmp_path / f"{i}.png").write_bytes(b"no image")
+    found = cli(
+        "bench", "add-task", "vqa", "--data", "pets.csv", "--columns", "image=photo,question=q,answer=label"
+    )
+    assert found.code == 2
+    assert "the image is broken" in found.err
+    assert not (tmp_path / "tasks").exists()
+    assert not (tmp_path / "registry").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["vqaa"], "no task or kind 'vqaa'. Did you mean 'vqa'?"),
+        (["x.yaml"], "x.yaml: is a file. Put it into"),
+        (["tiny-counting", "--data", "x"], "'tiny-counting' is a task already, with its own data."),
+        (["vqa", "--data", "no-such-folder/"], "no-such-folder"),
+        (["text"], "all text tasks that ship with the package are in the sequence. Name your own: --data"),
+        (["vqa", "--to", "5"], "no place 5. Places: 1 to 1."),
+        (["vqa", "--sequence", "none"], "--sequence: no sequence 'none'."),
+        (["vqa", "--data", "pets.csv", "--columns", "image"], "--columns: 'image' is not key=value."),
+    ],
+)
+def test_wrong_input_is_told_and_writes_nothing(cli, tmp_path, arguments, message):
+    found = cli("bench", "add-task", *arguments)
+    assert found.code == 2
+    assert message in found.err
+    assert "Traceback" not in found.err
+    assert not (tmp_path / "registry").exists()
+
+
+def test_remove_and_move_need_a_sequence(cli):
+    found = cli("bench", "remove-task", "tiny-counting")
+    assert (found.code, "no sequence of its own" in found.err) == (2, True)
+    assert cli("bench", "move-task", "tiny-counting", "--to", "1").code == 2
+
+
+def test_list_names_everything_and_broken_files_with_their_error(cli, tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/bad.yaml").write_text("task: bad\nverson: 1\n")
+    found = cli("bench", "list")
+    assert found.code == 0
+    assert "tiny *" in found.out
+    assert "tiny-counting" in found.out
+    records = {record["name"]: record for record in cli("bench", "list", "--json").json()["tasks"]}
+    assert records["tiny-counting"]["from"] == "package"
+    assert records["bad"]["from"] == "workspace"
+    assert "tasks/bad.yaml" in records["bad"]["error"]
+
+
+def test_show_a_task_a_sequence_and_neither(cli):
+    assert "scorer: exact@1" in cli("bench", "show", "tiny-counting").out
+    assert cli("bench", "show", "tiny", "--json").json()["stages"][0]["task"] == "tiny-attributes"
+    found = cli("bench", "show", "tiny-counting", "--example")
+    assert "# example" in found.out
+    wrong = cli("bench", "show", "tiny-countin")
+    assert (wrong.code, "Did you mean 'tiny-counting'" in wrong.err) == (2, True)

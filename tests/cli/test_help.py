@@ -1,0 +1,76 @@
+"""Every command says what it does, with an example, and quickly."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+
+from moextend.cli.main import app
+
+GROUP = typer.main.get_command(app)
+COMMANDS = dict(GROUP.commands["bench"].commands)
+
+
+def test_the_commands_of_the_benchmark():
+    names = {"list", "show", "add-task", "move-task", "remove-task", "run", "status", "report"}
+    assert names <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_a_sentence_an_example_and_a_word_on_every_option(cli, name):
+    command = COMMANDS[name]
+    found = cli("bench", name, "--help")
+    assert found.code == 0
+    assert command.help
+    assert f"Example: moextend bench {name}" in found.out
+    for parameter in command.params:
+        assert parameter.help, parameter.name
+        for option in parameter.opts:
+            if option.startswith("--"):
+                assert option in found.out
+
+
+def test_help_is_quick_and_does_not_import_the_heavy_ones():
+    code = (
+        "import sys; sys.argv = ['moextend', 'bench', 'run', '--help']\n"
+        "from moextend.cli import main\n"
+        "try: main.run()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        times.append(time.perf_counter() - began)
+        assert done.returncode == 0, done.stderr
+    assert min(times) < 0.7
+
+
+def test_no_command_that_only_looks_imports_torch(tmp_path):
+    for arguments in (["list"], ["status"], ["run", "--dry-run"], ["show", "tiny"]):
+        code = (
+            f"import sys; sys.argv = ['moextend', 'bench', *{arguments!r}, '-w', {str(tmp_path)!r}]\n"
+            "from moextend.cli import main\n"
+            "try: main.run()\n"
+            "except SystemExit: pass\n"
+            "sys.exit('torch' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (arguments, done.stderr)
+
+
+def test_version(cli):
+    found = cli("--version")
+    assert found.code == 0
+    assert found.out.strip()
+
+
+def test_a_misspelt_command_or_option_is_wrong_input(cli):
+    assert cli("bench", "rum").code == 2
+    assert cli("bench", "run", "--sede", "1").code == 2
+    assert cli("bench", "run", "--limit", "0").code == 2
+    assert cli("bench", "run", "-w", "no-such-folder").code == 2

@@ -1,0 +1,226 @@
+"""run, status and report from the command line, with a worker that computes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from moextend.bench.progress import read_status
+from moextend.bench.rundir import RunDir, find_runs
+
+
+def test_run_learns_all_methods_and_prints_the_report(cli, tmp_path):
+    found = cli("bench", "run", "-m", "lora", "-m", "moextend:scope=own", "--seed", "0,1")
+    assert found.code == 0, found.err
+    lines = [" ".join(line.split()) for line in found.out.splitlines()]
+    assert any(line.startswith("lora no 80.5 ±0.7") and line.endswith(" 2") for line in lines), found.out
+    assert any(line.startswith("moextend:scope=own yes ") for line in lines)
+    assert "lora-s1: done in" in found.err
+    names = [run.folder.name for run in find_runs(tmp_path / "runs")]
+    assert names == ["lora-s0", "lora-s1", "moextend+scope-own-s0", "moextend+scope-own-s1"]
+
+
+def test_sequence_is_a_flag_and_the_name_an_argument(cli):
+    assert "Sequence tiny" in cli("bench", "run", "--sequence", "--dry-run").out
+    assert "Sequence tiny" in cli("bench", "run", "--sequence", "tiny", "--dry-run").out
+    assert "Sequence tiny" in cli("bench", "run", "tiny", "--dry-run").out
+
+
+def test_a_second_run_computes_nothing_again(cli, tmp_path):
+    first = cli("bench", "run", "-m", "lora")
+    scores = tmp_path / "runs/tiny/lora-s0/scores.jsonl"
+    before = scores.stat().st_mtime_ns
+    second = cli("bench", "run", "-m", "lora")
+    assert second.out == first.out
+    assert second.err == "1 of 1 runs were done before.\n"
+    assert scores.stat().st_mtime_ns == before
+
+
+def test_a_failed_run_is_named_and_the_others_are_reported(cli, tmp_path):
+    found = cli("bench", "run", "-m", "full-ft,lora")
+    assert found.code == 1
+    assert "full-ft-s0 failed: stage 2: the loss is not finite. Lower the learning rate." in found.err
+    assert "What was computed is kept" in found.err
+    lora = [line for line in found.out.splitlines() if line.strip().startswith("lora")]
+    assert len(lora) == 1
+    assert "full-ft-s0 (failed: the loss is not finite.)" in " ".join(found.out.split())
+    assert len(RunDir(tmp_path / "runs/tiny/full-ft-s0").cells()) == 2 * 8
+
+
+def test_all_failed_prints_no_table(cli):
+    found = cli("bench", "run", "-m", "full-ft")
+    assert (found.code, found.out) == (1, "")
+
+
+def test_a_killed_worker_loses_nothing(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE", "killed")
+    found = cli("bench", "run", "-m", "lora")
+    assert found.code == 1
+    run = RunDir(tmp_path / "runs/tiny/lora-s0")
+    assert f"{run.log}: the worker was killed by SIGKILL" in found.err
+    assert len(run.cells()) == 2 * 8
+    monkeypatch.delenv("FAKE")
+    assert cli("bench", "run", "-m", "lora").code == 0
+    assert len((run.folder / "scores.jsonl").read_text().splitlines()) == 4 * 8
+
+
+def test_an_added_stage_goes_on_from_what_was_computed(cli, tmp_path):
+    for _ in range(2):
+        assert cli("bench", "add-task", "vqa").code == 0
+    assert cli("bench", "run", "-m", "lora").code == 0
+    before = (tmp_path / "runs/sequence/lora-s0/scores.jsonl").read_text()
+    assert cli("bench", "add-task", "vqa").code == 0
+    assert cli("bench", "run", "-m", "lora").code == 0
+    assert (tmp_path / "runs/sequence/lora-s0/scores.jsonl").read_text().startswith(before)
+
+
+def test_another_config_in_the_same_folder_is_refused_before_anything_starts(cli):
+    assert cli("bench", "run", "-m", "lora").code == 0
+    found = cli("bench", "run", "-m", "lora", "--steps", "7")
+    assert found.code == 2
+    assert "lora-s0: holds a run of another config (sequence." in found.err
+    assert "7 now" in found.err
+    assert "Traceback" not in found.err
+    assert cli("bench", "run", "-m", "lora", "--steps", "7", "--runs", "other").code == 0
+
+
+def test_a_run_held_by_another_process_is_refused(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE", "killed")
+    cli("bench", "run", "-m", "lora")
+    with RunDir(tmp_path / "runs/tiny/lora-s0").lock():
+        found = cli("bench", "run", "-m", "lora")
+    assert found.code == 2
+    assert f"another process is working on this run (process {os.getpid()} on" in found.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tinyy"], "no sequence 'tinyy'. Did you mean 'tiny'?"),
+        (["-m", "loar"], "no method 'loar'. Did you mean 'lora'?"),
+        (["-m", "lora:rank"], "method 'lora:rank': setting 'rank' has no value."),
+        (["--seed", "one"], "--seed: 'one' is not a whole number. Example: --seed 0,1,2."),
+        (["--order", "backwards"], "--order: no order 'backwards'."),
+        (["--device", "gpu"], "--device: no device 'gpu'. Devices: auto, cpu, cuda"),
+        (["--no-sequence"], "--no-sequence: nothing to run. Add --joint or --independent."),
+        (["no/such.yaml"], "no/such.yaml: no such file."),
+    ],
+)
+def test_wrong_input_is_told_in_one_line_with_the_mend(cli, tmp_path, arguments, message):
+    found = cli("bench", "run", *arguments)
+    assert found.code == 2
+    assert found.err.startswith("error: ")
+    assert message in found.err
+    assert len(found.err.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE", "slow")
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    found = cli("bench", "run", "-m", "lora")
+    assert found.code == 130
+    assert found.err.endswith("interrupted; the same command goes on where it stopped.\n")
+    assert read_status(tmp_path / "runs/tiny/lora-s0").state == "interrupted"
+
+
+def test_run_as_json(cli):
+    found = cli("bench", "run", "-m", "lora", "--json")
+    assert found.err == ""
+    (run,) = found.json()
+    assert (run["run"], run["state"], run["metrics"]["learnt"]) == ("lora-s0", "done", 80.0)
+    assert cli("bench", "run", "-m", "lora", "--dry-run", "--json").json()["downloads"] == []
+
+
+def test_quiet_prints_the_report_only(cli):
+    found = cli("bench", "run", "-m", "lora", "--quiet")
+    assert (found.code, found.err) == (0, "")
+    assert found.out.startswith("tiny: ")
+
+
+def test_joint_and_independent_runs_are_bounds(cli):
+    found = cli("bench", "run", "-m", "lora", "--joint", "--independent")
+    assert found.code == 0, found.err
+    assert "joint, lora" in found.out
+    assert "each alone, lora" in found.out
+
+
+def test_dry_run_writes_nothing(cli, tmp_path):
+    found = cli("bench", "run", "--dry-run")
+    assert found.code == 0
+    assert "cells to score" in found.out
+    assert [path.name for path in tmp_path.iterdir()] == [".cache"]
+
+
+def test_status_lists_runs_and_shows_one(cli, tmp_path):
+    assert "No runs in runs. Start one" in cli("bench", "status").out
+    cli("bench", "run", "-m", "full-ft,lora")
+    found = cli("bench", "status")
+    assert found.code == 0
+    assert "the loss is not finite." in found.out
+    states = {run["run"]: run["state"] for run in cli("bench", "status", "--json").json()}
+    assert states == {"full-ft-s0": "failed", "lora-s0": "done"}
+    one = cli("bench", "status", "full-ft-s0")
+    assert "error: stage 2: the loss is not finite. Lower the learning rate." in one.out
+    assert "1 tiny-attributes" in one.out
+    assert cli("bench", "status", "nothing").code == 2
+
+
+def test_report_formats_and_files(cli, tmp_path):
+    empty = cli("bench", "report")
+    assert empty.code == 2
+    assert "no run is done. Run first: moextend bench run." in empty.err
+    cli("bench", "run", "-m", "full-ft,lora")
+    assert "| lora | no |" in cli("bench", "report", "-f", "markdown").out
+    assert cli("bench", "report", "-f", "latex").out.startswith("% needs")
+    assert cli("bench", "report", "--matrix", "-f", "csv").out.startswith("sequence,run,method")
+    assert "full-ft*" in cli("bench", "report", "--unfinished").out
+    assert "0 base" in cli("bench", "report", "--matrix", "lora-s0").out
+    found = cli("bench", "report", "-f", "html", "--out", "pages")
+    assert found.out.split() == ["wrote", "pages/forgetting.html", "wrote", "pages/matrix.html"]
+    cli("bench", "report", "-f", "csv", "--out", "t.csv")
+    assert (tmp_path / "t.csv").read_text().startswith("table,method")
+    wrong = cli("bench", "report", "-f", "latx")
+    assert (wrong.code, "Did you mean 'latex'" in wrong.err) == (2, True)
+
+
+def test_a_torn_or_broken_scores_line(cli, tmp_path):
+    cli("bench", "run", "-m", "lora")
+    path = tmp_path / "runs/tiny/lora-s0/scores.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + '{"stage": 3, "ta')
+    assert cli("bench", "report").code == 0
+    path.write_text("nonsense\n" + whole)
+    found = cli("bench", "report")
+    assert found.code == 2
+    assert "scores.jsonl:1: not valid JSON" in found.err
+
+
+def test_a_full_disk_ends_with_one_line(cli, monkeypatch):
+    import errno
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    found = cli("bench", "run", "-m", "lora")
+    assert found.code == 1
+    assert "no disk space left. Free some space and run the same command again." in found.err
+
+
+def test_output_into_a_closed_pipe_is_no_traceback(tmp_path):
+    command = f"{sys.executable} -m moextend.cli.main bench list -w {tmp_path} --json | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+
+
+def test_config_records_the_workspace_and_device(cli, tmp_path):
+    cli("bench", "run", "-m", "lora", "--device", "cpu")
+    record = json.loads((tmp_path / "runs/tiny/lora-s0/config.json").read_text())
+    assert record["device"] == "cpu"
+    assert record["places"]["workspace"] == str(tmp_path)

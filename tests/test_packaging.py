@@ -1,0 +1,77 @@
+"""The wheel works away from the checkout, and importing costs nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the project's wheel is installed to, with nothing of the checkout on the path."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def run(installed: Path, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_harness_and_the_content(installed: Path) -> None:
+    package = installed / "moextend"
+    for path in (
+        "py.typed", "cli/main.py", "bench/runner.py", "data/tasks/tiny-attributes.yaml",
+        "data/tasks/tiny/lm_eval/tiny_facts.yaml", "data/registry/tiny.yaml", "data/registry/tiny-generic.txt",
+        "data/registry/models/tiny/lm/model.safetensors",
+        "data/registry/models/tiny/vision/open_clip_model.safetensors",
+    ):  # fmt: skip
+        assert (package / path).is_file(), path
+    assert {p.name for p in installed.iterdir() if not p.name.endswith("dist-info")} == {"moextend"}
+    assert not list(installed.rglob("test_*"))
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_from_another_folder(installed: Path, tmp_path: Path) -> None:
+    where = run(installed, tmp_path, "-c", "import moextend; print(moextend.__file__)")
+    assert where.stdout.strip().startswith(str(installed))
+    program = "from moextend.cli.main import run; run()"
+    listed = run(installed, tmp_path, "-c", program, "bench", "list")
+    assert listed.returncode == 0 and "tiny-attributes" in listed.stdout, listed.stderr
+    loaded = run(
+        installed,
+        tmp_path,
+        "-c",
+        "import moextend; print(moextend.load('tiny', vision='tiny').visual_tokens)",
+    )
+    assert loaded.stdout.strip() == "9", loaded.stderr
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    heavy = ("torch", "transformers", "pandas", "datasets", "lm_eval", "matplotlib")
+    program = f"import sys, moextend, moextend.cli.main; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_pickle_and_no_remote_code() -> None:
+    for folder in ("moextend", "bench"):
+        for path in (ROOT / folder).glob("**/*.py"):
+            code = path.read_text(encoding="utf-8")
+            assert "import pickle" not in code and "torch.load(" not in code, path
+            assert "trust_remote_code=True" not in code, path
