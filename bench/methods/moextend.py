@@ -40,6 +40,9 @@ class Config(Spec):
     memory_tokens: int = Field(4000, ge=1)
     """Router inputs kept a layer and stage."""
     memory_sample: int = Field(1024, ge=1)
+    """Of these, drawn at every step."""
+    gate_rate: float = Field(10.0, gt=0)
+    """Factor on the learning rate of router rows and biases where a memory is kept: they have far to go."""
     margin: float = 0.5
     memory_weight: float = 10.0
 
@@ -81,6 +84,7 @@ def learn(model: MultimodalLM, config: Config, stage: Stage, loop: Loop) -> dict
     model.learn_only([f"lm.{name}" for name in new])
     report = loop(
         learning_rate=config.learning_rate,
+        rates={".rows": config.gate_rate, ".bias": config.gate_rate} if memory else None,
         extra_loss=moextend.keep_closed(
             model, stage.task, memory, margin=config.margin, weight=config.memory_weight,
             sample=config.memory_sample, seed=stage.seed,

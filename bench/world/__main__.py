@@ -1,4 +1,4 @@
-"""Commands of the generated world: `python -m moextend.bench.world build|items|picture`."""
+"""Commands of the generated world: `python -m moextend.bench.world build|items|generic|picture`."""
 
 from __future__ import annotations
 
@@ -39,6 +39,26 @@ def items(folder: Annotated[Path, typer.Argument(help="Folder of the JSON lines.
 
     for path in write_items(folder):
         typer.echo(path)
+
+
+@app.command()
+def generic(
+    out: Annotated[Path, typer.Argument(help="Text file, one line a text.")],
+    lines: Annotated[int, typer.Option(help="Lines.")] = 400,
+    seed: Annotated[int, typer.Option(help="Seed of the lines; not that of the base's training.")] = 1000,
+) -> None:
+    """Write generic text of the kind that the base was trained on. Example: generic registry/tiny-generic.txt."""
+    import random
+
+    from moextend.bench.world.questions import Balance
+    from moextend.bench.world.text import training_line
+    from moextend.files import write_text
+
+    rng = random.Random(seed)
+    balance = Balance(rng)
+    said = (" ".join(word.text for word in training_line(rng, balance)) for _ in range(lines))
+    write_text(out, "".join(f"{line}\n" for line in said))
+    typer.echo(out)
 
 
 @app.command()

@@ -28,7 +28,7 @@ class Recipe:
     """How long and how wide the base is trained."""
 
     seed: int = 0
-    language_steps: int = 1200
+    language_steps: int = 900
     language_batch: int = 64
     """Lines a step."""
     vision_steps: int = 1500

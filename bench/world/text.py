@@ -100,8 +100,8 @@ def copying(
 
 def text_questions(scene: Scene) -> Iterator[Question]:
     """What is asked about a described scene: a part of the kinds of the image tasks, in the same words."""
-    kinds = ("color-at", "shape-at", "letter-at", "count-all", "count-color", "place-of-letter")
-    askers = (questions.attributes, questions.reading, questions.counting, questions.position)
+    kinds = ("color-at", "shape-at", "letter-at", "count-all", "count-color")
+    askers = (questions.attributes, questions.reading, questions.counting)
     return (q for q in chain.from_iterable(asker(scene) for asker in askers) if q.kind in kinds)
 
 

@@ -14,7 +14,7 @@ from moextend.bench.world.text import COPIED, FACTS, agreement, copying, text_qu
 from moextend.files import write_text
 
 ITEMS = 250
-POOLS = (words.COLORS, words.SHAPES, words.LETTERS, words.NUMBERS, words.CELLS)
+POOLS = (words.COLORS, words.SHAPES, words.LETTERS, words.NUMBERS)
 
 
 class Item(TypedDict):

@@ -24,6 +24,8 @@ from moextend.files import write_json
 
 LAYERS, WIDTH, HEADS = 4, 64, 4
 CAPTION_TOKENS = 32
+POOL = 4000
+"""Groups of a scene and its twins that training draws from."""
 MEAN = STD = (0.5, 0.5, 0.5)
 CONFIG: dict[str, Any] = {
     "model_cfg": {
@@ -118,7 +120,7 @@ def train_vision_model(
     model: Any, seed: int, steps: int, batch: int, tick: Progress, members: int = 4
 ) -> float:
     """Trains in place; the mean contrastive loss of the last 20 steps. `batch` counts groups."""
-    pool = draw_pool(seed, 4000, members)
+    pool = draw_pool(seed, POOL, members)
     generator = torch.Generator().manual_seed(seed)
     optimizers = Optimizers(model, steps, _is_matrix, adam=2e-3, muon=0.02)
     target = torch.arange(batch * members)

@@ -51,7 +51,10 @@ def test_the_record_is_of_this_world() -> None:
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 5_000_000
 
 
-def test_a_short_build_writes_everything_and_repeats_itself(tmp_path: Path) -> None:
+def test_a_short_build_writes_everything_and_repeats_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vision, "POOL", 20)
     recipe = base.Recipe(language_steps=2, language_batch=4, vision_steps=2, vision_batch=2)
     for name in ("one", "two"):
         base.build(recipe, tmp_path / name)
@@ -71,7 +74,7 @@ def test_orthogonalised_matrices_keep_directions_and_lose_lengths() -> None:
 def test_orthogonal_momentum_goes_downhill() -> None:
     weight = torch.nn.Parameter(torch.eye(4))
     optimizer = OrthogonalMomentum([weight], lr=0.05)
-    for _ in range(40):
+    for _ in range(20):
         loss = (weight**2).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
