@@ -6,19 +6,18 @@ import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import moextend
 from moextend import files
-from moextend.bench import alignment, evaluate, methods, vqa
+from moextend.bench import alignment, evaluate, vqa
 from moextend.bench.data import data_digest
 from moextend.bench.methods.method import Stage
 from moextend.bench.progress import Progress, Unit
 from moextend.bench.rundir import Cell, RunDir
-from moextend.bench.stages import conversations, generic_text, stage_data, stage_seed
-from moextend.bench.task import TaskSpec
+from moextend.bench.stages import conversations, stage_data, stage_seed
+from moextend.bench.work import JOINT, PERCENT, Work, plan, refuse_changed_data
 from moextend.errors import MoextendError, RunFailed
 from moextend.training import Report, train
 
@@ -26,11 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from moextend import MultimodalLM
-
-JOINT = "joint"
-"""The one stage of a joint run."""
-PERCENT = 100
-"""Steps of a scoring in the progress plan."""
 
 
 def run(folder: Path) -> None:
@@ -47,6 +41,7 @@ def run(folder: Path) -> None:
 
 
 def _run(work: Work, progress: Progress) -> None:
+    refuse_changed_data(work)
     model = base(work, progress)
     score_row(work, progress, model, 0, [])
     work.method.start(model, work.settings, work.config.seed)
@@ -58,57 +53,6 @@ def _run(work: Work, progress: Progress) -> None:
         learn(work, progress, model, index, names, learnt)
         learnt.append(names[0] if len(names) == 1 else JOINT)
         score_row(work, progress, model, index, learnt)
-
-
-class Work:
-    """A run with everything it needs, resolved from its folder."""
-
-    def __init__(self, run: RunDir) -> None:
-        self.run, self.config = run, run.config
-        self.sequence = self.config.sequence_spec()
-        self.workspace = self.config.workspace
-        self.cache = self.workspace / ".cache"
-        self.method, self.settings = methods.parse(self.config.method, self.sequence.settings)
-        self.failures: list[str] = []
-
-    @property
-    def stages(self) -> list[list[str]]:
-        """The tasks that each stage learns: one, or all of them in a joint run."""
-        names = self.config.stages
-        return [names] if self.config.mode == "joint" else [[name] for name in names]
-
-    @property
-    def scored(self) -> list[str]:
-        """The columns of the matrix: tasks of the stages, then retention tasks."""
-        return [*self.config.stages, *self.config.retention]
-
-    @cached_property
-    def tasks(self) -> dict[str, TaskSpec]:
-        """Every task by name."""
-        return {name: self.config.task_spec(name) for name in self.config.tasks}
-
-    @cached_property
-    def generic(self) -> Any:
-        """The sequence's generic text."""
-        return generic_text(self.sequence.memory_file())
-
-    def steps(self, names: Sequence[str]) -> int:
-        """Training steps of a stage."""
-        own = {stage.task: stage.steps or self.sequence.train.steps for stage in self.sequence.stages}
-        return sum(own[name] for name in names)
-
-
-def plan(work: Work) -> list[Unit]:
-    """All units of the run, in order."""
-    align = work.sequence.align
-    units = [Unit("align", 0, align.task, align.steps)] if align else []
-    probe = work.method.probe_steps(work.settings)
-    for index, names in enumerate([[], *work.stages]):
-        if names:
-            units += [Unit("probe", index, names[0], probe)] if probe else []
-            units.append(Unit("train", index, names[0], work.steps(names)))
-        units += [Unit("score", index, name, PERCENT) for name in work.scored]
-    return units
 
 
 def base(work: Work, progress: Progress) -> MultimodalLM:

@@ -43,7 +43,7 @@ class Config(Spec):
     """Of these, drawn at every step."""
     gate_rate: float = Field(10.0, gt=0)
     """Factor on the learning rate of router rows and biases where a memory is kept: they have far to go."""
-    margin: float = 0.5
+    margin: float = 0.2
     memory_weight: float = 10.0
 
     @model_validator(mode="after")
