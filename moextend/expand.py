@@ -47,13 +47,17 @@ def attach(
     extensions that were; see `activate`.
 
     Raises:
-        InputError: the name is taken or has a dot, or the model already routes in another mode.
+        InputError: the name is taken or has a dot, the plan is empty, or the model already routes in another mode.
     """
     sites, scope = find_sites(model), scope_of(model)
     if name in scope.known:
         raise InputError(f"the model already has an extension '{name}'.", mend="Choose another name.")
     if "." in name:
         raise InputError(f"the name '{name}' has a dot.", mend="Use letters, digits, '-' and '_'.")
+    if not any(plan.values()):
+        raise InputError(
+            f"extension '{name}' has no new expert.", mend="Name a parent in at least one block."
+        )
     if scope.known and scope.mode != mode:
         raise InputError(
             f"the model routes in mode '{scope.mode}', extension '{name}' in mode '{mode}'.",

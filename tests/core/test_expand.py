@@ -63,6 +63,7 @@ def test_one_extension_can_be_detached_from_among_others(ids: Tensor) -> None:
         ("a.b", {0: [1]}, "exact", "has a dot"),
         ("b", {0: [1]}, "paper", "share one mode"),
         ("b", {0: [4]}, "exact", "has experts 0 to 3, not 4"),
+        ("b", {}, "exact", "has no new expert"),
     ],
 )
 def test_attach_refuses(name: str, plan: dict[int, list[int]], mode: str, said: str) -> None:

@@ -1,0 +1,45 @@
+"""The commands that the documents show exist, with the options that they show."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from moextend.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def shown() -> list[str]:
+    commands = set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for code in re.findall(r"```(?:sh)?\n(.*?)```|`([^`\n]+)`", text, flags=re.DOTALL):
+            for line in "\n".join(code).splitlines():
+                if line.strip().startswith("moextend "):
+                    commands.add(line.partition("#")[0].strip())
+    return sorted(commands)
+
+
+def test_the_documents_show_commands() -> None:
+    assert len(shown()) > 8
+
+
+@pytest.mark.parametrize("line", shown())
+def test_a_command_of_the_documents_exists(line: str) -> None:
+    command = typer.main.get_command(app)
+    words = shlex.split(line)[1:]
+    while words and not words[0].startswith("-") and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    known |= {"--help", "--version"}
+    unknown = [word for word in words if word.startswith("--") and word.partition("=")[0] not in known]
+    assert not unknown
+    assert not getattr(command, "commands", None) or not words or words[0].startswith("-"), (
+        f"no command {words[:1]}"
+    )
