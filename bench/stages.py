@@ -21,14 +21,11 @@ HELD_OUT = 512
 """Conversations that are held out of every stage at the most; never more than a tenth."""
 
 
-class Conversations(Sequence["Conversation"]):
-    """Groups of items as conversations, made when asked for."""
+class Lazy(Sequence["Conversation"]):
+    """Conversations that are made when they are asked for, so that memory does not grow with the data."""
 
-    def __init__(self, task: TaskSpec, groups: Sequence[tuple[Item, ...]]) -> None:
-        self._task, self._groups = task, groups
-
-    def __len__(self) -> int:
-        return len(self._groups)
+    def _one(self, at: int) -> Conversation:
+        raise NotImplementedError
 
     @overload
     def __getitem__(self, at: int) -> Conversation: ...
@@ -36,14 +33,27 @@ class Conversations(Sequence["Conversation"]):
     def __getitem__(self, at: slice) -> list[Conversation]: ...
     def __getitem__(self, at: int | slice) -> Conversation | list[Conversation]:
         if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        return as_conversation(self._task, self._groups[at])
+            return [self._one(i) for i in range(*at.indices(len(self)))]
+        return self._one(at)
 
     def __iter__(self) -> Iterator[Conversation]:
-        return (self[i] for i in range(len(self)))
+        return (self._one(i) for i in range(len(self)))
 
 
-class Chosen(Sequence["Conversation"]):
+class Conversations(Lazy):
+    """Groups of items of a task as conversations."""
+
+    def __init__(self, task: TaskSpec, groups: Sequence[tuple[Item, ...]]) -> None:
+        self._task, self._groups = task, groups
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def _one(self, at: int) -> Conversation:
+        return as_conversation(self._task, self._groups[at])
+
+
+class Chosen(Lazy):
     """Some conversations of one or several tasks, by (task, place)."""
 
     def __init__(self, parts: Sequence[Sequence[Conversation]], places: Sequence[tuple[int, int]]) -> None:
@@ -52,13 +62,7 @@ class Chosen(Sequence["Conversation"]):
     def __len__(self) -> int:
         return len(self._places)
 
-    @overload
-    def __getitem__(self, at: int) -> Conversation: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Conversation]: ...
-    def __getitem__(self, at: int | slice) -> Conversation | list[Conversation]:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
+    def _one(self, at: int) -> Conversation:
         part, place = self._places[at]
         return self._parts[part][place]
 
