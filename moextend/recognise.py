@@ -67,18 +67,20 @@ def portray(model: MultimodalLM, prompts: Sequence[Prompt], *, tested: int = 128
 def nearest(portraits: Mapping[str, Portrait], x: Tensor, sees: bool) -> list[str | None]:
     """For features [n, D] the name of the nearest extension that takes such inputs (with or without images).
 
-    None where there is none. Distance: Mahalanobis under the pooled covariance, shrunk by a hundredth of its mean
-    variance.
+    None where there is none. Distance: Mahalanobis under the pooled covariance of features scaled to unit variance,
+    shrunk by a hundredth; without the scale, features of large numbers (images) would drown the others (text).
     """
     fitting = {name: portrait for name, portrait in portraits.items() if portrait.sees == sees}
     if not fitting:
         return [None] * len(x)
-    pooled = sum(p.scatter.double() for p in fitting.values()) / sum(p.count for p in fitting.values())
-    assert isinstance(pooled, Tensor)
-    pooled += torch.eye(len(pooled)) * (0.01 * pooled.diagonal().mean())
     means = torch.stack([p.mean for p in fitting.values()]).double()
-    deviation = x.double()[:, None] - means
-    distance = (deviation * torch.linalg.solve(pooled, deviation.mT).mT).sum(-1)
+    pooled = torch.stack([p.scatter for p in fitting.values()]).double().sum(0)
+    pooled = pooled / sum(p.count for p in fitting.values())
+    scale = (pooled.diagonal() + means.var(0, correction=0)).sqrt()
+    scale = torch.where(scale > 0, scale, 1.0)
+    within = pooled / scale / scale[:, None] + 0.01 * torch.eye(len(pooled))
+    deviation = (x.double()[:, None] - means) / scale
+    distance = (deviation * torch.linalg.solve(within, deviation.mT).mT).sum(-1)
     names = list(fitting)
     return [names[i] for i in distance.argmin(1).tolist()]
 

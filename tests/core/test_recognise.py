@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import torch
@@ -20,6 +21,19 @@ def test_image_tasks_are_told_apart_by_their_questions(model: MultimodalLM) -> N
     assert recognise.accuracy(portraits) == {"colour": 1.0, "count": 1.0}
     choose = recognise.Recogniser(model, portraits)
     assert choose([COLOUR[3], COUNT[5], TEXT[1]]) == [("colour",), ("count",), ()]
+
+
+def test_images_of_large_numbers_do_not_drown_the_question(model: MultimodalLM) -> None:
+    drawn = random.Random(0)
+    model.features = lambda images: 1000 * model.vision(images)  # type: ignore[misc]
+    with torch.no_grad():
+        model.lm.get_input_embeddings().weight.mul_(0.1)
+    portraits = {}
+    for name, prompts in (("colour", COLOUR), ("count", COUNT)):
+        seen = [(picture(*(drawn.randrange(256) for _ in range(3))),) for _ in prompts]
+        mixed = [Prompt(prompt.text, images) for prompt, images in zip(prompts, seen, strict=True)]
+        portraits[name] = recognise.portray(model, mixed)
+    assert recognise.accuracy(portraits) == {"colour": 1.0, "count": 1.0}
 
 
 def test_a_later_extension_leaves_earlier_portraits_alone(model: MultimodalLM, tmp_path: Path) -> None:
