@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,18 @@ IMAGE = -200
 """Id that stands for one visual token in `input_ids`."""
 IGNORE = -100
 """Label of a position that is not learnt."""
+
+
+class Chooser(Protocol):
+    """Chooses the extensions that each prompt may reach."""
+
+    def __call__(self, prompts: Sequence[Any]) -> list[tuple[str, ...]]:
+        """Names of extensions, prompt by prompt."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Names all that the choice depends on."""
+        ...
 
 
 class Projector(nn.Module):
@@ -51,7 +63,7 @@ class MultimodalLM(nn.Module):
         self.vision: VisionEncoder | None = vision
         self.features: Callable[[Sequence[ImageRef]], Tensor] | None = None
         """Where image features come from; None asks the encoder itself (see vision.FeatureStore)."""
-        self.choose: Callable[[Sequence[Any]], list[tuple[str, ...]]] | None = None
+        self.choose: Chooser | None = None
         """Chooses the extensions that each prompt may reach; None leaves it to `activate`."""
         self.projector = Projector(vision.width, lm.config.hidden_size) if vision else None
         self.requires_grad_(False).eval()

@@ -18,8 +18,11 @@ from torch import Tensor
 from moextend import files
 from moextend.generation import Prompt
 from moextend.multimodal import MultimodalLM
+from moextend.vision import tensors_digest
 
 FILE = "recogniser.safetensors"
+RULE = "lda2"
+"""Version of the rule that chooses; part of every fingerprint."""
 MARK = "<image>"
 
 
@@ -99,6 +102,12 @@ class Recogniser:
 
     def __init__(self, model: MultimodalLM, portraits: Mapping[str, Portrait]) -> None:
         self.model, self.portraits = model, dict(portraits)
+
+    def fingerprint(self) -> str:
+        """Names the rule and the portraits."""
+        known = {f"{name}.mean": p.mean for name, p in self.portraits.items()}
+        known |= {f"{name}.scatter": p.scatter for name, p in self.portraits.items()}
+        return f"{RULE}-{tensors_digest(known)}"
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[tuple[str, ...]]:
         """The extensions that each prompt may reach: one, or none."""

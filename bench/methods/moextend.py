@@ -161,9 +161,10 @@ def select(model: MultimodalLM, config: Config, task: str, learnt: Sequence[str]
     if config.scope == "auto":
         # Text reaches no extension: there is none that takes inputs without an image.
         moextend.activate(model.lm, learnt)
+        assert model.choose is not None, "restore and save set it"
         named = moextend.active_fingerprint(model)
         moextend.activate(model.lm, [])
-        return f"{named}-auto"
+        return f"{named}-{model.choose.fingerprint()}"
     reach = [name for name in learnt if config.scope == "all" or name == task]
     moextend.activate(model.lm, reach)
     return moextend.active_fingerprint(model)
