@@ -10,6 +10,7 @@ help:           ## what there is to make
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 demo: $(VENV)/installed   ## install, run the main job on the embedded default, print the forgetting table
+	@mkdir -p demo
 	$(BIN)/moextend bench run --sequence tiny --joint --workspace demo
 
 test: $(VENV)/installed-dev   ## install, run all checks
