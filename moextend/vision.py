@@ -107,10 +107,19 @@ class FeatureStore:
             missing = list({i.digest: i for i in images if i.digest not in self._rows}.values())
             for start in range(0, len(missing), self.batch_size):
                 chunk = missing[start : start + self.batch_size]
-                self._append(chunk, self.encoder(chunk).cpu().numpy())
+                self._append(chunk, self._encode(chunk))
                 if on_images:
                     on_images(start + len(chunk), len(missing))
             self._refresh()
+
+    def _encode(self, images: Sequence[ImageRef]) -> np.ndarray[Any, Any]:
+        """Features of up to a batch of images, always computed in a whole batch.
+
+        The last bits of a product depend on the batch's size, and training amplifies them: with one size, an image's
+        features do not depend on which images were missing when it was first needed.
+        """
+        whole = [*images, *[images[-1]] * (self.batch_size - len(images))]
+        return cast("np.ndarray[Any, Any]", self.encoder(whole).cpu().numpy()[: len(images)])
 
     def _append(self, images: Sequence[ImageRef], features: np.ndarray[Any, Any]) -> None:
         """Records first, names last: an interruption leaves records without a name, cut off at the next append."""

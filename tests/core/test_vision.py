@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
+import random
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from moextend.errors import InputError
 from moextend.images import ImageRef
@@ -31,10 +34,10 @@ def test_an_image_is_encoded_once(tmp_path: Path) -> None:
     encoder = Counting()
     store = FeatureStore(encoder, tmp_path, batch_size=4)
     first = store([IMAGES[3], IMAGES[1], IMAGES[3]])
-    assert torch.equal(first, ToyEncoder()([IMAGES[3], IMAGES[1], IMAGES[3]])) and encoder.seen == 2
+    assert torch.equal(first, ToyEncoder()([IMAGES[3], IMAGES[1], IMAGES[3]])) and encoder.seen == 4
     store.prepare(IMAGES)
     again = FeatureStore(encoder, tmp_path)
-    assert torch.equal(again(IMAGES), ToyEncoder()(IMAGES)) and encoder.seen == 30
+    assert torch.equal(again(IMAGES), ToyEncoder()(IMAGES)) and encoder.seen == 4 + 7 * 4
 
 
 @pytest.mark.parametrize("torn", [b"0123", b"x" * 40])
@@ -52,6 +55,27 @@ def test_a_torn_append_costs_only_itself(tmp_path: Path, torn: bytes) -> None:
     again = FeatureStore(ToyEncoder(), tmp_path)
     assert torch.equal(again(IMAGES), ToyEncoder()(IMAGES))
     assert torch.equal(FeatureStore(ToyEncoder(), tmp_path)(IMAGES), ToyEncoder()(IMAGES))
+
+
+def test_features_do_not_depend_on_what_else_was_missing(tmp_path: Path) -> None:
+    encoder = load_encoder("tiny")
+    drawn = random.Random(0)
+    images = [noise(drawn) for _ in range(150)]
+    whole = FeatureStore(encoder, tmp_path / "a")(images)
+    for name, size in (("b", 1), ("c", 7), ("d", 100)):
+        store = FeatureStore(encoder, tmp_path / name)
+        order = drawn.sample(range(150), 150)
+        for start in range(0, 150, size):
+            store.prepare([images[i] for i in order[start : start + size]])
+            if start > 30 * size:
+                break
+        assert torch.equal(store(images), whole)
+
+
+def noise(drawn: random.Random) -> ImageRef:
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", (48, 48), drawn.randbytes(48 * 48 * 3)).save(buffer, "PNG")
+    return ImageRef(data=buffer.getvalue())
 
 
 def _prepare(folder: str, start: int) -> None:
