@@ -38,6 +38,10 @@ class VisionEncoder(nn.Module):
         pixels = torch.stack([self.preprocess(image.open()) for image in images])
         return self._patches(pixels.to(next(self.tower.parameters()).device))
 
+    def train(self, mode: bool = True) -> VisionEncoder:
+        """Stays in eval mode, also inside a model that trains: a frozen encoder sees an image in one way."""
+        return super().train(False)
+
     def _patches(self, pixels: Tensor) -> Tensor:
         penultimate = len(self.tower.transformer.resblocks) - 2
         out = self.tower.forward_intermediates(

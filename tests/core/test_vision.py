@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import moextend
 from moextend.errors import InputError
 from moextend.images import ImageRef
 from moextend.vision import FeatureStore, load_encoder
@@ -92,6 +93,17 @@ def test_processes_share_a_store(tmp_path: Path) -> None:
         assert worker.exitcode == 0
     store = FeatureStore(ToyEncoder(), tmp_path)
     assert torch.equal(store(IMAGES), ToyEncoder()(IMAGES))
+
+
+def test_the_encoder_sees_the_same_in_a_model_that_trains() -> None:
+    model = moextend.load("tiny", vision="tiny")
+    assert model.vision is not None
+    drawn = random.Random(0)
+    images = [noise(drawn) for _ in range(64)]
+    before = model.vision(images)
+    model.train()
+    assert not any(module.training for module in model.vision.modules())
+    assert torch.equal(model.vision(images), before)
 
 
 def test_the_shipped_encoder_sees_nine_patches() -> None:
