@@ -18,7 +18,7 @@ test: $(VENV)/installed-dev   ## install, run all checks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest   # threads of the many small tests would only wait for each other
 
 base: $(VENV)/installed   ## make the tiny base again from its seed
 	$(BIN)/python -m moextend.bench.world build --seed 0 --out registry/models/tiny
