@@ -19,10 +19,10 @@ def shown() -> list[str]:
     commands = set()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        for code in re.findall(r"```(?:sh)?\n(.*?)```|`([^`\n]+)`", text, flags=re.DOTALL):
-            for line in "\n".join(code).splitlines():
-                if line.strip().startswith("moextend "):
-                    commands.add(line.partition("#")[0].strip())
+        blocks = re.compile(r"^```.*?^```$", flags=re.DOTALL | re.MULTILINE)
+        lines = [line for block in blocks.findall(text) for line in block.splitlines()]
+        lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", blocks.sub("", text))]
+        commands |= {line.partition("#")[0].strip() for line in lines if line.strip().startswith("moextend ")}
     return sorted(commands)
 
 
