@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,13 @@ from moextend.bench.data import data_digest
 from moextend.bench.methods.method import Stage
 from moextend.bench.progress import Progress, Unit
 from moextend.bench.rundir import Cell, RunDir
-from moextend.bench.stages import conversations, stage_data, stage_seed
+from moextend.bench.stages import StageData, conversations, stage_data, stage_seed
 from moextend.bench.work import JOINT, PERCENT, Work, plan, refuse_changed_data
 from moextend.errors import MoextendError, RunFailed
-from moextend.training import Report, train
+from moextend.training import ExtraLoss, Report, train
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from moextend import MultimodalLM
+    from moextend import Conversation, MultimodalLM
 
 
 def run(folder: Path) -> None:
@@ -95,9 +93,12 @@ def learn(
     name = names[0] if len(names) == 1 else JOINT
     folder = work.run.stage_folder(index, name)
     seed = stage_seed(work.config.seed, name)
-    data = stage_data([work.tasks[task] for task in names], work.workspace, seed)
+    data = learning_data(work, names, seed)
     earlier = [(task, work.run.stage_folder(i, task)) for i, task in enumerate(learnt, 1)]
-    stage = Stage(index, name, data.learn, data.held_out, work.generic, seed, folder, earlier)
+    stage = Stage(
+        index, name, data.learn, data.held_out, work.generic, seed, folder, earlier,
+        earlier_data=lambda task: learning_data(work, [task], stage_seed(work.config.seed, task)).learn,
+    )  # fmt: skip
     units = [unit for unit in plan(work) if unit.stage == index and unit.phase in ("probe", "train")]
     if moextend.extension.is_whole(folder):
         work.method.restore(model, work.settings, stage)
@@ -110,6 +111,11 @@ def learn(
         work.run.write_facts({"trainable": facts["trained_parameters"]})
     for unit in units:
         progress.finish(unit)
+
+
+def learning_data(work: Work, names: Sequence[str], seed: int) -> StageData:
+    """What there is to learn from these tasks."""
+    return stage_data([work.tasks[task] for task in names], work.workspace, seed)
 
 
 def cost(model: MultimodalLM) -> dict[str, Any]:
@@ -136,7 +142,8 @@ class StageLoop:
         self,
         *,
         learning_rate: float | None = None,
-        extra_loss: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+        data: Sequence[Conversation] | None = None,
+        extra_loss: ExtraLoss | None = None,
         rates: Mapping[str, float] | None = None,
         steps: int | None = None,
         phase: str = "train",
@@ -156,8 +163,8 @@ class StageLoop:
             self.progress.advance()
 
         report = train(
-            self.model, self.stage.data, settings, folder=self.stage.folder / f"{phase}-in-flight",
-            extra_loss=extra_loss, rates=rates, on_step=on_step,
+            self.model, self.stage.data if data is None else data, settings,
+            folder=self.stage.folder / f"{phase}-in-flight", extra_loss=extra_loss, rates=rates, on_step=on_step,
         )  # fmt: skip
         self.progress.finish(unit)
         return report

@@ -7,7 +7,8 @@ back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -100,6 +101,17 @@ def activate(model: nn.Module, names: Sequence[str]) -> None:
     if scope.mode == "paper":
         _check_calibrations(model, active)
     scope.active = active
+
+
+@contextmanager
+def reaching(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Within it, exactly these extensions are reachable; afterwards those that were before."""
+    before = scope_of(model).active
+    activate(model, names)
+    try:
+        yield
+    finally:
+        activate(model, before)
 
 
 def new_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from moextend.batches import encode_prompt, pad, piece_ids
-from moextend.expand import activate, scope_of
 from moextend.images import ImageRef
 from moextend.multimodal import MultimodalLM
 
@@ -53,16 +52,12 @@ def _each_by_its_own(
         return _answer(model, prompts, max_new_tokens, see)
     chosen = model.choose(prompts)
     answers = [""] * len(prompts)
-    before = scope_of(model.lm).active
-    try:
-        for reach in sorted(set(chosen)):
-            rows = [row for row, mine in enumerate(chosen) if mine == reach]
-            activate(model.lm, reach)
+    for reach in sorted(set(chosen)):
+        rows = [row for row, mine in enumerate(chosen) if mine == reach]
+        with model.choose.reaching(reach):
             found = _answer(model, [prompts[row] for row in rows], max_new_tokens, see)
-            for row, answer in zip(rows, found, strict=True):
-                answers[row] = answer
-    finally:
-        activate(model.lm, before)
+        for row, answer in zip(rows, found, strict=True):
+            answers[row] = answer
     return answers
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from moextend.moe import Site, find_sites
 from moextend.multimodal import MultimodalLM
 from moextend.probe import router_inputs
 from moextend.routing import RouterPart, Scope
+from moextend.training import ExtraLoss
 
 FILE = "memory.safetensors"
 
@@ -55,7 +56,7 @@ def join(memories: Sequence[Memory]) -> Memory:
 
 def keep_closed(
     model: MultimodalLM, name: str, memory: Memory, *, margin: float, weight: float, sample: int, seed: int
-) -> Callable[[Mapping[str, Tensor]], Tensor]:
+) -> ExtraLoss:
     """A loss that keeps the new experts of extension `name` from remembered tokens.
 
     For remembered inputs x of a block it is ``weight * mean(relu(r x + b - threshold + margin))``, where the
@@ -68,7 +69,7 @@ def keep_closed(
     kept = {site.layer: memory[site.layer].to(device) for site in sites}
     bars = {site.layer: _thresholds(site, kept[site.layer]) for site in sites}
 
-    def loss(batch: Mapping[str, Tensor]) -> Tensor:
+    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
         total = torch.zeros((), device=device)
         for site in sites:
             x = kept[site.layer]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, cast
 
 import torch
@@ -23,6 +24,10 @@ class Chooser(Protocol):
 
     def __call__(self, prompts: Sequence[Any]) -> list[tuple[str, ...]]:
         """Names of extensions, prompt by prompt."""
+        ...
+
+    def reaching(self, names: Sequence[str]) -> AbstractContextManager[None]:
+        """Within it, only what these names stand for computes."""
         ...
 
     def fingerprint(self) -> str:

@@ -7,15 +7,17 @@ tokens and the mean image feature); an input goes to the extension with the near
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from moextend import files
+from moextend import expand, files
 from moextend.generation import Prompt
 from moextend.multimodal import MultimodalLM
 from moextend.vision import tensors_digest
@@ -100,8 +102,18 @@ def accuracy(portraits: Mapping[str, Portrait]) -> dict[str, float]:
 class Recogniser:
     """Chooses the extension of each prompt; see `generation.generate`."""
 
-    def __init__(self, model: MultimodalLM, portraits: Mapping[str, Portrait]) -> None:
+    def __init__(
+        self,
+        model: MultimodalLM,
+        portraits: Mapping[str, Portrait],
+        reaching: Callable[[Sequence[str]], AbstractContextManager[None]] | None = None,
+    ) -> None:
         self.model, self.portraits = model, dict(portraits)
+        self._reaching = reaching or partial(expand.reaching, model.lm)
+
+    def reaching(self, names: Sequence[str]) -> AbstractContextManager[None]:
+        """Within it, only these extensions compute (or what else `reaching` makes of the names)."""
+        return self._reaching(names)
 
     def fingerprint(self) -> str:
         """Names the rule and the portraits."""

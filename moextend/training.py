@@ -23,6 +23,9 @@ from moextend.multimodal import MultimodalLM
 WEIGHTS = "trained.safetensors"
 STATE = "trainer_state.json"
 
+ExtraLoss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+"""Takes a batch and what the model gave for it, both by name; gives a term of the loss (a scalar)."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -83,7 +86,7 @@ def train(
     settings: Settings,
     *,
     folder: Path,
-    extra_loss: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+    extra_loss: ExtraLoss | None = None,
     rates: Mapping[str, float] | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Report:
@@ -92,7 +95,7 @@ def train(
     Args:
         folder: holds the trainer's state while in flight; a training that was interrupted goes on from its last
             checkpoint there. Removed at the end.
-        extra_loss: called after each forward pass with its batch; added to the loss.
+        extra_loss: called after each forward pass with its batch and what the model gave; added to the loss.
         rates: ending of a parameter's name -> factor on the learning rate.
         on_step: called with (steps done, steps in all).
     """
@@ -148,13 +151,13 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
 class _Trainer(Trainer):  # type: ignore[misc]
     """Trainer that saves and restores only what learns, and takes an extra loss."""
 
-    extra_loss: Callable[[Mapping[str, Tensor]], Tensor] | None = None
+    extra_loss: ExtraLoss | None = None
     rates: Mapping[str, float]
 
     def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The model's loss plus the extra one."""
-        loss = model(**inputs)["loss"]
-        return loss + self.extra_loss(inputs) if self.extra_loss else loss
+        out = model(**inputs)
+        return out["loss"] + self.extra_loss(inputs, out) if self.extra_loss else out["loss"]
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW over what learns, grouped by learning rate."""

@@ -15,8 +15,15 @@ from moextend.errors import InputError
 from moextend.spec import Spec
 
 METHODS = {
+    "zero-shot": "moextend.bench.methods.zero_shot",
     "full-ft": "moextend.bench.methods.full_ft",
     "lora": "moextend.bench.methods.lora",
+    "lora-per-task": "moextend.bench.methods.lora_per_task",
+    "replay": "moextend.bench.methods.replay",
+    "ewc": "moextend.bench.methods.ewc",
+    "lwf": "moextend.bench.methods.lwf",
+    "o-lora": "moextend.bench.methods.o_lora",
+    "moe-lora": "moextend.bench.methods.moe_lora",
     "moextend": "moextend.bench.methods.moextend",
 }
 

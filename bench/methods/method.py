@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from moextend.spec import Spec
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from moextend import Conversation, MultimodalLM
-    from moextend.training import Report
+    from moextend.training import ExtraLoss, Report
+
+
+def _none(task: str) -> Sequence[Conversation]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Stage:
     """Where this stage keeps what it learnt."""
     earlier: Sequence[tuple[str, Path]] = ()
     """(task, folder) of the stages before."""
+    earlier_data: Callable[[str], Sequence[Conversation]] = _none
+    """What an earlier task was learnt from; only replay looks at it."""
 
 
 class Loop(Protocol):
@@ -43,12 +47,16 @@ class Loop(Protocol):
         self,
         *,
         learning_rate: float | None = None,
-        extra_loss: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+        data: Sequence[Conversation] | None = None,
+        extra_loss: ExtraLoss | None = None,
         rates: Mapping[str, float] | None = None,
         steps: int | None = None,
         phase: str = "train",
     ) -> Report:
-        """Trains what requires gradients on the stage's data; None takes the sequence's setting."""
+        """Trains what requires gradients on the stage's data, or on `data`; None takes the sequence's setting.
+
+        `extra_loss` is called after each forward pass with its batch and what the model gave; added to the loss.
+        """
         ...
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 import moextend
+from moextend.bench.methods import inferred
 from moextend.bench.methods.method import Loop, Stage
 from moextend.spec import Spec
 
@@ -100,7 +101,7 @@ def learn(model: MultimodalLM, config: Config, stage: Stage, loop: Loop) -> dict
         "change": probe.change,
     }
     if config.scope == "auto":
-        facts["recognised"] = _portray(model, stage)
+        facts["recognised"] = inferred.portray(model, stage)
     return facts
 
 
@@ -125,35 +126,21 @@ def _memory(model: MultimodalLM, config: Config, stage: Stage) -> Any:
     return moextend.memory.join(memories)
 
 
-def _portray(model: MultimodalLM, stage: Stage) -> dict[str, float]:
-    """Keeps what the stage's inputs look like; the share of inputs recognised of each task so far."""
-    prompts = [moextend.Prompt(row.turns[0][0], row.images) for row in stage.held_out]
-    moextend.recognise.write(moextend.recognise.portray(model, prompts), stage.folder)
-    folders = [*stage.earlier, (stage.task, stage.folder)]
-    return moextend.recognise.accuracy({task: moextend.recognise.read(folder) for task, folder in folders})
-
-
 def save(model: MultimodalLM, config: Config, stage: Stage) -> None:
     """Writes the expert set, and the memory that later stages keep closed."""
     if config.scope == "all" and config.retention == "memory":
         kept = moextend.memory.remember(model, stage.held_out, config.memory_tokens, stage.seed)
         moextend.memory.write(kept, stage.folder)
     moextend.save_extension(model, stage.task, beside=_beside(config, stage), folder=stage.folder)
-    _recognise(model, config, stage)
+    if config.scope == "auto":
+        inferred.choose(model, stage)
 
 
 def restore(model: MultimodalLM, config: Config, stage: Stage) -> None:
     """Attaches the expert set of that stage."""
     moextend.load_extension(model, stage.folder)
-    _recognise(model, config, stage)
-
-
-def _recognise(model: MultimodalLM, config: Config, stage: Stage) -> None:
-    """scope auto: from now on the model chooses among the stages so far."""
     if config.scope == "auto":
-        folders = [*stage.earlier, (stage.task, stage.folder)]
-        portraits = {task: moextend.recognise.read(folder) for task, folder in folders}
-        model.choose = moextend.recognise.Recogniser(model, portraits)
+        inferred.choose(model, stage)
 
 
 def select(model: MultimodalLM, config: Config, task: str, learnt: Sequence[str]) -> str:

@@ -1,0 +1,96 @@
+"""LoRA adapters of peft by name, one or several in a model: what methods over adapters share."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from moextend.bench.methods import trained
+from moextend.bench.methods.method import Stage
+from moextend.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from moextend import MultimodalLM
+
+LORA = ".lora_"
+"""What the names of all parameters of adapters hold."""
+ONE = "default"
+"""The adapter of a method that has only one."""
+
+
+class Adapter(Spec):
+    """Settings of a LoRA adapter (arXiv 2106.09685)."""
+
+    learning_rate: float | None = None
+    """None takes the sequence's."""
+    rank: int = Field(8, ge=1)
+    alpha: float | None = None
+    """None takes twice the rank."""
+    experts: bool = True
+    """Adapt the experts' weights besides the attention's."""
+
+
+def inject(model: MultimodalLM, config: Adapter, seed: int, name: str = ONE) -> None:
+    """Puts adapter `name` on attention and, if wanted, on the fused experts; it changes nothing yet."""
+    import torch
+    from peft import LoraConfig, inject_adapter_in_model
+
+    attention = sorted({n.rpartition(".")[2] for n, _ in model.lm.named_modules() if "self_attn." in n})
+    fused = [n for n, p in model.lm.named_parameters() if ".experts." in n and p.dim() == 3]
+    settings = LoraConfig(
+        r=config.rank,
+        lora_alpha=2 * config.rank if config.alpha is None else config.alpha,
+        target_modules=[module for module in attention if module.endswith("proj")],
+        target_parameters=sorted({n.replace(".base_layer", "") for n in fused}) if config.experts else None,
+    )
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inject_adapter_in_model(settings, model.lm, adapter_name=name)
+
+
+def parameters(model: MultimodalLM, name: str) -> dict[str, nn.Parameter]:
+    """The parameters of adapter `name`, by their name in the model."""
+    return {n: p for n, p in model.named_parameters() if LORA in n and f".{name}." in n}
+
+
+def use(model: MultimodalLM, names: Sequence[str]) -> None:
+    """Makes exactly these adapters compute; none gives the base."""
+    for layer in layers(model):
+        layer.enable_adapters(bool(names))
+        if names:
+            layer.set_adapter(list(names), inference_mode=True)
+
+
+@contextmanager
+def using(model: MultimodalLM, names: Sequence[str]) -> Iterator[None]:
+    """Within it, exactly these adapters compute; afterwards none."""
+    use(model, names)
+    try:
+        yield
+    finally:
+        use(model, [])
+
+
+def save(model: MultimodalLM, stage: Stage) -> None:
+    """Writes the adapter of the stage's task."""
+    trained.write(model, stage, parameters(model, stage.task))
+
+
+def restore(model: MultimodalLM, config: Adapter, stage: Stage) -> None:
+    """Puts the adapter of the stage's task in, beside those that are there."""
+    inject(model, config, stage.seed, stage.task)
+    trained.put_back(model, stage)
+
+
+def layers(model: MultimodalLM) -> list[Any]:
+    """The adapted modules."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in model.lm.modules() if isinstance(module, BaseTunerLayer)]

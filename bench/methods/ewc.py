@@ -1,0 +1,103 @@
+"""Elastic weight consolidation (Kirkpatrick et al., 2017, arXiv 1612.00796).
+
+Weights that mattered to earlier stages are held by ``strength / 2 sum_tau sum_i F_tau,i (theta_i - theta_tau,i)^2``,
+with F_tau the diagonal of the empirical Fisher information of stage tau, taken at its end on some of its items. For an
+adapter (`over: lora`) theta are the adapter's weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+import moextend
+from moextend import files
+from moextend.bench.methods import trained
+from moextend.bench.methods.method import Loop, Stage
+from moextend.bench.methods.weights import (
+    Either,
+    parameters,
+    probe_steps,
+    restore,
+    save,
+    select,
+    start,
+    told,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from moextend import MultimodalLM
+
+__all__ = ["Config", "learn", "probe_steps", "restore", "save", "select", "start", "told"]
+
+FILE = "fisher.safetensors"
+
+
+class Config(Either):
+    """Settings of EWC."""
+
+    strength: float = Field(1000.0, gt=0)
+    """lambda."""
+    items: int = Field(128, ge=1)
+    """Training items that the Fisher information is taken on."""
+
+
+def learn(model: MultimodalLM, config: Config, stage: Stage, loop: Loop) -> dict[str, Any]:
+    """Trains with the penalty of all earlier stages, then takes this stage's Fisher information."""
+    from safetensors.torch import save_file
+
+    fisher, anchor = _earlier(stage)
+    weights = parameters(model, config)
+
+    def penalty(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        parts = [(fisher[n] * (p - anchor[n]).square()).sum() for n, p in weights.items()]
+        return config.strength / 2 * sum(parts[1:], parts[0])
+
+    held = penalty if fisher else None
+    facts = trained.tune(model, weights, loop, learning_rate=config.learning_rate, extra_loss=held)
+    with files.atomic(stage.folder / FILE) as path:
+        save_file(_fisher(model, config, stage), path)
+    return facts
+
+
+def _earlier(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Sum of all F_tau, and the mean of all theta_tau weighted by it: their penalties are one, up to a constant."""
+    from safetensors.torch import load_file
+
+    total: dict[str, Tensor] = {}
+    weighted: dict[str, Tensor] = {}
+    folders: list[Path] = [folder for _, folder in stage.earlier]
+    for folder in folders:
+        weights, _ = moextend.extension.load_tensors(folder)
+        for name, fisher in load_file(folder / FILE).items():
+            part = fisher * weights[name]
+            total[name] = total[name] + fisher if name in total else fisher
+            weighted[name] = weighted[name] + part if name in weighted else part
+    return total, {name: weighted[name] / total[name].clamp_min(1e-30) for name in total}
+
+
+def _fisher(model: MultimodalLM, config: Config, stage: Stage) -> dict[str, Tensor]:
+    """Mean square, over items, of the gradient of an item's mean log-likelihood a token."""
+    import torch
+
+    from moextend.batches import Collator
+
+    weights = parameters(model, config)
+    model.learn_only(list(weights))
+    collate = Collator(model.tokenizer, model.visual_tokens, model.features or model.vision)
+    drawn = torch.randperm(len(stage.data), generator=torch.Generator().manual_seed(stage.seed))
+    rows = drawn[: config.items].tolist()
+    total = {name: torch.zeros_like(p) for name, p in weights.items()}
+    for row in rows:
+        batch = {k: v.to(model.device) for k, v in collate([stage.data[row]]).items()}
+        gradients = torch.autograd.grad(model(**batch)["loss"], list(weights.values()), allow_unused=True)
+        for sums, gradient in zip(total.values(), gradients, strict=True):
+            if gradient is not None:
+                sums += gradient.square() / len(rows)
+    model.learn_only([])
+    return {name: sums.cpu() for name, sums in total.items()}

@@ -1,0 +1,30 @@
+"""What methods share that find a task out from the input itself (see `moextend.recognise`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import moextend
+from moextend.bench.methods.method import Stage
+
+if TYPE_CHECKING:
+    from moextend import MultimodalLM
+
+Reaching = Callable[[Sequence[str]], AbstractContextManager[None]]
+
+
+def portray(model: MultimodalLM, stage: Stage) -> dict[str, float]:
+    """Keeps what the stage's inputs look like; the share of inputs recognised of each task so far."""
+    prompts = [moextend.Prompt(row.turns[0][0], row.images) for row in stage.held_out]
+    moextend.recognise.write(moextend.recognise.portray(model, prompts), stage.folder)
+    folders = [*stage.earlier, (stage.task, stage.folder)]
+    return moextend.recognise.accuracy({task: moextend.recognise.read(folder) for task, folder in folders})
+
+
+def choose(model: MultimodalLM, stage: Stage, reaching: Reaching | None = None) -> None:
+    """From now on the model chooses among the stages so far, input by input."""
+    folders = [*stage.earlier, (stage.task, stage.folder)]
+    portraits = {task: moextend.recognise.read(folder) for task, folder in folders}
+    model.choose = moextend.recognise.Recogniser(model, portraits, reaching)

@@ -1,0 +1,246 @@
+"""Every method over two short stages: it starts as the base, is restored bit for bit, and does what its paper says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import moextend
+from moextend.batches import Collator, Conversation
+from moextend.bench import methods
+from moextend.bench.methods.method import Stage
+from moextend.bench.stages import stage_data
+from moextend.bench.task import find_task
+from moextend.training import Report, Settings, train
+
+TASKS = ("tiny-attributes", "tiny-counting")
+SPECS = ["zero-shot", "full-ft", "lora", "lora-per-task", "lora-per-task:task=inferred", "replay",
+         "replay:over=full-ft", "ewc", "ewc:over=full-ft", "lwf", "lwf:over=full-ft", "o-lora", "moe-lora", "moextend", "moextend:scope=auto",
+         "moextend:scope=all", "moextend:routing=paper,scope=all"]  # fmt: skip
+
+
+@dataclass
+class World:
+    """Two tasks with a few items each, and the folders of their stages."""
+
+    data: dict[str, Any]
+    folder: Path
+
+    def stage(self, index: int) -> Stage:
+        task = TASKS[index - 1]
+        earlier = [(name, self.folder / name) for name in TASKS[: index - 1]]
+        return Stage(
+            index, task, self.data[task].learn[:48], self.data[task].held_out[:24], [], index,
+            self.folder / task, earlier, lambda name: self.data[name].learn[:48],
+        )  # fmt: skip
+
+
+@dataclass
+class ShortLoop:
+    """The training loop with few steps; remembers what it was given."""
+
+    model: moextend.MultimodalLM
+    stage: Stage
+    steps: int = 3
+    seen: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self, *, learning_rate: float | None = None, data: Sequence[Conversation] | None = None,
+        extra_loss: Any = None, rates: Any = None, steps: int | None = None, phase: str = "train",
+    ) -> Report:  # fmt: skip
+        self.seen = {"data": data, "extra_loss": extra_loss, "rates": rates}
+        settings = Settings(
+            steps=self.steps, batch_size=8, learning_rate=learning_rate or 5e-3, seed=self.stage.seed
+        )
+        folder = self.stage.folder / f"{phase}-in-flight"
+        return train(
+            self.model, self.stage.data if data is None else data, settings,
+            folder=folder, extra_loss=extra_loss, rates=rates,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    workspace = tmp_path_factory.mktemp("world")
+    return {name: stage_data([find_task(name, workspace)], workspace, 0) for name in TASKS}
+
+
+@pytest.fixture
+def world(data: dict[str, Any], tmp_path: Path) -> World:
+    return World(data, tmp_path)
+
+
+def loaded() -> moextend.MultimodalLM:
+    return moextend.load("tiny", vision="tiny")
+
+
+@torch.no_grad()
+def logits(model: moextend.MultimodalLM, conversations: Sequence[Conversation]) -> Tensor:
+    collate = Collator(model.tokenizer, model.visual_tokens, model.vision)
+    batch = collate(list(conversations))
+    return model(**batch)["logits"]
+
+
+def learn(
+    world: World, spec: str, stages: int = 2, steps: int = 3
+) -> tuple[moextend.MultimodalLM, list[Any]]:
+    """The model after these stages, and what each stage's loop was given last."""
+    method, config = methods.parse(spec)
+    model, seen = loaded(), []
+    method.start(model, config, 0)
+    for index in range(1, stages + 1):
+        stage = world.stage(index)
+        loop = ShortLoop(model, stage, steps)
+        facts = method.learn(model, config, stage, loop)
+        assert facts["trained_parameters"] > 0 or spec == "zero-shot"
+        method.save(model, config, stage)
+        seen.append(loop.seen)
+    return model, seen
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_method_starts_as_the_base_and_is_restored_bit_for_bit(world: World, spec: str) -> None:
+    method, config = methods.parse(spec)
+    text = [Conversation((("anna lives in", " oslo ."),))]
+    fresh = loaded()
+    sees = world.data[TASKS[0]].held_out[:4]
+    base, base_text = logits(fresh, sees), logits(fresh, text)
+    method.start(fresh, config, 0)
+    assert torch.equal(logits(fresh, sees), base)
+    model, _ = learn(world, spec)
+    for index in (1, 2):
+        method.restore(fresh, config, world.stage(index))
+    for asked in (*TASKS, "tiny-facts"):
+        named = [method.select(each, config, asked, TASKS) for each in (model, fresh)]
+        assert named[0] == named[1]
+        assert torch.equal(logits(model, sees), logits(fresh, sees)), asked
+        assert torch.equal(logits(model, text), logits(fresh, text)), asked
+    if method.told(config) or spec == "zero-shot":
+        assert torch.equal(logits(model, text), base_text), "text is answered by the base"
+        assert named[0] == model.base_fingerprint()
+    method.select(model, config, TASKS[0], TASKS)
+    if model.choose is None and spec != "zero-shot":
+        assert not torch.equal(logits(model, sees), base), "what was learnt has an effect"
+
+
+@pytest.mark.parametrize("spec", ["lora-per-task", "moextend:scope=own"])
+def test_methods_that_are_told_the_task_keep_it_bit_for_bit(world: World, spec: str) -> None:
+    method, config = methods.parse(spec)
+    sees = world.data[TASKS[0]].held_out[:4]
+    found = []
+    for stages in (1, 2):
+        model, _ = learn(World(world.data, world.folder / str(stages)), spec, stages)
+        method.select(model, config, TASKS[0], TASKS[:stages])
+        found.append(logits(model, sees))
+    assert torch.equal(*found)
+
+
+def test_the_task_is_inferred_from_the_input(world: World) -> None:
+    method, config = methods.parse("lora-per-task:task=inferred")
+    model, _ = learn(world, "lora-per-task:task=inferred", steps=12)
+    method.select(model, config, TASKS[0], TASKS)
+    own, told = methods.parse("lora-per-task")
+    for task in TASKS:
+        row = world.data[task].held_out[0]
+        prompt = moextend.Prompt(row.turns[0][0], row.images)
+        assert model.choose is not None
+        assert model.choose([prompt]) == [(task,)]
+        found = moextend.generate(model, [prompt], max_new_tokens=3, batch_size=1)
+        choose, model.choose = model.choose, None
+        own.select(model, told, task, TASKS)
+        assert moextend.generate(model, [prompt], max_new_tokens=3, batch_size=1) == found
+        own.select(model, told, "none", TASKS)
+        model.choose = choose
+
+
+def test_replay_learns_a_share_of_earlier_items_again(world: World) -> None:
+    _, seen = learn(world, "replay:share=0.1", steps=1)
+    first, second = (world.stage(index) for index in (1, 2))
+    assert [row.turns for row in seen[0]["data"]] == [row.turns for row in first.data]
+    assert len(seen[1]["data"]) == len(second.data) + 5, "a tenth of 48"
+    earlier = {row.turns for row in first.data}
+    assert all(row.turns in earlier for row in seen[1]["data"][-5:])
+
+
+def drift(world: World, spec: str) -> float:
+    """How far the second stage moved what the first had trained."""
+    learn(world, spec, steps=8)
+    a, b = (load_file(world.folder / task / "extension.safetensors") for task in TASKS)
+    return sum(float((a[name] - b[name]).square().sum()) for name in a)
+
+
+def test_ewc_holds_what_mattered(world: World) -> None:
+    free, held = (
+        drift(World(world.data, world.folder / name), f"ewc:strength={strength}")
+        for name, strength in (("free", 1e-9), ("held", 1e9))
+    )
+    assert held < 0.7 * free
+    fisher = load_file(world.folder / "free" / TASKS[0] / "fisher.safetensors")
+    assert min(float(f.min()) for f in fisher.values()) >= 0
+    assert sum(float(f.sum()) for f in fisher.values()) > 0
+
+
+def test_lwf_holds_the_answers_of_the_model_before(world: World) -> None:
+    """Distance of the labelled positions' distributions before and after the second stage."""
+    row = world.data[TASKS[1]].held_out[:16]
+    moved = []
+    for name, weight in (("free", 1e-9), ("held", 1e3)):
+        part = World(world.data, world.folder / name)
+        before, _ = learn(part, f"lwf:weight={weight}", stages=1, steps=12)
+        after, _ = learn(part, f"lwf:weight={weight}", stages=2, steps=12)
+        old, new = (logits(model, row).log_softmax(-1) for model in (before, after))
+        moved.append(float((old.exp() * (old - new)).sum(-1).mean()))
+    assert moved[1] < 0.3 * moved[0]
+
+
+def test_o_lora_keeps_adapters_orthogonal(world: World) -> None:
+    from moextend.bench.methods import adapters
+
+    overlap = []
+    for name, weight in (("free", 0.0), ("held", 0.5)):
+        model, _ = learn(World(world.data, world.folder / name), f"o-lora:orthogonality={weight}", steps=12)
+        total = 0.0
+        for layer in adapters.layers(model):
+            blocks = getattr(layer, "num_experts", 1)
+            a, b = (layer.lora_A[task].weight.detach().unflatten(0, (blocks, -1)) for task in TASKS)
+            total += float((a @ b.transpose(1, 2)).abs().sum())
+        overlap.append(total)
+    assert overlap[1] < 0.8 * overlap[0]
+
+
+def test_moe_lora_is_the_sum_of_its_experts() -> None:
+    from moextend.bench.methods.mixture import Mixture
+
+    torch.manual_seed(0)
+    mixture = Mixture(6, 5, experts=3, rank=2, scale=2.0)
+    x = torch.randn(4, 6)
+    assert torch.equal(mixture(x), torch.zeros(4, 5))
+    torch.nn.init.normal_(mixture.b)
+    for row, out in zip(x, mixture(x), strict=True):
+        gates = (mixture.router.weight @ row).softmax(0)
+        wanted = sum(gates[e] * (mixture.b[e] @ (mixture.a[e] @ row)) for e in range(3)) * 2.0
+        assert torch.allclose(out, wanted, atol=1e-6)
+
+
+def test_a_method_is_one_file_and_one_line(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The method that docs/methods.md shows, written to a file and named in the table."""
+    page = Path(__file__).parents[3] / "docs" / "methods.md"
+    source = page.read_text().split("```python\n", 1)[1].split("```", 1)[0]
+    (tmp_path / "my_method.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(methods.METHODS, "norms-only", "my_method")
+    model, _ = learn(world, "norms-only:learning_rate=0.01", steps=2)
+    frozen, now = dict(loaded().named_parameters()), dict(model.named_parameters())
+    changed = {name for name, before in frozen.items() if not torch.equal(before, now[name])}
+    assert changed == {name for name in frozen if name.startswith("lm.") and "norm." in name}
+    with pytest.raises(moextend.errors.UnknownName, match="no method 'norms-onyl'"):
+        methods.parse("norms-onyl")
