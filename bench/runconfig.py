@@ -16,6 +16,9 @@ from moextend.errors import SpecError
 Mode = Literal["sequence", "joint", "independent"]
 """Stages one after another; all tasks at once (upper bound); every stage from the base (upper bound)."""
 
+JOINT = "joint"
+"""The name of the one stage of a joint run."""
+
 
 @dataclass(frozen=True)
 class RunConfig:

@@ -3,9 +3,9 @@
 runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
   config.json       what the run is (identity), where its files lie, what it was made with
   scores.jsonl      one line a cell of the matrix; the last line of a cell wins
-  facts.json        what became known while running (is the task told, trainable parameters, blind levels)
+  facts.json        what became known while running (is the task told, blind levels, cost of the base)
   status.json       see progress.py
-  stages/<t>-<task>/    what stage t learnt
+  stages/<t>-<task>/    what stage t learnt, and cost.json: what that took
   predictions/          one line an item
 """
 
@@ -29,6 +29,7 @@ from moextend.errors import InputError, RunConflict, SpecError, UnknownName
 
 __all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "open_run", "slug"]
 
+COST = "cost.json"
 Key = tuple[int, str]
 """A cell: (stage, task)."""
 
@@ -132,6 +133,15 @@ class RunDir:
     def write_facts(self, facts: dict[str, Any]) -> None:
         """Adds or replaces facts, key by key."""
         files.write_json(self.folder / "facts.json", {**self.facts(), **facts})
+
+    def write_cost(self, stage: int, task: str, cost: dict[str, Any]) -> None:
+        """Keeps what a stage took."""
+        files.write_json(self.stage_folder(stage, task) / COST, cost)
+
+    def costs(self) -> dict[int, dict[str, Any]]:
+        """Stage -> what it took; stages of which it is not known are left out."""
+        found = self.folder.glob(f"stages/*/{COST}")
+        return {int(path.parent.name.partition("-")[0]): files.read_json(path) for path in found}
 
     @contextmanager
     def lock(self) -> Iterator[None]:

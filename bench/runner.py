@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import moextend
-from moextend import files
-from moextend.bench import alignment, evaluate, vqa
+from moextend.bench import alignment, costs, evaluate, vqa
 from moextend.bench.data import data_digest
 from moextend.bench.methods.method import Stage
 from moextend.bench.progress import Progress, Unit
+from moextend.bench.runconfig import JOINT
 from moextend.bench.rundir import Cell, RunDir
 from moextend.bench.stages import StageData, conversations, stage_data, stage_seed
-from moextend.bench.work import JOINT, PERCENT, Work, plan, refuse_changed_data
+from moextend.bench.work import PERCENT, Work, plan, refuse_changed_data
 from moextend.errors import MoextendError, RunFailed
 from moextend.training import ExtraLoss, Report, train
 
@@ -49,7 +49,7 @@ def _run(work: Work, progress: Progress) -> None:
             model, learnt = base(work, progress), []
             work.method.start(model, work.settings, work.config.seed)
         learn(work, progress, model, index, names, learnt)
-        learnt.append(names[0] if len(names) == 1 else JOINT)
+        learnt.append(stage_name(names))
         score_row(work, progress, model, index, learnt)
 
 
@@ -90,7 +90,7 @@ def learn(
     work: Work, progress: Progress, model: MultimodalLM, index: int, names: list[str], learnt: Sequence[str]
 ) -> None:
     """Brings the model through a stage: from the stage's folder if it was learnt before, else by training."""
-    name = names[0] if len(names) == 1 else JOINT
+    name = stage_name(names)
     folder = work.run.stage_folder(index, name)
     seed = stage_seed(work.config.seed, name)
     data = learning_data(work, names, seed)
@@ -107,25 +107,24 @@ def learn(
         loop = StageLoop(work, progress, model, stage, {unit.phase: unit for unit in units})
         facts = work.method.learn(model, work.settings, stage, loop)
         work.method.save(model, work.settings, stage)
-        files.write_json(folder / "cost.json", {**cost(model), "seconds": time.monotonic() - began, **facts})
-        work.run.write_facts({"trainable": facts["trained_parameters"]})
+        seconds = time.monotonic() - began
+        work.method.select(model, work.settings, name, [*learnt, name])
+        with model.choose.reaching((name,)) if model.choose else nullcontext():
+            answering = costs.forward_flops(model, data.held_out)
+        kept = {"forward_flops": answering, "stored_mb": costs.stored_mb(folder)}
+        work.run.write_cost(index, name, {**facts, "seconds": seconds, **kept, **costs.peak_memory(model)})
     for unit in units:
         progress.finish(unit)
+
+
+def stage_name(names: Sequence[str]) -> str:
+    """The task of a stage, or what stands for all tasks at once."""
+    return names[0] if len(names) == 1 else JOINT
 
 
 def learning_data(work: Work, names: Sequence[str], seed: int) -> StageData:
     """What there is to learn from these tasks."""
     return stage_data([work.tasks[task] for task in names], work.workspace, seed)
-
-
-def cost(model: MultimodalLM) -> dict[str, Any]:
-    """Peak memory of this process so far, and of its GPU."""
-    import torch
-
-    peak = {"peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    if model.device.type == "cuda":
-        peak["peak_gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20
-    return peak
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ def score_row(work: Work, progress: Progress, model: MultimodalLM, index: int, l
                 work.failures.append(f"stage {index}, {name}: {error}")
         progress.finish(unit)
     if index == 0:
-        write_facts(work)
+        write_facts(work, model)
 
 
 def score_cell(
@@ -214,7 +213,7 @@ def score_cell(
     )  # fmt: skip
 
 
-def write_facts(work: Work) -> None:
+def write_facts(work: Work, base: MultimodalLM) -> None:
     """Keeps what the report says of a run besides its scores."""
     image_tasks = [work.tasks[name] for name in work.config.stages if work.tasks[name].kind == "vqa"]
     known = work.run.facts().get("blind", {})
@@ -223,4 +222,11 @@ def write_facts(work: Work) -> None:
     limit = work.sequence.scoring.limit
     blind = {task.task: vqa.blind_level(task, work.workspace, limit) for task in image_tasks}
     told = work.method.told(work.settings)
-    work.run.write_facts({"told": told, "settings": work.settings.model_dump(), "blind": blind})
+    answering = {}
+    for names in work.stages:
+        name = stage_name(names)
+        data = learning_data(work, names, stage_seed(work.config.seed, name))
+        answering[name] = costs.forward_flops(base, data.held_out)
+    work.run.write_facts(
+        {"told": told, "settings": work.settings.model_dump(), "blind": blind, "base_flops": answering}
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from moextend.bench.data import Item, data_digest, open_items, render_prompt
 from moextend.bench.scorers import own_answer, readings, score, set_metrics
 from moextend.bench.sequence import Scoring
+from moextend.bench.stats import clustered_error
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunFailed
 from moextend.files import append_lines, digest, mend_lines, write_lines
@@ -40,11 +40,14 @@ class Record:
     question: str = ""
     choices: tuple[str, ...] | None = None
     kind: str | None = None
+    group: str | None = None
+    """What the items of one image share."""
 
     @staticmethod
     def of(item: Item, prediction: str) -> Record:
         """The record of an answered item."""
-        return Record(item.id, prediction, item.answers, item.question, item.choices, item.kind)
+        group = item.group or "+".join(image.digest for image in item.images) or None
+        return Record(item.id, prediction, item.answers, item.question, item.choices, item.kind, group)
 
     @staticmethod
     def read(line: dict[str, Any]) -> Record:
@@ -57,6 +60,7 @@ class Record:
             line.get("question", ""),
             None if choices is None else tuple(choices),
             line.get("kind"),
+            line.get("group"),
         )
 
 
@@ -66,7 +70,7 @@ class Scores:
 
     value: float
     stderr: float | None
-    """Standard error of the mean: sample deviation / sqrt(n); None for a single item."""
+    """Standard error of the mean, items of one image drawn together (stats.clustered_error); None for one image."""
     n: int
     by_kind: dict[str, float]
     """kind of question -> value."""
@@ -81,7 +85,7 @@ def prediction_key(
     """Names all that predictions depend on but the weights: another key, other predictions."""
     return digest(
         {
-            "format": 1,
+            "format": 2,
             "data": data,
             "split": split,
             "columns": task.columns.model_dump(),
@@ -158,7 +162,7 @@ def score_records(records: Sequence[Record], scorer: str) -> Scores:
     mean_readings = {key: 100 * fmean(one[key] for one in read) for key in read[0]}
     return Scores(
         value=100 * fmean(values),
-        stderr=standard_error(values),
+        stderr=_standard_error(values, records),
         n=len(values),
         by_kind={kind: 100 * fmean(own) for kind, own in sorted(by_kind.items())},
         kind_sizes={kind: len(own) for kind, own in sorted(by_kind.items())},
@@ -166,13 +170,9 @@ def score_records(records: Sequence[Record], scorer: str) -> Scores:
     )
 
 
-def standard_error(values: Sequence[float]) -> float | None:
-    """Standard error of the mean in points (values 0..1): 100 s / sqrt(n); None for fewer than two values."""
-    n = len(values)
-    if n < 2:
-        return None
-    mean = fmean(values)
-    return 100 * math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
+def _standard_error(values: Sequence[float], records: Sequence[Record]) -> float | None:
+    error = clustered_error(values, [record.group or record.id for record in records])
+    return None if error is None else 100 * error
 
 
 def blind_level(task: TaskSpec, workspace: Path, limit: int | None = None) -> float | None:

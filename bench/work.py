@@ -14,8 +14,6 @@ from moextend.bench.stages import generic_text
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunConflict
 
-JOINT = "joint"
-"""The one stage of a joint run."""
 PERCENT = 100
 """Steps of a scoring in the progress plan."""
 

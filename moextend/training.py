@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from moextend import files
+from moextend import files, flops
 from moextend.batches import Collator, Conversation
 from moextend.multimodal import MultimodalLM
 
@@ -53,6 +53,10 @@ class Report:
     loss_last: float
     """Mean loss (nats a labelled token) over the first and the last tenth of the steps."""
     trained_parameters: int
+    tokens: int
+    """Seen, with repetition and without padding."""
+    flops: float
+    """Of all steps, forward and backward: those of one step a token, times the tokens."""
 
 
 def draw_order(count: int, wanted: int, seed: int) -> list[int]:
@@ -120,6 +124,8 @@ def train(
         loss_first=losses[0] if losses else float("nan"),
         loss_last=losses[-1] if losses else float("nan"),
         trained_parameters=sum(p.numel() for p in model.trainable().values()),
+        tokens=trainer.state.num_input_tokens_seen,
+        flops=trainer.flops_a_token * trainer.state.num_input_tokens_seen,
     )
 
 
@@ -145,6 +151,7 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
         bf16=settings.bf16,
         seed=settings.seed,
         report_to=settings.report_to,
+        include_num_input_tokens_seen="non_padding",
     )
 
 
@@ -153,6 +160,16 @@ class _Trainer(Trainer):  # type: ignore[misc]
 
     extra_loss: ExtraLoss | None = None
     rates: Mapping[str, float]
+    flops_a_token: float = 0.0
+
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """One forward and backward pass; what the first one costs is counted."""
+        if self.flops_a_token:
+            return cast(Tensor, super().training_step(model, inputs, *args, **kwargs))
+        with flops.counter() as count:
+            loss = cast(Tensor, super().training_step(model, inputs, *args, **kwargs))
+        self.flops_a_token = count.get_total_flops() / int(inputs["attention_mask"].sum())
+        return loss
 
     def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The model's loss plus the extra one."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 import moextend
-from moextend.bench.methods import inferred
+from moextend.bench.methods import inferred, trained
 from moextend.bench.methods.method import Loop, Stage
 from moextend.spec import Spec
 
@@ -94,8 +94,7 @@ def learn(model: MultimodalLM, config: Config, stage: Stage, loop: Loop) -> dict
         else None,
     )  # fmt: skip
     facts = {
-        "trained_parameters": report.trained_parameters,
-        "loss": report.loss_last,
+        **trained.facts(report),
         "layers": layers,
         "parents": [plan[layer] for layer in layers],
         "change": probe.change,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from moextend import Conversation, MultimodalLM
-    from moextend.training import ExtraLoss
+    from moextend.training import ExtraLoss, Report
 
 Parameters = Mapping[str, "nn.Parameter"]
 """Parameters by their name in the model."""
@@ -30,7 +30,17 @@ def tune(
     """Trains these parameters alone, on the stage's data or on `data`; encoder and projector stay frozen."""
     model.learn_only(list(parameters))
     report = loop(learning_rate=learning_rate, data=data, extra_loss=extra_loss)
-    return {"trained_parameters": report.trained_parameters, "loss": report.loss_last}
+    return facts(report)
+
+
+def facts(report: Report) -> dict[str, Any]:
+    """What is recorded of a training."""
+    return {
+        "trained_parameters": report.trained_parameters,
+        "loss": report.loss_last,
+        "tokens": report.tokens,
+        "flops": report.flops,
+    }
 
 
 def write(model: MultimodalLM, stage: Stage, parameters: Parameters) -> None:

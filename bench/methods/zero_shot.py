@@ -27,7 +27,7 @@ def start(model: MultimodalLM, config: Config, seed: int) -> None:
 
 def learn(model: MultimodalLM, config: Config, stage: Stage, loop: Loop) -> dict[str, Any]:
     """Nothing."""
-    return {"trained_parameters": 0, "loss": None}
+    return {"trained_parameters": 0, "loss": None, "tokens": 0, "flops": 0.0}
 
 
 def save(model: MultimodalLM, config: Config, stage: Stage) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from moextend import lookup
 from moextend.bench.report.collect import Experiment
+from moextend.bench.report.comparison import comparison_table
+from moextend.bench.report.costs import costs_table
 from moextend.bench.report.forgetting import forgetting_table
 from moextend.bench.report.matrix import matrix_tables
 from moextend.bench.report.table import Table
@@ -22,10 +25,20 @@ FORMATS = {
 SUFFIX = {"table": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
 
 
-def tables(experiments: Sequence[Experiment], *, matrix: bool = False) -> list[Table]:
-    """The forgetting table of each experiment, or the matrices of its runs."""
-    if matrix:
+View = Literal["forgetting", "matrix", "costs", "comparison"]
+
+
+def tables(
+    experiments: Sequence[Experiment], view: View = "forgetting", *, baseline: str | None = None
+) -> list[Table]:
+    """The tables of one view of each experiment; `comparison` needs the method that all are compared with."""
+    if view == "matrix":
         return [table for experiment in experiments for table in matrix_tables(experiment)]
+    if view == "costs":
+        return [costs_table(experiment) for experiment in experiments]
+    if view == "comparison":
+        assert baseline is not None, "the view's own argument"
+        return [comparison_table(experiment, baseline) for experiment in experiments]
     return [forgetting_table(experiment) for experiment in experiments]
 
 

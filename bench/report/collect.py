@@ -9,7 +9,7 @@ from typing import Any
 
 from moextend import files
 from moextend.bench.progress import State, read_status
-from moextend.bench.runconfig import differences
+from moextend.bench.runconfig import JOINT, differences
 from moextend.bench.rundir import Cell, Key, RunConfig, RunDir
 from moextend.errors import InputError
 
@@ -23,6 +23,8 @@ class Result:
     state: State
     cells: dict[Key, Cell]
     facts: dict[str, Any]
+    costs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Stage -> what it took."""
 
     @property
     def name(self) -> str:
@@ -39,10 +41,15 @@ class Result:
         """The text tasks."""
         return self.config.retention
 
+    @property
+    def stage_names(self) -> list[str]:
+        """The names of the stages: their tasks, or what stands for all tasks at once."""
+        return [JOINT] if self.config.mode == "joint" else self.tasks
+
     @cached_property
     def last(self) -> int:
         """The last stage: T, or 1 of a joint run, which learns all at once."""
-        return 1 if self.config.mode == "joint" else len(self.tasks)
+        return len(self.stage_names)
 
     def row(self, stage: int, tasks: Sequence[str]) -> list[float | None]:
         """Scores of `tasks` after `stage`; None where one was not scored."""
@@ -90,7 +97,8 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
         shared = config.experiment()
         experiment = found.setdefault(files.digest(shared), Experiment(shared))
         if status.state == "done" or unfinished:
-            experiment.results.append(Result(run, config, status.state, run.cells(), run.facts()))
+            known = (run.cells(), run.facts(), run.costs())
+            experiment.results.append(Result(run, config, status.state, *known))
         else:
             why = f": {status.error['what']}" if status.state == "failed" and status.error else ""
             experiment.left_out.append(f"{run.folder.name} ({status.state}{why})")
@@ -110,6 +118,18 @@ def some(experiments: Sequence[Experiment]) -> list[Experiment]:
             mend=f"Run first: moextend bench run{', or add --unfinished' if waiting else ''}.",
         )
     return kept
+
+
+Groups = dict[tuple[str, str], list[Result]]
+"""(method, order) -> its runs."""
+
+
+def grouped(results: Sequence[Result]) -> Groups:
+    """The runs of each method and order."""
+    groups: Groups = {}
+    for result in results:
+        groups.setdefault((result.config.method, result.config.order), []).append(result)
+    return groups
 
 
 def _tell_apart(experiments: list[Experiment]) -> None:

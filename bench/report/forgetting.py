@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from moextend.bench import metrics
-from moextend.bench.report.collect import Experiment, Result
+from moextend.bench.report.collect import Experiment, Groups, Result, grouped
 from moextend.bench.report.table import Column, Table, Value, number, over_runs, text
 
 COLUMNS = [
@@ -42,8 +42,8 @@ NOTES = [
 
 def forgetting_table(experiment: Experiment) -> Table:
     """One row a method, below the bounds that are known."""
-    groups = _groups(experiment.of("sequence"))
-    joint = _groups(experiment.of("joint"))
+    groups = grouped(experiment.of("sequence"))
+    joint = grouped(experiment.of("joint"))
     rows = [_row(key, group, joint.get(key) or joint.get((key[0], "given"))) for key, group in groups.items()]
     bounds = _bounds(experiment, joint)
     title = f"{experiment.name}: {_count(experiment)}"
@@ -69,17 +69,6 @@ def summary(result: Result) -> dict[str, float | None]:
         "text_after": metrics.average(after),
         "text_drop": metrics.text_drop(before, after),
     }
-
-
-Groups = dict[tuple[str, str], list[Result]]
-"""(method, order) -> its runs."""
-
-
-def _groups(results: Sequence[Result]) -> Groups:
-    groups: Groups = {}
-    for result in results:
-        groups.setdefault((result.config.method, result.config.order), []).append(result)
-    return groups
 
 
 def _row(key: tuple[str, str], group: list[Result], joint: list[Result] | None) -> list[Value]:
@@ -141,11 +130,16 @@ def _text_ends(group: list[Result]) -> list[Value]:
 
 
 def _bounds(experiment: Experiment, joint: Groups) -> list[list[Value]]:
-    rows = [row for row in (_blind(experiment.results), _zero_shot(experiment.results)) if row]
+    known = [_blind(experiment.results)]
+    if "zero-shot" not in {
+        result.config.method for result in experiment.of("sequence")
+    }:  # else a row of its own
+        known.append(_zero_shot(experiment.results))
+    rows = [row for row in known if row]
     for (method, _), group in joint.items():
         finals = [metrics.average(result.row(result.last, result.tasks)) for result in group]
         rows.append(_bound(f"joint, {method}", len(group), final=over_runs(finals), words=_text(group)))
-    for (method, _), group in _groups(experiment.of("independent")).items():
+    for (method, _), group in grouped(experiment.of("independent")).items():
         learnt = over_runs([metrics.mft(result.matrix) for result in group])
         rows.append(_bound(f"each alone, {method}", len(group), learnt=learnt))
     return rows
@@ -225,7 +219,11 @@ def _items(results: Sequence[Result]) -> str | None:
     return f"One cell of the matrix: {items} items{error}."
 
 
+def _most(result: Result, what: str) -> Any:
+    return max((cost[what] for cost in result.costs.values() if what in cost), default=None)
+
+
 def _trained(groups: Groups) -> str | None:
-    known = {key[0]: group[0].facts.get("trainable") for key, group in groups.items()}
+    known = {key[0]: _most(group[0], "trained_parameters") for key, group in groups.items()}
     words = [f"{method} {count:,}" for method, count in known.items() if isinstance(count, int)]
     return f"Trained parameters a stage: {', '.join(words)}." if words else None

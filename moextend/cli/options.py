@@ -12,6 +12,7 @@ import typer
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
+    from moextend.bench.report import View
     from moextend.bench.runconfig import Mode
 
 Workspace = Annotated[
@@ -106,6 +107,17 @@ def modes(*, sequence: bool, joint: bool, independent: bool) -> tuple[Mode, ...]
     if not any(wanted.values()):
         raise InputError("nothing to run.", where="--no-sequence", mend="Add --joint or --independent.")
     return tuple(mode for mode, asked in wanted.items() if asked)
+
+
+def view(*, matrix: bool, costs: bool, comparison: bool) -> View:
+    """The view of the results that is to be shown; InputError where it is more than one."""
+    wanted: dict[View, bool] = {"matrix": matrix, "costs": costs, "comparison": comparison}
+    asked = [view for view, given in wanted.items() if given]
+    if len(asked) > 1:
+        raise InputError(
+            "--matrix, --costs and --baseline are three views.", where="report", mend="Choose one a call."
+        )
+    return asked[0] if asked else "forgetting"
 
 
 def device(name: str) -> str:

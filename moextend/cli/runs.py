@@ -13,6 +13,7 @@ from moextend.cli import options
 if TYPE_CHECKING:
     from moextend.bench.launch import Outcome
     from moextend.bench.plan import Request
+    from moextend.bench.report import View
     from moextend.bench.report.collect import Experiment
     from moextend.bench.rundir import RunConfig, RunDir
 
@@ -96,6 +97,13 @@ def report(
         typer.Argument(metavar="RUN...", help="Runs or sequences: names or folders. Default: all."),
     ] = None,
     matrix: Annotated[bool, typer.Option("--matrix", help="The accuracy matrix of every run.")] = False,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="What each method costs, and what is not matched.")
+    ] = False,
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", metavar="METHOD", help="Every method against this one, item by item."),
+    ] = None,
     form: Annotated[
         str, typer.Option("--format", "-f", help="table, markdown, latex, csv or html.")
     ] = "table",
@@ -117,14 +125,17 @@ def report(
     lookup.choose("format", form, FORMATS, where="--format")
     found = find_runs(runs or workspace / "runs", names or [])
     experiments = some(collect(found, unfinished=unfinished))
+    view = options.view(matrix=matrix, costs=costs, comparison=baseline is not None)
     if to is None:
-        _print_tables(experiments, form, matrix)
+        _print_tables(experiments, form, view, baseline)
         return
-    views = {to: matrix}
+    views: dict[Path, View] = {to: view}
     if not to.suffix:
-        views = {to / f"{view}.{SUFFIX[form]}": view == "matrix" for view in ("forgetting", "matrix")}
-    for path, with_matrix in views.items():
-        files.write_text(path, _rendered(experiments, form, with_matrix))
+        every: list[View] = ["forgetting", "matrix", "costs"]
+        every += ["comparison"] if baseline else []
+        views = {to / f"{view}.{SUFFIX[form]}": view for view in every}
+    for path, shown in views.items():
+        files.write_text(path, _rendered(experiments, form, shown, baseline))
         typer.echo(f"wrote {path}")
 
 
@@ -221,7 +232,7 @@ def _print_details(run: RunDir) -> None:
     if run.log.exists():
         typer.echo(f"log: {run.log}")
     typer.echo("")
-    _print_tables(collect([run], unfinished=True), "table", matrix=True)
+    _print_tables(collect([run], unfinished=True), "table", "matrix")
 
 
 def _print_report(opened: list[RunDir]) -> None:
@@ -229,12 +240,14 @@ def _print_report(opened: list[RunDir]) -> None:
 
     experiments = [experiment for experiment in collect(opened) if experiment.results]
     if experiments:
-        _print_tables(experiments, "table", matrix=False)
+        _print_tables(experiments, "table")
 
 
-def _print_tables(experiments: list[Experiment], form: str, matrix: bool) -> None:
+def _print_tables(
+    experiments: list[Experiment], form: str, view: View = "forgetting", baseline: str | None = None
+) -> None:
     if form != "table":
-        typer.echo(_rendered(experiments, form, matrix), nl=False)
+        typer.echo(_rendered(experiments, form, view, baseline), nl=False)
         return
     from rich.console import Console
 
@@ -244,19 +257,19 @@ def _print_tables(experiments: list[Experiment], form: str, matrix: bool) -> Non
 
     console = Console()
     console = console if console.is_terminal else Console(width=WIDTH)
-    shown = tables(experiments, matrix=matrix)
+    shown = tables(experiments, view, baseline=baseline)
     console.width = width(shown, console)
     for part in renderables(shown):
         console.print(part)
 
 
-def _rendered(experiments: list[Experiment], form: str, matrix: bool) -> str:
+def _rendered(experiments: list[Experiment], form: str, view: View, baseline: str | None) -> str:
     from moextend.bench.report import render, tables
     from moextend.bench.report.csv import cells
 
-    if form == "csv" and matrix:
+    if form == "csv" and view == "matrix":
         return cells(experiments)
-    return render(tables(experiments, matrix=matrix), form)
+    return render(tables(experiments, view, baseline=baseline), form)
 
 
 def _preview(request: Request, configs: list[RunConfig], as_json: bool) -> None:

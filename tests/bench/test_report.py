@@ -38,7 +38,9 @@ def row_of(table, name):
 
 
 def test_the_row_of_one_run(done):
-    (experiment,) = collect([done(facts={"told": True, "trainable": 12000})])
+    run = done(facts={"told": True})
+    run.write_cost(1, "colour", {"trained_parameters": 12000})
+    (experiment,) = collect([run])
     table = forgetting_table(experiment)
     row = row_of(table, "lora")
     texts = [row[key].text for key in ("told", "learnt", "final", "bwt", "forgetting")]

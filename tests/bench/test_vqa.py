@@ -49,7 +49,7 @@ def test_predictions_are_kept_and_found_again(tmp_path):
     first = json.loads(path.read_text().splitlines()[1])
     assert first == {
         "id": "1", "prediction": "what is 1 of 4 from what is 0", "answers": ["answer 1"], "question": "what is 1",
-        "choices": None, "kind": "odd",
+        "choices": None, "kind": "odd", "group": None,
     }  # fmt: skip
     silent = Parrot(stop_after=0)
     assert run(path, answer=silent) == (records, 0)
@@ -118,13 +118,13 @@ def test_key_names_all_that_predictions_depend_on():
     )
 
 
-def record(prediction, answer, kind=None):
-    return vqa.Record("1", prediction, (answer,), kind=kind)
+def record(prediction, answer, kind=None, id="1"):
+    return vqa.Record(id, prediction, (answer,), kind=kind)
 
 
 def test_scores_by_hand():
     said = [("a", "a", "x"), ("b", "a", "x"), ("a.", "a", "y"), ("A", "a", "y")]
-    scores = vqa.score_records([record(*one) for one in said], "exact@1")
+    scores = vqa.score_records([record(*one, id=str(i)) for i, one in enumerate(said)], "exact@1")
     assert (scores.value, scores.n) == (75.0, 4)
     # s^2 = (3 * 0.25^2 + 0.75^2) / 3 = 0.25; stderr = 100 * 0.5 / 2.
     assert scores.stderr == pytest.approx(25.0)
@@ -132,9 +132,20 @@ def test_scores_by_hand():
     assert scores.readings == {"strict": 25.0, "normalised": 75.0}
 
 
-def test_standard_error_needs_two_items():
+def test_the_standard_error_needs_two_images():
     assert vqa.score_records([record("a", "a")], "exact@1").stderr is None
-    assert vqa.score_records([record("a", "a")] * 2, "exact@1").stderr == 0.0
+    assert vqa.score_records([record("a", "a"), record("b", "b", id="2")], "exact@1").stderr == 0.0
+    one_image = [vqa.Record(str(i), "a", ("a",), group="g") for i in range(4)]
+    assert vqa.score_records(one_image, "exact@1").stderr is None
+
+
+def test_items_of_one_image_are_drawn_together():
+    said = ["a", "a", "b", "b"]
+    apart = [vqa.Record(str(i), text, ("a",)) for i, text in enumerate(said)]
+    together = [vqa.Record(str(i), text, ("a",), group=text) for i, text in enumerate(said)]
+    # Two clusters of two: sqrt(2 / 1 * 2 * 1^2) / 4 = 0.5.
+    assert vqa.score_records(together, "exact@1").stderr == pytest.approx(50.0)
+    assert vqa.score_records(apart, "exact@1").stderr == pytest.approx(100 / 12**0.5)
 
 
 def test_scorer_changes_the_scores_and_not_the_predictions(tmp_path):

@@ -182,7 +182,12 @@ def test_report_formats_and_files(cli, tmp_path):
     assert "full-ft*" in cli("bench", "report", "--unfinished").out
     assert "0 base" in cli("bench", "report", "--matrix", "lora-s0").out
     found = cli("bench", "report", "-f", "html", "--out", "pages")
-    assert found.out.split() == ["wrote", "pages/forgetting.html", "wrote", "pages/matrix.html"]
+    assert found.out.split()[1::2] == [f"pages/{view}.html" for view in ("forgetting", "matrix", "costs")]
+    assert "tiny: costs" in cli("bench", "report", "--costs").out
+    many = cli("bench", "report", "--costs", "--matrix")
+    assert many.code == 2 and "Choose one a call." in many.err
+    wrong = cli("bench", "report", "--baseline", "lroa")
+    assert wrong.code == 2 and "no method 'lroa'. Did you mean 'lora'" in wrong.err
     cli("bench", "report", "-f", "csv", "--out", "t.csv")
     assert (tmp_path / "t.csv").read_text().startswith("table,method")
     wrong = cli("bench", "report", "-f", "latx")

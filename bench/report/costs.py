@@ -1,0 +1,92 @@
+"""What each method costs: to learn a stage, to keep it, and to answer with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moextend.bench import metrics
+from moextend.bench.report.collect import Experiment, Result, grouped
+from moextend.bench.report.table import Column, Table, Value, text
+
+COLUMNS = [
+    Column("method", "method", numeric=False),
+    Column("trained_parameters", "trained"),
+    Column("stored_mb", "stored MB"),
+    Column("tokens", "tokens"),
+    Column("flops", "TFLOPs"),
+    Column("forward", "forward"),
+    Column("seconds", "seconds"),
+    Column("peak_rss_mb", "peak MiB"),
+    Column("peak_gpu_mb", "GPU MiB", wide=True),
+]
+NEAR = 0.1
+"""Parts by which two numbers may differ and still count as matched."""
+
+NOTE = (
+    "A stage, mean over stages and runs. trained: parameters (the most of any stage). stored: what later stages "
+    "and use need of it. tokens: seen in training, without padding. TFLOPs: of the training. forward: operations "
+    "a token of answering the stage's task after it, as a multiple of the base's. seconds: of learning, on "
+    "whatever else the machine did. peak: of the whole process so far, the base included."
+)
+
+
+def costs_table(experiment: Experiment) -> Table:
+    """One row a method; what is not matched with the first method is marked."""
+    groups = grouped(experiment.of("sequence"))
+    rows: list[list[Value]] = []
+    for (method, order), group in groups.items():
+        name = method + (f" ({order})" if order != "given" else "")
+        rows.append([text(name), *_row(group, rows[0] if rows else None)])
+    notes = [NOTE]
+    if len(rows) > 1:
+        notes.append(f"≠: more than {NEAR:.0%} from the first row's: the methods are not matched in this.")
+    return Table(f"{experiment.name}-costs", f"{experiment.name}: costs", COLUMNS, [rows], notes)
+
+
+def _row(group: Sequence[Result], first: Sequence[Value] | None) -> list[Value]:
+    values = [
+        _largest(group),
+        _value(_mean(group, "stored_mb"), "{:.2f}"),
+        _value(_mean(group, "tokens"), "{:,.0f}"),
+        _value(_mean(group, "flops", 1e-12), "{:.2f}"),
+        _value(metrics.average(_forward(result) for result in group), "{:.2f}x"),
+        _value(_mean(group, "seconds"), "{:.0f}"),
+        _value(_mean(group, "peak_rss_mb"), "{:.0f}"),
+        _value(_mean(group, "peak_gpu_mb"), "{:.0f}"),
+    ]
+    matched = {"trained_parameters", "tokens", "flops"}
+    return [
+        _marked(value, first[place].number if first and column.key in matched else None)
+        for place, (column, value) in enumerate(zip(COLUMNS[1:], values, strict=True), 1)
+    ]
+
+
+def _marked(value: Value, other: float | None) -> Value:
+    if value.number is None or other is None or abs(value.number - other) <= NEAR * abs(other):
+        return value
+    return Value(f"{value.text} ≠", value.number, value.spread)
+
+
+def _value(number: float | None, form: str) -> Value:
+    return Value("-") if number is None else Value(form.format(number), number)
+
+
+def _known(result: Result, what: str) -> list[float]:
+    return [float(cost[what]) for cost in result.costs.values() if cost.get(what) is not None]
+
+
+def _largest(group: Sequence[Result]) -> Value:
+    known = [number for result in group for number in _known(result, "trained_parameters")]
+    return _value(max(known, default=None), "{:,.0f}")
+
+
+def _mean(group: Sequence[Result], what: str, unit: float = 1.0) -> float | None:
+    known = [unit * number for result in group for number in _known(result, what)]
+    return metrics.average(known)
+
+
+def _forward(result: Result) -> float | None:
+    """Operations of answering, as a multiple of the base's, mean over stages."""
+    base, names = result.facts.get("base_flops", {}), result.stage_names
+    known = [(cost.get("forward_flops"), base.get(names[stage - 1])) for stage, cost in result.costs.items()]
+    return metrics.average(now / before if now and before else None for now, before in known)
