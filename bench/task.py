@@ -12,11 +12,25 @@ from moextend.errors import SpecError
 from moextend.spec import Spec
 
 
+class Join(Spec):
+    """Images that stand in a table of their own, once each."""
+
+    config: str
+    """Configuration of the same data set that holds them."""
+    split: str
+    by: str
+    """Column of the items that holds the id of their image."""
+    id: str = "id"
+    image: str = "image"
+    """Columns of that table; the items get a column of the latter's name."""
+
+
 class Data(Spec):
     """Where the items of a task come from."""
 
     path: str
-    """A file or folder (relative to the YAML), a hub id, or `world:<name>` of the generated world."""
+    """A file or folder (relative to the YAML), `data:<folder>` in the workspace's data/, a hub id, or `world:<name>`
+    of the generated world."""
     config: str | None = None
     """Configuration of a hub data set."""
     revision: str | None = None
@@ -25,6 +39,12 @@ class Data(Spec):
     """Name of the split that is learnt from; null for a task that is only scored."""
     test: str = "test"
     """Name of the split that is scored."""
+    images: str | None = None
+    """Where relative paths of images start (a folder as in `path`), besides the folder of the data."""
+    join: Join | None = None
+    """The images stand in another table."""
+    prepare: str = ""
+    """How to get data that has to be put in place by hand."""
 
 
 class Columns(Spec):

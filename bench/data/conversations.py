@@ -1,8 +1,10 @@
-"""Conversation data (LLaVA's layout): every question with its answer becomes a row of its own."""
+"""LLaVA's layouts: of conversations every question with its answer becomes a row of its own; of evaluation files the
+column `text` is the question and `question_id` the id.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from moextend.bench.data.table import ListTable, Row, Table
 from moextend.errors import InputError
 
 COLUMNS = ("conversations", "messages")
+_EVALUATION = {"question_id", "text"}
+_NAMES = {"id": "question_id", "question": "text", "group": "image"}
 _ASKS = ("human", "user")
 _ANSWERS = ("gpt", "assistant", "model")
 _RULES = ("system",)
@@ -20,11 +24,50 @@ class Turns(ListTable):
     """The turns of conversations as rows."""
 
 
+class Asked:
+    """An evaluation file of LLaVA (question_id, image, text, answer) under the names that conversations have."""
+
+    def __init__(self, table: Table) -> None:
+        self._table, self.source = table, table.source
+        self.columns = tuple(dict.fromkeys((*table.columns, "id", "question", "image", "group")))
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def row(self, i: int, columns: Sequence[str]) -> Row:
+        """The cells of row `i` in `columns`."""
+        own = [_NAMES.get(name, name) for name in columns]
+        cells = self._table.row(i, tuple(name for name in own if name in self._table.columns))
+        found = {name: cells[known] for name, known in zip(columns, own, strict=True) if known in cells}
+        if isinstance(found.get("question"), str):
+            found["question"] = found["question"].replace(IMAGE_MARK, "").strip()
+        if "image" in columns:
+            found.setdefault("image", [])
+        return found
+
+    def column(self, name: str) -> Iterator[Any]:
+        """The cells of a column."""
+        known = _NAMES.get(name, name)
+        if known in self._table.columns:
+            return self._table.column(known)
+        return iter([None] * len(self))
+
+    def where(self, i: int) -> str:
+        """File and entry, for error messages."""
+        return self._table.where(i)
+
+    def home(self, i: int) -> Path | None:
+        """The folder of the file."""
+        return self._table.home(i)
+
+
 def expand(table: Table) -> Table:
     """The table itself; of conversations one row a turn: id, image, question, answer, group."""
     column = next((name for name in COLUMNS if name in table.columns), None)
     if column is None:
-        return table
+        return (
+            Asked(table) if set(table.columns) >= _EVALUATION and "question" not in table.columns else table
+        )
     rows: list[Row] = []
     places: list[str] = []
     homes: list[Path] = []

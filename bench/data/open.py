@@ -14,7 +14,8 @@ from moextend.bench.data import cells
 from moextend.bench.data.conversations import expand
 from moextend.bench.data.hub import open_hub
 from moextend.bench.data.items import OWN_PLACEHOLDERS, Item, placeholders
-from moextend.bench.data.source import Part, files_of, locate, parse_split
+from moextend.bench.data.join import Joined
+from moextend.bench.data.source import Part, files_of, locate, parse_split, place
 from moextend.bench.data.table import Row, Table, read_table
 from moextend.bench.task import Data, TaskSpec
 from moextend.errors import InputError, SpecError
@@ -57,15 +58,31 @@ class Opened:
 def open_table(task: TaskSpec, split: SplitName, workspace: Path) -> Opened:
     """The rows that a split is taken from, without a look at the task's columns."""
     data = data_of(task)
-    where = _at(task, "data.path")
-    source = locate(data, task.folder(), workspace, where=where)
     part = parse_split(_split_name(task, split), where=_at(task, f"data.{split}"))
+    opened = _opened(task, data, part, workspace, where=_at(task, f"data.{split}"))
+    if data.join is None:
+        return opened
+    other = data.model_copy(update={"config": data.join.config})
+    split_of_images = Part(data.join.split)
+    images = _opened(task, other, split_of_images, workspace, where=_at(task, "data.join.split"))
+    for key, name in (("id", data.join.id), ("image", data.join.image)):
+        if name not in images.table.columns:
+            raise _no_column(task, f"data.join.{key}", name, images.table)
+    if data.join.by not in opened.table.columns:
+        raise _no_column(task, "data.join.by", data.join.by, opened.table)
+    joined = Joined(opened.table, images.table, data.join)
+    return Opened(joined, part, opened.folder, (*opened.files, *images.files))
+
+
+def _opened(task: TaskSpec, data: Data, part: Part, workspace: Path, *, where: str) -> Opened:
+    source = locate(data, task.folder(), workspace, where=_at(task, "data.path"))
+    folder = source.folder if data.images is None else place(data.images, task.folder(), workspace)
     if source.hub is not None:
-        remote = open_hub(source.hub, part.split, data, where=where)
-        return Opened(expand(remote), part, None, tuple(remote.files()))
-    files = files_of(source, part.split, where=_at(task, f"data.{split}"))
+        remote = open_hub(source.hub, part.split, data, where=_at(task, "data.path"))
+        return Opened(expand(remote), part, folder, tuple(remote.files()))
+    files = files_of(source, part.split, where=where)
     stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
-    return Opened(_read(stamps, workspace / ".cache" / "hf-datasets"), part, source.folder, files)
+    return Opened(_read(stamps, workspace / ".cache" / "hf-datasets"), part, folder, files)
 
 
 @lru_cache(maxsize=8)

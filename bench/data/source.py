@@ -20,6 +20,8 @@ WHOLE = "all"
 """The one split of data that is a single file."""
 _PART = re.compile(r"^(?P<name>.*?)(?:\[(?P<low>\d*)%?:(?P<high>\d*)%?\])?$", re.DOTALL)
 _SHARD = re.compile(r"[-_]\d+(-of-\d+)?$")
+HAND = "data:"
+"""Begins the path of data that is put in place by hand: below data/ of the workspace."""
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
@@ -65,19 +67,30 @@ def locate(data: Data, base: Path, workspace: Path, *, where: str) -> Source:
     """The data of a task whose relative paths start from `base`; InputError where there is none."""
     if data.path.startswith("world:"):
         return _world(data, workspace)
-    # normed, for "../x" must be found also where the folder of the YAML is still to be made
-    path = Path(os.path.normpath(base / Path(data.path).expanduser()))
+    path = place(data.path, base, workspace)
     if path.is_file():
         return _file(path)
     if path.is_dir():
         return _folder(path, data.config, where=where)
     if like_hub_id(data.path, base):
         return Source(f"hub:{data.path}", None, {}, hub=data.path)
+    if data.path.startswith(HAND):
+        raise InputError(
+            f"no file or folder {path}.", where=where, mend=data.prepare or "Put the data there."
+        )
     raise InputError(
         f"no file or folder '{data.path}'.",
         where=where,
         mend=near(path) + "Relative paths start at the YAML.",
     )
+
+
+def place(path: str, base: Path, workspace: Path) -> Path:
+    """Where a local path of a task lies; there may be nothing."""
+    if path.startswith(HAND):
+        return workspace / "data" / path.removeprefix(HAND)
+    # normed, for "../x" must be found also where the folder of the YAML is still to be made
+    return Path(os.path.normpath(base / Path(path).expanduser()))
 
 
 def like_hub_id(text: str, base: Path) -> bool:

@@ -1,0 +1,96 @@
+"""Data put in place by hand, images in a table of their own, and LLaVA's evaluation files."""
+
+import json
+
+import pytest
+
+from moextend.bench.data import data_digest, open_items
+from moextend.bench.task import Join
+from moextend.errors import InputError, SpecError
+
+LLAVA = {
+    "image": "image",
+    "question": "question",
+    "answer": "answer",
+    "id": "id",
+    "group": "group",
+    "kind": None,
+}
+
+
+def test_data_put_in_place_by_hand_lies_in_the_workspace(
+    workspace, make_task, make_png, make_rows, write_jsonl
+):
+    task = make_task(
+        "data:suite/Set", data={"images": "data:suite", "prepare": "Download it from the authors."}
+    )
+    with pytest.raises(
+        InputError, match=r"no file or folder .*data/suite/Set. Download it from the authors."
+    ):
+        open_items(task, "test", workspace)
+    folder = workspace / "data" / "suite" / "Set"
+    folder.mkdir(parents=True)
+    write_jsonl(folder / "test.jsonl", make_rows(2))
+    (folder.parent / "img0.png").write_bytes(make_png(3))
+    items = open_items(task, "test", workspace)
+    assert items[0].images[0].read() == make_png(3), "found from the folder of images"
+
+
+def test_conversations_to_learn_and_an_evaluation_file_to_score(workspace, make_task, make_png):
+    folder = workspace / "data" / "suite"
+    folder.mkdir(parents=True)
+    (folder / "a.png").write_bytes(make_png(1))
+    said = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "red"}]
+    (folder / "train.json").write_text(json.dumps([{"id": "1", "image": "a.png", "conversations": said}]))
+    asked = [
+        {"question_id": 7, "image": "a.png", "text": "<image>\nWhich?", "answer": "blue"},
+        {"question_id": 8, "text": "Without?", "answer": "none"},
+    ]
+    (folder / "test.json").write_text(json.dumps(asked))
+    task = make_task("data:suite", columns=LLAVA, train="train.json", test="test.json")
+    (learnt,) = open_items(task, "train", workspace)
+    assert (learnt.question, learnt.answers) == ("What?", ("red",))
+    first, second = open_items(task, "test", workspace)
+    assert (first.id, first.question, first.answers, first.group) == ("7", "Which?", ("blue",), "a.png")
+    assert first.images[0].read() == make_png(1)
+    assert (second.question, second.images) == ("Without?", ())
+
+
+@pytest.fixture
+def gqa(workspace, make_task, make_png):
+    """Questions and images in two configs of one data set, as the hub's GQA has them."""
+    from datasets import Dataset, Features, Image, Value
+
+    folder = workspace / "data" / "gqa"
+    (folder / "instructions").mkdir(parents=True)
+    (folder / "images").mkdir()
+    rows = [{"qid": f"q{i}", "imageId": f"n{i // 2}", "ask": "?", "reply": "a"} for i in range(4)]
+    Dataset.from_list(rows).to_parquet(folder / "instructions" / "testdev-00000-of-00001.parquet")
+    images = [{"id": f"n{i}", "image": {"bytes": make_png(i), "path": None}} for i in range(2)]
+    features = Features({"id": Value("string"), "image": Image()})
+    Dataset.from_list(images, features=features).to_parquet(
+        folder / "images" / "testdev-00000-of-00001.parquet"
+    )
+    columns = {"image": "image", "group": "imageId", "kind": None}
+    data = {"config": "instructions", "join": Join(config="images", split="testdev", by="imageId")}
+    return make_task("data:gqa", columns=columns, train=None, test="testdev", data=data)
+
+
+def test_images_are_looked_up_in_their_own_table(gqa, workspace, make_png):
+    items = open_items(gqa, "test", workspace)
+    assert [item.images[0].read() for item in items] == [make_png(0), make_png(0), make_png(1), make_png(1)]
+    assert [item.group for item in items] == ["n0", "n0", "n1", "n1"]
+    assert data_digest(gqa, "test", workspace)
+
+
+def test_an_image_that_is_not_there_is_named(gqa, workspace):
+    def joined(**changes):
+        join = Join(**{"config": "images", "split": "testdev", "by": "imageId", **changes})
+        return gqa.model_copy(update={"data": gqa.data.model_copy(update={"join": join})})
+
+    with pytest.raises(InputError, match=r"row 1: column 'qid': there is no image 'q0' in .*images"):
+        open_items(joined(by="qid"), "test", workspace)[0]
+    with pytest.raises(SpecError, match=r"data.join.id: no column 'name' in .*images"):
+        open_items(joined(id="name"), "test", workspace)
+    with pytest.raises(SpecError, match=r"data.join.by: no column 'imageid' in .*Did you mean 'imageId'"):
+        open_items(joined(by="imageid"), "test", workspace)
