@@ -73,7 +73,7 @@ def _sequence(name: str, path: Path, workspace: Path) -> dict[str, Any]:
     own = (workspace / "registry" / f"{OWN}.yaml").exists()
     record = {
         "name": name, "from": _origin(path, workspace), "file": str(path), "default": name == (OWN if own else DEFAULT),
-        "version": "", "stages": [], "retention": [], "base": "", "description": "", "error": None,
+        "version": "", "stages": [], "retention": [], "transfer": [], "base": "", "description": "", "error": None,
     }  # fmt: skip
     try:
         sequence = read_sequence(path)
@@ -81,7 +81,7 @@ def _sequence(name: str, path: Path, workspace: Path) -> dict[str, Any]:
         return {**record, "error": str(error)}
     return {
         **record, "version": sequence.version, "stages": [stage.task for stage in sequence.stages],
-        "retention": sequence.retention, "base": sequence.base.model, "description": sequence.description,
+        "retention": sequence.retention, "transfer": sequence.transfer, "base": sequence.base.model, "description": sequence.description,
     }  # fmt: skip
 
 

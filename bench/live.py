@@ -173,7 +173,11 @@ def _scores(run: RunDir, stage: int) -> str:
     cells, config = run.cells(), run.config
     means = {
         name: [cells[stage, task].value for task in tasks if (stage, task) in cells]
-        for name, tasks in (("tasks", config.stages), ("text", config.retention))
+        for name, tasks in (
+            ("tasks", config.stages),
+            ("text", config.retention),
+            ("transfer", config.transfer),
+        )
     }
     said = ", ".join(f"{name} {fmean(values):.1f}" for name, values in means.items() if values)
     return f": mean of {said}" if said else ""

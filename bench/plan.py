@@ -12,7 +12,7 @@ from typing import Any
 from moextend import content
 from moextend.bench.runconfig import Mode
 from moextend.bench.rundir import RunConfig
-from moextend.bench.sequence import SequenceSpec, find_sequence, retention_tasks, stage_tasks
+from moextend.bench.sequence import SequenceSpec, find_sequence, scored_tasks, stage_tasks
 from moextend.bench.task import TaskSpec, find_task
 from moextend.errors import InputError
 
@@ -92,8 +92,8 @@ def chosen_methods(request: Request, sequence: SequenceSpec) -> list[str]:
 
 def all_tasks(sequence: SequenceSpec, workspace: Path) -> dict[str, TaskSpec]:
     """Every task that the sequence aligns on, learns or scores, by name."""
-    found = [*stage_tasks(sequence, workspace), *retention_tasks(sequence, workspace)]
-    names = [*(stage.task for stage in sequence.stages), *sequence.retention]
+    found = [*stage_tasks(sequence, workspace), *scored_tasks(sequence, workspace)]
+    names = [*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer]
     if sequence.align is not None:
         where = f"{sequence.path or sequence.sequence}: align.task"
         found.append(find_task(sequence.align.task, workspace, where=where))

@@ -8,6 +8,7 @@ from typing import Any
 
 from moextend import content
 from moextend.bench import methods
+from moextend.bench.data.source import HAND, place
 from moextend.bench.plan import Request, all_tasks, chosen_sequence, stage_steps
 from moextend.bench.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
@@ -26,7 +27,8 @@ def preview(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
         "base": sequence.base.model_dump(exclude_none=True),
         "runs": [_run(config) for config in configs],
         "tasks": [_task(name, task, sequence) for name, task in tasks.items()],
-        "downloads": [*_model_downloads(sequence), *_data_downloads(tasks.values())],
+        "downloads": [*_model_downloads(sequence), *_data_downloads(tasks.values(), request.workspace)],
+        "to_prepare": _to_prepare(tasks.values(), request.workspace),
         "model_mb": _megabytes(sequence.base.model),
         "device": request.device,
     }
@@ -43,6 +45,12 @@ def told(found: dict[str, Any]) -> str:
     lines += [f"  {task['task']}: {task['use']}; {_licence(task)}" for task in found["tasks"]]
     lines.append("Downloads:" if found["downloads"] else "Downloads: none.")
     lines += [f"  {_download(download)}" for download in found["downloads"]]
+    if found["to_prepare"]:
+        lines.append("To be put in place by hand:")
+        for how in dict.fromkeys(need["how"] for need in found["to_prepare"]):
+            lines.append(f"  {how}")
+            same = [need for need in found["to_prepare"] if need["how"] == how]
+            lines += [f"    {need['where']} (for {', '.join(need['tasks'])})" for need in same]
     return "\n".join([*lines, *_room(found)])
 
 
@@ -55,7 +63,7 @@ def _run(config: RunConfig) -> dict[str, Any]:
         "told": about["told"],
         "settings": about["settings"],
         "stages": dict(stage_steps(config)),
-        "cells": rows * (len(config.stages) + len(config.retention)),
+        "cells": rows * (len(config.stages) + len(config.retention) + len(config.transfer)),
     }
 
 
@@ -88,16 +96,30 @@ def _model_downloads(sequence: SequenceSpec) -> list[dict[str, Any]]:
     return found
 
 
-def _data_downloads(tasks: Iterable[TaskSpec]) -> list[dict[str, Any]]:
+def _to_prepare(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, Any]]:
+    """Folders that have to be filled by hand, for which tasks and how."""
+    needs: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        data = task.data
+        if data is None or not data.path.startswith(HAND):
+            continue
+        folder = place(data.path, task.folder(), workspace)
+        if not folder.exists():
+            need = {"where": str(folder), "how": data.prepare or "see the task's source", "tasks": []}
+            needs.setdefault(str(folder), need)["tasks"].append(task.task)
+    return list(needs.values())
+
+
+def _data_downloads(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, Any]]:
     found = []
     for task in tasks:
         if task.lm_eval is not None and task.lm_eval.path is None:
             found.append({"what": f"data of lm-eval's {task.lm_eval.task}, if not there yet", "mb": None})
-        if task.data is None or task.data.path.startswith("world:"):
+        if task.data is None or task.data.path.startswith(("world:", HAND)):
             continue
-        if not (task.folder() / Path(task.data.path).expanduser()).exists():
+        if not place(task.data.path, task.folder(), workspace).exists():
             found += _hub(task.data.path, "dataset", task.data.revision)
-    return found
+    return list({download["what"]: download for download in found}.values())
 
 
 def _hub(name: str, kind: str, revision: str | None) -> list[dict[str, Any]]:

@@ -63,6 +63,11 @@ class RunConfig:
         return list(self.sequence.get("retention", []))
 
     @property
+    def transfer(self) -> list[str]:
+        """The image tasks that are only scored."""
+        return list(self.sequence.get("transfer", []))
+
+    @property
     def workspace(self) -> Path:
         """The user's folder that content is looked up in."""
         return Path(self.places.get("workspace", "."))
@@ -89,10 +94,11 @@ def grows(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether `new` only adds later stages or scored tasks to `old`: then all that was computed stands."""
     if new["mode"] == "joint" or old["mode"] != new["mode"]:
         return False
-    stages, retention = old["sequence"]["stages"], old["sequence"].get("retention", [])
-    if not set(retention) <= set(new["sequence"].get("retention", [])):
+    stages = old["sequence"]["stages"]
+    scored = {key: old["sequence"].get(key, []) for key in ("retention", "transfer")}
+    if any(not set(names) <= set(new["sequence"].get(key, [])) for key, names in scored.items()):
         return False
-    cut = {**new["sequence"], "stages": new["sequence"]["stages"][: len(stages)], "retention": retention}
+    cut = {**new["sequence"], "stages": new["sequence"]["stages"][: len(stages)], **scored}
     tasks = {name: task for name, task in new["tasks"].items() if name in old["tasks"]}
     return not differences(old, {**new, "sequence": cut, "tasks": tasks})
 

@@ -84,6 +84,8 @@ class SequenceSpec(Spec):
     stages: list[Stage]
     retention: list[str] = []
     """Text tasks that are only scored: what the base could do and should not forget."""
+    transfer: list[str] = []
+    """Image tasks that are only scored: what the stages' skill carries over to. In the matrix, in no mean."""
     memory: str | None = None
     """A text file, one line a text: generic text that stands for what the base knows (retention options)."""
     train: Training
@@ -130,10 +132,11 @@ def stage_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
     ]
 
 
-def retention_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
-    """The text tasks that are only scored."""
+def scored_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
+    """The tasks that are only scored: of retention, then of transfer."""
     where = str(sequence.path or sequence.sequence)
     return [
-        find_task(name, workspace, where=f"{where}: retention[{i}]")
-        for i, name in enumerate(sequence.retention)
+        find_task(name, workspace, where=f"{where}: {key}[{i}]")
+        for key, names in (("retention", sequence.retention), ("transfer", sequence.transfer))
+        for i, name in enumerate(names)
     ]

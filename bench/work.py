@@ -37,8 +37,8 @@ class Work:
 
     @property
     def scored(self) -> list[str]:
-        """The columns of the matrix: tasks of the stages, then retention tasks."""
-        return [*self.config.stages, *self.config.retention]
+        """The columns of the matrix: tasks of the stages, then those that are only scored."""
+        return [*self.config.stages, *self.config.retention, *self.config.transfer]
 
     @cached_property
     def tasks(self) -> dict[str, TaskSpec]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,7 +59,10 @@ def placeholders(task: TaskSpec) -> tuple[str, ...]:
 
 
 def prompt_text(task: TaskSpec, item: Item) -> str:
-    """The task's prompt filled for `item`, with one `<image>` mark for each of its images."""
+    """The task's prompt filled for `item`, with one `<image>` mark for each of its images.
+
+    A line that names a column which is empty for this item is left out.
+    """
     values = {name: value.replace(IMAGE_MARK, "") for name, value in item.fields.items()}
     # A mark in the question would be taken for an image that is not there.
     values["question"] = item.question.replace(IMAGE_MARK, "").strip()
@@ -75,6 +79,9 @@ def prompt_text(task: TaskSpec, item: Item) -> str:
                 task, f"no placeholder '{{{name}}}'.", "Known: {question}, {choices}, columns."
             )
     template = _marks(task, item, len(item.images))
+    for name, value in item.fields.items():
+        if not value:  # no label before nothing
+            template = re.sub(rf"[^\n]*\{{{re.escape(name)}\}}[^\n]*\n", "", template)
     if item.choices is None:
         # One free question among others with choices: no empty line for them.
         template = template.replace("{choices}\n", "")

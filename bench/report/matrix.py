@@ -15,14 +15,15 @@ NUMBERED = "Columns: the tasks by the number of their stage."
 
 
 def matrix_tables(experiment: Experiment) -> list[Table]:
-    """Two tables a run: the learnt tasks and the text tasks."""
+    """The tables of every run: the learnt tasks, the text tasks, and the other image tasks that are scored."""
     tables = []
     for result in experiment.results:
         mark = "" if result.state == "done" else f" ({result.state})"
         name = f"{experiment.name}/{result.name}"
         tables.append(_table(result, result.tasks, f"{name}-tasks", f"{name}{mark}: accuracy"))
-        if result.text:
-            tables.append(_table(result, result.text, f"{name}-text", f"{name}{mark}: text"))
+        for what, tasks in (("text", result.text), ("transfer", result.config.transfer)):
+            if tasks:
+                tables.append(_table(result, tasks, f"{name}-{what}", f"{name}{mark}: {what}"))
     return tables
 
 
