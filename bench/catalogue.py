@@ -80,9 +80,14 @@ def _sequence(name: str, path: Path, workspace: Path) -> dict[str, Any]:
     except SpecError as error:
         return {**record, "error": str(error)}
     return {
-        **record, "version": sequence.version, "stages": [stage.task for stage in sequence.stages],
-        "retention": sequence.retention, "transfer": sequence.transfer, "base": sequence.base.model, "description": sequence.description,
-    }  # fmt: skip
+        **record,
+        "version": sequence.version,
+        "stages": [stage.task for stage in sequence.stages],
+        "retention": sequence.retention,
+        "transfer": sequence.transfer,
+        "base": sequence.base.model,
+        "description": sequence.description,
+    }
 
 
 def _task(name: str, path: Path, workspace: Path) -> dict[str, Any]:

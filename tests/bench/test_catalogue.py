@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from moextend import content
-from moextend.bench import scorers
 from moextend.bench.data.items import OWN_PLACEHOLDERS, Item, placeholders, prompt_text
 from moextend.bench.plan import Request, resolve
 from moextend.bench.preview import preview, told
+from moextend.bench.scorers import own_answer
 from moextend.bench.sequence import read_sequence
 from moextend.bench.task import read_task
 
@@ -18,7 +18,8 @@ PUBLISHED = {
     "coin": ["scienceqa", "textvqa", "imagenet", "gqa", "vizwiz", "grounding", "vqav2", "ocrvqa"],
     "ucit": ["imagenet-r", "arxivqa", "vizwiz-captions", "iconqa", "clevr-math", "flickr30k"],
     "mllm-cl-dcl": ["remote-sensing", "medical", "driving", "science", "finance"],
-    "trigap": ["pmc-vqa", "docvqa", "chartqa", "iconqa", "infographicvqa", "arxivqa", "roadside", "chemvqa", "floodnet", "clevr"],
+    "trigap": ["pmc-vqa", "docvqa", "chartqa", "iconqa", "infographicvqa", "arxivqa", "roadside",
+               "chemvqa", "floodnet", "clevr"],
     "trace": ["c-stance", "fomc", "meetingbank", "py150", "scienceqa", "numglue-cm", "numglue-ds", "20minuten"],
 }  # fmt: skip
 
@@ -31,10 +32,10 @@ def test_every_task_says_what_it_is_and_how_it_is_scored(name: str) -> None:
     assert task.non_commercial or not any(word in task.licence for word in ("NC", "research", "not stated)"))
     if task.kind == "text":
         return
-    assert task.scorer in scorers.names()
     columns = {value for value in task.columns.model_dump().values() if value}
     own = set(placeholders(task)) - set(OWN_PLACEHOLDERS)
     item = Item("1", (), "What?", ("A",), ("one", "two"), fields=dict.fromkeys(own, "some text"))
+    assert own_answer(task.scorer, item), "the scorer is known"
     shown = prompt_text(task, item)
     assert ("{" not in shown and "some text" in shown) or not own
     assert columns, "something is read"
