@@ -106,7 +106,7 @@ def _key(
 ) -> str:
     return digest(
         {
-            "format": 1,
+            "format": 2,
             "task": loaded.digest,
             "metric": text.metric,
             "num_fewshot": text.num_fewshot,

@@ -19,12 +19,12 @@ import lm_eval.utils
 import numpy
 import torch
 from lm_eval import evaluate
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from moextend.bench.data.digests import FileDigests
 from moextend.bench.quiet import quiet_datasets, quiet_loggers
 from moextend.bench.text import folder as folders
+from moextend.bench.text.choices import SharedContext
 from moextend.errors import UnknownName
 from moextend.files import digest
 
@@ -123,7 +123,7 @@ def run(
     """lm-eval's results for a model as it is now, with a record of every item under "samples"."""
     training = model.lm.training
     with _calm(seed=True, on_items=on_items):
-        lm = HFLM(
+        lm = SharedContext(
             pretrained=model.lm,
             tokenizer=model.tokenizer,
             backend="causal",

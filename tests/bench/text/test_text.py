@@ -233,7 +233,7 @@ def test_error_in_the_middle_of_scoring(make_task, model, score, monkeypatch):
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(model.lm), "forward", broken)
+        patch.setattr(type(model.lm.model), "forward", broken)
         with pytest.raises(RunFailed, match=r"lm-eval failed on 'first' \(RuntimeError: out of memory\)"):
             score(make_task("first"))
     assert not score(make_task("first")).reused
