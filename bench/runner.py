@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import moextend
-from moextend.bench import alignment, costs, evaluate, vqa
-from moextend.bench.data import data_digest
+from moextend.bench import costs, evaluate, vqa
 from moextend.bench.methods.method import Stage
 from moextend.bench.progress import Progress, Unit
+from moextend.bench.restore import base, learning_data, stage_name, stage_of
 from moextend.bench.runconfig import JOINT
 from moextend.bench.rundir import Cell, RunDir
-from moextend.bench.stages import StageData, conversations, stage_data, stage_seed
+from moextend.bench.stages import stage_seed
 from moextend.bench.work import PERCENT, Work, plan, refuse_changed_data
 from moextend.errors import MoextendError, RunFailed
 from moextend.training import ExtraLoss, Report, train
@@ -53,52 +53,12 @@ def _run(work: Work, progress: Progress) -> None:
         score_row(work, progress, model, index, learnt)
 
 
-def base(work: Work, progress: Progress) -> MultimodalLM:
-    """The base model on its device, its projector aligned."""
-    import torch
-
-    from moextend.vision import FeatureStore
-
-    spec, settings = work.sequence.base, work.sequence.align
-    device = work.config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = moextend.load(
-        spec.model, vision=spec.vision, revision=spec.revision, dtype=spec.dtype, device=device
-    )
-    work.run.record_environment(device=device, threads=torch.get_num_threads())
-    if model.vision is not None:
-        model.features = FeatureStore(model.vision, work.cache / "features")
-    if settings is not None:
-        unit = Unit("align", 0, settings.task, settings.steps)
-        progress.begin(unit)
-        task = work.tasks[settings.task]
-        alignment.align(
-            model,
-            conversations(task, work.workspace),
-            settings,
-            seed=work.config.seed,
-            data_name=f"{data_digest(task, 'train', work.workspace)} {task.prompt}",
-            cache=work.cache / "aligned",
-            on_step=lambda done, total: progress.advance(),
-        )
-        progress.finish(unit)
-    return model
-
-
 def learn(
     work: Work, progress: Progress, model: MultimodalLM, index: int, names: list[str], learnt: Sequence[str]
 ) -> None:
     """Brings the model through a stage: from the stage's folder if it was learnt before, else by training."""
-    name = stage_name(names)
-    folder = work.run.stage_folder(index, name)
-    seed = stage_seed(work.config.seed, name)
-    data = learning_data(work, names, seed)
-    earlier = [(task, work.run.stage_folder(i, task)) for i, task in enumerate(learnt, 1)]
-    stage = Stage(
-        index, name, data.learn, data.held_out, work.generic, seed, folder, earlier,
-        earlier_data=lambda task: learning_data(work, [task], stage_seed(work.config.seed, task)).learn,
-    )  # fmt: skip
+    stage = stage_of(work, index, names, learnt)
+    name, folder = stage.task, stage.folder
     units = [unit for unit in plan(work) if unit.stage == index and unit.phase in ("probe", "train")]
     if moextend.extension.is_whole(folder):
         work.method.restore(model, work.settings, stage)
@@ -110,21 +70,11 @@ def learn(
         seconds = time.monotonic() - began
         work.method.select(model, work.settings, name, [*learnt, name])
         with model.choose.reaching((name,)) if model.choose else nullcontext():
-            answering = costs.forward_flops(model, data.held_out)
+            answering = costs.forward_flops(model, stage.held_out)
         kept = {"forward_flops": answering, "stored_mb": costs.stored_mb(folder)}
         work.run.write_cost(index, name, {**facts, "seconds": seconds, **kept, **costs.peak_memory(model)})
     for unit in units:
         progress.finish(unit)
-
-
-def stage_name(names: Sequence[str]) -> str:
-    """The task of a stage, or what stands for all tasks at once."""
-    return names[0] if len(names) == 1 else JOINT
-
-
-def learning_data(work: Work, names: Sequence[str], seed: int) -> StageData:
-    """What there is to learn from these tasks."""
-    return stage_data([work.tasks[task] for task in names], work.workspace, seed)
 
 
 @dataclass(frozen=True)
@@ -213,7 +163,7 @@ def score_cell(
     )  # fmt: skip
 
 
-def write_facts(work: Work, base: MultimodalLM) -> None:
+def write_facts(work: Work, model: MultimodalLM) -> None:
     """Keeps what the report says of a run besides its scores."""
     image_tasks = [work.tasks[name] for name in work.config.stages if work.tasks[name].kind == "vqa"]
     known = work.run.facts().get("blind", {})
@@ -226,7 +176,7 @@ def write_facts(work: Work, base: MultimodalLM) -> None:
     for names in work.stages:
         name = stage_name(names)
         data = learning_data(work, names, stage_seed(work.config.seed, name))
-        answering[name] = costs.forward_flops(base, data.held_out)
+        answering[name] = costs.forward_flops(model, data.held_out)
     work.run.write_facts(
         {"told": told, "settings": work.settings.model_dump(), "blind": blind, "base_flops": answering}
     )

@@ -20,6 +20,18 @@ app = typer.Typer(
 app.add_typer(bench.app, name="bench")
 
 
+@app.command(
+    name="lm-eval",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def lm_eval(context: typer.Context) -> None:
+    """lm-eval's own command line, with `--model moextend` known: any of its tasks on a trained extension."""
+    from moextend.bench.bridges.lm_eval import main
+
+    main(context.args)
+
+
 def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import PackageNotFoundError, version

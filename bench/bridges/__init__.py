@@ -1,0 +1,1 @@
+"""Models of this project in other harnesses: lm-eval and lmms-eval. Arguments are translated, nothing else."""

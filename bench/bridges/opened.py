@@ -1,0 +1,48 @@
+"""The model behind the arguments that a bridge is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import moextend
+from moextend.errors import InputError
+
+if TYPE_CHECKING:
+    from moextend import MultimodalLM
+
+
+def opened(
+    *,
+    run: str | None = None,
+    stage: str | int | None = None,
+    task: str = "",
+    pretrained: str | None = None,
+    extensions: str = "",
+    vision: str | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
+) -> MultimodalLM:
+    """Either a run's model after a stage, or a base with extensions.
+
+    Args:
+        run: folder of a run; `stage` None takes its last one, `task` names the task for methods that are told it.
+        pretrained: a base as `moextend.load` takes it, with `vision` its encoder.
+        extensions: folders of extensions, joined by "+", in the order they were made; all are reachable.
+    """
+    if (run is None) == (pretrained is None):
+        raise InputError(
+            "neither or both of run and pretrained are given.",
+            where="model_args",
+            mend="Write run=runs/SEQUENCE/RUN, or pretrained=MODEL,extensions=FOLDER+FOLDER.",
+        )
+    if run is not None:
+        from moextend.bench.restore import restored
+        from moextend.bench.rundir import RunDir
+
+        return restored(RunDir(Path(run)), stage=None if stage is None else int(stage), task=task)
+    assert pretrained is not None
+    model = moextend.load(pretrained, vision=vision, dtype=dtype, device=device or "cpu")
+    for folder in filter(None, extensions.split("+")):
+        moextend.load_extension(model, Path(folder))
+    return model

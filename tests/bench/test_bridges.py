@@ -1,0 +1,158 @@
+"""A run's model in lm-eval and lmms-eval: their numbers are those of the run's own table."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import moextend
+from moextend.bench import runner
+from moextend.bench.bridges.opened import opened
+from moextend.bench.data import open_items
+from moextend.bench.plan import Request, resolve
+from moextend.bench.restore import restored
+from moextend.bench.rundir import open_run
+from moextend.errors import InputError
+
+SEQUENCE = """
+sequence: small
+version: 1
+base: {model: tiny, vision: tiny}
+align: {task: tiny-captions, steps: 4, batch_size: 8, learning_rate: 3.0e-3}
+stages: [{task: tiny-attributes}, {task: tiny-counting}]
+retention: [tiny-textqa]
+train: {steps: 8, batch_size: 8, learning_rate: 5.0e-3}
+scoring: {batch_size: 10, limit: 40}
+"""
+LIMIT = 40
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bridges")
+    (folder / "registry").mkdir()
+    (folder / "registry" / "small.yaml").write_text(SEQUENCE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(workspace):
+    (config,) = resolve(Request(workspace, sequence="small", methods=("lora",)))
+    found = open_run(config, workspace / "runs")
+    runner.run(found.folder)
+    return found
+
+
+@pytest.mark.slow
+def test_a_stage_is_restored_bit_for_bit(run):
+    ids = torch.tensor([[1, 20, 30, 40, 50]])
+    with torch.no_grad():
+        logits = [restored(run, stage=stage).lm(ids).logits for stage in (0, 1, 2, 2)]
+    assert not torch.equal(logits[0], logits[1]) and not torch.equal(logits[1], logits[2])
+    assert torch.equal(logits[2], logits[3])
+    assert torch.equal(logits[0], moextend.load("tiny").lm(ids).logits)
+    with pytest.raises(InputError, match="the run has stages 0 to 2, not 3"):
+        restored(run, stage=3)
+
+
+def test_arguments_that_name_no_model_are_refused():
+    with pytest.raises(InputError, match="neither or both of run and pretrained are given"):
+        opened()
+    with pytest.raises(InputError, match="not a run folder"):
+        opened(run="nowhere")
+
+
+@pytest.mark.slow
+def test_lm_eval_gives_the_numbers_of_the_table(run, workspace, tmp_path):
+    from moextend.bench.bridges.lm_eval import main
+
+    packaged = Path(moextend.__file__).parent / "data" / "tasks" / "tiny" / "lm_eval"
+    folder = packaged.resolve()
+    (tmp_path / "tasks").mkdir()
+    for path in folder.glob("*.yaml"):
+        (tmp_path / "tasks" / path.name).write_text(path.read_text().replace("{folder}", str(folder)))
+    main(
+        ["run", "--model", "moextend", "--model_args", f"run={run.folder}", "--tasks", "tiny_textqa",
+         "--include_path", str(tmp_path / "tasks"), "--limit", str(LIMIT), "--batch_size", "10",
+         "--output_path", str(tmp_path / "out")]
+    )  # fmt: skip
+    (path,) = (tmp_path / "out").rglob("results*.json")
+    found = json.loads(path.read_text())["results"]["tiny_textqa"]["acc,none"]
+    assert 100 * found == pytest.approx(run.cells()[2, "tiny-textqa"].value)
+
+
+@pytest.fixture
+def lmms_task(run, workspace, tmp_path):
+    """A task of the generated world as lmms-eval reads one: a data set on disk and a YAML."""
+    from datasets import Dataset, Features, Image, Value
+
+    pytest.importorskip("lmms_eval", reason="lmms-eval is not installed")
+    task = run.config.task_spec("tiny-counting")
+    rows = [
+        {
+            "image": {"bytes": item.images[0].read(), "path": None},
+            "question": item.question,
+            "answer": item.answers[0],
+        }
+        for item in open_items(task, "test", workspace, LIMIT)
+    ]
+    features = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
+    (tmp_path / "data").mkdir()
+    Dataset.from_list(rows, features=features).to_parquet(tmp_path / "data" / "test.parquet")
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "utils.py").write_text(
+        "def visual(doc):\n    return [doc['image'].convert('RGB')]\n\n\n"
+        "def text(doc, kwargs=None):\n    return '<image> Q ' + doc['question'] + ' A:'\n\n\n"
+        "def score(doc, results):\n"
+        "    return {'right': float(results[0].strip().lower() == doc['answer'].lower())}\n"
+    )
+    config = {
+        "task": "world_counting", "dataset_path": "parquet", "test_split": "test", "output_type": "generate_until",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "data" / "test.parquet")}},
+        "doc_to_target": "answer", "generation_kwargs": {"max_new_tokens": 3, "do_sample": False, "until": ["\n\n"]},
+        "metric_list": [{"metric": "right", "aggregation": "mean", "higher_is_better": True}],
+    }  # fmt: skip
+    functions = "doc_to_visual: !function utils.visual\ndoc_to_text: !function utils.text\n"
+    functions += "process_results: !function utils.score\n"
+    (folder / "world_counting.yaml").write_text(yaml.safe_dump(config) + functions)
+    return folder
+
+
+@pytest.mark.slow
+def test_lmms_eval_gives_the_numbers_of_the_table(run, lmms_task):
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.models import get_model
+    from lmms_eval.tasks import TaskManager
+
+    assert get_model("moextend").__name__ == "MoextendLMM", "found by its entry point"
+    found = simple_evaluate(
+        model="moextend", model_args=f"run={run.folder}", tasks=["world_counting"], batch_size=10, device="cpu",
+        task_manager=TaskManager(include_path=str(lmms_task), include_defaults=False), bootstrap_iters=0,
+        process_docs_parallel=1, verbosity="ERROR",
+    )  # fmt: skip
+    assert 100 * found["results"]["world_counting"]["right,none"] == pytest.approx(
+        run.cells()[2, "tiny-counting"].value
+    )
+
+
+@pytest.mark.slow
+def test_lmms_eval_scores_choices(run, lmms_task):
+    """The likelihood of an answer, against the model's own loss on it."""
+    from types import SimpleNamespace
+
+    from moextend.batches import Collator, Conversation
+    from moextend.bench.bridges.lmms_eval import MoextendLMM
+
+    adapter = MoextendLMM(run=str(run.folder))
+    adapter.task_dict = {"t": {"test": [{"text": "plain"}]}}
+    asked = [("anna lives in", answer, None, 0, "t", "test") for answer in ("oslo .", "two")]
+    found = adapter.loglikelihood([SimpleNamespace(args=args) for args in asked])
+    model = adapter.model
+    for (value, _), (prompt, answer, *_) in zip(found, asked, strict=True):
+        batch = Collator(model.tokenizer, model.visual_tokens, None)([Conversation(((prompt, answer),))])
+        with torch.no_grad():
+            out = model(**batch)
+        assert value == pytest.approx(-float(out["loss"]) * len(out["logits"]), abs=1e-4)
