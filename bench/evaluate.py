@@ -97,7 +97,8 @@ def _vqa_cell(
         batch_size=scoring.batch_size,
         on_items=on_items,
     )
-    scores = vqa.score_records(records, task.scorer)
+    scores, items = vqa.score_items(records, task.scorer)
+    vqa.write_scores(path, task.scorer, items)
     return {
         "scorer": task.scorer,
         "predictions": path.relative_to(folder).as_posix(),
