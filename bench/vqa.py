@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.data import Item, data_digest, open_items, render_prompt
+from moextend.bench.data.items import LETTERS, placeholders
 from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import TaskSpec
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 Answer = Callable[[Sequence["Prompt"]], list[str]]
 """Answers of a model to one batch of prompts."""
+Rate = Callable[[Sequence["Prompt"], Sequence[Sequence[str]]], list[tuple[float, ...]]]
+"""Log-likelihoods of each prompt's choices, for the questions of one batch that have some."""
 Progress = Callable[[int, int], None]
 """Called with the items done and the items in all."""
 
@@ -42,9 +45,11 @@ class Record(Answered):
     """Log-likelihood of each choice; None where the model was not asked, as in every older line."""
 
     @staticmethod
-    def of(item: Item, prediction: str) -> Record:
+    def of(item: Item, prediction: str, likelihoods: tuple[float, ...] | None = None) -> Record:
         """The record of an answered item."""
-        return Record(item.id, prediction, item.answers, item.question, item.choices, item.kind)
+        return Record(
+            item.id, prediction, item.answers, item.question, item.choices, item.kind, likelihoods or None
+        )
 
     @staticmethod
     def read(line: dict[str, Any]) -> Record:
@@ -103,7 +108,8 @@ def prediction_key(
     """Names all that predictions depend on but the weights: another key, other predictions."""
     return digest(
         {
-            "format": 1,
+            # Where there are choices, their log-likelihoods are kept too.
+            "format": 1 if task.columns.choices is None else 2,
             "data": data,
             "split": split,
             "columns": task.columns.model_dump(),
@@ -130,28 +136,47 @@ def predict(
     path: Path,
     *,
     batch_size: int,
+    rate: Rate | None = None,
     on_items: Progress | None = None,
 ) -> tuple[list[Record], int]:
     """The predictions of all items, in order, and how many of them were made now.
 
-    `path` keeps them as they come. Batches are cut by position, and one that an interruption left incomplete
-    is made again whole: the answers do not depend on where the work was interrupted.
+    With `rate`, the choices of an item are rated too: as letters where the prompt lists them, else as texts.
+    `path` keeps all as it comes. Batches are cut by position, and one that an interruption left incomplete is made
+    again whole: the answers do not depend on where the work was interrupted.
     """
     records = _kept(path, items, batch_size)
     before, unsaved = len(records), len(records)
     saved_at = time.monotonic()
     for start in range(before, len(items), batch_size):
         batch = [items[i] for i in range(start, min(start + batch_size, len(items)))]
-        answers = answer([render_prompt(task, item) for item in batch])
+        prompts = [render_prompt(task, item) for item in batch]
+        answers = answer(prompts)
         if len(answers) != len(batch):
             raise RunFailed(f"{len(answers)} answers to {len(batch)} prompts.", where=task.task)
-        records += [Record.of(item, text) for item, text in zip(batch, answers, strict=True)]
+        rated = _rated(task, batch, prompts, rate)
+        records += [Record.of(*one) for one in zip(batch, answers, rated, strict=True)]
         if time.monotonic() - saved_at > _KEPT_EVERY or len(records) == len(items):
             append_lines(path, [record.line() for record in records[unsaved:]])
             unsaved, saved_at = len(records), time.monotonic()
         if on_items:
             on_items(len(records), len(items))
     return records, len(records) - before
+
+
+def _rated(
+    task: TaskSpec, batch: Sequence[Item], prompts: Sequence[Prompt], rate: Rate | None
+) -> list[tuple[float, ...] | None]:
+    """Log-likelihoods of the choices, item by item; None for an item without any."""
+    found: list[tuple[float, ...] | None] = [None] * len(batch)
+    asked = [i for i, item in enumerate(batch) if item.choices]
+    if rate is None or not asked:
+        return found
+    lettered = "choices" in placeholders(task)
+    said = [LETTERS[: len(choices)] if lettered else choices for i in asked if (choices := batch[i].choices)]
+    for i, values in zip(asked, rate([prompts[i] for i in asked], said), strict=True):
+        found[i] = values
+    return found
 
 
 def _kept(path: Path, items: Sequence[Item], batch_size: int) -> list[Record]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from moextend.bench.scorers import boxes, captions, numbers, rules, sets, texts
 from moextend.bench.scorers.gold import Answered, Gold
+from moextend.bench.stats import clustered_error
 from moextend.lookup import choose
 
 
@@ -44,7 +44,7 @@ class SetScore:
     items: tuple[float | None, ...]
     """One value an item, in order; None where it counts only together with an item before it."""
     stderr: float | None
-    """Standard error of `value`: s / sqrt(n) over the items that count; None for fewer than two."""
+    """Standard error of `value` over the items that count, whole clusters drawn; None for fewer than two of them."""
     metrics: dict[str, float]
     """More metrics of all items together, in percent."""
 
@@ -198,8 +198,17 @@ def score(name: str, prediction: str, gold: Gold, *, where: str | None = None) -
     return choose("scorer", name, SCORERS, where=where)(prediction, gold)
 
 
-def score_set(name: str, answered: Sequence[Answered], *, where: str | None = None) -> SetScore:
-    """What a scorer of either sort makes of all (at least one) answers to a task; UnknownName where there is none."""
+def score_set(
+    name: str,
+    answered: Sequence[Answered],
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    where: str | None = None,
+) -> SetScore:
+    """What a scorer of either sort makes of all (at least one) answers to a task; UnknownName where there is none.
+
+    `clusters`: what each item shares with others, such as its image; without it items are drawn one by one.
+    """
     scorer = find_scorer(name, where=where)
     items: tuple[float | None, ...]
     if scorer.whole is not None:
@@ -207,18 +216,11 @@ def score_set(name: str, answered: Sequence[Answered], *, where: str | None = No
     else:
         assert scorer.item is not None, "a scorer has either"
         items = tuple(scorer.item(one.prediction, one) for one in answered)
-    counted = [item for item in items if item is not None]
+    counted = {i: item for i, item in enumerate(items) if item is not None}
     metrics = scorer.metrics((one.prediction, one) for one in answered) if scorer.metrics else {}
-    return SetScore(fmean(counted), items, standard_error(counted), metrics)
-
-
-def standard_error(values: Sequence[float]) -> float | None:
-    """Standard error of a mean: sample deviation / sqrt(n); None for fewer than two values."""
-    n = len(values)
-    if n < 2:
-        return None
-    mean = fmean(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    values = list(counted.values())
+    error = clustered_error(values, [clusters[i] if clusters else i for i in counted])
+    return SetScore(fmean(values), items, error, metrics)
 
 
 def own_answer(name: str, gold: Gold) -> str:

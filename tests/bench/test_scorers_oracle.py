@@ -7,7 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moextend.bench.scorers import Answered, score
-from moextend.bench.scorers.forms import evalai_form, vqa_form
+from moextend.bench.scorers.boxes import read_box
+from moextend.bench.scorers.captions import ptb_tokens
+from moextend.bench.scorers.forms import evalai_form, one_line, plain, vqa_form, words_form
 
 WORDS = [
     "a", "an", "the", "The", "none", "Two", "ten", "dont", "don't", "couldnt've", "yes", "no", "No", "not", "A", "B",
@@ -181,3 +183,51 @@ def test_without_a_letter_only_the_same_text_counts(prediction, golds):
             assert score(name, prediction, Answered("1", "", tuple(golds))) == pytest.approx(
                 sum(values) / len(values)
             )
+
+
+FORMS = {"exact": plain, "raw": one_line, "official": vqa_form, "anls": words_form}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
+@oracle
+@given(st.one_of(anything, st.sampled_from(["couldnt've", "somebody'd", "ow's'at", "5..5", "1.-5 2,3", "İ"])))
+def test_a_form_of_a_form_is_itself(form, text):
+    assert form(form(text)) == form(text)
+
+
+def test_the_evalai_form_is_the_one_that_is_not():
+    assert evalai_form("hes") == "he's" and evalai_form("he's") == "he 's"
+
+
+@oracle
+@given(anything)
+def test_tokens_of_tokens_are_themselves(text):
+    once = ptb_tokens(re.sub(r"[^\w\s]", "", text))
+    assert ptb_tokens(" ".join(once)) == once
+
+
+corners = st.tuples(*[st.integers(0, 999)] * 4)
+
+
+@oracle
+@given(corners, corners)
+def test_iou(a, b):
+    """By counting cells of a grid of 1000 x 1000, in one direction and the other."""
+
+    def cells(low, high):
+        return set(range(min(low, high), max(low, high)))
+
+    def area(box):
+        return len(cells(box[0], box[2])) * len(cells(box[1], box[3]))
+
+    wide = len(cells(a[0], a[2]) & cells(b[0], b[2]))
+    high = len(cells(a[1], a[3]) & cells(b[1], b[3]))
+    both = area(a) + area(b) - wide * high
+    expected = wide * high / both if both else 0.0
+    texts = [f"<box>({x[0]},{x[1]}),({x[2]},{x[3]})</box>" for x in (a, b)]
+    if read_box(texts[0]) == read_box(texts[1]):
+        expected = 1.0
+    item = Answered("1", "", (texts[1],))
+    assert score("iou@1", texts[0], item) == pytest.approx(expected)
+    if abs(expected - 0.5) > 1e-9:
+        assert score("grounding@1", texts[0], item) == (expected > 0.5)

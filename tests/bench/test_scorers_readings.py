@@ -2,15 +2,20 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moextend import generation, likelihood
 from moextend.bench import vqa
 from moextend.bench.data import Item
+from moextend.bench.evaluate import score_cell
 from moextend.bench.scorers import Answered, readings, score
 from moextend.bench.scorers.table import SCORERS
+from moextend.bench.sequence import Scoring
+from moextend.bench.task import Columns, Data, TaskSpec
 
 CHOICES = ("cat", "dog", "fox")
 
@@ -147,3 +152,70 @@ def test_scoring_again_is_quick(name):
     assert time.process_time() - start < 3.0, (
         "100,000 predictions take less than 20 s, with room for a slow machine"
     )
+
+
+def asked(prompt):
+    return TaskSpec(
+        task="t",
+        version=1,
+        kind="vqa",
+        data=Data(path="x"),
+        columns=Columns(choices="options"),
+        prompt=prompt,
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"), [("{question}\n{choices}", ["A", "B", "C"]), ("{question}", ["cat", "dog", "fox"])]
+)
+def test_predictions_keep_the_likelihoods_of_choices(tmp_path, prompt, said):
+    free = Item("1", (), "how many?", ("2",))
+    chosen = [Item(str(i), (), "what?", ("dog",), CHOICES) for i in (0, 2)]
+    seen = []
+
+    def rate(prompts, choices):
+        seen.append([list(own) for own in choices])
+        return [(-2.0, -1.0, -3.0) for _ in prompts]
+
+    def run(**more):
+        items = [chosen[0], free, chosen[1]]
+        answer = lambda prompts: ["x"] * len(prompts)  # noqa: E731
+        return vqa.predict(asked(prompt), items, answer, tmp_path / "p.jsonl", batch_size=2, **more)
+
+    records, made = run(rate=rate)
+    assert made == 3 and seen == [[said], [said]], "only items with choices are rated"
+    assert [record.likelihoods for record in records] == [(-2.0, -1.0, -3.0), None, (-2.0, -1.0, -3.0)]
+    assert run(rate=rate) == (records, 0) and len(seen) == 2, "kept, and found again"
+    assert vqa.score_records(records, "option@1").readings["likelihood"] == 100.0
+
+
+def test_scorers_of_letters_and_of_texts_share_predictions():
+    known = {"data": "d", "scoring": Scoring(), "tokenizer": "t", "dtype": "f"}
+    texts = asked("{question}")
+    letters = texts.model_copy(update={"scorer": "letter@1"})
+    free = texts.model_copy(update={"columns": Columns()})
+    keys = [vqa.prediction_key(task, **known) for task in (texts, letters, free)]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_cell_with_choices(tmp_path, monkeypatch):
+    rows = [{"question": f"what {i}?", "answer": i % 2, "options": ["cat", "dog"]} for i in range(4)]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    task = TaskSpec(
+        task="mini", version=1, kind="vqa", data=Data(path=".", train=None), scorer="letter@1",
+        columns=Columns(image=None, choices="options"), prompt="{question}\n{choices}", path=tmp_path / "mini.yaml",
+    )  # fmt: skip
+    monkeypatch.setattr(generation, "generate", lambda model, prompts, **_: ["(A)" for _ in prompts])
+    monkeypatch.setattr(
+        likelihood, "choice_likelihoods", lambda model, prompts, choices, **_: [(-1.0, -0.5) for _ in prompts]
+    )
+    model = SimpleNamespace(
+        lm=SimpleNamespace(dtype="float32"),
+        tokenizer=type("T", (), {"special_tokens_map": {}, "get_vocab": lambda self: {}})(),
+    )
+    cell = score_cell(
+        model, task, weights="w", folder=tmp_path / "p", scoring=Scoring(batch_size=4), workspace=tmp_path
+    )
+    assert cell.value == 0.0 and cell.readings == {"strict": 0.0, "normalised": 50.0, "likelihood": 50.0}
+    kept = vqa.read_scores(tmp_path / "p" / cell.predictions, "letter@1")
+    assert [(item.normalised, item.likelihood) for item in kept] == [(1.0, 0.0), (0.0, 1.0)] * 2

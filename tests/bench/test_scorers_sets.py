@@ -166,6 +166,15 @@ def test_pope_set():
     assert found.metrics == pytest.approx({"precision": 100 / 3, "recall": 100 / 3, "f1": 100 / 3, "yes": 50})
 
 
+def test_items_of_one_image_are_drawn_together():
+    answered = [Answered(str(i), said, ("a",)) for i, said in enumerate("aabb")]
+    # s^2 = 4 (1/2)^2 / 3; with two clusters of two sqrt(2 / 1 * 2 * 1^2) / 4.
+    assert score_set("exact@1", answered).stderr == pytest.approx(math.sqrt(1 / 3 / 4))
+    assert score_set("exact@1", answered, clusters=[1, 1, 2, 2]).stderr == pytest.approx(0.5)
+    assert score_set("exact@1", answered, clusters=[1, 1, 1, 1]).stderr is None
+    assert score_set("exact@1", answered[:1]).stderr is None
+
+
 def test_unknown_scorer():
     with pytest.raises(UnknownName, match=r"task.yaml: no scorer 'cidr@1'. Did you mean 'cider@1'\?"):
         score_set("cidr@1", [], where="task.yaml")
