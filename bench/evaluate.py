@@ -82,6 +82,7 @@ def _vqa_cell(
     on_items: vqa.Progress | None,
 ) -> dict[str, Any]:
     from moextend.generation import generate
+    from moextend.likelihood import choice_likelihoods
 
     key = vqa.test_key(
         task, workspace, scoring, tokenizer=tokenizer_digest(model.tokenizer), dtype=str(model.lm.dtype)
@@ -95,9 +96,13 @@ def _vqa_cell(
         ),
         path,
         batch_size=scoring.batch_size,
+        rate=lambda prompts, choices: choice_likelihoods(
+            model, prompts, choices, batch_size=scoring.batch_size
+        ),
         on_items=on_items,
     )
-    scores = vqa.score_records(records, task.scorer)
+    scores, items = vqa.score_items(records, task.scorer)
+    vqa.write_scores(path, task.scorer, items)
     return {
         "scorer": task.scorer,
         "predictions": path.relative_to(folder).as_posix(),

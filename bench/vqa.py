@@ -11,48 +11,53 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.data import Item, data_digest, open_items, render_prompt
-from moextend.bench.scorers import own_answer, readings, score, set_metrics
+from moextend.bench.data.items import LETTERS, placeholders
+from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
 from moextend.bench.sequence import Scoring
 from moextend.bench.stats import clustered_error
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunFailed
-from moextend.files import append_lines, digest, mend_lines, write_lines
+from moextend.files import append_lines, digest, mend_lines, read_lines, write_lines
 
 if TYPE_CHECKING:
     from moextend.generation import Prompt
 
 Answer = Callable[[Sequence["Prompt"]], list[str]]
 """Answers of a model to one batch of prompts."""
+Rate = Callable[[Sequence["Prompt"], Sequence[Sequence[str]]], list[tuple[float, ...]]]
+"""Log-likelihoods of each prompt's choices, for the questions of one batch that have some."""
 Progress = Callable[[int, int], None]
 """Called with the items done and the items in all."""
 
+READINGS = ("strict", "normalised", "likelihood")
+"""What an answer is besides its score; see docs/scorers.md."""
+_SCORES_FORMAT = 2
+"""Raised with every change to the readings or to the lines of scores: older files are made again."""
 _KEPT_EVERY = 2.0
 """Seconds between two writes: what an interruption costs at the most."""
 
 
 @dataclass(frozen=True)
-class Record:
+class Record(Answered):
     """One line of predictions: what was answered, and all that a scorer needs."""
 
-    id: str
-    prediction: str
-    answers: tuple[str, ...]
-    question: str = ""
-    choices: tuple[str, ...] | None = None
     kind: str | None = None
+    likelihoods: tuple[float, ...] | None = None
+    """Log-likelihood of each choice; None where the model was not asked, as in every older line."""
     group: str | None = None
     """What the items of one image share."""
 
     @staticmethod
-    def of(item: Item, prediction: str) -> Record:
+    def of(item: Item, prediction: str, likelihoods: tuple[float, ...] | None = None) -> Record:
         """The record of an answered item."""
         group = item.group or "+".join(image.digest for image in item.images) or None
-        return Record(item.id, prediction, item.answers, item.question, item.choices, item.kind, group)
+        asked = (item.question, item.choices, item.kind)
+        return Record(item.id, prediction, item.answers, *asked, likelihoods or None, group)
 
     @staticmethod
     def read(line: dict[str, Any]) -> Record:
         """The record in a line of a file."""
-        choices = line.get("choices")
+        choices, likelihoods = line.get("choices"), line.get("likelihoods")
         return Record(
             line["id"],
             line["prediction"],
@@ -60,8 +65,29 @@ class Record:
             line.get("question", ""),
             None if choices is None else tuple(choices),
             line.get("kind"),
+            None if likelihoods is None else tuple(likelihoods),
             line.get("group"),
         )
+
+    def line(self) -> dict[str, Any]:
+        """The record as it is kept."""
+        kept = asdict(self)
+        if self.likelihoods is None:
+            del kept["likelihoods"]
+        return kept
+
+
+@dataclass(frozen=True)
+class ItemScore:
+    """One line of scores: what a scorer and the three readings make of one prediction."""
+
+    id: str
+    score: float | None
+    """As the scorer counts, 0..1 for most; None where the item counts only together with another."""
+    strict: float | None = None
+    normalised: float | None = None
+    likelihood: float | None = None
+    """1 where the right choice is the likeliest; None where the choices have no log-likelihoods."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +103,7 @@ class Scores:
     kind_sizes: dict[str, int]
     """kind of question -> items."""
     readings: dict[str, float]
+    """strict, normalised, likelihood (where choices have one), and the scorer's further metrics."""
 
 
 def prediction_key(
@@ -85,7 +112,7 @@ def prediction_key(
     """Names all that predictions depend on but the weights: another key, other predictions."""
     return digest(
         {
-            "format": 2,
+            "format": 3,
             "data": data,
             "split": split,
             "columns": task.columns.model_dump(),
@@ -112,28 +139,47 @@ def predict(
     path: Path,
     *,
     batch_size: int,
+    rate: Rate | None = None,
     on_items: Progress | None = None,
 ) -> tuple[list[Record], int]:
     """The predictions of all items, in order, and how many of them were made now.
 
-    `path` keeps them as they come. Batches are cut by position, and one that an interruption left incomplete
-    is made again whole: the answers do not depend on where the work was interrupted.
+    With `rate`, the choices of an item are rated too: as letters where the prompt lists them, else as texts.
+    `path` keeps all as it comes. Batches are cut by position, and one that an interruption left incomplete is made
+    again whole: the answers do not depend on where the work was interrupted.
     """
     records = _kept(path, items, batch_size)
     before, unsaved = len(records), len(records)
     saved_at = time.monotonic()
     for start in range(before, len(items), batch_size):
         batch = [items[i] for i in range(start, min(start + batch_size, len(items)))]
-        answers = answer([render_prompt(task, item) for item in batch])
+        prompts = [render_prompt(task, item) for item in batch]
+        answers = answer(prompts)
         if len(answers) != len(batch):
             raise RunFailed(f"{len(answers)} answers to {len(batch)} prompts.", where=task.task)
-        records += [Record.of(item, text) for item, text in zip(batch, answers, strict=True)]
+        rated = _rated(task, batch, prompts, rate)
+        records += [Record.of(*one) for one in zip(batch, answers, rated, strict=True)]
         if time.monotonic() - saved_at > _KEPT_EVERY or len(records) == len(items):
-            append_lines(path, [asdict(record) for record in records[unsaved:]])
+            append_lines(path, [record.line() for record in records[unsaved:]])
             unsaved, saved_at = len(records), time.monotonic()
         if on_items:
             on_items(len(records), len(items))
     return records, len(records) - before
+
+
+def _rated(
+    task: TaskSpec, batch: Sequence[Item], prompts: Sequence[Prompt], rate: Rate | None
+) -> list[tuple[float, ...] | None]:
+    """Log-likelihoods of the choices, item by item; None for an item without any."""
+    found: list[tuple[float, ...] | None] = [None] * len(batch)
+    asked = [i for i, item in enumerate(batch) if item.choices]
+    if rate is None or not asked:
+        return found
+    lettered = "choices" in placeholders(task)
+    said = [LETTERS[: len(choices)] if lettered else choices for i in asked if (choices := batch[i].choices)]
+    for i, values in zip(asked, rate([prompts[i] for i in asked], said), strict=True):
+        found[i] = values
+    return found
 
 
 def _kept(path: Path, items: Sequence[Item], batch_size: int) -> list[Record]:
@@ -147,32 +193,78 @@ def _kept(path: Path, items: Sequence[Item], batch_size: int) -> list[Record]:
     if good < len(items):
         good -= good % batch_size
     if good < len(records):
-        write_lines(path, [asdict(record) for record in records[:good]])
+        write_lines(path, [record.line() for record in records[:good]])
     return records[:good]
 
 
 def score_records(records: Sequence[Record], scorer: str) -> Scores:
-    """Mean score of predictions, over all and by kind, with two more readings of the same answers."""
-    values = [score(scorer, record.prediction, record) for record in records]
+    """Mean score of predictions, over all and by kind, with more readings of the same answers."""
+    return score_items(records, scorer)[0]
+
+
+def score_items(records: Sequence[Record], scorer: str) -> tuple[Scores, list[ItemScore]]:
+    """Mean score of predictions, over all and by kind, and what they are the mean of: one score a record."""
+    found, top = score_set(scorer, records), find_scorer(scorer).top
+    items = [_item_score(record, value, top) for record, value in zip(records, found.items, strict=True)]
     by_kind: dict[str, list[float]] = defaultdict(list)
-    for record, value in zip(records, values, strict=True):
-        if record.kind is not None:
+    for record, value in zip(records, found.items, strict=True):
+        if record.kind is not None and value is not None:
             by_kind[record.kind].append(value)
-    read = [readings(record.prediction, record) for record in records]
-    mean_readings = {key: 100 * fmean(one[key] for one in read) for key in read[0]}
-    return Scores(
-        value=100 * fmean(values),
-        stderr=_standard_error(values, records),
-        n=len(values),
+    clusters = [record.group or record.id for record in records]
+    known = [(value, name) for value, name in zip(found.items, clusters, strict=True) if value is not None]
+    error = clustered_error([value for value, _ in known], [name for _, name in known])
+    scores = Scores(
+        value=100 * found.value,
+        stderr=None if error is None else 100 * error,
+        n=found.n,
         by_kind={kind: 100 * fmean(own) for kind, own in sorted(by_kind.items())},
         kind_sizes={kind: len(own) for kind, own in sorted(by_kind.items())},
-        readings=mean_readings | set_metrics(scorer, ((record.prediction, record) for record in records)),
+        readings=_mean_readings(items) | found.metrics,
+    )
+    return scores, items
+
+
+def _item_score(record: Record, value: float | None, top: float) -> ItemScore:
+    full = value is not None and value >= top
+    return ItemScore(
+        record.id, value, **readings(record.prediction, record, right=full, likelihoods=record.likelihoods)
     )
 
 
-def _standard_error(values: Sequence[float], records: Sequence[Record]) -> float | None:
-    error = clustered_error(values, [record.group or record.id for record in records])
-    return None if error is None else 100 * error
+def _mean_readings(items: Sequence[ItemScore]) -> dict[str, float]:
+    """Reading -> percent, over the items that have it; those that no item has are left out."""
+    means: dict[str, float] = {}
+    for name in READINGS:
+        known = [value for item in items if (value := getattr(item, name)) is not None]
+        if known:
+            means[name] = 100 * fmean(known)
+    return means
+
+
+def scores_path(predictions: Path, scorer: str) -> Path:
+    """Where the scores that `scorer` makes of a file of predictions are kept, one line an item."""
+    return predictions.with_name(f"{predictions.stem}.{scorer}.scores{_SCORES_FORMAT}.jsonl")
+
+
+def write_scores(predictions: Path, scorer: str, items: Sequence[ItemScore]) -> None:
+    """Keeps the items' scores beside their predictions."""
+    write_lines(scores_path(predictions, scorer), [vars(item) for item in items])
+
+
+def read_scores(predictions: Path, scorer: str) -> list[ItemScore] | None:
+    """The items' scores, kept or made anew from the predictions; None where there are no predictions.
+
+    Scores of another number of items than were predicted are not taken. A reading that an older line lacks is None.
+    """
+    records = [Record.read(line) for line in read_lines(predictions)]
+    if not records:
+        return None
+    kept = [ItemScore(**line) for line in read_lines(scores_path(predictions, scorer))]
+    if [item.id for item in kept] == [record.id for record in records]:
+        return kept
+    items = score_items(records, scorer)[1]
+    write_scores(predictions, scorer, items)
+    return items
 
 
 def blind_level(task: TaskSpec, workspace: Path, limit: int | None = None) -> float | None:
@@ -185,7 +277,8 @@ def blind_level(task: TaskSpec, workspace: Path, limit: int | None = None) -> fl
     train = open_items(task, "train", workspace, images=False)
     answers = _majorities((item.kind, own_answer(task.scorer, item)) for item in train)
     test = open_items(task, "test", workspace, limit, images=False)
-    return 100 * fmean(score(task.scorer, answers.get(item.kind, answers[None]), item) for item in test)
+    said = [Answered.by(answers.get(item.kind, answers[None]), item) for item in test]
+    return 100 * score_set(task.scorer, said).value
 
 
 def _majorities(said: Iterable[tuple[str | None, str]]) -> dict[str | None, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moextend.bench.data.items import Item, prompt_text
 from moextend.bench.data.open import open_items
-from moextend.bench.scorers import own_answer, score
+from moextend.bench.scorers import Answered, find_scorer, own_answer, score_set
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
 
@@ -52,18 +52,23 @@ def _open_images(item: Item) -> None:
 
 
 def _scored(task: TaskSpec, items: Sequence[Item]) -> tuple[Item, str]:
-    """The first item whose own answer scores 1, and that answer."""
+    """The first item whose own answer scores all that it can, and that answer."""
     where = f"{task.path or task.task}: scorer"
+    scorer = find_scorer(task.scorer, where=where)
+    tried = list(islice(items, _TRIED))
+    answers = [own_answer(scorer.name, item) for item in tried]
+    found = score_set(
+        scorer.name, [Answered.by(answer, item) for item, answer in zip(tried, answers, strict=True)]
+    )
     best = 0.0
-    for item in islice(items, _TRIED):
-        answer = own_answer(task.scorer, item)
-        found = score(task.scorer, answer, item, where=where)
-        if found == 1.0:
+    for item, answer, value in zip(tried, answers, found.items, strict=True):
+        # Where references are averaged, or few items make all words common, less than the top is all there is.
+        if value is not None and (value >= scorer.top or (value > 0 and not scorer.own_is_top)):
             return item, answer
-        best = max(best, found)
+        best = max(best, value or 0.0)
     raise InputError(
-        f"'{task.scorer}' gives an item's own answer {best:.2f} at the most, not 1 ({items[0].row}: "
-        f"{items[0].answers[0]!r}).",
+        f"'{scorer.name}' gives an item's own answer {best:.2f} at the most, not {scorer.top:.0f} "
+        f"({items[0].row}: {items[0].answers[0]!r}).",
         where=where,
         mend="Choose a scorer that fits the answers, or set columns.choices.",
     )

@@ -9,9 +9,7 @@ from moextend import files
 from moextend.bench import metrics, stats
 from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.table import Column, Table, Value, number, text
-from moextend.bench.rundir import Cell
-from moextend.bench.scorers import score
-from moextend.bench.vqa import Record
+from moextend.bench.vqa import Record, read_scores
 from moextend.errors import UnknownName
 
 COLUMNS = [
@@ -122,11 +120,9 @@ def _items(result: Result | None, task: str) -> Scored:
             for line in lines
             if isinstance(line.get("right"), int | float)
         }
-    return {record.id: _scored(record, cell) for record in map(Record.read, lines)}
-
-
-def _scored(record: Record, cell: Cell) -> tuple[float, Hashable]:
-    return 100 * score(cell.scorer, record.prediction, record), record.group or record.id
+    groups = {record.id: record.group or record.id for record in map(Record.read, lines)}
+    scores = read_scores(result.run.folder / cell.predictions, cell.scorer) or []
+    return {item.id: (100 * item.score, groups[item.id]) for item in scores if item.score is not None}
 
 
 def _values(found: stats.Comparison, p: float, spread: Value) -> list[Value]:

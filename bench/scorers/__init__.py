@@ -1,6 +1,26 @@
-"""Scorers: pure functions from a prediction and the gold to 0..1, each with a version."""
+"""Scorers: pure functions from predictions and golds to values, each with a version; see docs/scorers.md."""
 
-from moextend.bench.scorers.gold import Gold
-from moextend.bench.scorers.table import own_answer, readings, score, set_metrics
+from moextend.bench.scorers.gold import Answered, Gold
+from moextend.bench.scorers.readings import readings
+from moextend.bench.scorers.table import (
+    Scorer,
+    SetScore,
+    find_scorer,
+    own_answer,
+    score,
+    score_set,
+    set_metrics,
+)
 
-__all__ = ["Gold", "own_answer", "readings", "score", "set_metrics"]
+__all__ = [
+    "Answered",
+    "Gold",
+    "Scorer",
+    "SetScore",
+    "find_scorer",
+    "own_answer",
+    "readings",
+    "score",
+    "score_set",
+    "set_metrics",
+]

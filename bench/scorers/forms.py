@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_MARKED = re.compile(f"[{re.escape(_PUNCTUATION)}]")
 _PERIOD = re.compile(r"\.(?!\d)")
 _COMMA = re.compile(r"\d,\d")
 _NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
@@ -39,18 +41,20 @@ def plain(text: str) -> str:
     return text.strip().rstrip(".").strip().lower()
 
 
+@lru_cache(maxsize=1 << 16)
 def vqa_form(text: str) -> str:
     """The normal form of the official VQA evaluation: punctuation, numbers, articles, contractions."""
     text = one_line(text)
     out = text
     joined = _COMMA.search(text) is not None
-    for mark in _PUNCTUATION:
+    for mark in set(_MARKED.findall(text)):
         spaced = f"{mark} " in text or f" {mark}" in text
         out = out.replace(mark, "" if spaced or joined else " ")
     words = [_NUMBERS.get(word, word) for word in _PERIOD.sub("", out).lower().split()]
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
+@lru_cache(maxsize=1 << 16)
 def evalai_form(text: str) -> str:
     """The form of TextVQA and VizWiz (EvalAI): no commas and question marks, `'s` apart, then `vqa_form`."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")

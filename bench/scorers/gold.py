@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -15,3 +16,31 @@ class Gold(Protocol):
     @property
     def choices(self) -> tuple[str, ...] | None:
         """The options of a multiple-choice question, in their order."""
+
+
+class Question(Gold, Protocol):
+    """An item as scorers of a whole set know it."""
+
+    @property
+    def id(self) -> str:
+        """Unique among the items of a set."""
+
+    @property
+    def question(self) -> str:
+        """The question; the source text of a task that rewrites."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One item with what was answered."""
+
+    id: str
+    prediction: str
+    answers: tuple[str, ...]
+    question: str = ""
+    choices: tuple[str, ...] | None = None
+
+    @staticmethod
+    def by(prediction: str, item: Question) -> Answered:
+        """`item`, answered with `prediction`."""
+        return Answered(item.id, prediction, item.answers, item.question, item.choices)

@@ -4,51 +4,58 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 from moextend.bench.scorers.forms import evalai_form, one_line, plain, vqa_form, words_form
 from moextend.bench.scorers.gold import Gold
 
 _THE_ANSWER_IS = re.compile(r"The answer is ([A-Z])\.?")
 _LETTER = re.compile(r"^[(\[]?([A-Z])(?:[)\].:,]+(?:\s.*)?)?$", re.DOTALL | re.IGNORECASE)
+_ANSWER_IS = re.compile(r"\banswer(?: is)?:? ?[(\[]?([A-Z])(?:[)\].:,]|$)", re.IGNORECASE)
 
 
 def same(prediction: str, gold: str, form: Callable[[str], str]) -> bool:
     """Whether both have one form; without a letter or digit in it, a prediction must repeat the gold."""
+    return matches(prediction, (gold,), form) == 1
+
+
+def matches(prediction: str, answers: Iterable[str], form: Callable[[str], str]) -> int:
+    """How many of the answers are the `same` as the prediction."""
     if any(letter.isalnum() for letter in prediction):
-        return form(prediction) == form(gold)
-    return bool(prediction.strip()) and prediction.strip() == gold.strip()
+        said = form(prediction)
+        return sum(form(answer) == said for answer in answers)
+    said = prediction.strip()
+    return sum(answer.strip() == said for answer in answers) if said else 0
 
 
 def exact(prediction: str, gold: Gold) -> float:
     """1 for a gold answer, but for case, outer spaces and final periods (GQA)."""
-    return float(any(same(prediction, answer, plain) for answer in gold.answers))
+    return float(matches(prediction, gold.answers, plain) > 0)
 
 
-def consensus(matches: int, annotators: int) -> float:
+def consensus(matching: int, annotators: int) -> float:
     """Mean over the leave-one-out sets of min(1, matches / 3).
 
     (m min(1, (m-1)/3) + (n-m) min(1, m/3)) / n for n annotators of whom m gave the prediction. Fewer than
     four cannot give three others: all the others must match then, and of a single annotator the one.
     """
     if annotators == 1:
-        return float(matches)
+        return float(matching)
     needed = min(3, annotators - 1)
-    own = matches * min(1.0, (matches - 1) / needed) if matches else 0.0
-    return (own + (annotators - matches) * min(1.0, matches / needed)) / annotators
+    own = matching * min(1.0, (matching - 1) / needed) if matching else 0.0
+    return (own + (annotators - matching) * min(1.0, matching / needed)) / annotators
 
 
 def vqa(prediction: str, gold: Gold) -> float:
     """Official VQAv2 accuracy: consensus of the annotators, normalised where they do not all agree."""
     agreed = len({one_line(answer) for answer in gold.answers}) == 1
     form = one_line if agreed and len(gold.answers) > 1 else vqa_form
-    return consensus(sum(same(prediction, answer, form) for answer in gold.answers), len(gold.answers))
+    return consensus(matches(prediction, gold.answers, form), len(gold.answers))
 
 
 def evalai(prediction: str, gold: Gold) -> float:
     """TextVQA and VizWiz accuracy: consensus after the EvalAI form, always."""
-    matches = sum(same(prediction, answer, evalai_form) for answer in gold.answers)
-    return consensus(matches, len(gold.answers))
+    return consensus(matches(prediction, gold.answers, evalai_form), len(gold.answers))
 
 
 def gold_position(gold: Gold) -> int | None:
@@ -80,40 +87,20 @@ def letter(prediction: str, gold: Gold) -> float:
     return float(said == string.ascii_uppercase[right])
 
 
-def lenient_letter(prediction: str, gold: Gold) -> float:
-    """1 for the right letter in any usual dress ("(b)", "b:", "B) red"), or the right choice's text."""
+def option(prediction: str, gold: Gold) -> float:
+    """1 for the right letter in any usual dress, or for the right choice's text and nothing else.
+
+    "(b)", "b:", "B) red", "the answer is (b)", "Answer: B". A question without choices among others is scored as
+    `exact`; what names no letter, or several, is wrong.
+    """
     right = gold_position(gold)
     if right is None:
         return exact(prediction, gold)
-    if letter(prediction, gold):
+    if letter(prediction, gold) or (gold.choices and same(prediction, gold.choices[right], vqa_form)):
         return 1.0
-    if gold.choices and same(prediction, gold.choices[right], vqa_form):
-        return 1.0
-    match = _LETTER.match(prediction.strip())
-    return float(match is not None and match[1].upper() == string.ascii_uppercase[right])
-
-
-def relaxed(prediction: str, gold: Gold) -> float:
-    """ChartQA's relaxed accuracy: numbers within 5% of the target (percent as hundredths).
-
-    What is no number, and a target of 0, must be the same text but for case and final periods.
-    """
-    return float(any(_relaxed(prediction, answer) for answer in gold.answers))
-
-
-def _relaxed(prediction: str, answer: str) -> bool:
-    said, target = _number(prediction), _number(answer)
-    if said is not None and target:
-        return abs(said - target) / abs(target) <= 0.05
-    return same(prediction, answer, plain)
-
-
-def _number(text: str) -> float | None:
-    text = text.strip()
-    try:
-        return float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        return None
+    dressed = _LETTER.match(prediction.strip())
+    said = {dressed[1]} if dressed else set(_ANSWER_IS.findall(prediction))
+    return float({found.upper() for found in said} == {string.ascii_uppercase[right]})
 
 
 def anls(prediction: str, gold: Gold) -> float:
@@ -129,14 +116,11 @@ def _similarity(a: str, b: str) -> float:
     return 1 - levenshtein(a, b) / length if length else 0.0
 
 
-def levenshtein(a: Sequence[str], b: Sequence[str]) -> int:
+def levenshtein(a: str, b: str) -> int:
     """Insertions, deletions and replacements from `a` to `b`."""
-    row = list(range(len(b) + 1))
-    for i, left in enumerate(a, start=1):
-        corner, row[0] = row[0], i
-        for j, right in enumerate(b, start=1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (left != right))
-    return row[-1]
+    from rapidfuzz.distance import Levenshtein
+
+    return int(Levenshtein.distance(a, b))
 
 
 def yes_or_no(prediction: str) -> str:

@@ -51,7 +51,7 @@ def task(tmp_path):
     ]
     for i in range(10):
         buffer = io.BytesIO()
-        Image.new("RGB", (2, 2)).save(buffer, "PNG")
+        Image.new("RGB", (2, 2), (i, 0, 0)).save(buffer, "PNG")
         (tmp_path / f"{i}.png").write_bytes(buffer.getvalue())
     (tmp_path / "test.json").write_text(json.dumps(rows))
     return TaskSpec(

@@ -1,0 +1,44 @@
+"""Three readings of an answer beside its score, so that forgetting a form and forgetting what is asked tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moextend.bench.scorers import rules
+from moextend.bench.scorers.forms import vqa_form
+from moextend.bench.scorers.gold import Gold
+from moextend.bench.scorers.table import own_answer
+
+
+def readings(
+    prediction: str, gold: Gold, *, right: bool = False, likelihoods: Sequence[float] | None = None
+) -> dict[str, float]:
+    """`strict` and `normalised`, 0 or 1, and `likelihood` where the choices' log-likelihoods are known.
+
+    strict: the gold text as it is, or its letter. normalised: full marks by the task's scorer (`right`), or the
+    gold after the official VQA form, or words that contain it; with choices, its letter in any dress. likelihood:
+    the right choice is the likeliest (the first of equal ones); there is none without choices or without a known
+    right one.
+    """
+    text = prediction.strip()
+    golds = {answer.strip() for answer in gold.answers} | {own_answer("letter@1", gold)}
+    found = {
+        "strict": float(bool(text) and text in golds),
+        "normalised": float(right or _normalised(prediction, gold)),
+    }
+    position = rules.gold_position(gold) if likelihoods and gold.choices else None
+    if position is not None and likelihoods and len(likelihoods) == len(gold.choices or ()):
+        found["likelihood"] = float(max(range(len(likelihoods)), key=likelihoods.__getitem__) == position)
+    return found
+
+
+def _normalised(prediction: str, gold: Gold) -> bool:
+    if rules.matches(prediction, gold.answers, vqa_form) or rules.option(prediction, gold) == 1.0:
+        return True
+    return gold.choices is None and _contains(prediction, gold.answers)
+
+
+def _contains(prediction: str, answers: Sequence[str]) -> bool:
+    """Whether the words of an answer stand in the prediction, side by side."""
+    said = f" {vqa_form(prediction)} "
+    return any(form and f" {form} " in said for form in map(vqa_form, answers))

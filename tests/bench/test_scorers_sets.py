@@ -1,0 +1,225 @@
+"""Scorers that need all items of a task at once, and what every scorer makes of a set."""
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moextend.bench.scorers import Answered, find_scorer, score_set
+from moextend.bench.scorers.captions import ptb_tokens
+from moextend.bench.scorers.table import ALL
+from moextend.errors import InputError, UnknownName
+
+
+def captions(*pairs):
+    return [Answered(str(i), said, tuple(references)) for i, (said, *references) in enumerate(pairs)]
+
+
+def test_cider_by_hand():
+    # Three images; ln 3 is the weight of an n-gram that one image's references have, ln 1.5 of two images'.
+    items = captions(
+        ("a red cat runs", "a red cat runs"), ("a dog", "a dog sits"), ("fish", "the blue bird flies")
+    )
+    once, twice = math.log(3), math.log(1.5)
+    # The first equals its reference: every cosine is 1.
+    first = 10.0
+    # The second: a (two images), dog, "a dog" (one image) against the same with "sits", "dog sits", "a dog sits".
+    one = (twice**2 + once**2) / (math.hypot(twice, once) * math.hypot(twice, once, once))
+    two = once**2 / (once * math.hypot(once, once))
+    second = 10 * (one + two) / 4 * math.exp(-((1 - 2) ** 2) / 72)  # 1 and 2 pairs of words
+    assert score_set("cider@1", items).items == pytest.approx((first, second, 0.0))
+    assert score_set("cider@1", items).value == pytest.approx((first + second) / 3)
+
+
+def test_cider_clips_what_is_said_too_often():
+    plain, much = (
+        captions(("dog ran", "dog sat"), ("x", "y")),
+        captions(("dog dog dog", "dog sat"), ("x", "y")),
+    )
+    weight = math.log(2)
+    # min(3 w, w) w / (3 w sqrt(2) w): the repeated word earns a third; 2 pairs against 1.
+    repeated = 10 / 4 * weight**2 / (3 * weight * math.sqrt(2) * weight) * math.exp(-1 / 72)
+    assert score_set("cider@1", much).items[0] == pytest.approx(repeated)
+    assert score_set("cider@1", plain).items[0] == pytest.approx(10 / 4 / 2)
+
+
+def test_cider_averages_references_and_needs_several_items():
+    items = captions(("a red cat runs", "a red cat runs", "one two three four"), ("x", "y"))
+    assert score_set("cider@1", items).items[0] == pytest.approx(5.0)
+    assert score_set("cider@1", items[:1]).items == (0.0,)
+    assert score_set("cider@1", captions(("", "y"), ("x", "x"))).items[0] == 0.0
+
+
+def test_cider_equals_the_coco_evaluation():
+    cider = pytest.importorskip("pycocoevalcap.cider.cider").Cider()
+    rnd = random.Random(0)
+    words = "a man dog cat riding red blue big small on in the field wave two"
+
+    def caption():
+        return " ".join(rnd.choices(words.split(), k=rnd.randint(1, 14)))
+
+    references = {i: [caption() for _ in range(rnd.randint(1, 6))] for i in range(80)}
+    said = {i: [rnd.choice([caption(), own[0], f"{own[-1]} {caption()}"])] for i, own in references.items()}
+    mean, each = cider.compute_score(references, said)
+    found = score_set("cider@1", [Answered(str(i), said[i][0], tuple(references[i])) for i in said])
+    assert found.value == pytest.approx(mean) and found.items == pytest.approx(each)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        # As Stanford's PTBTokenizer with the COCO evaluation's list of punctuation gives them.
+        ("A man riding a wave on top of a surfboard .", "a man riding a wave on top of a surfboard"),
+        (
+            "Two dogs' toys, don't run. A man's hat is 1,000.5!",
+            "two dogs toys do n't run a man 's hat is 1,000.5",
+        ),
+        ('U.S. flag at 5 p.m.; it\'s "big" & tall.', "u.s. flag at 5 p.m. it 's big & tall"),
+        ("well-known black/white cat: $5 50% #1", "well-known black/white cat $ 5 50 % # 1"),
+        ("I can't cannot gonna wanna", "i ca n't can not gon na wan na"),
+        ("who's they've I'll we're he'd", "who 's they 've i 'll we 're he 'd"),
+        ("a (red) [b]", "a -lrb- red -rrb- -lsb- b -rsb-"),
+        ("3.5 -5 1/2 10:30 café", "3.5 -5 1/2 10:30 café"),
+        ("he said, 'hi there'.", "he said hi there"),
+        ("mid - dash – en — em ...", "mid dash en em"),
+        ("1-2 shots, a 12-cavity pan??", "1-2 shots a 12-cavity pan ??"),
+        ("Mr. Smith\nand his dog", "mr. smith and his dog"),
+        ("", ""),
+        (" . ", ""),
+    ],
+)
+def test_ptb_tokens(text, tokens):
+    assert ptb_tokens(text) == tokens.split()
+
+
+SPECIES = "About 95 species are currently accepted ."
+KNOWN = (
+    "About 95 species are currently known .",
+    "About 95 species are now accepted .",
+    "95 species are now accepted .",
+)
+
+
+def sari(said, source=SPECIES, references=KNOWN):
+    return score_set("sari@1", [Answered("1", said, tuple(references), source)]).value
+
+
+def test_sari_of_the_published_example():
+    assert sari("About 95 you now get in .") == pytest.approx(0.26953601953601954)
+
+
+def test_sari_by_hand():
+    # Source a b, said a c, reference a c. Words: a kept, b gone, c added, all rightly. Pairs: "a b" gone, "a c" added,
+    # none kept: 0/0 = 1; of longer ones there are none. All shares are 1.
+    assert sari("a c", "a b", ["a c"]) == 1.0
+    # Said a b. Words: kept F1 of P 1/2, R 1 = 2/3; nothing gone: 1; none added of one: P 1, R 0: 0. Pairs: kept P 0,
+    # R 1: 0; gone 1; added 0. Triples and quadruples: all 1.
+    assert sari("a b", "a b", ["a c"]) == pytest.approx((2 / 3 + 1 + 0 + 0 + 1 + 0 + 6) / 12)
+    assert sari("", "a b", ["a c"]) == 0.0
+
+
+@given(
+    st.permutations(list("abcdef")),
+    st.permutations(list("cdefgh")),
+    st.integers(1, 6),
+)
+def test_sari_of_the_reference_is_full(source, reference, length):
+    target = " ".join(reference[:length])
+    assert sari(target, " ".join(source), [target]) == pytest.approx(1.0)
+
+
+def rotations(question, *said, right="ABCD"):
+    choices = ("w", "x", "y", "z")
+    return [
+        Answered(str(turn * 1_000_000 + question), answer, (right[turn],), choices=choices)
+        for turn, answer in enumerate(said)
+    ]
+
+
+def test_circular_wants_every_rotation():
+    answered = [
+        *rotations(1, "A", "B", "(c)", "the answer is D"),
+        *rotations(2, "A", "B", "C", "C"),
+        *rotations(3, "", "B"),
+        *rotations(4, "A"),
+    ]
+    random.Random(0).shuffle(answered)
+    found = score_set("circular@1", answered)
+    assert (found.value, found.n) == (0.5, 4)
+    assert sum(item is None for item in found.items) == len(answered) - 4
+    # s^2 = 4 (1/2)^2 / 3 over the four questions.
+    assert found.stderr == pytest.approx(math.sqrt(1 / 3 / 4))
+
+
+def test_circular_needs_numbers():
+    with pytest.raises(InputError, match=r"id 'q1' is no number.*columns.id"):
+        score_set("circular@1", [Answered("q1", "A", ("A",), choices=("x", "y"))])
+
+
+def test_pope_set():
+    said = [("yes", "yes"), ("yes", "no"), ("yes", "no"), ("no", "yes"), ("no", "no"), ("", "yes")]
+    found = score_set("pope@1", [Answered(str(i), one, (gold,)) for i, (one, gold) in enumerate(said)])
+    assert found.value == pytest.approx(2 / 6) and found.items == (1, 0, 0, 0, 1, 0)
+    # 3 of 6 said yes, 1 of them rightly; 3 of 6 are yes.
+    assert found.metrics == pytest.approx({"precision": 100 / 3, "recall": 100 / 3, "f1": 100 / 3, "yes": 50})
+
+
+def test_items_of_one_image_are_drawn_together():
+    answered = [Answered(str(i), said, ("a",)) for i, said in enumerate("aabb")]
+    # s^2 = 4 (1/2)^2 / 3; with two clusters of two sqrt(2 / 1 * 2 * 1^2) / 4.
+    assert score_set("exact@1", answered).stderr == pytest.approx(math.sqrt(1 / 3 / 4))
+    assert score_set("exact@1", answered, clusters=[1, 1, 2, 2]).stderr == pytest.approx(0.5)
+    assert score_set("exact@1", answered, clusters=[1, 1, 1, 1]).stderr is None
+    assert score_set("exact@1", answered[:1]).stderr is None
+
+
+def test_unknown_scorer():
+    with pytest.raises(UnknownName, match=r"task.yaml: no scorer 'cidr@1'. Did you mean 'cider@1'\?"):
+        score_set("cidr@1", [], where="task.yaml")
+
+
+ANSWERS = {"iou@1": "[1, 2, 3, 4]", "grounding@1": "[1, 2, 3, 4]", "pope@1": "yes", "number@1": "5 kg"}
+FOR_SETS = [
+    ("one red bird sings here", "tree"), ("two blue cats ran there", "lake"), ("no dogs eat my food", "hill")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("scorer", ALL, ids=lambda scorer: scorer.name)
+def test_own_answers_are_full_and_nothing_is_none(scorer):
+    golds = [ANSWERS.get(scorer.name, text) for text, _ in FOR_SETS]
+    own = [Answered(str(i), gold, (gold,), FOR_SETS[i][1]) for i, gold in enumerate(golds)]
+    found = score_set(scorer.name, own)
+    assert found.items == pytest.approx([scorer.top] * 3) and found.stderr == 0.0
+    for nothing in ("", " ", "\n\t"):
+        empty = [Answered(one.id, nothing, one.answers, one.question) for one in own]
+        assert score_set(scorer.name, empty).items == (0.0, 0.0, 0.0)
+
+
+WORDS = "a the Red cat cats no 5 5% 1,000 -3 B (b) it's ? [0,0,1,1] é"
+words = st.lists(st.sampled_from(WORDS.split()), max_size=6)
+phrases = words.map(" ".join)
+said = phrases.filter(str.strip)
+sets_of = st.lists(st.tuples(phrases, st.lists(said, min_size=1, max_size=4)), min_size=1, max_size=5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([scorer.name for scorer in ALL]), sets_of, st.randoms())
+def test_values_of_any_set(name, pairs, rnd):
+    answered = [Answered(str(i), one, tuple(golds), "a question") for i, (one, golds) in enumerate(pairs)]
+    found, top = score_set(name, answered), find_scorer(name).top
+    assert all(0.0 <= item <= top + 1e-9 for item in found.items if item is not None)
+    assert found.value == pytest.approx(sum(found.items) / found.n)
+    order = list(range(len(answered)))
+    rnd.shuffle(order)
+    moved = score_set(name, [answered[i] for i in order])
+    assert moved.items == pytest.approx([found.items[i] for i in order]), "the order of items changes nothing"
+
+
+def test_every_scorer_is_one_sort_and_has_a_version():
+    for scorer in ALL:
+        assert (scorer.item is None) != (scorer.whole is None)
+        name, version = scorer.name.split("@")
+        assert name and int(version) >= 1 and scorer.rule and scorer.source and scorer.used_by
+    assert len({scorer.name for scorer in ALL}) == len(ALL)
