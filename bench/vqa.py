@@ -145,14 +145,16 @@ def predict(
     """The predictions of all items, in order, and how many of them were made now.
 
     With `rate`, the choices of an item are rated too: as letters where the prompt lists them, else as texts.
-    `path` keeps all as it comes. Batches are cut by position, and one that an interruption left incomplete is made
-    again whole: the answers do not depend on where the work was interrupted.
+    `path` keeps all as it comes, long questions first, so that little of a batch is padding. Batches are cut by
+    position in that order, and one that an interruption left incomplete is made again whole: the answers do not
+    depend on where the work was interrupted.
     """
-    records = _kept(path, items, batch_size)
+    order = _longest_first(items)
+    records = _kept(path, items, order, batch_size)
     before, unsaved = len(records), len(records)
     saved_at = time.monotonic()
     for start in range(before, len(items), batch_size):
-        batch = [items[i] for i in range(start, min(start + batch_size, len(items)))]
+        batch = [items[place] for place in order[start : start + batch_size]]
         prompts = [render_prompt(task, item) for item in batch]
         answers = answer(prompts)
         if len(answers) != len(batch):
@@ -164,7 +166,14 @@ def predict(
             unsaved, saved_at = len(records), time.monotonic()
         if on_items:
             on_items(len(records), len(items))
-    return records, len(records) - before
+    answered = dict(zip(order, records, strict=True))
+    return [answered[place] for place in range(len(items))], len(records) - before
+
+
+def _longest_first(items: Sequence[Item]) -> list[int]:
+    """Places of the items by the length of question and choices; of equal ones, in order."""
+    lengths = [len(item.question) + sum(map(len, item.choices or ())) for item in items]
+    return sorted(range(len(lengths)), key=lambda place: -lengths[place])
 
 
 def _rated(
@@ -182,12 +191,12 @@ def _rated(
     return found
 
 
-def _kept(path: Path, items: Sequence[Item], batch_size: int) -> list[Record]:
+def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: int) -> list[Record]:
     """The predictions of whole batches that `path` holds already; the file is cut to them."""
     records = [Record.read(line) for line in mend_lines(path)]
     good = 0
-    for record, item in zip(records, items, strict=False):
-        if record.id != item.id:
+    for record, place in zip(records, order, strict=False):
+        if record.id != items[place].id:
             break
         good += 1
     if good < len(items):

@@ -172,3 +172,20 @@ def test_blind_level_by_hand(tmp_path):
     assert vqa.blind_level(without, tmp_path) == 50.0
     scored = task.model_copy(update={"data": Data(path=str(tmp_path), train=None)})
     assert vqa.blind_level(scored, tmp_path) is None
+
+
+def test_long_questions_come_first_and_the_records_stay_in_order(tmp_path, every_batch):
+    asked = [Item(str(i), (), "x" * (7 * i % 10 + 1), ("a",), row=f"row {i}") for i in range(10)]
+
+    def predict(answer, name):
+        return vqa.predict(TASK, asked, answer, tmp_path / name, batch_size=4)
+
+    parrot = Parrot()
+    whole, _ = predict(parrot, "whole.jsonl")
+    lengths = [len(text) for batch in parrot.batches for text in batch]
+    assert lengths == sorted(lengths, reverse=True)
+    assert [record.id for record in whole] == [item.id for item in asked]
+    with pytest.raises(KeyboardInterrupt):
+        predict(Parrot(stop_after=1), "cut.jsonl")
+    assert predict(Parrot(), "cut.jsonl") == (whole, 6)
+    assert (tmp_path / "cut.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
