@@ -71,9 +71,15 @@ def save_base(model: MultimodalLM, folder: Path) -> None:
     """Saves the language model (safetensors, JSON) and its tokenizer, whole or not at all; `load` reads them.
 
     Raises:
-        InputError: the folder holds something already.
+        InputError: the folder holds something already, or the model is extended.
     """
     check_new(folder)
+    if any(".ext_" in name for name, _ in model.lm.named_parameters()):
+        raise InputError(
+            "the model is extended, and only a base can be saved as one.",
+            where=str(folder),
+            mend="Detach its extensions, and save each with save_extension.",
+        )
     with files.disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:

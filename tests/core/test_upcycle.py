@@ -209,6 +209,8 @@ def test_an_upcycled_base_is_loaded_extended_and_named_like_any_other(tmp_path: 
     base = logits(again.lm, ids)
     moextend.attach(again.lm, "new", {0: [1], 2: [3]})
     assert torch.equal(logits(again.lm, ids), base)
+    with pytest.raises(InputError, match="is extended"):
+        moextend.save_base(again, tmp_path / "extended")
     with pytest.raises(InputError, match="exists already"):
         moextend.save_base(made, tmp_path / "moe")
 
@@ -297,7 +299,7 @@ def test_the_balance_loss_evens_the_load(tmp_path: Path) -> None:
     for balance in (0.0, 1.0):
         model = upcycle(dense_model(), experts=4, top_k=1)
         done = specialise(
-            model, stories(), 40, folder=tmp_path / "t", share=0, balance=balance, learning_rate=3e-3,
+            model, stories(), 25, folder=tmp_path / "t", share=0, balance=balance, learning_rate=3e-3,
             length=16, batch_size=16,
         )  # fmt: skip
         assert done.redrawn == done.before
