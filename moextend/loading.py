@@ -135,6 +135,8 @@ def _dequantised() -> dict[str, Any]:
             where="model",
             mend="Run: pip install gguf",
         )
-    from transformers import GgufConfig
+    import transformers
 
-    return {"quantization_config": GgufConfig(dequantize=True)}
+    # Versions of transformers without this class always unpack them.
+    config = getattr(transformers, "GgufConfig", None)
+    return {"quantization_config": config(dequantize=True)} if config else {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from moextend.multimodal import MultimodalLM
 
 EXAMPLE = "moextend upcycle smollm2 --experts 4 --top-k 2 --out models/smollm2-moe"
-DTYPES = {"float32": "exact", "bfloat16": "half the memory", "float16": "half the memory"}
+DTYPES = dict.fromkeys(("float32", "bfloat16", "float16"))
 _PROBE = (
     "The quick brown fox jumps over the lazy dog. In 1969, two people walked on the Moon for the first time."
 )
@@ -61,13 +61,15 @@ def upcycle(
             dense, experts=experts, top_k=top_k, rows=rows, seed=seed, keep_dense=False, on_layer=on_layer
         )
     save_base(moe, out)
+    kind, fingerprint = type(moe.lm).__name__, moe.base_fingerprint()
     total, active = parameter_counts(moe.lm)
+    del dense, moe  # there need not be memory for two
     found = _logits(load(str(out), dtype=dtype))
     record = {
-        "source": source, "dense": name, "moe": type(moe.lm).__name__, "out": str(out),
+        "source": source, "dense": name, "moe": kind, "out": str(out),
         "experts": experts, "top_k": top_k, "rows": rows, "seed": seed, "dtype": dtype,
         "parameters_dense": before, "parameters": total, "parameters_active": active,
-        "fingerprint": moe.base_fingerprint(),
+        "fingerprint": fingerprint,
         "largest_logit": float(expected.abs().max()),
         "largest_difference": float((found - expected).abs().max()),
         "same_next_token": float((found.argmax(-1) == expected.argmax(-1)).float().mean()),
