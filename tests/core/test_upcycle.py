@@ -107,6 +107,18 @@ def test_the_moe_model_computes_what_the_dense_one_does(case: str, long_ids: Ten
     assert torch.equal(again.generate(long_ids[:1], **ask), dense.generate(long_ids[:1], **ask))
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_every_counterpart_is_extended_without_a_change(case: str, long_ids: Tensor) -> None:
+    family, more, _ = CASES[case]
+    moe = upcycle_lm(dense_lm(family, **more), experts=4, top_k=2)
+    base = logits(moe, long_ids)
+    moextend.attach(moe, "new", {0: [1], 2: [0, 3]}, mode="exact")
+    assert torch.equal(logits(moe, long_ids), base)
+    moe(long_ids).logits.logsumexp(-1).mean().backward()
+    learnt = moextend.new_parameters(moe, "new")
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learnt.values())
+
+
 def test_every_counterpart_has_a_case() -> None:
     assert {family for family, _, _ in CASES.values()} == set(COUNTERPARTS)
 
