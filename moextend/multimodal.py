@@ -72,7 +72,8 @@ class MultimodalLM(nn.Module):
         """Chooses the extensions that each prompt may reach; None leaves it to `activate`."""
         self.projector = Projector(vision.width, lm.config.hidden_size) if vision else None
         self.requires_grad_(False).eval()
-        self._base = tensors_digest(lm.state_dict())
+        self._base = ""
+        self.rename_base()
 
     @property
     def device(self) -> torch.device:
@@ -130,6 +131,10 @@ class MultimodalLM(nn.Module):
         if self.vision is not None and self.projector is not None:
             parts += [self.vision.fingerprint(), tensors_digest(self.projector.state_dict())]
         return "-".join(parts)
+
+    def rename_base(self) -> None:
+        """Makes the LM's weights as they are now the base that `base_fingerprint` names."""
+        self._base = tensors_digest(self.lm.state_dict())
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that learn now, by name."""

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from moextend.cli import bench
+from moextend.cli import upcycle as upcycling
 from moextend.errors import MoextendError
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(bench.app, name="bench")
+app.command("upcycle", epilog=f"Example: {upcycling.EXAMPLE}")(upcycling.upcycle)
 
 
 @app.command(

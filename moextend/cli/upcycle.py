@@ -1,0 +1,110 @@
+"""`moextend upcycle`: a dense model -> a Mixture of Experts that computes the same, in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moextend.cli import options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from moextend.multimodal import MultimodalLM
+
+EXAMPLE = "moextend upcycle smollm2 --experts 4 --top-k 2 --out models/smollm2-moe"
+DTYPES = dict.fromkeys(("float32", "bfloat16", "float16"))
+_PROBE = (
+    "The quick brown fox jumps over the lazy dog. In 1969, two people walked on the Moon for the first time."
+)
+
+
+def upcycle(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A folder, a .gguf file, a hub id, or smollm2 (a package's model)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for the model.")],
+    experts: Annotated[int, typer.Option(min=2, help="Experts a layer.")] = 4,
+    top_k: Annotated[int, typer.Option(min=1, help="Experts that a token uses.")] = 2,
+    rows: Annotated[
+        str, typer.Option(help="random, or paired: groups of top-k experts are chosen together, evenly.")
+    ] = "random",
+    seed: Annotated[int, typer.Option(min=0, help="Of the router's rows.")] = 0,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    revision: Annotated[str | None, typer.Option(help="Of a hub model.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Make a dense language model a Mixture of Experts that computes the same, as a base for extensions."""
+    from moextend import files, lookup
+    from moextend.bench.quiet import quiet_process
+    from moextend.loading import check_new, load, save_base
+    from moextend.upcycling import check_numbers, parameter_counts
+    from moextend.upcycling import upcycle as upcycled
+
+    lookup.choose("dtype", dtype, DTYPES, where="--dtype")
+    check_numbers(experts, top_k, rows)
+    check_new(out)
+    quiet_process()
+    dense = load(source, dtype=dtype, revision=revision)
+    name, before = type(dense.lm).__name__, sum(p.numel() for p in dense.lm.parameters())
+    expected = _logits(dense)
+    with _bar(quiet=as_json) as on_layer:
+        moe = upcycled(
+            dense, experts=experts, top_k=top_k, rows=rows, seed=seed, keep_dense=False, on_layer=on_layer
+        )
+    save_base(moe, out)
+    kind, fingerprint = type(moe.lm).__name__, moe.base_fingerprint()
+    total, active = parameter_counts(moe.lm)
+    del dense, moe  # there need not be memory for two
+    found = _logits(load(str(out), dtype=dtype))
+    record = {
+        "source": source, "dense": name, "moe": kind, "out": str(out),
+        "experts": experts, "top_k": top_k, "rows": rows, "seed": seed, "dtype": dtype,
+        "parameters_dense": before, "parameters": total, "parameters_active": active,
+        "fingerprint": fingerprint,
+        "largest_logit": float(expected.abs().max()),
+        "largest_difference": float((found - expected).abs().max()),
+        "same_next_token": float((found.argmax(-1) == expected.argmax(-1)).float().mean()),
+    }  # fmt: skip
+    files.write_json(out / "upcycled.json", record)
+    typer.echo(json.dumps(record, indent=2) if as_json else _told(record))
+
+
+@contextmanager
+def _bar(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar over the layers, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("layers"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True, quiet=quiet)) as progress:
+        task = progress.add_task("layers", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _logits(model: MultimodalLM) -> Tensor:
+    """Logits [1, T, vocabulary] of a fixed sentence."""
+    import torch
+
+    with torch.no_grad():
+        ids = model.tokenizer(_PROBE, return_tensors="pt")["input_ids"]
+        return model.lm(ids).logits.float()  # type: ignore[no-any-return]
+
+
+def _told(record: dict[str, object]) -> str:
+    return (
+        f"{record['dense']}, {record['parameters_dense']:,} parameters -> {record['moe']}, "
+        f"{record['experts']} experts, top-{record['top_k']}: {record['parameters']:,} parameters, "
+        f"{record['parameters_active']:,} used by a token.\n"
+        f"Read back and compared on one sentence: logits differ by {record['largest_difference']:.1e} at the most "
+        f"(largest {record['largest_logit']:.1f}), next tokens agree at {100 * record['same_next_token']:.0f}%.\n"  # type: ignore[operator]
+        f"wrote {record['out']}; base: model: {record['out']}"
+    )

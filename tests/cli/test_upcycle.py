@@ -1,0 +1,96 @@
+"""`moextend upcycle`, from a folder of a tiny dense model to one that the benchmark can name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import typer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+import moextend
+from moextend.cli.main import app
+
+
+@pytest.fixture
+def dense(tmp_path):
+    """Folder of a random Llama over single characters."""
+    words = ["<eos>", "<unk>", *map(chr, range(33, 127))]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "llama", hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        vocab_size=len(words), bos_token_id=0, eos_token_id=0, tie_word_embeddings=True,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "dense")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", unk_token="<unk>")
+    tokenizer.save_pretrained(tmp_path / "dense")
+    return tmp_path / "dense"
+
+
+def test_a_dense_folder_becomes_a_base(cli, dense, tmp_path):
+    found = cli("upcycle", dense, "--experts", 4, "--top-k", 2, "--out", "models/moe")
+    assert found.code == 0, found.err
+    assert "LlamaForCausalLM, 5,968 parameters -> MixtralForCausalLM, 4 experts, top-2" in found.out
+    assert "next tokens agree at 100%" in found.out
+    assert "2/2" in found.err
+    folder = tmp_path / "models" / "moe"
+    record = json.loads((folder / "upcycled.json").read_text())
+    assert record["largest_difference"] < 1e-5 and record["seed"] == 0
+    base = moextend.load(str(folder))
+    assert base.base_fingerprint() == record["fingerprint"]
+    assert [path.name for path in folder.parent.iterdir()] == ["moe"]
+
+
+def test_json_and_paired_rows(cli, dense):
+    found = cli("upcycle", dense, "--rows", "paired", "--dtype", "bfloat16", "-o", "moe", "--json")
+    assert found.code == 0, found.err
+    assert found.json()["largest_difference"] == 0 and found.json()["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--top-k", 5], "4 experts of which 5 are used do not fit."),
+        (["--experts", 5, "--rows", "paired"], "groups of 2"),
+        (["--rows", "pared"], "Did you mean 'paired'?"),
+        (["--dtype", "float8"], "no dtype 'float8'"),
+        (["--out", "dense"], "dense: exists already."),
+    ],
+)
+def test_wrong_options_are_named_before_anything_is_loaded(cli, dense, options, message):
+    found = cli("upcycle", "no-such-model", "--out", "moe", *options)
+    assert found.code == 2 and message in found.err
+
+
+def test_a_file_that_is_not_there(cli):
+    found = cli("upcycle", "none.gguf", "--out", "moe")
+    assert found.code == 2 and found.err.strip() == "error: none.gguf: no such file. Check the path."
+
+
+def test_a_moe_model_is_refused(cli, tmp_path):
+    found = cli("upcycle", "tiny", "--out", "moe")
+    assert found.code == 2 and "a mixtral model cannot be upcycled: it has experts already." in found.err
+    assert not (tmp_path / "moe").exists()
+
+
+def test_help_has_an_example_and_a_word_on_every_option_and_imports_no_torch(cli):
+    command = typer.main.get_command(app).commands["upcycle"]
+    found = cli("upcycle", "--help")
+    assert found.code == 0 and "Example: moextend upcycle smollm2" in found.out
+    for parameter in command.params:
+        assert parameter.help, parameter.name
+    code = (
+        "import sys; sys.argv = ['moextend', 'upcycle', '--help']\n"
+        "from moextend.cli import main\n"
+        "try: main.run()\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
