@@ -177,6 +177,10 @@ _v3 = _sigmoid(
 _own = _rule("score_fn", True, scale="routed_scaling_factor", bias="e_score_correction_bias", eps=1e-20)
 _ernie = _softmax(True, bias="moe_statics.e_score_correction_bias", floor="norm_min")
 
+_bare = _softmax(False)
+_flint = _sigmoid("norm_topk_prob")
+_BY_LOGITS = (_always, _flag, _bare, _flint, _privacy_filter, _cohere)
+
 _V3_LIKE = {
     "AXK1TopkRouter": "axk1",
     "AXK2TopkRouter": "axk2",
@@ -215,7 +219,7 @@ _TABLE = [
     Family("Qwen3OmniMoeTalkerTextTopKRouter", ("qwen3_omni_moe_talker_text",), _FLAG, _flag),
     Family("MellumTopKRouter", ("mellum",), _FLAG, _flag),
     Family("LaraMiniTopKRouter", ("lara_mini",), _FLAG, _flag),
-    Family("JambaTopKRouter", ("jamba",), "softmax, top-k", _softmax(False)),
+    Family("JambaTopKRouter", ("jamba",), "softmax, top-k", _bare),
     Family("GraniteMoeTopKRouter", ("granitemoe",), _AFTER, _always),
     Family("GraniteMoeSharedTopKRouter", ("granitemoeshared",), _AFTER, _always),
     Family("GraniteMoeHybridTopKRouter", ("granitemoehybrid",), _AFTER, _always),
@@ -236,9 +240,7 @@ _TABLE = [
     ),
     Family("DeepseekV2TopkRouter", ("deepseek_v2",), "softmax, limited to groups, scaled", _v2),
     Family("DeepseekOcr2TextTopkRouter", ("deepseek_ocr2_text",), "softmax, limited to groups, scaled", _v2),
-    Family(
-        "UnlimitedOcrTextTopkRouter", ("unlimited_ocr_text",), "softmax, limited to groups, scaled", _v2
-    ),
+    Family("UnlimitedOcrTextTopkRouter", ("unlimited_ocr_text",), "softmax, limited to groups, scaled", _v2),
     Family(
         "Mistral4TopkRouter",
         ("mistral4",),
@@ -319,7 +321,7 @@ _TABLE = [
         "FlintTopKRouter",
         ("flint",),
         "sigmoid, top-k, renormalised if norm_topk_prob",
-        _sigmoid("norm_topk_prob"),
+        _flint,
     ),
     Family(
         "Kolibri1TopKRouter",
@@ -437,6 +439,11 @@ def scoring_of(router: nn.Module, given: Sequence[Any] = ()) -> Scoring:
     return scoring(router, given)
 
 
+def chooses_by_logits(router: nn.Module) -> bool:
+    """Whether the router returns logits whose k largest are chosen, with nothing added for the choice."""
+    return family_of(router).scoring in _BY_LOGITS
+
+
 def rows_of(router: nn.Module) -> Tensor | None:
     """The router's row matrix [m, H]; None for a module that has none and so is no router."""
     try:
@@ -450,6 +457,13 @@ def features(router: nn.Module, x: Tensor) -> Tensor:
     """What rows are multiplied with, [T, H], for router inputs x [T, H]."""
     make = family_of(router).features
     return x if make is None else make(router, x)
+
+
+def chosen_experts(router: nn.Module, out: Any) -> Tensor:
+    """The experts [T, k] that `router` chose when it returned `out`."""
+    if len(out) > 2:
+        return cast(Tensor, out[2])
+    return cast(Tensor, out[1].topk(cast(int, router.top_k), dim=-1)[1])
 
 
 def with_parents(values: Tensor, parents: Sequence[int]) -> Tensor:

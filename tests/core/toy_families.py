@@ -77,8 +77,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
     },
     "longcat_flash": {
-        **LATENT, "head_dim": 8, "num_layers": 2, "zero_expert_num": 2, "expert_ffn_hidden_size": 24, "ffn_hidden_size": 24,
-        "moe_topk": 2,
+        **LATENT, "head_dim": 8, "num_layers": 2, "zero_expert_num": 2, "expert_ffn_hidden_size": 24,
+        "ffn_hidden_size": 24, "moe_topk": 2,
     },
     "gemma4_text": {
         "enable_moe_block": True, "global_head_dim": 8, "layer_types": ["sliding_attention", "full_attention"],
@@ -117,7 +117,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
     },
     "kimi_linear": {
-        **LATENT, "linear_num_heads": 2, "linear_head_dim": 8, "num_experts_per_token": 2, "layer_types": ["linear_attention", "full_attention"],
+        **LATENT, "linear_num_heads": 2, "linear_head_dim": 8, "num_experts_per_token": 2,
+        "layer_types": ["linear_attention", "full_attention"],
     },
     "mimo_v2_flash": {},
     "nemotron_h": {
@@ -144,13 +145,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "inkling_text": {"swa_num_attention_heads": 4, "swa_num_key_value_heads": 2, "swa_head_dim": 8, "rel_extent": 16},
     "zaya": {"num_experts_per_tok": 1},
     "llama4_text": {
-        "attention_chunk_size": 32,"num_experts_per_tok": 1, "intermediate_size_mlp": 24, "interleave_moe_layer_step": 1},
+        "attention_chunk_size": 32, "num_experts_per_tok": 1, "intermediate_size_mlp": 24,
+        "interleave_moe_layer_step": 1,
+    },
 }  # fmt: skip
 
 
 def config_of(family: str, **more: Any) -> Any:
     plain = AutoConfig.for_model(family)
-    known = {key: value for key, value in SHAPE.items() if key in plain.to_dict() or key in plain.attribute_map}
+    known = {
+        key: value for key, value in SHAPE.items() if key in plain.to_dict() or key in plain.attribute_map
+    }
     return AutoConfig.for_model(family, **{**known, **CONFIGS[family], **more})
 
 
@@ -174,7 +179,9 @@ def build(family: str, seed: int = 0, **more: Any) -> Any:
     """A random model whose every weight, bias and correction bias counts."""
     torch.manual_seed(seed)
     config = config_of(family, **more)
-    model = class_of(config)(config).eval().requires_grad_(False)  # frozen as attach leaves it: Jamba computes otherwise
+    model = (
+        class_of(config)(config).eval().requires_grad_(False)
+    )  # frozen as attach leaves it: Jamba computes otherwise
     with torch.no_grad():
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             if "correction_bias" in name or "expert_bias" in name:
