@@ -47,6 +47,11 @@ class Scoring:
     choose: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     """The family's own choice, logits [T, n] -> (weights, index), for what fits no rule above."""
 
+    @property
+    def keeps_order(self) -> bool:
+        """New experts leave the order of the old ones as it is: not where a bias is added to shrinking softmax scores."""
+        return self.bias is None or self.score is not None or self.bias_on_logits
+
 
 @dataclass(frozen=True)
 class Family:

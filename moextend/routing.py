@@ -160,7 +160,8 @@ def paper_choice(
 ) -> tuple[Tensor, Tensor]:
     """The chosen experts [T, k] and their calibrated weights [T, k], from logits [T, m] and new logits [T, n].
 
-    Where no new expert wins, the base's own decision (`base_weights`, `base_index`) is taken over verbatim. Experts
+    Where no new expert wins, the base's own decision (`base_weights`, `base_index`) is taken over verbatim, unless new
+    experts may turn the order of the old ones or each old one has a gain. Experts
     with a correction bias or a gain hand it on to their children. Where the base chooses from some groups of experts
     only, its choice stands, and the new experts, a group that is always open, compete with it.
     """
@@ -174,13 +175,16 @@ def paper_choice(
         return index, weights
     index = torch.topk(_merit(how, logits, new, scores, base_index, parents), base_index.shape[1], dim=-1)[1]
     won = (index >= old).any(-1, keepdim=True)
-    index = torch.where(won, index, base_index)  # the base's own decision, verbatim, where no new expert wins
+    if how.keeps_order:
+        index = torch.where(
+            won, index, base_index
+        )  # the base's own decision, verbatim, where no new expert wins
     chosen = scores.gather(1, index)
     total = torch.ones_like(share)
     if how.normalise:
         total = (chosen.sum(-1, keepdim=True) + how.eps).clamp_min(how.floor)
     weights = chosen / total
-    if how.gain is None:
+    if how.gain is None and how.keeps_order:
         kept = base_weights.to(scores.dtype) / how.scale
         weights = torch.where(won, weights, kept if how.normalise else kept * share)
     change = _calibrations(parts, scores)
