@@ -49,7 +49,7 @@ class Scoring:
 
     @property
     def keeps_order(self) -> bool:
-        """New experts leave the order of the old ones as it is: not where a bias is added to shrinking softmax scores."""
+        """New experts leave the order of the old ones: not where a bias is added to softmax scores, which shrink."""
         return self.bias is None or self.score is not None or self.bias_on_logits
 
 
