@@ -59,8 +59,8 @@ class Family:
 
     router: str
     """Name of the router's class."""
-    models: tuple[str, ...]
-    """The `model_type`s that use it."""
+    model: str
+    """The `model_type` that uses it."""
     says: str
     """The scoring in words."""
     scoring: Callable[[Any, Sequence[Any]], Scoring] | None = None
@@ -209,65 +209,65 @@ _V3_LIKE = {
 }
 
 _TABLE = [
-    Family("MixtralTopKRouter", ("mixtral",), _ALWAYS, _always),
-    Family("MiniMaxTopKRouter", ("minimax",), _ALWAYS, _always),
-    Family("Qwen3_5MoeTopKRouter", ("qwen3_5_moe_text",), _ALWAYS, _always),
-    Family("Qwen3VLMoeTextTopKRouter", ("qwen3_vl_moe_text",), _ALWAYS, _always),
-    Family("HunYuanMoEV1Gate", ("hunyuan_v1_moe",), _ALWAYS, _always, rows="wg.weight"),
-    Family("OlmoeTopKRouter", ("olmoe",), _FLAG, _flag),
-    Family("FlexOlmoTopKRouter", ("flex_olmo",), _FLAG, _flag),
-    Family("Qwen2MoeTopKRouter", ("qwen2_moe",), _FLAG, _flag),
-    Family("Qwen3MoeTopKRouter", ("qwen3_moe",), _FLAG, _flag),
-    Family("Qwen3NextTopKRouter", ("qwen3_next",), _FLAG, _flag),
-    Family("Qwen4ExpTextTopKRouter", ("qwen4_exp_text",), _FLAG, _flag),
-    Family("Qwen3OmniMoeThinkerTextTopKRouter", ("qwen3_omni_moe_text",), _FLAG, _flag),
-    Family("Qwen3OmniMoeTalkerTextTopKRouter", ("qwen3_omni_moe_talker_text",), _FLAG, _flag),
-    Family("MellumTopKRouter", ("mellum",), _FLAG, _flag),
-    Family("LaraMiniTopKRouter", ("lara_mini",), _FLAG, _flag),
-    Family("JambaTopKRouter", ("jamba",), "softmax, top-k", _bare),
-    Family("GraniteMoeTopKRouter", ("granitemoe",), _AFTER, _always),
-    Family("GraniteMoeSharedTopKRouter", ("granitemoeshared",), _AFTER, _always),
-    Family("GraniteMoeHybridTopKRouter", ("granitemoehybrid",), _AFTER, _always),
-    Family("GraniteMoeSWATopKRouter", ("granitemoe_swa",), _AFTER, _always),
-    Family("AriaTextTopKRouter", ("aria_text",), _AFTER, _always),
-    Family("GptOssTopKRouter", ("gpt_oss",), f"{_AFTER}; rows have biases", _always),
+    Family("MixtralTopKRouter", "mixtral", _ALWAYS, _always),
+    Family("MiniMaxTopKRouter", "minimax", _ALWAYS, _always),
+    Family("Qwen3_5MoeTopKRouter", "qwen3_5_moe_text", _ALWAYS, _always),
+    Family("Qwen3VLMoeTextTopKRouter", "qwen3_vl_moe_text", _ALWAYS, _always),
+    Family("HunYuanMoEV1Gate", "hunyuan_v1_moe", _ALWAYS, _always, rows="wg.weight"),
+    Family("OlmoeTopKRouter", "olmoe", _FLAG, _flag),
+    Family("FlexOlmoTopKRouter", "flex_olmo", _FLAG, _flag),
+    Family("Qwen2MoeTopKRouter", "qwen2_moe", _FLAG, _flag),
+    Family("Qwen3MoeTopKRouter", "qwen3_moe", _FLAG, _flag),
+    Family("Qwen3NextTopKRouter", "qwen3_next", _FLAG, _flag),
+    Family("Qwen4ExpTextTopKRouter", "qwen4_exp_text", _FLAG, _flag),
+    Family("Qwen3OmniMoeThinkerTextTopKRouter", "qwen3_omni_moe_text", _FLAG, _flag),
+    Family("Qwen3OmniMoeTalkerTextTopKRouter", "qwen3_omni_moe_talker_text", _FLAG, _flag),
+    Family("MellumTopKRouter", "mellum", _FLAG, _flag),
+    Family("LaraMiniTopKRouter", "lara_mini", _FLAG, _flag),
+    Family("JambaTopKRouter", "jamba", "softmax, top-k", _bare),
+    Family("GraniteMoeTopKRouter", "granitemoe", _AFTER, _always),
+    Family("GraniteMoeSharedTopKRouter", "granitemoeshared", _AFTER, _always),
+    Family("GraniteMoeHybridTopKRouter", "granitemoehybrid", _AFTER, _always),
+    Family("GraniteMoeSWATopKRouter", "granitemoe_swa", _AFTER, _always),
+    Family("AriaTextTopKRouter", "aria_text", _AFTER, _always),
+    Family("GptOssTopKRouter", "gpt_oss", f"{_AFTER}; rows have biases", _always),
     Family(
         "OpenAIPrivacyFilterTopKRouter",
-        ("openai_privacy_filter",),
+        "openai_privacy_filter",
         f"{_AFTER}, divided by k; rows have biases",
         _privacy_filter,
     ),
     Family(
         "Cohere2MoeTopKRouter",
-        ("cohere2_moe",),
+        "cohere2_moe",
         f"{_AFTER}; or sigmoid, renormalised if norm_topk_prob",
         _cohere,
     ),
-    Family("DeepseekV2TopkRouter", ("deepseek_v2",), "softmax, limited to groups, scaled", _v2),
-    Family("DeepseekOcr2TextTopkRouter", ("deepseek_ocr2_text",), "softmax, limited to groups, scaled", _v2),
-    Family("UnlimitedOcrTextTopkRouter", ("unlimited_ocr_text",), "softmax, limited to groups, scaled", _v2),
+    Family("DeepseekV2TopkRouter", "deepseek_v2", "softmax, limited to groups, scaled", _v2),
+    Family("DeepseekOcr2TextTopkRouter", "deepseek_ocr2_text", "softmax, limited to groups, scaled", _v2),
+    Family("UnlimitedOcrTextTopkRouter", "unlimited_ocr_text", "softmax, limited to groups, scaled", _v2),
     Family(
         "Mistral4TopkRouter",
-        ("mistral4",),
+        "mistral4",
         "softmax, limited to groups, renormalised if norm_topk_prob, scaled",
         _softmax("norm_topk_prob", scale="routed_scaling_factor", limited=True, eps=1e-20),
     ),
     Family(
         "MistralLarge4TextTopkRouter",
-        ("mistral_large4_text",),
+        "mistral_large4_text",
         "softmax, limited to groups, renormalised, scaled",
         _softmax(True, scale="routed_scaling_factor", limited=True, eps=1e-20),
     ),
-    Family("Ernie4_5_MoeTopKRouter", ("ernie4_5_moe",), "softmax, correction bias, renormalised", _ernie),
+    Family("Ernie4_5_MoeTopKRouter", "ernie4_5_moe", "softmax, correction bias, renormalised", _ernie),
     Family(
         "Ernie4_5_VLMoeMoeTopKRouter",
-        ("ernie4_5_vl_moe_text",),
+        "ernie4_5_vl_moe_text",
         "softmax, correction bias, renormalised",
         _ernie,
     ),
     Family(
         "LongcatFlashTopkRouter",
-        ("longcat_flash",),
+        "longcat_flash",
         "softmax, correction bias, scaled; some experts are the identity",
         _softmax(False, scale="routed_scaling_factor", bias="e_score_correction_bias"),
         rows="classifier.weight",
@@ -275,7 +275,7 @@ _TABLE = [
     *(
         Family(
             router,
-            (model,),
+            model,
             "normed inputs, softmax, renormalised, a scale for each expert",
             _softmax(True, gain="per_expert_scale"),
             rows="proj.weight",
@@ -287,102 +287,102 @@ _TABLE = [
             ("DiffusionGemmaTextRouter", "diffusion_gemma_text"),
         )
     ),
-    Family("PhimoeTopKRouter", ("phimoe",), "sparsemixer, one expert after the other", _phimoe),
-    *(Family(router, (model,), _GROUPS, _v3) for router, model in _V3_LIKE.items()),
+    Family("PhimoeTopKRouter", "phimoe", "sparsemixer, one expert after the other", _phimoe),
+    *(Family(router, model, _GROUPS, _v3) for router, model in _V3_LIKE.items()),
     Family(
         "BeamTopKRouter",
-        ("beam",),
+        "beam",
         "sigmoid, correction bias, limited to groups, renormalised if norm_topk_prob",
         _sigmoid("norm_topk_prob", bias="e_score_correction_bias", limited=True, eps=1e-20),
     ),
     Family(
         "AfmoeTokenChoiceRouter",
-        ("afmoe",),
+        "afmoe",
         f"{_BIASED}, scaled",
         _sigmoid(True, scale="route_scale", bias="given", eps=1e-20),
         rows="gate.weight",
     ),
     Family(
         "HYV3TopKRouter",
-        ("hy_v3",),
+        "hy_v3",
         f"{_BIASED}, scaled",
         _sigmoid(True, scale="router_scaling_factor", bias="given", eps=1e-20),
     ),
-    Family("MiniMaxM2TopKRouter", ("minimax_m2",), _BIASED, _sigmoid(True, bias="given")),
+    Family("MiniMaxM2TopKRouter", "minimax_m2", _BIASED, _sigmoid(True, bias="given")),
     Family(
         "MiniMaxM3VLTopKRouter",
-        ("minimax_m3_vl_text",),
+        "minimax_m3_vl_text",
         _BIASED,
         _sigmoid(True, bias="e_score_correction_bias"),
     ),
-    Family("Step3p7TopKRouter", ("step3p5",), _BIASED, _sigmoid(True, bias="e_score_correction_bias")),
+    Family("Step3p7TopKRouter", "step3p5", _BIASED, _sigmoid(True, bias="e_score_correction_bias")),
     Family(
         "Lfm2MoeTopKRouter",
-        ("lfm2_moe",),
+        "lfm2_moe",
         "sigmoid, correction bias, renormalised if norm_topk_prob, scaled",
         _sigmoid("norm_topk_prob", scale="routed_scaling_factor", bias="given", eps=1e-6),
     ),
     Family(
         "FlintTopKRouter",
-        ("flint",),
+        "flint",
         "sigmoid, top-k, renormalised if norm_topk_prob",
         _flint,
     ),
     Family(
         "Kolibri1TopKRouter",
-        ("kolibri1",),
+        "kolibri1",
         "top-k of logits and correction bias, sigmoid, renormalised if norm_topk_prob",
         _sigmoid("norm_topk_prob", bias="e_score_correction_bias", bias_on_logits=True),
     ),
     Family(
         "LagunaTopKRouter",
-        ("laguna",),
+        "laguna",
         f"soft-capped logits, {_BIASED}",
         _sigmoid(True, bias="e_score_correction_bias"),
         bend=_softcap,
     ),
     Family(
         "MuseSparkTopkRouter",
-        ("muse_spark_text",),
+        "muse_spark_text",
         f"multiplied logits, {_BIASED}, scaled",
         _sigmoid(True, scale="routed_scaling_factor", bias="e_score_correction_bias", eps=1e-15),
         bend=_multiply,
     ),
     Family(
-        "DeepseekV4TopKRouter", ("deepseek_v4",), "scoring_func, correction bias, renormalised, scaled", _own
+        "DeepseekV4TopKRouter", "deepseek_v4", "scoring_func, correction bias, renormalised, scaled", _own
     ),
     Family(
         "DeepseekV4HashRouter",
-        ("deepseek_v4",),
+        "deepseek_v4",
         "experts fixed by the token",
         refused="its experts are fixed by the token's id, so that new ones cannot compete for a token",
     ),
     Family(
-        "Inkling2TopKRouter", ("inkling2_text",), "scoring_func, correction bias, renormalised, scaled", _own
+        "Inkling2TopKRouter", "inkling2_text", "scoring_func, correction bias, renormalised, scaled", _own
     ),
     Family(
         "Inkling2LoopTopKRouter",
-        ("inkling2_loop_text",),
+        "inkling2_loop_text",
         "scoring_func, correction bias, renormalised, scaled",
         _own,
     ),
     Family(
         "InklingTopkRouter",
-        ("inkling_text",),
+        "inkling_text",
         "sigmoid, correction bias, renormalised together with the shared experts",
         refused="its shared experts are weighed together with the chosen ones, so that a new expert would change "
         "them too",
     ),
     Family(
         "ZayaRouter",
-        ("zaya",),
+        "zaya",
         "an MLP over a state that passes from layer to layer",
         refused="its router is an MLP over a state that passes from layer to layer: no expert has a row to copy",
         rows="down_proj.weight",
     ),
     Family(
         "Llama4Router",
-        ("llama4_text",),
+        "llama4_text",
         "top-k, sigmoid, scales the inputs of experts that see every token",
         refused="every expert computes every token from inputs that its score has scaled, so that there is no choice "
         "of slots for a new expert to win",
@@ -408,7 +408,6 @@ NOT_FUSED = {
     "NllbMoeSparseMLP": "NLLB-MoE keeps one module an expert",
     "SwitchTransformersSparseMLP": "Switch Transformers keeps one module an expert",
     "DogeCDMoE": "Doge's experts are single rows of an embedding",
-    "VitPoseBackboneMoeMLP": "ViTPose keeps one module an expert and is told which to use",
 }
 """MoE blocks whose experts are no stack of 3-D tensors -> why they cannot be extended."""
 
@@ -419,7 +418,7 @@ def family_of(router: nn.Module) -> Family:
         if kind.__name__ in FAMILIES:
             return FAMILIES[kind.__name__]
     kind = type(router)
-    return Family(kind.__name__, (), "", refused=f"it does not know the router {kind.__name__}")
+    return Family(kind.__name__, "", "", refused=f"it does not know the router {kind.__name__}")
 
 
 def check_paper(router: nn.Module) -> None:
@@ -477,7 +476,7 @@ def with_parents(values: Tensor, parents: Sequence[int]) -> Tensor:
 
 
 def table() -> Iterator[tuple[str, str, str, str, str]]:
-    """(model types, router, scoring, exact, paper) of every family, by model type: the table of docs/families.md."""
-    for family in sorted(_TABLE, key=lambda family: (family.models, family.router)):
+    """(model type, router, scoring, exact, paper) of every family, by model type: the table of docs/families.md."""
+    for family in sorted(_TABLE, key=lambda family: (family.model, family.router)):
         paper = "yes" if family.scoring else f"no: {family.refused}"
-        yield ", ".join(family.models), family.router, family.says, "yes", paper
+        yield family.model, family.router, family.says, "yes", paper

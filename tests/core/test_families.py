@@ -20,7 +20,7 @@ from moextend.routing import skips_sentinel
 from .toy_families import CONFIGS, VOCABULARY, family, outputs
 
 ALL = sorted(CONFIGS)
-MODELS_WITHOUT_PAPER = {model for row in FAMILIES.values() if row.refused for model in row.models}
+MODELS_WITHOUT_PAPER = {row.model for row in FAMILIES.values() if row.refused}
 PAPER = [name for name in ALL if name not in MODELS_WITHOUT_PAPER]
 BOTH = [(name, mode) for name in ALL for mode in ("exact", "paper") if mode == "exact" or name in PAPER]
 KINDS = [
