@@ -137,6 +137,11 @@ def _check(sites: list[Site], block: int, sources: Sequence[int], mode: Mode) ->
         raise InputError(f"{site.name} has experts 0 to {known - 1}, not {wrong[0]}.")
     if mode == "paper":
         check_paper(site.router)
+    if not isinstance(site.experts, ExtendedExperts) and getattr(site.experts, "_is_expert_parallel", False):
+        raise InputError(
+            f"{site.name} is split over devices by expert parallelism.",
+            mend="Extend the model on one device, or with every device holding all experts.",
+        )
     for module, *_ in _parts(site):
         if not isinstance(module, _MIXINS) and "forward" in module.__dict__:
             raise InputError(

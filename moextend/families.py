@@ -34,7 +34,7 @@ class Scoring:
     bias: Tensor | None = None
     """[m], added to the scores for the choice only."""
     bias_on_logits: bool = False
-    """The choice is made by logits + bias."""
+    """The choice is made by logits, with the bias if there is one."""
     limited: bool = False
     """The router chooses from some groups of its experts only."""
     scale: float = 1.0
@@ -383,9 +383,8 @@ _TABLE = [
     Family(
         "Llama4Router",
         "llama4_text",
-        "top-k, sigmoid, scales the inputs of experts that see every token",
-        refused="every expert computes every token from inputs that its score has scaled, so that there is no choice "
-        "of slots for a new expert to win",
+        "top-k, sigmoid; weights scale the inputs of experts, which compute every token",
+        _rule("sigmoid", False, bias_on_logits=True),
     ),
 ]
 FAMILIES = {family.router: family for family in _TABLE}

@@ -201,7 +201,7 @@ def test_paper_is_refused_with_the_reason_and_leaves_the_model_alone(name: str, 
     assert torch.equal(outputs(lm, ids), base)
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", [name for name in PAPER if name != "llama4_text"])  # has no slots
 def test_slots_that_new_experts_won_add_nothing_to_the_base(name: str, lm: Any, ids: Tensor) -> None:
     """Where an implementation has no id to leave out, it computes a spare expert with weight zero."""
     site = find_sites(lm)[0]

@@ -60,6 +60,13 @@ def test_a_replaced_forward_is_refused_and_nothing_is_changed(name: str, module:
     assert {key: type(m) for key, m in lm.named_modules()} == kinds
 
 
+def test_experts_that_are_split_over_devices_are_refused() -> None:
+    lm = build("mixtral")
+    find_sites(lm)[0].experts._is_expert_parallel = True
+    with pytest.raises(InputError, match="split over devices by expert parallelism"):
+        attach(lm, "a", everywhere(lm, 1))
+
+
 def test_a_plan_that_cannot_be_met_leaves_the_model_as_it_was() -> None:
     lm = toy_lm()
     kinds = {key: type(m) for key, m in lm.named_modules()}
