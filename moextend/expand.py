@@ -15,12 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from moextend.errors import InputError, UnknownName
-from moextend.moe import Site, count_experts, find_sites, scoring_of
+from moextend.families import NEEDS_TWO_SLOTS, check_paper, rows_of
+from moextend.moe import Site, count_experts, find_sites, first_new_id
 from moextend.routing import (
     Calibration,
+    DenseBlock,
+    DenseExperts,
+    DenseGroup,
+    DenseRouter,
     ExtendedExperts,
     ExtendedRouter,
     Mode,
+    PairGroup,
     RouterPart,
     Scope,
 )
@@ -29,6 +35,9 @@ Plan = Mapping[int, Sequence[int]]
 """MoE block -> the base expert that each new expert is copied from."""
 
 _SUBCLASS: dict[tuple[type, type], type] = {}
+_MIXINS = (ExtendedRouter, ExtendedExperts, DenseBlock, DenseGroup, PairGroup)
+_COUNTS = ("num_experts", "num_routed_experts", "total_experts")
+"""Where experts classes keep how many they are."""
 
 
 def scope_of(model: nn.Module) -> Scope:
@@ -48,7 +57,8 @@ def attach(
     extensions that were; see `activate`.
 
     Raises:
-        InputError: the name is taken or has a dot, the plan is empty, or the model already routes in another mode.
+        InputError: the name is taken or has a dot, the plan is empty or names what the model does not have, the model
+            already routes in another mode, or the mode cannot extend the model's family. The model is as it was.
     """
     sites, scope = find_sites(model), scope_of(model)
     if name in scope.known:
@@ -64,6 +74,8 @@ def attach(
             f"the model routes in mode '{scope.mode}', extension '{name}' in mode '{mode}'.",
             mend="All extensions of a model share one mode.",
         )
+    for block, sources in plan.items():
+        _check(sites, block, sources, mode)
     scope.mode = mode
     model.requires_grad_(False)
     torch.manual_seed(seed)
@@ -88,7 +100,10 @@ def detach(model: nn.Module, name: str) -> None:
             if name in parts:
                 del parts[name]
             if not len(parts):
-                _restore_class(module, store)
+                delattr(module, store)
+                _restore_class(module)
+        if isinstance(site.block, DenseBlock) and not isinstance(site.router, ExtendedRouter):
+            _restore_class(site.block)
 
 
 def activate(model: nn.Module, names: Sequence[str]) -> None:
@@ -123,31 +138,60 @@ def new_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
     }
 
 
-def _extend_site(site: Site, scope: Scope, name: str, sources: list[int], calibrate: bool) -> None:
+def _check(sites: list[Site], block: int, sources: Sequence[int], mode: Mode) -> None:
+    """InputError where block `block` cannot get copies of the experts `sources`."""
+    if not 0 <= block < len(sites):
+        raise InputError(f"the model has MoE blocks 0 to {len(sites) - 1}, not {block}.")
+    site = sites[block]
     known = count_experts(site)
     wrong = [source for source in sources if not 0 <= source < known]
     if wrong:
         raise InputError(f"{site.name} has experts 0 to {known - 1}, not {wrong[0]}.")
-    for module, mixin, store in (
-        (site.router, ExtendedRouter, "ext_parts"),
-        (site.experts, ExtendedExperts, "ext_groups"),
-    ):
-        _swap_class(module, mixin, store, scope)
+    if mode == "paper":
+        check_paper(site.router)
+    if not isinstance(site.experts, ExtendedExperts) and getattr(site.experts, "_is_expert_parallel", False):
+        raise InputError(
+            f"{site.name} is split over devices by expert parallelism.",
+            mend="Extend the model on one device, or with every device holding all experts.",
+        )
+    for module, *_ in _parts(site):
+        if not isinstance(module, _MIXINS) and "forward" in module.__dict__:
+            raise InputError(
+                f"{type(module).__name__} has its forward replaced on the instance, which would hide the extension.",
+                mend="Extend the model before device maps, quantisation or expert parallelism are set up.",
+            )
+
+
+def _parts(site: Site) -> list[tuple[nn.Module, type, str]]:
+    """What of a block gets a subclass: the module, what is mixed in, and where it keeps the new parts."""
+    if site.dense:
+        return [
+            (site.router, DenseRouter, "ext_parts"),
+            (site.experts, DenseExperts, "ext_groups"),
+            (site.block, DenseBlock, ""),
+        ]
+    return [(site.router, ExtendedRouter, "ext_parts"), (site.experts, ExtendedExperts, "ext_groups")]
+
+
+def _extend_site(site: Site, scope: Scope, name: str, sources: list[int], calibrate: bool) -> None:
+    for module, mixin, store in _parts(site):
+        _swap_class(module, mixin, store, scope, first_new_id(site))
     router, experts = cast(ExtendedRouter, site.router), cast(ExtendedExperts, site.experts)
-    width = known + len(sources)
+    width = first_new_id(site) + len(sources)
     if scope.mode == "paper":
-        scoring_of(router)  # refuses a router that this mode does not know, before anything is made
         width += sum(
             cast(RouterPart, router.ext_parts[other]).count
             for other in scope.active
             if other in router.ext_parts
         )
     calibration = Calibration(width) if scope.mode == "paper" and calibrate else None
-    part = _new_rows(router, sources, scope.mode, calibration)
+    closed = scope.mode == "exact" and bool(getattr(experts, "has_post_expert_norm", False))
+    part = _new_rows(router, sources, scope.mode, calibration, closed)
     router.ext_parts[name] = part.to(_device(site))
-    experts.ext_groups[name] = _new_experts(site.experts, sources, scope.mode)
-    # With this flag the fused implementations leave rows with id m (won by a new expert) out.
-    experts._is_expert_parallel = scope.mode == "paper"  # type: ignore[assignment]
+    experts.ext_groups[name] = _new_experts(site, sources, zero=scope.mode == "exact" and not closed)
+    if hasattr(experts, "_is_expert_parallel"):
+        # With this flag the fused implementations leave rows with id m (won by a new expert) out.
+        experts._is_expert_parallel = scope.mode != "exact"  # type: ignore[assignment]
 
 
 def _device(site: Site) -> torch.device:
@@ -155,20 +199,30 @@ def _device(site: Site) -> torch.device:
 
 
 def _new_rows(
-    router: nn.Module, sources: list[int], mode: Mode, calibration: Calibration | None
+    router: nn.Module, sources: list[int], mode: Mode, calibration: Calibration | None, closed: bool
 ) -> RouterPart:
-    """paper: the source's row (Eq. 9). exact: a gate that is open (1) for every token at the start."""
-    weight = cast(Tensor, router.weight).detach().float()
+    """paper: the source's row (Eq. 9). exact: a gate that is open (1), or closed (0), for every token at the start."""
+    weight = cast(Tensor, rows_of(router)).detach()
     if mode == "paper":
         bias = getattr(router, "bias", None)
-        start = None if bias is None else bias.detach().float()[sources].clone()
-        return RouterPart(weight[sources].clone(), start, calibration, sources)
-    return RouterPart(torch.zeros_like(weight[sources]), torch.ones(len(sources)), None, sources)
+        start = None if bias is None else bias.detach()[sources].float()
+        return RouterPart(weight[sources].float(), start, calibration, sources)
+    rows = torch.zeros(len(sources), weight.shape[1])
+    return RouterPart(rows, torch.full((len(sources),), 0.0 if closed else 1.0), None, sources)
 
 
-def _new_experts(base: nn.Module, sources: list[int], mode: Mode) -> nn.Module:
-    """A group of experts of the base's own class, copies of `sources`; exact: their last projection is zero."""
+def _new_experts(site: Site, sources: list[int], zero: bool) -> nn.Module:
+    """A group of experts of the base's own class, copies of `sources`; zero: their last projection is.
+
+    Where a norm follows the last projection (Muse Spark), zeros would be blown up by the first step that moves them:
+    there the copies are whole, and gates that start closed keep the base's function.
+    """
+    base, many = site.experts, (count_experts(site), first_new_id(site))
     kind = _base_class(base)
+    if site.dense:
+        kind = _subclass(kind, DenseGroup)
+    if kind.__name__ in NEEDS_TWO_SLOTS:
+        kind = _subclass(kind, PairGroup)
     group = cast(Any, object.__new__(kind))
     nn.Module.__init__(group)
     own = set(group.__dict__)  # parameters, buffers, modules, hooks: never shared with the base
@@ -177,44 +231,45 @@ def _new_experts(base: nn.Module, sources: list[int], mode: Mode) -> nn.Module:
     )
     for key, child in base._modules.items():
         if not key.startswith("ext_"):
-            group._modules[key] = child  # activation and norms have no state of their own: shared
-    many = cast(int, base.num_experts)
+            group._modules[key] = child  # activation and norms belong to the base: shared
     for key, tensor in base._parameters.items():
-        if tensor is None or tensor.shape[:1] != (many,):
+        if tensor is None or tensor.shape[0] not in many:
             group._parameters[key] = tensor
             continue
-        copy = tensor.detach()[sources].float().clone()
-        if mode == "exact" and key.startswith("down_proj"):
-            copy.zero_()
+        shape, whole = (len(sources), *tensor.shape[1:]), not (zero and key.startswith("down_proj"))
+        copy = torch.zeros(shape, device=tensor.device)
+        for place, source in enumerate(sources if whole else ()):
+            copy[place].copy_(tensor.detach()[source])
         group._parameters[key] = nn.Parameter(copy)
+    for key in _COUNTS:
+        if hasattr(base, key):
+            setattr(group, key, len(sources))
     group.num_experts = len(sources)
     group._is_expert_parallel = False
     return cast(nn.Module, group)
 
 
 def _base_class(module: nn.Module) -> type:
-    kinds = (ExtendedRouter, ExtendedExperts)
-    return next(kind for kind in type(module).__mro__ if not issubclass(kind, kinds))
+    return next(kind for kind in type(module).__mro__ if not issubclass(kind, _MIXINS))
 
 
-def _swap_class(module: nn.Module, mixin: type, store: str, scope: Scope) -> None:
+def _subclass(kind: type, mixin: type) -> type:
+    return _SUBCLASS.setdefault((kind, mixin), type(f"Extended{kind.__name__}", (mixin, kind), {}))
+
+
+def _swap_class(module: nn.Module, mixin: type, store: str, scope: Scope, first: int) -> None:
     if isinstance(module, mixin):
         return
-    if "forward" in module.__dict__:
-        raise InputError(
-            f"{type(module).__name__} has its forward replaced on the instance, which would hide the extension.",
-            mend="Extend the model before device maps, quantisation or expert parallelism are set up.",
-        )
-    kind = type(module)
-    made = _SUBCLASS.setdefault((kind, mixin), type(f"Extended{kind.__name__}", (mixin, kind), {}))
-    module.__class__ = made
+    module.__class__ = _subclass(type(module), mixin)
     module.ext_scope = scope  # type: ignore[assignment]
-    setattr(module, store, nn.ModuleDict())
+    if store:
+        module.ext_first = first  # type: ignore[assignment]
+        setattr(module, store, nn.ModuleDict())
 
 
-def _restore_class(module: nn.Module, store: str) -> None:
-    delattr(module, store)
-    del module.ext_scope
+def _restore_class(module: nn.Module) -> None:
+    for key in ("ext_scope", "ext_first"):
+        module.__dict__.pop(key, None)
     if hasattr(module, "_is_expert_parallel"):
         module._is_expert_parallel = False  # type: ignore[assignment]
     module.__class__ = _base_class(module)
@@ -225,7 +280,7 @@ def _check_calibrations(model: nn.Module, active: tuple[str, ...]) -> None:
     for site in find_sites(model):
         if not isinstance(site.router, ExtendedRouter):
             continue
-        width = count_experts(site)
+        width = first_new_id(site)
         for name in active:
             if name not in site.router.ext_parts:
                 continue

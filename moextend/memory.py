@@ -12,6 +12,8 @@ from torch import Tensor
 
 from moextend import files
 from moextend.batches import Conversation
+from moextend.errors import InputError
+from moextend.families import chooses_by_logits, family_of, features
 from moextend.moe import Site, find_sites
 from moextend.multimodal import MultimodalLM
 from moextend.probe import router_inputs
@@ -75,7 +77,7 @@ def keep_closed(
             x = kept[site.layer]
             rows = torch.randint(len(x), (min(sample, len(x)),), generator=generator).to(device)
             part = cast(RouterPart, cast(Any, site.router).ext_parts[name])
-            excess = part(x[rows]) - bars[site.layer][rows] + margin
+            excess = part(features(site.router, x[rows])) - bars[site.layer][rows] + margin
             total = total + excess.clamp_min(0).mean()
         return weight * total / len(sites)
 
@@ -88,6 +90,12 @@ def _thresholds(site: Site, x: Tensor) -> Tensor:
     scope = cast(Scope, site.router.ext_scope)
     if scope.mode == "exact":
         return torch.zeros(len(x), 1, device=x.device)
+    if not chooses_by_logits(site.router):
+        raise InputError(
+            f"{family_of(site.router).router} does not choose by its logits alone: "
+            "memory cannot tell when a new expert is used.",
+            mend="Use routing 'exact', or scope 'own' or 'auto'.",
+        )
     active, scope.active = scope.active, ()
     try:
         logits, weights, _ = cast(Any, site.router)(x)[:3]

@@ -1,18 +1,22 @@
-"""MoE families of transformers: where their routers and experts are, and how their routers score.
+"""Where the routers and the experts of a model are.
 
 A MoE block holds a router, ``router(h) -> (logits, weights [T, k], index [T, k])``, and experts with fused 3-D
-tensors, ``experts(h, index, weights)``. `exact` routing needs nothing else. `paper` routing must repeat the
-router's own scoring over more experts, and the table below says how each family scores.
+tensors, ``experts(h, index, weights)``. What differs between families is in families.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from moextend.errors import InputError
+from moextend.families import NOT_FUSED, rows_of
+
+STACKS = ("gate_up_proj", "up_proj")
+"""The first tensor of a stack of experts, with a gate and without."""
+ELSEWHERE = ("vision", "visual", "audio")
+"""Parts of a model whose MoE blocks, if they have any, do not see the tokens of the language model."""
 
 
 @dataclass(frozen=True)
@@ -24,67 +28,34 @@ class Site:
     """Position among the MoE blocks, lowest first."""
     router: nn.Module
     experts: nn.Module
+    block: nn.Module
+    """What holds both."""
 
-
-@dataclass(frozen=True)
-class Scoring:
-    """How a router turns logits into weights."""
-
-    normalise: bool
-    """The k chosen weights are made to sum to one."""
-
-
-def _always(router: nn.Module) -> Scoring:
-    return Scoring(normalise=True)
-
-
-def _by_flag(router: nn.Module) -> Scoring:
-    return Scoring(normalise=bool(getattr(router, "norm_topk_prob", True)))
-
-
-SOFTMAX_ROUTERS: dict[str, Callable[[nn.Module], Scoring]] = {
-    "MixtralTopKRouter": _always,
-    "MiniMaxTopKRouter": _always,
-    "Qwen3_5MoeTopKRouter": _always,
-    "GraniteMoeTopKRouter": _always,
-    "GraniteMoeSharedTopKRouter": _always,
-    "GraniteMoeHybridTopKRouter": _always,
-    "Qwen2MoeTopKRouter": _by_flag,
-    "Qwen3MoeTopKRouter": _by_flag,
-    "Qwen3NextTopKRouter": _by_flag,
-    "OlmoeTopKRouter": _by_flag,
-    "FlexOlmoTopKRouter": _by_flag,
-}
-"""Routers that `paper` routing can extend: softmax over the logits (top-k before or after it is the same once
-renormalised)."""
-
-
-def scoring_of(router: nn.Module) -> Scoring:
-    """How `router` scores; InputError where `paper` routing does not know it."""
-    for kind in type(router).__mro__:
-        if kind.__name__ in SOFTMAX_ROUTERS:
-            return SOFTMAX_ROUTERS[kind.__name__](router)
-    raise InputError(
-        f"routing 'paper' does not know the router {type(router).__name__}.",
-        mend="Use routing 'exact', which extends every family, or one of: "
-        + ", ".join(sorted(SOFTMAX_ROUTERS))
-        + ".",
-    )
+    @property
+    def dense(self) -> bool:
+        """The experts compute every token (Llama 4) instead of those that chose them."""
+        return any(kind.__name__ == "Llama4TextMoe" for kind in type(self.block).__mro__)
 
 
 def find_sites(model: nn.Module) -> list[Site]:
     """The MoE blocks of a transformers model, lowest first; InputError for a model that has none."""
     sites: list[Site] = []
+    refused: dict[str, str] = {}
     for name, module in model.named_modules():
+        if any(part.startswith(ELSEWHERE) for part in name.split(".")):
+            continue
+        if type(module).__name__ in NOT_FUSED:
+            refused[type(module).__name__] = NOT_FUSED[type(module).__name__]
         experts = getattr(module, "experts", None)
         if not isinstance(experts, nn.Module) or not _is_fused(experts):
             continue
         router = getattr(module, "gate", None) or getattr(module, "router", None)
-        if isinstance(router, nn.Module) and isinstance(getattr(router, "weight", None), Tensor):
-            sites.append(Site(name, len(sites), router, experts))
+        if isinstance(router, nn.Module) and rows_of(router) is not None:
+            sites.append(Site(name, len(sites), router, experts, module))
     if not sites:
+        why = f": {next(iter(refused.values()))}" if refused else ""
         raise InputError(
-            f"{type(model).__name__} has no MoE block that can be extended.",
+            f"{type(model).__name__} has no MoE block that can be extended{why}.",
             mend="Use a Mixture-of-Experts model of transformers 5, such as OLMoE, Mixtral or Qwen-MoE, "
             "or make one of a dense model: moextend upcycle --help.",
         )
@@ -92,11 +63,16 @@ def find_sites(model: nn.Module) -> list[Site]:
 
 
 def _is_fused(experts: nn.Module) -> bool:
-    stacked = (getattr(experts, name, None) for name in ("gate_up_proj", "up_proj"))
+    stacked = (getattr(experts, name, None) for name in STACKS)
     return any(isinstance(tensor, Tensor) and tensor.dim() == 3 for tensor in stacked)
 
 
 def count_experts(site: Site) -> int:
-    """Number of experts of the base in this block (m)."""
-    count: int = site.experts.num_experts  # type: ignore[assignment]
+    """Number of experts of the base in this block that have weights (m), and so can be copied."""
+    count: int = getattr(site.experts, "num_routed_experts", None) or site.experts.num_experts  # type: ignore[assignment]
     return count
+
+
+def first_new_id(site: Site) -> int:
+    """The id of the first new expert: m, and more where some experts of the base have no weights (LongCat)."""
+    return getattr(site.experts, "total_experts", None) or count_experts(site)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from moextend.batches import Collator, Conversation
-from moextend.moe import Site, count_experts, find_sites
+from moextend.families import chosen_experts, rows_of
+from moextend.moe import count_experts, find_sites
 from moextend.multimodal import MultimodalLM
 
 LayerChoice = Literal["probe", "all", "first", "last", "random"]
@@ -32,20 +33,32 @@ def selection_shares(
     """r_ij over the real tokens of `data` (padding left out), base experts only, each block summing to one."""
     sites = find_sites(model.lm)
     counts = [torch.zeros(count_experts(site)) for site in sites]
-    for _, inputs in router_inputs(model, data, batch_size=batch_size):
-        for site, x in zip(sites, inputs, strict=True):
-            counts[site.layer] += torch.bincount(_choices(site, x), minlength=len(counts[site.layer])).float()
+    for _, _, chosen in _watch(model, data, batch_size):
+        for site, index in zip(sites, chosen, strict=True):
+            base = index[index < len(counts[site.layer])].cpu()
+            counts[site.layer] += torch.bincount(base, minlength=len(counts[site.layer])).float()
     return [(count / count.sum()).tolist() for count in counts]
 
 
 def router_inputs(model: MultimodalLM, data: Sequence[Conversation], *, batch_size: int = 64) -> Any:
     """Yields, batch by batch, (rows of `data`, the router inputs [tokens, H] of every block, padding left out)."""
+    for rows, inputs, _ in _watch(model, data, batch_size):
+        yield rows, inputs
+
+
+def _watch(model: MultimodalLM, data: Sequence[Conversation], batch_size: int) -> Any:
+    """Yields, batch by batch, (rows of `data`, router inputs [tokens, H], chosen experts [tokens, k]) of every block.
+
+    Padding is left out.
+    """
     collate = Collator(model.tokenizer, model.visual_tokens, model.features or model.vision)
     sites = find_sites(model.lm)
-    caught: dict[int, Tensor] = {}
+    caught: dict[int, tuple[Tensor, Tensor]] = {}
     hooks = [
-        site.router.register_forward_pre_hook(
-            lambda module, args, layer=site.layer: caught.__setitem__(layer, args[0])
+        site.router.register_forward_hook(
+            lambda module, args, out, layer=site.layer: caught.__setitem__(
+                layer, (args[0], chosen_experts(module, out))
+            )
         )
         for site in sites
     ]
@@ -56,18 +69,13 @@ def router_inputs(model: MultimodalLM, data: Sequence[Conversation], *, batch_si
             with torch.no_grad():
                 model.hidden(**{key: value.to(model.device) for key, value in batch.items()})
             real = batch["attention_mask"].flatten().bool().to(model.device)
-            width = range(start, min(start + batch_size, len(data)))
-            yield width, [caught[s.layer].reshape(len(real), -1)[real] for s in sites]
+            inputs, chosen = (
+                [caught[site.layer][part].reshape(len(real), -1)[real] for site in sites] for part in (0, 1)
+            )
+            yield range(start, min(start + batch_size, len(data))), inputs, chosen
     finally:
         for hook in hooks:
             hook.remove()
-
-
-@torch.no_grad()
-def _choices(site: Site, x: Tensor) -> Tensor:
-    """The base experts that a block's router chooses for inputs x [tokens, H], flat."""
-    index = cast(Any, site.router)(x)[2]
-    return cast(Tensor, index[index < count_experts(site)]).flatten().cpu()
 
 
 def probe_layers(model: MultimodalLM, held_out: Sequence[Conversation], tune: Callable[[], object]) -> Probe:
@@ -76,7 +84,7 @@ def probe_layers(model: MultimodalLM, held_out: Sequence[Conversation], tune: Ca
     The tuned routers are thrown away: the model is left bit for bit as it was.
     """
     before = selection_shares(model, held_out)
-    routers = [cast(torch.nn.Parameter, site.router.weight) for site in find_sites(model.lm)]
+    routers = [cast(torch.nn.Parameter, rows_of(site.router)) for site in find_sites(model.lm)]
     kept = [weight.detach().clone() for weight in routers]
     model.learn_only([name for name, p in model.named_parameters() if any(p is w for w in routers)])
     try:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moextend.moe import scoring_of
+from moextend.families import EAGER_WITHOUT_SENTINEL, Scoring, family_of, features, scoring_of, with_parents
 
 Mode = Literal["exact", "paper"]
 
@@ -101,6 +101,8 @@ class ExtendedRouter(nn.Module):
 
     ext_scope: Scope
     ext_parts: nn.ModuleDict
+    ext_first: int
+    """Id of the first new expert."""
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """What the base router returns, its weights and indices widened by the reachable new experts."""
@@ -108,9 +110,10 @@ class ExtendedRouter(nn.Module):
         parts = reachable(self)
         if not parts:
             return out
-        x = hidden_states.reshape(-1, hidden_states.shape[-1])
-        route = _exact if self.ext_scope.mode == "exact" else _paper
-        return route(self, x, out, parts)
+        x = features(self, hidden_states.reshape(-1, hidden_states.shape[-1]))
+        if self.ext_scope.mode == "exact":
+            return _exact(self, x, out, parts)
+        return _paper(self, x, out, parts, scoring_of(self, (*args, *kwargs.values())))
 
 
 def reachable(module: nn.Module) -> list[Any]:
@@ -125,7 +128,7 @@ def reachable(module: nn.Module) -> list[Any]:
 def _exact(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) -> Any:
     logits, weights, index = out[:3]
     gates = hard_gate(torch.cat([part(x) for part in parts], 1))
-    first = cast(Tensor, router.weight).shape[0]
+    first = router.ext_first
     new = torch.arange(first, first + gates.shape[1], device=index.device, dtype=index.dtype)
     return (
         logits,
@@ -135,26 +138,89 @@ def _exact(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart])
     )
 
 
-def _paper(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) -> Any:
-    logits, base_weights, base_index = out[:3]
-    old = logits.shape[-1]
+def _paper(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart], how: Scoring) -> Any:
+    family = family_of(router)
+    logits = out[0] if family.logits is None else family.logits(router, x)
     new = torch.cat([part(x) for part in parts], 1)
-    scores, share = merged_softmax(logits, new)
-    index = torch.topk(scores, base_index.shape[1], dim=-1)[1]
+    if family.bend is not None:
+        new = family.bend(router, new)
+    parents = [parent for part in parts for parent in part.parents]
+    index, weights = paper_choice(how, logits, new, out[1], out[2], parents, parts)
+    return (out[0], weights.to(out[1].dtype), index, *out[3:])
+
+
+def paper_choice(
+    how: Scoring,
+    logits: Tensor,
+    new: Tensor,
+    base_weights: Tensor,
+    base_index: Tensor,
+    parents: Sequence[int],
+    parts: Sequence[RouterPart],
+) -> tuple[Tensor, Tensor]:
+    """The chosen experts [T, k] and their calibrated weights [T, k], from logits [T, m] and new logits [T, n].
+
+    Where no new expert wins, the base's own decision (`base_weights`, `base_index`) is taken over verbatim, unless new
+    experts may turn the order of the old ones or each old one has a gain. Experts
+    with a correction bias or a gain hand it on to their children. Where the base chooses from some groups of experts
+    only, its choice stands, and the new experts, a group that is always open, compete with it.
+    """
+    old = logits.shape[-1]
+    scores, share = merged_scores(how, logits, new)
+    if how.choose is not None:
+        weights, index = how.choose(torch.cat([logits, new.to(logits.dtype)], 1))
+        change = _calibrations(parts, scores)
+        if change is not None:
+            weights = (weights + change.gather(1, index)).clamp_min(1e-6)
+        return index, weights
+    index = torch.topk(_merit(how, logits, new, scores, base_index, parents), base_index.shape[1], dim=-1)[1]
     won = (index >= old).any(-1, keepdim=True)
-    index = torch.where(won, index, base_index)  # the base's own decision, verbatim, where no new expert wins
-    normalise = scoring_of(router).normalise
+    if how.keeps_order:
+        index = torch.where(
+            won, index, base_index
+        )  # the base's own decision, verbatim, where no new expert wins
     chosen = scores.gather(1, index)
-    total = chosen.sum(-1, keepdim=True) if normalise else torch.ones_like(share)
-    kept = base_weights.to(scores.dtype) if normalise else base_weights.to(scores.dtype) * share
-    weights = torch.where(won, chosen / total, kept)
+    total = torch.ones_like(share)
+    if how.normalise:
+        total = (chosen.sum(-1, keepdim=True) + how.eps).clamp_min(how.floor)
+    weights = chosen / total
+    if how.gain is None and how.keeps_order:
+        kept = base_weights.to(scores.dtype) / how.scale
+        weights = torch.where(won, weights, kept if how.normalise else kept * share)
     change = _calibrations(parts, scores)
     if change is not None:
         change = change.gather(1, index) / total
         weights = (weights + change).clamp_min(1e-6)
-        if normalise:
+        if how.normalise:
             weights = weights / weights.sum(-1, keepdim=True)
-    return (logits, weights.to(base_weights.dtype), index, *out[3:])
+    if how.gain is not None:
+        weights = weights * with_parents(how.gain, parents).to(weights.dtype)[index]
+    return index, weights * how.scale
+
+
+def _merit(
+    how: Scoring, logits: Tensor, new: Tensor, scores: Tensor, base_index: Tensor, parents: Sequence[int]
+) -> Tensor:
+    """What the k experts are chosen by, [T, m + n]."""
+    merit = torch.cat([logits, new.to(logits.dtype)], 1) if how.bias_on_logits else scores
+    if how.bias is not None:
+        merit = merit + with_parents(how.bias, parents).to(merit.dtype)
+    if how.limited:
+        own = merit[:, : logits.shape[1]]
+        open_ = torch.full_like(own, -torch.inf).scatter(1, base_index, own.gather(1, base_index))
+        merit = torch.cat([open_, merit[:, logits.shape[1] :]], 1)
+    return merit
+
+
+def merged_scores(how: Scoring, old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+    """The family's scores over old and new logits together [T, m + n], and the old experts' share [T, 1].
+
+    Scores that are made expert by expert leave the old ones as they are: their share is one.
+    """
+    if how.score is None:
+        return merged_softmax(old, new)
+    old, new = _wide(old), _wide(new)
+    return torch.cat([how.score(old), how.score(new)], 1), torch.ones_like(old[:, :1])
 
 
 def merged_softmax(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,14 +229,18 @@ def merged_softmax(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
     The old weights are the base's own softmax times that share, so that they are the base's to the last bit where
     the share is one.
     """
-    old, new = old.float(), new.float()
+    old, new = _wide(old), _wide(new)
     old_sum, new_sum = old.logsumexp(-1, keepdim=True), new.logsumexp(-1, keepdim=True)
     total = torch.logaddexp(old_sum, new_sum)
     share = (old_sum - total).exp()
     return torch.cat([old.softmax(-1) * share, (new - total).exp()], 1), share
 
 
-def _calibrations(parts: list[RouterPart], scores: Tensor) -> Tensor | None:
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _calibrations(parts: Sequence[RouterPart], scores: Tensor) -> Tensor | None:
     """The sum of all corrections [T, m + n]; each reads and writes the experts that existed at its time."""
     total: Tensor | None = None
     for part in parts:
@@ -187,7 +257,8 @@ class ExtendedExperts(nn.Module):
 
     ext_scope: Scope
     ext_groups: nn.ModuleDict
-    num_experts: int
+    ext_first: int
+    """Id of the first new expert."""
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """The base's output plus what the reachable new experts add."""
@@ -209,32 +280,146 @@ class ExtendedExperts(nn.Module):
         return out
 
     def _among(self, groups: list[Any], h: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-        """Slots that a new expert won are sentinels (id m) to the base, whose rows then add nothing."""
-        first = self.num_experts
-        if not bool((index >= first).any()):
-            return cast(Tensor, super().forward(h, index, weights))
-        out = cast(Tensor, super().forward(h, index.clamp(max=first), weights))
+        """Slots that a new expert won add nothing to the base's output; the new experts' output is added to it.
+
+        Compiled, every group computes all slots, since which ones it won would decide what the graph looks like.
+        """
+        first = self.ext_first
+        won = index >= first
+        whole = torch.compiler.is_compiling()
+        if not whole and not bool(won.any()):
+            out = cast(Tensor, super().forward(h, index, weights))
+            return _linked(out, groups)
+        out = cast(Tensor, super().forward(h, *self._without(won, index, weights)))
         for group in groups:
-            token, slot = torch.where((index >= first) & (index < first + group.num_experts))
-            if len(token):
-                part = group(
-                    h[token].to(group.down_proj.dtype),
-                    (index[token, slot] - first).unsqueeze(-1),
-                    weights[token, slot].unsqueeze(-1),
-                )
-                out = out.index_add(0, token, part.to(out.dtype))
+            own = won & (index >= first) & (index < first + group.num_experts)
+            if whole:
+                ids, shares = (index - first).masked_fill(~own, 0), weights.masked_fill(~own, 0)
+                out = out + group(h.to(group.down_proj.dtype), ids, shares).to(out.dtype)
+            else:
+                token, slot = torch.where(own)
+                if len(token):
+                    part = group(
+                        h[token].to(group.down_proj.dtype),
+                        (index[token, slot] - first).unsqueeze(-1),
+                        weights[token, slot].unsqueeze(-1),
+                    )
+                    out = out.index_add(0, token, part.to(out.dtype))
+                else:
+                    out = _linked(out, [group])
             first += group.num_experts
         return out
+
+    def _without(self, won: Tensor, index: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids and weights for the base, to which a slot that a new expert won adds nothing.
+
+        Implementations that leave out the id behind the last expert get that id. The others compute an expert that
+        the token has in another slot, with weight zero.
+        """
+        if skips_sentinel(self):
+            return index.clamp(max=self.ext_first), weights
+        spare = index.amin(-1, keepdim=True)
+        spare = spare.masked_fill(spare >= self.ext_first, 0).expand_as(index)
+        return torch.where(won, spare, index), weights.masked_fill(won, 0)
+
+
+def skips_sentinel(experts: nn.Module) -> bool:
+    """Whether the implementation in use leaves out slots whose id is the number of experts."""
+    if not any(kind.__name__ in EAGER_WITHOUT_SENTINEL for kind in type(experts).__mro__):
+        return True
+    fused = hasattr(experts, "_is_expert_parallel")
+    return fused and cast(Any, experts).config._experts_implementation not in (None, "eager")
+
+
+class DenseRouter(ExtendedRouter):
+    """A router that weighs all experts, those that were not chosen with zero (Llama 4): the block adds the new ones."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """What the base router returns, (weights [T, m], logits [T, m]); paper: zero where a new expert won."""
+        weights, logits = super(ExtendedRouter, self).forward(hidden_states, *args, **kwargs)
+        if self.ext_scope.mode == "exact" or not reachable(self):
+            return weights, logits
+        x = hidden_states.reshape(-1, hidden_states.shape[-1])
+        return dense_weights(self, x, logits)[:, : self.ext_first].to(weights.dtype), logits
+
+
+def dense_weights(router: DenseRouter, x: Tensor, logits: Tensor) -> Tensor:
+    """The weights of all experts, [T, m + n] in paper routing and [T, n] (the gates of the new ones) in exact."""
+    parts = reachable(router)
+    new = torch.cat([part(x) for part in parts], 1)
+    if router.ext_scope.mode == "exact":
+        return hard_gate(new)
+    how = scoring_of(router)
+    top, index = logits.topk(cast(int, router.top_k), dim=-1)
+    parents = [parent for part in parts for parent in part.parents]
+    index, weights = paper_choice(how, logits, new, top.float().sigmoid(), index, parents, parts)
+    return weights.new_zeros(len(x), logits.shape[1] + new.shape[1]).scatter(1, index, weights)
+
+
+class DenseExperts(ExtendedExperts):
+    """Experts that compute every token (Llama 4): the block adds the new ones."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:  # type: ignore[override]
+        """What the base's experts return."""
+        return cast(Tensor, super(ExtendedExperts, self).forward(hidden_states))
+
+
+class DenseBlock(nn.Module):
+    """A MoE block whose experts compute every token, with new experts beside it (mixed in front of its class)."""
+
+    ext_scope: Scope
+    router: DenseRouter
+    experts: DenseExperts
+
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
+        """The output [T, H] of the base's experts plus that of the new ones, and the router's logits."""
+        out, logits = super().forward(hidden_states)
+        groups = reachable(self.experts)
+        if groups:
+            x = hidden_states.reshape(-1, hidden_states.shape[-1])
+            shares = dense_weights(self.router, x, logits)
+            start = shares.shape[1] - sum(group.num_experts for group in groups)
+            for group in groups:
+                out = _add(out, group, x, shares[:, start : start + group.num_experts])
+                start += group.num_experts
+        return out, logits
+
+
+class DenseGroup(nn.Module):
+    """New experts of a class that computes every token, called as other experts are (mixed in front of it)."""
+
+    num_experts: int
+
+    def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        """The sum [T, H] of all experts of the group; their weights scale their inputs, as the family does.
+
+        `top_k_index` lists the experts in their order.
+        """
+        scaled = hidden_states * top_k_weights.t().unsqueeze(-1)
+        each = super().forward(scaled.reshape(-1, hidden_states.shape[1]))
+        return cast(Tensor, each.view(scaled.shape).sum(0))
+
+
+class PairGroup(nn.Module):
+    """New experts of a class that cannot take a single slot (LongCat), which get a second one that weighs nothing."""
+
+    def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        """What the class computes for its slots."""
+        if top_k_index.shape[1] == 1:
+            top_k_index = top_k_index.expand(-1, 2)
+            top_k_weights = F.pad(top_k_weights, (0, 1))
+        return cast(Tensor, super().forward(hidden_states, top_k_index, top_k_weights))
 
 
 def _add(out: Tensor, group: Any, h: Tensor, gates: Tensor) -> Tensor:
     """`out` plus the gated new experts; tokens whose gates are all closed are left as they are.
 
-    While the gates learn every token is computed, since a closed gate needs the expert's output to open again.
+    While the gates learn every token is computed, since a closed gate needs the expert's output to open again;
+    compiled too, since the number of open gates would decide what the graph looks like.
     """
     width = group.down_proj.dtype
     ids = torch.arange(group.num_experts, device=h.device)
-    if gates.requires_grad:
+    if gates.requires_grad or torch.compiler.is_compiling():
         part = group(h.to(width), ids.expand(len(h), -1), gates)
         return out + cast(Tensor, part).to(out.dtype)
     token = torch.where((gates > 0).any(-1))[0]
@@ -242,3 +427,16 @@ def _add(out: Tensor, group: Any, h: Tensor, gates: Tensor) -> Tensor:
         return out
     part = group(h[token].to(width), ids.expand(len(token), -1), gates[token])
     return out.index_add(0, token, part.to(out.dtype))
+
+
+def _linked(out: Tensor, groups: Sequence[Any]) -> Tensor:
+    """`out`, through which the experts that computed nothing get gradients of zero.
+
+    Without them an optimiser keeps no state for them, and processes that train together disagree on what to reduce.
+    """
+    if torch.is_grad_enabled():
+        for group in groups:
+            for parameter in group.parameters(recurse=False):
+                if parameter.requires_grad:
+                    out = out + (parameter.reshape(-1)[0] * 0).to(out.dtype)
+    return out

@@ -23,7 +23,7 @@ from moextend.errors import InputError
 from moextend.moe import Site, count_experts, find_sites
 from moextend.multimodal import IGNORE, MultimodalLM
 from moextend.probe import selection_shares
-from moextend.training import Settings, train
+from moextend.training import ExtraLoss, Settings, train
 
 EVERY = 10
 """One piece of text in so many is held out."""
@@ -171,7 +171,7 @@ def _names(model: MultimodalLM) -> list[str]:
 
 
 @contextmanager
-def _balance_loss(sites: Sequence[Site], weight: float) -> Iterator[Callable[[Mapping[str, Tensor]], Tensor]]:
+def _balance_loss(sites: Sequence[Site], weight: float) -> Iterator[ExtraLoss]:
     """An extra loss of the training: `weight` times the mean over blocks of the balance loss."""
     from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
@@ -180,7 +180,7 @@ def _balance_loss(sites: Sequence[Site], weight: float) -> Iterator[Callable[[Ma
     def keep(layer: int) -> Callable[..., None]:
         return lambda _module, _args, out: logits.__setitem__(layer, out[0])
 
-    def loss(batch: Mapping[str, Tensor]) -> Tensor:
+    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
         # One block at a time: together they would be balanced on average only.
         each = [
             load_balancing_loss_func(
