@@ -263,13 +263,14 @@ def write_scores(predictions: Path, scorer: str, items: Sequence[ItemScore]) -> 
 def read_scores(predictions: Path, scorer: str) -> list[ItemScore] | None:
     """The items' scores, kept or made anew from the predictions; None where there are no predictions.
 
-    Scores of another number of items than were predicted are not taken. A reading that an older line lacks is None.
+    Scores of other items than were predicted are not taken. Items are told by their ids: lines of predictions and of
+    scores may be in different orders. A reading that an older line lacks is None.
     """
     records = [Record.read(line) for line in read_lines(predictions)]
     if not records:
         return None
     kept = [ItemScore(**line) for line in read_lines(scores_path(predictions, scorer))]
-    if [item.id for item in kept] == [record.id for record in records]:
+    if sorted(item.id for item in kept) == sorted(record.id for record in records):
         return kept
     items = score_items(records, scorer)[1]
     write_scores(predictions, scorer, items)

@@ -116,8 +116,10 @@ def test_item_scores_are_kept_and_made_again_when_they_do_not_fit(tmp_path):
     kept = vqa.read_scores(predictions, "letter@1")
     assert kept[0].score == 0.5 and kept[1:] == made[1:], "kept scores are read, not made"
     assert vqa.read_scores(predictions, "option@1")[1].score == 1.0, "another scorer has its own file"
+    predictions.write_text("".join(reversed(predictions.read_text().splitlines(keepends=True))))
+    assert vqa.read_scores(predictions, "letter@1") == kept, "in whatever order"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
-    assert vqa.read_scores(predictions, "letter@1") == made
+    assert sorted(vqa.read_scores(predictions, "letter@1"), key=lambda item: item.id) == made
 
 
 def test_an_older_line_of_scores_lacks_readings(tmp_path):
@@ -183,9 +185,12 @@ def test_predictions_keep_the_likelihoods_of_choices(tmp_path, prompt, said):
         return vqa.predict(asked(prompt), items, answer, tmp_path / "p.jsonl", batch_size=2, **more)
 
     records, made = run(rate=rate)
-    assert made == 3 and seen == [[said], [said]], "only items with choices are rated"
+    assert made == 3 and [own for batch in seen for own in batch] == [said, said], (
+        "only items with choices are rated"
+    )
+    before = len(seen)
     assert [record.likelihoods for record in records] == [(-2.0, -1.0, -3.0), None, (-2.0, -1.0, -3.0)]
-    assert run(rate=rate) == (records, 0) and len(seen) == 2, "kept, and found again"
+    assert run(rate=rate) == (records, 0) and len(seen) == before, "kept, and found again"
     assert vqa.score_records(records, "option@1").readings["likelihood"] == 100.0
 
 
