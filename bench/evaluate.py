@@ -83,9 +83,7 @@ def _vqa_cell(
 ) -> dict[str, Any]:
     from moextend.generation import generate
 
-    key = vqa.test_key(
-        task, workspace, scoring, tokenizer=tokenizer_digest(model.tokenizer), dtype=str(model.lm.dtype)
-    )
+    key = vqa.test_key(task, workspace, scoring, tokenizer=prompt_digest(model), dtype=str(model.lm.dtype))
     path = folder / weights / f"{task.task}-{key}.jsonl"
     records, made = vqa.predict(
         task,
@@ -132,6 +130,12 @@ def _text_cell(
         "reused": reused,
         **vars(scores),
     }
+
+
+def prompt_digest(model: MultimodalLM) -> str:
+    """Names what becomes of a prompt: the tokenizer, and the chat template where it is used."""
+    digest_of_tokenizer = tokenizer_digest(model.tokenizer)
+    return f"{digest_of_tokenizer}-{model.chat.fingerprint()}" if model.chat else digest_of_tokenizer
 
 
 _TOKENIZERS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()

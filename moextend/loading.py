@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from moextend import content
+from moextend.chat import chat_of
 from moextend.errors import InputError
 from moextend.multimodal import MultimodalLM
 from moextend.vision import load_encoder
@@ -20,16 +21,19 @@ def load(
     revision: str | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    chat: bool | None = None,
     trust_remote_code: bool = False,
 ) -> MultimodalLM:
     """The base model with its tokenizer and, where `vision` names one, its image encoder; all frozen.
 
     Args:
         model: a model of the package ("tiny"), a local folder, or a hub id.
-        vision: an encoder of the package ("tiny"), a local folder, or "<model>/<pretrained>" of open_clip.
+        vision: an encoder of the package ("tiny"), a local folder, or one of open_clip or timm
+            ("ViT-L-14-336/openai", "hf-hub:...", "timm:..."; see docs/vision.md).
+        chat: whether prompts are put into the tokenizer's chat template; None: where it has one.
 
     Raises:
-        InputError: the model or encoder cannot be found or loaded.
+        InputError: the model or encoder cannot be found or loaded, or its chat template not used.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -50,7 +54,9 @@ def load(
     if device == "cpu":
         # The grouped kernels of CPU builds wait for each other by spinning, which other processes pay for.
         lm.set_experts_implementation("eager")
-    return MultimodalLM(lm, tokenizer, load_encoder(vision) if vision else None).to(device)
+    loaded = MultimodalLM(lm, tokenizer, load_encoder(vision) if vision else None).to(device)
+    loaded.chat = chat_of(tokenizer, chat)
+    return loaded
 
 
 def _source(model: str) -> Path | str:

@@ -40,7 +40,7 @@ def selection_shares(
 
 def router_inputs(model: MultimodalLM, data: Sequence[Conversation], *, batch_size: int = 64) -> Any:
     """Yields, batch by batch, (rows of `data`, the router inputs [tokens, H] of every block, padding left out)."""
-    collate = Collator(model.tokenizer, model.visual_tokens, model.features or model.vision)
+    collate = Collator.of(model)
     sites = find_sites(model.lm)
     caught: dict[int, Tensor] = {}
     hooks = [
