@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from moextend import content
 from moextend.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 HUB, TIMM, PACKAGE = "hf-hub:", "timm:", "package:"
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
