@@ -147,7 +147,8 @@ class Collator:
     def __call__(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
         """A batch; padded at the right, padding masked and not labelled.
 
-        A conversation that the context cannot hold loses its last turns, each whole and with its images.
+        A conversation that the context cannot hold loses its last turns, each whole and with its images; plain text is
+        cut.
 
         Raises:
             InputError: marks and images do not agree, an image without an encoder, or a first turn that is too long.
@@ -174,10 +175,16 @@ class Collator:
         whole = len(conversation.turns)
         while self.context is not None and len(row[0]) > self.context:
             turns = conversation.turns[:-1]
+            images = conversation.images
+            if not turns and not images and not conversation.turns[0][1]:
+                return (row[0][: self.context], row[1][: self.context]), ()  # plain text may end anywhere
             if not turns:
-                raise too_long(len(row[0]), len(conversation.images), self.visual_tokens, self.context)
+                where = images[0].where if images else None
+                raise too_long(
+                    len(row[0]), len(images), self.visual_tokens, self.context, where=where or None
+                )
             left = sum(prompt.count(MARK) for prompt, _ in turns)
-            conversation = replace(conversation, turns=turns, images=conversation.images[:left])
+            conversation = replace(conversation, turns=turns, images=images[:left])
             row = self._encode(conversation)
         if len(conversation.turns) < whole:
             warnings.warn(

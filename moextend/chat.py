@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from moextend import files
@@ -34,9 +35,9 @@ class Chat:
     """A tokenizer's own chat template, applied to turns of question and answer.
 
     The whole text is rendered and tokenized at once, with the image mark as one special token (in a copy: the tokenizer
-    itself is not changed). Where an answer begins and ends is told by its place in the rendered text, so that the ids
-    before an answer are the same when it is learnt and when it is asked for. The template is in charge of the start
-    token.
+    itself is not changed). Where an answer begins and ends is told by its place in the rendered text. The ids before an
+    answer are the same when it is learnt and when it is asked for (unless the template writes the last turn otherwise
+    than earlier ones). The template is in charge of the start token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -56,6 +57,10 @@ class Chat:
         self._image: int = self._tokenizer.convert_tokens_to_ids(MARK)
         self._lead = ""
         self._lead = self._find_lead()
+        self._apart = False
+        asked = self.encode([("?", None)]).ids
+        # A tokenizer may join what ends a prompt with what begins an answer: then they are tokenized apart.
+        self._apart = self.encode([("?", "a")]).ids[: len(asked)] != asked
         self.stop = self._find_stop()
         """Ids that end an answer."""
 
@@ -70,18 +75,24 @@ class Chat:
         with the end token if the template closes the last one with none.
         """
         text, spans, closed = self._written(turns)
-        out = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ids: list[int | None] = [None if i == self._image else i for i in out["input_ids"]]
+        cuts = [0, *(begin for begin, _ in spans if self._apart), len(text)]
+        ids: list[int | None] = []
+        learnt: list[bool] = []
+        for start, stop in pairwise(cuts):
+            out = self._tokenizer(text[start:stop], add_special_tokens=False, return_offsets_mapping=True)
+            ids += [None if i == self._image else i for i in out["input_ids"]]
+            learnt += [
+                any(begin <= start + at < end for begin, end in spans) for at, _ in out["offset_mapping"]
+            ]
         if ids.count(None) != sum(question.count(MARK) for question, _ in turns):
             raise _unusable(f"it does not keep the {MARK} marks of the question")
-        learnt = [any(begin <= at < end for begin, end in spans) for at, _ in out["offset_mapping"]]
         if not closed:
             ids.append(self._eos)
             learnt.append(bool(turns[-1][1]))
         return Tokens(ids, learnt)
 
     def _written(self, turns: Sequence[tuple[str, str | None]]) -> tuple[str, list[tuple[int, int]], bool]:
-        """The text up to the end of the last answer, where its learnt parts are, and whether it needs no end token."""
+        """The text up to the end of the last answer, where the learnt parts are, and whether it needs no end token."""
         text, closed = "", True
         spans: list[tuple[int, int]] = []
         pieces = self._pieces([question for question, _ in turns])
@@ -123,7 +134,7 @@ class Chat:
                 )
             )
         except (TemplateError, TypeError, ValueError) as error:
-            raise _unusable(str(error)) from error
+            raise _unusable(str(error).rstrip(".")) from error
 
     def _find_lead(self) -> str:
         """White space that the template writes before an answer and that a model is left to say itself."""

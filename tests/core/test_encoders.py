@@ -156,7 +156,9 @@ def test_timm_preprocessing_keeps_the_edges(tmp_path: Path) -> None:
     seen = encoder.preprocess(image)
     assert seen.shape == config.input_size
     white = torch.tensor([(1 - mean) / std for mean, std in zip(config.mean, config.std, strict=True)])
-    assert torch.allclose(seen[:, 0, 0], white, atol=1e-5) and torch.allclose(seen[:, -1, -1], white, atol=1e-5)
+    assert torch.allclose(seen[:, 0, 0], white, atol=1e-5) and torch.allclose(
+        seen[:, -1, -1], white, atol=1e-5
+    )
 
 
 def test_weights_under_other_names_load_in_order(tmp_path: Path) -> None:

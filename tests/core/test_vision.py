@@ -59,7 +59,9 @@ def test_a_torn_append_costs_only_itself(tmp_path: Path, torn: bytes) -> None:
     assert torch.equal(FeatureStore(ToyEncoder(), tmp_path)(IMAGES), ToyEncoder()(IMAGES))
 
 
-@pytest.mark.parametrize("damage", ["cut data", "flipped byte", "zeroed", "cut names", "torn name", "no data"])
+@pytest.mark.parametrize(
+    "damage", ["cut data", "flipped byte", "zeroed", "cut names", "torn name", "no data"]
+)
 def test_a_damaged_file_costs_only_its_records(tmp_path: Path, damage: str) -> None:
     FeatureStore(ToyEncoder(), tmp_path, batch_size=4).prepare(IMAGES)
     data, names = tmp_path / "toy" / "features.bin", tmp_path / "toy" / "names.txt"
@@ -81,7 +83,14 @@ def test_a_damaged_file_costs_only_its_records(tmp_path: Path, damage: str) -> N
     for _ in range(2):
         again = FeatureStore(encoder, tmp_path, batch_size=4)
         assert torch.equal(again(IMAGES), ToyEncoder()(IMAGES))
-    made_again = {"cut data": 12, "flipped byte": 4, "zeroed": 4, "cut names": 32, "torn name": 4, "no data": 32}
+    made_again = {
+        "cut data": 12,
+        "flipped byte": 4,
+        "zeroed": 4,
+        "cut names": 32,
+        "torn name": 4,
+        "no data": 32,
+    }
     assert encoder.seen == made_again[damage]
 
 
