@@ -134,8 +134,8 @@ def _text_cell(
 
 def prompt_digest(model: MultimodalLM) -> str:
     """Names what becomes of a prompt: the tokenizer, and the chat template where it is used."""
-    digest_of_tokenizer = tokenizer_digest(model.tokenizer)
-    return f"{digest_of_tokenizer}-{model.chat.fingerprint()}" if model.chat else digest_of_tokenizer
+    ids, chat = tokenizer_digest(model.tokenizer), getattr(model, "chat", None)
+    return f"{ids}-{chat.fingerprint()}" if chat else ids
 
 
 _TOKENIZERS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,15 +14,18 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor, nn
+from xxhash import xxh3_64_hexdigest
 
 from moextend import encoders, files
 from moextend.errors import InputError
 from moextend.images import ImageRef
 
-NAME = re.compile(rb"([0-9a-f]{16}) ([0-9a-f]{8})\n")
-"""A line of the index: what an image's content is called, and the CRC-32 of its features."""
-LINE = 26
+NAME = re.compile(rb"([0-9a-f]{16}) ([0-9a-f]{16})\n")
+"""A line of the index: what an image's content is called, and the check sum of its features."""
+LINE = 34
 """Bytes of such a line."""
+Features = np.ndarray[Any, np.dtype[np.float32]]
+"""[images, tokens, width]"""
 
 
 class VisionEncoder(nn.Module):
@@ -143,7 +145,7 @@ class FeatureStore:
         self._shape = (encoder.tokens, encoder.width)
         self._size = encoder.tokens * encoder.width * 4
         self._room = None if limit is None else limit // (self._size + LINE)
-        self._rows: dict[str, tuple[int, int]] = {}
+        self._rows: dict[str, tuple[int, str]] = {}
         """digest -> row and check sum; of several records of an image the last one counts."""
         self._count = 0
         """Rows that were looked at, named or not."""
@@ -151,11 +153,17 @@ class FeatureStore:
 
     def __call__(self, images: Sequence[ImageRef]) -> Tensor:
         """Features [images, tokens, width], float32."""
-        found = self._load({image.digest for image in images})
-        missing = list({i.digest: i for i in images if i.digest not in found}.values())
-        for made in self._make(missing):
-            found |= made
-        return torch.from_numpy(np.stack([found[image.digest] for image in images]))
+        out = self._empty(len(images))
+        gaps = self._load([image.digest for image in images], out)
+        places: dict[str, list[int]] = {}
+        for place in gaps:
+            places.setdefault(images[place].digest, []).append(place)
+        for chunk, features in self._make(
+            list({images[place].digest: images[place] for place in gaps}.values())
+        ):
+            for image, row in zip(chunk, features, strict=True):
+                out[places[image.digest]] = row
+        return torch.from_numpy(out)
 
     def prepare(
         self, images: Sequence[ImageRef], on_images: Callable[[int, int], None] | None = None
@@ -169,41 +177,43 @@ class FeatureStore:
         if self._room is not None:
             missing = missing[: max(0, self._room - self._count)]
         done = 0
-        for made in self._make(missing):
-            done += len(made)
+        for chunk, _ in self._make(missing):
+            done += len(chunk)
             if on_images:
                 on_images(done, len(missing))
 
-    def _make(self, images: Sequence[ImageRef]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-        """Features by digest, a batch at a time; each is kept, or taken from a process that was faster."""
+    def _empty(self, count: int) -> Features:
+        return np.empty((count, *self._shape), dtype=np.float32)
+
+    def _make(self, images: Sequence[ImageRef]) -> Iterator[tuple[Sequence[ImageRef], Features]]:
+        """Images with their features, a batch at a time; kept, or taken from a process that was faster."""
         for start in range(0, len(images), self.batch_size):
             chunk = images[start : start + self.batch_size]
             # Locked for a batch only: processes that want the same images share the work.
             with FileLock(self.folder / "lock"):
                 self._refresh()
-                found = self._load({image.digest for image in chunk})
-                wanted = [image for image in chunk if image.digest not in found]
-                if wanted:
-                    features = self._encode(wanted)
-                    self._append([image.digest for image in wanted], features)
-                    found |= {image.digest: row for image, row in zip(wanted, features, strict=True)}
-            yield found
+                out = self._empty(len(chunk))
+                gaps = self._load([image.digest for image in chunk], out)
+                if gaps:
+                    out[gaps] = self._encode([chunk[place] for place in gaps])
+                    self._append([chunk[place].digest for place in gaps], out[gaps])
+            yield chunk, out
 
-    def _encode(self, images: Sequence[ImageRef]) -> np.ndarray[Any, Any]:
+    def _encode(self, images: Sequence[ImageRef]) -> Features:
         """Features of up to a batch of images, always computed in a whole batch.
 
         The last bits of a product depend on the batch's size, and training amplifies them: with one size, an image's
         features do not depend on which images were missing when it was first needed.
         """
         whole = [*images, *[images[-1]] * (self.batch_size - len(images))]
-        return cast("np.ndarray[Any, Any]", self.encoder(whole).cpu().numpy()[: len(images)])
+        return cast(Features, self.encoder(whole).cpu().numpy()[: len(images)])
 
-    def _append(self, digests: Sequence[str], features: np.ndarray[Any, Any]) -> None:
+    def _append(self, digests: Sequence[str], features: Features) -> None:
         """Records first, names last: an interruption leaves records without a name, cut off at the next append."""
         if self._room is not None:
             digests = digests[: max(0, self._room - self._count)]
-        records = [np.ascontiguousarray(row, dtype=np.float32).tobytes() for row in features[: len(digests)]]
-        names = [f"{d} {zlib.crc32(r):08x}\n" for d, r in zip(digests, records, strict=True)]
+        records = [row.tobytes() for row in features[: len(digests)]]
+        names = [f"{d} {xxh3_64_hexdigest(r)}\n" for d, r in zip(digests, records, strict=True)]
         for path, width, rows in (
             (self._data, self._size, records),
             (self._index, LINE, [name.encode() for name in names]),
@@ -226,24 +236,28 @@ class FeatureStore:
         for i in range(whole):
             line = NAME.fullmatch(added[i * LINE : (i + 1) * LINE])
             if line:
-                self._rows[line[1].decode()] = (self._count + i, int(line[2], 16))
+                self._rows[line[1].decode()] = (self._count + i, line[2].decode())
         self._count += max(0, whole)
 
-    def _load(self, digests: set[str]) -> dict[str, np.ndarray[Any, Any]]:
-        """The features that are on disk, whole and sound; a record that is not is forgotten."""
-        known = {digest: self._rows[digest] for digest in digests if digest in self._rows}
-        if not known or not self._data.exists():
-            return {}
-        found = {}
-        with self._data.open("rb") as file:
-            for digest, (row, check) in known.items():
-                file.seek(row * self._size)
-                record = file.read(self._size)
-                if len(record) == self._size and zlib.crc32(record) == check:
-                    found[digest] = np.frombuffer(record, dtype=np.float32).reshape(self._shape)
-                else:
+    def _load(self, digests: Sequence[str], out: Features) -> list[int]:
+        """Reads the features that are on disk into the rows of `out`; the places of those that are not.
+
+        A record that is cut off or damaged is forgotten.
+        """
+        if not self._data.exists():
+            return list(range(len(digests)))
+        gaps = []
+        with self._data.open("rb", buffering=0) as file:
+            for place, digest in enumerate(digests):
+                row, check = self._rows.get(digest, (None, ""))
+                if row is not None:
+                    file.seek(row * self._size)
+                    record = memoryview(out[place]).cast("B")
+                    if file.readinto(record) == self._size and xxh3_64_hexdigest(record) == check:
+                        continue
                     del self._rows[digest]
-        return found
+                gaps.append(place)
+        return gaps
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -103,7 +103,7 @@ def test_another_encoder_never_reads_the_same_records(tmp_path: Path) -> None:
 
 
 def test_a_store_grows_up_to_its_limit(tmp_path: Path) -> None:
-    encoder, each = Counting(), TOKENS * WIDTH * 4 + 26
+    encoder, each = Counting(), TOKENS * WIDTH * 4 + 34
     store = FeatureStore(encoder, tmp_path, batch_size=4, limit=10 * each + 5)
     told: list[tuple[int, int]] = []
     store.prepare(IMAGES, lambda done, total: told.append((done, total)))
