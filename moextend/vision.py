@@ -32,7 +32,8 @@ class VisionEncoder(nn.Module):
     """A frozen image tower as a source of visual tokens.
 
     A transformer gives the patch tokens of its penultimate block, without class or register tokens and before any
-    final norm (as LLaVA takes them); a convolutional network its last feature map, a token a cell, row by row.
+    final norm (as LLaVA takes them); a convolutional network, or a transformer in stages, its last feature map, a token
+    a cell, row by row.
     """
 
     def __init__(self, tower: encoders.Tower) -> None:
@@ -87,8 +88,15 @@ def _reader(tower: Any, blank: Tensor) -> Callable[[Any, Tensor], Tensor]:
     if not hasattr(trunk, "forward_features"):
         return _last_map_of_clip
     with torch.no_grad():
-        is_map = trunk.forward_features(blank).dim() == 4
-    return _last_map_of_timm if is_map else _penultimate_of_timm
+        last = trunk.forward_features(blank)
+        if last.dim() == 4:
+            return _last_map_of_timm
+        try:
+            found = _penultimate_of_timm(tower, blank)
+        except AssertionError:  # has no tokens of single blocks
+            return _last_stage_of_timm
+    patches = last.shape[1] - getattr(trunk, "num_prefix_tokens", 0)
+    return _penultimate_of_timm if found.shape[1:] == (patches, last.shape[2]) else _last_stage_of_timm
 
 
 def _penultimate_of_clip(tower: Any, pixels: Tensor) -> Tensor:
@@ -112,6 +120,13 @@ def _penultimate_of_timm(tower: Any, pixels: Tensor) -> Tensor:
         pixels, indices=[-2], intermediates_only=True, stop_early=True, output_fmt="NLC"
     )
     return cast(Tensor, out[-1])
+
+
+def _last_stage_of_timm(tower: Any, pixels: Tensor) -> Tensor:
+    """A transformer of timm in stages, of which each has fewer and wider tokens than the one before."""
+    trunk = getattr(tower, "trunk", tower)
+    out = trunk.forward_intermediates(pixels, indices=[-1], intermediates_only=True, output_fmt="NCHW")
+    return cast(Tensor, out[-1]).flatten(2).mT
 
 
 def _last_map_of_timm(tower: Any, pixels: Tensor) -> Tensor:

@@ -134,6 +134,14 @@ def test_a_map_with_channels_last_is_read_by_cells(tmp_path: Path) -> None:
     assert (encoder.tokens, encoder.width) == (4, tower.num_features)
 
 
+def test_a_transformer_in_stages_gives_its_last_one() -> None:
+    tower = timm.create_model("hiera_tiny_224", stages=(1, 1, 1, 1), embed_dim=16, num_heads=1).eval()
+    encoder = VisionEncoder(encoders.Tower(tower, lambda image: torch.zeros(3, 224, 224), (224, 224), {}))
+    last = Watch(tower.blocks[-1])
+    tokens = encoder([noise()])
+    assert torch.equal(tokens, last.out.flatten(1, -2)) and tokens.shape == (1, 49, 128)
+
+
 def test_preprocessing_is_the_encoders_own(tmp_path: Path) -> None:
     own = {"size": [32, 32], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.25, 0.125], "interpolation": "bilinear",
            "resize_mode": "squash"}  # fmt: skip
@@ -266,6 +274,14 @@ def test_a_built_in_model_takes_a_file_and_a_tag(
 def test_a_wrong_name_is_one_clear_error_without_a_download(name: str, said: str, offline: None) -> None:
     with pytest.raises(InputError, match=said):
         load_encoder(name)
+
+
+def test_every_pair_of_open_clip_is_known(offline: None) -> None:
+    pairs = open_clip.list_pretrained()
+    assert len(pairs) > 100
+    for model, tag in pairs:
+        source = encoders.locate(f"{model}/{tag}")
+        assert (source.model, source.weights) == (model, tag)
 
 
 def test_what_may_download_is_known_before(tmp_path: Path, offline: None) -> None:
