@@ -37,7 +37,7 @@ def forward_flops(model: MultimodalLM, conversations: Sequence[Conversation]) ->
     from moextend.batches import Collator
 
     rows: list[Any] = list(conversations[:TESTED])
-    collate = Collator(model.tokenizer, model.visual_tokens, model.features or model.vision)
+    collate = Collator.of(model)
     batch = {name: tensor.to(model.device) for name, tensor in collate(rows).items() if name != "labels"}
     with torch.no_grad(), flops.counter() as count:
         model(**batch)

@@ -84,9 +84,7 @@ def _vqa_cell(
     from moextend.generation import generate
     from moextend.likelihood import choice_likelihoods
 
-    key = vqa.test_key(
-        task, workspace, scoring, tokenizer=tokenizer_digest(model.tokenizer), dtype=str(model.lm.dtype)
-    )
+    key = vqa.test_key(task, workspace, scoring, tokenizer=prompt_digest(model), dtype=str(model.lm.dtype))
     path = folder / weights / f"{task.task}-{key}.jsonl"
     records, made = vqa.predict(
         task,
@@ -137,6 +135,12 @@ def _text_cell(
         "reused": reused,
         **vars(scores),
     }
+
+
+def prompt_digest(model: MultimodalLM) -> str:
+    """Names what becomes of a prompt: the tokenizer, and the chat template where it is used."""
+    ids, chat = tokenizer_digest(model.tokenizer), getattr(model, "chat", None)
+    return f"{ids}-{chat.fingerprint()}" if chat else ids
 
 
 _TOKENIZERS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()

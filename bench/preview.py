@@ -91,8 +91,12 @@ def _model_downloads(sequence: SequenceSpec) -> list[dict[str, Any]]:
     base = sequence.base
     if _local(base.model) is None:
         found += _hub(base.model, "model", base.revision)
-    if base.vision and _local(base.vision) is None:
-        found.append({"what": f"image encoder {base.vision} of open_clip", "mb": None})
+    if base.vision:
+        from moextend import encoders
+
+        source = encoders.locate(base.vision)
+        if source.remote:
+            found.append({"what": f"image encoder {base.vision} of {source.library}", "mb": None})
     return found
 
 

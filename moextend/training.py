@@ -110,7 +110,7 @@ def train(
         model=model,
         args=_arguments(settings, folder, model.device),
         train_dataset=InOrder(data, order),
-        data_collator=Collator(model.tokenizer, model.visual_tokens, model.features or model.vision),
+        data_collator=Collator.of(model),
         callbacks=[_Follow(on_step)],
     )
     trainer.remove_callback(PrinterCallback)

@@ -13,9 +13,10 @@ import torch
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
-from moextend.batches import MARK, Collator, Conversation
+from moextend.batches import Collator, Conversation
 from moextend.bench.bridges.opened import opened
 from moextend.generation import Prompt, generate
+from moextend.chat import MARK
 from moextend.images import ImageRef
 from moextend.multimodal import IGNORE
 
@@ -54,7 +55,7 @@ class MoextendLMM(lmms):  # type: ignore[misc]
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """Of each whole answer, its end included: log-likelihood (nats), and whether it is the greedy one."""
         model = self.model
-        collate = Collator(model.tokenizer, model.visual_tokens, model.features or model.vision)
+        collate = Collator.of(model)
         found = []
         for request in tqdm(requests, desc="choices", disable=self.rank != 0):
             context, target, *where = request.args

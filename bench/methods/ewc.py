@@ -89,7 +89,7 @@ def _fisher(model: MultimodalLM, config: Config, stage: Stage) -> dict[str, Tens
 
     weights = parameters(model, config)
     model.learn_only(list(weights))
-    collate = Collator(model.tokenizer, model.visual_tokens, model.features or model.vision)
+    collate = Collator.of(model)
     drawn = torch.randperm(len(stage.data), generator=torch.Generator().manual_seed(stage.seed))
     rows = drawn[: config.items].tolist()
     total = {name: torch.zeros_like(p) for name, p in weights.items()}

@@ -152,7 +152,7 @@ def test_lmms_eval_scores_choices(run, lmms_task):
     found = adapter.loglikelihood([SimpleNamespace(args=args) for args in asked])
     model = adapter.model
     for (value, _), (prompt, answer, *_) in zip(found, asked, strict=True):
-        batch = Collator(model.tokenizer, model.visual_tokens, None)([Conversation(((prompt, answer),))])
+        batch = Collator.of(model)([Conversation(((prompt, answer),))])
         with torch.no_grad():
             out = model(**batch)
         assert value == pytest.approx(-float(out["loss"]) * len(out["logits"]), abs=1e-4)

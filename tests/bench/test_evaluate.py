@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from moextend import generation
-from moextend.bench.evaluate import score_cell, tokenizer_digest
+from moextend.bench.evaluate import prompt_digest, score_cell, tokenizer_digest
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Columns, Data, TaskSpec
 from moextend.errors import InputError
@@ -113,3 +113,16 @@ def test_tokenizer_digest_is_what_the_tokenizer_does(tmp_path):
         == tokenizer_digest(make("?", "a"))
         != tokenizer_digest(make("?", "b"))
     )
+
+
+def test_a_chat_template_is_part_of_what_becomes_of_a_prompt():
+    tokenizer = SimpleNamespace()
+    digests = set()
+    for chat in (None, "one", "other"):
+        model = SimpleNamespace(
+            tokenizer=tokenizer, chat=chat and SimpleNamespace(fingerprint=lambda name=chat: name)
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("moextend.bench.evaluate.tokenizer_digest", lambda _: "words")
+            digests.add(prompt_digest(model))
+    assert digests == {"words", "words-one", "words-other"}

@@ -64,3 +64,69 @@ def test_embeddings_of_a_text_are_the_models_own(model: MultimodalLM, ids: torch
     mask = torch.ones_like(ids)
     with torch.no_grad():
         assert torch.equal(model(ids, mask)["logits"], model.lm(ids, attention_mask=mask).logits)
+
+
+def test_images_keep_their_order_over_turns_and_rows(model: MultimodalLM) -> None:
+    images = [picture(40 * i, 250 - 40 * i) for i in range(5)]
+    talks = [
+        Conversation((("w1 <image> w2 <image>", "w3"), ("w4 <image>", "w5")), (*images[:2], images[4])),
+        Conversation((("w6", "w7"),)),
+        Conversation((("w1", "w2"), ("<image> w3 <image>", "w4")), tuple(images[2:4])),
+    ]
+    batch = Collator.of(model)(talks)
+    order = [images[i] for i in (0, 1, 4, 2, 3)]
+    assert torch.equal(batch["features"], model.vision(order))
+    assert (batch["input_ids"] == IMAGE).sum(1).tolist() == [3 * TOKENS, 0, 2 * TOKENS]
+    embedded = model.embed(batch["input_ids"], batch["features"])
+    visual = model.projector(model.vision(order)).flatten(0, 1)
+    assert torch.equal(embedded[batch["input_ids"] == IMAGE], visual)
+
+
+def test_a_batch_equals_its_conversations_one_at_a_time(model: MultimodalLM) -> None:
+    collate = Collator.of(model)
+    talks = [
+        Conversation((("w1 <image> w2 <image>", "w3"), ("w4 <image>", "w5 w6")), tuple(map(picture, (1, 90, 250)))),
+        Conversation((("w6 w7 w8", "w7"),)),
+        Conversation((("w1", "w2"), ("<image> w3", "w4")), (picture(0, 200),)),
+    ]  # fmt: skip
+    with torch.no_grad():
+        alone = torch.cat([model(**collate([talk]))["logits"] for talk in talks])
+        together = model(**collate(talks))["logits"]
+    assert torch.allclose(alone, together, atol=1e-5)
+
+
+def test_an_image_needs_an_encoder(model: MultimodalLM) -> None:
+    with pytest.raises(InputError, match="has an image, but the model has no image encoder"):
+        Collator(model.tokenizer, 0, None)([Conversation((("<image> w1", "w2"),), (picture(1),))])
+
+
+def test_what_the_context_cannot_hold_goes_by_whole_turns(model: MultimodalLM) -> None:
+    turns = (("<image> w1", "w2"), ("<image> w3", "w4"), ("w5", "w6"))
+    talk = Conversation(turns, (picture(1), picture(200)))
+    whole = Collator.of(model)([talk])
+    lengths = [
+        len(
+            encode(partial(piece_ids, model.tokenizer), 2, Conversation(turns[:n], talk.images[:n]), TOKENS)[
+                0
+            ]
+        )
+        for n in (1, 2)
+    ]
+    for context in range(lengths[0], whole["input_ids"].shape[1]):
+        collate = Collator(model.tokenizer, TOKENS, model.vision, context=context)
+        with pytest.warns(UserWarning, match=f"more than {context} tokens lose their last turns"):
+            batch = collate([talk])
+        kept = 1 if context < lengths[1] else 2
+        assert batch["input_ids"].shape[1] == lengths[kept - 1] <= context
+        assert torch.equal(batch["input_ids"], whole["input_ids"][:, : lengths[kept - 1]])
+        assert torch.equal(batch["features"], model.vision(talk.images[:kept]))
+    fits = Collator(model.tokenizer, TOKENS, model.vision, context=whole["input_ids"].shape[1])
+    assert torch.equal(fits([talk])["input_ids"], whole["input_ids"])
+
+
+def test_a_first_turn_that_is_too_long_is_refused(model: MultimodalLM) -> None:
+    assert model.context == 128
+    talk = Conversation((("<image>" * 40 + " w1", "w2"),), (picture(1),) * 40)
+    with pytest.raises(InputError, match=r"takes 164 tokens \(160 of 40 images\).*context holds 128"):
+        Collator.of(model)([talk])
+    assert Collator.of(model)([Conversation((("w1 " * 200, ""),))])["input_ids"].shape == (1, 128)

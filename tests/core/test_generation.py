@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 
-from moextend import MultimodalLM, Prompt, attach, generate, new_parameters
-from moextend.batches import encode_prompt, piece_ids
+from moextend import Conversation, MultimodalLM, Prompt, attach, generate, new_parameters
+from moextend.batches import Collator
+from moextend.errors import InputError
+from moextend.generation import prompt_ids
 from moextend.multimodal import IMAGE
 
-from .conftest import TOKENS, picture, toy_model
+from .conftest import picture, toy_lm, toy_model, toy_tokenizer
 
 PROMPTS = [
     Prompt("<image> w1 w2", (picture(250),)),
     Prompt("w3 w4 w5 w6 w7 w8 w9"),
     Prompt("<image> w1 <image> w2", (picture(0, 250), picture(0, 0, 250))),
     Prompt("w3"),
+    Prompt("w4 <image>", (picture(9), picture(0, 0, 99)), before=(("<image> w1", "w2"), ("w3", "w5"))),
+    Prompt("w5", (picture(250),), before=(("w1 <image>", "w2"),)),
 ]
 
 
 def one_by_one(model: MultimodalLM, prompt: Prompt, steps: int) -> str:
     """Greedy answers without cache, batch or padding."""
-    ids = encode_prompt(partial(piece_ids, model.tokenizer), prompt.text, TOKENS)
+    ids = prompt_ids(model, prompt)
     features = model.vision(prompt.images) if prompt.images else None
     said: list[int] = []
     for _ in range(steps):
@@ -46,7 +48,7 @@ def test_batched_cached_generation_equals_the_full_forward_pass(mode: str | None
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
     expected = [one_by_one(model, prompt, 4) for prompt in PROMPTS]
     assert len(set(expected)) > 1
-    for batch in (1, 3, 4):
+    for batch in (1, 3, 6):
         assert generate(model, PROMPTS, max_new_tokens=4, batch_size=batch) == expected
 
 
@@ -54,3 +56,35 @@ def test_as_many_holes_as_visual_tokens(model: MultimodalLM) -> None:
     ids = torch.tensor([[1, IMAGE, IMAGE]])
     with pytest.raises(AssertionError):
         model.embed(ids, model.vision([picture(3)]))
+
+
+def test_what_was_said_before_reads_as_in_training(model: MultimodalLM) -> None:
+    assert prompt_ids(model, PROMPTS[0])[-2:] == model.tokenizer.convert_tokens_to_ids(["w1", "w2"])
+    prompt = PROMPTS[4]
+    learnt = Conversation((*prompt.before, (prompt.text, "w9")), prompt.images)
+    ids = Collator.of(model)([learnt])["input_ids"][0].tolist()
+    asked = prompt_ids(model, prompt)
+    assert ids[: len(asked)] == asked and len(ids) == len(asked) + 2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (Prompt("<image> w1"), "prompt 1: 0 images, but 1 <image> marks"),
+        (Prompt("<image> w1", (picture(1), picture(2))), "prompt 1: 2 images, but 1 <image> marks"),
+        (Prompt("w1", (picture(1),)), "prompt 1: 1 images, but 0 <image> marks"),
+        (
+            Prompt("<image> " * 32, (picture(1),) * 32),
+            r"with 4 tokens .*133 tokens \(128 of 32 images\).*holds 128",
+        ),
+    ],
+)
+def test_a_wrong_prompt_is_refused_with_its_place(model: MultimodalLM, prompt: Prompt, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        generate(model, [PROMPTS[0], prompt], max_new_tokens=4, batch_size=2)
+
+
+def test_an_image_needs_an_encoder() -> None:
+    model = MultimodalLM(toy_lm(), toy_tokenizer())
+    with pytest.raises(InputError, match="prompt 0: the prompt has an image, but the model has no"):
+        generate(model, PROMPTS, max_new_tokens=1, batch_size=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from moextend.errors import InputError
 from moextend.images import ImageRef
 from moextend.vision import FeatureStore, load_encoder
 
-from .conftest import ToyEncoder, picture
+from .conftest import TOKENS, WIDTH, ToyEncoder, picture
 
 IMAGES = [picture(i, 2 * i, 5) for i in range(30)]
 
@@ -56,6 +57,81 @@ def test_a_torn_append_costs_only_itself(tmp_path: Path, torn: bytes) -> None:
     again = FeatureStore(ToyEncoder(), tmp_path)
     assert torch.equal(again(IMAGES), ToyEncoder()(IMAGES))
     assert torch.equal(FeatureStore(ToyEncoder(), tmp_path)(IMAGES), ToyEncoder()(IMAGES))
+
+
+@pytest.mark.parametrize(
+    "damage", ["cut data", "flipped byte", "zeroed", "cut names", "torn name", "no data"]
+)
+def test_a_damaged_file_costs_only_its_records(tmp_path: Path, damage: str) -> None:
+    FeatureStore(ToyEncoder(), tmp_path, batch_size=4).prepare(IMAGES)
+    data, names = tmp_path / "toy" / "features.bin", tmp_path / "toy" / "names.txt"
+    size = TOKENS * WIDTH * 4
+    content, index = bytearray(data.read_bytes()), bytearray(names.read_bytes())
+    if damage == "cut data":
+        del content[20 * size + 5 :]
+    elif damage == "flipped byte":
+        content[7 * size + 11] ^= 1
+    elif damage == "zeroed":
+        content[-3 * size :] = bytes(3 * size)
+    elif damage == "cut names":
+        del index[50:]
+    elif damage == "torn name":
+        index[30] = ord("?")
+    names.write_bytes(index)
+    data.write_bytes(content) if damage != "no data" else data.unlink()
+    encoder = Counting()
+    for _ in range(2):
+        again = FeatureStore(encoder, tmp_path, batch_size=4)
+        assert torch.equal(again(IMAGES), ToyEncoder()(IMAGES))
+    made_again = {
+        "cut data": 12,
+        "flipped byte": 4,
+        "zeroed": 4,
+        "cut names": 32,
+        "torn name": 4,
+        "no data": 32,
+    }
+    assert encoder.seen == made_again[damage]
+
+
+def test_another_encoder_never_reads_the_same_records(tmp_path: Path) -> None:
+    FeatureStore(ToyEncoder(), tmp_path).prepare(IMAGES)
+    other = ToyEncoder()
+    other.map.mul_(2)
+    other.fingerprint = lambda: "other"  # type: ignore[method-assign]
+    assert torch.equal(FeatureStore(other, tmp_path)(IMAGES), other(IMAGES))
+
+
+def test_a_store_grows_up_to_its_limit(tmp_path: Path) -> None:
+    encoder, each = Counting(), TOKENS * WIDTH * 4 + 34
+    store = FeatureStore(encoder, tmp_path, batch_size=4, limit=10 * each + 5)
+    told: list[tuple[int, int]] = []
+    store.prepare(IMAGES, lambda done, total: told.append((done, total)))
+    assert told == [(4, 10), (8, 10), (10, 10)]
+    assert torch.equal(store(IMAGES), ToyEncoder()(IMAGES))
+    assert sum(file.stat().st_size for file in (tmp_path / "toy").iterdir()) == 10 * each
+    encoder.seen = 0
+    store(IMAGES[:10])
+    assert encoder.seen == 0
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    class Wide(ToyEncoder):
+        tokens, width = 64, 256
+
+        def forward(self, images):  # type: ignore[no-untyped-def]
+            return torch.full((len(images), 64, 256), float(len(images[0].read())))
+
+    store = FeatureStore(Wide(), tmp_path, batch_size=8)
+    images = [ImageRef(data=str(i).encode()) for i in range(400)]
+    tracemalloc.start()
+    store.prepare(images)
+    for start in range(0, 400, 8):
+        store(images[start : start + 8])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "toy" / "features.bin").stat().st_size == 400 * 64 * 256 * 4  # 26 MB
+    assert peak < 4 << 20
 
 
 def test_features_do_not_depend_on_what_else_was_missing(tmp_path: Path) -> None:
