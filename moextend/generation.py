@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from moextend.batches import (
 from moextend.chat import MARK
 from moextend.images import ImageRef
 from moextend.multimodal import MultimodalLM
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,11 @@ def generate(
             raise blind(where=f"prompt {place}")
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
-        answers += _each_by_its_own(model, batch, max_new_tokens, see)
+
+        def answered(places: Sequence[int], batch: Sequence[Prompt] = batch) -> list[str]:
+            return _answer(model, [batch[place] for place in places], max_new_tokens, see)
+
+        answers += each_by_its_own(model, batch, answered)
     return answers
 
 
@@ -83,23 +90,19 @@ def prompt_ids(model: MultimodalLM, prompt: Prompt) -> list[int]:
     return ids + encode_prompt(ids_of, prompt.text, model.visual_tokens, first=False)
 
 
-def _each_by_its_own(
-    model: MultimodalLM,
-    prompts: Sequence[Prompt],
-    max_new_tokens: int,
-    see: Callable[[Sequence[ImageRef]], Tensor] | None,
-) -> list[str]:
+def each_by_its_own(
+    model: MultimodalLM, prompts: Sequence[Prompt], work: Callable[[Sequence[int]], Sequence[T]]
+) -> list[T]:
+    """What `work` makes of the prompts at some places, each prompt with the extensions that `model.choose` gives it."""
     if model.choose is None:
-        return _answer(model, prompts, max_new_tokens, see)
+        return list(work(range(len(prompts))))
     chosen = model.choose(prompts)
-    answers = [""] * len(prompts)
+    found: dict[int, T] = {}
     for reach in sorted(set(chosen)):
-        rows = [row for row, mine in enumerate(chosen) if mine == reach]
+        places = [place for place, mine in enumerate(chosen) if mine == reach]
         with model.choose.reaching(reach):
-            found = _answer(model, [prompts[row] for row in rows], max_new_tokens, see)
-        for row, answer in zip(rows, found, strict=True):
-            answers[row] = answer
-    return answers
+            found.update(zip(places, work(places), strict=True))
+    return [found[place] for place in range(len(prompts))]
 
 
 @torch.no_grad()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
 from torch import Tensor
 
-from moextend.batches import Pieces, encode_prompt, pad, piece_ids
-from moextend.expand import activate, scope_of
-from moextend.generation import Prompt
+from moextend.batches import pad, piece_ids
+from moextend.generation import Prompt, each_by_its_own, prompt_ids
 from moextend.images import ImageRef
 from moextend.multimodal import IGNORE, MultimodalLM
 
@@ -37,40 +35,29 @@ def choice_likelihoods(
     batch_size: int,
     features: Features | None = None,
 ) -> list[tuple[float, ...]]:
-    """Log-likelihoods (nats, summed over tokens) of each prompt's choices as its continuation after a space.
+    """Log-likelihoods (nats, summed over tokens) of each prompt's choices as its continuation.
 
+    A choice stands after a space, or in the chat template's place for an answer.
     Prompt and choice are tokenised together; all choices of a prompt are scored from the first token in which any of
     them differs from the prompt alone. Rows are prompt times choice, `batch_size` at a time. With `model.choose` set,
     each prompt reaches the extensions that it chooses; else those that are active.
     """
-    ids_of = partial(piece_ids, model.tokenizer)
-    rows = [
-        row
-        for place, (prompt, said) in enumerate(zip(prompts, choices, strict=True))
-        for row in _rows(ids_of, place, prompt, said, model.visual_tokens)
-    ]
     see = features or model.features or model.vision
-    if model.choose is None:
-        return _scored(model, len(prompts), rows, batch_size, see)
-    chosen = model.choose(prompts)
-    found: list[tuple[float, ...]] = [() for _ in prompts]
-    before = scope_of(model.lm).active
-    try:
-        for reach in sorted(set(chosen)):
-            activate(model.lm, reach)
-            mine = [row for row in rows if chosen[row.place] == reach]
-            values = _scored(model, len(prompts), mine, batch_size, see)
-            found = [own or other for own, other in zip(values, found, strict=True)]
-    finally:
-        activate(model.lm, before)
-    return found
+
+    def rated(places: Sequence[int]) -> list[tuple[float, ...]]:
+        rows = [row for place in places for row in _rows(model, place, prompts[place], choices[place])]
+        found = _scored(model, rows, batch_size, see)
+        return [found.get(place, ()) for place in places]
+
+    return each_by_its_own(model, prompts, rated)
 
 
-def _rows(
-    ids_of: Pieces, place: int, prompt: Prompt, choices: Sequence[str], visual_tokens: int
-) -> list[_Row]:
-    alone = encode_prompt(ids_of, prompt.text, visual_tokens)
-    whole = [encode_prompt(ids_of, f"{prompt.text} {choice}", visual_tokens) for choice in choices]
+def _rows(model: MultimodalLM, place: int, prompt: Prompt, choices: Sequence[str]) -> list[_Row]:
+    alone = prompt_ids(model, prompt)
+    if model.chat is not None:
+        whole = [alone + piece_ids(model.tokenizer, choice, False) for choice in choices]
+    else:
+        whole = [prompt_ids(model, replace(prompt, text=f"{prompt.text} {choice}")) for choice in choices]
     start = min((_common(alone, ids) for ids in whole), default=0)
     return [_Row(place, ids, start, prompt.images) for ids in whole]
 
@@ -81,15 +68,15 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _scored(
-    model: MultimodalLM, prompts: int, rows: Sequence[_Row], batch_size: int, see: Features | None
-) -> list[tuple[float, ...]]:
-    """The values of the rows, prompt by prompt; () for a prompt without rows."""
-    found: list[list[float]] = [[] for _ in range(prompts)]
+    model: MultimodalLM, rows: Sequence[_Row], batch_size: int, see: Features | None
+) -> dict[int, tuple[float, ...]]:
+    """Place of a prompt -> the values of its rows."""
+    found: dict[int, tuple[float, ...]] = {}
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         for row, value in zip(batch, _sums(model, batch, see), strict=True):
-            found[row.place].append(value)
-    return [tuple(values) for values in found]
+            found[row.place] = (*found.get(row.place, ()), value)
+    return found
 
 
 @torch.no_grad()

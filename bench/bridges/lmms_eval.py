@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from moextend.batches import Collator, Conversation
 from moextend.bench.bridges.opened import opened
-from moextend.generation import Prompt, generate
 from moextend.chat import MARK
+from moextend.generation import Prompt, generate
 from moextend.images import ImageRef
 from moextend.multimodal import IGNORE
 

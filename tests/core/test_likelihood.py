@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 import pytest
 import torch
 
-from moextend import MultimodalLM, Prompt
+from moextend import MultimodalLM, Prompt, expand
 from moextend.batches import encode_prompt, piece_ids
 from moextend.likelihood import choice_likelihoods
 
@@ -53,6 +55,9 @@ def test_each_prompt_reaches_what_it_chooses() -> None:
     from moextend.expand import activate, scope_of
 
     class ByLength:
+        def reaching(self, names: Sequence[str]) -> AbstractContextManager[None]:
+            return expand.reaching(model.lm, names)
+
         def __call__(self, prompts: list[Prompt]) -> list[tuple[str, ...]]:
             return [("a",) if len(prompt.text) > 14 else () for prompt in prompts]
 
