@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moextend import heads
 from moextend.chat import Chat
 from moextend.images import ImageRef
 from moextend.vision import VisionEncoder, tensors_digest
@@ -128,10 +129,10 @@ class MultimodalLM(nn.Module):
         """
         hidden = self.hidden(input_ids, attention_mask, features)
         if labels is None:
-            return {"logits": self.lm.lm_head(hidden)}
+            return {"logits": heads.logits(self.lm, hidden)}
         wanted = labels[:, 1:]
         chosen = wanted != IGNORE
-        logits = self.lm.lm_head(hidden[:, :-1][chosen])
+        logits = heads.logits(self.lm, hidden[:, :-1][chosen])
         return {"loss": F.cross_entropy(logits.float(), wanted[chosen]), "logits": logits}
 
     def base_fingerprint(self) -> str:

@@ -19,6 +19,8 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from transformers import DynamicCache
 
+from moextend import heads
+
 Request = tuple[tuple[str, str], list[int], list[int]]
 """((context, continuation), ids of the context, ids of the continuation)"""
 Answer = tuple[float, bool]
@@ -115,7 +117,7 @@ def _score(lm: Any, groups: Sequence[Group], pad: int, device: Any) -> dict[int,
             ).last_hidden_state
         )
     targets, real = _padded(choices, pad, left=False, device=device)
-    found = _answers(lm.lm_head, torch.cat(states, 1)[real.bool()], targets[real.bool()])
+    found = _answers(lm, torch.cat(states, 1)[real.bool()], targets[real.bool()])
     places = [place for group in groups for place in group.places]
     rows = real.nonzero()[:, 0]
     total = torch.zeros(len(choices), dtype=torch.float64, device=device).index_add_(
@@ -146,12 +148,12 @@ def _padded(rows: Sequence[Sequence[int]], pad: int, *, left: bool, device: Any)
     return torch.tensor(ids, device=device).long(), torch.tensor(mask, device=device).long()
 
 
-def _answers(head: Any, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _answers(lm: Any, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of each target, and whether it is the likeliest token."""
     values, greedy = [], []
-    each = max(1, _LOGITS // head.out_features)
+    each = max(1, _LOGITS // lm.config.get_text_config().vocab_size)
     for start in range(0, len(states), each):
-        logits = head(states[start : start + each]).float()
+        logits = heads.logits(lm, states[start : start + each]).float()
         wanted = targets[start : start + each, None]
         values.append(logits.gather(1, wanted)[:, 0] - logits.logsumexp(-1))
         greedy.append(logits.argmax(-1) == wanted[:, 0])
