@@ -7,6 +7,7 @@ import yaml
 
 from moextend.bench.plan import Request, ordered, resolve
 from moextend.bench.preview import preview, told
+from moextend.bench.runconfig import differences
 from moextend.bench.rundir import open_run
 from moextend.errors import InputError, SpecError, UnknownName
 
@@ -169,3 +170,21 @@ def test_the_preview_names_downloads_and_non_commercial_licences(tmp_path, write
     for part in ("model no-such/moe from the hub (size not known)", "image encoder ViT-B-32/openai",
                  "dataset no-such/icons", "lm-eval's arc_easy", "not known before the base is there"):  # fmt: skip
         assert part in words
+
+
+def test_the_chat_template_is_part_of_what_a_run_is(tmp_path, write):
+    write()
+    usual = resolve(Request(tmp_path))[0].identity()
+    assert usual["sequence"]["base"]["chat"] is None
+    old = {**usual, "sequence": {**usual["sequence"], "base": {"model": "tiny", "dtype": "float32"}}}
+    assert not differences(old, usual)
+    write(base={"model": "tiny", "chat": False})
+    without = resolve(Request(tmp_path))[0].identity()
+    assert differences(usual, without) == [("sequence.base.chat", None, False)]
+
+
+def test_the_preview_refuses_a_misspelt_encoder(tmp_path, write):
+    write(base={"model": "tiny", "vision": "ViT-L-14-337/openai"})
+    request = Request(tmp_path)
+    with pytest.raises(InputError, match="Near: ViT-L-14-336/openai"):
+        preview(request, resolve(request))
