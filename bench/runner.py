@@ -136,7 +136,7 @@ class StageLoop:
         self,
         *,
         learning_rate: float | None = None,
-        extra_loss: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+        extra_loss: Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor] | None = None,
         rates: Mapping[str, float] | None = None,
         steps: int | None = None,
         phase: str = "train",

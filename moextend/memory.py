@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +17,9 @@ from moextend.moe import Site, find_sites
 from moextend.multimodal import MultimodalLM
 from moextend.probe import router_inputs
 from moextend.routing import RouterPart, Scope
+
+if TYPE_CHECKING:
+    from moextend.training import ExtraLoss
 
 FILE = "memory.safetensors"
 
@@ -53,9 +57,29 @@ def join(memories: Sequence[Memory]) -> Memory:
     return {layer: torch.cat([memory[layer] for memory in memories]) for layer in memories[0]}
 
 
+@dataclass(frozen=True)
+class DrawnLoss:
+    """An extra loss that draws at random, so that an interrupted training can draw on where it was."""
+
+    compute: ExtraLoss
+    generator: torch.Generator
+
+    def __call__(self, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        """The loss for a batch and what the model returned for it."""
+        return self.compute(batch, out)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The generator's state."""
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Draws on from `state`."""
+        self.generator.set_state(state["generator"])
+
+
 def keep_closed(
     model: MultimodalLM, name: str, memory: Memory, *, margin: float, weight: float, sample: int, seed: int
-) -> Callable[[Mapping[str, Tensor]], Tensor]:
+) -> DrawnLoss:
     """A loss that keeps the new experts of extension `name` from remembered tokens.
 
     For remembered inputs x of a block it is ``weight * mean(relu(r x + b - threshold + margin))``, where the
@@ -68,7 +92,7 @@ def keep_closed(
     kept = {site.layer: memory[site.layer].to(device) for site in sites}
     bars = {site.layer: _thresholds(site, kept[site.layer]) for site in sites}
 
-    def loss(batch: Mapping[str, Tensor]) -> Tensor:
+    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
         total = torch.zeros((), device=device)
         for site in sites:
             x = kept[site.layer]
@@ -78,7 +102,7 @@ def keep_closed(
             total = total + excess.clamp_min(0).mean()
         return weight * total / len(sites)
 
-    return loss
+    return DrawnLoss(loss, generator)
 
 
 @torch.no_grad()

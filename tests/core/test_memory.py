@@ -36,11 +36,11 @@ def test_remembered_tokens_keep_the_base(model: MultimodalLM, mode: str, tmp_pat
     old = memory.remember(model, OLD, tokens=40, seed=0)
     attach(model.lm, "a", {0: [1], 1: [1]}, mode=mode)  # type: ignore[arg-type]
     loss = keep_closed(model, "a", old, margin=0.1, weight=10.0, sample=40, seed=0)
-    before = float(loss({}).detach())
+    before = float(loss({}, {}).detach())
     rows = {".rows": 3.0, ".bias": 3.0}
     train(model, NEW, Settings(steps=80, batch_size=20, learning_rate=1e-2), folder=tmp_path / "t",
           extra_loss=loss, rates=rows)  # fmt: skip
-    assert float(loss({}).detach()) < 0.1 * before
+    assert float(loss({}, {}).detach()) < 0.1 * before
     reached = 0.0
     for site in find_sites(model.lm)[:2]:
         with torch.no_grad():
@@ -64,4 +64,4 @@ def test_the_loss_is_the_mean_excess_over_the_threshold(model: MultimodalLM) -> 
         * sum(max(float((part.rows[0] @ old[1][i] + part.bias[0]).detach()) + 0.25, 0.0) for i in drawn)
         / 40
     )
-    assert float(loss({}).detach()) == pytest.approx(float(expected), rel=1e-4)
+    assert float(loss({}, {}).detach()) == pytest.approx(float(expected), rel=1e-4)

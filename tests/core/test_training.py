@@ -97,7 +97,7 @@ def test_the_extra_loss_and_the_rates_are_used(tmp_path: Path) -> None:
     name = next(n for n in before if n.endswith(".bias"))
     train(
         model, DATA, Settings(steps=3, batch_size=4, learning_rate=1e-2), folder=tmp_path / "t",
-        extra_loss=lambda batch: 100 * new_parameters(model.lm, "a")[name].sum(), rates={".rows": 0.0},
+        extra_loss=lambda batch, out: 100 * new_parameters(model.lm, "a")[name].sum(), rates={".rows": 0.0},
     )  # fmt: skip
     after = parts(model)
     assert float((after[name] - before[name]).max()) < 0
