@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -37,9 +41,39 @@ def in_float32(model: MultimodalLM, bf16: bool) -> Iterator[None]:
             parameter.data = parameter.data.to(dtype)
 
 
+def asks_to_shard() -> bool:
+    """Whether the launcher's config asks for FSDP; InputError where it asks for what cannot be had."""
+    if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        return False
+    if os.environ.get("FSDP_VERSION") != "2" or parse_flag_from_env("FSDP_CPU_RAM_EFFICIENT_LOADING"):
+        raise InputError(
+            "only FSDP2 without RAM-efficient loading is known here.",
+            where="accelerate config: fsdp_config",
+            mend="Set fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false.",
+        )
+    return True
+
+
+class Whole(nn.Module):
+    """Stands for DistributedDataParallel around a model that needs none."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, **inputs: Any) -> Any:
+        """The model's own."""
+        return self.module(**inputs)
+
+
 @contextmanager
-def beside(model: MultimodalLM, device: torch.device) -> Iterator[MultimodalLM]:
-    """A second model of the same weights for FSDP to take apart; what learns is shared by both, on `device`."""
+def sharded(model: MultimodalLM, device: torch.device) -> Iterator[MultimodalLM]:
+    """A second model of the same weights whose frozen ones FSDP2 spreads over the processes, a layer at a time.
+
+    What learns is shared by both models and stays whole, on `device`, in every process: it is small, extra losses
+    read it outside the forward pass, and an expert that is idle in one process needs no care. `model` itself is left
+    as it is, so load it into host memory.
+    """
     home, learning = model.device, list(model.trainable().values())
     memo: dict[int, Any] = {id(p): p for p in learning}
     for parameter in model.parameters():
@@ -48,9 +82,21 @@ def beside(model: MultimodalLM, device: torch.device) -> Iterator[MultimodalLM]:
         memo[id(kept)] = kept
     for parameter in learning:
         parameter.data = parameter.data.to(device)
+    twin = copy.deepcopy(model, memo)
+    seeing = twin.vision.parameters() if twin.vision is not None else ()
+    options: dict[str, Any] = {
+        "mesh": init_device_mesh(device.type, (torch.distributed.get_world_size(),)),
+        "ignored_params": {*learning, *seeing},
+    }
+    reshard = parse_flag_from_env("FSDP_RESHARD_AFTER_FORWARD", True)
+    for layer in _layers(twin):
+        fully_shard(layer, reshard_after_forward=reshard, **options)
+    fully_shard(twin, **options)
+    flag, os.environ["ACCELERATE_USE_FSDP"] = os.environ["ACCELERATE_USE_FSDP"], "false"  # it is done already
     try:
-        yield copy.deepcopy(model, memo)
+        yield twin
     finally:
+        os.environ["ACCELERATE_USE_FSDP"] = flag
         for parameter in learning:
             parameter.data = parameter.data.to(home)
 

@@ -110,7 +110,8 @@ class ExtendedRouter(nn.Module):
             return out
         x = hidden_states.reshape(-1, hidden_states.shape[-1])
         route = _exact if self.ext_scope.mode == "exact" else _paper
-        return route(self, x, out, parts)
+        with torch.autocast(x.device.type, enabled=False):  # a router decides in the precision of its rows
+            return route(self, x, out, parts)
 
 
 def reachable(module: nn.Module) -> list[Any]:

@@ -7,13 +7,14 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -27,7 +28,7 @@ from moextend.balance import watch_balance
 from moextend.batches import Collator, Conversation
 from moextend.errors import InputError, UnknownName
 from moextend.multimodal import IGNORE, MultimodalLM
-from moextend.prepare import beside, checkpointing, compiled, in_float32
+from moextend.prepare import Whole, asks_to_shard, checkpointing, compiled, in_float32, sharded
 
 WEIGHTS = "trained.safetensors"
 DRAWN = "extra_loss.safetensors"
@@ -91,17 +92,16 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        least = {
-            "steps": 1, "batch_size": 1, "gradient_accumulation": 1, "checkpoint_steps": 1, "warmup": 0,
-            "weight_decay": 0, "max_grad_norm": 0, "balance": 0, "learning_rate": 0,
+        ranges = {
+            "steps": (1, inf), "batch_size": (1, inf), "learning_rate": (0, inf), "warmup": (0, 1),
+            "weight_decay": (0, inf), "max_grad_norm": (0, inf), "gradient_accumulation": (1, inf),
+            "checkpoint_steps": (1, inf), "balance": (0, inf),
         }  # fmt: skip
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in least and not value >= least[field.name]:
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
                 raise InputError(
-                    f"{field.name} is {value}.",
-                    where="training settings",
-                    mend=f"At least {least[field.name]}.",
+                    f"{name} is {value}.", where="training settings", mend=f"From {low} to {high}."
                 )
         if self.schedule not in SCHEDULES:
             raise UnknownName("schedule", self.schedule, SCHEDULES, where="training settings")
@@ -171,13 +171,13 @@ def train(
     """
     check_tracker(settings.report_to)
     args = _arguments(settings, folder, model.device)
+    shard = asks_to_shard() and args.world_size > 1
     each = settings.batch_size * settings.gradient_accumulation
     order = draw_order(len(data), settings.steps * each, settings.seed)
     torch.manual_seed(settings.seed)
-    sharded = parse_flag_from_env("ACCELERATE_USE_FSDP")
     with ExitStack() as stack:
         stack.enter_context(in_float32(model, settings.bf16))
-        learner = stack.enter_context(beside(model, args.device)) if sharded else model
+        learner = stack.enter_context(sharded(model, args.device)) if shard else model
         trainer = _Trainer(
             model=learner,
             args=args,
@@ -187,8 +187,8 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.settings, trainer.extra_loss, trainer.rates = settings, extra_loss, rates or {}
-        if sharded:
-            trainer.shard_frozen()
+        trainer.sharded = shard
+        trainer.model_accepts_loss_kwargs = True  # compute_loss knows of the whole step: no more scaling
         if settings.gradient_checkpointing:
             stack.enter_context(checkpointing(learner))
         if settings.compile:
@@ -220,11 +220,13 @@ def check_tracker(name: str) -> None:
         raise InputError(
             f"the tracker '{name}' is not installed.",
             where="report_to",
-            mend=f"Install its package (pip install {name.replace('_', '-')}), or use report_to: none.",
+            mend="Install its package, or use report_to: none.",
         )
 
 
 def _arguments(settings: Settings, folder: Path, device: torch.device) -> TrainingArguments:
+    # A model that waits in host memory to be sharded still trains on the accelerators of its processes.
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
     args = TrainingArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
@@ -240,8 +242,7 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
         disable_tqdm=True,
-        # A model that waits in host memory to be sharded still trains on the processes' accelerators.
-        use_cpu=device.type == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) == 1,
+        use_cpu=device.type == "cpu" and not (together and torch.accelerator.is_available()),
         seed=settings.seed,
         report_to=settings.report_to,
     )
@@ -266,33 +267,14 @@ class _Trainer(Trainer):  # type: ignore[misc]
     extra_loss: ExtraLoss | None = None
     balance: Callable[[Tensor], Tensor] | None = None
     rates: Mapping[str, float]
-    replicated = False
-    """Whether gradients are averaged over the processes here, since nobody else does."""
-    model_accepts_loss_kwargs = True
-    """compute_loss takes the tokens of a whole step into account: the loss needs no more scaling."""
+    sharded = False
+    """Whether the model was sharded already: then what learns is whole in every process, and averaged here."""
 
     @property
     def drawn(self) -> Stateful | None:
         """The extra loss, where it has a state to keep."""
         loss: object = self.extra_loss
         return loss if isinstance(loss, Stateful) else None
-
-    def shard_frozen(self) -> None:
-        """Lets FSDP shard what is frozen; what learns stays whole in every process, as under DDP."""
-        plugin = self.accelerator.state.fsdp_plugin
-        if plugin.fsdp_version != 2 or plugin.cpu_ram_efficient_loading:
-            raise InputError(
-                "only FSDP2 without RAM-efficient loading can train an extension.",
-                where="accelerate config",
-                mend="Set fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false.",
-            )
-        plugin.ignored_modules = [
-            module
-            for module in self.model.modules()
-            if any(p.requires_grad for p in module.parameters(recurse=False))
-        ]
-        self.replicated = True
-        self.is_fsdp_enabled = False  # to the Trainer, whose checkpoints then hold what learns alone
 
     def first_says(self, ask: Callable[[], str | None]) -> str | None:
         """The answer of the first process, for all of them."""
@@ -315,22 +297,25 @@ class _Trainer(Trainer):  # type: ignore[misc]
         """
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.settings.bf16):
             out = model(**inputs)
-            tokens = out["logits"].shape[0]
-            if tokens:
-                loss = out["loss"] * (self.args.world_size * tokens / num_items_in_batch)
-            else:
-                loss = out["logits"].float().sum()  # zero, where a mean over nothing is not a number
-            parts = self.current_gradient_accumulation_steps
-            if self.balance:
-                loss = loss + self.settings.balance * self.balance(inputs["attention_mask"]) / parts
-            if self.extra_loss:
-                loss = loss + self.extra_loss(inputs, out) / parts
+        tokens = out["logits"].shape[0]
+        if tokens:
+            loss = out["loss"] * (self.args.world_size * tokens / num_items_in_batch)
+        else:
+            loss = out["logits"].float().sum()  # zero, where a mean over nothing is not a number
+        parts = self.current_gradient_accumulation_steps
+        if self.balance:
+            loss = loss + self.settings.balance * self.balance(inputs["attention_mask"]) / parts
+        if self.extra_loss:
+            loss = loss + self.extra_loss(inputs, out) / parts
         return (loss, out) if return_outputs else loss
+
+    def _wrap_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        return Whole(model) if self.sharded else super()._wrap_model(model, *args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """Forward and backward pass of one batch."""
         loss = super().training_step(*args, **kwargs)
-        if self.replicated and self.accelerator.sync_gradients:
+        if self.sharded and self.accelerator.sync_gradients:
             for parameter in self.model.trainable().values():
                 if parameter.grad is None:  # idle in this process, but not in all of them
                     parameter.grad = torch.zeros_like(parameter)
