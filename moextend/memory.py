@@ -98,8 +98,9 @@ def keep_closed(
             x = kept[site.layer]
             rows = torch.randint(len(x), (min(sample, len(x)),), generator=generator).to(device)
             part = cast(RouterPart, cast(Any, site.router).ext_parts[name])
-            excess = part(x[rows]) - bars[site.layer][rows] + margin
-            total = total + excess.clamp_min(0).mean()
+            home = part.rows.device  # training may have moved the model
+            excess = part(x[rows].to(home)) - bars[site.layer][rows].to(home) + margin
+            total = total.to(home) + excess.clamp_min(0).mean()
         return weight * total / len(sites)
 
     return DrawnLoss(loss, generator)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -103,6 +104,17 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
     train(again, DATA, SETTINGS, folder=tmp_path / "b")
     for name, value in parts(whole).items():
         assert torch.equal(parts(again)[name], value), name
+
+
+def test_a_checkpoint_holds_what_learns_alone(tmp_path: Path) -> None:
+    model = extended()
+    with pytest.raises(KeyboardInterrupt):
+        train(model, DATA, SETTINGS, folder=tmp_path / "t", on_step=stop_at(5))
+    kept = tmp_path / "t" / "checkpoint-3"
+    assert {path.name for path in kept.iterdir()} == {
+        "trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json",
+    }  # fmt: skip
+    assert set(load_file(kept / "trained.safetensors")) == set(model.trainable())
 
 
 def test_the_order_depends_on_seed_and_data_alone() -> None:

@@ -77,10 +77,12 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
             on_step=lambda done, total: seen.append(done),
         )  # fmt: skip
 
+    files: set[str] = set()
     training._Trainer, kept = Spy, training._Trainer  # type: ignore[misc]
     try:
         report = attempt(model)
     except KeyboardInterrupt:
+        files = {path.name for path in (flight / name).glob("checkpoint-*/*")}
         model = learner(job.get("mode", "exact"), job.get("dtype", "float32"))
         frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
         report = attempt(model)
@@ -94,6 +96,7 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
         "seen": seen,
         "kinds": sorted(kinds),
         "frozen": before == tensors_digest(frozen),
+        "files": sorted(files),
         "left": (flight / name).exists(),
     }
 
