@@ -171,7 +171,7 @@ def train(
     """
     check_tracker(settings.report_to)
     args = _arguments(settings, folder, model.device)
-    shard = asks_to_shard() and args.world_size > 1
+    shard = asks_to_shard() and torch.distributed.is_initialized()
     each = settings.batch_size * settings.gradient_accumulation
     order = draw_order(len(data), settings.steps * each, settings.seed)
     torch.manual_seed(settings.seed)
