@@ -80,25 +80,30 @@ def sharded(model: MultimodalLM, device: torch.device) -> Iterator[MultimodalLM]
         memo.setdefault(id(parameter), nn.Parameter(parameter.data, requires_grad=False))
     for kept in (model.tokenizer, model.features, model.choose):
         memo[id(kept)] = kept
-    for parameter in learning:
-        parameter.data = parameter.data.to(device)
-    twin = copy.deepcopy(model, memo)
-    seeing = twin.vision.parameters() if twin.vision is not None else ()
-    options: dict[str, Any] = {
-        "mesh": init_device_mesh(device.type, (torch.distributed.get_world_size(),)),
-        "ignored_params": {*learning, *seeing},
-    }
-    reshard = parse_flag_from_env("FSDP_RESHARD_AFTER_FORWARD", True)
-    for layer in _layers(twin):
-        fully_shard(layer, reshard_after_forward=reshard, **options)
-    fully_shard(twin, **options)
-    flag, os.environ["ACCELERATE_USE_FSDP"] = os.environ["ACCELERATE_USE_FSDP"], "false"  # it is done already
+    flag = os.environ["ACCELERATE_USE_FSDP"]
     try:
+        for parameter in learning:
+            parameter.data = parameter.data.to(device)
+        twin = copy.deepcopy(model, memo)
+        _shard_frozen(twin, device)
+        os.environ["ACCELERATE_USE_FSDP"] = "false"  # it is done
         yield twin
     finally:
         os.environ["ACCELERATE_USE_FSDP"] = flag
         for parameter in learning:
             parameter.data = parameter.data.to(home)
+
+
+def _shard_frozen(model: MultimodalLM, device: torch.device) -> None:
+    seeing = model.vision.parameters() if model.vision is not None else ()  # features come from elsewhere
+    options: dict[str, Any] = {
+        "mesh": init_device_mesh(device.type, (torch.distributed.get_world_size(),)),
+        "ignored_params": {*model.trainable().values(), *seeing},
+    }
+    reshard = parse_flag_from_env("FSDP_RESHARD_AFTER_FORWARD", True)
+    for layer in _layers(model):
+        fully_shard(layer, reshard_after_forward=reshard, **options)
+    fully_shard(model, **options)
 
 
 def _layers(model: MultimodalLM) -> list[GradientCheckpointingLayer]:

@@ -27,6 +27,7 @@ from moextend import (
 )
 from moextend.errors import InputError, UnknownName
 from moextend.moe import find_sites
+from moextend.prepare import asks_to_shard
 from moextend.training import draw_order
 
 from .conftest import picture, toy_model
@@ -332,6 +333,18 @@ def test_an_extra_loss_sees_the_batch_and_what_the_model_returned(tmp_path: Path
     doubled = train(twice, DATA, replace(SETTINGS, steps=1), folder=tmp_path / "a", extra_loss=loss)
     single = train(once, DATA, replace(SETTINGS, steps=1), folder=tmp_path / "b")
     assert doubled.loss_first == pytest.approx(2 * single.loss_first)
+
+
+def test_a_launcher_that_asks_for_another_sharding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not asks_to_shard()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match=r"accelerate config: fsdp_config: only FSDP2.*Set fsdp_version: 2"):
+        asks_to_shard()
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    assert asks_to_shard()
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
+    with pytest.raises(InputError, match="fsdp_cpu_ram_efficient_loading: false"):
+        asks_to_shard()
 
 
 @pytest.mark.slow
