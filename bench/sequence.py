@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,14 @@ from moextend.spec import Spec
 
 if TYPE_CHECKING:
     from moextend.training import Settings
+
+
+Schedule = Literal["cosine", "linear", "constant"]
+Tracker = Literal[
+    "none", "all", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow",
+    "neptune", "swanlab", "tensorboard", "trackio", "wandb",
+]  # fmt: skip
+"""Trackers that transformers knows."""
 
 
 class Base(Spec):
@@ -30,17 +38,32 @@ class Base(Spec):
 
 
 class Training(Spec):
-    """Settings of one training, the same for every method (a method may set its own learning rate)."""
+    """Settings of one training, the same for every method (a method may set its own learning rate).
+
+    What they mean: `moextend.training.Settings`.
+    """
 
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
+    schedule: Schedule = "cosine"
+    """How the learning rate goes on after the warm-up."""
     warmup: float = Field(0.03, ge=0, le=1)
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)
     gradient_accumulation: int = Field(1, ge=1)
     checkpoint_steps: int = Field(100, ge=1)
     """Steps between two checkpoints that an interrupted training goes on from."""
+    bf16: bool = False
+    """Compute in bfloat16; what learns is held in float32."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, more time."""
+    compile: bool = False
+    """Compile the decoder's layers."""
+    balance: float = Field(0.0, ge=0)
+    """Factor on the load-balance loss among the new experts of a stage."""
+    report_to: Tracker = "none"
+    """A tracker of transformers that follows the training."""
 
     def settings(
         self, seed: int, *, steps: int | None = None, learning_rate: float | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,7 +19,9 @@ from moextend.moe import Site, find_sites
 from moextend.multimodal import MultimodalLM
 from moextend.probe import router_inputs
 from moextend.routing import RouterPart, Scope
-from moextend.training import ExtraLoss
+
+if TYPE_CHECKING:
+    from moextend.training import ExtraLoss
 
 FILE = "memory.safetensors"
 
@@ -56,9 +59,29 @@ def join(memories: Sequence[Memory]) -> Memory:
     return {layer: torch.cat([memory[layer] for memory in memories]) for layer in memories[0]}
 
 
+@dataclass(frozen=True)
+class DrawnLoss:
+    """An extra loss that draws at random, so that an interrupted training can draw on where it was."""
+
+    compute: ExtraLoss
+    generator: torch.Generator
+
+    def __call__(self, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        """The loss for a batch and what the model returned for it."""
+        return self.compute(batch, out)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The generator's state."""
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Draws on from `state`."""
+        self.generator.set_state(state["generator"])
+
+
 def keep_closed(
     model: MultimodalLM, name: str, memory: Memory, *, margin: float, weight: float, sample: int, seed: int
-) -> ExtraLoss:
+) -> DrawnLoss:
     """A loss that keeps the new experts of extension `name` from remembered tokens.
 
     For remembered inputs x of a block it is ``weight * mean(relu(r x + b - threshold + margin))``, where the
@@ -77,11 +100,13 @@ def keep_closed(
             x = kept[site.layer]
             rows = torch.randint(len(x), (min(sample, len(x)),), generator=generator).to(device)
             part = cast(RouterPart, cast(Any, site.router).ext_parts[name])
-            excess = part(features(site.router, x[rows])) - bars[site.layer][rows] + margin
-            total = total + excess.clamp_min(0).mean()
+            home = part.rows.device  # training may have moved the model
+            seen = features(site.router, x[rows]).to(home)
+            excess = part(seen) - bars[site.layer][rows].to(home) + margin
+            total = total.to(home) + excess.clamp_min(0).mean()
         return weight * total / len(sites)
 
-    return loss
+    return DrawnLoss(loss, generator)
 
 
 @torch.no_grad()

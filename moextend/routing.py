@@ -111,9 +111,10 @@ class ExtendedRouter(nn.Module):
         if not parts:
             return out
         x = features(self, hidden_states.reshape(-1, hidden_states.shape[-1]))
-        if self.ext_scope.mode == "exact":
-            return _exact(self, x, out, parts)
-        return _paper(self, x, out, parts, scoring_of(self, (*args, *kwargs.values())))
+        with torch.autocast(x.device.type, enabled=False):  # a router decides in the precision of its rows
+            if self.ext_scope.mode == "exact":
+                return _exact(self, x, out, parts)
+            return _paper(self, x, out, parts, scoring_of(self, (*args, *kwargs.values())))
 
 
 def reachable(module: nn.Module) -> list[Any]:

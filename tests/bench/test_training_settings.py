@@ -1,0 +1,61 @@
+"""The settings of a training in a sequence's YAML."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+from moextend.bench.sequence import Schedule, Tracker, Training, read_sequence
+from moextend.errors import SpecError
+from moextend.training import SCHEDULES, Settings
+
+TRAIN: dict[str, Any] = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3}
+
+
+def sequence(folder: Path, **train: Any) -> Training:
+    path = folder / "s.yaml"
+    record = {
+        "sequence": "s",
+        "version": 1,
+        "base": {"model": "tiny"},
+        "stages": [],
+        "train": {**TRAIN, **train},
+    }
+    path.write_text(yaml.safe_dump(record))
+    return read_sequence(path).train
+
+
+def test_a_sequence_has_every_setting_of_the_loop_with_its_default(tmp_path: Path) -> None:
+    plain = sequence(tmp_path)
+    assert set(Training.model_fields) == {field.name for field in fields(Settings)} - {"seed"}
+    assert plain.settings(0) == Settings(**TRAIN)
+    assert set(get_args(Schedule)) == set(SCHEDULES)
+    assert set(get_args(Tracker)) == {"none", "all", *INTEGRATION_TO_CALLBACK}
+
+
+def test_what_is_set_reaches_the_loop(tmp_path: Path) -> None:
+    given = {
+        "schedule": "linear", "bf16": True, "gradient_checkpointing": True, "compile": True, "balance": 0.001,
+        "report_to": "tensorboard", "gradient_accumulation": 2, "max_grad_norm": 0.5, "weight_decay": 0.1,
+    }  # fmt: skip
+    assert sequence(tmp_path, **given).settings(7) == Settings(**TRAIN, **given, seed=7)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"schedule": "cosin"}, r"train\.schedule: .*'cosine', 'linear' or 'constant'"),
+        ({"balance": -1}, r"train\.balance: .*greater than or equal to 0"),
+        ({"report_to": "tensorbord"}, r"train\.report_to: .*'tensorboard'"),
+        ({"bf16": "maybe"}, r"train\.bf16: "),
+        ({"gradient_checkpoint": True}, r"Did you mean 'gradient_checkpointing'\?"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_error(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        sequence(tmp_path, **wrong)

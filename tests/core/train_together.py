@@ -1,0 +1,120 @@
+"""What each process of a training of many processes runs in the tests: `python train_together.py FOLDER`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import moextend
+from moextend import Conversation, MultimodalLM, Settings, training
+from moextend.errors import InputError
+from moextend.vision import tensors_digest
+from tests.core.conftest import picture, toy_model
+
+DATA = [
+    Conversation(((f"<image> w{i}", f"w{i % 3}" + " w9" * (i % 4)),), (picture(i * 20, 9),))
+    for i in range(12)
+]
+BASE = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "seed": 3, "checkpoint_steps": 2}
+JOBS: dict[str, dict[str, Any]] = {
+    "accumulated": {"settings": BASE | {"gradient_accumulation": 3}, "stop": 7},
+    "paper": {"settings": BASE | {"gradient_checkpointing": True}, "mode": "paper", "memory": True},
+    "narrow": {"settings": BASE | {"bf16": True, "max_grad_norm": 0.1}, "dtype": "bfloat16"},
+}
+"""What is trained; `stop`: interrupted at that forward pass, then resumed."""
+
+
+def learner(mode: str, dtype: str) -> MultimodalLM:
+    """A toy model with an earlier, frozen extension and one that learns in layers 1 and 2."""
+    model = toy_model()
+    model.lm.to(getattr(torch, dtype))
+    moextend.attach(model.lm, "old", {0: [1]}, mode=mode)  # type: ignore[arg-type]
+    moextend.attach(model.lm, "a", {1: [1, 0], 2: [0]}, mode=mode)  # type: ignore[arg-type]
+    if mode == "paper":  # a new row is a copy: which of two equal ones is chosen is up to rounding
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith(".rows"):
+                    parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    return model
+
+
+def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str, Any]:
+    """Trains once; the losses, the steps that were seen, and what the model is made of in and after training."""
+    model = learner(job.get("mode", "exact"), job.get("dtype", "float32"))
+    frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
+    before, seen, passes, kinds = tensors_digest(frozen), [], [], set()
+    memory = moextend.memory.remember(model, DATA[:6], tokens=30, seed=0) if job.get("memory") else {}
+    closed = memory and moextend.keep_closed(model, "a", memory, margin=0.1, weight=1.0, sample=10, seed=0)
+
+    class Spy(training._Trainer):
+        """Notes how the model was wrapped, and what is sharded."""
+
+        def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+            sharded = {n for n, p in model.named_parameters() if isinstance(p, DTensor)}
+            kinds.add((type(model).__name__, bool(sharded), any(".ext_groups.a." in n for n in sharded)))
+            return super().training_step(model, *args, **kwargs)
+
+    def extra(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        passes.append(1)
+        if len(passes) == job.get("stop"):
+            raise KeyboardInterrupt
+        return closed(batch, out) if closed else torch.zeros(())
+
+    def attempt(model: MultimodalLM) -> Any:
+        return moextend.train(
+            model, DATA, Settings(**job["settings"]), folder=flight / name, extra_loss=extra,
+            on_step=lambda done, total: seen.append(done),
+        )  # fmt: skip
+
+    files: set[str] = set()
+    training._Trainer, kept = Spy, training._Trainer  # type: ignore[misc]
+    try:
+        report = attempt(model)
+    except KeyboardInterrupt:
+        files = {path.name for path in (flight / name).glob("checkpoint-*/*")}
+        model = learner(job.get("mode", "exact"), job.get("dtype", "float32"))
+        frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
+        report = attempt(model)
+    finally:
+        training._Trainer = kept  # type: ignore[misc]
+    learnt = {n: p.detach() for n, p in moextend.new_parameters(model.lm, "a").items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(learnt, folder / f"{name}.safetensors")
+    return {
+        "losses": [report.loss_first, report.loss_last],
+        "seen": seen,
+        "kinds": sorted(kinds),
+        "frozen": before == tensors_digest(frozen),
+        "files": sorted(files),
+        "left": (flight / name).exists(),
+    }
+
+
+def refused() -> str:
+    """What is said of a batch that the processes cannot share."""
+    try:
+        moextend.train(
+            learner("exact", "float32"), DATA, Settings(**BASE | {"batch_size": 3}), folder=Path("never")
+        )
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[1])
+    facts = {name: run(name, JOBS[name], where / os.environ["RANK"], where) for name in sys.argv[2:]}
+    facts["refused"] = {"said": refused()}
+    (where / f"{os.environ['RANK']}.json").write_text(json.dumps(facts))
+    torch.distributed.destroy_process_group()
