@@ -39,6 +39,6 @@ def forward_flops(model: MultimodalLM, conversations: Sequence[Conversation]) ->
     rows: list[Any] = list(conversations[:TESTED])
     collate = Collator.of(model)
     batch = {name: tensor.to(model.device) for name, tensor in collate(rows).items() if name != "labels"}
-    with torch.no_grad(), flops.counter() as count:
+    with torch.no_grad(), flops.Counter() as count:
         model(**batch)
-    return float(count.get_total_flops()) / int(batch["attention_mask"].sum())
+    return float(count.total) / int(batch["attention_mask"].sum())

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, cast
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 Shape = torch.Size
 
 
-def counter() -> FlopCounterMode:
-    """A context in which matrix products and attention are counted; a multiply-add is two operations.
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within it matrix products and attention are counted; a multiply-add is two operations, elementwise work none.
 
-    ``get_total_flops()`` of it gives the sum. Elementwise work is not counted.
+    Unlike torch's own counter it leaves every operator as it is, so that what is computed keeps its bits.
     """
-    return FlopCounterMode(display=False, custom_mapping=_formulas())
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+        """Operations so far."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Called by torch for every operator."""
+        out = func(*args, **(kwargs or {}))
+        formula = _formulas().get(func.overloadpacket)
+        if formula is not None:
+            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
+        return out
 
 
+@cache
 def _formulas() -> dict[Any, Callable[..., int]]:
-    """What torch has no formula for: operator -> its cost from the shapes of its arguments."""
-    found: dict[Any, Callable[..., int]] = {}
+    """Operator -> its cost: torch's own, and those of operators that torch has none for."""
+    found: dict[Any, Callable[..., int]] = dict(flop_registry)
     for library, name, formula in (
         ("aten", "_grouped_mm", _grouped),
         ("transformers", "grouped_mm_fallback", _grouped),
@@ -34,16 +51,17 @@ def _formulas() -> dict[Any, Callable[..., int]]:
     return found
 
 
-def _grouped(a: Shape, b: Shape, *args: Any, **kwargs: Any) -> int:
+def _grouped(a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
     """Rows of `a` each meet one matrix of `b` (or, for a weight's gradient, columns meet rows)."""
-    return 2 * a[-2] * a[-1] * b[-1]
+    return int(2 * a.shape[-2] * a.shape[-1] * b.shape[-1])
 
 
-def _attention(query: Shape, key: Shape, value: Shape, *args: Any, **kwargs: Any) -> int:
-    return cast(int, sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    return cast(int, sdpa_flop_count(query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
 
 
-def _attention_backward(
-    gradient: Shape, query: Shape, key: Shape, value: Shape, *args: Any, **kwargs: Any
-) -> int:
-    return cast(int, sdpa_backward_flop_count(gradient, query, key, value))  # type: ignore[no-untyped-call]
+def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    return cast(
+        int,
+        sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape),  # type: ignore[no-untyped-call]
+    )

@@ -325,10 +325,10 @@ class _Trainer(Trainer):  # type: ignore[misc]
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Forward and backward pass of one batch; what the first one costs is counted."""
         counted = self.flops_a_token is None and not self.settings.compile
-        with flops.counter() if counted else nullcontext() as count:
+        with flops.Counter() if counted else nullcontext() as count:
             loss = super().training_step(model, inputs, *args, **kwargs)
         if count is not None:
-            self.flops_a_token = count.get_total_flops() / int(inputs["attention_mask"].sum())
+            self.flops_a_token = count.total / int(inputs["attention_mask"].sum())
         if self.sharded and self.accelerator.sync_gradients:
             for parameter in self.model.trainable().values():
                 if parameter.grad is None:  # idle in this process, but not in all of them
