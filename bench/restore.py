@@ -33,14 +33,18 @@ def base(work: Work, progress: Progress | None = None) -> MultimodalLM:
     device = work.config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    folder = work.workspace / spec.model
     model = moextend.load(
-        spec.model,
+        str(folder) if folder.is_dir() else spec.model,
         vision=spec.vision,
+        resize=spec.resize,
         revision=spec.revision,
         dtype=spec.dtype,
         device=device,
         chat=spec.chat,
     )
+    if spec.upcycle is not None:
+        model = moextend.upcycle(model, **spec.upcycle.model_dump(), keep_dense=False)
     work.run.record_environment(device=device, threads=torch.get_num_threads())
     if model.vision is not None:
         model.features = FeatureStore(model.vision, work.cache / "features")

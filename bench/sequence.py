@@ -24,13 +24,26 @@ Tracker = Literal[
 """Trackers that transformers knows."""
 
 
+class Upcycle(Spec):
+    """How a dense model is made a Mixture of Experts (docs/upcycling.md)."""
+
+    experts: int = Field(ge=2)
+    top_k: int = Field(2, ge=1)
+    rows: Literal["random", "paired"] = "random"
+    seed: int = 0
+
+
 class Base(Spec):
     """The pretrained model that is extended."""
 
     model: str
-    """A model of the package ("tiny"), a local folder, or a hub id."""
+    """A model of the package ("tiny"), a folder (of the workspace, else of the current one), "smollm2", or a hub id."""
+    upcycle: Upcycle | None = None
+    """For a dense model."""
     vision: str | None = None
     """An image encoder: "tiny", a local folder, or one of open_clip or timm (docs/vision.md)."""
+    resize: Literal["shortest", "longest", "squash"] | None = None
+    """How images become square: sides cut off, padded, or squeezed; null as the encoder's own config says."""
     revision: str | None = None
     dtype: str = "float32"
     chat: bool | None = None

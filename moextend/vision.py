@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from xxhash import xxh3_64_hexdigest
 
 from moextend import encoders, files
+from moextend.encoders import Resize
 from moextend.errors import InputError
 from moextend.images import ImageRef
 
@@ -64,12 +65,13 @@ class VisionEncoder(nn.Module):
         return files.digest(tensors_digest(self.tower.state_dict()), facts, self._read.__name__)
 
 
-def load_encoder(name: str) -> VisionEncoder:
+def load_encoder(name: str, resize: Resize | None = None) -> VisionEncoder:
     """The encoder `name`: one of the package ("tiny"), a local folder, or of open_clip or timm (see docs/vision.md).
 
+    `resize` says how images become square, if not as the encoder's own config does.
     Only `<model>/<pretrained>`, `hf-hub:...` and `timm:<model>` may download, on the user's word.
     """
-    tower = encoders.make(encoders.locate(name))
+    tower = encoders.make(encoders.locate(name), resize)
     try:
         return VisionEncoder(tower)
     except (AssertionError, AttributeError, NotImplementedError) as error:

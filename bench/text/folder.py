@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -11,8 +12,9 @@ import yaml
 from moextend.errors import InputError, SpecError
 from moextend.files import atomic, digest
 
-MARK = "{folder}"
-"""Stands in a YAML for the folder that it lies in: lm-eval resolves data files against the current one."""
+MARKS = ("{folder}", "{data}", "{lm_eval}")
+"""Stand in a YAML for the folder that it lies in (lm-eval resolves data files against the current one), for the
+workspace's data/, and for the folder of lm-eval's own tasks."""
 _READERS = {"arrow", "csv", "json", "parquet", "text"}
 _DATASET = re.compile(r"^dataset_path:\s*['\"]?([^'\"#\n]+?)['\"]?\s*(?:#.*)?$", re.MULTILINE)
 _CODE = (".yaml", ".yml", ".py", ".txt")
@@ -40,24 +42,35 @@ def checked(folder: Path, *, where: str) -> Path:
     return folder
 
 
-def rendered(folder: Path, cache: Path) -> Path:
-    """A copy of the folder under `cache` with `{folder}` filled in, or itself where no YAML names it."""
+def rendered(folder: Path, workspace: Path) -> Path:
+    """A copy of the folder in the workspace's cache with the marks filled in, or itself where no YAML has one."""
     code = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix in _CODE and path.is_file() and "__pycache__" not in path.parts
     )
     texts = {path.relative_to(folder): path.read_text(encoding="utf-8") for path in code}
-    if not any(MARK in text for name, text in texts.items() if name.suffix != ".py"):
+    if not any(mark in text for name, text in texts.items() if name.suffix != ".py" for mark in MARKS):
         return folder
-    target = cache / digest(str(folder.resolve()), {str(name): text for name, text in texts.items()})
+    named = {str(name): text for name, text in texts.items()}
+    target = workspace / ".cache" / "lm-eval" / digest(str(folder.resolve()), str(workspace.resolve()), named)
     for name, text in texts.items():
         here = str((folder / name).resolve().parent)
         with atomic(target / name) as temporary:
             shutil.copyfile(folder / name, temporary)
             if name.suffix != ".py":
-                temporary.write_text(text.replace(MARK, here), encoding="utf-8")
+                places = (here, str((workspace / "data").resolve()), str(_own_tasks()))
+                for mark, place in zip(MARKS, places, strict=True):
+                    text = text.replace(mark, place)
+                temporary.write_text(text, encoding="utf-8")
     return target
+
+
+def _own_tasks() -> Path:
+    """The folder of lm-eval's own tasks."""
+    found = find_spec("lm_eval")
+    assert found is not None and found.submodule_search_locations, "lm-eval is a dependency"
+    return Path(found.submodule_search_locations[0]) / "tasks"
 
 
 def only_local_data(folder: Path) -> bool:

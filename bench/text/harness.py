@@ -67,7 +67,7 @@ def _load(
     where: str,
 ) -> Loaded:
     cache = workspace / ".cache"
-    ready = None if folder is None else folders.rendered(folder, cache / "lm-eval")
+    ready = None if folder is None else folders.rendered(folder, workspace)
     local = ready is not None and folders.only_local_data(ready)
     with _calm(seed=True), _datasets_cache(cache / "hf-datasets" if local else None):
         manager = _manager(ready, stamps)

@@ -198,3 +198,26 @@ def test_a_broken_and_a_missing_image_say_where(tmp_path: Path) -> None:
         ImageRef(data=b"\x89PNG nonsense", where="row 7").open()
     with pytest.raises(InputError, match=r"row 8.*none\.png: the image cannot be read"):
         ImageRef(path=tmp_path / "none.png", where="row 8").open()
+
+
+@pytest.mark.parametrize("name", ["tiny", "timm:test_efficientnet"])
+def test_how_images_become_square(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The sides of a wide image are cut off, or seen: told by what the pre-processing keeps of them."""
+    if name.startswith("timm"):
+        import timm
+
+        weights = tmp_path / "weights.pt"
+        torch.save(timm.create_model("test_efficientnet").state_dict(), weights)
+        name = f"{name}/{weights}"
+    wide = Image.new("RGB", (400, 100), (0, 0, 0))
+    wide.paste((255, 255, 255), (0, 0, 100, 100))
+    seen = {}
+    prints = set()
+    for resize in ("shortest", "longest", "squash"):
+        encoder = load_encoder(name, resize=resize)
+        pixels = encoder.preprocess(wide)
+        seen[resize] = float(pixels[:, pixels.shape[1] // 2].max()), pixels
+        prints.add(encoder.fingerprint())
+    assert seen["shortest"][0] < seen["squash"][0], "the white end is cut off"
+    assert seen["longest"][0] == pytest.approx(seen["squash"][0], abs=0.2)
+    assert len(prints) == 3, "features of one way are never taken for those of another"
