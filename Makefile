@@ -20,6 +20,9 @@ test: $(VENV)/installed-dev   ## install, run all checks
 	$(BIN)/lint-imports --no-cache
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest   # threads of the many small tests would only wait for each other
 
+perf: $(VENV)/installed   ## install, measure the speed of training and answering, refresh docs/performance.md
+	$(BIN)/python -m moextend.bench.perf --size tiny --size mid --size smollm2 --write docs/performance.md
+
 base: $(VENV)/installed   ## make the tiny base again from its seed
 	$(BIN)/python -m moextend.bench.world build --seed 0 --out registry/models/tiny
 
@@ -38,4 +41,4 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-.PHONY: help demo test base clean
+.PHONY: help demo test perf base clean

@@ -1,0 +1,89 @@
+"""The command `python -m moextend.bench.perf`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from moextend.errors import MoextendError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    size: Annotated[list[str] | None, typer.Option(help="tiny, mid or smollm2; may be given again.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Interleaved repeats; by size if left out.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; torch's own number if left out.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Of the base: float32 or bfloat16.")] = "float32",
+    clock: Annotated[Literal["wall", "cpu"], typer.Option(help="cpu: where others use the machine.")] = "wall",
+    out: Annotated[Path | None, typer.Option(help="JSON file for all numbers.")] = None,
+    write: Annotated[Path | None, typer.Option(help="Markdown page with the marks for the tables.")] = None,
+) -> None:  # fmt: skip
+    """Measure the speed of training and answering. Example: python -m moextend.bench.perf --size mid."""
+    try:
+        measured = _measure(size or ["mid"], repeats, threads, device, dtype, clock)
+        if out:
+            from moextend import files
+
+            files.write_json(out, [one.record() for one in measured])
+        if write and measured:
+            from moextend.bench.perf import tables
+
+            tables.write_into(write, measured, _command())
+    except MoextendError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
+
+
+def _measure(
+    sizes: list[str], repeats: int | None, threads: int | None, device: str, dtype: str, clock: Any
+) -> list[Any]:
+    """Measures all sizes that can be made here, and prints their tables."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler would talk
+    import torch
+
+    from moextend import lookup
+    from moextend.bench.perf import sizes as known
+    from moextend.bench.perf import tables
+    from moextend.bench.perf.speed import speed
+    from moextend.bench.quiet import quiet_process
+    from moextend.bench.report import terminal
+
+    lookup.choose("device", device, {"cpu": 0, "cuda": 0}, where="--device")
+    lookup.choose("dtype", dtype, {"float32": 0, "bfloat16": 0}, where="--dtype")
+    for name in sizes:
+        lookup.choose("size", name, known.SIZES, where="--size")
+    quiet_process()
+    if threads:
+        torch.set_num_threads(threads)
+    measured = []
+    for name in sizes:
+        if (why := known.missing(name)) is not None:
+            typer.echo(f"{name}: SKIPPED, {why}", err=True)
+            continue
+        found = speed(
+            name,
+            device=device,
+            dtype=dtype,
+            repeats=repeats or known.SIZES[name].repeats,
+            clock=clock,
+            say=lambda text, name=name: typer.echo(f"{name}: {text}", err=True),  # type: ignore[misc]
+        )
+        typer.echo(terminal.render(tables.tables(found)))
+        measured.append(found)
+    return measured
+
+
+def _command() -> str:
+    return f"python -m moextend.bench.perf {shlex.join(sys.argv[1:])}".strip()
+
+
+if __name__ == "__main__":
+    app()

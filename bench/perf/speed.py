@@ -1,0 +1,197 @@
+"""One measurement of a size: all ways of training and of answering, in one process."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moextend.bench.environment import environment
+from moextend.bench.perf import measure
+from moextend.bench.perf.answers import Reader, all_readers
+from moextend.bench.perf.measure import Clock, Times
+from moextend.bench.perf.sizes import SIZES, make
+from moextend.bench.perf.ways import Way, all_ways
+
+if TYPE_CHECKING:
+    from moextend import MultimodalLM
+
+Say = Callable[[str], None]
+PRODUCT = "product"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One way of training: seconds a step, by `clock`."""
+
+    name: str
+    seconds: float
+    tokens_a_second: float
+    of_full: float
+    """Seconds as a share of full fine-tuning's."""
+    operations: int
+    """Counted in one step."""
+    floor_operations: int
+    """That cannot be left out."""
+    floor_seconds: float
+    """Of these at the rate of plain matrix products, measured in the same repeats."""
+    peak_mb: float
+    """Most memory beyond the base's weights: added weights, gradients, AdamW's state, activations; 10^6 bytes."""
+    peak_of_full: float
+    new_share: float
+    times: Times
+
+
+@dataclass(frozen=True)
+class Answering:
+    """One way of answering: seconds a token, by `clock`."""
+
+    name: str
+    prefill: float
+    """Seconds a token of the prompts."""
+    prefill_of_base: float
+    floor_of_base: float
+    """Operations that cannot be left out of reading the prompts, as a share of the base's."""
+    decode: float
+    """Seconds a new token; the rows are decoded together."""
+    decode_of_base: float
+    new_share: float
+    times: dict[str, Times] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A whole measurement."""
+
+    size: str
+    about: str
+    rows: int
+    length: int
+    device: str
+    dtype: str
+    threads: int
+    repeats: int
+    clock: Clock
+    operations_a_second: float
+    """Of plain matrix products of the shape of an expert's first one."""
+    environment: dict[str, Any]
+    training: list[Training]
+    answering: list[Answering]
+
+    def record(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return asdict(self)
+
+
+def speed(
+    name: str, *, device: str, dtype: str, repeats: int, clock: Clock, say: Say = lambda text: None
+) -> Speed:
+    """Measures a size.
+
+    Raises:
+        InputError: no such size, or what it is made of is not installed.
+    """
+    import torch
+
+    size = SIZES[name]
+    base = make(name, device, dtype)
+    rate, training = _training(base, name, device, dtype, repeats, clock, say)
+    answering = _answering(base, name, device, repeats, clock, say)
+    return Speed(
+        size=name,
+        about=size.about,
+        rows=size.rows,
+        length=size.length,
+        device=torch.cuda.get_device_name() if device != "cpu" else "cpu",
+        dtype=dtype,
+        threads=torch.get_num_threads(),
+        repeats=repeats,
+        clock=clock,
+        operations_a_second=rate,
+        environment=environment(),
+        training=training,
+        answering=answering,
+    )
+
+
+def _training(
+    base: MultimodalLM, name: str, device: str, dtype: str, repeats: int, clock: Clock, say: Say
+) -> tuple[float, list[Training]]:
+    size, config = SIZES[name], base.lm.config
+    with tempfile.TemporaryDirectory() as folder:
+        ways: list[Way] = []
+        counts: list[int] = []
+        peaks: list[int] = []
+        for prepare in all_ways(base, size, Path(folder)):
+            way = prepare()
+            say(f"memory and operations: {way.name}")
+
+            def two_steps(step: measure.Work = way.step) -> None:
+                step()
+                counts.append(measure.operations(step))  # the first one made the optimizer's state
+
+            peaks.append(way.added + measure.peak_bytes(two_steps, device))
+            ways.append(way)
+        pairs = max(1, size.tokens * config.num_experts_per_tok // config.num_local_experts)
+        work, operations = measure.product(
+            pairs, config.hidden_size, 2 * config.intermediate_size, device, dtype
+        )
+        works = {PRODUCT: work, **{way.name: way.step for way in ways}}
+        times = measure.interleaved(
+            works, repeats, device, lambda done: say(f"training steps: {done}/{repeats}")
+        )
+    rate = operations / times[PRODUCT].median(clock)
+    whole = times[ways[0].name].median(clock)
+    rows = []
+    for way, count, peak in zip(ways, counts, peaks, strict=True):
+        seconds = times[way.name].median(clock)
+        rows.append(
+            Training(
+                name=way.name,
+                seconds=seconds,
+                tokens_a_second=size.tokens / seconds,
+                of_full=seconds / whole,
+                operations=count,
+                floor_operations=way.least,
+                floor_seconds=way.least / rate,
+                peak_mb=peak / 1e6,
+                peak_of_full=peak / peaks[0],
+                new_share=way.new_share,
+                times=times[way.name],
+            )
+        )
+    return rate, rows
+
+
+def _answering(
+    base: MultimodalLM, name: str, device: str, repeats: int, clock: Clock, say: Say
+) -> list[Answering]:
+    size = SIZES[name]
+    readers = all_readers(base, size)
+    say("answering")
+    works = {reader.name: reader.answer for reader in readers}
+    measure.interleaved(works, repeats, device, lambda done: say(f"answering: {done}/{repeats}"))
+
+    def costs(reader: Reader) -> tuple[float, float]:
+        read, written = reader.reading.median(clock), reader.writing.median(clock)
+        return read / size.tokens, written / size.rows / size.new_tokens
+
+    prefill, decode = costs(readers[0])
+    rows = []
+    for reader in readers:
+        own = costs(reader)
+        rows.append(
+            Answering(
+                name=reader.name,
+                prefill=own[0],
+                prefill_of_base=own[0] / prefill,
+                floor_of_base=reader.least / readers[0].least,
+                decode=own[1],
+                decode_of_base=own[1] / decode,
+                new_share=reader.new_share,
+                times={"prefill": reader.reading, "decode": reader.writing},
+            )
+        )
+    return rows

@@ -1,0 +1,111 @@
+"""Measurements as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from moextend import files
+from moextend.bench.perf.speed import Speed
+from moextend.bench.report import markdown
+from moextend.bench.report.table import Column, Table, Value, text
+from moextend.errors import InputError
+
+OPEN, CLOSE = "<!-- perf -->", "<!-- /perf -->"
+
+TRAINING = [
+    Column("way", "way", numeric=False),
+    Column("seconds", "step ms"),
+    Column("tokens_a_second", "tokens/s"),
+    Column("of_full", "of full-ft"),
+    Column("floor", "of floor"),
+    Column("operations", "GFLOPs"),
+    Column("peak_mb", "extra MB"),
+    Column("peak_of_full", "of full-ft"),
+    Column("new_share", "new"),
+]
+ANSWERING = [
+    Column("way", "way", numeric=False),
+    Column("prefill", "prefill µs"),
+    Column("prefill_of_base", "of base"),
+    Column("floor_of_base", "FLOPs of base"),
+    Column("decode", "decode µs"),
+    Column("decode_of_base", "of base"),
+    Column("new_share", "new"),
+]
+
+
+def tables(measured: Speed) -> list[Table]:
+    """Training and answering."""
+    return [_training(measured), _answering(measured)]
+
+
+def _training(m: Speed) -> Table:
+    rows = [
+        [
+            text(row.name),
+            _value(1e3 * row.seconds, "{:,.0f}" if row.seconds > 0.1 else "{:.1f}"),
+            _value(row.tokens_a_second, "{:,.0f}"),
+            _value(row.of_full, "{:.2f}x"),
+            _value(row.seconds / row.floor_seconds, "{:.2f}x"),
+            _value(row.operations / 1e9, "{:,.0f}" if row.operations > 1e11 else "{:.1f}"),
+            _value(row.peak_mb, "{:,.0f}" if row.peak_mb > 100 else "{:.1f}"),
+            _value(row.peak_of_full, "{:.2f}x"),
+            _value(row.new_share, "{:.0%}"),
+        ]
+        for row in m.training
+    ]
+    notes = [
+        f"{m.about}. A step: {m.rows} rows of {m.length} tokens; {m.dtype} on {m.device}, {m.threads} threads; "
+        f"median {m.clock} time of {m.repeats} interleaved repeats.",
+        f"of floor: step time over that of the products that cannot be left out, at {m.operations_a_second / 1e9:.0f} "
+        "GFLOP/s, the rate of plain matrix products of an expert's shape in the same repeats.",
+        "GFLOPs: counted in a step. extra MB: the most memory beyond the base's weights. new: share of the tokens that "
+        "use a new expert, over the extended layers (the top half).",
+    ]
+    return Table(f"{m.size}-training", f"{m.size}: training", TRAINING, [rows], notes)
+
+
+def _answering(m: Speed) -> Table:
+    rows = [
+        [
+            text(row.name),
+            _value(1e6 * row.prefill, "{:.1f}"),
+            _value(row.prefill_of_base, "{:.2f}x"),
+            _value(row.floor_of_base, "{:.2f}x"),
+            _value(1e6 * row.decode, "{:,.0f}"),
+            _value(row.decode_of_base, "{:.2f}x"),
+            _value(row.new_share, "{:.0%}"),
+        ]
+        for row in m.answering
+    ]
+    notes = [
+        f"A token of the prompts ({m.rows} rows of {m.length}), and a new token where the {m.rows} rows are decoded "
+        "together. FLOPs of base: operations of reading that cannot be left out.",
+    ]
+    return Table(f"{m.size}-answering", f"{m.size}: answering", ANSWERING, [rows], notes)
+
+
+def _value(number: float, form: str) -> Value:
+    return Value(form.format(number), number)
+
+
+def write_into(page: Path, measured: Sequence[Speed], command: str) -> None:
+    """Puts the tables, with the command that made them, between the marks of a Markdown page.
+
+    Raises:
+        InputError: the page does not have the two marks.
+    """
+    before, opened, rest = page.read_text(encoding="utf-8").partition(OPEN)
+    _, closed, after = rest.partition(CLOSE)
+    if not opened or not closed:
+        raise InputError(
+            f"has no {OPEN} with a {CLOSE} behind it.",
+            where=str(page),
+            mend="Put both where the tables belong.",
+        )
+    machine = measured[0].environment
+    packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "transformers", "peft"))
+    made = f"`{command}`, with {packages}, Python {machine['python']}:"
+    shown = "\n".join(markdown.render(tables(one)) for one in measured)
+    files.write_text(page, f"{before}{OPEN}\n\n{made}\n\n{shown}\n{CLOSE}{after}")
