@@ -60,7 +60,8 @@ def operations(work: Work) -> int:
 
     with flops.Counter() as count:
         work()
-    return count.total
+    total: int = count.total
+    return total
 
 
 def peak_bytes(work: Work, device: str) -> int:
