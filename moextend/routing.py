@@ -13,6 +13,7 @@ it are chosen, and calibrations correct the chosen weights: ``w = (p + sum_t C_t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -93,6 +94,8 @@ class HardGate(torch.autograd.Function):
 
 def hard_gate(gate: Tensor) -> Tensor:
     """clamp(g, 0, 1), with the gradient of HardGate."""
+    if not (torch.is_grad_enabled() and gate.requires_grad):
+        return gate.clamp(0, 1)
     return cast(Tensor, HardGate.apply(gate))  # type: ignore[no-untyped-call]
 
 
@@ -111,24 +114,34 @@ class ExtendedRouter(nn.Module):
         if not parts:
             return out
         x = features(self, hidden_states.reshape(-1, hidden_states.shape[-1]))
-        with torch.autocast(x.device.type, enabled=False):  # a router decides in the precision of its rows
+        with _in_own_precision(x.device.type):  # a router decides in the precision of its rows
             if self.ext_scope.mode == "exact":
                 return _exact(self, x, out, parts)
             return _paper(self, x, out, parts, scoring_of(self, (*args, *kwargs.values())))
 
 
+def _in_own_precision(device: str) -> AbstractContextManager[object]:
+    """No autocast within; free where there is none."""
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
+def _side_by_side(columns: list[Tensor]) -> Tensor:
+    return columns[0] if len(columns) == 1 else torch.cat(columns, 1)
+
+
 def reachable(module: nn.Module) -> list[Any]:
     """The parts (of a router) or groups (of experts) of the active extensions, oldest first."""
-    parts = cast(
-        nn.ModuleDict, getattr(module, "ext_parts", None) or getattr(module, "ext_groups", None) or {}
-    )
+    own = module._modules  # a name that a module lacks is slow to look up
+    parts = cast(nn.ModuleDict, own.get("ext_parts") or own.get("ext_groups") or {})
     scope = cast(Scope, module.ext_scope)
     return [parts[name] for name in scope.active if name in parts]
 
 
 def _exact(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) -> Any:
     logits, weights, index = out[:3]
-    gates = hard_gate(torch.cat([part(x) for part in parts], 1))
+    gates = hard_gate(_side_by_side([part(x) for part in parts]))
     first = router.ext_first
     new = torch.arange(first, first + gates.shape[1], device=index.device, dtype=index.dtype)
     return (
@@ -142,7 +155,7 @@ def _exact(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart])
 def _paper(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart], how: Scoring) -> Any:
     family = family_of(router)
     logits = out[0] if family.logits is None else family.logits(router, x)
-    new = torch.cat([part(x) for part in parts], 1)
+    new = _side_by_side([part(x) for part in parts])
     if family.bend is not None:
         new = family.bend(router, new)
     parents = [parent for part in parts for parent in part.parents]
@@ -293,7 +306,9 @@ class ExtendedExperts(nn.Module):
             return _linked(out, groups)
         out = cast(Tensor, super().forward(h, *self._without(won, index, weights)))
         for group in groups:
-            own = won & (index >= first) & (index < first + group.num_experts)
+            own = won
+            if len(groups) > 1:
+                own = won & (index >= first) & (index < first + group.num_experts)
             if whole:
                 ids, shares = (index - first).masked_fill(~own, 0), weights.masked_fill(~own, 0)
                 out = out + group(h.to(group.down_proj.dtype), ids, shares).to(out.dtype)
@@ -419,13 +434,14 @@ def _add(out: Tensor, group: Any, h: Tensor, gates: Tensor) -> Tensor:
     compiled too, since the number of open gates would decide what the graph looks like.
     """
     width = group.down_proj.dtype
+    whole = gates.requires_grad or torch.compiler.is_compiling()
+    token = None if whole else torch.where((gates > 0).any(-1))[0]
+    if token is not None and not len(token):
+        return out
     ids = torch.arange(group.num_experts, device=h.device)
-    if gates.requires_grad or torch.compiler.is_compiling():
+    if token is None or len(token) == len(h):
         part = group(h.to(width), ids.expand(len(h), -1), gates)
         return out + cast(Tensor, part).to(out.dtype)
-    token = torch.where((gates > 0).any(-1))[0]
-    if not len(token):
-        return out
     part = group(h[token].to(width), ids.expand(len(token), -1), gates[token])
     return out.index_add(0, token, part.to(out.dtype))
 
