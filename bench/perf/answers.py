@@ -28,7 +28,7 @@ class Reader:
     least: int
     """Operations of reading the prompts that cannot be left out."""
     new_share: float
-    """Share of tokens that use a new expert, over the extended layers."""
+    """Share of tokens that a new expert is computed for, over the extended layers."""
     reading: Times = field(default_factory=Times)
     """Until the first new token, answer by answer."""
     writing: Times = field(default_factory=Times)
@@ -87,7 +87,7 @@ def all_readers(base: MultimodalLM, size: Size) -> list[Reader]:
 def _reader(name: str, model: MultimodalLM, size: Size) -> Reader:
     model.lm.set_experts_implementation("eager" if model.device.type == "cpu" else "grouped_mm")
     model.eval().learn_only([])
-    layers = used(model, batch(model, size))
+    layers = used(model, batch(model, size), learning=False)
     shape = floor.Model.of(
         model.lm.config, tokens=size.tokens, length=size.length, labelled=size.rows, layers=layers
     )

@@ -61,7 +61,7 @@ def _training(m: Speed) -> Table:
         f"of floor: step time over that of the products that cannot be left out, at {m.operations_a_second / 1e9:.0f} "
         "GFLOP/s, the rate of plain matrix products of an expert's shape in the same repeats.",
         "GFLOPs: counted in a step. extra MB: the most memory beyond the base's weights. new: share of the tokens that "
-        "use a new expert, over the extended layers (the top half).",
+        "a new expert is computed for, over the extended layers (the top half).",
     ]
     return Table(f"{m.size}-training", f"{m.size}: training", TRAINING, [rows], notes)
 

@@ -36,7 +36,7 @@ class Way:
     least: int
     """Operations of a step that cannot be left out."""
     new_share: float
-    """Share of tokens that use a new expert, over the extended layers."""
+    """Share of tokens that a new expert is computed for, over the extended layers."""
     added: int
     """Bytes of the weights that were added to the base."""
     bf16: bool
@@ -160,7 +160,7 @@ def _ready(
 
     inputs = batch(model, size, labelled)
     # An adapter on experts hides them, and changes nothing yet: what is used is what the base uses.
-    layers = used(base if name.startswith("lora") else model, inputs)
+    layers = used(base if name.startswith("lora") else model, inputs, learning=True)
     shape = floor.Model.of(
         model.lm.config,
         tokens=size.tokens,
@@ -180,31 +180,37 @@ def _ready(
     return Way(name, model, inputs, least(shape), share, added, bf16)
 
 
-def used(model: MultimodalLM, inputs: dict[str, Tensor]) -> list[floor.Layer]:
-    """What the tokens of a batch use, layer by layer."""
+def used(model: MultimodalLM, inputs: dict[str, Tensor], *, learning: bool) -> list[floor.Layer]:
+    """The pairs of a token and an expert that are computed for a batch, layer by layer.
+
+    While experts learn that is all that the routers ask for, weighted with zero or not: what does not count yet needs
+    its gradient.
+    """
     import torch
 
     from moextend.moe import count_experts, find_sites
 
-    with ExitStack() as stack, torch.no_grad():
-        seen = [stack.enter_context(_choices(site.router)) for site in find_sites(model.lm)]
+    sites = find_sites(model.lm)
+    with ExitStack() as stack, torch.set_grad_enabled(learning):
+        seen = [stack.enter_context(_choices(site.router)) for site in sites]
         model.hidden(inputs["input_ids"], inputs["attention_mask"])
     found = []
-    for site, index in zip(find_sites(model.lm), seen, strict=True):
-        new = int((index[0] >= count_experts(site)).sum())
+    for site, ((weights, index),) in zip(sites, seen, strict=True):
         parts = getattr(site.router, "ext_parts", None)
-        rows = parts[NAME].count if parts else 0
-        found.append(floor.Layer(index[0].numel() - new, new, rows))
+        rows, old = (parts[NAME].count if parts else 0), count_experts(site)
+        asked = index[(weights > 0) | learning]
+        new = (asked >= old) & (asked < old + rows)  # ids beyond stand for no expert
+        found.append(floor.Layer(int((asked < old).sum()), int(new.sum()), rows))
     return found
 
 
 @contextmanager
-def _choices(router: nn.Module) -> Iterator[list[Tensor]]:
-    """The experts [T, slots] that a router chose with a weight above zero; others are -1."""
-    seen: list[Tensor] = []
+def _choices(router: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Weights and experts [T, slots] of each call of a router within."""
+    seen: list[tuple[Tensor, Tensor]] = []
 
     def note(module: nn.Module, args: Any, out: Any) -> None:
-        seen.append(out[2][out[1] > 0])
+        seen.append((out[1].detach(), out[2]))
 
     hook = router.register_forward_hook(note)
     try:
