@@ -11,6 +11,14 @@ from typing import Literal
 
 Clock = Literal["wall", "cpu"]
 Work = Callable[[], object]
+KINDS = {
+    "products": ("aten::mm", "aten::addmm", "aten::bmm"),
+    "attention": ("scaled_dot_product",),
+    "optimizer": ("_fused_adamw", "vector_norm", "foreach", "Optimizer.step"),
+    "moving rows": ("aten::index", "aten::_index", "aten::copy_", "aten::cat", "aten::fill_", "aten::zero_"),
+}
+"""Kind -> parts of the names of its operators."""
+REST = "rest"
 Moment = tuple[float, float]
 """What both clocks show, in seconds."""
 
@@ -64,8 +72,18 @@ def operations(work: Work) -> int:
     return total
 
 
-def peak_bytes(work: Work, device: str) -> int:
-    """The most memory that tensors took at once within the work, beyond what they took before it."""
+@dataclass(frozen=True)
+class Profile:
+    """What a piece of work takes besides time."""
+
+    peak: int
+    """Bytes: the most that tensors took at once within the work, beyond what they took before it."""
+    shares: dict[str, float]
+    """Kind of operator -> its part of the time in operators; empty on a GPU."""
+
+
+def profile(work: Work, device: str) -> Profile:
+    """Runs a piece of work once, under the profiler."""
     import torch
 
     if device != "cpu":
@@ -73,18 +91,20 @@ def peak_bytes(work: Work, device: str) -> int:
         torch.cuda.reset_peak_memory_stats()
         work()
         highest: int = torch.cuda.max_memory_allocated()
-        return highest - before
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
+        return Profile(highest - before, {})
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=kinds, profile_memory=True) as seen:
         work()
-    kineto = profile.profiler.kineto_results
-    events = [event for event in kineto.events() if event.name() == "[memory]"]
-    now = most = 0
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
-    return most
+        held += event.nbytes()
+        peak = max(peak, held)
+    spent = dict.fromkeys((*KINDS, REST), 0.0)
+    for row in seen.key_averages():
+        kind = next((kind for kind, parts in KINDS.items() if any(part in row.key for part in parts)), REST)
+        spent[kind] += row.self_cpu_time_total
+    return Profile(peak, {kind: part / sum(spent.values()) for kind, part in spent.items()})
 
 
 def product(rows: int, inner: int, columns: int, device: str, dtype: str) -> tuple[Work, int]:

@@ -41,6 +41,9 @@ class Training:
     """Most memory beyond the base's weights: added weights, gradients, AdamW's state, activations; 10^6 bytes."""
     peak_of_full: float
     new_share: float
+    """Share of tokens that a new expert is computed for, over the extended layers."""
+    shares: dict[str, float]
+    """Kind of operator -> its part of the time in operators, under the profiler."""
     times: Times
 
 
@@ -123,7 +126,7 @@ def _training(
     with tempfile.TemporaryDirectory() as folder:
         ways: list[Way] = []
         counts: list[int] = []
-        peaks: list[int] = []
+        profiles: list[measure.Profile] = []
         for prepare in all_ways(base, size, Path(folder)):
             way = prepare()
             say(f"memory and operations: {way.name}")
@@ -132,7 +135,7 @@ def _training(
                 step()
                 counts.append(measure.operations(step))  # the first one made the optimizer's state
 
-            peaks.append(way.added + measure.peak_bytes(two_steps, device))
+            profiles.append(measure.profile(two_steps, device))
             ways.append(way)
         pairs = max(1, size.tokens * config.num_experts_per_tok // config.num_local_experts)
         work, operations = measure.product(
@@ -144,8 +147,9 @@ def _training(
         )
     rate = operations / times[PRODUCT].median(clock)
     whole = times[ways[0].name].median(clock)
+    peaks = [way.added + profile.peak for way, profile in zip(ways, profiles, strict=True)]
     rows = []
-    for way, count, peak in zip(ways, counts, peaks, strict=True):
+    for way, count, peak, profile in zip(ways, counts, peaks, profiles, strict=True):
         seconds = times[way.name].median(clock)
         rows.append(
             Training(
@@ -159,6 +163,7 @@ def _training(
                 peak_mb=peak / 1e6,
                 peak_of_full=peak / peaks[0],
                 new_share=way.new_share,
+                shares=profile.shares,
                 times=times[way.name],
             )
         )

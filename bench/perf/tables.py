@@ -36,8 +36,9 @@ ANSWERING = [
 
 
 def tables(measured: Speed) -> list[Table]:
-    """Training and answering."""
-    return [_training(measured), _answering(measured)]
+    """Training, where its time goes (on a CPU), and answering."""
+    spent = [_spent(measured)] if measured.training[0].shares else []
+    return [_training(measured), *spent, _answering(measured)]
 
 
 def _training(m: Speed) -> Table:
@@ -64,6 +65,17 @@ def _training(m: Speed) -> Table:
         "a new expert is computed for, over the extended layers (the top half).",
     ]
     return Table(f"{m.size}-training", f"{m.size}: training", TRAINING, [rows], notes)
+
+
+def _spent(m: Speed) -> Table:
+    kinds = list(m.training[0].shares)
+    columns = [TRAINING[0], *(Column(kind.replace(" ", "_"), kind) for kind in kinds)]
+    rows = [[text(row.name), *(_value(row.shares[kind], "{:.1%}") for kind in kinds)] for row in m.training]
+    notes = [
+        "Parts of the time in operators of two steps, under the profiler. products: of matrices. moving rows: "
+        "gathering tokens for experts, adding them up, copies, zeros. rest: elementwise work, norms, softmaxes."
+    ]
+    return Table(f"{m.size}-spent", f"{m.size}: where the time of a step goes", columns, [rows], notes)
 
 
 def _answering(m: Speed) -> Table:

@@ -51,7 +51,8 @@ def test_every_way_is_measured(measured: tuple[dict[str, Any], str, str]) -> Non
         "extended, exact, all gates closed",
     ]
     for row in record["training"]:
-        numbers = {key: value for key, value in row.items() if key not in ("name", "times", "new_share")}
+        others = ("name", "times", "new_share", "shares")
+        numbers = {key: value for key, value in row.items() if key not in others}
         assert all(value > 0 for value in numbers.values()), row
         assert len(row["times"]["wall"]) == 1
     for row in record["answering"]:
@@ -115,7 +116,19 @@ def test_the_most_memory_at_once_is_found() -> None:
         held = [torch.zeros(1000, 500) for _ in range(4)]
         del held
 
-    assert measure.peak_bytes(work, "cpu") == pytest.approx(8e6, rel=0.01)
+    assert measure.profile(work, "cpu").peak == pytest.approx(8e6, rel=0.01)
+
+
+def test_the_time_is_parted_by_kinds_of_operators() -> None:
+    left = torch.randn(500, 500)
+
+    def work() -> None:
+        left @ left
+        left[[3, 1]]
+
+    shares = measure.profile(work, "cpu").shares
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["products"] > 0.5 and shares["moving rows"] > 0 and shares["attention"] == 0
 
 
 def test_works_are_interleaved() -> None:
