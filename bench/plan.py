@@ -149,6 +149,7 @@ def _config(
     # What does not change this run's result is no part of what it is.
     record |= {"description": "", "methods": []}
     name = method.partition(":")[0]
+    record.pop("protocol")
     record["settings"] = {k: v for k, v in record["settings"].items() if k == name}
     record["stages"] = ordered(record["stages"], order)
     about = {"description": "", "source": ""}
@@ -156,6 +157,7 @@ def _config(
         sequence=record,
         tasks={name: {**task.model_dump(mode="json"), **about} for name, task in tasks.items()},
         method=method, seed=seed, order=order, mode=mode, device=request.device,
+        protocol=sequence.protocol,
         places={
             "workspace": str(request.workspace.resolve()),
             "sequence": str(sequence.path) if sequence.path else None,

@@ -182,7 +182,7 @@ def open_run(config: RunConfig, runs: Path) -> RunDir:
             raise _conflict(run.folder, differences(record["identity"], identity))
         (run.folder / "status.json").unlink(missing_ok=True)  # it is no longer done
     wanted = {**record, "digest": files.digest(identity), "identity": identity}
-    wanted |= {"places": config.places, "device": config.device}
+    wanted |= {"places": config.places, "device": config.device, "protocol": config.protocol}
     if wanted != record:
         files.write_json(path, wanted)
     run.record_environment()

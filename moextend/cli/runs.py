@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from moextend.cli import options
 if TYPE_CHECKING:
     from moextend.bench.launch import Outcome
     from moextend.bench.plan import Request
+    from moextend.bench.references import Reference
     from moextend.bench.report import View
     from moextend.bench.report.collect import Experiment
     from moextend.bench.rundir import RunConfig, RunDir
@@ -104,6 +106,12 @@ def report(
         str | None,
         typer.Option("--baseline", metavar="METHOD", help="Every method against this one, item by item."),
     ] = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--references", metavar="NAME", help="Published numbers of the same protocol, below; repeatable."
+        ),
+    ] = None,
     form: Annotated[
         str, typer.Option("--format", "-f", help="table, markdown, latex, csv or html.")
     ] = "table",
@@ -118,16 +126,19 @@ def report(
 ) -> None:
     """Print what was learnt and what was forgotten: one row a method."""
     from moextend import files, lookup
+    from moextend.bench.references import find_reference
     from moextend.bench.report import FORMATS, SUFFIX
     from moextend.bench.report.collect import collect, some
     from moextend.bench.rundir import find_runs
 
     lookup.choose("format", form, FORMATS, where="--format")
     found = find_runs(runs or workspace / "runs", names or [])
-    experiments = some(collect(found, unfinished=unfinished))
+    published = [find_reference(reference, workspace) for reference in options.words(references or [])]
+    # Published numbers can be looked at before anything has run.
+    experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
     view = options.view(matrix=matrix, costs=costs, comparison=baseline is not None)
     if to is None:
-        _print_tables(experiments, form, view, baseline)
+        _print_tables(experiments, form, view, baseline, published)
         return
     views: dict[Path, View] = {to: view}
     if not to.suffix:
@@ -135,7 +146,8 @@ def report(
         every += ["comparison"] if baseline else []
         views = {to / f"{view}.{SUFFIX[form]}": view for view in every}
     for path, shown in views.items():
-        files.write_text(path, _rendered(experiments, form, shown, baseline))
+        below = published if shown == view else []
+        files.write_text(path, _rendered(experiments, form, shown, baseline, below))
         typer.echo(f"wrote {path}")
 
 
@@ -244,10 +256,11 @@ def _print_report(opened: list[RunDir]) -> None:
 
 
 def _print_tables(
-    experiments: list[Experiment], form: str, view: View = "forgetting", baseline: str | None = None
-) -> None:
+    experiments: list[Experiment], form: str, view: View = "forgetting", baseline: str | None = None,
+    references: Sequence[Reference] = (),
+) -> None:  # fmt: skip
     if form != "table":
-        typer.echo(_rendered(experiments, form, view, baseline), nl=False)
+        typer.echo(_rendered(experiments, form, view, baseline, references), nl=False)
         return
     from rich.console import Console
 
@@ -257,19 +270,22 @@ def _print_tables(
 
     console = Console()
     console = console if console.is_terminal else Console(width=WIDTH)
-    shown = tables(experiments, view, baseline=baseline)
+    shown = tables(experiments, view, baseline=baseline, references=references)
     console.width = width(shown, console)
     for part in renderables(shown):
         console.print(part)
 
 
-def _rendered(experiments: list[Experiment], form: str, view: View, baseline: str | None) -> str:
+def _rendered(
+    experiments: list[Experiment], form: str, view: View, baseline: str | None,
+    references: Sequence[Reference] = (),
+) -> str:  # fmt: skip
     from moextend.bench.report import render, tables
     from moextend.bench.report.csv import cells
 
-    if form == "csv" and view == "matrix":
+    if form == "csv" and view == "matrix" and not references:
         return cells(experiments)
-    return render(tables(experiments, view, baseline=baseline), form)
+    return render(tables(experiments, view, baseline=baseline, references=references), form)
 
 
 def _preview(request: Request, configs: list[RunConfig], as_json: bool) -> None:
