@@ -1,7 +1,7 @@
 """Forgetting and backward transfer against those of avalanche, on random matrices.
 
 The package is no dependency: what it wants beside it (wandb, tensorboard, gdown, pytorchcv, ...) is heavy, and these
-functions want numpy alone. `pip install --no-deps avalanche-lib` brings it; its file is read without importing the rest.
+functions want numpy alone. `pip install --no-deps avalanche-lib` brings it; its file is read, the rest not imported.
 """
 
 import importlib.util
