@@ -55,6 +55,14 @@ Orders = Annotated[
     list[str] | None,
     typer.Option("--order", metavar="ORDER", help="given, reverse, random:N; repeatable. Default: given."),
 ]
+Match = Annotated[
+    str,
+    typer.Option(
+        "--match",
+        metavar="WHAT",
+        help="steps; params or flops also set ranks, to train as much as the first moextend (or =METHOD).",
+    ),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Score so many items a task at the most.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Train so many steps a stage.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]

@@ -30,6 +30,7 @@ def run(
     method: options.Methods = None,
     seed: options.Seeds = None,
     order: options.Orders = None,
+    match: options.Match = "steps",
     limit: options.Limit = None,
     steps: options.Steps = None,
     device: options.Device = "auto",
@@ -51,9 +52,9 @@ def run(
         seeds=tuple(options.numbers(seed or ["0"], "--seed")),
         orders=tuple(options.words(order or ["given"])),
         modes=options.modes(sequence=sequence, joint=joint, independent=independent),
-        device=options.device(device), limit=limit, steps=steps,
+        device=options.device(device), limit=limit, steps=steps, match=match,
     )  # fmt: skip
-    configs = resolve(request)
+    configs = resolve(request, None if quiet or as_json else lambda told: typer.echo(told, err=True))
     if dry_run:
         _preview(request, configs, as_json)
         return

@@ -240,3 +240,11 @@ def test_references_stand_below_the_report_and_only_below_their_own_protocol(cli
     assert "sequence 'tiny' follows no published protocol, the published numbers follow 'coin'" in refused.err
     mixed = cli("bench", "report", "--references", "coin", "--references", "coin-hide")
     assert mixed.code == 2 and "references of several protocols: coin, coin-hide." in mixed.err
+
+
+def test_methods_are_matched_and_told(cli):
+    found = cli("bench", "run", "-m", "lora,full-ft", "--match", "params=moextend:layers=all", "--dry-run")
+    assert found.code == 0 and "lora+rank-12-s0" in found.out, found.err
+    assert "full-ft: left as it is, it has no rank; " in found.err and "NOT matched within 10%" in found.err
+    wrong = cli("bench", "run", "-m", "lora", "--match", "tokens")
+    assert wrong.code == 2 and "--match: cannot match 'tokens'. Match params, flops or steps" in wrong.err
