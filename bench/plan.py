@@ -45,6 +45,8 @@ class Request:
     """Items a task at the most, instead of the sequence's own limit."""
     steps: int | None = None
     """Steps a stage, instead of the sequence's own."""
+    oracle: bool = False
+    """Score learnt tasks also with their own extension forced on."""
     match: str = STEPS
     """What the methods share besides data and batches: `steps`, or also `params[=METHOD]` or `flops[=METHOD]`."""
 
@@ -184,7 +186,7 @@ def _config(
         sequence=record,
         tasks={name: {**task.model_dump(mode="json"), **about} for name, task in tasks.items()},
         method=method, seed=seed, order=order, mode=mode, device=request.device,
-        protocol=sequence.protocol,
+        protocol=sequence.protocol, oracle=request.oracle,
         places={
             "workspace": str(request.workspace.resolve()),
             "sequence": str(sequence.path) if sequence.path else None,

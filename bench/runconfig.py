@@ -39,10 +39,13 @@ class RunConfig:
     device: str = "auto"
     protocol: str | None = None
     """The published protocol that the sequence says it follows."""
+    oracle: bool = False
+    """Whether learnt tasks are also scored at the end with their own extension forced on; changes no other score."""
 
     def identity(self) -> dict[str, Any]:
         """The part that must be equal for two runs to be the same run."""
-        return {k: v for k, v in asdict(self).items() if k not in ("places", "device", "protocol")}
+        apart = ("places", "device", "protocol", "oracle")
+        return {k: v for k, v in asdict(self).items() if k not in apart}
 
     @cached_property
     def digest(self) -> str:
@@ -110,7 +113,7 @@ def config_of(record: dict[str, Any], path: Path) -> RunConfig:
     try:
         config = RunConfig(
             **record["identity"], places=record.get("places", {}), device=record.get("device", "auto"),
-            protocol=record.get("protocol"),
+            protocol=record.get("protocol"), oracle=record.get("oracle", False),
         )  # fmt: skip
     except TypeError as error:
         raise SpecError(f"holds no config ({error}).", where=str(path), mend="Remove the folder.") from error

@@ -13,6 +13,7 @@ from moextend.bench.report.costs import costs_table
 from moextend.bench.report.forgetting import forgetting_table
 from moextend.bench.report.matrix import matrix_tables
 from moextend.bench.report.published import published_tables
+from moextend.bench.report.routing import routing_tables
 from moextend.bench.report.table import Table
 
 FORMATS = {
@@ -27,7 +28,7 @@ FORMATS = {
 SUFFIX = {"table": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
 
 
-View = Literal["forgetting", "matrix", "costs", "comparison"]
+View = Literal["forgetting", "matrix", "costs", "comparison", "routing"]
 
 
 def tables(
@@ -53,6 +54,8 @@ def _measured(experiments: Sequence[Experiment], view: View, baseline: str | Non
         return [table for experiment in experiments for table in matrix_tables(experiment)]
     if view == "costs":
         return [costs_table(experiment) for experiment in experiments]
+    if view == "routing":
+        return [table for experiment in experiments for table in routing_tables(experiment)]
     if view == "comparison":
         assert baseline is not None, "the view's own argument"
         return [comparison_table(experiment, baseline) for experiment in experiments]

@@ -31,6 +31,7 @@ def run(
     seed: options.Seeds = None,
     order: options.Orders = None,
     match: options.Match = "steps",
+    oracle: options.Oracle = False,
     limit: options.Limit = None,
     steps: options.Steps = None,
     device: options.Device = "auto",
@@ -52,7 +53,7 @@ def run(
         seeds=tuple(options.numbers(seed or ["0"], "--seed")),
         orders=tuple(options.words(order or ["given"])),
         modes=options.modes(sequence=sequence, joint=joint, independent=independent),
-        device=options.device(device), limit=limit, steps=steps, match=match,
+        device=options.device(device), limit=limit, steps=steps, match=match, oracle=oracle,
     )  # fmt: skip
     configs = resolve(request, None if quiet or as_json else lambda told: typer.echo(told, err=True))
     if dry_run:
@@ -103,6 +104,9 @@ def report(
     costs: Annotated[
         bool, typer.Option("--costs", help="What each method costs, and what is not matched.")
     ] = False,
+    routing: Annotated[
+        bool, typer.Option("--routing", help="Which new experts each task reaches, and how routing drifts.")
+    ] = False,
     baseline: Annotated[
         str | None,
         typer.Option("--baseline", metavar="METHOD", help="Every method against this one, item by item."),
@@ -137,7 +141,7 @@ def report(
     published = [find_reference(reference, workspace) for reference in options.words(references or [])]
     # Published numbers can be looked at before anything has run.
     experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
-    view = options.view(matrix=matrix, costs=costs, comparison=baseline is not None)
+    view = options.view(matrix=matrix, costs=costs, comparison=baseline is not None, routing=routing)
     if to is None:
         _print_tables(experiments, form, view, baseline, published)
         return
