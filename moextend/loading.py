@@ -71,6 +71,23 @@ def load(
     return loaded
 
 
+def skeleton(model: str, *, revision: str | None = None) -> Any:
+    """The language model that `load` would load, in shapes alone: its parameters have no memory (device meta)."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = _source(model)
+    options: dict[str, Any] = {"revision": revision}
+    if gguf := _gguf_file(source):
+        source, options["gguf_file"] = gguf.parent, gguf.name
+    try:
+        config = AutoConfig.from_pretrained(source, **options)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, struct.error) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"its config cannot be read ({first})", where=f"model '{model}'") from error
+
+
 def check_new(folder: Path) -> None:
     """Refuses a folder that holds something already."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

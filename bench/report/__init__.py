@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from moextend import lookup
+from moextend.bench.references import Reference
 from moextend.bench.report.collect import Experiment
 from moextend.bench.report.comparison import comparison_table
 from moextend.bench.report.costs import costs_table
 from moextend.bench.report.forgetting import forgetting_table
 from moextend.bench.report.matrix import matrix_tables
+from moextend.bench.report.published import published_tables
+from moextend.bench.report.routing import routing_tables
 from moextend.bench.report.table import Table
 
 FORMATS = {
@@ -25,17 +28,34 @@ FORMATS = {
 SUFFIX = {"table": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
 
 
-View = Literal["forgetting", "matrix", "costs", "comparison"]
+View = Literal["forgetting", "matrix", "costs", "comparison", "routing"]
 
 
 def tables(
-    experiments: Sequence[Experiment], view: View = "forgetting", *, baseline: str | None = None
+    experiments: Sequence[Experiment],
+    view: View = "forgetting",
+    *,
+    baseline: str | None = None,
+    references: Sequence[Reference] = (),
 ) -> list[Table]:
-    """The tables of one view of each experiment; `comparison` needs the method that all are compared with."""
+    """The tables of one view of each experiment, and below them the published ones.
+
+    `comparison` needs the method that all are compared with.
+
+    Raises:
+        InputError: the references do not belong beside these experiments.
+    """
+    published = published_tables(experiments, references) if references else []
+    return [*_measured(experiments, view, baseline), *published]
+
+
+def _measured(experiments: Sequence[Experiment], view: View, baseline: str | None) -> list[Table]:
     if view == "matrix":
         return [table for experiment in experiments for table in matrix_tables(experiment)]
     if view == "costs":
         return [costs_table(experiment) for experiment in experiments]
+    if view == "routing":
+        return [table for experiment in experiments for table in routing_tables(experiment)]
     if view == "comparison":
         assert baseline is not None, "the view's own argument"
         return [comparison_table(experiment, baseline) for experiment in experiments]

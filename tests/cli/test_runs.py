@@ -229,3 +229,22 @@ def test_config_records_the_workspace_and_device(cli, tmp_path):
     record = json.loads((tmp_path / "runs/tiny/lora-s0/config.json").read_text())
     assert record["device"] == "cpu"
     assert record["places"]["workspace"] == str(tmp_path)
+
+
+def test_references_stand_below_the_report_and_only_below_their_own_protocol(cli, tmp_path):
+    alone = cli("bench", "report", "--references", "moextend-text,moextend-vision", "-f", "markdown")
+    assert alone.code == 0 and "| MoExtend | published | 93.12 |" in alone.out, alone.err
+    cli("bench", "run", "-m", "lora")
+    refused = cli("bench", "report", "--references", "coin")
+    assert refused.code == 2 and len(refused.err.splitlines()) == 1
+    assert "sequence 'tiny' follows no published protocol, the published numbers follow 'coin'" in refused.err
+    mixed = cli("bench", "report", "--references", "coin", "--references", "coin-hide")
+    assert mixed.code == 2 and "references of several protocols: coin, coin-hide." in mixed.err
+
+
+def test_methods_are_matched_and_told(cli):
+    found = cli("bench", "run", "-m", "lora,full-ft", "--match", "params=moextend:layers=all", "--dry-run")
+    assert found.code == 0 and "lora+rank-12-s0" in found.out, found.err
+    assert "full-ft: left as it is, it has no rank; " in found.err and "NOT matched within 10%" in found.err
+    wrong = cli("bench", "run", "-m", "lora", "--match", "tokens")
+    assert wrong.code == 2 and "--match: cannot match 'tokens'. Match params, flops or steps" in wrong.err
