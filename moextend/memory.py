@@ -115,7 +115,7 @@ def _thresholds(site: Site, name: str, x: Tensor) -> Tensor:
     """What a new logit must pass to be used, [tokens, 1] or, a column a new expert, [tokens, n]."""
     scope = cast(Scope, site.router.ext_scope)
     known = chooses_by_logits(site.router)
-    if scope.mode == "exact" or scope.mode == "slot" and not known:
+    if scope.mode == "exact" or (scope.mode == "slot" and not known):
         return torch.zeros(len(x), 1, device=x.device)
     if not known:
         raise InputError(

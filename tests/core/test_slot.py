@@ -257,6 +257,6 @@ def test_memory_minds_the_tokens_whose_slots_a_child_could_win() -> None:
 def test_a_family_without_slots_is_refused() -> None:
     lm = build("llama4_text")
     kinds = [type(module) for module in lm.modules()]
-    with pytest.raises(InputError, match="routing 'slot' cannot extend .*every expert computes every token"):
+    with pytest.raises(InputError, match=r"routing 'slot' cannot extend .*every expert computes every token"):
         attach(lm, "a", everywhere(lm, 1), mode="slot")
     assert [type(module) for module in lm.modules()] == kinds
