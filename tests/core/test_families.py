@@ -29,7 +29,10 @@ KINDS = [
 ]  # fmt: skip
 """One family for each way of routing and computing."""
 HEADLESS = {"muse_spark_text"}
-KINDS_BOTH = [(name, mode) for name, mode in BOTH if name in KINDS]
+KINDS_BOTH = [
+    *((name, mode) for name, mode in BOTH if name in KINDS),
+    *((name, "slot") for name in KINDS if name != "llama4_text"),
+]
 
 
 def kernels(model: Any) -> tuple[str, ...]:
