@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moextend import activate, attach, detach, load_extension, new_parameters, save_extension
+from moextend import activate, attach, detach, expand, load_extension, new_parameters, save_extension
 from moextend.errors import InputError
 from moextend.extension import active_fingerprint, is_whole
 from moextend.multimodal import MultimodalLM
@@ -55,8 +55,14 @@ def test_an_extension_of_another_base_is_refused(tmp_path: Path) -> None:
     other = toy_model()
     with torch.no_grad():
         other.projector.inner.weight.add_(1)
+    with pytest.raises(InputError, match="made with another projector"):
+        load_extension(other, tmp_path)
+    with torch.no_grad():
+        other.lm.lm_head.weight.add_(1)
+    other.rename_base()
     with pytest.raises(InputError, match="belongs to another base"):
         load_extension(other, tmp_path)
+    assert not expand.scope_of(other.lm).known
 
 
 def test_a_later_extension_needs_the_earlier_one(tmp_path: Path) -> None:
@@ -74,7 +80,7 @@ def test_a_damaged_or_missing_extension_is_one_clear_error(tmp_path: Path) -> No
     assert is_whole(tmp_path)
     whole = (tmp_path / "extension.safetensors").read_bytes()
     (tmp_path / "extension.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="damaged: its SHA-256"):
         load_extension(toy_model(), tmp_path)
 
 
