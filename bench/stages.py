@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend import files
-from moextend.bench.data import Item, open_items, prompt_text, target_text, turns
+from moextend.bench.data import Item, guess_task, open_items, prompt_text, target_text, turns
+from moextend.bench.data.source import parse_split
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
 from moextend.splits import Lazy, hold_out
@@ -54,6 +55,23 @@ def as_conversation(task: TaskSpec, items: Sequence[Item]) -> Conversation:
 def conversations(task: TaskSpec, workspace: Path) -> Conversations:
     """All training conversations of a task."""
     return Conversations(task, turns(open_items(task, "train", workspace), TURNS))
+
+
+def own_data(
+    data: str, workspace: Path, *, columns: Mapping[str, str], template: str | None = None
+) -> Conversations:
+    """All rows of a user's data (file, folder, hub id) as conversations, with what `add-task` would guess about them.
+
+    `columns` says which column holds what; without one of images it is text. `template` is the prompt, e.g.
+    "<image> {question}".
+    """
+    task = guess_task(data, name="data", workspace=workspace, columns=columns, text=True)
+    assert task.data is not None
+    split = parse_split(task.data.train or task.data.test, where=data).split
+    whole = task.data.model_copy(update={"train": split})
+    return conversations(
+        task.model_copy(update={"data": whole, "prompt": template or task.prompt}), workspace
+    )
 
 
 def stage_data(tasks: Sequence[TaskSpec], workspace: Path, seed: int) -> StageData:

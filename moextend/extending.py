@@ -106,7 +106,7 @@ def extend(
     folder = Path(folder)
     _check_new(model, name, data, folder)
     learnt, held = hold_out([data], seed) if held_out is None else (whole(data), whole(held_out))
-    chosen = settings or Settings(-(-3 * len(learnt) // 16), batch_size=16, learning_rate=1e-3, seed=seed)
+    chosen = settings or default_settings(len(learnt), seed)
 
     def loop(
         *,
@@ -136,6 +136,11 @@ def extend(
     expand.scope_of(model.lm).folders[name] = folder
     model.choose = None
     return extension.handle(model, name)
+
+
+def default_settings(conversations: int, seed: int = 0) -> Settings:
+    """Three passes in batches of 16 at 1e-3: a start, not tuned to any model."""
+    return Settings(-(-3 * conversations // 16), batch_size=16, learning_rate=1e-3, seed=seed)
 
 
 def learn(
