@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -37,6 +38,10 @@ class Scope:
     """Names of the reachable extensions, oldest first."""
     known: list[str] = field(default_factory=list)
     """Names of all attached extensions, oldest first."""
+    beside: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Extension -> those that were reachable when it was attached, oldest first: it was made beside them."""
+    folders: dict[str, Path] = field(default_factory=dict)
+    """Extension -> where it was saved to or loaded from."""
 
 
 class Calibration(nn.Module):

@@ -187,7 +187,7 @@ def test_all_methods_see_the_same_batches(workspace: Path, monkeypatch: pytest.M
         with monkeypatch.context() as patch:
             patch.setattr("moextend.batches.Collator.__call__", spy)
             patch.setattr("moextend.bench.costs.forward_flops", lambda *a: 0.0)  # collates without learning
-            patch.setattr(moextend.probe, "selection_shares", lambda *a, **k: [[1.0, 0, 0, 0]] * 4)
+            patch.setattr(moextend.extending, "selection_shares", lambda *a, **k: [[1.0, 0, 0, 0]] * 4)
             run = prepared(workspace, method, "spied", limit=10)
             runner.run(run.folder)
         seen[method] = batches
