@@ -63,6 +63,10 @@ def _table(experiments: Sequence[Experiment], reference: Reference) -> Table:
     ]
     made_with = ", ".join(filter(None, [reference.source, reference.backbone]))
     notes = [NOTE, *_definitions(reference)]
+    for experiment in experiments:
+        limit = experiment.shared["sequence"].get("scoring", {}).get("limit")
+        if limit:
+            notes.append(f"{experiment.name} was scored on {limit} items a task at the most, the published numbers on all.")
     notes += [] if measured else ["No run of this protocol is done: published numbers only."]
     return Table(
         f"{reference.reference}-published",
