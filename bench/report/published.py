@@ -66,7 +66,8 @@ def _table(experiments: Sequence[Experiment], reference: Reference) -> Table:
     for experiment in experiments:
         limit = experiment.shared["sequence"].get("scoring", {}).get("limit")
         if limit:
-            notes.append(f"{experiment.name} was scored on {limit} items a task at the most, the published numbers on all.")
+            fewer = f"{experiment.name} was scored on {limit} items a task at the most"
+            notes.append(f"{fewer}, the published numbers on all.")
     notes += [] if measured else ["No run of this protocol is done: published numbers only."]
     return Table(
         f"{reference.reference}-published",
