@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 
 from moextend.bench import metrics, stats
 from moextend.bench.report.collect import Experiment, Result
+from moextend.bench.report.forgetting import summary
 from moextend.bench.report.table import Column, Table, Value, number, text
 
 COLUMNS = [
@@ -29,22 +31,14 @@ CROSSED = "-: not every seed was run in every order, or there is one seed only: 
 Runs = dict[tuple[int, str], Result]
 """(seed, order) -> the run of a method."""
 
-METRICS: dict[str, Callable[[Result], float | None]] = {
-    "learnt": lambda result: metrics.mft(result.matrix),
-    "final": lambda result: metrics.acc(result.matrix),
-    "BWT": lambda result: metrics.bwt(result.matrix),
-    "forgot": lambda result: metrics.forgetting(result.matrix),
-    "drop": lambda result: metrics.text_drop(
-        result.row(0, result.text), result.row(result.last, result.text)
-    ),
-}
-"""As they are called in the forgetting table."""
+METRICS = {"learnt": "learnt", "final": "final", "BWT": "bwt", "forgot": "forgetting", "drop": "text_drop"}
+"""Metrics as they are called in the forgetting table -> in `summary`."""
 
 
 def orders_tables(experiment: Experiment) -> list[Table]:
     """The components of every metric, of the methods that ran in several orders; none where no method did."""
     found = [
-        (method, what, {key: metric(result) for key, result in runs.items()})
+        (method, what, {key: summary(result)[metric] for key, result in runs.items()})
         for method, runs in _by_method(experiment).items()
         if _several(runs)
         for what, metric in METRICS.items()
@@ -60,7 +54,7 @@ def difference_tables(experiment: Experiment, baseline: str) -> list[Table]:
         (method, what, {key: _less(result, base[key], tasks) for key, result in runs.items() if key in base})
         for method, runs in methods.items()
         if method != baseline and _several(runs.keys() & base.keys())
-        for what, tasks in (("tasks", _tasks), ("text", _text))
+        for what, tasks in (("tasks", attrgetter("tasks")), ("text", attrgetter("text")))
     ]
     title = f"{experiment.name}: final scores less those of {baseline}, spread over seeds and orders"
     return _tables(f"{experiment.name}-orders-{baseline}", title, found)
@@ -104,11 +98,3 @@ def _less(mine: Result, theirs: Result, tasks: Callable[[Result], list[str]]) ->
     a = metrics.average(mine.row(mine.last, tasks(mine)))
     b = metrics.average(theirs.row(theirs.last, tasks(theirs)))
     return None if a is None or b is None else a - b
-
-
-def _tasks(result: Result) -> list[str]:
-    return result.tasks
-
-
-def _text(result: Result) -> list[str]:
-    return result.text
