@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 SAMPLE = 32
 """Conversations a task that are looked at."""
-TEXT = "text"
-"""Stands for the sequence's generic text, which belongs to no task."""
+TEXT = "(text)"
+"""Stands for the sequence's generic text, which belongs to no task; no task is called so."""
 
 Counts = Mapping[str, Sequence[float]]
 """Extension ("": the base) -> tokens that each of its experts computed, in one block."""

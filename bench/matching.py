@@ -32,7 +32,7 @@ class Size:
     flops: int
     """Operations of a forward pass, a token, through what is trained: two for each parameter that the token meets.
 
-    A token meets top-k of the base's experts, every new one in exact routing and at most top-k in paper routing.
+    A token meets top-k of the base's experts, every new one in exact routing and at most top-k in the others.
     """
 
 
@@ -170,7 +170,7 @@ def _met(lm: Any, config: Any) -> Callable[[str], float]:
     """The share of a parameter, by its name, that one token meets."""
     from moextend.moe import count_experts, find_sites
 
-    shares, new = {}, config.experts if getattr(config, "routing", "") == "paper" else 1
+    shares, new = {}, config.experts if getattr(config, "routing", "exact") != "exact" else 1
     for site in find_sites(lm):
         chosen = getattr(site.router, "top_k", None) or lm.config.num_experts_per_tok
         shares[f"lm.{site.name}.experts.ext_groups."] = min(1.0, chosen / new)

@@ -26,6 +26,8 @@ STEPS = "steps"
 
 BOUND = "full-ft"
 """The method of the joint and the independent bound, where none is named."""
+BOUNDS: dict[str, Mode] = {"joint": "joint", "individual": "independent"}
+"""Names that stand among the methods for a bound: BOUND, run in a mode of its own."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Request:
     sequence: str | None = None
     """None: the workspace's own, else the one that ships with the package."""
     methods: tuple[str, ...] = ()
-    """Empty: those of the sequence; "all": all that are known."""
+    """Empty: those of the sequence; "all": all that are known. "joint" and "individual" are the bounds."""
     seeds: tuple[int, ...] = (0,)
     orders: tuple[str, ...] = ("given",)
     modes: tuple[Mode, ...] = ("sequence",)
@@ -67,8 +69,15 @@ def resolve(request: Request, on_match: Callable[[str], None] | None = None) -> 
     methods = chosen_methods(request, sequence)
     if request.match != STEPS:
         methods = _matched(request, sequence, methods, on_match)
+    bounds = [BOUNDS[name] for name in request.methods if name in BOUNDS]
     # A bound is one number to compare all methods with: of the strongest learner, unless methods are named.
-    by_mode = {mode: methods if mode == "sequence" or request.methods else [BOUND] for mode in request.modes}
+    named = bool(set(request.methods) - set(BOUNDS))
+    by_mode = {
+        mode: methods if mode == "sequence" or named else [BOUND]
+        for mode in request.modes
+        if mode != "sequence" or named or not bounds
+    }
+    by_mode |= {mode: [*by_mode.get(mode, []), BOUND] for mode in bounds}
     configs = [
         _config(request, sequence, tasks, mode, *part)
         for mode, chosen in by_mode.items()
@@ -94,7 +103,7 @@ def chosen_methods(request: Request, sequence: SequenceSpec) -> list[str]:
     """The method specs asked for; UnknownName or InputError for one that does not exist."""
     from moextend.bench import methods
 
-    names = list(request.methods) or sequence.methods
+    names = [name for name in request.methods if name not in BOUNDS] or sequence.methods
     if "all" in names:
         names = list(methods.METHODS)
     for name in names:

@@ -13,7 +13,7 @@ from moextend.spec import Spec
 KIND: content.Kind = "registry/references"
 
 Metric = Literal["learnt", "final", "maa", "bwt", "bwt_t", "zero_shot", "text_drop"]
-"""What a column of published numbers is here: a metric of `metrics`, by its name in the report."""
+"""What a column of published numbers is here: a metric by its name in the report (see forgetting.summary)."""
 
 
 class PublishedColumn(Spec):

@@ -80,7 +80,7 @@ def _used(site: Site, x: Tensor, out: Any) -> dict[str, Tensor]:
         parts: Any = router.ext_parts
         counts |= {name: parts[name].count for name in router.ext_scope.active if name in parts}
     index = chosen_experts(router, out)
-    index = index.reshape(-1, index.shape[-1])
+    index = index.reshape(-1, index.shape[-1]).long()
     total = sum(counts.values())
     chosen = torch.ones_like(index, dtype=torch.bool)
     if isinstance(router, DenseRouter) and len(counts) > 1:

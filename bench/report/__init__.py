@@ -12,9 +12,11 @@ from moextend.bench.report.comparison import comparison_table
 from moextend.bench.report.costs import costs_table
 from moextend.bench.report.forgetting import forgetting_table
 from moextend.bench.report.matrix import matrix_tables
+from moextend.bench.report.orders import difference_tables, orders_tables
 from moextend.bench.report.published import published_tables
 from moextend.bench.report.routing import routing_tables
 from moextend.bench.report.table import Table
+from moextend.errors import InputError
 
 FORMATS = {
     "table": "moextend.bench.report.terminal:render",
@@ -55,11 +57,26 @@ def _measured(experiments: Sequence[Experiment], view: View, baseline: str | Non
     if view == "costs":
         return [costs_table(experiment) for experiment in experiments]
     if view == "routing":
-        return [table for experiment in experiments for table in routing_tables(experiment)]
+        found = [table for experiment in experiments for table in routing_tables(experiment)]
+        if not found:
+            raise InputError(
+                "of no run it is known how it routes.",
+                where="--routing",
+                mend="It is looked at while a sequence is learnt; joint and independent runs are left out.",
+            )
+        return found
     if view == "comparison":
         assert baseline is not None, "the view's own argument"
-        return [comparison_table(experiment, baseline) for experiment in experiments]
-    return [forgetting_table(experiment) for experiment in experiments]
+        return [
+            table
+            for experiment in experiments
+            for table in (comparison_table(experiment, baseline), *difference_tables(experiment, baseline))
+        ]
+    return [
+        table
+        for experiment in experiments
+        for table in (forgetting_table(experiment), *orders_tables(experiment))
+    ]
 
 
 def render(tables: Sequence[Table], form: str) -> str:

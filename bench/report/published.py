@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from moextend.bench import metrics
-from moextend.bench.references import Metric, PublishedColumn, Reference
+from moextend.bench.references import PublishedColumn, Reference
 from moextend.bench.report.collect import Experiment, Result, grouped
+from moextend.bench.report.forgetting import summary
 from moextend.bench.report.table import Column, Table, Value, over_runs, text
 from moextend.errors import InputError
 
@@ -63,6 +63,11 @@ def _table(experiments: Sequence[Experiment], reference: Reference) -> Table:
     ]
     made_with = ", ".join(filter(None, [reference.source, reference.backbone]))
     notes = [NOTE, *_definitions(reference)]
+    for experiment in experiments:
+        limit = experiment.shared["sequence"].get("scoring", {}).get("limit")
+        if limit:
+            fewer = f"{experiment.name} was scored on {limit} items a task at the most"
+            notes.append(f"{fewer}, the published numbers on all.")
     notes += [] if measured else ["No run of this protocol is done: published numbers only."]
     return Table(
         f"{reference.reference}-published",
@@ -88,8 +93,7 @@ def _one(group: Sequence[Result], column: PublishedColumn) -> Value:
         return over_runs(cell.value if cell else None for cell in cells)
     if column.metric is None:
         return Value("-")
-    metric = MEASURED[column.metric]
-    return over_runs([metric(result) for result in group])
+    return over_runs([summary(result)[column.metric] for result in group])
 
 
 def _published(number: str | float | None) -> Value:
@@ -100,19 +104,3 @@ def _definitions(reference: Reference) -> list[str]:
     told = [f"{column.title}: {column.means}" for column in reference.columns.values() if column.means]
     notes = [f"{'; '.join(told)}."] if told else []
     return [*notes, reference.description] if reference.description else notes
-
-
-def _text_drop(result: Result) -> float | None:
-    return metrics.text_drop(result.row(0, result.text), result.row(result.last, result.text))
-
-
-MEASURED: dict[Metric, Callable[[Result], float | None]] = {
-    "learnt": lambda result: metrics.mft(result.matrix),
-    "final": lambda result: metrics.acc(result.matrix),
-    "maa": lambda result: metrics.maa(result.matrix),
-    "bwt": lambda result: metrics.bwt(result.matrix),
-    "bwt_t": lambda result: metrics.bwt(result.matrix, divisor="T"),
-    "zero_shot": lambda result: metrics.zero_shot(result.matrix),
-    "text_drop": _text_drop,
-}
-"""The metrics that a column may name."""

@@ -11,7 +11,7 @@ from moextend.bench.report.collect import Experiment, Result
 from moextend.bench.report.table import WIDTH, Column, Table, Value, number, text
 
 NOTE = (
-    "Rows: the stage, and a task learnt by then (text: the sequence's generic text). Columns: per cent of the task's "
+    "Rows: the stage, and a task learnt by then ((text): the sequence's generic text). Columns: per cent of the task's "
     "tokens that reach the new experts of each extension, mean over the layers that have some. KL: of the task's "
     "choices of experts from those at the stage where it was learnt, in thousandths of a nat, mean over layers and "
     "the most of any. On held-out training items."

@@ -44,7 +44,7 @@ Methods = Annotated[
         "--method",
         "-m",
         metavar="METHOD",
-        help="NAME or NAME:KEY=VALUE,...; repeatable; 'all'. Default: the sequence's.",
+        help="NAME or NAME:KEY=VALUE,...; repeatable; 'all', 'joint', 'individual'. Default: the sequence's.",
     ),
 ]
 Seeds = Annotated[

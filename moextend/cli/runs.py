@@ -148,6 +148,7 @@ def report(
     views: dict[Path, View] = {to: view}
     if not to.suffix:
         every: list[View] = ["forgetting", "matrix", "costs"]
+        every += ["routing"] if routing else []
         every += ["comparison"] if baseline else []
         views = {to / f"{view}.{SUFFIX[form]}": view for view in every}
     for path, shown in views.items():

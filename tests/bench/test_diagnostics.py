@@ -7,6 +7,7 @@ import pytest
 from moextend.bench.diagnostics import drift
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
+from moextend.errors import InputError
 from moextend.files import write_json
 
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
@@ -77,5 +78,8 @@ def test_the_view_has_every_format(run, form):
     assert "colour" in render(tables(collect([run], unfinished=True), "routing"), form)
 
 
-def test_a_run_of_which_nothing_is_known_has_no_table(make_run):
-    assert tables(collect([make_run("lora", rows=ROWS)], unfinished=True), "routing") == []
+def test_runs_of_which_nothing_is_known_are_told(make_run, run):
+    other = make_run("lora", rows=ROWS)
+    assert len(tables(collect([other, run], unfinished=True), "routing")) == 1
+    with pytest.raises(InputError, match="of no run it is known how it routes"):
+        tables(collect([other], unfinished=True), "routing")

@@ -60,6 +60,12 @@ def test_every_format_says_which_rows_are_published(make_run, form):
     assert words.count("measured") >= 1 and "published" in words and "28.74" in words
 
 
+def test_that_fewer_items_were_scored_is_told(make_run, make_config):
+    short = dict(make_config().sequence, scoring={"limit": 40})
+    table = shown([make_run("lora", rows=ROWS, protocol="mini", sequence=short)], reference())
+    assert "mini was scored on 40 items a task at the most, the published numbers on all." in table.notes
+
+
 @pytest.mark.parametrize("protocol", [None, "mini-too"])
 def test_a_sequence_of_another_protocol_is_refused(make_run, protocol):
     run = make_run("lora", rows=ROWS, protocol=protocol)

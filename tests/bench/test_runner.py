@@ -132,9 +132,9 @@ def test_routing_is_looked_at_after_every_stage(finished: Callable[[str], RunDir
     own, full, lora = (finished(method).routing() for method in ("moextend:scope=own", "full-ft", "lora"))
     for routing in (own, full, lora):
         assert [list(routing[stage]["tasks"]) for stage in (1, 2)] == [
-            ["tiny-attributes", "text"], ["tiny-attributes", "tiny-counting", "text"],
+            ["tiny-attributes", "(text)"], ["tiny-attributes", "tiny-counting", "(text)"],
         ]  # fmt: skip
-    old, text = own[2]["tasks"]["tiny-attributes"], own[2]["tasks"]["text"]
+    old, text = own[2]["tasks"]["tiny-attributes"], own[2]["tasks"]["(text)"]
     assert old["drift"] == [0.0] * 4, "own: nothing that an old task meets has changed"
     reached = [block["tiny-attributes"] for block in old["reached"] if "tiny-attributes" in block]
     assert len(reached) == len(own[1]["layers"]) == 2 and min(reached) > 0

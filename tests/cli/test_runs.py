@@ -184,6 +184,8 @@ def test_report_formats_and_files(cli, tmp_path):
     found = cli("bench", "report", "-f", "html", "--out", "pages")
     assert found.out.split()[1::2] == [f"pages/{view}.html" for view in ("forgetting", "matrix", "costs")]
     assert "tiny: costs" in cli("bench", "report", "--costs").out
+    blind = cli("bench", "report", "--routing")
+    assert blind.code == 2 and "--routing: of no run it is known how it routes." in blind.err
     many = cli("bench", "report", "--costs", "--matrix")
     assert many.code == 2 and "Choose one a call." in many.err
     wrong = cli("bench", "report", "--baseline", "lroa")

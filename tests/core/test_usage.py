@@ -28,7 +28,10 @@ KINDS = [
     "phimoe", "muse_spark_text", "zaya",
 ]  # fmt: skip
 """One family for each way of routing."""
-BOTH = [(n, m) for n in KINDS for m in ("exact", "paper") if m == "exact" or n not in WITHOUT_PAPER]
+BOTH = [(name, mode) for name in KINDS for mode in ("exact", "paper", "slot")]
+BOTH = [
+    (n, m) for n, m in BOTH if (n, m) != ("llama4_text", "slot") and (m != "paper" or n not in WITHOUT_PAPER)
+]
 
 
 def used(model: MultimodalLM) -> Use:
@@ -94,7 +97,9 @@ def test_every_family_is_understood(name: str, mode: Any) -> None:
     assert scope_of(lm).known == []
     assert found["new"].shape == (10, 2) and found[BASE].shape == (10, first_new_id(sites[-1]))
     assert set(alone) == {BASE} and (alone[BASE].sum(1) > 0).all()
-    if mode == "exact":
+    if mode == "slot":
+        assert torch.equal(found[BASE], alone[BASE]) and not found["new"].any(), "a tie is the parent's"
+    elif mode == "exact":
         assert torch.equal(found[BASE], alone[BASE]), "the base's own choice stands"
         assert found["new"].all() or name == "muse_spark_text", "gates start open, where no norm follows"
     else:
