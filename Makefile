@@ -18,7 +18,8 @@ test: $(VENV)/installed-dev   ## install, run all checks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest   # threads of the many small tests would only wait for each other
+	# One process a core, each of one thread: threads of the many small tests would only wait for each other.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 perf: $(VENV)/installed   ## install, measure the speed of training and answering, refresh docs/performance.md
 	$(BIN)/python -m moextend.bench.perf --size tiny --size mid --size smollm2 --write docs/performance.md

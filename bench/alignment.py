@@ -12,9 +12,6 @@ from moextend.bench.sequence import Align
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
 
-SAMPLE = 500
-"""Images that the scale of the features is measured on."""
-
 
 def align(
     model: MultimodalLM,
@@ -34,6 +31,8 @@ def align(
     from filelock import FileLock
     from safetensors.torch import load_file, save_file
 
+    from moextend.aligning import train_projector
+
     assert model.projector is not None
     model.projector.reset(seed)
     chat = model.chat.fingerprint() if model.chat else None
@@ -42,26 +41,7 @@ def align(
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{key}.lock"):
         if not kept.exists():
-            _train(model, data, settings, seed, cache / key, on_step)
+            train_projector(model, data, settings.settings(seed), folder=cache / key, on_step=on_step)
             with files.atomic(kept) as path:
                 save_file(model.projector.state_dict(), path)
     model.projector.load_state_dict(load_file(kept))
-
-
-def _train(
-    model: MultimodalLM,
-    data: Sequence[Conversation],
-    settings: Align,
-    seed: int,
-    folder: Path,
-    on_step: Callable[[int, int], None],
-) -> None:
-    from moextend.multimodal import set_scale
-    from moextend.training import train
-
-    see = model.features or model.vision
-    assert see is not None and model.projector is not None
-    set_scale(model.projector, see([image for row in data[:SAMPLE] for image in row.images]))
-    model.learn_only([name for name, _ in model.named_parameters() if name.startswith("projector.")])
-    train(model, data, settings.settings(seed), folder=folder, on_step=on_step)
-    model.learn_only([])

@@ -119,6 +119,8 @@ class SequenceSpec(Spec):
     sequence: str
     version: int | str
     description: str = ""
+    protocol: str | None = None
+    """The published protocol that is followed: only references of the same one may stand beside what is measured."""
     base: Base
     align: Align | None = None
     stages: list[Stage]

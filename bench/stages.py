@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from moextend import files
-from moextend.bench.data import Item, open_items, prompt_text, target_text, turns
+from moextend.bench.data import Item, guess_task, open_items, prompt_text, target_text, turns
+from moextend.bench.data.source import parse_split
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
+from moextend.splits import Lazy, hold_out
 
 if TYPE_CHECKING:
     from moextend import Conversation
 
 TURNS = 4
 """Questions about one image that are learnt as one conversation, at the most."""
-HELD_OUT = 512
-"""Conversations that are held out of every stage at the most; never more than a tenth."""
-
-
-class Lazy(Sequence["Conversation"]):
-    """Conversations that are made when they are asked for, so that memory does not grow with the data."""
-
-    def _one(self, at: int) -> Conversation:
-        raise NotImplementedError
-
-    @overload
-    def __getitem__(self, at: int) -> Conversation: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Conversation]: ...
-    def __getitem__(self, at: int | slice) -> Conversation | list[Conversation]:
-        if isinstance(at, slice):
-            return [self._one(i) for i in range(*at.indices(len(self)))]
-        return self._one(at)
-
-    def __iter__(self) -> Iterator[Conversation]:
-        return (self._one(i) for i in range(len(self)))
 
 
 class Conversations(Lazy):
@@ -51,20 +32,6 @@ class Conversations(Lazy):
 
     def _one(self, at: int) -> Conversation:
         return as_conversation(self._task, self._groups[at])
-
-
-class Chosen(Lazy):
-    """Some conversations of one or several tasks, by (task, place)."""
-
-    def __init__(self, parts: Sequence[Sequence[Conversation]], places: Sequence[tuple[int, int]]) -> None:
-        self._parts, self._places = parts, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def _one(self, at: int) -> Conversation:
-        part, place = self._places[at]
-        return self._parts[part][place]
 
 
 @dataclass(frozen=True)
@@ -90,19 +57,26 @@ def conversations(task: TaskSpec, workspace: Path) -> Conversations:
     return Conversations(task, turns(open_items(task, "train", workspace), TURNS))
 
 
+def own_data(
+    data: str, workspace: Path, *, columns: Mapping[str, str], template: str | None = None
+) -> Conversations:
+    """All rows of a user's data (file, folder, hub id) as conversations, with what `add-task` would guess about them.
+
+    `columns` says which column holds what; without one of images it is text. `template` is the prompt, e.g.
+    "<image> {question}".
+    """
+    task = guess_task(data, name="data", workspace=workspace, columns=columns, text=True)
+    assert task.data is not None
+    split = parse_split(task.data.train or task.data.test, where=data).split
+    whole = task.data.model_copy(update={"train": split})
+    return conversations(
+        task.model_copy(update={"data": whole, "prompt": template or task.prompt}), workspace
+    )
+
+
 def stage_data(tasks: Sequence[TaskSpec], workspace: Path, seed: int) -> StageData:
     """What there is to learn from one task, or from several at once (joint training)."""
-    import torch
-
-    parts = [conversations(task, workspace) for task in tasks]
-    learn: list[tuple[int, int]] = []
-    held_out: list[tuple[int, int]] = []
-    for i, part in enumerate(parts):
-        drawn = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed)).tolist()
-        cut = min(HELD_OUT, len(part) // 10)
-        held_out += [(i, place) for place in drawn[:cut]]
-        learn += [(i, place) for place in sorted(drawn[cut:])]
-    return StageData(Chosen(parts, learn), Chosen(parts, held_out))
+    return StageData(*hold_out([conversations(task, workspace) for task in tasks], seed))
 
 
 def generic_text(path: Path | None) -> list[Conversation]:

@@ -2,8 +2,11 @@
 
     import moextend
     model = moextend.load("tiny", vision="tiny")
+    moextend.align(model, captions, settings, folder="projector")
+    moextend.extend(model, "my-skill", conversations, folder="my-skill")
+    moextend.generate(model, [moextend.Prompt("<image> What is this?", (image,))], max_new_tokens=8, batch_size=1)
 
-Names are loaded on first use, so that importing the package costs nothing.
+docs/library.md is the tour. Names are loaded on first use, so that importing the package costs nothing.
 """
 
 from __future__ import annotations
@@ -13,15 +16,22 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from moextend import extending as extending
     from moextend import extension as extension
     from moextend import memory as memory
     from moextend import recognise as recognise
+    from moextend.activating import activate as activate
+    from moextend.activating import unload as unload
+    from moextend.aligning import align as align
+    from moextend.aligning import load_projector as load_projector
     from moextend.batches import Conversation as Conversation
-    from moextend.expand import activate as activate
     from moextend.expand import attach as attach
     from moextend.expand import detach as detach
     from moextend.expand import new_parameters as new_parameters
+    from moextend.extending import extend as extend
+    from moextend.extension import Extension as Extension
     from moextend.extension import active_fingerprint as active_fingerprint
+    from moextend.extension import extensions as extensions
     from moextend.extension import load_extension as load_extension
     from moextend.extension import save_extension as save_extension
     from moextend.generation import Prompt as Prompt
@@ -36,6 +46,7 @@ if TYPE_CHECKING:
     from moextend.probe import parents as parents
     from moextend.probe import probe_layers as probe_layers
     from moextend.probe import selection_shares as selection_shares
+    from moextend.recipe import Recipe as Recipe
     from moextend.specialising import specialise as specialise
     from moextend.training import Settings as Settings
     from moextend.training import train as train
@@ -48,20 +59,26 @@ except PackageNotFoundError:
 
 _HOME = {  # name -> module
     "Conversation": "batches",
+    "Extension": "extension",
     "ImageRef": "images",
     "MultimodalLM": "multimodal",
     "Probe": "probe",
     "Prompt": "generation",
+    "Recipe": "recipe",
     "Settings": "training",
-    "activate": "expand",
+    "activate": "activating",
     "active_fingerprint": "extension",
+    "align": "aligning",
     "attach": "expand",
     "choose_layers": "probe",
     "detach": "expand",
+    "extend": "extending",
+    "extensions": "extension",
     "generate": "generation",
     "keep_closed": "memory",
     "load": "loading",
     "load_extension": "extension",
+    "load_projector": "aligning",
     "new_parameters": "expand",
     "parents": "probe",
     "probe_layers": "probe",
@@ -70,9 +87,10 @@ _HOME = {  # name -> module
     "selection_shares": "probe",
     "specialise": "specialising",
     "train": "training",
+    "unload": "activating",
     "upcycle": "upcycling",
 }
-_ROOMS = ("extension", "memory", "recognise")
+_ROOMS = ("extending", "extension", "memory", "recognise")
 
 __all__ = sorted([*_HOME, *_ROOMS])
 

@@ -49,12 +49,19 @@ def scope_of(model: nn.Module) -> Scope:
 
 
 def attach(
-    model: nn.Module, name: str, plan: Plan, *, mode: Mode = "exact", calibrate: bool = True, seed: int = 0
+    model: nn.Module,
+    name: str,
+    plan: Plan,
+    *,
+    mode: Mode = "exact",
+    calibrate: bool = True,
+    seed: int = 0,
+    empty: bool = False,
 ) -> None:
     """Adds extension `name`: in each block of `plan` one new expert and router row for each source expert.
 
     Everything is frozen except the new parts, which are float32. The extension is reachable at once, beside the
-    extensions that were; see `activate`.
+    extensions that were; see `activate`. With `empty` nothing is copied: the new experts' memory is taken, not filled.
 
     Raises:
         InputError: the name is taken or has a dot, the plan is empty or names what the model does not have, the model
@@ -80,8 +87,9 @@ def attach(
     model.requires_grad_(False)
     torch.manual_seed(seed)
     for block, sources in plan.items():
-        _extend_site(sites[block], scope, name, list(sources), calibrate)
+        _extend_site(sites[block], scope, name, list(sources), calibrate, empty)
     scope.known.append(name)
+    scope.beside[name] = scope.active
     scope.active = (*scope.active, name)
 
 
@@ -91,6 +99,8 @@ def detach(model: nn.Module, name: str) -> None:
     if name not in scope.known:
         raise UnknownName("extension", name, scope.known)
     scope.known.remove(name)
+    scope.beside.pop(name, None)
+    scope.folders.pop(name, None)
     scope.active = tuple(other for other in scope.active if other != name)
     for site in find_sites(model):
         for module, store in ((site.router, "ext_parts"), (site.experts, "ext_groups")):
@@ -149,6 +159,11 @@ def _check(sites: list[Site], block: int, sources: Sequence[int], mode: Mode) ->
         raise InputError(f"{site.name} has experts 0 to {known - 1}, not {wrong[0]}.")
     if mode == "paper":
         check_paper(site.router)
+    if mode == "slot" and site.dense:
+        raise InputError(
+            f"routing 'slot' cannot extend {site.name}: every expert computes every token, so that it has no slots.",
+            mend="Use routing 'exact', which extends every family.",
+        )
     if not isinstance(site.experts, ExtendedExperts) and getattr(site.experts, "_is_expert_parallel", False):
         raise InputError(
             f"{site.name} is split over devices by expert parallelism.",
@@ -173,7 +188,9 @@ def _parts(site: Site) -> list[tuple[nn.Module, type, str]]:
     return [(site.router, ExtendedRouter, "ext_parts"), (site.experts, ExtendedExperts, "ext_groups")]
 
 
-def _extend_site(site: Site, scope: Scope, name: str, sources: list[int], calibrate: bool) -> None:
+def _extend_site(
+    site: Site, scope: Scope, name: str, sources: list[int], calibrate: bool, empty: bool
+) -> None:
     for module, mixin, store in _parts(site):
         _swap_class(module, mixin, store, scope, first_new_id(site))
     router, experts = cast(ExtendedRouter, site.router), cast(ExtendedExperts, site.experts)
@@ -188,7 +205,9 @@ def _extend_site(site: Site, scope: Scope, name: str, sources: list[int], calibr
     closed = scope.mode == "exact" and bool(getattr(experts, "has_post_expert_norm", False))
     part = _new_rows(router, sources, scope.mode, calibration, closed)
     router.ext_parts[name] = part.to(_device(site))
-    experts.ext_groups[name] = _new_experts(site, sources, zero=scope.mode == "exact" and not closed)
+    experts.ext_groups[name] = _new_experts(
+        site, sources, zero=scope.mode == "exact" and not closed, empty=empty
+    )
     if hasattr(experts, "_is_expert_parallel"):
         # With this flag the fused implementations leave rows with id m (won by a new expert) out.
         experts._is_expert_parallel = scope.mode != "exact"  # type: ignore[assignment]
@@ -201,18 +220,22 @@ def _device(site: Site) -> torch.device:
 def _new_rows(
     router: nn.Module, sources: list[int], mode: Mode, calibration: Calibration | None, closed: bool
 ) -> RouterPart:
-    """paper: the source's row (Eq. 9). exact: a gate that is open (1), or closed (0), for every token at the start."""
+    """paper: the source's row (Eq. 9). exact: a gate that is open (1), or closed (0), for every token at the start.
+
+    slot: nothing is added to the source's row, a tie.
+    """
     weight = cast(Tensor, rows_of(router)).detach()
     if mode == "paper":
         bias = getattr(router, "bias", None)
         start = None if bias is None else bias.detach()[sources].float()
         return RouterPart(weight[sources].float(), start, calibration, sources)
     rows = torch.zeros(len(sources), weight.shape[1])
-    return RouterPart(rows, torch.full((len(sources),), 0.0 if closed else 1.0), None, sources)
+    start_at = 0.0 if closed or mode == "slot" else 1.0
+    return RouterPart(rows, torch.full((len(sources),), start_at), None, sources)
 
 
-def _new_experts(site: Site, sources: list[int], zero: bool) -> nn.Module:
-    """A group of experts of the base's own class, copies of `sources`; zero: their last projection is.
+def _new_experts(site: Site, sources: list[int], zero: bool, empty: bool) -> nn.Module:
+    """A group of experts of the base's own class, copies of `sources`; zero: their last projection is; empty: none.
 
     Where a norm follows the last projection (Muse Spark), zeros would be blown up by the first step that moves them:
     there the copies are whole, and gates that start closed keep the base's function.
@@ -237,8 +260,8 @@ def _new_experts(site: Site, sources: list[int], zero: bool) -> nn.Module:
             group._parameters[key] = tensor
             continue
         shape, whole = (len(sources), *tensor.shape[1:]), not (zero and key.startswith("down_proj"))
-        copy = torch.zeros(shape, device=tensor.device)
-        for place, source in enumerate(sources if whole else ()):
+        copy = (torch.empty if empty else torch.zeros)(shape, device=tensor.device)
+        for place, source in enumerate(sources if whole and not empty else ()):
             copy[place].copy_(tensor.detach()[source])
         group._parameters[key] = nn.Parameter(copy)
     for key in _COUNTS:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,115 +14,320 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moextend import expand, files
-from moextend.errors import InputError
+from moextend.errors import InputError, UnknownName
 from moextend.moe import find_sites
 from moextend.multimodal import MultimodalLM
 from moextend.routing import Mode
 from moextend.vision import tensors_digest
 
-TENSORS, CARD = "extension.safetensors", "extension.json"
+FORMAT = 1
+"""Version of what the files hold; a card that names another one is refused."""
+STEM = "extension"
+"""The files of an extension: extension.safetensors and extension.json."""
+CHUNK = 1 << 24
+"""Bytes that are read at a time into the memory of an accelerator."""
+
+
+@dataclass(frozen=True)
+class Extension:
+    """An expert set of a model: what it is, not its weights."""
+
+    name: str
+    mode: Mode
+    """How tokens reach it: the routing mode."""
+    plan: dict[int, list[int]]
+    """MoE block, lowest 0 -> the base experts that its new ones were copied from."""
+    beside: tuple[str, ...]
+    """Extensions that were reachable when it was made, oldest first; it needs them."""
+    parameters: int
+    """Numbers that it adds to the model."""
+    bytes: int
+    """Memory that they take."""
+    folder: Path | None
+    """Where it was saved to or loaded from; None for one that is only in memory."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What an expert set is and which base it belongs to."""
+    """What an expert set is and which base it belongs to, as its JSON file says."""
 
     name: str
     mode: Mode
     plan: dict[str, list[int]]
     """MoE block -> parents of its new experts."""
     calibrate: bool
-    beside: list[str]
-    """Extensions that were reachable when it was made, oldest first."""
+    beside: list[dict[str, str]]
+    """Name and digest of the extensions that were reachable when it was made, oldest first."""
     base: str
     """Fingerprint of the base."""
 
 
-def save_tensors(folder: Path, tensors: dict[str, Tensor], card: dict[str, Any]) -> None:
-    """Writes tensors, then the card; a folder without a card is not whole."""
+def save_tensors(
+    folder: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any], stem: str = STEM
+) -> None:
+    """Writes tensors, then the card with the format and their SHA-256; a folder without a card is not whole."""
     folder.mkdir(parents=True, exist_ok=True)
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with files.atomic(folder / TENSORS) as path:
+    with files.atomic(folder / f"{stem}.safetensors") as path:
         save_file(ready, path)
-    files.write_json(folder / CARD, card)
+        digest = _sha256(path)
+    files.write_json(folder / f"{stem}.json", {"format": FORMAT, "sha256": digest, **card})
 
 
-def load_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the card in a folder; InputError where it holds no whole extension."""
-    try:
-        return load_file(folder / TENSORS), files.read_json(folder / CARD)
-    except FileNotFoundError as error:
+def load_tensors(folder: Path, stem: str = STEM) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the card in a folder; InputError where it holds no whole extension of this format."""
+    card = read_card(folder, stem)
+    _check_sum(folder, card, stem)
+    return load_file(folder / f"{stem}.safetensors"), card
+
+
+def read_card(folder: Path, stem: str = STEM) -> dict[str, Any]:
+    """What the JSON file says; InputError where there is none, or it is of another format."""
+    for name in (f"{stem}.safetensors", f"{stem}.json"):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"holds no {stem} ({name} is missing).",
+                where=str(folder),
+                mend=f"Name a folder that an {stem} was saved to." if stem == STEM else "Check the path.",
+            )
+    card = files.read_json(folder / f"{stem}.json")
+    found = card.get("format") if isinstance(card, dict) else None
+    if found == FORMAT:
+        return cast(dict[str, Any], card)
+    where = str(folder / f"{stem}.json")
+    if isinstance(found, int) and found > FORMAT:
         raise InputError(
-            f"holds no extension ({Path(error.filename or CARD).name} is missing).",
-            where=str(folder),
-            mend="Name a folder that an extension was saved to.",
-        ) from error
-    except Exception as error:
-        if type(error).__name__ not in ("SafetensorError", "JSONDecodeError"):
-            raise
-        raise InputError(
-            f"cannot be read ({error}).", where=str(folder), mend="The files are damaged: make them again."
-        ) from error
+            f"is of format {found}, and this version of moextend reads format {FORMAT}.",
+            where=where,
+            mend="Use a newer version of moextend.",
+        )
+    raise InputError(
+        f"names no known format, as files of early versions do ({found!r}; known: {FORMAT}).",
+        where=where,
+        mend="Remove the folder and make it again.",
+    )
 
 
-def is_whole(folder: Path) -> bool:
+def is_whole(folder: Path, stem: str = STEM) -> bool:
     """Whether a folder holds an extension that was written to its end."""
-    return (folder / CARD).is_file() and (folder / TENSORS).is_file()
+    return all((folder / f"{stem}.{end}").is_file() for end in ("json", "safetensors"))
 
 
-def save_extension(model: MultimodalLM, name: str, *, folder: Path, beside: Sequence[str] = ()) -> None:
-    """Saves expert set `name`; `beside` are the extensions that were reachable when it was made."""
-    plan: dict[str, list[int]] = {}
-    for site in find_sites(model.lm):
-        if name in getattr(site.router, "ext_parts", {}):
-            plan[str(site.layer)] = list(cast(Any, site.router).ext_parts[name].parents)
+def save_extension(
+    model: MultimodalLM, name: str, *, folder: str | Path, beside: Sequence[str] | None = None
+) -> None:
+    """Saves expert set `name`, with the names and digests of what was reachable when it was attached.
+
+    Args:
+        folder: gets extension.safetensors and extension.json.
+        beside: says otherwise what was reachable.
+
+    Raises:
+        UnknownName: the model has no such extension, or one that it was made beside is gone.
+    """
+    folder, scope = Path(folder), expand.scope_of(model.lm)
+    if name not in scope.known:
+        raise UnknownName("extension", name, scope.known)
+    earlier = scope.beside[name] if beside is None else beside
     tensors = expand.new_parameters(model.lm, name)
     card = Card(
         name=name,
-        mode=expand.scope_of(model.lm).mode,
-        plan=plan,
+        mode=scope.mode,
+        plan={str(block): parents for block, parents in plan_of(model, name).items()},
         calibrate=any(".calibration." in key for key in tensors),
-        beside=list(beside),
+        beside=[{"name": other, "digest": digest_of(model, other)} for other in earlier],
         base=model.base_fingerprint(),
     )
-    save_tensors(folder, dict(tensors), asdict(card))
+    save_tensors(folder, tensors, asdict(card))
+    scope.folders[name] = folder
 
 
-def load_extension(model: MultimodalLM, folder: Path) -> Card:
-    """Attaches the expert set in `folder` to `model`, frozen, and makes it reachable.
+def load_extension(model: MultimodalLM, folder: str | Path) -> Extension:
+    """Attaches the expert set in `folder` to `model`, frozen; nothing of it is in memory twice.
+
+    The model then computes as it did when the extension was made: it is reachable, with those that it was made beside;
+    `activate` says otherwise. The model chooses nothing by itself any more.
 
     Raises:
-        InputError: it belongs to another base, or was made beside extensions that are not loaded.
+        InputError: the folder holds no whole extension of this format, a damaged one, or one of another base; it was
+            made beside extensions that are not loaded, or in another order; or the model has one of its name.
     """
-    tensors, values = load_tensors(folder)
-    card = Card(**values)
-    if card.base != model.base_fingerprint():
-        raise InputError(
-            f"extension '{card.name}' belongs to another base ({card.base}, this one is {model.base_fingerprint()}).",
-            where=str(folder),
-            mend="Load the base that it was trained on.",
-        )
-    scope = expand.scope_of(model.lm)
-    missing = [name for name in card.beside if name not in scope.known]
-    if missing:
-        raise InputError(
-            f"extension '{card.name}' was made beside '{missing[0]}', which is not loaded.",
-            where=str(folder),
-            mend=f"Load '{missing[0]}' first.",
-        )
-    expand.activate(model.lm, card.beside)
+    folder = Path(folder)
+    card = read_extension(folder)
+    _check_base(model, card, folder)
+    _check_earlier(model, card, folder)
+    _check_sum(folder, read_card(folder))
+    active = expand.scope_of(model.lm).active
     plan = {int(block): sources for block, sources in card.plan.items()}
-    expand.attach(model.lm, card.name, plan, mode=card.mode, calibrate=card.calibrate)
-    with torch.no_grad():
-        for name, parameter in expand.new_parameters(model.lm, card.name).items():
-            parameter.copy_(tensors[name])
-            parameter.requires_grad_(False)
-    return card
+    try:
+        expand.activate(model.lm, [earlier["name"] for earlier in card.beside])
+        expand.attach(model.lm, card.name, plan, mode=card.mode, calibrate=card.calibrate, empty=True)
+        try:
+            read_into(folder / f"{STEM}.safetensors", expand.new_parameters(model.lm, card.name))
+        except BaseException:
+            expand.detach(model.lm, card.name)
+            raise
+    except BaseException:
+        expand.activate(model.lm, active)
+        raise
+    model.learn_only([])
+    model.choose = None
+    expand.scope_of(model.lm).folders[card.name] = folder
+    return handle(model, card.name)
+
+
+def read_extension(folder: str | Path) -> Card:
+    """What the expert set in `folder` is, without its tensors; InputError where there is none of this format."""
+    folder = Path(folder)
+    values = {key: value for key, value in read_card(folder).items() if key not in ("format", "sha256")}
+    if set(values) != {field.name for field in fields(Card)}:
+        raise InputError(
+            "holds no expert set, but what another method kept.",
+            where=str(folder),
+            mend="Name a folder that extend or save_extension wrote.",
+        )
+    return Card(**values)
+
+
+def extensions(model: MultimodalLM) -> list[Extension]:
+    """The extensions that `model` has, oldest first, active or not."""
+    return [handle(model, name) for name in expand.scope_of(model.lm).known]
+
+
+def handle(model: MultimodalLM, name: str) -> Extension:
+    """What extension `name` of `model` is; UnknownName where it has none of that name."""
+    scope = expand.scope_of(model.lm)
+    if name not in scope.known:
+        raise UnknownName("extension", name, scope.known)
+    new = expand.new_parameters(model.lm, name).values()
+    return Extension(
+        name=name,
+        mode=scope.mode,
+        plan=plan_of(model, name),
+        beside=scope.beside[name],
+        parameters=sum(p.numel() for p in new),
+        bytes=sum(p.numel() * p.element_size() for p in new),
+        folder=scope.folders.get(name),
+    )
+
+
+def plan_of(model: MultimodalLM, name: str) -> dict[int, list[int]]:
+    """MoE block -> the base experts that the new ones of extension `name` were copied from."""
+    return {
+        site.layer: list(cast(Any, site.router).ext_parts[name].parents)
+        for site in find_sites(model.lm)
+        if name in getattr(site.router, "ext_parts", {})
+    }
+
+
+def digest_of(model: MultimodalLM, name: str) -> str:
+    """Names the weights of extension `name`; UnknownName where the model has none of that name."""
+    known = expand.scope_of(model.lm).known
+    if name not in known:
+        raise UnknownName("extension", name, known)
+    return tensors_digest(dict(expand.new_parameters(model.lm, name)))
 
 
 def active_fingerprint(model: MultimodalLM) -> str:
     """Names the base and the reachable extensions: all weights that compute now."""
     parts = [model.base_fingerprint()]
-    for name in expand.scope_of(model.lm).active:
-        parts.append(tensors_digest(dict(expand.new_parameters(model.lm, name))))
+    parts += [digest_of(model, name) for name in expand.scope_of(model.lm).active]
     return "-".join(parts)
+
+
+@torch.no_grad()
+def read_into(path: Path, places: Mapping[str, Tensor]) -> None:
+    """Fills tensors (contiguous) from a safetensors file, whose bytes go straight into their memory.
+
+    safetensors maps the file instead, and a copy out of it would for a while take the largest tensor's memory again.
+
+    Raises:
+        InputError: the file holds other names, shapes or types than `places`.
+    """
+    with path.open("rb", buffering=0) as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header.pop("__metadata__", None)
+        start = file.tell()
+        held = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in header.items()}
+        if held != {name: (tuple(place.shape), "F32") for name, place in places.items()}:
+            raise InputError(
+                f"holds other tensors than {STEM}.json says.",
+                where=str(path),
+                mend="Make the extension again.",
+            )
+        for name, place in places.items():
+            file.seek(start + header[name]["data_offsets"][0])
+            raw = place.detach().view(-1).view(torch.uint8)
+            for piece in torch.split(raw, CHUNK):
+                buffer = piece if piece.device.type == "cpu" else torch.empty(piece.shape, dtype=piece.dtype)
+                rest = memoryview(buffer.numpy().data)
+                while len(rest):
+                    count = file.readinto(rest)
+                    if not count:
+                        raise InputError(
+                            "ends too early.",
+                            where=str(path),
+                            mend="Copy the folder again, or make it again.",
+                        )
+                    rest = rest[count:]
+                if buffer is not piece:
+                    piece.copy_(buffer)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_sum(folder: Path, card: Mapping[str, Any], stem: str = STEM) -> None:
+    path = folder / f"{stem}.safetensors"
+    if _sha256(path) != card.get("sha256"):
+        raise InputError(
+            f"is damaged: its SHA-256 is not the one that {stem}.json names.",
+            where=str(path),
+            mend="Copy the folder again, or make it again.",
+        )
+
+
+def _check_base(model: MultimodalLM, card: Card, folder: Path) -> None:
+    base = model.base_fingerprint()
+    if card.base == base:
+        return
+    if model.projector is not None and card.base.rpartition("-")[0] == base.rpartition("-")[0]:
+        raise InputError(
+            f"extension '{card.name}' was made with another projector.",
+            where=str(folder),
+            mend="Load the one of its alignment first: load_projector(model, folder).",
+        )
+    raise InputError(
+        f"extension '{card.name}' belongs to another base ({card.base}, this one is {base}).",
+        where=str(folder),
+        mend="Load the base that it was trained on, with the same encoder.",
+    )
+
+
+def _check_earlier(model: MultimodalLM, card: Card, folder: Path) -> None:
+    """InputError where what the extension was made beside is not there, is another one, or in another order."""
+    known = expand.scope_of(model.lm).known
+    names = [earlier["name"] for earlier in card.beside]
+    for earlier in card.beside:
+        name = earlier["name"]
+        if name not in known:
+            raise InputError(
+                f"extension '{card.name}' was made beside '{name}', which is not loaded.",
+                where=str(folder),
+                mend=f"Load '{name}' first.",
+            )
+        if digest_of(model, name) != earlier["digest"]:
+            raise InputError(
+                f"extension '{card.name}' was made beside another extension '{name}' than the loaded one.",
+                where=str(folder),
+                mend=f"Unload '{name}' and load the one that it was made beside.",
+            )
+    loaded = [name for name in known if name in names]
+    if loaded != names:
+        raise InputError(
+            f"extension '{card.name}' was made beside {', '.join(names)}, and they are loaded as {', '.join(loaded)}.",
+            where=str(folder),
+            mend="Unload them and load them in that order.",
+        )

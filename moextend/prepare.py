@@ -54,6 +54,12 @@ def asks_to_shard() -> bool:
     return True
 
 
+def first_process() -> bool:
+    """Whether this process is the first of those that train together, which alone writes files."""
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not together or torch.distributed.get_rank() == 0
+
+
 class Whole(nn.Module):
     """Stands for DistributedDataParallel around a model that needs none."""
 

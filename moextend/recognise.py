@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moextend import expand, files
+from moextend.batches import Conversation
 from moextend.generation import Prompt
 from moextend.multimodal import MultimodalLM
 from moextend.vision import tensors_digest
@@ -67,6 +68,14 @@ def portray(model: MultimodalLM, prompts: Sequence[Prompt], *, tested: int = 128
     return Portrait(
         x.mean(0).float(), (deviation.T @ deviation).float(), len(x), sample, bool(prompts[0].images)
     )
+
+
+def prompts_of(conversations: Sequence[Conversation]) -> list[Prompt]:
+    """First questions, as `portray` takes them: of those with images, if there are any, else of all."""
+    prompts = [
+        Prompt(text, row.images[: text.count(MARK)]) for row in conversations for text, _ in row.turns[:1]
+    ]
+    return [prompt for prompt in prompts if prompt.images] or prompts
 
 
 def nearest(portraits: Mapping[str, Portrait], x: Tensor, sees: bool) -> list[str | None]:

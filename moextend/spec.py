@@ -58,6 +58,8 @@ def read(kind: type[S], path: Path) -> S:
 def _place(location: tuple[int | str, ...]) -> str:
     text = ""
     for part in location:
+        if isinstance(part, str) and "[" in part:
+            continue  # no key, but which of several types was tried
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
 

@@ -45,4 +45,5 @@ def opened(
     model = moextend.load(pretrained, vision=vision, dtype=dtype, device=device or "cpu")
     for folder in filter(None, extensions.split("+")):
         moextend.load_extension(model, Path(folder))
+        moextend.activate(model, "all")
     return model

@@ -42,11 +42,17 @@ _KINDS = range(2, 51)
 
 
 def guess_task(
-    data: str, *, name: str, workspace: Path, columns: Mapping[str, str], scorer: str | None = None
+    data: str,
+    *,
+    name: str,
+    workspace: Path,
+    columns: Mapping[str, str],
+    scorer: str | None = None,
+    text: bool = False,
 ) -> TaskSpec:
     """A task for `data` (file, folder, hub id, `world:<name>`), as it would be written in the workspace.
 
-    `columns` says which column holds what, and wins over the guess.
+    `columns` says which column holds what, and wins over the guess. With `text` there may be no column of images.
 
     Raises:
         InputError: question, answer or image cannot be guessed; with the columns there are.
@@ -56,7 +62,7 @@ def guess_task(
     found = _data(data, yaml.parent, workspace, where=where)
     task = TaskSpec(task=name, version=1, kind="vqa", data=found, max_new_tokens=16, path=yaml)
     table = open_table(task, "test", workspace).table
-    guessed = _columns(table, columns, where=where)
+    guessed = _columns(table, columns, where=where, text=text)
     first = [table.row(i, table.columns) for i in range(min(_LOOKED_AT, len(table)))]
     prompt, rule = _form(guessed, first, asks=guessed.question is not None, bare=isinstance(table, Turns))
     return task.model_copy(
@@ -112,7 +118,7 @@ def _splits(splits: Sequence[str], source: Source, *, where: str) -> tuple[str |
     return f"{only}[:90%]", f"{only}[90%:]"
 
 
-def _columns(table: Table, given: Mapping[str, str], *, where: str) -> Columns:
+def _columns(table: Table, given: Mapping[str, str], *, where: str, text: bool) -> Columns:
     for key, column in given.items():
         if key not in Columns.model_fields:
             raise UnknownName("key of columns", key, Columns.model_fields, where=where)
@@ -129,14 +135,14 @@ def _columns(table: Table, given: Mapping[str, str], *, where: str) -> Columns:
     guessed["kind"] = _kept(table, guessed["kind"], _few)
     guessed["group"] = _kept(table, guessed["group"], _repeats)
     guessed |= given
-    _complete(guessed, table, where=where)
+    _complete(guessed, table, where=where, text=text)
     return Columns.model_validate(guessed)
 
 
-def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str) -> None:
+def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str, text: bool) -> None:
     """InputError where a column that a task cannot do without was neither given nor guessed."""
     caption = guessed["answer"] in _CAPTIONS
-    for key in ("image", "answer", *(() if caption else ("question",))):
+    for key in (*(() if text else ("image",)), "answer", *(() if caption else ("question",))):
         if guessed[key] is None:
             raise InputError(
                 f"which column holds the {key}? Columns of {table.source}: {', '.join(table.columns)}.",

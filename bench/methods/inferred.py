@@ -17,7 +17,7 @@ Reaching = Callable[[Sequence[str]], AbstractContextManager[None]]
 
 def portray(model: MultimodalLM, stage: Stage) -> dict[str, float]:
     """Keeps what the stage's inputs look like; the share of inputs recognised of each task so far."""
-    prompts = [moextend.Prompt(row.turns[0][0], row.images) for row in stage.held_out]
+    prompts = moextend.recognise.prompts_of(stage.held_out)
     moextend.recognise.write(moextend.recognise.portray(model, prompts), stage.folder)
     folders = [*stage.earlier, (stage.task, stage.folder)]
     return moextend.recognise.accuracy({task: moextend.recognise.read(folder) for task, folder in folders})

@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 import moextend
 from moextend.bench.methods import inferred, trained
 from moextend.bench.methods.method import Loop, Stage
-from moextend.spec import Spec
+from moextend.recipe import Recipe
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
 
 
-class Config(Spec):
+class Config(Recipe):
     """Settings of MoExtend."""
 
     learning_rate: float | None = None
     """None takes the sequence's."""
-    routing: Literal["exact", "paper"] = "exact"
-    scope: Literal["own", "auto", "all"] = "own"
-    """own: a task's inputs reach its own extension only, so the task is told at inference. auto: likewise, but the
-    task is recognised from the input. all: every input may reach every extension, and the routers decide."""
-    layers: Literal["probe", "all", "first", "last", "random"] = "probe"
-    share: float = Field(0.5, gt=0, le=1)
-    """Share of the MoE layers that get new experts (the paper's p)."""
-    experts: int = Field(1, ge=1)
-    """New experts a layer."""
-    parent: Literal["selection", "random"] = "selection"
-    """selection: copies of the most chosen experts (Eq. 9)."""
-    calibration: bool = True
-    """paper routing only."""
-    probe_steps: int = Field(30, ge=1)
-    retention: Literal["none", "memory"] = "memory"
-    """With scope all: memory keeps a few router inputs of earlier stages, which new experts learn to leave alone."""
-    memory_tokens: int = Field(4000, ge=1)
-    """Router inputs kept a layer and stage."""
-    memory_sample: int = Field(1024, ge=1)
-    """Of these, drawn at every step."""
-    gate_rate: float = Field(10.0, gt=0)
-    """Factor on the learning rate of router rows and biases where a memory is kept: they have far to go."""
-    margin: float = 0.2
-    memory_weight: float = 10.0
-
-    @model_validator(mode="after")
-    def _paper_has_no_memory(self) -> Config:
-        if self.routing == "paper" and "retention" not in self.model_fields_set:
-            return self.model_copy(update={"retention": "none"})
-        return self
 
 
 def told(config: Config) -> bool:
@@ -70,34 +37,16 @@ def start(model: MultimodalLM, config: Config, seed: int) -> None:
 
 def learn(model: MultimodalLM, config: Config, stage: Stage, loop: Loop) -> dict[str, Any]:
     """Probes which layers change most, adds experts there, and trains these alone."""
-    moextend.activate(model.lm, _beside(config, stage))
-    probe = _probe(model, config, stage, loop)
-    layers = moextend.choose_layers(config.layers, config.share, probe, stage.seed)
-    plan = moextend.parents(probe, layers, config.experts)
-    if config.parent == "random":
-        drawn = random.Random(stage.seed)
-        plan = {layer: drawn.sample(range(len(probe.before[layer])), config.experts) for layer in layers}
-    memory = _memory(model, config, stage)
-    moextend.attach(
-        model.lm, stage.task, plan, mode=config.routing, calibrate=config.calibration, seed=stage.seed
-    )
-    new = moextend.new_parameters(model.lm, stage.task)
-    model.learn_only([f"lm.{name}" for name in new])
-    report = loop(
-        learning_rate=config.learning_rate,
-        rates={".rows": config.gate_rate, ".bias": config.gate_rate} if memory else None,
-        extra_loss=moextend.keep_closed(
-            model, stage.task, memory, margin=config.margin, weight=config.memory_weight,
-            sample=config.memory_sample, seed=stage.seed,
-        )
-        if memory
-        else None,
+    learnt = moextend.extending.learn(
+        model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
+        learning_rate=config.learning_rate, beside=_beside(config, stage),
+        earlier=[folder for _, folder in stage.earlier] if config.remembers else [], generic=stage.generic,
     )  # fmt: skip
     facts = {
-        **trained.facts(report),
-        "layers": layers,
-        "parents": [plan[layer] for layer in layers],
-        "change": probe.change,
+        **trained.facts(learnt.report),
+        "layers": list(learnt.plan),
+        "parents": list(learnt.plan.values()),
+        "change": learnt.probe.change,
     }
     if config.scope == "auto":
         facts["recognised"] = inferred.portray(model, stage)
@@ -109,28 +58,9 @@ def _beside(config: Config, stage: Stage) -> list[str]:
     return [task for task, _ in stage.earlier] if config.scope == "all" else []
 
 
-def _probe(model: MultimodalLM, config: Config, stage: Stage, loop: Loop) -> Any:
-    if config.layers != "probe":
-        return moextend.Probe(moextend.selection_shares(model, stage.held_out), [])
-    return moextend.probe_layers(model, stage.held_out, lambda: loop(steps=config.probe_steps, phase="probe"))
-
-
-def _memory(model: MultimodalLM, config: Config, stage: Stage) -> Any:
-    """Router inputs of the generic text and of all earlier stages; nothing where no memory is kept."""
-    if config.scope != "all" or config.retention == "none":
-        return {}
-    memories = [moextend.memory.read(folder) for _, folder in stage.earlier]
-    if stage.generic:
-        memories.insert(0, moextend.memory.remember(model, stage.generic, config.memory_tokens, stage.seed))
-    return moextend.memory.join(memories)
-
-
 def save(model: MultimodalLM, config: Config, stage: Stage) -> None:
     """Writes the expert set, and the memory that later stages keep closed."""
-    if config.scope == "all" and config.retention == "memory":
-        kept = moextend.memory.remember(model, stage.held_out, config.memory_tokens, stage.seed)
-        moextend.memory.write(kept, stage.folder)
-    moextend.save_extension(model, stage.task, beside=_beside(config, stage), folder=stage.folder)
+    moextend.extending.keep(model, stage.task, config, stage.folder, held_out=stage.held_out, seed=stage.seed)
     if config.scope == "auto":
         inferred.choose(model, stage)
 

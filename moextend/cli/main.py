@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from moextend.cli import bench
+from moextend.cli import bench, library
 from moextend.cli import upcycle as upcycling
 from moextend.errors import MoextendError
 
@@ -20,6 +20,10 @@ app = typer.Typer(
 )
 app.add_typer(bench.app, name="bench")
 app.command("upcycle", epilog=f"Example: {upcycling.EXAMPLE}")(upcycling.upcycle)
+
+
+for _name, (_function, _example) in library.COMMANDS.items():
+    app.command(_name, epilog=f"Example: {_example}")(_function)
 
 
 @app.command(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moextend.cli import options
+from moextend.cli.bars import bar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +55,7 @@ def upcycle(
     dense = load(source, dtype=dtype, revision=revision)
     name, before = type(dense.lm).__name__, sum(p.numel() for p in dense.lm.parameters())
     expected = _logits(dense)
-    with _bar(quiet=as_json) as on_layer:
+    with bar("layers", quiet=as_json) as on_layer:
         moe = upcycled(
             dense, experts=experts, top_k=top_k, rows=rows, seed=seed, keep_dense=False, on_layer=on_layer
         )
@@ -76,18 +75,6 @@ def upcycle(
     }  # fmt: skip
     files.write_json(out / "upcycled.json", record)
     typer.echo(json.dumps(record, indent=2) if as_json else _told(record))
-
-
-@contextmanager
-def _bar(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar over the layers, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("layers"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True, quiet=quiet)) as progress:
-        task = progress.add_task("layers", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _logits(model: MultimodalLM) -> Tensor:

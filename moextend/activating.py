@@ -1,0 +1,77 @@
+"""Which extensions of a model compute, and how one leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from moextend import expand, extension, recognise
+from moextend.errors import InputError
+from moextend.multimodal import MultimodalLM
+
+WORDS = ("all", "none", "auto")
+"""What `activate` takes besides names; no extension may be called so."""
+
+
+def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> None:
+    """Says which extensions compute from now on; the order of their making is kept, whatever that of `names`.
+
+    Args:
+        model: a bare language model (``model.lm``) knows no "auto".
+        names: exactly these are reachable, for every input; "all" of them; "none": the base, bit for bit; or "auto":
+            each input that `generate` or `choice_likelihoods` is given reaches the one extension whose inputs it looks
+            most like (see moextend/recognise.py), and none where no extension takes inputs with, or without, images.
+
+    Raises:
+        UnknownName: the model has no extension of a name.
+        InputError: "auto" where an extension has no recogniser statistics, or in paper routing a calibration that
+            was made beside extensions that are not named.
+    """
+    whole = model if isinstance(model, MultimodalLM) else None
+    lm = model if whole is None else whole.lm
+    known = expand.scope_of(lm).known
+    if names == "auto":
+        if whole is None:
+            raise InputError("a bare language model chooses no extension.", mend="Give the whole model.")
+        recogniser = recognise.Recogniser(whole, {name: _portrait(whole, name) for name in known})
+        expand.activate(lm, [])
+        whole.choose = recogniser
+        return
+    if isinstance(names, str):
+        names = {"all": known, "none": []}.get(names, [names])
+    expand.activate(lm, names)
+    if whole is not None:
+        whole.choose = None
+
+
+def unload(model: MultimodalLM, name: str) -> None:
+    """Takes extension `name` off `model`; with the last one the model is its base again, the same objects.
+
+    Raises:
+        UnknownName: the model has no extension of that name.
+        InputError: a later extension was made beside it, and would compute otherwise without it.
+    """
+    scope = expand.scope_of(model.lm)
+    later = [other for other in reversed(scope.known) if name in scope.beside[other]]
+    if later:
+        raise InputError(
+            f"extension '{later[-1]}' was made beside '{name}' and needs it.",
+            where=f"unload '{name}'",
+            mend=f"Unload first, in this order: {', '.join(later)}.",
+        )
+    expand.detach(model.lm, name)
+    if isinstance(model.choose, recognise.Recogniser):
+        model.choose.portraits.pop(name, None)
+
+
+def _portrait(model: MultimodalLM, name: str) -> recognise.Portrait:
+    """What the inputs of extension `name` look like, from its folder."""
+    folder = extension.handle(model, name).folder
+    if folder is None or not (folder / recognise.FILE).is_file():
+        raise InputError(
+            f"extension '{name}' has no recogniser statistics ({recognise.FILE}).",
+            where="activate 'auto'" if folder is None else str(folder),
+            mend="Make it with scope='auto', or activate extensions by name.",
+        )
+    return recognise.read(folder)

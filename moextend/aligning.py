@@ -1,0 +1,131 @@
+"""Aligns a projector: the first step of MoExtend (section 3.1), taken once for a modality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+
+from moextend import extension
+from moextend.batches import Conversation
+from moextend.errors import InputError
+from moextend.multimodal import MultimodalLM, Projector, set_scale
+from moextend.prepare import first_process
+from moextend.training import Report, Settings, train
+
+STEM = "projector"
+"""The files that hold a projector: projector.safetensors and projector.json."""
+SAMPLE = 500
+"""Conversations whose images the scale of the features is measured on."""
+
+
+def align(
+    model: MultimodalLM,
+    conversations: Sequence[Conversation],
+    settings: Settings,
+    *,
+    folder: str | Path,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Trains the projector of `model`, from a start of the settings' seed, on conversations about images, and keeps it.
+
+    Captions are what the paper takes. The encoder and the language model stay frozen. `load_projector` reads what is
+    kept; every extension belongs to the projector that it was made with, so align once, before the first one.
+
+    Args:
+        conversations: any sequence, a lazily read one too.
+        folder: gets projector.safetensors and projector.json; a call that was interrupted goes on from the last
+            checkpoint there when it is repeated.
+        on_step: called with (steps done, steps in all).
+
+    Raises:
+        InputError: the model has no image encoder or is extended already, the conversations show no image, or the
+            folder holds a projector.
+    """
+    folder = Path(folder)
+    _free_projector(model)
+    if extension.is_whole(folder, STEM):
+        raise InputError(
+            "holds a projector already.", where=str(folder), mend="Use load_projector, or name a new folder."
+        )
+    report = train_projector(
+        model, conversations, settings, folder=folder / "align-in-flight", on_step=on_step
+    )
+    if first_process():
+        save_projector(model, folder)
+    return report
+
+
+def train_projector(
+    model: MultimodalLM,
+    conversations: Sequence[Conversation],
+    settings: Settings,
+    *,
+    folder: Path,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Report:
+    """The training of `align` alone; `folder` is that of `train`, gone at the end."""
+    projector, see = _free_projector(model), model.features or model.vision
+    seen = [image for row in islice(conversations, SAMPLE) for image in row.images]
+    if not seen or see is None:
+        raise InputError(
+            "the conversations show no image.",
+            where="align",
+            mend="Give captions of images, or leave it out.",
+        )
+    projector.reset(settings.seed)
+    set_scale(projector, see(seen))
+    model.learn_only([name for name, _ in model.named_parameters() if name.startswith("projector.")])
+    try:
+        return train(model, conversations, settings, folder=folder, on_step=on_step)
+    finally:
+        model.learn_only([])
+
+
+def save_projector(model: MultimodalLM, folder: str | Path) -> None:
+    """Keeps the projector of `model` in `folder`."""
+    projector = _free_projector(model)
+    card = {"projector": True, "base": _sees(model)}
+    extension.save_tensors(Path(folder), projector.state_dict(), card, STEM)
+
+
+def load_projector(model: MultimodalLM, folder: str | Path) -> None:
+    """Gives `model` the projector that `align` kept in `folder`.
+
+    Raises:
+        InputError: the folder holds none, or it is damaged, or it belongs to another language model or encoder; or
+            the model has no encoder or is extended already.
+    """
+    folder = Path(folder)
+    projector = _free_projector(model)
+    tensors, card = extension.load_tensors(folder, STEM)
+    if card.get("base") != _sees(model):
+        raise InputError(
+            f"the projector belongs to another language model or encoder ({card.get('base')}, "
+            f"this one is {_sees(model)}).",
+            where=str(folder),
+            mend="Load the model and the encoder that it was aligned with.",
+        )
+    projector.load_state_dict(tensors)
+
+
+def _free_projector(model: MultimodalLM) -> Projector:
+    """The projector, if it may be changed."""
+    if model.projector is None:
+        raise InputError(
+            "the model has no image encoder, and so no projector.",
+            where="projector",
+            mend="Load it with vision=..., or leave the alignment out: text needs none.",
+        )
+    if any(".ext_" in name for name, _ in model.lm.named_parameters()):
+        raise InputError(
+            "the model is extended, and its extensions belong to the projector as it is.",
+            where="projector",
+            mend="Align, or load a projector, before the first extension.",
+        )
+    return model.projector
+
+
+def _sees(model: MultimodalLM) -> str:
+    """Names the language model and the encoder, without the projector."""
+    return model.base_fingerprint().rpartition("-")[0]

@@ -1,0 +1,260 @@
+"""The core library from the shell: align, extend, generate, extensions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moextend.cli import options
+from moextend.cli.bars import bar
+
+if TYPE_CHECKING:
+    from moextend.batches import Conversation
+    from moextend.multimodal import MultimodalLM
+    from moextend.training import Settings
+
+Base = Annotated[
+    str, typer.Argument(metavar="BASE", help="A folder, a .gguf file, a hub id, tiny or smollm2.")
+]
+Vision = Annotated[str | None, typer.Option(help="The image encoder (docs/vision.md); none for text.")]
+Projector = Annotated[
+    Path | None, typer.Option(file_okay=False, help="Folder that 'moextend align' wrote the projector to.")
+]
+Data = Annotated[
+    str,
+    typer.Option(help="JSON(L), CSV or parquet file, folder or hub id: questions and answers, or LLaVA's."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label; else guessed."),
+]
+Template = Annotated[
+    str | None, typer.Option(help='The prompt, e.g. "<image> {question}". Default: guessed.')
+]
+Out = Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="A new folder for the result.")]
+Loaded = Annotated[
+    list[Path] | None,
+    typer.Option("--extension", "-e", file_okay=False, help="Folder of one, in the order of their making."),
+]
+Steps = Annotated[
+    int | None, typer.Option(min=1, help="Optimizer steps. Default: three passes over the data.")
+]
+Batch = Annotated[int, typer.Option(min=1, help="Conversations a step.")]
+Rate = Annotated[float, typer.Option(min=0, help="Highest learning rate.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn.")]
+Dtype = Annotated[str, typer.Option(help="Of the base: float32, or bfloat16 (then it is trained in bf16).")]
+
+
+def align(
+    base: Base,
+    vision: Annotated[str, typer.Option(help="The image encoder (docs/vision.md).")],
+    data: Data,
+    out: Out,
+    columns: Columns = None,
+    template: Template = None,
+    steps: Steps = None,
+    batch_size: Batch = 16,
+    learning_rate: Rate = 1e-3,
+    seed: Seed = 0,
+    dtype: Dtype = "float32",
+    device: options.Device = "auto",
+    workspace: options.Workspace = Path(),
+) -> None:
+    """Train the projector of an image encoder on captions, once, before the first extension."""
+    model, rows = (
+        _opened(base, vision, None, dtype, device, workspace),
+        _data(data, columns, template, workspace),
+    )
+    settings = _settings(rows, steps, batch_size, learning_rate, seed, dtype)
+    from moextend.aligning import align as aligned
+
+    with bar("steps", quiet=False) as on_step:
+        report = aligned(model, rows, settings, folder=out, on_step=on_step)
+    typer.echo(
+        f"{len(rows)} conversations, loss {report.loss_first:.3f} -> {report.loss_last:.3f}; wrote {out}"
+    )
+
+
+def extend(
+    base: Base,
+    data: Data,
+    name: Annotated[str, typer.Option(help="Name of the extension: letters, digits, '-', '_'.")],
+    out: Out,
+    vision: Vision = None,
+    projector: Projector = None,
+    columns: Columns = None,
+    template: Template = None,
+    layers: Annotated[
+        str, typer.Option(help="probe, all, first, last, random, or places of MoE layers: 0,3.")
+    ] = "probe",
+    share: Annotated[float, typer.Option(help="Share of the MoE layers that get new experts.")] = 0.5,
+    experts: Annotated[int, typer.Option(min=1, help="New experts a layer.")] = 1,
+    routing: Annotated[str, typer.Option(help="exact or paper (docs/method.md).")] = "exact",
+    scope: Annotated[str, typer.Option(help="own, auto or all (docs/method.md).")] = "auto",
+    extension: Loaded = None,
+    steps: Steps = None,
+    batch_size: Batch = 16,
+    learning_rate: Rate = 1e-3,
+    seed: Seed = 0,
+    dtype: Dtype = "float32",
+    device: options.Device = "auto",
+    workspace: options.Workspace = Path(),
+    as_json: options.Json = False,
+) -> None:
+    """Extend a model with your own data; the result is a folder of the new experts alone."""
+    chosen = options.numbers([layers], "--layers") if layers[:1].isdigit() else layers
+    model, rows = (
+        _opened(base, vision, projector, dtype, device, workspace),
+        _data(data, columns, template, workspace),
+    )
+    for folder in extension or ():
+        _load(model, folder)
+    settings = _settings(rows, steps, batch_size, learning_rate, seed, dtype)
+    from moextend.extending import extend as extended
+
+    with bar("steps", quiet=as_json) as on_step:
+        made = extended(
+            model, name, rows, folder=out, layers=chosen, share=share, experts=experts,  # type: ignore[arg-type]
+            routing=routing, scope=scope, settings=settings, seed=seed, on_step=on_step,  # type: ignore[arg-type]
+        )  # fmt: skip
+    record = {**asdict(made), "folder": str(out), "conversations": len(rows), "prompt": rows[0].turns[0][0]}
+    if as_json:
+        typer.echo(json.dumps(record, indent=2))
+        return
+    typer.echo(f"{len(rows)} conversations, the first prompt: {record['prompt']!r}")
+    typer.echo(f"{_told(record)}; {made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB; wrote {out}")
+
+
+def generate(
+    base: Base,
+    prompt: Annotated[
+        str, typer.Option("--prompt", "-p", help="The text; <image> stands where an image stands.")
+    ],
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--image", "-i", dir_okay=False, help="Repeatable, in order. Before a text without <image>."
+        ),
+    ] = None,
+    extension: Loaded = None,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Let the input choose among the extensions. Else all are active.")
+    ] = False,
+    vision: Vision = None,
+    projector: Projector = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the answer at the most.")] = 32,
+    dtype: Dtype = "float32",
+    device: options.Device = "auto",
+    workspace: options.Workspace = Path(),
+) -> None:
+    """Print what a base says to a prompt, with extensions or without."""
+    model = _opened(base, vision, projector, dtype, device, workspace)
+    for folder in extension or ():
+        _load(model, folder)
+    import moextend
+
+    moextend.activate(model, "auto" if auto else "all")
+    images = tuple(moextend.ImageRef(path=path, where=str(path)) for path in image or ())
+    text = prompt if "<image>" in prompt else "<image>\n" * len(images) + prompt
+    asked = [moextend.Prompt(text, images)]
+    typer.echo(moextend.generate(model, asked, max_new_tokens=max_new_tokens, batch_size=1)[0])
+
+
+def extensions(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", file_okay=False, help="Folders of extensions.")
+    ],
+    as_json: options.Json = False,
+) -> None:
+    """Say what extensions are: routing, layers, what they were made beside, and their base."""
+    from moextend.extension import read_extension
+
+    records: list[dict[str, Any]] = []
+    for folder in folders:
+        card = asdict(read_extension(folder))
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        records.append({"folder": str(folder), **card, "disk_bytes": size})
+    if as_json:
+        typer.echo(json.dumps(records, indent=2))
+        return
+    for record in records:
+        beside = ", ".join(other["name"] for other in record["beside"])
+        typer.echo(
+            f"{record['folder']}: {_told(record)}{', beside ' + beside if beside else ''}; "
+            f"{record['disk_bytes'] / 1e6:.1f} MB; base {record['base']}"
+        )
+
+
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "align": (align, "moextend align tiny --vision tiny --data captions.json --out projector"),
+    "extend": (extend, "moextend extend tiny --data facts.json --name facts --out facts"),
+    "generate": (generate, 'moextend generate tiny --extension facts --prompt "anna lives in"'),
+    "extensions": (extensions, "moextend extensions facts colors"),
+}
+"""Name -> function and example."""
+
+
+def _opened(
+    base: str, vision: str | None, projector: Path | None, dtype: str, device: str, workspace: Path
+) -> MultimodalLM:
+    """The base, with the projector that its encoder was aligned with, and features kept on disk."""
+    from moextend import lookup
+
+    device = options.device(device)
+    lookup.choose("dtype", dtype, dict.fromkeys(("float32", "bfloat16", "float16")), where="--dtype")
+    import torch
+
+    import moextend
+    from moextend.bench.quiet import quiet_process
+    from moextend.vision import FeatureStore
+
+    quiet_process()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = moextend.load(base, vision=vision, dtype=dtype, device=device)
+    if projector is not None:
+        moextend.load_projector(model, projector)
+    if model.vision is not None:
+        model.features = FeatureStore(model.vision, workspace / ".cache" / "features")
+    return model
+
+
+def _load(model: MultimodalLM, folder: Path) -> None:
+    """Loads an extension beside those that are loaded; all are active."""
+    import moextend
+
+    moextend.load_extension(model, folder)
+    moextend.activate(model, "all")
+
+
+def _data(
+    data: str, columns: list[str] | None, template: str | None, workspace: Path
+) -> Sequence[Conversation]:
+    from moextend.bench.stages import own_data
+
+    return own_data(data, workspace, columns=options.pairs(columns or [], "--columns"), template=template)
+
+
+def _settings(
+    rows: Sequence[Conversation], steps: int | None, batch: int, rate: float, seed: int, dtype: str
+) -> Settings:
+    from dataclasses import replace
+
+    from moextend.extending import default_settings
+
+    found = default_settings(len(rows), seed)
+    return replace(
+        found, steps=steps or found.steps, batch_size=batch, learning_rate=rate, bf16=dtype != "float32"
+    )
+
+
+def _told(record: dict[str, Any]) -> str:
+    layers = ", ".join(
+        f"{block} (of {', '.join(map(str, found))})" for block, found in record["plan"].items()
+    )
+    return f"extension '{record['name']}', {record['mode']} routing, new experts in MoE layers {layers}"

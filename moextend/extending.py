@@ -1,0 +1,280 @@
+"""Extends a model with one's own data: probe, expand, tune, keep (MoExtend, arXiv 2408.03511, section 3).
+
+`extend` is for users; the benchmark's method of that name calls the same `learn` and `keep` with its own training loop.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from moextend import activating, expand, extension, memory, recognise, spec
+from moextend.batches import Conversation
+from moextend.errors import InputError
+from moextend.extension import Extension
+from moextend.multimodal import MultimodalLM
+from moextend.prepare import first_process
+from moextend.probe import LayerChoice, Probe, choose_layers, parents, probe_layers, selection_shares
+from moextend.recipe import Recipe
+from moextend.routing import Mode
+from moextend.splits import HELD_OUT, hold_out, whole
+from moextend.training import ExtraLoss, Report, Settings, train
+
+
+class Loop(Protocol):
+    """A training loop, bound to data and settings."""
+
+    def __call__(
+        self,
+        *,
+        learning_rate: float | None = None,
+        extra_loss: ExtraLoss | None = None,
+        rates: Mapping[str, float] | None = None,
+        steps: int | None = None,
+        phase: str = "train",
+    ) -> Report:
+        """Trains what requires gradients; None takes the loop's own setting. `phase`: probe or train."""
+        ...
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """How an extension came about."""
+
+    report: Report
+    plan: dict[int, list[int]]
+    """MoE block -> the base experts that the new ones were copied from."""
+    probe: Probe
+
+
+def extend(
+    model: MultimodalLM,
+    name: str,
+    data: Sequence[Conversation],
+    *,
+    folder: str | Path,
+    layers: LayerChoice | Sequence[int] = "probe",
+    share: float = 0.5,
+    experts: int = 1,
+    routing: Mode = "exact",
+    scope: Literal["own", "auto", "all"] = "auto",
+    settings: Settings | None = None,
+    held_out: Sequence[Conversation] | None = None,
+    generic: Sequence[Conversation] = (),
+    seed: int = 0,
+    on_step: Callable[[int, int], None] | None = None,
+    **more: Any,
+) -> Extension:
+    """Adds experts to `model` that learn `data`, and saves them; all that was there before stays as it is.
+
+    A probe says which MoE layers change most, each of these gets copies of its most chosen experts, and the copies,
+    with their router rows, are trained alone (MoExtend, section 3.2). Afterwards everything is frozen and the model
+    computes as in training: the extension is active, with those that it was made beside; `activate` says otherwise.
+
+    Args:
+        name: letters, digits, '-' and '_'.
+        data: conversations, any sequence of them, a lazily read one too. With images the projector must be aligned
+            (`align`) before.
+        folder: gets extension.safetensors, extension.json and what the scope keeps. A call that was interrupted goes
+            on from the last checkpoint there when it is repeated with the same arguments.
+        layers: "probe", "all", "first", "last", "random", or the MoE layers' places, lowest 0.
+        share: the share of the MoE layers that get new experts, where `layers` does not say it.
+        experts: new experts a layer.
+        routing: "exact" (the base stays what it is, bit for bit, where gates are closed) or "paper".
+        scope: "own" and "auto" make the extension alone on the base, for its own inputs; "auto" keeps what they look
+            like, so that `activate(model, "auto")` finds them. "all" makes it beside those that are active now, to be
+            active for every input, and keeps router inputs that later ones leave alone.
+        settings: of the training; None: three passes over the data in batches of 16 at a learning rate of 1e-3, as
+            a start.
+        held_out: conversations to choose layers by, which are not learnt; None takes a tenth of `data` (1 to 512).
+        generic: text that stands for what the base knows, which experts of scope "all" learn to leave alone.
+        seed: of the held-out part, random layers, and the default settings.
+        on_step: called with (steps done, steps in all), in the probe and then in the training.
+        more: other fields of moextend.recipe.Recipe, e.g. probe_steps=100.
+
+    Raises:
+        InputError: an argument is out of range, the name is taken, the folder holds an extension, there are fewer
+            than two conversations, or the data does not fit the model. The model is as it was.
+    """
+    given = {"share": share, "experts": experts, "routing": routing, "scope": scope, **more}
+    layers = layers if isinstance(layers, str) else [int(layer) for layer in layers]
+    recipe = spec.parse(Recipe, {"layers": layers, **given}, where=f"extension '{name}'")
+    folder = Path(folder)
+    _check_new(model, name, data, folder)
+    learnt, held = hold_out([data], seed) if held_out is None else (whole(data), whole(held_out))
+    chosen = settings or default_settings(len(learnt), seed)
+
+    def loop(
+        *,
+        learning_rate: float | None = None,
+        extra_loss: ExtraLoss | None = None,
+        rates: Mapping[str, float] | None = None,
+        steps: int | None = None,
+        phase: str = "train",
+    ) -> Report:
+        wanted = {"steps": steps, "learning_rate": learning_rate}
+        own: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
+        return train(
+            model, learnt, replace(chosen, **own), folder=folder / f"{phase}-in-flight",
+            extra_loss=extra_loss, rates=rates, on_step=on_step,
+        )  # fmt: skip
+
+    beside = expand.scope_of(model.lm).active if recipe.scope == "all" else ()
+    earlier = [_folder_of(model, other) for other in beside] if recipe.remembers else []
+    learn(
+        model, name, recipe, loop, held_out=held, seed=seed, beside=beside, earlier=earlier, generic=generic
+    )
+    if first_process():
+        if recipe.scope == "auto":
+            rows = [*held[:HELD_OUT], *learnt[: max(0, HELD_OUT - len(held))]]
+            recognise.write(recognise.portray(model, recognise.prompts_of(rows)), folder)
+        keep(model, name, recipe, folder, held_out=held, seed=seed)
+    expand.scope_of(model.lm).folders[name] = folder
+    model.choose = None
+    return extension.handle(model, name)
+
+
+def default_settings(conversations: int, seed: int = 0) -> Settings:
+    """Three passes in batches of 16 at 1e-3: a start, not tuned to any model."""
+    return Settings(-(-3 * conversations // 16), batch_size=16, learning_rate=1e-3, seed=seed)
+
+
+def learn(
+    model: MultimodalLM,
+    name: str,
+    recipe: Recipe,
+    loop: Loop,
+    *,
+    held_out: Sequence[Conversation],
+    seed: int,
+    learning_rate: float | None = None,
+    beside: Sequence[str] = (),
+    earlier: Sequence[Path] = (),
+    generic: Sequence[Conversation] = (),
+) -> Learnt:
+    """Probes which layers change most, adds experts there, and trains these alone; everything is frozen afterwards.
+
+    Args:
+        loop: trains the probe's routers and then the new experts.
+        held_out: S_e of the paper: chooses layers and parents; the loop must not learn it.
+        learning_rate: of the training; None leaves it to the loop.
+        beside: extensions that are reachable meanwhile.
+        earlier, generic: folders with memories, and text that is remembered first, where the recipe remembers.
+
+    Raises:
+        InputError: the recipe does not fit the model. As after any interruption, the model is as it was.
+    """
+    active = expand.scope_of(model.lm).active
+    known = name in expand.scope_of(model.lm).known
+    try:
+        expand.activate(model.lm, beside)
+        probe = _probe(model, recipe, held_out, loop)
+        plan = _plan(probe, recipe, seed)
+        kept = _memory(model, recipe, earlier, generic, seed)
+        expand.attach(model.lm, name, plan, mode=recipe.routing, calibrate=recipe.calibration, seed=seed)
+        model.learn_only([f"lm.{key}" for key in expand.new_parameters(model.lm, name)])
+        report = loop(
+            learning_rate=learning_rate,
+            rates={".rows": recipe.gate_rate, ".bias": recipe.gate_rate} if kept else None,
+            extra_loss=memory.keep_closed(
+                model, name, kept, margin=recipe.margin, weight=recipe.memory_weight,
+                sample=recipe.memory_sample, seed=seed,
+            )
+            if kept
+            else None,
+        )  # fmt: skip
+    except BaseException:
+        if not known and name in expand.scope_of(model.lm).known:
+            expand.detach(model.lm, name)
+        expand.activate(model.lm, active)
+        raise
+    finally:
+        model.learn_only([])
+    return Learnt(report, plan, probe)
+
+
+def keep(
+    model: MultimodalLM,
+    name: str,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    held_out: Sequence[Conversation],
+    seed: int,
+) -> None:
+    """Writes the expert set, after the memory that later ones keep closed."""
+    if recipe.remembers:
+        memory.write(memory.remember(model, held_out, recipe.memory_tokens, seed), folder)
+    extension.save_extension(model, name, folder=folder)
+
+
+def _probe(model: MultimodalLM, recipe: Recipe, held_out: Sequence[Conversation], loop: Loop) -> Probe:
+    if recipe.layers != "probe":
+        return Probe(selection_shares(model, held_out), [])
+    return probe_layers(model, held_out, lambda: loop(steps=recipe.probe_steps, phase="probe"))
+
+
+def _plan(probe: Probe, recipe: Recipe, seed: int) -> dict[int, list[int]]:
+    """MoE block -> parents of its new experts."""
+    total = len(probe.before)
+    if isinstance(recipe.layers, str):
+        layers = choose_layers(recipe.layers, recipe.share, probe, seed)
+    else:
+        layers = sorted(set(recipe.layers))
+    if not layers or layers[0] < 0 or layers[-1] >= total:
+        raise InputError(f"the model has MoE layers 0 to {total - 1}.", where=f"layers {recipe.layers}")
+    if recipe.parent == "random":
+        drawn = random.Random(seed)
+        return {layer: drawn.sample(range(len(probe.before[layer])), recipe.experts) for layer in layers}
+    return parents(probe, layers, recipe.experts)
+
+
+def _memory(
+    model: MultimodalLM, recipe: Recipe, earlier: Sequence[Path], generic: Sequence[Conversation], seed: int
+) -> memory.Memory:
+    """Router inputs of the generic text and of all earlier extensions; nothing where the recipe remembers nothing."""
+    if not recipe.remembers:
+        return {}
+    memories = [memory.read(folder) for folder in earlier]
+    if generic:
+        memories.insert(0, memory.remember(model, generic, recipe.memory_tokens, seed))
+    return memory.join(memories)
+
+
+def _check_new(model: MultimodalLM, name: str, data: Sequence[Conversation], folder: Path) -> None:
+    """InputError where an extension of this name, of this data, in this folder cannot be made."""
+    where = f"extension '{name}'"
+    if name in activating.WORDS or not re.fullmatch(r"[\w-]+", name):
+        raise InputError(
+            "is no name for an extension.",
+            where=where,
+            mend=f"Use letters, digits, '-' and '_', and none of: {', '.join(activating.WORDS)}.",
+        )
+    if name in expand.scope_of(model.lm).known:
+        raise InputError("the model has one of this name already.", where=where, mend="Choose another name.")
+    if len(data) < 2:
+        raise InputError(
+            f"there are {len(data)} conversations to learn from.", where=where, mend="Give two or more."
+        )
+    if extension.is_whole(folder):
+        raise InputError(
+            "holds an extension already.",
+            where=str(folder),
+            mend="Load it (load_extension), or name a new folder.",
+        )
+
+
+def _folder_of(model: MultimodalLM, name: str) -> Path:
+    """The folder of an extension that kept a memory."""
+    folder = extension.handle(model, name).folder
+    if folder is None or not (folder / memory.FILE).is_file():
+        raise InputError(
+            f"extension '{name}' is active, and kept no memory that a new one could leave alone.",
+            where="scope 'all'",
+            mend="Make all of them with scope='all', activate others, or set retention='none'.",
+        )
+    return folder

@@ -1,0 +1,51 @@
+"""How an extension is made: what a user or a sequence may choose."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from moextend.spec import Spec
+
+
+class Recipe(Spec):
+    """The choices of the method (docs/method.md); what is trained on, and for how long, stands elsewhere."""
+
+    routing: Literal["exact", "paper", "slot"] = "exact"
+    scope: Literal["own", "auto", "all"] = "own"
+    """own: made alone on the base, for inputs that are known to be its own. auto: likewise, and what its inputs look
+    like is kept, so that they can be recognised. all: made beside the extensions that are active, for every input."""
+    layers: Literal["probe", "all", "first", "last", "random"] | list[int] = "probe"
+    """How the MoE layers that get new experts are chosen, or their places, lowest 0."""
+    share: float = Field(0.5, gt=0, le=1)
+    """Share of the MoE layers that get new experts (the paper's p)."""
+    experts: int = Field(1, ge=1)
+    """New experts a layer."""
+    parent: Literal["selection", "random"] = "selection"
+    """selection: copies of the most chosen experts (Eq. 9)."""
+    calibration: bool = True
+    """paper routing only."""
+    probe_steps: int = Field(30, ge=1)
+    """Steps of router tuning that layers=probe is decided by."""
+    retention: Literal["none", "memory"] = "memory"
+    """With scope all: memory keeps a few router inputs of what was learnt, which later experts learn to leave alone."""
+    memory_tokens: int = Field(4000, ge=1)
+    """Router inputs kept a layer and extension."""
+    memory_sample: int = Field(1024, ge=1)
+    """Of these, drawn at every step."""
+    gate_rate: float = Field(10.0, gt=0)
+    """Factor on the learning rate of router rows and biases where a memory is kept: they have far to go."""
+    margin: float = 0.2
+    memory_weight: float = 10.0
+
+    @model_validator(mode="after")
+    def _paper_has_no_memory(self) -> Recipe:
+        if self.routing == "paper" and "retention" not in self.model_fields_set:
+            return self.model_copy(update={"retention": "none"})
+        return self
+
+    @property
+    def remembers(self) -> bool:
+        """Whether earlier router inputs are kept closed, and new ones remembered."""
+        return self.scope == "all" and self.retention == "memory"
