@@ -167,7 +167,7 @@ def _exact(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart])
 
 def _slot(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) -> Any:
     logits, weights, index = out[:3]
-    leads = torch.cat([part(x) for part in parts], 1)
+    leads = _side_by_side([part(x) for part in parts])
     parents = [parent for part in parts for parent in part.parents]
     learning = torch.is_grad_enabled()
     learns = [learning and part.rows.requires_grad for part in parts for _ in part.parents]

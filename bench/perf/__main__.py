@@ -82,7 +82,14 @@ def _measure(
 
 
 def _command() -> str:
-    return f"python -m moextend.bench.perf {shlex.join(sys.argv[1:])}".strip()
+    """What was called, without the JSON's place, which changes nothing."""
+    words = sys.argv[1:]
+    kept = [
+        word
+        for place, word in enumerate(words)
+        if not word.startswith("--out") and words[place - 1 : place] != ["--out"]
+    ]
+    return f"python -m moextend.bench.perf {shlex.join(kept)}".strip()
 
 
 if __name__ == "__main__":

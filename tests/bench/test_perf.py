@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import moextend
 from moextend.bench.perf import floor, measure, tables
-from moextend.bench.perf.__main__ import app
+from moextend.bench.perf.__main__ import _command, app
 from moextend.bench.perf.sizes import SIZES, Size, make, missing
 from moextend.bench.perf.ways import modes
 from moextend.errors import InputError, UnknownName
@@ -88,6 +88,12 @@ def test_the_tables_are_printed_and_put_into_a_page(measured: tuple[dict[str, An
     assert "tiny: training" in said and "tiny: answering" in said
     assert page.startswith("# Speed\n\n<!-- perf -->\n") and page.endswith("<!-- /perf -->\nmore\n")
     assert "| full-ft |" in page and "old" not in page and "python -m moextend.bench.perf" in page
+
+
+def test_a_page_names_the_command_without_its_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    for out in (["--out", "a.json"], ["--out=a.json"]):
+        monkeypatch.setattr("sys.argv", ["perf", *out, "--size", "mid", "--write", "page.md"])
+        assert _command() == "python -m moextend.bench.perf --size mid --write page.md"
 
 
 def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:

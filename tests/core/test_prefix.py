@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from moextend import Conversation, MultimodalLM, Settings, attach, new_parameters, train
+from moextend import Conversation, MultimodalLM, Settings, attach, new_parameters, train, training
 from moextend.batches import Collator
 from moextend.errors import InputError
 from moextend.prefix import PrefixCache
+from moextend.routing import Mode
 
 from .conftest import picture, toy_model
 
@@ -65,7 +67,7 @@ def runs_of(model: MultimodalLM) -> list[int]:
     return counts
 
 
-@pytest.mark.parametrize("mode", ["exact", "paper"])
+@pytest.mark.parametrize("mode", get_args(Mode))
 @pytest.mark.parametrize("data", [EVEN, UNEVEN])
 def test_a_kept_prefix_changes_nothing_but_rounding(
     tmp_path: Path, data: list[Conversation], mode: str
@@ -158,9 +160,12 @@ def test_a_model_that_it_does_not_fit_is_one_clear_error(
         PrefixCache(model, tmp_path)
 
 
-def test_it_does_not_go_with_compile() -> None:
+def test_it_does_not_go_with_compile_or_fsdp(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cache_prefix does not go with compile"):
         replace(SETTINGS, cache_prefix=True, compile=True)
+    sharded = cast(training._Trainer, SimpleNamespace(sharded=True))
+    with pytest.raises(InputError, match="cache_prefix does not go with FSDP"):
+        training._prefix(toy_model(), sharded, tmp_path)
 
 
 @pytest.mark.parametrize("family", ["olmoe", "qwen2_moe", "qwen3_moe", "granitemoe"])
