@@ -23,7 +23,8 @@ from moextend.training import Report, Settings, train
 TASKS = ("tiny-attributes", "tiny-counting")
 SPECS = ["zero-shot", "full-ft", "lora", "lora-per-task", "lora-per-task:task=inferred", "replay",
          "replay:over=full-ft", "ewc", "ewc:over=full-ft", "lwf", "lwf:over=full-ft", "o-lora", "moe-lora",
-         "moextend", "moextend:scope=auto", "moextend:scope=all", "moextend:routing=paper,scope=all"]  # fmt: skip
+         "moextend", "moextend:scope=auto", "moextend:scope=all", "moextend:routing=paper,scope=all",
+         "moextend:routing=slot,scope=all"]  # fmt: skip
 
 
 @dataclass
