@@ -9,6 +9,7 @@ import yaml
 
 from moextend import content
 from moextend.bench.plan import DEFAULT, OWN
+from moextend.bench.references import KIND, read_reference
 from moextend.bench.sequence import read_sequence
 from moextend.bench.task import read_task
 from moextend.errors import SpecError, UnknownName
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 
 
 def catalogue(workspace: Path) -> dict[str, list[dict[str, Any]]]:
-    """{"sequences": [...], "tasks": [...]}; a YAML that cannot be read is listed with its error."""
+    """{"sequences", "tasks", "references": [...]}; a YAML that cannot be read is listed with its error."""
     sequences, tasks = content.names("registry", workspace), content.names("tasks", workspace)
+    references = content.names(KIND, workspace)
     return {
         "sequences": [_sequence(name, path, workspace) for name, path in sorted(sequences.items())],
         "tasks": [_task(name, path, workspace) for name, path in sorted(tasks.items())],
+        "references": [_reference(name, path, workspace) for name, path in sorted(references.items())],
     }
 
 
@@ -38,7 +41,12 @@ def tables(found: dict[str, list[dict[str, Any]]]) -> list[Table | str]:
         licence = record["licence"] + (" (non-commercial)" if record["non_commercial"] else "")
         about = [record["name"], record["kind"], str(record["version"]), record["from"], licence]
         _row(tasks, record, [*about, record["description"]])
-    return [sequences, "* runs when none is named: moextend bench run\n", tasks]
+    references = _table("Published numbers", ["name", "protocol", "from", "rows", "source"])
+    for record in found["references"]:
+        about = [record["name"], record["protocol"], record["from"], str(record["rows"])]
+        _row(references, record, [*about, record["source"]])
+    below = "Below a report: moextend bench report --references NAME"
+    return [sequences, "* runs when none is named: moextend bench run\n", tasks, "", references, below]
 
 
 def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
@@ -73,7 +81,8 @@ def _sequence(name: str, path: Path, workspace: Path) -> dict[str, Any]:
     own = (workspace / "registry" / f"{OWN}.yaml").exists()
     record = {
         "name": name, "from": _origin(path, workspace), "file": str(path), "default": name == (OWN if own else DEFAULT),
-        "version": "", "stages": [], "retention": [], "transfer": [], "base": "", "description": "", "error": None,
+        "version": "", "protocol": None, "stages": [], "retention": [], "transfer": [], "base": "",
+        "description": "", "error": None,
     }  # fmt: skip
     try:
         sequence = read_sequence(path)
@@ -82,6 +91,7 @@ def _sequence(name: str, path: Path, workspace: Path) -> dict[str, Any]:
     return {
         **record,
         "version": sequence.version,
+        "protocol": sequence.protocol,
         "stages": [stage.task for stage in sequence.stages],
         "retention": sequence.retention,
         "transfer": sequence.transfer,
@@ -101,6 +111,19 @@ def _task(name: str, path: Path, workspace: Path) -> dict[str, Any]:
         return {**record, "error": str(error)}
     keys = ("kind", "version", "licence", "non_commercial", "source", "description")
     return {**record, **{key: getattr(task, key) for key in keys}}
+
+
+def _reference(name: str, path: Path, workspace: Path) -> dict[str, Any]:
+    record = {
+        "name": name, "from": _origin(path, workspace), "file": str(path), "protocol": "", "source": "",
+        "backbone": "", "rows": 0, "error": None,
+    }  # fmt: skip
+    try:
+        reference = read_reference(path)
+    except SpecError as error:
+        return {**record, "error": str(error)}
+    keys = ("protocol", "source", "backbone")
+    return {**record, **{key: getattr(reference, key) for key in keys}, "rows": len(reference.rows)}
 
 
 def _origin(path: Path, workspace: Path) -> str:

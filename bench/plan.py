@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -21,8 +21,13 @@ DEFAULT = "tiny"
 OWN = "sequence"
 """The workspace's own sequence: registry/sequence.yaml."""
 
+STEPS = "steps"
+"""No method's settings are matched: methods share the steps, as they always do."""
+
 BOUND = "full-ft"
 """The method of the joint and the independent bound, where none is named."""
+BOUNDS: dict[str, Mode] = {"joint": "joint", "individual": "independent"}
+"""Names that stand among the methods for a bound: BOUND, run in a mode of its own."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Request:
     sequence: str | None = None
     """None: the workspace's own, else the one that ships with the package."""
     methods: tuple[str, ...] = ()
-    """Empty: those of the sequence; "all": all that are known."""
+    """Empty: those of the sequence; "all": all that are known. "joint" and "individual" are the bounds."""
     seeds: tuple[int, ...] = (0,)
     orders: tuple[str, ...] = ("given",)
     modes: tuple[Mode, ...] = ("sequence",)
@@ -42,10 +47,17 @@ class Request:
     """Items a task at the most, instead of the sequence's own limit."""
     steps: int | None = None
     """Steps a stage, instead of the sequence's own."""
+    oracle: bool = False
+    """Score learnt tasks also with their own extension forced on."""
+    match: str = STEPS
+    """What the methods share besides data and batches: `steps`, or also `params[=METHOD]` or `flops[=METHOD]`."""
 
 
-def resolve(request: Request) -> list[RunConfig]:
-    """One config a run, checked as far as it can be without opening data or models."""
+def resolve(request: Request, on_match: Callable[[str], None] | None = None) -> list[RunConfig]:
+    """One config a run, checked as far as it can be without opening data or models.
+
+    `on_match` is told of each method how it was matched.
+    """
     sequence = chosen_sequence(request)
     if not sequence.stages:
         raise InputError(
@@ -55,8 +67,17 @@ def resolve(request: Request) -> list[RunConfig]:
         )
     tasks = all_tasks(sequence, request.workspace)
     methods = chosen_methods(request, sequence)
+    if request.match != STEPS:
+        methods = _matched(request, sequence, methods, on_match)
+    bounds = [BOUNDS[name] for name in request.methods if name in BOUNDS]
     # A bound is one number to compare all methods with: of the strongest learner, unless methods are named.
-    by_mode = {mode: methods if mode == "sequence" or request.methods else [BOUND] for mode in request.modes}
+    named = bool(set(request.methods) - set(BOUNDS))
+    by_mode = {
+        mode: methods if mode == "sequence" or named else [BOUND]
+        for mode in request.modes
+        if mode != "sequence" or named or not bounds
+    }
+    by_mode |= {mode: [*by_mode.get(mode, []), BOUND] for mode in bounds}
     configs = [
         _config(request, sequence, tasks, mode, *part)
         for mode, chosen in by_mode.items()
@@ -82,12 +103,29 @@ def chosen_methods(request: Request, sequence: SequenceSpec) -> list[str]:
     """The method specs asked for; UnknownName or InputError for one that does not exist."""
     from moextend.bench import methods
 
-    names = list(request.methods) or sequence.methods
+    names = [name for name in request.methods if name not in BOUNDS] or sequence.methods
     if "all" in names:
         names = list(methods.METHODS)
     for name in names:
         methods.describe(name, sequence.settings)
     return list(dict.fromkeys(names))
+
+
+def _matched(
+    request: Request, sequence: SequenceSpec, names: list[str], on_match: Callable[[str], None] | None
+) -> list[str]:
+    from moextend.bench import matching
+
+    found = matching.match(
+        names,
+        request.match,
+        sequence.settings,
+        lambda: matching.skeleton(sequence.base, request.workspace),
+    )
+    for matched in found:
+        if on_match:
+            on_match(matched.told)
+    return [matched.method for matched in found]
 
 
 def all_tasks(sequence: SequenceSpec, workspace: Path) -> dict[str, TaskSpec]:
@@ -149,6 +187,7 @@ def _config(
     # What does not change this run's result is no part of what it is.
     record |= {"description": "", "methods": []}
     name = method.partition(":")[0]
+    record.pop("protocol")
     record["settings"] = {k: v for k, v in record["settings"].items() if k == name}
     record["stages"] = ordered(record["stages"], order)
     about = {"description": "", "source": ""}
@@ -156,6 +195,7 @@ def _config(
         sequence=record,
         tasks={name: {**task.model_dump(mode="json"), **about} for name, task in tasks.items()},
         method=method, seed=seed, order=order, mode=mode, device=request.device,
+        protocol=sequence.protocol, oracle=request.oracle,
         places={
             "workspace": str(request.workspace.resolve()),
             "sequence": str(sequence.path) if sequence.path else None,

@@ -89,7 +89,7 @@ def _licence(task: dict[str, Any]) -> str:
 def _model_downloads(sequence: SequenceSpec) -> list[dict[str, Any]]:
     found = []
     base = sequence.base
-    if _local(base.model) is None:
+    if _local(base.model) is None and base.model not in content.CARRIED:
         found += _hub(base.model, "model", base.revision)
     if base.vision:
         from moextend import encoders
@@ -104,14 +104,20 @@ def _to_prepare(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, An
     """Folders that have to be filled by hand, for which tasks and how."""
     needs: dict[str, dict[str, Any]] = {}
     for task in tasks:
-        data = task.data
-        if data is None or not data.path.startswith(HAND):
-            continue
-        folder = place(data.path, task.folder(), workspace)
-        if not folder.exists():
-            need = {"where": str(folder), "how": data.prepare or "see the task's source", "tasks": []}
+        path, how = _by_hand(task)
+        folder = place(path, task.folder(), workspace)
+        if path.startswith(HAND) and not folder.exists():
+            need = {"where": str(folder), "how": how or "see the task's source", "tasks": []}
             needs.setdefault(str(folder), need)["tasks"].append(task.task)
     return list(needs.values())
+
+
+def _by_hand(task: TaskSpec) -> tuple[str, str]:
+    """Where a task's data lies, and what is said of how to get it."""
+    if task.data is not None:
+        return task.data.path, task.data.prepare
+    assert task.lm_eval is not None, "a task has data or is a task of lm-eval"
+    return task.lm_eval.data or "", task.lm_eval.prepare
 
 
 def _data_downloads(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, Any]]:

@@ -120,9 +120,9 @@ def next_default(kind: str, to: Draft) -> TaskSpec:
 
 
 def _at_hand(task: TaskSpec) -> bool:
-    """Whether the task needs no download."""
+    """Whether the task needs no download and nothing put in place by hand."""
     if task.lm_eval is not None:
-        return task.lm_eval.path is not None
+        return task.lm_eval.path is not None and not task.lm_eval.data
     return task.data is not None and task.data.path.startswith("world:")
 
 

@@ -37,10 +37,15 @@ class RunConfig:
     places: dict[str, Any] = field(default_factory=dict)
     """Where the specs came from, for relative paths: {"workspace", "sequence", "tasks": {name: path}}."""
     device: str = "auto"
+    protocol: str | None = None
+    """The published protocol that the sequence says it follows."""
+    oracle: bool = False
+    """Whether learnt tasks are also scored at the end with their own extension forced on; changes no other score."""
 
     def identity(self) -> dict[str, Any]:
         """The part that must be equal for two runs to be the same run."""
-        return {k: v for k, v in asdict(self).items() if k not in ("places", "device")}
+        apart = ("places", "device", "protocol", "oracle")
+        return {k: v for k, v in asdict(self).items() if k not in apart}
 
     @cached_property
     def digest(self) -> str:
@@ -95,7 +100,7 @@ def grows(old: dict[str, Any], new: dict[str, Any]) -> bool:
     if new["mode"] == "joint" or old["mode"] != new["mode"]:
         return False
     stages = old["sequence"]["stages"]
-    scored = {key: old["sequence"].get(key, []) for key in ("retention", "transfer")}
+    scored = {key: old["sequence"][key] for key in ("retention", "transfer") if key in old["sequence"]}
     if any(not set(names) <= set(new["sequence"].get(key, [])) for key, names in scored.items()):
         return False
     cut = {**new["sequence"], "stages": new["sequence"]["stages"][: len(stages)], **scored}
@@ -107,8 +112,9 @@ def config_of(record: dict[str, Any], path: Path) -> RunConfig:
     """The config stored in a record of config.json; SpecError where it is none, or was edited."""
     try:
         config = RunConfig(
-            **record["identity"], places=record.get("places", {}), device=record.get("device", "auto")
-        )
+            **record["identity"], places=record.get("places", {}), device=record.get("device", "auto"),
+            protocol=record.get("protocol"), oracle=record.get("oracle", False),
+        )  # fmt: skip
     except TypeError as error:
         raise SpecError(f"holds no config ({error}).", where=str(path), mend="Remove the folder.") from error
     if files.digest(record["identity"]) != record.get("digest"):

@@ -5,7 +5,7 @@ runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
   scores.jsonl      one line a cell of the matrix; the last line of a cell wins
   facts.json        what became known while running (is the task told, blind levels, cost of the base)
   status.json       see progress.py
-  stages/<t>-<task>/    what stage t learnt, and cost.json: what that took
+  stages/<t>-<task>/    what stage t learnt; cost.json: what that took; routing.json: which experts its tasks reach
   predictions/          one line an item
 """
 
@@ -30,6 +30,7 @@ from moextend.errors import InputError, RunConflict, SpecError, UnknownName
 __all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "open_run", "slug"]
 
 COST = "cost.json"
+ROUTING = "routing.json"
 Key = tuple[int, str]
 """A cell: (stage, task)."""
 
@@ -140,7 +141,14 @@ class RunDir:
 
     def costs(self) -> dict[int, dict[str, Any]]:
         """Stage -> what it took; stages of which it is not known are left out."""
-        found = self.folder.glob(f"stages/*/{COST}")
+        return self._of_stages(COST)
+
+    def routing(self) -> dict[int, dict[str, Any]]:
+        """Stage -> what its tasks' routing was (see diagnostics.py); stages of which it is not known are left out."""
+        return self._of_stages(ROUTING)
+
+    def _of_stages(self, name: str) -> dict[int, dict[str, Any]]:
+        found = self.folder.glob(f"stages/*/{name}")
         return {int(path.parent.name.partition("-")[0]): files.read_json(path) for path in found}
 
     @contextmanager
@@ -181,8 +189,11 @@ def open_run(config: RunConfig, runs: Path) -> RunDir:
         if not grows(record["identity"], identity):
             raise _conflict(run.folder, differences(record["identity"], identity))
         (run.folder / "status.json").unlink(missing_ok=True)  # it is no longer done
+    elif record and config.oracle and not record.get("oracle"):
+        (run.folder / "status.json").unlink(missing_ok=True)  # more is asked for
     wanted = {**record, "digest": files.digest(identity), "identity": identity}
-    wanted |= {"places": config.places, "device": config.device}
+    wanted |= {"places": config.places, "device": config.device, "protocol": config.protocol}
+    wanted["oracle"] = config.oracle or record.get("oracle", False)
     if wanted != record:
         files.write_json(path, wanted)
     run.record_environment()

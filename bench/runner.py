@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import moextend
 from moextend.bench import costs, evaluate, vqa
+from moextend.bench.diagnostics import Diagnostics
 from moextend.bench.methods.method import Stage
 from moextend.bench.progress import Progress, Unit
 from moextend.bench.restore import base, learning_data, stage_name, stage_of
@@ -42,6 +43,7 @@ def _run(work: Work, progress: Progress) -> None:
     refuse_changed_data(work)
     model = base(work, progress)
     score_row(work, progress, model, 0, [])
+    diagnose = Diagnostics(work, model)
     work.method.start(model, work.settings, work.config.seed)
     learnt: list[str] = []
     for index, names in enumerate(work.stages, 1):
@@ -51,6 +53,7 @@ def _run(work: Work, progress: Progress) -> None:
         learn(work, progress, model, index, names, learnt)
         learnt.append(stage_name(names))
         score_row(work, progress, model, index, learnt)
+        diagnose(model, index, learnt)
 
 
 def learn(

@@ -75,6 +75,8 @@ class Training(Spec):
     """Compile the decoder's layers."""
     balance: float = Field(0.0, ge=0)
     """Factor on the load-balance loss among the new experts of a stage."""
+    cache_prefix: bool = False
+    """Keep what enters the lowest layer that learns, and begin there from the second epoch on."""
     report_to: Tracker = "none"
     """A tracker of transformers that follows the training."""
 
@@ -117,6 +119,8 @@ class SequenceSpec(Spec):
     sequence: str
     version: int | str
     description: str = ""
+    protocol: str | None = None
+    """The published protocol that is followed: only references of the same one may stand beside what is measured."""
     base: Base
     align: Align | None = None
     stages: list[Stage]

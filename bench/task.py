@@ -73,6 +73,10 @@ class TextTask(Spec):
     metric: str = "acc"
     limit: int | None = None
     num_fewshot: int | None = None
+    data: str | None = None
+    """Where data lies that has to be put in place by hand: `data:` and a path below data/ of the workspace."""
+    prepare: str = ""
+    """How to get it."""
 
 
 class TaskSpec(Spec):

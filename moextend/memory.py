@@ -85,14 +85,15 @@ def keep_closed(
     """A loss that keeps the new experts of extension `name` from remembered tokens.
 
     For remembered inputs x of a block it is ``weight * mean(relu(r x + b - threshold + margin))``, where the
-    threshold is what a new expert must pass to be used: 0 in `exact` routing, the k-th logit of the base in `paper`.
+    threshold is what a new expert must pass to be used: 0 in `exact` routing, the k-th logit of the base in `paper`;
+    in `slot` routing 0 where the base chooses the parent, and out of reach where it does not.
     `sample` inputs a block are drawn at every step.
     """
     sites = [site for site in find_sites(model.lm) if name in getattr(site.router, "ext_parts", {})]
     generator = torch.Generator().manual_seed(seed)
     device = model.device
     kept = {site.layer: memory[site.layer].to(device) for site in sites}
-    bars = {site.layer: _thresholds(site, kept[site.layer]) for site in sites}
+    bars = {site.layer: _thresholds(site, name, kept[site.layer]) for site in sites}
 
     def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
         total = torch.zeros((), device=device)
@@ -110,20 +111,25 @@ def keep_closed(
 
 
 @torch.no_grad()
-def _thresholds(site: Site, x: Tensor) -> Tensor:
-    """What a new logit must pass to be used, [tokens, 1]."""
+def _thresholds(site: Site, name: str, x: Tensor) -> Tensor:
+    """What a new logit must pass to be used, [tokens, 1] or, a column a new expert, [tokens, n]."""
     scope = cast(Scope, site.router.ext_scope)
-    if scope.mode == "exact":
+    known = chooses_by_logits(site.router)
+    if scope.mode == "exact" or (scope.mode == "slot" and not known):
         return torch.zeros(len(x), 1, device=x.device)
-    if not chooses_by_logits(site.router):
+    if not known:
         raise InputError(
             f"{family_of(site.router).router} does not choose by its logits alone: "
             "memory cannot tell when a new expert is used.",
             mend="Use routing 'exact', or scope 'own' or 'auto'.",
         )
+    parents = cast(RouterPart, cast(Any, site.router).ext_parts[name]).parents
     active, scope.active = scope.active, ()
     try:
-        logits, weights, _ = cast(Any, site.router)(x)[:3]
+        logits, weights, index = cast(Any, site.router)(x)[:3]
     finally:
         scope.active = active
+    if scope.mode == "slot":
+        chosen = (index.unsqueeze(-1) == torch.tensor(parents, device=index.device)).any(1)
+        return torch.zeros_like(chosen, dtype=x.dtype).masked_fill(~chosen, torch.inf)
     return cast(Tensor, logits.topk(weights.shape[-1], dim=-1)[0][:, -1:])

@@ -131,7 +131,7 @@ def checkpointing(model: MultimodalLM) -> Iterator[None]:
             f"{type(model.lm).__name__} has no layers that can be checkpointed.",
             mend="Use gradient_checkpointing: false.",
         )
-    first = _lowest(model, layers)
+    first = lowest(model, layers)
     for layer in layers[first:]:
         layer.gradient_checkpointing = True
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
@@ -143,7 +143,7 @@ def checkpointing(model: MultimodalLM) -> Iterator[None]:
             del layer._gradient_checkpointing_func
 
 
-def _lowest(model: MultimodalLM, layers: Sequence[nn.Module]) -> int:
+def lowest(model: MultimodalLM, layers: Sequence[nn.Module]) -> int:
     """The lowest layer whose output needs a gradient; 0 where what comes before all layers learns."""
     early = [model.lm.get_input_embeddings(), model.projector]
     if any(p.requires_grad for module in early if module is not None for p in module.parameters()):

@@ -1,4 +1,4 @@
-"""How tokens reach new experts: the two routing modes, as in-place subclasses of a model's own routers and experts.
+"""How tokens reach new experts: the three routing modes, as in-place subclasses of a model's own routers and experts.
 
 Notation (docs/method.md): a block has m experts, router rows W [m, H], top-k; x [T, H] are the router's inputs.
 
@@ -8,6 +8,8 @@ equals its base bit for bit before training, and a token whose gates are closed 
 
 **paper** (MoExtend, arXiv 2408.03511, and its public code): the softmax runs over old and new experts, the top-k of
 it are chosen, and calibrations correct the chosen weights: ``w = (p + sum_t C_t(p))[idx]``, renormalised.
+
+**slot**: the base's top-k runs as it is, and in a slot of a parent its children compete with it (slots.py).
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moextend.families import EAGER_WITHOUT_SENTINEL, Scoring, family_of, features, scoring_of, with_parents
+from moextend.slots import slot_choice
 
-Mode = Literal["exact", "paper"]
+Mode = Literal["exact", "paper", "slot"]
 
 
 @dataclass
@@ -57,7 +60,10 @@ class Calibration(nn.Module):
 
 
 class RouterPart(nn.Module):
-    """What one extension adds to one router: a row a new expert, with a bias (exact) or a calibration (paper)."""
+    """What one extension adds to one router: a row a new expert, with a bias (exact, slot) or a calibration (paper).
+
+    A row and bias of slot routing are those of the parent taken off.
+    """
 
     def __init__(
         self, rows: Tensor, bias: Tensor | None, calibration: Calibration | None, parents: Sequence[int]
@@ -119,6 +125,8 @@ class ExtendedRouter(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # a router decides in the precision of its rows
             if self.ext_scope.mode == "exact":
                 return _exact(self, x, out, parts)
+            if self.ext_scope.mode == "slot":
+                return _slot(self, x, out, parts)
             return _paper(self, x, out, parts, scoring_of(self, (*args, *kwargs.values())))
 
 
@@ -142,6 +150,16 @@ def _exact(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart])
         torch.cat([index, new.expand(len(index), -1)], 1),
         *out[3:],
     )
+
+
+def _slot(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) -> Any:
+    logits, weights, index = out[:3]
+    leads = torch.cat([part(x) for part in parts], 1)
+    parents = [parent for part in parts for parent in part.parents]
+    learning = torch.is_grad_enabled()
+    learns = [learning and part.rows.requires_grad for part in parts for _ in part.parents]
+    weights, index = slot_choice(weights, index, leads, parents, learns, router.ext_first)
+    return (logits, weights, index, *out[3:])
 
 
 def _paper(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart], how: Scoring) -> Any:

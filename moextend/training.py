@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from math import inf
 from pathlib import Path
@@ -28,11 +29,14 @@ from moextend.balance import watch_balance
 from moextend.batches import Collator, Conversation
 from moextend.errors import InputError, UnknownName
 from moextend.multimodal import IGNORE, MultimodalLM
+from moextend.prefix import PrefixCache
 from moextend.prepare import Whole, asks_to_shard, checkpointing, compiled, in_float32, sharded
 
 WEIGHTS = "trained.safetensors"
 DRAWN = "extra_loss.safetensors"
 STATE = "trainer_state.json"
+ITEMS = "items"
+"""Where a batch keeps the places of its rows in the data; not for the model."""
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 """Name -> transformers' name; all of them begin with the warm-up."""
 
@@ -87,6 +91,12 @@ class Settings:
     """Compile the decoder's layers (torch.compile): pays where layers are large and the training is long."""
     balance: float = 0.0
     """Factor on the load-balance loss among the new experts that learn (see balance.balance_loss; paper: 0.001)."""
+    cache_prefix: bool = False
+    """Keep what enters the lowest layer that learns, item by item, and begin there from the second epoch on.
+
+    What is learnt is the same up to rounding. Only where all below is frozen and nothing there is random; not with
+    `compile`, and not under FSDP.
+    """
     report_to: str = "none"
     """A tracker that transformers knows and that is installed, "all" of them, or "none"."""
 
@@ -103,6 +113,10 @@ class Settings:
                 raise InputError(
                     f"{name} is {value}.", where="training settings", mend=f"From {low} to {high}."
                 )
+        if self.cache_prefix and self.compile:
+            raise InputError(
+                "cache_prefix does not go with compile.", where="training settings", mend="Use one of them."
+            )
         if self.schedule not in SCHEDULES:
             raise UnknownName("schedule", self.schedule, SCHEDULES, where="training settings")
 
@@ -119,7 +133,10 @@ class Report:
     tokens: int
     """Seen, with repetition and without padding."""
     flops: float | None
-    """Of all steps, forward and backward: those of one step a token, times the tokens. None of a compiled model."""
+    """Of all steps, forward and backward: those of one step a token, times the tokens. None of a compiled model.
+
+    With `cache_prefix`, tokens of the first epoch count as one whole step's, later ones as one short step's.
+    """
 
 
 def draw_order(count: int, wanted: int, seed: int) -> list[int]:
@@ -134,8 +151,8 @@ def draw_order(count: int, wanted: int, seed: int) -> list[int]:
     return order[:wanted]
 
 
-class InOrder(Dataset[Conversation]):
-    """Conversations in a drawn order."""
+class InOrder(Dataset[tuple[int, Conversation]]):
+    """Conversations in a drawn order, each with its place in `data`."""
 
     def __init__(self, data: Sequence[Conversation], order: Sequence[int]) -> None:
         self.data, self.order = data, order
@@ -143,8 +160,15 @@ class InOrder(Dataset[Conversation]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, place: int) -> Conversation:
-        return self.data[self.order[place]]
+    def __getitem__(self, place: int) -> tuple[int, Conversation]:
+        item = self.order[place]
+        return item, self.data[item]
+
+
+def _collated(collate: Collator, items: Sequence[tuple[int, Conversation]]) -> dict[str, Tensor]:
+    """A batch, with what its rows are known by."""
+    batch = collate([conversation for _, conversation in items])
+    return {**batch, ITEMS: torch.tensor([item for item, _ in items])}
 
 
 def train(
@@ -186,12 +210,12 @@ def train(
             model=learner,
             args=args,
             train_dataset=InOrder(data, order),
-            data_collator=Collator.of(model),
+            data_collator=partial(_collated, Collator.of(model)),
             callbacks=[_Follow(on_step)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.settings, trainer.extra_loss, trainer.rates = settings, extra_loss, rates or {}
-        trainer.sharded = shard
+        trainer.sharded, trainer.flops_a_token = shard, {}
         trainer.model_accepts_loss_kwargs = True  # compute_loss knows of the whole step: no more scaling
         if settings.gradient_checkpointing:
             stack.enter_context(checkpointing(learner))
@@ -199,6 +223,8 @@ def train(
             stack.enter_context(compiled(learner))
         if settings.balance:
             trainer.balance = stack.enter_context(watch_balance(learner.lm))
+        if settings.cache_prefix:
+            trainer.prefix = _prefix(learner, trainer, folder)
         _keep_logs(trainer, folder)
         trainer.train(resume_from_checkpoint=trainer.first_says(lambda: _last_checkpoint(folder)))
         trainer.accelerator.wait_for_everyone()
@@ -212,10 +238,22 @@ def train(
         loss_last=losses[-1] if losses else float("nan"),
         trained_parameters=sum(p.numel() for p in model.trainable().values()),
         tokens=trainer.state.num_input_tokens_seen,
-        flops=None
-        if trainer.flops_a_token is None
-        else trainer.flops_a_token * trainer.state.num_input_tokens_seen,
+        flops=trainer.operations(first_seen=min(1.0, len(data) / len(order))),
     )
+
+
+def _prefix(model: MultimodalLM, trainer: _Trainer, folder: Path) -> PrefixCache:
+    """The cache of a training, once a batch has shown that the model can do with it."""
+    if trainer.sharded:
+        raise InputError(
+            "cache_prefix does not go with FSDP.", where="training settings", mend="Use cache_prefix: false."
+        )
+    cache = PrefixCache(model, folder)
+    rows = trainer.train_dataset
+    each = min(len(rows), trainer.args.per_device_train_batch_size)
+    batch = trainer.data_collator([rows[place] for place in range(each)])
+    cache.check({name: tensor.to(model.device) for name, tensor in batch.items() if name != ITEMS})
+    return cache
 
 
 def check_tracker(name: str) -> None:
@@ -276,7 +314,9 @@ class _Trainer(Trainer):  # type: ignore[misc]
     extra_loss: ExtraLoss | None = None
     balance: Callable[[Tensor], Tensor] | None = None
     rates: Mapping[str, float]
-    flops_a_token: float | None = None
+    prefix: PrefixCache | None = None
+    flops_a_token: dict[bool, float]
+    """Operations a token of a step: False of a whole one, True of one that began above the frozen layers."""
     sharded = False
     """Whether the model was sharded already: then what learns is whole in every process, and averaged here."""
 
@@ -305,7 +345,10 @@ class _Trainer(Trainer):  # type: ignore[misc]
         Summed over the batches of a step and averaged over processes it is the mean over all labelled tokens of the
         step, plus the mean over batches of the other losses.
         """
-        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.settings.bf16):
+        items = inputs[ITEMS].tolist()
+        inputs = {name: tensor for name, tensor in inputs.items() if name != ITEMS}
+        begun = self.prefix.around(items, inputs["attention_mask"]) if self.prefix else nullcontext()
+        with begun, torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.settings.bf16):
             out = model(**inputs)
         tokens = out["logits"].shape[0]
         if tokens:
@@ -324,17 +367,26 @@ class _Trainer(Trainer):  # type: ignore[misc]
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Forward and backward pass of one batch; what the first one costs is counted."""
-        counted = self.flops_a_token is None and not self.settings.compile
+        short = self.prefix is not None and self.prefix.knows(inputs[ITEMS].tolist())
+        counted = short not in self.flops_a_token and not self.settings.compile
         with flops.Counter() if counted else nullcontext() as count:
             loss = super().training_step(model, inputs, *args, **kwargs)
         if count is not None:
-            self.flops_a_token = count.total / int(inputs["attention_mask"].sum())
+            self.flops_a_token[short] = count.total / int(inputs["attention_mask"].sum())
         if self.sharded and self.accelerator.sync_gradients:
             for parameter in self.model.trainable().values():
                 if parameter.grad is None:  # idle in this process, but not in all of them
                     parameter.grad = torch.zeros_like(parameter)
                 parameter.grad.copy_(self.accelerator.reduce(parameter.grad, "mean"))
         return loss
+
+    def operations(self, first_seen: float) -> float | None:
+        """Operations of all steps; `first_seen`: share of the items that were not seen before."""
+        if not self.flops_a_token:
+            return None
+        whole = self.flops_a_token.get(False, 0.0)
+        short = self.flops_a_token.get(True, whole)
+        return float(self.state.num_input_tokens_seen) * (first_seen * whole + (1 - first_seen) * short)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW over what learns, grouped by learning rate."""

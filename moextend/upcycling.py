@@ -203,6 +203,12 @@ def upcycle_lm(
     return moe.eval()
 
 
+def skeleton(dense: Any, experts: int, top_k: int) -> Any:
+    """The model that `upcycle_lm` would make, in shapes alone: its parameters have no memory (device meta)."""
+    check_numbers(experts, top_k, "random")
+    return _empty(dense, counterpart(dense.config), experts, top_k)
+
+
 def parameter_counts(lm: Any) -> tuple[int, int]:
     """Parameters of a model, and those that one token uses."""
     total = sum(parameter.numel() for parameter in lm.parameters())

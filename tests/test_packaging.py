@@ -38,6 +38,7 @@ def test_the_wheel_holds_the_harness_and_the_content(installed: Path) -> None:
     for path in (
         "py.typed", "cli/main.py", "bench/runner.py", "data/tasks/tiny-attributes.yaml",
         "data/tasks/tiny/lm_eval/tiny_facts.yaml", "data/registry/tiny.yaml", "data/registry/tiny-generic.txt",
+        "data/registry/references/coin.yaml",
         "data/registry/models/tiny/lm/model.safetensors",
         "data/registry/models/tiny/vision/open_clip_model.safetensors",
     ):  # fmt: skip

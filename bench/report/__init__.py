@@ -6,12 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from moextend import lookup
+from moextend.bench.references import Reference
 from moextend.bench.report.collect import Experiment
 from moextend.bench.report.comparison import comparison_table
 from moextend.bench.report.costs import costs_table
 from moextend.bench.report.forgetting import forgetting_table
 from moextend.bench.report.matrix import matrix_tables
+from moextend.bench.report.orders import difference_tables, orders_tables
+from moextend.bench.report.published import published_tables
+from moextend.bench.report.routing import routing_tables
 from moextend.bench.report.table import Table
+from moextend.errors import InputError
 
 FORMATS = {
     "table": "moextend.bench.report.terminal:render",
@@ -25,21 +30,53 @@ FORMATS = {
 SUFFIX = {"table": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
 
 
-View = Literal["forgetting", "matrix", "costs", "comparison"]
+View = Literal["forgetting", "matrix", "costs", "comparison", "routing"]
 
 
 def tables(
-    experiments: Sequence[Experiment], view: View = "forgetting", *, baseline: str | None = None
+    experiments: Sequence[Experiment],
+    view: View = "forgetting",
+    *,
+    baseline: str | None = None,
+    references: Sequence[Reference] = (),
 ) -> list[Table]:
-    """The tables of one view of each experiment; `comparison` needs the method that all are compared with."""
+    """The tables of one view of each experiment, and below them the published ones.
+
+    `comparison` needs the method that all are compared with.
+
+    Raises:
+        InputError: the references do not belong beside these experiments.
+    """
+    published = published_tables(experiments, references) if references else []
+    return [*_measured(experiments, view, baseline), *published]
+
+
+def _measured(experiments: Sequence[Experiment], view: View, baseline: str | None) -> list[Table]:
     if view == "matrix":
         return [table for experiment in experiments for table in matrix_tables(experiment)]
     if view == "costs":
         return [costs_table(experiment) for experiment in experiments]
+    if view == "routing":
+        found = [table for experiment in experiments for table in routing_tables(experiment)]
+        if not found:
+            raise InputError(
+                "of no run it is known how it routes.",
+                where="--routing",
+                mend="It is looked at while a sequence is learnt; joint and independent runs are left out.",
+            )
+        return found
     if view == "comparison":
         assert baseline is not None, "the view's own argument"
-        return [comparison_table(experiment, baseline) for experiment in experiments]
-    return [forgetting_table(experiment) for experiment in experiments]
+        return [
+            table
+            for experiment in experiments
+            for table in (comparison_table(experiment, baseline), *difference_tables(experiment, baseline))
+        ]
+    return [
+        table
+        for experiment in experiments
+        for table in (forgetting_table(experiment), *orders_tables(experiment))
+    ]
 
 
 def render(tables: Sequence[Table], form: str) -> str:

@@ -31,15 +31,21 @@ NOTE = (
 
 
 def costs_table(experiment: Experiment) -> Table:
-    """One row a method; what is not matched with the first method is marked."""
+    """One row a method; what is not matched with the first moextend (without one, the first method) is marked."""
     groups = grouped(experiment.of("sequence"))
+    reference = next(
+        (key for key in groups if key[0].partition(":")[0] == "moextend"), next(iter(groups), None)
+    )
+    first = _row(groups[reference], None) if reference else []
     rows: list[list[Value]] = []
     for (method, order), group in groups.items():
         name = method + (f" ({order})" if order != "given" else "")
-        rows.append([text(name), *_row(group, rows[0] if rows else None)])
+        rows.append([text(name), *_row(group, first)])
     notes = [NOTE]
-    if len(rows) > 1:
-        notes.append(f"≠: more than {NEAR:.0%} from the first row's: the methods are not matched in this.")
+    if reference and len(rows) > 1:
+        notes.append(
+            f"≠: more than {NEAR:.0%} from {reference[0]}'s: not matched in this (moextend bench run --match)."
+        )
     return Table(f"{experiment.name}-costs", f"{experiment.name}: costs", COLUMNS, [rows], notes)
 
 
@@ -57,7 +63,7 @@ def _row(group: Sequence[Result], first: Sequence[Value] | None) -> list[Value]:
     matched = {"trained_parameters", "tokens", "flops"}
     return [
         _marked(value, first[place].number if first and column.key in matched else None)
-        for place, (column, value) in enumerate(zip(COLUMNS[1:], values, strict=True), 1)
+        for place, (column, value) in enumerate(zip(COLUMNS[1:], values, strict=True))
     ]
 
 

@@ -62,7 +62,9 @@ def summary(result: Result) -> dict[str, float | None]:
     return {
         "learnt": None if joint else metrics.mft(a),
         "final": metrics.average(result.row(result.last, result.tasks)),
+        "maa": None if joint else metrics.maa(a),
         "bwt": None if joint else metrics.bwt(a),
+        "bwt_t": None if joint else metrics.bwt(a, divisor="T"),
         "forgetting": None if joint else metrics.forgetting(a),
         "zero_shot": metrics.zero_shot(a),
         "text_before": metrics.average(before),

@@ -81,7 +81,7 @@ def remove_task(task: Task, sequence: Sequence = None, workspace: options.Worksp
 
 
 def list_all(workspace: options.Workspace = Path(), as_json: options.Json = False) -> None:
-    """List the sequences, with their stages, and the tasks of this workspace and of the package."""
+    """List the sequences, with their stages, the tasks, and the published numbers that are known."""
     from moextend.bench import catalogue
 
     found = catalogue.catalogue(workspace)

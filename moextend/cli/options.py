@@ -44,7 +44,7 @@ Methods = Annotated[
         "--method",
         "-m",
         metavar="METHOD",
-        help="NAME or NAME:KEY=VALUE,...; repeatable; 'all'. Default: the sequence's.",
+        help="NAME or NAME:KEY=VALUE,...; repeatable; 'all', 'joint', 'individual'. Default: the sequence's.",
     ),
 ]
 Seeds = Annotated[
@@ -54,6 +54,18 @@ Seeds = Annotated[
 Orders = Annotated[
     list[str] | None,
     typer.Option("--order", metavar="ORDER", help="given, reverse, random:N; repeatable. Default: given."),
+]
+Match = Annotated[
+    str,
+    typer.Option(
+        "--match",
+        metavar="WHAT",
+        help="steps; params or flops also set ranks, to train as much as the first moextend (or =METHOD).",
+    ),
+]
+Oracle = Annotated[
+    bool,
+    typer.Option("--oracle", help="Also score learnt tasks at the end with their own extension forced on."),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Score so many items a task at the most.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Train so many steps a stage.")]
@@ -109,13 +121,17 @@ def modes(*, sequence: bool, joint: bool, independent: bool) -> tuple[Mode, ...]
     return tuple(mode for mode, asked in wanted.items() if asked)
 
 
-def view(*, matrix: bool, costs: bool, comparison: bool) -> View:
+def view(*, matrix: bool, costs: bool, comparison: bool, routing: bool) -> View:
     """The view of the results that is to be shown; InputError where it is more than one."""
-    wanted: dict[View, bool] = {"matrix": matrix, "costs": costs, "comparison": comparison}
+    wanted: dict[View, bool] = {
+        "matrix": matrix, "costs": costs, "comparison": comparison, "routing": routing,
+    }  # fmt: skip
     asked = [view for view, given in wanted.items() if given]
     if len(asked) > 1:
         raise InputError(
-            "--matrix, --costs and --baseline are three views.", where="report", mend="Choose one a call."
+            "--matrix, --costs, --routing and --baseline are four views.",
+            where="report",
+            mend="Choose one a call.",
         )
     return asked[0] if asked else "forgetting"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from moextend.cli import options
 if TYPE_CHECKING:
     from moextend.bench.launch import Outcome
     from moextend.bench.plan import Request
+    from moextend.bench.references import Reference
     from moextend.bench.report import View
     from moextend.bench.report.collect import Experiment
     from moextend.bench.rundir import RunConfig, RunDir
@@ -28,6 +30,8 @@ def run(
     method: options.Methods = None,
     seed: options.Seeds = None,
     order: options.Orders = None,
+    match: options.Match = "steps",
+    oracle: options.Oracle = False,
     limit: options.Limit = None,
     steps: options.Steps = None,
     device: options.Device = "auto",
@@ -49,9 +53,9 @@ def run(
         seeds=tuple(options.numbers(seed or ["0"], "--seed")),
         orders=tuple(options.words(order or ["given"])),
         modes=options.modes(sequence=sequence, joint=joint, independent=independent),
-        device=options.device(device), limit=limit, steps=steps,
+        device=options.device(device), limit=limit, steps=steps, match=match, oracle=oracle,
     )  # fmt: skip
-    configs = resolve(request)
+    configs = resolve(request, None if quiet or as_json else lambda told: typer.echo(told, err=True))
     if dry_run:
         _preview(request, configs, as_json)
         return
@@ -100,9 +104,18 @@ def report(
     costs: Annotated[
         bool, typer.Option("--costs", help="What each method costs, and what is not matched.")
     ] = False,
+    routing: Annotated[
+        bool, typer.Option("--routing", help="Which new experts each task reaches, and how routing drifts.")
+    ] = False,
     baseline: Annotated[
         str | None,
         typer.Option("--baseline", metavar="METHOD", help="Every method against this one, item by item."),
+    ] = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--references", metavar="NAME", help="Published numbers of the same protocol, below; repeatable."
+        ),
     ] = None,
     form: Annotated[
         str, typer.Option("--format", "-f", help="table, markdown, latex, csv or html.")
@@ -118,24 +131,29 @@ def report(
 ) -> None:
     """Print what was learnt and what was forgotten: one row a method."""
     from moextend import files, lookup
+    from moextend.bench.references import find_reference
     from moextend.bench.report import FORMATS, SUFFIX
     from moextend.bench.report.collect import collect, some
     from moextend.bench.rundir import find_runs
 
     lookup.choose("format", form, FORMATS, where="--format")
     found = find_runs(runs or workspace / "runs", names or [])
-    experiments = some(collect(found, unfinished=unfinished))
-    view = options.view(matrix=matrix, costs=costs, comparison=baseline is not None)
+    published = [find_reference(reference, workspace) for reference in options.words(references or [])]
+    # Published numbers can be looked at before anything has run.
+    experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
+    view = options.view(matrix=matrix, costs=costs, comparison=baseline is not None, routing=routing)
     if to is None:
-        _print_tables(experiments, form, view, baseline)
+        _print_tables(experiments, form, view, baseline, published)
         return
     views: dict[Path, View] = {to: view}
     if not to.suffix:
         every: list[View] = ["forgetting", "matrix", "costs"]
+        every += ["routing"] if routing else []
         every += ["comparison"] if baseline else []
         views = {to / f"{view}.{SUFFIX[form]}": view for view in every}
     for path, shown in views.items():
-        files.write_text(path, _rendered(experiments, form, shown, baseline))
+        below = published if shown == view else []
+        files.write_text(path, _rendered(experiments, form, shown, baseline, below))
         typer.echo(f"wrote {path}")
 
 
@@ -244,10 +262,11 @@ def _print_report(opened: list[RunDir]) -> None:
 
 
 def _print_tables(
-    experiments: list[Experiment], form: str, view: View = "forgetting", baseline: str | None = None
-) -> None:
+    experiments: list[Experiment], form: str, view: View = "forgetting", baseline: str | None = None,
+    references: Sequence[Reference] = (),
+) -> None:  # fmt: skip
     if form != "table":
-        typer.echo(_rendered(experiments, form, view, baseline), nl=False)
+        typer.echo(_rendered(experiments, form, view, baseline, references), nl=False)
         return
     from rich.console import Console
 
@@ -257,19 +276,22 @@ def _print_tables(
 
     console = Console()
     console = console if console.is_terminal else Console(width=WIDTH)
-    shown = tables(experiments, view, baseline=baseline)
+    shown = tables(experiments, view, baseline=baseline, references=references)
     console.width = width(shown, console)
     for part in renderables(shown):
         console.print(part)
 
 
-def _rendered(experiments: list[Experiment], form: str, view: View, baseline: str | None) -> str:
+def _rendered(
+    experiments: list[Experiment], form: str, view: View, baseline: str | None,
+    references: Sequence[Reference] = (),
+) -> str:  # fmt: skip
     from moextend.bench.report import render, tables
     from moextend.bench.report.csv import cells
 
-    if form == "csv" and view == "matrix":
+    if form == "csv" and view == "matrix" and not references:
         return cells(experiments)
-    return render(tables(experiments, view, baseline=baseline), form)
+    return render(tables(experiments, view, baseline=baseline, references=references), form)
 
 
 def _preview(request: Request, configs: list[RunConfig], as_json: bool) -> None:

@@ -121,7 +121,17 @@ def lmms_task(run, workspace, tmp_path):
     return folder
 
 
+@pytest.fixture
+def locks(monkeypatch):
+    """lmms-eval makes file locks of one path one lock, for the whole process: not after these tests."""
+    import filelock
+
+    kind = type(filelock.FileLock)
+    monkeypatch.setattr(kind, "__call__", kind.__call__)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("locks")
 def test_lmms_eval_gives_the_numbers_of_the_table(run, lmms_task):
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.models import get_model

@@ -60,6 +60,21 @@ def test_every_method_seed_order_and_mode_is_a_run(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("named", "modes", "found"),
+    [
+        (("joint",), ("sequence",), ["full-ft-s0-joint"]),
+        (("individual", "joint"), ("sequence",), ["full-ft-s0-independent", "full-ft-s0-joint"]),
+        (("lora", "joint"), ("sequence",), ["full-ft-s0-joint", "lora-s0"]),
+        (("lora", "joint"), ("sequence", "joint"), ["full-ft-s0-joint", "lora-s0", "lora-s0-joint"]),
+        (("full-ft", "joint"), ("joint",), ["full-ft-s0-joint"]),
+        (("joint",), ("sequence", "independent"), ["full-ft-s0-independent", "full-ft-s0-joint"]),
+    ],
+)
+def test_the_bounds_may_be_named_among_the_methods(tmp_path, named, modes, found):
+    assert sorted(slugs(resolve(Request(tmp_path, methods=named, modes=modes)))) == found
+
+
 def test_a_config_survives_the_disk(tmp_path, write):
     write()
     config = resolve(Request(tmp_path, methods=("lora",)))[0]

@@ -7,7 +7,7 @@ import pytest
 from moextend.bench.progress import Status, _write
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.rundir import Cell
+from moextend.bench.rundir import Cell, find_runs
 from moextend.bench.vqa import Record
 from moextend.errors import UnknownName
 from moextend.files import write_lines
@@ -146,3 +146,14 @@ def test_a_method_that_guesses_does_not_look_good(make_run):
     table = forgetting([guess, learnt])["ewc"]
     assert table["bwt"].number == 0 and table["learnt"].number == 25.0
     assert table["text_drop"].number > 50
+
+
+def test_costs_are_compared_with_the_first_moextend(make_run):
+    for method, trained in (("lora", 500), ("moextend:layers=all", 990), ("full-ft", 1000)):
+        run = finish(make_run(method, rows=ROWS))
+        run.write_cost(1, "colour", {"trained_parameters": trained})
+    runs = find_runs(run.folder.parent.parent)
+    (table,) = tables(collect(runs), "costs")
+    shown = {row[0].text: row[1].text for row in table.sections[0]}
+    assert shown == {"full-ft": "1,000", "lora": "500 ≠", "moextend:layers=all": "990"}
+    assert "from moextend:layers=all's" in table.notes[-1]

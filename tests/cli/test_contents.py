@@ -102,7 +102,10 @@ def test_list_names_everything_and_broken_files_with_their_error(cli, tmp_path):
     assert found.code == 0
     assert "tiny *" in found.out
     assert "tiny-counting" in found.out
-    records = {record["name"]: record for record in cli("bench", "list", "--json").json()["tasks"]}
+    assert "coin-hide" in found.out
+    listed = cli("bench", "list", "--json").json()
+    assert {record["name"]: record["rows"] for record in listed["references"]}["coin"] == 6
+    records = {record["name"]: record for record in listed["tasks"]}
     assert records["tiny-counting"]["from"] == "package"
     assert records["bad"]["from"] == "workspace"
     assert "tasks/bad.yaml" in records["bad"]["error"]

@@ -36,6 +36,8 @@ def test_a_command_of_the_documents_exists(line: str) -> None:
     words = shlex.split(line)[1:]
     while words and not words[0].startswith("-") and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]
+    if (command.context_settings or {}).get("ignore_unknown_options"):
+        return  # hands its options on to another program
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     known |= {"--help", "--version"}
     unknown = [word for word in words if word.startswith("--") and word.partition("=")[0] not in known]

@@ -184,6 +184,8 @@ def test_report_formats_and_files(cli, tmp_path):
     found = cli("bench", "report", "-f", "html", "--out", "pages")
     assert found.out.split()[1::2] == [f"pages/{view}.html" for view in ("forgetting", "matrix", "costs")]
     assert "tiny: costs" in cli("bench", "report", "--costs").out
+    blind = cli("bench", "report", "--routing")
+    assert blind.code == 2 and "--routing: of no run it is known how it routes." in blind.err
     many = cli("bench", "report", "--costs", "--matrix")
     assert many.code == 2 and "Choose one a call." in many.err
     wrong = cli("bench", "report", "--baseline", "lroa")
@@ -229,3 +231,22 @@ def test_config_records_the_workspace_and_device(cli, tmp_path):
     record = json.loads((tmp_path / "runs/tiny/lora-s0/config.json").read_text())
     assert record["device"] == "cpu"
     assert record["places"]["workspace"] == str(tmp_path)
+
+
+def test_references_stand_below_the_report_and_only_below_their_own_protocol(cli, tmp_path):
+    alone = cli("bench", "report", "--references", "moextend-text,moextend-vision", "-f", "markdown")
+    assert alone.code == 0 and "| MoExtend | published | 93.12 |" in alone.out, alone.err
+    cli("bench", "run", "-m", "lora")
+    refused = cli("bench", "report", "--references", "coin")
+    assert refused.code == 2 and len(refused.err.splitlines()) == 1
+    assert "sequence 'tiny' follows no published protocol, the published numbers follow 'coin'" in refused.err
+    mixed = cli("bench", "report", "--references", "coin", "--references", "coin-hide")
+    assert mixed.code == 2 and "references of several protocols: coin, coin-hide." in mixed.err
+
+
+def test_methods_are_matched_and_told(cli):
+    found = cli("bench", "run", "-m", "lora,full-ft", "--match", "params=moextend:layers=all", "--dry-run")
+    assert found.code == 0 and "lora+rank-12-s0" in found.out, found.err
+    assert "full-ft: left as it is, it has no rank; " in found.err and "NOT matched within 10%" in found.err
+    wrong = cli("bench", "run", "-m", "lora", "--match", "tokens")
+    assert wrong.code == 2 and "--match: cannot match 'tokens'. Match params, flops or steps" in wrong.err

@@ -61,7 +61,7 @@ def test_even_use_costs_one_and_a_single_taker_n() -> None:
     assert float(balance_loss(one, one.bool(), all_real)) == pytest.approx(3)
 
 
-@pytest.mark.parametrize("mode", ["exact", "paper"])
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
 def test_padding_has_no_part_in_it(mode: str) -> None:
     model = extended(mode, {0: [1, 0], 2: [2, 3]})
     short, longer = DATA[0], Conversation((("w1 w2 w3 w4 w5 w6 w7 w8 w9 w10", "w1"),))
@@ -73,10 +73,10 @@ def test_padding_has_no_part_in_it(mode: str) -> None:
         padded["attention_mask"][1] = 0  # all of the second row is padding now, and most of the first
         model(**padded | {"labels": padded["labels"].index_fill(0, torch.tensor(1), -100)})
         assert float(loss(padded["attention_mask"])) == pytest.approx(wanted, rel=1e-4)
-    assert wanted > 1.001
+    assert abs(wanted - 1) > 1e-3
 
 
-@pytest.mark.parametrize("mode", ["exact", "paper"])
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
 def test_it_is_over_the_new_experts_that_learn_alone(mode: str) -> None:
     model = extended(mode, {1: [1, 0]})
     attach(model.lm, "b", {1: [2, 3]}, mode=mode)  # type: ignore[arg-type]
@@ -87,11 +87,11 @@ def test_it_is_over_the_new_experts_that_learn_alone(mode: str) -> None:
         loss(batch["attention_mask"]).backward()
     touched = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     place = "lm.model.layers.1.mlp.gate.ext_parts.b"
-    assert touched == ({f"{place}.rows", f"{place}.bias"} if mode == "exact" else {f"{place}.rows"})
+    assert touched == ({f"{place}.rows", f"{place}.bias"} if mode != "paper" else {f"{place}.rows"})
     assert not any(m._forward_hooks for m in model.lm.modules()), "the hooks are gone"
 
 
-@pytest.mark.parametrize("mode", ["exact", "paper"])
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
 def test_a_single_new_expert_has_nobody_to_be_balanced_with(mode: str) -> None:
     model = extended(mode, {1: [1]})
     with watch_balance(model.lm) as loss:
@@ -103,7 +103,7 @@ def test_a_single_new_expert_has_nobody_to_be_balanced_with(mode: str) -> None:
     assert all(float(p.grad.abs().max()) < 1e-6 for p in model.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("mode", ["exact", "paper"])
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
 def test_training_with_it_evens_the_use_of_new_experts(mode: str, tmp_path: Path) -> None:
     def end(factor: float) -> float:
         model = extended(mode, {1: [1, 0]}, shift=0.4 if mode == "paper" else -0.6)

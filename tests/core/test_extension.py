@@ -43,7 +43,7 @@ def grown(mode: str, *names: str) -> MultimodalLM:
     return model
 
 
-@pytest.mark.parametrize("mode", ["exact", "paper"])
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
 def test_saved_loaded_and_unloaded(mode: str, tmp_path: Path, ids: Tensor) -> None:
     model = grown(mode, "a", "b")
     save_extension(model, "a", folder=tmp_path / "a")

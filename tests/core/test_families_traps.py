@@ -236,7 +236,7 @@ def test_memory_reads_what_the_rows_read() -> None:
     loss = keep_closed(model, "a", {0: x}, margin=0.0, weight=1.0, sample=50, seed=0)
     with torch.no_grad():
         site.router.ext_parts["a"].bias.fill_(-100.0)
-        assert float(loss({})) == 0
+        assert float(loss({}, {})) == 0
         gates = site.router(x)[1][:, -1]
     assert not gates.any()
 

@@ -38,7 +38,7 @@ def one_by_one(model: MultimodalLM, prompt: Prompt, steps: int) -> str:
     return model.tokenizer.decode(said, skip_special_tokens=True).strip()
 
 
-@pytest.mark.parametrize("mode", [None, "exact", "paper"])
+@pytest.mark.parametrize("mode", [None, "exact", "paper", "slot"])
 def test_batched_cached_generation_equals_the_full_forward_pass(mode: str | None) -> None:
     model = toy_model()
     if mode:

@@ -31,7 +31,7 @@ def test_a_memory_survives_the_disk(model: MultimodalLM, tmp_path: Path) -> None
     assert memory.join([]) == {}
 
 
-@pytest.mark.parametrize("mode", ["exact", "paper"])
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
 def test_remembered_tokens_keep_the_base(model: MultimodalLM, mode: str, tmp_path: Path) -> None:
     old = memory.remember(model, OLD, tokens=40, seed=0)
     attach(model.lm, "a", {0: [1], 1: [1]}, mode=mode)  # type: ignore[arg-type]

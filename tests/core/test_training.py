@@ -284,7 +284,7 @@ def test_what_is_narrow_is_held_in_float32_while_it_learns(tmp_path: Path) -> No
         assert not torch.equal(model.get_parameter(name), before[name])
 
 
-@pytest.mark.parametrize("mode", ["exact", "paper"])
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
 def test_checkpointed_layers_are_those_that_learn(tmp_path: Path, mode: str) -> None:
     def run(again: bool) -> tuple[MultimodalLM, list[int], set[int]]:
         model = toy_model()

@@ -1,0 +1,106 @@
+"""Published numbers below the measured ones, under the definitions of their paper and of one protocol only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moextend.bench.references import PublishedColumn, Reference
+from moextend.bench.report.collect import Experiment, Result, grouped
+from moextend.bench.report.forgetting import summary
+from moextend.bench.report.table import Column, Table, Value, over_runs, text
+from moextend.errors import InputError
+
+NOTE = (
+    "published: numbers of a paper, with its own base, data sizes and training; they are no baseline that was run "
+    "here, and nothing is tested against them. measured: this project's runs under the same definitions."
+)
+
+
+def published_tables(experiments: Sequence[Experiment], references: Sequence[Reference]) -> list[Table]:
+    """One table a reference: the measured rows of every experiment, and below them the published ones.
+
+    Raises:
+        InputError: the references are of several protocols, or an experiment does not follow theirs.
+    """
+    protocols = list(dict.fromkeys(reference.protocol for reference in references))
+    if len(protocols) > 1:
+        raise InputError(
+            f"references of several protocols: {', '.join(protocols)}. Their numbers cannot be compared.",
+            where="--references",
+            mend="Name references of one protocol a call.",
+        )
+    for experiment in experiments:
+        _refuse_other(experiment, protocols[0])
+    return [_table(experiments, reference) for reference in references]
+
+
+def _refuse_other(experiment: Experiment, protocol: str) -> None:
+    own = {result.config.protocol for result in experiment.results}
+    if own != {protocol}:
+        named = ", ".join(sorted(name or "no published protocol" for name in own))
+        raise InputError(
+            f"sequence '{experiment.name}' follows {named}, the published numbers follow '{protocol}'.",
+            where="--references",
+            mend=f"Name the runs of a sequence with 'protocol: {protocol}', or leave --references out.",
+        )
+
+
+def _table(experiments: Sequence[Experiment], reference: Reference) -> Table:
+    columns = [Column("method", "method", numeric=False), Column("from", "from", numeric=False)]
+    columns += [Column(key, column.title) for key, column in reference.columns.items()]
+    measured = [
+        [text(_named(experiment, experiments, method, order)), text("measured"), *_measured(group, reference)]
+        for experiment in experiments
+        for (method, order), group in grouped(experiment.of("sequence")).items()
+    ]
+    published = [
+        [
+            text(str(row["method"])),
+            text("published"),
+            *(_published(row.get(key)) for key in reference.columns),
+        ]
+        for row in reference.rows
+    ]
+    made_with = ", ".join(filter(None, [reference.source, reference.backbone]))
+    notes = [NOTE, *_definitions(reference)]
+    for experiment in experiments:
+        limit = experiment.shared["sequence"].get("scoring", {}).get("limit")
+        if limit:
+            fewer = f"{experiment.name} was scored on {limit} items a task at the most"
+            notes.append(f"{fewer}, the published numbers on all.")
+    notes += [] if measured else ["No run of this protocol is done: published numbers only."]
+    return Table(
+        f"{reference.reference}-published",
+        f"{reference.reference}: published numbers, protocol {reference.protocol} ({made_with})",
+        columns,
+        [section for section in (measured, published) if section],
+        notes,
+    )
+
+
+def _named(experiment: Experiment, among: Sequence[Experiment], method: str, order: str) -> str:
+    name = method if len(among) == 1 else f"{experiment.name}: {method}"
+    return name + (f" ({order})" if order != "given" else "")
+
+
+def _measured(group: Sequence[Result], reference: Reference) -> list[Value]:
+    return [_one(group, column) for column in reference.columns.values()]
+
+
+def _one(group: Sequence[Result], column: PublishedColumn) -> Value:
+    if column.task is not None:
+        cells = [result.cells.get((result.last, column.task)) for result in group]
+        return over_runs(cell.value if cell else None for cell in cells)
+    if column.metric is None:
+        return Value("-")
+    return over_runs([summary(result)[column.metric] for result in group])
+
+
+def _published(number: str | float | None) -> Value:
+    return Value("-") if number is None else Value(f"{number:g}", float(number))
+
+
+def _definitions(reference: Reference) -> list[str]:
+    told = [f"{column.title}: {column.means}" for column in reference.columns.values() if column.means]
+    notes = [f"{'; '.join(told)}."] if told else []
+    return [*notes, reference.description] if reference.description else notes

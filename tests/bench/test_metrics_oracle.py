@@ -1,0 +1,66 @@
+"""Forgetting and backward transfer against those of avalanche, on random matrices.
+
+The package is no dependency: what it wants beside it (wandb, tensorboard, gdown, pytorchcv, ...) is heavy, and these
+functions want numpy alone. `pip install --no-deps avalanche-lib` brings it; its file is read, the rest not imported.
+"""
+
+import importlib.util
+import random
+from pathlib import Path
+
+import pytest
+
+from moextend.bench import metrics
+
+MATRICES = [(seed, tasks) for seed in range(5) for tasks in (2, 3, 5, 10)]
+
+
+@pytest.fixture(scope="module")
+def avalanche():
+    """avalanche/evaluation/functional.py, alone."""
+    package = importlib.util.find_spec("avalanche")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("needs avalanche: pip install --no-deps avalanche-lib")
+    path = Path(package.submodule_search_locations[0]) / "evaluation" / "functional.py"
+    spec = importlib.util.spec_from_file_location("avalanche_functional", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def matrix(seed, tasks):
+    drawn = random.Random(seed)
+    return [[drawn.uniform(0, 100) for _ in range(tasks)] for _ in range(tasks + 1)]
+
+
+@pytest.mark.parametrize(("seed", "tasks"), MATRICES)
+def test_forgetting_and_backward_transfer_are_avalanches(avalanche, seed, tasks):
+    a = matrix(seed, tasks)
+    # theirs has no row for the base: row k is the one after experience k was learnt
+    theirs = avalanche.forgetting(a[1:])[-1]
+    assert theirs[-1] == 0, "the last task is not forgotten yet"
+    mean = theirs[:-1].mean()
+    assert metrics.forgetting(a, variant="first") == pytest.approx(mean)
+    assert metrics.bwt(a) == pytest.approx(-mean)
+    assert metrics.bwt(a, divisor="T") == pytest.approx(-theirs.mean())
+    named = avalanche.forgetting(a, boundary_indices=range(1, tasks + 1))[-1]
+    assert list(named) == pytest.approx(list(theirs)), "with the base's row and places named it is the same"
+
+
+@pytest.mark.parametrize(("seed", "tasks"), MATRICES)
+def test_forgetting_at_every_stage_is_avalanches(avalanche, seed, tasks):
+    """A run that stops after stage t is a matrix of t tasks."""
+    a = matrix(seed, tasks)
+    theirs = avalanche.forgetting(a[1:])
+    for stop in range(2, tasks + 1):
+        cut = [row[:stop] for row in a[: stop + 1]]
+        assert metrics.forgetting(cut, variant="first") == pytest.approx(theirs[stop - 1][: stop - 1].mean())
+
+
+@pytest.mark.parametrize(("seed", "tasks"), MATRICES)
+def test_the_maximum_is_never_below_the_first(seed, tasks):
+    """max takes the best of more rows than first, max-all of one more."""
+    a = matrix(seed, tasks)
+    first, most, all_rows = (metrics.forgetting(a, variant=v) for v in ("first", "max", "max-all"))
+    assert first <= most <= all_rows
+    assert all_rows >= 0

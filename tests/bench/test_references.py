@@ -1,0 +1,139 @@
+"""Published numbers: where they may stand, and where not."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from moextend import content
+from moextend.bench.references import KIND, Reference, find_reference, read_reference
+from moextend.bench.report import render, tables
+from moextend.bench.report.collect import collect
+from moextend.bench.sequence import read_sequence
+from moextend.errors import InputError, SpecError, UnknownName
+from moextend.spec import parse
+
+NOWHERE = Path("nowhere")
+ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
+REFERENCE = {
+    "reference": "mini",
+    "protocol": "mini",
+    "source": "arXiv 0000.00000",
+    "columns": {
+        "acc": {"title": "ACC", "metric": "final"},
+        "bwt": {"title": "BWT", "metric": "bwt_t", "means": "divided by T"},
+        "fact": {"title": "facts", "task": "facts"},
+        "other": {"title": "MME"},
+    },
+    "rows": [
+        {"method": "LoRA", "acc": 28.74, "bwt": -32.62},
+        {"method": "EWC", "acc": 32.9, "other": 1710.1},
+    ],
+}
+
+
+def reference(**changes):
+    return parse(Reference, {**REFERENCE, **changes}, where="mini.yaml")
+
+
+def shown(runs, *references):
+    return tables(collect(runs, unfinished=True), references=references)[-1]
+
+
+def test_measured_rows_stand_above_under_the_same_definitions(make_run):
+    run = make_run("lora", rows=ROWS, text=(90.0, 88.0, 85.0), protocol="mini")
+    table = shown([run], reference())
+    measured, published = [[[value.text for value in row] for row in part] for part in table.sections]
+    assert measured == [["lora", "measured", "65.0", "-10.0", "85.0", "-"]], "BWT: (60 - 80) / 2 tasks"
+    assert published == [
+        ["LoRA", "published", "28.74", "-32.62", "-", "-"],
+        ["EWC", "published", "32.9", "-", "-", "1710.1"],
+    ]
+    assert "protocol mini (arXiv 0000.00000)" in table.title
+    assert "BWT: divided by T." in table.notes
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "html"])
+def test_every_format_says_which_rows_are_published(make_run, form):
+    run = make_run("lora", rows=ROWS, protocol="mini")
+    words = render(tables(collect([run], unfinished=True), references=[reference()]), form)
+    assert words.count("measured") >= 1 and "published" in words and "28.74" in words
+
+
+def test_that_fewer_items_were_scored_is_told(make_run, make_config):
+    short = dict(make_config().sequence, scoring={"limit": 40})
+    table = shown([make_run("lora", rows=ROWS, protocol="mini", sequence=short)], reference())
+    assert "mini was scored on 40 items a task at the most, the published numbers on all." in table.notes
+
+
+@pytest.mark.parametrize("protocol", [None, "mini-too"])
+def test_a_sequence_of_another_protocol_is_refused(make_run, protocol):
+    run = make_run("lora", rows=ROWS, protocol=protocol)
+    with pytest.raises(InputError, match="the published numbers follow 'mini'") as refused:
+        shown([run], reference())
+    assert refused.value.exit_code == 2
+
+
+def test_one_sequence_of_another_protocol_among_several_is_refused(make_run, make_config):
+    other = dict(make_config().sequence, sequence="other")
+    runs = [make_run("lora", rows=ROWS, protocol="mini"), make_run("lora", rows=ROWS, sequence=other)]
+    with pytest.raises(InputError, match="sequence 'other' follows no published protocol"):
+        shown(runs, reference())
+
+
+def test_two_protocols_are_refused_even_without_a_run():
+    with pytest.raises(InputError, match="several protocols: mini, mini-too"):
+        tables([], references=[reference(), reference(protocol="mini-too")])
+
+
+def test_two_tables_of_one_protocol_and_no_run():
+    found = tables([], references=[reference(), reference(reference="second")])
+    assert [table.key for table in found] == ["mini-published", "second-published"]
+    assert [len(table.sections) for table in found] == [1, 1]
+    assert "No run of this protocol is done: published numbers only." in found[0].notes
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"method": "LoRA", "ac": 1.0}], r"rows\[0\].ac is no column"),
+        ([{"acc": 1.0}], r"rows\[0\] names no method"),
+        ([{"method": "LoRA", "acc": "many"}], r"rows\[0\] holds a word"),
+    ],
+)
+def test_what_is_wrong_in_a_reference_is_told(rows, message):
+    with pytest.raises(SpecError, match=message):
+        reference(rows=rows)
+
+
+@pytest.mark.parametrize("name", content.names(KIND, NOWHERE))
+def test_every_reference_of_the_package_has_a_source_and_known_tasks(name):
+    path = content.names(KIND, NOWHERE)[name]
+    found = read_reference(path)
+    assert found.reference == name and found.source and found.rows
+    tasks = content.names("tasks", NOWHERE)
+    assert all(column.task in tasks for column in found.columns.values() if column.task)
+    assert all(any(key in row for row in found.rows) for key in found.columns)
+
+
+@pytest.mark.parametrize("name", ["coin", "ucit", "trigap", "mllm-cl-dcl", "trace", "moextend-paper"])
+def test_a_published_sequence_names_a_protocol_that_has_references(name):
+    sequence = read_sequence(content.names("registry", NOWHERE)[name])
+    found = [read_reference(path) for path in content.names(KIND, NOWHERE).values()]
+    mine = [reference for reference in found if reference.protocol == sequence.protocol]
+    assert mine
+    scored = {*sequence.retention, *sequence.transfer}
+    assert all(c.task in scored for r in mine for c in r.columns.values() if c.task), "else never measured"
+
+
+def test_a_workspace_has_its_own(tmp_path):
+    folder = tmp_path / "registry" / "references"
+    folder.mkdir(parents=True)
+    (folder / "mini.yaml").write_text(yaml.safe_dump(REFERENCE))
+    assert find_reference("mini", tmp_path).rows[0]["acc"] == 28.74
+    with pytest.raises(UnknownName, match=r"no reference 'coim'. Did you mean 'coin'"):
+        find_reference("coim", tmp_path)
+
+
+def test_the_protocol_is_no_part_of_what_a_run_is(make_config):
+    assert make_config(protocol="mini").digest == make_config().digest

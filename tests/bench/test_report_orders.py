@@ -1,0 +1,62 @@
+"""Seeds and orders are told apart where both were run."""
+
+import pytest
+
+from moextend.bench.report import tables
+from moextend.bench.report.collect import collect
+
+
+def final(value):
+    """A matrix of two tasks whose last row has this mean."""
+    return [[20.0, 30.0], [80.0, 32.0], [value - 5, value + 5]]
+
+
+def crossed(make_run, method="lora", seeds=(0, 1), orders=("given", "reverse"), shift=0.0):
+    """final = 50 + 4 a seed + 10 an order: nothing is left over."""
+    return [
+        make_run(method, seed, final(50 + 4 * seed + 10 * place + shift), (90.0, 85.0, 80.0), order=order)
+        for seed in seeds
+        for place, order in enumerate(orders)
+    ]
+
+
+def rows(table):
+    keys = [column.key for column in table.columns]
+    return {(row[0].text, row[1].text): dict(zip(keys, row, strict=True)) for row in table.sections[0]}
+
+
+def test_components_are_those_of_the_two_way_table(make_run):
+    _, table = tables(collect(crossed(make_run), unfinished=True))
+    row = rows(table)["lora", "final"]
+    assert row["mean"].number == 57
+    assert row["seed"].number == pytest.approx(8**0.5), "of 50 and 54: variance 8"
+    assert row["order"].number == pytest.approx(50**0.5), "of 50 and 60: variance 50"
+    assert row["rest"].number == pytest.approx(0)
+    assert (row["seeds"].number, row["orders"].number) == (2, 2)
+    assert rows(table)["lora", "drop"]["sd"].number == 0
+    assert len(table.notes) == 1
+
+
+def test_one_order_has_no_such_table(make_run):
+    assert len(tables(collect(crossed(make_run, orders=("given",)), unfinished=True))) == 1
+
+
+def test_what_is_not_crossed_gives_the_total_only(make_run):
+    _, table = tables(collect(crossed(make_run)[:-1], unfinished=True))
+    row = rows(table)["lora", "final"]
+    assert row["sd"].number > 0 and row["seed"].text == row["order"].text == row["rest"].text == "-"
+    assert table.notes[-1].startswith("-: not every seed was run in every order")
+
+
+def test_one_seed_in_three_orders_gives_the_order_alone(make_run):
+    runs = crossed(make_run, seeds=(0,), orders=("given", "reverse", "random:1"))
+    row = rows(tables(collect(runs, unfinished=True))[1])["lora", "final"]
+    assert row["order"].number == pytest.approx(10) and row["seed"].text == "-"
+
+
+def test_differences_are_of_the_same_seed_and_order(make_run):
+    runs = [*crossed(make_run), *crossed(make_run, "ewc", shift=3.0), make_run("lwf", 0, final(50))]
+    _, table = tables(collect(runs, unfinished=True), "comparison", baseline="lora")
+    assert {key[0] for key in rows(table)} == {"ewc"}
+    row = rows(table)["ewc", "tasks"]
+    assert row["mean"].number == pytest.approx(3) and row["sd"].number == pytest.approx(0)
