@@ -87,7 +87,8 @@ def extend(
         layers: "probe", "all", "first", "last", "random", or the MoE layers' places, lowest 0.
         share: the share of the MoE layers that get new experts, where `layers` does not say it.
         experts: new experts a layer.
-        routing: "exact" (the base stays what it is, bit for bit, where gates are closed) or "paper".
+        routing: "exact" (the base stays what it is, bit for bit, where gates are closed), "paper" or "slot"
+            (docs/method.md).
         scope: "own" and "auto" make the extension alone on the base, for its own inputs; "auto" keeps what they look
             like, so that `activate(model, "auto")` finds them. "all" makes it beside those that are active now, to be
             active for every input, and keeps router inputs that later ones leave alone.
