@@ -63,9 +63,10 @@ def own_data(
     """All rows of a user's data (file, folder, hub id) as conversations, with what `add-task` would guess about them.
 
     `columns` says which column holds what; without one of images it is text. `template` is the prompt, e.g.
-    "<image> {question}".
+    "<image> {question}"; with one there need be no column of questions.
     """
-    task = guess_task(data, name="data", workspace=workspace, columns=columns, text=True)
+    needs = ("answer",) if template else ("answer", "question")
+    task = guess_task(data, name="data", workspace=workspace, columns=columns, needs=needs)
     assert task.data is not None
     split = parse_split(task.data.train or task.data.test, where=data).split
     whole = task.data.model_copy(update={"train": split})

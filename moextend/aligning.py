@@ -10,7 +10,7 @@ from moextend import extension
 from moextend.batches import Conversation
 from moextend.errors import InputError
 from moextend.multimodal import MultimodalLM, Projector, set_scale
-from moextend.prepare import first_process
+from moextend.prepare import first_writes
 from moextend.training import Report, Settings, train
 
 STEM = "projector"
@@ -51,8 +51,9 @@ def align(
     report = train_projector(
         model, conversations, settings, folder=folder / "align-in-flight", on_step=on_step
     )
-    if first_process():
-        save_projector(model, folder)
+    with first_writes() as first:
+        if first:
+            save_projector(model, folder)
     return report
 
 

@@ -8,21 +8,24 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from moextend import activating, expand, extension, memory, recognise, spec
+from moextend import activating, expand, extension, files, memory, recognise, spec
 from moextend.batches import Conversation
 from moextend.errors import InputError
 from moextend.extension import Extension
 from moextend.multimodal import MultimodalLM
-from moextend.prepare import first_process
+from moextend.prepare import first_writes
 from moextend.probe import LayerChoice, Probe, choose_layers, parents, probe_layers, selection_shares
 from moextend.recipe import Recipe
 from moextend.routing import Mode
 from moextend.splits import HELD_OUT, hold_out, whole
 from moextend.training import ExtraLoss, Report, Settings, train
+
+BEGUN = "begun.json"
+"""Names the arguments of a call that is not over."""
 
 
 class Loop(Protocol):
@@ -84,7 +87,8 @@ def extend(
         layers: "probe", "all", "first", "last", "random", or the MoE layers' places, lowest 0.
         share: the share of the MoE layers that get new experts, where `layers` does not say it.
         experts: new experts a layer.
-        routing: "exact" (the base stays what it is, bit for bit, where gates are closed) or "paper".
+        routing: "exact" (the base stays what it is, bit for bit, where gates are closed), "paper" or "slot"
+            (docs/method.md).
         scope: "own" and "auto" make the extension alone on the base, for its own inputs; "auto" keeps what they look
             like, so that `activate(model, "auto")` finds them. "all" makes it beside those that are active now, to be
             active for every input, and keeps router inputs that later ones leave alone.
@@ -97,16 +101,21 @@ def extend(
         more: other fields of moextend.recipe.Recipe, e.g. probe_steps=100.
 
     Raises:
-        InputError: an argument is out of range, the name is taken, the folder holds an extension, there are fewer
-            than two conversations, or the data does not fit the model. The model is as it was.
+        InputError: an argument is out of range, the name is taken, the folder holds an extension or one that was
+            begun otherwise, there are fewer than two conversations, or the data does not fit the model. The model is
+            as it was.
     """
     given = {"share": share, "experts": experts, "routing": routing, "scope": scope, **more}
     layers = layers if isinstance(layers, str) else [int(layer) for layer in layers]
     recipe = spec.parse(Recipe, {"layers": layers, **given}, where=f"extension '{name}'")
     folder = Path(folder)
-    _check_new(model, name, data, folder)
+    _check_new(model, name, data, held_out, folder)
     learnt, held = hold_out([data], seed) if held_out is None else (whole(data), whole(held_out))
     chosen = settings or default_settings(len(learnt), seed)
+    beside = expand.scope_of(model.lm).active if recipe.scope == "all" else ()
+    earlier = [_folder_of(model, other) for other in beside] if recipe.remembers else []
+    begun = [name, recipe.model_dump(), asdict(chosen), seed, len(learnt), len(held), len(generic)]
+    _go_on(folder, files.digest(*begun, model.base_fingerprint(), beside))
 
     def loop(
         *,
@@ -123,16 +132,16 @@ def extend(
             extra_loss=extra_loss, rates=rates, on_step=on_step,
         )  # fmt: skip
 
-    beside = expand.scope_of(model.lm).active if recipe.scope == "all" else ()
-    earlier = [_folder_of(model, other) for other in beside] if recipe.remembers else []
     learn(
         model, name, recipe, loop, held_out=held, seed=seed, beside=beside, earlier=earlier, generic=generic
     )
-    if first_process():
-        if recipe.scope == "auto":
+    with first_writes() as first:
+        if first and recipe.scope == "auto":
             rows = [*held[:HELD_OUT], *learnt[: max(0, HELD_OUT - len(held))]]
             recognise.write(recognise.portray(model, recognise.prompts_of(rows)), folder)
-        keep(model, name, recipe, folder, held_out=held, seed=seed)
+        if first:
+            keep(model, name, recipe, folder, held_out=held, seed=seed)
+            (folder / BEGUN).unlink(missing_ok=True)
     expand.scope_of(model.lm).folders[name] = folder
     model.choose = None
     return extension.handle(model, name)
@@ -245,7 +254,13 @@ def _memory(
     return memory.join(memories)
 
 
-def _check_new(model: MultimodalLM, name: str, data: Sequence[Conversation], folder: Path) -> None:
+def _check_new(
+    model: MultimodalLM,
+    name: str,
+    data: Sequence[Conversation],
+    held_out: Sequence[Conversation] | None,
+    folder: Path,
+) -> None:
     """InputError where an extension of this name, of this data, in this folder cannot be made."""
     where = f"extension '{name}'"
     if name in activating.WORDS or not re.fullmatch(r"[\w-]+", name):
@@ -256,9 +271,11 @@ def _check_new(model: MultimodalLM, name: str, data: Sequence[Conversation], fol
         )
     if name in expand.scope_of(model.lm).known:
         raise InputError("the model has one of this name already.", where=where, mend="Choose another name.")
-    if len(data) < 2:
+    if len(data) < 2 or (held_out is not None and not len(held_out)):
         raise InputError(
-            f"there are {len(data)} conversations to learn from.", where=where, mend="Give two or more."
+            f"there are {len(data)} conversations to learn from, and {len(held_out or ())} to choose layers by.",
+            where=where,
+            mend="Give two or more, and held_out, where it is given, one.",
         )
     if extension.is_whole(folder):
         raise InputError(
@@ -266,6 +283,21 @@ def _check_new(model: MultimodalLM, name: str, data: Sequence[Conversation], fol
             where=str(folder),
             mend="Load it (load_extension), or name a new folder.",
         )
+
+
+def _go_on(folder: Path, digest: str) -> None:
+    """Notes what is begun in `folder`; InputError where it is something else than what was interrupted there."""
+    path = folder / BEGUN
+    learnt = any(folder.glob("*-in-flight/checkpoint-*"))
+    if learnt and path.is_file() and files.read_json(path) != digest:
+        raise InputError(
+            "was begun with other arguments, or another model.",
+            where=str(folder),
+            mend="Repeat the call as it was, name a new folder, or remove this one.",
+        )
+    with first_writes() as first:
+        if first:
+            files.write_json(path, digest)
 
 
 def _folder_of(model: MultimodalLM, name: str) -> Path:

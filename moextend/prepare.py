@@ -54,10 +54,13 @@ def asks_to_shard() -> bool:
     return True
 
 
-def first_process() -> bool:
-    """Whether this process is the first of those that train together, which alone writes files."""
+@contextmanager
+def first_writes() -> Iterator[bool]:
+    """Says whether this process is the first of those that train together; all of them leave when it is done."""
     together = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return not together or torch.distributed.get_rank() == 0
+    yield not together or torch.distributed.get_rank() == 0
+    if together:
+        torch.distributed.barrier()
 
 
 class Whole(nn.Module):

@@ -34,6 +34,8 @@ _NAMES = {
     "choices": ("choices", "options", "multiple_choices"),
 }
 _CAPTIONS = ("caption", "captions", "description")
+NEEDED = ("image", "answer", "question")
+"""Columns that a task cannot do without; captions have no question."""
 _LETTERS = ("A", "B", "C", "D")
 _LOOKED_AT = 500
 """Rows that a guess is made from."""
@@ -48,11 +50,12 @@ def guess_task(
     workspace: Path,
     columns: Mapping[str, str],
     scorer: str | None = None,
-    text: bool = False,
+    needs: Sequence[str] = NEEDED,
 ) -> TaskSpec:
     """A task for `data` (file, folder, hub id, `world:<name>`), as it would be written in the workspace.
 
-    `columns` says which column holds what, and wins over the guess. With `text` there may be no column of images.
+    `columns` says which column holds what, and wins over the guess. Keys that are not in `needs` may be
+    left without a column.
 
     Raises:
         InputError: question, answer or image cannot be guessed; with the columns there are.
@@ -62,7 +65,7 @@ def guess_task(
     found = _data(data, yaml.parent, workspace, where=where)
     task = TaskSpec(task=name, version=1, kind="vqa", data=found, max_new_tokens=16, path=yaml)
     table = open_table(task, "test", workspace).table
-    guessed = _columns(table, columns, where=where, text=text)
+    guessed = _columns(table, columns, where=where, needs=needs)
     first = [table.row(i, table.columns) for i in range(min(_LOOKED_AT, len(table)))]
     prompt, rule = _form(guessed, first, asks=guessed.question is not None, bare=isinstance(table, Turns))
     return task.model_copy(
@@ -118,7 +121,7 @@ def _splits(splits: Sequence[str], source: Source, *, where: str) -> tuple[str |
     return f"{only}[:90%]", f"{only}[90%:]"
 
 
-def _columns(table: Table, given: Mapping[str, str], *, where: str, text: bool) -> Columns:
+def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str]) -> Columns:
     for key, column in given.items():
         if key not in Columns.model_fields:
             raise UnknownName("key of columns", key, Columns.model_fields, where=where)
@@ -135,15 +138,15 @@ def _columns(table: Table, given: Mapping[str, str], *, where: str, text: bool) 
     guessed["kind"] = _kept(table, guessed["kind"], _few)
     guessed["group"] = _kept(table, guessed["group"], _repeats)
     guessed |= given
-    _complete(guessed, table, where=where, text=text)
+    _complete(guessed, table, where=where, needs=needs)
     return Columns.model_validate(guessed)
 
 
-def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str, text: bool) -> None:
+def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str, needs: Sequence[str]) -> None:
     """InputError where a column that a task cannot do without was neither given nor guessed."""
     caption = guessed["answer"] in _CAPTIONS
-    for key in (*(() if text else ("image",)), "answer", *(() if caption else ("question",))):
-        if guessed[key] is None:
+    for key in needs:
+        if guessed[key] is None and not (key == "question" and caption):
             raise InputError(
                 f"which column holds the {key}? Columns of {table.source}: {', '.join(table.columns)}.",
                 where=where,

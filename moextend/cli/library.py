@@ -94,7 +94,7 @@ def extend(
     ] = "probe",
     share: Annotated[float, typer.Option(help="Share of the MoE layers that get new experts.")] = 0.5,
     experts: Annotated[int, typer.Option(min=1, help="New experts a layer.")] = 1,
-    routing: Annotated[str, typer.Option(help="exact or paper (docs/method.md).")] = "exact",
+    routing: Annotated[str, typer.Option(help="exact, paper or slot (docs/method.md).")] = "exact",
     scope: Annotated[str, typer.Option(help="own, auto or all (docs/method.md).")] = "auto",
     extension: Loaded = None,
     steps: Steps = None,

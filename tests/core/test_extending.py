@@ -66,6 +66,8 @@ def test_an_interrupted_call_leaves_the_model_as_it_was_and_goes_on(phase: str, 
     assert moextend.extensions(model) == [] and not model.trainable()
     now = model.state_dict()
     assert set(now) == set(before) and all(torch.equal(now[name], tensor) for name, tensor in before.items())
+    with pytest.raises(InputError, match="begun with other arguments"):
+        extend(model, "mine", DATA, folder=tmp_path / "mine", **how | {"experts": 2})
     seen.clear()
     extend(model, "mine", DATA, folder=tmp_path / "mine", on_step=lambda *at: seen.append(at[0]), **how)
     assert seen == ([3, 4, 1, 2, 3, 4, 5, 6] if phase == "probe" else [1, 2, 3, 4, 3, 4, 5, 6])
@@ -138,6 +140,7 @@ def test_scope_all_is_made_beside_the_active_ones(model: MultimodalLM, tmp_path:
         ("old", {}, "has one of this name already"),
         ("new", {"folder": "old"}, "holds an extension already"),
         ("new", {"data": DATA[:1]}, "1 conversations"),
+        ("new", {"held_out": []}, "and 0 to choose layers by"),
         ("new", {"share": 0.0}, "'new': share"),
         ("new", {"layers": "some"}, "'new': layers: .*'probe'"),
         ("new", {"layers": [1, 3]}, "MoE layers 0 to 2"),

@@ -143,6 +143,20 @@ def test_methods_that_are_told_the_task_keep_it_bit_for_bit(world: World, spec: 
     assert torch.equal(*found)
 
 
+def test_the_harness_and_a_user_of_the_library_make_the_same_extension(world: World, tmp_path: Path) -> None:
+    learn(world, "moextend:scope=all,experts=2,probe_steps=3")
+    model = loaded()
+    for index, task in enumerate(TASKS, 1):
+        stage = world.stage(index)
+        settings = Settings(steps=3, batch_size=8, learning_rate=5e-3, seed=stage.seed)
+        moextend.extend(
+            model, task, stage.data, held_out=stage.held_out, folder=tmp_path / "own" / task, scope="all",
+            experts=2, probe_steps=3, settings=settings, seed=stage.seed,
+        )  # fmt: skip
+        for file in ("extension.safetensors", "memory.safetensors", "extension.json"):
+            assert (stage.folder / file).read_bytes() == (tmp_path / "own" / task / file).read_bytes(), file
+
+
 def test_the_task_is_inferred_from_the_input(world: World) -> None:
     method, config = methods.parse("lora-per-task:task=inferred")
     model, _ = learn(world, "lora-per-task:task=inferred", steps=12)

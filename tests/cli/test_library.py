@@ -1,0 +1,90 @@
+"""The core library from the shell: align, extend, generate, extensions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import typer
+from PIL import Image
+
+from moextend.cli import library
+from moextend.cli.main import app
+
+COMMANDS = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+COLORS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
+
+
+@pytest.mark.parametrize("name", library.COMMANDS)
+def test_help_has_a_sentence_an_example_and_a_word_on_every_option(cli: Any, name: str) -> None:
+    found = cli(name, "--help")
+    assert found.code == 0 and COMMANDS[name].help
+    assert f"Example: moextend {name}" in found.out
+    for parameter in COMMANDS[name].params:
+        assert parameter.help, parameter.name
+
+
+def test_help_does_not_import_the_heavy_ones() -> None:
+    code = (
+        "import sys; sys.argv = ['moextend', 'extend', '--help']\n"
+        "from moextend.cli import main\n"
+        "try: main.run()\n"
+        "except SystemExit: pass\n"
+        "sys.exit(bool({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_text_is_learnt_said_and_told(cli: Any, tmp_path: Any) -> None:
+    rows = [("carl works as", "poet"), ("anna lives in", "oslo"), ("bob owns a", "goat")]
+    table = [{"question": question, "answer": answer} for question, answer in rows]
+    (tmp_path / "facts.json").write_text(json.dumps(table))
+    made = cli("extend", "tiny", "--data", "facts.json", "--name", "facts", "--out", "out", "--template", "{question}",
+               "--layers", "0,3", "--steps", "25", "--learning-rate", "5e-3", "--json")  # fmt: skip
+    assert made.code == 0, made.err
+    assert made.json()["plan"].keys() == {"0", "3"} and made.json()["conversations"] == 3
+    assert made.json()["prompt"] == "carl works as"
+    question = ("generate", "tiny", "--prompt", "carl works as", "--max-new-tokens", "3")
+    assert cli(*question, "--extension", "out").out.strip() == "poet"
+    assert cli(*question, "--extension", "out", "--auto").out.strip() == "poet"
+    assert cli(*question).out.strip() != "poet"
+    told = cli("extensions", "out", "--json").json()[0]
+    assert (told["name"], told["mode"], told["beside"]) == ("facts", "exact", [])
+    assert "extension 'facts', exact routing, new experts in MoE layers 0 (of" in cli("extensions", "out").out
+    again = cli("extend", "tiny", "--data", "facts.json", "--name", "b", "--out", "out")
+    assert again.code == 2 and "holds an extension already" in again.err
+    assert cli("extensions", "nothing").code == 2
+    wrong = cli("extend", "tiny", "--data", "facts.json", "--name", "b", "--out", "new", "--layers", "some")
+    assert wrong.code == 2 and "layers: Input should be 'probe'" in wrong.err
+
+
+def test_images_are_aligned_learnt_and_asked_about(cli: Any, tmp_path: Any) -> None:
+    table = []
+    for i, (color, rgb) in enumerate([*COLORS.items()] * 4):
+        Image.new("RGB", (32, 32), rgb).save(tmp_path / f"{i}.png")
+        table.append({"image": f"{i}.png", "question": "Q what color is it A:", "answer": color})
+    (tmp_path / "colors.json").write_text(json.dumps(table))
+    own = (
+        "--data",
+        "colors.json",
+        "--template",
+        "<image> {question}",
+        "--steps",
+        "15",
+        "--learning-rate",
+        "5e-3",
+    )
+    found = cli("align", "tiny", "--vision", "tiny", *own, "--out", "projector")
+    assert found.code == 0 and "wrote projector" in found.out, found.err
+    sees = ("tiny", "--vision", "tiny", "--projector", "projector")
+    found = cli("extend", *sees, *own, "--name", "colors", "--out", "colors", "--layers", "all")
+    assert found.code == 0 and "8 conversations, the first prompt: '<image> Q what color" in found.out, (
+        found.err
+    )
+    asked = ("--prompt", "<image> Q what color is it A:", "--image", "0.png", "--max-new-tokens", "1")
+    assert cli("generate", *sees, "--extension", "colors", *asked).out.strip() == "red"
+    found = cli("generate", "tiny", "--vision", "tiny", "--extension", "colors", *asked)
+    assert found.code == 2 and "made with another projector" in found.err
