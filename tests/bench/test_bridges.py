@@ -122,16 +122,18 @@ def lmms_task(run, workspace, tmp_path):
 
 
 @pytest.fixture
-def locks(monkeypatch):
-    """lmms-eval makes file locks of one path one lock, for the whole process: not after these tests."""
+def alone(monkeypatch):
+    """lmms-eval makes file locks of one path one lock, and has PIL accept cut images: not after these tests."""
     import filelock
+    from PIL import ImageFile
 
     kind = type(filelock.FileLock)
     monkeypatch.setattr(kind, "__call__", kind.__call__)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("locks")
+@pytest.mark.usefixtures("alone")
 def test_lmms_eval_gives_the_numbers_of_the_table(run, lmms_task):
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.models import get_model
