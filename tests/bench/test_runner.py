@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 import moextend
-import moextend.batches
+import moextend.extending
 import moextend.probe
+import moextend.training
 from moextend.bench import evaluate, runner, vqa
 from moextend.bench.plan import Request, resolve
 from moextend.bench.progress import read_status
@@ -172,27 +173,26 @@ def test_looking_at_routing_changes_nothing_and_the_oracle_forces_the_right_exte
 @pytest.mark.slow
 def test_all_methods_see_the_same_batches(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[str]] = {}
-    original = moextend.batches.Collator.__call__
+    original = moextend.training.InOrder.__getitem__
     for method in ("full-ft", "moextend:scope=own,layers=all"):
-        batches: list[str] = []
+        items: list[str] = []
 
-        def spy(self: object, conversations: object, batches: list[str] = batches) -> object:
-            turns = [c.turns for c in conversations]  # type: ignore[attr-defined]
-            if (
-                turns[0][0][0] != "<image>"
-            ):  # a caption: the projector is aligned, unless a test before did it
-                batches.append(str(turns))
-            return original(self, conversations)
+        def spy(self: moextend.training.InOrder, place: int, items: list[str] = items) -> object:
+            place, conversation = item = original(self, place)
+            # captions: the projector is aligned, unless a test before did it
+            if conversation.turns[0][0] != "<image>":
+                items.append(f"{place} {conversation.turns}")
+            return item
 
         with monkeypatch.context() as patch:
-            patch.setattr("moextend.batches.Collator.__call__", spy)
-            patch.setattr("moextend.bench.costs.forward_flops", lambda *a: 0.0)  # collates without learning
+            patch.setattr("moextend.training.InOrder.__getitem__", spy)
             patch.setattr(moextend.extending, "selection_shares", lambda *a, **k: [[1.0, 0, 0, 0]] * 4)
             run = prepared(workspace, method, "spied", limit=10)
             runner.run(run.folder)
-        seen[method] = batches
+            train = run.config.sequence["train"]
+        seen[method] = items
     first, second = seen.values()
-    assert len(first) == 12 and first == second
+    assert len(first) == 3 * train["steps"] * train["batch_size"] and first == second
 
 
 class Stop(KeyboardInterrupt):
