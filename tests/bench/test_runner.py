@@ -189,10 +189,10 @@ def test_all_methods_see_the_same_batches(workspace: Path, monkeypatch: pytest.M
             patch.setattr(moextend.extending, "selection_shares", lambda *a, **k: [[1.0, 0, 0, 0]] * 4)
             run = prepared(workspace, method, "spied", limit=10)
             runner.run(run.folder)
-            train = run.config.sequence["train"]
+            train, stages = run.config.sequence["train"], len(run.config.stages)
         seen[method] = items
     first, second = seen.values()
-    assert len(first) == 3 * train["steps"] * train["batch_size"] and first == second
+    assert len(first) == stages * train["steps"] * train["batch_size"] and first == second
 
 
 class Stop(KeyboardInterrupt):
