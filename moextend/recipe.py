@@ -8,11 +8,14 @@ from pydantic import Field, model_validator
 
 from moextend.spec import Spec
 
+Mode = Literal["exact", "paper", "slot"]
+"""How tokens reach new experts (moextend/routing.py)."""
+
 
 class Recipe(Spec):
     """The choices of the method (docs/method.md); what is trained on, and for how long, stands elsewhere."""
 
-    routing: Literal["exact", "paper", "slot"] = "exact"
+    routing: Mode = "exact"
     scope: Literal["own", "auto", "all"] = "own"
     """own: made alone on the base, for inputs that are known to be its own. auto: likewise, and what its inputs look
     like is kept, so that they can be recognised. all: made beside the extensions that are active, for every input."""

@@ -18,16 +18,15 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moextend.families import EAGER_WITHOUT_SENTINEL, Scoring, family_of, features, scoring_of, with_parents
+from moextend.recipe import Mode as Mode
 from moextend.slots import slot_choice
-
-Mode = Literal["exact", "paper", "slot"]
 
 
 @dataclass
