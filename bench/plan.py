@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from moextend import content
+from moextend import content, lookup
 from moextend.bench.runconfig import Mode
 from moextend.bench.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec, find_sequence, scored_tasks, stage_tasks
@@ -24,6 +24,8 @@ OWN = "sequence"
 STEPS = "steps"
 """No method's settings are matched: methods share the steps, as they always do."""
 
+ALL = "all"
+"""Stands for every method."""
 BOUND = "full-ft"
 """The method of the joint and the independent bound, where none is named."""
 BOUNDS: dict[str, Mode] = {"joint": "joint", "individual": "independent"}
@@ -38,7 +40,7 @@ class Request:
     sequence: str | None = None
     """None: the workspace's own, else the one that ships with the package."""
     methods: tuple[str, ...] = ()
-    """Empty: those of the sequence; "all": all that are known. "joint" and "individual" are the bounds."""
+    """Empty: those of the sequence; "all": all that are known, bounds too. "joint" and "individual" are the bounds."""
     seeds: tuple[int, ...] = (0,)
     orders: tuple[str, ...] = ("given",)
     modes: tuple[Mode, ...] = ("sequence",)
@@ -69,7 +71,7 @@ def resolve(request: Request, on_match: Callable[[str], None] | None = None) -> 
     methods = chosen_methods(request, sequence)
     if request.match != STEPS:
         methods = _matched(request, sequence, methods, on_match)
-    bounds = [BOUNDS[name] for name in request.methods if name in BOUNDS]
+    bounds = [mode for name, mode in BOUNDS.items() if {name, ALL} & set(request.methods)]
     # A bound is one number to compare all methods with: of the strongest learner, unless methods are named.
     named = bool(set(request.methods) - set(BOUNDS))
     by_mode = {
@@ -104,9 +106,10 @@ def chosen_methods(request: Request, sequence: SequenceSpec) -> list[str]:
     from moextend.bench import methods
 
     names = [name for name in request.methods if name not in BOUNDS] or sequence.methods
-    if "all" in names:
-        names = list(methods.METHODS)
+    names = [known for name in names for known in (methods.METHODS if name == ALL else [name])]
+    known = dict.fromkeys([*methods.METHODS, *BOUNDS, ALL])
     for name in names:
+        lookup.choose("method", name.partition(":")[0], known)
         methods.describe(name, sequence.settings)
     return list(dict.fromkeys(names))
 

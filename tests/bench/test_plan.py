@@ -150,8 +150,13 @@ def test_wrong_requests(tmp_path, write):
 def test_all_methods(tmp_path):
     from moextend.bench.methods import METHODS
 
-    configs = resolve(Request(tmp_path, methods=("all",)))
-    assert [config.method for config in configs] == list(METHODS)
+    configs = resolve(Request(tmp_path, methods=("all", "moextend:scope=auto", "lora")))
+    learnt = [config.method for config in configs if config.mode == "sequence"]
+    assert learnt == [*METHODS, "moextend:scope=auto"]
+    assert [config.slug for config in configs[len(learnt) :]] == [
+        "full-ft-joint-s0",
+        "full-ft-independent-s0",
+    ]
 
 
 def test_the_preview_of_the_default_needs_no_download(tmp_path):
