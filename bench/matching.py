@@ -1,4 +1,4 @@
-"""Methods made comparable: the LoRA rank, or the new experts a layer, with which as much is trained as by a reference.
+"""Methods made comparable: the LoRA rank, or the number and width of new experts, that train as much as a reference.
 
 Nothing is loaded: the parameters are counted on a model that has shapes and no memory. Steps, batches and the order of
 the data are the same for all methods in any case.
@@ -47,10 +47,10 @@ class Matched:
 
 
 def match(texts: Sequence[str], how: str, settings: Settings, make: Callable[[], Any]) -> list[Matched]:
-    """Every method with the rank (or the number of new experts) that comes nearest to the reference.
+    """Every method with the rank (or the number and width of new experts) that comes nearest to the reference.
 
     Args:
-        texts: method specs; one that sets its rank or number of experts itself keeps it.
+        texts: method specs; one that sets its rank, or number or width of experts, itself keeps it.
         how: `params` or `flops`, with `=METHOD` to name the reference; else it is the first moextend of `texts`.
         settings: the sequence's settings by method.
         make: gives a fresh language model without memory (see `skeleton`).
@@ -81,13 +81,19 @@ def match(texts: Sequence[str], how: str, settings: Settings, make: Callable[[],
 
 def _matched(text: str, by: str, wanted: int, settings: Settings, make: Callable[[], Any]) -> Matched:
     _, config = methods.parse(text, settings)
-    knob = _knob(text, config)
-    if knob is None or _sets(text, knob):
-        why = f"its {knob} is set" if knob else "it has no rank"
+    knobs = _knobs(text, config)
+    told = next((knob for knob in knobs if _sets(text, knob)), None)
+    if told or not knobs:
+        why = f"its {told} is set" if told else "it has no rank"
         return Matched(text, f"{text}: left as it is, {why}; {_compared(text, by, wanted, settings, make)}")
-    one, two = (_size(_with(text, knob, value), by, settings, make) for value in (1, 2))
+    chosen = text
+    if "width" in knobs:
+        half, whole = (_size(_with(text, "width", value), by, settings, make) for value in (0.5, 1))
+        share = min(1.0, max(0.01, round(1 - (whole - wanted) / (whole - half) / 2, 2)))
+        chosen = text if share == config.width else _with(text, "width", f"{share:g}")  # type: ignore[attr-defined]
+    one, two = (_size(_with(chosen, knobs[0], value), by, settings, make) for value in (1, 2))
     value = nearest(one, two, wanted)
-    chosen = text if value == getattr(config, knob) else _with(text, knob, value)
+    chosen = chosen if value == getattr(config, knobs[0]) else _with(chosen, knobs[0], value)
     return Matched(chosen, f"{chosen}: {_compared(chosen, by, wanted, settings, make)}")
 
 
@@ -97,20 +103,20 @@ def _compared(text: str, by: str, wanted: int, settings: Settings, make: Callabl
     return f"{found:,} {WORDS[by]}{mark}"
 
 
-def _knob(text: str, config: Spec) -> str | None:
-    """The setting that says how much a method trains."""
+def _knobs(text: str, config: Spec) -> list[str]:
+    """The settings that say how much a method trains; the first one is a whole number."""
     if getattr(config, "over", "lora") != "lora":
-        return None
+        return []
     if text.partition(":")[0] == "moextend":
-        return "experts"
-    return "rank" if hasattr(config, "rank") else None
+        return ["experts", "width"] if config.routing == "exact" else ["experts"]  # type: ignore[attr-defined]
+    return ["rank"] if hasattr(config, "rank") else []
 
 
 def _sets(text: str, knob: str) -> bool:
     return any(pair.partition("=")[0].strip() == knob for pair in text.partition(":")[2].split(","))
 
 
-def _with(text: str, knob: str, value: int) -> str:
+def _with(text: str, knob: str, value: object) -> str:
     return f"{text}{',' if ':' in text else ':'}{knob}={value}"
 
 
@@ -162,7 +168,7 @@ def _extension(lm: Any, config: Any) -> Mapping[str, Any]:
     layers = len(moextend.moe.find_sites(lm))
     chosen = range(layers if config.layers == "all" else max(1, int(config.share * layers)))
     plan = {layer: [0] * config.experts for layer in chosen}
-    moextend.attach(lm, "first", plan, mode=config.routing, calibrate=config.calibration)
+    moextend.attach(lm, "first", plan, mode=config.routing, calibrate=config.calibration, width=config.width)
     return {f"lm.{name}": parameter for name, parameter in moextend.new_parameters(lm, "first").items()}
 
 

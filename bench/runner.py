@@ -20,7 +20,8 @@ from moextend.bench.rundir import Cell, RunDir
 from moextend.bench.stages import stage_seed
 from moextend.bench.work import PERCENT, Work, plan, refuse_changed_data
 from moextend.errors import MoextendError, RunFailed
-from moextend.training import ExtraLoss, Report, train
+from moextend.trainer import ExtraLoss
+from moextend.training import Report, train
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM

@@ -13,7 +13,7 @@ from moextend.errors import SpecError
 from moextend.spec import Spec
 
 if TYPE_CHECKING:
-    from moextend.training import Settings
+    from moextend.settings import Settings
 
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -53,7 +53,7 @@ class Base(Spec):
 class Training(Spec):
     """Settings of one training, the same for every method (a method may set its own learning rate).
 
-    What they mean: `moextend.training.Settings`.
+    What they mean: `moextend.settings.Settings`.
     """
 
     steps: int = Field(ge=1)
@@ -84,7 +84,7 @@ class Training(Spec):
         self, seed: int, *, steps: int | None = None, learning_rate: float | None = None
     ) -> Settings:
         """What the training loop takes; None leaves a value as it stands here."""
-        from moextend.training import Settings
+        from moextend.settings import Settings
 
         shared = self.model_dump(include=set(Training.model_fields))
         own = {"steps": steps, "learning_rate": learning_rate}

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from moextend.probe import probe_layers as probe_layers
     from moextend.probe import selection_shares as selection_shares
     from moextend.recipe import Recipe as Recipe
+    from moextend.settings import Settings as Settings
     from moextend.specialising import specialise as specialise
-    from moextend.training import Settings as Settings
     from moextend.training import train as train
     from moextend.upcycling import upcycle as upcycle
 
@@ -65,7 +65,7 @@ _HOME = {  # name -> module
     "Probe": "probe",
     "Prompt": "generation",
     "Recipe": "recipe",
-    "Settings": "training",
+    "Settings": "settings",
     "activate": "activating",
     "active_fingerprint": "extension",
     "align": "aligning",

@@ -11,7 +11,8 @@ from moextend.batches import Conversation
 from moextend.errors import InputError
 from moextend.multimodal import MultimodalLM, Projector, set_scale
 from moextend.prepare import first_writes
-from moextend.training import Report, Settings, train
+from moextend.settings import Settings
+from moextend.training import Report, train
 
 STEM = "projector"
 """The files that hold a projector: projector.safetensors and projector.json."""

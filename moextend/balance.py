@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from moextend.moe import find_sites
-from moextend.routing import RouterPart, Scope, hard_gate, reachable
+from moextend.parts import RouterPart
+from moextend.routing import Scope, hard_gate, reachable
 
 Choice = tuple[Tensor, Tensor]
 """(probabilities, used) [T, n]: each new expert's share among the new ones, and whether a token uses it."""

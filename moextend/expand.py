@@ -14,22 +14,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from moextend import narrow
+from moextend.dense import DenseBlock, DenseExperts, DenseGroup, DenseRouter
 from moextend.errors import InputError, UnknownName
 from moextend.families import NEEDS_TWO_SLOTS, check_paper, rows_of
 from moextend.moe import Site, count_experts, find_sites, first_new_id
-from moextend.routing import (
-    Calibration,
-    DenseBlock,
-    DenseExperts,
-    DenseGroup,
-    DenseRouter,
-    ExtendedExperts,
-    ExtendedRouter,
-    Mode,
-    PairGroup,
-    RouterPart,
-    Scope,
-)
+from moextend.parts import Calibration, RouterPart
+from moextend.routing import ExtendedExperts, ExtendedRouter, Mode, PairGroup, Scope
 
 Plan = Mapping[int, Sequence[int]]
 """MoE block -> the base expert that each new expert is copied from."""
@@ -55,6 +46,7 @@ def attach(
     *,
     mode: Mode = "exact",
     calibrate: bool = True,
+    width: float = 1.0,
     seed: int = 0,
     empty: bool = False,
 ) -> None:
@@ -63,9 +55,13 @@ def attach(
     Everything is frozen except the new parts, which are float32. The extension is reachable at once, beside the
     extensions that were; see `activate`. With `empty` nothing is copied: the new experts' memory is taken, not filled.
 
+    Args:
+        width: exact routing: share of the parent's inner neurons that a new expert gets (`narrow.kept`).
+
     Raises:
         InputError: the name is taken or has a dot, the plan is empty or names what the model does not have, the model
-            already routes in another mode, or the mode cannot extend the model's family. The model is as it was.
+            already routes in another mode, the mode cannot extend the model's family, or takes whole copies only. The
+            model is as it was.
     """
     sites, scope = find_sites(model), scope_of(model)
     if name in scope.known:
@@ -81,15 +77,21 @@ def attach(
             f"the model routes in mode '{scope.mode}', extension '{name}' in mode '{mode}'.",
             mend="All extensions of a model share one mode.",
         )
+    if not 0 < width <= 1 or (width < 1 and mode != "exact"):
+        raise InputError(
+            f"extension '{name}' cannot have experts of {width:g} of their parents' width in routing '{mode}'.",
+            mend="Use a width above 0, up to 1, in routing 'exact'; the others start from whole copies (width 1).",
+        )
     for block, sources in plan.items():
         _check(sites, block, sources, mode)
     scope.mode = mode
     model.requires_grad_(False)
     torch.manual_seed(seed)
     for block, sources in plan.items():
-        _extend_site(sites[block], scope, name, list(sources), calibrate, empty)
+        _extend_site(sites[block], scope, name, list(sources), calibrate, width, empty)
     scope.known.append(name)
     scope.beside[name] = scope.active
+    scope.widths[name] = width
     scope.active = (*scope.active, name)
 
 
@@ -100,6 +102,7 @@ def detach(model: nn.Module, name: str) -> None:
         raise UnknownName("extension", name, scope.known)
     scope.known.remove(name)
     scope.beside.pop(name, None)
+    scope.widths.pop(name, None)
     scope.folders.pop(name, None)
     scope.active = tuple(other for other in scope.active if other != name)
     for site in find_sites(model):
@@ -189,24 +192,24 @@ def _parts(site: Site) -> list[tuple[nn.Module, type, str]]:
 
 
 def _extend_site(
-    site: Site, scope: Scope, name: str, sources: list[int], calibrate: bool, empty: bool
+    site: Site, scope: Scope, name: str, sources: list[int], calibrate: bool, width: float, empty: bool
 ) -> None:
     for module, mixin, store in _parts(site):
         _swap_class(module, mixin, store, scope, first_new_id(site))
     router, experts = cast(ExtendedRouter, site.router), cast(ExtendedExperts, site.experts)
-    width = first_new_id(site) + len(sources)
+    weighed = first_new_id(site) + len(sources)
     if scope.mode == "paper":
-        width += sum(
+        weighed += sum(
             cast(RouterPart, router.ext_parts[other]).count
             for other in scope.active
             if other in router.ext_parts
         )
-    calibration = Calibration(width) if scope.mode == "paper" and calibrate else None
+    calibration = Calibration(weighed) if scope.mode == "paper" and calibrate else None
     closed = scope.mode == "exact" and bool(getattr(experts, "has_post_expert_norm", False))
     part = _new_rows(router, sources, scope.mode, calibration, closed)
     router.ext_parts[name] = part.to(_device(site))
     experts.ext_groups[name] = _new_experts(
-        site, sources, zero=scope.mode == "exact" and not closed, empty=empty
+        site, sources, width, zero=scope.mode == "exact" and not closed, empty=empty
     )
     if hasattr(experts, "_is_expert_parallel"):
         # With this flag the fused implementations leave rows with id m (won by a new expert) out.
@@ -234,7 +237,7 @@ def _new_rows(
     return RouterPart(rows, torch.full((len(sources),), start_at), None, sources)
 
 
-def _new_experts(site: Site, sources: list[int], zero: bool, empty: bool) -> nn.Module:
+def _new_experts(site: Site, sources: list[int], width: float, *, zero: bool, empty: bool) -> nn.Module:
     """A group of experts of the base's own class, copies of `sources`; zero: their last projection is; empty: none.
 
     Where a norm follows the last projection (Muse Spark), zeros would be blown up by the first step that moves them:
@@ -259,10 +262,10 @@ def _new_experts(site: Site, sources: list[int], zero: bool, empty: bool) -> nn.
         if tensor is None or tensor.shape[0] not in many:
             group._parameters[key] = tensor
             continue
-        shape, whole = (len(sources), *tensor.shape[1:]), not (zero and key.startswith("down_proj"))
-        copy = (torch.empty if empty else torch.zeros)(shape, device=tensor.device)
+        shape, whole = narrow.shape(base, key, width), not (zero and key.startswith("down_proj"))
+        copy = (torch.empty if empty else torch.zeros)((len(sources), *shape), device=tensor.device)
         for place, source in enumerate(sources if whole and not empty else ()):
-            copy[place].copy_(tensor.detach()[source])
+            copy[place].copy_(narrow.kept(base, key, source, width))
         group._parameters[key] = nn.Parameter(copy)
     for key in _COUNTS:
         if hasattr(base, key):

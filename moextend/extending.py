@@ -21,8 +21,10 @@ from moextend.prepare import first_writes
 from moextend.probe import LayerChoice, Probe, choose_layers, parents, probe_layers, selection_shares
 from moextend.recipe import Recipe
 from moextend.routing import Mode
+from moextend.settings import Settings
 from moextend.splits import HELD_OUT, hold_out, whole
-from moextend.training import ExtraLoss, Report, Settings, train
+from moextend.trainer import ExtraLoss
+from moextend.training import Report, train
 
 BEGUN = "begun.json"
 """Names the arguments of a call that is not over."""
@@ -63,6 +65,7 @@ def extend(
     layers: LayerChoice | Sequence[int] = "probe",
     share: float = 0.5,
     experts: int = 1,
+    width: float | None = None,
     routing: Mode = "exact",
     scope: Literal["own", "auto", "all"] = "auto",
     settings: Settings | None = None,
@@ -87,6 +90,7 @@ def extend(
         layers: "probe", "all", "first", "last", "random", or the MoE layers' places, lowest 0.
         share: the share of the MoE layers that get new experts, where `layers` does not say it.
         experts: new experts a layer.
+        width: of a new expert, as a share of its parent's inner neurons; None: a quarter in exact routing, else 1.
         routing: "exact" (the base stays what it is, bit for bit, where gates are closed), "paper" or "slot"
             (docs/method.md).
         scope: "own" and "auto" make the extension alone on the base, for its own inputs; "auto" keeps what they look
@@ -106,6 +110,7 @@ def extend(
             as it was.
     """
     given = {"share": share, "experts": experts, "routing": routing, "scope": scope, **more}
+    given |= {} if width is None else {"width": width}
     layers = layers if isinstance(layers, str) else [int(layer) for layer in layers]
     recipe = spec.parse(Recipe, {"layers": layers, **given}, where=f"extension '{name}'")
     folder = Path(folder)
@@ -184,7 +189,15 @@ def learn(
         probe = _probe(model, recipe, held_out, loop)
         plan = _plan(probe, recipe, seed)
         kept = _memory(model, recipe, earlier, generic, seed)
-        expand.attach(model.lm, name, plan, mode=recipe.routing, calibrate=recipe.calibration, seed=seed)
+        expand.attach(
+            model.lm,
+            name,
+            plan,
+            mode=recipe.routing,
+            calibrate=recipe.calibration,
+            width=recipe.width,
+            seed=seed,
+        )
         model.learn_only([f"lm.{key}" for key in expand.new_parameters(model.lm, name)])
         report = loop(
             learning_rate=learning_rate,

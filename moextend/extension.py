@@ -37,6 +37,8 @@ class Extension:
     """How tokens reach it: the routing mode."""
     plan: dict[int, list[int]]
     """MoE block, lowest 0 -> the base experts that its new ones were copied from."""
+    width: float
+    """Share of their parents' inner neurons that its experts have."""
     beside: tuple[str, ...]
     """Extensions that were reachable when it was made, oldest first; it needs them."""
     parameters: int
@@ -60,6 +62,8 @@ class Card:
     """Name and digest of the extensions that were reachable when it was made, oldest first."""
     base: str
     """Fingerprint of the base."""
+    width: float = 1.0
+    """Share of the parents' inner neurons that the new experts have."""
 
 
 def save_tensors(
@@ -137,6 +141,7 @@ def save_extension(
         calibrate=any(".calibration." in key for key in tensors),
         beside=[{"name": other, "digest": digest_of(model, other)} for other in earlier],
         base=model.base_fingerprint(),
+        width=scope.widths[name],
     )
     save_tensors(folder, tensors, asdict(card))
     scope.folders[name] = folder
@@ -161,7 +166,9 @@ def load_extension(model: MultimodalLM, folder: str | Path) -> Extension:
     plan = {int(block): sources for block, sources in card.plan.items()}
     try:
         expand.activate(model.lm, [earlier["name"] for earlier in card.beside])
-        expand.attach(model.lm, card.name, plan, mode=card.mode, calibrate=card.calibrate, empty=True)
+        expand.attach(
+            model.lm, card.name, plan, mode=card.mode, calibrate=card.calibrate, width=card.width, empty=True
+        )
         try:
             read_into(folder / f"{STEM}.safetensors", expand.new_parameters(model.lm, card.name))
         except BaseException:
@@ -180,7 +187,8 @@ def read_extension(folder: str | Path) -> Card:
     """What the expert set in `folder` is, without its tensors; InputError where there is none of this format."""
     folder = Path(folder)
     values = {key: value for key, value in read_card(folder).items() if key not in ("format", "sha256")}
-    if set(values) != {field.name for field in fields(Card)}:
+    known = {field.name for field in fields(Card)}
+    if not known - {"width"} <= set(values) <= known:
         raise InputError(
             "holds no expert set, but what another method kept.",
             where=str(folder),
@@ -204,6 +212,7 @@ def handle(model: MultimodalLM, name: str) -> Extension:
         name=name,
         mode=scope.mode,
         plan=plan_of(model, name),
+        width=scope.widths[name],
         beside=scope.beside[name],
         parameters=sum(p.numel() for p in new),
         bytes=sum(p.numel() * p.element_size() for p in new),

@@ -17,11 +17,12 @@ from moextend.errors import InputError
 from moextend.families import chooses_by_logits, family_of, features
 from moextend.moe import Site, find_sites
 from moextend.multimodal import MultimodalLM
+from moextend.parts import RouterPart
 from moextend.probe import router_inputs
-from moextend.routing import RouterPart, Scope
+from moextend.routing import Scope
 
 if TYPE_CHECKING:
-    from moextend.training import ExtraLoss
+    from moextend.trainer import ExtraLoss
 
 FILE = "memory.safetensors"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,8 @@ class Recipe(Spec):
     """Share of the MoE layers that get new experts (the paper's p)."""
     experts: int = Field(1, ge=1)
     """New experts a layer."""
+    width: float = Field(0.25, gt=0, le=1)
+    """Share of the parent's inner neurons that a new expert has; in paper and slot routing copies are whole (1)."""
     parent: Literal["selection", "random"] = "selection"
     """selection: copies of the most chosen experts (Eq. 9)."""
     calibration: bool = True
@@ -42,10 +44,20 @@ class Recipe(Spec):
     margin: float = 0.2
     memory_weight: float = 10.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_routing(cls, given: Any) -> Any:
+        """What the other routing modes take unless told otherwise."""
+        routing = given.get("routing") if isinstance(given, dict) else None
+        own: dict[str, Any] = {"width": 1.0} if routing in ("paper", "slot") else {}
+        if routing == "paper":
+            own["retention"] = "none"
+        return own | given if own else given
+
     @model_validator(mode="after")
-    def _paper_has_no_memory(self) -> Recipe:
-        if self.routing == "paper" and "retention" not in self.model_fields_set:
-            return self.model_copy(update={"retention": "none"})
+    def _copies_are_whole(self) -> Self:
+        if self.routing != "exact" and self.width < 1:
+            raise ValueError(f"routing={self.routing} starts from whole copies: width must be 1")
         return self
 
     @property

@@ -24,7 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moextend.families import EAGER_WITHOUT_SENTINEL, Scoring, family_of, features, scoring_of, with_parents
+from moextend.families import EAGER_WITHOUT_SENTINEL, Scoring, family_of, features, scoring_of
+from moextend.paper import paper_choice
+from moextend.parts import RouterPart
 from moextend.recipe import Mode as Mode
 from moextend.slots import slot_choice
 
@@ -40,49 +42,10 @@ class Scope:
     """Names of all attached extensions, oldest first."""
     beside: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Extension -> those that were reachable when it was attached, oldest first: it was made beside them."""
+    widths: dict[str, float] = field(default_factory=dict)
+    """Extension -> the share of their parents' inner neurons that its experts have."""
     folders: dict[str, Path] = field(default_factory=dict)
     """Extension -> where it was saved to or loaded from."""
-
-
-class Calibration(nn.Module):
-    """C of the official code: Linear(n, 16) -> GELU -> Linear(16, n), no biases, the last layer zero at the start."""
-
-    def __init__(self, experts: int, hidden: int = 16) -> None:
-        super().__init__()
-        self.inner = nn.Linear(experts, hidden, bias=False)
-        self.outer = nn.Linear(hidden, experts, bias=False)
-        nn.init.normal_(self.inner.weight, std=0.02)
-        nn.init.zeros_(self.outer.weight)
-
-    def forward(self, weights: Tensor) -> Tensor:
-        """Corrections [T, n] of the weights [T, n]."""
-        return cast(Tensor, self.outer(F.gelu(self.inner(weights))))
-
-
-class RouterPart(nn.Module):
-    """What one extension adds to one router: a row a new expert, with a bias (exact, slot) or a calibration (paper).
-
-    A row and bias of slot routing are those of the parent taken off.
-    """
-
-    def __init__(
-        self, rows: Tensor, bias: Tensor | None, calibration: Calibration | None, parents: Sequence[int]
-    ) -> None:
-        super().__init__()
-        self.parents = tuple(parents)
-        """The base experts that the new ones were copied from."""
-        self.rows = nn.Parameter(rows)
-        self.bias = None if bias is None else nn.Parameter(bias)
-        self.calibration = calibration
-
-    @property
-    def count(self) -> int:
-        """Number of new experts."""
-        return self.rows.shape[0]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [T, n] of the new experts for router inputs [T, H]."""
-        return F.linear(x.to(self.rows.dtype), self.rows, self.bias)
 
 
 class HardGate(torch.autograd.Function):
@@ -185,109 +148,6 @@ def _paper(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart],
     return (out[0], weights.to(out[1].dtype), index, *out[3:])
 
 
-def paper_choice(
-    how: Scoring,
-    logits: Tensor,
-    new: Tensor,
-    base_weights: Tensor,
-    base_index: Tensor,
-    parents: Sequence[int],
-    parts: Sequence[RouterPart],
-) -> tuple[Tensor, Tensor]:
-    """The chosen experts [T, k] and their calibrated weights [T, k], from logits [T, m] and new logits [T, n].
-
-    Where no new expert wins, the base's own decision (`base_weights`, `base_index`) is taken over verbatim, unless new
-    experts may turn the order of the old ones or each old one has a gain. Experts
-    with a correction bias or a gain hand it on to their children. Where the base chooses from some groups of experts
-    only, its choice stands, and the new experts, a group that is always open, compete with it.
-    """
-    old = logits.shape[-1]
-    scores, share = merged_scores(how, logits, new)
-    if how.choose is not None:
-        weights, index = how.choose(torch.cat([logits, new.to(logits.dtype)], 1))
-        change = _calibrations(parts, scores)
-        if change is not None:
-            weights = (weights + change.gather(1, index)).clamp_min(1e-6)
-        return index, weights
-    index = torch.topk(_merit(how, logits, new, scores, base_index, parents), base_index.shape[1], dim=-1)[1]
-    won = (index >= old).any(-1, keepdim=True)
-    if how.keeps_order:
-        index = torch.where(
-            won, index, base_index
-        )  # the base's own decision, verbatim, where no new expert wins
-    chosen = scores.gather(1, index)
-    total = torch.ones_like(share)
-    if how.normalise:
-        total = (chosen.sum(-1, keepdim=True) + how.eps).clamp_min(how.floor)
-    weights = chosen / total
-    if how.gain is None and how.keeps_order:
-        kept = base_weights.to(scores.dtype) / how.scale
-        weights = torch.where(won, weights, kept if how.normalise else kept * share)
-    change = _calibrations(parts, scores)
-    if change is not None:
-        change = change.gather(1, index) / total
-        weights = (weights + change).clamp_min(1e-6)
-        if how.normalise:
-            weights = weights / weights.sum(-1, keepdim=True)
-    if how.gain is not None:
-        weights = weights * with_parents(how.gain, parents).to(weights.dtype)[index]
-    return index, weights * how.scale
-
-
-def _merit(
-    how: Scoring, logits: Tensor, new: Tensor, scores: Tensor, base_index: Tensor, parents: Sequence[int]
-) -> Tensor:
-    """What the k experts are chosen by, [T, m + n]."""
-    merit = torch.cat([logits, new.to(logits.dtype)], 1) if how.bias_on_logits else scores
-    if how.bias is not None:
-        merit = merit + with_parents(how.bias, parents).to(merit.dtype)
-    if how.limited:
-        own = merit[:, : logits.shape[1]]
-        open_ = torch.full_like(own, -torch.inf).scatter(1, base_index, own.gather(1, base_index))
-        merit = torch.cat([open_, merit[:, logits.shape[1] :]], 1)
-    return merit
-
-
-def merged_scores(how: Scoring, old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """The family's scores over old and new logits together [T, m + n], and the old experts' share [T, 1].
-
-    Scores that are made expert by expert leave the old ones as they are: their share is one.
-    """
-    if how.score is None:
-        return merged_softmax(old, new)
-    old, new = _wide(old), _wide(new)
-    return torch.cat([how.score(old), how.score(new)], 1), torch.ones_like(old[:, :1])
-
-
-def merged_softmax(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax over old and new logits together [T, m + n], and the old experts' share of it [T, 1].
-
-    The old weights are the base's own softmax times that share, so that they are the base's to the last bit where
-    the share is one.
-    """
-    old, new = _wide(old), _wide(new)
-    old_sum, new_sum = old.logsumexp(-1, keepdim=True), new.logsumexp(-1, keepdim=True)
-    total = torch.logaddexp(old_sum, new_sum)
-    share = (old_sum - total).exp()
-    return torch.cat([old.softmax(-1) * share, (new - total).exp()], 1), share
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def _calibrations(parts: Sequence[RouterPart], scores: Tensor) -> Tensor | None:
-    """The sum of all corrections [T, m + n]; each reads and writes the experts that existed at its time."""
-    total: Tensor | None = None
-    for part in parts:
-        if part.calibration is None:
-            continue
-        width = part.calibration.inner.in_features
-        change = F.pad(part.calibration(scores[:, :width]), (0, scores.shape[1] - width))
-        total = change if total is None else total + change
-    return total
-
-
 class ExtendedExperts(nn.Module):
     """An experts class with groups of new experts beside it (mixed in front of that class)."""
 
@@ -311,7 +171,7 @@ class ExtendedExperts(nn.Module):
         start = index.shape[1] - new
         for group in groups:
             gates = weights[:, start : start + group.num_experts]
-            out = _add(out, group, h, gates)
+            out = add_gated(out, group, h, gates)
             start += group.num_experts
         return out
 
@@ -369,75 +229,6 @@ def skips_sentinel(experts: nn.Module) -> bool:
     return fused and cast(Any, experts).config._experts_implementation not in (None, "eager")
 
 
-class DenseRouter(ExtendedRouter):
-    """A router that weighs all experts, those that were not chosen with zero (Llama 4): the block adds the new ones."""
-
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """What the base router returns, (weights [T, m], logits [T, m]); paper: zero where a new expert won."""
-        weights, logits = super(ExtendedRouter, self).forward(hidden_states, *args, **kwargs)
-        if self.ext_scope.mode == "exact" or not reachable(self):
-            return weights, logits
-        x = hidden_states.reshape(-1, hidden_states.shape[-1])
-        return dense_weights(self, x, logits)[:, : self.ext_first].to(weights.dtype), logits
-
-
-def dense_weights(router: DenseRouter, x: Tensor, logits: Tensor) -> Tensor:
-    """The weights of all experts, [T, m + n] in paper routing and [T, n] (the gates of the new ones) in exact."""
-    parts = reachable(router)
-    new = torch.cat([part(x) for part in parts], 1)
-    if router.ext_scope.mode == "exact":
-        return hard_gate(new)
-    how = scoring_of(router)
-    top, index = logits.topk(cast(int, router.top_k), dim=-1)
-    parents = [parent for part in parts for parent in part.parents]
-    index, weights = paper_choice(how, logits, new, top.float().sigmoid(), index, parents, parts)
-    return weights.new_zeros(len(x), logits.shape[1] + new.shape[1]).scatter(1, index, weights)
-
-
-class DenseExperts(ExtendedExperts):
-    """Experts that compute every token (Llama 4): the block adds the new ones."""
-
-    def forward(self, hidden_states: Tensor) -> Tensor:  # type: ignore[override]
-        """What the base's experts return."""
-        return cast(Tensor, super(ExtendedExperts, self).forward(hidden_states))
-
-
-class DenseBlock(nn.Module):
-    """A MoE block whose experts compute every token, with new experts beside it (mixed in front of its class)."""
-
-    ext_scope: Scope
-    router: DenseRouter
-    experts: DenseExperts
-
-    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        """The output [T, H] of the base's experts plus that of the new ones, and the router's logits."""
-        out, logits = super().forward(hidden_states)
-        groups = reachable(self.experts)
-        if groups:
-            x = hidden_states.reshape(-1, hidden_states.shape[-1])
-            shares = dense_weights(self.router, x, logits)
-            start = shares.shape[1] - sum(group.num_experts for group in groups)
-            for group in groups:
-                out = _add(out, group, x, shares[:, start : start + group.num_experts])
-                start += group.num_experts
-        return out, logits
-
-
-class DenseGroup(nn.Module):
-    """New experts of a class that computes every token, called as other experts are (mixed in front of it)."""
-
-    num_experts: int
-
-    def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        """The sum [T, H] of all experts of the group; their weights scale their inputs, as the family does.
-
-        `top_k_index` lists the experts in their order.
-        """
-        scaled = hidden_states * top_k_weights.t().unsqueeze(-1)
-        each = super().forward(scaled.reshape(-1, hidden_states.shape[1]))
-        return cast(Tensor, each.view(scaled.shape).sum(0))
-
-
 class PairGroup(nn.Module):
     """New experts of a class that cannot take a single slot (LongCat), which get a second one that weighs nothing."""
 
@@ -449,7 +240,7 @@ class PairGroup(nn.Module):
         return cast(Tensor, super().forward(hidden_states, top_k_index, top_k_weights))
 
 
-def _add(out: Tensor, group: Any, h: Tensor, gates: Tensor) -> Tensor:
+def add_gated(out: Tensor, group: Any, h: Tensor, gates: Tensor) -> Tensor:
     """`out` plus the gated new experts; tokens whose gates are all closed are left as they are.
 
     While the gates learn every token is computed, since a closed gate needs the expert's output to open again;

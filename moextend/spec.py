@@ -45,9 +45,8 @@ def parse(kind: type[S], value: Any, *, where: str) -> S:
         return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        raise SpecError(
-            _problem(first), where=f"{where}: {_place(first['loc'])}", mend=_mend(kind, first)
-        ) from error
+        place = f"{where}: {_place(first['loc'])}" if first["loc"] else where
+        raise SpecError(_problem(first), where=place, mend=_mend(kind, first)) from error
 
 
 def read(kind: type[S], path: Path) -> S:
@@ -69,7 +68,8 @@ def _problem(error: Any) -> str:
         return "no such key."
     if error["type"] == "missing":
         return "is missing."
-    return f"{error['msg']} (found {error['input']!r})."
+    told = error["msg"].removeprefix("Value error, ")
+    return f"{told} (found {error['input']!r})." if error["loc"] else f"{told}."
 
 
 def _mend(kind: type[BaseModel], error: Any) -> str:
@@ -79,7 +79,7 @@ def _mend(kind: type[BaseModel], error: Any) -> str:
         return f"Did you mean '{near[0]}'?" if near else f"Keys: {_keys(model)}."
     if error["type"] == "missing":
         return "Add it."
-    return "Correct the value."
+    return "Correct the value." if error["loc"] else "Make these settings agree."
 
 
 def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:

@@ -23,7 +23,9 @@ from moextend.errors import InputError
 from moextend.moe import Site, count_experts, find_sites
 from moextend.multimodal import IGNORE, MultimodalLM
 from moextend.probe import selection_shares
-from moextend.training import ExtraLoss, Settings, train
+from moextend.settings import Settings
+from moextend.trainer import ExtraLoss
+from moextend.training import train
 
 EVERY = 10
 """One piece of text in so many is held out."""

@@ -6,119 +6,30 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from math import inf
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
-from moextend import files, flops
 from moextend.balance import watch_balance
 from moextend.batches import Collator, Conversation
 from moextend.errors import InputError, UnknownName
-from moextend.multimodal import IGNORE, MultimodalLM
+from moextend.multimodal import MultimodalLM
 from moextend.prefix import PrefixCache
-from moextend.prepare import Whole, asks_to_shard, checkpointing, compiled, in_float32, sharded
+from moextend.prepare import asks_to_shard, checkpointing, compiled, in_float32, sharded
+from moextend.settings import SCHEDULES, Settings
+from moextend.trainer import ITEMS, ExtraLoss, TokenTrainer
 
-WEIGHTS = "trained.safetensors"
-DRAWN = "extra_loss.safetensors"
 STATE = "trainer_state.json"
-ITEMS = "items"
-"""Where a batch keeps the places of its rows in the data; not for the model."""
-SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
-"""Name -> transformers' name; all of them begin with the warm-up."""
-
-ExtraLoss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
-"""(batch, what the model returned for it) -> a loss that is added to the model's own."""
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """An extra loss that draws at random: its state is part of a checkpoint."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The state as it is now."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from a state."""
-        ...
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How long and how fast to train.
-
-    Raises:
-        InputError: a value that no training can have.
-    """
-
-    steps: int
-    """Optimizer steps."""
-    batch_size: int
-    """Conversations a forward pass, over all processes together."""
-    learning_rate: float
-    """Highest learning rate."""
-    schedule: str = "cosine"
-    """How the learning rate goes on after the warm-up: cosine or linear to zero, or constant."""
-    warmup: float = 0.03
-    """Share of the steps in which the learning rate rises from zero."""
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    """The gradient is cut to this norm; 0 leaves it as it is."""
-    gradient_accumulation: int = 1
-    """Forward passes an optimizer step. Every labelled token of a step weighs the same."""
-    checkpoint_steps: int = 100
-    """Steps between two checkpoints that an interrupted training goes on from."""
-    seed: int = 0
-    bf16: bool = False
-    """Compute in bfloat16 (autocast); what learns is held in float32 all the same."""
-    gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
-    compile: bool = False
-    """Compile the decoder's layers (torch.compile): pays where layers are large and the training is long."""
-    balance: float = 0.0
-    """Factor on the load-balance loss among the new experts that learn (see balance.balance_loss; paper: 0.001)."""
-    cache_prefix: bool = False
-    """Keep what enters the lowest layer that learns, item by item, and begin there from the second epoch on.
-
-    What is learnt is the same up to rounding. Only where all below is frozen and nothing there is random; not with
-    `compile`, and not under FSDP.
-    """
-    report_to: str = "none"
-    """A tracker that transformers knows and that is installed, "all" of them, or "none"."""
-
-    def __post_init__(self) -> None:
-        """Refuses values out of range."""
-        ranges = {
-            "steps": (1, inf), "batch_size": (1, inf), "learning_rate": (0, inf), "warmup": (0, 1),
-            "weight_decay": (0, inf), "max_grad_norm": (0, inf), "gradient_accumulation": (1, inf),
-            "checkpoint_steps": (1, inf), "balance": (0, inf),
-        }  # fmt: skip
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(
-                    f"{name} is {value}.", where="training settings", mend=f"From {low} to {high}."
-                )
-        if self.cache_prefix and self.compile:
-            raise InputError(
-                "cache_prefix does not go with compile.", where="training settings", mend="Use one of them."
-            )
-        if self.schedule not in SCHEDULES:
-            raise UnknownName("schedule", self.schedule, SCHEDULES, where="training settings")
 
 
 @dataclass(frozen=True)
@@ -206,7 +117,7 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(in_float32(model, settings.bf16))
         learner = stack.enter_context(sharded(model, args.device)) if shard else model
-        trainer = _Trainer(
+        trainer = TokenTrainer(
             model=learner,
             args=args,
             train_dataset=InOrder(data, order),
@@ -242,7 +153,7 @@ def train(
     )
 
 
-def _prefix(model: MultimodalLM, trainer: _Trainer, folder: Path) -> PrefixCache:
+def _prefix(model: MultimodalLM, trainer: TokenTrainer, folder: Path) -> PrefixCache:
     """The cache of a training, once a batch has shown that the model can do with it."""
     if trainer.sharded:
         raise InputError(
@@ -303,125 +214,10 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
     args.per_device_train_batch_size = settings.batch_size // processes
     args.dataloader_pin_memory = args.device.type == "cuda"
     args._n_gpu = min(1, args.n_gpu)  # one process uses one accelerator: no nn.DataParallel
-    args.mixed_precision = "no"  # the settings decide, not the launcher's config; see _Trainer.compute_loss
+    args.mixed_precision = (
+        "no"  # the settings decide, not the launcher's config; see TokenTrainer.compute_loss
+    )
     return args
-
-
-class _Trainer(Trainer):  # type: ignore[misc]
-    """Trainer that weighs labelled tokens evenly, takes extra losses, and keeps only what learns."""
-
-    settings: Settings
-    extra_loss: ExtraLoss | None = None
-    balance: Callable[[Tensor], Tensor] | None = None
-    rates: Mapping[str, float]
-    prefix: PrefixCache | None = None
-    flops_a_token: dict[bool, float]
-    """Operations a token of a step: False of a whole one, True of one that began above the frozen layers."""
-    sharded = False
-    """Whether the model was sharded already: then what learns is whole in every process, and averaged here."""
-
-    @property
-    def drawn(self) -> Stateful | None:
-        """The extra loss, where it has a state to keep."""
-        loss: object = self.extra_loss
-        return loss if isinstance(loss, Stateful) else None
-
-    def first_says(self, ask: Callable[[], str | None]) -> str | None:
-        """The answer of the first process, for all of them."""
-        said = [ask() if self.args.process_index == 0 else None]
-        return cast("list[str | None]", broadcast_object_list(said))[0]
-
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-        """The batches of one optimizer step and the number of their labelled tokens, over all processes."""
-        batches = list(islice(epoch_iterator, num_batches))
-        own = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches)
-        return batches, int(self.accelerator.reduce(torch.tensor(own, device=device), "sum"))
-
-    def compute_loss(
-        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """This batch's part of the step's loss.
-
-        Summed over the batches of a step and averaged over processes it is the mean over all labelled tokens of the
-        step, plus the mean over batches of the other losses.
-        """
-        items = inputs[ITEMS].tolist()
-        inputs = {name: tensor for name, tensor in inputs.items() if name != ITEMS}
-        begun = self.prefix.around(items, inputs["attention_mask"]) if self.prefix else nullcontext()
-        with begun, torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.settings.bf16):
-            out = model(**inputs)
-        tokens = out["logits"].shape[0]
-        if tokens:
-            loss = out["loss"] * (self.args.world_size * tokens / num_items_in_batch)
-        else:
-            loss = out["logits"].float().sum()  # zero, where a mean over nothing is not a number
-        parts = self.current_gradient_accumulation_steps
-        if self.balance:
-            loss = loss + self.settings.balance * self.balance(inputs["attention_mask"]) / parts
-        if self.extra_loss:
-            loss = loss + self.extra_loss(inputs, out) / parts
-        return (loss, out) if return_outputs else loss
-
-    def _wrap_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
-        return Whole(model) if self.sharded else super()._wrap_model(model, *args, **kwargs)
-
-    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Forward and backward pass of one batch; what the first one costs is counted."""
-        short = self.prefix is not None and self.prefix.knows(inputs[ITEMS].tolist())
-        counted = short not in self.flops_a_token and not self.settings.compile
-        with flops.Counter() if counted else nullcontext() as count:
-            loss = super().training_step(model, inputs, *args, **kwargs)
-        if count is not None:
-            self.flops_a_token[short] = count.total / int(inputs["attention_mask"].sum())
-        if self.sharded and self.accelerator.sync_gradients:
-            for parameter in self.model.trainable().values():
-                if parameter.grad is None:  # idle in this process, but not in all of them
-                    parameter.grad = torch.zeros_like(parameter)
-                parameter.grad.copy_(self.accelerator.reduce(parameter.grad, "mean"))
-        return loss
-
-    def operations(self, first_seen: float) -> float | None:
-        """Operations of all steps; `first_seen`: share of the items that were not seen before."""
-        if not self.flops_a_token:
-            return None
-        whole = self.flops_a_token.get(False, 0.0)
-        short = self.flops_a_token.get(True, whole)
-        return float(self.state.num_input_tokens_seen) * (first_seen * whole + (1 - first_seen) * short)
-
-    def create_optimizer(self, model: Any = None) -> Any:
-        """AdamW over what learns, grouped by learning rate."""
-        self.optimizer: torch.optim.Optimizer | None
-        if self.optimizer is None:
-            groups: dict[float, list[nn.Parameter]] = {}
-            for name, parameter in self.model.trainable().items():
-                factor = next((f for end, f in self.rates.items() if name.endswith(end)), 1.0)
-                groups.setdefault(factor, []).append(parameter)
-            self.optimizer = torch.optim.AdamW(
-                [{"params": ps, "lr": self.args.learning_rate * f} for f, ps in groups.items()],
-                weight_decay=self.args.weight_decay,
-                betas=(0.9, 0.98),
-                fused=True,
-            )
-        return self.optimizer
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        trained = {name: p.detach().contiguous() for name, p in self.model.trainable().items()}
-        with files.disk_errors(folder):
-            save_file(trained, folder / WEIGHTS)
-            if self.drawn is not None:
-                save_file(self.drawn.state_dict(), folder / DRAWN)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        saved = load_file(Path(resume_from_checkpoint) / WEIGHTS)
-        with torch.no_grad():
-            for name, parameter in self.model.trainable().items():
-                parameter.copy_(saved[name])
-        if self.drawn is not None:
-            self.drawn.load_state_dict(load_file(Path(resume_from_checkpoint) / DRAWN))
 
 
 def _keep_logs(trainer: Trainer, folder: Path) -> None:

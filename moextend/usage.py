@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from moextend.batches import Collator, Conversation
+from moextend.dense import DenseRouter, dense_weights
 from moextend.families import chosen_experts
 from moextend.moe import Site, first_new_id
 from moextend.multimodal import MultimodalLM
-from moextend.routing import DenseRouter, ExtendedRouter, dense_weights
+from moextend.routing import ExtendedRouter
 
 BASE = ""
 """Stands for the base among the names of extensions."""

@@ -11,7 +11,8 @@ from moextend.spec import Spec
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
-    from moextend.training import ExtraLoss, Report
+    from moextend.trainer import ExtraLoss
+    from moextend.training import Report
 
 
 def _none(task: str) -> Sequence[Conversation]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from moextend import MultimodalLM
-    from moextend.training import ExtraLoss
+    from moextend.trainer import ExtraLoss
 
 __all__ = ["Config", "learn", "probe_steps", "restore", "save", "select", "start", "told"]
 

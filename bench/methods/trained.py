@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from moextend import Conversation, MultimodalLM
-    from moextend.training import ExtraLoss, Report
+    from moextend.trainer import ExtraLoss
+    from moextend.training import Report
 
 Parameters = Mapping[str, "nn.Parameter"]
 """Parameters by their name in the model."""

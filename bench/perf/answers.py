@@ -80,6 +80,7 @@ def all_readers(base: MultimodalLM, size: Size) -> list[Reader]:
     makes: dict[str, Callable[[], MultimodalLM]] = {"base": partial(twin, base)}
     for mode in modes():
         makes[f"extended, {mode}"] = partial(extended, base, mode)
+    makes["extended, exact, whole experts"] = partial(extended, base, "exact", 1.0)
     makes["extended, exact, all gates closed"] = partial(extended, base, "exact", closed=True)
     return [_reader(name, make(), size) for name, make in makes.items()]
 

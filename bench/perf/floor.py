@@ -24,6 +24,8 @@ class Layer:
     """Pairs of a token and a new expert."""
     rows: int = 0
     """New router rows."""
+    width: float = 1.0
+    """Width of a new expert in that of an old one."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,10 @@ class Model:
         """Experts, for pairs of a token and an expert."""
         return 6 * pairs * self.hidden * self.inner
 
+    def fresh(self, layer: Layer) -> int:
+        """New experts."""
+        return round(layer.width * self.expert(layer.new))
+
     def rows(self, layer: Layer) -> int:
         """New router rows."""
         return 2 * self.tokens * self.hidden * layer.rows
@@ -107,7 +113,7 @@ class Model:
 
     def mixture(self, layer: Layer) -> int:
         """Router and experts."""
-        return self.router + self.rows(layer) + self.expert(layer.old) + self.expert(layer.new)
+        return self.router + self.rows(layer) + self.expert(layer.old) + self.fresh(layer)
 
     def inputs(self, layer: Layer) -> int:
         """Gradients of what goes into all products of a layer."""
@@ -142,6 +148,6 @@ def extension(model: Model, first: int, *, cached: bool) -> int:
     In layer `first` nothing below the new parts learns, so that gradients go through their last product alone.
     """
     inputs = model.head + sum(model.inputs(layer) for layer in model.layers[first + 1 :])
-    inputs += model.expert(model.layers[first].new) // 3
-    weights = sum(model.rows(layer) + model.expert(layer.new) for layer in model.layers[first:])
+    inputs += model.fresh(model.layers[first]) // 3
+    weights = sum(model.rows(layer) + model.fresh(layer) for layer in model.layers[first:])
     return model.forward(first if cached else 0) + inputs + weights

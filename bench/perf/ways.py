@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from moextend.bench.methods import adapters
 from moextend.bench.perf import floor
@@ -82,6 +82,7 @@ def all_ways(base: MultimodalLM, size: Size, folder: Path) -> Iterator[Callable[
         yield partial(_extension, base, size, mode)
         yield partial(_extension, base, size, mode, folder)
         yield partial(_extension, base, size, mode, folder, QUARTER)
+    yield partial(_extension, base, size, "exact", width=1.0)
 
 
 def _full(base: MultimodalLM, size: Size) -> Way:
@@ -101,15 +102,20 @@ def _lora(base: MultimodalLM, size: Size, *, experts: bool) -> Way:
 
 
 def _extension(
-    base: MultimodalLM, size: Size, mode: Mode, folder: Path | None = None, labelled: float = 1.0
+    base: MultimodalLM,
+    size: Size,
+    mode: Mode,
+    folder: Path | None = None,
+    labelled: float = 1.0,
+    width: float | None = None,
 ) -> Way:
     import moextend
     from moextend.prefix import PrefixCache
 
-    model = extended(base, mode)
+    model = extended(base, mode, width)
     first = lowest(model)
     model.learn_only([f"lm.{name}" for name in moextend.new_parameters(model.lm, NAME)])
-    name = f"moextend {mode}" + (", cached prefix" if folder else "")
+    name = f"moextend {mode}" + (", whole experts" if width else "") + (", cached prefix" if folder else "")
     name += ", 1/4 labelled" if labelled < 1 else ""
     cached = folder is not None
     way = _ready(
@@ -121,15 +127,24 @@ def _extension(
     return way
 
 
-def extended(base: MultimodalLM, mode: Mode, *, closed: bool = False) -> MultimodalLM:
-    """A twin with one new expert in each layer of the top half; closed: no token uses it (exact routing)."""
+def extended(
+    base: MultimodalLM, mode: Mode, width: float | None = None, *, closed: bool = False
+) -> MultimodalLM:
+    """A twin with one new expert in each layer of the top half.
+
+    Args:
+        width: of the new experts in that of the base's; None: the default of the mode.
+        closed: no token uses them (exact routing).
+    """
     import torch
 
     import moextend
+    from moextend.recipe import Recipe
 
+    width = width or Recipe(routing=mode).width
     model = twin(base)
     layers = range(model.lm.config.num_hidden_layers // 2, model.lm.config.num_hidden_layers)
-    moextend.attach(model.lm, NAME, {layer: [0] for layer in layers}, mode=mode)
+    moextend.attach(model.lm, NAME, {layer: [0] for layer in layers}, mode=mode, width=width)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in moextend.new_parameters(model.lm, NAME).items():
         if name.endswith(".rows") and mode != "exact":  # copied rows would tie with their parents'
@@ -189,6 +204,7 @@ def used(model: MultimodalLM, inputs: dict[str, Tensor], *, learning: bool) -> l
     import torch
 
     from moextend.moe import count_experts, find_sites
+    from moextend.narrow import inner_size
 
     sites = find_sites(model.lm)
     with ExitStack() as stack, torch.set_grad_enabled(learning):
@@ -200,7 +216,9 @@ def used(model: MultimodalLM, inputs: dict[str, Tensor], *, learning: bool) -> l
         rows, old = (parts[NAME].count if parts else 0), count_experts(site)
         asked = index[(weights > 0) | learning]
         new = (asked >= old) & (asked < old + rows)  # ids beyond stand for no expert
-        found.append(floor.Layer(int((asked < old).sum()), int(new.sum()), rows))
+        group = cast(Any, site.experts).ext_groups[NAME] if parts else site.experts
+        width = inner_size(group) / inner_size(site.experts)
+        found.append(floor.Layer(int((asked < old).sum()), int(new.sum()), rows, width))
     return found
 
 

@@ -16,7 +16,7 @@ from moextend.cli.bars import bar
 if TYPE_CHECKING:
     from moextend.batches import Conversation
     from moextend.multimodal import MultimodalLM
-    from moextend.training import Settings
+    from moextend.settings import Settings
 
 Base = Annotated[
     str, typer.Argument(metavar="BASE", help="A folder, a .gguf file, a hub id, tiny or smollm2.")
@@ -94,6 +94,10 @@ def extend(
     ] = "probe",
     share: Annotated[float, typer.Option(help="Share of the MoE layers that get new experts.")] = 0.5,
     experts: Annotated[int, typer.Option(min=1, help="New experts a layer.")] = 1,
+    width: Annotated[
+        float | None,
+        typer.Option(help="Share of their parents' width (default: a quarter in exact routing, else all)."),
+    ] = None,
     routing: Annotated[str, typer.Option(help="exact, paper or slot (docs/method.md).")] = "exact",
     scope: Annotated[str, typer.Option(help="own, auto or all (docs/method.md).")] = "auto",
     extension: Loaded = None,
@@ -119,7 +123,7 @@ def extend(
 
     with bar("steps", quiet=as_json) as on_step:
         made = extended(
-            model, name, rows, folder=out, layers=chosen, share=share, experts=experts,  # type: ignore[arg-type]
+            model, name, rows, folder=out, layers=chosen, share=share, experts=experts, width=width,  # type: ignore[arg-type]
             routing=routing, scope=scope, settings=settings, seed=seed, on_step=on_step,  # type: ignore[arg-type]
         )  # fmt: skip
     record = {**asdict(made), "folder": str(out), "conversations": len(rows), "prompt": rows[0].turns[0][0]}

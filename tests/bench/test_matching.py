@@ -13,6 +13,7 @@ from moextend.bench.sequence import Base
 from moextend.errors import InputError
 
 TINY = Base(model="tiny")
+WHOLE = "moextend:layers=all,width=1"
 EXPERT = 3 * 96 * 128
 """Of the tiny base: gate, up and down projection; 4 layers of 4 experts, of which 2 are chosen."""
 
@@ -26,16 +27,18 @@ def params(text):
 
 
 def test_sizes_are_those_of_the_shapes():
-    assert size("moextend:layers=all", {}, make()).params == 4 * (EXPERT + 96 + 1)
-    assert params("moextend:layers=probe") == 2 * (EXPERT + 96 + 1), "half of the layers"
-    assert params("moextend:layers=all,experts=2") == 4 * 2 * (EXPERT + 96 + 1)
+    assert params("moextend:layers=all,width=1") == 4 * (EXPERT + 96 + 1)
+    assert params("moextend:layers=all") == 4 * (EXPERT // 4 + 96 + 1), "a quarter of the width"
+    assert params("moextend:layers=probe,width=1") == 2 * (EXPERT + 96 + 1), "half of the layers"
+    assert params("moextend:layers=all,width=1,experts=2") == 4 * 2 * (EXPERT + 96 + 1)
+    assert params("moextend:layers=all,routing=slot") == 4 * (EXPERT + 96 + 1)
     attention, experts = 4 * (96 + 96), 4 * (96 + 256 + 128 + 96)
     assert params("lora:rank=3") == 4 * 3 * (attention + experts)
     assert size("lora:rank=3", {}, make()).flops == 2 * 4 * 3 * (attention + experts / 2)
     assert params("lora:rank=3,experts=false") == 4 * 3 * attention
     assert params("ewc:rank=3") == params("o-lora:rank=3") == params("lora-per-task:rank=3")
     assert params("zero-shot") == 0
-    assert size("moextend:layers=all", {}, make()).flops == 2 * params("moextend:layers=all")
+    assert size("moextend:layers=all,width=1", {}, make()).flops == 2 * params("moextend:layers=all,width=1")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_an_upcycled_base_is_counted_before_it_is_made(tmp_path):
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "vocab_size": 50}
     LlamaConfig(**shape, num_attention_heads=2, num_key_value_heads=2).save_pretrained(tmp_path / "dense")
     base = Base(model="dense", upcycle={"experts": 4, "top_k": 2})
-    found = size("moextend:layers=all", {}, skeleton(base, tmp_path))
+    found = size("moextend:layers=all,width=1", {}, skeleton(base, tmp_path))
     assert found.params == 3 * (3 * 32 * 48 + 32 + 1)
 
 
@@ -76,30 +79,40 @@ def test_ranks_are_set_and_what_cannot_be_matched_is_told():
         "moe-lora",
         "lora:rank=2",
         "ewc:over=full-ft",
-        "moextend:layers=all",
+        WHOLE,
     ]
     found = match(texts, "params", {}, make)
     assert [each.method for each in found] == [
         "zero-shot", "full-ft", "lora:rank=12", "moe-lora:rank=9", "lora:rank=2", "ewc:over=full-ft",
-        "moextend:layers=all",
+        WHOLE,
     ]  # fmt: skip
     words = {each.method: each.told for each in found}
     assert words["lora:rank=12"] == "lora:rank=12: 147,456 trained parameters"
     assert "its rank is set; 24,576 trained parameters, NOT matched within 10%" in words["lora:rank=2"]
     assert "it has no rank; 0 trained" in words["zero-shot"]
-    assert words["moextend:layers=all"].endswith(
-        "147,844 trained parameters, which the others are matched with"
-    )
+    assert words[WHOLE].endswith("147,844 trained parameters, which the others are matched with")
 
 
 def test_operations_are_matched_by_what_a_token_meets():
-    found = match(["lora", "moextend:layers=all"], "flops", {}, make)
+    found = match(["lora", WHOLE], "flops", {}, make)
     assert found[0].method == "lora:rank=19"
 
 
-def test_a_named_reference_sets_the_number_of_new_experts():
-    found = match(["moextend:layers=all", "lora"], "params=lora:rank=24", {}, make)
-    assert [each.method for each in found] == ["moextend:layers=all,experts=2", "lora:rank=24"]
+@pytest.mark.parametrize(
+    ("text", "rank", "chosen"),
+    [
+        ("moextend:layers=all", 24, "moextend:layers=all,width=1,experts=2"),
+        ("moextend:layers=all", 8, "moextend:layers=all,width=0.66"),
+        ("moextend:layers=all", 3, "moextend:layers=all"),
+        ("moextend:layers=all,routing=slot", 24, "moextend:layers=all,routing=slot,experts=2"),
+        ("moextend:layers=all,width=0.5", 24, "moextend:layers=all,width=0.5"),
+    ],
+)
+def test_a_named_reference_sets_the_number_and_width_of_new_experts(text, rank, chosen):
+    found = match([text, "lora"], f"params=lora:rank={rank}", {}, make)
+    assert found[0].method == chosen
+    near = "NOT matched" not in found[0].told
+    assert near == (text != chosen or rank == 3)
 
 
 def test_a_method_that_is_matched_already_keeps_its_name():

@@ -43,11 +43,13 @@ def test_every_way_is_measured(measured: tuple[dict[str, Any], str, str]) -> Non
     assert names[:3] == ["full-ft", "lora r8, attention", "lora r8, attention and experts"]
     for mode in modes():
         own = [f"moextend {mode}{more}" for more in ("", ", cached prefix", ", cached prefix, 1/4 labelled")]
+        own += ["moextend exact, whole experts"] if mode == "exact" else []
         assert [name for name in names if name.startswith(f"moextend {mode}")] == own
     readers = [row["name"] for row in record["answering"]]
     assert readers == [
         "base",
         *(f"extended, {mode}" for mode in modes()),
+        "extended, exact, whole experts",
         "extended, exact, all gates closed",
     ]
     for row in record["training"]:

@@ -12,7 +12,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from moextend.bench.sequence import Schedule, Tracker, Training, read_sequence
 from moextend.errors import SpecError
-from moextend.training import SCHEDULES, Settings
+from moextend.settings import SCHEDULES, Settings
 
 TRAIN: dict[str, Any] = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3}
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import moextend
-from moextend import Conversation, MultimodalLM, Recipe, Settings, extend, load_extension
+from moextend import Conversation, MultimodalLM, Recipe, Settings, extend, load_extension, spec
 from moextend.errors import InputError
-from moextend.routing import Mode
+from moextend.recipe import Mode
 
 from .conftest import picture, toy_lm, toy_model, toy_tokenizer
 
@@ -37,7 +37,7 @@ def test_an_extension_is_learnt_kept_and_loaded_bit_for_bit(tmp_path: Path, ids:
                   settings=SHORT, on_step=lambda done, total: steps.append((done, total)))  # fmt: skip
     assert (made.name, made.mode, made.beside, made.folder) == ("mine", "exact", (), tmp_path / "mine")
     assert [len(parents) for parents in made.plan.values()] == [2], "40% of three layers is one"
-    assert made.parameters == 2 * (3 * 32 * 24 + 32 + 1) and made.bytes == 4 * made.parameters
+    assert made.parameters == 2 * (3 * 32 * 8 + 32 + 1) and made.bytes == 4 * made.parameters
     assert steps == [(1, 2), (2, 2), *((step, 6) for step in range(1, 7))], "the probe, then the training"
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert not model.trainable() and moextend.extensions(model) == [made]
@@ -160,8 +160,12 @@ def test_extend_refuses(name: str, change: dict[str, Any], said: str, tmp_path: 
     assert moextend.extensions(model) == before and moextend.expand.scope_of(model.lm).active == ("old",)
 
 
-def test_a_recipe_knows_every_routing_mode() -> None:
-    assert get_args(Recipe.model_fields["routing"].annotation) == get_args(Mode)
+def test_only_exact_routing_has_narrow_experts() -> None:
+    widths = {mode: Recipe(routing=mode).width for mode in get_args(Mode)}
+    assert widths == {"exact": 0.25, "paper": 1, "slot": 1}
+    assert Recipe(routing="slot", width=1).width == 1
+    with pytest.raises(InputError, match=r"routing=paper starts from whole copies: width must be 1"):
+        spec.parse(Recipe, {"routing": "paper", "width": 0.5}, where="here")
 
 
 def test_a_projector_is_aligned_once(tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ from moextend import (
 from moextend.errors import InputError
 from moextend.families import Scoring
 from moextend.moe import count_experts, find_sites
-from moextend.routing import Calibration, RouterPart, hard_gate, paper_choice
+from moextend.paper import paper_choice
+from moextend.parts import Calibration, RouterPart
+from moextend.routing import hard_gate
 
 from .conftest import toy_lm, toy_tokenizer
 from .test_families import HEADLESS, KINDS, everywhere, shake

@@ -163,7 +163,7 @@ def test_a_model_that_it_does_not_fit_is_one_clear_error(
 def test_it_does_not_go_with_compile_or_fsdp(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cache_prefix does not go with compile"):
         replace(SETTINGS, cache_prefix=True, compile=True)
-    sharded = cast(training._Trainer, SimpleNamespace(sharded=True))
+    sharded = cast(training.TokenTrainer, SimpleNamespace(sharded=True))
     with pytest.raises(InputError, match="cache_prefix does not go with FSDP"):
         training._prefix(toy_model(), sharded, tmp_path)
 

@@ -10,7 +10,9 @@ from torch import Tensor
 from moextend import activate, attach, detach, new_parameters
 from moextend.expand import scope_of
 from moextend.moe import find_sites
-from moextend.routing import Calibration, HardGate, merged_softmax
+from moextend.paper import merged_softmax
+from moextend.parts import Calibration
+from moextend.routing import HardGate
 
 from .conftest import toy_lm
 

@@ -142,7 +142,7 @@ def layers(model: MultimodalLM) -> list[nn.Module]:
     return list(model.lm.model.layers)
 
 
-class Seen(training._Trainer):
+class Seen(training.TokenTrainer):
     """Keeps the trainers that are made."""
 
     made: list[Any]

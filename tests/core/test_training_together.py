@@ -44,7 +44,10 @@ def together(folder: Path, jobs: list[str], **environment: str) -> list[dict[str
 
 @pytest.mark.parametrize(
     ("jobs", "environment"),
-    [(["accumulated", "paper"], {}), (["accumulated", "paper", "narrow"], FSDP)],
+    [
+        (["accumulated", "paper", "cached"], {}),
+        (["accumulated", "paper", "narrow"], FSDP),
+    ],
     ids=["ddp", "fsdp2"],
 )
 def test_two_processes_learn_what_one_does(

@@ -30,6 +30,7 @@ BASE = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "seed": 3, "checkpoi
 JOBS: dict[str, dict[str, Any]] = {
     "accumulated": {"settings": BASE | {"gradient_accumulation": 3}, "stop": 7},
     "paper": {"settings": BASE | {"gradient_checkpointing": True}, "mode": "paper", "memory": True},
+    "cached": {"settings": BASE | {"steps": 7, "cache_prefix": True}},  # two epochs and a third
     "narrow": {"settings": BASE | {"bf16": True, "max_grad_norm": 0.1}, "dtype": "bfloat16"},
 }
 """What is trained; `stop`: interrupted at that forward pass, then resumed."""
@@ -57,7 +58,7 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
     memory = moextend.memory.remember(model, DATA[:6], tokens=30, seed=0) if job.get("memory") else {}
     closed = memory and moextend.keep_closed(model, "a", memory, margin=0.1, weight=1.0, sample=10, seed=0)
 
-    class Spy(training._Trainer):
+    class Spy(training.TokenTrainer):
         """Notes how the model was wrapped, and what is sharded."""
 
         def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -78,7 +79,7 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
         )  # fmt: skip
 
     files: set[str] = set()
-    training._Trainer, kept = Spy, training._Trainer  # type: ignore[misc]
+    training.TokenTrainer, kept = Spy, training.TokenTrainer  # type: ignore[misc]
     try:
         report = attempt(model)
     except KeyboardInterrupt:
@@ -87,7 +88,7 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
         frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
         report = attempt(model)
     finally:
-        training._Trainer = kept  # type: ignore[misc]
+        training.TokenTrainer = kept  # type: ignore[misc]
     learnt = {n: p.detach() for n, p in moextend.new_parameters(model.lm, "a").items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(learnt, folder / f"{name}.safetensors")

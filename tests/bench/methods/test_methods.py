@@ -18,7 +18,8 @@ from moextend.bench import methods
 from moextend.bench.methods.method import Stage
 from moextend.bench.stages import stage_data
 from moextend.bench.task import find_task
-from moextend.training import Report, Settings, train
+from moextend.settings import Settings
+from moextend.training import Report, train
 
 TASKS = ("tiny-attributes", "tiny-counting")
 SPECS = ["zero-shot", "full-ft", "lora", "lora-per-task", "lora-per-task:task=inferred", "replay",

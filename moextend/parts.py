@@ -1,0 +1,50 @@
+"""What one extension adds to one router."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Calibration(nn.Module):
+    """C of the official code: Linear(n, 16) -> GELU -> Linear(16, n), no biases, the last layer zero at the start."""
+
+    def __init__(self, experts: int, hidden: int = 16) -> None:
+        super().__init__()
+        self.inner = nn.Linear(experts, hidden, bias=False)
+        self.outer = nn.Linear(hidden, experts, bias=False)
+        nn.init.normal_(self.inner.weight, std=0.02)
+        nn.init.zeros_(self.outer.weight)
+
+    def forward(self, weights: Tensor) -> Tensor:
+        """Corrections [T, n] of the weights [T, n]."""
+        return cast(Tensor, self.outer(F.gelu(self.inner(weights))))
+
+
+class RouterPart(nn.Module):
+    """What one extension adds to one router: a row a new expert, with a bias (exact, slot) or a calibration (paper).
+
+    A row and bias of slot routing are those of the parent taken off.
+    """
+
+    def __init__(
+        self, rows: Tensor, bias: Tensor | None, calibration: Calibration | None, parents: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.parents = tuple(parents)
+        """The base experts that the new ones were copied from."""
+        self.rows = nn.Parameter(rows)
+        self.bias = None if bias is None else nn.Parameter(bias)
+        self.calibration = calibration
+
+    @property
+    def count(self) -> int:
+        """Number of new experts."""
+        return self.rows.shape[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [T, n] of the new experts for router inputs [T, H]."""
+        return F.linear(x.to(self.rows.dtype), self.rows, self.bias)
