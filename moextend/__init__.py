@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from moextend.expand import detach as detach
     from moextend.expand import new_parameters as new_parameters
     from moextend.extending import extend as extend
+    from moextend.extending import preview as preview
     from moextend.extension import Extension as Extension
     from moextend.extension import active_fingerprint as active_fingerprint
     from moextend.extension import extensions as extensions
@@ -81,6 +82,7 @@ _HOME = {  # name -> module
     "load_projector": "aligning",
     "new_parameters": "expand",
     "parents": "probe",
+    "preview": "extending",
     "probe_layers": "probe",
     "save_base": "loading",
     "save_extension": "extension",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -122,21 +123,7 @@ def extend(
     begun = [name, recipe.model_dump(), asdict(chosen), seed, len(learnt), len(held), len(generic)]
     _go_on(folder, files.digest(*begun, model.base_fingerprint(), beside))
 
-    def loop(
-        *,
-        learning_rate: float | None = None,
-        extra_loss: ExtraLoss | None = None,
-        rates: Mapping[str, float] | None = None,
-        steps: int | None = None,
-        phase: str = "train",
-    ) -> Report:
-        wanted = {"steps": steps, "learning_rate": learning_rate}
-        own: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
-        return train(
-            model, learnt, replace(chosen, **own), folder=folder / f"{phase}-in-flight",
-            extra_loss=extra_loss, rates=rates, on_step=on_step,
-        )  # fmt: skip
-
+    loop = _OwnLoop(model, learnt, chosen, folder, on_step)
     learn(
         model, name, recipe, loop, held_out=held, seed=seed, beside=beside, earlier=earlier, generic=generic
     )
@@ -150,6 +137,68 @@ def extend(
     expand.scope_of(model.lm).folders[name] = folder
     model.choose = None
     return extension.handle(model, name)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Where an extension would go."""
+
+    plan: dict[int, list[int]]
+    """MoE block, lowest 0 -> the base experts that its new ones would be copied from."""
+    probe: Probe
+    """What that was decided by."""
+
+
+def preview(
+    model: MultimodalLM,
+    data: Sequence[Conversation],
+    *,
+    settings: Settings | None = None,
+    held_out: Sequence[Conversation] | None = None,
+    seed: int = 0,
+    on_step: Callable[[int, int], None] | None = None,
+    **recipe: Any,
+) -> Choice:
+    """What `extend` would choose with the same arguments: layers, and the experts to copy. Nothing is added.
+
+    Raises:
+        InputError: an argument is out of range, or there are fewer than two conversations.
+    """
+    wanted = spec.parse(Recipe, recipe, where="the extension")
+    _check_data(data, held_out, where="the extension")
+    learnt, held = hold_out([data], seed) if held_out is None else (whole(data), whole(held_out))
+    beside = expand.scope_of(model.lm).active if wanted.scope == "all" else ()
+    with tempfile.TemporaryDirectory() as folder, expand.reaching(model.lm, beside):
+        loop = _OwnLoop(model, learnt, settings or default_settings(len(learnt), seed), Path(folder), on_step)
+        probe = _probe(model, wanted, held, loop)
+    return Choice(_plan(probe, wanted, seed), probe)
+
+
+@dataclass(frozen=True)
+class _OwnLoop:
+    """The training loop of one call, bound to its data, settings and folder."""
+
+    model: MultimodalLM
+    data: Sequence[Conversation]
+    settings: Settings
+    folder: Path
+    on_step: Callable[[int, int], None] | None
+
+    def __call__(
+        self,
+        *,
+        learning_rate: float | None = None,
+        extra_loss: ExtraLoss | None = None,
+        rates: Mapping[str, float] | None = None,
+        steps: int | None = None,
+        phase: str = "train",
+    ) -> Report:
+        wanted = {"steps": steps, "learning_rate": learning_rate}
+        own: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
+        return train(
+            self.model, self.data, replace(self.settings, **own), folder=self.folder / f"{phase}-in-flight",
+            extra_loss=extra_loss, rates=rates, on_step=self.on_step,
+        )  # fmt: skip
 
 
 def default_settings(conversations: int, seed: int = 0) -> Settings:
@@ -284,17 +333,21 @@ def _check_new(
         )
     if name in expand.scope_of(model.lm).known:
         raise InputError("the model has one of this name already.", where=where, mend="Choose another name.")
-    if len(data) < 2 or (held_out is not None and not len(held_out)):
-        raise InputError(
-            f"there are {len(data)} conversations to learn from, and {len(held_out or ())} to choose layers by.",
-            where=where,
-            mend="Give two or more, and held_out, where it is given, one.",
-        )
+    _check_data(data, held_out, where)
     if extension.is_whole(folder):
         raise InputError(
             "holds an extension already.",
             where=str(folder),
             mend="Load it (load_extension), or name a new folder.",
+        )
+
+
+def _check_data(data: Sequence[Conversation], held_out: Sequence[Conversation] | None, where: str) -> None:
+    if len(data) < 2 or (held_out is not None and not len(held_out)):
+        raise InputError(
+            f"there are {len(data)} conversations to learn from, and {len(held_out or ())} to choose layers by.",
+            where=where,
+            mend="Give two or more, and held_out, where it is given, one.",
         )
 
 

@@ -1,4 +1,4 @@
-"""The core library from the shell: align, extend, generate, extensions."""
+"""The core library from the shell: align, probe, extend, generate, extensions."""
 
 from __future__ import annotations
 
@@ -77,6 +77,57 @@ def align(
         report = aligned(model, rows, settings, folder=out, on_step=on_step)
     typer.echo(
         f"{len(rows)} conversations, loss {report.loss_first:.3f} -> {report.loss_last:.3f}; wrote {out}"
+    )
+
+
+def probe(
+    base: Base,
+    data: Data,
+    vision: Vision = None,
+    projector: Projector = None,
+    columns: Columns = None,
+    template: Template = None,
+    share: Annotated[float, typer.Option(help="Share of the MoE layers that would get new experts.")] = 0.5,
+    experts: Annotated[int, typer.Option(min=1, help="New experts a layer.")] = 1,
+    probe_steps: Annotated[int, typer.Option(min=1, help="Steps that the routers are tuned for.")] = 30,
+    batch_size: Batch = 16,
+    learning_rate: Rate = 1e-3,
+    seed: Seed = 0,
+    dtype: Dtype = "float32",
+    device: options.Device = "auto",
+    workspace: options.Workspace = Path(),
+    as_json: options.Json = False,
+) -> None:
+    """Show which MoE layers your data changes most, and which experts 'extend' would copy there; adds nothing."""
+    model, rows = (
+        _opened(base, vision, projector, dtype, device, workspace),
+        _data(data, columns, template, workspace),
+    )
+    settings = _settings(rows, probe_steps, batch_size, learning_rate, seed, dtype)
+    from moextend.extending import preview
+
+    with bar("steps", quiet=as_json) as on_step:
+        found = preview(
+            model, rows, share=share, experts=experts, probe_steps=probe_steps, settings=settings, seed=seed,
+            on_step=on_step,
+        )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("MoE layer", "change", "most chosen", "gets copies of"):
+        table.add_column(title, justify="left" if title == "gets copies of" else "right")
+    for layer, (change, shares) in enumerate(zip(found.probe.change, found.probe.before, strict=True)):
+        best = max(range(len(shares)), key=shares.__getitem__)
+        copied = ", ".join(str(parent) for parent in found.plan.get(layer, ()))
+        table.add_row(str(layer), f"{100 * change:.2f}", f"{best} ({shares[best]:.0%})", copied)
+    Console().print(table)
+    typer.echo(
+        "change: standard deviation over the experts, in points, of how much oftener each is chosen once the routers"
+        " are tuned alone."
     )
 
 
@@ -196,6 +247,7 @@ def extensions(
 
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "align": (align, "moextend align tiny --vision tiny --data captions.json --out projector"),
+    "probe": (probe, "moextend probe tiny --data facts.json"),
     "extend": (extend, "moextend extend tiny --data facts.json --name facts --out facts"),
     "generate": (generate, 'moextend generate tiny --extension facts --prompt "anna lives in"'),
     "extensions": (extensions, "moextend extensions facts colors"),

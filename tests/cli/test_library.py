@@ -1,4 +1,4 @@
-"""The core library from the shell: align, extend, generate, extensions."""
+"""The core library from the shell: align, probe, extend, generate, extensions."""
 
 from __future__ import annotations
 
@@ -47,6 +47,12 @@ def test_text_is_learnt_said_and_told(cli: Any, tmp_path: Any) -> None:
     assert made.code == 0, made.err
     assert made.json()["plan"].keys() == {"0", "3"} and made.json()["conversations"] == 3
     assert made.json()["prompt"] == "carl works as"
+    probed = ("probe", "tiny", "--data", "facts.json", "--probe-steps", "2", "--share", "0.25")
+    found = cli(*probed, "--json").json()
+    assert len(found["plan"]) == 1 and len(found["probe"]["change"]) == 4
+    (layer,) = found["plan"]
+    table_row = next(line for line in cli(*probed).out.splitlines() if line.split()[:1] == [layer])
+    assert table_row.split()[-1] == str(found["plan"][layer][0])
     question = ("generate", "tiny", "--prompt", "carl works as", "--max-new-tokens", "3")
     assert cli(*question, "--extension", "out").out.strip() == "poet"
     assert cli(*question, "--extension", "out", "--auto").out.strip() == "poet"

@@ -49,6 +49,20 @@ def test_an_extension_is_learnt_kept_and_loaded_bit_for_bit(tmp_path: Path, ids:
     assert torch.equal(logits(fresh, ids), logits(model, ids)) and not torch.equal(logits(fresh, ids), base)
 
 
+def test_a_preview_names_what_would_be_chosen_and_leaves_the_model_alone(tmp_path: Path) -> None:
+    model = toy_model()
+    before, how = bits(model), {"share": 0.7, "experts": 2, "probe_steps": 2, "settings": SHORT}
+    found = moextend.preview(model, DATA, **how)  # type: ignore[arg-type]
+    assert len(found.plan) == 2 and len(found.probe.change) == 3 and max(found.probe.change) > 0
+    assert not moextend.extensions(model) and not model.trainable()
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+    assert extend(model, "a", DATA, folder=tmp_path / "a", **how).plan == found.plan  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="share: Input should be less"):
+        moextend.preview(model, DATA, share=2)
+    with pytest.raises(InputError, match="there are 1 conversations"):
+        moextend.preview(model, DATA[:1])
+
+
 @pytest.mark.parametrize("phase", ["probe", "train"])
 def test_an_interrupted_call_leaves_the_model_as_it_was_and_goes_on(phase: str, tmp_path: Path) -> None:
     def stop(done: int, total: int) -> None:
