@@ -154,8 +154,8 @@ def test_all_methods(tmp_path):
     learnt = [config.method for config in configs if config.mode == "sequence"]
     assert learnt == [*METHODS, "moextend:scope=auto"]
     assert [config.slug for config in configs[len(learnt) :]] == [
-        "full-ft-joint-s0",
-        "full-ft-independent-s0",
+        "full-ft-s0-joint",
+        "full-ft-s0-independent",
     ]
 
 

@@ -155,7 +155,7 @@ class Seen(training.TokenTrainer):
 @pytest.fixture
 def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     Seen.made = []
-    monkeypatch.setattr(training, "_Trainer", Seen)
+    monkeypatch.setattr(training, "TokenTrainer", Seen)
     return Seen.made
 
 
