@@ -19,6 +19,8 @@ KINDS = {
 }
 """Kind -> parts of the names of its operators."""
 REST = "rest"
+MATRICES = 8
+"""Pairs of matrices that a plain product is measured on."""
 Moment = tuple[float, float]
 """What both clocks show, in seconds."""
 
@@ -108,16 +110,23 @@ def profile(work: Work, device: str) -> Profile:
 
 
 def product(rows: int, inner: int, columns: int, device: str, dtype: str) -> tuple[Work, int]:
-    """One matrix product, made often enough to be timed, and the operations of all."""
+    """Matrix products of one shape, of several matrices in turn, and the operations of all.
+
+    They go on for some tenths of a second: in a hundredth the caches and the clock of the processor are still cold.
+    """
     import torch
 
     kind = getattr(torch, dtype)
-    left, right = (torch.randn(*shape, device=device).to(kind) for shape in ((rows, inner), (inner, columns)))
+    pairs = [
+        tuple(torch.randn(*shape, device=device).to(kind) for shape in ((rows, inner), (inner, columns)))
+        for _ in range(MATRICES)
+    ]
     each = 2 * rows * inner * columns
-    times = max(1, int(2e9 if device == "cpu" else 2e12) // each)
+    times = max(1, int(4e10 if device == "cpu" else 2e13) // each)
 
     def work() -> None:
-        for _ in range(times):
+        for turn in range(times):
+            left, right = pairs[turn % MATRICES]
             left @ right
 
     work()
