@@ -314,4 +314,6 @@ def _told(record: dict[str, Any]) -> str:
         f"{block} (of {', '.join(map(str, found))})" for block, found in record["plan"].items()
     )
     width = f", {record['width']:g} as wide" if record["width"] < 1 else ""
-    return f"extension '{record['name']}', {record['mode']} routing, new experts in MoE layers {layers}{width}"
+    return (
+        f"extension '{record['name']}', {record['mode']} routing, new experts in MoE layers {layers}{width}"
+    )

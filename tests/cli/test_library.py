@@ -60,7 +60,10 @@ def test_text_is_learnt_said_and_told(cli: Any, tmp_path: Any) -> None:
     told = cli("extensions", "out", "--json").json()[0]
     assert (told["name"], told["mode"], told["beside"]) == ("facts", "exact", [])
     line = cli("extensions", "out").out
-    assert "extension 'facts', exact routing, new experts in MoE layers 0 (of" in line and ", 0.25 as wide" in line
+    assert (
+        "extension 'facts', exact routing, new experts in MoE layers 0 (of" in line
+        and ", 0.25 as wide" in line
+    )
     again = cli("extend", "tiny", "--data", "facts.json", "--name", "b", "--out", "out")
     assert again.code == 2 and "holds an extension already" in again.err
     assert cli("extensions", "nothing").code == 2
