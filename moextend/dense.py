@@ -58,11 +58,7 @@ class DenseBlock(nn.Module):
         groups = reachable(self.experts)
         if groups:
             x = hidden_states.reshape(-1, hidden_states.shape[-1])
-            shares = dense_weights(self.router, x, logits)
-            start = shares.shape[1] - sum(group.num_experts for group in groups)
-            for group in groups:
-                out = add_gated(out, group, x, shares[:, start : start + group.num_experts])
-                start += group.num_experts
+            out = add_gated(out, groups, x, dense_weights(self.router, x, logits))
         return out, logits
 
 

@@ -20,7 +20,8 @@ from moextend.errors import InputError, UnknownName
 from moextend.families import NEEDS_TWO_SLOTS, check_paper, rows_of
 from moextend.moe import Site, count_experts, find_sites, first_new_id
 from moextend.parts import Calibration, RouterPart
-from moextend.routing import ExtendedExperts, ExtendedRouter, Mode, PairGroup, Scope
+from moextend.recipe import Mode
+from moextend.routing import ExtendedExperts, ExtendedRouter, PairGroup, Scope
 
 Plan = Mapping[int, Sequence[int]]
 """MoE block -> the base expert that each new expert is copied from."""

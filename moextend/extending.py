@@ -20,8 +20,7 @@ from moextend.extension import Extension
 from moextend.multimodal import MultimodalLM
 from moextend.prepare import first_writes
 from moextend.probe import LayerChoice, Probe, choose_layers, parents, probe_layers, selection_shares
-from moextend.recipe import Recipe
-from moextend.routing import Mode
+from moextend.recipe import Mode, Recipe
 from moextend.settings import Settings
 from moextend.splits import HELD_OUT, hold_out, whole
 from moextend.trainer import ExtraLoss
@@ -111,12 +110,10 @@ def extend(
             as it was.
     """
     given = {"share": share, "experts": experts, "routing": routing, "scope": scope, **more}
-    given |= {} if width is None else {"width": width}
-    layers = layers if isinstance(layers, str) else [int(layer) for layer in layers]
-    recipe = spec.parse(Recipe, {"layers": layers, **given}, where=f"extension '{name}'")
+    recipe = _recipe(f"extension '{name}'", layers=layers, width=width, **given)
     folder = Path(folder)
     _check_new(model, name, data, held_out, folder)
-    learnt, held = hold_out([data], seed) if held_out is None else (whole(data), whole(held_out))
+    learnt, held = _parted(data, held_out, seed)
     chosen = settings or default_settings(len(learnt), seed)
     beside = expand.scope_of(model.lm).active if recipe.scope == "all" else ()
     earlier = [_folder_of(model, other) for other in beside] if recipe.remembers else []
@@ -164,13 +161,13 @@ def preview(
     Raises:
         InputError: an argument is out of range, or there are fewer than two conversations.
     """
-    wanted = spec.parse(Recipe, recipe, where="the extension")
+    wanted = _recipe("the extension", **recipe)
     _check_data(data, held_out, where="the extension")
-    learnt, held = hold_out([data], seed) if held_out is None else (whole(data), whole(held_out))
+    learnt, held = _parted(data, held_out, seed)
+    chosen = settings or default_settings(len(learnt), seed)
     beside = expand.scope_of(model.lm).active if wanted.scope == "all" else ()
     with tempfile.TemporaryDirectory() as folder, expand.reaching(model.lm, beside):
-        loop = _OwnLoop(model, learnt, settings or default_settings(len(learnt), seed), Path(folder), on_step)
-        probe = _probe(model, wanted, held, loop)
+        probe = _probe(model, wanted, held, _OwnLoop(model, learnt, chosen, Path(folder), on_step))
     return Choice(_plan(probe, wanted, seed), probe)
 
 
@@ -314,6 +311,22 @@ def _memory(
     if generic:
         memories.insert(0, memory.remember(model, generic, recipe.memory_tokens, seed))
     return memory.join(memories)
+
+
+def _recipe(
+    where: str, *, layers: str | Sequence[int] = "probe", width: float | None = None, **given: Any
+) -> Recipe:
+    """The arguments of a call as a recipe; a width of None is the routing's own."""
+    layers = layers if isinstance(layers, str) else [int(layer) for layer in layers]
+    own = {} if width is None else {"width": width}
+    return spec.parse(Recipe, {"layers": layers, **own, **given}, where=where)
+
+
+def _parted(
+    data: Sequence[Conversation], held_out: Sequence[Conversation] | None, seed: int
+) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
+    """What is learnt, and what layers are chosen by."""
+    return hold_out([data], seed) if held_out is None else (whole(data), whole(held_out))
 
 
 def _check_new(

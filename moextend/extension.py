@@ -17,7 +17,7 @@ from moextend import expand, files
 from moextend.errors import InputError, UnknownName
 from moextend.moe import find_sites
 from moextend.multimodal import MultimodalLM
-from moextend.routing import Mode
+from moextend.recipe import Mode
 from moextend.vision import tensors_digest
 
 FORMAT = 1

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from moextend.families import EAGER_WITHOUT_SENTINEL, Scoring, family_of, features, scoring_of
 from moextend.paper import paper_choice
 from moextend.parts import RouterPart
-from moextend.recipe import Mode as Mode
+from moextend.recipe import Mode
 from moextend.slots import slot_choice
 
 
@@ -168,12 +168,7 @@ class ExtendedExperts(nn.Module):
     def _beside(self, groups: list[Any], h: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         new = sum(group.num_experts for group in groups)
         out = cast(Tensor, super().forward(h, index[:, :-new], weights[:, :-new]))
-        start = index.shape[1] - new
-        for group in groups:
-            gates = weights[:, start : start + group.num_experts]
-            out = add_gated(out, group, h, gates)
-            start += group.num_experts
-        return out
+        return add_gated(out, groups, h, weights)
 
     def _among(self, groups: list[Any], h: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         """Slots that a new expert won add nothing to the base's output; the new experts' output is added to it.
@@ -240,7 +235,16 @@ class PairGroup(nn.Module):
         return cast(Tensor, super().forward(hidden_states, top_k_index, top_k_weights))
 
 
-def add_gated(out: Tensor, group: Any, h: Tensor, gates: Tensor) -> Tensor:
+def add_gated(out: Tensor, groups: Sequence[Any], h: Tensor, weights: Tensor) -> Tensor:
+    """`out` [T, H] plus all groups of new experts; their gates are the last columns of `weights`, in their order."""
+    start = weights.shape[1] - sum(group.num_experts for group in groups)
+    for group in groups:
+        out = _add(out, group, h, weights[:, start : start + group.num_experts])
+        start += group.num_experts
+    return out
+
+
+def _add(out: Tensor, group: Any, h: Tensor, gates: Tensor) -> Tensor:
     """`out` plus the gated new experts; tokens whose gates are all closed are left as they are.
 
     While the gates learn every token is computed, since a closed gate needs the expert's output to open again;

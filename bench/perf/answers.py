@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from moextend.bench.perf import floor
 from moextend.bench.perf.measure import Moment, Times, now
 from moextend.bench.perf.sizes import Size, batch, twin
-from moextend.bench.perf.ways import extended, modes, used
+from moextend.bench.perf.ways import extended, modes, new_share, used
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,5 +92,4 @@ def _reader(name: str, model: MultimodalLM, size: Size) -> Reader:
     shape = floor.Model.of(
         model.lm.config, tokens=size.tokens, length=size.length, labelled=size.rows, layers=layers
     )
-    whose = [layer.new for layer in layers if layer.rows]
-    return Reader(name, model, size, shape.forward(), sum(whose) / len(whose) / size.tokens if whose else 0.0)
+    return Reader(name, model, size, shape.forward(), new_share(layers, size))

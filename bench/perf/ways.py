@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from moextend import MultimodalLM
     from moextend.prefix import PrefixCache
-    from moextend.routing import Mode
+    from moextend.recipe import Mode
 
 RANK = 8
 NAME = "new"
@@ -68,7 +68,7 @@ class Way:
 
 def modes() -> tuple[Mode, ...]:
     """All routing modes."""
-    from moextend.routing import Mode
+    from moextend.recipe import Mode
 
     return get_args(Mode)
 
@@ -113,7 +113,7 @@ def _extension(
     from moextend.prefix import PrefixCache
 
     model = extended(base, mode, width)
-    first = lowest(model)
+    first = min(moextend.extension.plan_of(model, NAME))
     model.learn_only([f"lm.{name}" for name in moextend.new_parameters(model.lm, NAME)])
     name = f"moextend {mode}" + (", whole experts" if width else "") + (", cached prefix" if folder else "")
     name += ", 1/4 labelled" if labelled < 1 else ""
@@ -155,13 +155,6 @@ def extended(
     return model
 
 
-def lowest(model: MultimodalLM) -> int:
-    """The lowest extended layer."""
-    from moextend.moe import find_sites
-
-    return next(site.layer for site in find_sites(model.lm) if hasattr(site.router, "ext_parts"))
-
-
 def _implementation(model: MultimodalLM, *, stacks_learn: bool) -> None:
     """The quickest kernels for each way: HF's loop over experts fills whole gradients with zeros, expert by expert."""
     on_cpu = model.device.type == "cpu"
@@ -183,7 +176,6 @@ def _ready(
         labelled=int((inputs["labels"][:, 1:] >= 0).sum()),
         layers=layers,
     )
-    whose = [layer.new for layer in layers if layer.rows]
     known = {p.data_ptr() for p in base.parameters()}
     bf16 = base.lm.dtype == torch.bfloat16
     model.train()
@@ -191,8 +183,7 @@ def _ready(
     if bf16:
         for parameter in model.trainable().values():
             parameter.data = parameter.data.float()
-    share = sum(whose) / len(whose) / size.tokens if whose else 0.0
-    return Way(name, model, inputs, least(shape), share, added, bf16)
+    return Way(name, model, inputs, least(shape), new_share(layers, size), added, bf16)
 
 
 def used(model: MultimodalLM, inputs: dict[str, Tensor], *, learning: bool) -> list[floor.Layer]:
@@ -220,6 +211,12 @@ def used(model: MultimodalLM, inputs: dict[str, Tensor], *, learning: bool) -> l
         width = inner_size(group) / inner_size(site.experts)
         found.append(floor.Layer(int((asked < old).sum()), int(new.sum()), rows, width))
     return found
+
+
+def new_share(layers: list[floor.Layer], size: Size) -> float:
+    """Share of a batch's tokens that a new expert is computed for, over the extended layers."""
+    whose = [layer.new for layer in layers if layer.rows]
+    return sum(whose) / len(whose) / size.tokens if whose else 0.0
 
 
 @contextmanager

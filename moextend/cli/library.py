@@ -103,7 +103,7 @@ def probe(
         _opened(base, vision, projector, dtype, device, workspace),
         _data(data, columns, template, workspace),
     )
-    settings = _settings(rows, probe_steps, batch_size, learning_rate, seed, dtype)
+    settings = _settings(rows, None, batch_size, learning_rate, seed, dtype)
     from moextend.extending import preview
 
     with bar("steps", quiet=as_json) as on_step:

@@ -16,7 +16,7 @@ from moextend import Conversation, MultimodalLM, Settings, attach, new_parameter
 from moextend.batches import Collator
 from moextend.errors import InputError
 from moextend.prefix import PrefixCache
-from moextend.routing import Mode
+from moextend.recipe import Mode
 
 from .conftest import picture, toy_model
 
