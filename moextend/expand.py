@@ -132,7 +132,8 @@ def activate(model: nn.Module, names: Sequence[str], *, partial: bool = False) -
             raise UnknownName("extension", name, scope.known)
     active = tuple(name for name in scope.known if name in names)
     check_together(model, active, partial=partial)
-    reach.check(model)
+    if active:
+        reach.check(model)
     scope.active = active
 
 

@@ -15,7 +15,18 @@ from accelerate import cpu_offload, dispatch_model
 from accelerate.hooks import remove_hook_from_submodules
 from torch import Tensor, nn
 
-from moextend import Conversation, Prompt, Settings, activate, attach, detach, generate, new_parameters, train
+from moextend import (
+    Conversation,
+    Prompt,
+    Settings,
+    activate,
+    attach,
+    detach,
+    extend,
+    generate,
+    new_parameters,
+    train,
+)
 from moextend.errors import InputError
 from moextend.moe import find_sites
 
@@ -88,6 +99,18 @@ def test_it_is_refused_afterwards(place: str, way: str, tmp_path: Path) -> None:
     ):
         with unchanged(model.lm), pytest.raises(InputError, match="would hide the extension"):
             call()
+    activate(model, "none")  # the base can be had
+
+
+def test_extend_refuses_before_it_probes(tmp_path: Path) -> None:
+    model = toy_model()
+    block: Any = places(model.lm)["block"]
+    block.forward = MethodType(fused, block)
+    data = [Conversation((("w1 w2", "w50"),))] * 4
+    steps: list[int] = []
+    with unchanged(model.lm), pytest.raises(InputError, match="would hide the extension"):
+        extend(model, "a", data, folder=tmp_path, on_step=lambda done, total: steps.append(done))
+    assert steps == []
 
 
 def test_a_class_that_calls_neither_router_nor_experts_is_seen_at_the_first_forward(ids: Tensor) -> None:
