@@ -92,7 +92,7 @@ class Diagnostics:
         work = self.work
         try:
             weights = work.method.select(model, told, name, learnt)
-        except InputError:  # it corrects weights of earlier extensions and cannot stand alone
+        except InputError:  # its calibrations read earlier extensions, so that it cannot stand alone
             return None
         return evaluate.score_cell(
             model, work.tasks[name], weights=weights, folder=work.run.predictions,

@@ -10,9 +10,6 @@ from moextend import expand, extension, recognise
 from moextend.errors import InputError
 from moextend.multimodal import MultimodalLM
 
-WORDS = ("all", "none", "auto")
-"""What `activate` takes besides names; no extension may be called so."""
-
 
 def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> None:
     """Says which extensions compute from now on; the order of their making is kept, whatever that of `names`.
@@ -25,8 +22,8 @@ def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> Non
 
     Raises:
         UnknownName: the model has no extension of a name.
-        InputError: "auto" where an extension has no recogniser statistics, or in paper routing a calibration that
-            was made beside extensions that are not named.
+        InputError: "auto" where an extension has no recogniser statistics; or an extension was made beside others
+            that are not named: it needs them. What is active stays as it was.
     """
     whole = model if isinstance(model, MultimodalLM) else None
     lm = model if whole is None else whole.lm
@@ -35,6 +32,8 @@ def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> Non
         if whole is None:
             raise InputError("a bare language model chooses no extension.", mend="Give the whole model.")
         recogniser = recognise.Recogniser(whole, {name: _portrait(whole, name) for name in known})
+        for name in known:
+            expand.check_together(lm, [name])  # each input reaches one of them alone
         expand.activate(lm, [])
         whole.choose = recogniser
         return

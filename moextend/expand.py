@@ -2,34 +2,31 @@
 
 No base tensor is copied or changed: routers and experts get a subclass of their own class, a group of new experts
 is an instance of the base's experts class with fewer experts, and detaching the last extension gives the classes
-back.
+back. A call that fails, or is interrupted, leaves the model as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from moextend import narrow
-from moextend.dense import DenseBlock, DenseExperts, DenseGroup, DenseRouter
+from moextend import reach
+from moextend.copies import base_class, new_experts, new_rows, subclass
+from moextend.dense import DenseBlock, DenseExperts, DenseRouter
 from moextend.errors import InputError, UnknownName
-from moextend.families import NEEDS_TWO_SLOTS, check_paper, rows_of
-from moextend.moe import Site, count_experts, find_sites, first_new_id
-from moextend.parts import Calibration, RouterPart
+from moextend.extensible import check_block, check_name
+from moextend.moe import Site, find_sites, first_new_id
+from moextend.parts import Calibration, Parts, RouterPart
 from moextend.recipe import Mode
-from moextend.routing import ExtendedExperts, ExtendedRouter, PairGroup, Scope
+from moextend.routing import ExtendedExperts, ExtendedRouter, Scope
 
 Plan = Mapping[int, Sequence[int]]
 """MoE block -> the base expert that each new expert is copied from."""
-
-_SUBCLASS: dict[tuple[type, type], type] = {}
-_MIXINS = (ExtendedRouter, ExtendedExperts, DenseBlock, DenseGroup, PairGroup)
-_COUNTS = ("num_experts", "num_routed_experts", "total_experts")
-"""Where experts classes keep how many they are."""
 
 
 def scope_of(model: nn.Module) -> Scope:
@@ -53,22 +50,134 @@ def attach(
 ) -> None:
     """Adds extension `name`: in each block of `plan` one new expert and router row for each source expert.
 
-    Everything is frozen except the new parts, which are float32. The extension is reachable at once, beside the
-    extensions that were; see `activate`. With `empty` nothing is copied: the new experts' memory is taken, not filled.
+    Everything is frozen except the new parts, which are float32; copies of FP8 experts are dequantised. The extension
+    is reachable at once, beside the extensions that were: these are its co-active extensions, see `activate`. With
+    `empty` nothing is copied: the new experts' memory is taken, not filled. The global random state stays as it is.
 
     Args:
         width: exact routing: share of the parent's inner neurons that a new expert gets (`narrow.kept`).
+        seed: of the calibrations.
 
     Raises:
-        InputError: the name is taken or has a dot, the plan is empty or names what the model does not have, the model
-            already routes in another mode, the mode cannot extend the model's family, or takes whole copies only. The
-            model is as it was.
+        InputError: the name is taken or cannot be one, the plan is empty or names what the model does not have, the
+            model already routes in another mode, the mode cannot extend the model's family, or takes whole copies
+            only, weights are offloaded or quantised so that they cannot be copied, or a forward was replaced so that
+            the extension would not be reached. As after any other exception, the model is as it was.
     """
     sites, scope = find_sites(model), scope_of(model)
+    check_name(name)
+    _check_call(scope, name, plan, mode, width)
+    for block, sources in plan.items():
+        check_block(model, sites, block, sources, mode)
+    made: dict[int, tuple[RouterPart, nn.Module]] = {}
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        for block, sources in plan.items():
+            site, wanted = sites[block], list(sources)
+            part = new_rows(site, wanted, mode, _calibration(site, scope, len(wanted), mode, calibrate))
+            part.name, part.beside = name, scope.active
+            made[block] = part, new_experts(site, wanted, mode, width, empty)
+    with _all_or_nothing(model, sites, scope):
+        model.requires_grad_(False)
+        scope.mode = mode
+        for block, parts in made.items():
+            _put(sites[block], scope, name, *parts)
+        scope.known.append(name)
+        scope.beside[name] = scope.active
+        scope.widths[name] = width
+        scope.active = (*scope.active, name)
+
+
+def detach(model: nn.Module, name: str) -> None:
+    """Takes extension `name` off; with the last one the model is its base again, classes included.
+
+    Extensions that were made beside it need it, and are not reachable any more.
+
+    Raises:
+        UnknownName: the model has no extension of that name.
+        InputError: a forward was replaced on an extended module, so that its class cannot be given back.
+    """
+    sites, scope = find_sites(model), scope_of(model)
+    if name not in scope.known:
+        raise UnknownName("extension", name, scope.known)
+    for site in sites:
+        for module, *_ in _swapped(site) if list(_stored(site)) == [name] else ():
+            reach.check_restorable(module)
+    with _all_or_nothing(model, sites, scope):
+        scope.known.remove(name)
+        scope.active = tuple(
+            other for other in scope.active if other != name and name not in scope.beside.get(other, ())
+        )
+        for kept in (scope.beside, scope.widths, scope.folders):
+            cast(dict[str, Any], kept).pop(name, None)
+        for site in sites:
+            _take(site, name)
+
+
+def activate(model: nn.Module, names: Sequence[str], *, partial: bool = False) -> None:
+    """Makes exactly these extensions reachable; an empty list gives the base.
+
+    Args:
+        partial: for measurements: an extension may be without those that it was made beside, except where its
+            calibrations read them.
+
+    Raises:
+        UnknownName: the model has no extension of a name.
+        InputError: an extension was made beside another one that is not named, or a forward was replaced so that
+            the extension would not be reached. What is reachable stays as it was.
+    """
+    scope = scope_of(model)
+    for name in names:
+        if name not in scope.known:
+            raise UnknownName("extension", name, scope.known)
+    active = tuple(name for name in scope.known if name in names)
+    check_together(model, active, partial=partial)
+    if active:
+        reach.check(model)
+    scope.active = active
+
+
+def check_together(model: nn.Module, names: Sequence[str], *, partial: bool = False) -> None:
+    """InputError where one of `names` was made beside an extension that is not among them; see `activate`."""
+    scope = scope_of(model)
+    for name in names:
+        beside = scope.beside.get(name, ())
+        missing = [other for other in beside if other not in names]
+        if not missing or (partial and not _is_calibrated(model, name)):
+            continue
+        gone = [other for other in missing if other not in scope.known]
+        first = f"Load {', '.join(gone)} before '{name}', and activate" if gone else "Activate"
+        raise InputError(
+            f"extension '{name}' was made beside {', '.join(repr(other) for other in missing)}, "
+            f"and needs {'it' if len(missing) == 1 else 'them'}.",
+            mend=f"{first} them together: {', '.join([*beside, name])}.",
+        )
+
+
+@contextmanager
+def reaching(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Within it, exactly these extensions are reachable; afterwards those that were before."""
+    before = scope_of(model).active
+    activate(model, names)
+    try:
+        yield
+    finally:
+        scope = scope_of(model)
+        scope.active = tuple(name for name in before if name in scope.known)
+
+
+def new_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
+    """The parameters of extension `name`, by their name in the model."""
+    return {
+        key: parameter
+        for key, parameter in model.named_parameters()
+        if f".ext_parts.{name}." in key or f".ext_groups.{name}." in key
+    }
+
+
+def _check_call(scope: Scope, name: str, plan: Plan, mode: Mode, width: float) -> None:
     if name in scope.known:
         raise InputError(f"the model already has an extension '{name}'.", mend="Choose another name.")
-    if "." in name:
-        raise InputError(f"the name '{name}' has a dot.", mend="Use letters, digits, '-' and '_'.")
     if not any(plan.values()):
         raise InputError(
             f"extension '{name}' has no new expert.", mend="Name a parent in at least one block."
@@ -83,105 +192,28 @@ def attach(
             f"extension '{name}' cannot have experts of {width:g} of their parents' width in routing '{mode}'.",
             mend="Use a width above 0, up to 1, in routing 'exact'; the others start from whole copies (width 1).",
         )
-    for block, sources in plan.items():
-        _check(sites, block, sources, mode)
-    scope.mode = mode
-    model.requires_grad_(False)
-    torch.manual_seed(seed)
-    for block, sources in plan.items():
-        _extend_site(sites[block], scope, name, list(sources), calibrate, width, empty)
-    scope.known.append(name)
-    scope.beside[name] = scope.active
-    scope.widths[name] = width
-    scope.active = (*scope.active, name)
 
 
-def detach(model: nn.Module, name: str) -> None:
-    """Takes extension `name` off; with the last one the model is its base again, classes included."""
-    scope = scope_of(model)
-    if name not in scope.known:
-        raise UnknownName("extension", name, scope.known)
-    scope.known.remove(name)
-    scope.beside.pop(name, None)
-    scope.widths.pop(name, None)
-    scope.folders.pop(name, None)
-    scope.active = tuple(other for other in scope.active if other != name)
-    for site in find_sites(model):
-        for module, store in ((site.router, "ext_parts"), (site.experts, "ext_groups")):
-            parts = getattr(module, store, None)
-            if parts is None:
-                continue
-            if name in parts:
-                del parts[name]
-            if not len(parts):
-                delattr(module, store)
-                _restore_class(module)
-        if isinstance(site.block, DenseBlock) and not isinstance(site.router, ExtendedRouter):
-            _restore_class(site.block)
+def _is_calibrated(model: nn.Module, name: str) -> bool:
+    parts = [cast(Any, getattr(site.router, "ext_parts", {})) for site in find_sites(model)]
+    return any(name in each and each[name].calibration is not None for each in parts)
 
 
-def activate(model: nn.Module, names: Sequence[str]) -> None:
-    """Makes exactly these extensions reachable; an empty list gives the base."""
-    scope = scope_of(model)
-    for name in names:
-        if name not in scope.known:
-            raise UnknownName("extension", name, scope.known)
-    active = tuple(name for name in scope.known if name in names)
-    if scope.mode == "paper":
-        _check_calibrations(model, active)
-    scope.active = active
+def _calibration(site: Site, scope: Scope, new: int, mode: Mode, wanted: bool) -> Calibration | None:
+    """One that reads the base, the extensions that are reachable now, and the `new` experts."""
+    if mode != "paper" or not wanted:
+        return None
+    stored = _stored(site)
+    others = sum(cast(RouterPart, stored[other]).count for other in scope.active if other in stored)
+    return Calibration(first_new_id(site) + others + new)
 
 
-@contextmanager
-def reaching(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    """Within it, exactly these extensions are reachable; afterwards those that were before."""
-    before = scope_of(model).active
-    activate(model, names)
-    try:
-        yield
-    finally:
-        activate(model, before)
+def _stored(site: Site) -> Mapping[str, nn.Module]:
+    """Extension -> its part of the site's router."""
+    return cast(Mapping[str, nn.Module], getattr(site.router, "ext_parts", {}))
 
 
-def new_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
-    """The parameters of extension `name`, by their name in the model."""
-    return {
-        key: parameter
-        for key, parameter in model.named_parameters()
-        if f".ext_parts.{name}." in key or f".ext_groups.{name}." in key
-    }
-
-
-def _check(sites: list[Site], block: int, sources: Sequence[int], mode: Mode) -> None:
-    """InputError where block `block` cannot get copies of the experts `sources`."""
-    if not 0 <= block < len(sites):
-        raise InputError(f"the model has MoE blocks 0 to {len(sites) - 1}, not {block}.")
-    site = sites[block]
-    known = count_experts(site)
-    wrong = [source for source in sources if not 0 <= source < known]
-    if wrong:
-        raise InputError(f"{site.name} has experts 0 to {known - 1}, not {wrong[0]}.")
-    if mode == "paper":
-        check_paper(site.router)
-    if mode == "slot" and site.dense:
-        raise InputError(
-            f"routing 'slot' cannot extend {site.name}: every expert computes every token, so that it has no slots.",
-            mend="Use routing 'exact', which extends every family.",
-        )
-    if not isinstance(site.experts, ExtendedExperts) and getattr(site.experts, "_is_expert_parallel", False):
-        raise InputError(
-            f"{site.name} is split over devices by expert parallelism.",
-            mend="Extend the model on one device, or with every device holding all experts.",
-        )
-    for module, *_ in _parts(site):
-        if not isinstance(module, _MIXINS) and "forward" in module.__dict__:
-            raise InputError(
-                f"{type(module).__name__} has its forward replaced on the instance, which would hide the extension.",
-                mend="Extend the model before device maps, quantisation or expert parallelism are set up.",
-            )
-
-
-def _parts(site: Site) -> list[tuple[nn.Module, type, str]]:
+def _swapped(site: Site) -> list[tuple[nn.Module, type, str]]:
     """What of a block gets a subclass: the module, what is mixed in, and where it keeps the new parts."""
     if site.dense:
         return [
@@ -192,106 +224,41 @@ def _parts(site: Site) -> list[tuple[nn.Module, type, str]]:
     return [(site.router, ExtendedRouter, "ext_parts"), (site.experts, ExtendedExperts, "ext_groups")]
 
 
-def _extend_site(
-    site: Site, scope: Scope, name: str, sources: list[int], calibrate: bool, width: float, empty: bool
-) -> None:
-    for module, mixin, store in _parts(site):
-        _swap_class(module, mixin, store, scope, first_new_id(site))
-    router, experts = cast(ExtendedRouter, site.router), cast(ExtendedExperts, site.experts)
-    weighed = first_new_id(site) + len(sources)
-    if scope.mode == "paper":
-        weighed += sum(
-            cast(RouterPart, router.ext_parts[other]).count
-            for other in scope.active
-            if other in router.ext_parts
-        )
-    calibration = Calibration(weighed) if scope.mode == "paper" and calibrate else None
-    closed = scope.mode == "exact" and bool(getattr(experts, "has_post_expert_norm", False))
-    part = _new_rows(router, sources, scope.mode, calibration, closed)
-    router.ext_parts[name] = part.to(_device(site))
-    experts.ext_groups[name] = _new_experts(
-        site, sources, width, zero=scope.mode == "exact" and not closed, empty=empty
-    )
-    if hasattr(experts, "_is_expert_parallel"):
-        # With this flag the fused implementations leave rows with id m (won by a new expert) out.
-        experts._is_expert_parallel = scope.mode != "exact"  # type: ignore[assignment]
-
-
-def _device(site: Site) -> torch.device:
-    return cast(Tensor, site.experts.down_proj).device
-
-
-def _new_rows(
-    router: nn.Module, sources: list[int], mode: Mode, calibration: Calibration | None, closed: bool
-) -> RouterPart:
-    """paper: the source's row (Eq. 9). exact: a gate that is open (1), or closed (0), for every token at the start.
-
-    slot: nothing is added to the source's row, a tie.
-    """
-    weight = cast(Tensor, rows_of(router)).detach()
-    if mode == "paper":
-        bias = getattr(router, "bias", None)
-        start = None if bias is None else bias.detach()[sources].float()
-        return RouterPart(weight[sources].float(), start, calibration, sources)
-    rows = torch.zeros(len(sources), weight.shape[1])
-    start_at = 0.0 if closed or mode == "slot" else 1.0
-    return RouterPart(rows, torch.full((len(sources),), start_at), None, sources)
-
-
-def _new_experts(site: Site, sources: list[int], width: float, *, zero: bool, empty: bool) -> nn.Module:
-    """A group of experts of the base's own class, copies of `sources`; zero: their last projection is; empty: none.
-
-    Where a norm follows the last projection (Muse Spark), zeros would be blown up by the first step that moves them:
-    there the copies are whole, and gates that start closed keep the base's function.
-    """
-    base, many = site.experts, (count_experts(site), first_new_id(site))
-    kind = _base_class(base)
-    if site.dense:
-        kind = _subclass(kind, DenseGroup)
-    if kind.__name__ in NEEDS_TWO_SLOTS:
-        kind = _subclass(kind, PairGroup)
-    group = cast(Any, object.__new__(kind))
-    nn.Module.__init__(group)
-    own = set(group.__dict__)  # parameters, buffers, modules, hooks: never shared with the base
-    group.__dict__.update(
-        {key: value for key, value in base.__dict__.items() if key not in own and not key.startswith("ext_")}
-    )
-    for key, child in base._modules.items():
-        if not key.startswith("ext_"):
-            group._modules[key] = child  # activation and norms belong to the base: shared
-    for key, tensor in base._parameters.items():
-        if tensor is None or tensor.shape[0] not in many:
-            group._parameters[key] = tensor
+def _put(site: Site, scope: Scope, name: str, part: RouterPart, group: nn.Module) -> None:
+    """Gives the block its part of extension `name`, and its modules the classes that take it in."""
+    first = first_new_id(site)
+    for module, mixin, store in _swapped(site):
+        if isinstance(module, mixin):
             continue
-        shape, whole = narrow.shape(base, key, width), not (zero and key.startswith("down_proj"))
-        copy = (torch.empty if empty else torch.zeros)((len(sources), *shape), device=tensor.device)
-        for place, source in enumerate(sources if whole and not empty else ()):
-            copy[place].copy_(narrow.kept(base, key, source, width))
-        group._parameters[key] = nn.Parameter(copy)
-    for key in _COUNTS:
-        if hasattr(base, key):
-            setattr(group, key, len(sources))
-    group.num_experts = len(sources)
-    group._is_expert_parallel = False
-    return cast(nn.Module, group)
+        forward = type(module).forward
+        module.__class__ = subclass(type(module), mixin)
+        reach.rebind(module, forward)
+        module.ext_scope = scope  # type: ignore[assignment]
+        if store:
+            module.ext_first = first  # type: ignore[assignment]
+            setattr(module, store, Parts())
+    cast(Any, site.router).ext_parts[name] = part
+    cast(Any, site.experts).ext_groups[name] = group
+    if hasattr(site.experts, "_is_expert_parallel"):
+        # With this flag the fused implementations leave rows with id m (won by a new expert) out.
+        site.experts._is_expert_parallel = scope.mode != "exact"  # type: ignore[assignment]
+    reach.arm(site)
 
 
-def _base_class(module: nn.Module) -> type:
-    return next(kind for kind in type(module).__mro__ if not issubclass(kind, _MIXINS))
-
-
-def _subclass(kind: type, mixin: type) -> type:
-    return _SUBCLASS.setdefault((kind, mixin), type(f"Extended{kind.__name__}", (mixin, kind), {}))
-
-
-def _swap_class(module: nn.Module, mixin: type, store: str, scope: Scope, first: int) -> None:
-    if isinstance(module, mixin):
+def _take(site: Site, name: str) -> None:
+    """Takes the block's part of extension `name` off; with the last one, its modules get their classes back."""
+    if name not in _stored(site):
         return
-    module.__class__ = _subclass(type(module), mixin)
-    module.ext_scope = scope  # type: ignore[assignment]
-    if store:
-        module.ext_first = first  # type: ignore[assignment]
-        setattr(module, store, nn.ModuleDict())
+    last = len(_stored(site)) == 1
+    for module, _, store in _swapped(site):
+        if store:
+            del cast(Any, getattr(module, store))[name]
+        if last:
+            if store:
+                delattr(module, store)
+            _restore_class(module)
+    if last:
+        reach.disarm(site.router, site.experts, site.block)
 
 
 def _restore_class(module: nn.Module) -> None:
@@ -299,22 +266,41 @@ def _restore_class(module: nn.Module) -> None:
         module.__dict__.pop(key, None)
     if hasattr(module, "_is_expert_parallel"):
         module._is_expert_parallel = False  # type: ignore[assignment]
-    module.__class__ = _base_class(module)
+    forward = type(module).forward
+    module.__class__ = base_class(module)
+    reach.rebind(module, forward)
 
 
-def _check_calibrations(model: nn.Module, active: tuple[str, ...]) -> None:
-    """A calibration reads the experts that existed at its time: they must be reachable with it."""
-    for site in find_sites(model):
-        if not isinstance(site.router, ExtendedRouter):
-            continue
-        width = first_new_id(site)
-        for name in active:
-            if name not in site.router.ext_parts:
-                continue
-            part = cast(RouterPart, site.router.ext_parts[name])
-            width += part.count
-            if part.calibration is not None and part.calibration.inner.in_features > width:
-                raise InputError(
-                    f"extension '{name}' was made beside earlier extensions that are not active now.",
-                    mend="Load and activate the earlier ones too.",
-                )
+@contextmanager
+def _all_or_nothing(model: nn.Module, sites: list[Site], scope: Scope) -> Iterator[None]:
+    """Whatever ends the block early, an interruption too, leaves the model and its scope as they were."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    shared = {key: copy.copy(value) for key, value in vars(scope).items()}
+    undo = [_snapshot(module) for site in sites for module in (site.router, site.experts, site.block)]
+    try:
+        yield
+    except BaseException:
+        for restore in undo:
+            restore()
+        vars(scope).update(shared)
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        raise
+
+
+def _snapshot(module: nn.Module) -> Callable[[], None]:
+    """Gives the module back the class, attributes, children and hooks that it has now."""
+    kind, own = type(module), dict(vars(module))
+    stores = [child._modules for key, child in module._modules.items() if key.startswith("ext_") and child]
+    places = cast(list[dict[Any, Any]], [module._modules, module._forward_hooks, *stores])
+    held = [(place, dict(place)) for place in places]
+
+    def restore() -> None:
+        module.__class__ = kind
+        vars(module).clear()
+        vars(module).update(own)
+        for place, was in held:
+            place.clear()
+            place.update(was)
+
+    return restore

@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from moextend import activating, expand, extension, files, memory, recognise, spec
+from moextend import expand, extension, files, memory, recognise, spec
 from moextend.batches import Conversation
 from moextend.errors import InputError
+from moextend.extensible import WORDS, check_extensible
 from moextend.extension import Extension
 from moextend.multimodal import MultimodalLM
 from moextend.prepare import first_writes
@@ -230,6 +231,7 @@ def learn(
     """
     active = expand.scope_of(model.lm).active
     known = name in expand.scope_of(model.lm).known
+    check_extensible(model.lm)
     try:
         expand.activate(model.lm, beside)
         probe = _probe(model, recipe, held_out, loop)
@@ -338,11 +340,11 @@ def _check_new(
 ) -> None:
     """InputError where an extension of this name, of this data, in this folder cannot be made."""
     where = f"extension '{name}'"
-    if name in activating.WORDS or not re.fullmatch(r"[\w-]+", name):
+    if name in WORDS or not re.fullmatch(r"[\w-]+", name):
         raise InputError(
             "is no name for an extension.",
             where=where,
-            mend=f"Use letters, digits, '-' and '_', and none of: {', '.join(activating.WORDS)}.",
+            mend=f"Use letters, digits, '-' and '_', and none of: {', '.join(WORDS)}.",
         )
     if name in expand.scope_of(model.lm).known:
         raise InputError("the model has one of this name already.", where=where, mend="Choose another name.")

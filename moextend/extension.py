@@ -138,7 +138,7 @@ def save_extension(
         name=name,
         mode=scope.mode,
         plan={str(block): parents for block, parents in plan_of(model, name).items()},
-        calibrate=any(".calibration." in key for key in tensors),
+        calibrate=any(f".ext_parts.{name}.calibration." in key for key in tensors),
         beside=[{"name": other, "digest": digest_of(model, other)} for other in earlier],
         base=model.base_fingerprint(),
         width=scope.widths[name],

@@ -24,6 +24,7 @@ from moextend.batches import (
 from moextend.chat import MARK
 from moextend.images import ImageRef
 from moextend.multimodal import MultimodalLM
+from moextend.reach import check as check_reached
 
 T = TypeVar("T")
 
@@ -93,7 +94,12 @@ def prompt_ids(model: MultimodalLM, prompt: Prompt) -> list[int]:
 def each_by_its_own(
     model: MultimodalLM, prompts: Sequence[Prompt], work: Callable[[Sequence[int]], Sequence[T]]
 ) -> list[T]:
-    """What `work` makes of the prompts at some places, each prompt with the extensions that `model.choose` gives it."""
+    """What `work` makes of the prompts at some places, each prompt with the extensions that `model.choose` gives it.
+
+    Raises:
+        InputError: a forward was replaced so that an extension would not be reached.
+    """
+    check_reached(model.lm)
     if model.choose is None:
         return list(work(range(len(prompts))))
     chosen = model.choose(prompts)

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from moextend import quantised
 from moextend.errors import InputError
 from moextend.families import NOT_FUSED, rows_of
 
 STACKS = ("gate_up_proj", "up_proj")
 """The first tensor of a stack of experts, with a gate and without."""
-ELSEWHERE = ("vision", "visual", "audio")
-"""Parts of a model whose MoE blocks, if they have any, do not see the tokens of the language model."""
+ELSEWHERE = ("vision", "visual", "audio", "ext_")
+"""Parts of a model whose MoE blocks, if they have any, do not see the tokens of the language model; and extensions."""
+PACKED = {"Mxfp4GptOssExperts": "mxfp4"}
+"""Experts classes whose stacks are no tensors once they are loaded -> their quantisation."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,13 @@ def find_sites(model: nn.Module) -> list[Site]:
             continue
         if type(module).__name__ in NOT_FUSED:
             refused[type(module).__name__] = NOT_FUSED[type(module).__name__]
-        experts = getattr(module, "experts", None)
-        if not isinstance(experts, nn.Module) or not _is_fused(experts):
-            continue
-        router = getattr(module, "gate", None) or getattr(module, "router", None)
-        if isinstance(router, nn.Module) and rows_of(router) is not None:
-            sites.append(Site(name, len(sites), router, experts, module))
+        parts = parts_of(module)
+        if parts is not None:
+            sites.append(Site(name, len(sites), *parts, module))
     if not sites:
+        packed = [type(m).__name__ for m in model.modules() if type(m).__name__ in PACKED]
+        if packed:
+            raise quantised.refusal(f"{packed[0]} holds packed weights", PACKED[packed[0]])
         why = f": {next(iter(refused.values()))}" if refused else ""
         raise InputError(
             f"{type(model).__name__} has no MoE block that can be extended{why}.",
@@ -60,6 +63,15 @@ def find_sites(model: nn.Module) -> list[Site]:
             "or make one of a dense model: moextend upcycle --help.",
         )
     return sites
+
+
+def parts_of(block: nn.Module) -> tuple[nn.Module, nn.Module] | None:
+    """The router and the experts of a MoE block; None for a module that is none."""
+    experts = getattr(block, "experts", None)
+    if not isinstance(experts, nn.Module) or not _is_fused(experts):
+        return None
+    router = getattr(block, "gate", None) or getattr(block, "router", None)
+    return (router, experts) if isinstance(router, nn.Module) and rows_of(router) is not None else None
 
 
 def _is_fused(experts: nn.Module) -> bool:

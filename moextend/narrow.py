@@ -11,6 +11,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from moextend import quantised
+
 STEP = 8
 """Widths are multiples of this: grouped matrix products want rows of whole 16 bytes."""
 
@@ -40,11 +42,11 @@ def kept(experts: nn.Module, key: str, source: int, width: float) -> Tensor:
 
     These are the ones with the largest norm of their column in the down projection; they keep their order.
     """
-    whole = cast(Tensor, getattr(experts, key)).detach()[source]
+    whole = quantised.matrix(experts, key, source)
     axis, wanted, inner = _axis(experts, key), count(experts, width), inner_size(experts)
     if axis is None or wanted == inner:
         return whole
-    out = cast(Tensor, experts.down_proj).detach()[source].float()
+    out = quantised.matrix(experts, "down_proj", source).float()
     norms = out.norm(dim=1 if _transposed(experts) else 0)
     neurons = norms.topk(wanted).indices.sort().values
     if whole.shape[axis] == 2 * inner:

@@ -109,7 +109,24 @@ def _calibrations(parts: Sequence[RouterPart], scores: Tensor) -> Tensor | None:
     for part in parts:
         if part.calibration is None:
             continue
-        width = part.calibration.inner.in_features
-        change = F.pad(part.calibration(scores[:, :width]), (0, scores.shape[1] - width))
-        total = change if total is None else total + change
+        spans = _columns(part, parts, scores.shape[1])
+        seen = [scores[:, start:end] for start, end in spans]
+        change = part.calibration(seen[0] if len(seen) == 1 else torch.cat(seen, 1))
+        for (start, end), piece in zip(spans, change.split([b - a for a, b in spans], 1), strict=True):
+            placed = F.pad(piece, (start, scores.shape[1] - end))
+            total = placed if total is None else total + placed
     return total
+
+
+def _columns(part: RouterPart, parts: Sequence[RouterPart], width: int) -> list[tuple[int, int]]:
+    """Where the base, the extensions that `part` was made beside, and its own experts are among the columns."""
+    end = width - sum(other.count for other in parts)
+    spans = [(0, end)]
+    for other in parts:
+        start, end = end, end + other.count
+        if other is not part and other.name not in part.beside:
+            continue
+        if spans[-1][1] == start:
+            start = spans.pop()[0]
+        spans.append((start, end))
+    return spans

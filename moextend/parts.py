@@ -1,9 +1,9 @@
-"""What one extension adds to one router."""
+"""What one extension adds to one router, and where a module keeps the parts of its extensions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,9 +31,17 @@ class RouterPart(nn.Module):
     """
 
     def __init__(
-        self, rows: Tensor, bias: Tensor | None, calibration: Calibration | None, parents: Sequence[int]
+        self,
+        rows: Tensor,
+        bias: Tensor | None,
+        calibration: Calibration | None,
+        parents: Sequence[int],
+        name: str = "",
+        beside: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        self.name, self.beside = name, tuple(beside)
+        """The extension, and the co-active ones: the calibration reads and corrects their experts too."""
         self.parents = tuple(parents)
         """The base experts that the new ones were copied from."""
         self.rows = nn.Parameter(rows)
@@ -48,3 +56,19 @@ class RouterPart(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits [T, n] of the new experts for router inputs [T, H]."""
         return F.linear(x.to(self.rows.dtype), self.rows, self.bias)
+
+
+class Parts(nn.ModuleDict):
+    """Extension -> its part of one module. It takes any name without a dot, those of nn.Module's attributes too.
+
+    A part is found by its key; as an attribute only where its name is not one of nn.ModuleDict's own.
+    """
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """Adds a part, without the check that nn.Module has no attribute of that name."""
+        cast(dict[str, Any], self._modules)[name] = module
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(
+            self, name, value
+        )  # `training` is an attribute, also beside an extension of that name

@@ -20,6 +20,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
+from moextend import reach
 from moextend.balance import watch_balance
 from moextend.batches import Collator, Conversation
 from moextend.errors import InputError, UnknownName
@@ -106,8 +107,10 @@ def train(
         on_step: called with (steps done, steps in all).
 
     Raises:
-        InputError: the settings do not fit the model, the number of processes, or what is installed.
+        InputError: the settings do not fit the model, the number of processes, or what is installed; or a forward
+            was replaced so that an extension would not be reached.
     """
+    reach.check(model.lm)
     check_tracker(settings.report_to)
     args = _arguments(settings, folder, model.device)
     shard = asks_to_shard() and torch.distributed.is_initialized()

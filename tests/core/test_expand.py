@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -85,7 +86,7 @@ def test_an_unknown_extension_is_named_with_what_there_is() -> None:
 def test_a_forward_replaced_on_the_instance_is_refused() -> None:
     lm = toy_lm()
     router = find_sites(lm)[0].router
-    router.forward = router.forward  # as hooks of device maps do
+    router.forward = partial(router.forward)  # as hooks of device maps do
     with pytest.raises(InputError, match="would hide the extension"):
         attach(lm, "a", {0: [1]})
 
@@ -117,5 +118,7 @@ def test_a_calibration_needs_the_extensions_that_it_was_made_beside() -> None:
     lm = toy_lm()
     attach(lm, "a", {0: [1]}, mode="paper")
     attach(lm, "b", {0: [1]}, mode="paper")
-    with pytest.raises(InputError, match="made beside earlier extensions"):
+    with pytest.raises(
+        InputError, match=r"'b' was made beside 'a', and needs it\. Activate them together: a, b"
+    ):
         activate(lm, ["b"])

@@ -1,0 +1,81 @@
+"""What can be extended: the names, blocks and weights that `attach` refuses before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from moextend import quantised, reach
+from moextend.errors import InputError
+from moextend.families import check_paper, rows_of
+from moextend.moe import Site, count_experts, find_sites
+from moextend.recipe import Mode
+from moextend.routing import ExtendedExperts
+
+WORDS = ("all", "none", "auto")
+"""What `moextend.activate` takes besides names; no extension may be called so."""
+
+
+def check_name(name: str) -> None:
+    """InputError where no extension can be called `name`."""
+    if not name or "." in name or name in WORDS:
+        why = "is empty" if not name else "has a dot" if "." in name else "says which extensions are active"
+        raise InputError(
+            f"the name '{name}' {why}.",
+            mend=f"Use letters, digits, '-' and '_', and none of: {', '.join(WORDS)}.",
+        )
+
+
+def check_extensible(model: nn.Module) -> None:
+    """InputError where blocks of `model` cannot be extended in any routing mode, whatever the plan."""
+    for site in find_sites(model):
+        check_site(model, site)
+
+
+def check_block(model: nn.Module, sites: list[Site], block: int, sources: Sequence[int], mode: Mode) -> None:
+    """InputError where block `block` cannot get copies of the experts `sources`."""
+    if not 0 <= block < len(sites):
+        raise InputError(f"the model has MoE blocks 0 to {len(sites) - 1}, not {block}.")
+    site = sites[block]
+    known = count_experts(site)
+    wrong = [source for source in sources if not 0 <= source < known]
+    if wrong:
+        raise InputError(f"{site.name} has experts 0 to {known - 1}, not {wrong[0]}.")
+    if mode == "paper":
+        check_paper(site.router)
+    if mode == "slot" and site.dense:
+        raise InputError(
+            f"routing 'slot' cannot extend {site.name}: every expert computes every token, so that it has no slots.",
+            mend="Use routing 'exact', which extends every family.",
+        )
+    check_site(model, site)
+
+
+def check_site(model: nn.Module, site: Site) -> None:
+    """InputError where a block cannot be extended in any routing mode, as it stands in memory now."""
+    if not isinstance(site.experts, ExtendedExperts) and getattr(site.experts, "_is_expert_parallel", False):
+        raise InputError(
+            f"{site.name} is split over devices by expert parallelism.",
+            mend="Extend the model on one device, or with every device holding all experts.",
+        )
+    _check_memory(model, site)
+    quantised.check_experts(model, site.experts, f"{site.name}.experts", count_experts(site))
+    quantised.check_tensor(model, cast(Tensor, rows_of(site.router)), f"the router of {site.name}")
+    reach.check_free(model, site)
+
+
+def _check_memory(model: nn.Module, site: Site) -> None:
+    """InputError where weights of the site are elsewhere (accelerate's offloading); a model of shapes alone is fine."""
+    for module in (site.experts, site.router):
+        offloaded = any(p.is_meta for p in module.parameters())
+        if offloaded and (
+            any(hasattr(m, "_hf_hook") for m in model.modules())
+            or not all(p.is_meta for p in model.parameters())
+        ):
+            raise InputError(
+                f"weights of {site.name} ({type(module).__name__}) are offloaded, and cannot be copied.",
+                mend="Load the model whole on one device, without a device map that offloads; extend it there, and "
+                "dispatch it afterwards.",
+            )

@@ -1,0 +1,95 @@
+"""Weights that a base keeps as codes: read as floating point, or refused by name."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from moextend.errors import InputError
+
+SCALE = "_scale_inv"
+"""Ending of what FP8 codes are multiplied with, block by block (transformers' FP8Experts)."""
+_SIDE = (SCALE, "_activation_scale")
+
+
+def is_scale(key: str) -> bool:
+    """Whether a parameter of an experts class belongs to the codes of another one."""
+    return key.endswith(_SIDE)
+
+
+def scales_of(experts: nn.Module, key: str) -> Tensor | None:
+    """The scales of the FP8 codes in the stack `key`, [E, rows, columns] of blocks; None where it has no codes."""
+    codes = getattr(experts, key, None)
+    if not isinstance(codes, Tensor) or not _is_fp8(codes):
+        return None
+    return cast("Tensor | None", getattr(experts, key + SCALE, None))
+
+
+def matrix(experts: nn.Module, key: str, source: int) -> Tensor:
+    """Expert `source` of the stack `key`; of FP8 codes their values, code times scale of its block, in float32."""
+    codes, scales = cast(Tensor, getattr(experts, key)).detach()[source], scales_of(experts, key)
+    if scales is None:
+        return codes
+    scale = scales.detach()[source].float()
+    for axis, size in enumerate(codes.shape):
+        block = _block(experts, axis, size, scale.shape[axis])
+        scale = scale.repeat_interleave(block, axis).narrow(axis, 0, size)
+    return codes.float() * scale
+
+
+def _block(experts: nn.Module, axis: int, size: int, count: int) -> int:
+    """Rows (or columns) that share a scale: those of the config, or an equal share where these do not fit."""
+    wanted = cast(Any, getattr(experts, "block_size", None))
+    if wanted is not None and -(-size // wanted[axis]) == count:
+        return int(wanted[axis])
+    return -(-size // count)
+
+
+def _is_fp8(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.element_size() == 1
+
+
+def check_experts(model: nn.Module, experts: nn.Module, name: str, count: int) -> None:
+    """InputError where what a new expert copies from `experts` cannot be read as floating point.
+
+    Args:
+        count: experts that have weights.
+    """
+    for key, tensor in experts._parameters.items():
+        if tensor is None or is_scale(key) or tensor.dim() == 0 or tensor.shape[0] != count:
+            continue
+        scales = scales_of(experts, key)
+        if scales is None or scales.dim() != 3 or scales.shape[0] != count:
+            check_tensor(model, tensor, f"{name}.{key}")
+
+
+def check_tensor(model: nn.Module, tensor: Tensor, name: str) -> None:
+    """InputError where `tensor` is not a plain matrix of floating point numbers of two bytes or more."""
+    if type(tensor).__name__ == "DTensor":
+        raise InputError(
+            f"{name} is split over devices (DTensor).",
+            mend="Extend the model before it is sharded, or on one device.",
+        )
+    plain = type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
+    if plain and tensor.is_floating_point() and tensor.element_size() > 1:
+        return
+    kind = str(tensor.dtype).removeprefix("torch.") if plain else type(tensor).__name__
+    raise refusal(f"{name} holds {kind}", method_of(model))
+
+
+def refusal(what: str, method: str) -> InputError:
+    """The error for weights of the quantisation `method` that cannot be copied."""
+    by = f" (quantisation '{method}')" if method else ""
+    return InputError(
+        f"{what}{by}: new experts cannot be copied from it.",
+        mend="Load the base in bfloat16 or float32: with dequantize=True in its quantization_config where the method "
+        "has that (Mxfp4Config, FineGrainedFP8Config), or from weights that are not quantised.",
+    )
+
+
+def method_of(model: nn.Module) -> str:
+    """How the model is quantised, as its config says; "" where it says nothing."""
+    found: Any = getattr(getattr(model, "config", None), "quantization_config", None)
+    method = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+    return str(getattr(method, "value", method) or "")
