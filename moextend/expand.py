@@ -22,6 +22,7 @@ from moextend.moe import Site, count_experts, find_sites, first_new_id
 from moextend.parts import Calibration, RouterPart
 from moextend.recipe import Mode
 from moextend.routing import ExtendedExperts, ExtendedRouter, PairGroup, Scope
+from moextend.supported import check_setup
 
 Plan = Mapping[int, Sequence[int]]
 """MoE block -> the base expert that each new expert is copied from."""
@@ -64,6 +65,7 @@ def attach(
             already routes in another mode, the mode cannot extend the model's family, or takes whole copies only. The
             model is as it was.
     """
+    check_setup(model, where=f"extension '{name}'")
     sites, scope = find_sites(model), scope_of(model)
     if name in scope.known:
         raise InputError(f"the model already has an extension '{name}'.", mend="Choose another name.")

@@ -198,6 +198,10 @@ def test_the_chat_template_is_part_of_what_a_run_is(tmp_path, write):
     assert usual["sequence"]["base"]["chat"] is None
     old = {**usual, "sequence": {**usual["sequence"], "base": {"model": "tiny", "dtype": "float32"}}}
     assert not differences(old, usual)
+    assert "attn_implementation" not in usual["sequence"]["base"], "runs from before it was a choice go on"
+    write(base={"model": "tiny", "attn_implementation": "eager"})
+    eager = resolve(Request(tmp_path))[0].identity()
+    assert differences(usual, eager) == [("sequence.base.attn_implementation", None, "eager")]
     write(base={"model": "tiny", "chat": False})
     without = resolve(Request(tmp_path))[0].identity()
     assert differences(usual, without) == [("sequence.base.chat", None, False)]
