@@ -170,6 +170,7 @@ def test_the_preview_of_the_default_needs_no_download(tmp_path):
     assert "lora-s0: tiny-attributes (" in words
     assert "lora-s0-joint: all at once: " in words
     assert "Downloads: none." in words
+    assert "One training step: not estimated for a base of 4.3 MB, which fits any GPU." in words
 
 
 def test_the_preview_names_downloads_and_non_commercial_licences(tmp_path, write, monkeypatch):
@@ -188,7 +189,8 @@ def test_the_preview_names_downloads_and_non_commercial_licences(tmp_path, write
     words = told(preview(request, resolve(request)))
     assert "licence CC-BY-NC-SA-4.0 (NON-COMMERCIAL USE ONLY)" in words
     for part in ("model no-such/moe from the hub (size not known)", "image encoder ViT-B-32/openai",
-                 "dataset no-such/icons", "lm-eval's arc_easy", "not known before the base is there"):  # fmt: skip
+                 "dataset no-such/icons", "lm-eval's arc_easy", "not known before the base is there",
+                 "One training step: not estimated before the base's config is there."):  # fmt: skip
         assert part in words
 
 
