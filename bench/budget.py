@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench import matching
-from moextend.errors import InputError
 
 if TYPE_CHECKING:
     from moextend.bench.sequence import SequenceSpec
@@ -71,6 +70,7 @@ def budget(
         "peak_operations": estimate.PEAK["H100"],
         "overhead_gb": estimate.OVERHEAD / GB,
         "scoring_rows": sequence.scoring.batch_size,
+        "cache_mb_a_token": estimate.cache_a_token(make(), step.dtype) / 1e6 if found else None,
         "methods": found,
     }
 
@@ -78,9 +78,10 @@ def budget(
 def told(found: Mapping[str, Any]) -> list[str]:
     """The record of `budget` in words."""
     how = f"base in {found['base_dtype']}, bf16 {_on(found['bf16'])}"
+    again = f"gradient checkpointing {_on(found['gradient_checkpointing'])}"
     lines = [
-        f"Estimated for one training step ({found['rows']} conversations of {found['tokens']} tokens, {found['labelled']} of "
-        f"them learnt; {how}, gradient checkpointing {_on(found['gradient_checkpointing'])}); not measured:"
+        f"Estimated for one training step ({found['rows']} conversations of {found['tokens']} tokens, "
+        f"{found['labelled']} of them learnt; {how}, {again}); not measured:"
     ]
     for text, of in found["methods"].items():
         parts = ", ".join(f"{name} {of[key]:.1f}" for key, name in PARTS.items() if of[key])
@@ -88,10 +89,11 @@ def told(found: Mapping[str, Any]) -> list[str]:
             f"  {text}: {of['peak_gb']:.1f} GB ({parts}); {of['teraflop']:.4g} TFLOP, {of['seconds']:.2g} s"
         )
     if found["methods"]:
-        cache = next(iter(found["methods"].values()))["cache_mb_a_token"]
+        cache, per_second = found["cache_mb_a_token"], found["peak_operations"] / 1e12
         lines += [
-            f"  On top: about {found['overhead_gb']:.0f} GB of a GPU for its context and kernels. Seconds of an optimizer step: "
-            f"{found['utilisation']:.0%} of {found['peak_operations'] / 1e12:.0f} TFLOP/s (an H100 in bfloat16) is assumed.",
+            f"  On top: about {found['overhead_gb']:.0f} GB of a GPU for its context and kernels. "
+            f"Seconds of an optimizer step: {found['utilisation']:.0%} of {per_second:.0f} TFLOP/s "
+            "(an H100 in bfloat16) is assumed.",
             f"  In answering: weights, and {cache:.3g} MB of keys and values a token "
             f"({cache * found['scoring_rows'] * found['tokens'] / 1e3:.3g} GB for {found['scoring_rows']} rows).",
         ]
@@ -122,7 +124,7 @@ def _step(sequence: SequenceSpec, lm: Any, images: bool) -> Step:
 
 
 def _learns(text: str, settings: matching.Settings, make: Callable[[], Any]) -> Learns | None:
-    """What a method trains; None where it trains nothing. An extension may begin in the lowest block: it is the most."""
+    """What a method trains; None where it trains nothing. Extensions begin in the lowest block, which costs most."""
     from moextend.bench import methods
     from moextend.bench.methods import weights
     from moextend.estimate import Learns
@@ -150,8 +152,6 @@ def _record(found: Estimate, accumulation: int) -> dict[str, float]:
         "states_gb": found.states / GB,
         "activations_gb": found.activations / GB,
         "logits_gb": found.logits / GB,
-        "cache_mb_a_token": found.cache_a_token / 1e6,
         "teraflop": found.operations * accumulation / 1e12,
         "seconds": found.seconds() * accumulation,
     }
-

@@ -1,7 +1,7 @@
 """Memory and operations of a training step, estimated from shapes alone: nothing is loaded and nothing is computed.
 
-The model's own forward and backward pass runs once on tensors without data (torch's FakeTensorMode, on a "CPU"), with the
-grouped experts and the fused attention of a GPU. What autograd keeps and what is multiplied is counted layer by layer.
+The model's own forward and backward pass runs once on tensors without data (torch's FakeTensorMode, on a "CPU"), with
+the grouped experts and the fused attention of a GPU. What autograd keeps and what is multiplied is counted by layer.
 New experts are added by a formula, since their routing depends on data. Not counted: temporary buffers of kernels, the
 allocator's fragmentation, and what the device's context takes (`OVERHEAD`).
 """
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from moextend import flops, heads, narrow
 from moextend.errors import InputError
+from moextend.families import rows_of
 from moextend.moe import count_experts, find_sites
 
 STATE = 16
@@ -94,8 +95,6 @@ class Estimate:
     """Bytes that are kept for the backward pass, at most."""
     logits: float
     """Bytes of the logits at labelled positions, with their gradient."""
-    cache_a_token: float
-    """Bytes of keys and values for a token in answering."""
     operations: float
     """Floating-point operations of the pass, recomputation included."""
 
@@ -116,7 +115,6 @@ class _Trace:
     kept: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     forward: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     total: float = 0.0
-    cache_a_token: float = 0.0
     wide: int = 1
     """What is bfloat16 in the trace takes so many times its bytes."""
     hidden: float = 0.0
@@ -136,13 +134,8 @@ def estimate(lm: Any, step: Step, learns: Learns) -> Estimate:
     first = owners[id(sites[min(learns.blocks)].block)] if learns.blocks and not learns.everything else 0
     new = _new_experts(sites, learns)
     trained = parameters if learns.everything else sum(new) or learns.parameters
-    try:
+    with _tracing(lm):
         found = _traced(lm, layers, sites, step, learns)
-    except Exception as error:  # whatever a family does that fake tensors do not know
-        told = str(error).strip().splitlines()[:1]
-        raise InputError(
-            f"cannot be estimated: {type(error).__name__} {' '.join(told)}", where=f"model {type(lm).__name__}"
-        ) from error
     added = _kept_by_new(lm, sites, step, learns)
     upper = range(first, len(layers))
     each = max((found.kept[i] for i in upper), default=0.0) + max(added, default=0.0)
@@ -160,9 +153,20 @@ def estimate(lm: Any, step: Step, learns: Learns) -> Estimate:
         casts=float(_casts(lm, layers[first:], step, learns)),
         activations=activations,
         logits=float(step.rows * step.labelled * vocabulary * (step.size + 8)),
-        cache_a_token=found.cache_a_token,
         operations=found.total + again + 6.0 * sum(new) * step.tokens,
     )
+
+
+@contextmanager
+def _tracing(lm: Any) -> Iterator[None]:
+    """Tells what goes wrong within it as one error."""
+    try:
+        yield
+    except Exception as error:  # whatever a family does that fake tensors do not know
+        first = next(iter(str(error).strip().splitlines()), "")
+        raise InputError(
+            f"cannot be estimated: {type(error).__name__} {first}", where=f"model {type(lm).__name__}"
+        ) from error
 
 
 def _new_experts(sites: Sequence[Any], learns: Learns) -> list[int]:
@@ -175,7 +179,7 @@ def _new_experts(sites: Sequence[Any], learns: Learns) -> list[int]:
             for key, tensor in experts._parameters.items()
             if tensor is not None and tensor.shape[0] == many
         )
-        counts.append(learns.experts * (one + sites[block].router.weight.shape[-1] + 1))
+        counts.append(learns.experts * (one + cast(Tensor, rows_of(sites[block].router)).shape[-1] + 1))
     return counts
 
 
@@ -184,8 +188,8 @@ def _casts(lm: Any, layers: Sequence[nn.Module], step: Step, learns: Learns) -> 
     if not step.bf16 or (step.dtype != torch.float32 and not learns.everything):
         return 0
     if learns.everything:
-        return 2 * sum(p.numel() for p in lm.parameters())
-    sizes = [sum(p.numel() for p in layer.parameters()) for layer in layers]
+        return int(2 * sum(p.numel() for p in lm.parameters()))
+    sizes: list[int] = [sum(p.numel() for p in layer.parameters()) for layer in layers]
     return 2 * (max(sizes, default=0) if step.checkpointing else sum(sizes))
 
 
@@ -218,9 +222,8 @@ def _traced(lm: Any, layers: Sequence[nn.Module], sites: Sequence[Any], step: St
             loss = functional.cross_entropy(
                 heads.logits(lm, chosen).float(), torch.zeros(len(chosen), dtype=torch.long)
             )
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         found.total = float(count.total)
-        found.cache_a_token = _cache_a_token(lm) * step.dtype.itemsize
     return found
 
 
@@ -234,7 +237,8 @@ def _without_data(lm: Any) -> None:
             if kept is not None:
                 module._buffers[key] = torch.empty(kept.shape, dtype=kept.dtype)
     lm.tie_weights()
-    lm.set_experts_implementation("grouped_mm")
+    with suppress(ValueError):  # some families have experts of one kind alone
+        lm.set_experts_implementation("grouped_mm")
 
 
 @contextmanager
@@ -292,11 +296,22 @@ def _by_layer(lm: Any, layers: Sequence[nn.Module], found: _Trace, count: flops.
 
 
 @torch.no_grad()
-def _cache_a_token(lm: Any) -> float:
-    """Keys and values that one token leaves in the cache, in numbers."""
+def cache_a_token(lm: Any, dtype: torch.dtype) -> float:
+    """Bytes of keys and values that one token leaves in the cache in answering; `lm` (of `skeleton`) is consumed.
+
+    Raises:
+        InputError: the model's forward pass is not traceable.
+    """
+    with _tracing(lm), FakeTensorMode():
+        _without_data(lm)
+        return dtype.itemsize * _numbers_a_token(lm)
+
+
+def _numbers_a_token(lm: Any) -> float:
     cache = DynamicCache(config=lm.config)
     ids = torch.zeros(1, 8, dtype=torch.long)
-    name = "cache" if "cache" in signature(lm.model.forward).parameters else "past_key_values"  # it was renamed
+    renamed = "cache" in signature(lm.model.forward).parameters
+    name = "cache" if renamed else "past_key_values"
     lm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, **{name: cache})
     held = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values) if tensor is not None]
-    return sum(tensor.numel() for tensor in held) / ids.numel()
+    return float(sum(tensor.numel() for tensor in held) / ids.numel())

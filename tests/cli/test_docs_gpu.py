@@ -22,7 +22,9 @@ def test_the_page_quotes_what_the_dry_run_says(cli: Any, tmp_path: Path) -> None
     assert said.code == 0, said.err
     begin = said.out.index("Estimated for one training step")
     assert said.out[begin : said.out.index("Disk:")] == FILES["estimate"]
-    peak = {text: float(gb) for text, gb in re.findall(r"^  (\S+): ([\d.]+) GB", said.out, flags=re.MULTILINE)}
+    peak = {
+        text: float(gb) for text, gb in re.findall(r"^  (\S+): ([\d.]+) GB", said.out, flags=re.MULTILINE)
+    }
     assert peak["full-ft"] > 85, "does not fit 80 GiB"
     assert peak["lora"] < 40 and peak["moextend:scope=own"] < 40
     assert "not measured" in FILES["estimate"]

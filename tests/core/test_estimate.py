@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import moextend
 from moextend import flops, loading
 from moextend.errors import InputError
-from moextend.estimate import STATE, Learns, Step, estimate
+from moextend.estimate import STATE, Learns, Step, cache_a_token, estimate
 
 ROWS, LENGTH, LABELLED = 8, 64, 32
 STEP = Step(ROWS, LENGTH, LABELLED, dtype=torch.float32, bf16=False)
@@ -58,7 +59,7 @@ def test_the_estimate_is_near_what_a_real_step_takes(learns: Learns) -> None:
     assert found.operations == pytest.approx(operations, rel=0.02)
     config = model.lm.config
     heads = config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
-    assert found.cache_a_token == 2 * config.num_hidden_layers * heads * 4
+    assert cache_a_token(loading.skeleton("tiny"), torch.float32) == 2 * config.num_hidden_layers * heads * 4
 
 
 def test_checkpointing_keeps_less_and_computes_more_and_dtypes_count() -> None:
@@ -84,3 +85,16 @@ def test_a_model_that_cannot_be_traced_is_one_clear_error() -> None:
     lm.model.forward = lambda **_: torch.zeros(3).nonzero().tolist()
     with pytest.raises(InputError, match=r"model \w+ForCausalLM: cannot be estimated: "):
         estimate(lm, STEP, Learns(everything=True))
+
+
+@pytest.mark.parametrize("family", ["olmoe", "qwen2_moe", "gpt_oss", "llama4_text", "granitemoe"])
+def test_families_are_traced(family: str) -> None:
+    shape = {
+        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "vocab_size": 64, "intermediate_size": 32, "max_position_embeddings": 128,
+    }  # fmt: skip
+    with torch.device("meta"):
+        lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape))
+    found = estimate(lm, Step(2, 32, 8), Learns(blocks=(0,)))
+    assert found.activations > 0 and found.trained > 64
+    assert found.operations > 6 * 64 * found.trained, "the base is counted, not the new experts alone"
