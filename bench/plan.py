@@ -191,6 +191,8 @@ def _config(
     record |= {"description": "", "methods": []}
     name = method.partition(":")[0]
     record.pop("protocol")
+    if record["base"]["attn_implementation"] is None:  # runs from before there was a choice go on
+        record["base"].pop("attn_implementation")
     record["settings"] = {k: v for k, v in record["settings"].items() if k == name}
     record["stages"] = ordered(record["stages"], order)
     about = {"description": "", "source": ""}

@@ -1,4 +1,4 @@
-"""What a command would do: runs, stages, cells, downloads, room, licences. Opens no data and no model."""
+"""What a command would do: runs, stages, cells, downloads, room, licences. Opens no data and no weights."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from moextend import content
-from moextend.bench import methods
+from moextend.bench import budget, matching, methods
 from moextend.bench.data.source import HAND, place
 from moextend.bench.plan import Request, all_tasks, chosen_sequence, stage_steps
 from moextend.bench.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
+from moextend.errors import InputError
 
 MB = 2**20
+SMALL = 200
+"""MB of weights below which memory is no question."""
 
 
 def preview(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
@@ -31,6 +34,7 @@ def preview(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
         "to_prepare": _to_prepare(tasks.values(), request.workspace),
         "model_mb": _megabytes(sequence.base.model),
         "device": request.device,
+        "step": _step(configs, sequence, tasks, request.workspace),
     }
 
 
@@ -51,7 +55,43 @@ def told(found: dict[str, Any]) -> str:
             lines.append(f"  {how}")
             same = [need for need in found["to_prepare"] if need["how"] == how]
             lines += [f"    {need['where']} (for {', '.join(need['tasks'])})" for need in same]
+    step = found["step"]
+    lines += [f"One training step: {step['not']}"] if "not" in step else budget.told(step)
     return "\n".join([*lines, *_room(found)])
+
+
+def _step(
+    configs: Sequence[RunConfig], sequence: SequenceSpec, tasks: dict[str, TaskSpec], workspace: Path
+) -> dict[str, Any]:
+    """What a training step takes on a GPU, or why that is not known: {"not": why}."""
+    size = _megabytes(sequence.base.model)
+    if size and size < SMALL:
+        return {"not": f"not estimated for a base of {size:,.1f} MB, which fits any GPU."}
+    if not _there(sequence, workspace):
+        return {"not": "not estimated before the base's config is there."}
+    images = any(tasks[stage.task].kind != "text" for stage in sequence.stages)
+    try:
+        return budget.budget(
+            [config.method for config in configs],
+            sequence,
+            lambda: matching.skeleton(sequence.base, workspace),
+            images=images,
+        )
+    except InputError as error:
+        return {"not": f"not estimated ({error})"}
+
+
+def _there(sequence: SequenceSpec, workspace: Path) -> bool:
+    """Whether the base's config can be read without the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    base = sequence.base
+    if (workspace / base.model).is_dir() or _local(base.model) or base.model in content.CARRIED:
+        return True
+    try:
+        return isinstance(try_to_load_from_cache(base.model, "config.json", revision=base.revision), str)
+    except ValueError:  # no name of the hub
+        return False
 
 
 def _run(config: RunConfig) -> dict[str, Any]:
@@ -166,15 +206,18 @@ def _download(download: dict[str, Any]) -> str:
 
 
 def _room(found: dict[str, Any]) -> list[str]:
-    size = found["model_mb"]
+    size, step = found["model_mb"] or found["step"].get("base_mb"), found["step"]
     if size is None:
         known = [d["mb"] for d in found["downloads"] if d["what"].startswith("model ") and d["mb"]]
         size = known[0] if known else None
     if size is None:
         return ["Memory and disk: not known before the base is there."]
     stages = max(len(run["stages"]) for run in found["runs"])
-    return [
+    memory = [
         f"Memory of a run: weights {size:,.1f} MB, and three times that again where a method trains all of "
-        "them (gradients, AdamW); activations come on top.",
+        "them (gradients, AdamW); activations come on top."
+    ]
+    return [
+        *(memory if "not" in step else []),
         f"Disk: up to {size * stages * len(found['runs']):,.1f} MB, if every stage kept all weights.",
     ]

@@ -40,6 +40,7 @@ def base(work: Work, progress: Progress | None = None) -> MultimodalLM:
         resize=spec.resize,
         revision=spec.revision,
         dtype=spec.dtype,
+        attn_implementation=spec.attn_implementation,
         device=device,
         chat=spec.chat,
     )

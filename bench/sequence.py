@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 Schedule = Literal["cosine", "linear", "constant"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
+Attention = Literal["eager", "sdpa", "flash_attention_2"]
 Tracker = Literal[
     "none", "all", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow",
     "neptune", "swanlab", "tensorboard", "trackio", "wandb",
@@ -45,7 +47,10 @@ class Base(Spec):
     resize: Literal["shortest", "longest", "squash"] | None = None
     """How images become square: sides cut off, padded, or squeezed; null as the encoder's own config says."""
     revision: str | None = None
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
+    """Of its weights; auto takes the checkpoint's own."""
+    attn_implementation: Attention | None = None
+    """eager, sdpa or flash_attention_2; null: transformers' choice."""
     chat: bool | None = None
     """Whether prompts are put into the tokenizer's chat template; null: where it has one."""
 

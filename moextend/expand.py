@@ -24,6 +24,7 @@ from moextend.moe import Site, find_sites, first_new_id
 from moextend.parts import Calibration, Parts, RouterPart
 from moextend.recipe import Mode
 from moextend.routing import ExtendedExperts, ExtendedRouter, Scope
+from moextend.supported import check_setup
 
 Plan = Mapping[int, Sequence[int]]
 """MoE block -> the base expert that each new expert is copied from."""
@@ -64,6 +65,7 @@ def attach(
             only, weights are offloaded or quantised so that they cannot be copied, or a forward was replaced so that
             the extension would not be reached. As after any other exception, the model is as it was.
     """
+    check_setup(model, where=f"extension '{name}'")
     sites, scope = find_sites(model), scope_of(model)
     check_name(name)
     _check_call(scope, name, plan, mode, width)

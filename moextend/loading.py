@@ -15,6 +15,7 @@ from moextend.chat import chat_of
 from moextend.encoders import Resize
 from moextend.errors import InputError
 from moextend.multimodal import MultimodalLM
+from moextend.supported import check_options, refuse_bitsandbytes
 from moextend.vision import load_encoder
 
 
@@ -26,6 +27,7 @@ def load(
     revision: str | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    attn_implementation: str | None = None,
     chat: bool | None = None,
     trust_remote_code: bool = False,
 ) -> MultimodalLM:
@@ -37,14 +39,20 @@ def load(
         vision: an encoder of the package ("tiny"), a local folder, or one of open_clip or timm
             ("ViT-L-14-336/openai", "hf-hub:...", "timm:..."; see docs/vision.md).
         resize: how the encoder makes images square, if not as its own config says (see docs/vision.md).
+        dtype: of the base's weights: "float32" (exact on a CPU), "bfloat16", "float16", "float64", or "auto": the
+            checkpoint's own (of a .gguf file float32), the one to use on a GPU (docs/gpu.md).
+        device: "cpu", "cuda", "cuda:N", "mps" or "xpu".
+        attn_implementation: "eager", "sdpa" or "flash_attention_2" (CUDA only, with the package flash-attn); None:
+            transformers' choice, sdpa where the family has it.
         chat: whether prompts are put into the tokenizer's chat template; None: where it has one.
 
     Raises:
-        InputError: the model or encoder cannot be found or loaded, a package that reads it is missing, or its chat
-            template cannot be used.
+        InputError: the model or encoder cannot be found or loaded, a package that reads it is missing, its chat
+            template cannot be used, or dtype, device or attention do not exist or do not go together.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    check_options(dtype, device, attn_implementation)
     source = _source(model)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     unpacked: dict[str, Any] = {}
@@ -52,8 +60,9 @@ def load(
         source, options["gguf_file"] = gguf.parent, gguf.name
         unpacked = _dequantised()
     try:
+        how = _options(model, source, dtype, attn_implementation, options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        lm = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), **options, **unpacked)
+        lm = AutoModelForCausalLM.from_pretrained(source, **how, **options, **unpacked)
     except (OSError, ValueError, struct.error) as error:  # the last one by a .gguf file that ends too early
         first = str(error).strip().splitlines()[0]
         raise InputError(
@@ -69,6 +78,20 @@ def load(
     loaded = MultimodalLM(lm, tokenizer, load_encoder(vision, resize) if vision else None).to(device)
     loaded.chat = chat_of(tokenizer, chat)
     return loaded
+
+
+def _options(
+    model: str, source: Path | str, dtype: str, attention: str | None, options: dict[str, Any]
+) -> dict[str, Any]:
+    """dtype and attention as from_pretrained takes them; InputError where the config names bitsandbytes."""
+    from transformers import PreTrainedConfig
+
+    how: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    if "gguf_file" in options:  # its blocks have no dtype of their own
+        return {**how, "dtype": getattr(torch, "float32" if dtype == "auto" else dtype)}
+    record, _ = PreTrainedConfig.get_config_dict(source, revision=options["revision"])
+    refuse_bitsandbytes(record, where=f"model '{model}'")
+    return {**how, "dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
 
 
 def skeleton(model: str, *, revision: str | None = None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +20,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from moextend.errors import InputError
 from moextend.multimodal import MultimodalLM
+from moextend.settings import Settings
+from moextend.supported import check_launcher
+
+_WARNED: set[str] = set()
 
 
 @contextmanager
@@ -41,8 +46,40 @@ def in_float32(model: MultimodalLM, bf16: bool) -> Iterator[None]:
             parameter.data = parameter.data.to(dtype)
 
 
+class PrecisionWarning(UserWarning):
+    """The base's dtype and the training's settings do not go together well; nothing is computed wrong."""
+
+
+def warn_of_precision(model: MultimodalLM, settings: Settings) -> None:
+    """Warns, once a process, where the base's dtype and `bf16` disagree: PrecisionWarning says what that costs."""
+    dtype = model.lm.dtype
+    size = sum(p.numel() * p.element_size() for p in model.lm.parameters() if not p.requires_grad) / 1e9
+    if settings.bf16 and dtype == torch.float32:
+        said = (
+            f"bf16 is true, and the base is float32: its {size:.3g} GB of frozen weights would take half in bfloat16, "
+            "and are cast for every product. Load it with dtype='auto' or 'bfloat16', or set bf16: false."
+        )
+    elif settings.bf16 and dtype == torch.float16:
+        said = (
+            "bf16 is true, and the base is float16: its weights are cast to bfloat16 for every product. "
+            "Load it with dtype='bfloat16'."
+        )
+    elif not settings.bf16 and dtype in (torch.bfloat16, torch.float16):
+        name = str(dtype).removeprefix("torch.")
+        said = (
+            f"bf16 is false, and the base is {name}: the base computes in {name} all the same, and what learns is "
+            "held in float32. Set bf16: true, or load the base in float32 for float32 products."
+        )
+    else:
+        return
+    if said not in _WARNED:
+        _WARNED.add(said)
+        warnings.warn(said, PrecisionWarning, stacklevel=3)
+
+
 def asks_to_shard() -> bool:
     """Whether the launcher's config asks for FSDP; InputError where it asks for what cannot be had."""
+    check_launcher()
     if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
         return False
     if os.environ.get("FSDP_VERSION") != "2" or parse_flag_from_env("FSDP_CPU_RAM_EFFICIENT_LOADING"):

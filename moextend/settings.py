@@ -9,6 +9,10 @@ from moextend.errors import InputError, UnknownName
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 """Name -> transformers' name; all of them begin with the warm-up."""
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+"""Of a base's weights; auto: the checkpoint's own."""
+ATTENTION = ("eager", "sdpa", "flash_attention_2")
+"""Implementations of attention that a base can be loaded with."""
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from moextend.batches import Collator, Conversation
 from moextend.errors import InputError, UnknownName
 from moextend.multimodal import MultimodalLM
 from moextend.prefix import PrefixCache
-from moextend.prepare import asks_to_shard, checkpointing, compiled, in_float32, sharded
+from moextend.prepare import asks_to_shard, checkpointing, compiled, in_float32, sharded, warn_of_precision
 from moextend.settings import SCHEDULES, Settings
+from moextend.supported import check_setup
 from moextend.trainer import ITEMS, ExtraLoss, TokenTrainer
 
 STATE = "trainer_state.json"
@@ -110,15 +111,22 @@ def train(
         InputError: the settings do not fit the model, the number of processes, or what is installed; or a forward
             was replaced so that an extension would not be reached.
     """
+    check_setup(model.lm, where="train")
     reach.check(model.lm)
     check_tracker(settings.report_to)
+    asked = asks_to_shard()
+    if asked and settings.compile:
+        raise InputError(
+            "compile does not go with FSDP.", where="training settings", mend="Use compile: false."
+        )
     args = _arguments(settings, folder, model.device)
-    shard = asks_to_shard() and torch.distributed.is_initialized()
+    shard = asked and torch.distributed.is_initialized()
     each = settings.batch_size * settings.gradient_accumulation
     order = draw_order(len(data), settings.steps * each, settings.seed)
     torch.manual_seed(settings.seed)
     with ExitStack() as stack:
         stack.enter_context(in_float32(model, settings.bf16))
+        warn_of_precision(model, settings)
         learner = stack.enter_context(sharded(model, args.device)) if shard else model
         trainer = TokenTrainer(
             model=learner,

@@ -47,7 +47,16 @@ Steps = Annotated[
 Batch = Annotated[int, typer.Option(min=1, help="Conversations a step.")]
 Rate = Annotated[float, typer.Option(min=0, help="Highest learning rate.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn.")]
-Dtype = Annotated[str, typer.Option(help="Of the base: float32, or bfloat16 (then it is trained in bf16).")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="Of the base: float32, bfloat16, or auto (the checkpoint's); it is trained in bf16 unless in float32."
+    ),
+]
+Attention = Annotated[
+    str | None,
+    typer.Option("--attention", help="eager, sdpa or flash_attention_2. Default: transformers' choice."),
+]
 
 
 def align(
@@ -62,15 +71,16 @@ def align(
     learning_rate: Rate = 1e-3,
     seed: Seed = 0,
     dtype: Dtype = "float32",
+    attention: Attention = None,
     device: options.Device = "auto",
     workspace: options.Workspace = Path(),
 ) -> None:
     """Train the projector of an image encoder on captions, once, before the first extension."""
     model, rows = (
-        _opened(base, vision, None, dtype, device, workspace),
+        _opened(base, vision, None, dtype, attention, device, workspace),
         _data(data, columns, template, workspace),
     )
-    settings = _settings(rows, steps, batch_size, learning_rate, seed, dtype)
+    settings = _settings(model, rows, steps, batch_size, learning_rate, seed)
     from moextend.aligning import align as aligned
 
     with bar("steps", quiet=False) as on_step:
@@ -94,16 +104,17 @@ def probe(
     learning_rate: Rate = 1e-3,
     seed: Seed = 0,
     dtype: Dtype = "float32",
+    attention: Attention = None,
     device: options.Device = "auto",
     workspace: options.Workspace = Path(),
     as_json: options.Json = False,
 ) -> None:
     """Show which MoE layers your data changes most, and which experts 'extend' would copy there; adds nothing."""
     model, rows = (
-        _opened(base, vision, projector, dtype, device, workspace),
+        _opened(base, vision, projector, dtype, attention, device, workspace),
         _data(data, columns, template, workspace),
     )
-    settings = _settings(rows, None, batch_size, learning_rate, seed, dtype)
+    settings = _settings(model, rows, None, batch_size, learning_rate, seed)
     from moextend.extending import preview
 
     with bar("steps", quiet=as_json) as on_step:
@@ -157,6 +168,7 @@ def extend(
     learning_rate: Rate = 1e-3,
     seed: Seed = 0,
     dtype: Dtype = "float32",
+    attention: Attention = None,
     device: options.Device = "auto",
     workspace: options.Workspace = Path(),
     as_json: options.Json = False,
@@ -164,12 +176,12 @@ def extend(
     """Extend a model with your own data; the result is a folder of the new experts alone."""
     chosen = options.numbers([layers], "--layers") if layers[:1].isdigit() else layers
     model, rows = (
-        _opened(base, vision, projector, dtype, device, workspace),
+        _opened(base, vision, projector, dtype, attention, device, workspace),
         _data(data, columns, template, workspace),
     )
     for folder in extension or ():
         _load(model, folder)
-    settings = _settings(rows, steps, batch_size, learning_rate, seed, dtype)
+    settings = _settings(model, rows, steps, batch_size, learning_rate, seed)
     from moextend.extending import extend as extended
 
     with bar("steps", quiet=as_json) as on_step:
@@ -204,11 +216,12 @@ def generate(
     projector: Projector = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the answer at the most.")] = 32,
     dtype: Dtype = "float32",
+    attention: Attention = None,
     device: options.Device = "auto",
     workspace: options.Workspace = Path(),
 ) -> None:
     """Print what a base says to a prompt, with extensions or without."""
-    model = _opened(base, vision, projector, dtype, device, workspace)
+    model = _opened(base, vision, projector, dtype, attention, device, workspace)
     for folder in extension or ():
         _load(model, folder)
     import moextend
@@ -256,13 +269,20 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
 
 
 def _opened(
-    base: str, vision: str | None, projector: Path | None, dtype: str, device: str, workspace: Path
+    base: str,
+    vision: str | None,
+    projector: Path | None,
+    dtype: str,
+    attention: str | None,
+    device: str,
+    workspace: Path,
 ) -> MultimodalLM:
     """The base, with the projector that its encoder was aligned with, and features kept on disk."""
     from moextend import lookup
+    from moextend.settings import DTYPES
 
     device = options.device(device)
-    lookup.choose("dtype", dtype, dict.fromkeys(("float32", "bfloat16", "float16")), where="--dtype")
+    lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
     import torch
 
     import moextend
@@ -272,7 +292,7 @@ def _opened(
     quiet_process()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = moextend.load(base, vision=vision, dtype=dtype, device=device)
+    model = moextend.load(base, vision=vision, dtype=dtype, device=device, attn_implementation=attention)
     if projector is not None:
         moextend.load_projector(model, projector)
     if model.vision is not None:
@@ -297,7 +317,7 @@ def _data(
 
 
 def _settings(
-    rows: Sequence[Conversation], steps: int | None, batch: int, rate: float, seed: int, dtype: str
+    model: MultimodalLM, rows: Sequence[Conversation], steps: int | None, batch: int, rate: float, seed: int
 ) -> Settings:
     from dataclasses import replace
 
@@ -305,7 +325,11 @@ def _settings(
 
     found = default_settings(len(rows), seed)
     return replace(
-        found, steps=steps or found.steps, batch_size=batch, learning_rate=rate, bf16=dtype != "float32"
+        found,
+        steps=steps or found.steps,
+        batch_size=batch,
+        learning_rate=rate,
+        bf16=str(model.lm.dtype) != "torch.float32",
     )
 
 

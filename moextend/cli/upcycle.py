@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from moextend.multimodal import MultimodalLM
 
 EXAMPLE = "moextend upcycle smollm2 --experts 4 --top-k 2 --out models/smollm2-moe"
-DTYPES = dict.fromkeys(("float32", "bfloat16", "float16"))
 _PROBE = (
     "The quick brown fox jumps over the lazy dog. In 1969, two people walked on the Moon for the first time."
 )
@@ -37,7 +36,9 @@ def upcycle(
         str, typer.Option(help="random, or paired: groups of top-k experts are chosen together, evenly.")
     ] = "random",
     seed: Annotated[int, typer.Option(min=0, help="Of the router's rows.")] = 0,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16, float16, or auto (the source's).")
+    ] = "float32",
     revision: Annotated[str | None, typer.Option(help="Of a hub model.")] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -45,10 +46,11 @@ def upcycle(
     from moextend import files, lookup
     from moextend.bench.quiet import quiet_process
     from moextend.loading import check_new, load, save_base
+    from moextend.settings import DTYPES
     from moextend.upcycling import check_numbers, parameter_counts
     from moextend.upcycling import upcycle as upcycled
 
-    lookup.choose("dtype", dtype, DTYPES, where="--dtype")
+    lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
     check_numbers(experts, top_k, rows)
     check_new(out)
     quiet_process()

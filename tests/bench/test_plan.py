@@ -170,6 +170,7 @@ def test_the_preview_of_the_default_needs_no_download(tmp_path):
     assert "lora-s0: tiny-attributes (" in words
     assert "lora-s0-joint: all at once: " in words
     assert "Downloads: none." in words
+    assert "One training step: not estimated for a base of 4.3 MB, which fits any GPU." in words
 
 
 def test_the_preview_names_downloads_and_non_commercial_licences(tmp_path, write, monkeypatch):
@@ -188,7 +189,8 @@ def test_the_preview_names_downloads_and_non_commercial_licences(tmp_path, write
     words = told(preview(request, resolve(request)))
     assert "licence CC-BY-NC-SA-4.0 (NON-COMMERCIAL USE ONLY)" in words
     for part in ("model no-such/moe from the hub (size not known)", "image encoder ViT-B-32/openai",
-                 "dataset no-such/icons", "lm-eval's arc_easy", "not known before the base is there"):  # fmt: skip
+                 "dataset no-such/icons", "lm-eval's arc_easy", "not known before the base is there",
+                 "One training step: not estimated before the base's config is there."):  # fmt: skip
         assert part in words
 
 
@@ -198,6 +200,10 @@ def test_the_chat_template_is_part_of_what_a_run_is(tmp_path, write):
     assert usual["sequence"]["base"]["chat"] is None
     old = {**usual, "sequence": {**usual["sequence"], "base": {"model": "tiny", "dtype": "float32"}}}
     assert not differences(old, usual)
+    assert "attn_implementation" not in usual["sequence"]["base"], "runs from before it was a choice go on"
+    write(base={"model": "tiny", "attn_implementation": "eager"})
+    eager = resolve(Request(tmp_path))[0].identity()
+    assert differences(usual, eager) == [("sequence.base.attn_implementation", None, "eager")]
     write(base={"model": "tiny", "chat": False})
     without = resolve(Request(tmp_path))[0].identity()
     assert differences(usual, without) == [("sequence.base.chat", None, False)]

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from moextend import content
 from moextend.bench.sequence import Schedule, Tracker, Training, read_sequence
 from moextend.errors import SpecError
 from moextend.settings import SCHEDULES, Settings
@@ -59,3 +60,31 @@ def test_what_is_set_reaches_the_loop(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_one_clear_error(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(SpecError, match=said):
         sequence(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"dtype": "bfloat61"}, r"base\.dtype: .*'auto', 'float32', 'bfloat16'.*found 'bfloat61'"),
+        ({"attn_implementation": "flash"}, r"base\.attn_implementation: .*'sdpa' or 'flash_attention_2'"),
+    ],
+)
+def test_a_wrong_option_of_the_base_is_one_clear_error(
+    tmp_path: Path, wrong: dict[str, Any], said: str
+) -> None:
+    record = {"sequence": "s", "version": 1, "base": {"model": "tiny", **wrong}, "stages": [], "train": TRAIN}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(record))
+    with pytest.raises(SpecError, match=said):
+        read_sequence(tmp_path / "s.yaml")
+
+
+def test_every_shipped_sequence_on_a_narrow_base_trains_in_bfloat16() -> None:
+    """Without it the probe's routers, full fine-tuning and LoRA are refused: they would learn in bfloat16."""
+    narrow = 0
+    for path in sorted(content.package_folder("registry").glob("*.yaml")):
+        found = read_sequence(path)
+        if found.base.dtype != "float32":
+            narrow += 1
+            assert found.train.bf16, path
+            assert found.align is None or found.align.bf16, path
+    assert narrow

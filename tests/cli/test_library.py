@@ -11,6 +11,7 @@ import pytest
 import typer
 from PIL import Image
 
+import moextend
 from moextend.cli import library
 from moextend.cli.main import app
 
@@ -36,6 +37,21 @@ def test_help_does_not_import_the_heavy_ones() -> None:
         "sys.exit(bool({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_dtype_and_attention_reach_the_base(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    load = moextend.load
+    monkeypatch.setattr(moextend, "load", lambda base, **how: asked.append(how) or load(base, **how))
+    question = ("generate", "tiny", "--prompt", "anna lives in", "--max-new-tokens", "1", "--device", "cpu")
+    assert cli(*question, "--dtype", "auto", "--attention", "eager").code == 0
+    assert (asked[0]["dtype"], asked[0]["attn_implementation"]) == ("auto", "eager")
+    for wrong, said in (
+        (("--dtype", "bfloat61"), "--dtype: no dtype 'bfloat61'. Did you mean 'bfloat16'?"),
+        (("--attention", "flash_attention_2"), "it runs on CUDA devices, not on 'cpu'"),
+    ):
+        refused = cli(*question, *wrong)
+        assert refused.code == 2 and said in refused.err.replace("\n", " ")
 
 
 def test_text_is_learnt_said_and_told(cli: Any, tmp_path: Any) -> None:

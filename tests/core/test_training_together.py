@@ -79,3 +79,11 @@ def test_two_processes_learn_what_one_does(
     }  # fmt: skip
     assert ranks[1]["accumulated"]["seen"] == [], "the first process alone tells"
     assert "cannot be shared by 2 processes. Make batch_size a multiple of 2" in ranks[0]["refused"]["said"]
+    if not environment:
+        for rank in ranks:
+            said = rank["refused"]["tensor parallel"]
+            assert said.pop("kind") == "DTensor"
+            assert set(said) == {"attach", "train"}
+            assert all(
+                "sharded over processes (DTensor: tensor parallelism" in each for each in said.values()
+            )

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM
+from transformers.distributed import DistributedConfig
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -113,9 +115,34 @@ def refused() -> str:
     return ""
 
 
+def tensor_parallel(folder: Path, model: MultimodalLM) -> dict[str, str]:
+    """What is said of a model whose weights transformers spread over the processes, when it is extended or trained."""
+    if torch.distributed.get_rank() == 0:
+        model.lm.save_pretrained(folder / "base")
+    torch.distributed.barrier()
+    lm = AutoModelForCausalLM.from_pretrained(
+        folder / "base", distributed_config=DistributedConfig(tp_size=2, tp_plan="auto")
+    )
+    split = MultimodalLM.__new__(MultimodalLM)  # the fingerprint of a new one reads whole weights
+    torch.nn.Module.__init__(split)
+    split.lm = lm
+    said = {"kind": type(lm.model.layers[0].self_attn.q_proj.weight.data).__name__}
+    for name, call in {
+        "attach": lambda: moextend.attach(lm, "a", {0: [0]}),
+        "train": lambda: moextend.train(split, DATA, Settings(**BASE), folder=folder / "never"),
+    }.items():
+        try:
+            call()
+        except InputError as error:
+            said[name] = str(error)
+    return said
+
+
 if __name__ == "__main__":
     where = Path(sys.argv[1])
     facts = {name: run(name, JOBS[name], where / os.environ["RANK"], where) for name in sys.argv[2:]}
     facts["refused"] = {"said": refused()}
+    if "cached" in sys.argv[2:]:
+        facts["refused"]["tensor parallel"] = tensor_parallel(where, toy_model())
     (where / f"{os.environ['RANK']}.json").write_text(json.dumps(facts))
     torch.distributed.destroy_process_group()

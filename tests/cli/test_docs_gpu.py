@@ -1,0 +1,30 @@
+"""The GPU page's estimate is what its command says, and its conclusions follow from it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PAGE = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"<!-- (\S+) -->\n```\w+\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE))
+
+
+@pytest.mark.slow
+def test_the_page_quotes_what_the_dry_run_says(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "olmoe").mkdir()
+    for name in ("olmoe/config.json", "olmoe.yaml"):
+        (tmp_path / name).write_text(FILES[name])
+    assert "`moextend bench run olmoe.yaml --dry-run`" in PAGE
+    said = cli("bench", "run", "olmoe.yaml", "--dry-run")
+    assert said.code == 0, said.err
+    begin = said.out.index("Estimated for one training step")
+    assert said.out[begin : said.out.index("Disk:")] == FILES["estimate"]
+    peak = {
+        text: float(gb) for text, gb in re.findall(r"^  (\S+): ([\d.]+) GB", said.out, flags=re.MULTILINE)
+    }
+    assert peak["full-ft"] > 85, "does not fit 80 GiB"
+    assert peak["lora"] < 40 and peak["moextend:scope=own"] < 40
+    assert "not measured" in FILES["estimate"]
