@@ -50,10 +50,12 @@ def _problems(lm: Any) -> Iterator[tuple[str, str]]:
             "'accelerate launch' with FSDP2 shards it in training (docs/training.md).",
         )
     devices = {str(device) for device in (getattr(lm, "hf_device_map", None) or {}).values()}
-    if len(devices) > 1 or "disk" in devices:
+    dispatched = any(hasattr(module, "_hf_hook") for module in lm.modules())  # the map outlives the hooks
+    if dispatched and (len(devices) > 1 or "disk" in devices):
         yield (
             f"the model is spread over devices by a device_map ({', '.join(sorted(devices))}).",
-            "Load it on one device (moextend.load(..., device='cuda')), in bfloat16 where memory is short.",
+            "Load it on one device (moextend.load(..., device='cuda')), in bfloat16 where memory is short; extend it "
+            "there, and dispatch it afterwards.",
         )
     if getattr(lm, "use_kernels", False) is True:
         yield (

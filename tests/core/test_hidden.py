@@ -221,6 +221,9 @@ def test_offloaded_weights_and_device_maps_are_refused_by_name(ids: Tensor, tmp_
     offloaded = r"weights of model\.layers\.2\.mlp \(MixtralExperts\) are offloaded.*dispatch it afterwards"
     lm = toy_lm()
     dispatch_model(lm, device_map("disk"), main_device="cpu", offload_dir=str(tmp_path), force_hooks=True)
+    with untouched(lm), pytest.raises(InputError, match=r"spread over devices by a device_map \(cpu, disk\)"):
+        attach(lm, "a", {2: [1]})
+    del lm.hf_device_map  # as where hooks are put on without a map
     with untouched(lm), pytest.raises(InputError, match=offloaded):
         attach(lm, "a", {2: [1]})
     with pytest.raises(InputError, match=r"model\.layers\.0\.mlp.*would hide the extension"):

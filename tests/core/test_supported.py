@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
@@ -145,10 +146,12 @@ def sharded(lm: Any) -> None:
 
 def offloaded(lm: Any) -> None:
     lm.hf_device_map = {"model.embed_tokens": 0, "model.layers": "cpu"}
+    lm.model.embed_tokens._hf_hook = AlignDevicesHook()
 
 
 def on_disk(lm: Any) -> None:
     lm.hf_device_map = {"": "disk"}
+    lm._hf_hook = AlignDevicesHook()
 
 
 def kernelised(lm: Any) -> None:
