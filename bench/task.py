@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from moextend import content, spec
 from moextend.errors import SpecError
 from moextend.spec import Spec
+
+AnswerForm = Literal["text", "letter", "position", "box"]
+"""text: as it is. letter: that of the right choice. position: that of the right choice, from 0, as a number or as
+text. box: left, top, width, height in pixels of the image."""
+
+
+def _unset(default: Any) -> Any:
+    """A key that a run's record leaves out while it has its default, so that older records stay what they are."""
+    return Field(default, exclude_if=lambda value: value == default)
 
 
 class Join(Spec):
@@ -43,6 +52,10 @@ class Data(Spec):
     """Where relative paths of images start (a folder as in `path`), besides the folder of the data."""
     join: Join | None = None
     """The images stand in another table."""
+    each: tuple[str, ...] | None = _unset(None)
+    """Columns whose cells are lists with one entry an item: such a row is as many items."""
+    absent: tuple[str, ...] | None = _unset(None)
+    """Texts that stand for an empty cell, such as "nan"."""
     prepare: str = ""
     """How to get data that has to be put in place by hand."""
 
@@ -51,6 +64,7 @@ class Columns(Spec):
     """Which column of the data holds what."""
 
     image: str | None = "image"
+    """One column, or several that hold one image each, empty or not ("image_1,image_2")."""
     question: str | None = "question"
     answer: str = "answer"
     """A string, or a list of strings (several annotators)."""
@@ -73,6 +87,8 @@ class TextTask(Spec):
     metric: str = "acc"
     limit: int | None = None
     num_fewshot: int | None = None
+    runs_code: bool = _unset(False)
+    """Whether scoring runs the code that the model writes: only with `--allow-code`."""
     data: str | None = None
     """Where data lies that has to be put in place by hand: `data:` and a path below data/ of the workspace."""
     prepare: str = ""
@@ -92,8 +108,14 @@ class TaskSpec(Spec):
     data: Data | None = None
     columns: Columns = Columns()
     prompt: str = "<image>\n{question}\nAnswer the question using a single word or phrase."
+    open_prompt: str | None = _unset(None)
+    """The prompt of an item without choices, where other items have some; null takes `prompt`."""
+    answer_as: AnswerForm | None = _unset(None)
+    """How the data write an answer; null takes a number among choices for a position, all else for text."""
     scorer: str = "exact@1"
     max_new_tokens: int = Field(16, ge=1)
+    needs: Literal["judge"] | None = _unset(None)
+    """What scoring needs and this package does not have: "judge" is a language model that grades free text."""
     lm_eval: TextTask | None = None
     path: Path | None = Field(None, exclude=True)
     """The file that this was read from."""
@@ -101,6 +123,11 @@ class TaskSpec(Spec):
     def folder(self) -> Path:
         """The folder that relative paths of this task start from."""
         return self.path.parent if self.path else Path()
+
+    def reading(self) -> dict[str, Any]:
+        """What decides, besides columns and prompt, how rows become items; without what is not set."""
+        data = self.data.model_dump(include={"each", "absent"}) if self.data else {}
+        return {**data, **self.model_dump(include={"open_prompt", "answer_as"})}
 
 
 def read_task(path: Path) -> TaskSpec:

@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from moextend.bench.data.open import Opened, SplitName, open_items, open_table
+from moextend.bench.data.each import Each
+from moextend.bench.data.open import Opened, SplitName, open_items, open_table, several
 from moextend.bench.data.table import ArrowTable
 from moextend.bench.task import TaskSpec
 from moextend.files import digest
@@ -33,7 +34,10 @@ def data_digest(task: TaskSpec, split: SplitName, workspace: Path) -> str:
 
 def _holds_images(opened: Opened, task: TaskSpec) -> bool:
     column = task.columns.image
-    return column is None or (isinstance(opened.table, ArrowTable) and opened.table.holds_bytes(column))
+    if column is None:
+        return True
+    table = opened.table.table if isinstance(opened.table, Each) else opened.table
+    return isinstance(table, ArrowTable) and all(map(table.holds_bytes, several(column, table)))
 
 
 class FileDigests:

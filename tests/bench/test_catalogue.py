@@ -78,3 +78,13 @@ def test_published_sequences_are_in_the_order_of_their_papers(name: str) -> None
 def test_trace_has_the_epochs_of_its_paper() -> None:
     steps = [stage.steps for stage in read_sequence(SEQUENCES["trace"]).stages]
     assert steps == [round(epochs * 5000 / 128) for epochs in (5, 3, 7, 5, 3, 5, 5, 7)]
+
+
+def test_keys_that_are_not_set_leave_a_tasks_record_as_it_was() -> None:
+    task = read_task(TASKS["tiny-counting"])
+    record = task.model_dump(mode="json")
+    assert task.reading() == {}
+    assert not {"open_prompt", "answer_as", "needs"} & set(record) and not {"each", "absent"} & set(
+        record["data"]
+    )
+    assert read_task(TASKS["mmbench"]).reading() == {"absent": ("nan",), "answer_as": "letter"}
