@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from moextend import content, spec
-from moextend.errors import SpecError
+from moextend.errors import InputError, SpecError
 from moextend.spec import Spec
 
 AnswerForm = Literal["text", "letter", "position", "box"]
 """text: as it is. letter: that of the right choice. position: that of the right choice, from 0, as a number or as
 text. box: left, top, width, height in pixels of the image."""
+
+
+ALLOW_CODE = "HF_ALLOW_CODE_EVAL"
+"""Environment variable that is "1" where code that a model writes may run (the one of Hugging Face evaluate)."""
+
+
+def code_allowed() -> bool:
+    """Whether code that a model writes may run here."""
+    return os.environ.get(ALLOW_CODE) == "1"
 
 
 def _unset(default: Any) -> Any:
@@ -123,6 +133,15 @@ class TaskSpec(Spec):
     def folder(self) -> Path:
         """The folder that relative paths of this task start from."""
         return self.path.parent if self.path else Path()
+
+    def refuse_needs(self) -> None:
+        """InputError where scoring needs what this package does not have."""
+        if self.needs is not None:
+            raise InputError(
+                "a judge (a language model that grades free text) is needed, and there is none here.",
+                where=f"{self.path or self.task}: needs",
+                mend="Score a run's model in lmms-eval, which has judges: --model moextend --model_args run=FOLDER.",
+            )
 
     def reading(self) -> dict[str, Any]:
         """What decides, besides columns and prompt, how rows become items; without what is not set."""

@@ -32,8 +32,7 @@ class Checked:
 
 def check_task(task: TaskSpec, workspace: Path) -> Checked:
     """What a vqa or caption task holds; InputError where its data, prompt or scorer do not fit together."""
-    if task.needs is not None:
-        raise needs_judge(task)
+    task.refuse_needs()
     test = open_items(task, "test", workspace)
     sizes = {"test": len(test)}
     samples = [test]
@@ -46,15 +45,6 @@ def check_task(task: TaskSpec, workspace: Path) -> Checked:
         prompt_text(task, items[0])
     example, answer = _scored(task, test)
     return Checked(sizes, prompt_text(task, example), answer, test.columns)
-
-
-def needs_judge(task: TaskSpec) -> InputError:
-    """That a task's answers are graded by a language model, which this package has none of."""
-    return InputError(
-        "a judge (a language model that grades free text) is needed, and there is none here.",
-        where=f"{task.path or task.task}: needs",
-        mend="Score a run's model in lmms-eval, which has judges: --model moextend --model_args run=FOLDER.",
-    )
 
 
 def _open_images(item: Item) -> None:
