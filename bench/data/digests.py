@@ -10,9 +10,11 @@ from pathlib import Path
 from types import TracebackType
 
 from moextend.bench.data.each import Each
+from moextend.bench.data.hub import commit_of
 from moextend.bench.data.open import Opened, SplitName, open_items, open_table, several
 from moextend.bench.data.table import ArrowTable
 from moextend.bench.task import TaskSpec
+from moextend.errors import InputError
 from moextend.files import digest
 from moextend.images import ImageRef
 
@@ -30,6 +32,17 @@ def data_digest(task: TaskSpec, split: SplitName, workspace: Path) -> str:
         # Parquet holds its images; the other formats name them, and a replaced image must show.
         images = [] if _holds_images(opened, task) else [known.of_image(ref) for ref in items.image_refs()]
     return digest({"files": files, "images": images, "part": [opened.part.low, opened.part.high]})
+
+
+def hub_revision(task: TaskSpec, workspace: Path) -> str | None:
+    """The commit of the hub data set that a task is scored on, as it was opened; None for other data."""
+    if task.data is None or task.data.path.startswith(("world:", "data:")):
+        return None
+    try:
+        opened = open_table(task, "test", workspace)
+    except InputError:  # its own scoring says so
+        return None
+    return commit_of(opened.files) if opened.folder is None else None
 
 
 def _holds_images(opened: Opened, task: TaskSpec) -> bool:

@@ -90,7 +90,8 @@ def prompt_text(task: TaskSpec, item: Item) -> str:
     filled = _marks(task, item, len(item.images))
     for name, value in item.fields.items():
         if not value:  # no label before nothing
-            filled = re.sub(rf"[^\n]*\{{{re.escape(name)}\}}[^\n]*\n", "", filled)
+            line = rf"[^\n]*\{{{re.escape(name)}\}}[^\n]*"
+            filled = re.sub(rf"{line}\n|\n{line}\Z", "", filled)
     if item.choices is None:
         # One free question among others with choices: no empty line for them.
         filled = filled.replace("{choices}\n", "")

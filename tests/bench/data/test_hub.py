@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from moextend import content
-from moextend.bench.data import check_task, open_items, prompt_text
+from moextend.bench.data import check_task, hub_revision, open_items, prompt_text
 from moextend.bench.scorers import Answered, find_scorer, score_set
 from moextend.bench.task import read_task
 from moextend.errors import InputError
@@ -78,6 +78,14 @@ def test_splits_are_those_of_the_hub(name):
     splits = of_task(task)["splits"]
     assert task.data.test in splits and task.data.train in (*splits, None)
     assert task.data.revision is None or len(task.data.revision) == 40
+
+
+def test_the_commit_that_was_opened_is_known_and_the_pinned_one_is_asked_for(hub, workspace):
+    pinned, latest = TASKS["ai2d"], TASKS["chartqa"]
+    assert hub_revision(pinned, workspace) == pinned.data.revision == hub.asked[-1][3]
+    assert latest.data.revision is None
+    assert len(hub_revision(latest, workspace)) == 40 and hub.asked[-1][3] is None
+    assert hub_revision(PACKAGED["tiny-counting"], workspace) is None
 
 
 def test_options_that_are_letters_make_one_answer_right(hub, workspace):
