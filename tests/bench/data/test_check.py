@@ -5,7 +5,8 @@ import json
 import pytest
 
 from moextend.bench.data import check_task, guess_task, open_items, prompt_text
-from moextend.bench.newtask import check, new_task
+from moextend.bench.newtask import check, new_task, write_task
+from moextend.bench.task import read_task
 from moextend.errors import InputError, UnknownName
 
 
@@ -135,6 +136,13 @@ def test_several_questions_in_a_row_are_several_items(pictures, write_jsonl, wor
     assert task.data.each == ("questions", "answers")
     assert [item.answers for item in open_items(task, "test", workspace)] == [("a cup",), ("she",)] * 2
     assert check_task(task, workspace).items == {"test": 4}
+
+
+def test_a_guessed_task_is_read_again_as_it_was_written(pictures, write_jsonl, workspace):
+    row = {"image": "img0.png", "questions": ["what?", "who?"], "answers": ["a cup", "she"]}
+    write_jsonl(pictures / "test.jsonl", [row])
+    task = guess_task(str(pictures), name="mine", workspace=workspace, columns={})
+    assert read_task(write_task(task)) == task
 
 
 def test_lists_of_unequal_length(pictures, make_task, write_jsonl, workspace):

@@ -1,5 +1,6 @@
 """Tasks of lmms-eval, imported from its own YAMLs without running its code."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,21 @@ def test_no_code_of_the_folder_is_run(imported, tmp_path):
     with pytest.raises(InputError, match="not valid YAML"):
         imported("evil", folder)
     assert imported("own", folder)[0].columns.question == "question"
+
+
+def test_from_the_command_line(hub, workspace, monkeypatch, capsys):
+    from moextend.cli import main
+
+    arguments = ["bench", "add-task", "lmms:chartqa", "--include-path", str(FOLDER), "--name", "charts"]
+    monkeypatch.setattr(sys, "argv", ["moextend", *arguments, "--workspace", str(workspace)])
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "charts (vqa): 5 test items" in said and "not imported: doc_to_visual: !function utils." in said
+    written = find_task("charts", workspace)
+    assert (written.scorer, written.data.path) == ("relaxed@1", "lmms-lab-encoder/ChartQA")
+    assert check(written, workspace)["items"] == {"test": 5}
 
 
 def test_without_lmms_eval_a_folder_is_asked_for(imported, monkeypatch):
