@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +18,13 @@ from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
 
 EXACT = "exact@1"
-_LETTER = re.compile(r"\bletters?\b", re.IGNORECASE)
+_LETTER = re.compile(
+    r"\b(?:option|choice)s?\W+(?:\w+\W+){0,3}letter\b|\bletter\W+(?:\w+\W+){0,4}(?:option|choice)|"
+    r"\banswer\W+with\W+(?:\w+\W+){0,2}letter\b|选项字母",
+    re.IGNORECASE,
+)
+"""A prompt that asks for the letter of a choice."""
+_LETTERS = frozenset(string.ascii_uppercase)
 _READ = 500
 """Items whose answers are read."""
 _TRIED = 50
@@ -75,6 +82,13 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
             f"({first.row}: {first.answers[0]!r}).",
             where=f"{task.path or task.task}: prompt",
             mend=f"{how}Set answer_as (letter, position, text), or ask for something else.",
+        )
+    texts = [item for item in lettered if item.choices and own_answer(task.scorer, item) not in _LETTERS]
+    if texts:
+        raise InputError(
+            f"asks for a letter, but '{task.scorer}' compares it with the text of a choice ({texts[0].row}).",
+            where=f"{task.path or task.task}: scorer",
+            mend="Choose a scorer that knows letters, such as option@1.",
         )
     generated = task.data is not None and task.data.path.startswith("world:")
     if task.kind == "caption" and task.scorer == EXACT and not generated:

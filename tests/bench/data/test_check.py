@@ -41,6 +41,20 @@ def test_a_letter_is_asked_but_the_gold_is_none(lettered, workspace):
         check_task(lettered(["A", "cow"]), workspace)
 
 
+def test_a_letter_is_asked_but_the_scorer_compares_texts(lettered, workspace):
+    task = lettered(["cat", "A"]).model_copy(update={"scorer": "exact@1"})
+    with pytest.raises(
+        InputError, match=r"mini.yaml: scorer: asks for a letter, but 'exact@1' compares it with the"
+    ):
+        check_task(task, workspace)
+
+
+def test_letters_that_are_to_be_read_are_no_options(pictures, make_task, make_rows, write_jsonl, workspace):
+    path = write_jsonl(pictures / "all.jsonl", make_rows(4))
+    task = make_task(path, train=None, test="all", prompt="<image>\nRead the letters. {question}")
+    assert check_task(task, workspace).items == {"test": 4}
+
+
 def test_positions_written_as_text_are_positions(lettered, workspace):
     task = lettered(["0", "2"])
     assert [item.answers for item in open_items(task, "test", workspace)] == [("cat",), ("hen",)]
