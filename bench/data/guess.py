@@ -124,11 +124,20 @@ def guess_columns(
             "data": found.model_copy(update={"each": each}) if each else found,
             "columns": guessed,
             "prompt": prompt,
+            "open_prompt": _open_prompt(guessed, first),
             "scorer": scorer or rule,
             "max_new_tokens": tokens,
             "source": source,
         }
     )
+
+
+def _open_prompt(columns: Columns, rows: Sequence[Row]) -> str | None:
+    """What a question without choices is asked by, where others have some: it has no letter."""
+    if columns.choices is None:
+        return None
+    values = [row.get(columns.choices) for row in rows if columns.choices in row]
+    return _shown(SHORT, columns, None) if any(value in (None, "", "[]", []) for value in values) else None
 
 
 def _each(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...] | None:

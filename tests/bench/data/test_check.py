@@ -49,6 +49,15 @@ def test_a_letter_is_asked_but_the_scorer_compares_texts(lettered, workspace):
         check_task(task, workspace)
 
 
+def test_questions_without_choices_among_others_are_asked_for_a_word(pictures, write_jsonl, workspace):
+    row = {"image": "img0.png", "question": "which?", "answer": "A", "options": ["cat", "dog"]}
+    write_jsonl(pictures / "test.jsonl", [row, {**row, "answer": "6", "options": []}])
+    task = guess_task(str(pictures), name="mine", workspace=workspace, columns={})
+    lettered, free = (prompt_text(task, item) for item in open_items(task, "test", workspace))
+    assert lettered.endswith("letter from the given choices directly.") and free.endswith("word or phrase.")
+    assert check_task(task, workspace).items == {"test": 2}
+
+
 def test_letters_that_are_to_be_read_are_no_options(pictures, make_task, make_rows, write_jsonl, workspace):
     path = write_jsonl(pictures / "all.jsonl", make_rows(4))
     task = make_task(path, train=None, test="all", prompt="<image>\nRead the letters. {question}")
