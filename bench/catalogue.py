@@ -40,7 +40,8 @@ def tables(found: dict[str, list[dict[str, Any]]]) -> list[Table | str]:
     for record in found["tasks"]:
         licence = record["licence"] + (" (non-commercial)" if record["non_commercial"] else "")
         about = [record["name"], record["kind"], str(record["version"]), record["from"], licence]
-        _row(tasks, record, [*about, record["description"]])
+        needs = f"(needs a {record['needs']}) " if record["needs"] else ""
+        _row(tasks, record, [*about, needs + record["description"]])
     references = _table("Published numbers", ["name", "protocol", "from", "rows", "source"])
     for record in found["references"]:
         about = [record["name"], record["protocol"], record["from"], str(record["rows"])]
@@ -103,13 +104,13 @@ def _sequence(name: str, path: Path, workspace: Path) -> dict[str, Any]:
 def _task(name: str, path: Path, workspace: Path) -> dict[str, Any]:
     record = {
         "name": name, "from": _origin(path, workspace), "file": str(path), "kind": "", "version": "",
-        "licence": "", "non_commercial": False, "source": "", "description": "", "error": None,
+        "licence": "", "non_commercial": False, "source": "", "description": "", "needs": None, "error": None,
     }  # fmt: skip
     try:
         task = read_task(path)
     except SpecError as error:
         return {**record, "error": str(error)}
-    keys = ("kind", "version", "licence", "non_commercial", "source", "description")
+    keys = ("kind", "version", "licence", "non_commercial", "source", "description", "needs")
     return {**record, **{key: getattr(task, key) for key in keys}}
 
 

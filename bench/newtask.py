@@ -12,6 +12,8 @@ from moextend import content, files
 from moextend.bench.task import TaskSpec, TextTask
 from moextend.errors import InputError
 
+ALIASES = {"qa": "vqa"}
+"""Other words for a kind: questions and answers without images are of the kind of those with them."""
 HEAD = "# Guessed from the data; mend what is wrong, and raise the version when a change moves scores.\n"
 
 
@@ -22,6 +24,7 @@ def new_task(
     name = free_name(name or default_name(data), workspace)
     if kind == "text":
         return _text_task(data, name, workspace)
+    kind = ALIASES.get(kind, kind)
     from moextend.bench.data import guess_task
 
     task = guess_task(data, name=name, workspace=workspace, columns=columns, scorer=scorer)
@@ -34,14 +37,36 @@ def new_task(
     return task
 
 
-def check(task: TaskSpec, workspace: Path) -> dict[str, Any]:
-    """What a task holds, its data opened and one example rendered and scored; InputError if that fails."""
+def lmms_task(
+    what: str,
+    workspace: Path,
+    *,
+    name: str | None,
+    include: Path | None,
+    columns: dict[str, str],
+    scorer: str | None,
+) -> tuple[TaskSpec, tuple[str, ...]]:
+    """The task of lmms-eval that "lmms:TASK" names, as it will be written, and what of it was not imported."""
+    from moextend.bench.data.lmms import PREFIX, import_task
+
+    task = what.removeprefix(PREFIX)
+    name = free_name(name or default_name(task), workspace)
+    found = import_task(task, name=name, workspace=workspace, include=include, columns=columns, scorer=scorer)
+    return found.task, found.notes
+
+
+def check(task: TaskSpec, workspace: Path, base: str | None = None) -> dict[str, Any]:
+    """What a task holds, its data opened and one example rendered and scored; InputError if that fails.
+
+    `base`: the model that should know the task's words.
+    """
     if task.kind == "text":
         return _check_text(task, workspace)
     from moextend.bench.data import check_task
 
-    found = check_task(task, workspace)
-    return {"items": found.items, "prompt": found.prompt, "answer": found.answer}
+    found = check_task(task, workspace, base)
+    warnings = {"warnings": list(found.warnings)} if found.warnings else {}
+    return {"items": found.items, "prompt": found.prompt, "answer": found.answer, **warnings}
 
 
 def write_task(task: TaskSpec) -> Path:

@@ -13,7 +13,7 @@ from moextend import content, lookup
 from moextend.bench.runconfig import Mode
 from moextend.bench.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec, find_sequence, scored_tasks, stage_tasks
-from moextend.bench.task import TaskSpec, find_task
+from moextend.bench.task import TaskSpec, code_allowed, find_task
 from moextend.errors import InputError
 
 DEFAULT = "tiny"
@@ -23,6 +23,8 @@ OWN = "sequence"
 
 STEPS = "steps"
 """No method's settings are matched: methods share the steps, as they always do."""
+
+LEFT_OUT = "It runs the code that the model writes; --allow-code scores it."
 
 ALL = "all"
 """Stands for every method."""
@@ -68,6 +70,11 @@ def resolve(request: Request, on_match: Callable[[str], None] | None = None) -> 
             mend="Add one: moextend bench add-task vqa.",
         )
     tasks = all_tasks(sequence, request.workspace)
+    for task in tasks.values():
+        task.refuse_needs()
+    if on_match:
+        for name in left_out(request):
+            on_match(f"left out: {name}. {LEFT_OUT}")
     methods = chosen_methods(request, sequence)
     if request.match != STEPS:
         methods = _matched(request, sequence, methods, on_match)
@@ -90,15 +97,32 @@ def resolve(request: Request, on_match: Callable[[str], None] | None = None) -> 
 
 def chosen_sequence(request: Request) -> SequenceSpec:
     """The sequence asked for, with the overrides applied."""
-    own = content.names("registry", request.workspace)
-    name = request.sequence or (OWN if OWN in own else DEFAULT)
-    sequence = find_sequence(name, request.workspace)
+    sequence = _named_sequence(request)
     if request.limit is not None:
         scoring = sequence.scoring.model_copy(update={"limit": request.limit})
         sequence = sequence.model_copy(update={"scoring": scoring})
     if request.steps is not None:
         sequence = _with_steps(sequence, request.steps)
-    return sequence
+    left = left_out(request)
+    kept = [name for name in sequence.retention if name not in left]
+    return sequence.model_copy(update={"retention": kept})
+
+
+def left_out(request: Request) -> list[str]:
+    """The text tasks of the sequence that are not scored, because they would run code that the model writes."""
+    sequence = _named_sequence(request)
+    if code_allowed():
+        return []
+    where = f"{sequence.path or sequence.sequence}: retention"
+    tasks = [
+        find_task(name, request.workspace, where=f"{where}[{i}]") for i, name in enumerate(sequence.retention)
+    ]
+    return [task.task for task in tasks if task.lm_eval is not None and task.lm_eval.runs_code]
+
+
+def _named_sequence(request: Request) -> SequenceSpec:
+    own = content.names("registry", request.workspace)
+    return find_sequence(request.sequence or (OWN if OWN in own else DEFAULT), request.workspace)
 
 
 def chosen_methods(request: Request, sequence: SequenceSpec) -> list[str]:

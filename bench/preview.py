@@ -9,7 +9,7 @@ from typing import Any
 from moextend import content
 from moextend.bench import budget, matching, methods
 from moextend.bench.data.source import HAND, place
-from moextend.bench.plan import Request, all_tasks, chosen_sequence, stage_steps
+from moextend.bench.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
 from moextend.bench.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
@@ -32,6 +32,7 @@ def preview(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
         "tasks": [_task(name, task, sequence) for name, task in tasks.items()],
         "downloads": [*_model_downloads(sequence), *_data_downloads(tasks.values(), request.workspace)],
         "to_prepare": _to_prepare(tasks.values(), request.workspace),
+        "left_out": left_out(request),
         "model_mb": _megabytes(sequence.base.model),
         "device": request.device,
         "step": _step(configs, sequence, tasks, request.workspace),
@@ -47,6 +48,7 @@ def told(found: dict[str, Any]) -> str:
         lines.append(f"  {run['run']}: {how}{stages}; {run['cells']} cells to score")
     lines.append("Tasks:")
     lines += [f"  {task['task']}: {task['use']}; {_licence(task)}" for task in found["tasks"]]
+    lines += [f"  {name}: left out. {LEFT_OUT}" for name in found["left_out"]]
     lines.append("Downloads:" if found["downloads"] else "Downloads: none.")
     lines += [f"  {_download(download)}" for download in found["downloads"]]
     if found["to_prepare"]:

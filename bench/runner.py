@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import moextend
 from moextend.bench import costs, evaluate, vqa
+from moextend.bench.data import hub_revision
 from moextend.bench.diagnostics import Diagnostics
 from moextend.bench.methods.method import Stage
 from moextend.bench.progress import Progress, Unit
@@ -181,6 +182,7 @@ def write_facts(work: Work, model: MultimodalLM) -> None:
         name = stage_name(names)
         data = learning_data(work, names, stage_seed(work.config.seed, name))
         answering[name] = costs.forward_flops(model, data.held_out)
-    work.run.write_facts(
-        {"told": told, "settings": work.settings.model_dump(), "blind": blind, "base_flops": answering}
-    )
+    facts = {"told": told, "settings": work.settings.model_dump(), "blind": blind, "base_flops": answering}
+    commits = {name: hub_revision(task, work.workspace) for name, task in work.tasks.items()}
+    revisions = {name: commit for name, commit in commits.items() if commit is not None}
+    work.run.write_facts(facts | ({"revisions": revisions} if revisions else {}))

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from moextend import content, spec
-from moextend.errors import SpecError
+from moextend.errors import InputError, SpecError
 from moextend.spec import Spec
+
+AnswerForm = Literal["text", "letter", "position", "box"]
+"""text: as it is. letter: that of the right choice. position: that of the right choice, from 0, as a number or as
+text. box: left, top, width, height in pixels of the image."""
+
+
+ALLOW_CODE = "HF_ALLOW_CODE_EVAL"
+"""Environment variable that is "1" where code that a model writes may run (the one of Hugging Face evaluate)."""
+
+
+def code_allowed() -> bool:
+    """Whether code that a model writes may run here."""
+    return os.environ.get(ALLOW_CODE) == "1"
+
+
+def _unset(default: Any) -> Any:
+    """A key that a run's record leaves out while it has its default, so that older records stay what they are."""
+    return Field(default, exclude_if=lambda value: value == default)
 
 
 class Join(Spec):
@@ -43,6 +62,10 @@ class Data(Spec):
     """Where relative paths of images start (a folder as in `path`), besides the folder of the data."""
     join: Join | None = None
     """The images stand in another table."""
+    each: tuple[str, ...] | None = _unset(None)
+    """Columns whose cells are lists with one entry an item: such a row is as many items."""
+    absent: tuple[str, ...] | None = _unset(None)
+    """Texts that stand for an empty cell, such as "nan"."""
     prepare: str = ""
     """How to get data that has to be put in place by hand."""
 
@@ -51,6 +74,7 @@ class Columns(Spec):
     """Which column of the data holds what."""
 
     image: str | None = "image"
+    """One column, or several that hold one image each, empty or not ("image_1,image_2")."""
     question: str | None = "question"
     answer: str = "answer"
     """A string, or a list of strings (several annotators)."""
@@ -73,6 +97,8 @@ class TextTask(Spec):
     metric: str = "acc"
     limit: int | None = None
     num_fewshot: int | None = None
+    runs_code: bool = _unset(False)
+    """Whether scoring runs the code that the model writes: only with `--allow-code`."""
     data: str | None = None
     """Where data lies that has to be put in place by hand: `data:` and a path below data/ of the workspace."""
     prepare: str = ""
@@ -92,8 +118,14 @@ class TaskSpec(Spec):
     data: Data | None = None
     columns: Columns = Columns()
     prompt: str = "<image>\n{question}\nAnswer the question using a single word or phrase."
+    open_prompt: str | None = _unset(None)
+    """The prompt of an item without choices, where other items have some; null takes `prompt`."""
+    answer_as: AnswerForm | None = _unset(None)
+    """How the data write an answer; null takes a number among choices for a position, all else for text."""
     scorer: str = "exact@1"
     max_new_tokens: int = Field(16, ge=1)
+    needs: Literal["judge"] | None = _unset(None)
+    """What scoring needs and this package does not have: "judge" is a language model that grades free text."""
     lm_eval: TextTask | None = None
     path: Path | None = Field(None, exclude=True)
     """The file that this was read from."""
@@ -101,6 +133,20 @@ class TaskSpec(Spec):
     def folder(self) -> Path:
         """The folder that relative paths of this task start from."""
         return self.path.parent if self.path else Path()
+
+    def refuse_needs(self) -> None:
+        """InputError where scoring needs what this package does not have."""
+        if self.needs is not None:
+            raise InputError(
+                "a judge (a language model that grades free text) is needed, and there is none here.",
+                where=f"{self.path or self.task}: needs",
+                mend="Score a run's model in lmms-eval, which has judges: --model moextend --model_args run=FOLDER.",
+            )
+
+    def reading(self) -> dict[str, Any]:
+        """What decides, besides columns and prompt, how rows become items; without what is not set."""
+        data = self.data.model_dump(include={"each", "absent"}) if self.data else {}
+        return {**data, **self.model_dump(include={"open_prompt", "answer_as"})}
 
 
 def read_task(path: Path) -> TaskSpec:

@@ -117,6 +117,7 @@ def prediction_key(
             "split": split,
             "columns": task.columns.model_dump(),
             "prompt": task.prompt,
+            **task.reading(),
             "decoding": {"greedy": True, "max_new_tokens": task.max_new_tokens},
             "tokenizer": tokenizer,
             "dtype": dtype,

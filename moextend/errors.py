@@ -37,16 +37,23 @@ class InputError(MoextendError):
     exit_code = 2
 
 
+_LISTED = 200
+"""Names that an error lists; of more only the nearest."""
+
+
 class UnknownName(InputError):
     """A name that no table or folder knows; the mend names the nearest known ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> None:
         known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
         meant = f"Did you mean '{near[0]}'? " if near else ""
-        super().__init__(
-            f"no {kind} '{name}'.", where=where, mend=f"{meant}Available: {', '.join(known) or 'none'}."
-        )
+        if len(known) > _LISTED:
+            others = f" Near it: {', '.join(near[1:])}." if near[1:] else ""
+            mend = f"{meant}{len(known):,} are known.{others}"
+        else:
+            mend = f"{meant}Available: {', '.join(known) or 'none'}."
+        super().__init__(f"no {kind} '{name}'.", where=where, mend=mend)
 
 
 class SpecError(InputError):

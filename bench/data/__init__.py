@@ -1,7 +1,7 @@
 """The items of a task: opened lazily from files, folders, the hub or the generated world."""
 
 from moextend.bench.data.check import Checked, check_task
-from moextend.bench.data.digests import data_digest
+from moextend.bench.data.digests import data_digest, hub_revision
 from moextend.bench.data.guess import guess_task
 from moextend.bench.data.items import Item, prompt_text, render_prompt, target_text, turns
 from moextend.bench.data.open import Items, open_items
@@ -13,6 +13,7 @@ __all__ = [
     "check_task",
     "data_digest",
     "guess_task",
+    "hub_revision",
     "open_items",
     "prompt_text",
     "render_prompt",

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import base64
 import binascii
+import io
 import json
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from moextend.bench.task import AnswerForm
 from moextend.errors import InputError
 from moextend.images import ImageRef
 
@@ -65,6 +68,17 @@ def images(value: Any, *, where: str, folders: tuple[Path, ...]) -> tuple[ImageR
     return (ImageRef(path=_found(value, folders), where=where),)
 
 
+def size(ref: ImageRef) -> tuple[int, int]:
+    """Width and height of an image, from its header alone; InputError where it is broken."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(ref.read())) as image:
+            return image.size
+    except (UnidentifiedImageError, OSError):
+        return ref.open().size
+
+
 def _decoded(value: str, where: str) -> bytes:
     try:
         return base64.b64decode(value.partition("base64,")[2] or value, validate=False)
@@ -100,24 +114,61 @@ def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
     return tuple(text(choice) for choice in value)
 
 
-def answers(value: Any, options: tuple[str, ...] | None, *, where: str) -> tuple[str, ...]:
-    """The gold answers of a cell: one, or one an annotator; a number among choices is a position from 0."""
+def answers(
+    value: Any, options: tuple[str, ...] | None, *, where: str, form: AnswerForm | None = None
+) -> tuple[str, ...]:
+    """The gold answers of a cell: one, or one an annotator; those that name a choice become its text.
+
+    A number among choices is a position from 0, and so is a number written as text, unless a choice is that text.
+    """
     parts = value if isinstance(value, list | tuple) else [value]
-    found = tuple(_answer(part, options, where) for part in parts)
+    found = tuple(_answer(part, options, where, form) for part in parts)
     if not found or not any(answer.strip() for answer in found):
         raise InputError("has no answer.", where=where, mend="Add the answer or remove the row.")
     return found
 
 
-def _answer(value: Any, options: tuple[str, ...] | None, where: str) -> str:
+def _answer(value: Any, options: tuple[str, ...] | None, where: str, form: AnswerForm | None) -> str:
     if isinstance(value, Mapping):
         value = value.get("answer", value.get("text"))
-    if options and isinstance(value, int) and not isinstance(value, bool):
-        if not 0 <= value < len(options):
-            raise InputError(
-                f"answer {value} is no position among {len(options)} choices.",
-                where=where,
-                mend="Positions count from 0.",
-            )
-        return options[value]
-    return text(value)
+    said = text(value)
+    if not options or form == "text" or not said.strip():
+        return said
+    if form == "letter":
+        return options[
+            _position(string.ascii_uppercase.find(said.strip().upper()), said, options, where, form)
+        ]
+    number = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if number is None and said.strip().isdecimal() and (form == "position" or said.strip() not in options):
+        number = int(said)
+    if number is None and form == "position":
+        number = -1
+    if number is None or (isinstance(value, str) and form is None and number >= len(options)):
+        return said
+    return options[_position(number, said, options, where, form)]
+
+
+def _position(number: int, said: str, options: tuple[str, ...], where: str, form: AnswerForm | None) -> int:
+    """`number`, if it is the place of a choice."""
+    if 0 <= number < len(options) and (form != "letter" or len(said.strip()) == 1):
+        return number
+    what, mend = f"no position among {len(options)} choices", "Positions count from 0."
+    if form == "letter":
+        last = string.ascii_uppercase[len(options) - 1]
+        what, mend = f"not the letter of one of {len(options)} choices", f"Letters are A to {last}."
+    raise InputError(f"answer {said} is {what}.", where=where, mend=mend)
+
+
+def box(value: Any, size: tuple[int, int], *, where: str) -> str:
+    """[left, top, width, height] in pixels of an image of `size` (width, height) as the corners
+    "[left, top, right, bottom]" in fractions of it.
+    """
+    try:
+        left, top, width, height = (float(part) for part in value)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{text(value)[:40]!r} is not a box.", where=where, mend="Write [left, top, width, height]."
+        ) from error
+    across, down = size
+    corners = (left / across, top / down, (left + width) / across, (top + height) / down)
+    return f"[{', '.join(f'{corner:.3f}' for corner in corners)}]"

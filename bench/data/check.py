@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import string
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from moextend.bench.data.items import Item, prompt_text
+from moextend.bench.data.items import IMAGE_MARK, Item, prompt_text, target_text, template
 from moextend.bench.data.open import open_items
+from moextend.bench.data.unknown import unknown_words
 from moextend.bench.scorers import Answered, find_scorer, own_answer, score_set
+from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
 
+EXACT = "exact@1"
+_LETTER = re.compile(
+    r"\b(?:option|choice)s?\W+(?:\w+\W+){0,3}letter\b|\bletter\W+(?:\w+\W+){0,4}(?:option|choice)|"
+    r"\banswer\W+with\W+(?:\w+\W+){0,2}letter\b|选项字母",
+    re.IGNORECASE,
+)
+"""A prompt that asks for the letter of a choice."""
+_LETTERS = frozenset(string.ascii_uppercase)
+_READ = 500
+"""Items whose answers are read."""
 _TRIED = 50
 """Items among which one must be found whose own answer scores 1 (annotators may disagree on single ones)."""
 
@@ -28,10 +42,16 @@ class Checked:
     answer: str
     """What scores 1 for this example."""
     columns: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """What is possible, but hardly meant."""
 
 
-def check_task(task: TaskSpec, workspace: Path) -> Checked:
-    """What a vqa or caption task holds; InputError where its data, prompt or scorer do not fit together."""
+def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Checked:
+    """What a vqa or caption task holds; InputError where its data, prompt or scorer do not fit together.
+
+    `base`: the model whose tokenizer should know the words of the task.
+    """
+    task.refuse_needs()
     test = open_items(task, "test", workspace)
     sizes = {"test": len(test)}
     samples = [test]
@@ -42,8 +62,63 @@ def check_task(task: TaskSpec, workspace: Path) -> Checked:
     for items in samples:
         _open_images(items[0])
         prompt_text(task, items[0])
+    seen = list(islice(open_items(task, "test", workspace, images=False), _READ))
+    _answerable(task, seen)
     example, answer = _scored(task, test)
-    return Checked(sizes, prompt_text(task, example), answer, test.columns)
+    shown = prompt_text(task, example)
+    return Checked(sizes, shown, answer, test.columns, tuple(_warnings(task, seen, base)))
+
+
+def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
+    """InputError where the prompt or the scorer asks for what the golds are not."""
+    lettered = [item for item in items if _LETTER.search(template(task, item))]
+    others = [item for item in lettered if gold_position(item) is None]
+    if others:
+        first = others[0]
+        digits = all(item.answers[0].strip().isdecimal() for item in others)
+        how = "Positions count from 0. " if digits and first.choices else ""
+        raise InputError(
+            f"asks for a letter, but {len(others)} of {len(lettered)} answers are neither a letter nor a choice "
+            f"({first.row}: {first.answers[0]!r}).",
+            where=f"{task.path or task.task}: prompt",
+            mend=f"{how}Set answer_as (letter, position, text), or ask for something else.",
+        )
+    texts = [item for item in lettered if item.choices and own_answer(task.scorer, item) not in _LETTERS]
+    if texts:
+        raise InputError(
+            f"asks for a letter, but '{task.scorer}' compares it with the text of a choice ({texts[0].row}).",
+            where=f"{task.path or task.task}: scorer",
+            mend="Choose a scorer that knows letters, such as option@1.",
+        )
+    generated = task.data is not None and task.data.path.startswith("world:")
+    if task.kind == "caption" and task.scorer == EXACT and not generated:
+        raise InputError(
+            f"'{EXACT}' is right only for the very words of a caption.",
+            where=f"{task.path or task.task}: scorer",
+            mend="Score captions by cider@1.",
+        )
+
+
+def _warnings(task: TaskSpec, items: Sequence[Item], base: str | None) -> Iterator[str]:
+    numbers = {item.answers[0] for item in items if item.choices and item.answers[0].strip().isdecimal()}
+    if task.answer_as is None and numbers and all(item.answers[0] in (item.choices or ()) for item in items):
+        yield (
+            "answers are numbers that stand among the choices: they are read as the choices' text, not as positions "
+            "(answer_as: position)."
+        )
+    if task.columns.image is None:
+        yield "there is no column of images: the questions are text alone."
+    if base is None:
+        return
+    said = {"answers": [target_text(task, item) for item in items]}
+    said["prompts"] = [prompt_text(task, item).replace(IMAGE_MARK, "") for item in items]
+    for name, texts in said.items():
+        share, words = unknown_words(texts, base)
+        if share:
+            yield (
+                f"{100 * share:.0f}% of the {name} have words that the tokenizer of '{base}' does not know, such as "
+                f"{', '.join(map(repr, words))}."
+            )
 
 
 def _open_images(item: Item) -> None:

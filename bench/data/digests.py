@@ -9,9 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from moextend.bench.data.open import Opened, SplitName, open_items, open_table
+from moextend.bench.data.each import Each
+from moextend.bench.data.hub import commit_of
+from moextend.bench.data.open import Opened, SplitName, open_items, open_table, several
 from moextend.bench.data.table import ArrowTable
 from moextend.bench.task import TaskSpec
+from moextend.errors import InputError
 from moextend.files import digest
 from moextend.images import ImageRef
 
@@ -31,9 +34,23 @@ def data_digest(task: TaskSpec, split: SplitName, workspace: Path) -> str:
     return digest({"files": files, "images": images, "part": [opened.part.low, opened.part.high]})
 
 
+def hub_revision(task: TaskSpec, workspace: Path) -> str | None:
+    """The commit of the hub data set that a task is scored on, as it was opened; None for other data."""
+    if task.data is None or task.data.path.startswith(("world:", "data:")):
+        return None
+    try:
+        opened = open_table(task, "test", workspace)
+    except InputError:  # its own scoring says so
+        return None
+    return commit_of(opened.files) if opened.folder is None else None
+
+
 def _holds_images(opened: Opened, task: TaskSpec) -> bool:
     column = task.columns.image
-    return column is None or (isinstance(opened.table, ArrowTable) and opened.table.holds_bytes(column))
+    if column is None:
+        return True
+    table = opened.table.table if isinstance(opened.table, Each) else opened.table
+    return isinstance(table, ArrowTable) and all(map(table.holds_bytes, several(column, table)))
 
 
 class FileDigests:

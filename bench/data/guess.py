@@ -26,16 +26,40 @@ _TRAIN = ("train", "training")
 _TEST = ("test", "testmini", "validation", "val", "valid", "dev", "eval", "evaluation")
 _NAMES = {
     "image": ("image", "images", "img", "picture", "photo", "image_path", "file_name", "filename"),
-    "question": ("question", "questions", "query", "instruction", "problem", "statement", "sentence"),
-    "answer": ("answer", "answers", "label", "labels", "target", "ground_truth", "gold", "response"),
+    "question": (
+        "question",
+        "questions",
+        "query",
+        "instruction",
+        "problem",
+        "statement",
+        "sentence",
+        "prompt",
+        "input",
+    ),
+    "answer": (
+        "answer",
+        "answers",
+        "label",
+        "labels",
+        "target",
+        "ground_truth",
+        "gold",
+        "response",
+        "output",
+        "completion",
+    ),
     "id": ("question_id", "questionid", "id", "qid", "uid"),
     "group": ("group", "image_id", "imageid", "img_id", "image_name", "scene_id"),
     "kind": ("kind", "question_type", "type", "question_kind", "category", "subject", "puzzle"),
     "choices": ("choices", "options", "multiple_choices"),
 }
 _CAPTIONS = ("caption", "captions", "description")
-NEEDED = ("image", "answer", "question")
-"""Columns that a task cannot do without; captions have no question."""
+NEEDED = ("answer", "question")
+"""Columns that a task cannot do without; captions have no question, but an image."""
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+_LONG = 6
+"""Answers of more words than this, half of the time, are texts: no single word is asked for."""
 _LETTERS = ("A", "B", "C", "D")
 _LOOKED_AT = 500
 """Rows that a guess is made from."""
@@ -63,21 +87,69 @@ def guess_task(
     yaml = workspace.resolve() / "tasks" / f"{name}.yaml"
     where = f"data {data}"
     found = _data(data, yaml.parent, workspace, where=where)
-    task = TaskSpec(task=name, version=1, kind="vqa", data=found, max_new_tokens=16, path=yaml)
+    return guess_columns(
+        found,
+        path=yaml,
+        workspace=workspace,
+        columns=columns,
+        scorer=scorer,
+        needs=needs,
+        source=data,
+        where=where,
+    )
+
+
+def guess_columns(
+    found: Data,
+    *,
+    path: Path,
+    workspace: Path,
+    columns: Mapping[str, str],
+    scorer: str | None = None,
+    needs: Sequence[str] = NEEDED,
+    source: str,
+    where: str,
+) -> TaskSpec:
+    """The task at `path` for data whose splits are known; as `guess_task`."""
+    task = TaskSpec(task=path.stem, version=1, kind="vqa", data=found, max_new_tokens=16, path=path)
     table = open_table(task, "test", workspace).table
     guessed = _columns(table, columns, where=where, needs=needs)
     first = [table.row(i, table.columns) for i in range(min(_LOOKED_AT, len(table)))]
-    prompt, rule = _form(guessed, first, asks=guessed.question is not None, bare=isinstance(table, Turns))
+    asks = guessed.question is not None
+    prompt, rule, tokens = _form(guessed, first, asks=asks, bare=isinstance(table, Turns))
+    each = _each(guessed, first)
     return task.model_copy(
         update={
-            "kind": "vqa" if guessed.question is not None else "caption",
+            "kind": "vqa" if asks else "caption",
+            "data": found.model_copy(update={"each": each}) if each else found,
             "columns": guessed,
             "prompt": prompt,
+            "open_prompt": _open_prompt(guessed, first),
             "scorer": scorer or rule,
-            "max_new_tokens": 16 if guessed.question is not None else 64,
-            "source": data,
+            "max_new_tokens": tokens,
+            "source": source,
         }
     )
+
+
+def _open_prompt(columns: Columns, rows: Sequence[Row]) -> str | None:
+    """What a question without choices is asked by, where others have some: it has no letter."""
+    if columns.choices is None:
+        return None
+    values = [row.get(columns.choices) for row in rows if columns.choices in row]
+    return _shown(SHORT, columns, None) if any(value in (None, "", "[]", []) for value in values) else None
+
+
+def _each(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...] | None:
+    """The columns of questions and answers, where every row holds several of each."""
+    if columns.question is None:
+        return None
+    names = (columns.question, columns.answer)
+    for row in rows:
+        asked, said = (row.get(name) for name in names)
+        if not (isinstance(asked, list) and isinstance(said, list) and len(asked) == len(said)):
+            return None
+    return names if rows else None
 
 
 def _data(data: str, folder: Path, workspace: Path, *, where: str) -> Data:
@@ -145,7 +217,9 @@ def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Seque
 def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str, needs: Sequence[str]) -> None:
     """InputError where a column that a task cannot do without was neither given nor guessed."""
     caption = guessed["answer"] in _CAPTIONS
-    for key in needs:
+    # A caption is of an image; and what looks like images is not left out in silence.
+    shows = guessed["image"] is None and (caption or (needs == NEEDED and _pictures(table)))
+    for key in ("image", *needs) if shows else needs:
         if guessed[key] is None and not (key == "question" and caption):
             raise InputError(
                 f"which column holds the {key}? Columns of {table.source}: {', '.join(table.columns)}.",
@@ -165,6 +239,14 @@ def _image_column(table: Table, columns: Sequence[str]) -> str | None:
     row = table.row(0, table.columns)
     found = [column for column in columns if _encoded(row.get(column))]
     return found[0] if len(found) == 1 else None
+
+
+def _pictures(table: Table) -> bool:
+    """Whether a cell of the first row is an image, or names one."""
+    cells = table.row(0, table.columns).values()
+    return any(
+        _encoded(cell) or (isinstance(cell, str) and cell.lower().endswith(_PICTURES)) for cell in cells
+    )
 
 
 def _encoded(value: Any) -> bool:
@@ -195,11 +277,24 @@ def _repeats(values: list[Any]) -> bool:
     return 1 < len(set(values)) < len(values)
 
 
-def _form(columns: Columns, rows: Sequence[Row], *, asks: bool, bare: bool) -> tuple[str, str]:
-    """Prompt and scorer that fit the answers."""
+def _form(columns: Columns, rows: Sequence[Row], *, asks: bool, bare: bool) -> tuple[str, str, int]:
+    """Prompt, scorer and new tokens that fit the answers."""
     if not asks:
-        return CAPTION, "exact@1"
+        return CAPTION, "cider@1", 64
+    # Alpaca's layout: what an instruction is to be applied to stands in a column of its own.
+    more = _named(("input",), {name for row in rows for name in row})
     if columns.choices is not None:
-        return LETTER, "letter@1"
-    several = any(isinstance(row.get(columns.answer), list) and len(row[columns.answer]) > 3 for row in rows)
-    return BARE if bare else SHORT, "vqa@1" if several else "exact@1"
+        return _shown(LETTER, columns, more), "letter@1", 16
+    answers = [row.get(columns.answer) for row in rows]
+    lengths = sorted(len(str(answer).split()) for answer in answers if not isinstance(answer, list))
+    if lengths and lengths[len(lengths) // 2] > _LONG:
+        return _shown(BARE, columns, more), "rouge-l@1", 128
+    several = any(isinstance(answer, list) and len(answer) > 3 for answer in answers)
+    return _shown(BARE if bare else SHORT, columns, more), "vqa@1" if several else "exact@1", 16
+
+
+def _shown(prompt: str, columns: Columns, more: str | None) -> str:
+    """The prompt, without a mark for an image where there is none; below an instruction its input."""
+    if columns.question is not None and columns.question.lower() == "instruction" and more is not None:
+        prompt = prompt.replace("{question}", f"{{question}}\n{{{more}}}")
+    return prompt if columns.image is not None else prompt.removeprefix("<image>\n")

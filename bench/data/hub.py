@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from moextend.bench.data.table import ArrowTable
 from moextend.bench.quiet import quiet_datasets, quiet_loggers
 from moextend.bench.task import Data
 from moextend.errors import InputError, UnknownName
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def open_hub(name: str, split: str, data: Data, *, where: str) -> ArrowTable:
@@ -49,6 +54,11 @@ def _splits(name: str, config: str | None, revision: str | None) -> list[str]:
             return list(datasets.get_dataset_split_names(name, config, revision=revision))
     except (ValueError, ConnectionError, FileNotFoundError):
         return []
+
+
+def commit_of(files: Iterable[Path]) -> str | None:
+    """The commit of the hub data set behind cached files: `datasets` names their folder by it, also offline."""
+    return next((path.parent.name for path in files if _COMMIT.fullmatch(path.parent.name)), None)
 
 
 def hub_splits(name: str, data: Data, *, where: str) -> list[str]:

@@ -44,7 +44,7 @@ class Item:
 def placeholders(task: TaskSpec) -> tuple[str, ...]:
     """Names in braces in the task's prompt, each once; SpecError where the braces are not balanced."""
     try:
-        parts = list(string.Formatter().parse(task.prompt))
+        parts = [part for text in _prompts(task) for part in string.Formatter().parse(text)]
     except ValueError as error:
         raise _prompt_error(
             task, f"cannot be read ({error}).", "Write a brace that is text twice: {{ or }}."
@@ -56,6 +56,15 @@ def placeholders(task: TaskSpec) -> tuple[str, ...]:
                 task, f"no placeholder '{{{name}}}'.", "Name a column, or write {{ and }} for braces."
             )
     return tuple(dict.fromkeys(names))
+
+
+def template(task: TaskSpec, item: Item) -> str:
+    """The prompt that `item` gets: the task's, or its `open_prompt` where there are no choices."""
+    return task.open_prompt if item.choices is None and task.open_prompt is not None else task.prompt
+
+
+def _prompts(task: TaskSpec) -> tuple[str, ...]:
+    return (task.prompt,) if task.open_prompt is None else (task.prompt, task.open_prompt)
 
 
 def prompt_text(task: TaskSpec, item: Item) -> str:
@@ -78,14 +87,15 @@ def prompt_text(task: TaskSpec, item: Item) -> str:
             raise _prompt_error(
                 task, f"no placeholder '{{{name}}}'.", "Known: {question}, {choices}, columns."
             )
-    template = _marks(task, item, len(item.images))
+    filled = _marks(task, item, len(item.images))
     for name, value in item.fields.items():
         if not value:  # no label before nothing
-            template = re.sub(rf"[^\n]*\{{{re.escape(name)}\}}[^\n]*\n", "", template)
+            line = rf"[^\n]*\{{{re.escape(name)}\}}[^\n]*"
+            filled = re.sub(rf"{line}\n|\n{line}\Z", "", filled)
     if item.choices is None:
         # One free question among others with choices: no empty line for them.
-        template = template.replace("{choices}\n", "")
-    return template.format(**values)
+        filled = filled.replace("{choices}\n", "")
+    return filled.format(**values)
 
 
 def render_prompt(task: TaskSpec, item: Item) -> Prompt:
@@ -106,14 +116,15 @@ def choice_lines(choices: Sequence[str]) -> str:
 
 
 def _marks(task: TaskSpec, item: Item, images: int) -> str:
-    """The prompt's template with as many image marks as the item has images."""
-    marks = task.prompt.count(IMAGE_MARK)
+    """The item's template with as many image marks as it has images."""
+    prompt = template(task, item)
+    marks = prompt.count(IMAGE_MARK)
     if marks == images:
-        return task.prompt
+        return prompt
     if images == 0:
-        return task.prompt.replace(f"{IMAGE_MARK}\n", "").replace(IMAGE_MARK, "").lstrip()
+        return prompt.replace(f"{IMAGE_MARK}\n", "").replace(IMAGE_MARK, "").lstrip()
     if marks == 1:
-        return task.prompt.replace(IMAGE_MARK, IMAGE_MARK * images)
+        return prompt.replace(IMAGE_MARK, IMAGE_MARK * images)
     raise _prompt_error(
         task,
         f"has {marks} {IMAGE_MARK} marks, but {item.row or item.id} has {images} images.",

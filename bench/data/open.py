@@ -5,20 +5,22 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from moextend.bench.data import cells
 from moextend.bench.data.conversations import expand
+from moextend.bench.data.each import Each
 from moextend.bench.data.hub import open_hub
 from moextend.bench.data.items import OWN_PLACEHOLDERS, Item, placeholders
 from moextend.bench.data.join import Joined
 from moextend.bench.data.source import Part, files_of, locate, parse_split, place
 from moextend.bench.data.table import Row, Table, read_table
-from moextend.bench.task import Data, TaskSpec
+from moextend.bench.task import Data, Join, TaskSpec
 from moextend.errors import InputError, SpecError
+from moextend.images import ImageRef
 
 SplitName = Literal["train", "test"]
 
@@ -60,18 +62,27 @@ def open_table(task: TaskSpec, split: SplitName, workspace: Path) -> Opened:
     data = data_of(task)
     part = parse_split(_split_name(task, split), where=_at(task, f"data.{split}"))
     opened = _opened(task, data, part, workspace, where=_at(task, f"data.{split}"))
-    if data.join is None:
+    if data.join is not None:
+        opened = _joined(task, data, data.join, opened, workspace)
+    if data.each is None:
         return opened
-    other = data.model_copy(update={"config": data.join.config})
-    split_of_images = Part(data.join.split)
-    images = _opened(task, other, split_of_images, workspace, where=_at(task, "data.join.split"))
-    for key, name in (("id", data.join.id), ("image", data.join.image)):
+    for name in data.each:
+        if name not in opened.table.columns:
+            raise _no_column(task, "data.each", name, opened.table)
+    return replace(opened, table=Each(opened.table, data.each))
+
+
+def _joined(task: TaskSpec, data: Data, join: Join, opened: Opened, workspace: Path) -> Opened:
+    """The rows with the images that another table holds."""
+    other = data.model_copy(update={"config": join.config})
+    images = _opened(task, other, Part(join.split), workspace, where=_at(task, "data.join.split"))
+    for key, name in (("id", join.id), ("image", join.image)):
         if name not in images.table.columns:
             raise _no_column(task, f"data.join.{key}", name, images.table)
-    if data.join.by not in opened.table.columns:
-        raise _no_column(task, "data.join.by", data.join.by, opened.table)
-    joined = Joined(opened.table, images.table, data.join)
-    return Opened(joined, part, opened.folder, (*opened.files, *images.files))
+    if join.by not in opened.table.columns:
+        raise _no_column(task, "data.join.by", join.by, opened.table)
+    joined = Joined(opened.table, images.table, join)
+    return replace(opened, table=joined, files=(*opened.files, *images.files))
 
 
 def _opened(task: TaskSpec, data: Data, part: Part, workspace: Path, *, where: str) -> Opened:
@@ -118,14 +129,14 @@ def _columns(task: TaskSpec, extra: tuple[str, ...]) -> dict[str, str]:
     return named | {f"prompt {{{name}}}": name for name in extra}
 
 
-def choice_columns(name: str, table: Table) -> tuple[str, ...]:
-    """The columns that hold the choices: one with lists, or several with one choice each ("A,B,C,D")."""
+def several(name: str, table: Table) -> tuple[str, ...]:
+    """The columns that hold choices or images: one with lists, or several with one each ("A,B,C,D")."""
     return (name,) if name in table.columns else tuple(part.strip() for part in name.split(","))
 
 
 def _check_columns(task: TaskSpec, table: Table, extra: tuple[str, ...]) -> None:
     for key, column in _columns(task, extra).items():
-        names = choice_columns(column, table) if key == "columns.choices" else (column,)
+        names = several(column, table) if key in ("columns.choices", "columns.image") else (column,)
         for name in names:
             if name not in table.columns:
                 raise _no_column(task, key, name, table)
@@ -158,11 +169,13 @@ class Items(Sequence[Item]):
         self.columns = table.columns
         self._extra, self._images = extra, images
         columns = dict(task.columns.model_dump())
-        self._choices = choice_columns(columns.pop("choices"), table) if task.columns.choices else ()
-        if not images:
-            columns.pop("image")
+        choices, image = columns.pop("choices"), columns.pop("image")
+        self._choices = several(choices, table) if choices else ()
+        # A box is made relative to its image, so that the image's size is needed even where it is not shown.
+        self._shown = several(image, table) if image and (images or task.answer_as == "box") else ()
         wanted = [name for name in columns.values() if name is not None]
-        self._wanted = tuple(dict.fromkeys([*wanted, *self._choices, *extra]))
+        self._wanted = tuple(dict.fromkeys([*wanted, *self._shown, *self._choices, *extra]))
+        self._absent = frozenset((task.data.absent if task.data else None) or ())
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -195,7 +208,7 @@ class Items(Sequence[Item]):
             return
         seen: dict[str, int] = {}
         for row, value in zip(self._rows, self._column(column), strict=True):
-            name = cells.text(value)
+            name = self._name(value, row)
             if name in seen or not name:
                 twice = (
                     f"'{name}' stands twice, also at {self._table.where(seen[name])}" if name else "is empty"
@@ -207,21 +220,24 @@ class Items(Sequence[Item]):
                 )
             seen[name] = row
 
+    def _name(self, value: Any, i: int) -> str:
+        """An item's id: the cell, and its place in the row where a row is several items."""
+        name = cells.text(value)
+        return f"{name}-{self._table.entry(i)}" if name and isinstance(self._table, Each) else name
+
     def _column(self, name: str) -> Iterator[Any]:
         if len(self._rows) == len(self._table):
             return self._table.column(name)
         return (self._table.row(i, (name,)).get(name) for i in self._rows)
 
     def _item(self, i: int) -> Item:
-        row, names, where = self._table.row(i, self._wanted), self._task.columns, self._table.where(i)
-        options = self._options(row, where)
+        row, names, where = self._row(i), self._task.columns, self._table.where(i)
+        options, refs = self._options(row, where), self._refs(row, i, where)
         return Item(
-            id=cells.text(_cell(row, names.id, where)) if names.id else str(i),
-            images=self._refs(row, i, where),
+            id=self._name(_cell(row, names.id, where), i) if names.id else str(i),
+            images=refs if self._images else (),
             question=cells.text(_cell(row, names.question, where)) if names.question else "",
-            answers=cells.answers(
-                _cell(row, names.answer, where), options, where=f"{where}: column '{names.answer}'"
-            ),
+            answers=self._answers(row, options, refs, where),
             choices=options,
             kind=cells.text(row.get(names.kind)) or None if names.kind else None,
             group=cells.text(row.get(names.group)) or None if names.group else None,
@@ -229,14 +245,34 @@ class Items(Sequence[Item]):
             fields={name: cells.text(row.get(name)) for name in self._extra},
         )
 
-    def _refs(self, row: Row, i: int, where: str) -> tuple[Any, ...]:
-        column = self._task.columns.image
-        if column is None or not self._images:
+    def _row(self, i: int) -> Row:
+        """The cells of a row; those that stand for an empty one are empty."""
+        row = self._table.row(i, self._wanted)
+        if not self._absent:
+            return row
+        return {name: None if _among(value, self._absent) else value for name, value in row.items()}
+
+    def _answers(
+        self, row: Row, options: tuple[str, ...] | None, refs: tuple[ImageRef, ...], where: str
+    ) -> tuple[str, ...]:
+        name, form = self._task.columns.answer, self._task.answer_as
+        value, at = _cell(row, name, where), f"{where}: column '{name}'"
+        if form == "box" and refs:
+            return (cells.box(value, cells.size(refs[0]), where=at),)
+        return cells.answers(value, options, where=at, form=form)
+
+    def _refs(self, row: Row, i: int, where: str) -> tuple[ImageRef, ...]:
+        if not self._shown:
             return ()
         folders = tuple(
             dict.fromkeys(folder for folder in (self._table.home(i), self._folder) if folder is not None)
         )
-        return cells.images(_cell(row, column, where), where=f"{where}: column '{column}'", folders=folders)
+        found: list[ImageRef] = []
+        for column in self._shown:
+            value = _cell(row, column, where)
+            if len(self._shown) == 1 or not cells.missing(value):
+                found += cells.images(value, where=f"{where}: column '{column}'", folders=folders)
+        return tuple(found)
 
     def _options(self, row: Row, where: str) -> tuple[str, ...] | None:
         if not self._choices:
@@ -245,11 +281,14 @@ class Items(Sequence[Item]):
             return cells.choices(row.get(self._choices[0]), where=f"{where}: column '{self._choices[0]}'")
         return tuple(cells.text(row.get(name)) for name in self._choices if cells.text(row.get(name))) or None
 
-    def image_refs(self) -> Iterator[Any]:
+    def image_refs(self) -> Iterator[ImageRef]:
         """The images of all items, row by row, without reading the other columns."""
-        column = self._task.columns.image
-        for i in self._rows if column is not None else ():
-            yield from self._refs(self._table.row(i, (column,) if column else ()), i, self._table.where(i))
+        for i in self._rows if self._shown else ():
+            yield from self._refs(self._table.row(i, self._shown), i, self._table.where(i))
+
+
+def _among(value: Any, texts: frozenset[str]) -> bool:
+    return isinstance(value, str) and value in texts
 
 
 def _cell(row: Row, column: str, where: str) -> Any:

@@ -96,7 +96,11 @@ def option(prediction: str, gold: Gold) -> float:
     right = gold_position(gold)
     if right is None:
         return exact(prediction, gold)
-    if letter(prediction, gold) or (gold.choices and same(prediction, gold.choices[right], vqa_form)):
+    if letter(prediction, gold):
+        return 1.0
+    # A choice may itself be a letter: then "B" is the second choice, and never the choice whose text is "B".
+    lettered = prediction.strip() in tuple(string.ascii_uppercase[: len(gold.choices or ())])
+    if gold.choices and not lettered and same(prediction, gold.choices[right], vqa_form):
         return 1.0
     dressed = _LETTER.match(prediction.strip())
     said = {dressed[1]} if dressed else set(_ANSWER_IS.findall(prediction))

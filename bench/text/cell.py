@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from moextend.bench.task import TaskSpec, TextTask
+from moextend.bench.task import TaskSpec, TextTask, code_allowed
 from moextend.errors import InputError, MoextendError, RunFailed, SpecError, UnknownName
 from moextend.files import digest, read_lines, write_lines
 
@@ -86,9 +86,13 @@ def _load(task: TaskSpec, text: TextTask, workspace: Path) -> Loaded:
 
     folder = None if text.path is None else task.folder() / text.path
     where = f"{task.path or task.task}: lm_eval"
+    if text.runs_code and not code_allowed():
+        raise _unsafe(where)
     loaded = load(text.task, folder, text.num_fewshot, workspace, where=f"{where}.task")
     metric = text.metric.split(",")[0]
     for part in loaded.tasks.values():
+        if getattr(part, "UNSAFE_CODE", False) and not code_allowed():
+            raise _unsafe(where)
         known = part.aggregation()
         if metric not in known:
             raise UnknownName("metric", metric, known, where=f"{where}.metric")
@@ -99,6 +103,14 @@ def _load(task: TaskSpec, text: TextTask, workspace: Path) -> Loaded:
                 mend=f"Choose another one of: {', '.join(known)}.",
             )
     return loaded
+
+
+def _unsafe(where: str) -> InputError:
+    return InputError(
+        "runs the code that the model writes.",
+        where=where,
+        mend="Allow it where that can do no harm, such as in a container: --allow-code.",
+    )
 
 
 def _key(

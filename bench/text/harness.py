@@ -23,6 +23,7 @@ from lm_eval.tasks import TaskManager
 
 from moextend.bench.data.digests import FileDigests
 from moextend.bench.quiet import quiet_datasets, quiet_loggers
+from moextend.bench.task import code_allowed
 from moextend.bench.text import folder as folders
 from moextend.bench.text.choices import SharedContext
 from moextend.errors import UnknownName
@@ -141,6 +142,7 @@ def run(
                     limit=limit,
                     bootstrap_iters=0,
                     log_samples=True,
+                    confirm_run_unsafe_code=code_allowed(),
                 )
         finally:
             model.lm.train(training)

@@ -24,7 +24,11 @@ Position = Annotated[int | None, typer.Option("--to", min=1, help="Place from 1 
 
 def add_task(
     what: Annotated[
-        str, typer.Argument(metavar="TASK|KIND", help="A task's name, or a kind: vqa, caption, text.")
+        str,
+        typer.Argument(
+            metavar="TASK|KIND",
+            help="A task's name, a kind (vqa, qa (no images), caption, text), or lmms:TASK.",
+        ),
     ],
     data: Annotated[
         str | None,
@@ -38,6 +42,10 @@ def add_task(
         typer.Option(metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label; else guessed."),
     ] = None,
     scorer: Annotated[str | None, typer.Option(help="e.g. exact@1. Default: guessed.")] = None,
+    include_path: Annotated[
+        Path | None,
+        typer.Option(help="Folder of lmms-eval YAMLs, for lmms:TASK. Default: the installed ones."),
+    ] = None,
     to: Position = None,
     sequence: Sequence = None,
     workspace: options.Workspace = Path(),
@@ -46,13 +54,23 @@ def add_task(
     from moextend.bench import newtask, registry
 
     draft = registry.draft(sequence, workspace, create=True)
-    task, new = _task_to_add(what, data, name, columns, scorer, draft, workspace)
+    notes: tuple[str, ...] = ()
+    if what.startswith("lmms:"):
+        given = options.pairs(columns or [], "--columns")
+        task, notes = newtask.lmms_task(
+            what, workspace, name=name, include=include_path, columns=given, scorer=scorer
+        )
+        new = True
+    else:
+        task, new = _task_to_add(what, data, name, columns, scorer, draft, workspace)
     longer = registry.add(draft, task, at=to)
-    found = newtask.check(task, workspace)
+    found = newtask.check(task, workspace, longer.sequence.base.model)
     if new:
         typer.echo(f"wrote {newtask.write_task(task)}")
     longer.write()
     typer.echo(_found(task, found))
+    for note in notes:
+        typer.echo(f"  not imported: {note}")
     _print_stages(longer)
     typer.echo("Next: moextend bench run")
 
@@ -119,7 +137,7 @@ def _task_to_add(
     from moextend.bench.task import TaskSpec, find_task
     from moextend.errors import InputError, UnknownName
 
-    kinds = get_args(TaskSpec.model_fields["kind"].annotation)
+    kinds = [*get_args(TaskSpec.model_fields["kind"].annotation), *newtask.ALIASES]
     if what not in kinds:
         known = content.names("tasks", workspace)
         if what not in known:
@@ -136,7 +154,7 @@ def _task_to_add(
             )
         return find_task(what, workspace), False
     if data is None:
-        return registry.next_default(what, draft), False
+        return registry.next_default(newtask.ALIASES.get(what, what), draft), False
     given = options.pairs(columns or [], "--columns")
     task = newtask.new_task(what, data, workspace, name=name, columns=given, scorer=scorer)
     return task, True
@@ -148,6 +166,7 @@ def _found(task: TaskSpec, found: dict[str, Any]) -> str:
     if "prompt" in found:
         prompt = str(found["prompt"]).replace("\n", "\n    ")
         lines += [f"  example:\n    {prompt}", f"  answer: {found['answer']} (scores 1 by {task.scorer})"]
+    lines += [f"  note: {warning}" for warning in found.get("warnings", [])]
     return "\n".join(lines)
 
 

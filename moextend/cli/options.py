@@ -67,6 +67,9 @@ Oracle = Annotated[
     bool,
     typer.Option("--oracle", help="Also score learnt tasks at the end with their own extension forced on."),
 ]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Score tasks that run the code that the model writes (mbpp).")
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Score so many items a task at the most.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Train so many steps a stage.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]

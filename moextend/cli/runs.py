@@ -32,6 +32,7 @@ def run(
     order: options.Orders = None,
     match: options.Match = "steps",
     oracle: options.Oracle = False,
+    allow_code: options.AllowCode = False,
     limit: options.Limit = None,
     steps: options.Steps = None,
     device: options.Device = "auto",
@@ -46,8 +47,13 @@ def run(
 
     Run the same command again after an interruption: only what is missing is done.
     """
-    from moextend.bench.plan import Request, resolve
+    import os
 
+    from moextend.bench.plan import Request, resolve
+    from moextend.bench.task import ALLOW_CODE
+
+    if allow_code:
+        os.environ[ALLOW_CODE] = "1"  # the worker processes inherit it
     request = Request(
         workspace=workspace, sequence=name, methods=tuple(options.methods(method or [])),
         seeds=tuple(options.numbers(seed or ["0"], "--seed")),

@@ -1,10 +1,13 @@
 """The tasks and sequences that ship with the package."""
 
+import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from moextend import content
+from moextend.bench.catalogue import catalogue, tables
 from moextend.bench.data.items import OWN_PLACEHOLDERS, Item, placeholders, prompt_text
 from moextend.bench.plan import Request, resolve
 from moextend.bench.preview import preview, told
@@ -78,3 +81,37 @@ def test_published_sequences_are_in_the_order_of_their_papers(name: str) -> None
 def test_trace_has_the_epochs_of_its_paper() -> None:
     steps = [stage.steps for stage in read_sequence(SEQUENCES["trace"]).stages]
     assert steps == [round(epochs * 5000 / 128) for epochs in (5, 3, 7, 5, 3, 5, 5, 7)]
+
+
+def test_keys_that_are_not_set_leave_a_tasks_record_as_it_was() -> None:
+    task = read_task(TASKS["tiny-counting"])
+    record = task.model_dump(mode="json")
+    assert task.reading() == {}
+    assert not {"open_prompt", "answer_as", "needs"} & set(record) and not {"each", "absent"} & set(
+        record["data"]
+    )
+    assert read_task(TASKS["mmbench"]).reading() == {"absent": ("nan",), "answer_as": "letter"}
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if (read_task(TASKS[name]).lm_eval or None)])
+def test_text_tasks_are_lm_evals_own_with_that_metric(name: str) -> None:
+    text = read_task(TASKS[name]).lm_eval
+    assert text is not None
+    if text.path is not None:
+        return
+    root = find_spec("lm_eval")
+    assert root is not None and root.origin is not None
+    folder = Path(root.origin).parent / "tasks" / text.task.partition("_")[0]
+    named = re.compile(rf"^(task|group): *[\"']?{re.escape(text.task)}[\"']?$", re.MULTILINE)
+    own = [path for path in folder.rglob("*.yaml") if named.search(path.read_text(encoding="utf-8"))]
+    assert own, "a task or group of the installed lm-eval"
+    assert any(text.metric in path.read_text(encoding="utf-8") for path in folder.rglob("*yaml"))
+    unsafe = any("unsafe_code: true" in path.read_text(encoding="utf-8") for path in own)
+    assert text.runs_code == unsafe
+
+
+def test_the_list_says_which_tasks_need_a_judge(tmp_path: Path) -> None:
+    found = catalogue(tmp_path)
+    assert [task["name"] for task in found["tasks"] if task["needs"] == "judge"] == ["mmvet"]
+    cells = [str(cell) for column in tables(found)[2].columns for cell in column.cells]
+    assert sum(cell.startswith("(needs a judge)") for cell in cells) == 1

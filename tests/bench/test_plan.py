@@ -214,3 +214,24 @@ def test_the_preview_refuses_a_misspelt_encoder(tmp_path, write):
     request = Request(tmp_path)
     with pytest.raises(InputError, match="Near: ViT-L-14-336/openai"):
         preview(request, resolve(request))
+
+
+def test_tasks_that_run_written_code_are_left_out_and_said_to_be(tmp_path, write, monkeypatch):
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    write(retention=["tiny-facts", "mbpp"])
+    said = []
+    request = Request(tmp_path, methods=("lora",))
+    config = resolve(request, said.append)[0]
+    assert config.retention == ["tiny-facts"]
+    assert said == ["left out: mbpp. It runs the code that the model writes; --allow-code scores it."]
+    words = told(preview(request, [config]))
+    assert "mbpp: left out. It runs the code that the model writes; --allow-code scores it." in words
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
+    assert resolve(request, said.append)[0].retention == ["tiny-facts", "mbpp"]
+    assert len(said) == 1 and "left out" not in told(preview(request, resolve(request)))
+
+
+def test_a_task_that_needs_a_judge_is_refused_before_a_run(tmp_path, write):
+    write(transfer=["mmvet"])
+    with pytest.raises(InputError, match=r"mmvet.yaml: needs: a judge .* is needed"):
+        resolve(Request(tmp_path))

@@ -118,3 +118,14 @@ def test_show_a_task_a_sequence_and_neither(cli):
     assert "# example" in found.out
     wrong = cli("bench", "show", "tiny-countin")
     assert (wrong.code, "Did you mean 'tiny-counting'" in wrong.err) == (2, True)
+
+
+def test_questions_without_images_become_a_task_and_are_said_to_be(cli, tmp_path):
+    lines = [f'{{"question": "what color is thing {i} ?", "answer": "red"}}\n' for i in range(40)]
+    (tmp_path / "qa.jsonl").write_text("".join(lines))
+    found = cli("bench", "add-task", "qa", "--data", "qa.jsonl")
+    assert found.code == 0, found.err
+    assert "qa (vqa): " in found.out
+    assert "note: there is no column of images: the questions are text alone." in found.out
+    assert "that the tokenizer of 'tiny' does not know" in found.out
+    assert yaml.safe_load((tmp_path / "tasks/qa.yaml").read_text())["columns"]["image"] is None

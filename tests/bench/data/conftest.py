@@ -106,3 +106,25 @@ def real_data():
     if not (folder / "vqa").is_dir():
         pytest.skip(f"no real data in {folder} (set MOEXTEND_REAL_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def hub_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("hub")
+
+
+@pytest.fixture
+def hub(hub_folder, monkeypatch):
+    """The hub with five rows of every data set of the catalogue; nothing else is reached."""
+    import datasets
+
+    from moextend.bench.data import hub as opened
+
+    from .hub_rows import Hub
+
+    found = Hub(hub_folder)
+    opened._load.cache_clear()
+    monkeypatch.setattr(datasets, "load_dataset", found.load_dataset)
+    monkeypatch.setattr(datasets, "get_dataset_split_names", found.split_names)
+    yield found
+    opened._load.cache_clear()

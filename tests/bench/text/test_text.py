@@ -10,6 +10,7 @@ import pytest
 
 from moextend.bench.evaluate import score_cell
 from moextend.bench.sequence import Scoring
+from moextend.bench.task import find_task
 from moextend.errors import InputError, RunFailed, SpecError, UnknownName
 
 
@@ -249,3 +250,24 @@ def test_tasks_of_the_package(score, workspace):
         pytest.skip("the package's tiny model is not built yet")
     cell = score(find_task("tiny-agreement", workspace), used=tiny, scoring=Scoring(limit=20))
     assert cell.n == 20 and cell.value > 60
+
+
+def test_code_that_a_model_writes_runs_only_where_it_is_allowed(tmp_path, monkeypatch):
+    from moextend.bench.text.cell import _load
+
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    task = find_task("mbpp", tmp_path)
+    with pytest.raises(
+        InputError, match=r"mbpp.yaml: lm_eval: runs the code that the model writes. .*--allow-code"
+    ):
+        _load(task, task.lm_eval, tmp_path)
+
+
+def test_a_task_of_ones_own_that_runs_code_asks_for_leave(score, make_task, workspace, monkeypatch):
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    path = workspace / "tasks" / "lm" / "says.yaml"
+    path.write_text(path.read_text() + "unsafe_code: true\n")
+    with pytest.raises(InputError, match="runs the code that the model writes"):
+        score(make_task("says", metric="exact_match"))
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
+    assert score(make_task("says", metric="exact_match")).n == 20

@@ -1,0 +1,63 @@
+"""Words that a base's tokenizer does not know: what is asked or answered with them is lost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from moextend import content
+
+_FILE = "tokenizer.json"
+_SHOWN = 5
+"""Words that a warning names."""
+
+
+def unknown_words(texts: Sequence[str], base: str) -> tuple[float, list[str]]:
+    """(share of the texts with a word that the tokenizer of `base` does not know, the most frequent such words).
+
+    (0, []) for a tokenizer that knows every text, and for one that is not on this machine: nothing is downloaded.
+    """
+    path = _tokenizer(base)
+    if path is None or not texts:
+        return 0.0, []
+    from tokenizers import Tokenizer
+
+    unknown = _unknown_token(path)
+    if unknown is None:
+        return 0.0, []
+    tokenizer = Tokenizer.from_file(str(path))
+    words: Counter[str] = Counter()
+    lost = 0
+    for text, encoding in zip(texts, tokenizer.encode_batch(list(texts)), strict=True):
+        places = zip(encoding.tokens, encoding.offsets, strict=True)
+        found = {text[first:last].strip() for token, (first, last) in places if token == unknown}
+        words.update(found - {""})
+        lost += bool(found)
+    return lost / len(texts), [word for word, _ in words.most_common(_SHOWN)]
+
+
+def _tokenizer(base: str) -> Path | None:
+    """The tokenizer's file of a packaged model, of a folder, or of a hub model in the cache."""
+    packaged = content.package_folder("registry") / "models" / base
+    for folder in (packaged / "lm", Path(base), Path(base) / "lm"):
+        if (folder / _FILE).is_file():
+            return folder / _FILE
+    if base.count("/") != 1:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(base, _FILE)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _unknown_token(path: Path) -> str | None:
+    """The token that stands for what the tokenizer does not know; None where bytes stand for everything."""
+    model = json.loads(path.read_text(encoding="utf-8")).get("model", {})
+    if model.get("byte_fallback"):
+        return None
+    if model.get("unk_id") is not None:
+        return str(model["vocab"][model["unk_id"]][0])
+    token = model.get("unk_token")
+    return None if token is None else str(token)

@@ -1,0 +1,197 @@
+"""A task looked at before it costs anything: golds that its prompt cannot bring about, and words that are not known."""
+
+import json
+
+import pytest
+
+from moextend.bench.data import check_task, guess_task, open_items, prompt_text
+from moextend.bench.newtask import check, new_task, write_task
+from moextend.bench.task import read_task
+from moextend.errors import InputError, UnknownName
+
+
+@pytest.fixture
+def lettered(pictures, make_task, write_jsonl):
+    """A multiple-choice task whose gold is as given."""
+
+    def make(golds, options=("cat", "dog", "hen"), **changes):
+        rows = [
+            {"picture": "img0.png", "ask": "which?", "reply": gold, "options": list(options), "qid": i}
+            for i, gold in enumerate(golds)
+        ]
+        path = write_jsonl(pictures / "all.jsonl", rows)
+        columns = {"group": None, "kind": None, "choices": "options"}
+        prompt = "<image>\n{question}\n{choices}\nAnswer with the option's letter."
+        return make_task(
+            path, train=None, test="all", columns=columns, prompt=prompt, scorer="option@1", **changes
+        )
+
+    return make
+
+
+def test_a_letter_is_asked_but_the_gold_is_none(lettered, workspace):
+    with pytest.raises(InputError) as caught:
+        check_task(lettered(["0", "2", "3"]), workspace)
+    text = str(caught.value)
+    assert (
+        "mini.yaml: prompt: asks for a letter, but 1 of 3 answers are neither a letter nor a choice" in text
+    )
+    assert "all.jsonl:3: '3'" in text and "Positions count from 0." in text
+    with pytest.raises(InputError, match=r"asks for a letter, but 1 of 2 answers .*'cow'"):
+        check_task(lettered(["A", "cow"]), workspace)
+
+
+def test_a_letter_is_asked_but_the_scorer_compares_texts(lettered, workspace):
+    task = lettered(["cat", "A"]).model_copy(update={"scorer": "exact@1"})
+    with pytest.raises(
+        InputError, match=r"mini.yaml: scorer: asks for a letter, but 'exact@1' compares it with the"
+    ):
+        check_task(task, workspace)
+
+
+def test_questions_without_choices_among_others_are_asked_for_a_word(pictures, write_jsonl, workspace):
+    row = {"image": "img0.png", "question": "which?", "answer": "A", "options": ["cat", "dog"]}
+    write_jsonl(pictures / "test.jsonl", [row, {**row, "answer": "6", "options": []}])
+    task = guess_task(str(pictures), name="mine", workspace=workspace, columns={})
+    lettered, free = (prompt_text(task, item) for item in open_items(task, "test", workspace))
+    assert lettered.endswith("letter from the given choices directly.") and free.endswith("word or phrase.")
+    assert check_task(task, workspace).items == {"test": 2}
+
+
+def test_letters_that_are_to_be_read_are_no_options(pictures, make_task, make_rows, write_jsonl, workspace):
+    path = write_jsonl(pictures / "all.jsonl", make_rows(4))
+    task = make_task(path, train=None, test="all", prompt="<image>\nRead the letters. {question}")
+    assert check_task(task, workspace).items == {"test": 4}
+
+
+def test_positions_written_as_text_are_positions(lettered, workspace):
+    task = lettered(["0", "2"])
+    assert [item.answers for item in open_items(task, "test", workspace)] == [("cat",), ("hen",)]
+    assert check_task(task, workspace).answer == "A"
+
+
+def test_numbers_among_the_choices_are_text_unless_told_otherwise(lettered, workspace):
+    numbers = ("1", "2", "3")
+    task = lettered(["1", "2"], numbers)
+    assert [item.answers for item in open_items(task, "test", workspace)] == [("1",), ("2",)]
+    assert "as positions (answer_as: position)" in check_task(task, workspace).warnings[0]
+    task = lettered(["1", "2"], numbers, answer_as="position")
+    assert [item.answers for item in open_items(task, "test", workspace)] == [("2",), ("3",)]
+    assert check_task(task, workspace).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("form", "gold", "message"),
+    [
+        ("letter", "D", "answer D is not the letter of one of 3 choices. Letters are A to C."),
+        ("letter", "cat", "answer cat is not the letter of one of 3 choices."),
+        ("position", "3", "answer 3 is no position among 3 choices. Positions count from 0."),
+        ("position", "cat", "answer cat is no position among 3 choices."),
+    ],
+)
+def test_answers_of_another_form_than_the_task_says(form, gold, message, lettered, workspace):
+    with pytest.raises(InputError, match=message):
+        list(open_items(lettered([gold], answer_as=form), "test", workspace))
+
+
+def test_captions_are_not_guessed_to_be_scored_by_their_very_words(pictures, write_jsonl, workspace):
+    rows = [{"file_name": f"img{i}.png", "caption": f"a picture of number {i} and more"} for i in range(4)]
+    write_jsonl(pictures / "test.jsonl", rows)
+    task = guess_task(str(pictures), name="mine", workspace=workspace, columns={})
+    assert (task.kind, task.scorer) == ("caption", "cider@1")
+    with pytest.raises(InputError, match=r"scorer: 'exact@1' is right only for the very words of a caption"):
+        check_task(task.model_copy(update={"scorer": "exact@1"}), workspace)
+
+
+def own(path, workspace, kind="vqa", **columns):
+    return new_task(kind, str(path), workspace, name="mine", columns=columns, scorer=None)
+
+
+def qa(tmp_path, rows, name="qa.jsonl"):
+    path = tmp_path / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["vqa", "qa"])
+def test_questions_without_images(kind, tmp_path, workspace):
+    path = qa(tmp_path, [{"question": f"what is {i} plus 1?", "answer": str(i + 1)} for i in range(40)])
+    task = own(path, workspace, kind)
+    assert (task.kind, task.columns.image, task.scorer) == ("vqa", None, "exact@1")
+    assert "<image>" not in task.prompt
+    found = check(task, workspace)
+    assert found["prompt"].startswith("what is")
+    assert found["warnings"] == ["there is no column of images: the questions are text alone."]
+
+
+def test_prompts_and_completions(tmp_path, workspace):
+    long = "This is a rather long answer of more than a handful of words."
+    task = own(
+        qa(tmp_path, [{"prompt": f"say {i}", "completion": f"{long} {i}"} for i in range(40)]), workspace
+    )
+    assert (task.columns.question, task.columns.answer) == ("prompt", "completion")
+    assert (task.prompt, task.scorer, task.max_new_tokens) == ("{question}", "rouge-l@1", 128)
+    assert check(task, workspace)["answer"].startswith("This is")
+
+
+def test_instructions_with_an_input(tmp_path, workspace):
+    rows = [
+        {"instruction": f"Translate {i}.", "input": "" if i % 2 else "Hund", "output": "dog"}
+        for i in range(40)
+    ]
+    task = own(qa(tmp_path, rows), workspace)
+    assert (task.columns.question, task.columns.answer) == ("instruction", "output")
+    items = [item for split in ("train", "test") for item in open_items(task, split, workspace)]
+    shown = {prompt_text(task, item).splitlines()[1] for item in items}
+    assert shown == {"Hund", "Answer the question using a single word or phrase."}
+
+
+def test_an_image_that_was_not_found_by_name_is_asked_for(pictures, write_jsonl, workspace):
+    path = write_jsonl(pictures / "x.jsonl", [{"foto": "img0.png", "question": "what?", "answer": "a"}] * 3)
+    with pytest.raises(InputError, match="which column holds the image"):
+        own(path, workspace)
+
+
+def test_several_questions_in_a_row_are_several_items(pictures, write_jsonl, workspace):
+    row = {"image": "img0.png", "questions": ["what?", "who?"], "answers": ["a cup", "she"]}
+    write_jsonl(pictures / "test.jsonl", [row, {**row, "image": "img1.png"}])
+    task = guess_task(str(pictures), name="mine", workspace=workspace, columns={})
+    assert task.data.each == ("questions", "answers")
+    assert [item.answers for item in open_items(task, "test", workspace)] == [("a cup",), ("she",)] * 2
+    assert check_task(task, workspace).items == {"test": 4}
+
+
+def test_a_guessed_task_is_read_again_as_it_was_written(pictures, write_jsonl, workspace):
+    row = {"image": "img0.png", "questions": ["what?", "who?"], "answers": ["a cup", "she"]}
+    write_jsonl(pictures / "test.jsonl", [row])
+    task = guess_task(str(pictures), name="mine", workspace=workspace, columns={})
+    assert read_task(write_task(task)) == task
+
+
+def test_lists_of_unequal_length(pictures, make_task, write_jsonl, workspace):
+    row = {"picture": "img0.png", "ask": ["what?", "who?"], "reply": ["a"], "qid": 1, "sort": "x"}
+    path = write_jsonl(pictures / "all.jsonl", [row])
+    task = make_task(path, train=None, test="all", data={"each": ("ask", "reply")})
+    with pytest.raises(InputError, match=r"all.jsonl:1: column 'reply': has 1 entries, fewer than 'ask'"):
+        list(open_items(task, "test", workspace))
+    other = make_task(path, train=None, test="all", data={"each": ("sort",)})
+    with pytest.raises(InputError, match="column 'sort': holds str, not a list"):
+        open_items(other, "test", workspace)
+
+
+def test_words_that_the_base_does_not_know_are_said(tmp_path, workspace):
+    rows = [{"question": "what color is it ?", "answer": "red" if i % 4 else "Zürich"} for i in range(40)]
+    found = check(own(qa(tmp_path, rows), workspace), workspace, "tiny")
+    answers = next(line for line in found["warnings"] if "of the answers" in line)
+    assert "have words that the tokenizer of 'tiny' does not know, such as 'Zürich'" in answers
+    assert not any(
+        "of the answers" in line
+        for line in check(own(qa(tmp_path, rows), workspace), workspace).get("warnings")
+    )
+
+
+def test_an_unknown_name_among_thousands_is_one_line():
+    names = [f"leaderboard_task_number_{i}" for i in range(12_000)] + ["arc_easy"]
+    text = str(UnknownName("lm-eval task", "arc_eazy", names))
+    assert text.startswith("no lm-eval task 'arc_eazy'. Did you mean 'arc_easy'? 12,001 are known.")
+    assert len(text) < 300

@@ -1,0 +1,114 @@
+"""Every task on the hub, on five rows of its data's true columns and types: what is right scores 100, nothing 0."""
+
+from pathlib import Path
+
+import pytest
+
+from moextend import content
+from moextend.bench.data import check_task, hub_revision, open_items, prompt_text
+from moextend.bench.scorers import Answered, find_scorer, score_set
+from moextend.bench.task import read_task
+from moextend.errors import InputError
+
+from .hub_rows import FOLDER, fixtures, of_task
+
+PACKAGED = {name: read_task(path) for name, path in content.names("tasks", Path("nowhere")).items()}
+TASKS = {
+    name: task
+    for name, task in PACKAGED.items()
+    if task.data is not None and not task.data.path.startswith(("world:", "data:"))
+}
+SCORED = [name for name, task in TASKS.items() if task.needs is None]
+AVERAGED = {"coco-captions", "flickr30k", "flickr30k-karpathy"}
+"""CIDEr-D averages over references that differ, so that no caption reaches the top."""
+
+
+def percent(task, items, said):
+    answered = [Answered.by(answer, item) for answer, item in zip(said, items, strict=True)]
+    return 100 * score_set(task.scorer, answered).value / find_scorer(task.scorer).top
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_perfect_answers_score_100_and_none_scores_0(name, hub, workspace):
+    task, fixture = TASKS[name], of_task(TASKS[name])
+    items = list(open_items(task, "test", workspace))
+    assert prompt_text(task, items[0]) == fixture["prompt"][name]
+    assert all(prompt_text(task, item).count("<image>") >= len(item.images) > 0 for item in items)
+    best = percent(task, items, fixture["said"][name])
+    assert best == 100 if name not in AVERAGED else 20 < best < 100
+    assert percent(task, items, fixture["wrong"][name]) == 0
+    assert percent(task, items, [""] * len(items)) == 0
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_what_is_learnt_is_what_scores(name, hub, workspace):
+    from moextend.bench.data import target_text
+
+    task = TASKS[name]
+    items = list(open_items(task, "test", workspace))
+    assert percent(task, items, [target_text(task, item) for item in items]) >= (
+        20 if name in AVERAGED else 100
+    )
+    assert check_task(task, workspace).items["test"] == len(items)
+
+
+def test_a_task_that_needs_a_judge_is_refused(hub, workspace):
+    task = TASKS["mmvet"]
+    assert len(open_items(task, "test", workspace)) == 5, "its data can be read"
+    with pytest.raises(InputError, match=r"mmvet.yaml: needs: a judge .*lmms-eval"):
+        check_task(task, workspace)
+
+
+def test_every_fixture_has_five_rows_of_its_columns_and_says_from_where():
+    used = {(task.data.path, config) for task in TASKS.values() for config in _configs(task)}
+    assert used == set(fixtures())
+    for fixture in fixtures().values():
+        assert len(fixture["rows"]) == 5 and len(fixture["source"]) > 20
+        assert all(set(row) == set(fixture["features"]) for row in fixture["rows"])
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 300_000
+
+
+def _configs(task):
+    return [task.data.config, *([task.data.join.config] if task.data.join else [])]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_splits_are_those_of_the_hub(name):
+    task = TASKS[name]
+    splits = of_task(task)["splits"]
+    assert task.data.test in splits and task.data.train in (*splits, None)
+    assert task.data.revision is None or len(task.data.revision) == 40
+
+
+def test_the_commit_that_was_opened_is_known_and_the_pinned_one_is_asked_for(hub, workspace):
+    pinned, latest = TASKS["ai2d"], TASKS["chartqa"]
+    assert hub_revision(pinned, workspace) == pinned.data.revision == hub.asked[-1][3]
+    assert latest.data.revision is None
+    assert len(hub_revision(latest, workspace)) == 40 and hub.asked[-1][3] is None
+    assert hub_revision(PACKAGED["tiny-counting"], workspace) is None
+
+
+def test_options_that_are_letters_make_one_answer_right(hub, workspace):
+    task = TASKS["mmbench"]
+    last = open_items(task, "test", workspace)[4]
+    assert last.choices == ("B", "A", "C")
+    scores = [percent(task, [last], [letter]) for letter in "ABC"]
+    assert scores == [0, 100, 0]
+
+
+def test_the_rows_of_an_image_are_one_group(hub, workspace):
+    items = open_items(TASKS["ocrvqa"], "test", workspace)
+    assert [(item.id, item.group) for item in items[:4]] == [
+        ("0001-0", "0001"), ("0001-1", "0001"), ("0001-2", "0001"), ("0002-0", "0002"),
+    ]  # fmt: skip
+    assert items.groups() == [item.group for item in items]
+
+
+def test_open_questions_and_several_images(hub, workspace):
+    task = TASKS["mmmu"]
+    items = open_items(task, "test", workspace)
+    assert [len(item.images) for item in items] == [1, 2, 1, 1, 1]
+    assert prompt_text(task, items[1]).startswith("<image><image>\nCompare <image 1> and <image 2>.\nA. same")
+    assert prompt_text(task, items[2]).endswith(
+        "<image 1>?\n\nAnswer the question using a single word or phrase."
+    )

@@ -1,0 +1,127 @@
+"""Tasks of lmms-eval, imported from its own YAMLs without running its code."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from moextend.bench.data import open_items, prompt_text
+from moextend.bench.newtask import check, lmms_task
+from moextend.bench.task import find_task
+from moextend.errors import InputError, UnknownName
+
+FOLDER = Path(__file__).parents[2] / "fixtures" / "lmms"
+
+
+@pytest.fixture
+def imported(hub, workspace):
+    def call(what, include=FOLDER, **columns):
+        return lmms_task(
+            f"lmms:{what}", workspace, name="mine", include=include, columns=columns, scorer=None
+        )
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("what", "same"), [("chartqa", "chartqa"), ("docvqa_val", "docvqa"), ("vqav2_val", "vqav2")]
+)
+def test_a_task_is_the_catalogues_own(what, same, imported, workspace):
+    task, notes = imported(what)
+    own = find_task(same, workspace)
+    assert (task.data.path, task.data.config, task.data.test) == (
+        own.data.path,
+        own.data.config,
+        own.data.test,
+    )
+    assert (task.prompt, task.scorer, task.max_new_tokens) == (own.prompt, own.scorer, own.max_new_tokens)
+    for key in ("image", "question", "answer"):
+        assert getattr(task.columns, key) == getattr(own.columns, key)
+    assert check(task, workspace)["items"]["test"] == 5
+    assert any(note.startswith("doc_to_visual: !function utils.") for note in notes)
+
+
+def test_captions_and_choices(imported, workspace):
+    task, notes = imported("flickr30k_test")
+    assert (task.kind, task.scorer, task.columns.answer) == ("caption", "cider@1", "caption")
+    task, notes = imported("ai2d")
+    assert prompt_text(task, open_items(task, "test", workspace)[0]) == (
+        "<image>\nWhat does the frog eat?\nA. grass\nB. insects\nC. hawk\nD. sun\n"
+        "Answer with the option's letter from the given choices directly."
+    )
+    assert any("filter_list: answers are not filtered" in note for note in notes)
+    assert any("gpt4v, qwen_vl, xcomposer2_4khd: only the default is used" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (
+            "gqa",
+            r"changes its rows by code \(process_docs: !function utils.gqa_process_docs\), which is not run",
+        ),
+        (
+            "mmvet",
+            r"needs a judge .* for gpt_eval_score, and there is none here. Score a run's model in lmms-eval",
+        ),
+        ("docvqa", r"is a group of tasks: docvqa_val, docvqa_test. Import them one by one"),
+    ],
+)
+def test_what_cannot_be_imported_is_said(what, message, imported):
+    with pytest.raises(InputError, match=message):
+        imported(what)
+
+
+def test_names_and_folders_that_there_are_not(imported, tmp_path):
+    with pytest.raises(UnknownName, match=r"no lmms-eval task 'chartqaa'. Did you mean 'chartqa'"):
+        imported("chartqaa")
+    with pytest.raises(InputError, match="no such folder"):
+        imported("chartqa", tmp_path / "none")
+
+
+def write(folder, text):
+    folder.mkdir()
+    (folder / "own.yaml").write_text(
+        "task: own\ndataset_path: lmms-lab-encoder/ChartQA\ntest_split: test\n" + text
+    )
+    return folder
+
+
+def test_templates_are_read_where_they_are_columns_alone(imported, tmp_path):
+    task, _ = imported(
+        "own",
+        write(tmp_path / "a", 'doc_to_text: "Q {x}: {{question}} ({{type}})"\ndoc_to_target: "{{answer}}"\n'),
+    )
+    assert (task.prompt, task.columns.answer) == ("<image>\nQ {{x}}: {question} ({type})", "answer")
+    with pytest.raises(InputError, match="has a template that is more than columns"):
+        imported("own", write(tmp_path / "b", 'doc_to_text: "{{question.strip()}}"\n'))
+
+
+def test_no_code_of_the_folder_is_run(imported, tmp_path):
+    folder = write(tmp_path / "c", "doc_to_text: !function utils.doc_to_text\n")
+    (folder / "utils.py").write_text("raise SystemExit('this was run')\n")
+    (folder / "evil.yaml").write_text("task: evil\nx: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(InputError, match="not valid YAML"):
+        imported("evil", folder)
+    assert imported("own", folder)[0].columns.question == "question"
+
+
+def test_from_the_command_line(hub, workspace, monkeypatch, capsys):
+    from moextend.cli import main
+
+    arguments = ["bench", "add-task", "lmms:chartqa", "--include-path", str(FOLDER), "--name", "charts"]
+    monkeypatch.setattr(sys, "argv", ["moextend", *arguments, "--workspace", str(workspace)])
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "charts (vqa): 5 test items" in said and "not imported: doc_to_visual: !function utils." in said
+    written = find_task("charts", workspace)
+    assert (written.scorer, written.data.path) == ("relaxed@1", "lmms-lab-encoder/ChartQA")
+    assert check(written, workspace)["items"] == {"test": 5}
+
+
+def test_without_lmms_eval_a_folder_is_asked_for(imported, monkeypatch):
+    monkeypatch.setattr("moextend.bench.data.lmms.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"lmms-eval is not installed.*--include-path FOLDER"):
+        imported("chartqa", None)
