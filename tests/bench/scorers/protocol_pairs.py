@@ -138,6 +138,9 @@ def yes_or_no(draw: Draw) -> Pair:
 
 
 def votes(draw: Draw) -> Pair:
+    if draw.often(0.25):  # all agree
+        gold = draw.words(1, 2)
+        return Pair(changed(draw, gold), (gold,) * 10)
     pool = [draw.words(1, 2) for _ in range(1 + draw.below(4))]
     golds = tuple(changed(draw, draw.one(pool)) if draw.often(0.3) else draw.one(pool) for _ in range(10))
     return Pair(changed(draw, draw.one(pool)) if draw.often(0.8) else draw.words(1, 2), golds)
