@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from moextend import content
+from moextend.bench import catalogue
 from moextend.bench.data.items import OWN_PLACEHOLDERS, Item, placeholders, prompt_text
 from moextend.bench.plan import Request, resolve
 from moextend.bench.preview import preview, told
@@ -78,3 +79,11 @@ def test_published_sequences_are_in_the_order_of_their_papers(name: str) -> None
 def test_trace_has_the_epochs_of_its_paper() -> None:
     steps = [stage.steps for stage in read_sequence(SEQUENCES["trace"]).stages]
     assert steps == [round(epochs * 5000 / 128) for epochs in (5, 3, 7, 5, 3, 5, 5, 7)]
+
+
+def test_a_task_says_which_published_numbers_it_is_comparable_with(tmp_path):
+    found = catalogue.details("coin-gqa", tmp_path, example=False)
+    assert found["comparable_with"] == "CoIN rows"
+    words = catalogue.told(found)
+    assert "# its scorer is comparable with: CoIN rows\n" in words and "comparable_with" not in words
+    assert "comparable_with" not in catalogue.details("arc-easy", tmp_path, example=False)
