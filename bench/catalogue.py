@@ -10,6 +10,7 @@ import yaml
 from moextend import content
 from moextend.bench.plan import DEFAULT, OWN
 from moextend.bench.references import KIND, read_reference
+from moextend.bench.scorers import find_scorer
 from moextend.bench.sequence import read_sequence
 from moextend.bench.task import read_task
 from moextend.errors import SpecError, UnknownName
@@ -51,11 +52,16 @@ def tables(found: dict[str, list[dict[str, Any]]]) -> list[Table | str]:
 
 
 def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
-    """All of a task or sequence; with `example`, one item of a task as the model reads it."""
+    """All of a task or sequence, and which published numbers a task's scores may stand beside.
+
+    With `example`, one item of a task as the model reads it.
+    """
     sequences, tasks = content.names("registry", workspace), content.names("tasks", workspace)
     if name in tasks:
         task = read_task(tasks[name])
         record = {"file": str(task.path), **task.model_dump(mode="json", exclude_none=True)}
+        if task.kind != "text":
+            record["comparable_with"] = find_scorer(task.scorer).comparable_with
         if example:
             from moextend.bench.newtask import check
 
@@ -69,8 +75,11 @@ def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
 
 def told(record: dict[str, Any]) -> str:
     """The details in words: the YAML, below the name of its file."""
-    rest = {key: value for key, value in record.items() if key not in ("file", "example")}
-    text = f"# {record['file']}\n{yaml.safe_dump(rest, sort_keys=False, allow_unicode=True, width=100)}"
+    rest = {key: value for key, value in record.items() if key not in ("file", "example", "comparable_with")}
+    text = f"# {record['file']}\n"
+    if "comparable_with" in record:
+        text += f"# its scorer is comparable with: {record['comparable_with']}\n"
+    text += f"{yaml.safe_dump(rest, sort_keys=False, allow_unicode=True, width=100)}"
     if "example" in record:
         text += (
             f"# example\n{yaml.safe_dump(record['example'], sort_keys=False, allow_unicode=True, width=100)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from moextend import content, spec
 from moextend.spec import Spec
@@ -27,6 +27,17 @@ class PublishedColumn(Spec):
     """The metric of a run that is defined the same way; null: no measured number is shown."""
     task: str | None = None
     """Instead of a metric: the task whose final score is shown."""
+    mean_of: tuple[str, ...] = ()
+    """Instead of one task: several, whose mean is shown once all are scored."""
+    reading: str | None = None
+    """Of `task` or `mean_of` not the score, but this further metric of its cells, such as f1."""
+    refused: str = ""
+    """Why no measured number can stand in this column, such as a judge that is not at hand."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks whose scores are shown; none where a metric over all tasks is."""
+        return self.mean_of or (() if self.task is None else (self.task,))
 
 
 class Reference(Spec):
@@ -40,6 +51,11 @@ class Reference(Spec):
     backbone: str = ""
     """The model that they were made with, where it is known."""
     description: str = ""
+    scoring: dict[str, str] = Field(default_factory=dict)
+    """Task -> the scorer that counts as the paper's evaluation code does; a column that depends on a task scored
+    otherwise shows no measured number. Empty: nothing is known, and nothing refused."""
+    unscored: dict[str, str] = Field(default_factory=dict)
+    """Task -> why it cannot be scored as the paper does; "*" is every task without an entry in `scoring`."""
     columns: dict[str, PublishedColumn]
     rows: list[dict[str, str | float]]
     """`method`, and the published number of each column that is known."""

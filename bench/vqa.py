@@ -52,7 +52,9 @@ class Record(Answered):
         """The record of an answered item."""
         group = item.group or "+".join(image.digest for image in item.images) or None
         asked = (item.question, item.choices, item.kind)
-        return Record(item.id, prediction, item.answers, *asked, likelihoods or None, group)
+        return Record(
+            item.id, prediction, item.answers, *asked, likelihoods or None, group, image=item.image_name
+        )
 
     @staticmethod
     def read(line: dict[str, Any]) -> Record:
@@ -67,6 +69,7 @@ class Record(Answered):
             line.get("kind"),
             None if likelihoods is None else tuple(likelihoods),
             line.get("group"),
+            image=line.get("image", ""),
         )
 
     def line(self) -> dict[str, Any]:
@@ -74,6 +77,8 @@ class Record(Answered):
         kept = asdict(self)
         if self.likelihoods is None:
             del kept["likelihoods"]
+        if not self.image:
+            del kept["image"]
         return kept
 
 
@@ -287,7 +292,7 @@ def blind_level(task: TaskSpec, workspace: Path, limit: int | None = None) -> fl
         return None
     train = open_items(task, "train", workspace, images=False)
     answers = _majorities((item.kind, own_answer(task.scorer, item)) for item in train)
-    test = open_items(task, "test", workspace, limit, images=False)
+    test = open_items(task, "test", workspace, limit, images=find_scorer(task.scorer).by_image)
     said = [Answered.by(answers.get(item.kind, answers[None]), item) for item in test]
     return 100 * score_set(task.scorer, said).value
 

@@ -1,7 +1,9 @@
 """Settings of all tests."""
 
 import os
+import re
 
+import pytest
 from hypothesis import settings
 
 # Before torch is imported: a sum depends on the number of threads, and the tests compare across processes.
@@ -10,3 +12,21 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # A busy machine is slow, not wrong.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+ALL_PACKAGES = "MOEXTEND_ALL_PACKAGES"
+"""Set where every package is installed that parity is proved against, as `make test` does."""
+_MISSING = re.compile(
+    r"pip install|could not import|is not installed|needs (?:the package|avalanche)", re.IGNORECASE
+)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Makes a failure of a test that a missing package would skip, where all packages should be there."""
+    report = yield
+    if report.skipped and os.environ.get(ALL_PACKAGES) and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        if _MISSING.search(reason):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} was skipped: {reason}"
+    return report

@@ -40,6 +40,12 @@ class Item:
     fields: Mapping[str, str] = field(default_factory=dict, compare=False)
     """The columns that the prompt names beside question and choices."""
 
+    @property
+    def image_name(self) -> str:
+        """The file name of the first image; "" for images in memory, and where there is none."""
+        path = self.images[0].path if self.images else None
+        return path.name if path else ""
+
 
 def placeholders(task: TaskSpec) -> tuple[str, ...]:
     """Names in braces in the task's prompt, each once; SpecError where the braces are not balanced."""

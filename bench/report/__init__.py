@@ -14,6 +14,7 @@ from moextend.bench.report.forgetting import forgetting_table
 from moextend.bench.report.matrix import matrix_tables
 from moextend.bench.report.orders import difference_tables, orders_tables
 from moextend.bench.report.published import published_tables
+from moextend.bench.report.readings import readings_table
 from moextend.bench.report.routing import routing_tables
 from moextend.bench.report.table import Table
 from moextend.errors import InputError
@@ -30,7 +31,7 @@ FORMATS = {
 SUFFIX = {"table": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
 
 
-View = Literal["forgetting", "matrix", "costs", "comparison", "routing"]
+View = Literal["forgetting", "matrix", "costs", "comparison", "routing", "readings"]
 
 
 def tables(
@@ -56,6 +57,15 @@ def _measured(experiments: Sequence[Experiment], view: View, baseline: str | Non
         return [table for experiment in experiments for table in matrix_tables(experiment)]
     if view == "costs":
         return [costs_table(experiment) for experiment in experiments]
+    if view == "readings":
+        read = [table for experiment in experiments if (table := readings_table(experiment))]
+        if not read:
+            raise InputError(
+                "no answer to an image task has readings.",
+                where="--readings",
+                mend="They are made with the scores of a sequence; joint and independent runs are left out.",
+            )
+        return read
     if view == "routing":
         found = [table for experiment in experiments for table in routing_tables(experiment)]
         if not found:

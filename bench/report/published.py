@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from moextend.bench.metrics import average
 from moextend.bench.references import PublishedColumn, Reference
 from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.forgetting import summary
@@ -46,10 +47,15 @@ def _refuse_other(experiment: Experiment, protocol: str) -> None:
 
 
 def _table(experiments: Sequence[Experiment], reference: Reference) -> Table:
+    refused = {key: _refusal(column, reference, experiments) for key, column in reference.columns.items()}
     columns = [Column("method", "method", numeric=False), Column("from", "from", numeric=False)]
     columns += [Column(key, column.title) for key, column in reference.columns.items()]
     measured = [
-        [text(_named(experiment, experiments, method, order)), text("measured"), *_measured(group, reference)]
+        [
+            text(_named(experiment, experiments, method, order)),
+            text("measured"),
+            *_measured(group, reference, refused),
+        ]
         for experiment in experiments
         for (method, order), group in grouped(experiment.of("sequence")).items()
     ]
@@ -68,6 +74,11 @@ def _table(experiments: Sequence[Experiment], reference: Reference) -> Table:
         if limit:
             fewer = f"{experiment.name} was scored on {limit} items a task at the most"
             notes.append(f"{fewer}, the published numbers on all.")
+    notes += [
+        f"{reference.columns[key].title} is refused for measured runs: {why}."
+        for key, why in refused.items()
+        if why and measured
+    ]
     notes += [] if measured else ["No run of this protocol is done: published numbers only."]
     return Table(
         f"{reference.reference}-published",
@@ -83,17 +94,66 @@ def _named(experiment: Experiment, among: Sequence[Experiment], method: str, ord
     return name + (f" ({order})" if order != "given" else "")
 
 
-def _measured(group: Sequence[Result], reference: Reference) -> list[Value]:
-    return [_one(group, column) for column in reference.columns.values()]
+def _measured(group: Sequence[Result], reference: Reference, refused: dict[str, str]) -> list[Value]:
+    return [Value("-") if refused[key] else _one(group, column) for key, column in reference.columns.items()]
 
 
 def _one(group: Sequence[Result], column: PublishedColumn) -> Value:
-    if column.task is not None:
-        cells = [result.cells.get((result.last, column.task)) for result in group]
-        return over_runs(cell.value if cell else None for cell in cells)
+    if column.tasks:
+        return over_runs(_score(result, column) for result in group)
     if column.metric is None:
         return Value("-")
     return over_runs([summary(result)[column.metric] for result in group])
+
+
+def _score(result: Result, column: PublishedColumn) -> float | None:
+    """The final score (or further metric) of the column's tasks, their mean; None unless all are known."""
+    cells = [result.cells.get((result.last, task)) for task in column.tasks]
+    if column.reading is None:
+        return average([cell.value if cell else None for cell in cells])
+    return average([cell.extra.get("readings", {}).get(column.reading) if cell else None for cell in cells])
+
+
+def _refusal(column: PublishedColumn, reference: Reference, experiments: Sequence[Experiment]) -> str:
+    """Why measured numbers may not stand in a column: tasks that are not scored as the paper scores them."""
+    if column.refused:
+        return column.refused
+    tasks = column.tasks or (_averaged(column, experiments) if column.metric else ())
+    if not reference.scoring and not reference.unscored:
+        return ""
+    found = {task: _scored_otherwise(task, reference, experiments) for task in tasks}
+    return "; ".join(dict.fromkeys(why for why in found.values() if why))
+
+
+def _averaged(column: PublishedColumn, experiments: Sequence[Experiment]) -> tuple[str, ...]:
+    """The tasks that a metric is the mean of. Text tasks are lm-eval's own: their scoring has no other version."""
+    if column.metric == "text_drop":
+        return ()
+    results = [result for experiment in experiments for result in experiment.results]
+    return tuple(dict.fromkeys(task for result in results for task in result.tasks))
+
+
+def _scored_otherwise(task: str, reference: Reference, experiments: Sequence[Experiment]) -> str:
+    theirs = reference.scoring.get(task)
+    if theirs is None:
+        why = reference.unscored.get(task) or reference.unscored.get("*")
+        named = why is not None and task not in reference.unscored
+        return (
+            f"{why}"
+            if named
+            else f"{task}: {why}"
+            if why
+            else f"{task} is not known to be scored as in the paper"
+        )
+    used = {
+        cell.scorer
+        for experiment in experiments
+        for result in experiment.results
+        for (_, scored), cell in result.cells.items()
+        if scored == task
+    }
+    other = sorted(name or "an unknown scorer" for name in used - {theirs})
+    return f"{task} was scored by {', '.join(other)}, the paper counts as {theirs} does" if other else ""
 
 
 def _published(number: str | float | None) -> Value:

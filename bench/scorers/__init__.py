@@ -2,8 +2,8 @@
 
 from moextend.bench.scorers.gold import Answered, Gold
 from moextend.bench.scorers.readings import readings
+from moextend.bench.scorers.scorer import Scorer
 from moextend.bench.scorers.table import (
-    Scorer,
     SetScore,
     find_scorer,
     own_answer,

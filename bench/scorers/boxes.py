@@ -10,7 +10,7 @@ from moextend.bench.scorers.gold import Gold
 from moextend.bench.scorers.rules import exact
 
 RIGHT = 0.5
-"""A box counts as found above this IoU (CoIN, Shikra)."""
+"""A box counts as found above this IoU (CoIN), or from it on (lmms-eval)."""
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
 _PAIR = rf"\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)"
 _CORNERS = re.compile(rf"{_PAIR}\s*,?\s*{_PAIR}")
@@ -87,6 +87,11 @@ def iou(prediction: str, gold: Gold) -> float:
 def grounding(prediction: str, gold: Gold) -> float:
     """1 where the IoU is above one half (accuracy at 0.5); a gold that is no box is scored as `exact`."""
     return float(iou(prediction, gold) > RIGHT)
+
+
+def grounding2(prediction: str, gold: Gold) -> float:
+    """1 where the IoU is one half or above (lmms-eval); a gold that is no box is scored as `exact`."""
+    return float(iou(prediction, gold) >= RIGHT)
 
 
 def _boxed(gold: Gold) -> bool:

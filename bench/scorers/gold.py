@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -29,6 +29,10 @@ class Question(Gold, Protocol):
     def question(self) -> str:
         """The question; the source text of a task that rewrites."""
 
+    @property
+    def image_name(self) -> str:
+        """The file name of the first image; "" where it has none."""
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -39,8 +43,10 @@ class Answered:
     answers: tuple[str, ...]
     question: str = ""
     choices: tuple[str, ...] | None = None
+    image: str = field(default="", kw_only=True)
+    """The file name of the first image; "" where it has none."""
 
     @staticmethod
     def by(prediction: str, item: Question) -> Answered:
         """`item`, answered with `prediction`."""
-        return Answered(item.id, prediction, item.answers, item.question, item.choices)
+        return Answered(item.id, prediction, item.answers, item.question, item.choices, image=item.image_name)

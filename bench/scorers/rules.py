@@ -53,6 +53,11 @@ def vqa(prediction: str, gold: Gold) -> float:
     return consensus(matches(prediction, gold.answers, form), len(gold.answers))
 
 
+def vqa2(prediction: str, gold: Gold) -> float:
+    """VQAv2 accuracy as lmms-eval counts: consensus after the official form, also where all annotators agree."""
+    return consensus(matches(prediction, gold.answers, vqa_form), len(gold.answers))
+
+
 def evalai(prediction: str, gold: Gold) -> float:
     """TextVQA and VizWiz accuracy: consensus after the EvalAI form, always."""
     return consensus(matches(prediction, gold.answers, evalai_form), len(gold.answers))
@@ -138,3 +143,18 @@ def yes_or_no(prediction: str) -> str:
 def pope(prediction: str, gold: Gold) -> float:
     """1 where the answer, read as yes or no, is the gold one."""
     return float(yes_or_no(prediction) == plain(gold.answers[0]))
+
+
+def yes_or_no2(prediction: str) -> str:
+    """POPE's own reading: "no" where the first sentence has the word No, no or not, else "yes"; "" of nothing.
+
+    Commas are deleted, so that "no,yes" is one word; words end at spaces, and "NO" is none of the three.
+    """
+    said = prediction.strip()
+    words = said.split(".")[0].replace(",", "").split(" ")
+    return ("no" if {"No", "no", "not"} & set(words) else "yes") if said else ""
+
+
+def pope2(prediction: str, gold: Gold) -> float:
+    """1 where the answer, read by `yes_or_no2`, is the gold one."""
+    return float(yes_or_no2(prediction) == plain(gold.answers[0]))

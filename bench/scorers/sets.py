@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from moextend.bench.scorers import rules
 from moextend.bench.scorers.forms import plain
 from moextend.bench.scorers.gold import Answered, Gold
+from moextend.bench.scorers.letters import option2
 from moextend.errors import InputError
 
 TURN = 1_000_000
@@ -19,10 +20,19 @@ def circular(answered: Sequence[Answered]) -> list[float | None]:
 
     The first rotation carries the question's value; None for the others, which do not count by themselves.
     """
+    return _circular(answered, rules.option)
+
+
+def circular2(answered: Sequence[Answered]) -> list[float | None]:
+    """As `circular`, each rotation judged as by `option2`."""
+    return _circular(answered, option2)
+
+
+def _circular(answered: Sequence[Answered], option: Callable[[str, Gold], float]) -> list[float | None]:
     questions = [_question(one) for one in answered]
     right: dict[int, float] = {}
     for question, one in zip(questions, answered, strict=True):
-        right[question] = min(right.get(question, 1.0), rules.option(one.prediction, one))
+        right[question] = min(right.get(question, 1.0), option(one.prediction, one))
     return [right.pop(question, None) for question in questions]
 
 
@@ -38,7 +48,16 @@ def _question(one: Answered) -> int:
 
 def yes_no(pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:
     """POPE's metrics beside accuracy, in percent: precision, recall, F1 and the share of predicted "yes"."""
-    read = Counter((rules.yes_or_no(prediction), plain(gold.answers[0])) for prediction, gold in pairs)
+    return _yes_no(pairs, rules.yes_or_no)
+
+
+def yes_no2(pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:
+    """As `yes_no`, answers read by `yes_or_no2`."""
+    return _yes_no(pairs, rules.yes_or_no2)
+
+
+def _yes_no(pairs: Iterable[tuple[str, Gold]], reading: Callable[[str], str]) -> dict[str, float]:
+    read = Counter((reading(prediction), plain(gold.answers[0])) for prediction, gold in pairs)
     said = sum(n for (answer, _), n in read.items() if answer == "yes")
     meant = sum(n for (_, gold), n in read.items() if gold == "yes")
     hits = read[("yes", "yes")]

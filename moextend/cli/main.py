@@ -32,7 +32,7 @@ for _name, (_function, _example) in library.COMMANDS.items():
     add_help_option=False,
 )
 def lm_eval(context: typer.Context) -> None:
-    """lm-eval's own command line, with `--model moextend` known: any of its tasks on a trained extension."""
+    """lm-eval's own command line, by default with `--model moextend`: any of its tasks on a trained extension."""
     from moextend.bench.bridges.lm_eval import main
 
     main(context.args)

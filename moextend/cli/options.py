@@ -124,15 +124,16 @@ def modes(*, sequence: bool, joint: bool, independent: bool) -> tuple[Mode, ...]
     return tuple(mode for mode, asked in wanted.items() if asked)
 
 
-def view(*, matrix: bool, costs: bool, comparison: bool, routing: bool) -> View:
+def view(*, matrix: bool, costs: bool, comparison: bool, routing: bool, readings: bool) -> View:
     """The view of the results that is to be shown; InputError where it is more than one."""
     wanted: dict[View, bool] = {
         "matrix": matrix, "costs": costs, "comparison": comparison, "routing": routing,
+        "readings": readings,
     }  # fmt: skip
     asked = [view for view, given in wanted.items() if given]
     if len(asked) > 1:
         raise InputError(
-            "--matrix, --costs, --routing and --baseline are four views.",
+            "--matrix, --costs, --routing, --readings and --baseline are five views.",
             where="report",
             mend="Choose one a call.",
         )

@@ -113,6 +113,9 @@ def report(
     routing: Annotated[
         bool, typer.Option("--routing", help="Which new experts each task reaches, and how routing drifts.")
     ] = False,
+    readings: Annotated[
+        bool, typer.Option("--readings", help="The answers read strictly, normalised, and by older scorers.")
+    ] = False,
     baseline: Annotated[
         str | None,
         typer.Option("--baseline", metavar="METHOD", help="Every method against this one, item by item."),
@@ -147,7 +150,9 @@ def report(
     published = [find_reference(reference, workspace) for reference in options.words(references or [])]
     # Published numbers can be looked at before anything has run.
     experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
-    view = options.view(matrix=matrix, costs=costs, comparison=baseline is not None, routing=routing)
+    view = options.view(
+        matrix=matrix, costs=costs, comparison=baseline is not None, routing=routing, readings=readings
+    )
     if to is None:
         _print_tables(experiments, form, view, baseline, published)
         return
@@ -155,6 +160,7 @@ def report(
     if not to.suffix:
         every: list[View] = ["forgetting", "matrix", "costs"]
         every += ["routing"] if routing else []
+        every += ["readings"] if readings else []
         every += ["comparison"] if baseline else []
         views = {to / f"{view}.{SUFFIX[form]}": view for view in every}
     for path, shown in views.items():

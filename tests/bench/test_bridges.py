@@ -1,11 +1,13 @@
 """A run's model in lm-eval and lmms-eval: their numbers are those of the run's own table."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
 import moextend
 from moextend.bench import runner
@@ -64,23 +66,53 @@ def test_arguments_that_name_no_model_are_refused():
         opened(run="nowhere")
 
 
+def printed():
+    """The words of the README's lm-eval command."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (line,) = (line for line in text.splitlines() if line.startswith("moextend lm-eval "))
+    return shlex.split(line, comments=True)
+
+
 @pytest.mark.slow
-def test_lm_eval_gives_the_numbers_of_the_table(run, workspace, tmp_path):
-    from moextend.bench.bridges.lm_eval import main
+def test_the_lm_eval_command_of_the_readme_gives_the_numbers_of_the_table(run, tmp_path, monkeypatch):
+    """As it is printed, on a task that needs no network and with where to find it and to write."""
+    from moextend.cli.main import app
 
     packaged = Path(moextend.__file__).parent / "data" / "tasks" / "tiny" / "lm_eval"
     folder = packaged.resolve()
     (tmp_path / "tasks").mkdir()
     for path in folder.glob("*.yaml"):
         (tmp_path / "tasks" / path.name).write_text(path.read_text().replace("{folder}", str(folder)))
-    main(
-        ["run", "--model", "moextend", "--model_args", f"run={run.folder}", "--tasks", "tiny_textqa",
-         "--include_path", str(tmp_path / "tasks"), "--limit", str(LIMIT), "--batch_size", "10",
-         "--output_path", str(tmp_path / "out")]
-    )  # fmt: skip
+    words = ["tiny_textqa" if word == "arc_easy" else word for word in printed()]
+    (named,) = (word.removeprefix("run=") for word in words if word.startswith("run="))
+    (tmp_path / named).parent.mkdir(parents=True)
+    (tmp_path / named).symlink_to(run.folder.resolve())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    where = ["--include_path", "tasks", "--limit", str(LIMIT), "--batch_size", "10", "--output_path", "out"]
+    done = CliRunner().invoke(app, words[1:] + where, catch_exceptions=False)
+    assert done.exit_code == 0 and "tiny_textqa" in words
     (path,) = (tmp_path / "out").rglob("results*.json")
     found = json.loads(path.read_text())["results"]["tiny_textqa"]["acc,none"]
     assert 100 * found == pytest.approx(run.cells()[2, "tiny-textqa"].value)
+
+
+def test_what_lm_eval_needs_is_supplied_where_it_is_not_given():
+    from moextend.bench.bridges.lm_eval import completed
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    given = ["--model_args", "run=x", "--tasks", "y"]
+    assert completed(given) == [*given, "--model", "moextend", "--device", device]
+    assert completed(["run", *given, "--device=cpu"]) == [
+        "run",
+        *given,
+        "--device=cpu",
+        "--model",
+        "moextend",
+    ]
+    for whole in (["ls", "tasks"], ["validate", "--tasks", "y"], ["--help"], ["--config", "c.yaml"], []):
+        assert completed(whole) == whole
+    assert completed(["-M", "hf", "--device", "cpu"]) == ["-M", "hf", "--device", "cpu"]
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from moextend import content
-from moextend.bench.catalogue import catalogue, tables
+from moextend.bench import catalogue
+from moextend.bench.catalogue import tables
 from moextend.bench.data.items import OWN_PLACEHOLDERS, Item, placeholders, prompt_text
 from moextend.bench.plan import Request, resolve
 from moextend.bench.preview import preview, told
@@ -111,7 +112,15 @@ def test_text_tasks_are_lm_evals_own_with_that_metric(name: str) -> None:
 
 
 def test_the_list_says_which_tasks_need_a_judge(tmp_path: Path) -> None:
-    found = catalogue(tmp_path)
+    found = catalogue.catalogue(tmp_path)
     assert [task["name"] for task in found["tasks"] if task["needs"] == "judge"] == ["mmvet"]
     cells = [str(cell) for column in tables(found)[2].columns for cell in column.cells]
     assert sum(cell.startswith("(needs a judge)") for cell in cells) == 1
+
+
+def test_a_task_says_which_published_numbers_it_is_comparable_with(tmp_path):
+    found = catalogue.details("coin-gqa", tmp_path, example=False)
+    assert found["comparable_with"] == "CoIN rows"
+    words = catalogue.told(found)
+    assert "# its scorer is comparable with: CoIN rows\n" in words and "comparable_with" not in words
+    assert "comparable_with" not in catalogue.details("arc-easy", tmp_path, example=False)

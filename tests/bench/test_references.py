@@ -9,9 +9,13 @@ from moextend import content
 from moextend.bench.references import KIND, Reference, find_reference, read_reference
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
+from moextend.bench.rundir import Cell
 from moextend.bench.sequence import read_sequence
+from moextend.bench.task import read_task
 from moextend.errors import InputError, SpecError, UnknownName
 from moextend.spec import parse
+
+from .conftest import TASKS
 
 NOWHERE = Path("nowhere")
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
@@ -112,7 +116,11 @@ def test_every_reference_of_the_package_has_a_source_and_known_tasks(name):
     found = read_reference(path)
     assert found.reference == name and found.source and found.rows
     tasks = content.names("tasks", NOWHERE)
-    assert all(column.task in tasks for column in found.columns.values() if column.task)
+    assert {task for column in found.columns.values() for task in column.tasks} <= set(tasks)
+    assert set(found.scoring) | (set(found.unscored) - {"*"}) <= set(tasks)
+    for task, scorer in found.scoring.items():
+        assert read_task(tasks[task]).scorer == scorer, "the package scores as the paper does"
+        assert task not in found.unscored
     assert all(any(key in row for row in found.rows) for key in found.columns)
 
 
@@ -123,7 +131,12 @@ def test_a_published_sequence_names_a_protocol_that_has_references(name):
     mine = [reference for reference in found if reference.protocol == sequence.protocol]
     assert mine
     scored = {*sequence.retention, *sequence.transfer}
-    assert all(c.task in scored for r in mine for c in r.columns.values() if c.task), "else never measured"
+    assert {t for r in mine for c in r.columns.values() for t in c.tasks} <= scored, "else never measured"
+    if name != "moextend-paper":
+        known = [{*r.scoring, *r.unscored} for r in mine]
+        assert all(tasks >= {stage.task for stage in sequence.stages} or "*" in tasks for tasks in known), (
+            "each task is told"
+        )
 
 
 def test_a_workspace_has_its_own(tmp_path):
@@ -137,3 +150,63 @@ def test_a_workspace_has_its_own(tmp_path):
 
 def test_the_protocol_is_no_part_of_what_a_run_is(make_config):
     assert make_config(protocol="mini").digest == make_config().digest
+
+
+FIRST, SECOND = TASKS
+EXACT = {FIRST: "exact@1", SECOND: "exact@1"}
+
+
+def measured(table):
+    return [value.text for value in table.sections[0][0][2:]]
+
+
+def refusals(table):
+    return [note for note in table.notes if "refused" in note]
+
+
+def test_a_column_of_tasks_that_are_scored_as_in_the_paper_is_measured(make_run):
+    run = make_run("lora", rows=ROWS, text=(90.0, 88.0, 85.0), protocol="mini")
+    table = shown([run], reference(scoring={**EXACT, "facts": "lm-eval"}))
+    assert measured(table) == ["65.0", "-10.0", "85.0", "-"] and not refusals(table)
+
+
+def test_a_column_of_a_task_scored_otherwise_is_refused_with_the_reason(make_run):
+    run = make_run("lora", rows=ROWS, text=(90.0, 88.0, 85.0), protocol="mini")
+    table = shown([run], reference(scoring={**EXACT, SECOND: "equal@1", "facts": "lm-eval"}))
+    assert measured(table) == ["-", "-", "85.0", "-"], "the other columns stay"
+    why = f"{SECOND} was scored by exact@1, the paper counts as equal@1 does."
+    assert refusals(table) == [
+        f"ACC is refused for measured runs: {why}", f"BWT is refused for measured runs: {why}"
+    ]  # fmt: skip
+    assert len(table.sections[1]) == 2, "and so do the published rows"
+
+
+@pytest.mark.parametrize(
+    ("unscored", "why"),
+    [
+        ({FIRST: "its metric needs Java"}, f"{FIRST}: its metric needs Java."),
+        ({"*": "no code is published"}, "no code is published."),
+        ({}, f"{FIRST} is not known to be scored as in the paper."),
+    ],
+)
+def test_a_column_of_a_task_that_cannot_be_scored_is_refused(make_run, unscored, why):
+    run = make_run("lora", rows=ROWS, protocol="mini")
+    table = shown([run], reference(scoring={SECOND: "exact@1"}, unscored=unscored))
+    assert measured(table)[:2] == ["-", "-"]
+    assert refusals(table)[0] == f"ACC is refused for measured runs: {why}"
+
+
+def test_a_column_may_show_a_further_metric_of_several_tasks(make_run):
+    columns = {"f1": {"title": "POPE", "mean_of": [FIRST, SECOND], "reading": "f1"}}
+    one = reference(columns=columns, rows=[{"method": "LLaVA", "f1": 85.9}])
+    run = make_run("lora", rows=ROWS[:2], protocol="mini")
+    run.append_cell(Cell(2, FIRST, 60.0, scorer="pope@2", extra={"readings": {"f1": 50.0}}))
+    assert measured(shown([run], one)) == ["-"], "the second is not scored yet"
+    run.append_cell(Cell(2, SECOND, 70.0, scorer="pope@2", extra={"readings": {"f1": 60.0}}))
+    assert measured(shown([run], one)) == ["55.0"]
+
+
+def test_a_column_that_no_run_can_fill_says_why(make_run):
+    columns = {**REFERENCE["columns"], "other": {"title": "MM-Vet", "refused": "it needs a judge"}}
+    table = shown([make_run("lora", rows=ROWS, protocol="mini")], reference(columns=columns))
+    assert refusals(table) == ["MM-Vet is refused for measured runs: it needs a judge."]

@@ -13,7 +13,7 @@ def test_the_table_of_scorers_equals_the_code():
         for line in PAGE.read_text(encoding="utf-8").splitlines()
         if line.startswith("| `")
     ]
-    assert rows == [(f"`{s.name}`", s.rule, s.source, s.used_by) for s in ALL]
+    assert rows == [(f"`{s.name}`", s.rule, s.source, s.used_by, s.comparable_with) for s in ALL]
 
 
 def test_the_tasks_of_the_package_use_known_scorers():

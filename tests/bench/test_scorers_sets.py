@@ -166,6 +166,27 @@ def test_pope_set():
     assert found.metrics == pytest.approx({"precision": 100 / 3, "recall": 100 / 3, "f1": 100 / 3, "yes": 50})
 
 
+@pytest.mark.parametrize(
+    ("name", "prediction", "answers", "choices", "value", "before"),
+    [
+        ("vqa@2", "Yes", ("yes",) * 10, None, 1.0, 0.0),
+        ("letter@2", "**B**", ("B",), ("x", "y"), 1.0, 0.0),
+        ("option@2", "B\nBecause it is so", ("y",), ("x", "y"), 1.0, 0.0),
+        ("grounding@2", "[0, 0, 1, 1]", ("[0, 0, 1, 0.5]",), None, 1.0, 0.0),
+    ],
+)
+def test_the_reading_of_the_version_before_stands_beside(name, prediction, answers, choices, value, before):
+    found = score_set(name, [Answered("1", prediction, answers, choices=choices)])
+    old = name.replace("@2", "@1")
+    assert found.value == value and found.metrics == {old: 100 * before}
+    assert score_set(old, [Answered("1", prediction, answers, choices=choices)]).value == before
+
+
+def test_a_question_scored_by_the_name_of_its_image_needs_one():
+    with pytest.raises(InputError, match="the image of item '1' has no name"):
+        score_set("dcl-science@1", [Answered("1", "red", ("red",))])
+
+
 def test_items_of_one_image_are_drawn_together():
     answered = [Answered(str(i), said, ("a",)) for i, said in enumerate("aabb")]
     # s^2 = 4 (1/2)^2 / 3; with two clusters of two sqrt(2 / 1 * 2 * 1^2) / 4.
@@ -181,6 +202,8 @@ def test_unknown_scorer():
 
 
 ANSWERS = {"iou@1": "[1, 2, 3, 4]", "grounding@1": "[1, 2, 3, 4]", "pope@1": "yes", "number@1": "5 kg"}
+ANSWERS |= {"grounding@2": "[1, 2, 3, 4]", "pope@2": "yes", "dcl-finance@1": "B"}
+IMAGE = "AI2D_1.png"
 FOR_SETS = [
     ("one red bird sings here", "tree"), ("two blue cats ran there", "lake"), ("no dogs eat my food", "hill")
 ]  # fmt: skip
@@ -189,11 +212,11 @@ FOR_SETS = [
 @pytest.mark.parametrize("scorer", ALL, ids=lambda scorer: scorer.name)
 def test_own_answers_are_full_and_nothing_is_none(scorer):
     golds = [ANSWERS.get(scorer.name, text) for text, _ in FOR_SETS]
-    own = [Answered(str(i), gold, (gold,), FOR_SETS[i][1]) for i, gold in enumerate(golds)]
+    own = [Answered(str(i), gold, (gold,), FOR_SETS[i][1], image=IMAGE) for i, gold in enumerate(golds)]
     found = score_set(scorer.name, own)
     assert found.items == pytest.approx([scorer.top] * 3) and found.stderr == 0.0
     for nothing in ("", " ", "\n\t"):
-        empty = [Answered(one.id, nothing, one.answers, one.question) for one in own]
+        empty = [Answered(one.id, nothing, one.answers, one.question, image=IMAGE) for one in own]
         assert score_set(scorer.name, empty).items == (0.0, 0.0, 0.0)
 
 
@@ -207,7 +230,9 @@ sets_of = st.lists(st.tuples(phrases, st.lists(said, min_size=1, max_size=4)), m
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from([scorer.name for scorer in ALL]), sets_of, st.randoms())
 def test_values_of_any_set(name, pairs, rnd):
-    answered = [Answered(str(i), one, tuple(golds), "a question") for i, (one, golds) in enumerate(pairs)]
+    answered = [
+        Answered(str(i), one, tuple(golds), "a question", image=IMAGE) for i, (one, golds) in enumerate(pairs)
+    ]
     found, top = score_set(name, answered), find_scorer(name).top
     assert all(0.0 <= item <= top + 1e-9 for item in found.items if item is not None)
     assert found.value == pytest.approx(sum(found.items) / found.n)
@@ -222,4 +247,5 @@ def test_every_scorer_is_one_sort_and_has_a_version():
         assert (scorer.item is None) != (scorer.whole is None)
         name, version = scorer.name.split("@")
         assert name and int(version) >= 1 and scorer.rule and scorer.source and scorer.used_by
+        assert scorer.comparable_with
     assert len({scorer.name for scorer in ALL}) == len(ALL)

@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from PIL import Image
 
 from moextend.bench import vqa
-from moextend.bench.data import Item
+from moextend.bench.data import Item, open_items
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Columns, Data, TaskSpec
 from moextend.errors import RunFailed
@@ -172,6 +173,26 @@ def test_blind_level_by_hand(tmp_path):
     assert vqa.blind_level(without, tmp_path) == 50.0
     scored = task.model_copy(update={"data": Data(path=str(tmp_path), train=None)})
     assert vqa.blind_level(scored, tmp_path) is None
+
+
+def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path):
+    rows = [
+        {"image": "AI2D_1.png", "question": "Which states are there?", "answer": "ohio,utah"},
+        {"image": "MapQA_2.png", "question": "Which states are there?", "answer": "ohio,utah"},
+    ]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    for row in rows:
+        Image.new("RGB", (2, 2)).save(tmp_path / row["image"])
+    task = TASK.model_copy(update={"data": Data(path=str(tmp_path)), "scorer": "dcl-science@1"})
+    made = [vqa.Record.of(item, "ohio") for item in open_items(task, "test", tmp_path)]
+    kept = [vqa.Record.read(json.loads(json.dumps(record.line()))) for record in made]
+    assert kept == made and [record.image for record in kept] == ["AI2D_1.png", "MapQA_2.png"]
+    assert [item.score for item in vqa.score_items(kept, task.scorer)[1]] == [0.0, 0.5]
+    assert vqa.blind_level(task, tmp_path) == 100.0
+    assert "image" not in vqa.Record.of(items(1)[0], "x").line(), (
+        "no name, no key: older lines stay as they are"
+    )
 
 
 def test_long_questions_come_first_and_the_records_stay_in_order(tmp_path, every_batch):

@@ -209,6 +209,6 @@ def test_own_answer():
 
 def test_unknown_scorer():
     with pytest.raises(
-        UnknownName, match=r"no scorer 'exact@2'. Did you mean 'exact@1'\? Available: anls@1, evalai@1"
+        UnknownName, match=r"no scorer 'exact@2'. Did you mean 'exact@1'\? Available: anls@1, coin-gqa@1"
     ):
         score("exact@2", "a", gold("a"))

@@ -1,0 +1,63 @@
+"""Readings of the final answers beside their score: strict, normalised, likelihood, older versions of the scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from moextend.bench.report.collect import Experiment, Result, grouped
+from moextend.bench.report.table import Column, Table, Value, over_runs, text
+
+READINGS = ("strict", "normalised", "likelihood")
+NOTE = (
+    "After the last stage. strict: the gold text as it is, or its letter. normalised: full marks, the gold after "
+    "the VQA form, or its words in the answer. likelihood: the right choice is the likeliest. more: further metrics of "
+    "the scorer, and the same answers by its older version. See docs/scorers.md."
+)
+
+
+def readings_table(experiment: Experiment) -> Table | None:
+    """One row a method and image task; None where no cell has readings."""
+    columns = [
+        Column("method", "method", numeric=False),
+        Column("task", "task", numeric=False),
+        Column("scorer", "scorer", numeric=False),
+        Column("score", "score"),
+        *(Column(name, name) for name in READINGS),
+        Column("more", "more", numeric=False),
+    ]
+    sections = [
+        [_row(f"{method} ({order})" if order != "given" else method, task, group) for task in _tasks(group)]
+        for (method, order), group in grouped(experiment.of("sequence")).items()
+    ]
+    sections = [rows for rows in sections if rows]
+    if not sections:
+        return None
+    name = experiment.name
+    return Table(f"{name}-readings", f"{name}: readings of the answers", columns, sections, [NOTE])
+
+
+def _tasks(group: Sequence[Result]) -> list[str]:
+    """The image tasks whose final answers have readings, in the order of the sequence."""
+    first = group[0]
+    names = [*first.tasks, *first.config.transfer]
+    return [name for name in names if any(_read(result, name) for result in group)]
+
+
+def _read(result: Result, task: str) -> dict[str, Any]:
+    cell = result.cells.get((result.last, task))
+    return dict(cell.extra.get("readings", {})) if cell else {}
+
+
+def _row(method: str, task: str, group: Sequence[Result]) -> list[Value]:
+    read = [_read(result, task) for result in group]
+    cells = [cell for result in group if (cell := result.cells.get((result.last, task)))]
+    more = dict.fromkeys(name for one in read for name in one if name not in READINGS)
+    return [
+        text(method),
+        text(task),
+        text(", ".join(sorted({cell.scorer for cell in cells}))),
+        over_runs(cell.value for cell in cells),
+        *(over_runs(one.get(name) for one in read) for name in READINGS),
+        text(", ".join(f"{name} {over_runs(one.get(name) for one in read).text}" for name in more)),
+    ]

@@ -1,0 +1,146 @@
+"""The option that a longer answer names: its letter in any usual dress, or the text of one choice alone.
+
+The forms are those that VLMEvalKit reads without a judge, and the markdown and LaTeX in which models put an answer. A
+letter inside a word is none, the article "A" is none, and an answer that names several options names none.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from moextend.bench.scorers.forms import vqa_form
+from moextend.bench.scorers.gold import Gold
+from moextend.bench.scorers.rules import exact, gold_position
+
+LAST = 5
+"""A letter that stands alone in a sentence is the answer among this many last words (VLMEvalKit)."""
+
+_KEYS = r"answer|(?:correct|right|best|final)\s+(?:option|choice|letter)"
+_IS = r"(?:is|would\s+be|should\s+be|must\s+be)"
+_WHY = r"(?:because|since)\b"
+_UPPER = rf"(?![AI]\s+(?!{_WHY}|and\b|or\b)\w)([A-Z])(?![\w'’-])"
+"""A capital that is neither part of a word nor the word "A" or "I" of a sentence."""
+_LOWER = r"([a-z])(?=\s*$|\s*\n|[.,;:!?)\]}\"']+(?:\s|$))"
+_BOXED = re.compile(
+    r"\\boxed\s*\{\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*[(\[]?([A-Za-z])[)\].:]?(?=[\s}])"
+)
+_MARKS = re.compile(r"[*`#$~]|__|\\[()\[\]]|</?\w+>")
+_LEAD = re.compile(
+    r"^(?i:(?:option|choice|letter)\s*:?\s*)?[(\[{<\"']*([A-Za-z])[)\]}>\"']*"
+    rf"(?=\s*$|\s*\n|[)\]}}:]|[.,;](?:\s|$)|\s+[-=–]\s|\s+{_WHY})"
+)
+_MORE = re.compile(
+    r"^[)\].\"'\s]*(?:[,;/&]\s*(?:and\s+|or\s+)?|and\s+|or\s+)\(?[A-Za-z]\)?\s*(?:$|[.,;/&)]|and\b|or\b)"
+)
+_STATED = re.compile(
+    rf"(?i:\b(?:{_KEYS})\b\s*{_IS}?\s*[:=-]?\s*(?:(?:option|choice|letter)\s+)?)[(\[\"']*(?:{_UPPER}|{_LOWER})"
+)
+_NAMED = re.compile(rf"(?i:\b(?:option|choice|letter)\s+)[(\[\"']*{_UPPER}")
+_RIGHT = re.compile(r"(?<![\w'])[(\[]?([A-Z])[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best)\b")
+_SPLIT = re.compile(r"[.()\[\],:;!*#{}\"]")
+_DENIED = re.compile(r"\b(?:not|never|neither|nor|cannot|wrong|incorrect)\b|n't\b", re.IGNORECASE)
+
+
+def letter2(prediction: str, gold: Gold) -> float:
+    """1 for the right letter in any usual dress: "**B**", "B\\nBecause", "Option B", "\\boxed{B}", "Answer: B".
+
+    A question without choices among others is scored as `exact`.
+    """
+    return _judged(prediction, gold, texts=False)
+
+
+def option2(prediction: str, gold: Gold) -> float:
+    """1 for the right letter as `letter2` reads it, or for the text of the right choice and of no other.
+
+    Where the choices are letters themselves, a letter is the option's, never its text.
+    """
+    return _judged(prediction, gold, texts=True)
+
+
+def _judged(prediction: str, gold: Gold, *, texts: bool) -> float:
+    right = gold_position(gold)
+    if right is None:
+        return exact(prediction, gold)
+    choices = gold.choices or ()
+    letters = string.ascii_uppercase[: len(choices) or 26]
+    return float(read_option(prediction, letters, choices if texts else ()) == right)
+
+
+def read_option(prediction: str, letters: str, choices: Sequence[str] = ()) -> int | None:
+    """Position of the option that a text names, by letter or (with `choices`) by text; None for none or several."""
+    boxed = [found for found in _BOXED.findall(prediction) if found.upper() in letters]
+    if boxed:
+        return letters.index(boxed[-1].upper())
+    text = _MARKS.sub("", prediction).strip()
+    lead = _lead(text, letters)
+    if lead is not None:
+        return lead
+    whole = _whole(text, letters, choices)
+    if whole is not None:
+        return whole
+    stated = [found for found in _STATED.finditer(text) if (found[1] or found[2]).upper() in letters]
+    if stated:
+        last = stated[-1]
+        several = _MORE.match(text[last.end(1 if last[1] else 2) :])
+        return None if several else letters.index((last[1] or last[2]).upper())
+    if _DENIED.search(text):
+        return None
+    named = {found.upper() for found in [*_NAMED.findall(text), *_RIGHT.findall(text)]} & set(letters)
+    if named:
+        return letters.index(named.pop()) if len(named) == 1 else None
+    return _mentioned(text, letters, choices)
+
+
+def _lead(text: str, letters: str) -> int | None:
+    """The letter that the text is, or begins with before a mark or a line break."""
+    found = _LEAD.match(text)
+    if found is None or found[1].upper() not in letters or _MORE.match(text[found.end(1) :]):
+        return None
+    return letters.index(found[1].upper())
+
+
+def _whole(text: str, letters: str, choices: Sequence[str]) -> int | None:
+    """The choice whose text the prediction is."""
+    form = vqa_form(text.rstrip("."))
+    same = [i for i, choice in enumerate(_texts(letters, choices)) if choice and choice == form]
+    return same[0] if len(same) == 1 else None
+
+
+def _texts(letters: str, choices: Sequence[str]) -> list[str]:
+    """Normal forms of the choices' texts; "" where a text is the letter of an option."""
+    return ["" if choice.strip().upper() in list(letters) else vqa_form(choice) for choice in choices]
+
+
+def _mentioned(text: str, letters: str, choices: Sequence[str]) -> int | None:
+    """The one option that a sentence mentions, by a letter that stands alone or by its text; None where they differ."""
+    held = _held(text, letters, choices)
+    words = _SPLIT.sub(" ", text).split()
+    alone = [
+        word for word, after in zip_longest(words, words[1:]) if word in list(letters) and _free(word, after)
+    ]
+    if len(held) == 1:
+        own = {letters[held[0]], *choices[held[0]].split()}
+        return None if set(alone) - own else held[0]
+    if held or len(set(alone)) != 1 or alone[-1] not in words[-LAST:]:
+        return None
+    return letters.index(alone[-1])
+
+
+def _free(word: str, after: str | None) -> bool:
+    """Whether a letter is no article or pronoun: "A" and "I" are where a word in lower case follows."""
+    return word not in "AI" or after is None or not after.islower() or after in ("and", "or", "is")
+
+
+def _held(text: str, letters: str, choices: Sequence[str]) -> list[int]:
+    """The choices whose texts a sentence holds, word by word; one that is a part of another counts only by itself."""
+    if len(text) > 2 * sum(map(len, choices)):
+        return []
+    forms, rest, held = _texts(letters, choices), f" {vqa_form(text)} ", []
+    for i in sorted(range(len(forms)), key=lambda i: -len(forms[i])):
+        if forms[i] and f" {forms[i]} " in rest:
+            held.append(i)
+            rest = rest.replace(f" {forms[i]} ", "  ")
+    return held

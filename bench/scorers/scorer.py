@@ -1,0 +1,46 @@
+"""What a scorer is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from moextend.bench.scorers.gold import Answered, Gold
+
+Item = Callable[[str, Gold], float]
+Metrics = Callable[[Iterable[tuple[str, Gold]]], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """One rule; either `item`, which knows one item, or `whole`, which needs all items of a task at once."""
+
+    name: str
+    """name@version"""
+    rule: str
+    source: str
+    used_by: str
+    comparable_with: str
+    """The published numbers that this rule's may stand beside; "none" for rules of this project."""
+    item: Item | None = None
+    whole: Callable[[Sequence[Answered]], Sequence[float | None]] | None = None
+    metrics: Metrics | None = None
+    """More metrics of all items together, in percent."""
+    top: float = 1.0
+    """The most that an item can score."""
+    by_image: bool = False
+    """The rule depends on the name of the image."""
+    lettered: bool = False
+    """The answer to a question with choices is a letter."""
+    own_is_top: bool = True
+    """A gold answer reaches the top; not so where references are averaged or n-grams weighed."""
+
+
+def beside(name: str, item: Item) -> Metrics:
+    """The mean of an older version, in percent, under its name: what changed between the versions is then seen."""
+
+    def metrics(pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:
+        return {name: 100 * fmean(item(prediction, gold) for prediction, gold in pairs)}
+
+    return metrics

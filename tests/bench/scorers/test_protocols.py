@@ -1,0 +1,102 @@
+"""The scorers of published sequences against what the papers' own code made of generated pairs.
+
+`tests/fixtures/protocols` names the code (repository, commit, file) and holds its verdicts, not the code itself.
+"""
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from moextend.bench.scorers import Answered, find_scorer, own_answer, score_set
+from moextend.bench.scorers.published import PUBLISHED
+from moextend.bench.task import read_task
+
+from .protocol_pairs import COUNT, pairs, pairs_digest
+
+FOLDER = Path(__file__).parents[2] / "fixtures" / "protocols"
+PROTOCOLS = sorted(path.stem for path in FOLDER.glob("*.json"))
+generated = cache(pairs)
+
+
+def read(name):
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def answered(kind):
+    return [
+        Answered(str(i), pair.prediction, pair.answers, pair.question, image=pair.image)
+        for i, pair in enumerate(generated(kind))
+    ]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_no_pair_is_scored_otherwise_than_by_the_paper(name):
+    frozen = read(name)
+    assert pairs_digest(generated(frozen["kind"])) == frozen["pairs"], (
+        "the pairs are not those of the verdicts"
+    )
+    theirs = [float(verdict) for verdict in frozen["verdicts"]]
+    ours = score_set(frozen["scorer"], answered(frozen["kind"])).items
+    assert len(theirs) == len(ours) == COUNT
+    differ = [
+        (pair, mine, their)
+        for pair, mine, their in zip(generated(frozen["kind"]), ours, theirs, strict=True)
+        if mine != pytest.approx(their, abs=1e-4)
+    ]
+    assert not differ, f"{len(differ)} of {COUNT}, the first: {differ[0]}"
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_pairs_tell_rules_apart(name):
+    frozen = read(name)
+    values = [float(verdict) for verdict in frozen["verdicts"]]
+    assert 0.05 < sum(values) / COUNT < 0.95
+    assert frozen["source"].startswith("github.com/") and "@" in frozen["source"] and frozen["licence"]
+
+
+def test_every_scorer_of_a_published_sequence_is_frozen():
+    frozen = {read(name)["scorer"] for name in PROTOCOLS}
+    assert {scorer.name for scorer in PUBLISHED} <= frozen
+
+
+def test_the_f1_of_pope_is_the_papers():
+    found = score_set("pope@2", answered("yes_or_no")).metrics
+    theirs = read("pope")["metrics"]
+    assert {key: round(found[key] / 100, 6) for key in theirs} == pytest.approx(theirs, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", [scorer.name for scorer in PUBLISHED])
+def test_only_an_empty_prediction_is_judged_otherwise(name):
+    """Some papers' code finds nothing in everything: here an empty prediction is wrong everywhere."""
+    nothing = [Answered("1", blank, ("red",), image="AI2D_1.png") for blank in ("", " ", "\n")]
+    assert score_set(name, nothing).items == (0.0, 0.0, 0.0)
+    assert find_scorer(name).top == 1.0
+
+
+TASKS = Path(__file__).parents[3] / "tasks"
+SEQUENCES = sorted(
+    path.stem for start in ("coin", "ucit", "dcl", "trace") for path in TASKS.glob(f"{start}-*.yaml")
+)
+GOLDS = {
+    "coin-scienceqa": "B",
+    "coin-grounding": "[0.123,0.234,0.567,0.678]",
+    "ucit-arxivqa": "C",
+    "dcl-finance": "A",
+    "trace-scienceqa": "B\nBecause plants need light.",
+    "trace-py150": "x = <STR_LIT:utf-8>",
+    "trace-fomc": "C",
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_a_perfect_model_has_all_of_a_published_task_and_a_silent_one_nothing(name):
+    task, gold = read_task(TASKS / f"{name}.yaml"), GOLDS.get(name, "a red kite")
+    golds = [Answered(str(i), "", (gold,), f"where is {gold}", image="AI2D_1.png") for i in range(3)]
+    perfect = [replace(one, prediction=own_answer(task.scorer, one)) for one in golds]
+    scorer = find_scorer(task.scorer)
+    if scorer.own_is_top or name == "coin-grounding":
+        assert score_set(task.scorer, perfect).value == scorer.top
+    assert score_set(task.scorer, golds).value == 0.0
