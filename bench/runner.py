@@ -181,6 +181,9 @@ def write_facts(work: Work, model: MultimodalLM) -> None:
         name = stage_name(names)
         data = learning_data(work, names, stage_seed(work.config.seed, name))
         answering[name] = costs.forward_flops(model, data.held_out)
+    # Of sequences that learn from images alone: else text may look like what was learnt.
+    apart = getattr(work.method, "text_untouched", lambda _: False)(work.settings)
+    untouched = apart and len(image_tasks) == len(work.config.stages)
     work.run.write_facts(
-        {"told": told, "settings": work.settings.model_dump(), "blind": blind, "base_flops": answering}
+        {"told": told, "text_untouched": untouched, "settings": work.settings.model_dump(), "blind": blind, "base_flops": answering}
     )

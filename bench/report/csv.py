@@ -53,8 +53,12 @@ def cells(experiments: Sequence[Experiment]) -> str:
 
 
 def _names(column: Column) -> list[str]:
+    if not column.machines:
+        return []
     return [column.key, f"{column.key}_{column.spread}"] if column.numeric else [column.key]
 
 
 def _parts(column: Column, value: Value) -> list[str | float | None]:
+    if not column.machines:
+        return []
     return [value.number, value.spread] if column.numeric else [value.text]
