@@ -34,14 +34,25 @@ class Items:
     deviations: Array
     """Likewise, less what a cluster of average items would add."""
 
-    @staticmethod
-    def of(cluster: Array, score: Array) -> Items:
-        """From the items' clusters and scores in points."""
+
+@dataclass(frozen=True)
+class Grouping:
+    """The items of a file, in its order, and the clusters that they belong to."""
+
+    names: list[str]
+    cluster: Array
+    """Numbers of the clusters."""
+    at: Array
+    """[items], place in `cluster`."""
+    sizes: Array
+    """[clusters], part of the items."""
+
+    def items(self, score: Array) -> Items:
+        """From the items' scores in points."""
         import numpy as np
 
-        found, at = np.unique(cluster, return_inverse=True)
-        sums = np.bincount(at, weights=score / len(score))
-        return Items(found, sums, sums - np.bincount(at) / len(score) * score.mean())
+        sums = np.bincount(self.at, weights=score) / len(score)
+        return Items(self.cluster, sums, sums - self.sizes * score.mean())
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class ItemReader:
     def __init__(self) -> None:
         self._clusters: dict[Hashable, int] = {}
         self._places: dict[str, dict[str, int]] = {}
-        self._order: dict[str, tuple[list[str], Array]] = {}
+        self._grouping: dict[str, Grouping] = {}
         self._read: dict[tuple[Path, str], Items | None] = {}
 
     def parts(self, result: Result, weights: Weights, *, at: int | None = None) -> Parts | None:
@@ -111,14 +122,19 @@ class ItemReader:
         return self._made(task, names, [float(line["right"]) for line in lines], dict.fromkeys(names))
 
     def _vqa(self, path: Path, task: str, cell: Cell) -> Items | None:
-        kept, known = _lines(scores_path(path, cell.scorer)), self._places.get(task, {})
-        if not kept or len(kept) != len(known) or any(line["id"] not in known for line in kept):
+        kept, groups = _lines(scores_path(path, cell.scorer)), {}
+        if not self._same_items(task, [line["id"] for line in kept]):
             groups = {line["id"]: Record.read(line).group for line in _lines(path)}
             kept = [vars(item) for item in read_scores(path, cell.scorer) or []]
-        else:
-            groups = {}
         alone = [(line["id"], line["score"]) for line in kept if line["score"] is not None]
         return self._made(task, [name for name, _ in alone], [score for _, score in alone], groups)
+
+    def _same_items(self, task: str, names: list[str]) -> bool:
+        """Whether these are the items of a file of this task that was read before, with their images."""
+        before, known = self._grouping.get(task), self._places.get(task, {})
+        if before and before.names == names:
+            return True
+        return bool(names) and len(names) == len(known) and all(name in known for name in names)
 
     def _made(
         self, task: str, names: list[str], scores: list[float], groups: Mapping[str, str | None]
@@ -131,11 +147,12 @@ class ItemReader:
         for name, group in groups.items():
             own: Hashable = ("image", group) if group else (task, name)
             places[name] = self._clusters.setdefault(own, len(self._clusters))
-        before, clusters = self._order.get(task, ([], None))
-        if clusters is None or before != names:
-            clusters = np.array([places[name] for name in names])
-            self._order[task] = names, clusters
-        return Items.of(clusters, 100 * np.array(scores, float))
+        grouping = self._grouping.get(task)
+        if grouping is None or grouping.names != names:
+            cluster, at = np.unique([places[name] for name in names], return_inverse=True)
+            grouping = Grouping(names, cluster, at, np.bincount(at) / len(names))
+            self._grouping[task] = grouping
+        return grouping.items(100 * np.array(scores, float))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

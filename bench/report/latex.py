@@ -13,7 +13,7 @@ ESCAPES = {
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "\n": " ",
     "±": r"$\pm$", "→": r"$\to$", "≠": r"$\neq$", "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$",
-    "×": r"$\times$", "−": "$-$", "·": r"$\cdot$", "Δ": r"$\Delta$", "†": r"\textdagger{}",
+    "×": r"$\times$", "−": "$-$", "·": r"$\cdot$", "Δ": r"$\Delta$", "†": r"$\dagger$",
     "–": "--", "—": "---", "…": r"\ldots{}", "’": "'", "‘": "`", "“": "``", "”": "''", "\u00a0": "~",
 }  # fmt: skip
 FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"

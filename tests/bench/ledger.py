@@ -8,6 +8,7 @@ item is are the same for all runs, as in a real experiment.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,10 +19,12 @@ import numpy as np
 
 from moextend.bench.progress import Status, _write
 from moextend.bench.rundir import Cell, RunConfig, RunDir, open_run
-from moextend.bench.vqa import ItemScore, Record, write_scores
-from moextend.files import write_lines
+from moextend.bench.vqa import ItemScore, Record, scores_path
 
 SCORER = "exact@1"
+ID, IMAGE = "<id>", "<image>"
+ANSWERS = (("b", 0.0), ("a", 1.0))
+"""A wrong answer, a right one."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def write_run(
         for task in shape.text:
             part = kind.text - (kind.text_lost * stage / shape.stages - shift if stage else 0.0)
             cells.append(_text(run, stage, task, _answers(shape, task, part, drawn)))
-    write_lines(run.folder / "scores.jsonl", [asdict(cell) for cell in cells])
+    _lines(run.folder / "scores.jsonl", [json.dumps(asdict(cell)) for cell in cells])
     run.write_facts({"told": False, **(facts or {})})
     _write(run.folder, Status(state="done"))
     return run
@@ -116,15 +119,11 @@ def _answers(shape: Shape, task: str, part: float, rng: np.random.Generator) -> 
 
 
 def _vqa(run: RunDir, shape: Shape, stage: int, task: str, right: np.ndarray[Any, Any]) -> Cell:
-    records = [
-        Record(f"{task}-{i}", "a" if good else "b", ("a",), group=f"image{i // shape.an_image}")
-        for i, good in enumerate(right)
-    ]
+    kinds = [(_record(answer), json.dumps(vars(ItemScore(ID, good, good)))) for answer, good in ANSWERS]
     path = run.predictions / f"w{stage}" / f"{task}.jsonl"
-    write_lines(path, [record.line() for record in records])
-    write_scores(
-        path, SCORER, [ItemScore(f"{task}-{i}", float(good), float(good)) for i, good in enumerate(right)]
-    )
+    named = [(f"{task}-{i}", f"image{i // shape.an_image}", kinds[good]) for i, good in enumerate(right.astype(int))]
+    _lines(path, [kind[0].replace(ID, name).replace(IMAGE, image) for name, image, kind in named])
+    _lines(scores_path(path, SCORER), [kind[1].replace(ID, name) for name, _, kind in named])
     value = 100 * float(right.mean())
     return Cell(
         stage, task, value, 1.0, len(right), SCORER, f"w{stage}", f"predictions/w{stage}/{task}.jsonl"
@@ -132,12 +131,20 @@ def _vqa(run: RunDir, shape: Shape, stage: int, task: str, right: np.ndarray[Any
 
 
 def _text(run: RunDir, stage: int, task: str, right: np.ndarray[Any, Any]) -> Cell:
-    lines: list[dict[str, Any]] = [
-        {"task": task, "id": i, "right": float(good)} for i, good in enumerate(right)
-    ]
-    write_lines(run.predictions / f"w{stage}" / f"{task}.jsonl", [*lines, {"summary": {}}])
+    kinds = [json.dumps({"task": task, "id": ID, "right": good}) for _, good in ANSWERS]
+    lines = [kinds[good].replace(f'"{ID}"', str(i)) for i, good in enumerate(right.astype(int))]
+    _lines(run.predictions / f"w{stage}" / f"{task}.jsonl", [*lines, '{"summary": {}}'])
     value, path = 100 * float(right.mean()), f"predictions/w{stage}/{task}.jsonl"
     return Cell(stage, task, value, 1.0, len(right), "lm-eval:acc", f"w{stage}", path)
+
+
+def _record(answer: str) -> str:
+    return json.dumps(Record(ID, answer, ("a",), group=IMAGE).line())
+
+
+def _lines(path: Path, lines: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(line + "\n" for line in lines))
 
 
 if __name__ == "__main__":
