@@ -185,5 +185,11 @@ def write_facts(work: Work, model: MultimodalLM) -> None:
     apart = getattr(work.method, "text_untouched", lambda _: False)(work.settings)
     untouched = apart and len(image_tasks) == len(work.config.stages)
     work.run.write_facts(
-        {"told": told, "text_untouched": untouched, "settings": work.settings.model_dump(), "blind": blind, "base_flops": answering}
+        {
+            "told": told,
+            "text_untouched": untouched,
+            "settings": work.settings.model_dump(),
+            "blind": blind,
+            "base_flops": answering,
+        }
     )

@@ -53,9 +53,7 @@ def simulate(world: World, experiments: int, rng: Any) -> tuple[Array, Array]:
     """Differences [E, S] in points, and what each image adds to them in each task [E, S, T, G]."""
     import numpy as np
 
-    blocks = [
-        _block(world, min(BLOCK, experiments - start), rng) for start in range(0, experiments, BLOCK)
-    ]
+    blocks = [_block(world, min(BLOCK, experiments - start), rng) for start in range(0, experiments, BLOCK)]
     values, deviations = zip(*blocks, strict=True)
     return np.concatenate(values), np.concatenate(deviations)
 
@@ -84,9 +82,8 @@ def _block(world: World, experiments: int, rng: Any) -> tuple[Array, Array]:
 
 def by_cluster(world: World, parts: Array, *, apart: bool = False) -> Array:
     """[E, S, T, G] -> [E, S, clusters]: an image is one cluster over all tasks, or, `apart`, one a task."""
-    if world.shared and not apart:
-        return parts.sum(2)
-    return parts.reshape(*parts.shape[:2], -1)
+    shaped: Array = parts.sum(2) if world.shared and not apart else parts.reshape(*parts.shape[:2], -1)
+    return shaped
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,9 @@ class Found:
     """Two one-sided tests pass at the margin."""
 
 
-def check(world: World, experiments: int, *, margin: float = 1.0, level: float = 0.05, seed: int = 0) -> Found:
+def check(
+    world: World, experiments: int, *, margin: float = 1.0, level: float = 0.05, seed: int = 0
+) -> Found:
     """How often the tests say what in `experiments` experiments."""
     import numpy as np
 
@@ -147,7 +146,9 @@ def power(world: World, promised: float, experiments: int, seed: int = 0) -> tup
     return least, check(replace(world, difference=least), experiments, seed=seed).against_zero
 
 
-def size_rows(experiments: int, seeds: Sequence[int] = SEEDS, sds: Sequence[float] = RUN_SDS) -> list[list[str]]:
+def size_rows(
+    experiments: int, seeds: Sequence[int] = SEEDS, sds: Sequence[float] = RUN_SDS
+) -> list[list[str]]:
     """Rejections of a true null hypothesis."""
     rows = []
     for count in seeds:
@@ -170,7 +171,9 @@ OTHERS = {
 }
 """Name -> what else the size and the coverage are looked at for."""
 
-POWERS = [World(seeds=s, run_sd=sd) for s, sd in ((1, 0.0), (2, 1.0), (3, 0.0), (3, 1.0), (5, 1.0), (10, 3.0))]
+POWERS = [
+    World(seeds=s, run_sd=sd) for s, sd in ((1, 0.0), (2, 1.0), (3, 0.0), (3, 1.0), (5, 1.0), (10, 3.0))
+]
 
 
 def main() -> None:
@@ -190,7 +193,8 @@ def main() -> None:
     rows = []
     for margin in (1.0, 2.0, 4.0):
         at = [
-            check(World(seeds=5, difference=d, images=600), experiments // 2, margin=margin) for d in (margin, 0.0)
+            check(World(seeds=5, difference=d, images=600), experiments // 2, margin=margin)
+            for d in (margin, 0.0)
         ]
         rows.append([f"{margin:g}", *(f"{found.equivalent:.1f}" for found in at)])
     _print("Equivalence", ["margin", "called at the margin %", "called at 0 %"], rows)

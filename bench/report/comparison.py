@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moextend.bench import metrics, stats
 from moextend.bench.report.collect import Experiment, Groups, Result, grouped
+from moextend.bench.report.forgetting import BY_CONSTRUCTION, UNTOUCHED, text_untouched
 from moextend.bench.report.items import ItemReader, Parts, Weights, contrast
 from moextend.bench.report.table import Column, Table, Value, number, text
 from moextend.errors import InputError, UnknownName
@@ -51,7 +52,9 @@ def comparison_table(experiment: Experiment, baseline: str, margin: float = MARG
         UnknownName: no run of `baseline`.  InputError: the margin is not above 0.
     """
     if not margin > 0:
-        raise InputError(f"{margin:g} is no margin.", where="--margin", mend="Example: --margin 1.0 (points).")
+        raise InputError(
+            f"{margin:g} is no margin.", where="--margin", mend="Example: --margin 1.0 (points)."
+        )
     groups = grouped(experiment.of("sequence"))
     methods = list(dict.fromkeys(method for method, _ in groups))
     if baseline not in [*methods, ZERO_SHOT]:
@@ -79,6 +82,8 @@ class Test:
     """One difference a seed."""
     found: stats.Contrast | None
     """None where the items are not kept."""
+    marked: bool = False
+    """Whether the method's own value is what it is by construction."""
 
 
 class _Measured:
@@ -126,7 +131,8 @@ def _tests(measured: _Measured, groups: Groups, baseline: str, metric: str) -> I
         values = [mine[0] - theirs[0] for mine, theirs in known]
         parts = [(mine[1], theirs[1]) for mine, theirs in known if mine[1] and theirs[1]]
         name = method + (f" ({order})" if order != "given" else "")
-        yield Test(name, values, contrast(values, parts) if len(parts) == len(known) else None)
+        found = contrast(values, parts) if len(parts) == len(known) else None
+        yield Test(name, values, found, marked=metric == DROP and all(map(text_untouched, group)))
 
 
 def _weights(result: Result, metric: str, at: int | None) -> Weights | None:
@@ -148,10 +154,11 @@ def _section(tests: Sequence[Test], metric: str, margin: float) -> list[list[Val
     equivalent = iter(stats.holm([found.p_equivalent(margin) for found in known]))
     rows = []
     for test in tests:
+        difference = number(*metrics.mean_and_sd(test.values), signed=True)
         cells = {
             "method": text(test.method),
             "metric": text(metric),
-            "difference": number(*metrics.mean_and_sd(test.values), signed=True),
+            "difference": replace(difference, text=f"{difference.text}{UNTOUCHED * test.marked}"),
             "verdict": text("items not kept"),
             "seeds": _count(len(test.values)),
         }
@@ -207,6 +214,8 @@ def _notes(groups: Groups, baseline: str, margin: float) -> list[str]:
     ]
     if any(len(group) < 2 for (method, _), group in groups.items() if method != baseline):
         notes.append("items only: one seed says nothing of another; interval, p and MDD count items alone.")
+    if any(all(map(text_untouched, group)) for (method, _), group in groups.items() if method != baseline):
+        notes.append(BY_CONSTRUCTION)
     if baseline == ZERO_SHOT:
         notes.append(f"{ZERO_SHOT}: row 0 of the same run, in all stages.")
     return notes

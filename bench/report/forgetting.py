@@ -42,8 +42,8 @@ NOTES = [
 ]
 UNTOUCHED = "†"
 BY_CONSTRUCTION = (
-    f"{UNTOUCHED}: by construction, not by learning. These text tasks have no images, what is learnt is for inputs with "
-    "images alone, and so the base answers. It says nothing of text that looks like a learnt task."
+    f"{UNTOUCHED}: by construction, not by learning. These text tasks have no images, and what is learnt from images "
+    "takes no input without one, so the base answers. It says nothing of text that looks like a learnt task."
 )
 
 
@@ -130,13 +130,13 @@ def _text(group: list[Result]) -> list[Value]:
     pairs = [_before_after(result) for result in group]
     after = over_runs([metrics.average(after) for _, after in pairs])
     drop = over_runs([metrics.text_drop(*pair) for pair in pairs], signed=True)
-    if drop.number is not None and all(map(_untouched, group)):
+    if drop.number is not None and all(map(text_untouched, group)):
         drop = replace(drop, text=f"{drop.text}{UNTOUCHED}")
     return [after, drop]
 
 
-def _untouched(result: Result) -> bool:
-    """Whether nothing that was learnt can have answered the text tasks: the run says so, or the base's weights did."""
+def text_untouched(result: Result) -> bool:
+    """Whether nothing learnt can have answered the text tasks: the run says so, or the base's weights answered."""
     said = result.facts.get("text_untouched")
     if isinstance(said, bool):
         return said
@@ -212,7 +212,7 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
     if experiment.results:
         notes.append(" ".join(_bound_notes(experiment)))
         notes += [note for note in (_items(experiment.results), _trained(groups)) if note]
-    if any(_untouched(result) for result in experiment.results):
+    if any(text_untouched(result) for result in experiment.results):
         notes.append(BY_CONSTRUCTION)
     marked = [r.name for r in experiment.results if r.state != "done"]
     if marked:

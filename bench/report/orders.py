@@ -81,7 +81,9 @@ def _tables(
     for method, what, values in found:
         known = {run: value for run, value in values.items() if value is not None}
         if len(known) == len(values):
-            rows.append([text(method), text(what), *_values(known, signed=what in ("BWT", "forgot", "FWT", "drop"))])
+            rows.append(
+                [text(method), text(what), *_values(known, signed=what in ("BWT", "forgot", "FWT", "drop"))]
+            )
     if not rows:
         return []
     apart = all(row[4].number is not None for row in rows)

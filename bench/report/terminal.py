@@ -81,7 +81,9 @@ def _made(table: Table, *, below: bool) -> RichTable:
     for section in table.sections:
         for row in section:
             name, *rest = row
-            texts = [value.text.replace(f" {SPREAD}", f"\n{SPREAD}") if below else value.text for value in rest]
+            texts = [
+                value.text.replace(f" {SPREAD}", f"\n{SPREAD}") if below else value.text for value in rest
+            ]
             cells = [
                 Text(words, style=value.style, no_wrap=True) for words, value in zip(texts, rest, strict=True)
             ]

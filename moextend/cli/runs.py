@@ -109,10 +109,15 @@ def report(
     ] = False,
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", metavar="METHOD", help="Every method against this one, with tests; zero-shot: the base."),
+        typer.Option(
+            "--baseline",
+            metavar="METHOD",
+            help="Every method against this one, with tests; zero-shot: the base.",
+        ),
     ] = None,
     margin: Annotated[
-        float, typer.Option("--margin", metavar="POINTS", help="With --baseline: less than this is no difference.")
+        float,
+        typer.Option("--margin", metavar="POINTS", help="With --baseline: less than this is no difference."),
     ] = 1.0,
     references: Annotated[
         list[str] | None,

@@ -121,7 +121,10 @@ def _answers(shape: Shape, task: str, part: float, rng: np.random.Generator) -> 
 def _vqa(run: RunDir, shape: Shape, stage: int, task: str, right: np.ndarray[Any, Any]) -> Cell:
     kinds = [(_record(answer), json.dumps(vars(ItemScore(ID, good, good)))) for answer, good in ANSWERS]
     path = run.predictions / f"w{stage}" / f"{task}.jsonl"
-    named = [(f"{task}-{i}", f"image{i // shape.an_image}", kinds[good]) for i, good in enumerate(right.astype(int))]
+    named = [
+        (f"{task}-{i}", f"image{i // shape.an_image}", kinds[good])
+        for i, good in enumerate(right.astype(int))
+    ]
     _lines(path, [kind[0].replace(ID, name).replace(IMAGE, image) for name, image, kind in named])
     _lines(scores_path(path, SCORER), [kind[1].replace(ID, name) for name, _, kind in named])
     value = 100 * float(right.mean())

@@ -9,6 +9,7 @@ import pytest
 from moextend.bench.progress import Progress, Status, Unit, _write
 from moextend.bench.report import FORMATS, render
 from moextend.bench.report.collect import collect, some
+from moextend.bench.report.comparison import comparison_table
 from moextend.bench.report.csv import cells
 from moextend.bench.report.forgetting import COLUMNS, forgetting_table
 from moextend.bench.report.matrix import matrix_tables
@@ -196,6 +197,8 @@ def test_text_that_nothing_learnt_can_answer_is_marked(done):
     assert row_of(table, "lora")["text_drop"].text == "0.0"
     assert any(note.startswith("†: by construction") for note in table.notes)
     assert not any("†" in note for note in forgetting_table(collect(runs[1:])[0]).notes)
+    compared = comparison_table(collect(runs)[0], "lora")
+    assert compared.sections[-1][0][2].text == "0.0†" and any("†" in note for note in compared.notes)
 
 
 def test_older_runs_are_marked_by_the_weights_that_answered(ledger, tmp_path):

@@ -124,9 +124,7 @@ def ledger_runs(ledger, tmp_path_factory):
     kinds = {
         "lora": ledger.Kind(run_sd=0.01),
         "ewc": ledger.Kind(run_sd=0.01),
-        "moextend:scope=auto": ledger.Kind(
-            learnt=0.9, keeps=1.0, future=-0.25, text_lost=0.0, run_sd=0.01
-        ),
+        "moextend:scope=auto": ledger.Kind(learnt=0.9, keeps=1.0, future=-0.25, text_lost=0.0, run_sd=0.01),
     }
     shape = ledger.Shape(items=300)
     return ledger.write_runs(tmp_path_factory.mktemp("ledger"), shape, kinds, (0, 1, 2, 3))
@@ -250,9 +248,7 @@ def test_a_method_that_guesses_does_not_look_good(ledger, tmp_path):
     """Its scores are those of chance at every stage; compared with one that learnt, it is worse."""
     guess = ledger.Kind(base=0.25, learnt=0.25, future=0.0, text_lost=0.65)
     learnt = ledger.Kind(base=0.25, text_lost=0.1)
-    runs = ledger.write_runs(
-        tmp_path, ledger.Shape(items=300), {"lora": learnt, "ewc": guess}, (0, 1, 2, 3)
-    )
+    runs = ledger.write_runs(tmp_path, ledger.Shape(items=300), {"lora": learnt, "ewc": guess}, (0, 1, 2, 3))
     rows = compared(runs)
     assert rows["ewc", "final"]["verdict"].text == rows["ewc", "drop"]["verdict"].text == "worse"
     table = forgetting(runs)["ewc"]
@@ -282,10 +278,16 @@ PREAMBLE = r"""\documentclass[twocolumn]{article}
 @pytest.fixture(scope="module")
 def latex(ledger, tmp_path_factory):
     """View -> its LaTeX, of runs whose names hold what LaTeX minds."""
-    kinds = {"moextend:scope=all,k_x=2": ledger.Kind(), "lora": ledger.Kind(), "a&b~50%^#$é中<": ledger.Kind()}
+    kinds = {
+        "moextend:scope=all,k_x=2": ledger.Kind(),
+        "lora": ledger.Kind(),
+        "a&b~50%^#$é中<": ledger.Kind(),
+    }
     runs = ledger.write_runs(tmp_path_factory.mktemp("latex"), ledger.Shape(items=40), kinds, (0, 1))
     for number, run in enumerate(runs, 1):
-        run.write_facts({"told": None, "text_untouched": True, "blind": {task: 20.0 for task in run.config.stages}})
+        run.write_facts(
+            {"told": None, "text_untouched": True, "blind": dict.fromkeys(run.config.stages, 20.0)}
+        )
         for stage, task in enumerate(run.config.stages, 1):
             run.write_cost(stage, task, {"trained_parameters": 1000 * number, "tokens": 5, "flops": 2e12})
             folder = run.stage_folder(stage, task)
@@ -307,7 +309,9 @@ def test_latex_of_every_view_is_plain_ascii_without_loose_specials(latex):
             bare = re.sub(r"^% needs .*|\\resizebox.*|%$", "", line)
             bare = re.sub(r"\\[&%$#_{}]|\\\\$| & |\$[^$]{1,9}\$", "", bare)
             assert not re.search(r"[&%$#_~^]", bare), (view, line)
-            assert bare.count("{") == bare.count("}") or line.startswith((r"\resizebox", r"\end{tabular}")), line
+            assert bare.count("{") == bare.count("}") or line.startswith((r"\resizebox", r"\end{tabular}")), (
+                line
+            )
 
 
 def test_every_latex_view_compiles_and_fits_its_column(latex, tmp_path):

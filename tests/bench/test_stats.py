@@ -9,6 +9,7 @@ import pytest
 
 from moextend.bench import stats
 
+
 def test_the_error_of_lonely_items_is_the_usual_one() -> None:
     values = [0.0, 1.0, 1.0, 0.0, 1.0]
     usual = math.sqrt(sum((v - 0.6) ** 2 for v in values) / 4 / 5)
