@@ -77,11 +77,12 @@ def config(shape: Shape, method: str, seed: int, order: str = "given", name: str
 
 
 def write_run(
-    runs: Path, shape: Shape, method: str, seed: int, kind: Kind, *, facts: Mapping[str, Any] | None = None
-) -> RunDir:
+    runs: Path, shape: Shape, method: str, seed: int, kind: Kind, *, order: str = "given",
+    facts: Mapping[str, Any] | None = None,
+) -> RunDir:  # fmt: skip
     """A run that is done, with predictions and scores of every cell."""
-    run = open_run(config(shape, method, seed), runs)
-    rng = np.random.default_rng([seed, *method.encode()])
+    run = open_run(config(shape, method, seed, order), runs)
+    rng = np.random.default_rng([seed, *method.encode(), *order.encode()])
     shift = kind.run_sd * rng.standard_normal()
     cells = []
     for stage in range(shape.stages + 1):

@@ -11,7 +11,9 @@ from typing import get_args
 
 import pytest
 
+from moextend import content
 from moextend.bench.progress import Status, _write
+from moextend.bench.references import find_reference
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.rundir import Cell, find_runs
@@ -127,7 +129,7 @@ def ledger_runs(ledger, tmp_path_factory):
         "moextend:scope=auto": ledger.Kind(learnt=0.9, keeps=1.0, future=-0.25, text_lost=0.0, run_sd=0.01),
     }
     shape = ledger.Shape(items=300)
-    return ledger.write_runs(tmp_path_factory.mktemp("ledger"), shape, kinds, (0, 1, 2, 3))
+    return ledger.write_runs(tmp_path_factory.mktemp("ledger"), shape, kinds, (2, 3, 4, 5))
 
 
 def test_every_column_is_tested(ledger_runs):
@@ -140,7 +142,7 @@ def test_every_column_is_tested(ledger_runs):
     for metric in ALL:
         row = rows["moextend:scope=auto", metric]
         assert row["low"].number < row["difference"].number < row["high"].number
-        assert row["rows"].number == 2 and 0 < row["resolves"].number < 30
+        assert row["tests"].number == 2 and 0 < row["resolves"].number < 30
 
 
 def test_differences_are_those_of_the_forgetting_table(ledger_runs):
@@ -175,7 +177,7 @@ def test_the_comparison_in_csv_has_numbers(ledger_runs):
     for line in lines:
         for key in ("difference", "difference_sd", "low", "high", "p", "p_equivalent", "resolves", "seeds"):
             float(line[key])
-        assert len(line["difference"].replace("-", "")) > 6, "not rounded"
+        assert len(line["low"].replace("-", "")) > 6, "not rounded"
         # empty, or a number: a column of words is named above
         assert all(not value or float(value) is not None for key, value in line.items() if key not in words)
 
@@ -295,8 +297,16 @@ def latex(ledger, tmp_path_factory):
             (folder / "routing.json").write_text(
                 json.dumps({"tasks": {"task1": seen, "(text)": seen}, "layers": [0, 1], "change": [0.1, 0.2]})
             )
+    folder, shape = runs[0].folder.parents[1], ledger.Shape(items=40)
+    for method, kind in kinds.items():
+        runs += [ledger.write_run(folder, shape, method, seed, kind, order="reverse") for seed in (0, 1)]
     experiments = collect(runs)
     views = {view: tables(experiments, view, baseline="lora") for view in get_args(View)}
+    assert len(views["forgetting"]) == len(views["comparison"]) == 2, "with the tables of seeds and orders"
+    nowhere = tmp_path_factory.mktemp("none")
+    published = content.names("registry/references", nowhere)
+    assert published
+    views |= {name: tables([], references=[find_reference(name, nowhere)]) for name in published}
     return {view: render(shown, "latex") for view, shown in views.items()}
 
 
