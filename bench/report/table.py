@@ -41,7 +41,7 @@ class Column:
     machines: bool = True
     """Whether CSV has it; not where other columns hold the same as numbers."""
     spread: str = "sd"
-    """What `Value.spread` of its cells is: "sd" (over runs) or "se" (over items)."""
+    """What `Value.spread` of its cells is: "sd" (over runs), "se" (over items), or "" where they have none."""
 
 
 @dataclass(frozen=True)

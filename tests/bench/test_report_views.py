@@ -174,6 +174,7 @@ def test_the_comparison_in_csv_has_numbers(ledger_runs):
     lines = list(csv.DictReader(io.StringIO(text)))
     words = {"table", "method", "metric", "verdict"}
     assert len(lines) == 12 and words < set(lines[0]) and "interval" not in lines[0]
+    assert [key for key in lines[0] if key.endswith("_sd")] == ["difference_sd"]
     for line in lines:
         for key in ("difference", "difference_sd", "low", "high", "p", "p_equivalent", "resolves", "seeds"):
             float(line[key])
