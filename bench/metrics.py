@@ -116,6 +116,44 @@ def worst_case_acc(a: Matrix) -> float | None:
     return None if final is None or low is None else final / last + (1 - 1 / last) * low
 
 
+Weights = dict[tuple[int, int], float]
+"""(stage t, column i) -> weight of A[t][i]."""
+
+
+def weights(name: str, a: Matrix) -> Weights | None:
+    """The metric as a sum over cells, sum A[t][i] weights[t, i]; None where it is not known.
+
+    `name`: learnt, final, bwt, forgetting ("max", with the best row of this matrix) or fwt; divisors as above.
+    """
+    last = length(a)
+    first, ends = range(1, last + 1), {(last, i - 1): 1.0 for i in range(1, last)}
+    found: Weights
+    if name == "learnt":
+        found = {(i, i - 1): 1 / last for i in first}
+    elif name == "final":
+        found = {(last, i - 1): 1 / last for i in first}
+    elif name == "bwt":
+        found = ends | {(i, i - 1): -1.0 for i in range(1, last)}
+    elif name == "forgetting":
+        best = {(_best_row(a, i), i - 1): 1.0 for i in range(1, last)}
+        found = best | {cell: -weight for cell, weight in ends.items()}
+    elif name == "fwt":
+        found = {(i - 1, i - 1): 1.0 for i in first[1:]} | {(0, i - 1): -1.0 for i in first[1:]}
+    else:
+        raise ValueError(f"no metric '{name}' of cells")
+    if not found or any(a[t][i] is None for t, i in found):
+        return None
+    if name == "forgetting" and forgetting(a) is None:
+        return None
+    return found if name in ("learnt", "final") else {cell: w / (last - 1) for cell, w in found.items()}
+
+
+def _best_row(a: Matrix, task: int) -> int:
+    """The first of the best rows since task `task` was learnt, the last row not counted."""
+    known = [(value, -row) for row in range(task, length(a)) if (value := a[row][task - 1]) is not None]
+    return -max(known)[1] if known else task
+
+
 def text_drop(before: Sequence[float | None], after: Sequence[float | None]) -> float | None:
     """Points lost on the text tasks: mean_j (A[0][j] - A[T][j]); negative where text got better."""
     return average(_less(b, a) for b, a in zip(before, after, strict=True))

@@ -182,7 +182,15 @@ def write_facts(work: Work, model: MultimodalLM) -> None:
         name = stage_name(names)
         data = learning_data(work, names, stage_seed(work.config.seed, name))
         answering[name] = costs.forward_flops(model, data.held_out)
-    facts = {"told": told, "settings": work.settings.model_dump(), "blind": blind, "base_flops": answering}
+    # Of sequences that learn from images alone: else text may look like what was learnt.
+    apart = getattr(work.method, "text_untouched", lambda _: False)(work.settings)
+    facts = {
+        "told": told,
+        "text_untouched": apart and len(image_tasks) == len(work.config.stages),
+        "settings": work.settings.model_dump(),
+        "blind": blind,
+        "base_flops": answering,
+    }
     commits = {name: hub_revision(task, work.workspace) for name, task in work.tasks.items()}
     revisions = {name: commit for name, commit in commits.items() if commit is not None}
     work.run.write_facts(facts | ({"revisions": revisions} if revisions else {}))

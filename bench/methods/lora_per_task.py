@@ -17,7 +17,7 @@ from moextend.bench.methods.weights import probe_steps
 if TYPE_CHECKING:
     from moextend import MultimodalLM
 
-__all__ = ["Config", "learn", "probe_steps", "restore", "save", "select", "start", "told"]
+__all__ = ["Config", "learn", "probe_steps", "restore", "save", "select", "start", "text_untouched", "told"]
 
 
 class Config(adapters.Adapter):
@@ -29,6 +29,11 @@ class Config(adapters.Adapter):
 def told(config: Config) -> bool:
     """Whether the task is named with every input."""
     return config.task == "told"
+
+
+def text_untouched(config: Config) -> bool:
+    """An adapter learnt from inputs with images is reached by no input without one."""
+    return True
 
 
 def start(model: MultimodalLM, config: Config, seed: int) -> None:

@@ -62,7 +62,11 @@ class Loop(Protocol):
 
 
 class Method(Protocol):
-    """A method's module."""
+    """A method's module.
+
+    It may also have `text_untouched(config) -> bool`: whether what is learnt from inputs with images can never answer
+    an input without one. Tables then mark that text loses nothing as by construction.
+    """
 
     Config: type[Spec]
 

@@ -27,6 +27,11 @@ def told(config: Config) -> bool:
     return config.scope == "own"
 
 
+def text_untouched(config: Config) -> bool:
+    """own, auto: an extension learnt from inputs with images is reached by no input without one."""
+    return config.scope in ("own", "auto")
+
+
 def probe_steps(config: Config) -> int:
     """Steps of router tuning before each stage."""
     return config.probe_steps if config.layers == "probe" else 0

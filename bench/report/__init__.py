@@ -8,7 +8,7 @@ from typing import Literal
 from moextend import lookup
 from moextend.bench.references import Reference
 from moextend.bench.report.collect import Experiment
-from moextend.bench.report.comparison import comparison_table
+from moextend.bench.report.comparison import MARGIN, comparison_table
 from moextend.bench.report.costs import costs_table
 from moextend.bench.report.forgetting import forgetting_table
 from moextend.bench.report.matrix import matrix_tables
@@ -39,20 +39,23 @@ def tables(
     view: View = "forgetting",
     *,
     baseline: str | None = None,
+    margin: float = MARGIN,
     references: Sequence[Reference] = (),
 ) -> list[Table]:
     """The tables of one view of each experiment, and below them the published ones.
 
-    `comparison` needs the method that all are compared with.
+    `comparison` needs the method that all are compared with; `margin` is what counts as no difference, in points.
 
     Raises:
         InputError: the references do not belong beside these experiments.
     """
     published = published_tables(experiments, references) if references else []
-    return [*_measured(experiments, view, baseline), *published]
+    return [*_measured(experiments, view, baseline, margin), *published]
 
 
-def _measured(experiments: Sequence[Experiment], view: View, baseline: str | None) -> list[Table]:
+def _measured(
+    experiments: Sequence[Experiment], view: View, baseline: str | None, margin: float
+) -> list[Table]:
     if view == "matrix":
         return [table for experiment in experiments for table in matrix_tables(experiment)]
     if view == "costs":
@@ -80,7 +83,10 @@ def _measured(experiments: Sequence[Experiment], view: View, baseline: str | Non
         return [
             table
             for experiment in experiments
-            for table in (comparison_table(experiment, baseline), *difference_tables(experiment, baseline))
+            for table in (
+                comparison_table(experiment, baseline, margin),
+                *difference_tables(experiment, baseline),
+            )
         ]
     return [
         table

@@ -1,139 +1,221 @@
-"""Every method against a baseline, item by item: what the difference is, and whether the items can tell."""
+"""Every method against a baseline, metric by metric: what the difference is, and whether runs and items can tell."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from moextend import files
 from moextend.bench import metrics, stats
-from moextend.bench.report.collect import Experiment, Result, grouped
+from moextend.bench.report.collect import Experiment, Groups, Result, grouped
+from moextend.bench.report.forgetting import BY_CONSTRUCTION, UNTOUCHED, text_untouched
+from moextend.bench.report.items import ItemReader, Parts, Weights, contrast
 from moextend.bench.report.table import Column, Table, Value, number, text
-from moextend.bench.vqa import Record, read_scores
-from moextend.errors import UnknownName
+from moextend.errors import InputError, UnknownName
 
 COLUMNS = [
     Column("method", "method", numeric=False),
-    Column("scores", "scores", numeric=False),
-    Column("difference", "difference", spread="se"),
-    Column("interval", "95%", numeric=False),
-    Column("p", "p"),
+    Column("metric", "metric", numeric=False),
+    Column("difference", "diff."),
+    Column("interval", "interval", numeric=False, machines=False),
+    Column("low", "low", spread="", wide=True),
+    Column("high", "high", spread="", wide=True),
+    Column("p", "p", spread=""),
     Column("verdict", "verdict", numeric=False),
-    Column("seeds", "over runs"),
-    Column("items", "items"),
-    Column("resolves", "resolves", wide=True),
+    Column("resolves", "MDD", spread=""),
+    Column("seeds", "seeds", spread=""),
+    Column("margin", "margin", spread="", wide=True),
+    Column("tests", "tests", spread="", wide=True),
+    Column("p_alone", "p, this test alone", spread="", wide=True),
+    Column("p_equivalent", "p of equivalence", spread="", wide=True),
+    Column("error", "standard error", spread="", wide=True),
+    Column("seed_error", "of it: seeds", spread="", wide=True),
+    Column("item_error", "of it: items", spread="", wide=True),
+    Column("clusters", "clusters", spread="", wide=True),
 ]
-MATTERS = 1.0
-"""Points: the smallest difference that would count."""
+MARGIN = 1.0
+"""Points: differences below this do not count."""
 
-NOTE = (
-    "tasks: the learnt tasks after the last stage, mean over tasks; text: the text tasks. The same items are "
-    "compared, items of one image (and one item in several runs) drawn together: 95% percentile bootstrap, p by "
-    "exchanging whole clusters, corrected for the number of rows (Holm). higher, lower: p < 0.05. same: not, "
-    f"though a difference of {MATTERS:g} point would have been found with 80% power. underpowered: not, and that "
-    "would have taken so many items. over runs: mean ± standard deviation of the difference over runs of the same "
-    "seed; the items say nothing of it."
-)
+ZERO_SHOT = "zero-shot"
+"""The baseline that every run brings along: its own row 0."""
 
-Scored = dict[str, tuple[float, Hashable]]
-"""Item -> (score 0..100, what it shares with others)."""
+METRICS = {"learnt": "learnt", "final": "final", "bwt": "BWT", "forgetting": "forgot", "fwt": "FWT"}
+"""Metrics of the learnt tasks, as `metrics.weights` names them -> their column in the forgetting table."""
+DROP = "drop"
+LESS_IS_BETTER = ("forgot", DROP)
 
 
-def comparison_table(experiment: Experiment, baseline: str) -> Table:
-    """The final scores of every method less those of `baseline`, on the learnt tasks and on text."""
+def comparison_table(experiment: Experiment, baseline: str, margin: float = MARGIN) -> Table:
+    """Every column of the forgetting table of every method less that of `baseline`; a section a column.
+
+    Raises:
+        UnknownName: no run of `baseline`.  InputError: the margin is not above 0.
+    """
+    if not margin > 0:
+        raise InputError(
+            f"{margin:g} is no margin.", where="--margin", mend="Example: --margin 1.0 (points)."
+        )
     groups = grouped(experiment.of("sequence"))
-    base = {key: group for key, group in groups.items() if key[0] == baseline}
-    if not base:
-        known = list(dict.fromkeys(method for method, _ in groups))
-        raise UnknownName("method", baseline, known, where="--baseline")
-    found = [
-        (method, order, what, difference, spread)
-        for (method, order), group in groups.items()
-        if method != baseline and (baseline, order) in base
-        for what, tasks in (("tasks", _tasks), ("text", _text))
-        if (difference := _difference(group, base[baseline, order], tasks)) is not None
-        for spread in [_over_runs(group, base[baseline, order], tasks)]
+    methods = list(dict.fromkeys(method for method, _ in groups))
+    if baseline not in [*methods, ZERO_SHOT]:
+        raise UnknownName("method", baseline, [*methods, ZERO_SHOT], where="--baseline")
+    measured = _Measured()
+    sections = [
+        _section(list(_tests(measured, groups, baseline, metric)), metric, margin)
+        for metric in [*METRICS.values(), DROP]
     ]
-    corrected = stats.holm([difference.p for *_, difference, _ in found])
-    rows = [
-        [
-            text(method + (f" ({order})" if order != "given" else "")),
-            text(what),
-            *_values(difference, p, spread),
-        ]
-        for (method, order, what, difference, spread), p in zip(found, corrected, strict=True)
-    ]
-    title = f"{experiment.name}: final scores less those of {baseline}"
-    return Table(f"{experiment.name}-comparison", title, COLUMNS, [rows], [NOTE])
+    return Table(
+        f"{experiment.name}-comparison",
+        f"{experiment.name}: differences from {baseline}",
+        COLUMNS,
+        [section for section in sections if section],
+        _notes(groups, baseline, margin),
+    )
 
 
-def _tasks(result: Result) -> list[str]:
-    return result.tasks
+@dataclass(frozen=True)
+class Test:
+    """One row: a method against the baseline in one metric."""
+
+    method: str
+    values: list[float]
+    """One difference a seed."""
+    found: stats.Contrast | None
+    """None where the items are not kept."""
+    marked: bool = False
+    """Whether the method's own value is what it is by construction."""
 
 
-def _text(result: Result) -> list[str]:
-    return result.text
+class _Measured:
+    """Metrics of runs, each measured once."""
+
+    def __init__(self) -> None:
+        self._reader = ItemReader()
+        self._known: dict[tuple[Path, str, int | None], tuple[float, Parts | None] | None] = {}
+
+    def __call__(
+        self, result: Result, metric: str, *, at: int | None = None
+    ) -> tuple[float, Parts | None] | None:
+        """The metric, and what clusters add to it; `at` takes that row of the matrix for all."""
+        key = (result.run.folder, metric, at)
+        if key not in self._known:
+            self._known[key] = self._measure(result, metric, at)
+        return self._known[key]
+
+    def _measure(self, result: Result, metric: str, at: int | None) -> tuple[float, Parts | None] | None:
+        found = _weights(result, metric, at)
+        if found is None:
+            return None
+        cells = {key: result.cells.get((key[0] if at is None else at, key[1])) for key in found}
+        known = {key: cell.value for key, cell in cells.items() if cell is not None}
+        if len(known) < len(found):
+            return None
+        value = sum(weight * known[key] for key, weight in found.items())
+        return value, self._reader.parts(result, found, at=at)
 
 
-def _difference(
-    group: Sequence[Result], base: Sequence[Result], tasks: Callable[[Result], list[str]]
-) -> stats.Comparison | None:
-    by_seed = {result.config.seed: result for result in base}
-    pairs: dict[str, stats.Pairs] = {}
-    for result in group:
-        other = by_seed.get(result.config.seed)
-        for task in tasks(result) if other is not None else ():
-            mine, theirs = _items(result, task), _items(other, task)
-            shared = [item for item in mine if item in theirs]
-            known = pairs.get(task, stats.Pairs([], []))
-            pairs[task] = replace(
-                known,
-                difference=[*known.difference, *(mine[item][0] - theirs[item][0] for item in shared)],
-                cluster=[*known.cluster, *(mine[item][1] for item in shared)],
-            )
-    return stats.compare(list(pairs.values()))
+def _tests(measured: _Measured, groups: Groups, baseline: str, metric: str) -> Iterator[Test]:
+    """One test a method and order, as far as the metric of both is known in every pair of runs."""
+    for (method, order), group in groups.items():
+        if method == baseline:
+            continue
+        base = {result.config.seed: result for result in groups.get((baseline, order), [])}
+        if baseline == ZERO_SHOT:
+            pairs = [(measured(mine, metric), measured(mine, metric, at=0)) for mine in group]
+        else:
+            met = [(mine, base[mine.config.seed]) for mine in group if mine.config.seed in base]
+            pairs = [(measured(mine, metric), measured(other, metric)) for mine, other in met]
+        known = [(mine, theirs) for mine, theirs in pairs if mine and theirs]
+        if not known or len(known) < len(pairs):
+            continue
+        values = [mine[0] - theirs[0] for mine, theirs in known]
+        parts = [(mine[1], theirs[1]) for mine, theirs in known if mine[1] and theirs[1]]
+        name = method + (f" ({order})" if order != "given" else "")
+        found = contrast(values, parts) if len(parts) == len(known) else None
+        yield Test(name, values, found, marked=metric == DROP and all(map(text_untouched, group)))
 
 
-def _over_runs(
-    group: Sequence[Result], base: Sequence[Result], tasks: Callable[[Result], list[str]]
-) -> Value:
-    by_seed = {result.config.seed: result for result in base}
-    found = []
-    for result in group:
-        other = by_seed.get(result.config.seed)
-        if other is not None:
-            mine = metrics.average(result.row(result.last, tasks(result)))
-            theirs = metrics.average(other.row(other.last, tasks(other)))
-            found.append(None if mine is None or theirs is None else mine - theirs)
-    return number(*metrics.mean_and_sd(found), signed=True)
+def _weights(result: Result, metric: str, at: int | None) -> Weights | None:
+    """(stage, task) -> its weight in the metric; None where the metric is not known."""
+    if metric == DROP:
+        share = 1 / max(len(result.text), 1)
+        ends = [(0, share), (result.last, -share)]
+        return {(stage, task): weight for task in result.text for stage, weight in ends} or None
+    name = next(key for key, title in METRICS.items() if title == metric)
+    a = result.matrix if at is None else [result.matrix[at]] * len(result.matrix)
+    found = metrics.weights(name, a)
+    return None if found is None else {(t, result.tasks[i]): weight for (t, i), weight in found.items()}
 
 
-def _items(result: Result | None, task: str) -> Scored:
-    """The scores of a task's items after the last stage."""
-    cell = None if result is None else result.cells.get((result.last, task))
-    if result is None or cell is None or cell.predictions is None:
-        return {}
-    lines = files.read_lines(result.run.folder / cell.predictions)
-    if cell.scorer.startswith("lm-eval"):
-        return {
-            f"{line['task']} {line['id']}": (100 * float(line["right"]), f"{line['task']} {line['id']}")
-            for line in lines
-            if isinstance(line.get("right"), int | float)
+def _section(tests: Sequence[Test], metric: str, margin: float) -> list[list[Value]]:
+    """The rows of one metric, which are one family of tests."""
+    known = [test.found for test in tests if test.found]
+    corrected = iter(stats.holm([found.p for found in known]))
+    equivalent = iter(stats.holm([found.p_equivalent(margin) for found in known]))
+    rows = []
+    for test in tests:
+        difference = number(*metrics.mean_and_sd(test.values), signed=True)
+        cells = {
+            "method": text(test.method),
+            "metric": text(metric),
+            "difference": replace(difference, text=f"{difference.text}{UNTOUCHED * test.marked}"),
+            "verdict": text("items not kept"),
+            "seeds": _count(len(test.values)),
         }
-    groups = {record.id: record.group or record.id for record in map(Record.read, lines)}
-    scores = read_scores(result.run.folder / cell.predictions, cell.scorer) or []
-    return {item.id: (100 * item.score, groups[item.id]) for item in scores if item.score is not None}
+        if test.found:
+            p, same = next(corrected), next(equivalent)
+            sign = -1 if metric in LESS_IS_BETTER else 1
+            word = stats.verdict(p, same, gain=sign * test.found.value, seeds=test.found.seeds)
+            cells["verdict"] = text(word, "bold" if word in ("better", "worse") else "")
+            cells["p"] = _p(p)
+            cells["p_equivalent"] = _p(same)
+            cells |= _details(test.found, len(known), margin)
+        rows.append([cells.get(column.key, Value("-")) for column in COLUMNS])
+    return rows
 
 
-def _values(found: stats.Comparison, p: float, spread: Value) -> list[Value]:
-    verdict = found.verdict(p, MATTERS)
-    words = verdict if verdict != "unresolved" else f"underpowered ({found.items_needed(MATTERS):,} items)"
-    return [
-        replace(number(found.value, signed=True), spread=found.error),
-        text(f"{found.low:+.1f} to {found.high:+.1f}"),
-        Value("<0.001" if p < 0.001 else f"{p:.3f}", p),
-        text(words, "bold" if verdict in ("higher", "lower") else ""),
-        spread,
-        Value(f"{found.items:,}", found.items),
-        number(found.resolves),
+def _details(found: stats.Contrast, tests: int, margin: float) -> dict[str, Value]:
+    level = stats.LEVEL / tests
+    low, high = found.interval(level)
+    return {
+        "interval": text(f"{low:+.1f} to {high:+.1f}"),
+        "low": number(low, signed=True),
+        "high": number(high, signed=True),
+        "resolves": number(found.resolves(level)),
+        "margin": number(margin),
+        "tests": _count(tests),
+        "p_alone": _p(found.p),
+        "error": number(found.error),
+        "seed_error": number(found.seed_variance**0.5),
+        "item_error": number(found.item_variance**0.5),
+        "clusters": _count(found.clusters),
+    }
+
+
+def _p(p: float) -> Value:
+    return Value("<0.001" if p < 0.001 else f"{p:.3f}", p)
+
+
+def _count(n: int) -> Value:
+    return Value(f"{n:,}", n)
+
+
+def _notes(groups: Groups, baseline: str, margin: float) -> list[str]:
+    """What the columns mean."""
+    notes = [
+        f"diff.: the method less {baseline}, mean (± standard deviation) over seeds, each seed against the same seed "
+        "of the baseline. metric: a column of the forgetting table; of forgot and drop less is better.",
+        "interval: 95% for all tests of a metric together (Bonferroni). p: no difference, corrected for them (Holm). "
+        "Both count two sources of variance: seeds (t, seeds - 1 degrees of freedom) and items, images drawn whole "
+        "over all tasks (docs/statistics.md).",
+        f"better, worse: p < 0.05. equivalent: two one-sided tests, also corrected, place the difference within "
+        f"±{margin:g} (--margin), whatever its sign. undecided: neither. MDD: the least true difference found with 80% "
+        "power at the corrected level.",
     ]
+    if any(len(group) < 2 for (method, _), group in groups.items() if method != baseline):
+        notes.append("items only: one seed says nothing of another; interval, p and MDD count items alone.")
+    if any(all(map(text_untouched, group)) for (method, _), group in groups.items() if method != baseline):
+        notes.append(BY_CONSTRUCTION)
+    if baseline == ZERO_SHOT:
+        notes.append(f"{ZERO_SHOT}: row 0 of the same run, in all stages.")
+    return notes

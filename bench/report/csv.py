@@ -53,8 +53,18 @@ def cells(experiments: Sequence[Experiment]) -> str:
 
 
 def _names(column: Column) -> list[str]:
-    return [column.key, f"{column.key}_{column.spread}"] if column.numeric else [column.key]
+    if not column.machines:
+        return []
+    return [column.key, f"{column.key}_{column.spread}"] if _has_spread(column) else [column.key]
 
 
 def _parts(column: Column, value: Value) -> list[str | float | None]:
-    return [value.number, value.spread] if column.numeric else [value.text]
+    if not column.machines:
+        return []
+    if _has_spread(column):
+        return [value.number, value.spread]
+    return [value.number if column.numeric else value.text]
+
+
+def _has_spread(column: Column) -> bool:
+    return column.numeric and bool(column.spread)

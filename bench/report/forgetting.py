@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -17,17 +18,16 @@ COLUMNS = [
     Column("final", "final"),
     Column("bwt", "BWT"),
     Column("forgetting", "forgot"),
-    Column("text", "text", numeric=False),
+    Column("fwt", "FWT"),
+    Column("text_after", "text"),
     Column("text_drop", "drop"),
     Column("runs", "runs"),
     Column("maa", "MAA", wide=True),
     Column("bwt_t", "BWT/T", wide=True),
     Column("forgetting_max_all", "forgot (max. incl. last)", wide=True),
-    Column("fwt", "FWT", wide=True),
     Column("worst_case", "worst case", wide=True),
     Column("intransigence", "intransigence", wide=True),
     Column("text_before", "text before", wide=True),
-    Column("text_after", "text after", wide=True),
     Column("text_retention", "text kept %", wide=True),
 ]
 
@@ -36,8 +36,15 @@ NOTES = [
     "learnt: mean accuracy on each task right after it was learnt (MFT). final: mean after the last stage "
     "(ACC). BWT: mean of final minus learnt, over all tasks but the last (divisor T-1). forgot: mean of the "
     "best accuracy since a task was learnt, last stage not counted, minus the final one (divisor T-1).",
-    "text: mean score on the text tasks, before the first and after the last stage; drop in points.",
+    "FWT: mean change of a task's score before it is learnt, from the base to the stage before its own; negative where "
+    "learning other tasks costs what the base could do.",
+    "text: mean score on the text tasks after the last stage; drop: points less than the base's.",
 ]
+UNTOUCHED = "†"
+BY_CONSTRUCTION = (
+    f"{UNTOUCHED}: by construction, not by learning. These text tasks have no images, and what is learnt from images "
+    "takes no input without one, so the base answers. It says nothing of text that looks like a learnt task."
+)
 
 
 def forgetting_table(experiment: Experiment) -> Table:
@@ -66,6 +73,7 @@ def summary(result: Result) -> dict[str, float | None]:
         "bwt": None if joint else metrics.bwt(a),
         "bwt_t": None if joint else metrics.bwt(a, divisor="T"),
         "forgetting": None if joint else metrics.forgetting(a),
+        "fwt": None if joint else metrics.fwt(a),
         "zero_shot": metrics.zero_shot(a),
         "text_before": metrics.average(before),
         "text_after": metrics.average(after),
@@ -87,15 +95,15 @@ def _row(key: tuple[str, str], group: list[Result], joint: list[Result] | None) 
         over(metrics.acc),
         over(metrics.bwt, signed=True),
         over(metrics.forgetting, signed=True),
+        over(metrics.fwt, signed=True),
         *_text(group),
         Value(str(len(group)), len(group)),
         over(metrics.maa),
         over(lambda a: metrics.bwt(a, divisor="T"), signed=True),
         over(lambda a: metrics.forgetting(a, variant="max-all")),
-        over(metrics.fwt, signed=True),
         over(metrics.worst_case_acc),
         _intransigence(group, joint),
-        *_text_ends(group),
+        over_runs([metrics.average(_before_after(result)[0]) for result in group]),
         over_runs([_percent(metrics.text_retention(*_before_after(result))) for result in group]),
     ]
 
@@ -118,17 +126,27 @@ def _before_after(result: Result) -> tuple[list[float | None], list[float | None
 
 
 def _text(group: list[Result]) -> list[Value]:
-    """Mean text score before and after in one cell, and the drop."""
+    """Mean text score after the last stage, and the drop; marked where it is 0 by construction."""
     pairs = [_before_after(result) for result in group]
-    before, after = _text_ends(group)
+    after = over_runs([metrics.average(after) for _, after in pairs])
     drop = over_runs([metrics.text_drop(*pair) for pair in pairs], signed=True)
-    # the drop carries the spread: a third and a fourth one would not fit
-    return [text(f"{number(before.number).text} → {number(after.number).text}"), drop]
+    if drop.number is not None and all(map(text_untouched, group)):
+        drop = replace(drop, text=f"{drop.text}{UNTOUCHED}")
+    return [after, drop]
 
 
-def _text_ends(group: list[Result]) -> list[Value]:
-    pairs = [_before_after(result) for result in group]
-    return [over_runs([metrics.average(pair[end]) for pair in pairs]) for end in (0, 1)]
+def text_untouched(result: Result) -> bool:
+    """Whether nothing learnt can have answered the text tasks: the run says so, or the base's weights answered."""
+    said = result.facts.get("text_untouched")
+    if isinstance(said, bool):
+        return said
+    return _answered_by_base(result, result.text) and not _answered_by_base(result, result.tasks)
+
+
+def _answered_by_base(result: Result, tasks: Sequence[str]) -> bool:
+    """Whether the weights that answered these tasks at the end are known to be those of row 0."""
+    ends = [(result.cells.get((0, task)), result.cells.get((result.last, task))) for task in tasks]
+    return bool(ends) and all(a and b and a.weights == b.weights != "" for a, b in ends)
 
 
 def _bounds(experiment: Experiment, joint: Groups) -> list[list[Value]]:
@@ -151,10 +169,12 @@ def _bound(
     name: str, runs: int, *, learnt: Value | None = None, final: Value | None = None,
     words: list[Value] | None = None,
 ) -> list[Value]:  # fmt: skip
-    blank = Value()
-    known = [text(name), blank, learnt or blank, final or blank, blank, blank, *(words or [blank] * 2)]
-    count = Value(str(runs), runs) if runs else blank
-    return [*known, count, *[blank] * (len(COLUMNS) - len(known) - 1)]
+    after, drop = words or (Value(), Value())
+    known = {
+        "method": text(name), "learnt": learnt, "final": final, "text_after": after, "text_drop": drop,
+        "runs": Value(str(runs), runs) if runs else None,
+    }  # fmt: skip
+    return [known.get(column.key) or Value() for column in COLUMNS]
 
 
 def _blind(results: Sequence[Result]) -> list[Value] | None:
@@ -174,8 +194,8 @@ def _zero_shot(results: Sequence[Result]) -> list[Value] | None:
     if not by_seed:
         return None
     known = [metrics.average(result.row(0, result.tasks)) for result in by_seed.values()]
-    before = metrics.mean_and_sd([metrics.average(_before_after(r)[0]) for r in by_seed.values()])[0]
-    return _bound("zero-shot", 0, final=over_runs(known), words=[text(number(before).text), Value()])
+    before = over_runs(metrics.average(_before_after(result)[0]) for result in by_seed.values())
+    return _bound("zero-shot", 0, final=over_runs(known), words=[before, Value()])
 
 
 def _count(experiment: Experiment) -> str:
@@ -192,6 +212,8 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
     if experiment.results:
         notes.append(" ".join(_bound_notes(experiment)))
         notes += [note for note in (_items(experiment.results), _trained(groups)) if note]
+    if any(text_untouched(result) for result in experiment.results):
+        notes.append(BY_CONSTRUCTION)
     marked = [r.name for r in experiment.results if r.state != "done"]
     if marked:
         notes.append(f"*: not finished: {', '.join(marked)}.")

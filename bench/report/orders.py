@@ -31,7 +31,9 @@ CROSSED = "-: not every seed was run in every order, or there is one seed only: 
 Runs = dict[tuple[int, str], Result]
 """(seed, order) -> the run of a method."""
 
-METRICS = {"learnt": "learnt", "final": "final", "BWT": "bwt", "forgot": "forgetting", "drop": "text_drop"}
+METRICS = {
+    "learnt": "learnt", "final": "final", "BWT": "bwt", "forgot": "forgetting", "FWT": "fwt", "drop": "text_drop",
+}  # fmt: skip
 """Metrics as they are called in the forgetting table -> in `summary`."""
 
 
@@ -79,7 +81,9 @@ def _tables(
     for method, what, values in found:
         known = {run: value for run, value in values.items() if value is not None}
         if len(known) == len(values):
-            rows.append([text(method), text(what), *_values(known, signed=what in ("BWT", "forgot", "drop"))])
+            rows.append(
+                [text(method), text(what), *_values(known, signed=what in ("BWT", "forgot", "FWT", "drop"))]
+            )
     if not rows:
         return []
     apart = all(row[4].number is not None for row in rows)

@@ -10,6 +10,10 @@ from moextend.bench import metrics
 
 WIDTH = 100
 """Columns of a terminal that a table should fit."""
+NARROW = 80
+"""Columns that a table fits if it can."""
+SPREAD = "±"
+"""Stands before a standard deviation or error."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,10 @@ class Column:
     numeric: bool = True
     wide: bool = False
     """Shown only where there is room: CSV and HTML, or when asked for."""
+    machines: bool = True
+    """Whether CSV has it; not where other columns hold the same as numbers."""
     spread: str = "sd"
-    """What `Value.spread` of its cells is: "sd" (over runs) or "se" (over items)."""
+    """What `Value.spread` of its cells is: "sd" (over runs), "se" (over items), or "" where they have none."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def number(value: float | None, spread: float | None = None, *, signed: bool = F
         return Value("-")
     rounded = round(value, 1) + 0.0  # no "-0.0"
     shown = f"{rounded:+.1f}" if signed and rounded else f"{rounded:.1f}"
-    return Value(shown if spread is None else f"{shown} ±{spread:.1f}", value, spread)
+    return Value(shown if spread is None else f"{shown} {SPREAD}{spread:.1f}", value, spread)
 
 
 def over_runs(values: Iterable[float | None], *, signed: bool = False) -> Value:

@@ -1,4 +1,4 @@
-"""Tables for the terminal, 100 columns wide."""
+"""Tables for the terminal: 80 columns where spreads can go below their numbers, never more than they must."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from moextend.bench.report.table import WIDTH, Table
+from moextend.bench.report.table import NARROW, SPREAD, WIDTH, Table
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table as RichTable
 
-NAME = 23
+NAME = 20
 """Width of the first column."""
 
 
@@ -62,6 +62,15 @@ def folded(name: str) -> str:
 
 
 def _table(table: Table) -> RichTable:
+    """The table as rich has it; one that is too wide has its spreads below the numbers."""
+    from rich.console import Console
+
+    shown = _made(table, below=False)
+    wide = Console(width=10_000)
+    return shown if wide.measure(shown).maximum <= NARROW else _made(table, below=True)
+
+
+def _made(table: Table, *, below: bool) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -72,7 +81,12 @@ def _table(table: Table) -> RichTable:
     for section in table.sections:
         for row in section:
             name, *rest = row
-            cells = [Text(value.text, style=value.style, no_wrap=True) for value in rest]
+            texts = [
+                value.text.replace(f" {SPREAD}", f"\n{SPREAD}") if below else value.text for value in rest
+            ]
+            cells = [
+                Text(words, style=value.style, no_wrap=True) for words, value in zip(texts, rest, strict=True)
+            ]
             shown.add_row(
                 Text(folded(name.text), no_wrap=True),
                 *cells,

@@ -118,8 +118,16 @@ def report(
     ] = False,
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", metavar="METHOD", help="Every method against this one, item by item."),
+        typer.Option(
+            "--baseline",
+            metavar="METHOD",
+            help="Every method against this one, with tests; zero-shot: the base.",
+        ),
     ] = None,
+    margin: Annotated[
+        float,
+        typer.Option("--margin", metavar="POINTS", help="With --baseline: less than this is no difference."),
+    ] = 1.0,
     references: Annotated[
         list[str] | None,
         typer.Option(
@@ -154,7 +162,7 @@ def report(
         matrix=matrix, costs=costs, comparison=baseline is not None, routing=routing, readings=readings
     )
     if to is None:
-        _print_tables(experiments, form, view, baseline, published)
+        _print_tables(experiments, form, view, baseline, published, margin)
         return
     views: dict[Path, View] = {to: view}
     if not to.suffix:
@@ -165,7 +173,7 @@ def report(
         views = {to / f"{view}.{SUFFIX[form]}": view for view in every}
     for path, shown in views.items():
         below = published if shown == view else []
-        files.write_text(path, _rendered(experiments, form, shown, baseline, below))
+        files.write_text(path, _rendered(experiments, form, shown, baseline, below, margin))
         typer.echo(f"wrote {path}")
 
 
@@ -275,10 +283,10 @@ def _print_report(opened: list[RunDir]) -> None:
 
 def _print_tables(
     experiments: list[Experiment], form: str, view: View = "forgetting", baseline: str | None = None,
-    references: Sequence[Reference] = (),
+    references: Sequence[Reference] = (), margin: float = 1.0,
 ) -> None:  # fmt: skip
     if form != "table":
-        typer.echo(_rendered(experiments, form, view, baseline, references), nl=False)
+        typer.echo(_rendered(experiments, form, view, baseline, references, margin), nl=False)
         return
     from rich.console import Console
 
@@ -288,7 +296,7 @@ def _print_tables(
 
     console = Console()
     console = console if console.is_terminal else Console(width=WIDTH)
-    shown = tables(experiments, view, baseline=baseline, references=references)
+    shown = tables(experiments, view, baseline=baseline, margin=margin, references=references)
     console.width = width(shown, console)
     for part in renderables(shown):
         console.print(part)
@@ -296,14 +304,14 @@ def _print_tables(
 
 def _rendered(
     experiments: list[Experiment], form: str, view: View, baseline: str | None,
-    references: Sequence[Reference] = (),
+    references: Sequence[Reference] = (), margin: float = 1.0,
 ) -> str:  # fmt: skip
     from moextend.bench.report import render, tables
     from moextend.bench.report.csv import cells
 
     if form == "csv" and view == "matrix" and not references:
         return cells(experiments)
-    return render(tables(experiments, view, baseline=baseline, references=references), form)
+    return render(tables(experiments, view, baseline=baseline, margin=margin, references=references), form)
 
 
 def _preview(request: Request, configs: list[RunConfig], as_json: bool) -> None:

@@ -1,5 +1,9 @@
 """A small run config, and folders for runs of it."""
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import pytest
 
 from moextend.bench.rundir import Cell, RunConfig, RunDir, open_run
@@ -44,3 +48,13 @@ def make_run(tmp_path):
         return run
 
     return make
+
+
+@pytest.fixture(scope="session")
+def ledger():
+    """The module that writes run folders without training."""
+    path = Path(__file__).with_name("ledger.py")
+    spec = importlib.util.spec_from_file_location("bench_ledger", path)
+    module = sys.modules["bench_ledger"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

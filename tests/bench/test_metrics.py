@@ -105,3 +105,34 @@ def test_mean_and_sd_over_runs():
     assert metrics.mean_and_sd([5.0]) == (5.0, None)
     assert metrics.mean_and_sd([5.0, None]) == (None, None)
     assert metrics.mean_and_sd([]) == (None, None)
+
+
+NAMES = {
+    "learnt": metrics.mft,
+    "final": metrics.acc,
+    "bwt": metrics.bwt,
+    "forgetting": metrics.forgetting,
+    "fwt": metrics.fwt,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_metric_is_the_weighted_sum_of_its_cells(name):
+    for a in (A, [[99.0, 0.0, 0.0], [40.0, 0.0, 0.0], [70.0, 50.0, 0.0], [60.0, 50.0, 50.0]]):
+        found = metrics.weights(name, a)
+        assert sum(weight * a[t][i] for (t, i), weight in found.items()) == pytest.approx(NAMES[name](a))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_unknown_where_the_metric_is(name):
+    assert (metrics.weights(name, [[10.0], [70.0]]) is None) == (NAMES[name]([[10.0], [70.0]]) is None)
+    for row in range(4):
+        for column in range(3):
+            a = [list(values) for values in A]
+            a[row][column] = None
+            assert (metrics.weights(name, a) is None) == (NAMES[name](a) is None), (row, column)
+
+
+def test_weights_of_another_metric_are_our_bug():
+    with pytest.raises(ValueError, match="no metric 'maa'"):
+        metrics.weights("maa", A)

@@ -9,6 +9,7 @@ import pytest
 from moextend.bench.progress import Progress, Status, Unit, _write
 from moextend.bench.report import FORMATS, render
 from moextend.bench.report.collect import collect, some
+from moextend.bench.report.comparison import comparison_table
 from moextend.bench.report.csv import cells
 from moextend.bench.report.forgetting import COLUMNS, forgetting_table
 from moextend.bench.report.matrix import matrix_tables
@@ -45,7 +46,7 @@ def test_the_row_of_one_run(done):
     row = row_of(table, "lora")
     texts = [row[key].text for key in ("told", "learnt", "final", "bwt", "forgetting")]
     assert texts == ["yes", "75.0", "65.0", "-20.0", "+20.0"]
-    assert [row[key].text for key in ("text", "text_drop")] == ["90.0 → 85.0", "+5.0"]
+    assert [row[key].text for key in ("text_before", "text_after", "text_drop")] == ["90.0", "85.0", "+5.0"]
     assert row["text_retention"].number == pytest.approx(100 * 85 / 90)
     assert row["bwt_t"].number == -10
     assert row["fwt"].number == 2
@@ -82,7 +83,7 @@ def test_bounds_stand_above_the_methods(done):
     assert names == [["blind", "zero-shot", "joint, lora", "each alone, lora"], ["lora"]]
     assert row_of(table, "blind")["final"].text == "37.5"
     joint = row_of(table, "joint, lora")
-    assert [joint[key].text for key in ("final", "text", "text_drop")] == ["80.0", "90.0 → 87.0", "+3.0"]
+    assert [joint[key].text for key in ("final", "text_after", "text_drop")] == ["80.0", "87.0", "+3.0"]
     assert row_of(table, "each alone, lora")["learnt"].text == "76.0"
     assert row_of(table, "lora")["intransigence"].number == pytest.approx((5 + 5) / 2)
 
@@ -101,7 +102,7 @@ def test_unfinished_runs_are_marked_when_asked_for(done):
     runs = [done(), done("full-ft", state="interrupted", rows=ROWS[:2], text=(90.0,))]
     table = forgetting_table(collect(runs, unfinished=True)[0])
     row = row_of(table, "full-ft*")
-    assert [row[key].text for key in ("learnt", "final", "bwt", "text")] == ["-", "-", "-", "90.0 → -"]
+    assert [row[key].text for key in ("learnt", "final", "bwt", "text_after")] == ["-", "-", "-", "-"]
     assert "*: not finished: full-ft-s0." in table.notes
 
 
@@ -148,13 +149,21 @@ def tables(done):
     return [forgetting_table(experiment), *matrix_tables(experiment)]
 
 
-def test_the_terminal_table_fits_100_columns(tables):
-    lines = render(tables, "table").splitlines()
-    assert max(map(len, lines)) <= 100
+def test_the_terminal_table_fits_80_columns_with_spreads_below_the_numbers(tables):
+    lines = render(tables[:1], "table").splitlines()
+    heads = [line for line in lines if line.startswith((" method", " lora", " moextend", "    "))]
+    assert max(map(len, heads)) <= 80 and max(map(len, lines)) <= 100
     shown = [" ".join(line.split()) for line in lines]
-    assert "lora no 75.0 ±0.0 65.0 ±0.0 -20.0 ±0.0 +20.0 ±0.0 90.0 → 85.0 +5.0 ±0.0 3" in shown
+    place = shown.index("lora no 75.0 65.0 -20.0 +20.0 +2.0 85.0 +5.0 3")
+    assert shown[place + 1] == "±0.0 ±0.0 ±0.0 ±0.0 ±0.0 ±0.0 ±0.0"
     assert any(line.startswith("moextend:scope=all, yes") for line in shown)
     assert "routing=paper" in shown
+
+
+def test_a_narrow_table_has_its_spreads_beside_the_numbers(done):
+    runs = [done(seed=s, rows=[[20.0, 30.0], [80.0, 32.0], [60.0 + s, 70.0]], text=()) for s in (0, 2)]
+    matrix = matrix_tables(collect(runs)[0])[0]
+    assert "80.0 ±2.0" in render([matrix], "table")
 
 
 def test_nothing_is_cut_on_a_narrow_terminal(tables):
@@ -167,8 +176,41 @@ def test_nothing_is_cut_on_a_narrow_terminal(tables):
     console.width = width(tables, console)
     for part in renderables(tables):
         console.print(part)
-    for words in ("-20.0 ±0.0", "90.0 → 85.0", "moextend:scope=all,", "routing=paper"):
+    for words in ("-20.0", "±0.0", "80.0 ±2.0", "85.0", "moextend:scope=all,", "routing=paper"):
         assert words in out.getvalue()
+
+
+def test_forward_transfer_is_in_the_main_table(done):
+    """Before its turn a task may lose what the base could do: 31.0 -> 1.2 here."""
+    run = done(rows=[[20.0, 31.0], [80.0, 1.2], [60.0, 70.0]])
+    table = forgetting_table(collect([run])[0])
+    assert row_of(table, "lora")["fwt"].text == "-29.8"
+    assert "FWT" in [column.title for column in table.narrow().columns]
+
+
+def test_text_that_nothing_learnt_can_answer_is_marked(done):
+    text = (90.0, 90.0, 90.0)
+    told = {"told": False, "text_untouched": True}
+    runs = [done("moextend:scope=auto", facts=told, text=text), done("lora", text=text)]
+    table = forgetting_table(collect(runs)[0])
+    assert row_of(table, "moextend:scope=auto")["text_drop"].text == "0.0†"
+    assert row_of(table, "lora")["text_drop"].text == "0.0"
+    assert any(note.startswith("†: by construction") for note in table.notes)
+    assert not any("†" in note for note in forgetting_table(collect(runs[1:])[0]).notes)
+    compared = comparison_table(collect(runs)[0], "lora")
+    assert compared.sections[-1][0][2].text == "0.0†" and any("†" in note for note in compared.notes)
+
+
+def test_older_runs_are_marked_by_the_weights_that_answered(ledger, tmp_path):
+    shape = ledger.Shape()
+    run = ledger.write_run(tmp_path, shape, "moextend:scope=own", 0, ledger.Kind(text_lost=0.0))
+    lines = [
+        line if "text" not in line else re.sub(r'"weights":\s*"w\d"', '"weights": "w0"', line)
+        for line in (run.folder / "scores.jsonl").read_text().splitlines()
+    ]
+    assert "†" not in row_of(forgetting_table(collect([run])[0]), "moextend:scope=own")["text_drop"].text
+    (run.folder / "scores.jsonl").write_text("\n".join(lines) + "\n")
+    assert "†" in row_of(forgetting_table(collect([run])[0]), "moextend:scope=own")["text_drop"].text
 
 
 def test_the_base_is_counted_once_a_seed(done):
@@ -207,7 +249,7 @@ def test_latex_is_escaped_and_balanced(done, make_config):
     text = render(tables, "latex")
     assert r"\caption{a\_b \& 50\%: 2 tasks" in text
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
-    assert r"lora & no & 75.0 & 65.0 & $-$20.0 & $+$20.0 & 90.0 $\to$ 85.0 & $+$5.0 & 1 \\" in text
+    assert r"lora & no & 75.0 & 65.0 & $-$20.0 & $+$20.0 & $+$2.0 & 85.0 & $+$5.0 & 1 \\" in text
     assert not re.search(r"(?<!\\)[&%_#](?=[^ ])", text.split(r"\midrule")[-1])
 
 

@@ -1,17 +1,27 @@
 """The views of costs and of differences to a baseline, and what no view may make look good."""
 
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
 from dataclasses import asdict
+from typing import get_args
 
 import pytest
 
+from moextend import content
 from moextend.bench.progress import Status, _write
+from moextend.bench.references import find_reference
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.rundir import Cell, find_runs
 from moextend.bench.vqa import Record
-from moextend.errors import UnknownName
+from moextend.errors import InputError, UnknownName
 from moextend.files import write_lines
 
+ALL = ("learnt", "final", "BWT", "forgot", "FWT", "drop")
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
 
 
@@ -43,51 +53,154 @@ def answered(run, right, items=200, an_image=2):
     return finish(run)
 
 
-def compared(runs, baseline="lora"):
+def compared(runs, baseline="lora", **more):
     (experiment,) = collect(runs)
-    (table,) = tables([experiment], "comparison", baseline=baseline)
+    (table,) = tables([experiment], "comparison", baseline=baseline, **more)
     keys = [column.key for column in table.columns]
-    return {(row[0].text, row[1].text): dict(zip(keys, row, strict=True)) for row in table.sections[0]}
+    rows = [row for section in table.sections for row in section]
+    return {(row[0].text, row[1].text): dict(zip(keys, row, strict=True)) for row in rows}
+
+
+def both(make_run, method, right, seeds=(0, 1, 2), **more):
+    return [answered(make_run(method, seed, ROWS, text=(90.0,)), right, **more) for seed in seeds]
 
 
 def test_a_large_difference_is_found_and_none_is_not(make_run):
-    rows = compared(
-        [
-            answered(make_run("lora", rows=ROWS), lambda task, i: i % 4 == 0),
-            answered(make_run("ewc", rows=ROWS), lambda task, i: i % 4 < (1 if task == "facts" else 3)),
-        ]
-    )
-    assert rows["ewc", "tasks"]["difference"].number == pytest.approx(50)
-    assert rows["ewc", "tasks"]["verdict"].text == "higher"
-    assert rows["ewc", "tasks"]["items"].number == 400
-    assert rows["ewc", "text"]["difference"].number == 0
-    assert rows["ewc", "text"]["verdict"].text == "same", "all items alike: no difference is hidden by chance"
+    runs = both(make_run, "lora", lambda task, i: i % 4 == 0)
+    runs += both(make_run, "ewc", lambda task, i: i % 4 < (1 if task == "facts" else 3))
+    row = compared(runs)["ewc", "final"]
+    assert row["difference"].number == pytest.approx(50)
+    assert (row["verdict"].text, row["verdict"].style) == ("better", "bold")
+    assert (row["seeds"].number, row["clusters"].number) == (3, 100), "both tasks ask about the same images"
+    assert row["low"].number < 50 < row["high"].number
 
 
-def test_what_the_items_cannot_tell_is_called_underpowered(make_run):
-    rows = compared(
-        [
-            answered(make_run("lora", rows=ROWS), lambda task, i: i % 2 == 0, items=40),
-            answered(make_run("ewc", rows=ROWS), lambda task, i: i % 4 < 2, items=40),
-        ]
-    )
-    words = rows["ewc", "tasks"]["verdict"].text
-    assert words.startswith("underpowered (") and words.endswith(" items)")
-    assert int(words.split("(")[1].split()[0].replace(",", "")) > 80
+def test_one_seed_gives_no_verdict(make_run):
+    runs = both(make_run, "lora", lambda task, i: i % 4 == 0, seeds=(0,))
+    runs += both(make_run, "ewc", lambda task, i: i % 4 < 3, seeds=(0,))
+    (experiment,) = collect(runs)
+    (table,) = tables([experiment], "comparison", baseline="lora")
+    assert not any(value.style == "bold" for section in table.sections for row in section for value in row)
+    row = compared(runs)["ewc", "final"]
+    assert row["verdict"].text == "items only" and row["p"].number < 0.001
+    assert any(note.startswith("items only: ") for note in table.notes)
+
+
+def test_runs_that_differ_as_much_as_methods_are_undecided(make_run):
+    """Over items alone this is significant: 12 points of 400 items."""
+    runs = both(make_run, "lora", lambda task, i: i % 8 < 4)
+    for seed, more in zip((0, 1, 2), (30, 5, 1), strict=True):
+        runs += both(make_run, "ewc", lambda task, i, n=more: i % 8 < 4 or i % 100 < n, seeds=(seed,))
+    row = compared(runs)["ewc", "final"]
+    assert row["verdict"].text == "undecided" and row["p"].number > 0.05
+    assert row["difference"].number / row["item_error"].number > 2
+    assert row["resolves"].number > row["difference"].number
 
 
 def test_only_runs_of_the_same_seed_are_paired(make_run):
-    runs = [answered(make_run("lora", seed, ROWS), lambda task, i: i % 2 == 0) for seed in (0, 1)]
-    runs += [answered(make_run("ewc", seed, ROWS), lambda task, i: i % 2 == 0 or i < 40) for seed in (1, 2)]
-    row = compared(runs)["ewc", "tasks"]
-    assert row["items"].number == 400, "two tasks of seed 1"
-    assert row["difference"].number == pytest.approx(10)
-    assert row["seeds"].text == "+10.0"
+    runs = both(make_run, "lora", lambda task, i: i % 2 == 0, seeds=(0, 1))
+    runs += both(make_run, "ewc", lambda task, i: i % 2 == 0 or i < 40, seeds=(1, 2))
+    row = compared(runs)["ewc", "final"]
+    assert row["seeds"].number == 1 and row["difference"].number == pytest.approx(10)
+
+
+def test_what_has_no_predictions_is_shown_and_not_tested(make_run):
+    runs = [finish(make_run(method, 0, ROWS, text=(90.0, 88.0, 85.0))) for method in ("lora", "ewc")]
+    row = compared(runs)["ewc", "BWT"]
+    assert (row["difference"].text, row["verdict"].text, row["p"].text) == ("0.0", "items not kept", "-")
 
 
 def test_the_baseline_must_have_run(make_run):
     with pytest.raises(UnknownName, match="no method 'replay'"):
         compared([answered(make_run("lora", rows=ROWS), lambda task, i: True)], "replay")
+
+
+def test_a_margin_must_be_one(make_run):
+    with pytest.raises(InputError, match="0 is no margin"):
+        compared([answered(make_run("lora", rows=ROWS), lambda task, i: True)], "lora", margin=0.0)
+
+
+@pytest.fixture(scope="module")
+def ledger_runs(ledger, tmp_path_factory):
+    """Three methods, four seeds, three tasks and a text task; the second is the first with other luck."""
+    kinds = {
+        "lora": ledger.Kind(run_sd=0.01),
+        "ewc": ledger.Kind(run_sd=0.01),
+        "moextend:scope=auto": ledger.Kind(learnt=0.9, keeps=1.0, future=-0.25, text_lost=0.0, run_sd=0.01),
+    }
+    shape = ledger.Shape(items=300)
+    return ledger.write_runs(tmp_path_factory.mktemp("ledger"), shape, kinds, (2, 3, 4, 5))
+
+
+def test_every_column_is_tested(ledger_runs):
+    rows = compared(ledger_runs)
+    better = {metric: rows["moextend:scope=auto", metric]["verdict"].text for metric in ALL}
+    assert better == {
+        "learnt": "better", "final": "better", "BWT": "better", "forgot": "better", "FWT": "worse", "drop": "better",
+    }  # fmt: skip
+    assert {rows["ewc", metric]["verdict"].text for metric in ALL} <= {"undecided", "equivalent"}
+    for metric in ALL:
+        row = rows["moextend:scope=auto", metric]
+        assert row["low"].number < row["difference"].number < row["high"].number
+        assert row["tests"].number == 2 and 0 < row["resolves"].number < 30
+
+
+def test_differences_are_those_of_the_forgetting_table(ledger_runs):
+    table = forgetting(ledger_runs)
+    rows = compared(ledger_runs)
+    names = dict(zip(ALL, ("learnt", "final", "bwt", "forgetting", "fwt", "text_drop"), strict=True))
+    for metric, key in names.items():
+        expected = table["ewc"][key].number - table["lora"][key].number
+        assert rows["ewc", metric]["difference"].number == pytest.approx(expected)
+
+
+def test_the_base_is_always_a_baseline(ledger_runs):
+    rows = compared(ledger_runs, "zero-shot")
+    assert {method for method, _ in rows} == {"lora", "ewc", "moextend:scope=auto"}
+    table = forgetting(ledger_runs)
+    final = table["lora"]["final"].number - table["zero-shot"]["final"].number
+    assert rows["lora", "final"]["difference"].number == pytest.approx(final)
+    assert rows["lora", "FWT"]["difference"].number == pytest.approx(table["lora"]["fwt"].number)
+    assert rows["lora", "drop"]["verdict"].text == "worse"
+
+
+def test_a_wide_margin_makes_equal_methods_equivalent(ledger_runs):
+    assert compared(ledger_runs, margin=30.0)["ewc", "final"]["verdict"].text == "equivalent"
+
+
+def test_the_comparison_in_csv_has_numbers(ledger_runs):
+    (experiment,) = collect(ledger_runs)
+    text = render(tables([experiment], "comparison", baseline="lora"), "csv")
+    lines = list(csv.DictReader(io.StringIO(text)))
+    words = {"table", "method", "metric", "verdict"}
+    assert len(lines) == 12 and words < set(lines[0]) and "interval" not in lines[0]
+    assert [key for key in lines[0] if key.endswith("_sd")] == ["difference_sd"]
+    for line in lines:
+        for key in ("difference", "difference_sd", "low", "high", "p", "p_equivalent", "resolves", "seeds"):
+            float(line[key])
+        assert len(line["low"].replace("-", "")) > 6, "not rounded"
+        # empty, or a number: a column of words is named above
+        assert all(not value or float(value) is not None for key, value in line.items() if key not in words)
+
+
+def test_a_file_is_read_once(ledger_runs, monkeypatch):
+    from moextend.bench.report import items
+
+    read = []
+    plain = items._lines
+    monkeypatch.setattr(items, "_lines", lambda path: read.append(path) or plain(path))
+    compared(ledger_runs)
+    assert len(read) == len(set(read))
+
+
+def test_kept_scores_of_other_items_are_not_taken(ledger, tmp_path):
+    """The scores' file of one run is damaged: they are made anew from the predictions."""
+    kinds = {"lora": ledger.Kind(), "ewc": ledger.Kind(learnt=0.9)}
+    runs = ledger.write_runs(tmp_path, ledger.Shape(items=100), kinds, (0, 1))
+    before = compared(runs)["ewc", "final"]["item_error"].number
+    path = next(runs[-1].predictions.glob("w3/task1.*.scores*.jsonl"))
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:50]))
+    assert compared(runs)["ewc", "final"]["item_error"].number == pytest.approx(before)
 
 
 def test_costs_that_are_not_matched_are_marked(make_run):
@@ -111,7 +224,7 @@ def test_costs_that_are_not_matched_are_marked(make_run):
     assert any(note.startswith("≠") for note in table.notes)
 
 
-@pytest.mark.parametrize("view", ["costs", "comparison"])
+@pytest.mark.parametrize("view", ["forgetting", "matrix", "costs", "comparison"])
 @pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "html"])
 def test_every_view_has_every_format(make_run, view: View, form: str):
     runs = [answered(make_run(name, rows=ROWS), lambda task, i: i % 2 == 0) for name in ("lora", "ewc")]
@@ -134,17 +247,15 @@ def test_a_method_that_learns_nothing_does_not_look_good(make_run):
     assert rows["lora"]["learnt"].number == 75.0
 
 
-def test_a_method_that_guesses_does_not_look_good(make_run):
-    """Its scores are those of chance at every stage; compared with one that learnt, it is lower."""
-    guess = answered(
-        make_run("ewc", rows=[[25.0, 25.0]] * 3, text=(90.0, 25.0, 25.0)), lambda task, i: i % 8 < 2
-    )
-    learnt = answered(make_run("lora", rows=ROWS, text=(90.0, 88.0, 85.0)), lambda task, i: i % 8 < 6)
-    row = compared([learnt, guess])
-    assert row["ewc", "tasks"]["verdict"].text == "lower"
-    assert row["ewc", "text"]["verdict"].text == "lower"
-    table = forgetting([guess, learnt])["ewc"]
-    assert table["bwt"].number == 0 and table["learnt"].number == 25.0
+def test_a_method_that_guesses_does_not_look_good(ledger, tmp_path):
+    """Its scores are those of chance at every stage; compared with one that learnt, it is worse."""
+    guess = ledger.Kind(base=0.25, learnt=0.25, future=0.0, text_lost=0.65)
+    learnt = ledger.Kind(base=0.25, text_lost=0.1)
+    runs = ledger.write_runs(tmp_path, ledger.Shape(items=300), {"lora": learnt, "ewc": guess}, (0, 1, 2, 3))
+    rows = compared(runs)
+    assert rows["ewc", "final"]["verdict"].text == rows["ewc", "drop"]["verdict"].text == "worse"
+    table = forgetting(runs)["ewc"]
+    assert abs(table["bwt"].number) < 3 and table["learnt"].number < 30
     assert table["text_drop"].number > 50
 
 
@@ -157,3 +268,70 @@ def test_costs_are_compared_with_the_first_moextend(make_run):
     shown = {row[0].text: row[1].text for row in table.sections[0]}
     assert shown == {"full-ft": "1,000", "lora": "500 ≠", "moextend:layers=all": "990"}
     assert "from moextend:layers=all's" in table.notes[-1]
+
+
+PREAMBLE = r"""\documentclass[twocolumn]{article}
+\usepackage{booktabs,graphicx}
+\begin{document}
+%s
+\end{document}
+"""
+
+
+@pytest.fixture(scope="module")
+def latex(ledger, tmp_path_factory):
+    """View -> its LaTeX, of runs whose names hold what LaTeX minds."""
+    kinds = {
+        "moextend:scope=all,k_x=2": ledger.Kind(),
+        "lora": ledger.Kind(),
+        "a&b~50%^#$é中<": ledger.Kind(),
+    }
+    runs = ledger.write_runs(tmp_path_factory.mktemp("latex"), ledger.Shape(items=40), kinds, (0, 1))
+    for number, run in enumerate(runs, 1):
+        run.write_facts(
+            {"told": None, "text_untouched": True, "blind": dict.fromkeys(run.config.stages, 20.0)}
+        )
+        for stage, task in enumerate(run.config.stages, 1):
+            run.write_cost(stage, task, {"trained_parameters": 1000 * number, "tokens": 5, "flops": 2e12})
+            folder = run.stage_folder(stage, task)
+            seen = {"reached": [{"task1": 0.5}], "drift": [0.1]}
+            (folder / "routing.json").write_text(
+                json.dumps({"tasks": {"task1": seen, "(text)": seen}, "layers": [0, 1], "change": [0.1, 0.2]})
+            )
+    folder, shape = runs[0].folder.parents[1], ledger.Shape(items=40)
+    for method, kind in kinds.items():
+        runs += [ledger.write_run(folder, shape, method, seed, kind, order="reverse") for seed in (0, 1)]
+    experiments = collect(runs)
+    views = {view: tables(experiments, view, baseline="lora") for view in get_args(View)}
+    assert len(views["forgetting"]) == len(views["comparison"]) == 2, "with the tables of seeds and orders"
+    nowhere = tmp_path_factory.mktemp("none")
+    published = content.names("registry/references", nowhere)
+    assert published
+    views |= {name: tables([], references=[find_reference(name, nowhere)]) for name in published}
+    return {view: render(shown, "latex") for view, shown in views.items()}
+
+
+def test_latex_of_every_view_is_plain_ascii_without_loose_specials(latex):
+    assert "neq" in latex["costs"] and "dagger" in latex["forgetting"]
+    for view, text in latex.items():
+        assert text.isascii(), view
+        for line in text.splitlines():
+            # commands, what they take, and the & and \\\\ of rows aside, no special may be left
+            bare = re.sub(r"^% needs .*|\\resizebox.*|%$", "", line)
+            bare = re.sub(r"\\[&%$#_{}]|\\\\$| & |\$[^$]{1,9}\$", "", bare)
+            assert not re.search(r"[&%$#_~^]", bare), (view, line)
+            assert bare.count("{") == bare.count("}") or line.startswith((r"\resizebox", r"\end{tabular}")), (
+                line
+            )
+
+
+def test_every_latex_view_compiles_and_fits_its_column(latex, tmp_path):
+    pdflatex = shutil.which("pdflatex")
+    if pdflatex is None:
+        pytest.skip("needs pdflatex: apt-get install texlive-latex-recommended")
+    for view, text in latex.items():
+        (tmp_path / f"{view}.tex").write_text(PREAMBLE % text)
+        command = [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "-draftmode", f"{view}.tex"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stdout[-2000:]
+        assert "Overfull" not in done.stdout, view

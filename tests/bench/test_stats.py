@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-import random
 
+import numpy as np
 import pytest
 
 from moextend.bench import stats
-from moextend.bench.stats import Pairs
-
-
-def alone(values: list[float]) -> Pairs:
-    return Pairs(values, range(len(values)))
 
 
 def test_the_error_of_lonely_items_is_the_usual_one() -> None:
@@ -30,69 +25,91 @@ def test_copies_of_an_item_in_its_cluster_add_no_certainty() -> None:
 
 def test_one_cluster_has_no_error() -> None:
     assert stats.clustered_error([0.0, 1.0], ["a", "a"]) is None
-    assert stats.compare([Pairs([0.0, 1.0], ["a", "a"])]) is None
-    assert stats.compare([]) is None
 
 
-def test_few_clusters_are_enumerated() -> None:
-    # all of four differences point one way: of 16 sign patterns two are as extreme
-    found = stats.compare([alone([1.0, 1.0, 1.0, 1.0])])
-    assert found is not None and found.p == pytest.approx(2 / 16)
-    # 3 against 1: sums of at least 2 in size are +-4 and the eight patterns with one other sign
-    found = stats.compare([alone([1.0, 1.0, 1.0, -1.0])])
-    assert found is not None and found.p == pytest.approx(10 / 16)
+def made(values: list[float], deviations: list[list[float]], changed: int = 50) -> stats.Contrast:
+    return stats.contrast(values, np.array(deviations), changed=changed)
 
 
-def test_no_difference_is_no_difference() -> None:
-    found = stats.compare([alone([0.0] * 50)])
-    assert found is not None
-    assert (found.value, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
-    assert found.verdict(found.p, 1.0) == "same"
+def test_variances_by_hand() -> None:
+    # Two seeds of 1 and 3: variance 2, of the mean 1. Item errors (1, -1) and (3, -3): covariance 6, times G/(G-1) = 2.
+    found = made([1.0, 3.0], [[1.0, -1.0], [3.0, -3.0]])
+    assert (found.value, found.seed_variance, found.item_variance) == (2.0, 1.0, 12.0)
+    # One seed: the items' own, 1 + 1, times 2.
+    alone = made([1.0], [[1.0, -1.0]])
+    assert (alone.seed_variance, alone.item_variance) == (0.0, 4.0)
 
 
-def test_tasks_count_alike_whatever_their_size() -> None:
-    found = stats.compare([alone([1.0] * 10), alone([0.0] * 990)])
-    assert found is not None and found.value == pytest.approx(0.5) and found.items == 1000
+def test_luck_of_one_seed_is_no_luck_of_the_items() -> None:
+    """Items whose errors have nothing to do with each other over seeds add to the seeds' variance alone."""
+    assert made([0.0, 0.0], [[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]]).item_variance == 0.0
 
 
-def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
-    held, wrong = 0, 0
-    for trial in range(150):
-        rng = random.Random(trial)
-        values, clusters = [], []
-        for image in range(60):
-            shared = rng.gauss(0, 1)  # what the questions of an image have in common
-            for _ in range(3):
-                values.append(0.3 + shared + rng.gauss(0, 0.5))
-                clusters.append(image)
-        found = stats.compare([Pairs(values, clusters)], resamples=400, seed=trial)
-        blind = stats.compare([alone(values)], resamples=400, seed=trial)
-        assert found is not None and blind is not None
-        held += found.low <= 0.3 <= found.high
-        wrong += not blind.low <= 0.3 <= blind.high
-    assert 0.88 <= held / 150 <= 0.99
-    assert wrong / 150 > 0.15, "without clusters the interval would be too narrow"
+def test_without_item_noise_it_is_the_t_test_over_seeds() -> None:
+    from scipy.stats import ttest_1samp
+
+    values = [1.0, 2.0, 4.0, 3.5]
+    found = made(values, [[0.0] * 9] * 4)
+    known = ttest_1samp(values, 0.0)
+    assert found.p == pytest.approx(known.pvalue, rel=1e-4)
+    assert found.interval() == pytest.approx(tuple(known.confidence_interval()))
 
 
-def test_a_random_method_is_rarely_called_better() -> None:
-    called = 0
-    for trial in range(200):
-        rng = random.Random(trial)
-        pairs = alone([rng.choice((-1.0, 0.0, 1.0)) for _ in range(40)])
-        found = stats.compare([pairs], resamples=400, seed=trial)
-        assert found is not None
-        called += found.p < 0.05
-    assert called / 200 < 0.09
+def test_without_run_noise_it_is_the_t_test_over_items() -> None:
+    from scipy.stats import ttest_1samp
+
+    items = np.random.default_rng(0).normal(0.4, 1.0, 40)
+    parts = (items - items.mean()) / 40
+    known = ttest_1samp(items, 0.0)
+    for seeds in (1, 2, 3, 10):
+        found = stats.contrast([items.mean()] * seeds, np.array([parts] * seeds), changed=40)
+        assert found.p == pytest.approx(known.pvalue, rel=1e-4)
+        assert found.interval() == pytest.approx(tuple(known.confidence_interval()))
 
 
-def test_a_verdict_needs_power() -> None:
-    few = stats.compare([alone([1.0, -1.0] * 20)])
-    assert few is not None and few.verdict(few.p, 0.01) == "unresolved"
-    # sd of the differences is 1: (1.96 + 0.84)^2 / 0.01^2 items resolve a difference of 0.01
-    assert few.items_needed(0.01) == pytest.approx(78_500, rel=0.04)
-    clear = stats.compare([alone([1.0] * 30 + [-1.0] * 5)])
-    assert clear is not None and clear.verdict(clear.p, 0.01) == "higher"
-    assert clear.verdict(0.2, 10.0) == "same"
+def test_p_and_interval_agree() -> None:
+    for seeds, item in ((1, 0.5), (2, 0.5), (3, 2.0), (10, 0.1)):
+        found = stats.Contrast(3.0, 0.0 if seeds == 1 else 1.0, item, seeds, 80, 80)
+        low, _ = found.interval(found.p)
+        assert low == pytest.approx(0.0, abs=1e-3)
+
+
+def test_equivalence_is_two_one_sided_tests() -> None:
+    found = stats.Contrast(0.3, 0.04, 0.01, 5, 500, 200)
+    low, high = found.interval(0.10)
+    assert max(abs(low), abs(high)) < 1.0
+    assert found.p_equivalent(1.0) < 0.05
+    assert found.p_equivalent(max(abs(low), abs(high))) == pytest.approx(0.05, rel=1e-3)
+    assert found.p_equivalent(0.2) > 0.5, "the difference itself is larger than the margin"
+
+
+def test_a_difference_of_100_points_is_one_whatever_the_number_of_rows() -> None:
+    """A p-value with a floor would be corrected away in a large table."""
+    found = stats.contrast([100.0] * 3, np.zeros((3, 200)), changed=200, floor=stats.unseen(100, 200))
+    corrected = stats.holm([found.p, *[1.0] * 2000])[0]
+    assert stats.verdict(corrected, 1.0, gain=100.0, seeds=3) == "better"
+
+
+def test_few_items_prove_nothing() -> None:
+    """Three items all right for one method and all wrong for the other: exchanging the methods gives p = 1/4."""
+    found = stats.contrast([100.0] * 3, np.zeros((3, 3)), changed=3, floor=stats.unseen(100, 3))
+    assert found.p >= 0.25
+
+
+def test_items_that_all_agree_are_equivalent_only_if_they_are_many() -> None:
+    few, many = (
+        stats.contrast([0.0] * 3, np.zeros((3, n)), changed=0, floor=stats.unseen(100, n)) for n in (40, 2000)
+    )
+    assert few.p == many.p == 1.0
+    assert few.p_equivalent(1.0) > 0.05 > many.p_equivalent(1.0)
+
+
+def test_verdicts() -> None:
+    assert stats.verdict(0.01, 0.9, gain=3.0, seeds=3) == "better"
+    assert stats.verdict(0.01, 0.9, gain=-3.0, seeds=3) == "worse"
+    assert stats.verdict(0.01, 0.01, gain=-0.1, seeds=3) == "equivalent", "certain, and within the margin"
+    assert stats.verdict(0.20, 0.20, gain=3.0, seeds=3) == "undecided"
+    assert stats.verdict(0.001, 0.9, gain=30.0, seeds=1) == "items only"
 
 
 def test_holm_by_hand() -> None:

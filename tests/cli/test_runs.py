@@ -17,7 +17,8 @@ def test_run_learns_all_methods_and_prints_the_report(cli, tmp_path):
     found = cli("bench", "run", "-m", "lora", "-m", "moextend:scope=own", "--seed", "0,1")
     assert found.code == 0, found.err
     lines = [" ".join(line.split()) for line in found.out.splitlines()]
-    assert any(line.startswith("lora no 80.5 ±0.7") and line.endswith(" 2") for line in lines), found.out
+    place = next(i for i, line in enumerate(lines) if line.startswith("lora no 80.5 "))
+    assert lines[place].endswith(" 2") and lines[place + 1].startswith("±0.7 "), found.out
     assert any(line.startswith("moextend:scope=own yes ") for line in lines)
     assert "lora-s1: done in" in found.err
     names = [run.folder.name for run in find_runs(tmp_path / "runs")]
@@ -190,6 +191,9 @@ def test_report_formats_and_files(cli, tmp_path):
     assert many.code == 2 and "Choose one a call." in many.err
     wrong = cli("bench", "report", "--baseline", "lroa")
     assert wrong.code == 2 and "no method 'lroa'. Did you mean 'lora'" in wrong.err
+    assert "items not kept" in cli("bench", "report", "--baseline", "zero-shot", "--margin", "2").out
+    wrong = cli("bench", "report", "--baseline", "lora", "--margin", "0")
+    assert wrong.code == 2 and "--margin: 0 is no margin. Example: --margin 1.0" in wrong.err
     cli("bench", "report", "-f", "csv", "--out", "t.csv")
     assert (tmp_path / "t.csv").read_text().startswith("table,method")
     wrong = cli("bench", "report", "-f", "latx")

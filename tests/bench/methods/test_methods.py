@@ -231,6 +231,14 @@ def test_o_lora_keeps_adapters_orthogonal(world: World) -> None:
     assert overlap[1] < 0.8 * overlap[0]
 
 
+@pytest.mark.parametrize("spec", SPECS)
+def test_which_methods_leave_text_to_the_base_by_construction(spec: str) -> None:
+    module, config = methods.parse(spec)
+    said = getattr(module, "text_untouched", lambda _: False)(config)
+    apart = {"lora-per-task", "lora-per-task:task=inferred", "moextend", "moextend:scope=auto"}
+    assert said == (spec in apart)
+
+
 def test_moe_lora_is_the_sum_of_its_experts() -> None:
     from moextend.bench.methods.mixture import Mixture
 

@@ -1,0 +1,188 @@
+"""What single items add to a run's metrics, by image: the ground of every test in a comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moextend import files
+from moextend.bench import stats
+from moextend.bench.report.collect import Result
+from moextend.bench.rundir import Cell
+from moextend.bench.vqa import Record, read_scores, scores_path
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+    Array = ndarray[Any, Any]
+
+Weights = Mapping[tuple[int, str], float]
+"""(stage, task) -> weight of the cell in a metric."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of one cell, by cluster."""
+
+    cluster: Array
+    """Numbers of the clusters."""
+    sums: Array
+    """What each adds to the mean, in points."""
+    deviations: Array
+    """Likewise, less what a cluster of average items would add."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The items of a file, in its order, and the clusters that they belong to."""
+
+    names: list[str]
+    cluster: Array
+    """Numbers of the clusters."""
+    at: Array
+    """[items], place in `cluster`."""
+    sizes: Array
+    """[clusters], part of the items."""
+
+    def items(self, score: Array) -> Items:
+        """From the items' scores in points."""
+        import numpy as np
+
+        sums = np.bincount(self.at, weights=score) / len(score)
+        return Items(self.cluster, sums, sums - self.sizes * score.mean())
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A metric of one run, as a sum over clusters."""
+
+    sums: Array
+    """[G]; they add up to the metric, as far as its items are scored alone."""
+    deviations: Array
+    """[G]; they add up to 0: sums less what a cluster of average items would add."""
+    present: Array
+    """[G], whether the cluster has items in this metric."""
+    floor: float
+    """See stats.unseen."""
+
+
+class ItemReader:
+    """Reads the items of the runs of one experiment, each file once.
+
+    A cluster is an image, whichever tasks ask about it, or an item that has none.
+    """
+
+    def __init__(self) -> None:
+        self._clusters: dict[Hashable, int] = {}
+        self._places: dict[str, dict[str, int]] = {}
+        self._grouping: dict[str, Grouping] = {}
+        self._read: dict[tuple[Path, str], Items | None] = {}
+
+    def parts(self, result: Result, weights: Weights, *, at: int | None = None) -> Parts | None:
+        """What the clusters add to sum_cells weight score; None where a cell's items are not kept.
+
+        `at` takes all cells of that stage instead of their own.
+        """
+        import numpy as np
+
+        cells = {key: self._items(result, key[0] if at is None else at, key[1]) for key in weights}
+        found = {key: items for key, items in cells.items() if items is not None}
+        if len(found) < len(cells) or not cells:
+            return None
+        size = len(self._clusters)
+        sums, deviations = np.zeros(size), np.zeros(size)
+        present = np.zeros(size, bool)
+        scale: dict[str, tuple[float, int]] = {}
+        for key, items in found.items():
+            sums[items.cluster] += weights[key] * items.sums
+            deviations[items.cluster] += weights[key] * items.deviations
+            present[items.cluster] = True
+            most, _ = scale.get(key[1], (0.0, 0))
+            scale[key[1]] = max(most, abs(weights[key])), len(items.cluster)
+        floor = sum(stats.unseen(100 * most, clusters) for most, clusters in scale.values())
+        return Parts(sums, deviations, present, floor)
+
+    def _items(self, result: Result, stage: int, task: str) -> Items | None:
+        cell = result.cells.get((stage, task))
+        if cell is None or cell.predictions is None:
+            return None
+        path = result.run.folder / cell.predictions
+        key = (path, cell.scorer)
+        if key not in self._read:
+            text = cell.scorer.startswith("lm-eval")
+            self._read[key] = self._text(path, task) if text else self._vqa(path, task, cell)
+        return self._read[key]
+
+    def _text(self, path: Path, task: str) -> Items | None:
+        lines = [line for line in _lines(path) if isinstance(line.get("right"), int | float)]
+        names = [f"{line['task']} {line['id']}" for line in lines]
+        return self._made(task, names, [float(line["right"]) for line in lines], dict.fromkeys(names))
+
+    def _vqa(self, path: Path, task: str, cell: Cell) -> Items | None:
+        kept, groups = _lines(scores_path(path, cell.scorer)), {}
+        if not self._same_items(task, [line["id"] for line in kept]):
+            groups = {line["id"]: Record.read(line).group for line in _lines(path)}
+            kept = [vars(item) for item in read_scores(path, cell.scorer) or []]
+        alone = [(line["id"], line["score"]) for line in kept if line["score"] is not None]
+        return self._made(task, [name for name, _ in alone], [score for _, score in alone], groups)
+
+    def _same_items(self, task: str, names: list[str]) -> bool:
+        """Whether these are the items of a file of this task that was read before, with their images."""
+        before, known = self._grouping.get(task), self._places.get(task, {})
+        if before and before.names == names:
+            return True
+        return bool(names) and len(names) == len(known) and all(name in known for name in names)
+
+    def _made(
+        self, task: str, names: list[str], scores: list[float], groups: Mapping[str, str | None]
+    ) -> Items | None:
+        import numpy as np
+
+        if not names:
+            return None
+        places = self._places.setdefault(task, {})
+        for name, group in groups.items():
+            own: Hashable = ("image", group) if group else (task, name)
+            places[name] = self._clusters.setdefault(own, len(self._clusters))
+        grouping = self._grouping.get(task)
+        if grouping is None or grouping.names != names:
+            cluster, at = np.unique([places[name] for name in names], return_inverse=True)
+            grouping = Grouping(names, cluster, at, np.bincount(at) / len(names))
+            self._grouping[task] = grouping
+        return grouping.items(100 * np.array(scores, float))
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a file of lines: read as one list where it is whole, which is far faster."""
+    try:
+        return list(json.loads(b"[%s]" % b",".join(path.read_bytes().split(b"\n")[:-1])))
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        return files.read_lines(path)
+
+
+def contrast(values: list[float], pairs: list[tuple[Parts, Parts]]) -> stats.Contrast | None:
+    """The first run of each pair less the second, over seeds; None where the items make fewer than two clusters."""
+    import numpy as np
+
+    size = max(len(part.sums) for pair in pairs for part in pair)
+
+    def rows(name: str) -> tuple[Array, Array]:
+        padded = [
+            [np.pad(getattr(part, name), (0, size - len(part.sums))) for part in pair] for pair in pairs
+        ]
+        first, second = np.swapaxes(np.array(padded), 0, 1)
+        return first, second
+
+    present = np.logical_or(*rows("present")).any(axis=0)
+    if present.sum() < 2:
+        return None
+    mine, theirs = rows("sums")
+    first, second = rows("deviations")
+    changed = (abs(mine - theirs) > 1e-12).any(axis=0).sum()
+    floor = max(part.floor for pair in pairs for part in pair)
+    return stats.contrast(values, (first - second)[:, present], changed=int(changed), floor=floor)
