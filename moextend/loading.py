@@ -88,6 +88,19 @@ def skeleton(model: str, *, revision: str | None = None) -> Any:
         raise InputError(f"its config cannot be read ({first})", where=f"model '{model}'") from error
 
 
+def auto_class(config: Any) -> Any:
+    """The class of transformers that loads a checkpoint of this config as a language model.
+
+    A text model where transformers has one for the config, else the composite around it (Qwen3-VL, GLM-4V, ...).
+    """
+    from transformers import MODEL_FOR_MULTIMODAL_LM_MAPPING, AutoModelForCausalLM, AutoModelForMultimodalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING as TEXT
+
+    own = "AutoModelForCausalLM" in getattr(config, "auto_map", {})
+    composite = type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING and type(config) not in TEXT
+    return AutoModelForMultimodalLM if composite and not own else AutoModelForCausalLM
+
+
 def check_new(folder: Path) -> None:
     """Refuses a folder that holds something already."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, cast
 
 import torch
@@ -74,7 +74,9 @@ class MultimodalLM(nn.Module):
         """The chat template that prompts are put into; None leaves them as they are."""
         self.choose: Chooser | None = None
         """Chooses the extensions that each prompt may reach; None leaves it to `activate`."""
-        self.projector = Projector(vision.width, lm.config.hidden_size) if vision else None
+        hidden = heads.text_config(lm.config).hidden_size
+        self.projector = Projector(vision.width, hidden) if vision else None
+        self._by_id = heads.needs_ids(lm)
         self.requires_grad_(False).eval()
         self._base = ""
         self.rename_base()
@@ -92,7 +94,8 @@ class MultimodalLM(nn.Module):
     @property
     def context(self) -> int | None:
         """Tokens that the LM can hold; None where its config sets no bound."""
-        found: int | None = getattr(self.lm.config, "max_position_embeddings", None)
+        config = heads.text_config(self.lm.config)
+        found: int | None = getattr(config, "max_position_embeddings", None)
         return found
 
     def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
@@ -111,10 +114,31 @@ class MultimodalLM(nn.Module):
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor, features: Tensor | None = None) -> Tensor:
         """Last hidden states [B, T, H]; the LM head is left to the caller."""
-        out = self.lm.model(
-            inputs_embeds=self.embed(input_ids, features), attention_mask=attention_mask, use_cache=False
-        )
+        with self.given(input_ids, self.embed(input_ids, features)) as inputs:
+            out = heads.decoder(self.lm)(**inputs, attention_mask=attention_mask, use_cache=False)
         return cast(Tensor, out.last_hidden_state)
+
+    @contextmanager
+    def given(self, input_ids: Tensor, embedded: Tensor) -> Iterator[dict[str, Tensor]]:
+        """How the LM takes a prompt: its embeddings [B, T, H] (see `embed`), or ids that stand for them within.
+
+        A decoder that looks at ids beside embeddings (`heads.needs_ids`) gets the ids, and its first look-up of
+        embeddings gives `embedded`. A visual token has id 0 there.
+        """
+        if not self._by_id:
+            yield {"inputs_embeds": embedded}
+            return
+        table = self.lm.get_input_embeddings()
+
+        def instead(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+            hook.remove()
+            return embedded
+
+        hook = table.register_forward_hook(instead)
+        try:
+            yield {"input_ids": input_ids.masked_fill(input_ids == IMAGE, 0)}
+        finally:
+            hook.remove()
 
     def forward(
         self,
