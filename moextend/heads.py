@@ -13,6 +13,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moextend.errors import InputError
+
+
+def auto_class(config: Any) -> Any:
+    """The class of transformers that loads a checkpoint of this config as a language model.
+
+    A text model where transformers has one for the config, else the composite around it (Qwen3-VL, GLM-4V, ...).
+
+    Raises:
+        InputError: transformers has no class for it that predicts the next token.
+    """
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_MULTIMODAL_LM_MAPPING,
+        AutoModelForCausalLM,
+        AutoModelForMultimodalLM,
+        GenerationMixin,
+    )
+
+    kind = type(config)
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING or not kind.__module__.startswith("transformers."):
+        return AutoModelForCausalLM  # also for code that a checkpoint brings along
+    found = MODEL_FOR_MULTIMODAL_LM_MAPPING.get(kind, None)
+    if found is None or not issubclass(found, GenerationMixin):
+        what = "no language model" if found is None else f"{found.__name__}, which is no language model,"
+        raise InputError(
+            f"transformers has {what} for it that predicts one token after the other.",
+            where=f"model type '{config.model_type}'",
+            mend="Name a checkpoint of a causal language model.",
+        )
+    return AutoModelForMultimodalLM
+
+
+def talking_config(config: Any) -> Any:
+    """The part of a checkpoint's config that is of its language model: the thinker of Qwen-Omni, else all of it."""
+    return getattr(config, "thinker_config", None) or config
+
 
 def text_config(config: Any) -> Any:
     """The config of the text model: the config itself, or the part of a composite's config."""
@@ -49,7 +86,9 @@ def needs_ids(lm: Any) -> bool:
     """
     by_token = any(isinstance(getattr(module, "tid2eid", None), Tensor) for module in lm.modules())
     by_layer = bool(getattr(text_config(lm.config), "hidden_size_per_layer_input", 0))
-    return by_token or by_layer or "inputs_embeds" not in signature(lm.prepare_inputs_for_generation).parameters
+    return (
+        by_token or by_layer or "inputs_embeds" not in signature(lm.prepare_inputs_for_generation).parameters
+    )
 
 
 def _decoder_and_head(lm: Any) -> tuple[Any, Any]:

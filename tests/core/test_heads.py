@@ -22,7 +22,14 @@ MORE = {
     "gemma4_text": {"final_logit_softcapping": 2.0},
 }
 WITH_HEAD = [name for name in CONFIGS if class_of(config_of(name)).__name__.endswith("ForCausalLM")]
-OF_EVERY_KIND = ["deepseek_v4", "gemma4", "llama4", "nemotron_h_omni", "qwen3_omni_moe_thinker", "qwen3_vl_moe"]
+OF_EVERY_KIND = [
+    "deepseek_v4",
+    "gemma4",
+    "llama4",
+    "nemotron_h_omni",
+    "qwen3_omni_moe_thinker",
+    "qwen3_vl_moe",
+]
 
 
 @cache

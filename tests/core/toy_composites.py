@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from moextend.loading import auto_class
+from moextend.heads import auto_class
 
 from .toy_families import config_of, randomise
 
 SHRUNK = {
-    "hidden_size": 32, "embed_dim": 32, "d_model": 32, "width": 32, "intermediate_size": 32, "moe_intermediate_size": 32,
+    "hidden_size": 32, "embed_dim": 32, "d_model": 32, "width": 32, "intermediate_size": 32,
+    "moe_intermediate_size": 32,
     "ffn_dim": 32, "encoder_ffn_dim": 32, "num_hidden_layers": 1, "depth": 1, "num_layers": 1, "encoder_layers": 1,
     "num_attention_heads": 2, "num_heads": 2, "num_key_value_heads": 2, "encoder_attention_heads": 2,
     "out_hidden_size": 32, "output_dim": 32, "head_dim": 16, "global_head_dim": 16, "vision_output_dim": 32,
@@ -29,7 +30,10 @@ SPECIAL = ("image_token_id", "video_token_id", "audio_token_id", "image_token_in
 COMPOSITES: dict[str, tuple[str, dict[str, Any]]] = {
     "aria": ("aria_text", {}),
     "deepseek_ocr2": ("deepseek_ocr2_text", {}),
-    "dots3_note": ("dots3_note_text", {"vision_config": {"mlp_layer_types": ["dense"], "per_layer_config": {}}}),
+    "dots3_note": (
+        "dots3_note_text",
+        {"vision_config": {"mlp_layer_types": ["dense"], "per_layer_config": {}}},
+    ),
     "ernie4_5_vl_moe": ("ernie4_5_vl_moe_text", {}),
     "gemma4": ("gemma4_text", {}),
     "glm4v_moe": ("glm4v_moe_text", {}),
@@ -76,6 +80,27 @@ def composite_config(name: str) -> Any:
     top |= {key: 60 + place for place, key in enumerate(SPECIAL) if getattr(plain, key, None) is not None}
     rest = {key: value for key, value in more.items() if key not in parts}
     return AutoConfig.for_model(name, **{**top, **parts, **rest})
+
+
+def omni_config() -> Any:
+    """A config of the whole Qwen3-Omni: a thinker, which is the language model, beside what speaks."""
+    plain = AutoConfig.for_model("qwen3_omni_moe")
+    codes = _shrunk(plain.talker_config.code_predictor_config.to_dict())
+    return AutoConfig.for_model(
+        "qwen3_omni_moe",
+        thinker_config=composite_config("qwen3_omni_moe_thinker").to_dict(),
+        talker_config={
+            "text_config": config_of("qwen3_omni_moe_talker_text").to_dict(),
+            "code_predictor_config": {**codes, "layer_types": ["full_attention"]},
+            "thinker_hidden_size": 32,
+            "spatial_merge_size": 2,
+        },
+        code2wav_config={
+            **_shrunk(plain.code2wav_config.to_dict()),
+            "decoder_dim": 32, "upsample_rates": [2], "upsampling_ratios": [2], "num_quantizers": 2,
+            "codebook_size": 16,
+        },
+    )  # fmt: skip
 
 
 def _shrunk(settings: dict[str, Any]) -> dict[str, Any]:
