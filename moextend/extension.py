@@ -15,10 +15,10 @@ from torch import Tensor
 
 from moextend import expand, files
 from moextend.errors import InputError, UnknownName
+from moextend.fingerprint import tensors_digest
 from moextend.moe import find_sites
 from moextend.multimodal import MultimodalLM
 from moextend.recipe import Mode
-from moextend.vision import tensors_digest
 
 FORMAT = 1
 """Version of what the files hold; a card that names another one is refused."""

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from moextend import heads
 from moextend.chat import Chat
+from moextend.fingerprint import cached_digest, tensors_digest
 from moextend.images import ImageRef
-from moextend.vision import VisionEncoder, tensors_digest
+from moextend.vision import VisionEncoder
 
 IMAGE = -200
 """Id that stands for one visual token in `input_ids`."""
@@ -168,7 +169,7 @@ class MultimodalLM(nn.Module):
 
     def rename_base(self) -> None:
         """Makes the LM's weights as they are now the base that `base_fingerprint` names."""
-        self._base = tensors_digest(self.lm.state_dict())
+        self._base = cached_digest(self.lm.state_dict())
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that learn now, by name."""
