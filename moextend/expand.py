@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from moextend import narrow
+from moextend import guards, narrow
 from moextend.dense import DenseBlock, DenseExperts, DenseGroup, DenseRouter
 from moextend.errors import InputError, UnknownName
 from moextend.families import NEEDS_TWO_SLOTS, check_paper, rows_of
@@ -94,6 +94,7 @@ def attach(
     scope.beside[name] = scope.active
     scope.widths[name] = width
     scope.active = (*scope.active, name)
+    guards.forbid_saving(model)
 
 
 def detach(model: nn.Module, name: str) -> None:
@@ -118,6 +119,8 @@ def detach(model: nn.Module, name: str) -> None:
                 _restore_class(module)
         if isinstance(site.block, DenseBlock) and not isinstance(site.router, ExtendedRouter):
             _restore_class(site.block)
+    if not scope.known:
+        guards.allow_saving(model)
 
 
 def activate(model: nn.Module, names: Sequence[str]) -> None:

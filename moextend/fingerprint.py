@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from xxhash import xxh3_64_hexdigest, xxh3_128_hexdigest
+from xxhash import xxh3_64_hexdigest, xxh3_128, xxh3_128_hexdigest
 
 from moextend import files
 from moextend.errors import MoextendError
@@ -49,6 +49,26 @@ def cached_digest(tensors: Mapping[str, Tensor]) -> str:
     with suppress(MoextendError, OSError):  # a cache that cannot be written costs time only
         files.write_text(place, f"{found} {_check(key, found)}\n")
     return found
+
+
+def rounded_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Sixteen hex digits over names, shapes and values rounded to bfloat16 (xxh3).
+
+    The same for a checkpoint that was loaded as float32 and as bfloat16, and as float16 unless numbers were too small
+    or too precise for it.
+    """
+    names = sorted(tensors)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        hashes = list(threads.map(lambda name: _rounded(tensors[name]), names))
+    facts = [f"{n}|{tuple(tensors[n].shape)}|{each}" for n, each in zip(names, hashes, strict=True)]
+    return xxh3_64_hexdigest("\n".join(facts).encode())
+
+
+def _rounded(tensor: Tensor) -> str:
+    hasher = xxh3_128()
+    for piece in torch.split(tensor.detach().flatten(), LARGE // 4):
+        hasher.update(_bytes(piece.bfloat16() if piece.is_floating_point() else piece))
+    return hasher.hexdigest()
 
 
 def _quick(tensors: Mapping[str, Tensor]) -> str:

@@ -59,7 +59,8 @@ class Projector(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Visual tokens [..., hidden] for features [..., vision_width]."""
-        return cast(Tensor, self.outer(F.gelu(self.inner(features * self.scale))))
+        features = (features * self.scale).to(self.inner.weight.dtype)
+        return cast(Tensor, self.outer(F.gelu(self.inner(features))))
 
 
 class MultimodalLM(nn.Module):
@@ -80,6 +81,10 @@ class MultimodalLM(nn.Module):
         self._by_id = heads.needs_ids(lm)
         self.requires_grad_(False).eval()
         self._base = ""
+        self._before: list[str] = []
+        self._after: list[str] = []
+        self.base_dtype = ""
+        """Type of the LM's weights as they were loaded ("float32")."""
         self.rename_base()
 
     @property
@@ -162,14 +167,30 @@ class MultimodalLM(nn.Module):
 
     def base_fingerprint(self) -> str:
         """Names the LM's weights as they were loaded, with the encoder and the projector."""
-        parts = [self._base]
-        if self.vision is not None and self.projector is not None:
-            parts += [self.vision.fingerprint(), tensors_digest(self.projector.state_dict())]
-        return "-".join(parts)
+        return "-".join([self._base, *self._sight()])
+
+    def _sight(self) -> list[str]:
+        """Names of the encoder and the projector as they were before another type of numbers was asked for."""
+        if self.vision is None or self.projector is None:
+            return []
+        now = [self.vision.fingerprint(), tensors_digest(self.projector.state_dict())]
+        return self._before if now == self._after else now
+
+    def _apply(self, fn: Any, recurse: bool = True) -> MultimodalLM:
+        """What `to`, `half`, `cuda`, ... go through: another type of numbers does not make another base."""
+        weight = None if self.projector is None else self.projector.inner.weight
+        if weight is None or fn(weight.new_empty(0)).dtype == weight.dtype:
+            return cast(MultimodalLM, super()._apply(fn, recurse))
+        before = self._sight()
+        super()._apply(fn, recurse)
+        self._after = []
+        self._before, self._after = before, self._sight()
+        return self
 
     def rename_base(self) -> None:
         """Makes the LM's weights as they are now the base that `base_fingerprint` names."""
         self._base = cached_digest(self.lm.state_dict())
+        self.base_dtype = str(self.lm.dtype).removeprefix("torch.")
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that learn now, by name."""
