@@ -180,9 +180,10 @@ class MultimodalLM(nn.Module):
         """What `to`, `half`, `cuda`, ... go through: another type of numbers does not make another base."""
         weight = None if self.projector is None else self.projector.inner.weight
         if weight is None or fn(weight.new_empty(0)).dtype == weight.dtype:
-            return cast(MultimodalLM, super()._apply(fn, recurse))
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            return self
         before = self._sight()
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._after = []
         self._before, self._after = before, self._sight()
         return self
