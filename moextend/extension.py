@@ -289,9 +289,8 @@ def read_into(path: Path, places: Mapping[str, Tensor]) -> None:
         raise _misfit(path)
     sizes = {name: math.prod(shape) * READABLE[kind].itemsize for name, (shape, kind) in held.items()}
     with path.open("rb", buffering=0) as file:
-        file.seek(
-            path.stat().st_size - sum(sizes.values())
-        )  # the format has no gaps between or behind tensors
+        # The format has no gaps between tensors or behind them.
+        file.seek(path.stat().st_size - sum(sizes.values()))
         for name, (_, kind) in held.items():
             for piece in torch.split(places[name].detach().view(-1), CHUNK):
                 straight = piece.device.type == "cpu" and READABLE[kind] == piece.dtype

@@ -76,8 +76,7 @@ class MultimodalLM(nn.Module):
         """The chat template that prompts are put into; None leaves them as they are."""
         self.choose: Chooser | None = None
         """Chooses the extensions that each prompt may reach; None leaves it to `activate`."""
-        hidden = heads.text_config(lm.config).hidden_size
-        self.projector = Projector(vision.width, hidden) if vision else None
+        self.projector = Projector(vision.width, heads.text_config(lm.config).hidden_size) if vision else None
         self._by_id = heads.needs_ids(lm)
         self.requires_grad_(False).eval()
         self._base = ""
