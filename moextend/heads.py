@@ -86,8 +86,9 @@ def needs_ids(lm: Any) -> bool:
     """
     by_token = any(isinstance(getattr(module, "tid2eid", None), Tensor) for module in lm.modules())
     by_layer = bool(getattr(text_config(lm.config), "hidden_size_per_layer_input", 0))
+    prepare = getattr(lm, "prepare_inputs_for_generation", None)  # a model without a head has none
     return (
-        by_token or by_layer or "inputs_embeds" not in signature(lm.prepare_inputs_for_generation).parameters
+        by_token or by_layer or (prepare is not None and "inputs_embeds" not in signature(prepare).parameters)
     )
 
 
