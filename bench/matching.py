@@ -174,11 +174,12 @@ def _extension(lm: Any, config: Any) -> Mapping[str, Any]:
 
 def _met(lm: Any, config: Any) -> Callable[[str], float]:
     """The share of a parameter, by its name, that one token meets."""
+    from moextend.heads import text_config
     from moextend.moe import count_experts, find_sites
 
     shares, new = {}, config.experts if getattr(config, "routing", "exact") != "exact" else 1
     for site in find_sites(lm):
-        chosen = getattr(site.router, "top_k", None) or lm.config.num_experts_per_tok
+        chosen = getattr(site.router, "top_k", None) or text_config(lm.config).num_experts_per_tok
         shares[f"lm.{site.name}.experts.ext_groups."] = min(1.0, chosen / new)
         shares[f"lm.{site.name}.experts."] = chosen / count_experts(site)
     return lambda name: next((share for part, share in shares.items() if name.startswith(part)), 1.0)

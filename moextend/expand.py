@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from moextend import reach
+from moextend import guards, reach
 from moextend.copies import base_class, new_experts, new_rows, subclass
 from moextend.dense import DenseBlock, DenseExperts, DenseRouter
 from moextend.errors import InputError, UnknownName
@@ -88,6 +88,7 @@ def attach(
         scope.beside[name] = scope.active
         scope.widths[name] = width
         scope.active = (*scope.active, name)
+        guards.forbid_saving(model)
 
 
 def detach(model: nn.Module, name: str) -> None:
@@ -114,6 +115,8 @@ def detach(model: nn.Module, name: str) -> None:
             cast(dict[str, Any], kept).pop(name, None)
         for site in sites:
             _take(site, name)
+        if not scope.known:
+            guards.allow_saving(model)
 
 
 def activate(model: nn.Module, names: Sequence[str], *, partial: bool = False) -> None:
@@ -285,6 +288,7 @@ def _all_or_nothing(model: nn.Module, sites: list[Site], scope: Scope) -> Iterat
         for restore in undo:
             restore()
         vars(scope).update(shared)
+        (guards.forbid_saving if scope.known else guards.allow_saving)(model)
         for parameter in learning:
             parameter.requires_grad_(True)
         raise

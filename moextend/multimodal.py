@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, cast
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from moextend import heads
 from moextend.chat import Chat
+from moextend.fingerprint import cached_digest, tensors_digest
 from moextend.images import ImageRef
-from moextend.vision import VisionEncoder, tensors_digest
+from moextend.vision import VisionEncoder
 
 IMAGE = -200
 """Id that stands for one visual token in `input_ids`."""
@@ -58,7 +59,8 @@ class Projector(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Visual tokens [..., hidden] for features [..., vision_width]."""
-        return cast(Tensor, self.outer(F.gelu(self.inner(features * self.scale))))
+        features = (features * self.scale).to(self.inner.weight.dtype)
+        return cast(Tensor, self.outer(F.gelu(self.inner(features))))
 
 
 class MultimodalLM(nn.Module):
@@ -74,9 +76,14 @@ class MultimodalLM(nn.Module):
         """The chat template that prompts are put into; None leaves them as they are."""
         self.choose: Chooser | None = None
         """Chooses the extensions that each prompt may reach; None leaves it to `activate`."""
-        self.projector = Projector(vision.width, lm.config.hidden_size) if vision else None
+        self.projector = Projector(vision.width, heads.text_config(lm.config).hidden_size) if vision else None
+        self._by_id = heads.needs_ids(lm)
         self.requires_grad_(False).eval()
         self._base = ""
+        self._before: list[str] = []
+        self._after: list[str] = []
+        self.base_dtype = ""
+        """Type of the LM's weights as they were loaded ("float32")."""
         self.rename_base()
 
     @property
@@ -92,7 +99,8 @@ class MultimodalLM(nn.Module):
     @property
     def context(self) -> int | None:
         """Tokens that the LM can hold; None where its config sets no bound."""
-        found: int | None = getattr(self.lm.config, "max_position_embeddings", None)
+        config = heads.text_config(self.lm.config)
+        found: int | None = getattr(config, "max_position_embeddings", None)
         return found
 
     def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
@@ -111,10 +119,31 @@ class MultimodalLM(nn.Module):
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor, features: Tensor | None = None) -> Tensor:
         """Last hidden states [B, T, H]; the LM head is left to the caller."""
-        out = self.lm.model(
-            inputs_embeds=self.embed(input_ids, features), attention_mask=attention_mask, use_cache=False
-        )
+        with self.given(input_ids, self.embed(input_ids, features)) as inputs:
+            out = heads.decoder(self.lm)(**inputs, attention_mask=attention_mask, use_cache=False)
         return cast(Tensor, out.last_hidden_state)
+
+    @contextmanager
+    def given(self, input_ids: Tensor, embedded: Tensor) -> Iterator[dict[str, Tensor]]:
+        """How the LM takes a prompt: its embeddings [B, T, H] (see `embed`), or ids that stand for them within.
+
+        A decoder that looks at ids beside embeddings (`heads.needs_ids`) gets the ids, and its first look-up of
+        embeddings gives `embedded`. A visual token has id 0 there.
+        """
+        if not self._by_id:
+            yield {"inputs_embeds": embedded}
+            return
+        table = self.lm.get_input_embeddings()
+
+        def instead(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+            hook.remove()
+            return embedded
+
+        hook = table.register_forward_hook(instead)
+        try:
+            yield {"input_ids": input_ids.masked_fill(input_ids == IMAGE, 0)}
+        finally:
+            hook.remove()
 
     def forward(
         self,
@@ -137,14 +166,31 @@ class MultimodalLM(nn.Module):
 
     def base_fingerprint(self) -> str:
         """Names the LM's weights as they were loaded, with the encoder and the projector."""
-        parts = [self._base]
-        if self.vision is not None and self.projector is not None:
-            parts += [self.vision.fingerprint(), tensors_digest(self.projector.state_dict())]
-        return "-".join(parts)
+        return "-".join([self._base, *self._sight()])
+
+    def _sight(self) -> list[str]:
+        """Names of the encoder and the projector as they were before another type of numbers was asked for."""
+        if self.vision is None or self.projector is None:
+            return []
+        now = [self.vision.fingerprint(), tensors_digest(self.projector.state_dict())]
+        return self._before if now == self._after else now
+
+    def _apply(self, fn: Any, recurse: bool = True) -> MultimodalLM:
+        """What `to`, `half`, `cuda`, ... go through: another type of numbers does not make another base."""
+        weight = None if self.projector is None else self.projector.inner.weight
+        if weight is None or fn(weight.new_empty(0)).dtype == weight.dtype:
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            return self
+        before = self._sight()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._after = []
+        self._before, self._after = before, self._sight()
+        return self
 
     def rename_base(self) -> None:
         """Makes the LM's weights as they are now the base that `base_fingerprint` names."""
-        self._base = tensors_digest(self.lm.state_dict())
+        self._base = cached_digest(self.lm.state_dict())
+        self.base_dtype = str(self.lm.dtype).removeprefix("torch.")
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that learn now, by name."""

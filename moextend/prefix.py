@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moextend import files
+from moextend import files, heads
 from moextend.errors import InputError
 from moextend.multimodal import MultimodalLM
 from moextend.prepare import lowest
@@ -40,8 +40,7 @@ class PrefixCache:
         Raises:
             InputError: the model has no list of decoder layers.
         """
-        inner = getattr(model.lm.model, "language_model", model.lm.model)
-        found = getattr(inner, "layers", None)
+        found = getattr(heads.decoder(model.lm), "layers", None)
         if not isinstance(found, nn.ModuleList):
             raise _unfit(model, "it has no list of decoder layers")
         self.model = model

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from moextend import expand, files
 from moextend.batches import Conversation
+from moextend.fingerprint import tensors_digest
 from moextend.generation import Prompt
 from moextend.multimodal import MultimodalLM
-from moextend.vision import tensors_digest
 
 FILE = "recogniser.safetensors"
 RULE = "lda2"

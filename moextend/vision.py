@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from xxhash import xxh3_64_hexdigest
 from moextend import encoders, files
 from moextend.encoders import Resize
 from moextend.errors import InputError
+from moextend.fingerprint import tensors_digest
 from moextend.images import ImageRef
 
 NAME = re.compile(rb"([0-9a-f]{16}) ([0-9a-f]{16})\n")
@@ -275,13 +275,3 @@ class FeatureStore:
                     del self._rows[digest]
                 gaps.append(place)
         return gaps
-
-
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Sixteen hex digits over names, shapes, types and bytes of tensors."""
-    hasher = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        hasher.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}".encode())
-        hasher.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return hasher.hexdigest()[:16]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from moextend import moe
+from moextend import heads, moe
 from moextend.bench.methods.weights import (
     Trained,
     learn,
@@ -55,7 +55,7 @@ def start(model: MultimodalLM, config: Config, seed: int) -> None:
 
     scale = (2 * config.rank if config.alpha is None else config.alpha) / config.rank
     torch.manual_seed(seed)
-    hidden = model.lm.config.hidden_size
+    hidden = heads.text_config(model.lm.config).hidden_size
     maps = [(m, m.in_features, m.out_features) for n, m in model.lm.named_modules() if _attention(n)]
     maps += [(_block(model, site.router), hidden, hidden) for site in moe.find_sites(model.lm)]
     for module, inputs, outputs in maps:

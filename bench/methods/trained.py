@@ -62,6 +62,6 @@ def put_back(model: MultimodalLM, stage: Stage) -> None:
 
 def fingerprint(model: MultimodalLM, parameters: Sequence[Parameters]) -> str:
     """Names the base with these parameters."""
-    from moextend.vision import tensors_digest
+    from moextend.fingerprint import tensors_digest
 
     return "-".join([model.base_fingerprint(), *(tensors_digest(dict(part)) for part in parameters)])

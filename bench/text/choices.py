@@ -98,8 +98,9 @@ def _score(lm: Any, groups: Sequence[Group], pad: int, device: Any) -> dict[int,
     ids, mask = _padded([group.context for group in groups], pad, left=True, device=device)
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     cache = DynamicCache(config=lm.config)
-    kept = {_cache_name(lm.model): cache, "use_cache": True}
-    out = lm.model(input_ids=ids, attention_mask=mask, position_ids=positions, **kept)
+    decoder = heads.decoder(lm)
+    kept = {_cache_name(decoder): cache, "use_cache": True}
+    out = decoder(input_ids=ids, attention_mask=mask, position_ids=positions, **kept)
     choices = [choice for group in groups for choice in group.choices]
     owner = torch.tensor([row for row, group in enumerate(groups) for _ in group.choices], device=device)
     states = [out.last_hidden_state[owner, -1:]]
@@ -109,7 +110,7 @@ def _score(lm: Any, groups: Sequence[Group], pad: int, device: Any) -> dict[int,
         cache.batch_select_indices(owner)
         length = torch.tensor([len(group.context) for group in groups], device=device)[owner]
         states.append(
-            lm.model(
+            decoder(
                 input_ids=inner,
                 attention_mask=torch.cat([mask[owner], inner_mask], 1),
                 position_ids=length[:, None] + torch.arange(inner.shape[1], device=device),
@@ -151,7 +152,7 @@ def _padded(rows: Sequence[Sequence[int]], pad: int, *, left: bool, device: Any)
 def _answers(lm: Any, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of each target, and whether it is the likeliest token."""
     values, greedy = [], []
-    each = max(1, _LOGITS // lm.config.get_text_config().vocab_size)
+    each = max(1, _LOGITS // heads.text_config(lm.config).vocab_size)
     for start in range(0, len(states), each):
         logits = heads.logits(lm, states[start : start + each]).float()
         wanted = targets[start : start + each, None]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -22,10 +24,10 @@ from moextend import (
     save_extension,
 )
 from moextend.errors import InputError
-from moextend.extension import active_fingerprint, is_whole
+from moextend.extension import active_fingerprint, is_whole, load_tensors
 from moextend.multimodal import MultimodalLM
 
-from .conftest import WORDS, toy_model, toy_tokenizer
+from .conftest import WORDS, ToyEncoder, toy_lm, toy_model, toy_tokenizer
 
 
 def logits(model: MultimodalLM, ids: Tensor) -> Tensor:
@@ -152,6 +154,143 @@ def test_a_card_that_does_not_fit_is_refused(change: dict[str, object], said: st
         load_extension(other, tmp_path)
     assert [each.name for each in extensions(other)] == ["before"]
     assert expand.scope_of(other.lm).active == ("before",)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_a_shorter_type_is_saved_and_loaded(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = grown("exact", "a", "b").to(dtype)
+    for name in "ab":
+        save_extension(model, name, folder=tmp_path / name)
+    other = toy_model()
+    for name in "ab":
+        load_extension(other, tmp_path / name)
+        loaded = new_parameters(other.lm, name)
+        for key, parameter in new_parameters(model.lm, name).items():
+            assert parameter.dtype == dtype and loaded[key].dtype == torch.float32
+            assert torch.equal(loaded[key], parameter.float())
+    assert active_fingerprint(other) == active_fingerprint(model)
+    with torch.no_grad():
+        model.projector.inner.weight.add_(1)
+    assert active_fingerprint(other) != active_fingerprint(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_file_in_a_shorter_type_is_widened(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = grown("exact", "a")
+    save_extension(model, "a", folder=tmp_path)
+    shorter = {key: p.detach().to(dtype) for key, p in new_parameters(model.lm, "a").items()}
+    rewrite(tmp_path, shorter)
+    other = toy_model()
+    load_extension(other, tmp_path)
+    assert all(torch.equal(p, shorter[key].float()) for key, p in new_parameters(other.lm, "a").items())
+
+
+def rewrite(folder: Path, content: dict[str, Tensor] | bytes) -> None:
+    """Puts other tensors or bytes into an extension's file, with a check sum that fits."""
+    path = folder / "extension.safetensors"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        save_file(content, path)
+    card = json.loads((folder / "extension.json").read_text())
+    card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "extension.json").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"abc", b"\xff" * 8 + b"x" * 64, (1 << 40).to_bytes(8, "little") + b"{}",
+        (64).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]", (7).to_bytes(8, "little") + b"garbage",
+        (57).to_bytes(8, "little") + b'{"x":{"dtype":"F32","shape":[4],"data_offsets":[0,1e99]}}',
+    ],
+)  # fmt: skip
+def test_garbage_with_a_check_sum_that_fits_is_refused(content: bytes, tmp_path: Path) -> None:
+    save_extension(grown("exact", "a"), "a", folder=tmp_path)
+    rewrite(tmp_path, content)
+    other = toy_model()
+    with pytest.raises(InputError, match=r"extension.safetensors: is no safetensors file"):
+        load_extension(other, tmp_path)
+    with pytest.raises(InputError, match=r"extension.safetensors: is no safetensors file"):
+        load_tensors(tmp_path)
+    assert not extensions(other)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(value: float, tmp_path: Path) -> None:
+    model = grown("exact", "a")
+    save_extension(model, "a", folder=tmp_path)
+    tensors = {key: p.detach().clone() for key, p in new_parameters(model.lm, "a").items()}
+    name = sorted(tensors)[-1]
+    tensors[name].view(-1)[-1] = value
+    rewrite(tmp_path, tensors)
+    other = toy_model()
+    for read in (lambda: load_extension(other, tmp_path), lambda: load_tensors(tmp_path)):
+        with pytest.raises(InputError, match=f"tensor '{re.escape(name)}' holds numbers that are not finite"):
+            read()
+    assert not extensions(other)
+
+
+def test_a_plan_that_the_file_does_not_hold_takes_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_extension(grown("exact", "a"), "a", folder=tmp_path)
+    card = json.loads((tmp_path / "extension.json").read_text()) | {"plan": {"0": [1] * 10**6}}
+    (tmp_path / "extension.json").write_text(json.dumps(card))
+    monkeypatch.setattr(expand, "attach", None)
+    with pytest.raises(InputError, match=r"holds other tensors than extension\.json says"):
+        load_extension(toy_model(), tmp_path)
+
+
+def in_dtype(dtype: torch.dtype, encoder: bool = True, seed: int = 0) -> MultimodalLM:
+    """The base as `load(dtype=...)` gives it."""
+    torch.manual_seed(1)
+    return MultimodalLM(toy_lm(seed=seed).to(dtype), toy_tokenizer(), ToyEncoder() if encoder else None)
+
+
+@pytest.mark.parametrize("encoder", [True, False])
+def test_the_base_in_another_dtype_is_named_and_accepted_on_request(encoder: bool, tmp_path: Path) -> None:
+    model = in_dtype(torch.float32, encoder)
+    attach(model.lm, "a", {0: [1]})
+    save_extension(model, "a", folder=tmp_path)
+    short = in_dtype(torch.bfloat16, encoder)
+    said = (
+        r"made on a float32 base, and this one is bfloat16\. Load .* dtype='float32', or .*allow_dtype=True"
+    )
+    with pytest.raises(InputError, match=said):
+        load_extension(short, tmp_path)
+    load_extension(short, tmp_path, allow_dtype=True)
+    assert [each.name for each in extensions(short)] == ["a"]
+    wanted = new_parameters(model.lm, "a")
+    assert all(torch.equal(p, wanted[key]) for key, p in new_parameters(short.lm, "a").items())
+    another = in_dtype(torch.bfloat16, encoder, seed=5)
+    with pytest.raises(
+        InputError, match=r"belongs to another base \(.*, float32; this one is .*, bfloat16\)"
+    ):
+        load_extension(another, tmp_path, allow_dtype=True)
+
+
+def test_another_encoder_is_not_taken_for_another_dtype(tmp_path: Path) -> None:
+    model = in_dtype(torch.float32)
+    attach(model.lm, "a", {0: [1]})
+    save_extension(model, "a", folder=tmp_path)
+    short = in_dtype(torch.bfloat16)
+    with torch.no_grad():
+        short.projector.inner.weight.add_(1)
+    with pytest.raises(InputError, match="belongs to another base"):
+        load_extension(short, tmp_path, allow_dtype=True)
+
+
+def test_folders_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    model = grown("exact", "a")
+    save_extension(model, "a", folder=tmp_path)
+    card = json.loads((tmp_path / "extension.json").read_text())
+    del card["base_dtype"], card["base_rounded"]
+    (tmp_path / "extension.json").write_text(json.dumps(card))
+    load_extension(toy_model(), tmp_path)
+    with pytest.raises(InputError, match=r"belongs to another base .*bfloat16\).*same encoder and dtype"):
+        load_extension(in_dtype(torch.bfloat16), tmp_path)
 
 
 PEAK = Path("/proc/self/clear_refs")

@@ -52,6 +52,20 @@ def test_batched_cached_generation_equals_the_full_forward_pass(mode: str | None
         assert generate(model, PROMPTS, max_new_tokens=4, batch_size=batch) == expected
 
 
+def test_the_checkpoints_own_way_of_decoding_is_left_aside() -> None:
+    model = toy_model()
+    expected = [one_by_one(model, prompt, 6) for prompt in PROMPTS]
+    first = model.tokenizer.convert_tokens_to_ids(expected[0].split()[0])
+    own = model.lm.generation_config
+    own.update(
+        num_beams=3, do_sample=True, temperature=3.0, repetition_penalty=5.0, no_repeat_ngram_size=1, min_new_tokens=6,
+        length_penalty=-2.0, bad_words_ids=[[first]], suppress_tokens=[first], sequence_bias=[[[first], -50.0]],
+        num_return_sequences=2, exponential_decay_length_penalty=(1, 9.0), return_dict_in_generate=True, max_length=3,
+    )  # fmt: skip
+    assert generate(model, PROMPTS, max_new_tokens=6, batch_size=3) == expected
+    assert model.lm.generation_config is own and own.num_beams == 3
+
+
 def test_as_many_holes_as_visual_tokens(model: MultimodalLM) -> None:
     ids = torch.tensor([[1, IMAGE, IMAGE]])
     with pytest.raises(AssertionError):

@@ -9,8 +9,12 @@ import torch
 
 import moextend
 from moextend.errors import InputError
+from moextend.heads import auto_class
+from moextend.loading import skeleton
 
 from .conftest import toy_lm, toy_tokenizer
+from .toy_composites import omni_config
+from .toy_families import family
 
 
 def test_the_shipped_base_and_a_saved_folder_load_alike(tmp_path: Path) -> None:
@@ -34,6 +38,33 @@ def test_other_families_load_from_a_folder(family: str, tmp_path: Path) -> None:
     moextend.attach(model.lm, "a", {0: [1]})
     ids = torch.tensor([[1, 9, 12, 30]])
     assert torch.equal(model.lm(ids).logits, lm(ids).logits)
+
+
+def test_of_qwen_omni_the_thinker_is_loaded(tmp_path: Path) -> None:
+    whole = auto_class(omni_config()).from_config(omni_config())
+    whole.save_pretrained(tmp_path)
+    toy_tokenizer().save_pretrained(tmp_path)
+    model = moextend.load(str(tmp_path))
+    thinker = whole.thinker.state_dict()
+    assert set(thinker) == set(model.lm.state_dict())
+    assert all(torch.equal(tensor, thinker[name]) for name, tensor in model.lm.state_dict().items())
+    ids = torch.tensor([[1, 9, 12, 30]])
+    base = model(ids, torch.ones_like(ids))["logits"]
+    moextend.attach(model.lm, "a", {0: [1]})
+    assert torch.equal(model(ids, torch.ones_like(ids))["logits"], base)
+
+
+def test_a_model_that_writes_no_text_is_refused_by_its_name(tmp_path: Path) -> None:
+    family("openai_privacy_filter").save_pretrained(tmp_path)
+    toy_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(
+        InputError, match="'openai_privacy_filter': transformers has no language model for it"
+    ):
+        moextend.load(str(tmp_path))
+    with pytest.raises(
+        InputError, match="'openai_privacy_filter': transformers has no language model for it"
+    ):
+        skeleton(str(tmp_path))
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:

@@ -182,14 +182,19 @@ def build(family: str, seed: int = 0, **more: Any) -> Any:
     model = (
         class_of(config)(config).eval().requires_grad_(False)
     )  # frozen as attach leaves it: Jamba computes otherwise
-    with torch.no_grad():
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            if "correction_bias" in name or "expert_bias" in name:
-                tensor.normal_(0, 0.1)
-            elif "per_expert_scale" in name:
-                tensor.uniform_(0.5, 1.5)
-            elif isinstance(tensor, torch.nn.Parameter) and (tensor.dim() > 1 or name.endswith("bias")):
-                tensor.normal_(0, 0.2)
+    return randomise(model)
+
+
+@torch.no_grad()
+def randomise(model: Any) -> Any:
+    """The model, with random numbers for every weight, bias and correction bias."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if "correction_bias" in name or "expert_bias" in name:
+            tensor.normal_(0, 0.1)
+        elif "per_expert_scale" in name:
+            tensor.uniform_(0.5, 1.5)
+        elif isinstance(tensor, torch.nn.Parameter) and (tensor.dim() > 1 or name.endswith("bias")):
+            tensor.normal_(0, 0.2)
     return model
 
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import moextend
 from moextend import Conversation, MultimodalLM, Settings, training
 from moextend.errors import InputError
-from moextend.vision import tensors_digest
+from moextend.fingerprint import tensors_digest
 from tests.core.conftest import picture, toy_model
 
 DATA = [
