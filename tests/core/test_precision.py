@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from moextend import attach, constants, kernels, new_parameters, routing
+from moextend import Conversation, Settings, attach, constants, kernels, new_parameters, routing, train
 from moextend.moe import find_sites
 
+from .conftest import toy_model
 from .test_families import KINDS, shake, use
 from .toy_families import VOCABULARY, build
 
@@ -156,6 +158,22 @@ def test_a_model_without_an_extension_follows_autocast_too(kernel: str) -> None:
         lm(IDS)
     plain = torch.float32 in after.dtypes
     assert plain == (kernel == "grouped_mm"), "left as it was behind the block"
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_training_computes_experts_in_the_dtype_of_its_settings(bf16: bool, tmp_path: Path) -> None:
+    """Layers that are computed again in the backward pass too, and those that have no new expert."""
+    model = toy_model()
+    model.lm.set_experts_implementation("grouped_mm")
+    attach(model.lm, "a", {1: [1, 2]})
+    model.learn_only([f"lm.{name}" for name in new_parameters(model.lm, "a")])
+    data = [Conversation(((f"w{i} w{i + 1}", f"w{i % 5}"),)) for i in range(4)]
+    settings = Settings(steps=1, batch_size=2, learning_rate=1e-3, bf16=bf16, gradient_checkpointing=True)
+    with Seen() as seen:
+        train(model, data, settings, folder=tmp_path)
+    grouped = [dtypes for name, dtypes in seen.products if name == "_grouped_mm"]
+    assert len(grouped) > 6
+    assert set().union(*grouped) == {torch.bfloat16 if bf16 else torch.float32}
 
 
 @pytest.mark.parametrize("kernel", ["batched_mm", "grouped_mm"])
