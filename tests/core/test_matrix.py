@@ -24,8 +24,8 @@ from .test_families import ALL, PAPER, everywhere, kernels, shake, use
 from .toy_families import VOCABULARY, family, outputs
 
 IDS = torch.randint(3, VOCABULARY, (3, 7), generator=torch.Generator().manual_seed(2))
-EXTENSIONS = {"a": (1,), "b": (2, 0), "c": (1,)}
-"""Name -> parents of its new experts; a group of one expert, one of two, and a second child of one parent."""
+EXTENSIONS = {"a": (1, 2), "b": (0,), "c": (1,)}
+"""Name -> parents of its new experts: first a group of two experts alone, then groups of one."""
 MODES = {
     name: ["exact", *(["paper"] if name in PAPER else []), *(["slot"] if name != "llama4_text" else [])]
     for name in ALL
