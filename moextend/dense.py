@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from moextend.families import scoring_of
 from moextend.paper import paper_choice
-from moextend.routing import ExtendedExperts, ExtendedRouter, Scope, add_gated, hard_gate, reachable
+from moextend.routing import (
+    ExtendedExperts,
+    ExtendedRouter,
+    Scope,
+    add_gated,
+    hard_gate,
+    in_own_precision,
+    reachable,
+)
 
 
 class DenseRouter(ExtendedRouter):
@@ -26,6 +34,11 @@ class DenseRouter(ExtendedRouter):
 
 def dense_weights(router: DenseRouter, x: Tensor, logits: Tensor) -> Tensor:
     """The weights of all experts, [T, m + n] in paper routing and [T, n] (the gates of the new ones) in exact."""
+    with in_own_precision(x.device.type):
+        return _dense_weights(router, x, logits)
+
+
+def _dense_weights(router: DenseRouter, x: Tensor, logits: Tensor) -> Tensor:
     parts = reachable(router)
     new = torch.cat([part(x) for part in parts], 1)
     if router.ext_scope.mode == "exact":
@@ -72,6 +85,6 @@ class DenseGroup(nn.Module):
 
         `top_k_index` lists the experts in their order.
         """
-        scaled = hidden_states * top_k_weights.t().unsqueeze(-1)
+        scaled = (hidden_states * top_k_weights.t().unsqueeze(-1)).to(hidden_states.dtype)
         each = super().forward(scaled.reshape(-1, hidden_states.shape[1]))
         return cast(Tensor, each.view(scaled.shape).sum(0))

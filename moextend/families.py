@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moextend.constants import held
 from moextend.errors import InputError
 
 
@@ -471,4 +473,4 @@ def chosen_experts(router: nn.Module, out: Any) -> Tensor:
 
 def with_parents(values: Tensor, parents: Sequence[int]) -> Tensor:
     """Values of the base's experts [m] with those of new experts behind them: each has its parent's."""
-    return values[[*range(len(values)), *parents]]
+    return torch.cat([values, values[held(parents, values.device)]])

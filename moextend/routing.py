@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moextend.families import EAGER_WITHOUT_SENTINEL, Scoring, family_of, features, scoring_of
+from moextend.kernels import asks_device, implementation, run, run_on_device
 from moextend.paper import paper_choice
 from moextend.parts import RouterPart
 from moextend.recipe import Mode
@@ -87,7 +88,7 @@ class ExtendedRouter(nn.Module):
         if not parts:
             return out
         x = features(self, hidden_states.reshape(-1, hidden_states.shape[-1]))
-        with _in_own_precision(x.device.type):  # a router decides in the precision of its rows
+        with in_own_precision(x.device.type):  # a router decides in the precision of its rows
             if self.ext_scope.mode == "exact":
                 return _exact(self, x, out, parts)
             if self.ext_scope.mode == "slot":
@@ -95,7 +96,7 @@ class ExtendedRouter(nn.Module):
             return _paper(self, x, out, parts, scoring_of(self, (*args, *kwargs.values())))
 
 
-def _in_own_precision(device: str) -> AbstractContextManager[object]:
+def in_own_precision(device: str) -> AbstractContextManager[object]:
     """No autocast within; free where there is none."""
     if torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
@@ -173,33 +174,18 @@ class ExtendedExperts(nn.Module):
     def _among(self, groups: list[Any], h: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         """Slots that a new expert won add nothing to the base's output; the new experts' output is added to it.
 
-        Compiled, every group computes all slots, since which ones it won would decide what the graph looks like.
+        An id that no group has (slot routing: a child that learns and has no slot) adds nothing either.
         """
         first = self.ext_first
         won = index >= first
-        whole = torch.compiler.is_compiling()
-        if not whole and not bool(won.any()):
+        gathers = asks_device(self, h.device)
+        if gathers and not bool(won.any()):
             out = cast(Tensor, super().forward(h, index, weights))
             return _linked(out, groups)
         out = cast(Tensor, super().forward(h, *self._without(won, index, weights)))
         for group in groups:
-            own = won
-            if len(groups) > 1:
-                own = won & (index >= first) & (index < first + group.num_experts)
-            if whole:
-                ids, shares = (index - first).masked_fill(~own, 0), weights.masked_fill(~own, 0)
-                out = out + group(h.to(group.down_proj.dtype), ids, shares).to(out.dtype)
-            else:
-                token, slot = torch.where(own)
-                if len(token):
-                    part = group(
-                        h[token].to(group.down_proj.dtype),
-                        (index[token, slot] - first).unsqueeze(-1),
-                        weights[token, slot].unsqueeze(-1),
-                    )
-                    out = out.index_add(0, token, part.to(out.dtype))
-                else:
-                    out = _linked(out, [group])
+            add = _add_gathered if gathers else _add_columns
+            out = add(out, group, h, index - first, weights)
             first += group.num_experts
         return out
 
@@ -220,8 +206,7 @@ def skips_sentinel(experts: nn.Module) -> bool:
     """Whether the implementation in use leaves out slots whose id is the number of experts."""
     if not any(kind.__name__ in EAGER_WITHOUT_SENTINEL for kind in type(experts).__mro__):
         return True
-    fused = hasattr(experts, "_is_expert_parallel")
-    return fused and cast(Any, experts).config._experts_implementation not in (None, "eager")
+    return implementation(experts) != "eager"
 
 
 class PairGroup(nn.Module):
@@ -247,20 +232,36 @@ def add_gated(out: Tensor, groups: Sequence[Any], h: Tensor, weights: Tensor) ->
 def _add(out: Tensor, group: Any, h: Tensor, gates: Tensor) -> Tensor:
     """`out` plus the gated new experts; tokens whose gates are all closed are left as they are.
 
-    While the gates learn every token is computed, since a closed gate needs the expert's output to open again;
-    compiled too, since the number of open gates would decide what the graph looks like.
+    While the gates learn every token is computed, since a closed gate needs the expert's output to open again.
     """
-    width = group.down_proj.dtype
-    whole = gates.requires_grad or torch.compiler.is_compiling()
-    token = None if whole else torch.where((gates > 0).any(-1))[0]
-    if token is not None and not len(token):
-        return out
+    if not asks_device(group, h.device):
+        chosen = None if gates.requires_grad else gates > 0
+        return out + run_on_device(group, h, gates, chosen).to(out.dtype)
     ids = torch.arange(group.num_experts, device=h.device)
+    token = None if gates.requires_grad else torch.where((gates > 0).any(-1))[0]
     if token is None or len(token) == len(h):
-        part = group(h.to(width), ids.expand(len(h), -1), gates)
-        return out + cast(Tensor, part).to(out.dtype)
-    part = group(h[token].to(width), ids.expand(len(token), -1), gates[token])
+        return out + run(group, h, ids.expand(len(h), -1), gates).to(out.dtype)
+    if not len(token):
+        return out
+    part = run(group, h[token], ids.expand(len(token), -1), gates[token])
     return out.index_add(0, token, part.to(out.dtype))
+
+
+def _add_gathered(out: Tensor, group: Any, h: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """`out` plus a group's part, computed for the slots that it has; `ids` [T, k] count from its first expert."""
+    token, slot = torch.where((ids >= 0) & (ids < group.num_experts))
+    if not len(token):
+        return _linked(out, [group])
+    part = run(group, h[token], ids[token, slot].unsqueeze(-1), weights[token, slot].unsqueeze(-1))
+    return out.index_add(0, token, part.to(out.dtype))
+
+
+def _add_columns(out: Tensor, group: Any, h: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """As `_add_gathered`, with a column for each expert of the group: no shape depends on who has which slot."""
+    own = torch.arange(group.num_experts, device=ids.device)
+    chosen = ids.unsqueeze(-1) == own
+    shares = (weights.unsqueeze(-1) * chosen).sum(1)
+    return out + run_on_device(group, h, shares, chosen.any(1)).to(out.dtype)
 
 
 def _linked(out: Tensor, groups: Sequence[Any]) -> Tensor:

@@ -8,6 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from moextend.constants import held
+
 REACH = 0.5
 """How far a lead is pushed beyond the point where the winner changes."""
 
@@ -48,24 +50,24 @@ def slot_choice(
     zero. There a tie is the learning child's, since nothing else would start it, and the id ``first + n`` stands
     where a learning child has no slot.
     """
-    homes = torch.tensor(parents, device=index.device)
-    inside = index.unsqueeze(-1) == homes
+    device = index.device
+    inside = index.unsqueeze(-1) == held(parents, device)
     scores = leads.unsqueeze(1).masked_fill(~inside, -torch.inf)
-    learning = [place for place, one in enumerate(learns) if one]
-    others = [place for place, one in enumerate(learns) if not one]
+    places = held([place for place, one in enumerate(learns) if one], device)
+    others = held([place for place, one in enumerate(learns) if not one], device)
     bar = torch.zeros_like(weights, dtype=scores.dtype)
-    if others:
+    if len(others):
         best, which = scores[..., others].max(-1)
-        children = first + torch.tensor(others, device=index.device, dtype=index.dtype)
+        children = (first + others).to(index.dtype)
         index = torch.where(best > 0, children[which], index)
         bar = best.clamp_min(0)
-    if not learning:
+    if not len(places):
         return weights, index
-    rival, which = scores[..., learning].max(-1)
+    rival, which = scores[..., places].max(-1)
     gate = cast(Tensor, Switch.apply(rival - bar))  # type: ignore[no-untyped-call]
-    mine = inside[..., learning] & (which.unsqueeze(-1) == torch.arange(len(learning), device=index.device))
+    mine = inside[..., places] & (which.unsqueeze(-1) == torch.arange(len(places), device=device))
     shares = ((weights * gate).unsqueeze(-1) * mine).sum(1)
-    ids = first + torch.tensor(learning, device=index.device, dtype=index.dtype)
+    ids = (first + places).to(index.dtype)
     nowhere = torch.full_like(ids, first + leads.shape[1])
     ids = torch.where(mine.any(1), ids, nowhere)
     kept = weights * (1 - gate)

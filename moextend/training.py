@@ -24,6 +24,7 @@ from moextend import reach
 from moextend.balance import watch_balance
 from moextend.batches import Collator, Conversation
 from moextend.errors import InputError, UnknownName
+from moextend.kernels import experts_follow_autocast
 from moextend.multimodal import MultimodalLM
 from moextend.prefix import PrefixCache
 from moextend.prepare import asks_to_shard, checkpointing, compiled, in_float32, sharded, warn_of_precision
@@ -127,6 +128,7 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(in_float32(model, settings.bf16))
         warn_of_precision(model, settings)
+        stack.enter_context(experts_follow_autocast())
         learner = stack.enter_context(sharded(model, args.device)) if shard else model
         trainer = TokenTrainer(
             model=learner,

@@ -47,10 +47,13 @@ class Way:
         """One step of the training loop: forward and backward pass, the gradient's norm, AdamW."""
         import torch
 
+        from moextend.kernels import experts_follow_autocast
+
         learning = list(self.model.trainable().values())
         if self.optimizer is None:  # nothing is learnt, so that every repeat does the same
             self.optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=0.0, fused=True)
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
+        bf16 = torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16)
+        with experts_follow_autocast(), bf16:
             loss = self.forward()["loss"]
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(learning, 1.0)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from moextend import activate, attach, detach, load_extension, new_parameters, save_extension
+from moextend import activate, attach, detach, new_parameters
 from moextend.errors import InputError
 from moextend.families import FAMILIES, family_of
 from moextend.moe import count_experts, find_sites
-from moextend.multimodal import MultimodalLM
 from moextend.routing import skips_sentinel
 
 from .toy_families import CONFIGS, VOCABULARY, family, outputs
@@ -91,19 +89,6 @@ def same(model: nn.Module, before: dict[str, tuple[int, Tensor]]) -> None:
         assert now[name].data_ptr() == place and torch.equal(now[name], value), name
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_exact_equals_the_base_before_training(name: str, lm: Any, ids: Tensor) -> None:
-    for kernel in kernels(lm):
-        use(lm, kernel)
-        base = outputs(lm, ids)
-        assert base.isfinite().all()
-        attach(lm, "a", everywhere(lm, 1))
-        attach(lm, "b", everywhere(lm, 0, 3))
-        assert torch.equal(outputs(lm, ids), base), kernel
-        detach(lm, "a")
-        detach(lm, "b")
-
-
 @pytest.mark.parametrize(("name", "mode"), BOTH)
 def test_the_base_returns_and_only_new_parts_learn(name: str, mode: Any, lm: Any, ids: Tensor) -> None:
     base, before = outputs(lm, ids), state(lm)
@@ -138,23 +123,6 @@ def test_the_base_returns_and_only_new_parts_learn(name: str, mode: Any, lm: Any
     assert {key: (id(m), type(m), set(m.__dict__)) for key, m in lm.named_modules()} == modules
     assert set(lm.state_dict()) == set(before)
     same(lm, before)
-
-
-@pytest.mark.parametrize(("name", "mode"), KINDS_BOTH)
-def test_saved_and_loaded(name: str, mode: Any, lm: Any, ids: Tensor, tmp_path: Path) -> None:
-    model = MultimodalLM(lm, tokenizer=None)
-    attach(lm, "a", everywhere(lm, 1), mode=mode)
-    shake(lm, "a")
-    attach(lm, "b", everywhere(lm, 2, 0), mode=mode)
-    shake(lm, "b")
-    trained = outputs(lm, ids)
-    save_extension(model, "a", folder=tmp_path / "a")
-    save_extension(model, "b", folder=tmp_path / "b", beside=["a"])
-    detach(lm, "b")
-    detach(lm, "a")
-    load_extension(model, tmp_path / "a")
-    load_extension(model, tmp_path / "b")
-    assert torch.equal(outputs(lm, ids), trained)
 
 
 @pytest.mark.parametrize(("name", "mode"), [pair for pair in KINDS_BOTH if pair[0] not in HEADLESS])

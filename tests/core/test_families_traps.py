@@ -358,7 +358,7 @@ def compiler() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("mode", ["exact", "paper"])
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
 def test_the_extended_model_compiles_without_a_graph_break(mode: Any, ids: Tensor, compiler: None) -> None:
     lm = build("mixtral", num_hidden_layers=1)
     lm.set_experts_implementation("batched_mm")  # the eager loop of transformers breaks the graph by itself

@@ -50,7 +50,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3_omni_moe_text": {},
     "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 16},
     "mellum": {},
-    "lara_mini": {},
+    "lara_mini": {"linear_key_head_dim": 8, "linear_value_head_dim": 8},
     "jamba": {
         "use_mamba_kernels": False, "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_offset": 0,
         "expert_layer_period": 1, "mamba_d_state": 4,
@@ -59,7 +59,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "granitemoeshared": {"shared_intermediate_size": 16},
     "granitemoehybrid": {
         "layer_types": ["mamba", "attention"], "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8,
-        "shared_intermediate_size": 16,
+        "shared_intermediate_size": 16, "mamba_chunk_size": 8,
     },
     "granitemoe_swa": {},
     "aria_text": {"moe_num_shared_experts": 1},
@@ -138,7 +138,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "flint": {"mlp_only_layers": [0]},
     "kolibri1": {},
     "laguna": {},
-    "muse_spark_text": {},
+    "muse_spark_text": {"moe_hidden_size": 48},
     "deepseek_v4": {"mlp_layer_types": ["hash_moe", "moe"]},
     "inkling2_text": {"unpadded_vocab_size": VOCABULARY},
     "inkling2_loop_text": {"unpadded_vocab_size": VOCABULARY},
