@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from moextend import files
 from moextend.bench import evaluate
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SAMPLE = 32
 """Conversations a task that are looked at."""
+ASKED = 256
+"""Prompts a task whose extension is inferred."""
 TEXT = "(text)"
 """Stands for the sequence's generic text, which belongs to no task; no task is called so."""
 
@@ -65,14 +67,39 @@ class Diagnostics:
             then = None if name == TEXT else before.get(learnt.index(name) + 1, {}).get("tasks", {}).get(name)
             tasks[name] = _told(use, then)
         chosen: dict[str, Any] = {key: cost[key] for key in ("layers", "parents", "change") if key in cost}
-        return {**chosen, "tasks": tasks}
+        return {**chosen, "tasks": tasks, **self._inferred(model, learnt)}
+
+    def _inferred(self, model: MultimodalLM, learnt: Sequence[str]) -> dict[str, Any]:
+        """Where inputs go that a method is not told the task of; {} for one that infers nothing.
+
+        Of learnt tasks inputs that the recogniser was not made from, of tasks that are not learnt yet, and of text.
+        """
+        from moextend.recognise import Recogniser, prompts_of
+
+        self.work.method.select(model, self.work.settings, learnt[-1], learnt)
+        if not isinstance(model.choose, Recogniser):
+            return {}
+        shares = {}
+        for name in [*self.work.config.stages, *([TEXT] if self.work.generic else [])]:
+            rows = self._rows(name, "learn")
+            asked = prompts_of([rows[i] for i in range(0, len(rows), max(1, len(rows) // ASKED))][:ASKED])
+            if asked:
+                shares[name] = {"inputs": len(asked), "reached": model.choose.shares(asked)}
+        promised = {name: known.rejected for name, known in model.choose.rule.thresholds.items()}
+        return {"inferred": {"rejected": promised, "tasks": shares}}
+
+    def _rows(self, name: str, part: Literal["learn", "held_out"]) -> Sequence[Conversation]:
+        if name == TEXT:
+            generic: Sequence[Conversation] = self.work.generic
+            return generic
+        found: Sequence[Conversation] = getattr(
+            learning_data(self.work, [name], stage_seed(self.work.config.seed, name)), part
+        )
+        return found
 
     def _sample(self, name: str) -> list[Conversation]:
         if name not in self._samples:
-            if name == TEXT:
-                rows = self.work.generic
-            else:
-                rows = learning_data(self.work, [name], stage_seed(self.work.config.seed, name)).held_out
+            rows = self._rows(name, "held_out")
             step = max(1, len(rows) // SAMPLE)
             self._samples[name] = [rows[place] for place in range(0, len(rows), step)][:SAMPLE]
         return self._samples[name]

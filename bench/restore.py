@@ -112,6 +112,7 @@ def stage_of(
         index, name, data.learn, data.held_out, work.generic, seed, work.run.stage_folder(index, name),
         earlier=[(task, work.run.stage_folder(i, task)) for i, task in enumerate(learnt, 1)],
         earlier_data=lambda task: learning_data(work, [task], stage_seed(work.config.seed, task)).learn,
+        batch_size=work.sequence.train.batch_size,
     )  # fmt: skip
 
 

@@ -6,9 +6,14 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from moextend import extension
+import torch
+from torch import Tensor
+
+from moextend import extension, resuming
 from moextend.batches import Conversation
 from moextend.errors import InputError
+from moextend.feature_cache import kept_features
+from moextend.images import ImageRef
 from moextend.multimodal import MultimodalLM, Projector, set_scale
 from moextend.prepare import first_writes
 from moextend.settings import Settings
@@ -18,6 +23,8 @@ STEM = "projector"
 """The files that hold a projector: projector.safetensors and projector.json."""
 SAMPLE = 500
 """Conversations whose images the scale of the features is measured on."""
+VALUES = 1 << 27
+"""Numbers that the scale is measured on at the most (0.5 GiB): images beyond are left out."""
 
 
 def align(
@@ -36,12 +43,12 @@ def align(
     Args:
         conversations: any sequence, a lazily read one too.
         folder: gets projector.safetensors and projector.json; a call that was interrupted goes on from the last
-            checkpoint there when it is repeated.
+            checkpoint there when it is repeated with the same arguments.
         on_step: called with (steps done, steps in all).
 
     Raises:
         InputError: the model has no image encoder or is extended already, the conversations show no image, or the
-            folder holds a projector.
+            folder holds a projector, or one that was begun otherwise.
     """
     folder = Path(folder)
     _free_projector(model)
@@ -49,12 +56,23 @@ def align(
         raise InputError(
             "holds a projector already.", where=str(folder), mend="Use load_projector, or name a new folder."
         )
-    report = train_projector(
-        model, conversations, settings, folder=folder / "align-in-flight", on_step=on_step
+    resuming.go_on(
+        folder,
+        {
+            "settings": resuming.settings_facts(settings),
+            "data": resuming.learnt_name(conversations, settings),
+            "scale": resuming.name_data(conversations, range(min(SAMPLE, len(conversations)))),
+            "model": _sees(model),
+        },
     )
+    with kept_features(model, folder):
+        report = train_projector(
+            model, conversations, settings, folder=folder / "align-in-flight", on_step=on_step
+        )
     with first_writes() as first:
         if first:
             save_projector(model, folder)
+            resuming.done(folder)
     return report
 
 
@@ -67,21 +85,30 @@ def train_projector(
     on_step: Callable[[int, int], None] | None = None,
 ) -> Report:
     """The training of `align` alone; `folder` is that of `train`, gone at the end."""
-    projector, see = _free_projector(model), model.features or model.vision
+    projector = _free_projector(model)
     seen = [image for row in islice(conversations, SAMPLE) for image in row.images]
-    if not seen or see is None:
+    if not seen:
         raise InputError(
             "the conversations show no image.",
             where="align",
             mend="Give captions of images, or leave it out.",
         )
     projector.reset(settings.seed)
-    set_scale(projector, see(seen))
-    model.learn_only([name for name, _ in model.named_parameters() if name.startswith("projector.")])
-    try:
-        return train(model, conversations, settings, folder=folder, on_step=on_step)
-    finally:
-        model.learn_only([])
+    with kept_features(model, folder):
+        set_scale(projector, _sample(model, seen, settings.batch_size))
+        model.learn_only([name for name, _ in model.named_parameters() if name.startswith("projector.")])
+        try:
+            return train(model, conversations, settings, folder=folder, on_step=on_step)
+        finally:
+            model.learn_only([])
+
+
+def _sample(model: MultimodalLM, images: Sequence[ImageRef], batch_size: int) -> Tensor:
+    """Features of the first images, as many as `VALUES` allows, encoded in batches and gathered in host memory."""
+    see = model.features or model.vision
+    assert see is not None and model.vision is not None
+    images = images[: max(1, VALUES // (model.vision.tokens * model.vision.width))]
+    return torch.cat([see(images[i : i + batch_size]).cpu() for i in range(0, len(images), batch_size)])
 
 
 def save_projector(model: MultimodalLM, folder: str | Path) -> None:

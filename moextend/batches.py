@@ -147,7 +147,7 @@ class Collator:
         return cls(model.tokenizer, model.visual_tokens, see, chat=model.chat, context=model.context)
 
     def __call__(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
-        """A batch; padded at the right, padding masked and not labelled.
+        """A batch in host memory; padded at the right, padding masked and not labelled.
 
         A conversation that the context cannot hold loses its last turns, each whole and with its images; plain text is
         cut.
@@ -168,8 +168,13 @@ class Collator:
         if images:
             if self.features is None:
                 raise blind()
-            batch["features"] = self.features(images)
+            # An encoder gives them where it computes; a loader can pin memory of the host alone.
+            batch["features"] = self.features(images).cpu()
         return batch
+
+    def lengths(self, conversations: Sequence[Conversation]) -> list[int]:
+        """Tokens that each conversation takes in a batch, padding left out; no image is encoded."""
+        return [len(self._fitted(conversation)[0][0]) for conversation in conversations]
 
     def _fitted(self, conversation: Conversation) -> tuple[tuple[list[int], list[int]], tuple[ImageRef, ...]]:
         """Ids and labels of as many whole turns as the context holds, and the images of these turns."""

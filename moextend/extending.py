@@ -5,19 +5,22 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from moextend import expand, extension, files, memory, recognise, spec
+from moextend import expand, extension, memory, recognise, resuming, spec
 from moextend.batches import Conversation
 from moextend.errors import InputError
 from moextend.extensible import WORDS, check_extensible
 from moextend.extension import Extension
+from moextend.feature_cache import kept_features
 from moextend.multimodal import MultimodalLM
 from moextend.prepare import first_writes
 from moextend.probe import LayerChoice, Probe, choose_layers, parents, probe_layers, selection_shares
@@ -26,9 +29,6 @@ from moextend.settings import Settings
 from moextend.splits import HELD_OUT, hold_out, whole
 from moextend.trainer import ExtraLoss
 from moextend.training import Report, train
-
-BEGUN = "begun.json"
-"""Names the arguments of a call that is not over."""
 
 
 class Loop(Protocol):
@@ -87,7 +87,9 @@ def extend(
         data: conversations, any sequence of them, a lazily read one too. With images the projector must be aligned
             (`align`) before.
         folder: gets extension.safetensors, extension.json and what the scope keeps. A call that was interrupted goes
-            on from the last checkpoint there when it is repeated with the same arguments.
+            on from the last checkpoint there when it is repeated with the same arguments; conversations are the same
+            where their texts and images are, whatever object holds them. Meanwhile it keeps image features (16 GiB
+            at the most, and half of what is free), unless `model.features` says where they come from.
         layers: "probe", "all", "first", "last", "random", or the MoE layers' places, lowest 0.
         share: the share of the MoE layers that get new experts, where `layers` does not say it.
         experts: new experts a layer.
@@ -118,20 +120,33 @@ def extend(
     chosen = settings or default_settings(len(learnt), seed)
     beside = expand.scope_of(model.lm).active if recipe.scope == "all" else ()
     earlier = [_folder_of(model, other) for other in beside] if recipe.remembers else []
-    begun = [name, recipe.model_dump(), asdict(chosen), seed, len(learnt), len(held), len(generic)]
-    _go_on(folder, files.digest(*begun, model.base_fingerprint(), beside))
-
-    loop = _OwnLoop(model, learnt, chosen, folder, on_step)
-    learn(
-        model, name, recipe, loop, held_out=held, seed=seed, beside=beside, earlier=earlier, generic=generic
+    probed = recipe.probe_steps if recipe.layers == "probe" else 0
+    resuming.go_on(
+        folder,
+        {
+            "name": name,
+            "recipe": recipe.model_dump(),
+            "settings": resuming.settings_facts(chosen),
+            "seed": seed,
+            "data": resuming.learnt_name(learnt, chosen, at_least=probed),
+            "held_out": resuming.name_data(held),
+            "generic": resuming.name_data(generic) if recipe.remembers else "",
+            "model": model.base_fingerprint(),
+            "beside": list(beside),
+        },
     )
-    with first_writes() as first:
-        if first and recipe.scope == "auto":
-            rows = [*held[:HELD_OUT], *learnt[: max(0, HELD_OUT - len(held))]]
-            recognise.write(recognise.portray(model, recognise.prompts_of(rows)), folder)
-        if first:
-            keep(model, name, recipe, folder, held_out=held, seed=seed)
-            (folder / BEGUN).unlink(missing_ok=True)
+    with kept_features(model, folder):
+        learn(
+            model, name, recipe, _OwnLoop(model, learnt, chosen, folder, on_step), held_out=held, seed=seed,
+            beside=beside, earlier=earlier, generic=generic, batch_size=_batch(chosen),
+        )  # fmt: skip
+        with first_writes() as first:
+            if first and recipe.scope == "auto":
+                rows = [*held[:HELD_OUT], *learnt[: max(0, HELD_OUT - len(held))]]
+                recognise.write(recognise.portray(model, recognise.prompts_of(rows)), folder)
+            if first:
+                keep(model, name, recipe, folder, held_out=held, seed=seed, batch_size=_batch(chosen))
+                resuming.done(folder)
     expand.scope_of(model.lm).folders[name] = folder
     model.choose = None
     return extension.handle(model, name)
@@ -167,8 +182,13 @@ def preview(
     learnt, held = _parted(data, held_out, seed)
     chosen = settings or default_settings(len(learnt), seed)
     beside = expand.scope_of(model.lm).active if wanted.scope == "all" else ()
-    with tempfile.TemporaryDirectory() as folder, expand.reaching(model.lm, beside):
-        probe = _probe(model, wanted, held, _OwnLoop(model, learnt, chosen, Path(folder), on_step))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        expand.reaching(model.lm, beside),
+        kept_features(model, Path(folder)),
+    ):
+        loop = _OwnLoop(model, learnt, chosen, Path(folder), on_step)
+        probe = _probe(model, wanted, held, loop, _batch(chosen))
     return Choice(_plan(probe, wanted, seed), probe)
 
 
@@ -216,6 +236,7 @@ def learn(
     beside: Sequence[str] = (),
     earlier: Sequence[Path] = (),
     generic: Sequence[Conversation] = (),
+    batch_size: int = 64,
 ) -> Learnt:
     """Probes which layers change most, adds experts there, and trains these alone; everything is frozen afterwards.
 
@@ -225,6 +246,7 @@ def learn(
         learning_rate: of the training; None leaves it to the loop.
         beside: extensions that are reachable meanwhile.
         earlier, generic: folders with memories, and text that is remembered first, where the recipe remembers.
+        batch_size: conversations a forward pass, where the model is only looked at.
 
     Raises:
         InputError: the recipe does not fit the model. As after any interruption, the model is as it was.
@@ -234,9 +256,9 @@ def learn(
     check_extensible(model.lm)
     try:
         expand.activate(model.lm, beside)
-        probe = _probe(model, recipe, held_out, loop)
+        probe = _probe(model, recipe, held_out, loop, batch_size)
         plan = _plan(probe, recipe, seed)
-        kept = _memory(model, recipe, earlier, generic, seed)
+        kept = _memory(model, recipe, earlier, generic, seed, batch_size)
         expand.attach(
             model.lm,
             name,
@@ -275,17 +297,27 @@ def keep(
     *,
     held_out: Sequence[Conversation],
     seed: int,
+    batch_size: int = 64,
 ) -> None:
-    """Writes the expert set, after the memory that later ones keep closed."""
+    """Writes the expert set, after the memory that later ones keep closed; `batch_size`: of looking at the model."""
     if recipe.remembers:
-        memory.write(memory.remember(model, held_out, recipe.memory_tokens, seed), folder)
+        kept = memory.remember(model, held_out, recipe.memory_tokens, seed, batch_size=batch_size)
+        memory.write(kept, folder)
     extension.save_extension(model, name, folder=folder)
 
 
-def _probe(model: MultimodalLM, recipe: Recipe, held_out: Sequence[Conversation], loop: Loop) -> Probe:
+def _probe(
+    model: MultimodalLM, recipe: Recipe, held_out: Sequence[Conversation], loop: Loop, batch_size: int
+) -> Probe:
     if recipe.layers != "probe":
-        return Probe(selection_shares(model, held_out), [])
-    return probe_layers(model, held_out, lambda: loop(steps=recipe.probe_steps, phase="probe"))
+        return Probe(selection_shares(model, held_out, batch_size=batch_size), [])
+    tune = partial(loop, steps=recipe.probe_steps, phase="probe")
+    return probe_layers(model, held_out, tune, batch_size=batch_size)
+
+
+def _batch(settings: Settings) -> int:
+    """Conversations that one process computes at a time in a training with these settings."""
+    return max(1, settings.batch_size // int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def _plan(probe: Probe, recipe: Recipe, seed: int) -> dict[int, list[int]]:
@@ -304,14 +336,20 @@ def _plan(probe: Probe, recipe: Recipe, seed: int) -> dict[int, list[int]]:
 
 
 def _memory(
-    model: MultimodalLM, recipe: Recipe, earlier: Sequence[Path], generic: Sequence[Conversation], seed: int
+    model: MultimodalLM,
+    recipe: Recipe,
+    earlier: Sequence[Path],
+    generic: Sequence[Conversation],
+    seed: int,
+    batch_size: int,
 ) -> memory.Memory:
     """Router inputs of the generic text and of all earlier extensions; nothing where the recipe remembers nothing."""
     if not recipe.remembers:
         return {}
     memories = [memory.read(folder) for folder in earlier]
     if generic:
-        memories.insert(0, memory.remember(model, generic, recipe.memory_tokens, seed))
+        known = memory.remember(model, generic, recipe.memory_tokens, seed, batch_size=batch_size)
+        memories.insert(0, known)
     return memory.join(memories)
 
 
@@ -364,21 +402,6 @@ def _check_data(data: Sequence[Conversation], held_out: Sequence[Conversation] |
             where=where,
             mend="Give two or more, and held_out, where it is given, one.",
         )
-
-
-def _go_on(folder: Path, digest: str) -> None:
-    """Notes what is begun in `folder`; InputError where it is something else than what was interrupted there."""
-    path = folder / BEGUN
-    learnt = any(folder.glob("*-in-flight/checkpoint-*"))
-    if learnt and path.is_file() and files.read_json(path) != digest:
-        raise InputError(
-            "was begun with other arguments, or another model.",
-            where=str(folder),
-            mend="Repeat the call as it was, name a new folder, or remove this one.",
-        )
-    with first_writes() as first:
-        if first:
-            files.write_json(path, digest)
 
 
 def _folder_of(model: MultimodalLM, name: str) -> Path:

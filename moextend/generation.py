@@ -23,6 +23,7 @@ from moextend.batches import (
     too_long,
 )
 from moextend.chat import MARK
+from moextend.feature_cache import Recent, See
 from moextend.images import ImageRef
 from moextend.multimodal import MultimodalLM
 from moextend.reach import check as check_reached
@@ -69,13 +70,14 @@ def generate(
         check_marks(prompt.asked, prompt.images, where=f"prompt {place}")
         if prompt.images and see is None:
             raise blind(where=f"prompt {place}")
+    seen = Recent(see) if see and model.choose else see
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
 
         def answered(places: Sequence[int], batch: Sequence[Prompt] = batch) -> list[str]:
-            return _answer(model, [batch[place] for place in places], max_new_tokens, see)
+            return _answer(model, [batch[place] for place in places], max_new_tokens, seen)
 
-        answers += each_by_its_own(model, batch, answered)
+        answers += each_by_its_own(model, batch, answered, seen)
     return answers
 
 
@@ -93,9 +95,14 @@ def prompt_ids(model: MultimodalLM, prompt: Prompt) -> list[int]:
 
 
 def each_by_its_own(
-    model: MultimodalLM, prompts: Sequence[Prompt], work: Callable[[Sequence[int]], Sequence[T]]
+    model: MultimodalLM,
+    prompts: Sequence[Prompt],
+    work: Callable[[Sequence[int]], Sequence[T]],
+    see: See | None = None,
 ) -> list[T]:
     """What `work` makes of the prompts at some places, each prompt with the extensions that `model.choose` gives it.
+
+    `see`: where the choice takes image features from; None: from the model's own source.
 
     Raises:
         InputError: a forward was replaced so that an extension would not be reached.
@@ -103,7 +110,7 @@ def each_by_its_own(
     check_reached(model.lm)
     if model.choose is None:
         return list(work(range(len(prompts))))
-    chosen = model.choose(prompts)
+    chosen = model.choose(prompts, see)
     found: dict[int, T] = {}
     for reach in sorted(set(chosen)):
         places = [place for place, mine in enumerate(chosen) if mine == reach]

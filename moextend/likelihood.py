@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from moextend.batches import pad, piece_ids
+from moextend.feature_cache import Recent
 from moextend.generation import Prompt, each_by_its_own, prompt_ids
 from moextend.images import ImageRef
 from moextend.multimodal import IGNORE, MultimodalLM
@@ -43,13 +44,14 @@ def choice_likelihoods(
     each prompt reaches the extensions that it chooses; else those that are active.
     """
     see = features or model.features or model.vision
+    see = Recent(see) if see and model.choose else see
 
     def rated(places: Sequence[int]) -> list[tuple[float, ...]]:
         rows = [row for place in places for row in _rows(model, place, prompts[place], choices[place])]
         found = _scored(model, rows, batch_size, see)
         return [found.get(place, ()) for place in places]
 
-    return each_by_its_own(model, prompts, rated)
+    return each_by_its_own(model, prompts, rated, see)
 
 
 def _rows(model: MultimodalLM, place: int, prompt: Prompt, choices: Sequence[str]) -> list[_Row]:

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moextend import files
-from moextend.batches import Conversation
+from moextend.batches import Collator, Conversation
 from moextend.errors import InputError
 from moextend.families import chooses_by_logits, family_of, features
 from moextend.moe import Site, find_sites
 from moextend.multimodal import MultimodalLM
 from moextend.parts import RouterPart
-from moextend.probe import router_inputs
+from moextend.probe import watched
 from moextend.routing import Scope
 
 if TYPE_CHECKING:
@@ -30,16 +30,51 @@ Memory = dict[int, Tensor]
 """MoE block -> router inputs [tokens, H] of earlier data."""
 
 
-def remember(model: MultimodalLM, data: Sequence[Conversation], tokens: int, seed: int) -> Memory:
-    """About `tokens` router inputs a block, drawn evenly over the real tokens of `data`, from the model as it is."""
-    pieces: dict[int, list[Tensor]] = {site.layer: [] for site in find_sites(model.lm)}
+GROUP = 64
+"""Conversations that rows are drawn from at a time; fixed, so that the draw does not depend on the batch size."""
+
+
+def remember(
+    model: MultimodalLM, data: Sequence[Conversation], tokens: int, seed: int, *, batch_size: int = GROUP
+) -> Memory:
+    """About `tokens` router inputs a block, drawn evenly over the real tokens of `data`, from the model as it is.
+
+    The rows are drawn before the forward pass, and no other row is kept. `batch_size`: conversations a forward pass,
+    `GROUP` at the most.
+    """
+    sites, collate = find_sites(model.lm), Collator.of(model)
+    groups = [data[start : start + GROUP] for start in range(0, len(data), GROUP)]
     generator = torch.Generator().manual_seed(seed)
-    batches = max(1, -(-len(data) // 64))
-    for _, inputs in router_inputs(model, data):
-        keep = torch.randperm(len(inputs[0]), generator=generator)[: -(-tokens // batches)]
-        for layer, x in enumerate(inputs):
-            pieces[layer].append(x[keep].cpu())
+    pieces: dict[int, list[Tensor]] = {site.layer: [] for site in sites}
+    for group in groups:
+        count = sum(collate.lengths(group))
+        drawn = torch.randperm(count, generator=generator)[: -(-tokens // len(groups))]
+        for layer, rows in _rows(model, group, sites, drawn, batch_size).items():
+            pieces[layer].append(rows)
     return {layer: torch.cat(rows)[:tokens].contiguous() for layer, rows in pieces.items()}
+
+
+def _rows(
+    model: MultimodalLM, data: Sequence[Conversation], sites: Sequence[Site], drawn: Tensor, batch_size: int
+) -> Memory:
+    """The router inputs of the tokens `drawn` of `data`, numbered over its real tokens, in the order of `drawn`."""
+    kept: Memory = {}
+    places = mine = torch.empty(0)
+
+    def look(site: Site, x: Tensor, out: object) -> None:
+        x = x.flatten(0, -2)
+        rows = x[places.to(x.device)].cpu()
+        if site.layer not in kept:
+            kept[site.layer] = rows.new_empty(len(drawn), rows.shape[1])
+        kept[site.layer][mine] = rows
+
+    before = 0
+    for mask in watched(model, data, sites, look, batch_size=batch_size):
+        real = mask.flatten().nonzero().squeeze(1).cpu()
+        mine = ((drawn >= before) & (drawn < before + len(real))).nonzero().squeeze(1)
+        places = real[drawn[mine] - before]
+        before += len(real)
+    return kept
 
 
 def write(memory: Memory, folder: Path) -> None:

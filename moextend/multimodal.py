@@ -25,8 +25,10 @@ IGNORE = -100
 class Chooser(Protocol):
     """Chooses the extensions that each prompt may reach."""
 
-    def __call__(self, prompts: Sequence[Any]) -> list[tuple[str, ...]]:
-        """Names of extensions, prompt by prompt."""
+    def __call__(
+        self, prompts: Sequence[Any], see: Callable[[Sequence[ImageRef]], Tensor] | None = None
+    ) -> list[tuple[str, ...]]:
+        """Names of extensions, prompt by prompt; `see`: the source of image features, None: the model's."""
         ...
 
     def reaching(self, names: Sequence[str]) -> AbstractContextManager[None]:

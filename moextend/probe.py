@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moextend.batches import Collator, Conversation
 from moextend.families import chosen_experts, rows_of
-from moextend.moe import count_experts, find_sites
+from moextend.moe import Site, count_experts, find_sites
 from moextend.multimodal import MultimodalLM
 
 LayerChoice = Literal["probe", "all", "first", "last", "random"]
@@ -27,69 +27,83 @@ class Probe:
     """d_j: standard deviation over experts of the change in r_ij when only the routers are tuned; 0 without a probe."""
 
 
+Look = Callable[[Site, Tensor, Any], None]
+"""What looks at a router: (its block, its inputs [..., H], what it returned)."""
+
+
 def selection_shares(
     model: MultimodalLM, data: Sequence[Conversation], *, batch_size: int = 64
 ) -> list[list[float]]:
-    """r_ij over the real tokens of `data` (padding left out), base experts only, each block summing to one."""
+    """r_ij over the real tokens of `data` (padding left out), base experts only, each block summing to one.
+
+    Choices are counted inside the forward pass, on the block's device; no router input is kept.
+    """
     sites = find_sites(model.lm)
-    counts = [torch.zeros(count_experts(site)) for site in sites]
-    for _, _, chosen in _watch(model, data, batch_size):
-        for site, index in zip(sites, chosen, strict=True):
-            base = index[index < len(counts[site.layer])].cpu()
-            counts[site.layer] += torch.bincount(base, minlength=len(counts[site.layer])).float()
-    return [(count / count.sum()).tolist() for count in counts]
+    experts = {site.layer: count_experts(site) for site in sites}
+    counts: dict[int, Tensor] = {}
+    weights = torch.empty(0)
+
+    def count(site: Site, x: Tensor, out: Any) -> None:
+        total = experts[site.layer]
+        chosen = chosen_experts(site.router, out).reshape(len(weights), -1).long()
+        if site.layer not in counts:
+            counts[site.layer] = torch.zeros(total + 1, dtype=torch.long, device=chosen.device)
+        # The last place takes what is not of the base. Integers: sums in any order are the same.
+        places = chosen.masked_fill((chosen < 0) | (chosen >= total), total)
+        real = weights.to(chosen.device).unsqueeze(-1).expand_as(places)
+        counts[site.layer].scatter_add_(0, places.flatten(), real.flatten())
+
+    for batch in watched(model, data, sites, count, batch_size=batch_size):
+        weights = batch.flatten().long()
+    found = [counts[site.layer][:-1].cpu().float() for site in sites]
+    return [(count / count.sum()).tolist() for count in found]
 
 
-def router_inputs(model: MultimodalLM, data: Sequence[Conversation], *, batch_size: int = 64) -> Any:
-    """Yields, batch by batch, (rows of `data`, the router inputs [tokens, H] of every block, padding left out)."""
-    for rows, inputs, _ in _watch(model, data, batch_size):
-        yield rows, inputs
+@torch.no_grad()
+def watched(
+    model: MultimodalLM, data: Sequence[Conversation], sites: Sequence[Site], look: Look, *, batch_size: int
+) -> Iterator[Tensor]:
+    """Computes `data` batch by batch, `look` called in every router of `sites`.
 
-
-def _watch(model: MultimodalLM, data: Sequence[Conversation], batch_size: int) -> Any:
-    """Yields, batch by batch, (rows of `data`, router inputs [tokens, H], chosen experts [tokens, k]) of every block.
-
-    Padding is left out.
+    Yields the mask [B, T] of a batch's real tokens, on the model's device, before the batch is computed: inputs and
+    outputs of a router belong to these tokens in their order.
     """
     collate = Collator.of(model)
-    sites = find_sites(model.lm)
-    caught: dict[int, tuple[Tensor, Tensor]] = {}
     hooks = [
-        site.router.register_forward_hook(
-            lambda module, args, out, layer=site.layer: caught.__setitem__(
-                layer, (args[0], chosen_experts(module, out))
-            )
-        )
+        site.router.register_forward_hook(lambda module, args, out, site=site: look(site, args[0], out))
         for site in sites
     ]
     try:
         for start in range(0, len(data), batch_size):
             batch = collate(data[start : start + batch_size])
             batch.pop("labels")
-            with torch.no_grad():
-                model.hidden(**{key: value.to(model.device) for key, value in batch.items()})
-            real = batch["attention_mask"].flatten().bool().to(model.device)
-            inputs, chosen = (
-                [caught[site.layer][part].reshape(len(real), -1)[real] for site in sites] for part in (0, 1)
-            )
-            yield range(start, min(start + batch_size, len(data))), inputs, chosen
+            batch = {key: value.to(model.device) for key, value in batch.items()}
+            yield batch["attention_mask"].bool()
+            model.hidden(**batch)
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def probe_layers(model: MultimodalLM, held_out: Sequence[Conversation], tune: Callable[[], object]) -> Probe:
+def probe_layers(
+    model: MultimodalLM,
+    held_out: Sequence[Conversation],
+    tune: Callable[[], object],
+    *,
+    batch_size: int = 64,
+) -> Probe:
     """Tunes all base routers by a short call of `tune` and compares their choices on `held_out`.
 
+    `batch_size`: conversations a forward pass of the comparison.
     The tuned routers are thrown away: the model is left bit for bit as it was.
     """
-    before = selection_shares(model, held_out)
+    before = selection_shares(model, held_out, batch_size=batch_size)
     routers = [cast(torch.nn.Parameter, rows_of(site.router)) for site in find_sites(model.lm)]
     kept = [weight.detach().clone() for weight in routers]
     model.learn_only([name for name, p in model.named_parameters() if any(p is w for w in routers)])
     try:
         tune()
-        after = selection_shares(model, held_out)
+        after = selection_shares(model, held_out, batch_size=batch_size)
     finally:
         with torch.no_grad():
             for weight, old in zip(routers, kept, strict=True):

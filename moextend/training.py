@@ -24,6 +24,7 @@ from moextend import reach
 from moextend.balance import watch_balance
 from moextend.batches import Collator, Conversation
 from moextend.errors import InputError, UnknownName
+from moextend.feature_cache import kept_features
 from moextend.kernels import experts_follow_autocast
 from moextend.multimodal import MultimodalLM
 from moextend.prefix import PrefixCache
@@ -102,8 +103,8 @@ def train(
     is not. The first process alone writes weights and calls `on_step`.
 
     Args:
-        folder: holds the trainer's state while in flight; a training that was interrupted goes on from its last
-            checkpoint there. Removed at the end.
+        folder: holds the trainer's state while in flight, and image features, unless `model.features` says where
+            these come from; a training that was interrupted goes on from its last checkpoint there. Removed at the end.
         extra_loss: called after each forward pass with its batch and what the model gave; added to the loss.
         rates: ending of a parameter's name -> factor on the learning rate.
         on_step: called with (steps done, steps in all).
@@ -126,6 +127,7 @@ def train(
     order = draw_order(len(data), settings.steps * each, settings.seed)
     torch.manual_seed(settings.seed)
     with ExitStack() as stack:
+        stack.enter_context(kept_features(model, folder))
         stack.enter_context(in_float32(model, settings.bf16))
         warn_of_precision(model, settings)
         stack.enter_context(experts_follow_autocast())
@@ -225,7 +227,7 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
             mend=f"Make batch_size a multiple of {processes}, or start fewer processes.",
         )
     args.per_device_train_batch_size = settings.batch_size // processes
-    args.dataloader_pin_memory = args.device.type == "cuda"
+    args.dataloader_pin_memory = args.device.type == "cuda"  # a Collator's batches are in host memory
     args._n_gpu = min(1, args.n_gpu)  # one process uses one accelerator: no nn.DataParallel
     args.mixed_precision = (
         "no"  # the settings decide, not the launcher's config; see TokenTrainer.compute_loss

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moextend.batches import Collator, Conversation
+from moextend.batches import Conversation
 from moextend.dense import DenseRouter, dense_weights
 from moextend.families import chosen_experts
 from moextend.moe import Site, first_new_id
 from moextend.multimodal import MultimodalLM
+from moextend.probe import watched
 from moextend.routing import ExtendedRouter
 
 BASE = ""
@@ -52,25 +53,14 @@ def count_use(
     batch_size: int = 32,
 ) -> None:
     """Adds to `use` what the tokens of `data` reach in the blocks `sites`, with what is reachable now."""
-    collate, caught = Collator.of(model), dict[int, tuple[Tensor, Any]]()
-    hooks = [
-        site.router.register_forward_hook(
-            lambda module, args, out, layer=site.layer: caught.__setitem__(layer, (args[0], out))
-        )
-        for site in sites
-    ]
-    try:
-        for start in range(0, len(data), batch_size):
-            batch = collate(data[start : start + batch_size])
-            batch.pop("labels")
-            model.hidden(**{key: value.to(model.device) for key, value in batch.items()})
-            real = batch["attention_mask"].flatten().bool().to(model.device)
-            use.tokens += int(real.sum())
-            for site in sites:
-                use.add(site.layer, {k: v[real] for k, v in _used(site, *caught[site.layer]).items()})
-    finally:
-        for hook in hooks:
-            hook.remove()
+    real = torch.empty(0)
+
+    def look(site: Site, x: Tensor, out: Any) -> None:
+        use.add(site.layer, {k: v[real.to(v.device)] for k, v in _used(site, x, out).items()})
+
+    for mask in watched(model, data, sites, look, batch_size=batch_size):
+        real = mask.flatten()
+        use.tokens += int(real.sum())
 
 
 def _used(site: Site, x: Tensor, out: Any) -> dict[str, Tensor]:

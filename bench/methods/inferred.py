@@ -16,7 +16,7 @@ Reaching = Callable[[Sequence[str]], AbstractContextManager[None]]
 
 
 def portray(model: MultimodalLM, stage: Stage) -> dict[str, float]:
-    """Keeps what the stage's inputs look like; the share of inputs recognised of each task so far."""
+    """Keeps what the stage's inputs look like; the share of each task's held-out inputs that are nearest to it."""
     prompts = moextend.recognise.prompts_of(stage.held_out)
     moextend.recognise.write(moextend.recognise.portray(model, prompts), stage.folder)
     folders = [*stage.earlier, (stage.task, stage.folder)]
@@ -24,7 +24,7 @@ def portray(model: MultimodalLM, stage: Stage) -> dict[str, float]:
 
 
 def choose(model: MultimodalLM, stage: Stage, reaching: Reaching | None = None) -> None:
-    """From now on the model chooses among the stages so far, input by input."""
+    """From now on the model chooses among the stages so far, or none of them, input by input."""
     folders = [*stage.earlier, (stage.task, stage.folder)]
     portraits = {task: moextend.recognise.read(folder) for task, folder in folders}
     model.choose = moextend.recognise.Recogniser(model, portraits, reaching)

@@ -39,6 +39,8 @@ class Stage:
     """(task, folder) of the stages before."""
     earlier_data: Callable[[str], Sequence[Conversation]] = _none
     """What an earlier task was learnt from; only replay looks at it."""
+    batch_size: int = 64
+    """Conversations a forward pass of the training; whatever only looks at the model computes as many."""
 
 
 class Loop(Protocol):

@@ -47,6 +47,7 @@ def learn(model: MultimodalLM, config: Config, stage: Stage, loop: Loop) -> dict
         model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
         learning_rate=config.learning_rate, beside=_beside(config, stage),
         earlier=[folder for _, folder in stage.earlier] if config.remembers else [], generic=stage.generic,
+        batch_size=stage.batch_size,
     )  # fmt: skip
     facts = {
         **trained.facts(learnt.report),
@@ -66,7 +67,10 @@ def _beside(config: Config, stage: Stage) -> list[str]:
 
 def save(model: MultimodalLM, config: Config, stage: Stage) -> None:
     """Writes the expert set, and the memory that later stages keep closed."""
-    moextend.extending.keep(model, stage.task, config, stage.folder, held_out=stage.held_out, seed=stage.seed)
+    moextend.extending.keep(
+        model, stage.task, config, stage.folder, held_out=stage.held_out, seed=stage.seed,
+        batch_size=stage.batch_size,
+    )  # fmt: skip
     if config.scope == "auto":
         inferred.choose(model, stage)
 

@@ -16,6 +16,11 @@ NOTE = (
     "choices of experts from those at the stage where it was learnt, in thousandths of a nat, mean over layers and "
     "the most of any. On held-out training items."
 )
+INFERRED = (
+    "Rows: the stage, and a task of the sequence, learnt by then or not ((text): the sequence's generic text). "
+    "Columns: per cent of its inputs that reach each extension, and none (the base answers). Inputs of a learnt task "
+    "are training items that its statistics were not made from."
+)
 ORACLE = "oracle: score with the task's own extension forced on; final: as it is."
 
 Stages = Mapping[int, Mapping[str, Any]]
@@ -25,7 +30,38 @@ def routing_tables(experiment: Experiment) -> list[Table]:
     """One table a run whose routing was looked at."""
     known = [(result, result.run.routing()) for result in experiment.results]
     shown = [_table(experiment, result, stages) for result, stages in known if stages]
-    return [replace(table, notes=[NOTE, *table.notes]) for table in shown[:1]] + shown[1:]
+    found = [replace(table, notes=[NOTE, *table.notes]) for table in shown[:1]] + shown[1:]
+    return found + [_inferred(experiment, result, stages) for result, stages in known if _infers(stages)]
+
+
+def _infers(stages: Stages) -> bool:
+    return any("inferred" in stage for stage in stages.values())
+
+
+def _inferred(experiment: Experiment, result: Result, stages: Stages) -> Table:
+    """Which extension the inputs of every task are taken for, stage by stage."""
+    kept = {stage: found["inferred"] for stage, found in sorted(stages.items()) if "inferred" in found}
+    extensions = [name for name in result.tasks if any(name in known["rejected"] for known in kept.values())]
+    columns = [Column("stage", "stage", numeric=False), Column("task", "task", numeric=False)]
+    columns += [Column("none", "none")] + [
+        Column(f"reaches_{name}", str(result.tasks.index(name) + 1)) for name in extensions
+    ]
+    sections = [
+        [
+            [text(str(stage)), text(task)]
+            + [number(100 * row["reached"].get(name, 0.0)) for name in ("", *extensions)]
+            for task, row in known["tasks"].items()
+        ]
+        for stage, known in kept.items()
+    ]
+    promised = max(share for known in kept.values() for share in known["rejected"].values())
+    notes = [
+        INFERRED,
+        "Columns: the extensions by the number of their stage.",
+        f"A threshold rejects at most {100 * promised:.1f}% of an extension's own inputs in expectation.",
+    ]
+    name = f"{experiment.name}/{result.name}"
+    return Table(f"{name}-inferred", f"{name}: task inference", columns, sections, notes)
 
 
 def _table(experiment: Experiment, result: Result, stages: Stages) -> Table:

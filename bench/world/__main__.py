@@ -1,4 +1,4 @@
-"""Commands of the generated world: `python -m moextend.bench.world build|items|generic|picture`."""
+"""Commands of the generated world: `python -m moextend.bench.world build|items|generic|picture|near`."""
 
 from __future__ import annotations
 
@@ -71,6 +71,22 @@ def picture(
 
     draw_sheet(out, seed)
     typer.echo(out)
+
+
+@app.command()
+def near(
+    count: Annotated[int, typer.Option(help="Inputs of each kind.")] = 500,
+) -> None:
+    """Measure which inputs scope auto takes for an extension's own. Example: near --count 500."""
+    import moextend
+    from moextend.bench.world.near import measure
+
+    typer.echo("| extension | beside | inputs | accepted | elsewhere | none |")
+    typer.echo("| :--- | ---: | :--- | ---: | ---: | ---: |")
+    for row in measure(moextend.load("tiny", vision="tiny"), count):
+        none = max(0.0, 1 - row.accepted - row.elsewhere)
+        shares = " | ".join(f"{100 * share:.1f}" for share in (row.accepted, max(0.0, row.elsewhere), none))
+        typer.echo(f"| {row.extension} | {row.beside - 1} | {row.inputs} | {shares} |")
 
 
 if __name__ == "__main__":

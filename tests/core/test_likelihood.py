@@ -58,7 +58,7 @@ def test_each_prompt_reaches_what_it_chooses() -> None:
         def reaching(self, names: Sequence[str]) -> AbstractContextManager[None]:
             return expand.reaching(model.lm, names)
 
-        def __call__(self, prompts: list[Prompt]) -> list[tuple[str, ...]]:
+        def __call__(self, prompts: list[Prompt], see: object = None) -> list[tuple[str, ...]]:
             return [("a",) if len(prompt.text) > 14 else () for prompt in prompts]
 
         def fingerprint(self) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from moextend import Conversation, MultimodalLM, Settings, attach, keep_closed, memory, new_parameters, train
 from moextend.moe import find_sites
+from moextend.probe import watched
 
 from .conftest import picture
 
@@ -65,3 +66,26 @@ def test_the_loss_is_the_mean_excess_over_the_threshold(model: MultimodalLM) -> 
         / 40
     )
     assert float(loss({}, {}).detach()) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_rows_do_not_depend_on_the_batch_size(model: MultimodalLM) -> None:
+    rows = [Conversation(((" ".join(f"w{j}" for j in range(i % 9 + 1)), ""),)) for i in range(150)]
+    kept = memory.remember(model, rows, tokens=200, seed=3)
+    for batch_size in (5, 32, 1000):
+        again = memory.remember(model, rows, tokens=200, seed=3, batch_size=batch_size)
+        assert all(torch.allclose(kept[layer], again[layer], atol=1e-5) for layer in kept), batch_size
+
+
+def test_the_rows_are_drawn_evenly_from_every_64_conversations(model: MultimodalLM) -> None:
+    """Stated anew: all router inputs are kept, and a permutation of each group's real tokens says which stay."""
+    rows = [Conversation(((" ".join(f"w{j}" for j in range(i % 9 + 1)), ""),)) for i in range(150)]
+    generator, expected = torch.Generator().manual_seed(3), list[torch.Tensor]()
+    site = find_sites(model.lm)[1]
+    for start in range(0, 150, 64):
+        group, seen = rows[start : start + 64], list[torch.Tensor]()
+        for mask in watched(model, group, [site], lambda _, x, out, seen=seen: seen.append(x), batch_size=64):
+            real = mask.flatten()
+        x = seen[0].reshape(len(real), -1)[real]
+        expected.append(x[torch.randperm(len(x), generator=generator)[:67]])
+    kept = memory.remember(model, rows, tokens=200, seed=3)
+    assert torch.equal(kept[1], torch.cat(expected)[:200])

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import weakref
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
-from moextend import Conversation, MultimodalLM, Probe, choose_layers, parents, probe_layers, selection_shares
+from moextend import (
+    Conversation,
+    MultimodalLM,
+    Probe,
+    Settings,
+    choose_layers,
+    extend,
+    parents,
+    probe_layers,
+    selection_shares,
+)
 from moextend.moe import find_sites
-from moextend.probe import router_inputs
+from moextend.probe import watched
 
 from .conftest import picture
 
@@ -31,8 +45,13 @@ def test_shares_count_top_k_choices_of_real_tokens_only(model: MultimodalLM) -> 
 
 def test_shares_are_of_the_most_preferred_experts(model: MultimodalLM) -> None:
     """The public code counts the least preferred ones."""
-    (_, inputs), *_ = router_inputs(model, DATA)
-    for site, x, shares in zip(find_sites(model.lm), inputs, selection_shares(model, DATA), strict=True):
+    sites, inputs = find_sites(model.lm), list[torch.Tensor]()
+    for mask in watched(
+        model, DATA, sites, lambda site, x, out: inputs.append(x.flatten(0, -2)), batch_size=3
+    ):
+        real = mask.flatten()
+    inputs = [x[real] for x in inputs]
+    for site, x, shares in zip(sites, inputs, selection_shares(model, DATA), strict=True):
         counts = [0, 0, 0, 0]
         for token in x:
             ranked = sorted(range(4), key=lambda e, w=site.router.weight, t=token: -float(w[e] @ t))
@@ -96,3 +115,30 @@ def test_parents_are_the_most_chosen_experts() -> None:
     assert parents(PROBE, [0, 1]) == {0: [0], 1: [1]}
     assert parents(PROBE, [2], 2) == {2: [2, 1]}
     assert parents(PROBE, [2], 4) == {2: [2, 1, 0, 2]}
+
+
+def test_a_probe_computes_as_many_as_the_training_and_keeps_nothing(
+    model: MultimodalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [Conversation(((f"w{i} w{i + 1}", "w1"),)) for i in range(20)]
+    batches, held, hidden = list[int](), list[int](), MultimodalLM.hidden
+    inputs: list[weakref.ref[torch.Tensor]] = []
+
+    def counted(self: MultimodalLM, input_ids: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
+        batches.append(len(input_ids))
+        found = hidden(self, input_ids, *args, **more)
+        if not torch.is_grad_enabled():
+            held.append(sum(each() is not None for each in inputs))
+        return found
+
+    monkeypatch.setattr(MultimodalLM, "hidden", counted)
+    for site in find_sites(model.lm):
+        site.router.register_forward_hook(lambda module, args, out: inputs.append(weakref.ref(args[0])))
+    learnt = Settings(steps=1, batch_size=3, learning_rate=1e-3)
+    extend(model, "a", rows, folder=tmp_path, held_out=rows[:10], scope="all", probe_steps=1, memory_tokens=9,
+           settings=learnt)  # fmt: skip
+    looked = [size for size in batches if size != 3]
+    assert max(batches) == 3 and looked == [1] * 3, (
+        "10 held-out ones: before and after the probe, and to remember"
+    )
+    assert held and max(held) == 0, "no router input outlives its layer"

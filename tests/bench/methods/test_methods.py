@@ -40,7 +40,7 @@ class World:
         earlier = [(name, self.folder / name) for name in TASKS[: index - 1]]
         return Stage(
             index, task, self.data[task].learn[:48], self.data[task].held_out[:24], [], index,
-            self.folder / task, earlier, lambda name: self.data[name].learn[:48],
+            self.folder / task, earlier, lambda name: self.data[name].learn[:48], batch_size=8,
         )  # fmt: skip
 
 

@@ -1,0 +1,122 @@
+"""How often `scope: auto` takes an input for an extension's own: of the task, near it, and far from it.
+
+The features that decide are frozen: no training is needed, only the tiny base and the generated world.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from random import Random
+
+from moextend import recognise
+from moextend.bench.world.data import asked_scenes
+from moextend.bench.world.render import png
+from moextend.bench.world.scenes import Split
+from moextend.generation import Prompt
+from moextend.images import ImageRef
+from moextend.multimodal import MultimodalLM
+
+TASKS = ("attributes", "counting", "reading", "position", "comparison")
+LEARNT = TASKS[:3]
+"""The tasks of the sequence `tiny`; the others are near them and belong to no extension."""
+TEMPLATE = "<image> Q {} A:"
+"""The tasks' own prompt."""
+HELD_OUT = 512
+"""Training prompts that an extension's statistics are made from, as in `extend`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one kind of input."""
+
+    extension: str
+    beside: int
+    """Extensions that it could have gone to, this one included."""
+    inputs: str
+    count: int
+    accepted: float
+    """Share that reached `extension`, 0..1."""
+    elsewhere: float
+    """Share that reached another one; the rest reached none."""
+
+
+def prompts(task: str, split: Split, count: int) -> list[Prompt]:
+    """The first questions about the first scenes of a task."""
+    asked = islice(asked_scenes(task, split), count)
+    return [Prompt(TEMPLATE.format(some[0].words), (ImageRef(data=png(scene)),)) for scene, some in asked]
+
+
+def measure(model: MultimodalLM, count: int = 500) -> list[Row]:
+    """Every kind of input for every extension of `LEARNT`, each alone and all together."""
+    portraits = {task: recognise.portray(model, prompts(task, "train", HELD_OUT)) for task in LEARNT}
+    tests = {task: prompts(task, "test", count) for task in TASKS}
+    found = []
+    for known in [*({task: portraits[task]} for task in LEARNT), portraits]:
+        choose = recognise.Recogniser(model, known)
+        for task in known:
+            for name, asked in inputs(task, tests).items():
+                shares = choose.shares(asked)
+                elsewhere = sum(shares.values()) - shares[task] - shares[""]
+                found.append(Row(task, len(known), name, len(asked), shares[task], elsewhere))
+    return found
+
+
+def inputs(task: str, tests: Mapping[str, Sequence[Prompt]]) -> dict[str, list[Prompt]]:
+    """Kinds of inputs by name, from a task's own to unrelated ones."""
+    own, kinds = tests[task], {"own, unseen": list(tests[task])}
+    for other, asked in tests.items():
+        if other != task:
+            kinds[f"{other}"] = list(asked)
+            kinds[f"own questions, images of {other}"] = _swapped(own, asked)
+            kinds[f"questions of {other}, own images"] = _swapped(asked, own)
+    kinds["own questions, colours inverted"] = [_seen(prompt, _inverted) for prompt in own]
+    kinds["own questions, images of noise"] = [_seen(prompt, _noise) for prompt in own]
+    kinds["own questions, blank images"] = [_seen(prompt, _blank) for prompt in own]
+    kinds["own images, words of the question shuffled"] = [_shuffled(prompt) for prompt in own]
+    kinds["own questions, no image"] = [Prompt(p.text.replace("<image> ", "")) for p in own]
+    return kinds
+
+
+def _swapped(texts: Sequence[Prompt], images: Sequence[Prompt]) -> list[Prompt]:
+    return [replace(one, images=other.images) for one, other in zip(texts, images, strict=True)]
+
+
+def _seen(prompt: Prompt, change: object) -> Prompt:
+    from PIL import Image
+
+    assert callable(change)
+    buffer = io.BytesIO()
+    image: Image.Image = change(prompt.images[0].open(), Random(prompt.images[0].digest))
+    image.save(buffer, "PNG")
+    return replace(prompt, images=(ImageRef(data=buffer.getvalue()),))
+
+
+def _inverted(image: object, drawn: Random) -> object:
+    from PIL import Image, ImageOps
+
+    assert isinstance(image, Image.Image)
+    return ImageOps.invert(image)
+
+
+def _noise(image: object, drawn: Random) -> object:
+    from PIL import Image
+
+    assert isinstance(image, Image.Image)
+    return Image.frombytes("RGB", image.size, drawn.randbytes(3 * image.size[0] * image.size[1]))
+
+
+def _blank(image: object, drawn: Random) -> object:
+    from PIL import Image
+
+    assert isinstance(image, Image.Image)
+    colour = tuple(drawn.randrange(256) for _ in range(3))
+    return Image.new("RGB", image.size, colour)
+
+
+def _shuffled(prompt: Prompt) -> Prompt:
+    start, words, end = prompt.text.partition("Q ")[0] + "Q ", prompt.text.split()[2:-1], " A:"
+    Random(prompt.text).shuffle(words)
+    return replace(prompt, text=f"{start}{' '.join(words)}{end}")
