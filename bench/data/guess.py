@@ -290,7 +290,7 @@ def _form(columns: Columns, rows: Sequence[Row], *, asks: bool, bare: bool) -> t
     if lengths and lengths[len(lengths) // 2] > _LONG:
         return _shown(BARE, columns, more), "rouge-l@1", 128
     several = any(isinstance(answer, list) and len(answer) > 3 for answer in answers)
-    return _shown(BARE if bare else SHORT, columns, more), "vqa@1" if several else "exact@1", 16
+    return _shown(BARE if bare else SHORT, columns, more), "vqa@2" if several else "exact@1", 16
 
 
 def _shown(prompt: str, columns: Columns, more: str | None) -> str:

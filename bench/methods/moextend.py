@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import moextend
-from moextend import expand
 from moextend.bench.methods import inferred, trained
 from moextend.bench.methods.method import Loop, Stage
 from moextend.recipe import Recipe
@@ -93,5 +92,5 @@ def select(model: MultimodalLM, config: Config, task: str, learnt: Sequence[str]
         return f"{named}-{model.choose.fingerprint()}"
     reach = [name for name in learnt if config.scope == "all" or name == task]
     # The oracle asks with scope own for extensions that were made beside others.
-    expand.activate(model.lm, reach, partial=config.scope == "own")
+    moextend.expand.activate(model.lm, reach, partial=config.scope == "own")
     return moextend.active_fingerprint(model)

@@ -130,8 +130,9 @@ def _vqa(run: RunDir, shape: Shape, stage: int, task: str, right: np.ndarray[Any
     _lines(scores_path(path, SCORER), [kind[1].replace(ID, name) for name, _, kind in named])
     value = 100 * float(right.mean())
     return Cell(
-        stage, task, value, 1.0, len(right), SCORER, f"w{stage}", f"predictions/w{stage}/{task}.jsonl"
-    )
+        stage, task, value, 1.0, len(right), SCORER, f"w{stage}", f"predictions/w{stage}/{task}.jsonl",
+        extra={"readings": {"strict": value, "normalised": value}},
+    )  # fmt: skip
 
 
 def _text(run: RunDir, stage: int, task: str, right: np.ndarray[Any, Any]) -> Cell:

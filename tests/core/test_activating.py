@@ -97,6 +97,7 @@ def test_auto_finds_the_extension_of_each_input(folder: Path) -> None:
 
 def test_auto_needs_statistics_and_a_whole_model(folder: Path) -> None:
     model = loaded(folder, "colour")
+    moextend.activate(model, "none")
     moextend.attach(model.lm, "bare", {0: [1]})
     with pytest.raises(InputError, match="'bare' has no recogniser statistics"):
         activate(model, "auto")

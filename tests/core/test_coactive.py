@@ -18,6 +18,7 @@ from moextend import (
     expand,
     load_extension,
     new_parameters,
+    recognise,
     save_extension,
 )
 from moextend.errors import InputError
@@ -167,7 +168,8 @@ def test_a_measurement_may_activate_a_part(mode: Any, calibrate: bool) -> None:
 
 def test_auto_reaches_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model = toy_model()
-    monkeypatch.setattr(activating, "_portrait", lambda model, name: None)
+    inputs = recognise.Portrait(torch.zeros(8), torch.eye(8), 2, torch.zeros(1, 8), sees=True)
+    monkeypatch.setattr(activating, "_portrait", lambda model, name: inputs)
     attach(model.lm, "a", {0: [1]})
     activate(model, "auto")
     activate(model, "none")

@@ -190,6 +190,7 @@ def test_a_covariance_is_factorised_once_and_an_image_encoded_once(
     monkeypatch.setattr(torch.linalg, "cholesky", lambda x: made.append(len(x)) or cholesky(x))
     monkeypatch.setattr(torch.linalg, "solve", None)
     for name in ("colour", "count"):
+        activate(model.lm, [])
         attach(model.lm, name, {0: [1]})
     activate(model.lm, [])
     portraits = {"colour": recognise.portray(model, COLOUR), "count": recognise.portray(model, COUNT)}

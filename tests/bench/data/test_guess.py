@@ -63,8 +63,8 @@ def test_path_in_the_workspace_is_relative(pictures, usual, write_jsonl, workspa
 def test_given_columns_win(pictures, make_rows, write_jsonl, workspace):
     path = write_jsonl(pictures / "test.jsonl", make_rows(6)).parent
     given = {"image": "picture", "question": "ask", "answer": "reply"}
-    task = guess(path, workspace, given, scorer="vqa@1")
-    assert task.columns.image == "picture" and task.scorer == "vqa@1"
+    task = guess(path, workspace, given, scorer="vqa@2")
+    assert task.columns.image == "picture" and task.scorer == "vqa@2"
     assert check_task(task, workspace).items == {"test": 6}
 
 
@@ -75,7 +75,7 @@ def test_choices_annotators_and_groups(pictures, usual, write_jsonl, workspace):
     assert (task.scorer, task.columns.choices, task.columns.group) == ("letter@1", "options", "image_id")
     assert check_task(task, workspace).answer == "A"
     write_jsonl(pictures / "test.jsonl", [value | {"answer": ["red"] * 10} for value in usual(6)])
-    assert guess(pictures, workspace).scorer == "vqa@1"
+    assert guess(pictures, workspace).scorer == "vqa@2"
 
 
 def test_captions(pictures, usual, write_jsonl, workspace):
