@@ -60,16 +60,14 @@ def comparison_table(experiment: Experiment, baseline: str, margin: float = MARG
     if baseline not in [*methods, ZERO_SHOT]:
         raise UnknownName("method", baseline, [*methods, ZERO_SHOT], where="--baseline")
     measured = _Measured()
-    sections = [
-        _section(list(_tests(measured, groups, baseline, metric)), metric, margin)
-        for metric in [*METRICS.values(), DROP]
-    ]
+    tests = {metric: list(_tests(measured, groups, baseline, metric)) for metric in [*METRICS.values(), DROP]}
+    sections = [_section(rows, metric, margin) for metric, rows in tests.items()]
     return Table(
         f"{experiment.name}-comparison",
         f"{experiment.name}: differences from {baseline}",
         COLUMNS,
         [section for section in sections if section],
-        _notes(groups, baseline, margin),
+        _notes(groups, [test for rows in tests.values() for test in rows], baseline, margin),
     )
 
 
@@ -79,9 +77,9 @@ class Test:
 
     method: str
     values: list[float]
-    """One difference a seed."""
+    """One difference a seed that the method and the baseline share."""
     found: stats.Contrast | None
-    """None where the items are not kept."""
+    """None where the items are not kept, or no seed is shared."""
     marked: bool = False
     """Whether the method's own value is what it is by construction."""
 
@@ -125,12 +123,15 @@ def _tests(measured: _Measured, groups: Groups, baseline: str, metric: str) -> I
         else:
             met = [(mine, base[mine.config.seed]) for mine in group if mine.config.seed in base]
             pairs = [(measured(mine, metric), measured(other, metric)) for mine, other in met]
+        name = method + (f" ({order})" if order != "given" else "")
+        if not pairs:
+            yield Test(name, [], None)
+            continue
         known = [(mine, theirs) for mine, theirs in pairs if mine and theirs]
-        if not known or len(known) < len(pairs):
+        if len(known) < len(pairs):
             continue
         values = [mine[0] - theirs[0] for mine, theirs in known]
         parts = [(mine[1], theirs[1]) for mine, theirs in known if mine[1] and theirs[1]]
-        name = method + (f" ({order})" if order != "given" else "")
         found = contrast(values, parts) if len(parts) == len(known) else None
         yield Test(name, values, found, marked=metric == DROP and all(map(text_untouched, group)))
 
@@ -148,18 +149,20 @@ def _weights(result: Result, metric: str, at: int | None) -> Weights | None:
 
 
 def _section(tests: Sequence[Test], metric: str, margin: float) -> list[list[Value]]:
-    """The rows of one metric, which are one family of tests."""
+    """The rows of one metric, which are one family of tests; only final has rows where nothing can be compared."""
+    if metric != METRICS["final"] and not any(test.values for test in tests):
+        return []
     known = [test.found for test in tests if test.found]
     corrected = iter(stats.holm([found.p for found in known]))
     equivalent = iter(stats.holm([found.p_equivalent(margin) for found in known]))
     rows = []
     for test in tests:
-        difference = number(*metrics.mean_and_sd(test.values), signed=True)
+        difference = number(*metrics.mean_and_sd(test.values), signed=True) if test.values else Value("-")
         cells = {
             "method": text(test.method),
             "metric": text(metric),
             "difference": replace(difference, text=f"{difference.text}{UNTOUCHED * test.marked}"),
-            "verdict": text("items not kept"),
+            "verdict": text("items not kept" if test.values else "no shared seed"),
             "seeds": _count(len(test.values)),
         }
         if test.found:
@@ -200,7 +203,7 @@ def _count(n: int) -> Value:
     return Value(f"{n:,}", n)
 
 
-def _notes(groups: Groups, baseline: str, margin: float) -> list[str]:
+def _notes(groups: Groups, tests: Sequence[Test], baseline: str, margin: float) -> list[str]:
     """What the columns mean."""
     notes = [
         f"diff.: the method less {baseline}, mean (± standard deviation) over seeds, each seed against the same seed "
@@ -212,8 +215,12 @@ def _notes(groups: Groups, baseline: str, margin: float) -> list[str]:
         f"±{margin:g} (--margin), whatever its sign. undecided: neither. MDD: the least true difference found with 80% "
         "power at the corrected level.",
     ]
-    if any(len(group) < 2 for (method, _), group in groups.items() if method != baseline):
+    if any(len(test.values) == 1 for test in tests):
         notes.append("items only: one seed says nothing of another; interval, p and MDD count items alone.")
+    if any(not test.values for test in tests):
+        notes.append(
+            f"no shared seed: the method was not run with a seed of {baseline}, so that nothing is compared."
+        )
     if any(all(map(text_untouched, group)) for (method, _), group in groups.items() if method != baseline):
         notes.append(BY_CONSTRUCTION)
     if baseline == ZERO_SHOT:

@@ -102,6 +102,18 @@ def test_only_runs_of_the_same_seed_are_paired(make_run):
     runs += both(make_run, "ewc", lambda task, i: i % 2 == 0 or i < 40, seeds=(1, 2))
     row = compared(runs)["ewc", "final"]
     assert row["seeds"].number == 1 and row["difference"].number == pytest.approx(10)
+    (table,) = tables(collect(runs), "comparison", baseline="lora")
+    assert any(note.startswith("items only: ") for note in table.notes), "one shared seed"
+
+
+def test_a_method_that_shares_no_seed_with_the_baseline_is_named(make_run):
+    runs = both(make_run, "lora", lambda task, i: i % 2 == 0, seeds=(0, 1))
+    runs += both(make_run, "ewc", lambda task, i: i % 3 == 0, seeds=(2, 3))
+    runs += both(make_run, "lwf", lambda task, i: i % 3 == 0, seeds=(0, 1))
+    row = compared(runs)["ewc", "final"]
+    assert (row["difference"].text, row["verdict"].text, row["seeds"].number) == ("-", "no shared seed", 0)
+    (table,) = tables(collect(runs), "comparison", baseline="lora")
+    assert any(note.startswith("no shared seed: ") for note in table.notes)
 
 
 def test_what_has_no_predictions_is_shown_and_not_tested(make_run):
