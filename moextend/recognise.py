@@ -38,6 +38,9 @@ REJECTED = 0.01
 """Share of an extension's own inputs that its threshold may reject."""
 FEWEST = 39
 """Held-out inputs that thresholds need: with n of them no rate below 1 / (n + 1) can be promised for each."""
+SLACK = 1e-4
+"""Squared distance, for each feature of a part, by which an input may lie beyond a threshold. Where many inputs are
+alike (one question for all), many distances equal the threshold, and rounding would decide about them."""
 CHUNK = 64
 """Prompts whose images are encoded at a time."""
 
@@ -185,7 +188,8 @@ class _Space:
                 [known.distances[i] for known in self.thresholds if known], dtype=torch.double
             )
             own = torch.tensor(places)
-            within &= distances.gather(1, own[:, None]).squeeze(1) <= limits[own]
+            slack = SLACK * len(self._parts[i][1])
+            within &= distances.gather(1, own[:, None]).squeeze(1) <= limits[own] + slack
         return within.tolist()
 
 

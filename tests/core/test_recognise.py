@@ -207,3 +207,24 @@ def test_a_covariance_is_factorised_once_and_an_image_encoded_once(
     given = Counting(model)
     generate(model, [COLOUR[5]], max_new_tokens=1, batch_size=1, features=given)
     assert given.calls == [1] and len(see.calls) == 5, "the choice uses the source that it is given"
+
+
+def test_inputs_that_share_a_question_are_accepted_alone_as_in_a_batch() -> None:
+    draw = torch.Generator().manual_seed(4)
+    wordings, portraits, own = torch.randn(3, 16, generator=draw), {}, {}
+    for place, name in enumerate(("one", "several")):
+        texts = wordings[torch.randint(0, 3, (400,), generator=draw) if place else torch.zeros(400).long()]
+        x = torch.cat([texts + place, torch.randn(400, 8, generator=draw)], 1)
+        rest = x[128:].double()
+        deviation = rest - rest.mean(0)
+        scatter = (deviation.T @ deviation).float()
+        portraits[name] = recognise.Portrait(rest.mean(0).float(), scatter, len(rest), x[:128], sees=True)
+        own[name] = x[:128]
+    rule = recognise.Rule(portraits, 16)
+    for name, x in own.items():
+        together = rule.choose(x, True)
+        assert together.count(name) >= 126, "all but the share that may be rejected"
+        for size in (1, 2, 3, 7):
+            pieces = [rule.choose(x[i : i + size], True) for i in range(0, len(x), size)]
+            assert [each for piece in pieces for each in piece] == together, (name, size)
+    assert rule.choose(own["one"] - 2, True) == [None] * 128
