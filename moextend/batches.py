@@ -55,6 +55,8 @@ def encode(
     ids_of: Pieces, eos: int, conversation: Conversation, visual_tokens: int
 ) -> tuple[list[int], list[int]]:
     """Ids and labels of a conversation; only answers, with their end tokens, are labelled."""
+    if not conversation.turns:
+        raise InputError("a conversation has no turn.", where="data", mend="Leave it out, or give it a turn.")
     check_marks([prompt for prompt, _ in conversation.turns], conversation.images)
     ids: list[int] = []
     labels: list[int] = []

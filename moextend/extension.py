@@ -6,21 +6,23 @@ import hashlib
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
+from pydantic import Field, NonNegativeInt, field_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from moextend import expand, files
+from moextend import expand, files, spec
 from moextend.errors import InputError, UnknownName
 from moextend.fingerprint import rounded_digest, tensors_digest
 from moextend.moe import find_sites
 from moextend.multimodal import MultimodalLM
 from moextend.recipe import Mode
+from moextend.spec import Spec
 
 FORMAT = 1
 """Version of what the files hold; a card that names another one is refused."""
@@ -53,16 +55,15 @@ class Extension:
     """Where it was saved to or loaded from; None for one that is only in memory."""
 
 
-@dataclass(frozen=True)
-class Card:
+class Card(Spec):
     """What an expert set is and which base it belongs to, as its JSON file says."""
 
     name: str
     mode: Mode
-    plan: dict[str, list[int]]
+    plan: dict[Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,5})$")], list[NonNegativeInt]]
     """MoE block -> parents of its new experts."""
     calibrate: bool
-    beside: list[dict[str, str]]
+    beside: list[dict[Literal["name", "digest"], str]]
     """Name and digest of the extensions that were reachable when it was made, oldest first."""
     base: str
     """Fingerprint of the base."""
@@ -72,6 +73,13 @@ class Card:
     """Type of the base's weights ("float32"); empty in folders of earlier versions."""
     base_rounded: str = ""
     """Names the base's weights whatever type they were loaded in (see fingerprint.rounded_digest)."""
+
+    @field_validator("beside")
+    @classmethod
+    def _both_keys(cls, value: list[dict[str, str]]) -> list[dict[str, str]]:
+        if any(len(each) < 2 for each in value):
+            raise ValueError("each entry has a name and a digest")
+        return value
 
 
 OPTIONAL = {"width", "base_dtype", "base_rounded"}
@@ -168,7 +176,7 @@ def save_extension(
         base_dtype=model.base_dtype,
         base_rounded=rounded_digest(_base_tensors(model)),
     )
-    save_tensors(folder, tensors, asdict(card))
+    save_tensors(folder, tensors, card.model_dump())
     scope.folders[name] = folder
 
 
@@ -217,14 +225,14 @@ def read_extension(folder: str | Path) -> Card:
     """What the expert set in `folder` is, without its tensors; InputError where there is none of this format."""
     folder = Path(folder)
     values = {key: value for key, value in read_card(folder).items() if key not in ("format", "sha256")}
-    known = {field.name for field in fields(Card)}
+    known = set(Card.model_fields)
     if not known - OPTIONAL <= set(values) <= known:
         raise InputError(
             "holds no expert set, but what another method kept.",
             where=str(folder),
             mend="Name a folder that extend or save_extension wrote.",
         )
-    return Card(**values)
+    return spec.parse(Card, values, where=str(folder / f"{STEM}.json"))
 
 
 def extensions(model: MultimodalLM) -> list[Extension]:

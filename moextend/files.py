@@ -96,7 +96,7 @@ def read_lines(path: Path) -> list[Any]:
 def _parse(text: bytes, where: str, mend: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"not valid JSON ({error}).", where=where, mend=mend) from error
 
 

@@ -23,6 +23,7 @@ from moextend.batches import (
     too_long,
 )
 from moextend.chat import MARK
+from moextend.errors import InputError
 from moextend.feature_cache import Recent, See
 from moextend.images import ImageRef
 from moextend.multimodal import MultimodalLM
@@ -62,8 +63,11 @@ def generate(
 
     Raises:
         InputError: a prompt whose marks and images do not agree, with an image for a model without an encoder, or
-            that the context cannot hold together with the answer.
+            that the context cannot hold together with the answer; fewer than one new token or prompt a batch.
     """
+    for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
+        if value < 1:
+            raise InputError(f"{name} is {value}.", where="generate", mend="Give at least 1.")
     answers: list[str] = []
     see = features or model.features or model.vision
     for place, prompt in enumerate(prompts):

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 
 from moextend import content, files, heads
 from moextend.chat import chat_of
@@ -17,6 +19,11 @@ from moextend.errors import InputError
 from moextend.multimodal import MultimodalLM
 from moextend.supported import check_options, refuse_bitsandbytes
 from moextend.vision import load_encoder
+
+_UNREADABLE = (
+    OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError, struct.error,
+)  # fmt: skip
+"""What libraries raise for a damaged or unknown checkpoint: a short file, other shapes, a missing package."""
 
 
 def load(
@@ -53,6 +60,7 @@ def load(
     """
     from transformers import AutoTokenizer
 
+    dtype = str(dtype).removeprefix("torch.")  # also the object of torch
     check_options(dtype, device, attn_implementation)
     source = _source(model)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -64,14 +72,22 @@ def load(
         how = _options(model, source, dtype, attn_implementation, options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         auto, own = _reader(source, options)
-        lm = auto.from_pretrained(source, **how, **options, **unpacked, **own)
-    except (OSError, ValueError, struct.error) as error:  # the last one by a .gguf file that ends too early
-        first = str(error).strip().splitlines()[0]
+        lm, loaded_of = auto.from_pretrained(
+            source, output_loading_info=True, **how, **options, **unpacked, **own
+        )
+    except _UNREADABLE as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"cannot be loaded as a language model ({first})",
             where=f"model '{model}'",
             mend="Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id.",
         ) from error
+    if missing := sorted(loaded_of["missing_keys"]):
+        raise InputError(
+            f"the checkpoint lacks {len(missing)} tensors, which would be random ({', '.join(missing[:2])}, ...).",
+            where=f"model '{model}'",
+            mend="Compare config.json with the weights, or copy the checkpoint again.",
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if device == "cpu":
@@ -108,8 +124,8 @@ def skeleton(model: str, *, revision: str | None = None) -> Any:
         config = heads.talking_config(AutoConfig.from_pretrained(source, **options))
         with torch.device("meta"):
             return heads.auto_class(config).from_config(config)
-    except (OSError, ValueError, struct.error) as error:
-        first = str(error).strip().splitlines()[0]
+    except _UNREADABLE as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"its config cannot be read ({first})", where=f"model '{model}'") from error
 
 

@@ -126,13 +126,13 @@ def check_device(device: str) -> None:
     """Refuses a device name that torch does not know, or a device that this machine does not have."""
     try:
         wanted = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         wanted = torch.device("meta")
     if wanted.type not in ("cpu", "cuda", "mps", "xpu"):
         raise InputError(
             f"no device '{device}'.", where="device", mend="Devices: cpu, cuda, cuda:N, mps, xpu."
         )
-    if wanted.type == "cpu":
+    if wanted.type == "cpu" and not wanted.index:
         return
     here = torch.accelerator.current_accelerator(check_available=True)
     if here is None or here.type != wanted.type or (wanted.index or 0) >= torch.accelerator.device_count():

@@ -244,7 +244,7 @@ def extensions(
 
     records: list[dict[str, Any]] = []
     for folder in folders:
-        card = asdict(read_extension(folder))
+        card = read_extension(folder).model_dump()
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         records.append({"folder": str(folder), **card, "disk_bytes": size})
     if as_json:

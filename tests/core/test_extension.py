@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
+import moextend
 from moextend import (
     activate,
     attach,
@@ -342,3 +344,31 @@ def test_the_fingerprint_names_what_computes() -> None:
     activate(model.lm, [])
     assert active_fingerprint(model) == model.base_fingerprint()
     assert len({both, one, model.base_fingerprint()}) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": [1]}, {"name": 1}, {"plan": []}, {"plan": {"a": [1]}}, {"plan": {"00": [1]}}, {"plan": {"0": 1}},
+        {"plan": {"0": [-1]}}, {"beside": [1]}, {"beside": None}, {"beside": [{"name": "a"}]}, {"width": "x"},
+        {"calibrate": 7}, {"base_dtype": [1]}, {"mode": "other"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_card_with_a_wrong_value_names_it(tmp_path: Path, change: dict[str, Any]) -> None:
+    model = toy_model()
+    moextend.attach(model.lm, "a", {0: [1]})
+    moextend.save_extension(model, "a", folder=tmp_path)
+    moextend.detach(model.lm, "a")
+    path = tmp_path / "extension.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=rf"extension\.json: {next(iter(change))}"):
+        moextend.load_extension(model, tmp_path)
+    assert not moextend.extensions(model)
+
+
+def test_a_deeply_nested_card_is_no_json(tmp_path: Path) -> None:
+    (tmp_path / "extension.safetensors").touch()
+    (tmp_path / "extension.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="not valid JSON"):
+        moextend.load_extension(toy_model(), tmp_path)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import moextend
 from moextend.errors import InputError
@@ -77,3 +80,50 @@ def test_every_public_name_is_there() -> None:
         assert getattr(moextend, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = moextend.nothing
+
+
+def more_layers(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 9}))
+
+
+def no_number(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": "x"}))
+
+
+def cut(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def garbage(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"\xff" * 999)
+
+
+def other_shape(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = min(tensors)
+    save_file(tensors | {name: tensors[name][:1].clone()}, folder / "model.safetensors", {"format": "pt"})
+
+
+def fewer(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop(next(name for name in tensors if "q_proj" in name))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("change", [more_layers, no_number, cut, garbage, other_shape, fewer])
+def test_a_damaged_or_incomplete_checkpoint_is_refused(tmp_path: Path, change: Any) -> None:
+    toy_lm().save_pretrained(tmp_path)
+    toy_tokenizer().save_pretrained(tmp_path)
+    change(tmp_path)
+    with pytest.raises(InputError, match=f"^model '{tmp_path}': "):
+        moextend.load(str(tmp_path))
+
+
+def test_a_dtype_of_torch_is_taken_and_no_device_is_not() -> None:
+    assert moextend.load("tiny", dtype=torch.float32).base_dtype == "float32"  # type: ignore[arg-type]
+    for device in (None, "cpu:7", "gpu"):
+        with pytest.raises(InputError, match="device"):
+            moextend.load("tiny", device=device)  # type: ignore[arg-type]
