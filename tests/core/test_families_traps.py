@@ -432,8 +432,14 @@ def wide(name: str) -> Any:
     return lm.requires_grad_(False)
 
 
+BIG = {"gpt_oss", "mixtral"}
+"""Blocks of a gigabyte and more."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in BIG else []) for name in WIDTHS]
+)
 def test_exact_at_real_widths(name: str) -> None:
     lm = wide(name)
     ids = torch.randint(3, 60, (2, 4), generator=torch.Generator().manual_seed(1))
