@@ -15,15 +15,28 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 600
+"""Characters of what is wrong, and of where; the list of a hint may have ten times as many."""
+
+
+def short(text: str, limit: int) -> str:
+    """The text, its middle left out where it is longer than `limit`: values of others may have megabytes."""
+    if len(text) <= limit:
+        return text
+    half = (limit - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"
+
 
 class MoextendError(Exception):
-    """An error with a place and a mend, printed as ``where: what mend``."""
+    """An error with a place and a mend, printed as ``where: what mend``; long texts are cut."""
 
     exit_code = 1
 
     def __init__(self, what: str, *, where: str | None = None, mend: str | None = None) -> None:
-        super().__init__(what)
-        self.what, self.where, self.mend = what, where, mend
+        self.what = short(what, _LONGEST)
+        self.where = None if where is None else short(where, _LONGEST)
+        self.mend = None if mend is None else short(mend, 10 * _LONGEST)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
@@ -45,7 +58,7 @@ class UnknownName(InputError):
     """A name that no table or folder knows; the mend names the nearest known ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> None:
-        known = sorted(known)
+        known, name = sorted(known), short(name, 100)
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
         meant = f"Did you mean '{near[0]}'? " if near else ""
         if len(known) > _LISTED:

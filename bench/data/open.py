@@ -258,7 +258,7 @@ class Items(Sequence[Item]):
         name, form = self._task.columns.answer, self._task.answer_as
         value, at = _cell(row, name, where), f"{where}: column '{name}'"
         if form == "box" and refs:
-            return (cells.box(value, cells.size(refs[0]), where=at),)
+            return (cells.box(value, refs[0].size(), where=at),)
         return cells.answers(value, options, where=at, form=form)
 
     def _refs(self, row: Row, i: int, where: str) -> tuple[ImageRef, ...]:
