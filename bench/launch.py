@@ -241,7 +241,7 @@ def _environment(jobs: int) -> dict[str, str]:
 
 @contextmanager
 def _terminations_as_interrupts() -> Iterator[None]:
-    """A closed terminal, a `kill` or Ctrl-\\ stops the workers as Ctrl-C does; what is ignored (nohup) stays ignored."""
+    """A closed terminal, `kill` or Ctrl-\\ stops the workers as Ctrl-C does; what is ignored (nohup) stays so."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -271,7 +271,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Row]]:
 def _json(line: bytes, where: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not valid JSON ({error}).", where=where, mend="Mend it or remove it.") from error
 
 

@@ -152,7 +152,10 @@ def test_workers_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f":{Path(launching.__file__).parents[2]}:")
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     interpreter, *options = launching.WORKER[: launching.WORKER.index("-m")]
-    look = "import select, sys, subprocess, moextend.bench.worker; print('' in sys.path, [p for p in sys.path if p == sys.argv[1]])"
+    look = (
+        "import select, sys, moextend.bench.worker; "
+        "print('' in sys.path, [path for path in sys.path if path == sys.argv[1]])"
+    )
     asked = ["-m", "own"]
     environment = launching._environment(1)
     found = subprocess.run(

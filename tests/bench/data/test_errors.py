@@ -197,9 +197,7 @@ def test_unknown_config(pictures, make_rows, make_task, write_jsonl, workspace):
 
 def test_data_card_that_is_no_yaml(pictures, make_task, workspace):
     (pictures / "README.md").write_text("---\nconfigs: [\n---\n")
-    assert "README.md: its front matter is not valid YAML." in raised(
-        workspace, make_task(pictures), SpecError
-    )
+    assert "README.md: its front matter:" in raised(workspace, make_task(pictures), SpecError)
 
 
 @pytest.mark.parametrize(
