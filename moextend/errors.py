@@ -13,10 +13,20 @@ Every error says what is wrong, where, and how to mend it. The CLI prints it wit
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 _LONGEST = 600
 """Characters of what is wrong, and of where; the list of a hint may have ten times as many."""
+
+
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and line feed, and those that turn the direction of a line."""
+
+
+def visible(text: str) -> str:
+    """The text with control characters as Python writes them ("\\x1b"), so that it cannot steer a terminal."""
+    return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def short(text: str, limit: int) -> str:
@@ -28,14 +38,14 @@ def short(text: str, limit: int) -> str:
 
 
 class MoextendError(Exception):
-    """An error with a place and a mend, printed as ``where: what mend``; long texts are cut."""
+    """An error with a place and a mend, printed as ``where: what mend``: long texts cut, control characters shown."""
 
     exit_code = 1
 
     def __init__(self, what: str, *, where: str | None = None, mend: str | None = None) -> None:
-        self.what = short(what, _LONGEST)
-        self.where = None if where is None else short(where, _LONGEST)
-        self.mend = None if mend is None else short(mend, 10 * _LONGEST)
+        self.what = visible(short(what, _LONGEST))
+        self.where = None if where is None else visible(short(where, _LONGEST))
+        self.mend = None if mend is None else visible(short(mend, 10 * _LONGEST))
         super().__init__(self.what)
 
     def __str__(self) -> str:

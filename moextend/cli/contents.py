@@ -76,9 +76,9 @@ def add_task(
     if new:
         typer.echo(f"wrote {newtask.write_task(task)}")
     longer.write()
-    typer.echo(_found(task, found))
+    options.echo(_found(task, found))
     for note in notes:
-        typer.echo(f"  not imported: {note}")
+        options.echo(f"  not imported: {note}")
     _print_stages(longer)
     typer.echo("Next: moextend bench run")
 
@@ -132,7 +132,7 @@ def show(
     from moextend.bench import catalogue
 
     found = catalogue.details(name, workspace, example=example)
-    typer.echo(json.dumps(found, indent=2) if as_json else catalogue.told(found))
+    options.echo(json.dumps(found, indent=2) if as_json else catalogue.told(found))
 
 
 def _task_to_add(

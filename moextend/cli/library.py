@@ -237,7 +237,7 @@ def generate(
     images = tuple(moextend.ImageRef(path=path, where=str(path)) for path in image or ())
     text = prompt if "<image>" in prompt else "<image>\n" * len(images) + prompt
     asked = [moextend.Prompt(text, images)]
-    typer.echo(moextend.generate(model, asked, max_new_tokens=max_new_tokens, batch_size=1)[0])
+    options.echo(moextend.generate(model, asked, max_new_tokens=max_new_tokens, batch_size=1)[0])
 
 
 def extensions(
