@@ -131,6 +131,9 @@ def chosen_methods(request: Request, sequence: SequenceSpec) -> list[str]:
 
     names = [name for name in request.methods if name not in BOUNDS] or sequence.methods
     names = [known for name in names for known in (methods.METHODS if name == ALL else [name])]
+    for name in sequence.settings:  # else a misspelt one changes nothing, and nobody is told
+        where = f"{sequence.path or sequence.sequence}: settings"
+        lookup.choose("method", name, methods.METHODS, where=where)
     known = dict.fromkeys([*methods.METHODS, *BOUNDS, ALL])
     for name in names:
         lookup.choose("method", name.partition(":")[0], known)
