@@ -18,15 +18,20 @@ from collections.abc import Iterable
 
 _LONGEST = 600
 """Characters of what is wrong, and of where; the list of a hint may have ten times as many."""
-
-
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters but tab and line feed, and those that turn the direction of a line."""
+_LOGIN = re.compile(r"(?<=://)[^/\s]+(?=@)")
+"""User and password in an address."""
 
 
 def visible(text: str) -> str:
     """The text with control characters as Python writes them ("\\x1b"), so that it cannot steer a terminal."""
     return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def masked(text: str) -> str:
+    """The text without the user and password of its addresses ("https://***@host"): it may be kept or shown."""
+    return _LOGIN.sub("***", text)
 
 
 def short(text: str, limit: int) -> str:
@@ -37,15 +42,19 @@ def short(text: str, limit: int) -> str:
     return f"{text[:half]}...{text[-half:]}"
 
 
+def _shown(text: str, limit: int) -> str:
+    return visible(short(masked(text), limit))
+
+
 class MoextendError(Exception):
     """An error with a place and a mend, printed as ``where: what mend``: long texts cut, control characters shown."""
 
     exit_code = 1
 
     def __init__(self, what: str, *, where: str | None = None, mend: str | None = None) -> None:
-        self.what = visible(short(what, _LONGEST))
-        self.where = None if where is None else visible(short(where, _LONGEST))
-        self.mend = None if mend is None else visible(short(mend, 10 * _LONGEST))
+        self.what = _shown(what, _LONGEST)
+        self.where = None if where is None else _shown(where, _LONGEST)
+        self.mend = None if mend is None else _shown(mend, 10 * _LONGEST)
         super().__init__(self.what)
 
     def __str__(self) -> str:
