@@ -13,7 +13,7 @@ from moextend.bench.references import KIND, read_reference
 from moextend.bench.scorers import find_scorer
 from moextend.bench.sequence import read_sequence
 from moextend.bench.task import read_task
-from moextend.errors import SpecError, UnknownName
+from moextend.errors import SpecError, UnknownName, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -157,4 +157,4 @@ def _row(table: Table, record: dict[str, Any], cells: list[str]) -> None:
         error = Text(record["error"], style="red", no_wrap=False, overflow="fold")
         table.add_row(Text(record["name"]), *[""] * blank, error)
     else:
-        table.add_row(*[Text(cell) for cell in cells])
+        table.add_row(*[Text(visible(cell)) for cell in cells])

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,8 +20,11 @@ from moextend.bench.progress import State, mark_failed, read_status
 from moextend.bench.rundir import RunDir
 from moextend.errors import MoextendError, RunFailed
 
-WORKER = (sys.executable, "-m", "moextend.bench.worker")
-"""Reads run folders from its input, one a line; answers each with a JSON line {"run", "state", "error"}."""
+WORKER = (sys.executable, "-P", "-m", "moextend.bench.worker")
+"""Reads run folders from its input, one a line; answers each with a JSON line {"run", "state", "error"}.
+
+-P: modules come from the installation and from PYTHONPATH, never from the current folder, which may be anyone's.
+"""
 
 GRACE = 20.0
 """Seconds that a worker gets after an interrupt to save what it holds, before it is killed."""
@@ -58,14 +61,20 @@ def launch(
             for slot in slots:
                 slot.start()
             while any(slot.is_alive() for slot in slots):
-                view.update()
+                _show(view)
                 time.sleep(TICK)
         except BaseException:
             pool.stop(slots)
-            view.update()
+            _show(view)
             raise
-    view.update()
+    _show(view)
     return {run: pool.outcomes[run.resolve()] for run in runs}
+
+
+def _show(view: View) -> None:
+    # A terminal that is gone, or a pipe that nobody reads, stops no run: SIGHUP does, unless it is ignored.
+    with suppress(OSError):
+        view.update()
 
 
 def cores() -> int:
@@ -154,7 +163,7 @@ class _Worker:
         self.log, self.said = RunDir(run).log, b""
         assert self.process.stdin and self.process.stdout
         try:
-            self.process.stdin.write(f"{run}\n".encode())
+            self.process.stdin.write(os.fsencode(run) + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             return self._died(run)
@@ -223,13 +232,16 @@ def _ending(code: int) -> str:
 
 
 def _environment(jobs: int) -> dict[str, str]:
-    # Without this, every worker takes all cores and all of them become slower.
-    return {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), **os.environ}
+    # Without the number of threads, every worker takes all cores and all of them become slower.
+    found = {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), **os.environ, "PYTHONSAFEPATH": "1"}
+    if "PYTHONPATH" in found:  # an empty entry ("$PYTHONPATH:/x") is the current folder
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, found["PYTHONPATH"].split(os.pathsep)))
+    return found
 
 
 @contextmanager
 def _terminations_as_interrupts() -> Iterator[None]:
-    """A closed terminal or a `kill` stops the workers as Ctrl-C does."""
+    """A closed terminal, `kill` or Ctrl-\\ stops the workers as Ctrl-C does; what is ignored (nohup) stays so."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -237,7 +249,12 @@ def _terminations_as_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heeded = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
     try:
         yield
     finally:

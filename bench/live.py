@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from moextend.bench.progress import State, Status, read_status
 from moextend.bench.rundir import RunDir
+from moextend.errors import visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -76,10 +77,10 @@ def status_table(runs: Sequence[tuple[RunDir, Status]], *, title: str | None = N
     table.add_column("left", justify="right", no_wrap=True)
     for run, status in runs:
         stage = f"{status.stage}/{status.stages}" if status.stages else ""
-        error = escape((status.error or {}).get("what") or "") if status.state == "failed" else ""
+        error = escape(visible((status.error or {}).get("what") or "")) if status.state == "failed" else ""
         table.add_row(
-            escape(label(run)), str(run.config.seed),
-            f"[{COLOUR[status.state]}]{status.state}", stage, error or escape(doing(status)),
+            escape(visible(label(run))), str(run.config.seed),
+            f"[{COLOUR[status.state]}]{status.state}", stage, error or escape(visible(doing(status))),
             ProgressBar(total=1.0, completed=status.fraction, width=12),
             duration(status.left) if status.state == "running" else "",
         )  # fmt: skip
@@ -165,7 +166,7 @@ def _line(run: RunDir, status: Status, before: tuple[Any, ...] | None) -> str | 
     if status.state == "done" and before:
         return f"done in {duration(status.elapsed)}{_scores(run, status.stages)}"
     if status.state == "failed" and status.error:
-        return f"failed: {status.error['what']}"
+        return f"failed: {visible(status.error['what'] or '')}"
     return status.state if before else None
 
 

@@ -18,12 +18,22 @@ HEAD = "# Guessed from the data; mend what is wrong, and raise the version when 
 
 
 def new_task(
-    kind: str, data: str, workspace: Path, *, name: str | None, columns: dict[str, str], scorer: str | None
+    kind: str,
+    data: str,
+    workspace: Path,
+    *,
+    name: str | None,
+    columns: dict[str, str],
+    scorer: str | None,
+    trust_code: bool = False,
 ) -> TaskSpec:
-    """A task for `data`, as it will be written; InputError where it has the name of another, or another kind."""
+    """A task for `data`, as it will be written; InputError where it has the name of another, or another kind.
+
+    `trust_code`: whether the code that a folder of lm-eval YAMLs names may run.
+    """
     name = free_name(name or default_name(data), workspace)
     if kind == "text":
-        return _text_task(data, name, workspace)
+        return _text_task(data, name, workspace, trust_code)
     kind = ALIASES.get(kind, kind)
     from moextend.bench.data import guess_task
 
@@ -113,11 +123,11 @@ def free_name(name: str, workspace: Path) -> str:
     return name
 
 
-def _text_task(data: str, name: str, workspace: Path) -> TaskSpec:
+def _text_task(data: str, name: str, workspace: Path, trust_code: bool) -> TaskSpec:
     path = workspace.resolve() / "tasks" / f"{name}.yaml"
     folder = Path(data).expanduser()
     if folder.is_dir():
-        text = TextTask(task=name, path=str(folder.resolve()))
+        text = TextTask(task=name, path=str(folder.resolve()), trust_remote_code=trust_code)
     else:
         text = TextTask(task=data)
     return TaskSpec(task=name, version=1, kind="text", source=data, lm_eval=text, path=path)
@@ -130,6 +140,7 @@ def _check_text(task: TaskSpec, workspace: Path) -> dict[str, Any]:
     text = task.lm_eval
     folder = None if text.path is None else task.folder() / text.path
     loaded = load(
-        text.task, folder, text.num_fewshot, workspace, where=f"{task.path or task.task}: lm_eval.task"
-    )
+        text.task, folder, text.num_fewshot, workspace, trusted=text.trust_remote_code,
+        where=f"{task.path or task.task}: lm_eval.task",
+    )  # fmt: skip
     return {"items": {"test": sum(len(part.eval_docs) for part in loaded.tasks.values())}}

@@ -14,7 +14,7 @@ from moextend.bench.runconfig import Mode
 from moextend.bench.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec, find_sequence, scored_tasks, stage_tasks
 from moextend.bench.task import TaskSpec, code_allowed, find_task
-from moextend.errors import InputError
+from moextend.errors import InputError, masked
 
 DEFAULT = "tiny"
 """The sequence that ships with the package."""
@@ -131,6 +131,9 @@ def chosen_methods(request: Request, sequence: SequenceSpec) -> list[str]:
 
     names = [name for name in request.methods if name not in BOUNDS] or sequence.methods
     names = [known for name in names for known in (methods.METHODS if name == ALL else [name])]
+    for name in sequence.settings:  # else a misspelt one changes nothing, and nobody is told
+        where = f"{sequence.path or sequence.sequence}: settings"
+        lookup.choose("method", name, methods.METHODS, where=where)
     known = dict.fromkeys([*methods.METHODS, *BOUNDS, ALL])
     for name in names:
         lookup.choose("method", name.partition(":")[0], known)
@@ -201,6 +204,19 @@ def _with_steps(sequence: SequenceSpec, steps: int) -> SequenceSpec:
     )
 
 
+def _without_logins(value: Any) -> Any:
+    """A record as it may be kept: an address in somebody's notes (prepare, licence) may hold a password."""
+    if isinstance(value, dict):
+        return {key: part if key in _ASKED else _without_logins(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_logins(part) for part in value]
+    return masked(value) if isinstance(value, str) else value
+
+
+_ASKED = ("prompt", "open_prompt")
+"""What the model reads is kept to the letter."""
+
+
 def _config(
     request: Request,
     sequence: SequenceSpec,
@@ -221,8 +237,8 @@ def _config(
     record["stages"] = ordered(record["stages"], order)
     about = {"description": "", "source": ""}
     return RunConfig(
-        sequence=record,
-        tasks={name: {**task.model_dump(mode="json"), **about} for name, task in tasks.items()},
+        sequence=_without_logins(record),
+        tasks={name: _without_logins({**task.model_dump(mode="json"), **about}) for name, task in tasks.items()},
         method=method, seed=seed, order=order, mode=mode, device=request.device,
         protocol=sequence.protocol, oracle=request.oracle,
         places={

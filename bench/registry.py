@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from moextend import content, files, spec
+from moextend import bounded_yaml, content, files, spec
 from moextend.bench.plan import DEFAULT, OWN
 from moextend.bench.sequence import SequenceSpec, read_sequence
 from moextend.bench.task import TaskSpec, read_task
@@ -32,7 +32,9 @@ class Draft:
     @property
     def sequence(self) -> SequenceSpec:
         """The sequence as it stands; SpecError where an edit broke it."""
-        found = spec.parse(SequenceSpec, yaml.safe_load(self.text), where=str(self.path))
+        found = spec.parse(
+            SequenceSpec, bounded_yaml.load(self.text, where=str(self.path)), where=str(self.path)
+        )
         return found.model_copy(update={"path": self.path})
 
     @property
@@ -150,7 +152,7 @@ def _place(of: Draft, place: int, places: int) -> int:
 
 def _edit(of: Draft, key: str, change: Any) -> Draft:
     # What the list should hold is made by the same change on its values, and compared with the edited text.
-    values: list[Any] = yaml.safe_load(of.text).get(key) or []
+    values: list[Any] = bounded_yaml.load(of.text, where=str(of.path)).get(key) or []
     marked = {f"- {index}\n": value for index, value in enumerate(values)}
     wanted = [marked[item] if item in marked else yaml.safe_load(item)[0] for item in change(list(marked))]
     return Draft(of.path, edit_list(of.text, key, change, wanted, where=str(of.path)))

@@ -182,8 +182,16 @@ def stage_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
 def scored_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
     """The tasks that are only scored: of retention, then of transfer."""
     where = str(sequence.path or sequence.sequence)
-    return [
-        find_task(name, workspace, where=f"{where}: {key}[{i}]")
-        for key, names in (("retention", sequence.retention), ("transfer", sequence.transfer))
-        for i, name in enumerate(names)
-    ]
+    found = []
+    for key, names in (("retention", sequence.retention), ("transfer", sequence.transfer)):
+        for i, name in enumerate(names):
+            task = find_task(name, workspace, where=f"{where}: {key}[{i}]")
+            if (task.kind == "text") != (key == "retention"):
+                kind, other = ("text", "transfer") if key == "retention" else ("image", "retention")
+                raise SpecError(
+                    f"'{name}' is a {task.kind} task, and {key} holds {kind} tasks.",
+                    where=f"{where}: {key}[{i}]",
+                    mend=f"Name it under {other}, or under stages to learn it.",
+                )
+            found.append(task)
+    return found

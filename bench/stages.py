@@ -58,18 +58,24 @@ def conversations(task: TaskSpec, workspace: Path) -> Conversations:
 
 
 def own_data(
-    data: str, workspace: Path, *, columns: Mapping[str, str], template: str | None = None
+    data: str,
+    workspace: Path,
+    *,
+    columns: Mapping[str, str],
+    template: str | None = None,
+    images: Path | None = None,
 ) -> Conversations:
     """All rows of a user's data (file, folder, hub id) as conversations, with what `add-task` would guess about them.
 
     `columns` says which column holds what; without one of images it is text. `template` is the prompt, e.g.
-    "<image> {question}"; with one there need be no column of questions.
+    "<image> {question}"; with one there need be no column of questions. `images` is a folder that holds the images,
+    besides that of the data; files anywhere else are refused.
     """
     needs = ("answer",) if template else ("answer", "question")
     task = guess_task(data, name="data", workspace=workspace, columns=columns, needs=needs)
     assert task.data is not None
     split = parse_split(task.data.train or task.data.test, where=data).split
-    whole = task.data.model_copy(update={"train": split})
+    whole = task.data.model_copy(update={"train": split, "images": str(images.resolve()) if images else None})
     return conversations(
         task.model_copy(update={"data": whole, "prompt": template or task.prompt}), workspace
     )

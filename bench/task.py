@@ -99,6 +99,8 @@ class TextTask(Spec):
     num_fewshot: int | None = None
     runs_code: bool = _unset(False)
     """Whether scoring runs the code that the model writes: only with `--allow-code`."""
+    trust_remote_code: bool = _unset(False)
+    """Whether the Python code that the folder's YAMLs name may run; that of lm-eval and of the package may."""
     data: str | None = None
     """Where data lies that has to be put in place by hand: `data:` and a path below data/ of the workspace."""
     prepare: str = ""

@@ -13,17 +13,49 @@ Every error says what is wrong, where, and how to mend it. The CLI prints it wit
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_LONGEST = 600
+"""Characters of what is wrong, and of where; the list of a hint may have ten times as many."""
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and line feed, and those that turn the direction of a line."""
+_LOGIN = re.compile(r"(?<=://)[^/\s]+(?=@)")
+"""User and password in an address."""
+
+
+def visible(text: str) -> str:
+    """The text with control characters as Python writes them ("\\x1b"), so that it cannot steer a terminal."""
+    return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def masked(text: str) -> str:
+    """The text without the user and password of its addresses ("https://***@host"): it may be kept or shown."""
+    return _LOGIN.sub("***", text)
+
+
+def short(text: str, limit: int) -> str:
+    """The text, its middle left out where it is longer than `limit`: values of others may have megabytes."""
+    if len(text) <= limit:
+        return text
+    half = (limit - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"
+
+
+def _shown(text: str, limit: int) -> str:
+    return visible(short(masked(text), limit))
 
 
 class MoextendError(Exception):
-    """An error with a place and a mend, printed as ``where: what mend``."""
+    """An error with a place and a mend, printed as ``where: what mend``: long texts cut, control characters shown."""
 
     exit_code = 1
 
     def __init__(self, what: str, *, where: str | None = None, mend: str | None = None) -> None:
-        super().__init__(what)
-        self.what, self.where, self.mend = what, where, mend
+        self.what = _shown(what, _LONGEST)
+        self.where = None if where is None else _shown(where, _LONGEST)
+        self.mend = None if mend is None else _shown(mend, 10 * _LONGEST)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
@@ -45,7 +77,7 @@ class UnknownName(InputError):
     """A name that no table or folder knows; the mend names the nearest known ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> None:
-        known = sorted(known)
+        known, name = sorted(known), short(name, 100)
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
         meant = f"Did you mean '{near[0]}'? " if near else ""
         if len(known) > _LISTED:

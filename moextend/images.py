@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
-from dataclasses import dataclass
+import os
+import stat
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moextend import pictures
 from moextend.errors import InputError
+from moextend.pictures import BYTES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,21 +26,43 @@ class ImageRef:
     path: Path | None = None
     where: str = ""
     """Where it comes from (file, row), for error messages."""
+    folders: tuple[Path, ...] | None = field(default=None, compare=False)
+    """The folders that the file must lie in, symbolic links followed; None allows any place."""
 
     def read(self) -> bytes:
-        """The encoded bytes; InputError where the file is missing."""
+        """The encoded bytes; InputError where the file is missing, or none that may be read."""
         if self.data is not None:
             return self.data
         if self.path is None:
             raise InputError("holds no image.", where=self.where, mend="Remove the row or add its image.")
+        file = self.file()
         try:
-            return self.path.read_bytes()
+            # The kind of file is checked again on what was opened; opening a pipe must not wait for a writer.
+            handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+            with os.fdopen(handle, "rb") as opened:
+                self._check(os.fstat(opened.fileno()))
+                return opened.read(BYTES + 1)
         except OSError as error:
-            raise InputError(
-                f"the image cannot be read ({error.strerror}).",
-                where=f"{self.where}: {self.path}".lstrip(": "),
-                mend="Check the path; relative paths start from the folder of the data.",
-            ) from error
+            raise self._unreadable(error.strerror) from error
+
+    def file(self) -> Path:
+        """The image's file, links followed; InputError where it is missing, no regular file, too large or elsewhere."""
+        assert self.path is not None, "only of an image in a file"
+        try:
+            file = Path(os.path.realpath(self.path))
+            if self.folders is not None and not any(
+                file.is_relative_to(os.path.realpath(folder)) for folder in self.folders
+            ):
+                raise self._error(
+                    "the image lies outside the folder of the data.",
+                    "Move it there, or set data.images of the task (--images of a command) to a folder that holds it.",
+                )
+            self._check(file.stat())
+        except OSError as error:
+            raise self._unreadable(error.strerror) from error
+        except ValueError as error:  # a null character
+            raise self._unreadable(str(error)) from error
+        return file
 
     @cached_property
     def digest(self) -> str:
@@ -45,14 +70,26 @@ class ImageRef:
         return hashlib.sha256(self.read()).hexdigest()[:16]
 
     def open(self) -> Image:
-        """The decoded RGB image; InputError where it is broken."""
-        from PIL import Image, UnidentifiedImageError
+        """The decoded RGB image as it is meant to be seen (pictures.decode); InputError where it is broken."""
+        return pictures.decode(self.read(), where=self.where or str(self.path or "image"))
 
-        try:
-            return Image.open(io.BytesIO(self.read())).convert("RGB")
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-            raise InputError(
-                f"the image is broken ({type(error).__name__}: {error}).",
-                where=self.where or str(self.path),
-                mend="Replace the image or remove the row.",
-            ) from error
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels of what `open` returns, from the header alone."""
+        return pictures.size(self.read(), where=self.where or str(self.path or "image"))
+
+    def _check(self, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            raise self._error("the image is no regular file.", "Name an image file.")
+        if found.st_size > BYTES:
+            raise self._error(
+                f"the image has {found.st_size:,} bytes, more than {BYTES:,}.", "Save it smaller."
+            )
+
+    def _unreadable(self, why: str | None) -> InputError:
+        return self._error(
+            f"the image cannot be read ({why}).",
+            "Check the path; relative paths start from the folder of the data.",
+        )
+
+    def _error(self, what: str, mend: str) -> InputError:
+        return InputError(what, where=f"{self.where}: {self.path}".removeprefix(": "), mend=mend)

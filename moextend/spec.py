@@ -6,10 +6,10 @@ import difflib
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from moextend.errors import InputError, SpecError
+from moextend import bounded_yaml
+from moextend.errors import SpecError
 
 S = TypeVar("S", bound="Spec")
 
@@ -21,18 +21,8 @@ class Spec(BaseModel):
 
 
 def read_yaml(path: Path) -> Any:
-    """The value in a YAML file; SpecError with line and column where it is not YAML."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError("no such file.", where=str(path), mend="Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise SpecError("is not UTF-8 text.", where=str(path), mend="Save it as UTF-8.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error)
-        raise SpecError(f"not valid YAML ({problem}).", where=place, mend="Mend the YAML.") from error
+    """The value in a YAML file; SpecError with line and column where it is not YAML, or passes a bound."""
+    return bounded_yaml.load(bounded_yaml.read_text(path), where=str(path))
 
 
 def parse(kind: type[S], value: Any, *, where: str) -> S:
@@ -69,7 +59,7 @@ def _problem(error: Any) -> str:
     if error["type"] == "missing":
         return "is missing."
     told = error["msg"].removeprefix("Value error, ")
-    return f"{told} (found {error['input']!r})." if error["loc"] else f"{told}."
+    return f"{told} (found {bounded_yaml.shown(error['input'])})." if error["loc"] else f"{told}."
 
 
 def _mend(kind: type[BaseModel], error: Any) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import base64
 import binascii
-import io
 import json
+import os
 import string
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +16,8 @@ from moextend.bench.task import AnswerForm
 from moextend.errors import InputError
 from moextend.images import ImageRef
 
-_ENCODED = ("/9j/", "iVBOR", "R0lGOD", "UklGR", "Qk0")
-"""How base64 of a JPEG, PNG, GIF, WEBP and BMP begins."""
+_ENCODED = ("/9j/", "iVBOR", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0A")
+"""How base64 of a JPEG, PNG, GIF, WebP, BMP and TIFF begins."""
 
 
 def missing(value: Any) -> bool:
@@ -65,18 +65,15 @@ def images(value: Any, *, where: str, folders: tuple[Path, ...]) -> tuple[ImageR
             where=where,
             mend="Download the images and name their files.",
         )
-    return (ImageRef(path=_found(value, folders), where=where),)
+    return (ImageRef(path=_found(value, folders), where=where, folders=folders or hub_caches()),)
 
 
-def size(ref: ImageRef) -> tuple[int, int]:
-    """Width and height of an image, from its header alone; InputError where it is broken."""
-    from PIL import Image, UnidentifiedImageError
+def hub_caches() -> tuple[Path, ...]:
+    """Where the hub's libraries keep files: a data set of the hub names its images there, and nowhere else."""
+    import datasets
+    from huggingface_hub import constants
 
-    try:
-        with Image.open(io.BytesIO(ref.read())) as image:
-            return image.size
-    except (UnidentifiedImageError, OSError):
-        return ref.open().size
+    return (Path(constants.HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE))
 
 
 def _decoded(value: str, where: str) -> bytes:
@@ -92,10 +89,8 @@ def _decoded(value: str, where: str) -> bytes:
 
 def _found(value: str, folders: tuple[Path, ...]) -> Path:
     candidates = [folder / value for folder in folders] or [Path(value)]
-    for candidate in candidates[:-1]:
-        if candidate.exists():
-            return candidate
-    return candidates[0] if not candidates[-1].exists() else candidates[-1]
+    # os.path's, for what cannot be a path at all (a text of thousands of letters) does not exist either.
+    return next((place for place in candidates if os.path.exists(place)), candidates[0])  # noqa: PTH110
 
 
 def choices(value: Any, *, where: str) -> tuple[str, ...] | None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from moextend.bench.data.digests import FileDigests
 from moextend.bench.data.items import IMAGE_MARK, Item, prompt_text, target_text, template
-from moextend.bench.data.open import open_items
+from moextend.bench.data.open import check_gold, open_items, open_table
 from moextend.bench.data.unknown import unknown_words
-from moextend.bench.scorers import Answered, find_scorer, own_answer, score_set
+from moextend.bench.scorers import Answered, find_scorer, is_lettered, own_answer, score_set
 from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
@@ -52,21 +53,39 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
     `base`: the model whose tokenizer should know the words of the task.
     """
     task.refuse_needs()
-    test = open_items(task, "test", workspace)
+    test = open_items(task, "test", workspace, strict=False)
     sizes = {"test": len(test)}
-    samples = [test]
+    samples, same = [test], False
     if task.data is not None and task.data.train is not None:
-        train = open_items(task, "train", workspace)
+        train = open_items(task, "train", workspace, strict=False)
         sizes = {"train": len(train), **sizes}
         samples.append(train)
+        same = _same_rows(task, workspace)
     for items in samples:
         _open_images(items[0])
         prompt_text(task, items[0])
-    seen = list(islice(open_items(task, "test", workspace, images=False), _READ))
+    seen = list(islice(open_items(task, "test", workspace, images=False, strict=False), _READ))
     _answerable(task, seen)
     example, answer = _scored(task, test)
     shown = prompt_text(task, example)
-    return Checked(sizes, shown, answer, test.columns, tuple(_warnings(task, seen, base)))
+    return Checked(sizes, shown, answer, test.columns, (*_of_splits(same), *_warnings(task, seen, base)))
+
+
+def _same_rows(task: TaskSpec, workspace: Path) -> bool:
+    """Whether items to learn are among those to score: one split, parts that overlap, or files of one content."""
+    train, test = (open_table(task, split, workspace) for split in ("train", "test"))
+    apart = train.part.high <= test.part.low or test.part.high <= train.part.low
+    if apart or [path.stat().st_size for path in train.files] != [path.stat().st_size for path in test.files]:
+        return False
+    if train.part.split == test.part.split:
+        return True
+    with FileDigests(workspace / ".cache") as known:
+        return bool(train.files) and [*map(known.of, train.files)] == [*map(known.of, test.files)]
+
+
+def _of_splits(same: bool) -> Iterator[str]:
+    if same:
+        yield "train and test hold the same rows: the score will be of what was memorised (data.train, data.test)."
 
 
 def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
@@ -83,6 +102,17 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
             where=f"{task.path or task.task}: prompt",
             mend=f"{how}Set answer_as (letter, position, text), or ask for something else.",
         )
+    if is_lettered(task.scorer) and all(
+        item.choices is None and gold_position(item) is None for item in items
+    ):
+        raise InputError(
+            f"'{task.scorer}' reads letters, and no answer is one or a choice "
+            f"({items[0].row}: {items[0].answers[0]!r}).",
+            where=f"{task.path or task.task}: scorer",
+            mend="Set columns.choices, or choose another scorer, such as exact@1.",
+        )
+    for item in items if is_lettered(task.scorer) else ():
+        check_gold(task, item)
     texts = [item for item in lettered if item.choices and own_answer(task.scorer, item) not in _LETTERS]
     if texts:
         raise InputError(

@@ -70,12 +70,12 @@ def expand(table: Table) -> Table:
         )
     rows: list[Row] = []
     places: list[str] = []
-    homes: list[Path] = []
+    homes: list[Path | None] = []
     for i in range(len(table)):
         for row, place in _turns(table.row(i, table.columns), column, i, table.where(i)):
             rows.append(row)
             places.append(place)
-            homes.append(table.home(i) or Path())
+            homes.append(table.home(i))
     expanded = Turns(rows, places, table.source, homes)
     others = [name for name in table.columns if name not in (column, *expanded.columns)]
     expanded.columns = (*expanded.columns, *others)

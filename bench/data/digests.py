@@ -97,9 +97,7 @@ class FileDigests:
 
     def of_image(self, ref: ImageRef) -> str:
         """Sixteen hex digits of the encoded image; InputError with its row where it is not there."""
-        if ref.path is None or not ref.path.is_file():
-            return ref.digest
-        return self.of(ref.path)
+        return ref.digest if ref.path is None else self.of(ref.file())
 
     def _recall(self, path: Path, stamp: str) -> str | None:
         if self._store is None:

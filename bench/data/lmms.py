@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 
+from moextend import bounded_yaml
 from moextend.bench.data.guess import guess_columns
 from moextend.bench.data.open import open_table
 from moextend.bench.task import Data, TaskSpec
-from moextend.errors import InputError, SpecError, UnknownName
+from moextend.errors import InputError, UnknownName
 
 PREFIX = "lmms:"
 """Before the name of a task of lmms-eval."""
@@ -107,7 +108,7 @@ def _installed() -> Path:
     return Path(next(iter(found.submodule_search_locations))) / "tasks"
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(bounded_yaml.Loader):
     """YAML in which `!function` is a name and no code."""
 
 
@@ -118,11 +119,8 @@ def _function(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Function:
 _Loader.add_constructor("!function", _function)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise SpecError(f"not valid YAML ({error}).", where=str(path), mend="Mend the YAML.") from error
+def _read(path: Path, by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    config = bounded_yaml.load(bounded_yaml.read_text(path), where=str(path), loader=_Loader)
     if not isinstance(config, dict):
         return {}
     shared = config.pop("include", None)
@@ -131,7 +129,9 @@ def _read(path: Path) -> dict[str, Any]:
     template = path.parent / str(shared)
     if not template.is_file():
         raise InputError(f"includes {shared}, which is not there.", where=str(path), mend="Add the file.")
-    return {**_read(template), **config}
+    if template.resolve() in (path.resolve(), *by):
+        raise InputError(f"includes {shared}, which includes it.", where=str(path), mend="Take one out.")
+    return {**_read(template, (path.resolve(), *by)), **config}
 
 
 def _refuse(config: Mapping[str, Any], where: str) -> None:

@@ -14,10 +14,12 @@ from moextend.bench.data import cells
 from moextend.bench.data.conversations import expand
 from moextend.bench.data.each import Each
 from moextend.bench.data.hub import open_hub
-from moextend.bench.data.items import OWN_PLACEHOLDERS, Item, placeholders
+from moextend.bench.data.items import LETTERS, OWN_PLACEHOLDERS, Item, placeholders
 from moextend.bench.data.join import Joined
 from moextend.bench.data.source import Part, files_of, locate, parse_split, place
 from moextend.bench.data.table import Row, Table, read_table
+from moextend.bench.scorers import is_lettered
+from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import Data, Join, TaskSpec
 from moextend.errors import InputError, SpecError
 from moextend.images import ImageRef
@@ -26,11 +28,13 @@ SplitName = Literal["train", "test"]
 
 
 def open_items(
-    task: TaskSpec, split: SplitName, workspace: Path, limit: int | None = None, *, images: bool = True
-) -> Items:
+    task: TaskSpec, split: SplitName, workspace: Path, limit: int | None = None, *, images: bool = True,
+    strict: bool = True,
+) -> Items:  # fmt: skip
     """The items of a split, in the order of the data (the first `limit`); no image is read before its use.
 
-    Without `images` the column of images is not touched.
+    Without `images` the column of images is not touched. Unless `strict`, an answer that its scorer cannot find among
+    the choices passes.
 
     Raises:
         InputError: the data cannot be opened, or lacks a column of the task; with file, row, column and mend.
@@ -42,7 +46,7 @@ def open_items(
     rows: Sequence[int] = range(len(table)) if part.whole else _part_rows(table, part, task)
     if not rows:
         raise InputError("holds no rows.", where=_at(task, f"data.{split}"), mend="Choose another part.")
-    items = Items(task, table, rows[:limit], opened.folder, extra, images=images)
+    items = Items(task, table, rows[:limit], opened.folder, extra, images=images, strict=strict)
     items.check_ids()
     return items
 
@@ -164,7 +168,9 @@ class Items(Sequence[Item]):
         extra: tuple[str, ...] = (),
         *,
         images: bool = True,
+        strict: bool = True,
     ) -> None:
+        self._strict = strict
         self._task, self._table, self._rows, self._folder = task, table, rows, folder
         self.columns = table.columns
         self._extra, self._images = extra, images
@@ -175,6 +181,8 @@ class Items(Sequence[Item]):
         self._shown = several(image, table) if image and (images or task.answer_as == "box") else ()
         wanted = [name for name in columns.values() if name is not None]
         self._wanted = tuple(dict.fromkeys([*wanted, *self._shown, *self._choices, *extra]))
+        self._lettered = is_lettered(task.scorer)
+        self._listed = "choices" in placeholders(task)
         self._absent = frozenset((task.data.absent if task.data else None) or ())
 
     def __len__(self) -> int:
@@ -187,8 +195,9 @@ class Items(Sequence[Item]):
     def __getitem__(self, at: int | slice) -> Item | Items:
         if isinstance(at, slice):
             return Items(
-                self._task, self._table, self._rows[at], self._folder, self._extra, images=self._images
-            )
+                self._task, self._table, self._rows[at], self._folder, self._extra, images=self._images,
+                strict=self._strict,
+            )  # fmt: skip
         return self._item(self._rows[at])
 
     def __iter__(self) -> Iterator[Item]:
@@ -233,7 +242,7 @@ class Items(Sequence[Item]):
     def _item(self, i: int) -> Item:
         row, names, where = self._row(i), self._task.columns, self._table.where(i)
         options, refs = self._options(row, where), self._refs(row, i, where)
-        return Item(
+        item = Item(
             id=self._name(_cell(row, names.id, where), i) if names.id else str(i),
             images=refs if self._images else (),
             question=cells.text(_cell(row, names.question, where)) if names.question else "",
@@ -244,6 +253,21 @@ class Items(Sequence[Item]):
             row=where,
             fields={name: cells.text(row.get(name)) for name in self._extra},
         )
+        if options is not None:
+            self._check_choices(item)
+        return item
+
+    def _check_choices(self, item: Item) -> None:
+        """InputError where letters cannot name the choices, or the answer is none of them."""
+        choices = item.choices or ()
+        if len(choices) > len(LETTERS) and (self._lettered or self._listed):
+            raise InputError(
+                f"has {len(choices)} choices, more than there are letters.",
+                where=f"{item.row}: columns.choices",
+                mend="Leave choices out, or take {choices} out of the prompt and choose a scorer of texts.",
+            )
+        if self._strict and self._lettered:
+            check_gold(self._task, item)
 
     def _row(self, i: int) -> Row:
         """The cells of a row; those that stand for an empty one are empty."""
@@ -258,7 +282,7 @@ class Items(Sequence[Item]):
         name, form = self._task.columns.answer, self._task.answer_as
         value, at = _cell(row, name, where), f"{where}: column '{name}'"
         if form == "box" and refs:
-            return (cells.box(value, cells.size(refs[0]), where=at),)
+            return (cells.box(value, refs[0].size(), where=at),)
         return cells.answers(value, options, where=at, form=form)
 
     def _refs(self, row: Row, i: int, where: str) -> tuple[ImageRef, ...]:
@@ -285,6 +309,21 @@ class Items(Sequence[Item]):
         """The images of all items, row by row, without reading the other columns."""
         for i in self._rows if self._shown else ():
             yield from self._refs(self._table.row(i, self._shown), i, self._table.where(i))
+
+
+def check_gold(task: TaskSpec, item: Item) -> None:
+    """InputError where a scorer of letters finds no choice in an item's answer.
+
+    It would fall back to exact match, and a model that answers by letter would score 0.
+    """
+    if item.choices is not None and gold_position(item) is None:
+        raise InputError(
+            f"answer {item.answers[0][:80]!r} is none of the {len(item.choices)} choices, and '{task.scorer}' needs "
+            "one.",
+            where=f"{item.row}: column '{task.columns.answer}'",
+            mend="Write it as it stands among the choices, its letter or its position from 0 (answer_as), or choose "
+            "another scorer.",
+        )
 
 
 def _among(value: Any, texts: frozenset[str]) -> bool:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from moextend import bounded_yaml
 from moextend.bench.data.table import FORMATS
 from moextend.bench.task import Data
-from moextend.errors import InputError, SpecError, UnknownName
+from moextend.errors import InputError, UnknownName
 
 WHOLE = "all"
 """The one split of data that is a single file."""
@@ -168,12 +167,7 @@ def _front_matter(readme: Path) -> list[dict[str, Any]]:
     parts = readme.read_text(encoding="utf-8").split("---", 2)
     if len(parts) < 3 or parts[0].strip():
         return []
-    try:
-        value = yaml.safe_load(parts[1])
-    except yaml.YAMLError as error:
-        raise SpecError(
-            "its front matter is not valid YAML.", where=str(readme), mend="Mend the part between the ---."
-        ) from error
+    value = bounded_yaml.load(parts[1], where=f"{readme}: its front matter", loader=bounded_yaml.Loader)
     configs = value.get("configs") if isinstance(value, dict) else None
     return [config for config in configs or [] if isinstance(config, dict) and config.get("data_files")]
 

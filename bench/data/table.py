@@ -103,7 +103,9 @@ class ArrowTable:
 class ListTable:
     """Rows in memory (JSON, CSV: no images in them, or small ones)."""
 
-    def __init__(self, rows: list[Row], places: Sequence[str], source: str, homes: Sequence[Path]) -> None:
+    def __init__(
+        self, rows: list[Row], places: Sequence[str], source: str, homes: Sequence[Path | None]
+    ) -> None:
         self._rows, self._places, self.source, self._homes = rows, places, source, homes
         self.columns = tuple(dict.fromkeys(key for row in rows[:_LOOKED_AT] for key in row))
 
@@ -269,7 +271,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Row]]:
 def _json(line: bytes, where: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not valid JSON ({error}).", where=where, mend="Mend it or remove it.") from error
 
 

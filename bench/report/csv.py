@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from itertools import chain
 
 from moextend.bench.report.collect import Experiment
 from moextend.bench.report.table import Column, Table, Value
+from moextend.errors import visible
+
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_NUMBER = re.compile(r"-|[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE)
+"""What may begin with a sign all the same; a dash stands for what is not known."""
 
 
 def render(tables: Sequence[Table]) -> str:
@@ -25,7 +31,7 @@ def render(tables: Sequence[Table]) -> str:
         for section in table.sections:
             for row in section:
                 parts = [_parts(column, value) for column, value in zip(table.columns, row, strict=True)]
-                writer.writerow([table.key, *chain.from_iterable(parts)])
+                writer.writerow([_words(table.key), *chain.from_iterable(parts)])
     return out.getvalue()
 
 
@@ -48,8 +54,15 @@ def cells(experiments: Sequence[Experiment]) -> str:
                 result.state,
             ]
             for _, cell in sorted(result.cells.items()):
-                writer.writerow([*run, *(getattr(cell, name) for name in names)])
+                found = [*run, *(getattr(cell, name) for name in names)]
+                writer.writerow([_words(one) if isinstance(one, str) else one for one in found])
     return out.getvalue()
+
+
+def _words(text: str) -> str:
+    """A cell of words that no spreadsheet takes for a formula: what begins like one gets an apostrophe."""
+    formula = _FORMULA.match(text) and not _NUMBER.fullmatch(text)
+    return visible(f"'{text}" if formula else text)
 
 
 def _names(column: Column) -> list[str]:
@@ -63,7 +76,7 @@ def _parts(column: Column, value: Value) -> list[str | float | None]:
         return []
     if _has_spread(column):
         return [value.number, value.spread]
-    return [value.number if column.numeric else value.text]
+    return [value.number if column.numeric else _words(value.text)]
 
 
 def _has_spread(column: Column) -> bool:

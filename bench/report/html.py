@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from moextend.bench.report.table import Table, Value
+from moextend.errors import visible
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>moextend report</title><style>
@@ -34,7 +35,7 @@ def _table(table: Table) -> str:
     )
     notes = "".join(_tag("li", note, "") for note in table.notes)
     return (
-        f"<h2>{escape(table.title)}</h2>\n<div class='wrap'><table><thead><tr>{head}</tr></thead>\n"
+        f"<h2>{escape(visible(table.title))}</h2>\n<div class='wrap'><table><thead><tr>{head}</tr></thead>\n"
         f"{bodies}</table></div>\n<ul>{notes}</ul>"
     )
 
@@ -48,4 +49,4 @@ def _row(row: Sequence[Value], words: Sequence[bool]) -> str:
 
 
 def _tag(name: str, text: str, style: str) -> str:
-    return f"<{name}{f' class={style!r}' if style else ''}>{escape(text)}</{name}>"
+    return f"<{name}{f' class={style!r}' if style else ''}>{escape(visible(text))}</{name}>"

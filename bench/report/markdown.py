@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moextend.bench.report.table import Table, Value
+from moextend.errors import visible
 
 
 def render(tables: Sequence[Table]) -> str:
@@ -30,6 +31,7 @@ def _value(value: Value) -> str:
 
 
 def _escape(text: str) -> str:
-    for character in "\\|*_<>`":
+    # Brackets too: else a name could be a link, to a script as well.
+    for character in "\\|*_<>`[]":
         text = text.replace(character, f"\\{character}")
-    return text.replace("\n", " ")
+    return visible(text.replace("\n", " "))

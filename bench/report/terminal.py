@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from moextend.bench.report.table import NARROW, SPREAD, WIDTH, Table
+from moextend.errors import visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -38,10 +39,10 @@ def renderables(tables: Sequence[Table]) -> Iterator[RenderableType]:
     for index, table in enumerate(tables):
         if index:
             yield Text("")
-        yield Text(table.title, style="bold")
+        yield Text(visible(table.title), style="bold")
         yield _table(table.narrow())
         for note in table.notes:
-            yield Padding(Text(note, style="dim"), (0, 0, 0, 2))
+            yield Padding(Text(visible(note), style="dim"), (0, 0, 0, 2))
 
 
 def width(tables: Sequence[Table], console: Console) -> int:
@@ -77,7 +78,9 @@ def _made(table: Table, *, below: bool) -> RichTable:
 
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     for column in table.columns:
-        shown.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold")
+        shown.add_column(
+            Text(visible(column.title)), justify="right" if column.numeric else "left", overflow="fold"
+        )
     for section in table.sections:
         for row in section:
             name, *rest = row
@@ -85,10 +88,11 @@ def _made(table: Table, *, below: bool) -> RichTable:
                 value.text.replace(f" {SPREAD}", f"\n{SPREAD}") if below else value.text for value in rest
             ]
             cells = [
-                Text(words, style=value.style, no_wrap=True) for words, value in zip(texts, rest, strict=True)
+                Text(visible(words), style=value.style, no_wrap=True)
+                for words, value in zip(texts, rest, strict=True)
             ]
             shown.add_row(
-                Text(folded(name.text), no_wrap=True),
+                Text(visible(folded(name.text)), no_wrap=True),
                 *cells,
                 end_section=row is section[-1] and section is not table.sections[-1],
             )

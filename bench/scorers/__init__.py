@@ -6,6 +6,7 @@ from moextend.bench.scorers.scorer import Scorer
 from moextend.bench.scorers.table import (
     SetScore,
     find_scorer,
+    is_lettered,
     own_answer,
     score,
     score_set,
@@ -18,6 +19,7 @@ __all__ = [
     "Scorer",
     "SetScore",
     "find_scorer",
+    "is_lettered",
     "own_answer",
     "readings",
     "score",

@@ -77,10 +77,14 @@ def score_set(
     return SetScore(fmean(values), items, error, metrics)
 
 
+def is_lettered(name: str) -> bool:
+    """Whether the scorer takes the answer to a question with choices for a letter."""
+    return name in BY_NAME and BY_NAME[name].lettered
+
+
 def own_answer(name: str, gold: Gold) -> str:
     """What a model that knows the gold would say: the most common answer, or its letter."""
-    lettered = name in BY_NAME and BY_NAME[name].lettered
-    position = rules.gold_position(gold) if lettered else None
+    position = rules.gold_position(gold) if is_lettered(name) else None
     if position is not None:
         return string.ascii_uppercase[position]
     return Counter(gold.answers).most_common(1)[0][0]

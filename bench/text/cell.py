@@ -88,7 +88,9 @@ def _load(task: TaskSpec, text: TextTask, workspace: Path) -> Loaded:
     where = f"{task.path or task.task}: lm_eval"
     if text.runs_code and not code_allowed():
         raise _unsafe(where)
-    loaded = load(text.task, folder, text.num_fewshot, workspace, where=f"{where}.task")
+    loaded = load(
+        text.task, folder, text.num_fewshot, workspace, trusted=text.trust_remote_code, where=f"{where}.task"
+    )
     metric = text.metric.split(",")[0]
     for part in loaded.tasks.values():
         if getattr(part, "UNSAFE_CODE", False) and not code_allowed():

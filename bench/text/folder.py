@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
 
-from moextend.errors import InputError, SpecError
+from moextend import bounded_yaml
+from moextend.errors import InputError
 from moextend.files import atomic, digest
 
 MARKS = ("{folder}", "{data}", "{lm_eval}")
 """Stand in a YAML for the folder that it lies in (lm-eval resolves data files against the current one), for the
 workspace's data/, and for the folder of lm-eval's own tasks."""
+_PICKLED = {"pandas"}
+"""Readers of `datasets` that unpickle, which is running code."""
 _READERS = {"arrow", "csv", "json", "parquet", "text"}
 _DATASET = re.compile(r"^dataset_path:\s*['\"]?([^'\"#\n]+?)['\"]?\s*(?:#.*)?$", re.MULTILINE)
 _CODE = (".yaml", ".yml", ".py", ".txt")
@@ -31,14 +35,8 @@ def checked(folder: Path, *, where: str) -> Path:
     if not folder.is_dir():
         raise InputError(f"no folder {folder}.", where=where, mend="Name the folder of the lm-eval YAMLs.")
     for path in sorted(folder.rglob("*.yaml")):
-        try:
-            # Composed and not loaded: lm-eval's own tags (!function) are no business of ours.
-            yaml.compose(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-            problem = getattr(error, "problem", None) or str(error)
-            raise SpecError(f"not valid YAML ({problem}).", where=place, mend="Mend the YAML.") from error
+        # Composed and not loaded: lm-eval's own tags (!function) are code.
+        bounded_yaml.compose(bounded_yaml.read_text(path), where=str(path))
     return folder
 
 
@@ -64,6 +62,65 @@ def rendered(folder: Path, workspace: Path) -> Path:
                     text = text.replace(mark, place)
                 temporary.write_text(text, encoding="utf-8")
     return target
+
+
+def refuse_code(folder: Path, made_of: Path, *, where: str) -> None:
+    """InputError where a YAML, or one that it includes, has lm-eval run code: with its file and line.
+
+    Code is what a tag such as !function names, a metric that lm-eval does not have (it is fetched as a script), and
+    data in pickles. YAMLs of lm-eval's own are trusted as lm-eval is. `folder` is what `rendered` made of `made_of`.
+    """
+    seen: set[Path] = set()
+    for path in sorted((*folder.rglob("*.yaml"), *folder.rglob("*.yml"))):
+        for place, what in _code(path, seen):
+            raise InputError(
+                f"runs Python code ({what}).",
+                where=f"{where}: {place.replace(str(folder.resolve()), str(made_of))}",
+                mend="If you have read that code and trust it: add-task --trust-remote-code, or in the task "
+                "trust_remote_code: true under lm_eval.",
+            )
+
+
+def _code(path: Path, seen: set[Path]) -> Iterator[tuple[str, str]]:
+    """(place, what) of all code that a YAML names, also in what it includes."""
+    path = path.resolve()
+    if path in seen or path.is_relative_to(_own_tasks().resolve()) or not path.is_file():
+        return
+    seen.add(path)
+    known = _metrics()
+    for key, node in _nodes(bounded_yaml.compose(bounded_yaml.read_text(path), where=str(path))):
+        place, value = f"{path}:{node.start_mark.line + 1}", str(node.value)
+        if not node.tag.startswith("tag:yaml.org,2002:"):
+            yield place, f"{node.tag} {value}" if isinstance(node, yaml.ScalarNode) else node.tag
+        elif key == "metric" and isinstance(node, yaml.ScalarNode) and value not in known:
+            yield place, f"metric: {value}"
+        elif key == "hf_evaluate" and value.lower() == "true":
+            yield place, "hf_evaluate: true"
+        elif key == "dataset_path" and value in _PICKLED:
+            yield place, f"dataset_path: {value}"
+        elif key == "include" and isinstance(node, yaml.ScalarNode):
+            yield from _code(path.parent / Path(value).expanduser(), seen)
+
+
+def _nodes(node: yaml.Node | None, key: str = "") -> Iterator[tuple[str, yaml.Node]]:
+    """All nodes, each with the key that it stands under; those of a list have the list's."""
+    if node is None:
+        return
+    yield key, node
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            yield from _nodes(name)
+            yield from _nodes(value, str(name.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _nodes(value, key)
+
+
+def _metrics() -> frozenset[str]:
+    """The metrics that lm-eval has itself."""
+    from lm_eval.api.registry import metric_registry
+
+    return frozenset(metric_registry)
 
 
 def _own_tasks() -> Path:

@@ -18,9 +18,11 @@ import lm_eval.models.huggingface
 import lm_eval.utils
 import numpy
 import torch
+from jinja2.sandbox import SandboxedEnvironment
 from lm_eval import evaluate
 from lm_eval.tasks import TaskManager
 
+from moextend import content
 from moextend.bench.data.digests import FileDigests
 from moextend.bench.quiet import quiet_datasets, quiet_loggers
 from moextend.bench.task import code_allowed
@@ -50,12 +52,24 @@ def _manager(folder: Path | None, _stamps: tuple[Any, ...]) -> TaskManager:
     return TaskManager(include_path=None if folder is None else str(folder), include_defaults=folder is None)
 
 
-def load(name: str, folder: Path | None, num_fewshot: int | None, workspace: Path, *, where: str) -> Loaded:
-    """The task called `name` in `folder`, or of lm-eval's own; UnknownName where there is none."""
+def load(
+    name: str,
+    folder: Path | None,
+    num_fewshot: int | None,
+    workspace: Path,
+    *,
+    trusted: bool = False,
+    where: str,
+) -> Loaded:
+    """The task called `name` in `folder`, or of lm-eval's own; UnknownName where there is none.
+
+    InputError where the folder's YAMLs name code to be run, unless it is `trusted` or the package's own.
+    """
     if folder is None:
-        return _load(name, None, num_fewshot, workspace, (), where)
+        return _load(name, None, num_fewshot, workspace, (), True, where)
     stamps = folders.stamps(folders.checked(folder, where=where))
-    return _load(name, folder, num_fewshot, workspace, stamps, where)
+    trusted = trusted or folder.resolve().is_relative_to(content.package_folder("tasks").resolve())
+    return _load(name, folder, num_fewshot, workspace, stamps, trusted, where)
 
 
 @lru_cache(maxsize=64)
@@ -65,10 +79,13 @@ def _load(
     num_fewshot: int | None,
     workspace: Path,
     stamps: tuple[Any, ...],
+    trusted: bool,
     where: str,
 ) -> Loaded:
     cache = workspace / ".cache"
     ready = None if folder is None else folders.rendered(folder, workspace)
+    if ready is not None and folder is not None and not trusted:
+        folders.refuse_code(ready, folder, where=where)
     local = ready is not None and folders.only_local_data(ready)
     with _calm(seed=True), _datasets_cache(cache / "hf-datasets" if local else None):
         manager = _manager(ready, stamps)
@@ -181,13 +198,21 @@ def _calm(*, seed: bool, on_items: Callable[[int, int], None] | None = None) -> 
 
 @contextmanager
 def _templates() -> Iterator[None]:
-    """lm-eval compiles a task's few templates anew for every item, which is most of its own work: once is enough."""
-    environment = lm_eval.utils.env
-    environment.from_string = lru_cache(maxsize=256)(environment.from_string)
+    """lm-eval's templates in a sandbox, for a template of a YAML reaches all of Python; each compiled once.
+
+    lm-eval compiles a task's few templates anew for every item, which is most of its own work.
+    """
+    own = lm_eval.utils.env
+    environment = SandboxedEnvironment(
+        loader=own.loader, undefined=own.undefined, keep_trailing_newline=own.keep_trailing_newline
+    )
+    environment.filters |= own.filters
+    environment.from_string = lru_cache(maxsize=256)(environment.from_string)  # type: ignore[method-assign, assignment]
+    lm_eval.utils.env = environment
     try:
         yield
     finally:
-        del environment.from_string
+        lm_eval.utils.env = own
 
 
 @contextmanager

@@ -46,6 +46,12 @@ def add_task(
         Path | None,
         typer.Option(help="Folder of lmms-eval YAMLs, for lmms:TASK. Default: the installed ones."),
     ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Run the Python code that a folder of lm-eval YAMLs (--data) names."
+        ),
+    ] = False,
     to: Position = None,
     sequence: Sequence = None,
     workspace: options.Workspace = Path(),
@@ -62,15 +68,17 @@ def add_task(
         )
         new = True
     else:
-        task, new = _task_to_add(what, data, name, columns, scorer, draft, workspace)
+        task, new = _task_to_add(
+            what, data, name, columns, scorer, draft, workspace, trust_code=trust_remote_code
+        )
     longer = registry.add(draft, task, at=to)
     found = newtask.check(task, workspace, longer.sequence.base.model)
     if new:
         typer.echo(f"wrote {newtask.write_task(task)}")
     longer.write()
-    typer.echo(_found(task, found))
+    options.echo(_found(task, found))
     for note in notes:
-        typer.echo(f"  not imported: {note}")
+        options.echo(f"  not imported: {note}")
     _print_stages(longer)
     typer.echo("Next: moextend bench run")
 
@@ -124,12 +132,12 @@ def show(
     from moextend.bench import catalogue
 
     found = catalogue.details(name, workspace, example=example)
-    typer.echo(json.dumps(found, indent=2) if as_json else catalogue.told(found))
+    options.echo(json.dumps(found, indent=2) if as_json else catalogue.told(found))
 
 
 def _task_to_add(
     what: str, data: str | None, name: str | None, columns: list[str] | None, scorer: str | None,
-    draft: Draft, workspace: Path,
+    draft: Draft, workspace: Path, *, trust_code: bool,
 ) -> tuple[TaskSpec, bool]:  # fmt: skip
     """The task, and whether its YAML is still to be written."""
     from moextend import content
@@ -156,7 +164,9 @@ def _task_to_add(
     if data is None:
         return registry.next_default(newtask.ALIASES.get(what, what), draft), False
     given = options.pairs(columns or [], "--columns")
-    task = newtask.new_task(what, data, workspace, name=name, columns=given, scorer=scorer)
+    task = newtask.new_task(
+        what, data, workspace, name=name, columns=given, scorer=scorer, trust_code=trust_code
+    )
     return task, True
 
 

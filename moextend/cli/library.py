@@ -33,6 +33,10 @@ Columns = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label; else guessed."),
 ]
+Images = Annotated[
+    Path | None,
+    typer.Option(exists=True, file_okay=False, help="Folder of the images, if it is not that of the data."),
+]
 Template = Annotated[
     str | None, typer.Option(help='The prompt, e.g. "<image> {question}". Default: guessed.')
 ]
@@ -65,6 +69,7 @@ def align(
     data: Data,
     out: Out,
     columns: Columns = None,
+    images: Images = None,
     template: Template = None,
     steps: Steps = None,
     batch_size: Batch = 16,
@@ -78,7 +83,7 @@ def align(
     """Train the projector of an image encoder on captions, once, before the first extension."""
     model, rows = (
         _opened(base, vision, None, dtype, attention, device, workspace),
-        _data(data, columns, template, workspace),
+        _data(data, columns, images, template, workspace),
     )
     settings = _settings(model, rows, steps, batch_size, learning_rate, seed)
     from moextend.aligning import align as aligned
@@ -96,6 +101,7 @@ def probe(
     vision: Vision = None,
     projector: Projector = None,
     columns: Columns = None,
+    images: Images = None,
     template: Template = None,
     share: Annotated[float, typer.Option(help="Share of the MoE layers that would get new experts.")] = 0.5,
     experts: Annotated[int, typer.Option(min=1, help="New experts a layer.")] = 1,
@@ -112,7 +118,7 @@ def probe(
     """Show which MoE layers your data changes most, and which experts 'extend' would copy there; adds nothing."""
     model, rows = (
         _opened(base, vision, projector, dtype, attention, device, workspace),
-        _data(data, columns, template, workspace),
+        _data(data, columns, images, template, workspace),
     )
     settings = _settings(model, rows, None, batch_size, learning_rate, seed)
     from moextend.extending import preview
@@ -150,6 +156,7 @@ def extend(
     vision: Vision = None,
     projector: Projector = None,
     columns: Columns = None,
+    images: Images = None,
     template: Template = None,
     layers: Annotated[
         str, typer.Option(help="probe, all, first, last, random, or places of MoE layers: 0,3.")
@@ -177,7 +184,7 @@ def extend(
     chosen = options.numbers([layers], "--layers") if layers[:1].isdigit() else layers
     model, rows = (
         _opened(base, vision, projector, dtype, attention, device, workspace),
-        _data(data, columns, template, workspace),
+        _data(data, columns, images, template, workspace),
     )
     for folder in extension or ():
         _load(model, folder)
@@ -230,7 +237,7 @@ def generate(
     images = tuple(moextend.ImageRef(path=path, where=str(path)) for path in image or ())
     text = prompt if "<image>" in prompt else "<image>\n" * len(images) + prompt
     asked = [moextend.Prompt(text, images)]
-    typer.echo(moextend.generate(model, asked, max_new_tokens=max_new_tokens, batch_size=1)[0])
+    options.echo(moextend.generate(model, asked, max_new_tokens=max_new_tokens, batch_size=1)[0])
 
 
 def extensions(
@@ -309,11 +316,12 @@ def _load(model: MultimodalLM, folder: Path) -> None:
 
 
 def _data(
-    data: str, columns: list[str] | None, template: str | None, workspace: Path
+    data: str, columns: list[str] | None, images: Path | None, template: str | None, workspace: Path
 ) -> Sequence[Conversation]:
     from moextend.bench.stages import own_data
 
-    return own_data(data, workspace, columns=options.pairs(columns or [], "--columns"), template=template)
+    named = options.pairs(columns or [], "--columns")
+    return own_data(data, workspace, columns=named, template=template, images=images)
 
 
 def _settings(

@@ -9,7 +9,7 @@ import typer
 
 from moextend.cli import bench, library
 from moextend.cli import upcycle as upcycling
-from moextend.errors import MoextendError
+from moextend.errors import MoextendError, visible
 
 app = typer.Typer(
     name="moextend",
@@ -72,7 +72,7 @@ def run() -> None:
 
 def _say(text: str) -> None:
     head = typer.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
-    print(f"{head} {text}", file=sys.stderr)
+    print(f"{head} {visible(text)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

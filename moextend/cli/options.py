@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moextend.errors import InputError
+from moextend.errors import InputError, visible
 
 if TYPE_CHECKING:
     from moextend.bench.report import View
@@ -147,3 +147,8 @@ def device(name: str) -> str:
             f"no device '{name}'.", where="--device", mend="Devices: auto, cpu, cuda, cuda:N, mps."
         )
     return name
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Prints what a model, a data set or a file says, with control characters shown and not obeyed."""
+    typer.echo(visible(text), err=err)

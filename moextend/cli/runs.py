@@ -229,7 +229,7 @@ def _end(outcomes: list[Outcome]) -> None:
     failed = [outcome for outcome in outcomes if outcome.state != "done"]
     for outcome in failed:
         why = f": {outcome.error}" if outcome.error else ""
-        typer.echo(f"{outcome.run.name} {outcome.state}{why}", err=True)
+        options.echo(f"{outcome.run.name} {outcome.state}{why}", err=True)
         if (log := RunDir(outcome.run).log).exists():
             typer.echo(f"  log: {log}", err=True)
     if failed:
@@ -318,4 +318,4 @@ def _preview(request: Request, configs: list[RunConfig], as_json: bool) -> None:
     from moextend.bench.preview import preview, told
 
     found = preview(request, configs)
-    typer.echo(json.dumps(found, indent=2) if as_json else told(found))
+    options.echo(json.dumps(found, indent=2) if as_json else told(found))

@@ -1,14 +1,13 @@
-"""A worker that does as its run's method says: works, fails, crashes, hangs, is killed."""
+"""A worker that does as its run's method says: works, fails, crashes, hangs, freezes, is killed."""
 
-import json
 import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 from moextend.bench.progress import Progress, Unit
 from moextend.bench.rundir import Cell, RunDir
+from moextend.bench.worker import serve
 from moextend.errors import RunFailed
 
 
@@ -50,22 +49,11 @@ def misbehave(method: str, stage: int) -> None:
         os._exit(3)
     if method.startswith("slow"):
         time.sleep(60)
+    if method.startswith("frozen"):
+        os.kill(os.getpid(), signal.SIGSTOP)
     if method.startswith("deaf"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         time.sleep(60)
 
 
-def main() -> None:
-    for line in sys.stdin:
-        folder = line.strip()
-        state, error = "done", None
-        try:
-            work(RunDir(Path(folder)))
-        except KeyboardInterrupt:
-            state = "interrupted"
-        except Exception as failure:
-            state, error = "failed", str(failure)
-        print(json.dumps({"run": folder, "state": state, "error": error}), flush=True)
-
-
-main()
+serve(lambda folder: work(RunDir(folder)), grace=float(os.environ.get("FAKE_GRACE", "20")))

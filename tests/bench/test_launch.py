@@ -85,7 +85,7 @@ def test_a_worker_that_cannot_start_fails_every_run(make_run):
     assert all("/no/such/python" in outcomes[run].error for run in runs)
 
 
-@pytest.mark.parametrize("method", ["slow", "deaf"])
+@pytest.mark.parametrize("method", ["slow", "deaf", "frozen"])
 def test_ctrl_c_stops_the_workers_and_passes_through(make_run, method):
     run, waiting = make_run(method), make_run("lora")
 

@@ -235,3 +235,26 @@ def test_a_task_that_needs_a_judge_is_refused_before_a_run(tmp_path, write):
     write(transfer=["mmvet"])
     with pytest.raises(InputError, match=r"mmvet.yaml: needs: a judge .* is needed"):
         resolve(Request(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (
+            {"settings": {"lorra": {"learning_rate": 0.1}}},
+            r"settings: no method 'lorra'\. Did you mean 'lora'",
+        ),
+        (
+            {"retention": ["tiny-counting"]},
+            r"retention\[0\]: 'tiny-counting' is a vqa task, and retention holds text",
+        ),
+        (
+            {"transfer": ["tiny-facts"]},
+            r"transfer\[0\]: 'tiny-facts' is a text task, and transfer holds image",
+        ),
+    ],
+)
+def test_what_would_be_ignored_is_refused(tmp_path, write, change, what):
+    write(**change)
+    with pytest.raises(InputError, match=what):
+        resolve(Request(tmp_path))

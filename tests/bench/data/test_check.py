@@ -195,3 +195,70 @@ def test_an_unknown_name_among_thousands_is_one_line():
     text = str(UnknownName("lm-eval task", "arc_eazy", names))
     assert text.startswith("no lm-eval task 'arc_eazy'. Did you mean 'arc_easy'? 12,001 are known.")
     assert len(text) < 300
+
+
+def chosen(make_task, write_jsonl, pictures, answers, choices=("Red", "Blue", "Green"), **changes):
+    values = [
+        {"qid": f"q{i}", "picture": "img0.png", "ask": "which?", "reply": answer, "options": list(choices)}
+        for i, answer in enumerate(answers)
+    ]
+    path = write_jsonl(pictures / "all.jsonl", values)
+    names = {"choices": "options", "group": None, "kind": None}
+    prompt = changes.pop("prompt", "<image>\n{question}\n{choices}")
+    return make_task(path, train=None, test="all", columns=names, prompt=prompt, **changes)
+
+
+@pytest.mark.parametrize("scorer", ["letter@1", "letter@2", "option@1", "option@2"])
+@pytest.mark.parametrize("wrong", ["3", 1.0, "1.0", "red", "Reds", "D"])
+def test_a_gold_that_is_no_choice_is_refused_with_its_row(
+    wrong, scorer, make_task, write_jsonl, pictures, workspace
+):
+    task = chosen(make_task, write_jsonl, pictures, ["Red", "B", 2, "0", wrong], scorer=scorer)
+    refused = rf"all\.jsonl:5: column 'reply': answer .* is none of the 3 choices, and '{scorer}' needs one\."
+    for look in (lambda: check_task(task, workspace), lambda: list(open_items(task, "test", workspace))):
+        with pytest.raises(InputError, match=refused):
+            look()
+    fine = chosen(make_task, write_jsonl, pictures, ["Red", "B", 2, "0"], scorer=scorer)
+    assert check_task(fine, workspace).items == {"test": 4}
+
+
+def test_a_scorer_of_letters_without_letters_or_choices_is_refused(
+    make_task, make_rows, write_jsonl, pictures, workspace
+):
+    path = write_jsonl(pictures / "all.jsonl", make_rows(4))
+    task = make_task(path, train=None, test="all", scorer="letter@1")
+    with pytest.raises(
+        InputError, match=r"scorer: 'letter@1' reads letters, and no answer is one or a choice"
+    ):
+        check_task(task, workspace)
+
+
+def test_more_choices_than_letters_are_refused(make_task, write_jsonl, pictures, workspace):
+    many = [f"n{i}" for i in range(27)]
+    for changes in (
+        {"scorer": "letter@1"},
+        {"scorer": "exact@1"},
+        {"scorer": "letter@1", "prompt": "<image> {question}"},
+    ):
+        task = chosen(make_task, write_jsonl, pictures, ["n1"], many, **changes)
+        with pytest.raises(InputError, match=r"all\.jsonl:1: columns\.choices: has 27 choices, more than"):
+            check_task(task, workspace)
+    fine = chosen(
+        make_task, write_jsonl, pictures, ["n26"], many, scorer="exact@1", prompt="<image> {question}"
+    )
+    assert check_task(fine, workspace).answer == "n26"
+    full = chosen(make_task, write_jsonl, pictures, ["n25"], many[:26], scorer="letter@1")
+    assert check_task(full, workspace).answer == "Z"
+
+
+def test_train_that_is_test_is_named(make_task, make_rows, make_png, write_jsonl, pictures, workspace):
+    for i in range(6, 20):
+        (pictures / f"img{i}.png").write_bytes(make_png(i))
+    for name, start in (("train", 0), ("copy", 0), ("other", 20)):
+        write_jsonl(pictures / f"{name}.jsonl", make_rows(20, start))
+    for train, test, same in (
+        ("train", "train", True), ("train", "copy", True), ("train", "train[50%:]", True),
+        ("train[:50%]", "train[50%:]", False), ("train", "other", False),
+    ):  # fmt: skip
+        found = check_task(make_task(pictures, train=train, test=test), workspace)
+        assert any("train and test hold the same rows" in warning for warning in found.warnings) == same, test

@@ -71,7 +71,7 @@ def test_prompt_without_a_mark(one_file, workspace):
         ("gone.png", r"the image cannot be read \(No such file or directory\)"),
         (None, "holds no image"),
         ("", "holds no image"),
-        ("broken.png", r"the image is broken \(UnidentifiedImageError"),
+        ("broken.png", "the image is broken, or not PNG, JPEG"),
         ("cut.png", r"the image is broken \(OSError"),
         (3, "holds int, not an image"),
         ("http://x/y.png", "the image is a web address"),
@@ -197,9 +197,7 @@ def test_unknown_config(pictures, make_rows, make_task, write_jsonl, workspace):
 
 def test_data_card_that_is_no_yaml(pictures, make_task, workspace):
     (pictures / "README.md").write_text("---\nconfigs: [\n---\n")
-    assert "README.md: its front matter is not valid YAML." in raised(
-        workspace, make_task(pictures), SpecError
-    )
+    assert "README.md: its front matter:" in raised(workspace, make_task(pictures), SpecError)
 
 
 @pytest.mark.parametrize(

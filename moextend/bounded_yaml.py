@@ -1,0 +1,140 @@
+"""YAML with bounds: a file of a few hundred bytes must not fill the memory, and no value the screen.
+
+Aliases count as what they stand for, so that a few lines cannot become billions of values; nesting and length are
+bounded; and in what a person writes a key stands once, for the second would silently win over the first.
+"""
+
+from __future__ import annotations
+
+import reprlib
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moextend.errors import InputError, SpecError
+
+LENGTH = 1 << 19
+"""Characters of one YAML at the most."""
+DEPTH = 50
+"""Lists and mappings in one another at the most."""
+
+
+class Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with bounds; of a key that stands twice the last wins, as YAML's users are used to."""
+
+    most = 100_000
+    """Values at the most, every alias counted as what it stands for."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._values, self._depth = 0, 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """One value with all that is in it; a ConstructorError where a bound is passed."""
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        alias = self.check_event(yaml.AliasEvent)
+        before, self._depth = self._values, self._depth + 1
+        if self._depth > DEPTH:
+            raise yaml.composer.ComposerError(None, None, f"more than {DEPTH} levels in one another", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if alias and id(node) not in self._sizes:
+            raise yaml.composer.ComposerError(None, None, "an alias inside of what it stands for", mark)
+        self._values += self._sizes[id(node)] if alias else 1
+        if self._values > self.most:
+            raise yaml.composer.ComposerError(None, None, f"more than {self.most:,} values", mark)
+        if not alias:
+            self._sizes[id(node)] = self._values - before
+        return node
+
+
+class StrictLoader(Loader):
+    """For what a person writes: a key stands once."""
+
+    most = 10_000
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping; a ConstructorError where a key stands twice."""
+        seen: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+                continue
+            if (key.tag, key.value) in seen:
+                first = seen[key.tag, key.value]
+                problem = f"key '{key.value}' stands twice, also in line {first}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen[key.tag, key.value] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+def load(text: str, *, where: str, loader: type[Loader] = StrictLoader) -> Any:
+    """The value of a YAML text; SpecError with line and column where it is none, or passes a bound."""
+    return _guarded(lambda: yaml.load(_short_enough(text, where), Loader=loader), where)
+
+
+def compose(text: str, *, where: str) -> yaml.Node | None:
+    """The nodes of a YAML text, nothing constructed; SpecError as `load`."""
+    node: yaml.Node | None = _guarded(lambda: yaml.compose(_short_enough(text, where), Loader=Loader), where)
+    return node
+
+
+def read_text(path: Path) -> str:
+    """The text of a YAML file; InputError where there is none, SpecError where it is too long, or not UTF-8."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise SpecError("is no regular file.", where=str(path), mend="Name a YAML file.")
+        if found.st_size > 4 * LENGTH:
+            raise _too_long(found.st_size, str(path))
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError("no such file.", where=str(path), mend="Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise SpecError("is not UTF-8 text.", where=str(path), mend="Save it as UTF-8.") from error
+    except OSError as error:
+        raise InputError(
+            f"cannot be read ({error.strerror}).", where=str(path), mend="Check its permissions."
+        ) from error
+
+
+def shown(value: Any) -> str:
+    """A value in a message: as Python writes it, cut where it is long or deep."""
+    return _SHOWN.repr(value)
+
+
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother, _SHOWN.maxlong = 4, 100, 100, 40
+
+
+def _short_enough(text: str, where: str) -> str:
+    if len(text) > LENGTH:
+        raise _too_long(len(text), where)
+    return text
+
+
+def _too_long(length: int, where: str) -> SpecError:
+    return SpecError(
+        f"has {length:,} characters, more than {LENGTH:,}.",
+        where=where,
+        mend="Put data into files of their own.",
+    )
+
+
+def _guarded(read: Any, where: str) -> Any:
+    try:
+        return read()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise SpecError(f"not valid YAML ({problem}).", where=place, mend="Correct the YAML.") from error
+    except SpecError:
+        raise
+    except Exception as error:  # a value that its tag does not fit, e.g. !!timestamp x: whatever that raises
+        said = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise SpecError(
+            f"holds a value that cannot be read ({said}).", where=where, mend="Correct the YAML."
+        ) from error

@@ -1,0 +1,144 @@
+"""Encoded images -> RGB pixels: the one place where image files are decoded.
+
+Files of others are hostile until decoded: a format is taken by its content from a short list (Pillow's other readers
+start programs or fail in their own ways), the size is checked before a pixel is decoded, and whatever a reader raises
+becomes one InputError.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from moextend.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_NAMES = "PNG, JPEG, WebP, GIF, BMP or TIFF"
+BYTES = 1 << 28
+"""Bytes of one encoded image at the most."""
+PIXELS = 89_478_485
+"""Pixels of one image at the most (Pillow's own limit, at which it warns): a quarter of a GiB as RGB."""
+_ORIENTATION = 0x0112
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+"""Modes of more than eight bits a channel; Pillow has none of several channels."""
+
+
+def decode(data: bytes, *, where: str) -> Image:
+    """The first frame as 8-bit RGB: 16-bit and float grey scaled, transparency over white, EXIF orientation applied.
+
+    Raises:
+        InputError: not one of `FORMATS`, more than `BYTES` or `PIXELS`, or broken.
+    """
+    with _opened(data, where) as image:
+        image.load()
+        return _rgb(_upright(image))
+
+
+def size(data: bytes, *, where: str) -> tuple[int, int]:
+    """Width and height of what `decode` returns, from the header alone; raises as `decode`."""
+    with _opened(data, where) as image:
+        width, height = image.size
+        # Pillow itself turns a TIFF, and tells its size as turned.
+        turned = image.format != "TIFF" and _orientation(image) >= 5
+        return (height, width) if turned else (width, height)
+
+
+@contextmanager
+def _opened(data: bytes, where: str) -> Iterator[Image]:
+    from PIL import Image, UnidentifiedImageError
+
+    if len(data) > BYTES:
+        raise InputError(
+            f"the image has more than {BYTES:,} bytes.", where=where, mend="Save the image smaller."
+        )
+    try:
+        # Readers warn of metadata that do not matter here, and of the size, which is checked.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_size(image, where)
+                yield image
+    except InputError:
+        raise
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        bomb = isinstance(error, Image.DecompressionBombError)
+        what = f"has more than {PIXELS:,} pixels" if bomb else f"is broken, or not {_NAMES}"
+        raise InputError(
+            f"the image {what}.",
+            where=where,
+            mend="Save the image smaller." if bomb else "Replace or convert the image, or remove the row.",
+        ) from error
+    except Exception as error:  # a reader of broken data raises what its arithmetic raises
+        said = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"the image is broken ({type(error).__name__}{': ' if said else ''}{said}).",
+            where=where,
+            mend="Replace the image or remove the row.",
+        ) from error
+
+
+def _check_size(image: Image, where: str) -> None:
+    width, height = image.size
+    if width * height > PIXELS:
+        raise InputError(
+            f"the image has {width:,} x {height:,} pixels, more than {PIXELS:,}.",
+            where=where,
+            mend="Save the image smaller.",
+        )
+    if not width * height:
+        raise InputError("the image has no pixels.", where=where, mend="Replace the image or remove the row.")
+
+
+def _orientation(image: Image) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none, or none that can be read."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # broken metadata around whole pixels
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _upright(image: Image) -> Image:
+    from PIL.Image import Transpose
+
+    turned = (
+        Transpose.FLIP_LEFT_RIGHT,
+        Transpose.ROTATE_180,
+        Transpose.FLIP_TOP_BOTTOM,
+        Transpose.TRANSPOSE,
+        Transpose.ROTATE_270,
+        Transpose.TRANSVERSE,
+        Transpose.ROTATE_90,
+    )
+    orientation = _orientation(image)
+    return image if orientation == 1 else image.transpose(turned[orientation - 2])
+
+
+def _rgb(image: Image) -> Image:
+    from PIL import Image
+
+    if image.mode in _DEEP:
+        return _eight_bit(image).convert("RGB")
+    if image.has_transparency_data:
+        above = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", above.size, "white"), above).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bit(image: Image) -> Image:
+    """Grey of 16 bits (0 to 65535) or floats (0 to 1, else 0 to 255) as 8 bits; other ranges are stretched."""
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(pixels.min()), float(pixels.max())
+    tops = (1.0, 255.0) if image.mode == "F" else (65535.0,)
+    top = next((top for top in tops if low >= 0 and high <= top), None)
+    low, scale = (0.0, 255.0 / top) if top else (low, 255.0 / max(high - low, 1e-300))
+    return Image.fromarray(((pixels - low) * scale).round().astype(np.uint8))
