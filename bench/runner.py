@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import moextend
+from moextend import files
 from moextend.bench import costs, evaluate, vqa
 from moextend.bench.data import hub_revision
 from moextend.bench.diagnostics import Diagnostics
@@ -30,13 +31,20 @@ if TYPE_CHECKING:
 
 def run(folder: Path) -> None:
     """Does what is missing of the run in `folder`; RunFailed, with all else done, where a cell cannot be scored."""
-    work = Work(RunDir(folder))
-    with work.run.lock(), Progress(folder, plan(work)) as progress:
+    found = RunDir(folder)
+    with found.lock():
+        work = Work(found)  # under the lock, so that the config is the one that ends up done
+        _do(work)
+
+
+def _do(work: Work) -> None:
+    with Progress(work.run.folder, plan(work)) as progress:
+        files.mend_lines(work.run.folder / "scores.jsonl")
         _run(work, progress)
         if work.failures:
             raise RunFailed(
                 f"{len(work.failures)} cells could not be scored; the first: {work.failures[0]}",
-                where=str(folder),
+                where=str(work.run.folder),
                 mend="Mend the cause and run the same command again: only those cells are scored.",
             )
 

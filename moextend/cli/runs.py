@@ -178,16 +178,11 @@ def report(
 
 
 def _open(configs: list[RunConfig], runs: Path) -> list[RunDir]:
-    """The folders of all runs, each free to be worked on."""
+    """The folders of all runs, each free to be worked on; nothing was changed where one is refused."""
     from moextend.bench.progress import read_status
-    from moextend.bench.rundir import open_run
+    from moextend.bench.rundir import open_runs
 
-    opened = [open_run(config, runs) for config in configs]
-    for run in opened:
-        if read_status(run.folder).state != "done":
-            with run.lock():  # refused here, before anything is started
-                pass
-    return opened
+    return open_runs(configs, runs, must_be_free=lambda run: read_status(run.folder).state != "done")
 
 
 def _jobs(configs: list[RunConfig]) -> int:
