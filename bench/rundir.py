@@ -12,11 +12,13 @@ runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -56,6 +58,9 @@ class Cell:
     predictions: str | None = None
     """File with one line an item, relative to the run's folder."""
     seconds: float = 0.0
+    size: int | None = None
+    """Bytes of that file; likewise `sha256`. Of lines of early versions not known."""
+    sha256: str = ""
     by_kind: dict[str, float] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -71,7 +76,7 @@ class RunDir:
         """The config that the folder was made with; InputError where it is missing or broken."""
         return config_of(self._record(), self.folder / "config.json")
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Tells this run from every other one, also from one of the same config; "" for runs of early versions."""
         return str(self._record().get("id", ""))
@@ -105,16 +110,30 @@ class RunDir:
 
     def append_cell(self, cell: Cell) -> None:
         """Adds one line to scores.jsonl, on disk when this returns."""
-        files.append_lines(self.folder / "scores.jsonl", [asdict(cell)])
+        files.append_lines(self.folder / "scores.jsonl", [{**asdict(cell), "run": self.id}])
 
     def cells(self) -> dict[Key, Cell]:
         """(stage, task) -> the last cell scored; InputError where a line is not one."""
         path = self.folder / "scores.jsonl"
         found: dict[Key, Cell] = {}
         for number, record in enumerate(files.read_lines(path), 1):
-            cell = _cell(record, f"{path}:{number}")
+            cell = _cell(record, f"{path}:{number}", self.id)
             found[cell.stage, cell.task] = cell
         return found
+
+    def drop_cells(self, stale: Collection[Key]) -> None:
+        """Takes cells out of scores.jsonl, so that they are scored again."""
+        path = self.folder / "scores.jsonl"
+        kept = [record for record in files.read_lines(path) if (record["stage"], record["task"]) not in stale]
+        files.write_lines(path, kept)
+
+    def reads_line(self, line: bytes) -> bool:
+        """Whether a line of scores.jsonl is a cell of this run."""
+        try:
+            _cell(json.loads(line), "", self.id)
+        except (ValueError, RecursionError, SpecError):
+            return False
+        return True
 
     def stage_folder(self, stage: int, task: str) -> Path:
         """Where stage `stage` keeps what it learnt; made if missing."""
@@ -138,8 +157,7 @@ class RunDir:
 
     def facts(self) -> dict[str, Any]:
         """What became known while running; empty at first."""
-        path = self.folder / "facts.json"
-        return dict(files.read_json(path)) if path.is_file() else {}
+        return _mapping(self.folder / "facts.json") or {}
 
     def write_facts(self, facts: dict[str, Any]) -> None:
         """Adds or replaces facts, key by key."""
@@ -158,8 +176,12 @@ class RunDir:
         return self._of_stages(ROUTING)
 
     def _of_stages(self, name: str) -> dict[int, dict[str, Any]]:
-        found = self.folder.glob(f"stages/*/{name}")
-        return {int(path.parent.name.partition("-")[0]): files.read_json(path) for path in found}
+        found = {
+            int(path.parent.name.partition("-")[0]): _mapping(path)
+            for path in sorted(self.folder.glob(f"stages/*/{name}"))
+            if re.match(r"[0-9]+-", path.parent.name)
+        }
+        return {stage: record for stage, record in found.items() if record is not None}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -293,6 +315,19 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
     return [RunDir(folder) for folder in dict.fromkeys(chosen)]
 
 
+def _mapping(path: Path) -> dict[str, Any] | None:
+    """A file of a JSON object; None where there is none, SpecError where it holds something else."""
+    try:
+        found = files.read_json(path)
+    except FileNotFoundError:
+        return None
+    except SpecError as error:
+        raise SpecError(error.what, where=error.where, mend="Run again: it is made again.") from error
+    if not isinstance(found, dict):
+        raise SpecError("holds no mapping of keys.", where=str(path), mend="Run again: it is made again.")
+    return found
+
+
 def _conflict(folder: Path, found: list[tuple[str, Any, Any]]) -> RunConflict:
     shown = "; ".join(f"{place}: {_short(old)} there, {_short(new)} now" for place, old, new in found[:3])
     more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
@@ -316,8 +351,37 @@ def _owner(path: Path) -> str:
         return ""
 
 
-def _cell(record: Any, where: str) -> Cell:
-    names = {f.name for f in fields(Cell)}
-    if not isinstance(record, dict) or not {"stage", "task", "value"} <= set(record) <= names:
-        raise SpecError("not a scored cell.", where=where, mend="Remove the line; the cell is scored again.")
-    return replace(Cell(**record), value=float(record["value"]))
+def _cell(record: Any, where: str, run: str) -> Cell:
+    """The cell in a line of scores.jsonl; SpecError where it is none, or one of another run than `run`."""
+    mend = "Remove the line, or run again: the cell is scored again."
+    if not isinstance(record, dict):
+        raise SpecError("not a scored cell.", where=where, mend=mend)
+    if run and record.get("run", run) != run:
+        raise SpecError("is a cell of another run.", where=where, mend=mend)
+    record = {key: value for key, value in record.items() if key != "run"}
+    if not {"stage", "task", "value"} <= set(record) <= {f.name for f in fields(Cell)}:
+        raise SpecError("not a scored cell.", where=where, mend=mend)
+    cell = Cell(**record)
+    if not _sound(cell):
+        raise SpecError("not a scored cell: a value is of the wrong type.", where=where, mend=mend)
+    return replace(cell, value=float(cell.value))
+
+
+def _sound(cell: Cell) -> bool:
+    """Whether the values are of the right types, and the predictions lie in the run's folder."""
+    numbers = [cell.value, cell.seconds, *([] if cell.stderr is None else [cell.stderr])]
+    path = cell.predictions
+    return (
+        isinstance(cell.stage, int)
+        and isinstance(cell.task, str)
+        and isinstance(cell.n, int)
+        and all(isinstance(x, int | float) and math.isfinite(x) for x in numbers)
+        and isinstance(cell.by_kind, dict)
+        and isinstance(cell.extra, dict)
+        and (path is None or (isinstance(path, str) and _inside(path)))
+    )
+
+
+def _inside(path: str) -> bool:
+    parts = Path(path).parts
+    return bool(parts) and not Path(path).is_absolute() and ".." not in parts

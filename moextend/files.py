@@ -60,6 +60,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
@@ -136,10 +142,15 @@ def _parse(text: bytes, where: str, mend: str) -> Any:
 
 def mend_lines(path: Path) -> list[Any]:
     """Cuts a torn last line off the file, so that the next append does not glue onto it; the records."""
+    cut_torn_line(path)
+    return read_lines(path)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cuts a last line without its end off the file, where there is one."""
     if path.exists():
         with disk_errors(path):
             _cut_torn(path)
-    return read_lines(path)
 
 
 def _cut_torn(path: Path) -> int:

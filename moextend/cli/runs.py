@@ -65,8 +65,8 @@ def run(
     if dry_run:
         _preview(request, configs, as_json)
         return
-    opened = _open(configs, runs or workspace / "runs")
-    outcomes = _launch(opened, jobs or _jobs(configs), quiet=quiet or as_json)
+    opened, to_do = _open(configs, runs or workspace / "runs", quiet=quiet or as_json)
+    outcomes = _launch(opened, to_do, jobs or _jobs(configs), quiet=quiet or as_json)
     if as_json:
         typer.echo(json.dumps([_record(run) for run in opened], indent=2))
     else:
@@ -177,12 +177,27 @@ def report(
         typer.echo(f"wrote {path}")
 
 
-def _open(configs: list[RunConfig], runs: Path) -> list[RunDir]:
-    """The folders of all runs, each free to be worked on; nothing was changed where one is refused."""
+def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[RunDir], list[RunDir]]:
+    """The folders of all runs, and those that are to be worked on; nothing was changed where one is refused."""
+    from moextend.bench.complete import lacks, names_of
     from moextend.bench.progress import read_status
     from moextend.bench.rundir import open_runs
 
-    return open_runs(configs, runs, must_be_free=lambda run: read_status(run.folder).state != "done")
+    incomplete: dict[Path, str] = {}
+
+    def has_work(run: RunDir) -> bool:
+        if read_status(run.folder).state != "done":
+            return True
+        lacking = lacks(run)
+        if lacking:
+            incomplete[run.folder] = names_of(lacking)
+        return bool(lacking)
+
+    opened = open_runs(configs, runs, must_be_free=has_work)
+    to_do = [r for r in opened if r.folder in incomplete or read_status(r.folder).state != "done"]
+    for folder, what in () if quiet else incomplete.items():
+        typer.echo(f"{folder.name} was done, but lacks {what}. That is made again.", err=True)
+    return opened, to_do
 
 
 def _jobs(configs: list[RunConfig]) -> int:
@@ -193,15 +208,14 @@ def _jobs(configs: list[RunConfig]) -> int:
     return min(len(configs), cores(), 4) if small else 1
 
 
-def _launch(opened: list[RunDir], jobs: int, *, quiet: bool) -> list[Outcome]:
-    """Works on the runs that are not done; how those ended."""
+def _launch(opened: list[RunDir], waiting: list[RunDir], jobs: int, *, quiet: bool) -> list[Outcome]:
+    """Works on the runs that are waiting; how those ended."""
     from rich.console import Console
 
     from moextend.bench.launch import launch
     from moextend.bench.live import view
-    from moextend.bench.progress import read_status
 
-    to_do = [run.folder for run in opened if read_status(run.folder).state != "done"]
+    to_do = [run.folder for run in waiting]
     done = len(opened) - len(to_do)
     # On stderr, so that `moextend bench run > report.txt` still shows how far it is.
     console = Console(stderr=True, quiet=quiet)
