@@ -54,7 +54,7 @@ def score_text(
     try:
         loaded = _load(task, text, workspace)
         key = _key(loaded, text, tokenizer, str(model.lm.dtype), batch_size, least)
-        path = folder / f"{task.task}-{key}.jsonl"
+        path = task.predictions(folder, key)
         kept = _kept(path)
         if kept is not None:
             return kept, path, True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,11 +24,19 @@ from moextend.bench.rundir import RunDir, open_run
 SEQUENCE = """
 sequence: brief
 version: 1
-base: {model: tiny, vision: tiny}
-stages: [{task: tiny-attributes}, {task: tiny-counting}]
-retention: [tiny-facts]
+base: {model: tiny}
+stages: [{task: sums}, {task: colours}]
 train: {steps: 2, batch_size: 2, learning_rate: 3.0e-3}
 scoring: {batch_size: 8, limit: 8}
+"""
+TASK = """
+task: {name}
+version: 1
+kind: vqa
+data: {{path: {name}}}
+columns: {{image: null}}
+prompt: "{{question}}"
+max_new_tokens: 2
 """
 METHOD = "moextend:scope=all,layers=first,retention=memory,memory_tokens=20"
 
@@ -37,6 +46,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
     (folder / "registry").mkdir()
     (folder / "registry" / "brief.yaml").write_text(SEQUENCE)
+    for name in ("sums", "colours"):
+        data = folder / "tasks" / name
+        data.mkdir(parents=True)
+        (folder / "tasks" / f"{name}.yaml").write_text(TASK.format(name=name))
+        for split in ("train", "test"):
+            rows = [{"question": f"{i} plus {len(name)}", "answer": str(i % 3)} for i in range(12)]
+            (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
@@ -56,6 +72,11 @@ def run(whole: RunDir, tmp_path: Path) -> Iterator[RunDir]:
     folder = tmp_path / "brief" / whole.folder.name
     shutil.copytree(whole.folder, folder)
     yield RunDir(folder)
+
+
+def first(run: RunDir, pattern: str) -> Path:
+    """The first file of the pattern that is not made of another one."""
+    return next(path for path in sorted(run.folder.glob(pattern)) if ".scores" not in path.name)
 
 
 def flip(path: Path, place: float = 0.9) -> None:
@@ -94,8 +115,7 @@ def emptied(path: Path) -> None:
 
 FILES = {
     "scores.jsonl": (Path.unlink, cut, without_line, of_another_run, nonsense, emptied),
-    "predictions/*/tiny-counting-*[0-9a-f].jsonl": (Path.unlink, cut, flip, emptied),
-    "predictions/*/tiny-facts-*.jsonl": (Path.unlink, cut),
+    "predictions/*/colours-*.jsonl": (Path.unlink, cut, flip, emptied),
     "stages/1-*/extension.safetensors": (Path.unlink, cut, flip, emptied),
     "stages/2-*/extension.json": (Path.unlink, cut, nonsense),
     "stages/1-*/memory.safetensors": (Path.unlink, cut, flip),
@@ -110,8 +130,7 @@ DAMAGES = [(pattern, damage) for pattern, damages in FILES.items() for damage in
 def test_every_damage_to_a_done_run_is_seen(
     run: RunDir, pattern: str, damage: Callable[[Path], None]
 ) -> None:
-    path = sorted(run.folder.glob(pattern))[0]
-    damage(path)
+    damage(first(run, pattern))
     found = lacks(RunDir(run.folder))
     assert found, "it still counts as done"
     assert all(len(what.splitlines()) == 1 for what in found)
@@ -119,7 +138,7 @@ def test_every_damage_to_a_done_run_is_seen(
 
 def damaged(run: RunDir, damages: dict[str, Callable[[Path], None]]) -> RunDir:
     for pattern, damage in damages.items():
-        damage(sorted(run.folder.glob(pattern))[0])
+        damage(first(run, pattern))
     return RunDir(run.folder)
 
 
@@ -132,8 +151,8 @@ def values(run: RunDir) -> dict[tuple[int, str], tuple[float, str]]:
     [
         {
             "scores.jsonl": nonsense,
-            "predictions/*/tiny-counting-*[0-9a-f].jsonl": flip,
-            "predictions/*/tiny-facts-*.jsonl": cut,
+            "predictions/*/colours-*.jsonl": flip,
+            "predictions/*/sums-*.jsonl": cut,
             "stages/2-*/cost.json": Path.unlink,
             "stages/2-*/routing.json": cut,
             "facts.json": nonsense,
@@ -176,3 +195,43 @@ def test_a_copy_of_a_run_is_no_other_seed(run: RunDir, whole: RunDir) -> None:
     assert [result.run.folder for result in experiment.results] == [whole.folder]
     assert experiment.left_out == [f"{copy} (a copy of {whole.folder})"]
     assert "a copy of" in forgetting_table(experiment).notes[-1]
+
+
+class Stop(KeyboardInterrupt):
+    """Stands for the end of the process at one place."""
+
+
+MEASURED = ("seconds", "peak_rss_mb", "peak_gpu_mb")
+
+
+@pytest.mark.parametrize("place", ["_write_cost", "train"])
+def test_the_costs_of_an_interrupted_stage_are_those_of_the_whole_one(
+    workspace: Path, whole: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Stopped between the weights and their costs, and between the training and the weights."""
+    broken = open_run(whole.config, tmp_path)
+    original, spent = getattr(runner, place), []
+
+    def stopping(*arguments: object, **more: object) -> object:
+        found = original(*arguments, **more) if place == "train" else None
+        if len(spent) < 2:
+            time.sleep(0.3)
+            spent.append(0.3)
+            raise Stop
+        return original(*arguments, **more) if found is None else found
+
+    monkeypatch.setattr(runner, place, stopping)
+    for _ in range(2):
+        with pytest.raises(Stop):
+            runner.run(broken.folder)
+    runner.run(broken.folder)
+    assert lacks(RunDir(broken.folder)) == []
+    for stage, cost in whole.costs().items():
+        found = broken.costs()[stage]
+        assert {k: v for k, v in found.items() if k not in MEASURED} == {
+            k: v for k, v in cost.items() if k not in MEASURED
+        }
+        assert set(found) == set(cost) and found["seconds"] > 0
+    if place == "train":
+        assert broken.costs()[1]["seconds"] > 0.6, "the attempts before count"
+    assert not list(broken.folder.glob("stages/*/spent.json"))

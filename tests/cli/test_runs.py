@@ -41,6 +41,19 @@ def test_a_second_run_computes_nothing_again(cli, tmp_path):
     assert scores.stat().st_mtime_ns == before
 
 
+def test_a_done_run_that_lacks_something_is_repaired(cli, tmp_path):
+    first = cli("bench", "run", "-m", "lora")
+    scores = tmp_path / "runs/tiny/lora-s0/scores.jsonl"
+    whole = scores.read_text().splitlines()
+    scores.write_text("\n".join(whole[:8]) + "\n")
+    assert "lora-s0 lacks the score of" in " ".join(cli("bench", "report").out.split())
+    second = cli("bench", "run", "-m", "lora")
+    assert second.code == 0, second.err
+    assert "lora-s0 was done, but lacks the score of " in second.err and "That is made again." in second.err
+    assert second.out == first.out and len(scores.read_text().splitlines()) == len(whole)
+    assert cli("bench", "run", "-m", "lora").err == "1 of 1 runs were done before.\n"
+
+
 def test_a_failed_run_is_named_and_the_others_are_reported(cli, tmp_path):
     found = cli("bench", "run", "-m", "full-ft,lora")
     assert found.code == 1
