@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from moextend.bench.report import View
     from moextend.bench.report.collect import Experiment
     from moextend.bench.rundir import RunConfig, RunDir
+    from moextend.errors import MoextendError
 
 GO_ON = "interrupted; the same command goes on where it stopped."
 
@@ -94,11 +95,26 @@ def status(
         return
     if not found:
         typer.echo(f"No runs in {folder}. Start one: moextend bench run")
-    for parent in dict.fromkeys(run.folder.parent for run in found):
-        rows = [(run, read_status(run.folder)) for run in found if run.folder.parent == parent]
+    damaged = {run.folder: problem for run in found if (problem := _config_problem(run))}
+    whole = [run for run in found if run.folder not in damaged]
+    for parent in dict.fromkeys(run.folder.parent for run in whole):
+        rows = [(run, read_status(run.folder)) for run in whole if run.folder.parent == parent]
         Console().print(status_table(rows, title=parent.name))
-    if name and len(found) == 1:
-        _print_details(found[0])
+    for path, problem in damaged.items():
+        typer.echo(f"{path.name} is damaged: {problem}")
+    if name and len(whole) == 1:
+        _print_details(whole[0])
+
+
+def _config_problem(run: RunDir) -> MoextendError | None:
+    """Why it cannot be told what a run is; None where it can."""
+    from moextend.errors import MoextendError
+
+    try:
+        _ = run.config
+    except MoextendError as error:
+        return error
+    return None
 
 
 def report(
@@ -249,19 +265,26 @@ def _end(outcomes: list[Outcome]) -> None:
 def _record(run: RunDir) -> dict[str, object]:
     from dataclasses import asdict
 
-    from moextend.bench.progress import read_status
+    from moextend.bench.progress import described, read_status
     from moextend.bench.report.collect import collect
     from moextend.bench.report.forgetting import summary
 
+    names = {"run": run.folder.name, "sequence": run.folder.parent.name, "folder": str(run.folder)}
+    problem = _config_problem(run)
+    if problem is not None:
+        return {**names, "state": "damaged", "error": described(problem)}
     config = run.config
     what = {key: getattr(config, key) for key in ("method", "seed", "order", "mode")}
     status = asdict(read_status(run.folder))
     (experiment,) = collect([run], unfinished=True)
-    return {
-        "run": run.folder.name, "sequence": run.folder.parent.name, "folder": str(run.folder), **what,
+    record: dict[str, object] = {
+        **names, **what,
         **{key: status[key] for key in ("state", "stage", "stages", "done", "units", "left", "error")},
-        "metrics": summary(experiment.results[0]),
+        "metrics": summary(experiment.results[0]) if experiment.results else None,
     }  # fmt: skip
+    if experiment.left_out:  # its scores or facts cannot be read
+        record |= {"state": "damaged", "error": {"what": experiment.left_out[0], "where": None, "mend": None}}
+    return record
 
 
 def _print_details(run: RunDir) -> None:
@@ -279,7 +302,10 @@ def _print_details(run: RunDir) -> None:
     if run.log.exists():
         typer.echo(f"log: {run.log}")
     typer.echo("")
-    _print_tables(collect([run], unfinished=True), "table", "matrix")
+    experiments = collect([run], unfinished=True)
+    for left in (name for experiment in experiments for name in experiment.left_out):
+        typer.echo(left)
+    _print_tables([experiment for experiment in experiments if experiment.results], "table", "matrix")
 
 
 def _print_report(opened: list[RunDir]) -> None:

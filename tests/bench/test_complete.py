@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from moextend.bench import runner
+from moextend.bench import runner, vqa
 from moextend.bench.complete import lacks
 from moextend.bench.plan import Request, resolve
 from moextend.bench.progress import read_status
@@ -20,6 +20,7 @@ from moextend.bench.report.collect import collect
 from moextend.bench.report.comparison import comparison_table
 from moextend.bench.report.forgetting import forgetting_table
 from moextend.bench.rundir import RunDir, open_run
+from moextend.errors import RunFailed
 
 SEQUENCE = """
 sequence: brief
@@ -235,3 +236,21 @@ def test_the_costs_of_an_interrupted_stage_are_those_of_the_whole_one(
     if place == "train":
         assert broken.costs()[1]["seconds"] > 0.6, "the attempts before count"
     assert not list(broken.folder.glob("stages/*/spent.json"))
+
+
+def test_a_run_that_may_only_be_read_is_compared_all_the_same(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before,) = collect([run])
+    expected = comparison_table(before, "zero-shot").sections
+    for path in run.folder.glob("predictions/*/*.scores*.jsonl"):
+        path.unlink()
+    tried: list[Path] = []
+
+    def refuse(path: Path, *arguments: object) -> None:
+        tried.append(path)
+        raise RunFailed("may not write here.")
+
+    monkeypatch.setattr(vqa, "write_scores", refuse)
+    (experiment,) = collect([RunDir(run.folder)])
+    assert comparison_table(experiment, "zero-shot").sections == expected and tried
