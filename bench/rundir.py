@@ -12,7 +12,6 @@ runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import socket
@@ -20,12 +19,13 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from moextend import files
+from moextend.bench.cell import Cell, Key, parse_cell
 from moextend.bench.environment import environment
 from moextend.bench.runconfig import RunConfig, config_of, differences, grows, slug
 from moextend.errors import InputError, RunConflict, SpecError, UnknownName
@@ -35,34 +35,6 @@ __all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "open_run", "open_
 RESTORE = "Put the file back as it was, or remove the whole folder of this run and run again."
 COST = "cost.json"
 ROUTING = "routing.json"
-Key = tuple[int, str]
-"""A cell: (stage, task)."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One scored cell of the matrix."""
-
-    stage: int
-    """0 is the base as it is."""
-    task: str
-    value: float
-    """0..100."""
-    stderr: float | None = None
-    """Standard error of `value` over items, in points."""
-    n: int = 0
-    """Items scored."""
-    scorer: str = ""
-    weights: str = ""
-    """Fingerprint of the weights that were scored."""
-    predictions: str | None = None
-    """File with one line an item, relative to the run's folder."""
-    seconds: float = 0.0
-    size: int | None = None
-    """Bytes of that file; likewise `sha256`. Of lines of early versions not known."""
-    sha256: str = ""
-    by_kind: dict[str, float] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class RunDir:
@@ -117,7 +89,7 @@ class RunDir:
         path = self.folder / "scores.jsonl"
         found: dict[Key, Cell] = {}
         for number, record in enumerate(files.read_lines(path), 1):
-            cell = _cell(record, f"{path}:{number}", self.id)
+            cell = parse_cell(record, f"{path}:{number}", self.id)
             found[cell.stage, cell.task] = cell
         return found
 
@@ -130,7 +102,7 @@ class RunDir:
     def reads_line(self, line: bytes) -> bool:
         """Whether a line of scores.jsonl is a cell of this run."""
         try:
-            _cell(json.loads(line), "", self.id)
+            parse_cell(json.loads(line), "", self.id)
         except (ValueError, RecursionError, SpecError):
             return False
         return True
@@ -349,39 +321,3 @@ def _owner(path: Path) -> str:
         return f" (process {owner['pid']} on {owner['host']})"
     except (OSError, SpecError, KeyError, TypeError):
         return ""
-
-
-def _cell(record: Any, where: str, run: str) -> Cell:
-    """The cell in a line of scores.jsonl; SpecError where it is none, or one of another run than `run`."""
-    mend = "Remove the line, or run again: the cell is scored again."
-    if not isinstance(record, dict):
-        raise SpecError("not a scored cell.", where=where, mend=mend)
-    if run and record.get("run", run) != run:
-        raise SpecError("is a cell of another run.", where=where, mend=mend)
-    record = {key: value for key, value in record.items() if key != "run"}
-    if not {"stage", "task", "value"} <= set(record) <= {f.name for f in fields(Cell)}:
-        raise SpecError("not a scored cell.", where=where, mend=mend)
-    cell = Cell(**record)
-    if not _sound(cell):
-        raise SpecError("not a scored cell: a value is of the wrong type.", where=where, mend=mend)
-    return replace(cell, value=float(cell.value))
-
-
-def _sound(cell: Cell) -> bool:
-    """Whether the values are of the right types, and the predictions lie in the run's folder."""
-    numbers = [cell.value, cell.seconds, *([] if cell.stderr is None else [cell.stderr])]
-    path = cell.predictions
-    return (
-        isinstance(cell.stage, int)
-        and isinstance(cell.task, str)
-        and isinstance(cell.n, int)
-        and all(isinstance(x, int | float) and math.isfinite(x) for x in numbers)
-        and isinstance(cell.by_kind, dict)
-        and isinstance(cell.extra, dict)
-        and (path is None or (isinstance(path, str) and _inside(path)))
-    )
-
-
-def _inside(path: str) -> bool:
-    parts = Path(path).parts
-    return bool(parts) and not Path(path).is_absolute() and ".." not in parts
