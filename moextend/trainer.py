@@ -69,13 +69,15 @@ class TokenTrainer(Trainer):  # type: ignore[misc]
     sharded = False
     """Whether the model was sharded already: then what learns is whole in every process, and averaged here."""
 
+    read_at_once: tuple[str, ...] = ("cpu",)
+    """Devices whose numbers can be read in every step: there is nothing to wait for."""
     _bad: Tensor | None = None
     """[2], on the device: the first step whose loss, and whose gradient, was not finite; -1 where none was."""
 
     def _watch(self, what: int, value: Any) -> None:
         """Notes a number of this step that is not finite, without waiting for the device; on the CPU it is the end."""
         value = torch.as_tensor(value)
-        if value.device.type == "cpu":
+        if value.device.type in self.read_at_once:
             if not bool(value.isfinite()):
                 raise diverged(f"the {WATCHED[what]} is not finite", self.state.global_step + 1)
             return

@@ -482,7 +482,12 @@ def not_finite(at: int, where: str, model: MultimodalLM) -> Any:
 
 
 @pytest.mark.parametrize(("where", "step"), [("loss", 5), ("gradient", 5), ("weight", 6), ("weight", 9)])
-def test_a_training_that_diverges_fails_with_its_step(tmp_path: Path, where: str, step: int) -> None:
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "as on a GPU"])
+def test_a_training_that_diverges_fails_with_its_step(
+    tmp_path: Path, where: str, step: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not at_once:
+        monkeypatch.setattr(training.TokenTrainer, "read_at_once", ())
     model = extended()
 
     def spoil(done: int, total: int) -> None:
