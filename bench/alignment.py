@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend import files
 from moextend.bench.sequence import Align
+from moextend.errors import InputError
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
+
+
+log = logging.getLogger(__name__)
 
 
 def align(
@@ -29,9 +34,9 @@ def align(
     the result depends on; of several processes that want the same projector one makes it.
     """
     from filelock import FileLock
-    from safetensors.torch import load_file, save_file
 
     from moextend.aligning import train_projector
+    from moextend.checkpoint import read_tensors, write_tensors
 
     assert model.projector is not None
     model.projector.reset(seed)
@@ -40,8 +45,13 @@ def align(
     kept = cache / f"{key}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{key}.lock"):
-        if not kept.exists():
+        try:
+            tensors = read_tensors(kept) if kept.exists() else None
+        except InputError as error:
+            log.warning("%s The projector is aligned again.", error)
+            tensors = None
+        if tensors is None:
             train_projector(model, data, settings.settings(seed), folder=cache / key, on_step=on_step)
-            with files.atomic(kept) as path:
-                save_file(model.projector.state_dict(), path)
-    model.projector.load_state_dict(load_file(kept))
+            write_tensors(kept, model.projector.state_dict())
+            tensors = read_tensors(kept)
+    model.projector.load_state_dict(tensors)

@@ -85,7 +85,7 @@ def _vqa_cell(
     from moextend.likelihood import choice_likelihoods
 
     key = vqa.test_key(task, workspace, scoring, tokenizer=prompt_digest(model), dtype=str(model.lm.dtype))
-    path = folder / weights / f"{task.task}-{key}.jsonl"
+    path = task.predictions(folder / weights, key)
     records, made = vqa.predict(
         task,
         open_items(task, "test", workspace, scoring.limit),

@@ -52,7 +52,7 @@ def launch(
 ) -> dict[Path, Outcome]:
     """How each run ended; `jobs` work at a time. KeyboardInterrupt passes through once all are stopped."""
     for run in runs:
-        if read_status(run).state in ("failed", "interrupted"):  # of an earlier attempt
+        if read_status(run).state in ("failed", "interrupted", "done"):  # of an earlier attempt
             (run / "status.json").unlink(missing_ok=True)
     pool = _Pool([run.resolve() for run in runs], command or WORKER, _environment(jobs))
     slots = [threading.Thread(target=pool.serve, daemon=True) for _ in range(min(jobs, len(runs)))]

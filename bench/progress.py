@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from moextend import files
-from moextend.errors import MoextendError, SpecError
+from moextend.errors import InputError, MoextendError
 
 State = Literal["waiting", "running", "done", "failed", "interrupted"]
 
@@ -67,6 +67,10 @@ class Status:
     """Seconds left; None while a phase that is still to come has not been measured."""
     error: dict[str, str | None] | None = None
     """{"what", "where", "mend"} of a failed run."""
+    run: str = ""
+    """Id of the run."""
+    config: str = ""
+    """Digest of the config that was worked on: "done" holds for that one alone."""
 
 
 class Progress:
@@ -75,8 +79,9 @@ class Progress:
     A unit that is already done (a resumed run) is passed to `finish` without `begin`.
     """
 
-    def __init__(self, folder: Path, plan: Sequence[Unit]) -> None:
+    def __init__(self, folder: Path, plan: Sequence[Unit], *, run: str = "", config: str = "") -> None:
         self.folder, self.plan = folder, list(plan)
+        self.run, self.config = run, config
         self._finished: set[Unit] = set()
         self._unit: Unit | None = None
         self._step = self._from = 0
@@ -140,6 +145,7 @@ class Progress:
             done=len(self._finished), units=len(self.plan),
             fraction=1.0 if self._state == "done" else fraction,
             left=0.0 if self._state == "done" else left, error=self._error,
+            run=self.run, config=self.config,
         )  # fmt: skip
 
     def _seconds(self, now: float) -> tuple[float | None, float | None]:
@@ -184,7 +190,9 @@ def read_status(folder: Path) -> Status:
         status = Status(**files.read_json(path))
     except FileNotFoundError:
         return Status()
-    except (SpecError, TypeError):
+    except (InputError, TypeError):
+        return Status(state="interrupted")
+    if not _sound(status):
         return Status(state="interrupted")
     if status.state == "running" and not _alive(status):
         return _with(status, state="interrupted", phase=None, left=None)
@@ -206,6 +214,19 @@ def _write(folder: Path, status: Status) -> None:
     with files.disk_errors(folder):
         temporary.write_text(json.dumps(asdict(status)) + "\n", encoding="utf-8")
         temporary.replace(folder / "status.json")
+
+
+def _sound(status: Status) -> bool:
+    """Whether what was read is what `Progress` writes."""
+    numbers = (status.elapsed, status.fraction, status.step, status.steps, status.stage, status.stages)
+    times = (status.left, status.heartbeat, status.started)
+    return (
+        status.state in get_args(State)
+        and all(isinstance(x, int | float) for x in numbers)
+        and all(x is None or isinstance(x, int | float) for x in times)
+        and (status.error is None or isinstance(status.error, dict))
+        and (status.pid is None or isinstance(status.pid, int))
+    )
 
 
 def _alive(status: Status) -> bool:

@@ -116,10 +116,14 @@ def config_of(record: dict[str, Any], path: Path) -> RunConfig:
             protocol=record.get("protocol"), oracle=record.get("oracle", False),
         )  # fmt: skip
     except TypeError as error:
-        raise SpecError(f"holds no config ({error}).", where=str(path), mend="Remove the folder.") from error
+        raise SpecError(
+            f"holds no config ({error}).", where=str(path), mend="Remove the folder of the run."
+        ) from error
     if files.digest(record["identity"]) != record.get("digest"):
         raise SpecError(
-            "was edited: its digest is another.", where=str(path), mend="Restore it or remove the folder."
+            "was edited: its digest is another.",
+            where=str(path),
+            mend="Put it back as it was, or remove the folder of the run.",
         )
     return config
 

@@ -1,8 +1,8 @@
 """The folder of one run: the only thing that the planner, the worker and the report share.
 
 runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
-  config.json       what the run is (identity), where its files lie, what it was made with
-  scores.jsonl      one line a cell of the matrix; the last line of a cell wins
+  config.json       what the run is (identity, id), where its files lie, what it was made with
+  scores.jsonl      one line a cell of the matrix, with the id of the run; the last line of a cell wins
   facts.json        what became known while running (is the task told, blind levels, cost of the base)
   status.json       see progress.py
   stages/<t>-<task>/    what stage t learnt; cost.json: what that took; routing.json: which experts its tasks reach
@@ -13,49 +13,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from moextend import files
+from moextend.bench.cell import Cell, Key, parse_cell
 from moextend.bench.environment import environment
 from moextend.bench.runconfig import RunConfig, config_of, differences, grows, slug
 from moextend.errors import InputError, RunConflict, SpecError, UnknownName
 
-__all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "open_run", "slug"]
+__all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "open_run", "open_runs", "slug"]
 
+RESTORE = "Put the file back as it was, or remove the whole folder of this run and run again."
 COST = "cost.json"
 ROUTING = "routing.json"
-Key = tuple[int, str]
-"""A cell: (stage, task)."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One scored cell of the matrix."""
-
-    stage: int
-    """0 is the base as it is."""
-    task: str
-    value: float
-    """0..100."""
-    stderr: float | None = None
-    """Standard error of `value` over items, in points."""
-    n: int = 0
-    """Items scored."""
-    scorer: str = ""
-    weights: str = ""
-    """Fingerprint of the weights that were scored."""
-    predictions: str | None = None
-    """File with one line an item, relative to the run's folder."""
-    seconds: float = 0.0
-    by_kind: dict[str, float] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class RunDir:
@@ -69,15 +48,23 @@ class RunDir:
         """The config that the folder was made with; InputError where it is missing or broken."""
         return config_of(self._record(), self.folder / "config.json")
 
+    @cached_property
+    def id(self) -> str:
+        """Tells this run from every other one, also from one of the same config; "" for runs of early versions."""
+        return str(self._record().get("id", ""))
+
     def _record(self) -> dict[str, Any]:
         path = self.folder / "config.json"
         if not path.is_file():
             raise InputError(
                 "not a run folder: no config.json.", where=str(self.folder), mend="Check the path."
             )
-        record = files.read_json(path)
+        try:
+            record = files.read_json(path)
+        except SpecError as error:
+            raise SpecError(error.what, where=error.where, mend=RESTORE) from error
         if not isinstance(record, dict) or not isinstance(record.get("identity"), dict):
-            raise SpecError("holds no config.", where=str(path), mend="Remove the folder and run again.")
+            raise SpecError("holds no config.", where=str(path), mend=RESTORE)
         return record
 
     def environments(self) -> list[dict[str, Any]]:
@@ -95,16 +82,30 @@ class RunDir:
 
     def append_cell(self, cell: Cell) -> None:
         """Adds one line to scores.jsonl, on disk when this returns."""
-        files.append_lines(self.folder / "scores.jsonl", [asdict(cell)])
+        files.append_lines(self.folder / "scores.jsonl", [{**asdict(cell), "run": self.id}])
 
     def cells(self) -> dict[Key, Cell]:
         """(stage, task) -> the last cell scored; InputError where a line is not one."""
         path = self.folder / "scores.jsonl"
         found: dict[Key, Cell] = {}
         for number, record in enumerate(files.read_lines(path), 1):
-            cell = _cell(record, f"{path}:{number}")
+            cell = parse_cell(record, f"{path}:{number}", self.id)
             found[cell.stage, cell.task] = cell
         return found
+
+    def drop_cells(self, stale: Collection[Key]) -> None:
+        """Takes cells out of scores.jsonl, so that they are scored again."""
+        path = self.folder / "scores.jsonl"
+        kept = [record for record in files.read_lines(path) if (record["stage"], record["task"]) not in stale]
+        files.write_lines(path, kept)
+
+    def reads_line(self, line: bytes) -> bool:
+        """Whether a line of scores.jsonl is a cell of this run."""
+        try:
+            parse_cell(json.loads(line), "", self.id)
+        except (ValueError, RecursionError, SpecError):
+            return False
+        return True
 
     def stage_folder(self, stage: int, task: str) -> Path:
         """Where stage `stage` keeps what it learnt; made if missing."""
@@ -128,8 +129,7 @@ class RunDir:
 
     def facts(self) -> dict[str, Any]:
         """What became known while running; empty at first."""
-        path = self.folder / "facts.json"
-        return dict(files.read_json(path)) if path.is_file() else {}
+        return _mapping(self.folder / "facts.json") or {}
 
     def write_facts(self, facts: dict[str, Any]) -> None:
         """Adds or replaces facts, key by key."""
@@ -148,12 +148,16 @@ class RunDir:
         return self._of_stages(ROUTING)
 
     def _of_stages(self, name: str) -> dict[int, dict[str, Any]]:
-        found = self.folder.glob(f"stages/*/{name}")
-        return {int(path.parent.name.partition("-")[0]): files.read_json(path) for path in found}
+        found = {
+            int(path.parent.name.partition("-")[0]): _mapping(path)
+            for path in sorted(self.folder.glob(f"stages/*/{name}"))
+            if re.match(r"[0-9]+-", path.parent.name)
+        }
+        return {stage: record for stage, record in found.items() if record is not None}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the run for this process and mends its files; RunConflict names the process that holds it."""
+        """Holds the run for this process, which changes nothing of it; RunConflict names the process that holds it."""
         from filelock import FileLock, Timeout
 
         owner, lock = self.folder / "owner.json", FileLock(self.folder / ".lock")
@@ -168,7 +172,6 @@ class RunDir:
             ) from error
         try:
             files.write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})
-            files.mend_lines(self.folder / "scores.jsonl")
             yield
         finally:
             owner.unlink(missing_ok=True)
@@ -176,28 +179,89 @@ class RunDir:
 
 
 def open_run(config: RunConfig, runs: Path) -> RunDir:
-    """The folder of `config` below `runs`, made if missing; RunConflict if it belongs to another config.
+    """The folder of `config` below `runs`, made if missing; see `open_runs`."""
+    return open_runs([config], runs)[0]
 
-    A config that only adds later stages or scored tasks takes the folder over: what was computed stands.
+
+def open_runs(
+    configs: Sequence[RunConfig], runs: Path, *, must_be_free: Callable[[RunDir], bool] = lambda run: False
+) -> list[RunDir]:
+    """The folders of the configs below `runs`, made if missing.
+
+    A config that only adds later stages or scored tasks takes the folder over: what was computed stands. Nothing is
+    written before all folders are found to fit and those that change, or `must_be_free`, are locked.
+
+    Raises:
+        RunConflict: a folder belongs to another config, holds files without a config, or another process works on it.
     """
-    run = RunDir(runs / slug(str(config.sequence["sequence"])) / config.slug)
+    opened = [(RunDir(runs / slug(str(c.sequence["sequence"])) / c.slug), c) for c in configs]
+    changing = []
+    for run, config in opened:
+        record = _fitting_record(run, config)
+        if _wanted_record(record, config) != record or must_be_free(run):
+            changing.append((run, config))
+    with ExitStack() as locks:
+        for run, _ in changing:
+            run._made(run.folder)
+            locks.enter_context(run.lock())
+        # Again: another process may have written before the lock was held.
+        records = [_fitting_record(run, config) for run, config in changing]
+        for (run, config), record in zip(changing, records, strict=True):
+            _write_config(run, record, _wanted_record(record, config))
+    return [run for run, _ in opened]
+
+
+def _fitting_record(run: RunDir, config: RunConfig) -> dict[str, Any]:
+    """What config.json holds, {} for a new folder; RunConflict where `config` is not that of the folder."""
     path = run.folder / "config.json"
+    if not path.exists():
+        if _holds_files(run.folder):
+            raise RunConflict(
+                "holds the files of a run whose config.json is missing, so it cannot be told what they belong to.",
+                where=str(run.folder),
+                mend="Put config.json back, use another --runs folder, or remove this folder.",
+            )
+        return {}
+    record = run._record()
+    config_of(record, path)  # refuses one that was edited
+    identity = _stored_identity(config)
+    found = differences(record["identity"], identity)
+    if found and not grows(record["identity"], identity):
+        raise _conflict(run.folder, found)
+    return record
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether there is more than what an interruption leaves of a folder that was just made."""
+    if not folder.is_dir():
+        return False
+    return any(not path.name.startswith(".") and path.name != "owner.json" for path in folder.iterdir())
+
+
+def _stored_identity(config: RunConfig) -> dict[str, Any]:
     # through JSON, so that tuples and paths compare as they are stored
-    identity = json.loads(json.dumps(config.identity(), default=str))
-    record = run._record() if path.exists() else {}
-    if record and differences(record["identity"], identity):
-        if not grows(record["identity"], identity):
-            raise _conflict(run.folder, differences(record["identity"], identity))
-        (run.folder / "status.json").unlink(missing_ok=True)  # it is no longer done
-    elif record and config.oracle and not record.get("oracle"):
-        (run.folder / "status.json").unlink(missing_ok=True)  # more is asked for
-    wanted = {**record, "digest": files.digest(identity), "identity": identity}
+    identity: dict[str, Any] = json.loads(json.dumps(config.identity(), default=str))
+    return identity
+
+
+def _wanted_record(record: dict[str, Any], config: RunConfig) -> dict[str, Any]:
+    """What config.json is to hold; equal to `record` where nothing changes."""
+    identity = _stored_identity(config)
+    wanted = {"id": uuid.uuid4().hex, **record, "digest": files.digest(identity), "identity": identity}
     wanted |= {"places": config.places, "device": config.device, "protocol": config.protocol}
     wanted["oracle"] = config.oracle or record.get("oracle", False)
-    if wanted != record:
-        files.write_json(path, wanted)
+    return wanted
+
+
+def _write_config(run: RunDir, record: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Writes the config; where it asks for more than before, the run is no longer done."""
+    if wanted == record:
+        return
+    more = bool(record.get("oracle")) != wanted["oracle"]
+    if record and (more or differences(record["identity"], wanted["identity"])):
+        (run.folder / "status.json").unlink(missing_ok=True)
+    files.write_json(run.folder / "config.json", wanted)
     run.record_environment()
-    return run
 
 
 def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
@@ -223,6 +287,19 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
     return [RunDir(folder) for folder in dict.fromkeys(chosen)]
 
 
+def _mapping(path: Path) -> dict[str, Any] | None:
+    """A file of a JSON object; None where there is none, SpecError where it holds something else."""
+    try:
+        found = files.read_json(path)
+    except FileNotFoundError:
+        return None
+    except SpecError as error:
+        raise SpecError(error.what, where=error.where, mend="Run again: it is made again.") from error
+    if not isinstance(found, dict):
+        raise SpecError("holds no mapping of keys.", where=str(path), mend="Run again: it is made again.")
+    return found
+
+
 def _conflict(folder: Path, found: list[tuple[str, Any, Any]]) -> RunConflict:
     shown = "; ".join(f"{place}: {_short(old)} there, {_short(new)} now" for place, old, new in found[:3])
     more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
@@ -244,10 +321,3 @@ def _owner(path: Path) -> str:
         return f" (process {owner['pid']} on {owner['host']})"
     except (OSError, SpecError, KeyError, TypeError):
         return ""
-
-
-def _cell(record: Any, where: str) -> Cell:
-    names = {f.name for f in fields(Cell)}
-    if not isinstance(record, dict) or not {"stage", "task", "value"} <= set(record) <= names:
-        raise SpecError("not a scored cell.", where=where, mend="Remove the line; the cell is scored again.")
-    return replace(Cell(**record), value=float(record["value"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,17 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import moextend
-from moextend.bench import costs, evaluate, vqa
+from moextend import files
+from moextend.bench import complete, costs, evaluate, vqa
+from moextend.bench.complete import (
+    LEARNT,
+    lacking_facts,
+    predictions_problem,
+    set_damaged_aside,
+    stage_problem,
+)
 from moextend.bench.data import hub_revision
 from moextend.bench.diagnostics import Diagnostics
 from moextend.bench.methods.method import Stage
 from moextend.bench.progress import Progress, Unit
 from moextend.bench.restore import base, learning_data, stage_name, stage_of
 from moextend.bench.runconfig import JOINT
-from moextend.bench.rundir import Cell, RunDir
+from moextend.bench.rundir import COST, ROUTING, Cell, RunDir
 from moextend.bench.stages import stage_seed
 from moextend.bench.work import PERCENT, Work, plan, refuse_changed_data
-from moextend.errors import MoextendError, RunFailed
+from moextend.errors import InputError, MoextendError, RunFailed
 from moextend.trainer import ExtraLoss
 from moextend.training import Report, train
 
@@ -28,15 +36,26 @@ if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
 
 
+log = logging.getLogger(__name__)
+
+
 def run(folder: Path) -> None:
     """Does what is missing of the run in `folder`; RunFailed, with all else done, where a cell cannot be scored."""
-    work = Work(RunDir(folder))
-    with work.run.lock(), Progress(folder, plan(work)) as progress:
+    found = RunDir(folder)
+    with found.lock():
+        set_damaged_aside(found)
+        work = Work(found)  # under the lock, so that the config is the one that ends up done
+        _do(work)
+
+
+def _do(work: Work) -> None:
+    known = {"run": work.run.id, "config": work.config.digest}
+    with Progress(work.run.folder, plan(work), **known) as progress:
         _run(work, progress)
         if work.failures:
             raise RunFailed(
                 f"{len(work.failures)} cells could not be scored; the first: {work.failures[0]}",
-                where=str(folder),
+                where=str(work.run.folder),
                 mend="Mend the cause and run the same command again: only those cells are scored.",
             )
 
@@ -63,23 +82,93 @@ def learn(
 ) -> None:
     """Brings the model through a stage: from the stage's folder if it was learnt before, else by training."""
     stage = stage_of(work, index, names, learnt)
-    name, folder = stage.task, stage.folder
     units = [unit for unit in plan(work) if unit.stage == index and unit.phase in ("probe", "train")]
-    if moextend.extension.is_whole(folder):
+    problem = stage_problem(stage.folder, costs=False, every_byte=True)
+    if problem is None:
         work.method.restore(model, work.settings, stage)
+        seconds = None
     else:
-        began = time.monotonic()
-        loop = StageLoop(work, progress, model, stage, {unit.phase: unit for unit in units})
-        facts = work.method.learn(model, work.settings, stage, loop)
-        work.method.save(model, work.settings, stage)
-        seconds = time.monotonic() - began
-        work.method.select(model, work.settings, name, [*learnt, name])
-        with model.choose.reaching((name,)) if model.choose else nullcontext():
-            answering = costs.forward_flops(model, stage.held_out)
-        kept = {"forward_flops": answering, "stored_mb": costs.stored_mb(folder)}
-        work.run.write_cost(index, name, {**facts, "seconds": seconds, **kept, **costs.peak_memory(model)})
+        before = _set_weights_aside(stage.folder, problem)
+        seconds = _train_stage(work, progress, model, stage, {unit.phase: unit for unit in units})
+        if before != _named_weights(stage.folder):
+            _forget_later(work, model, index, [*learnt, stage.task])
+    if work.run.costs().get(index) is None:
+        _write_cost(work, model, stage, [*learnt, stage.task], seconds)
     for unit in units:
         progress.finish(unit)
+
+
+def _train_stage(
+    work: Work, progress: Progress, model: MultimodalLM, stage: Stage, units: Mapping[str, Unit]
+) -> float:
+    """Learns a stage and keeps it; the seconds that it took over all attempts.
+
+    What became known is written before the weights, so that an interruption between the two loses nothing.
+    """
+    with costs.Stopwatch(stage.folder, model) as watch:
+        loop = StageLoop(work, progress, model, stage, units, watch)
+        facts = work.method.learn(model, work.settings, stage, loop)
+        files.write_json(stage.folder / LEARNT, {**facts, **watch.spent()})
+        work.method.save(model, work.settings, stage)
+    return float(watch.spent()["seconds"])
+
+
+def _write_cost(
+    work: Work, model: MultimodalLM, stage: Stage, learnt: Sequence[str], seconds: float | None
+) -> None:
+    """Keeps what a stage took; of a stage that an interrupted process learnt, as far as that one noted it."""
+    noted = stage.folder / LEARNT
+    facts = dict(files.read_json(noted)) if noted.is_file() else {}
+    if seconds is not None:
+        facts["seconds"] = seconds
+    work.method.select(model, work.settings, stage.task, learnt)
+    with model.choose.reaching((stage.task,)) if model.choose else nullcontext():
+        answering = costs.forward_flops(model, stage.held_out)
+    kept = {"forward_flops": answering, "stored_mb": costs.stored_mb(stage.folder)}
+    kept_files = {"files": complete.kept_files(stage.folder)}
+    work.run.write_cost(stage.index, stage.task, {**facts, **kept, **kept_files})
+    costs.forget_spent(stage.folder)
+
+
+def _named_weights(folder: Path) -> str | None:
+    """What the card of a stage's weights says that they are; None without a card."""
+    path = folder / f"{moextend.extension.STEM}.json"
+    try:
+        return str(files.read_json(path).get("sha256"))
+    except (FileNotFoundError, InputError, AttributeError):
+        return None
+
+
+def _set_weights_aside(folder: Path, problem: str) -> str | None:
+    """Makes a stage that is damaged count as not learnt; the name of its weights."""
+    before = _named_weights(folder)
+    if before is not None or (folder / COST).exists():
+        log.warning("%s: %s; the stage is learnt again.", folder, problem)
+    for name in (f"{moextend.extension.STEM}.json", COST, ROUTING):
+        (folder / name).unlink(missing_ok=True)
+    return before
+
+
+def _forget_later(work: Work, model: MultimodalLM, index: int, learnt: Sequence[str]) -> None:
+    """Where a stage that is learnt again came out otherwise, what was made of it before is made again, too."""
+    cells = work.run.cells()
+    own = {task: cell.weights for (stage, task), cell in cells.items() if stage == index}
+    if own and all(weights == selected(work, model, task, learnt) for task, weights in own.items()):
+        return
+    alone = work.config.mode == "independent"
+    stale = {key for key in cells if key[0] == index or (key[0] > index and not alone)}
+    later = [] if alone else [f for f in work.run.folder.glob("stages/*") if _place(f) > index]
+    if not stale and not any(_named_weights(folder) for folder in later):
+        return
+    log.warning("%s: stage %d came out otherwise; later ones are made again.", work.run.folder, index)
+    work.run.drop_cells(stale)
+    for folder in later:
+        _set_weights_aside(folder, f"it was made after another stage {index}")
+
+
+def _place(folder: Path) -> int:
+    number = folder.name.partition("-")[0]
+    return int(number) if number.isdecimal() else 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +180,7 @@ class StageLoop:
     model: MultimodalLM
     stage: Stage
     units: Mapping[str, Unit]
+    watch: costs.Stopwatch
 
     def __call__(
         self,
@@ -115,6 +205,7 @@ class StageLoop:
                 self.progress.begin(unit, step=done - 1)
             seen = done
             self.progress.advance()
+            self.watch.tick()
 
         report = train(
             self.model, self.stage.data if data is None else data, settings,
@@ -129,7 +220,7 @@ def score_row(work: Work, progress: Progress, model: MultimodalLM, index: int, l
     known = work.run.cells()
     for name in work.scored:
         unit = Unit("score", index, name, PERCENT)
-        if (index, name) not in known:
+        if not _stands(work, known.get((index, name))):
             progress.begin(unit)
             try:
                 score_cell(work, progress, model, index, name, learnt)
@@ -140,13 +231,35 @@ def score_row(work: Work, progress: Progress, model: MultimodalLM, index: int, l
         write_facts(work, model)
 
 
+def _stands(work: Work, cell: Cell | None) -> bool:
+    """Whether a cell is scored and its predictions are what was scored; damaged ones are removed."""
+    if cell is None:
+        return False
+    problem = (
+        None if cell.predictions is None else predictions_problem(work.run.folder, cell, every_byte=True)
+    )
+    if problem is None:
+        return True
+    path = work.run.folder / str(cell.predictions)
+    log.warning("%s: %s; %s after stage %d is scored again.", path, problem, cell.task, cell.stage)
+    path.unlink(missing_ok=True)
+    return False
+
+
+def selected(work: Work, model: MultimodalLM, name: str, learnt: Sequence[str]) -> str:
+    """Makes the model ready for inputs of a task; what names all weights that then compute."""
+    if not learnt:
+        return model.base_fingerprint()
+    asked = JOINT if work.config.mode == "joint" and work.tasks[name].kind != "text" else name
+    return work.method.select(model, work.settings, asked, learnt)
+
+
 def score_cell(
     work: Work, progress: Progress, model: MultimodalLM, index: int, name: str, learnt: Sequence[str]
 ) -> None:
     """Scores one cell and keeps it."""
     task, so_far = work.tasks[name], 0
-    asked = JOINT if work.config.mode == "joint" and task.kind != "text" else name
-    weights = work.method.select(model, work.settings, asked, learnt) if learnt else model.base_fingerprint()
+    weights = selected(work, model, name, learnt)
 
     def on_items(done: int, total: int) -> None:
         nonlocal so_far
@@ -158,11 +271,12 @@ def score_cell(
         model, task, weights=weights, folder=work.run.predictions, scoring=work.sequence.scoring,
         workspace=work.workspace, on_items=on_items,
     )  # fmt: skip
+    path = work.run.predictions / cell.predictions
     work.run.append_cell(
         Cell(
             stage=index, task=name, value=cell.value, stderr=cell.stderr, n=cell.n, scorer=cell.scorer,
             weights=cell.weights, predictions=f"predictions/{cell.predictions}", seconds=cell.seconds,
-            by_kind=dict(cell.by_kind),
+            size=path.stat().st_size, sha256=complete.sha256_of(path), by_kind=dict(cell.by_kind),
             extra={"readings": cell.readings, "reused": cell.reused},
         )
     )  # fmt: skip
@@ -171,8 +285,7 @@ def score_cell(
 def write_facts(work: Work, model: MultimodalLM) -> None:
     """Keeps what the report says of a run besides its scores."""
     image_tasks = [work.tasks[name] for name in work.config.stages if work.tasks[name].kind == "vqa"]
-    known = work.run.facts().get("blind", {})
-    if {task.task for task in image_tasks} <= set(known):  # else stages were added
+    if not lacking_facts(work.run):  # else stages were added
         return
     limit = work.sequence.scoring.limit
     blind = {task.task: vqa.blind_level(task, work.workspace, limit) for task in image_tasks}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from moextend import content, spec
 from moextend.errors import InputError, SpecError
@@ -29,6 +30,19 @@ def code_allowed() -> bool:
 def _unset(default: Any) -> Any:
     """A key that a run's record leaves out while it has its default, so that older records stay what they are."""
     return Field(default, exclude_if=lambda value: value == default)
+
+
+NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}")
+"""What a task may be called: its name becomes part of the names of files and folders."""
+
+
+def check_name(name: str) -> str:
+    """The name of a task; ValueError where it is none."""
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            "a task's name has letters, digits, '-', '_', '.' and '+' (100 at the most), a letter or digit first"
+        )
+    return name
 
 
 class Join(Spec):
@@ -110,7 +124,8 @@ class TextTask(Spec):
 class TaskSpec(Spec):
     """One task: something learnt, scored, or both."""
 
-    task: str
+    task: Annotated[str, AfterValidator(check_name)]
+    """Its name, which is also that of its file."""
     version: int | str
     kind: Literal["vqa", "text", "caption"]
     description: str = ""
@@ -136,6 +151,13 @@ class TaskSpec(Spec):
         """The folder that relative paths of this task start from."""
         return self.path.parent if self.path else Path()
 
+    def predictions(self, folder: Path, key: str) -> Path:
+        """The file in `folder` of the answers that `key` names; SpecError where the name could lead elsewhere."""
+        try:
+            return folder / f"{check_name(self.task)}-{key}.jsonl"
+        except ValueError as error:
+            raise SpecError(f"{error} (found {self.task!r}).", where="task", mend="Rename it.") from error
+
     def refuse_needs(self) -> None:
         """InputError where scoring needs what this package does not have."""
         if self.needs is not None:
@@ -154,6 +176,12 @@ class TaskSpec(Spec):
 def read_task(path: Path) -> TaskSpec:
     """The task in a YAML file, checked as far as it can be without opening its data."""
     task = spec.read(TaskSpec, path).model_copy(update={"path": path.resolve()})
+    if task.task != path.stem:
+        raise SpecError(
+            f"the task is called '{task.task}', and its file '{path.stem}'.",
+            where=f"{path}: task",
+            mend="Give both the same name.",
+        )
     if task.kind == "text" and task.lm_eval is None:
         raise SpecError("a text task needs the key.", where=f"{path}: lm_eval", mend="Name the lm-eval task.")
     if task.kind != "text" and task.data is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -16,11 +18,13 @@ from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, 
 from moextend.bench.sequence import Scoring
 from moextend.bench.stats import clustered_error
 from moextend.bench.task import TaskSpec
-from moextend.errors import RunFailed
+from moextend.errors import MoextendError, RunFailed, SpecError
 from moextend.files import append_lines, digest, mend_lines, read_lines, write_lines
 
 if TYPE_CHECKING:
     from moextend.generation import Prompt
+
+log = logging.getLogger(__name__)
 
 Answer = Callable[[Sequence["Prompt"]], list[str]]
 """Answers of a model to one batch of prompts."""
@@ -199,7 +203,12 @@ def _rated(
 
 def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: int) -> list[Record]:
     """The predictions of whole batches that `path` holds already; the file is cut to them."""
-    records = [Record.read(line) for line in mend_lines(path)]
+    try:
+        records = [Record.read(line) for line in mend_lines(path)]
+    except (SpecError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s: is damaged (%s); it is made again.", path, error)
+        path.unlink()
+        return []
     good = 0
     for record, place in zip(records, order, strict=False):
         if record.id != items[place].id:
@@ -275,11 +284,15 @@ def read_scores(predictions: Path, scorer: str) -> list[ItemScore] | None:
     records = [Record.read(line) for line in read_lines(predictions)]
     if not records:
         return None
-    kept = [ItemScore(**line) for line in read_lines(scores_path(predictions, scorer))]
+    try:
+        kept = [ItemScore(**line) for line in read_lines(scores_path(predictions, scorer))]
+    except (SpecError, TypeError):  # damaged
+        kept = []
     if sorted(item.id for item in kept) == sorted(record.id for record in records):
         return kept
     items = score_items(records, scorer)[1]
-    write_scores(predictions, scorer, items)
+    with suppress(MoextendError, OSError):  # read-only, or a full disk: made anew next time
+        write_scores(predictions, scorer, items)
     return items
 
 

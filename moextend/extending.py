@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from moextend import expand, extension, memory, recognise, resuming, spec
+from moextend import expand, extension, files, memory, recognise, resuming, spec
 from moextend.batches import Conversation
-from moextend.errors import InputError
+from moextend.errors import InputError, SpecError
 from moextend.extensible import WORDS, check_extensible
 from moextend.extension import Extension
 from moextend.feature_cache import kept_features
@@ -138,7 +138,7 @@ def extend(
     with kept_features(model, folder):
         learn(
             model, name, recipe, _OwnLoop(model, learnt, chosen, folder, on_step), held_out=held, seed=seed,
-            beside=beside, earlier=earlier, generic=generic, batch_size=_batch(chosen),
+            beside=beside, earlier=earlier, generic=generic, batch_size=_batch(chosen), folder=folder,
         )  # fmt: skip
         with first_writes() as first:
             if first and recipe.scope == "auto":
@@ -147,6 +147,7 @@ def extend(
             if first:
                 keep(model, name, recipe, folder, held_out=held, seed=seed, batch_size=_batch(chosen))
                 resuming.done(folder)
+                forget_probe(folder)
     expand.scope_of(model.lm).folders[name] = folder
     model.choose = None
     return extension.handle(model, name)
@@ -237,6 +238,7 @@ def learn(
     earlier: Sequence[Path] = (),
     generic: Sequence[Conversation] = (),
     batch_size: int = 64,
+    folder: Path | None = None,
 ) -> Learnt:
     """Probes which layers change most, adds experts there, and trains these alone; everything is frozen afterwards.
 
@@ -247,6 +249,7 @@ def learn(
         beside: extensions that are reachable meanwhile.
         earlier, generic: folders with memories, and text that is remembered first, where the recipe remembers.
         batch_size: conversations a forward pass, where the model is only looked at.
+        folder: keeps what the probe saw, so that an interrupted call does not probe again; `forget_probe` removes it.
 
     Raises:
         InputError: the recipe does not fit the model. As after any interruption, the model is as it was.
@@ -256,7 +259,9 @@ def learn(
     check_extensible(model.lm)
     try:
         expand.activate(model.lm, beside)
-        probe = _probe(model, recipe, held_out, loop, batch_size)
+        probe = _kept_probe(folder) or _probe(model, recipe, held_out, loop, batch_size)
+        if folder is not None:
+            _keep_probe(probe, folder)
         plan = _plan(probe, recipe, seed)
         kept = _memory(model, recipe, earlier, generic, seed, batch_size)
         expand.attach(
@@ -304,6 +309,28 @@ def keep(
         kept = memory.remember(model, held_out, recipe.memory_tokens, seed, batch_size=batch_size)
         memory.write(kept, folder)
     extension.save_extension(model, name, folder=folder)
+
+
+def forget_probe(folder: Path) -> None:
+    """Removes what `learn` keeps of its probe, once the extension is kept."""
+    (folder / resuming.PROBE).unlink(missing_ok=True)
+
+
+def _kept_probe(folder: Path | None) -> Probe | None:
+    """What the probe of an interrupted call saw; None where it was not over."""
+    if folder is None:
+        return None
+    try:
+        known = files.read_json(folder / resuming.PROBE)
+        return Probe(known["before"], known["change"])
+    except (FileNotFoundError, SpecError, KeyError, TypeError):
+        return None
+
+
+def _keep_probe(probe: Probe, folder: Path) -> None:
+    with first_writes() as first:
+        if first:
+            files.write_json(folder / resuming.PROBE, {"before": probe.before, "change": probe.change})
 
 
 def _probe(

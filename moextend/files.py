@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from moextend.errors import RunFailed, SpecError
+from moextend.errors import InputError, RunFailed, SpecError
+
+BLOCK = 1 << 16
+"""Bytes that are read at a time, from the end, to find the last line break."""
 
 
 @contextmanager
@@ -63,6 +67,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
@@ -74,18 +84,48 @@ def write_lines(path: Path, records: list[Any]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`; SpecError where it is none."""
-    return _parse(path.read_bytes(), str(path), "It was damaged or edited; mend or remove it.")
+    """The JSON value in `path`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        SpecError: it is not JSON.
+        InputError: it cannot be read.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(
+            f"cannot be read ({error.strerror}).", where=str(path), mend="Check the file and its permissions."
+        ) from error
+    return _parse(text, str(path), "It was damaged or edited; mend or remove it.")
 
 
 def append_lines(path: Path, records: list[Any]) -> None:
-    """Appends one JSON line a record, flushed and synced."""
+    """Appends one JSON line a record, all of them flushed and synced, or none.
+
+    A last line that an interruption tore is cut off first, so that nothing is glued onto it.
+    """
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-            file.flush()
-            os.fsync(file.fileno())
+        with path.open("ab", buffering=0) as file:
+            before = _cut_torn(path)
+            try:
+                _write_all(file, text)
+                os.fsync(file.fileno())
+            except BaseException:
+                with suppress(OSError):  # then the next append cuts what is left
+                    os.ftruncate(file.fileno(), before)
+                raise
+
+
+def _write_all(file: io.FileIO, text: bytes) -> None:
+    """Writes all bytes, where one call of a raw file may write a part of them."""
+    rest = memoryview(text)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
 
 
 def read_lines(path: Path) -> list[Any]:
@@ -109,13 +149,32 @@ def _parse(text: bytes, where: str, mend: str) -> Any:
 
 def mend_lines(path: Path) -> list[Any]:
     """Cuts a torn last line off the file, so that the next append does not glue onto it; the records."""
-    if path.exists():
-        whole = path.read_bytes()
-        good = whole[: whole.rfind(b"\n") + 1]
-        if len(good) < len(whole):
-            with path.open("rb+") as file:
-                file.truncate(len(good))
+    cut_torn_line(path)
     return read_lines(path)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cuts a last line without its end off the file, where there is one."""
+    if path.exists():
+        with disk_errors(path):
+            _cut_torn(path)
+
+
+def _cut_torn(path: Path) -> int:
+    """Cuts what follows the last line break; the length of the file then."""
+    with path.open("rb") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - BLOCK)
+            file.seek(start)
+            place = file.read(end - start).rfind(b"\n")
+            if place >= 0:
+                end = start + place + 1
+                break
+            end = start
+    if end < size:
+        os.truncate(path, end)
+    return end
 
 
 def digest(*values: Any) -> str:

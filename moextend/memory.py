@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from moextend import files
 from moextend.batches import Collator, Conversation
+from moextend.checkpoint import read_tensors, write_tensors
 from moextend.errors import InputError
 from moextend.families import chooses_by_logits, family_of, features
 from moextend.moe import Site, find_sites
@@ -79,13 +78,12 @@ def _rows(
 
 def write(memory: Memory, folder: Path) -> None:
     """Keeps a memory beside an extension."""
-    with files.atomic(folder / FILE) as path:
-        save_file({str(layer): x for layer, x in memory.items()}, path)
+    write_tensors(folder / FILE, {str(layer): x for layer, x in memory.items()})
 
 
 def read(folder: Path) -> Memory:
-    """The memory that `write` kept."""
-    return {int(layer): x for layer, x in load_file(folder / FILE).items()}
+    """The memory that `write` kept; InputError where it is missing or damaged."""
+    return {int(layer): x for layer, x in read_tensors(folder / FILE).items()}
 
 
 def join(memories: Sequence[Memory]) -> Memory:

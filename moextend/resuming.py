@@ -20,6 +20,9 @@ from moextend.training import draw_order
 BEGUN = "begun.json"
 """Names the arguments of a call that is not over."""
 
+PROBE = "probe.json"
+"""What the probe of a call that is not over saw."""
+
 Facts = Mapping[str, Any]
 """Argument -> its value as JSON, or what names it."""
 
@@ -28,10 +31,11 @@ def go_on(folder: Path, facts: Facts) -> None:
     """Notes what is begun in `folder`.
 
     Raises:
-        InputError: there is a checkpoint of a call with other facts; the message names those that differ.
+        InputError: there is a checkpoint, or a probe's outcome, of a call with other facts; the message names those
+            that differ.
     """
     path = folder / BEGUN
-    learnt = any(folder.glob("*-in-flight/checkpoint-*"))
+    learnt = any(folder.glob("*-in-flight/checkpoint-*")) or (folder / PROBE).is_file()
     known = files.read_json(path) if learnt and path.is_file() else facts
     differing = _differing(known, facts)
     if differing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 
 from moextend.errors import InputError, UnknownName
 
@@ -67,10 +67,9 @@ class Settings:
         }  # fmt: skip
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(
-                    f"{name} is {value}.", where="training settings", mend=f"From {low} to {high}."
-                )
+            if not (low <= value <= high and isfinite(value)):
+                ends = f"From {low} to {high}." if isfinite(high) else f"A finite number of at least {low}."
+                raise InputError(f"{name} is {value}.", where="training settings", mend=ends)
         if self.cache_prefix and self.compile:
             raise InputError(
                 "cache_prefix does not go with compile.", where="training settings", mend="Use one of them."

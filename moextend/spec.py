@@ -15,9 +15,9 @@ S = TypeVar("S", bound="Spec")
 
 
 class Spec(BaseModel):
-    """Base of all configs that a person writes: frozen, and a key that is not known is an error."""
+    """Base of all configs that a person writes: frozen, numbers are finite, and a key that is not known is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
 def read_yaml(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from itertools import islice
@@ -14,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer
 
-from moextend import files, flops
+from moextend import checkpoint, files, flops
+from moextend.errors import RunFailed
 from moextend.multimodal import IGNORE
 from moextend.prefix import PrefixCache
 from moextend.prepare import Whole
@@ -22,6 +24,10 @@ from moextend.settings import Settings
 
 WEIGHTS = "trained.safetensors"
 DRAWN = "extra_loss.safetensors"
+COUNTED = "flops.json"
+"""Where a checkpoint keeps the operations a token that were counted at the beginning of the training."""
+WATCHED = ("loss", "gradient")
+"""What is watched in every step."""
 ITEMS = "items"
 """Where a batch keeps the places of its rows in the data; not for the model."""
 ExtraLoss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
@@ -41,6 +47,15 @@ class Stateful(Protocol):
         ...
 
 
+def diverged(what: str, step: int) -> RunFailed:
+    """The error of a training whose numbers are no longer finite."""
+    return RunFailed(
+        f"the training diverged: {what} (NaN or infinite).",
+        where=f"step {step}",
+        mend="Use a lower learning rate; a longer warm-up or a smaller max_grad_norm may help, too.",
+    )
+
+
 class TokenTrainer(Trainer):  # type: ignore[misc]
     """Trainer that weighs labelled tokens evenly, takes extra losses, and keeps only what learns."""
 
@@ -53,6 +68,47 @@ class TokenTrainer(Trainer):  # type: ignore[misc]
     """Operations a token of a step: False of a whole one, True of one that began above the frozen layers."""
     sharded = False
     """Whether the model was sharded already: then what learns is whole in every process, and averaged here."""
+
+    read_at_once: tuple[str, ...] = ("cpu",)
+    """Devices whose numbers can be read in every step: there is nothing to wait for."""
+    _bad: Tensor | None = None
+    """[2], on the device: the first step whose loss, and whose gradient, was not finite; -1 where none was."""
+
+    def _watch(self, what: int, value: Any) -> None:
+        """Notes a number of this step that is not finite, without waiting for the device; on the CPU it is the end."""
+        value = torch.as_tensor(value)
+        if value.device.type in self.read_at_once:
+            if not bool(value.isfinite()):
+                raise diverged(f"the {WATCHED[what]} is not finite", self.state.global_step + 1)
+            return
+        if self._bad is None:
+            self._bad = torch.full((len(WATCHED),), -1, dtype=torch.long, device=value.device)
+        first = (self._bad[what] < 0) & ~value.detach().isfinite()
+        self._bad[what] = torch.where(first, self.state.global_step + 1, self._bad[what])
+
+    def check_finite(self, *, weights: bool = True) -> None:
+        """RunFailed where a loss or a gradient so far, or a weight now, is not finite; waits for the device."""
+        for what, step in zip(WATCHED, [] if self._bad is None else self._bad.tolist(), strict=False):
+            if step >= 0:
+                raise diverged(f"the {what} is not finite", step)
+        learning = self.model.trainable() if weights else {}
+        if not learning:
+            return
+        whole = torch.stack([p.detach().isfinite().all() for p in learning.values()]).tolist()
+        bad = [name for name, finite in zip(learning, whole, strict=True) if not finite]
+        if bad:
+            raise diverged(f"the weight {bad[0]} is not finite", self.state.global_step)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self._watch(1, norm)
+        return norm
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Tells the trackers; a training that diverged ends here at the latest."""
+        if "loss" in logs:
+            self.check_finite(weights=False)
+        super().log(logs, *args, **kwargs)
 
     @property
     def drawn(self) -> Stateful | None:
@@ -105,6 +161,7 @@ class TokenTrainer(Trainer):  # type: ignore[misc]
         counted = short not in self.flops_a_token and not self.settings.compile
         with flops.Counter() if counted else nullcontext() as count:
             loss = super().training_step(model, inputs, *args, **kwargs)
+        self._watch(0, loss)
         if count is not None:
             self.flops_a_token[short] = count.total / int(inputs["attention_mask"].sum())
         if self.sharded and self.accelerator.sync_gradients:
@@ -138,14 +195,23 @@ class TokenTrainer(Trainer):  # type: ignore[misc]
             )
         return self.optimizer
 
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        self.accelerator.wait_for_everyone()  # every process keeps the state of its random numbers
+        if self.args.should_save:
+            checkpoint.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
+        self.check_finite()  # a checkpoint is there to be gone on from
         folder.mkdir(parents=True, exist_ok=True)
         trained = {name: p.detach().contiguous() for name, p in self.model.trainable().items()}
         with files.disk_errors(folder):
             save_file(trained, folder / WEIGHTS)
+            counted = {str(int(short)): count for short, count in self.flops_a_token.items()}
+            (folder / COUNTED).write_text(json.dumps(counted) + "\n", encoding="utf-8")
             if self.drawn is not None:
                 save_file(self.drawn.state_dict(), folder / DRAWN)
 
@@ -154,5 +220,7 @@ class TokenTrainer(Trainer):  # type: ignore[misc]
         with torch.no_grad():
             for name, parameter in self.model.trainable().items():
                 parameter.copy_(saved[name])
+        counted = files.read_json(Path(resume_from_checkpoint) / COUNTED)
+        self.flops_a_token |= {bool(int(short)): count for short, count in counted.items()}
         if self.drawn is not None:
             self.drawn.load_state_dict(load_file(Path(resume_from_checkpoint) / DRAWN))

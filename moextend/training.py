@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
-from moextend import reach
+from moextend import checkpoint, reach
 from moextend.balance import watch_balance
 from moextend.batches import Collator, Conversation
 from moextend.errors import InputError, UnknownName
@@ -33,7 +33,7 @@ from moextend.settings import SCHEDULES, Settings
 from moextend.supported import check_setup
 from moextend.trainer import ITEMS, ExtraLoss, TokenTrainer
 
-STATE = "trainer_state.json"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,8 @@ def train(
     Raises:
         InputError: the settings do not fit the model, the number of processes, or what is installed; or a forward
             was replaced so that an extension would not be reached.
+        RunFailed: the loss, a gradient or a weight is not finite: on the CPU at once, else when losses are logged, a
+            checkpoint is written, or at the end; the message names the first such step.
     """
     check_setup(model.lm, where="train")
     reach.check(model.lm)
@@ -153,6 +155,7 @@ def train(
             trainer.prefix = _prefix(learner, trainer, folder)
         _keep_logs(trainer, folder)
         trainer.train(resume_from_checkpoint=trainer.first_says(lambda: _last_checkpoint(folder)))
+        trainer.check_finite()
         trainer.accelerator.wait_for_everyone()
     model.eval()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -217,6 +220,7 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
         use_cpu=device.type == "cpu" and not (together and torch.accelerator.is_available()),
         seed=settings.seed,
         report_to=settings.report_to,
+        logging_nan_inf_filter=False,  # it would hide what diverges, and waits for the device in every step
         include_num_input_tokens_seen="non_padding",
     )
     processes = args.world_size
@@ -255,11 +259,21 @@ class _Follow(TrainerCallback):  # type: ignore[misc]
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that is whole; the trainer's state is the last file that is written to one."""
-    whole = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        try:
-            whole.append((json.loads((checkpoint / STATE).read_text())["global_step"], checkpoint))
-        except (OSError, ValueError, KeyError):
-            shutil.rmtree(checkpoint, ignore_errors=True)
-    return str(max(whole)[1]) if whole else None
+    """The newest checkpoint that is whole; those that are not are removed, and named in the log."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -_step(path))
+    for newest in found:
+        problem = checkpoint.problem(newest)
+        if problem is None:
+            return str(newest)
+        log.warning(
+            "%s: is not whole (%s); the training goes on from an older one, or from its beginning.",
+            newest,
+            problem,
+        )
+        shutil.rmtree(newest, ignore_errors=True)
+    return None
+
+
+def _step(path: Path) -> int:
+    number = path.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1

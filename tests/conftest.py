@@ -31,7 +31,7 @@ FIRST = (
 
 def pytest_collection_modifyitems(items):
     """Puts long files first, and skips what only `make test-all` runs."""
-    items.sort(key=lambda item: (item.path.stem not in FIRST))
+    items.sort(key=lambda item: item.path.stem not in FIRST)
     if os.environ.get(ALL_PACKAGES) != "large":
         for item in items:
             if item.get_closest_marker("long"):

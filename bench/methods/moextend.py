@@ -46,7 +46,7 @@ def learn(model: MultimodalLM, config: Config, stage: Stage, loop: Loop) -> dict
         model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
         learning_rate=config.learning_rate, beside=_beside(config, stage),
         earlier=[folder for _, folder in stage.earlier] if config.remembers else [], generic=stage.generic,
-        batch_size=stage.batch_size,
+        batch_size=stage.batch_size, folder=stage.folder,
     )  # fmt: skip
     facts = {
         **trained.facts(learnt.report),
@@ -70,6 +70,7 @@ def save(model: MultimodalLM, config: Config, stage: Stage) -> None:
         model, stage.task, config, stage.folder, held_out=stage.held_out, seed=stage.seed,
         batch_size=stage.batch_size,
     )  # fmt: skip
+    moextend.extending.forget_probe(stage.folder)
     if config.scope == "auto":
         inferred.choose(model, stage)
 

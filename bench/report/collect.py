@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import Any
 
 from moextend import files
+from moextend.bench.complete import lacking_scores, names_of
 from moextend.bench.progress import State, read_status
 from moextend.bench.runconfig import JOINT, differences
 from moextend.bench.rundir import Cell, Key, RunConfig, RunDir
-from moextend.errors import InputError
+from moextend.errors import InputError, MoextendError
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Result:
     facts: dict[str, Any]
     costs: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Stage -> what it took."""
+    lacks: list[str] = field(default_factory=list)
+    """Cells and predictions that a run which says it is done does not have."""
 
     @property
     def name(self) -> str:
@@ -82,7 +85,7 @@ class Experiment:
     @property
     def name(self) -> str:
         """The sequence."""
-        return str(self.shared["sequence"]["sequence"])
+        return str(self.shared.get("sequence", {}).get("sequence", ""))
 
     def of(self, mode: str) -> list[Result]:
         """The results of a mode."""
@@ -90,21 +93,68 @@ class Experiment:
 
 
 def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experiment]:
-    """The experiments that the runs belong to, first one first; runs that are not done only if asked for."""
+    """The experiments that the runs belong to, first one first; runs that are not done only if asked for.
+
+    A run counts once: a copy of its folder is left out. A run whose files are damaged is left out, too.
+    """
     found: dict[str, Experiment] = {}
-    for run in runs:
-        config, status = run.config, read_status(run.folder)
+    damaged, seen = list[str](), dict[tuple[str, str], RunDir]()
+    for run in sorted(runs, key=_renamed):
+        try:
+            config, status = run.config, read_status(run.folder)
+        except MoextendError as error:
+            damaged.append(f"{run.folder.name} (damaged: {error})")
+            continue
         shared = config.experiment()
-        experiment = found.setdefault(files.digest(shared), Experiment(shared))
-        if status.state == "done" or unfinished:
-            known = (run.cells(), run.facts(), run.costs())
-            experiment.results.append(Result(run, config, status.state, *known))
+        digest = files.digest(shared)
+        experiment = found.setdefault(digest, Experiment(shared))
+        first = seen.setdefault((digest, config.digest), run)
+        if first is not run:
+            what = "a copy of" if run.id and run.id == first.id else "the same run as"
+            experiment.left_out.append(f"{run.folder} ({what} {first.folder})")
+        elif status.state == "done" or unfinished:
+            try:
+                experiment.results.append(_result(run, config, status.state))
+            except MoextendError as error:
+                experiment.left_out.append(f"{run.folder.name} (damaged: {error})")
         else:
             why = f": {status.error['what']}" if status.state == "failed" and status.error else ""
             experiment.left_out.append(f"{run.folder.name} ({status.state}{why})")
-    experiments = list(found.values())
+    experiments = _in_order(found, runs)
+    if damaged:
+        experiments = experiments or [Experiment({})]
+        shown = next((experiment for experiment in experiments if experiment.results), experiments[0])
+        shown.left_out += damaged
     _tell_apart(experiments)
     return experiments
+
+
+def _renamed(run: RunDir) -> bool:
+    """Whether the folder has another name than its config gives: of several equal runs, it is the copy."""
+    try:
+        return run.folder.name != run.config.slug
+    except MoextendError:
+        return True
+
+
+def _in_order(found: dict[str, Experiment], runs: Sequence[RunDir]) -> list[Experiment]:
+    """The experiments, and the results of each, in the order of the runs."""
+    place = {run.folder: number for number, run in enumerate(runs)}
+    for experiment in found.values():
+        experiment.results.sort(key=lambda result: place[result.run.folder])
+    return list(found.values())
+
+
+def _result(run: RunDir, config: RunConfig, state: State) -> Result:
+    cells = run.cells()
+    lacks = lacking_scores(run, cells) if state == "done" else []
+    return Result(run, config, state, cells, run.facts(), run.costs(), lacks)
+
+
+def lacking_notes(results: Sequence[Result]) -> list[str]:
+    """What runs that say they are done do not have, one note for all."""
+    known = [f"{result.name} lacks {names_of(result.lacks)}" for result in results if result.lacks]
+    return [f"Not complete: {'. '.join(known)}. The same bench run makes it again."] if known else []
 
 
 def some(experiments: Sequence[Experiment]) -> list[Experiment]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moextend.bench import metrics, stats
-from moextend.bench.report.collect import Experiment, Groups, Result, grouped
+from moextend.bench.report.collect import Experiment, Groups, Result, grouped, lacking_notes
 from moextend.bench.report.forgetting import BY_CONSTRUCTION, UNTOUCHED, text_untouched
 from moextend.bench.report.items import ItemReader, Parts, Weights, contrast
 from moextend.bench.report.table import Column, Table, Value, number, text
@@ -67,7 +67,10 @@ def comparison_table(experiment: Experiment, baseline: str, margin: float = MARG
         f"{experiment.name}: differences from {baseline}",
         COLUMNS,
         [section for section in sections if section],
-        _notes(groups, [test for rows in tests.values() for test in rows], baseline, margin),
+        [
+            *_notes(groups, [test for rows in tests.values() for test in rows], baseline, margin),
+            *_missing_notes(experiment),
+        ],
     )
 
 
@@ -193,6 +196,16 @@ def _details(found: stats.Contrast, tests: int, margin: float) -> dict[str, Valu
         "item_error": number(found.item_variance**0.5),
         "clusters": _count(found.clusters),
     }
+
+
+def _missing_notes(experiment: Experiment) -> list[str]:
+    """The runs that are not compared, in whole or in part."""
+    notes = lacking_notes(experiment.results)
+    if notes:
+        notes[0] = f"{notes[0]} Rows that need it are left out."
+    if experiment.left_out:
+        notes.append(f"Left out: {'; '.join(experiment.left_out)}.")
+    return notes
 
 
 def _p(p: float) -> Value:

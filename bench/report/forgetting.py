@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from moextend.bench import metrics
-from moextend.bench.report.collect import Experiment, Groups, Result, grouped
+from moextend.bench.report.collect import Experiment, Groups, Result, grouped, lacking_notes
 from moextend.bench.report.table import Column, Table, Value, number, over_runs, text
 
 COLUMNS = [
@@ -217,6 +217,7 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
     marked = [r.name for r in experiment.results if r.state != "done"]
     if marked:
         notes.append(f"*: not finished: {', '.join(marked)}.")
+    notes += lacking_notes(experiment.results)
     if experiment.left_out:
         notes.append(f"Left out: {'; '.join(experiment.left_out)}.")
     return notes

@@ -13,6 +13,7 @@ from moextend.bench import stats
 from moextend.bench.report.collect import Result
 from moextend.bench.rundir import Cell
 from moextend.bench.vqa import Record, read_scores, scores_path
+from moextend.errors import SpecError
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -122,7 +123,11 @@ class ItemReader:
         return self._made(task, names, [float(line["right"]) for line in lines], dict.fromkeys(names))
 
     def _vqa(self, path: Path, task: str, cell: Cell) -> Items | None:
-        kept, groups = _lines(scores_path(path, cell.scorer)), {}
+        groups: dict[str, str | None] = {}
+        try:
+            kept = _lines(scores_path(path, cell.scorer))
+        except SpecError:  # damaged: made anew from the predictions
+            kept = []
         if not self._same_items(task, [line["id"] for line in kept]):
             groups = {line["id"]: Record.read(line).group for line in _lines(path)}
             kept = [vars(item) for item in read_scores(path, cell.scorer) or []]

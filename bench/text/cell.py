@@ -54,10 +54,10 @@ def score_text(
     try:
         loaded = _load(task, text, workspace)
         key = _key(loaded, text, tokenizer, str(model.lm.dtype), batch_size, least)
-        path = folder / f"{task.task}-{key}.jsonl"
-        kept = read_lines(path)
-        if kept and "summary" in kept[-1]:
-            return TextScores(**kept[-1]["summary"]), path, True
+        path = task.predictions(folder, key)
+        kept = _kept(path)
+        if kept is not None:
+            return kept, path, True
         scores, records = _run(model, task, loaded, text.metric, batch_size, least, on_items)
     except MoextendError:
         raise
@@ -70,6 +70,18 @@ def score_text(
     # The summary is the last line: a file that has one is whole.
     write_lines(path, [*records, {"summary": asdict(scores)}])
     return scores, path, False
+
+
+def _kept(path: Path) -> TextScores | None:
+    """The score in a file of answers that is whole; None where it is missing, torn or damaged."""
+    try:
+        lines = read_lines(path)
+        if not lines or "summary" not in lines[-1]:
+            return None
+        scores = TextScores(**lines[-1]["summary"])
+        return scores if scores.n == len(lines) - 1 else None
+    except (SpecError, TypeError):
+        return None
 
 
 def _text_of(task: TaskSpec) -> TextTask:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from moextend.bench.report import View
     from moextend.bench.report.collect import Experiment
     from moextend.bench.rundir import RunConfig, RunDir
+    from moextend.errors import MoextendError
 
 GO_ON = "interrupted; the same command goes on where it stopped."
 
@@ -65,8 +66,8 @@ def run(
     if dry_run:
         _preview(request, configs, as_json)
         return
-    opened = _open(configs, runs or workspace / "runs")
-    outcomes = _launch(opened, jobs or _jobs(configs), quiet=quiet or as_json)
+    opened, to_do = _open(configs, runs or workspace / "runs", quiet=quiet or as_json)
+    outcomes = _launch(opened, to_do, jobs or _jobs(configs), quiet=quiet or as_json)
     if as_json:
         typer.echo(json.dumps([_record(run) for run in opened], indent=2))
     else:
@@ -94,11 +95,26 @@ def status(
         return
     if not found:
         typer.echo(f"No runs in {folder}. Start one: moextend bench run")
-    for parent in dict.fromkeys(run.folder.parent for run in found):
-        rows = [(run, read_status(run.folder)) for run in found if run.folder.parent == parent]
+    damaged = {run.folder: problem for run in found if (problem := _config_problem(run))}
+    whole = [run for run in found if run.folder not in damaged]
+    for parent in dict.fromkeys(run.folder.parent for run in whole):
+        rows = [(run, read_status(run.folder)) for run in whole if run.folder.parent == parent]
         Console().print(status_table(rows, title=parent.name))
-    if name and len(found) == 1:
-        _print_details(found[0])
+    for path, problem in damaged.items():
+        typer.echo(f"{path.name} is damaged: {problem}")
+    if name and len(whole) == 1:
+        _print_details(whole[0])
+
+
+def _config_problem(run: RunDir) -> MoextendError | None:
+    """Why it cannot be told what a run is; None where it can."""
+    from moextend.errors import MoextendError
+
+    try:
+        _ = run.config
+    except MoextendError as error:
+        return error
+    return None
 
 
 def report(
@@ -177,17 +193,27 @@ def report(
         typer.echo(f"wrote {path}")
 
 
-def _open(configs: list[RunConfig], runs: Path) -> list[RunDir]:
-    """The folders of all runs, each free to be worked on."""
+def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[RunDir], list[RunDir]]:
+    """The folders of all runs, and those that are to be worked on; nothing was changed where one is refused."""
+    from moextend.bench.complete import lacks, names_of
     from moextend.bench.progress import read_status
-    from moextend.bench.rundir import open_run
+    from moextend.bench.rundir import open_runs
 
-    opened = [open_run(config, runs) for config in configs]
-    for run in opened:
+    incomplete: dict[Path, str] = {}
+
+    def has_work(run: RunDir) -> bool:
         if read_status(run.folder).state != "done":
-            with run.lock():  # refused here, before anything is started
-                pass
-    return opened
+            return True
+        lacking = lacks(run)
+        if lacking:
+            incomplete[run.folder] = names_of(lacking)
+        return bool(lacking)
+
+    opened = open_runs(configs, runs, must_be_free=has_work)
+    to_do = [r for r in opened if r.folder in incomplete or read_status(r.folder).state != "done"]
+    for folder, what in () if quiet else incomplete.items():
+        typer.echo(f"{folder.name} was done, but lacks {what}. That is made again.", err=True)
+    return opened, to_do
 
 
 def _jobs(configs: list[RunConfig]) -> int:
@@ -198,15 +224,14 @@ def _jobs(configs: list[RunConfig]) -> int:
     return min(len(configs), cores(), 4) if small else 1
 
 
-def _launch(opened: list[RunDir], jobs: int, *, quiet: bool) -> list[Outcome]:
-    """Works on the runs that are not done; how those ended."""
+def _launch(opened: list[RunDir], waiting: list[RunDir], jobs: int, *, quiet: bool) -> list[Outcome]:
+    """Works on the runs that are waiting; how those ended."""
     from rich.console import Console
 
     from moextend.bench.launch import launch
     from moextend.bench.live import view
-    from moextend.bench.progress import read_status
 
-    to_do = [run.folder for run in opened if read_status(run.folder).state != "done"]
+    to_do = [run.folder for run in waiting]
     done = len(opened) - len(to_do)
     # On stderr, so that `moextend bench run > report.txt` still shows how far it is.
     console = Console(stderr=True, quiet=quiet)
@@ -240,19 +265,26 @@ def _end(outcomes: list[Outcome]) -> None:
 def _record(run: RunDir) -> dict[str, object]:
     from dataclasses import asdict
 
-    from moextend.bench.progress import read_status
+    from moextend.bench.progress import described, read_status
     from moextend.bench.report.collect import collect
     from moextend.bench.report.forgetting import summary
 
+    names = {"run": run.folder.name, "sequence": run.folder.parent.name, "folder": str(run.folder)}
+    problem = _config_problem(run)
+    if problem is not None:
+        return {**names, "state": "damaged", "error": described(problem)}
     config = run.config
     what = {key: getattr(config, key) for key in ("method", "seed", "order", "mode")}
     status = asdict(read_status(run.folder))
     (experiment,) = collect([run], unfinished=True)
-    return {
-        "run": run.folder.name, "sequence": run.folder.parent.name, "folder": str(run.folder), **what,
+    record: dict[str, object] = {
+        **names, **what,
         **{key: status[key] for key in ("state", "stage", "stages", "done", "units", "left", "error")},
-        "metrics": summary(experiment.results[0]),
+        "metrics": summary(experiment.results[0]) if experiment.results else None,
     }  # fmt: skip
+    if experiment.left_out:  # its scores or facts cannot be read
+        record |= {"state": "damaged", "error": {"what": experiment.left_out[0], "where": None, "mend": None}}
+    return record
 
 
 def _print_details(run: RunDir) -> None:
@@ -270,7 +302,10 @@ def _print_details(run: RunDir) -> None:
     if run.log.exists():
         typer.echo(f"log: {run.log}")
     typer.echo("")
-    _print_tables(collect([run], unfinished=True), "table", "matrix")
+    experiments = collect([run], unfinished=True)
+    for left in (name for experiment in experiments for name in experiment.left_out):
+        typer.echo(left)
+    _print_tables([experiment for experiment in experiments if experiment.results], "table", "matrix")
 
 
 def _print_report(opened: list[RunDir]) -> None:

@@ -11,8 +11,8 @@ from PIL import Image
 from moextend import generation
 from moextend.bench.evaluate import prompt_digest, score_cell, tokenizer_digest
 from moextend.bench.sequence import Scoring
-from moextend.bench.task import Columns, Data, TaskSpec
-from moextend.errors import InputError
+from moextend.bench.task import Columns, Data, TaskSpec, read_task
+from moextend.errors import InputError, SpecError
 
 
 class Tokenizer:
@@ -126,3 +126,36 @@ def test_a_chat_template_is_part_of_what_becomes_of_a_prompt():
             patch.setattr("moextend.bench.evaluate.tokenizer_digest", lambda _: "words")
             digests.add(prompt_digest(model))
     assert digests == {"words", "words-one", "words-other"}
+
+
+def names_that_lead_elsewhere():
+    return ["../mine", "/tmp/mine", "a/b", "..", ".hidden", "", "a\\b", "x" * 101, "a b", "line\nbreak", "-x"]
+
+
+@pytest.mark.parametrize("name", names_that_lead_elsewhere())
+def test_a_tasks_name_that_could_lead_elsewhere_is_refused_with_its_file(tmp_path, name):
+    path = tmp_path / "mine.yaml"
+    record = {"task": name, "version": 1, "kind": "vqa", "data": {"path": "."}}
+    path.write_text(json.dumps(record))
+    with pytest.raises(SpecError, match="a task's name has letters") as error:
+        read_task(path)
+    assert error.value.where == f"{path}: task" and len(str(error.value).splitlines()) == 1
+
+
+def test_a_task_has_the_name_of_its_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps({"task": "yours", "version": 1, "kind": "vqa", "data": {"path": "."}}))
+    with pytest.raises(SpecError, match=r"called 'yours', and its file 'mine'\. Give both the same name\."):
+        read_task(path)
+
+
+def test_no_predictions_are_written_outside_their_folder(tmp_path, task, model, answers):
+    """Whatever way a task came to its name."""
+    folder = tmp_path / "deep" / "predictions"
+    for name in names_that_lead_elsewhere():
+        renamed = task.model_copy(update={"task": name})
+        with pytest.raises(InputError, match="a task's name has letters"):
+            score_cell(
+                model, renamed, weights="w", folder=folder, scoring=Scoring(batch_size=4), workspace=tmp_path
+            )
+    assert not (tmp_path / "deep").exists() and not answers

@@ -11,7 +11,7 @@ import pytest
 
 from moextend import files
 from moextend.bench.runconfig import differences
-from moextend.bench.rundir import Cell, RunDir, find_runs, open_run, slug
+from moextend.bench.rundir import Cell, RunDir, find_runs, open_run, open_runs, slug
 from moextend.errors import InputError, RunConflict, RunFailed, SpecError, UnknownName
 
 
@@ -95,6 +95,95 @@ def test_a_stage_added_at_the_end_takes_the_run_over(tmp_path, make_config):
         open_run(make_config(), tmp_path)
 
 
+def contents(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("change", ["more stages", "a later scored task", "the oracle", "another device"])
+def test_a_run_that_is_worked_on_is_not_touched_by_a_second_command(tmp_path, make_config, change):
+    run = open_run(make_config(), tmp_path)
+    run.append_cell(Cell(0, "colour", 50.0))
+    (run.folder / "status.json").write_text("{}")
+    with (run.folder / "scores.jsonl").open("a") as file:
+        file.write('{"stage": 1, "ta')
+    wanted = {
+        "more stages": with_stage(make_config()),
+        "a later scored task": with_stage(make_config(), retention=["copying"]),
+        "the oracle": make_config(oracle=True),
+        "another device": make_config(device="cuda"),
+    }[change]
+    with run.lock():
+        before = contents(tmp_path)
+        with pytest.raises(RunConflict, match="another process is working on this run"):
+            open_run(wanted, tmp_path)
+        assert contents(tmp_path) == before
+
+
+def test_no_run_is_touched_where_another_of_the_same_command_is_refused(tmp_path, make_config):
+    runs = [open_run(make_config(method), tmp_path) for method in ("lora", "full-ft", "ewc")]
+    for run in runs:
+        (run.folder / "status.json").write_text("{}")
+    longer = [with_stage(make_config(method)) for method in ("lora", "full-ft", "ewc")]
+    other = with_stage(make_config("ewc"))
+    other.sequence["train"] = {**other.sequence["train"], "steps": 9}
+    before = contents(tmp_path)
+    with pytest.raises(RunConflict, match=r"ewc-s0: holds a run of another config .*9 now"):
+        open_runs([*longer[:2], other], tmp_path)
+    assert contents(tmp_path) == before
+    with runs[1].lock():
+        before = contents(tmp_path)
+        with pytest.raises(RunConflict, match="another process"):
+            open_runs(longer, tmp_path)
+        with pytest.raises(RunConflict, match="another process"):
+            open_runs([make_config("lora"), make_config("full-ft")], tmp_path, must_be_free=lambda run: True)
+        assert {k: v for k, v in contents(tmp_path).items() if k.name != ".lock"} == {
+            k: v for k, v in before.items() if k.name != ".lock"
+        }
+    opened = open_runs(longer, tmp_path)
+    assert [run.config.stages[-1] for run in opened] == ["new"] * 3
+    assert not list(tmp_path.rglob("status.json")), "none of them is done any more"
+
+
+def test_a_folder_without_its_config_is_not_adopted(tmp_path, make_config):
+    run = open_run(make_config(), tmp_path)
+    run.append_cell(Cell(0, "colour", 50.0))
+    (run.folder / "config.json").unlink()
+    other = make_config()
+    other.sequence["train"]["steps"] = 9
+    before = contents(tmp_path)
+    for config in (other, make_config()):
+        with pytest.raises(RunConflict, match=r"config\.json is missing.*Put config\.json back, use another"):
+            open_run(config, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_that_an_interruption_left_before_its_config_is_used(tmp_path, make_config):
+    folder = tmp_path / "mini" / make_config().slug
+    folder.mkdir(parents=True)
+    for name in (".lock", ".config.json.x1", "owner.json"):
+        (folder / name).write_text("")
+    assert open_run(make_config(), tmp_path).config == make_config()
+
+
+def test_every_error_about_a_config_says_to_put_it_back_and_never_to_remove_it_alone(tmp_path, make_config):
+    run = open_run(make_config(), tmp_path)
+    path = run.folder / "config.json"
+    record = json.loads(path.read_text())
+    for text in ["{", "[]", '{"identity": 1}', json.dumps({**record, "identity": {"seed": 5}}), "\xff"]:
+        path.write_text(text, encoding="latin-1")
+        for read in (lambda: RunDir(run.folder).config, lambda: open_run(make_config(), tmp_path)):
+            with pytest.raises(SpecError) as error:
+                read()
+            assert "remove the" in error.value.mend.lower() and "folder" in error.value.mend
+            assert path.read_text(encoding="latin-1") == text
+
+
+def test_a_run_is_known_by_its_id(tmp_path, make_config):
+    run, other = open_run(make_config(), tmp_path), open_run(make_config(), tmp_path / "more")
+    assert run.id and run.id != other.id
+    assert open_run(with_stage(make_config()), tmp_path).id == run.id
+
+
 def test_a_joint_run_learns_all_at_once_and_does_not_grow(tmp_path, make_config):
     open_run(make_config(mode="joint"), tmp_path)
     with pytest.raises(RunConflict):
@@ -113,7 +202,7 @@ def test_a_changed_environment_is_recorded_not_refused(tmp_path, make_config, mo
     open_run(make_config(), tmp_path).record_environment(device="cpu")
     assert len(run.environments()) == 2
     monkeypatch.setattr("moextend.bench.environment._version", lambda package: "99")
-    open_run(make_config(), tmp_path)
+    open_run(make_config(), tmp_path).record_environment()
     assert [e["packages"]["torch"] for e in run.environments()][-1] == "99"
 
 
@@ -130,13 +219,14 @@ def test_the_last_line_of_a_cell_wins(make_run):
     assert run.cells()[1, "colour"] == Cell(1, "colour", 60.0, stderr=1.5, n=10, extra={"strict": 55.0})
 
 
-def test_a_torn_last_line_is_left_out_and_cut_under_the_lock(make_run):
+def test_a_torn_last_line_is_left_out_and_cut_by_the_next_append(make_run):
     run = make_run(rows=[[1.0, 2.0]])
     path = run.folder / "scores.jsonl"
     with path.open("a") as file:
         file.write('{"stage": 1, "task": "col')
     assert len(run.cells()) == 2
     with run.lock():
+        assert path.read_text().endswith('"task": "col')
         run.append_cell(Cell(1, "colour", 3.0))
     assert len(run.cells()) == 3
     assert len(path.read_text().splitlines()) == 3
@@ -160,6 +250,52 @@ def test_a_line_separator_inside_a_text_does_not_break_a_line(tmp_path):
     path = tmp_path / "lines.jsonl"
     files.append_lines(path, [{"answer": "a\u2028b\x85c"}])
     assert files.read_lines(path) == [{"answer": "a\u2028b\x85c"}]
+
+
+@pytest.mark.parametrize("fails", ["write", "sync", "write and truncate"])
+def test_a_full_disk_in_one_append_costs_only_that_append(tmp_path, monkeypatch, fails):
+    path = tmp_path / "lines.jsonl"
+    files.append_lines(path, [{"line": 1}])
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def half(file, text):
+        file.write(bytes(text[: len(text) // 2]))
+        full()
+
+    with monkeypatch.context() as patch:
+        if fails == "sync":
+            patch.setattr(os, "fsync", full)
+        else:
+            patch.setattr(files, "_write_all", half)
+        if fails == "write and truncate":
+            patch.setattr(os, "ftruncate", full)
+        with pytest.raises(RunFailed, match="no disk space left"):
+            files.append_lines(path, [{"line": 2}, {"line": 3}])
+    if fails != "write and truncate":
+        assert path.read_bytes() == b'{"line": 1}\n'
+    files.append_lines(path, [{"line": 4}])
+    found = [record["line"] for record in files.read_lines(path)]
+    assert found[0] == 1 and found[-1] == 4 and 3 not in found
+
+
+def test_an_append_cuts_a_torn_line_of_any_length(tmp_path):
+    for torn in (b"x", b"x" * 200_000):
+        for before in (b"", b'{"line": 0}\n'):
+            path = tmp_path / "lines.jsonl"
+            path.write_bytes(before + torn)
+            files.append_lines(path, [{"line": 1}])
+            assert path.read_bytes() == before + b'{"line": 1}\n'
+
+
+def test_what_cannot_be_read_is_one_clear_error(tmp_path):
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(InputError, match="cannot be read"):
+        files.read_json(tmp_path / "folder.json")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(SpecError, match="not valid JSON"):
+        files.read_json(tmp_path / "deep.json")
 
 
 def test_a_broken_config_is_named(make_run):

@@ -41,6 +41,19 @@ def test_a_second_run_computes_nothing_again(cli, tmp_path):
     assert scores.stat().st_mtime_ns == before
 
 
+def test_a_done_run_that_lacks_something_is_repaired(cli, tmp_path):
+    first = cli("bench", "run", "-m", "lora")
+    scores = tmp_path / "runs/tiny/lora-s0/scores.jsonl"
+    whole = scores.read_text().splitlines()
+    scores.write_text("\n".join(whole[:8]) + "\n")
+    assert "lora-s0 lacks the score of" in " ".join(cli("bench", "report").out.split())
+    second = cli("bench", "run", "-m", "lora")
+    assert second.code == 0, second.err
+    assert "lora-s0 was done, but lacks the score of " in second.err and "That is made again." in second.err
+    assert second.out == first.out and len(scores.read_text().splitlines()) == len(whole)
+    assert cli("bench", "run", "-m", "lora").err == "1 of 1 runs were done before.\n"
+
+
 def test_a_failed_run_is_named_and_the_others_are_reported(cli, tmp_path):
     found = cli("bench", "run", "-m", "full-ft,lora")
     assert found.code == 1
@@ -210,6 +223,44 @@ def test_a_torn_or_broken_scores_line(cli, tmp_path):
     found = cli("bench", "report")
     assert found.code == 2
     assert "scores.jsonl:1: not valid JSON" in found.err
+
+
+def test_a_damaged_run_does_not_hide_the_others(cli, tmp_path):
+    cli("bench", "run", "-m", "lora,ewc,replay")
+    folder = tmp_path / "runs/tiny"
+    (folder / "ewc-s0/config.json").write_text("{")
+    (folder / "replay-s0/scores.jsonl").write_text("nonsense\n")
+    found = cli("bench", "status")
+    assert found.code == 0, found.err
+    assert " done " in found.out and "ewc-s0 is damaged: " in found.out
+    states = {run["run"]: run["state"] for run in cli("bench", "status", "--json").json()}
+    assert states == {"ewc-s0": "damaged", "lora-s0": "done", "replay-s0": "damaged"}
+    for options in ((), ("--baseline", "zero-shot"), ("--matrix",), ("--costs",)):
+        found = cli("bench", "report", *options)
+        assert found.code == 0, found.err
+        words = " ".join(found.out.split())
+        assert "lora" in words
+        if options in ((), ("--baseline", "zero-shot")):
+            assert "ewc-s0 (damaged: " in words and "replay-s0 (damaged: " in words
+    one = cli("bench", "status", "replay-s0")
+    assert one.code == 0 and "scores.jsonl:1: not valid JSON" in " ".join(one.out.split())
+
+
+def test_runs_that_may_only_be_read_are_reported(cli, tmp_path):
+    cli("bench", "run", "-m", "lora")
+    folder = tmp_path / "runs"
+    made = [path for path in [folder, *folder.rglob("*")] if path.is_dir()]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    for path in made:
+        path.chmod(0o555)
+    try:
+        for command in ("status", "report"):
+            assert cli("bench", command).code == 0
+        assert cli("bench", "run", "-m", "lora").err == "1 of 1 runs were done before.\n"
+    finally:
+        for path in made:
+            path.chmod(0o755)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 def test_a_full_disk_ends_with_one_line(cli, monkeypatch):

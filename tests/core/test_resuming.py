@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import moextend
-from moextend import Conversation, ImageRef, Settings, align, extend
+from moextend import Conversation, ImageRef, Settings, align, extend, extending
 from moextend.errors import InputError
-from moextend.resuming import BEGUN, learnt_name, name_data
+from moextend.extension import digest_of
+from moextend.resuming import BEGUN, PROBE, learnt_name, name_data
 
 from .conftest import picture, toy_model
 
@@ -161,3 +162,27 @@ def test_naming_is_cheap() -> None:
 def test_a_finished_extension_needs_no_note(tmp_path: Path) -> None:
     extend(toy_model(), "mine", data(), folder=tmp_path / "mine", **HOW)
     assert moextend.load_extension(toy_model(), tmp_path / "mine").name == "mine"
+
+
+def test_a_probe_that_is_over_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how: dict[str, Any] = {**HOW, "layers": "probe", "probe_steps": 2}
+    whole, again = toy_model(), toy_model()
+    extend(whole, "mine", data(), folder=tmp_path / "whole", **how)
+    calls: list[int] = []
+
+    def stop_in_training(done: int, total: int) -> None:
+        calls.append(total)
+        if total == SHORT.steps:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "mine"
+    with pytest.raises(KeyboardInterrupt):
+        extend(toy_model(), "mine", data(), folder=folder, on_step=stop_in_training, **how)
+    assert calls == [2, 2, SHORT.steps] and (folder / PROBE).is_file()
+    with pytest.raises(InputError, match=r"was begun with other arguments.*: data, held_out"):
+        extend(toy_model(), "mine", data(41), folder=folder, **how)
+    with monkeypatch.context() as patch:
+        patch.setattr(extending, "probe_layers", None)
+        extend(again, "mine", data(), folder=folder, **how)
+    assert digest_of(again, "mine") == digest_of(whole, "mine")
+    assert not (folder / PROBE).exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partialmethod
@@ -25,7 +26,7 @@ from moextend import (
     train,
     training,
 )
-from moextend.errors import InputError, UnknownName
+from moextend.errors import InputError, RunFailed, UnknownName
 from moextend.moe import find_sites
 from moextend.prepare import asks_to_shard
 from moextend.training import draw_order
@@ -107,6 +108,69 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
         assert torch.equal(parts(again)[name], value), name
 
 
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """The folder of a training that was stopped with two checkpoints, and what it learns undisturbed."""
+    folder = tmp_path_factory.mktemp("stopped")
+    whole = extended()
+    train(whole, DATA, SETTINGS, folder=folder / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(extended(), DATA, SETTINGS, folder=folder / "t", on_step=stop_at(8))
+    return folder / "t", parts(whole)
+
+
+FILES = ("trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "flops.json",
+         "manifest.json")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [Path.unlink, halve, flip])
+def test_a_damaged_checkpoint_is_not_whole_and_the_older_one_is(
+    tmp_path: Path,
+    stopped: tuple[Path, dict[str, torch.Tensor]],
+    name: str,
+    damage: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = shutil.copytree(stopped[0], tmp_path / "t")
+    assert training._last_checkpoint(folder) == str(folder / "checkpoint-6")
+    damage(folder / "checkpoint-6" / name)
+    assert training._last_checkpoint(folder) == str(folder / "checkpoint-3")
+    (said,) = caplog.messages
+    assert "checkpoint-6: is not whole (" in said and "goes on from an older one" in said
+    assert not (folder / "checkpoint-6").exists()
+
+
+def test_a_training_goes_on_from_the_older_checkpoint_and_ends_the_same(
+    tmp_path: Path, stopped: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    folder = shutil.copytree(stopped[0], tmp_path / "t")
+    (folder / "checkpoint-6" / "optimizer.pt").unlink()
+    again, seen = extended(), list[int]()
+    train(again, DATA, SETTINGS, folder=folder, on_step=lambda done, total: seen.append(done))
+    assert seen[0] == 4
+    for name, value in stopped[1].items():
+        assert torch.equal(parts(again)[name], value), name
+
+
+def test_the_flops_of_a_resumed_training_are_those_of_the_whole_one(tmp_path: Path) -> None:
+    rows = [Conversation(((" ".join(["w1"] * (1 + i % 7)), "w2"),)) for i in range(12)]  # padding varies
+    whole = train(extended(), rows, SETTINGS, folder=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(extended(), rows, SETTINGS, folder=tmp_path / "t", on_step=stop_at(5))
+    assert train(extended(), rows, SETTINGS, folder=tmp_path / "t") == whole
+
+
 def test_a_checkpoint_holds_what_learns_alone(tmp_path: Path) -> None:
     model = extended()
     with pytest.raises(KeyboardInterrupt):
@@ -114,6 +178,7 @@ def test_a_checkpoint_holds_what_learns_alone(tmp_path: Path) -> None:
     kept = tmp_path / "t" / "checkpoint-3"
     assert {path.name for path in kept.iterdir()} == {
         "trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json",
+        "flops.json", "manifest.json",
     }  # fmt: skip
     assert set(load_file(kept / "trained.safetensors")) == set(model.trainable())
 
@@ -391,9 +456,57 @@ def test_a_tracker_is_told_the_losses_and_keeps_them(tmp_path: Path, monkeypatch
         ({"warmup": 1.5}, r"warmup is 1\.5\. From 0 to 1"),
         ({"balance": -1.0}, "balance is"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"learning_rate": float("inf")}, r"learning_rate is inf\. A finite number of at least 0"),
+        ({"weight_decay": float("inf")}, "weight_decay is inf"),
+        ({"max_grad_norm": float("inf")}, "max_grad_norm is inf"),
+        ({"balance": float("inf")}, "balance is inf"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         replace(SETTINGS, **wrong)
+
+
+def not_finite(at: int, where: str, model: MultimodalLM) -> Any:
+    """An extra loss whose value, or whose gradient alone, is not finite in step `at`."""
+    steps = iter(range(1, 100))
+
+    def loss(batch: Mapping[str, torch.Tensor], out: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        zero = (next(iter(model.trainable().values())) * 0).sum()
+        if next(steps) != at:
+            return zero
+        # The slope of the root is infinite at zero, and infinity times zero is no number.
+        return zero + torch.nan if where == "loss" else zero.sqrt() * 0
+
+    return loss
+
+
+@pytest.mark.parametrize(("where", "step"), [("loss", 5), ("gradient", 5), ("weight", 6), ("weight", 9)])
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "as on a GPU"])
+def test_a_training_that_diverges_fails_with_its_step(
+    tmp_path: Path, where: str, step: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not at_once:
+        monkeypatch.setattr(training.TokenTrainer, "read_at_once", ())
+    model = extended()
+
+    def spoil(done: int, total: int) -> None:
+        if (where, done) == ("weight", step):
+            with torch.no_grad():
+                next(iter(model.trainable().values())).view(-1)[0] = torch.inf
+
+    spoiled = None if where == "weight" else not_finite(step, where, model)
+    with pytest.raises(RunFailed, match=f"the training diverged: the {where}") as error:
+        train(model, DATA, SETTINGS, folder=tmp_path / "t", extra_loss=spoiled, on_step=spoil)
+    assert error.value.where == f"step {step}"
+    assert "Use a lower learning rate" in str(error.value)
+    for checkpoint in (tmp_path / "t").glob("checkpoint-*/trained.safetensors"):
+        assert all(bool(tensor.isfinite().all()) for tensor in load_file(checkpoint).values())
+
+
+def test_a_learning_rate_that_is_far_too_high_is_no_perfect_training(tmp_path: Path) -> None:
+    model = toy_model()
+    model.learn_only([name for name, _ in model.named_parameters() if name.startswith("lm.")])
+    with pytest.raises(RunFailed, match="the training diverged"):
+        train(model, DATA, replace(SETTINGS, learning_rate=1e30), folder=tmp_path / "t")
