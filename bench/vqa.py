@@ -53,7 +53,14 @@ class Record(Answered):
         group = item.group or "+".join(image.digest for image in item.images) or None
         asked = (item.question, item.choices, item.kind)
         return Record(
-            item.id, prediction, item.answers, *asked, likelihoods or None, group, image=item.image_name
+            item.id,
+            prediction,
+            item.answers,
+            *asked,
+            likelihoods or None,
+            group,
+            image=item.image_name,
+            position=item.position,
         )
 
     @staticmethod
@@ -70,6 +77,7 @@ class Record(Answered):
             None if likelihoods is None else tuple(likelihoods),
             line.get("group"),
             image=line.get("image", ""),
+            position=line.get("position"),
         )
 
     def line(self) -> dict[str, Any]:
@@ -79,6 +87,8 @@ class Record(Answered):
             del kept["likelihoods"]
         if not self.image:
             del kept["image"]
+        if self.position is None:
+            del kept["position"]
         return kept
 
 
@@ -202,7 +212,7 @@ def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: i
     records = [Record.read(line) for line in mend_lines(path)]
     good = 0
     for record, place in zip(records, order, strict=False):
-        if record.id != items[place].id:
+        if (record.id, record.position) != (items[place].id, items[place].position):
             break
         good += 1
     if good < len(items):

@@ -128,24 +128,45 @@ def answers(
     return found
 
 
+def position(
+    value: Any, options: tuple[str, ...] | None, *, where: str, form: AnswerForm | None = None
+) -> int | None:
+    """Place of the choice that the (first) gold of a cell gives by letter or position, where its text does not say it:
+    an earlier choice has the same text. Else None.
+    """
+    first = value[0] if isinstance(value, list | tuple) and value else value
+    place = _named(first, options, where, form)[1]
+    if place is None or options is None:
+        return None
+    texts = [option.strip() for option in options]
+    return place if texts.index(texts[place]) != place else None
+
+
 def _answer(value: Any, options: tuple[str, ...] | None, where: str, form: AnswerForm | None) -> str:
+    said, place = _named(value, options, where, form)
+    return said if place is None or options is None else options[place]
+
+
+def _named(
+    value: Any, options: tuple[str, ...] | None, where: str, form: AnswerForm | None
+) -> tuple[str, int | None]:
+    """A gold as text, and the place of the choice that it gives by letter or position."""
     if isinstance(value, Mapping):
         value = value.get("answer", value.get("text"))
     said = text(value)
     if not options or form == "text" or not said.strip():
-        return said
+        return said, None
     if form == "letter":
-        return options[
-            _position(string.ascii_uppercase.find(said.strip().upper()), said, options, where, form)
-        ]
+        letter = string.ascii_uppercase.find(said.strip().upper())
+        return said, _position(letter, said, options, where, form)
     number = value if isinstance(value, int) and not isinstance(value, bool) else None
     if number is None and said.strip().isdecimal() and (form == "position" or said.strip() not in options):
         number = int(said)
     if number is None and form == "position":
         number = -1
     if number is None or (isinstance(value, str) and form is None and number >= len(options)):
-        return said
-    return options[_position(number, said, options, where, form)]
+        return said, None
+    return said, _position(number, said, options, where, form)
 
 
 def _position(number: int, said: str, options: tuple[str, ...], where: str, form: AnswerForm | None) -> int:

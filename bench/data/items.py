@@ -32,6 +32,8 @@ class Item:
     answers: tuple[str, ...]
     """One gold answer, or those of several annotators."""
     choices: tuple[str, ...] | None = None
+    position: int | None = field(default=None, kw_only=True)
+    """Place of the right choice, where the answer does not say it: another choice has the same text."""
     kind: str | None = None
     group: str | None = None
     """Items of one image share it."""

@@ -233,12 +233,14 @@ class Items(Sequence[Item]):
     def _item(self, i: int) -> Item:
         row, names, where = self._row(i), self._task.columns, self._table.where(i)
         options, refs = self._options(row, where), self._refs(row, i, where)
+        answers, position = self._answers(row, options, refs, where)
         return Item(
             id=self._name(_cell(row, names.id, where), i) if names.id else str(i),
             images=refs if self._images else (),
             question=cells.text(_cell(row, names.question, where)) if names.question else "",
-            answers=self._answers(row, options, refs, where),
+            answers=answers,
             choices=options,
+            position=position,
             kind=cells.text(row.get(names.kind)) or None if names.kind else None,
             group=cells.text(row.get(names.group)) or None if names.group else None,
             row=where,
@@ -254,12 +256,13 @@ class Items(Sequence[Item]):
 
     def _answers(
         self, row: Row, options: tuple[str, ...] | None, refs: tuple[ImageRef, ...], where: str
-    ) -> tuple[str, ...]:
+    ) -> tuple[tuple[str, ...], int | None]:
         name, form = self._task.columns.answer, self._task.answer_as
         value, at = _cell(row, name, where), f"{where}: column '{name}'"
         if form == "box" and refs:
-            return (cells.box(value, cells.size(refs[0]), where=at),)
-        return cells.answers(value, options, where=at, form=form)
+            return (cells.box(value, cells.size(refs[0]), where=at),), None
+        found = cells.answers(value, options, where=at, form=form)
+        return found, cells.position(value, options, where=at, form=form)
 
     def _refs(self, row: Row, i: int, where: str) -> tuple[ImageRef, ...]:
         if not self._shown:

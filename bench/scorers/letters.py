@@ -135,12 +135,15 @@ def _free(word: str, after: str | None) -> bool:
 
 
 def _held(text: str, letters: str, choices: Sequence[str]) -> list[int]:
-    """The choices whose texts a sentence holds, word by word; one that is a part of another counts only by itself."""
+    """The choices whose texts a sentence holds, word by word; one that is a part of another counts only by itself.
+
+    A text that two choices share names both.
+    """
     if len(text) > 2 * sum(map(len, choices)):
         return []
-    forms, rest, held = _texts(letters, choices), f" {vqa_form(text)} ", []
-    for i in sorted(range(len(forms)), key=lambda i: -len(forms[i])):
-        if forms[i] and f" {forms[i]} " in rest:
-            held.append(i)
-            rest = rest.replace(f" {forms[i]} ", "  ")
+    forms, rest, held = _texts(letters, choices), f" {vqa_form(text)} ", list[int]()
+    for form in sorted(dict.fromkeys(forms), key=lambda form: -len(form)):
+        if form and f" {form} " in rest:
+            held += [i for i, other in enumerate(forms) if other == form]
+            rest = rest.replace(f" {form} ", "  ")
     return held

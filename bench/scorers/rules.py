@@ -64,7 +64,11 @@ def evalai(prediction: str, gold: Gold) -> float:
 
 
 def gold_position(gold: Gold) -> int | None:
-    """Position of the right choice: the choice that the answer repeats, else the one whose letter it is."""
+    """Position of the right choice: the item's own, else of the choice that the answer repeats, else the one whose
+    letter it is.
+    """
+    if gold.position is not None:
+        return gold.position
     choices, answer = gold.choices or (), gold.answers[0].strip()
     texts = [choice.strip() for choice in choices]
     if answer in texts:

@@ -15,6 +15,7 @@ from moextend.bench.scorers.table import SCORERS
 class Gold:
     answers: tuple[str, ...]
     choices: tuple[str, ...] | None = None
+    position: int | None = None
 
 
 # Words as they occur, and texts as nobody foresees them.
