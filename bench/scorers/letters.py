@@ -1,7 +1,8 @@
 """The option that a longer answer names: its letter in any usual dress, or the text of one choice alone.
 
-The forms are those that VLMEvalKit reads without a judge, the same in Chinese ("答案是A", "选B", "A、红色"), and the
-markdown and LaTeX in which models put an answer. A letter inside a word is none, the article "A" is none, and an answer that names several options names none.
+The forms are those that VLMEvalKit reads without a judge, the same in Chinese ("答案是A", "选B", "A、红色"), and
+the markdown and LaTeX in which models put an answer. A letter inside a word is none, the article "A" is none, and an
+answer that names several options names none.
 """
 
 from __future__ import annotations
