@@ -197,10 +197,11 @@ def _rated(
 ) -> list[tuple[float, ...] | None]:
     """Log-likelihoods of the choices, item by item; None for an item without any."""
     found: list[tuple[float, ...] | None] = [None] * len(batch)
-    asked = [i for i, item in enumerate(batch) if item.choices]
+    lettered = "choices" in placeholders(task)
+    # The text of a choice that is not there cannot be rated; its letter can.
+    asked = [i for i, item in enumerate(batch) if item.choices and (lettered or all(item.choices))]
     if rate is None or not asked:
         return found
-    lettered = "choices" in placeholders(task)
     said = [LETTERS[: len(choices)] if lettered else choices for i in asked if (choices := batch[i].choices)]
     for i, values in zip(asked, rate([prompts[i] for i in asked], said), strict=True):
         found[i] = values

@@ -8,7 +8,7 @@ import binascii
 import io
 import json
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,9 @@ def _found(value: str, folders: tuple[Path, ...]) -> Path:
 
 
 def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
-    """The choices of a cell: a list of strings, or such a list written as text; None where there are none."""
+    """The choices of a cell: a list of strings, or choices by letter ({"A": "red", "B": "blue"}) or position, or either
+    written as text; None where there are none.
+    """
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value)
@@ -108,10 +110,53 @@ def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
                 f"{value[:40]!r} is not a list of choices.", where=where, mend='Write ["one", "two"].'
             ) from error
     if isinstance(value, Mapping):
-        value = value.get("text", value.get("choices"))
+        named = next((name for name in ("text", "choices") if name in value), None)
+        value = value[named] if named else _by_key(value, where)
     if missing(value) or not len(value):
         return None
+    if isinstance(value, str | Mapping):
+        raise InputError(
+            f"{value!r:.40} is not a list of choices.", where=where, mend='Write ["one", "two"].'
+        )
     return tuple(text(choice) for choice in value)
+
+
+def listed(value: Any) -> Any:
+    """The strings of a list that is written as text ("['24/7', '3.429']": several golds, in MMMU); else the value."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            parts = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            return value
+        if parts and isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+            return parts
+    return value
+
+
+def placed(values: Iterable[Any]) -> tuple[str, ...] | None:
+    """Choices of which each has its place, and with it its letter: an empty one before others stays, as "".
+
+    None where all are empty.
+    """
+    texts = [text(value) for value in values]
+    while texts and not texts[-1]:
+        texts.pop()
+    return tuple(texts) or None
+
+
+def _by_key(value: Mapping[Any, Any], where: str) -> tuple[str, ...] | None:
+    """The choices of {"A": ..., "B": ...} or {"0": ..., "1": ...}, in the order of the keys."""
+    if not value:
+        return None
+    keys = {str(key).strip().upper(): key for key in value}
+    for names in (string.ascii_uppercase[: len(keys)], list(map(str, range(len(keys))))):
+        if set(keys) == set(names) and len(keys) == len(value):
+            return placed(value[keys[name]] for name in names)
+    raise InputError(
+        f"has choices by the keys {', '.join(map(str, value))}, which are no letters or positions.",
+        where=where,
+        mend='Write a list, or {"A": "one", "B": "two"}.',
+    )
 
 
 def answers(

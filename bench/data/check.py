@@ -26,7 +26,7 @@ _LETTER = re.compile(
 """A prompt that asks for the letter of a choice."""
 _LETTERS = frozenset(string.ascii_uppercase)
 _READ = 500
-"""Items whose answers are read."""
+"""Items of a split whose answers are read."""
 _TRIED = 50
 """Items among which one must be found whose own answer scores 1 (annotators may disagree on single ones)."""
 
@@ -54,16 +54,19 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
     task.refuse_needs()
     test = open_items(task, "test", workspace)
     sizes = {"test": len(test)}
-    samples = [test]
+    samples, read = [test], ["test"]
     if task.data is not None and task.data.train is not None:
         train = open_items(task, "train", workspace)
         sizes = {"train": len(train), **sizes}
         samples.append(train)
+        read.append("train")
     for items in samples:
         _open_images(items[0])
         prompt_text(task, items[0])
-    seen = list(islice(open_items(task, "test", workspace, images=False), _READ))
-    _answerable(task, seen)
+    first = {split: list(islice(open_items(task, split, workspace, images=False), _READ)) for split in read}
+    for items in first.values():
+        _answerable(task, items)
+    seen = first["test"]
     example, answer = _scored(task, test)
     shown = prompt_text(task, example)
     return Checked(sizes, shown, answer, test.columns, tuple(_warnings(task, seen, base)))

@@ -119,8 +119,9 @@ def target_text(task: TaskSpec, item: Item) -> str:
 
 
 def choice_lines(choices: Sequence[str]) -> str:
-    """The choices as lines "A. ...", "B. ..."."""
-    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+    """The choices as lines "A. ...", "B. ..."; an empty one has no line, and the others keep their letters."""
+    lines = zip(LETTERS, choices, strict=False)
+    return "\n".join(f"{letter}. {choice}" for letter, choice in lines if choice)
 
 
 def _marks(task: TaskSpec, item: Item, images: int) -> str:

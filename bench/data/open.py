@@ -261,6 +261,8 @@ class Items(Sequence[Item]):
         value, at = _cell(row, name, where), f"{where}: column '{name}'"
         if form == "box" and refs:
             return (cells.box(value, cells.size(refs[0]), where=at),), None
+        if self._choices and options is None:
+            value = cells.listed(value)
         found = cells.answers(value, options, where=at, form=form)
         return found, cells.position(value, options, where=at, form=form)
 
@@ -282,7 +284,7 @@ class Items(Sequence[Item]):
             return None
         if len(self._choices) == 1:
             return cells.choices(row.get(self._choices[0]), where=f"{where}: column '{self._choices[0]}'")
-        return tuple(cells.text(row.get(name)) for name in self._choices if cells.text(row.get(name))) or None
+        return cells.placed(row.get(name) for name in self._choices)
 
     def image_refs(self) -> Iterator[ImageRef]:
         """The images of all items, row by row, without reading the other columns."""
