@@ -162,3 +162,9 @@ def yes_or_no2(prediction: str) -> str:
 def pope2(prediction: str, gold: Gold) -> float:
     """1 where the answer, read by `yes_or_no2`, is the gold one."""
     return float(yes_or_no2(prediction) == plain(gold.answers[0]))
+
+
+def spoken(answer: str) -> str:
+    """A gold of POPE as a model should say it: as it is, or ("NO") in lower case where `yes_or_no2` reads only that."""
+    form = plain(answer)
+    return answer if yes_or_no2(answer) == form or yes_or_no2(form) != form else form

@@ -78,12 +78,14 @@ def score_set(
 
 
 def own_answer(name: str, gold: Gold) -> str:
-    """What a model that knows the gold would say: the most common answer, or its letter."""
+    """What a model that knows the gold would say: the most common answer as the scorer reads it, or its letter."""
+    spoken = BY_NAME[name].spoken if name in BY_NAME else None
     lettered = name in BY_NAME and BY_NAME[name].lettered
     position = rules.gold_position(gold) if lettered else None
     if position is not None:
         return string.ascii_uppercase[position]
-    return Counter(gold.answers).most_common(1)[0][0]
+    answer = Counter(gold.answers).most_common(1)[0][0]
+    return spoken(answer) if spoken else answer
 
 
 def set_metrics(name: str, pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:

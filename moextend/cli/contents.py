@@ -69,6 +69,10 @@ def add_task(
         typer.echo(f"wrote {newtask.write_task(task)}")
     longer.write()
     typer.echo(_found(task, found))
+    if what == "qa" and task.columns.image is not None:
+        typer.echo(
+            f"  note: the data have images (column '{task.columns.image}'), so this is a task about images."
+        )
     for note in notes:
         typer.echo(f"  not imported: {note}")
     _print_stages(longer)
