@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from moextend.bench.data.items import IMAGE_MARK, Item, prompt_text, target_text, template
-from moextend.bench.data.open import open_items
+from moextend.bench.data.open import SplitName, open_items
 from moextend.bench.data.unknown import unknown_words
 from moextend.bench.scorers import Answered, find_scorer, own_answer, score_set
 from moextend.bench.scorers.rules import gold_position
@@ -54,7 +54,7 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
     task.refuse_needs()
     test = open_items(task, "test", workspace)
     sizes = {"test": len(test)}
-    samples, read = [test], ["test"]
+    samples, read = [test], list[SplitName](("test",))
     if task.data is not None and task.data.train is not None:
         train = open_items(task, "train", workspace)
         sizes = {"train": len(train), **sizes}
@@ -64,8 +64,8 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
         _open_images(items[0])
         prompt_text(task, items[0])
     first = {split: list(islice(open_items(task, split, workspace, images=False), _READ)) for split in read}
-    for items in first.values():
-        _answerable(task, items)
+    for looked_at in first.values():
+        _answerable(task, looked_at)
     seen = first["test"]
     example, answer = _scored(task, test)
     shown = prompt_text(task, example)
