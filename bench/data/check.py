@@ -11,7 +11,7 @@ from pathlib import Path
 
 from moextend.bench.data.digests import FileDigests
 from moextend.bench.data.items import IMAGE_MARK, Item, prompt_text, target_text, template
-from moextend.bench.data.open import check_gold, open_items, open_table
+from moextend.bench.data.open import SplitName, check_gold, open_items, open_table
 from moextend.bench.data.unknown import unknown_words
 from moextend.bench.scorers import Answered, find_scorer, is_lettered, own_answer, score_set
 from moextend.bench.scorers.rules import gold_position
@@ -27,7 +27,7 @@ _LETTER = re.compile(
 """A prompt that asks for the letter of a choice."""
 _LETTERS = frozenset(string.ascii_uppercase)
 _READ = 500
-"""Items whose answers are read."""
+"""Items of a split whose answers are read."""
 _TRIED = 50
 """Items among which one must be found whose own answer scores 1 (annotators may disagree on single ones)."""
 
@@ -55,17 +55,23 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
     task.refuse_needs()
     test = open_items(task, "test", workspace, strict=False)
     sizes = {"test": len(test)}
-    samples, same = [test], False
+    samples, read, same = [test], list[SplitName](("test",)), False
     if task.data is not None and task.data.train is not None:
         train = open_items(task, "train", workspace, strict=False)
         sizes = {"train": len(train), **sizes}
         samples.append(train)
+        read.append("train")
         same = _same_rows(task, workspace)
     for items in samples:
         _open_images(items[0])
         prompt_text(task, items[0])
-    seen = list(islice(open_items(task, "test", workspace, images=False, strict=False), _READ))
-    _answerable(task, seen)
+    first = {
+        split: list(islice(open_items(task, split, workspace, images=False, strict=False), _READ))
+        for split in read
+    }
+    for looked_at in first.values():
+        _answerable(task, looked_at)
+    seen = first["test"]
     example, answer = _scored(task, test)
     shown = prompt_text(task, example)
     return Checked(sizes, shown, answer, test.columns, (*_of_splits(same), *_warnings(task, seen, base)))

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from moextend.bench.data.cells import text
 from moextend.bench.data.conversations import Turns
 from moextend.bench.data.hub import hub_splits
 from moextend.bench.data.open import open_table
@@ -286,11 +287,17 @@ def _form(columns: Columns, rows: Sequence[Row], *, asks: bool, bare: bool) -> t
     if columns.choices is not None:
         return _shown(LETTER, columns, more), "letter@1", 16
     answers = [row.get(columns.answer) for row in rows]
-    lengths = sorted(len(str(answer).split()) for answer in answers if not isinstance(answer, list))
+    parts = [part for answer in answers for part in (answer if isinstance(answer, list) else [answer])]
+    lengths = sorted(len(_said(part).split()) for part in parts)
     if lengths and lengths[len(lengths) // 2] > _LONG:
         return _shown(BARE, columns, more), "rouge-l@1", 128
     several = any(isinstance(answer, list) and len(answer) > 3 for answer in answers)
     return _shown(BARE if bare else SHORT, columns, more), "vqa@2" if several else "exact@1", 16
+
+
+def _said(answer: Any) -> str:
+    """The text of one annotator's answer."""
+    return text(answer.get("answer", answer.get("text")) if isinstance(answer, Mapping) else answer)
 
 
 def _shown(prompt: str, columns: Columns, more: str | None) -> str:

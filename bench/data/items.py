@@ -32,6 +32,8 @@ class Item:
     answers: tuple[str, ...]
     """One gold answer, or those of several annotators."""
     choices: tuple[str, ...] | None = None
+    position: int | None = field(default=None, kw_only=True)
+    """Place of the right choice, where the answer does not say it: another choice has the same text."""
     kind: str | None = None
     group: str | None = None
     """Items of one image share it."""
@@ -117,8 +119,9 @@ def target_text(task: TaskSpec, item: Item) -> str:
 
 
 def choice_lines(choices: Sequence[str]) -> str:
-    """The choices as lines "A. ...", "B. ..."."""
-    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+    """The choices as lines "A. ...", "B. ..."; an empty one has no line, and the others keep their letters."""
+    lines = zip(LETTERS, choices, strict=False)
+    return "\n".join(f"{letter}. {choice}" for letter, choice in lines if choice)
 
 
 def _marks(task: TaskSpec, item: Item, images: int) -> str:

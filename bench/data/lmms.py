@@ -5,34 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from moextend import bounded_yaml
 from moextend.bench.data.guess import guess_columns
+from moextend.bench.data.lmms_files import PREFIX, Function, find
 from moextend.bench.data.open import open_table
 from moextend.bench.task import Data, TaskSpec
-from moextend.errors import InputError, UnknownName
+from moextend.errors import InputError
 
-PREFIX = "lmms:"
-"""Before the name of a task of lmms-eval."""
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_NAME = re.compile(r"""^(?:task|group)\s*:[ \t]*["']?([\w.+-]+)["']?[ \t]*$""", re.MULTILINE)
-"""The name of a task or group in its YAML; only the one that is asked for is parsed."""
 _TEMPLATE = re.compile(r"\{[{%]")
 _METRICS = (("anls", "anls@1"), ("relaxed", "relaxed@1"), ("cider", "cider@1"))
 """Words in the names of metrics, and the scorer of that rule."""
 _TOKENS = 16
-
-
-@dataclass(frozen=True)
-class Function:
-    """`!function module.name`: Python code of lmms-eval."""
-
-    name: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +44,7 @@ def import_task(
         UnknownName: there is no such task.
         InputError: it is a group, needs a judge, or changes its rows by code; or its data cannot be opened.
     """
-    path, config = _find(task, include)
+    path, config = find(task, include)
     where = f"{PREFIX}{task} ({path})"
     _refuse(config, where)
     data, at = _data(config, where), workspace.resolve() / "tasks" / f"{name}.yaml"
@@ -83,63 +69,15 @@ def import_task(
     return Imported(found, tuple(_notes(config, found)))
 
 
-def _find(task: str, include: Path | None) -> tuple[Path, dict[str, Any]]:
-    """The task's YAML with all that it includes."""
-    folder = include or _installed()
-    if not folder.is_dir():
-        raise InputError("no such folder.", where=f"--include-path {folder}", mend="Name a folder of YAMLs.")
-    names: list[str] = []
-    for path in sorted(folder.rglob("*.yaml")):
-        own = _NAME.findall(path.read_text(encoding="utf-8", errors="replace"))
-        if task in own:
-            return path, _read(path)
-        names += own
-    raise UnknownName("lmms-eval task", task, names, where=f"{PREFIX}{task}")
-
-
-def _installed() -> Path:
-    found = find_spec("lmms_eval")
-    if found is None or not found.submodule_search_locations:
-        raise InputError(
-            "lmms-eval is not installed.",
-            where=PREFIX,
-            mend="Install it (pip install lmms-eval), or name a folder of its YAMLs: --include-path FOLDER.",
-        )
-    return Path(next(iter(found.submodule_search_locations))) / "tasks"
-
-
-class _Loader(bounded_yaml.Loader):
-    """YAML in which `!function` is a name and no code."""
-
-
-def _function(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Function:
-    return Function(str(loader.construct_scalar(node)))
-
-
-_Loader.add_constructor("!function", _function)
-
-
-def _read(path: Path, by: tuple[Path, ...] = ()) -> dict[str, Any]:
-    config = bounded_yaml.load(bounded_yaml.read_text(path), where=str(path), loader=_Loader)
-    if not isinstance(config, dict):
-        return {}
-    shared = config.pop("include", None)
-    if shared is None:
-        return config
-    template = path.parent / str(shared)
-    if not template.is_file():
-        raise InputError(f"includes {shared}, which is not there.", where=str(path), mend="Add the file.")
-    if template.resolve() in (path.resolve(), *by):
-        raise InputError(f"includes {shared}, which includes it.", where=str(path), mend="Take one out.")
-    return {**_read(template, (path.resolve(), *by)), **config}
-
-
 def _refuse(config: Mapping[str, Any], where: str) -> None:
     """InputError for what cannot be a task here."""
-    parts = config.get("task")
-    if isinstance(parts, list):
-        named = ", ".join(part if isinstance(part, str) else str(part.get("task")) for part in parts)
-        raise InputError(f"is a group of tasks: {named}.", where=where, mend="Import them one by one.")
+    for key in ("lmms_eval_specific_kwargs", "generation_kwargs", "dataset_kwargs", "metric_list"):
+        if isinstance(config.get(key), Function):
+            raise InputError(
+                f"sets {key} by code ({_said(config[key])}), which is not run.",
+                where=where,
+                mend="Write the task's YAML by hand (docs/adding.md).",
+            )
     if "process_docs" in config:
         raise InputError(
             f"changes its rows by code (process_docs: {_said(config['process_docs'])}), which is not run.",
@@ -248,6 +186,9 @@ def _notes(config: Mapping[str, Any], task: TaskSpec) -> Iterator[str]:
     coded = [name for name in _metrics(config) if name not in ("exact_match", "anls")]
     if coded:
         yield f"metrics {', '.join(coded)}: the score is that of {task.scorer}."
+    for key in ("num_fewshot", "doc_to_choice"):
+        if config.get(key):
+            yield f"{key} {_said(config[key])}: not used."
     if config.get("filter_list"):
         yield "filter_list: answers are not filtered."
     generation = config.get("generation_kwargs") or {}

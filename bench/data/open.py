@@ -242,12 +242,14 @@ class Items(Sequence[Item]):
     def _item(self, i: int) -> Item:
         row, names, where = self._row(i), self._task.columns, self._table.where(i)
         options, refs = self._options(row, where), self._refs(row, i, where)
+        answers, position = self._answers(row, options, refs, where)
         item = Item(
             id=self._name(_cell(row, names.id, where), i) if names.id else str(i),
             images=refs if self._images else (),
             question=cells.text(_cell(row, names.question, where)) if names.question else "",
-            answers=self._answers(row, options, refs, where),
+            answers=answers,
             choices=options,
+            position=position,
             kind=cells.text(row.get(names.kind)) or None if names.kind else None,
             group=cells.text(row.get(names.group)) or None if names.group else None,
             row=where,
@@ -278,12 +280,15 @@ class Items(Sequence[Item]):
 
     def _answers(
         self, row: Row, options: tuple[str, ...] | None, refs: tuple[ImageRef, ...], where: str
-    ) -> tuple[str, ...]:
+    ) -> tuple[tuple[str, ...], int | None]:
         name, form = self._task.columns.answer, self._task.answer_as
         value, at = _cell(row, name, where), f"{where}: column '{name}'"
         if form == "box" and refs:
-            return (cells.box(value, refs[0].size(), where=at),)
-        return cells.answers(value, options, where=at, form=form)
+            return (cells.box(value, refs[0].size(), where=at),), None
+        if self._choices and options is None:
+            value = cells.listed(value)
+        found = cells.answers(value, options, where=at, form=form)
+        return found, cells.position(value, options, where=at, form=form)
 
     def _refs(self, row: Row, i: int, where: str) -> tuple[ImageRef, ...]:
         if not self._shown:
@@ -303,7 +308,7 @@ class Items(Sequence[Item]):
             return None
         if len(self._choices) == 1:
             return cells.choices(row.get(self._choices[0]), where=f"{where}: column '{self._choices[0]}'")
-        return tuple(cells.text(row.get(name)) for name in self._choices if cells.text(row.get(name))) or None
+        return cells.placed(row.get(name) for name in self._choices)
 
     def image_refs(self) -> Iterator[ImageRef]:
         """The images of all items, row by row, without reading the other columns."""

@@ -11,12 +11,13 @@ from moextend.bench.scorers.rules import exact
 
 RIGHT = 0.5
 """A box counts as found above this IoU (CoIN), or from it on (lmms-eval)."""
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"
 _PAIR = rf"\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)"
 _CORNERS = re.compile(rf"{_PAIR}\s*,?\s*{_PAIR}")
 _MARKS = re.compile(r"\{" + r"\s*<(\d+)>" * 4 + r"\s*\}")
 _LOCATIONS = re.compile(r"<loc(\d{4})>" * 4)
-_LIST = re.compile(rf"[\[({{]+\s*({_NUMBER})" + rf"\s*[,\s]\s*({_NUMBER})" * 3 + r"\s*[\])}]+")
+# No two parts can match the same characters, and one bracket is enough: the search is linear in the text.
+_LIST = re.compile(rf"[\[({{]\s*({_NUMBER})" + rf"(?:\s*,\s*|\s+)({_NUMBER})" * 3 + r"\s*[\])}]")
 _BARE = re.compile(_NUMBER)
 
 

@@ -113,6 +113,7 @@ GENERAL = (
         comparable_with="POPE rows: LLaVA's table has the mean F1 of the three sets",
         item=rules.pope2,
         metrics=sets.yes_no2,
+        spoken=rules.spoken,
     ),
     Scorer(
         "relaxed@1",

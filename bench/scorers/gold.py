@@ -17,6 +17,10 @@ class Gold(Protocol):
     def choices(self) -> tuple[str, ...] | None:
         """The options of a multiple-choice question, in their order."""
 
+    @property
+    def position(self) -> int | None:
+        """Place of the right choice, from 0, where the answer does not say it (two choices of one text); else None."""
+
 
 class Question(Gold, Protocol):
     """An item as scorers of a whole set know it."""
@@ -45,8 +49,18 @@ class Answered:
     choices: tuple[str, ...] | None = None
     image: str = field(default="", kw_only=True)
     """The file name of the first image; "" where it has none."""
+    position: int | None = field(default=None, kw_only=True)
+    """Place of the right choice, where the answer does not say it."""
 
     @staticmethod
     def by(prediction: str, item: Question) -> Answered:
         """`item`, answered with `prediction`."""
-        return Answered(item.id, prediction, item.answers, item.question, item.choices, image=item.image_name)
+        return Answered(
+            item.id,
+            prediction,
+            item.answers,
+            item.question,
+            item.choices,
+            image=item.image_name,
+            position=item.position,
+        )

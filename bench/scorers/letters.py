@@ -1,7 +1,8 @@
 """The option that a longer answer names: its letter in any usual dress, or the text of one choice alone.
 
-The forms are those that VLMEvalKit reads without a judge, and the markdown and LaTeX in which models put an answer. A
-letter inside a word is none, the article "A" is none, and an answer that names several options names none.
+The forms are those that VLMEvalKit reads without a judge, the same in Chinese ("答案是A", "选B", "A、红色"), and
+the markdown and LaTeX in which models put an answer. A letter inside a word is none, the article "A" is none, and an
+answer that names several options names none.
 """
 
 from __future__ import annotations
@@ -18,11 +19,34 @@ from moextend.bench.scorers.rules import exact, gold_position
 LAST = 5
 """A letter that stands alone in a sentence is the answer among this many last words (VLMEvalKit)."""
 
+_HAN = "\u3400-\u9fff"
+_WIDE = str.maketrans(
+    {
+        "（": "(",
+        "）": ")",
+        "【": "[",
+        "】": "]",
+        "．": ". ",
+        "：": ": ",
+        "。": ". ",
+        "，": ", ",
+        "、": ", ",
+        "；": "; ",
+    }
+    | {"！": "! ", "？": "? ", "“": '"', "”": '"'}
+    | {chr(0xFEE0 + ord(letter)): letter for letter in string.ascii_letters}
+)
+"""Chinese marks and wide letters -> those of ASCII."""
 _KEYS = r"answer|(?:correct|right|best|final)\s+(?:option|choice|letter)"
 _IS = r"(?:is|would\s+be|should\s+be|must\s+be)"
 _WHY = r"(?:because|since)\b"
-_UPPER = rf"(?![AI]\s+(?!{_WHY}|and\b|or\b)\w)([A-Z])(?![\w'’-])"
-"""A capital that is neither part of a word nor the word "A" or "I" of a sentence."""
+_BEHIND = (
+    rf"(?:{_WHY}|(?:and|or|but|in|from|with|for|on|at|by|as|if|here|there|which|where|when|among|under|within|of)"
+    r"(?![\w'’-])|based\s+on\b|according\s+to\b|given\s+that\b|due\s+to\b)"
+)
+"""What may follow an option's letter in a sentence, and never an article: "A in this case"."""
+_UPPER = rf"(?![AI][ \t]+(?!{_BEHIND})\w)([A-Z])(?!['’-]|(?![{_HAN}])\w)"
+"""A capital that is neither part of a word nor the word "A" or "I" of a sentence, which a line break ends."""
 _LOWER = r"([a-z])(?=\s*$|\s*\n|[.,;:!?)\]}\"']+(?:\s|$))"
 _BOXED = re.compile(
     r"\\boxed\s*\{\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*[(\[]?([A-Za-z])[)\].:]?(?=[\s}])"
@@ -30,18 +54,23 @@ _BOXED = re.compile(
 _MARKS = re.compile(r"[*`#$~]|__|\\[()\[\]]|</?\w+>")
 _LEAD = re.compile(
     r"^(?i:(?:option|choice|letter)\s*:?\s*)?[(\[{<\"']*([A-Za-z])[)\]}>\"']*"
-    rf"(?=\s*$|\s*\n|[)\]}}:]|[.,;](?:\s|$)|\s+[-=–]\s|\s+{_WHY})"
+    rf"(?=\s*$|\s*\n|[)\]}}:]|[.,;](?:\s|$)|\s+[-=–]\s|\s+{_WHY}|\s+[{_HAN}])"
 )
+_TIGHT = re.compile(r"^[(\[{<\"']*([A-Z])\.(?=\d|[^\W\d_]{2})")
+"""A letter with its period and no space before a text: "A.red"."""
 _MORE = re.compile(
-    r"^[)\].\"'\s]*(?:[,;/&]\s*(?:and\s+|or\s+)?|and\s+|or\s+)\(?[A-Za-z]\)?\s*(?:$|[.,;/&)]|and\b|or\b)"
+    r"^[)\].\"'\s]*(?:[,;/&]\s*(?:and\s+|or\s+)?|and\s+|or\s+)\(?[A-Za-z]\)?\s*(?:$|[.,;/&)都均]|and\b|or\b)"
+    r"|^[)\].\"'\s]*[和与或及]\s*\(?[A-Za-z](?![A-Za-z])"
 )
 _STATED = re.compile(
     rf"(?i:\b(?:{_KEYS})\b\s*{_IS}?\s*[:=-]?\s*(?:(?:option|choice|letter)\s+)?)[(\[\"']*(?:{_UPPER}|{_LOWER})"
+    r"|(?:答案|(?<![不没非未别])(?<![不没][应能该会有])(?:选择|选))\s*(?:应该是|应当是|应为|应是|是|为|选)?\s*[:=]?\s*(?:选项)?\s*[(\[\"']*"
+    r"([A-Za-z])(?![A-Za-z0-9_'’-])"
 )
-_NAMED = re.compile(rf"(?i:\b(?:option|choice|letter)\s+)[(\[\"']*{_UPPER}")
+_NAMED = re.compile(rf"(?:(?i:\b(?:option|choice|letter)\s+)|选项\s*)[(\[\"']*{_UPPER}")
 _RIGHT = re.compile(r"(?<![\w'])[(\[]?([A-Z])[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best)\b")
 _SPLIT = re.compile(r"[.()\[\],:;!*#{}\"]")
-_DENIED = re.compile(r"\b(?:not|never|neither|nor|cannot|wrong|incorrect)\b|n't\b", re.IGNORECASE)
+_DENIED = re.compile(r"\b(?:not|never|neither|nor|cannot|wrong|incorrect)\b|n't\b|[不没非错]", re.IGNORECASE)
 
 
 def letter2(prediction: str, gold: Gold) -> float:
@@ -74,18 +103,21 @@ def read_option(prediction: str, letters: str, choices: Sequence[str] = ()) -> i
     boxed = [found for found in _BOXED.findall(prediction) if found.upper() in letters]
     if boxed:
         return letters.index(boxed[-1].upper())
-    text = _MARKS.sub("", prediction).strip()
+    text = _MARKS.sub("", prediction).translate(_WIDE).strip()
     lead = _lead(text, letters)
     if lead is not None:
         return lead
     whole = _whole(text, letters, choices)
     if whole is not None:
         return whole
-    stated = [found for found in _STATED.finditer(text) if (found[1] or found[2]).upper() in letters]
+    tight = _TIGHT.match(text)
+    if tight is not None and tight[1] in letters:
+        return letters.index(tight[1])
+    stated = [found for found in _STATED.finditer(text) if found[found.lastindex or 0].upper() in letters]
     if stated:
-        last = stated[-1]
-        several = _MORE.match(text[last.end(1 if last[1] else 2) :])
-        return None if several else letters.index((last[1] or last[2]).upper())
+        last, group = stated[-1], stated[-1].lastindex or 0
+        several = _MORE.match(text[last.end(group) :])
+        return None if several else letters.index(last[group].upper())
     if _DENIED.search(text):
         return None
     named = {found.upper() for found in [*_NAMED.findall(text), *_RIGHT.findall(text)]} & set(letters)
@@ -111,7 +143,8 @@ def _whole(text: str, letters: str, choices: Sequence[str]) -> int | None:
 
 def _texts(letters: str, choices: Sequence[str]) -> list[str]:
     """Normal forms of the choices' texts; "" where a text is the letter of an option."""
-    return ["" if choice.strip().upper() in list(letters) else vqa_form(choice) for choice in choices]
+    plain = [choice.translate(_WIDE) for choice in choices]
+    return ["" if choice.strip().upper() in list(letters) else vqa_form(choice) for choice in plain]
 
 
 def _mentioned(text: str, letters: str, choices: Sequence[str]) -> int | None:
@@ -135,12 +168,15 @@ def _free(word: str, after: str | None) -> bool:
 
 
 def _held(text: str, letters: str, choices: Sequence[str]) -> list[int]:
-    """The choices whose texts a sentence holds, word by word; one that is a part of another counts only by itself."""
+    """The choices whose texts a sentence holds, word by word; one that is a part of another counts only by itself.
+
+    A text that two choices share names both.
+    """
     if len(text) > 2 * sum(map(len, choices)):
         return []
-    forms, rest, held = _texts(letters, choices), f" {vqa_form(text)} ", []
-    for i in sorted(range(len(forms)), key=lambda i: -len(forms[i])):
-        if forms[i] and f" {forms[i]} " in rest:
-            held.append(i)
-            rest = rest.replace(f" {forms[i]} ", "  ")
+    forms, rest, held = _texts(letters, choices), f" {vqa_form(text)} ", list[int]()
+    for form in sorted(dict.fromkeys(forms), key=lambda form: -len(form)):
+        if form and f" {form} " in rest:
+            held += [i for i, other in enumerate(forms) if other == form]
+            rest = rest.replace(f" {form} ", "  ")
     return held

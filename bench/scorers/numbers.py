@@ -37,9 +37,10 @@ def _relaxed(prediction: str, answer: str) -> bool:
 def _number(text: str) -> float | None:
     text = text.strip()
     try:
-        return float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
+        value = float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
     except ValueError:
         return None
+    return value if isfinite(value) else None  # "nan" and "inf" are texts
 
 
 def number(prediction: str, gold: Gold) -> float:

@@ -64,7 +64,11 @@ def evalai(prediction: str, gold: Gold) -> float:
 
 
 def gold_position(gold: Gold) -> int | None:
-    """Position of the right choice: the choice that the answer repeats, else the one whose letter it is."""
+    """Position of the right choice: the item's own, else of the choice that the answer repeats, else the one whose
+    letter it is.
+    """
+    if gold.position is not None:
+        return gold.position
     choices, answer = gold.choices or (), gold.answers[0].strip()
     texts = [choice.strip() for choice in choices]
     if answer in texts:
@@ -158,3 +162,9 @@ def yes_or_no2(prediction: str) -> str:
 def pope2(prediction: str, gold: Gold) -> float:
     """1 where the answer, read by `yes_or_no2`, is the gold one."""
     return float(yes_or_no2(prediction) == plain(gold.answers[0]))
+
+
+def spoken(answer: str) -> str:
+    """A gold of POPE as a model should say it: as it is, or ("NO") in lower case where `yes_or_no2` reads only that."""
+    form = plain(answer)
+    return answer if yes_or_no2(answer) == form or yes_or_no2(form) != form else form

@@ -33,6 +33,8 @@ class Scorer:
     """The rule depends on the name of the image."""
     lettered: bool = False
     """The answer to a question with choices is a letter."""
+    spoken: Callable[[str], str] | None = None
+    """Gold -> how a model says it; None where it says the gold as it is."""
     own_is_top: bool = True
     """A gold answer reaches the top; not so where references are averaged or n-grams weighed."""
 

@@ -83,11 +83,13 @@ def is_lettered(name: str) -> bool:
 
 
 def own_answer(name: str, gold: Gold) -> str:
-    """What a model that knows the gold would say: the most common answer, or its letter."""
+    """What a model that knows the gold would say: the most common answer as the scorer reads it, or its letter."""
+    spoken = BY_NAME[name].spoken if name in BY_NAME else None
     position = rules.gold_position(gold) if is_lettered(name) else None
     if position is not None:
         return string.ascii_uppercase[position]
-    return Counter(gold.answers).most_common(1)[0][0]
+    answer = Counter(gold.answers).most_common(1)[0][0]
+    return spoken(answer) if spoken else answer
 
 
 def set_metrics(name: str, pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:

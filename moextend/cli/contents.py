@@ -77,6 +77,10 @@ def add_task(
         typer.echo(f"wrote {newtask.write_task(task)}")
     longer.write()
     options.echo(_found(task, found))
+    if what == "qa" and task.columns.image is not None:
+        options.echo(
+            f"  note: the data have images (column '{task.columns.image}'), so this is a task about images."
+        )
     for note in notes:
         options.echo(f"  not imported: {note}")
     _print_stages(longer)

@@ -50,6 +50,9 @@ def test_own_data_become_a_task(cli, tmp_path):
     assert stages(tmp_path) == ["my-pets"]
     assert yaml.safe_load((tmp_path / "tasks/my-pets.yaml").read_text())["columns"]["image"] == "photo"
     assert "my-pets" in cli("bench", "list").out
+    assert "so this is a task about images" not in found.out
+    asked = cli("bench", "add-task", "qa", "--data", "pets.csv", "--name", "my-qa", "--columns", columns)
+    assert "note: the data have images (column 'photo'), so this is a task about images." in asked.out
     again = cli("bench", "add-task", "vqa", "--data", "pets.csv", "--name", "my-pets")
     assert again.code == 2
     assert "there is a task 'my-pets' already" in again.err

@@ -146,6 +146,18 @@ def test_instructions_with_an_input(tmp_path, workspace):
     assert shown == {"Hund", "Answer the question using a single word or phrase."}
 
 
+def test_long_answers_of_several_annotators_are_texts(pictures, write_jsonl, workspace):
+    long = "this is an answer of rather many words which no one would call a word or phrase"
+    row = {"image": "img0.png", "question": "why?", "answers": [f"{long} {i}" for i in range(5)]}
+    write_jsonl(pictures / "test.jsonl", [row, {**row, "image": "img1.png"}])
+    task = guess_task(str(pictures), name="mine", workspace=workspace, columns={})
+    assert (task.prompt, task.scorer, task.max_new_tokens) == ("<image>\n{question}", "rouge-l@1", 128)
+    assert check_task(task, workspace).items == {"test": 2}
+    write_jsonl(pictures / "test.jsonl", [{**row, "answers": [{"answer": "a cup"}] * 5}])
+    short = guess_task(str(pictures), name="short", workspace=workspace, columns={})
+    assert (short.scorer, short.max_new_tokens) == ("vqa@2", 16)
+
+
 def test_an_image_that_was_not_found_by_name_is_asked_for(pictures, write_jsonl, workspace):
     path = write_jsonl(pictures / "x.jsonl", [{"foto": "img0.png", "question": "what?", "answer": "a"}] * 3)
     with pytest.raises(InputError, match="which column holds the image"):

@@ -97,6 +97,59 @@ def test_templates_are_read_where_they_are_columns_alone(imported, tmp_path):
         imported("own", write(tmp_path / "b", 'doc_to_text: "{{question.strip()}}"\n'))
 
 
+REST = "dataset_path: lmms-lab-encoder/ChartQA\ntest_split: test\ndoc_to_text: question\n"
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["task: own  # a comment", '"task": own', "task : 'own'", 'task: "own" # said', "'task':\n  own",
+     "task: own\ngroup: [many]", "group: many\ntag:\n- a\n- b\ntask: own"],
+)  # fmt: skip
+def test_names_are_read_as_yaml(named, imported, tmp_path):
+    (tmp_path / "own.yaml").write_text(f"{named}\n{REST}")
+    (tmp_path / "broken.yaml").write_text("task: [\ngroup:x\n\ntag: !include x\n")
+    assert imported("own", tmp_path)[0].columns.question == "question"
+
+
+def test_groups_and_tags_are_named_as_such(imported, tmp_path):
+    (tmp_path / "a.yaml").write_text(f"task: a\ngroup: [many]  # of two\ntag: old\n{REST}")
+    (tmp_path / "b.yaml").write_text(f"task: b\ngroup: many\n{REST}")
+    (tmp_path / "c.yaml").write_text("group: both\ntask:\n  - a\n  - task: b\n")
+    for name, parts in (("many", "a, b"), ("old", "a"), ("both", "a, b")):
+        with pytest.raises(InputError, match=rf"is a group of tasks: {parts}\. Import them one by one"):
+            imported(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("include: own.yaml\n", r"own.yaml: includes itself \(by own.yaml\)"),
+        ("include: other\n", r"other: includes itself \(by own.yaml\)"),
+        ("include: [a, b]\n", "includes several files or code; only one file is supported"),
+        ("doc_to_text: !include x.txt\n", "own.yaml: uses the tag !include, which is not supported"),
+        (
+            "lmms_eval_specific_kwargs: !function utils.x\n",
+            r"sets lmms_eval_specific_kwargs by code \(!function utils.x\), which is not run",
+        ),
+        ("generation_kwargs: !function utils.x\n", "sets generation_kwargs by code"),
+        ("dataset_kwargs: !function utils.x\n", "sets dataset_kwargs by code"),
+        ("metric_list: !function utils.x\n", "sets metric_list by code"),
+    ],
+)
+def test_what_a_yaml_cannot_hold_is_one_line(text, message, imported, tmp_path):
+    folder = write(tmp_path / "d", text)
+    (folder / "other").write_text("include: own.yaml\n")
+    with pytest.raises(InputError, match=message):
+        imported("own", folder)
+
+
+def test_examples_and_choices_that_are_dropped_are_said(imported, tmp_path):
+    folder = write(tmp_path / "e", "num_fewshot: 5\ndoc_to_choice: !function utils.options\n")
+    notes = imported("own", folder)[1]
+    assert "num_fewshot 5: not used." in notes
+    assert "doc_to_choice !function utils.options: not used." in notes
+
+
 def test_no_code_of_the_folder_is_run(imported, tmp_path):
     folder = write(tmp_path / "c", "doc_to_text: !function utils.doc_to_text\n")
     (folder / "utils.py").write_text("raise SystemExit('this was run')\n")
@@ -122,6 +175,6 @@ def test_from_the_command_line(hub, workspace, monkeypatch, capsys):
 
 
 def test_without_lmms_eval_a_folder_is_asked_for(imported, monkeypatch):
-    monkeypatch.setattr("moextend.bench.data.lmms.find_spec", lambda name: None)
+    monkeypatch.setattr("moextend.bench.data.lmms_files.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"lmms-eval is not installed.*--include-path FOLDER"):
         imported("chartqa", None)

@@ -15,6 +15,7 @@ from moextend.bench.scorers.table import SCORERS
 class Gold:
     answers: tuple[str, ...]
     choices: tuple[str, ...] | None = None
+    position: int | None = None
 
 
 # Words as they occur, and texts as nobody foresees them.
@@ -102,9 +103,15 @@ def test_a_letter_inside_a_word_is_none(name, letter, rest):
     assert score(name, f"x{letter}{rest.replace(' ', '')}x", gold) == 0.0
 
 
-@given(st.sampled_from(sorted(YES_OR_NO)), st.sampled_from(["yes", "no", "Yes", "No", "Yes.", "No."]))
+@given(
+    st.sampled_from(sorted(YES_OR_NO)),
+    st.sampled_from(["yes", "no", "Yes", "No", "Yes.", "No.", "NO", "YES", "nO."]),
+)
 def test_pope_knows_its_own_answers(name, answer):
-    assert score(name, answer, Gold((answer,))) == 1.0
+    gold = Gold((answer,))
+    assert score(name, own_answer(name, gold), gold) == 1.0
+    if answer not in ("NO", "nO."):
+        assert own_answer(name, gold) == answer
 
 
 @given(names, said, golds)

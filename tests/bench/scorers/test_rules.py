@@ -14,6 +14,7 @@ from moextend.errors import UnknownName
 class Gold:
     answers: tuple[str, ...]
     choices: tuple[str, ...] | None = None
+    position: int | None = None
 
 
 def gold(answers, choices=None):

@@ -1,0 +1,138 @@
+"""The YAMLs of lmms-eval: found by the name of a task, read with what they include; their code is never run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moextend import bounded_yaml
+from moextend.errors import InputError, SpecError, UnknownName
+
+PREFIX = "lmms:"
+"""Before the name of a task of lmms-eval."""
+_KEY = re.compile(r"""^(["']?)(?:task|group|tag)\1[ \t]*:.*(?:\n(?:[ \t]+.*|-[ \t].*|#.*|))*""", re.MULTILINE)
+"""The lines that name a task and its groups in its YAML; only these are parsed of the tasks that are not asked for."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """`!function module.name`: Python code of lmms-eval."""
+
+    name: str
+
+
+def find(task: str, include: Path | None) -> tuple[Path, dict[str, Any]]:
+    """The task's YAML with all that it includes."""
+    folder = include or _installed()
+    if not folder.is_dir():
+        raise InputError("no such folder.", where=f"--include-path {folder}", mend="Name a folder of YAMLs.")
+    names: list[str] = []
+    members: dict[str, list[str]] = {}
+    for path in sorted(folder.rglob("*.yaml")):
+        own = _names(path.read_text(encoding="utf-8", errors="replace"))
+        if own.task == task:
+            return path, _read(path)
+        names += [own.task] if own.task else []
+        for group in own.groups:
+            members.setdefault(group, []).extend(own.parts or ([own.task] if own.task else []))
+    if task in members:
+        raise _is_group(members[task], f"{PREFIX}{task} ({folder})")
+    raise UnknownName("lmms-eval task", task, [*names, *members], where=f"{PREFIX}{task}")
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What a YAML calls itself."""
+
+    task: str | None
+    parts: tuple[str, ...]
+    """The tasks of a group."""
+    groups: tuple[str, ...]
+    """The groups and tags that it makes or belongs to."""
+
+
+def _names(text: str) -> _Names:
+    """The names in a YAML, its other keys unread; none where these lines are no YAML."""
+    found: dict[str, list[str]] = {"task": [], "group": [], "tag": []}
+    single = False
+    for match in _KEY.finditer(text):
+        try:
+            value = bounded_yaml.load(match[0], where="", loader=_Loader)
+        except InputError:
+            continue
+        if not isinstance(value, dict):
+            continue
+        for key, said in value.items():
+            single = single or (key == "task" and not isinstance(said, list))
+            parts = said if isinstance(said, list) else [said]
+            found[key] += [str(_part(part)) for part in parts if isinstance(part, str | int | Mapping)]
+    tasks = tuple(found["task"])
+    groups = (*found["group"], *found["tag"])
+    return _Names(tasks[0], (), groups) if single and tasks else _Names(None, tasks, groups)
+
+
+def _part(part: Any) -> Any:
+    """The name of a member of a group."""
+    return part.get("task", part.get("group")) if isinstance(part, Mapping) else part
+
+
+def _is_group(parts: Iterable[Any], where: str) -> InputError:
+    named = ", ".join(str(_part(part)) for part in parts)
+    return InputError(f"is a group of tasks: {named}.", where=where, mend="Import them one by one.")
+
+
+def _installed() -> Path:
+    found = find_spec("lmms_eval")
+    if found is None or not found.submodule_search_locations:
+        raise InputError(
+            "lmms-eval is not installed.",
+            where=PREFIX,
+            mend="Install it (pip install lmms-eval), or name a folder of its YAMLs: --include-path FOLDER.",
+        )
+    return Path(next(iter(found.submodule_search_locations))) / "tasks"
+
+
+class _Loader(bounded_yaml.Loader):
+    """YAML in which `!function` is a name and no code."""
+
+
+def _function(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Function:
+    return Function(str(loader.construct_scalar(node)))
+
+
+def _include(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+    raise SpecError("uses the tag !include, which is not supported.", mend=_MERGED)
+
+
+_Loader.add_constructor("!function", _function)
+_Loader.add_constructor("!include", _include)
+_MERGED = "Copy what it names into one YAML."
+
+
+def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The keys of a YAML, and those of the one that it includes; `within`: the files that led to it."""
+    try:
+        config = bounded_yaml.load(bounded_yaml.read_text(path), where=str(path), loader=_Loader)
+    except SpecError as error:
+        raise SpecError(error.what, where=error.where or str(path), mend=error.mend) from None
+    if not isinstance(config, dict):
+        return {}
+    shared = config.pop("include", None)
+    if shared is None:
+        return config
+    if not isinstance(shared, str):
+        raise InputError(
+            "includes several files or code; only one file is supported.", where=str(path), mend=_MERGED
+        )
+    template = path.parent / shared
+    if template.resolve() in (path.resolve(), *within):
+        raise InputError(f"includes itself (by {shared}).", where=str(path), mend="Remove the include.")
+    if not template.is_file():
+        raise InputError(f"includes {shared}, which is not there.", where=str(path), mend="Add the file.")
+    return {**_read(template, (*within, path.resolve())), **config}

@@ -1,0 +1,156 @@
+"""Choices that share a text, lack one, or stand in a cell of another form: the gold keeps its letter."""
+
+import json
+
+import pytest
+
+from moextend.bench import vqa
+from moextend.bench.data import Item, check_task, guess_task, open_items, prompt_text, target_text
+from moextend.bench.scorers import Answered, readings, score, score_set
+from moextend.bench.task import Columns, Data, TaskSpec
+from moextend.errors import InputError
+
+LETTERED = ["letter@1", "letter@2", "option@1", "option@2", "coin-scienceqa@1", "circular@1", "circular@2"]
+
+
+@pytest.fixture
+def chosen(tmp_path):
+    """A multiple-choice task without images, of rows as given."""
+
+    def make(rows, scorer="option@2", choices="options", **changes):
+        path = tmp_path / "all.jsonl"
+        path.write_text("".join(json.dumps({"question": "which?", **row}) + "\n" for row in rows))
+        data = Data(path=str(path), train=None, test="all", **changes.pop("data", {}))
+        return TaskSpec(
+            task="chosen", version=1, kind="vqa", data=data, scorer=scorer, path=tmp_path / "chosen.yaml",
+            columns=Columns(image=None, choices=choices), prompt="{question}\n{choices}\nThe option's letter.",
+            **changes,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.mark.parametrize("scorer", LETTERED)
+@pytest.mark.parametrize(
+    ("options", "gold", "form", "right"),
+    [
+        (["1", "1", "2", "3"], 1, "position", "B"),
+        (["1", "1", "2", "3"], "B", "letter", "B"),
+        (["1", "1", "2", "3"], 0, "position", "A"),
+        (["1", "1", "2", "3"], "1", "position", "B"),
+        (["a", "b", "a", "c"], 2, None, "C"),
+        (["a", "b", "a", "c"], "2", None, "C"),
+        (["a", "a ", "b"], 1, "position", "B"),
+        (["cat", "dog", "cat"], "C", None, "C"),
+        (["cat", "dog", "cat"], ["C"], "letter", "C"),
+    ],
+)
+def test_choices_of_one_text(scorer, options, gold, form, right, chosen, tmp_path):
+    task = chosen([{"options": options, "answer": gold}], scorer, answer_as=form)
+    (item,) = open_items(task, "test", tmp_path)
+    assert target_text(task, item) == right
+    for letter in "ABCD"[: len(options)]:
+        answered = Answered.by(letter, item)
+        assert score_set(scorer, [answered]).value == float(letter == right)
+        likelihoods = [float(letter == other) for other in "ABCD"[: len(options)]]
+        found = readings(letter, item, likelihoods=likelihoods)
+        assert found["likelihood"] == float(letter == right)
+        assert found["strict"] == float(letter == right or letter in item.answers)
+
+
+@pytest.mark.parametrize(
+    "options", [{"A": "red", "B": "blue"}, {"B": "blue", "A": "red"}, {"1": "blue", "0": "red"},
+                {"a": "red", "b": "blue", "c": None}, "{'A': 'red', 'B': 'blue'}", {"text": ["red", "blue"]}]
+)  # fmt: skip
+def test_choices_by_letter(options, chosen, tmp_path):
+    task = chosen([{"options": options, "answer": "blue"}, {"options": {}, "answer": "2"}])
+    item, free = open_items(task, "test", tmp_path)
+    assert free.choices is None
+    assert item.choices == ("red", "blue") and target_text(task, item) == "B"
+    assert "\nA. red\nB. blue\n" in prompt_text(task, item)
+
+
+@pytest.mark.parametrize(
+    "options", [{"first": "red", "second": "blue"}, {"1": "red", "2": "blue"}, {"A": "red", "C": "blue"},
+                {"text": "red"}]
+)  # fmt: skip
+def test_choices_of_other_keys_are_refused(options, chosen, tmp_path):
+    with pytest.raises(InputError, match=r"all.jsonl:1: column 'options': .*choices"):
+        list(open_items(chosen([{"options": options, "answer": "red"}]), "test", tmp_path))
+
+
+def test_a_guessed_task_has_the_choices_by_letter(tmp_path):
+    rows = [
+        {"question": f"which {i}?", "options": {"A": "red", "B": "blue"}, "answer": "B"} for i in range(3)
+    ]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    task = guess_task(str(tmp_path), name="mine", workspace=tmp_path, columns={})
+    assert check_task(task, tmp_path).answer == "B"
+
+
+def test_an_empty_column_takes_no_letter_from_the_others(chosen, tmp_path):
+    """MMBench writes "nan" for a choice that is not there."""
+    row = {"A": "red", "B": "nan", "C": "blue", "D": "nan", "answer": "C"}
+    task = chosen([row], choices="A,B,C,D", answer_as="letter", data={"absent": ["nan"]})
+    (item,) = open_items(task, "test", tmp_path)
+    assert "which?\nA. red\nC. blue\nThe" in prompt_text(task, item)
+    assert target_text(task, item) == "C"
+    assert [score("option@2", said, item) for said in ("C", "blue", "A", "B")] == [1, 1, 0, 0]
+    with pytest.raises(InputError, match="has no answer"):
+        list(open_items(chosen([{**row, "answer": "B"}], choices="A,B,C,D", answer_as="letter",
+                               data={"absent": ["nan"]}), "test", tmp_path))  # fmt: skip
+
+
+def test_open_answers_written_as_a_list_are_several(chosen, tmp_path):
+    """MMMU writes the golds of an open question so; its choices are "[]"."""
+    rows = [{"options": "[]", "answer": "['24/7', '3.429']"}, {"options": "[]", "answer": "[0.1, 2]"}]
+    rows += [{"options": "['a', 'b']", "answer": "B"}, {"options": "[]", "answer": "[open"}]
+    items = list(open_items(chosen(rows, answer_as="letter"), "test", tmp_path))
+    assert [item.answers for item in items] == [("24/7", "3.429"), ("[0.1, 2]",), ("b",), ("[open",)]
+    assert [score("option@2", said, items[0]) for said in ("24/7", "3.429", "['24/7', '3.429']")] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("gold", "message"),
+    [
+        (None, "train.jsonl:3: column 'answer': has no answer"),
+        ("cow", "train.jsonl:3: 'cow'"),
+        (7, "answer 7 is"),
+    ],
+)
+def test_golds_of_the_training_rows_are_looked_at(gold, message, tmp_path):
+    row = {"question": "which?", "options": ["cat", "dog"], "answer": "cat"}
+    (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
+    rows = [row, row, {**row, "answer": gold}]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    task = guess_task(str(tmp_path), name="mine", workspace=tmp_path, columns={})
+    with pytest.raises(InputError, match=message):
+        check_task(task, tmp_path)
+
+
+def test_lines_keep_the_position_only_where_it_is_needed(chosen, tmp_path):
+    rows = [{"options": ["1", "1"], "answer": 1}, {"options": ["1", "1"], "answer": 0}]
+    rows += [{"options": ["1", "2"], "answer": 1}]
+    task = chosen(rows, answer_as="position")
+    items = open_items(task, "test", tmp_path)
+    path = tmp_path / "p.jsonl"
+    answer = lambda prompts: ["B"] * len(prompts)  # noqa: E731
+    records, _ = vqa.predict(task, items, answer, path, batch_size=1)
+    assert [record.line().get("position") for record in records] == [1, None, None]
+    assert "position" not in records[1].line() and "position" not in records[2].line()
+    assert vqa.predict(task, items, answer, path, batch_size=1) == (records, 0)
+    assert [item.score for item in vqa.read_scores(path, "option@2")] == [1.0, 0.0, 1.0]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text(
+        "".join(json.dumps({k: v for k, v in line.items() if k != "position"}) + "\n" for line in lines)
+    )
+    assert vqa.predict(task, items, answer, path, batch_size=1) == (records, 3), (
+        "lines without it are made again"
+    )
+
+
+def test_a_text_that_two_choices_share_names_none_of_them():
+    for right in (0, 1):
+        item = Item("1", (), "?", ("red car",), ("red car", "red car", "car"), position=right)
+        for said in ("red car", "It is the red car."):
+            assert score("option@2", said, item) == 0.0

@@ -1,0 +1,27 @@
+"""Every scorer on texts that make a careless pattern slow: a model that repeats itself does not stop a run."""
+
+import time
+
+import pytest
+
+from moextend.bench.scorers import Answered, score_set
+from moextend.bench.scorers.table import BY_NAME
+
+LONG = 100_000
+REPEATED = ["(", "[", "a ", "1", "\\", "A\n", "**", "\\boxed{"]
+GOLDS = {"grounding@1": "[0, 0, 1, 1]", "grounding@2": "[0, 0, 1, 1]", "coin-grounding@1": "[0, 0, 1, 1]"}
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+def test_a_long_text_is_scored_at_once(name):
+    scorer = BY_NAME[name]
+    gold = GOLDS.get(name, "B" if scorer.lettered else "a red car")
+    choices = ("red", "blue", "a", "1") if scorer.lettered else None
+    score_set(name, [Answered("1", "x", (gold,), "a question", choices, image="AI2D_1.png")])  # imports
+    for piece in [*REPEATED, "[1 ", " ", "<loc"] if name in GOLDS else REPEATED:
+        text = (piece * LONG)[:LONG]
+        for said in (text, "[1" + text[:-2]) if name in GOLDS else (text,):
+            answered = Answered("1", said, (gold,), "a question", choices, image="AI2D_1.png")
+            start = time.process_time()
+            score_set(name, [answered])
+            assert time.process_time() - start < 1.0, f"{name} on {piece!r}"
