@@ -20,7 +20,7 @@ from moextend.expand import scope_of
 from moextend.moe import Site, find_sites
 from moextend.multimodal import MultimodalLM
 
-from .test_families import ALL, PAPER, everywhere, kernels, shake, use
+from .test_families import ALL, KINDS, PAPER, everywhere, kernels, shake, use
 from .toy_families import VOCABULARY, family, outputs
 
 IDS = torch.randint(3, VOCABULARY, (3, 7), generator=torch.Generator().manual_seed(2))
@@ -30,6 +30,11 @@ MODES = {
     name: ["exact", *(["paper"] if name in PAPER else []), *(["slot"] if name != "llama4_text" else [])]
     for name in ALL
 }
+
+
+def each(name: str, *more: Any) -> Any:
+    """A case of a family; of those that route and compute as another one does, one for make test-all."""
+    return pytest.param(name, *more, marks=[] if name in KINDS else [pytest.mark.long])
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +131,7 @@ def ways(lm: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
     use(lm, "eager")
 
 
-@pytest.mark.parametrize(("name", "mode"), [(n, m) for n in ALL for m in MODES[n] if n != "llama4_text"])
+@pytest.mark.parametrize(("name", "mode"), [each(n, m) for n in ALL for m in MODES[n] if n != "llama4_text"])
 def test_values_and_gradients_are_those_of_a_plain_sum(
     name: str, mode: Any, lm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +202,7 @@ def test_experts_that_compute_every_token_are_a_plain_sum_too(name: str, mode: A
             near(one, slope, extension)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [each(name) for name in ALL])
 def test_the_base_is_kept_to_the_bit_and_what_is_saved_is_what_was(
     name: str, lm: Any, tmp_path: Path
 ) -> None:

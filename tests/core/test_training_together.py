@@ -76,6 +76,7 @@ def test_two_processes_learn_what_one_does(
     )
     assert set(ranks[0]["accumulated"]["files"]) - {"rng_state_1.pth"} == {
         "trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "trainer_state.json",
+        "manifest.json", "flops.json",
     }  # fmt: skip
     assert ranks[1]["accumulated"]["seen"] == [], "the first process alone tells"
     assert "cannot be shared by 2 processes. Make batch_size a multiple of 2" in ranks[0]["refused"]["said"]
