@@ -18,7 +18,7 @@ from torch import Tensor
 
 from moextend import expand, files, spec
 from moextend.errors import InputError, UnknownName
-from moextend.fingerprint import rounded_digest, tensors_digest
+from moextend.fingerprint import tensors_digest
 from moextend.moe import find_sites
 from moextend.multimodal import MultimodalLM
 from moextend.recipe import Mode
@@ -174,7 +174,7 @@ def save_extension(
         base=model.base_fingerprint(),
         width=scope.widths[name],
         base_dtype=model.base_dtype,
-        base_rounded=rounded_digest(_base_tensors(model)),
+        base_rounded=model.base_rounded(),
     )
     save_tensors(folder, tensors, card.model_dump())
     scope.folders[name] = folder
@@ -378,10 +378,6 @@ def _in_float32(model: MultimodalLM, name: str) -> dict[str, Tensor]:
     return {key: p.detach().float() for key, p in expand.new_parameters(model.lm, name).items()}
 
 
-def _base_tensors(model: MultimodalLM) -> dict[str, Tensor]:
-    return {key: tensor for key, tensor in model.lm.state_dict().items() if ".ext_" not in key}
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -430,7 +426,7 @@ def _differs_in_dtype(model: MultimodalLM, card: Card) -> bool:
     if card.base_dtype in ("", model.base_dtype):
         return False
     around = card.base.partition("-")[2] == model.base_fingerprint().partition("-")[2]
-    return around and card.base_rounded == rounded_digest(_base_tensors(model))
+    return around and card.base_rounded == model.base_rounded()
 
 
 def _check_earlier(model: MultimodalLM, card: Card, folder: Path) -> None:

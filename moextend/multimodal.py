@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from moextend import heads
 from moextend.chat import Chat
-from moextend.fingerprint import cached_digest, tensors_digest
+from moextend.fingerprint import cached_digest, rounded_digest, tensors_digest
 from moextend.images import ImageRef
 from moextend.vision import VisionEncoder
 
@@ -81,7 +81,7 @@ class MultimodalLM(nn.Module):
         self.projector = Projector(vision.width, heads.text_config(lm.config).hidden_size) if vision else None
         self._by_id = heads.needs_ids(lm)
         self.requires_grad_(False).eval()
-        self._base = ""
+        self._base = self._rounded = ""
         self._before: list[str] = []
         self._after: list[str] = []
         self.base_dtype = ""
@@ -189,9 +189,17 @@ class MultimodalLM(nn.Module):
         self._before, self._after = before, self._sight()
         return self
 
+    def base_rounded(self) -> str:
+        """Names the LM's weights whatever type they were loaded in (see `rounded_digest`); they are read once."""
+        if not self._rounded:
+            base = {key: tensor for key, tensor in self.lm.state_dict().items() if ".ext_" not in key}
+            self._rounded = rounded_digest(base)
+        return self._rounded
+
     def rename_base(self) -> None:
         """Makes the LM's weights as they are now the base that `base_fingerprint` names."""
         self._base = cached_digest(self.lm.state_dict())
+        self._rounded = ""
         self.base_dtype = str(self.lm.dtype).removeprefix("torch.")
 
     def trainable(self) -> dict[str, nn.Parameter]:

@@ -22,6 +22,7 @@ from moextend import (
     expand,
     extensions,
     load_extension,
+    multimodal,
     new_parameters,
     save_extension,
 )
@@ -372,3 +373,16 @@ def test_a_deeply_nested_card_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "extension.json").write_text("[" * 100_000)
     with pytest.raises(InputError, match="not valid JSON"):
         moextend.load_extension(toy_model(), tmp_path)
+
+
+def test_the_base_is_read_once_for_all_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, read = toy_model(), list[int]()
+    digest = multimodal.rounded_digest
+    monkeypatch.setattr(multimodal, "rounded_digest", lambda base: read.append(len(base)) or digest(base))
+    for name in ("a", "b"):
+        moextend.attach(model.lm, name, {0: [1]})
+        moextend.save_extension(model, name, folder=tmp_path / name)
+    cards = [json.loads((tmp_path / name / "extension.json").read_text()) for name in ("a", "b")]
+    assert len(read) == 1 and cards[0]["base_rounded"] == cards[1]["base_rounded"] != ""
+    model.rename_base()
+    assert model.base_rounded() == cards[0]["base_rounded"] and len(read) == 2
