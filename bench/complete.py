@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -103,19 +102,13 @@ def file_problem(path: Path, size: int | None, sha256: str, *, hashed: bool, mos
             return "of another size"
         if size is None and not now:
             return "empty"
-        if hashed and sha256 and now <= most and sha256_of(path) != sha256:
+        if hashed and sha256 and now <= most and files.sha256(path) != sha256:
             return "changed"
     except FileNotFoundError:
         return "missing"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return None
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def kept_files(folder: Path) -> dict[str, dict[str, Any]]:
@@ -127,7 +120,7 @@ def kept_files(folder: Path) -> dict[str, dict[str, Any]]:
     ]
     left = (*NOTED, f"{STEM}.safetensors", f"{STEM}.json")
     return {
-        path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        path.name: {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
         for path in paths
         if path.name not in left and not path.name.startswith(".")
     }

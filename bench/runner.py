@@ -276,7 +276,7 @@ def score_cell(
         Cell(
             stage=index, task=name, value=cell.value, stderr=cell.stderr, n=cell.n, scorer=cell.scorer,
             weights=cell.weights, predictions=f"predictions/{cell.predictions}", seconds=cell.seconds,
-            size=path.stat().st_size, sha256=complete.sha256_of(path), by_kind=dict(cell.by_kind),
+            size=path.stat().st_size, sha256=files.sha256(path), by_kind=dict(cell.by_kind),
             extra={"readings": cell.readings, "reused": cell.reused},
         )
     )  # fmt: skip

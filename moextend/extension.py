@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -94,7 +93,7 @@ def save_tensors(
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with files.atomic(folder / f"{stem}.safetensors") as path:
         save_file(ready, path)
-        digest = _sha256(path)
+        digest = files.sha256(path)
     files.write_json(folder / f"{stem}.json", {"format": FORMAT, "sha256": digest, **card})
 
 
@@ -378,14 +377,9 @@ def _in_float32(model: MultimodalLM, name: str) -> dict[str, Tensor]:
     return {key: p.detach().float() for key, p in expand.new_parameters(model.lm, name).items()}
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _check_sum(folder: Path, card: Mapping[str, Any], stem: str = STEM) -> None:
     path = folder / f"{stem}.safetensors"
-    if _sha256(path) != card.get("sha256"):
+    if files.sha256(path) != card.get("sha256"):
         raise InputError(
             f"is damaged: its SHA-256 is not the one that {stem}.json names.",
             where=str(path),

@@ -177,6 +177,12 @@ def _cut_torn(path: Path) -> int:
     return end
 
 
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(*values: Any) -> str:
     """Sixteen hex digits that name a JSON-able value (or bytes, or several of them)."""
     hasher = hashlib.sha256()

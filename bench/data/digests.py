@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import time
 from contextlib import suppress
@@ -15,7 +14,7 @@ from moextend.bench.data.open import Opened, SplitName, open_items, open_table, 
 from moextend.bench.data.table import ArrowTable
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
-from moextend.files import digest
+from moextend.files import digest, sha256
 from moextend.images import ImageRef
 
 _SETTLED = 5.0
@@ -89,8 +88,7 @@ class FileDigests:
         stamp = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
         found = self._recall(path, stamp)
         if found is None:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            found = sha256(path)[:16]
             if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED:
                 self._new.append((str(path), stamp, found))
         return found
