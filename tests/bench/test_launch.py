@@ -13,8 +13,9 @@ from rich.console import Console
 
 from moextend.bench import launch as launching
 from moextend.bench.launch import launch
-from moextend.bench.live import LiveView, PlainView, duration, seconds_left
+from moextend.bench.live import LiveView, PlainView
 from moextend.bench.progress import Status, read_status
+from moextend.bench.statuses import duration, seconds_left
 
 FAKE = [sys.executable, str(Path(__file__).with_name("fake_worker.py"))]
 

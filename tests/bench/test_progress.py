@@ -108,7 +108,8 @@ def test_a_failed_run_says_what_where_and_the_mend(tmp_path):
     assert status.error == {"what": "no disk space left.", "where": "/runs", "mend": "Free some."}
     with pytest.raises(ZeroDivisionError), Progress(tmp_path, PLAN):
         _ = 1 / 0
-    assert read_status(tmp_path).error["what"] == "ZeroDivisionError: division by zero"
+    what = read_status(tmp_path).error["what"]
+    assert what.startswith("ZeroDivisionError: division by zero (test_progress.py:")
 
 
 def test_ctrl_c_is_an_interruption(tmp_path):
