@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import re
-
-ENDS = ":,/ "
+ENDS = ":,/ _-"
 """Characters that a name may be broken after."""
 
 
 def parts(text: str, ends: str = ENDS) -> list[str]:
     """The text in the pieces that stay together: "moextend:", "scope=all,", "routing=slot"."""
-    after = re.escape(ends)
-    return re.findall(f"[^{after}]*[{after}]+ *|[^{after}]+", text)
+    found = [""]
+    for place, char in enumerate(text):
+        found[-1] += char
+        if _breaks(text, place, ends):
+            found.append("")
+    return found
+
+
+def _breaks(text: str, place: int, ends: str) -> bool:
+    """Whether the text may be broken after this character. The sign of a number stays with it."""
+    char, after = text[place], text[place + 1 : place + 2]
+    if char == " " and " " not in ends:  # then a space goes with what is before it
+        char = text[:place].rstrip()[-1:]
+    if not char or char not in ends or not after or after in f"{ends} ":
+        return False
+    return char != "-" or (text[place - 1].isalnum() and not after.isdigit() and place > 0)
 
 
 def folded(text: str, width: int, ends: str = ENDS) -> list[str]:

@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -101,6 +101,19 @@ class Progress:
         """Starts a unit; `step` is where a resumed training goes on."""
         self._unit, self._step, self._from, self._began = unit, step, step, time.time()
         self._write()
+
+    def follow(self, unit: Unit) -> Callable[[int, int], None]:
+        """What a training calls with (steps done, steps in all): a resumed one begins where its checkpoint was."""
+        seen = 0
+
+        def on_step(done: int, total: int) -> None:
+            nonlocal seen
+            if not seen:
+                self.begin(unit, step=done - 1)
+            self.advance()
+            seen = done
+
+        return on_step
 
     def advance(self, steps: int = 1) -> None:
         """`steps` more steps of the unit are done."""

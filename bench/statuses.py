@@ -137,7 +137,7 @@ class Layout:
                 overflow="ellipsis" if name == "now" else "fold",
             )  # fmt: skip
         for row in self.rows if rows is None else rows:
-            cells = {
+            cells: dict[str, Text | ProgressBar] = {
                 "method": Text("\n".join(folded(row.method, self.name))),
                 "state": Text(row.state, style=COLOUR[row.state]),
                 "bar": ProgressBar(total=1.0, completed=row.fraction, width=BAR),

@@ -46,15 +46,16 @@ def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:
             except Exception as problem:
                 if not isinstance(problem, MoextendError):
                     traceback.print_exc()
-                state, error = "failed", _recorded(folder, described(problem))
+                state, error = "failed", _recorded(folder, problem)
             orders.done()
             _say(folder, state, error)
 
 
-def _recorded(folder: Path, error: Error) -> Error:
-    """The same error as the status of the run has it, which knows where in the run it was."""
-    known = read_status(folder).error
-    return known if known and known["what"] == error["what"] else error
+def _recorded(folder: Path, problem: Exception) -> Error:
+    """The error as the status of the run has it, which says where in the run it was; else the error alone."""
+    status = read_status(folder)
+    mine = status.state == "failed" and status.pid == os.getpid()
+    return status.error if mine and status.error else described(problem)
 
 
 class _Orders:

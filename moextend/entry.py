@@ -83,7 +83,8 @@ def _command(app: typer.Typer, name: str) -> str:
     """The name with the subcommands that were called."""
     from typer.main import get_command
 
-    command, words = get_command(app), [name]
+    command: Any = get_command(app)
+    words = [name]
     for word in sys.argv[1:]:
         command = getattr(command, "commands", {}).get(word)
         if command is None:

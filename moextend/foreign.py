@@ -75,8 +75,9 @@ def of_disk(error: OSError, path: Path) -> MoextendError | None:
 def _known(error: BaseException) -> tuple[str, str] | None:
     """What is wrong and the way out, for errors whose kind says it."""
     for cause in _causes(error):
-        if isinstance(cause, OSError) and cause.errno in (_DISK if cause is error else _PASSED_ON):
-            return _DISK[cause.errno]
+        number = (cause.errno or 0) if isinstance(cause, OSError) else 0
+        if number in (_DISK if cause is error else _PASSED_ON):
+            return _DISK[number]
     text = _message(error)
     if _NO_SPACE.search(text):
         return _FULL
@@ -125,7 +126,7 @@ def _message(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """" (file:line)" of the last line of this package that was reached, else of the last line at all."""
+    """File and line, in brackets, of the last line of this package that was reached, else of the last one at all."""
     frames = _frames(error)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
     for frame in reversed(own or frames):

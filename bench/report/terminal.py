@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from moextend.bench.fold import folded, folded_between
+from moextend.bench.fold import folded_between
 from moextend.bench.report.table import NARROW, SPREAD, WIDTH, Column, Table, Value
 from moextend.errors import visible
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 NAME = 20
 """Width of the first column."""
-WORDS = 16
-"""Characters after which a list in a cell is wrapped, where there is no room."""
+WRAPPED = (20, 16, 12)
+"""Widths of columns of words that are tried where there is no room, one after the other."""
 NAMING = 2
 """Columns that every block of a table begins with, at the most."""
-HEADING_ENDS = ":,/ _-"
-"""Characters that a heading may be broken after."""
+ENDS = ":,/_-"
+"""Characters that words are broken after, where there is no room; a number stays with its spread."""
 
 
 def render(tables: Sequence[Table]) -> str:
@@ -89,10 +89,11 @@ def _blocks(table: Table, width: int | None) -> Iterator[Layout]:
     if width is None or below.width <= width:
         yield below
         return
-    wrapped = _laid_out(table, below=True, wrapped=True)
-    if wrapped.width <= width:
-        yield wrapped
-        return
+    for most in WRAPPED:
+        wrapped = _laid_out(table, below=True, most=most)
+        if wrapped.width <= width:
+            yield wrapped
+            return
     words = next((i for i, column in enumerate(table.columns) if column.numeric), 1)
     naming = list(range(max(1, min(words, NAMING))))
     taken = list(naming)
@@ -104,30 +105,26 @@ def _blocks(table: Table, width: int | None) -> Iterator[Layout]:
     yield wrapped.part(taken)
 
 
-def _laid_out(table: Table, *, below: bool, wrapped: bool = False) -> Layout:
-    """The texts of all cells: spreads below their numbers, headings and lists wrapped, if asked for."""
+def _laid_out(table: Table, *, below: bool, most: int | None = None) -> Layout:
+    """The texts of all cells: if asked for, spreads below their numbers, and headings and words (`most`) wrapped."""
     sections = [
-        [_texts(row, table.columns, below=below, wrapped=wrapped) for row in section]
-        for section in table.sections
+        [_texts(row, table.columns, below=below, most=most) for row in section] for section in table.sections
     ]
     rows = [row for section in sections for row in section]
     heads = [visible(column.title) for column in table.columns]
     widths = [max([0, *(_text_width(row[i]) for row in rows)]) for i in range(len(heads))]
-    if wrapped:
-        heads = [
-            "\n".join(folded_between(head, width, HEADING_ENDS))
-            for head, width in zip(heads, widths, strict=True)
-        ]
+    if most:
+        heads = ["\n".join(folded_between(head, width)) for head, width in zip(heads, widths, strict=True)]
     columns = [max(width, _text_width(head)) for head, width in zip(heads, widths, strict=True)]
     return Layout(table, heads, sections, columns)
 
 
-def _texts(row: Sequence[Value], columns: Sequence[Column], *, below: bool, wrapped: bool) -> list[str]:
-    texts = ["\n".join(folded(visible(row[0].text), NAME))]
+def _texts(row: Sequence[Value], columns: Sequence[Column], *, below: bool, most: int | None) -> list[str]:
+    texts = ["\n".join(folded_between(visible(row[0].text), most or NAME))]
     for value, column in zip(row[1:], columns[1:], strict=True):
         words = visible(value.text)
-        if wrapped and not column.numeric:
-            words = "\n".join(folded_between(words, WORDS, ","))
+        if most and not column.numeric:
+            words = "\n".join(folded_between(words, most, ENDS))
         elif below:
             words = words.replace(f" {SPREAD}", f"\n{SPREAD}")
         texts.append(words)
