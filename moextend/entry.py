@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from moextend.errors import InputError, MoextendError, visible
@@ -52,7 +52,8 @@ def say(text: str) -> None:
 
     if sys.stderr:
         head = typer.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
-        print(f"{head} {visible(text)}", file=sys.stderr)
+        with suppress(OSError):  # nobody reads it
+            print(f"{head} {visible(text)}", file=sys.stderr)
 
 
 def _fail(error: Exception, command: str) -> int:

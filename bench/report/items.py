@@ -119,7 +119,7 @@ class ItemReader:
                 self._read[key] = self._text(path, task) if text else self._vqa(path, task, cell)
             except Exception as error:  # as if they were not kept: one damaged file hides no other run
                 self._read[key] = None
-                result.lacks.append(f"the predictions of {task} ({explained(error)})")
+                result.lacks.append(f"the predictions of {task} (damaged: {explained(error).what})")
         return self._read[key]
 
     def _text(self, path: Path, task: str) -> Items | None:
