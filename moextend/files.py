@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -13,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from moextend.errors import InputError, RunFailed, SpecError
+from moextend.errors import InputError, SpecError
+from moextend.foreign import of_disk
 
 BLOCK = 1 << 16
 """Bytes that are read at a time, from the end, to find the last line break."""
@@ -25,15 +25,10 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunFailed(
-                "no disk space left.", where=str(path), mend="Free some space and run the same command again."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise RunFailed(
-                "may not write here.", where=str(path), mend="Choose a folder that you may write to."
-            ) from error
-        raise
+        found = of_disk(error, path)
+        if found is None:
+            raise
+        raise found from error
 
 
 @contextmanager
@@ -91,15 +86,18 @@ def read_json(path: Path) -> Any:
         SpecError: it is not JSON.
         InputError: it cannot be read.
     """
+    return _parse(_read(path), str(path), "It was damaged or edited; mend or remove it.")
+
+
+def _read(path: Path) -> bytes:
     try:
-        text = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise InputError(
             f"cannot be read ({error.strerror}).", where=str(path), mend="Check the file and its permissions."
         ) from error
-    return _parse(text, str(path), "It was damaged or edited; mend or remove it.")
 
 
 def append_lines(path: Path, records: list[Any]) -> None:
@@ -131,11 +129,13 @@ def _write_all(file: io.FileIO, text: bytes) -> None:
 def read_lines(path: Path) -> list[Any]:
     """The records of an append-only file; a last line torn by an interruption is left out.
 
-    SpecError names a line before it that is not JSON.
+    SpecError names a line before it that is not JSON; InputError says that the file cannot be read.
     """
-    if not path.exists():
+    try:
+        text = _read(path)
+    except FileNotFoundError:
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # not splitlines(): a text may hold other line separators
+    lines = text.split(b"\n")[:-1]  # not splitlines(): a text may hold other line separators
     mend = "It was damaged or edited; remove the line."
     return [_parse(line, f"{path}:{number}", mend) for number, line in enumerate(lines, 1)]
 

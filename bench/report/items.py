@@ -14,6 +14,7 @@ from moextend.bench.report.collect import Result
 from moextend.bench.rundir import Cell
 from moextend.bench.vqa import Record, read_scores, scores_path
 from moextend.errors import SpecError
+from moextend.foreign import explained
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -114,7 +115,11 @@ class ItemReader:
         key = (path, cell.scorer)
         if key not in self._read:
             text = cell.scorer.startswith("lm-eval")
-            self._read[key] = self._text(path, task) if text else self._vqa(path, task, cell)
+            try:
+                self._read[key] = self._text(path, task) if text else self._vqa(path, task, cell)
+            except Exception as error:  # as if they were not kept: one damaged file hides no other run
+                self._read[key] = None
+                result.lacks.append(f"the predictions of {task} (damaged: {explained(error).what})")
         return self._read[key]
 
     def _text(self, path: Path, task: str) -> Items | None:

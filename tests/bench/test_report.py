@@ -169,14 +169,12 @@ def test_a_narrow_table_has_its_spreads_beside_the_numbers(done):
 def test_nothing_is_cut_on_a_narrow_terminal(tables):
     from rich.console import Console
 
-    from moextend.bench.report.terminal import renderables, width
+    from moextend.bench.report.terminal import print_tables
 
     out = io.StringIO()
-    console = Console(file=out, width=60, color_system=None)
-    console.width = width(tables, console)
-    for part in renderables(tables):
-        console.print(part)
-    for words in ("-20.0", "±0.0", "80.0 ±2.0", "85.0", "moextend:scope=all,", "routing=paper"):
+    print_tables(tables, Console(file=out, color_system=None), 60)
+    assert max(map(len, out.getvalue().splitlines())) <= 60
+    for words in ("-20.0", "±0.0", "80.0 ±2.0", "85.0", "moextend:", "scope=all,", "routing=paper"):
         assert words in out.getvalue()
 
 
