@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from moextend.bench.report.table import NARROW, SPREAD, WIDTH, Table
+from moextend.bench.report.table import NARROW, SPREAD, WIDTH, Table, Value
 from moextend.errors import visible
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table as RichTable
+    from rich.console import Console
+    from rich.text import Text
 
 NAME = 20
 """Width of the first column."""
@@ -24,32 +25,27 @@ def render(tables: Sequence[Table]) -> str:
     from rich.console import Console
 
     out = io.StringIO()
-    console = Console(file=out, width=WIDTH, color_system=None)
-    console.width = width(tables, console)
-    for part in renderables(tables):
-        console.print(part)
+    print_tables(tables, Console(file=out, width=WIDTH, color_system=None))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
-def renderables(tables: Sequence[Table]) -> Iterator[RenderableType]:
-    """The tables, with their footnotes, as rich shows them."""
+def print_tables(tables: Sequence[Table], console: Console) -> None:
+    """Prints the tables with their footnotes.
+
+    The console becomes wider where a table would else lose characters: better wrapped than cut.
+    """
     from rich.padding import Padding
     from rich.text import Text
 
-    for index, table in enumerate(tables):
+    layouts = [Layout.of(table.narrow()) for table in tables]
+    console.width = max([console.width, *(layout.width for layout in layouts)])
+    for index, (table, layout) in enumerate(zip(tables, layouts, strict=True)):
         if index:
-            yield Text("")
-        yield Text(visible(table.title), style="bold")
-        yield _table(table.narrow())
+            console.print(Text(""))
+        console.print(Text(visible(table.title), style="bold"))
+        console.print(layout.shown())
         for note in table.notes:
-            yield Padding(Text(visible(note), style="dim"), (0, 0, 0, 2))
-
-
-def width(tables: Sequence[Table], console: Console) -> int:
-    """The console's width, or more if a table would else lose characters: better wrapped than cut."""
-    options = console.options.update(width=10_000)
-    needed = [console.measure(_table(table.narrow()), options=options).maximum for table in tables]
-    return max([console.width, *needed])
+            console.print(Padding(Text(visible(note), style="dim"), (0, 0, 0, 2)))
 
 
 def folded(name: str) -> str:
@@ -62,38 +58,69 @@ def folded(name: str) -> str:
     return "\n".join(lines)
 
 
-def _table(table: Table) -> RichTable:
-    """The table as rich has it; one that is too wide has its spreads below the numbers."""
-    from rich.console import Console
+@dataclass(frozen=True)
+class Layout:
+    """The texts of a table's cells, and how wide the columns are that hold them."""
 
-    shown = _made(table, below=False)
-    wide = Console(width=10_000)
-    return shown if wide.measure(shown).maximum <= NARROW else _made(table, below=True)
+    table: Table
+    head: list[str]
+    sections: list[list[list[str]]]
+    columns: list[int]
+
+    @staticmethod
+    def of(table: Table) -> Layout:
+        """The layout of a table; of one that is too wide, with its spreads below the numbers."""
+        layout = Layout._of(table, below=False)
+        return layout if layout.width <= NARROW else Layout._of(table, below=True)
+
+    @staticmethod
+    def _of(table: Table, *, below: bool) -> Layout:
+        head = [visible(column.title) for column in table.columns]
+        sections = [[_texts(row, below=below) for row in section] for section in table.sections]
+        rows = [head, *(row for section in sections for row in section)]
+        widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+        return Layout(table, head, sections, widths)
+
+    @property
+    def width(self) -> int:
+        """Of the whole table: a space at either side, and one between columns."""
+        return sum(self.columns) + len(self.columns) + 1
+
+    def shown(self) -> Text:
+        """The table with its lines, as one text."""
+        from rich.text import Text
+
+        blank = " " * self.width
+        out = Text(f"{blank}\n", no_wrap=True)
+        self._add(out, self.head, ["bold"] * len(self.head))
+        out.append(f" {'─' * (self.width - 2)} \n")
+        for number, (section, rows) in enumerate(zip(self.sections, self.table.sections, strict=True)):
+            if number:
+                out.append(f"{blank}\n")
+            for texts, row in zip(section, rows, strict=True):
+                self._add(out, texts, ["", *(value.style for value in row[1:])])
+        return out.append(blank)
+
+    def _add(self, out: Text, texts: Sequence[str], styles: Sequence[str]) -> None:
+        """Adds a row, whose cells may have several lines."""
+        cells = [text.splitlines() for text in texts]
+        for number in range(max(map(len, cells), default=0)):
+            for place, lines in enumerate(cells):
+                line = lines[number] if number < len(lines) else ""
+                room = " " * (self.columns[place] - _width(line))
+                before, after = (room, "") if self.table.columns[place].numeric else ("", room)
+                out.append(f" {before}").append(line, styles[place]).append(after)
+            out.append(" \n")
 
 
-def _made(table: Table, *, below: bool) -> RichTable:
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
+def _texts(row: Sequence[Value], *, below: bool) -> list[str]:
+    name, *rest = row
+    texts = [value.text.replace(f" {SPREAD}", f"\n{SPREAD}") if below else value.text for value in rest]
+    return [visible(words) for words in (folded(name.text), *texts)]
 
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
-    for column in table.columns:
-        shown.add_column(
-            Text(visible(column.title)), justify="right" if column.numeric else "left", overflow="fold"
-        )
-    for section in table.sections:
-        for row in section:
-            name, *rest = row
-            texts = [
-                value.text.replace(f" {SPREAD}", f"\n{SPREAD}") if below else value.text for value in rest
-            ]
-            cells = [
-                Text(visible(words), style=value.style, no_wrap=True)
-                for words, value in zip(texts, rest, strict=True)
-            ]
-            shown.add_row(
-                Text(visible(folded(name.text)), no_wrap=True),
-                *cells,
-                end_section=row is section[-1] and section is not table.sections[-1],
-            )
-    return shown
+
+def _width(text: str) -> int:
+    """Columns of the terminal that the longest line takes."""
+    from rich.cells import cell_len
+
+    return max(map(cell_len, text.splitlines()), default=0)

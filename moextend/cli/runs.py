@@ -327,14 +327,12 @@ def _print_tables(
 
     from moextend.bench.report import tables
     from moextend.bench.report.table import WIDTH
-    from moextend.bench.report.terminal import renderables, width
+    from moextend.bench.report.terminal import print_tables
 
     console = Console()
     console = console if console.is_terminal else Console(width=WIDTH)
     shown = tables(experiments, view, baseline=baseline, margin=margin, references=references)
-    console.width = width(shown, console)
-    for part in renderables(shown):
-        console.print(part)
+    print_tables(shown, console)
 
 
 def _rendered(
