@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from moextend.bench.fold import folded_between
 from moextend.bench.report.table import NARROW, SPREAD, WIDTH, Column, Table, Value
@@ -12,7 +12,7 @@ from moextend.errors import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table as RichTable
+    from rich.text import Text
 
 NAME = 20
 """Width of the first column."""
@@ -137,20 +137,29 @@ def _text_width(text: str) -> int:
     return max(map(cell_len, text.splitlines()), default=0)
 
 
-def _made(layout: Layout) -> RichTable:
-    """The table as rich has it; its columns have their widths, which rich need not measure."""
-    from rich import box
-    from rich.table import Table as RichTable
+def _made(layout: Layout) -> Text:
+    """The table with its lines, as one text: a table of rich's takes several times as long."""
     from rich.text import Text
 
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
-    for head, column, width in zip(layout.heads, layout.table.columns, layout.columns, strict=True):
-        justify: Literal["right", "left"] = "right" if column.numeric else "left"
-        shown.add_column(Text(head), justify=justify, overflow="fold", width=width)
-    for section, texts in zip(layout.table.sections, layout.sections, strict=True):
+    blank = " " * layout.width
+    out = Text(f"{blank}\n", no_wrap=True)
+    _add(out, layout, layout.heads, ["bold"] * len(layout.heads))
+    out.append(f" {'─' * (layout.width - 2)} \n")
+    for number, (section, texts) in enumerate(zip(layout.table.sections, layout.sections, strict=True)):
+        if number:
+            out.append(f"{blank}\n")
         for row, words in zip(section, texts, strict=True):
-            styles = ["", *(value.style for value in row[1:])]
-            cells = [Text(word, style=style, no_wrap=True) for word, style in zip(words, styles, strict=True)]
-            end = row is section[-1] and section is not layout.table.sections[-1]
-            shown.add_row(*cells, end_section=end)
-    return shown
+            _add(out, layout, words, ["", *(value.style for value in row[1:])])
+    return out.append(blank)
+
+
+def _add(out: Text, layout: Layout, texts: Sequence[str], styles: Sequence[str]) -> None:
+    """Adds a row, whose cells may have several lines."""
+    cells = [text.splitlines() for text in texts]
+    for number in range(max(map(len, cells), default=0)):
+        for place, lines in enumerate(cells):
+            line = lines[number] if number < len(lines) else ""
+            room = " " * (layout.columns[place] - _text_width(line))
+            before, after = (room, "") if layout.table.columns[place].numeric else ("", room)
+            out.append(f" {before}").append(line, styles[place]).append(after)
+        out.append(" \n")
