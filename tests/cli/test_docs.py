@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 def shown() -> list[str]:
     commands = set()
     for page in PAGES:
-        text = page.read_text(encoding="utf-8")
+        text = page.read_text(encoding="utf-8").replace("\\\n", "")
         blocks = re.compile(r"^```.*?^```$", flags=re.DOTALL | re.MULTILINE)
         lines = [line for block in blocks.findall(text) for line in block.splitlines()]
         lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", blocks.sub("", text))]
