@@ -47,7 +47,10 @@ def follow(tmp_path, monkeypatch, capfd):
                 Path(title).parent.mkdir(parents=True, exist_ok=True)
                 Path(title).write_text(text, encoding="utf-8")
             elif language == "sh":
-                done += [(line, run_line(line, capfd, monkeypatch)) for line in text.replace("\\\n", "").splitlines()]
+                done += [
+                    (line, run_line(line, capfd, monkeypatch))
+                    for line in text.replace("\\\n", "").splitlines()
+                ]
             else:
                 assert language == "text", "a block is a file with a title, commands (sh), or output (text)"
         return done
