@@ -30,9 +30,13 @@ class Upcycle(Spec):
     """How a dense model is made a Mixture of Experts (docs/upcycling.md)."""
 
     experts: int = Field(ge=2)
+    """Experts a layer."""
     top_k: int = Field(2, ge=1)
+    """Experts that a token uses."""
     rows: Literal["random", "paired"] = "random"
+    """paired: groups of top_k experts are chosen together, evenly."""
     seed: int = 0
+    """Of the router's rows."""
 
 
 class Base(Spec):
@@ -47,6 +51,7 @@ class Base(Spec):
     resize: Literal["shortest", "longest", "squash"] | None = None
     """How images become square: sides cut off, padded, or squeezed; null as the encoder's own config says."""
     revision: str | None = None
+    """Pinned revision of a hub model."""
     dtype: Dtype = "float32"
     """Of its weights; auto takes the checkpoint's own."""
     attn_implementation: Attention | None = None
@@ -62,14 +67,21 @@ class Training(Spec):
     """
 
     steps: int = Field(ge=1)
+    """Optimizer steps."""
     batch_size: int = Field(ge=1)
+    """Conversations a forward pass."""
     learning_rate: float = Field(gt=0)
+    """Highest learning rate."""
     schedule: Schedule = "cosine"
     """How the learning rate goes on after the warm-up."""
     warmup: float = Field(0.03, ge=0, le=1)
+    """Share of the steps in which the learning rate rises from zero."""
     weight_decay: float = Field(0.0, ge=0)
+    """Of AdamW."""
     max_grad_norm: float = Field(1.0, ge=0)
+    """The gradient is cut to this norm; 0 leaves it as it is."""
     gradient_accumulation: int = Field(1, ge=1)
+    """Forward passes an optimizer step."""
     checkpoint_steps: int = Field(100, ge=1)
     """Steps between two checkpoints that an interrupted training goes on from."""
     bf16: bool = False
@@ -100,12 +112,14 @@ class Align(Training):
     """How the projector of the modality is aligned, once, before the first stage."""
 
     task: str
+    """A caption task, whose items train the projector."""
 
 
 class Stage(Spec):
     """One task being learnt."""
 
     task: str
+    """Name of the task."""
     steps: int | None = Field(None, ge=1)
     """Overrides the sequence's number of steps."""
 
@@ -114,6 +128,7 @@ class Scoring(Spec):
     """How every cell of the matrix is scored."""
 
     batch_size: int = Field(64, ge=1)
+    """Prompts that are answered together."""
     limit: int | None = Field(None, ge=1)
     """Items a task at the most; null scores all."""
 
@@ -122,13 +137,19 @@ class SequenceSpec(Spec):
     """An ordered list of stages with its base, its scored tasks and its training settings."""
 
     sequence: str
+    """Its name, which is also that of its folder of runs."""
     version: int | str
+    """Raised whenever scores can change."""
     description: str = ""
+    """One sentence, for lists."""
     protocol: str | None = None
     """The published protocol that is followed: only references of the same one may stand beside what is measured."""
     base: Base
+    """The model that is extended."""
     align: Align | None = None
+    """Null for a base without images."""
     stages: list[Stage]
+    """The tasks in the order they are learned."""
     retention: list[str] = []
     """Text tasks that are only scored: what the base could do and should not forget."""
     transfer: list[str] = []
@@ -136,7 +157,9 @@ class SequenceSpec(Spec):
     memory: str | None = None
     """A text file, one line a text: generic text that stands for what the base knows (retention options)."""
     train: Training
+    """Settings of the training of a stage."""
     scoring: Scoring = Scoring()
+    """How answers are made."""
     methods: list[str] = ["full-ft", "lora", "moextend"]
     """Methods that run when none is named: `name` or `name:key=value,...`."""
     settings: dict[str, dict[str, str | int | float | bool | list[str]]] = {}
