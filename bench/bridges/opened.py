@@ -56,4 +56,7 @@ def check(run: str | None, pretrained: str | None) -> None:
     if pretrained is not None:
         sources.find(pretrained, where="model_args: pretrained")
     elif not (Path(str(run)) / "config.json").is_file():
-        raise InputError(f"'{run}' is no folder of a run.", where="model_args: run", mend="Write runs/SEQUENCE/RUN.")
+        raise InputError(f"'{run}' is not a run folder: no config.json.",
+            where="model_args: run",
+            mend="Write run=runs/SEQUENCE/RUN.",
+        )
