@@ -16,7 +16,7 @@ from moextend.bench.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec, find_learnt, find_sequence, scored_tasks, stage_tasks
 from moextend.bench.task import TaskSpec, code_allowed, find_task
 from moextend.errors import InputError, masked, short
-from moextend.settings import MOST_SEED, clash
+from moextend.settings import MOST_SEED, MOST_STEPS, clash
 
 DEFAULT = "tiny"
 """The sequence that ships with the package."""
@@ -64,6 +64,7 @@ def resolve(request: Request, on_match: Callable[[str], None] | None = None) -> 
 
     `on_match` is told of each method how it was matched.
     """
+    _check_numbers(request)
     sequence = chosen_sequence(request)
     if not sequence.stages:
         raise InputError(
@@ -95,6 +96,26 @@ def resolve(request: Request, on_match: Callable[[str], None] | None = None) -> 
         for part in product(chosen, request.orders, request.seeds)
     ]
     return list({config.slug: config for config in configs}.values())
+
+
+def _check_numbers(request: Request) -> None:
+    """InputError where a number is out of range, or nothing would be run."""
+    for option, given in (("--seed", request.seeds), ("--order", request.orders), ("modes", request.modes)):
+        if not given:
+            raise InputError("nothing is named.", where=option, mend="Name one, or leave it out.")
+    for option, most, numbers in (
+        ("--seed", MOST_SEED, request.seeds),
+        ("--steps", MOST_STEPS, (request.steps,)),
+        ("--limit", None, (request.limit,)),
+    ):
+        least = 0 if option == "--seed" else 1
+        for number in numbers:
+            if number is not None and (number < least or (most is not None and number > most)):
+                raise InputError(
+                    f"{short(str(number), 40)} is out of range.",
+                    where=option,
+                    mend=f"From {least}{'' if most is None else f' to {most}'}.",
+                )
 
 
 def chosen_sequence(request: Request) -> SequenceSpec:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from moextend import content, spec
+from moextend import content, files, spec
 from moextend.bench.task import NAME, TaskSpec, find_task
 from moextend.errors import InputError, SpecError
 from moextend.settings import MOST_BATCH, MOST_SEED, MOST_STEPS, clash
@@ -80,7 +80,7 @@ class Base(Spec):
     def found(self, workspace: Path) -> str:
         """The model as `moextend.load` takes it: a folder of the workspace goes first."""
         folder = workspace / self.model
-        return str(folder) if folder.is_dir() else self.model
+        return str(folder) if files.exists(folder) and folder.is_dir() else self.model
 
 
 class Training(Spec):
@@ -190,7 +190,7 @@ class SequenceSpec(Spec):
             return None
         beside = (self.path.parent if self.path else Path()) / self.memory
         packaged = (content.package_folder("registry") / self.memory).resolve()
-        return packaged if packaged.is_file() and not beside.is_file() else beside
+        return packaged if files.exists(packaged) and not files.exists(beside) else beside
 
 
 def read_sequence(path: Path) -> SequenceSpec:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from moextend import content
+from moextend import content, files
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def locate(name: str) -> Source:
         InputError: no such model, pretrained tag, folder, file or package.
     """
     own = content.package_folder("registry") / "models" / name / "vision"
-    folder = own if own.is_dir() else Path(name)
-    if folder.is_dir():
+    folder = own if files.exists(own) else Path(name)
+    if files.exists(folder) and folder.is_dir():
         return _in_folder(name, folder)
     if name.startswith(HUB):
         return Source(name, "open_clip", name)

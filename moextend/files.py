@@ -36,10 +36,19 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def exists(path: Path | str) -> bool:
+    """Whether there is something at `path`; False also for a name that no file can have, such as one too long."""
+    try:
+        Path(path).stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def check_writable(path: Path, *, where: str) -> None:
     """InputError where `path` is a file, or a folder that cannot be made or written to; nothing is left behind."""
     place = path
-    while not place.exists() and place != place.parent:
+    while not exists(place) and place != place.parent:
         place = place.parent
     if not place.is_dir():
         raise InputError(f"'{place}' is no folder.", where=f"{where} {path}", mend="Name a folder.")

@@ -72,7 +72,7 @@ class Settings:
         ranges = {
             "steps": (1, MOST_STEPS), "batch_size": (1, MOST_BATCH), "learning_rate": (0, inf), "warmup": (0, 1),
             "weight_decay": (0, inf), "max_grad_norm": (0, inf), "gradient_accumulation": (1, inf),
-            "checkpoint_steps": (1, inf), "balance": (0, inf),
+            "checkpoint_steps": (1, inf), "balance": (0, inf), "seed": (0, MOST_SEED),
         }  # fmt: skip
         for name, (low, high) in ranges.items():
             value = getattr(self, name)

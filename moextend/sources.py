@@ -7,8 +7,8 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from moextend import content
-from moextend.errors import InputError
+from moextend import content, files
+from moextend.errors import InputError, short
 
 FORMS = "Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id."
 _HUB = re.compile(r"(?=.{1,96}$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -21,20 +21,22 @@ def find(model: str, *, where: str | None = None) -> Path | str:
         InputError: nothing of this name is here, and no hub id is written so; or what is here is no model. `where` is
             the option or key that named it.
     """
-    where = where or f"model '{model}'"
+    where = where or f"model '{short(model, 100)}'"
     packaged = content.package_folder("registry") / "models" / model / "lm"
-    if model.strip() and packaged.is_dir():
+    if model.strip() and files.exists(packaged):
         return packaged
-    if model in content.CARRIED and not Path(model).exists():
+    here = bool(model.strip()) and files.exists(model)
+    if model in content.CARRIED and not here:
         return _carried(model, where)
-    if not Path(model).exists() or not model.strip():
+    if not here:
         _refuse_impossible(model, where)
         return model
-    if Path(model).is_dir() and not (Path(model) / "config.json").is_file() and gguf_file(model) is None:
+    path = Path(model)
+    if path.is_dir() and not (path / "config.json").is_file() and gguf_file(path) is None:
         raise InputError(f"folder '{model}' holds no config.json and no .gguf file.", where=where, mend=FORMS)
-    if Path(model).is_file() and Path(model).suffix != ".gguf":
+    if path.is_file() and path.suffix != ".gguf":
         raise InputError(f"'{model}' is a file, and no .gguf file.", where=where, mend=FORMS)
-    return Path(model)
+    return path
 
 
 def gguf_file(source: Path | str) -> Path | None:
@@ -55,10 +57,11 @@ def gguf_file(source: Path | str) -> Path | None:
 
 def _refuse_impossible(model: str, where: str) -> None:
     """InputError for a name of nothing that is here and that the hub cannot have."""
+    shown = short(model, 100)
     if model.endswith(".gguf"):
-        raise InputError(f"no such file '{model}'.", where=where, mend="Check the path.")
+        raise InputError(f"no such file '{shown}'.", where=where, mend="Check the path.")
     if not _HUB.fullmatch(model):
-        raise InputError(f"no folder '{model}', and no hub id is written so.", where=where, mend=FORMS)
+        raise InputError(f"no folder '{shown}', and no hub id is written so.", where=where, mend=FORMS)
     near = difflib.get_close_matches(model, [*_packaged(), *content.CARRIED], n=1, cutoff=0.8)
     if near and not _in_cache(model):
         raise InputError(f"no model '{model}'.", where=where, mend=f"Did you mean '{near[0]}'? {FORMS}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moextend import bounded_yaml
+from moextend import bounded_yaml, files
 from moextend.bench.data.table import FORMATS
 from moextend.bench.task import Data
 from moextend.errors import InputError, UnknownName
@@ -67,10 +67,11 @@ def locate(data: Data, base: Path, workspace: Path, *, where: str) -> Source:
     if data.path.startswith("world:"):
         return _world(data, workspace)
     path = place(data.path, base, workspace)
-    if path.is_file():
-        return _file(path)
-    if path.is_dir():
-        return _folder(path, data.config, where=where)
+    if files.exists(path):  # neither is asked of a name that is too long
+        if path.is_file():
+            return _file(path)
+        if path.is_dir():
+            return _folder(path, data.config, where=where)
     if like_hub_id(data.path, base):
         return Source(f"hub:{data.path}", None, {}, hub=data.path)
     if data.path.startswith(HAND):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from typer.core import TyperCommand
 
-from moextend.errors import InputError
+from moextend.errors import InputError, short
+
+TEXTS = ("prompt", "template")
+"""Parameters that hold a text; all others hold numbers, names, paths or lists of them."""
+LONGEST = 255
+"""Bytes of the name of a file."""
 
 
 class Command(TyperCommand):
@@ -21,6 +27,8 @@ class Command(TyperCommand):
             for value in given if isinstance(given, list | tuple) else (given,):
                 if isinstance(value, str) and not value.strip():
                     raise InputError("the value is empty.", where=name, mend=_hint(parameter))
+                if isinstance(value, str) and parameter.name not in TEXTS:
+                    _refuse_long(value, name)
             once = parameter.param_type_name == "option" and not getattr(parameter, "multiple", False)
             if once and order.count(parameter) > 1:
                 raise InputError("is given twice.", where=name, mend="Give it once.")
@@ -32,6 +40,17 @@ def _name(parameter: Any) -> str:
     if parameter.param_type_name == "option":
         return str(max(parameter.opts, key=len))
     return str(parameter.metavar or parameter.name.upper()).rstrip(".")
+
+
+def _refuse_long(value: str, where: str) -> None:
+    """InputError where a part of a value is longer than a name can be."""
+    long = next((part for part in re.split("[/,]", value) if len(part.encode()) > LONGEST), None)
+    if long is not None:
+        raise InputError(
+            f"'{short(long, 40)}' has {len(long):,} characters.",
+            where=where,
+            mend=f"A name has at most {LONGEST}.",
+        )
 
 
 def _hint(parameter: Any) -> str:

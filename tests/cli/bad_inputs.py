@@ -35,6 +35,8 @@ scorer: exact@1
 """
 """A task that is right."""
 
+LONG = "a" * 300
+"""A name that no file can have."""
 DATA = json.dumps([{"question": f"what is {i}", "answer": str(i)} for i in range(40)])
 
 
@@ -91,6 +93,8 @@ RUN = [
     option("bench run ../mine", "../mine"),
     option("bench run own.json", "own.json"),
     option("bench run mine mine", "mine"),
+    option(f"bench run {LONG}", "NAME", "300 characters"),
+    option(f"bench run {LONG}.yaml", "NAME", "305 characters"),
     option("bench run mine --no-sequence", "--no-sequence", "--joint"),
     option("bench run mine --no-such", "--no-such"),
     # Methods
@@ -145,13 +149,14 @@ RUN = [
     option("bench run mine --seed 0.5", "--seed", "'0.5'"),
     option("bench run mine --seed 1e3", "--seed", "'1e3'"),
     option("bench run mine --seed 4294967296", "--seed", "4294967295"),
-    option("bench run mine --seed " + "9" * 5000, "--seed", "4294967295"),
+    option("bench run mine --seed " + "9" * 200, "--seed", "4294967295"),
+    option("bench run mine --seed " + "9" * 5000, "--seed", "5,000 characters"),
     option("bench run mine --order ''", "--order", "empty"),
     option("bench run mine --order random", "--order", "random:N"),
     option("bench run mine --order random:", "--order", "random:N"),
     option("bench run mine --order random:x", "--order", "random:N"),
     option("bench run mine --order random:4294967296", "--order", "4294967295"),
-    option("bench run mine --order random:" + "9" * 5000, "--order", "4294967295"),
+    option("bench run mine --order random:" + "9" * 200, "--order", "4294967295"),
     option("bench run mine --order backwards", "--order", "'backwards'", "reverse"),
     option("bench run mine --order given,given", "--order", "twice"),
     # Numbers
@@ -184,6 +189,8 @@ RUN = [
     option("bench run mine --runs own.json", "--runs", "own.json"),
     option("bench run mine --runs own.json/below", "own.json"),
     option("bench run mine --runs ''", "--runs", "empty"),
+    option(f"bench run mine --runs {LONG}", "--runs"),
+    option(f"bench run mine --workspace {LONG}", "--workspace"),
     option("bench run mine --runs /proc/moextend", "/proc/moextend"),
 ]  # fmt: skip
 
@@ -193,6 +200,10 @@ SEQUENCES = [
     sequence("model: tiny", "model: a/b/c", "base.model", "'a/b/c'"),
     sequence("model: tiny", "model: ''", "base.model"),
     sequence("model: tiny", "model: tasks", "base.model", "config.json"),
+    sequence("model: tiny", f"model: {LONG}", "base.model", "aaa"),
+    sequence("memory: tiny-generic.txt", f"memory: {LONG}", "memory", long=True),
+    sequence("vision: tiny", f"vision: {LONG}", "base.vision", long=True),
+    sequence("{task: tiny-counting}", f"{{task: {LONG}}}", "stages[0].task", "aaa", long=True),
     sequence("model: tiny", "model: ./nothing", "base.model", "./nothing"),
     sequence("model: tiny", "model: /nothing/at/all", "base.model", "/nothing/at/all"),
     sequence("model: tiny", "model: own.json", "base.model", "own.json"),
@@ -287,6 +298,7 @@ TASKS = [
     task("scorer: exact@1", "max_new_tokens: 10000000000", "max_new_tokens"),
     task("path: own.json", "path: nothing.json", "data.path", "nothing.json"),
     task("path: own.json", "path: ./", "data.train"),
+    task("path: own.json", f"path: {LONG}", "data.path", long=True),
     task("path: own.json", "path: 'world:nothing'", "data.path", "nothing"),
     task("path: own.json", "path: 'data:nothing'", "data.path", "nothing"),
     task('train: "all[:50%]"', "train: null", "data.train"),
@@ -305,6 +317,9 @@ OTHERS = [
     option("bench status a b", "b"),
     option("bench status --runs own.json", "--runs", "own.json"),
     option("bench status --workspace own.json", "--workspace", "own.json"),
+    option(f"bench status {LONG}", "RUN", "300 characters"),
+    option(f"bench report {LONG}", "RUN", "300 characters"),
+    option(f"bench report --references coin --out {LONG}", "--out"),
     option("bench report ''", "RUN", "empty"),
     option("bench report nothing", "nothing"),
     option("bench report", "no run is done", "moextend bench run"),
@@ -330,6 +345,7 @@ OTHERS = [
     option("bench add-task ''", "TASK", "empty"),
     option("bench add-task own.yaml", "own.yaml"),
     option("bench add-task vqa --data nothing.json", "nothing.json"),
+    option(f"bench add-task vqa --name b --data {LONG}", "--data", "300 characters"),
     option("bench add-task vqa --data ''", "--data", "empty"),
     option("bench add-task qa --data own.json --name ''", "--name", "empty"),
     option("bench add-task qa --data own.json --name foo.yaml", "--name", "--name foo"),
@@ -366,6 +382,12 @@ OTHERS = [
 
 OWN = "--data own.json --name new --out out --template {question}"
 LIBRARY = [
+    option(f"extend {LONG} {OWN}", "BASE", "aaa"),
+    option(f"extend tiny --data own.json --name new --out {LONG}", "--out"),
+    option(f"extend tiny --data own.json --name {LONG} --out out", "--name"),
+    option(f"extend tiny {OWN} --vision {LONG}", "--vision", long=True),
+    option(f"extend tiny {OWN} --extension {LONG}", "--extension"),
+    option(f"generate tiny --vision tiny --prompt a --image {LONG}", "--image"),
     option(f"extend tinny {OWN}", "BASE", "'tinny'", "tiny"),
     option(f"extend '' {OWN}", "BASE", "empty"),
     option(f"extend tasks {OWN}", "tasks", "config.json"),
