@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from moextend import encoders, files, sources
+from moextend import content, encoders, files, sources
 from moextend.bench.data import open_items
 from moextend.bench.data.items import placeholders
 from moextend.bench.data.source import files_of, locate, parse_split
@@ -30,8 +30,8 @@ def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path
     """InputError where a sequence and its tasks name what does not exist; nothing that is to be fetched need be here."""
     file = str(sequence.path or sequence.sequence)
     base = sequence.base
-    with at(f"{file}: base.model"):
-        sources.find(base.found(workspace))
+    if base.model not in content.CARRIED:
+        _find_base(sequence, workspace)
     if base.vision is not None:
         with at(f"{file}: base.vision"):
             encoders.locate(base.vision)
@@ -39,12 +39,6 @@ def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path
         memory_texts(sequence.memory_file())
     for task in tasks.values():
         _check_task(task)
-        if task.columns.image is not None and task.data is not None and base.vision is None:
-            raise InputError(
-                f"'{task.task}' is about images, and the base has no image encoder.",
-                where=f"{file}: base.vision",
-                mend="Name one, or set columns.image: null in the task.",
-            )
 
 
 def check_here(
@@ -52,6 +46,7 @@ def check_here(
 ) -> None:
     """InputError where this machine lacks what a run needs: device, tracker, data, folders that can be written."""
     file = str(sequence.path or sequence.sequence)
+    _find_base(sequence, workspace)
     check_device(device, sequence.base.dtype, sequence.base.attn_implementation, where=f"{file}: base.attn_implementation")
     for key in ("train", "align"):
         part = getattr(sequence, key)
@@ -61,12 +56,23 @@ def check_here(
     scored = {*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer}
     for name, task in tasks.items():
         if task.data is not None:
+            if task.columns.image is not None and sequence.base.vision is None:
+                raise InputError(
+                    f"'{name}' is about images, and the base has no image encoder.",
+                    where=f"{file}: base.vision",
+                    mend="Name one, or set columns.image: null in the task.",
+                )
             if name in learnt:
                 _check_data(task, "train", workspace)
             if name in scored:
                 _check_data(task, "test", workspace)
     files.check_writable(runs, where="--runs")
     files.check_writable(workspace / ".cache", where="--workspace")
+
+
+def _find_base(sequence: SequenceSpec, workspace: Path) -> None:
+    with at(f"{sequence.path or sequence.sequence}: base.model"):
+        sources.find(sequence.base.found(workspace))
 
 
 def check_device(device: str, dtype: str, attention: str | None, *, where: str) -> None:

@@ -24,6 +24,7 @@ settings: {lora: {rank: 4}}
 """
 """A sequence that is right; cases replace a part of it."""
 
+ALIGN = "align: {task: tiny-captions, steps: 3, batch_size: 2, learning_rate: 3.0e-3}\n"
 TASK = """\
 task: own
 version: 1
@@ -212,6 +213,7 @@ SEQUENCES = [
     sequence("vision: tiny", "vision: ViT-B-32/nothing", "base.vision", "ViT-B-32/nothing", long=True),
     sequence("vision: tiny", "vision: tasks", "base.vision", "tasks"),
     sequence("vision: tiny", "vision: null", "base.vision", "align"),
+    sequence(f"vision: tiny}}\n{ALIGN}", "vision: null}\n", "base.vision", "'tiny-counting'", "image encoder"),
     sequence("vision: tiny", "vision: tiny, dtype: float61", "base.dtype", "float61", "float16"),
     sequence("vision: tiny", "vision: tiny, dtype: bf16", "base.dtype", "bf16"),
     sequence("vision: tiny", "vision: tiny, resize: stretch", "base.resize", "stretch"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from moextend import loading
-from moextend.bench import launch
+from moextend.bench import launch, preflight
 
 from . import bad_inputs
 
@@ -41,6 +41,8 @@ def refused(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(launch, "launch", started)
     monkeypatch.setattr(loading, "_reader", started)
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available=False: None)
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)  # no tracker is installed
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / ".cache").unlink()
 
