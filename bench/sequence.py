@@ -261,6 +261,8 @@ def memory_texts(path: Path | None) -> list[str]:
     """The lines of a file of generic text; InputError where it cannot be read."""
     if path is None:
         return []
+    if files.exists(path) and not path.is_file():  # a device may never end
+        raise InputError("is not a regular file.", where=str(path), mend="Check 'memory' of the sequence.")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -14,13 +14,14 @@ FORMS = "Name a model of the package (tiny), a folder saved by transformers, a .
 _HUB = re.compile(r"(?=.{1,96}$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
-def find(model: str, *, where: str | None = None) -> Path | str:
+def find(model: str | Path, *, where: str | None = None) -> Path | str:
     """The folder or file of a base that is here, else `model` itself, as a hub id.
 
     Raises:
         InputError: nothing of this name is here, and no hub id is written so; or what is here is no model. `where` is
             the option or key that named it.
     """
+    model = str(model)
     where = where or f"model '{short(model, 100)}'"
     packaged = content.package_folder("registry") / "models" / model / "lm"
     if model.strip() and files.exists(packaged):
@@ -34,8 +35,8 @@ def find(model: str, *, where: str | None = None) -> Path | str:
     path = Path(model)
     if path.is_dir() and not (path / "config.json").is_file() and gguf_file(path) is None:
         raise InputError(f"folder '{model}' holds no config.json and no .gguf file.", where=where, mend=FORMS)
-    if path.is_file() and path.suffix != ".gguf":
-        raise InputError(f"'{model}' is a file, and no .gguf file.", where=where, mend=FORMS)
+    if not path.is_dir() and not (path.is_file() and path.suffix == ".gguf"):
+        raise InputError(f"'{model}' is neither a folder nor a .gguf file.", where=where, mend=FORMS)
     return path
 
 
@@ -56,12 +57,14 @@ def gguf_file(source: Path | str) -> Path | None:
 
 
 def _refuse_impossible(model: str, where: str) -> None:
-    """InputError for a name of nothing that is here and that the hub cannot have."""
+    """InputError for a name that is not here and that the hub cannot have."""
     shown = short(model, 100)
     if model.endswith(".gguf"):
         raise InputError(f"no such file '{shown}'.", where=where, mend="Check the path.")
     if not _HUB.fullmatch(model):
-        raise InputError(f"no folder '{shown}', and no hub id is written so.", where=where, mend=FORMS)
+        raise InputError(
+            f"there is no folder '{shown}', and it is not a valid hub id.", where=where, mend=FORMS
+        )
     near = difflib.get_close_matches(model, [*_packaged(), *content.CARRIED], n=1, cutoff=0.8)
     if near and not _in_cache(model):
         raise InputError(f"no model '{model}'.", where=where, mend=f"Did you mean '{near[0]}'? {FORMS}")

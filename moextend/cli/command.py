@@ -16,7 +16,7 @@ LONGEST = 255
 
 
 class Command(TyperCommand):
-    """The class of all commands here: in the shell an empty value is a variable that is not set, not a wish."""
+    """The class of all commands here. In a shell, an empty value usually is a variable that is not set."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads the arguments; InputError for an empty value, or one that a second one would silently replace."""

@@ -15,7 +15,7 @@ def test_a_model_of_the_package_a_folder_a_file_and_a_hub_id(tmp_path: Path) -> 
     assert isinstance(packaged, Path) and (packaged / "config.json").is_file()
     (tmp_path / "a.gguf").touch()
     assert sources.find(str(tmp_path / "a.gguf")) == tmp_path / "a.gguf"
-    assert sources.find(str(tmp_path)) == tmp_path  # the one file is meant
+    assert sources.find(tmp_path) == tmp_path  # the one file is meant
     (tmp_path / "config.json").touch()
     assert sources.find(str(tmp_path)) == tmp_path
     for name in ("allenai/OLMoE-1B-7B-0924", "gpt2", "a.b/c_d-e"):
