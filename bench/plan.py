@@ -163,9 +163,7 @@ def chosen_methods(request: Request, sequence: SequenceSpec) -> list[str]:
     if not request.methods and not sequence.methods:
         raise InputError("names no method.", where=where, mend="Name one there, or by --method.")
     names = [
-        known
-        for name in asked or sequence.methods
-        for known in (methods.METHODS if name == ALL else [name])
+        known for name in asked or sequence.methods for known in (methods.METHODS if name == ALL else [name])
     ]
     known = dict.fromkeys([*methods.METHODS, *BOUNDS, ALL])
     for name in names:

@@ -27,7 +27,7 @@ SMALL = 32 * 2**20
 
 
 def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> None:
-    """InputError where a sequence and its tasks name what does not exist; nothing that is to be fetched need be here."""
+    """InputError where a sequence or its tasks name what does not exist; what is to be fetched need not be here."""
     file = str(sequence.path or sequence.sequence)
     base = sequence.base
     if base.model not in content.CARRIED:
@@ -47,7 +47,12 @@ def check_here(
     """InputError where this machine lacks what a run needs: device, tracker, data, folders that can be written."""
     file = str(sequence.path or sequence.sequence)
     _find_base(sequence, workspace)
-    check_device(device, sequence.base.dtype, sequence.base.attn_implementation, where=f"{file}: base.attn_implementation")
+    check_device(
+        device,
+        sequence.base.dtype,
+        sequence.base.attn_implementation,
+        where=f"{file}: base.attn_implementation",
+    )
     for key in ("train", "align"):
         part = getattr(sequence, key)
         if part is not None:

@@ -203,7 +203,10 @@ def read_sequence(path: Path) -> SequenceSpec:
             mend="Use letters, digits, '-', '_', '.' and '+', a letter or digit first.",
         )
     seen = [stage.task for stage in sequence.stages]
-    for key, name in [*(("stages", name) for name in seen), *(("transfer", name) for name in sequence.transfer)]:
+    for key, name in [
+        *(("stages", name) for name in seen),
+        *(("transfer", name) for name in sequence.transfer),
+    ]:
         if seen.count(name) > (key == "stages"):
             raise SpecError(
                 f"task '{name}' stands twice.", where=f"{path}: {key}", mend="Name a task once a sequence."

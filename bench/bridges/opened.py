@@ -56,7 +56,8 @@ def check(run: str | None, pretrained: str | None) -> None:
     if pretrained is not None:
         sources.find(pretrained, where="model_args: pretrained")
     elif not (Path(str(run)) / "config.json").is_file():
-        raise InputError(f"'{run}' is not a run folder: no config.json.",
+        raise InputError(
+            f"'{run}' is not a run folder: no config.json.",
             where="model_args: run",
             mend="Write run=runs/SEQUENCE/RUN.",
         )

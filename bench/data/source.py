@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moextend import bounded_yaml, files
+from moextend import bounded_yaml
 from moextend.bench.data.table import FORMATS
 from moextend.bench.task import Data
 from moextend.errors import InputError, UnknownName
+from moextend.files import exists
 
 WHOLE = "all"
 """The one split of data that is a single file."""
@@ -67,7 +68,7 @@ def locate(data: Data, base: Path, workspace: Path, *, where: str) -> Source:
     if data.path.startswith("world:"):
         return _world(data, workspace)
     path = place(data.path, base, workspace)
-    if files.exists(path):  # neither is asked of a name that is too long
+    if exists(path):  # neither is asked of a name that is too long
         if path.is_file():
             return _file(path)
         if path.is_dir():

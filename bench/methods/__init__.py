@@ -52,7 +52,9 @@ def _pairs(tail: str, where: str) -> dict[str, str]:
     for pair in tail.split(","):
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or not value:
-            raise InputError(f"setting '{pair}' has no value.", where=where, mend="Write NAME:key=value,key=value.")
+            raise InputError(
+                f"setting '{pair}' has no value.", where=where, mend="Write NAME:key=value,key=value."
+            )
         if key in found:
             raise InputError(f"setting '{key}' is given twice.", where=where, mend="Give it once.")
         found[key] = value
