@@ -60,7 +60,7 @@ def base(work: Work, progress: Progress | None = None) -> MultimodalLM:
             seed=work.config.seed,
             data_name=f"{data_digest(task, 'train', work.workspace)} {task.prompt}",
             cache=work.cache / "aligned",
-            on_step=lambda done, total: progress.advance() if progress else None,
+            on_step=progress.follow(unit) if progress else lambda done, total: None,
         )
         if progress:
             progress.finish(unit)

@@ -46,12 +46,17 @@ class RunDir:
     @cached_property
     def config(self) -> RunConfig:
         """The config that the folder was made with; InputError where it is missing or broken."""
-        return config_of(self._record(), self.folder / "config.json")
+        return config_of(self._first_record, self.folder / "config.json")
 
     @cached_property
     def id(self) -> str:
         """Tells this run from every other one, also from one of the same config; "" for runs of early versions."""
-        return str(self._record().get("id", ""))
+        return str(self._first_record.get("id", ""))
+
+    @cached_property
+    def _first_record(self) -> dict[str, Any]:
+        """What config.json held when it was first read: what a run is does not change."""
+        return self._record()
 
     def _record(self) -> dict[str, Any]:
         path = self.folder / "config.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -10,7 +9,7 @@ import typer
 from moextend.cli import bench, library
 from moextend.cli import upcycle as upcycling
 from moextend.cli.command import Command
-from moextend.errors import MoextendError, visible
+from moextend.entry import run_app
 
 app = typer.Typer(
     name="moextend",
@@ -60,20 +59,8 @@ def main(
 
 
 def run() -> None:
-    """Runs the command line; an error of the tree is printed without a traceback and sets the exit code."""
-    try:
-        app()
-    except MoextendError as error:
-        _say(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _say("interrupted.")
-        sys.exit(130)
-
-
-def _say(text: str) -> None:
-    head = typer.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
-    print(f"{head} {visible(text)}", file=sys.stderr)
+    """Runs the command line; every error is one line and sets the exit code."""
+    run_app(app, "moextend")
 
 
 if __name__ == "__main__":

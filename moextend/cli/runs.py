@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moextend.cli import options
+from moextend.cli.output import output
+from moextend.errors import visible
+from moextend.foreign import explained
 
 if TYPE_CHECKING:
     from moextend.bench.launch import Outcome
     from moextend.bench.plan import Request
+    from moextend.bench.progress import Status
     from moextend.bench.references import Reference
     from moextend.bench.report import View
     from moextend.bench.report.collect import Experiment
@@ -88,9 +92,6 @@ def status(
     runs: options.Runs = None,
 ) -> None:
     """Show how far the runs are."""
-    from rich.console import Console
-
-    from moextend.bench.live import status_table
     from moextend.bench.progress import read_status
     from moextend.bench.rundir import find_runs
 
@@ -104,22 +105,30 @@ def status(
     damaged = {run.folder: problem for run in found if (problem := _config_problem(run))}
     whole = [run for run in found if run.folder not in damaged]
     for parent in dict.fromkeys(run.folder.parent for run in whole):
-        rows = [(run, read_status(run.folder)) for run in whole if run.folder.parent == parent]
-        Console().print(status_table(rows, title=parent.name))
+        _print_states([(run, read_status(run.folder)) for run in whole if run.folder.parent == parent])
     for path, problem in damaged.items():
         typer.echo(f"{path.name} is damaged: {problem}")
     if name and len(whole) == 1:
         _print_details(whole[0])
 
 
+def _print_states(runs: Sequence[tuple[RunDir, Status]]) -> None:
+    """The table of the runs of one sequence."""
+    from rich.text import Text
+
+    from moextend.bench.statuses import layout, row_of
+
+    console, width = output()
+    console.print(Text(visible(runs[0][0].folder.parent.name), style="italic"))
+    console.print(layout([row_of(run, status) for run, status in runs], width).table())
+
+
 def _config_problem(run: RunDir) -> MoextendError | None:
     """Why it cannot be told what a run is; None where it can."""
-    from moextend.errors import MoextendError
-
     try:
         _ = run.config
-    except MoextendError as error:
-        return error
+    except Exception as error:
+        return explained(error, where=str(run.folder))
     return None
 
 
@@ -335,18 +344,12 @@ def _print_tables(
     if form != "table":
         typer.echo(_rendered(experiments, form, view, baseline, references, margin), nl=False)
         return
-    from rich.console import Console
-
     from moextend.bench.report import tables
-    from moextend.bench.report.table import WIDTH
-    from moextend.bench.report.terminal import renderables, width
+    from moextend.bench.report.terminal import print_tables
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=WIDTH)
+    console, width = output()
     shown = tables(experiments, view, baseline=baseline, margin=margin, references=references)
-    console.width = width(shown, console)
-    for part in renderables(shown):
-        console.print(part)
+    print_tables(shown, console, width)
 
 
 def _rendered(
