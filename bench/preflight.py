@@ -42,9 +42,12 @@ def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path
 
 
 def check_here(
-    sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path, *, device: str, runs: Path
+    sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path, *, device: str, runs: Path | None
 ) -> None:
-    """InputError where this machine lacks what a run needs: device, tracker, data, folders that can be written."""
+    """InputError where this machine lacks what a run needs: device, tracker, data, folders that can be written to.
+
+    `runs` is None where all runs are done.
+    """
     file = str(sequence.path or sequence.sequence)
     _find_base(sequence, workspace)
     check_device(
@@ -71,8 +74,9 @@ def check_here(
                 _check_data(task, "train", workspace)
             if name in scored:
                 _check_data(task, "test", workspace)
-    files.check_writable(runs, where="--runs")
-    files.check_writable(workspace / ".cache", where="--workspace")
+    if runs is not None:
+        files.check_writable(runs, where="--runs")
+        files.check_writable(workspace / ".cache", where="--workspace")
 
 
 def _find_base(sequence: SequenceSpec, workspace: Path) -> None:

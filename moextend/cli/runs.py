@@ -56,6 +56,8 @@ def run(
 
     from moextend.bench import preflight
     from moextend.bench.plan import Request, all_tasks, chosen_sequence, resolve
+    from moextend.bench.progress import read_status
+    from moextend.bench.rundir import folder_of
     from moextend.bench.task import ALLOW_CODE
 
     if allow_code:
@@ -75,7 +77,8 @@ def run(
         _preview(request, configs, as_json)
         return
     folder = runs or workspace / "runs"
-    preflight.check_here(planned, tasks, workspace, device=device, runs=folder)
+    work = any(read_status(folder_of(config, folder)).state != "done" for config in configs)
+    preflight.check_here(planned, tasks, workspace, device=device, runs=folder if work else None)
     opened, to_do = _open(configs, folder, quiet=quiet or as_json)
     outcomes = _launch(opened, to_do, jobs or _jobs(configs), quiet=quiet or as_json)
     if as_json:
