@@ -72,6 +72,7 @@ def match(texts: Sequence[str], how: str, settings: Settings, make: Callable[[],
             where="--match",
             mend=f"Name the reference: --match {by}=lora:rank=16.",
         )
+    methods.parse(reference, settings, where="--match")
     wanted = _size(reference, by, settings, make)
     if not wanted:
         raise InputError(f"'{reference}' trains nothing.", where="--match", mend="Name another reference.")
@@ -156,8 +157,7 @@ def skeleton(base: Base, workspace: Path) -> Any:
     """The base's language model, upcycled if it is to be, with shapes and no memory."""
     from moextend import loading, upcycling
 
-    folder = workspace / base.model
-    lm = loading.skeleton(str(folder) if folder.is_dir() else base.model, revision=base.revision)
+    lm = loading.skeleton(base.found(workspace), revision=base.revision)
     return upcycling.skeleton(lm, base.upcycle.experts, base.upcycle.top_k) if base.upcycle else lm
 
 

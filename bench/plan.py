@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -12,9 +13,10 @@ from typing import Any
 from moextend import content, lookup
 from moextend.bench.runconfig import Mode
 from moextend.bench.rundir import RunConfig
-from moextend.bench.sequence import SequenceSpec, find_sequence, scored_tasks, stage_tasks
+from moextend.bench.sequence import SequenceSpec, find_learnt, find_sequence, scored_tasks, stage_tasks
 from moextend.bench.task import TaskSpec, code_allowed, find_task
-from moextend.errors import InputError, masked
+from moextend.errors import InputError, masked, short
+from moextend.settings import MOST_SEED, MOST_STEPS, clash
 
 DEFAULT = "tiny"
 """The sequence that ships with the package."""
@@ -62,6 +64,7 @@ def resolve(request: Request, on_match: Callable[[str], None] | None = None) -> 
 
     `on_match` is told of each method how it was matched.
     """
+    _check_numbers(request)
     sequence = chosen_sequence(request)
     if not sequence.stages:
         raise InputError(
@@ -95,6 +98,26 @@ def resolve(request: Request, on_match: Callable[[str], None] | None = None) -> 
     return list({config.slug: config for config in configs}.values())
 
 
+def _check_numbers(request: Request) -> None:
+    """InputError where a number is out of range, or nothing would be run."""
+    for option, given in (("--seed", request.seeds), ("--order", request.orders), ("modes", request.modes)):
+        if not given:
+            raise InputError("nothing is named.", where=option, mend="Name one, or leave it out.")
+    for option, most, numbers in (
+        ("--seed", MOST_SEED, request.seeds),
+        ("--steps", MOST_STEPS, (request.steps,)),
+        ("--limit", None, (request.limit,)),
+    ):
+        least = 0 if option == "--seed" else 1
+        for number in numbers:
+            if number is not None and (number < least or (most is not None and number > most)):
+                raise InputError(
+                    f"{short(str(number), 40)} is out of range.",
+                    where=option,
+                    mend=f"From {least}{'' if most is None else f' to {most}'}.",
+                )
+
+
 def chosen_sequence(request: Request) -> SequenceSpec:
     """The sequence asked for, with the overrides applied."""
     sequence = _named_sequence(request)
@@ -103,6 +126,8 @@ def chosen_sequence(request: Request) -> SequenceSpec:
         sequence = sequence.model_copy(update={"scoring": scoring})
     if request.steps is not None:
         sequence = _with_steps(sequence, request.steps)
+        if problem := clash(sequence.train):
+            raise InputError(f"{problem}.", where="--steps", mend="Take fewer steps.")
     left = left_out(request)
     kept = [name for name in sequence.retention if name not in left]
     return sequence.model_copy(update={"retention": kept})
@@ -129,15 +154,21 @@ def chosen_methods(request: Request, sequence: SequenceSpec) -> list[str]:
     """The method specs asked for; UnknownName or InputError for one that does not exist."""
     from moextend.bench import methods
 
-    names = [name for name in request.methods if name not in BOUNDS] or sequence.methods
-    names = [known for name in names for known in (methods.METHODS if name == ALL else [name])]
+    file = sequence.path or sequence.sequence
     for name in sequence.settings:  # else a misspelt one changes nothing, and nobody is told
-        where = f"{sequence.path or sequence.sequence}: settings"
-        lookup.choose("method", name, methods.METHODS, where=where)
+        lookup.choose("method", name, methods.METHODS, where=f"{file}: settings")
+        methods.parse(name, sequence.settings, where=f"{file}: settings")
+    asked = [name for name in request.methods if name not in BOUNDS]
+    where = "--method" if asked else f"{file}: methods"
+    if not request.methods and not sequence.methods:
+        raise InputError("names no method.", where=where, mend="Name one there, or by --method.")
+    names = [
+        known for name in asked or sequence.methods for known in (methods.METHODS if name == ALL else [name])
+    ]
     known = dict.fromkeys([*methods.METHODS, *BOUNDS, ALL])
     for name in names:
-        lookup.choose("method", name.partition(":")[0], known)
-        methods.describe(name, sequence.settings)
+        lookup.choose("method", name.partition(":")[0], known, where=where)
+        methods.describe(name, sequence.settings, where=where)
     return list(dict.fromkeys(names))
 
 
@@ -164,7 +195,7 @@ def all_tasks(sequence: SequenceSpec, workspace: Path) -> dict[str, TaskSpec]:
     names = [*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer]
     if sequence.align is not None:
         where = f"{sequence.path or sequence.sequence}: align.task"
-        found.append(find_task(sequence.align.task, workspace, where=where))
+        found.append(find_learnt(sequence.align.task, workspace, where=where))
         names.append(sequence.align.task)
     return dict(zip(names, found, strict=True))
 
@@ -176,12 +207,12 @@ def ordered(stages: list[Any], order: str) -> list[Any]:
         return list(stages)
     if order == "reverse":
         return list(reversed(stages))
-    if kind == "random" and number.isdigit():
+    if kind == "random" and re.fullmatch("[0-9]{1,10}", number) and int(number) <= MOST_SEED:
         return random.Random(int(number)).sample(stages, len(stages))
     raise InputError(
-        f"no order '{order}'.",
+        f"no order '{short(order, 40)}'.",
         where="--order",
-        mend="Orders: given, reverse, random:N (N a number, e.g. random:1).",
+        mend=f"Orders: given, reverse, random:N (N from 0 to {MOST_SEED}, e.g. random:1).",
     )
 
 

@@ -33,9 +33,8 @@ def base(work: Work, progress: Progress | None = None) -> MultimodalLM:
     device = work.config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    folder = work.workspace / spec.model
     model = moextend.load(
-        str(folder) if folder.is_dir() else spec.model,
+        spec.found(work.workspace),
         vision=spec.vision,
         resize=spec.resize,
         revision=spec.revision,

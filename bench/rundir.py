@@ -183,6 +183,11 @@ class RunDir:
             lock.release()
 
 
+def folder_of(config: RunConfig, runs: Path) -> Path:
+    """The folder of a run below `runs`; it need not be there."""
+    return runs / slug(str(config.sequence["sequence"])) / config.slug
+
+
 def open_run(config: RunConfig, runs: Path) -> RunDir:
     """The folder of `config` below `runs`, made if missing; see `open_runs`."""
     return open_runs([config], runs)[0]
@@ -199,7 +204,7 @@ def open_runs(
     Raises:
         RunConflict: a folder belongs to another config, holds files without a config, or another process works on it.
     """
-    opened = [(RunDir(runs / slug(str(c.sequence["sequence"])) / c.slug), c) for c in configs]
+    opened = [(RunDir(folder_of(config, runs)), config) for config in configs]
     changing = []
     for run, config in opened:
         record = _fitting_record(run, config)

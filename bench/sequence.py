@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
-from moextend import content, spec
-from moextend.bench.task import TaskSpec, find_task
-from moextend.errors import SpecError
+from moextend import content, files, spec
+from moextend.bench.task import NAME, TaskSpec, find_task
+from moextend.errors import InputError, SpecError
+from moextend.settings import MOST_BATCH, MOST_SEED, MOST_STEPS, clash
 from moextend.spec import Spec
 
 if TYPE_CHECKING:
@@ -24,6 +25,20 @@ Tracker = Literal[
     "neptune", "swanlab", "tensorboard", "trackio", "wandb",
 ]  # fmt: skip
 """Trackers that transformers knows."""
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+Batch = Annotated[int, Field(ge=1, le=MOST_BATCH)]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+
+
+def _no_name_twice(names: list[str]) -> list[str]:
+    """ValueError where a name stands twice in a list."""
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"'{twice[0]}' stands twice")
+    return names
+
+
+Names = Annotated[list[str], AfterValidator(_no_name_twice)]
 
 
 class Upcycle(Spec):
@@ -35,18 +50,26 @@ class Upcycle(Spec):
     """Experts that a token uses."""
     rows: Literal["random", "paired"] = "random"
     """paired: groups of top_k experts are chosen together, evenly."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the router's rows."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k is {self.top_k}, more than the {self.experts} experts")
+        if self.rows == "paired" and self.experts % self.top_k:
+            raise ValueError(f"{self.experts} experts cannot be parted into groups of {self.top_k}")
+        return self
 
 
 class Base(Spec):
     """The pretrained model that is extended."""
 
-    model: str
+    model: str = Field(min_length=1)
     """A model of the package ("tiny"), a folder (of the workspace, else of the current one), "smollm2", or a hub id."""
     upcycle: Upcycle | None = None
     """For a dense model."""
-    vision: str | None = None
+    vision: str | None = Field(None, min_length=1)
     """An image encoder: "tiny", a local folder, or one of open_clip or timm (docs/vision.md)."""
     resize: Literal["shortest", "longest", "squash"] | None = None
     """How images become square: sides cut off, padded, or squeezed; null as the encoder's own config says."""
@@ -59,6 +82,11 @@ class Base(Spec):
     chat: bool | None = None
     """Whether prompts are put into the tokenizer's chat template; null: where it has one."""
 
+    def found(self, workspace: Path) -> str:
+        """The model as `moextend.load` takes it: a folder of the workspace goes first."""
+        folder = workspace / self.model
+        return str(folder) if files.exists(folder) and folder.is_dir() else self.model
+
 
 class Training(Spec):
     """Settings of one training, the same for every method (a method may set its own learning rate).
@@ -66,9 +94,9 @@ class Training(Spec):
     What they mean: `moextend.settings.Settings`.
     """
 
-    steps: int = Field(ge=1)
+    steps: Steps
     """Optimizer steps."""
-    batch_size: int = Field(ge=1)
+    batch_size: Batch
     """Conversations a forward pass."""
     learning_rate: float = Field(gt=0)
     """Highest learning rate."""
@@ -80,9 +108,9 @@ class Training(Spec):
     """Of AdamW."""
     max_grad_norm: float = Field(1.0, ge=0)
     """The gradient is cut to this norm; 0 leaves it as it is."""
-    gradient_accumulation: int = Field(1, ge=1)
+    gradient_accumulation: Batch = 1
     """Forward passes an optimizer step."""
-    checkpoint_steps: int = Field(100, ge=1)
+    checkpoint_steps: Steps = 100
     """Steps between two checkpoints that an interrupted training goes on from."""
     bf16: bool = False
     """Compute in bfloat16; what learns is held in float32."""
@@ -96,6 +124,12 @@ class Training(Spec):
     """Keep what enters the lowest layer that learns, and begin there from the second epoch on."""
     report_to: Tracker = "none"
     """A tracker of transformers that follows the training."""
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if problem := clash(self):
+            raise ValueError(problem)
+        return self
 
     def settings(
         self, seed: int, *, steps: int | None = None, learning_rate: float | None = None
@@ -120,14 +154,14 @@ class Stage(Spec):
 
     task: str
     """Name of the task."""
-    steps: int | None = Field(None, ge=1)
+    steps: Steps | None = None
     """Overrides the sequence's number of steps."""
 
 
 class Scoring(Spec):
     """How every cell of the matrix is scored."""
 
-    batch_size: int = Field(64, ge=1)
+    batch_size: Batch = 64
     """Prompts that are answered together."""
     limit: int | None = Field(None, ge=1)
     """Items a task at the most; null scores all."""
@@ -150,9 +184,9 @@ class SequenceSpec(Spec):
     """Null for a base without images."""
     stages: list[Stage]
     """The tasks in the order they are learned."""
-    retention: list[str] = []
+    retention: Names = []
     """Text tasks that are only scored: what the base could do and should not forget."""
-    transfer: list[str] = []
+    transfer: Names = []
     """Image tasks that are only scored: what the stages' skill carries over to. In the matrix, in no mean."""
     memory: str | None = None
     """A text file, one line a text: generic text that stands for what the base knows (retention options)."""
@@ -167,23 +201,38 @@ class SequenceSpec(Spec):
     path: Path | None = Field(None, exclude=True)
     """The file that this was read from."""
 
+    @model_validator(mode="after")
+    def _aligns_an_encoder(self) -> Self:
+        if self.align is not None and self.base.vision is None:
+            raise ValueError("align trains the projector of an image encoder, and base.vision names none")
+        return self
+
     def memory_file(self) -> Path | None:
         """The file of generic text: beside this YAML, else that of the package."""
         if self.memory is None:
             return None
         beside = (self.path.parent if self.path else Path()) / self.memory
         packaged = (content.package_folder("registry") / self.memory).resolve()
-        return packaged if packaged.is_file() and not beside.is_file() else beside
+        return packaged if files.exists(packaged) and not files.exists(beside) else beside
 
 
 def read_sequence(path: Path) -> SequenceSpec:
     """The sequence in a YAML file."""
     sequence = spec.read(SequenceSpec, path).model_copy(update={"path": path.resolve()})
+    if not NAME.fullmatch(sequence.sequence):
+        raise SpecError(
+            f"'{sequence.sequence}' is not a name.",
+            where=f"{path}: sequence",
+            mend="Use letters, digits, '-', '_', '.' and '+', a letter or digit first.",
+        )
     seen = [stage.task for stage in sequence.stages]
-    for name in seen:
-        if seen.count(name) > 1:
+    for key, name in [
+        *(("stages", name) for name in seen),
+        *(("transfer", name) for name in sequence.transfer),
+    ]:
+        if seen.count(name) > (key == "stages"):
             raise SpecError(
-                f"task '{name}' stands twice.", where=f"{path}: stages", mend="Name a task once a sequence."
+                f"task '{name}' stands twice.", where=f"{path}: {key}", mend="Name a task once a sequence."
             )
     return sequence
 
@@ -197,9 +246,23 @@ def stage_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
     """The tasks of the stages, in learning order."""
     where = str(sequence.path or sequence.sequence)
     return [
-        find_task(stage.task, workspace, where=f"{where}: stages[{i}].task")
+        find_learnt(stage.task, workspace, where=f"{where}: stages[{i}].task")
         for i, stage in enumerate(sequence.stages)
     ]
+
+
+def find_learnt(name: str, workspace: Path, *, where: str) -> TaskSpec:
+    """The task called `name`; SpecError where it cannot be learnt from."""
+    task = find_task(name, workspace, where=where)
+    if task.data is None or task.data.train is None:
+        why = "a text task of lm-eval" if task.data is None else "without training data (data.train is null)"
+        key = "retention" if task.data is None else "transfer"
+        raise SpecError(
+            f"'{name}' is {why}, so it is only scored.",
+            where=where,
+            mend=f"Name it under {key}, or choose another task to learn.",
+        )
+    return task
 
 
 def scored_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
@@ -218,3 +281,19 @@ def scored_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
                 )
             found.append(task)
     return found
+
+
+def memory_texts(path: Path | None) -> list[str]:
+    """The lines of a file of generic text; InputError where it cannot be read."""
+    if path is None:
+        return []
+    if files.exists(path) and not path.is_file():  # a device may never end
+        raise InputError("is not a regular file.", where=str(path), mend="Check 'memory' of the sequence.")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(
+            f"cannot be read ({why}).", where=str(path), mend="Check 'memory' of the sequence."
+        ) from error
+    return [line for line in lines if line.strip()]

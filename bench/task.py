@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from moextend import content, spec
 from moextend.errors import InputError, SpecError
+from moextend.settings import MOST_TOKENS
 from moextend.spec import Spec
 
 AnswerForm = Literal["text", "letter", "position", "box"]
@@ -157,7 +158,7 @@ class TaskSpec(Spec):
     """How the data write an answer; null takes a number among choices for a position, all else for text."""
     scorer: str = "exact@1"
     """Name and version of the rule that scores an answer."""
-    max_new_tokens: int = Field(16, ge=1)
+    max_new_tokens: int = Field(16, ge=1, le=MOST_TOKENS)
     """Tokens of an answer at the most."""
     needs: Literal["judge"] | None = _unset(None)
     """What scoring needs and this package does not have: "judge" is a language model that grades free text."""

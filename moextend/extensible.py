@@ -11,12 +11,9 @@ from moextend import quantised, reach
 from moextend.errors import InputError
 from moextend.families import check_paper, rows_of
 from moextend.moe import Site, count_experts, find_sites
-from moextend.recipe import Mode
+from moextend.recipe import WORDS, Mode
 from moextend.routing import ExtendedExperts
 from moextend.supported import check_setup
-
-WORDS = ("all", "none", "auto")
-"""What `moextend.activate` takes besides names; no extension may be called so."""
 
 
 def check_name(name: str) -> None:

@@ -31,6 +31,33 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise found from error
 
 
+def exists(path: Path | str) -> bool:
+    """Whether there is something at `path`; False also for a name that no file can have, such as one too long."""
+    try:
+        Path(path).stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def check_writable(path: Path, *, where: str) -> None:
+    """InputError where `path` is a file, or a folder that cannot be made or written to; nothing is left behind."""
+    place = path
+    while not exists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(f"'{place}' is no folder.", where=f"{where} {path}", mend="Name a folder.")
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=".moextend"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write to '{place}' ({error.strerror}).",
+            where=f"{where} {path}",
+            mend="Name a folder that you may write to, on a disk that has room.",
+        ) from error
+
+
 @contextmanager
 def atomic(path: Path, *, synced: bool = True) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well, else removed.

@@ -28,28 +28,42 @@ METHODS = {
 }
 
 
-def parse(text: str, settings: Mapping[str, Mapping[str, Any]] | None = None) -> tuple[Method, Spec]:
+def parse(
+    text: str, settings: Mapping[str, Mapping[str, Any]] | None = None, *, where: str | None = None
+) -> tuple[Method, Spec]:
     """The method and config behind `name` or `name:key=value,...`.
 
-    `settings` are a sequence's own settings by method name; what stands in `text` goes before them.
+    `settings` are a sequence's own settings by method name; what stands in `text` goes before them. `where` is the
+    option or key that holds `text`.
 
     Raises:
         UnknownName: no such method.  InputError: a setting is unknown or of the wrong type.
     """
-    name, _, tail = text.partition(":")
-    module: Method = lookup.load(lookup.choose("method", name, METHODS))
-    given: dict[str, Any] = dict((settings or {}).get(name, {}))
-    for pair in filter(None, tail.split(",")):
-        key, equals, value = pair.partition("=")
-        if not equals:
+    name, colon, tail = text.partition(":")
+    module: Method = lookup.load(lookup.choose("method", name, METHODS, where=where))
+    place = f"{where}: method '{text}'" if where else f"method '{text}'"
+    given = _pairs(tail, place) if colon else {}
+    return module, spec.parse(module.Config, {**(settings or {}).get(name, {}), **given}, where=place)
+
+
+def _pairs(tail: str, where: str) -> dict[str, str]:
+    """The settings in "key=value,..."."""
+    found: dict[str, str] = {}
+    for pair in tail.split(","):
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not value:
             raise InputError(
-                f"setting '{pair}' has no value.", where=f"method '{text}'", mend="Write key=value."
+                f"setting '{pair}' has no value.", where=where, mend="Write NAME:key=value,key=value."
             )
-        given[key.strip()] = value.strip()
-    return module, spec.parse(module.Config, given, where=f"method '{text}'")
+        if key in found:
+            raise InputError(f"setting '{key}' is given twice.", where=where, mend="Give it once.")
+        found[key] = value
+    return found
 
 
-def describe(text: str, settings: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+def describe(
+    text: str, settings: Mapping[str, Mapping[str, Any]] | None = None, *, where: str | None = None
+) -> dict[str, Any]:
     """What a method is, as a table shows it: its settings, and whether it is told the task at inference."""
-    module, config = parse(text, settings)
+    module, config = parse(text, settings, where=where)
     return {"method": text, "told": module.told(config), "settings": config.model_dump()}

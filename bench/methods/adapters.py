@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from moextend.bench.methods import trained
-from moextend.bench.methods.method import Stage
+from moextend.bench.methods.method import Rank, Rate, Stage
 from moextend.spec import Spec
 
 if TYPE_CHECKING:
@@ -27,10 +25,10 @@ ONE = "default"
 class Adapter(Spec):
     """Settings of a LoRA adapter (arXiv 2106.09685)."""
 
-    learning_rate: float | None = None
+    learning_rate: Rate | None = None
     """None takes the sequence's."""
-    rank: int = Field(8, ge=1)
-    alpha: float | None = None
+    rank: Rank = 8
+    alpha: Rate | None = None
     """None takes twice the rank."""
     experts: bool = True
     """Adapt the experts' weights besides the attention's."""

@@ -27,6 +27,7 @@ from moextend.bench.methods.weights import (
     start,
     told,
 )
+from moextend.settings import MOST_STEPS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +44,7 @@ class Config(Either):
 
     strength: float = Field(1000.0, gt=0)
     """lambda."""
-    items: int = Field(128, ge=1)
+    items: int = Field(128, ge=1, le=MOST_STEPS)
     """Training items that the Fisher information is taken on."""
 
 

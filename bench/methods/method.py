@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from pydantic import Field
 
 from moextend.spec import Spec
 
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
     from moextend.trainer import ExtraLoss
     from moextend.training import Report
+
+Rate = Annotated[float, Field(gt=0)]
+"""A learning rate, or another factor that cannot be zero."""
+Rank = Annotated[int, Field(ge=1, le=65_536)]
 
 
 def _none(task: str) -> Sequence[Conversation]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from moextend import heads, moe
+from moextend.bench.methods.method import Rank, Rate
 from moextend.bench.methods.weights import (
     Trained,
     learn,
@@ -21,6 +22,7 @@ from moextend.bench.methods.weights import (
     select,
     told,
 )
+from moextend.recipe import MOST_EXPERTS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,10 +37,10 @@ MARK = "moe_lora"
 class Config(Trained):
     """Settings of MoELoRA."""
 
-    experts: int = Field(4, ge=1)
-    rank: int = Field(8, ge=1)
+    experts: int = Field(4, ge=1, le=MOST_EXPERTS)
+    rank: Rank = 8
     """Of each expert."""
-    alpha: float | None = None
+    alpha: Rate | None = None
     """None takes twice the rank."""
 
     @property

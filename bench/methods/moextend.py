@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import moextend
 from moextend.bench.methods import inferred, trained
-from moextend.bench.methods.method import Loop, Stage
+from moextend.bench.methods.method import Loop, Rate, Stage
 from moextend.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Config(Recipe):
     """Settings of MoExtend."""
 
-    learning_rate: float | None = None
+    learning_rate: Rate | None = None
     """None takes the sequence's."""
 
 

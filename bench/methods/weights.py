@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from moextend.bench.methods import adapters, trained
-from moextend.bench.methods.method import Loop, Stage
+from moextend.bench.methods.method import Loop, Rate, Stage
 from moextend.spec import Spec
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ LM = "lm."
 class Trained(Spec):
     """Settings of a method that trains weights of the LM."""
 
-    learning_rate: float | None = None
+    learning_rate: Rate | None = None
     """None takes the sequence's."""
 
     @property

@@ -8,6 +8,7 @@ import typer
 
 from moextend.cli import bench, library
 from moextend.cli import upcycle as upcycling
+from moextend.cli.command import Command
 from moextend.entry import run_app
 
 app = typer.Typer(
@@ -18,11 +19,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(bench.app, name="bench")
-app.command("upcycle", epilog=f"Example: {upcycling.EXAMPLE}")(upcycling.upcycle)
+app.command("upcycle", cls=Command, epilog=f"Example: {upcycling.EXAMPLE}")(upcycling.upcycle)
 
 
 for _name, (_function, _example) in library.COMMANDS.items():
-    app.command(_name, epilog=f"Example: {_example}")(_function)
+    app.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)
 
 
 @app.command(

@@ -54,7 +54,10 @@ def run(
     """
     import os
 
-    from moextend.bench.plan import Request, resolve
+    from moextend.bench import preflight
+    from moextend.bench.plan import Request, all_tasks, chosen_sequence, resolve
+    from moextend.bench.progress import read_status
+    from moextend.bench.rundir import folder_of
     from moextend.bench.task import ALLOW_CODE
 
     if allow_code:
@@ -62,15 +65,21 @@ def run(
     request = Request(
         workspace=workspace, sequence=name, methods=tuple(options.methods(method or [])),
         seeds=tuple(options.numbers(seed or ["0"], "--seed")),
-        orders=tuple(options.words(order or ["given"])),
+        orders=tuple(options.words(order or ["given"], "--order")),
         modes=options.modes(sequence=sequence, joint=joint, independent=independent),
         device=options.device(device), limit=limit, steps=steps, match=match, oracle=oracle,
     )  # fmt: skip
     configs = resolve(request, None if quiet or as_json else lambda told: typer.echo(told, err=True))
+    planned = chosen_sequence(request)
+    tasks = all_tasks(planned, workspace)
+    preflight.check(planned, tasks, workspace)
     if dry_run:
         _preview(request, configs, as_json)
         return
-    opened, to_do = _open(configs, runs or workspace / "runs", quiet=quiet or as_json)
+    folder = runs or workspace / "runs"
+    work = any(read_status(folder_of(config, folder)).state != "done" for config in configs)
+    preflight.check_here(planned, tasks, workspace, device=device, runs=folder if work else None)
+    opened, to_do = _open(configs, folder, quiet=quiet or as_json)
     outcomes = _launch(opened, to_do, jobs or _jobs(configs), quiet=quiet or as_json)
     if as_json:
         typer.echo(json.dumps([_record(run) for run in opened], indent=2))
@@ -150,9 +159,11 @@ def report(
         ),
     ] = None,
     margin: Annotated[
-        float,
-        typer.Option("--margin", metavar="POINTS", help="With --baseline: less than this is no difference."),
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            "--margin", metavar="POINTS", help="With --baseline: less than this is no difference. Default: 1."
+        ),
+    ] = None,
     references: Annotated[
         list[str] | None,
         typer.Option(
@@ -179,15 +190,19 @@ def report(
     from moextend.bench.rundir import find_runs
 
     lookup.choose("format", form, FORMATS, where="--format")
-    found = find_runs(runs or workspace / "runs", names or [])
-    published = [find_reference(reference, workspace) for reference in options.words(references or [])]
-    # Published numbers can be looked at before anything has run.
-    experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
     view = options.view(
         matrix=matrix, costs=costs, comparison=baseline is not None, routing=routing, readings=readings
     )
+    points = options.margin(margin, baseline)
+    if to is not None:
+        files.check_writable(to.parent if to.suffix else to, where="--out")
+    asked = options.words(references or [], "--references")
+    published = [find_reference(reference, workspace) for reference in asked]
+    found = find_runs(runs or workspace / "runs", names or [])
+    # Published numbers can be looked at before anything has run.
+    experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
     if to is None:
-        _print_tables(experiments, form, view, baseline, published, margin)
+        _print_tables(experiments, form, view, baseline, published, points)
         return
     views: dict[Path, View] = {to: view}
     if not to.suffix:
@@ -198,7 +213,7 @@ def report(
         views = {to / f"{view}.{SUFFIX[form]}": view for view in every}
     for path, shown in views.items():
         below = published if shown == view else []
-        files.write_text(path, _rendered(experiments, form, shown, baseline, below, margin))
+        files.write_text(path, _rendered(experiments, form, shown, baseline, below, points))
         typer.echo(f"wrote {path}")
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -135,8 +136,14 @@ def test_wrong_input_is_told_in_one_line_with_the_mend(cli, tmp_path, arguments,
 
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE", "slow")
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    status = tmp_path / "runs/tiny/lora-s0/status.json"
+
+    def interrupt() -> None:
+        while not status.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
     found = cli("bench", "run", "-m", "lora")
     assert found.code == 130
     assert found.err.endswith("interrupted; the same command goes on where it stopped.\n")
