@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import griffe
 import typer
@@ -122,19 +122,27 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _value(field: FieldInfo) -> str:
+    return ", ".join([_kind(field.annotation), *_bounds(field.metadata)])
+
+
+def _bounds(metadata: Iterable[Any]) -> list[str]:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    bounds = [
-        f"{sign} {getattr(bound, name):g}"
-        for bound in field.metadata
-        for name, sign in signs.items()
-        if hasattr(bound, name)
+    parts = [
+        part for bound in metadata for part in (bound.metadata if isinstance(bound, FieldInfo) else [bound])
     ]
-    return ", ".join([_kind(field.annotation), *bounds])
+    return [
+        f"{sign} {getattr(part, name):,}"
+        for part in parts
+        for name, sign in signs.items()
+        if hasattr(part, name)
+    ]
 
 
 def _kind(annotation: Any) -> str:
     """A type in the words of YAML."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return ", ".join([_kind(arguments[0]), *_bounds(arguments[1:])])
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin in (list, tuple):
