@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -91,15 +92,21 @@ def read_json(path: Path) -> Any:
         SpecError: it is not JSON.
         InputError: it cannot be read.
     """
+    return _parse(_read(path), str(path), "It was damaged or edited; mend or remove it.")
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a regular file; those of a FIFO or a device may never end."""
     try:
-        text = path.read_bytes()
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError("cannot be read (not a regular file).", where=str(path), mend="Move it away.")
+        return path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise InputError(
             f"cannot be read ({error.strerror}).", where=str(path), mend="Check the file and its permissions."
         ) from error
-    return _parse(text, str(path), "It was damaged or edited; mend or remove it.")
 
 
 def append_lines(path: Path, records: list[Any]) -> None:
@@ -131,11 +138,15 @@ def _write_all(file: io.FileIO, text: bytes) -> None:
 def read_lines(path: Path) -> list[Any]:
     """The records of an append-only file; a last line torn by an interruption is left out.
 
-    SpecError names a line before it that is not JSON.
+    Raises:
+        SpecError: a line before it is not JSON.
+        InputError: the file cannot be read.
     """
-    if not path.exists():
+    try:
+        text = _read(path)
+    except FileNotFoundError:
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # not splitlines(): a text may hold other line separators
+    lines = text.split(b"\n")[:-1]  # not splitlines(): a text may hold other line separators
     mend = "It was damaged or edited; remove the line."
     return [_parse(line, f"{path}:{number}", mend) for number, line in enumerate(lines, 1)]
 
