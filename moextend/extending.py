@@ -115,6 +115,8 @@ def extend(
     """
     given = {"share": share, "experts": experts, "routing": routing, "scope": scope, **more}
     recipe = _recipe(f"extension '{name}'", layers=layers, width=width, **given)
+    if seed < 0:
+        raise InputError(f"seed is {seed}.", where=f"extension '{name}'", mend="Give 0 or more.")
     folder = Path(folder)
     _check_new(model, name, data, held_out, folder)
     if not isinstance(recipe.layers, str):
@@ -427,6 +429,9 @@ def _check_new(
     if name in expand.scope_of(model.lm).known:
         raise InputError("the model has one of this name already.", where=where, mend="Choose another name.")
     _check_data(data, held_out, where)
+    near = next(place for place in (folder, *folder.parents) if place.exists())
+    if not near.is_dir():
+        raise InputError("is no folder.", where=str(near), mend="Name a new folder.")
     if extension.is_whole(folder):
         raise InputError(
             "holds an extension already.",
