@@ -123,6 +123,8 @@ def extend(
         _check_layers(recipe.layers, len(find_sites(model.lm)))
     learnt, held = _parted(data, held_out, seed)
     chosen = settings or default_settings(len(learnt), seed)
+    if not isinstance(chosen, Settings):
+        raise InputError(f"{chosen!r} are no settings.", where="extend", mend="Give moextend.Settings(...).")
     check_tracker(chosen.report_to)
     beside = expand.scope_of(model.lm).active if recipe.scope == "all" else ()
     earlier = [_folder_of(model, other) for other in beside] if recipe.remembers else []
