@@ -50,6 +50,8 @@ def align(
         except InputError as error:
             log.warning("%s The projector is aligned again.", error)
             tensors = None
+            if kept.is_dir():
+                kept.replace(kept.with_name(f"{kept.name}.damaged"))
         if tensors is None:
             train_projector(model, data, settings.settings(seed), folder=cache / key, on_step=on_step)
             write_tensors(kept, model.projector.state_dict())

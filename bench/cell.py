@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from moextend.errors import SpecError
+from moextend.files import digest
 
+DIGEST = "digest"
+"""Of all other keys of a line; lines of early versions have none."""
 Key = tuple[int, str]
 """A cell: (stage, task)."""
 
@@ -43,14 +46,26 @@ _NEEDED = frozenset(("stage", "task", "value"))
 _KNOWN = frozenset(field.name for field in fields(Cell))
 
 
+def line_of(cell: Cell, run: str) -> dict[str, Any]:
+    """The cell as a line of scores.jsonl, with a digest of what the line holds."""
+    record = {**asdict(cell), "run": run}
+    return {**record, DIGEST: _digest(record)}
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return digest({key: value for key, value in record.items() if key != DIGEST})
+
+
 def parse_cell(record: Any, where: str, run: str) -> Cell:
-    """The cell in a line of scores.jsonl; SpecError where it is none, or one of another run than `run`."""
+    """The cell in a line of scores.jsonl; SpecError where it is none, was changed, or is of another run than `run`."""
     mend = "Remove the line, or run again: the cell is scored again."
     if not isinstance(record, dict):
         raise SpecError("not a scored cell.", where=where, mend=mend)
     if run and record.get("run", run) != run:
         raise SpecError("is a cell of another run.", where=where, mend=mend)
-    record = {key: value for key, value in record.items() if key != "run"}
+    if record.get(DIGEST, "") not in ("", _digest(record)):
+        raise SpecError("was changed since it was scored.", where=where, mend=mend)
+    record = {key: value for key, value in record.items() if key not in ("run", DIGEST)}
     if not _NEEDED <= record.keys() <= _KNOWN:
         raise SpecError("not a scored cell.", where=where, mend=mend)
     cell = Cell(**record)

@@ -158,6 +158,9 @@ def _weights_problem(folder: Path, most: int) -> str | None:
         return f"{STEM}.json missing"
     if not path.is_file():
         return f"{path.name} missing"
+    named = card.get("task", card.get("name"))
+    if isinstance(named, str) and slug(named) != folder.name.partition("-")[2]:
+        return f"{path.name} of another stage ({named})"
     if path.stat().st_size != _safetensors_size(path):
         return f"{path.name} of another size"
     problem = file_problem(path, None, str(card.get("sha256", "")), hashed=True, most=most)

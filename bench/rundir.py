@@ -19,13 +19,12 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from moextend import files
-from moextend.bench.cell import Cell, Key, parse_cell
+from moextend.bench.cell import Cell, Key, line_of, parse_cell
 from moextend.bench.environment import environment
 from moextend.bench.runconfig import RunConfig, config_of, differences, grows, slug
 from moextend.errors import InputError, RunConflict, SpecError, UnknownName
@@ -33,6 +32,8 @@ from moextend.errors import InputError, RunConflict, SpecError, UnknownName
 __all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "open_run", "open_runs", "slug"]
 
 RESTORE = "Put the file back as it was, or remove the whole folder of this run and run again."
+RECORDS = ("config.json", "scores.jsonl", "status.json")
+"""Files that tell that a folder is a run's."""
 COST = "cost.json"
 ROUTING = "routing.json"
 
@@ -62,7 +63,9 @@ class RunDir:
         path = self.folder / "config.json"
         if not path.is_file():
             raise InputError(
-                "not a run folder: no config.json.", where=str(self.folder), mend="Check the path."
+                "not a run folder: no config.json.",
+                where=str(self.folder),
+                mend="Check the path; if the file is lost, put it back, or remove the folder.",
             )
         try:
             record = files.read_json(path)
@@ -87,7 +90,7 @@ class RunDir:
 
     def append_cell(self, cell: Cell) -> None:
         """Adds one line to scores.jsonl, on disk when this returns."""
-        files.append_lines(self.folder / "scores.jsonl", [{**asdict(cell), "run": self.id}])
+        files.append_lines(self.folder / "scores.jsonl", [line_of(cell, self.id)])
 
     def cells(self) -> dict[Key, Cell]:
         """(stage, task) -> the last cell scored; InputError where a line is not one."""
@@ -224,6 +227,10 @@ def open_runs(
 def _fitting_record(run: RunDir, config: RunConfig) -> dict[str, Any]:
     """What config.json holds, {} for a new folder; RunConflict where `config` is not that of the folder."""
     path = run.folder / "config.json"
+    if run.folder.exists() and not run.folder.is_dir():
+        raise RunConflict(
+            "is no folder.", where=str(run.folder), mend="Move it away, or use another --runs folder."
+        )
     if not path.exists():
         if _holds_files(run.folder):
             raise RunConflict(
@@ -234,11 +241,30 @@ def _fitting_record(run: RunDir, config: RunConfig) -> dict[str, Any]:
         return {}
     record = run._record()
     config_of(record, path)  # refuses one that was edited
+    _check_kinds(run.folder)
     identity = _stored_identity(config)
     found = differences(record["identity"], identity)
     if found and not grows(record["identity"], identity):
         raise _conflict(run.folder, found)
     return record
+
+
+def _check_kinds(folder: Path) -> None:
+    """RunConflict where what lies in a place of a file is none, or in that of a folder: it is not to be overwritten."""
+    for path in (folder / "stages", folder / "predictions", *sorted(folder.glob("stages/*/*-in-flight"))):
+        if path.exists() and not path.is_dir():
+            raise RunConflict(
+                "lies where a folder of the run belongs, and is none.", where=str(path), mend="Move it away."
+            )
+    for pattern in ("*", "stages/*/*", "predictions/*/*"):
+        for path in sorted(folder.glob(pattern)):
+            is_record = path.name == ".lock" or path.suffix in (".json", ".jsonl", ".log", ".safetensors")
+            if is_record and path.exists() and not path.is_file():
+                raise RunConflict(
+                    "lies where a file of the run belongs, and is none.",
+                    where=str(path),
+                    mend="Move it away.",
+                )
 
 
 def _holds_files(folder: Path) -> bool:
@@ -257,7 +283,9 @@ def _stored_identity(config: RunConfig) -> dict[str, Any]:
 def _wanted_record(record: dict[str, Any], config: RunConfig) -> dict[str, Any]:
     """What config.json is to hold; equal to `record` where nothing changes."""
     identity = _stored_identity(config)
-    wanted = {"id": uuid.uuid4().hex, **record, "digest": files.digest(identity), "identity": identity}
+    # A record without an id is of an early version, and stays so: its scores name none, or one that is lost.
+    own = {} if record else {"id": uuid.uuid4().hex}
+    wanted = {**own, **record, "digest": files.digest(identity), "identity": identity}
     wanted |= {"places": config.places, "device": config.device, "protocol": config.protocol}
     wanted["oracle"] = config.oracle or record.get("oracle", False)
     return wanted
@@ -275,8 +303,11 @@ def _write_config(run: RunDir, record: dict[str, Any], wanted: dict[str, Any]) -
 
 
 def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
-    """The runs below `runs`, or those named: a path, `<sequence>/<run>`, `<run>` or `<sequence>`."""
-    found = [path.parent for path in sorted(runs.glob("*/*/config.json"))]
+    """The runs below `runs`, or those named: a path, `<sequence>/<run>`, `<run>` or `<sequence>`.
+
+    A folder with scores or a status is one, too, where its config.json is lost: reading its config says so.
+    """
+    found = sorted({path.parent for name in RECORDS for path in runs.glob(f"*/*/{name}")})
     if not names:
         return [RunDir(folder) for folder in found]
     chosen: list[Path] = []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from moextend import expand, extension, recognise
-from moextend.errors import InputError
+from moextend.errors import InputError, UnknownName
 from moextend.multimodal import MultimodalLM
 
 
@@ -25,6 +25,12 @@ def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> Non
         InputError: "auto" where an extension has no recogniser statistics; or an extension was made beside others
             that are not named: it needs them. What is active stays as it was.
     """
+    if not isinstance(names, Sequence):
+        raise InputError(
+            f"{names!r} names no extensions.",
+            where="activate",
+            mend="Give a list of names, 'all', 'none' or 'auto'.",
+        )
     whole = model if isinstance(model, MultimodalLM) else None
     lm = model if whole is None else whole.lm
     known = expand.scope_of(lm).known
@@ -52,6 +58,8 @@ def unload(model: MultimodalLM, name: str) -> None:
         InputError: a later extension was made beside it, and would compute otherwise without it.
     """
     scope = expand.scope_of(model.lm)
+    if name not in scope.known:
+        raise UnknownName("extension", name, scope.known)
     later = [other for other in reversed(scope.known) if name in scope.beside[other]]
     if later:
         raise InputError(

@@ -83,7 +83,13 @@ def encode_chat(
 
 
 def check_marks(texts: Sequence[str], images: Sequence[ImageRef], where: str | None = None) -> None:
-    """InputError where there are not as many image marks in the texts as images."""
+    """InputError where there are not as many image marks in the texts as images, or what is no image stands for one."""
+    if wrong := [image for image in images if not hasattr(image, "open")]:
+        raise InputError(
+            f"{wrong[0]!r} is no image.",
+            where=where,
+            mend="Give a moextend.ImageRef(path=...) or (data=...).",
+        )
     marks = sum(text.count(MARK) for text in texts)
     if marks != len(images):
         raise InputError(

@@ -32,8 +32,10 @@ def seal(folder: Path) -> None:
 def problem(folder: Path) -> str | None:
     """What is wrong with a checkpoint; None where every file is the one that was written."""
     try:
-        known = files.read_json(folder / MANIFEST)
-        for name, facts in dict(known).items():
+        known = dict(files.read_json(folder / MANIFEST))
+        if not known:
+            return f"{MANIFEST} names no file"
+        for name, facts in known.items():
             if (folder / name).stat().st_size != facts["bytes"]:
                 return f"{name} is of another size"
             if _facts(folder / name) != facts:
@@ -81,4 +83,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(
             "is damaged: its tensors are not those that were written.", where=str(path), mend="Make it again."
         )
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise InputError("holds numbers that are not finite.", where=str(path), mend="Make it again.")
     return tensors

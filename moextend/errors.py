@@ -47,6 +47,11 @@ def _shown(text: str, limit: int) -> str:
     return visible(short(masked(text), limit))
 
 
+def type_name(value: object) -> str:
+    """What a value of a file is, in a message: "str", "list", ...; "nothing" for null."""
+    return "nothing" if value is None else type(value).__name__
+
+
 class MoextendError(Exception):
     """An error with a place and a mend, printed as ``where: what mend``: long texts cut, control characters shown."""
 
@@ -78,7 +83,7 @@ class UnknownName(InputError):
     """A name that no table or folder knows; the mend names the nearest known ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> None:
-        known, name = sorted(known), short(name, 100)
+        known, name = sorted(known), short(str(name), 100)
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
         meant = f"Did you mean '{near[0]}'? " if near else ""
         if len(known) > _LISTED:

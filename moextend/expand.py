@@ -19,7 +19,7 @@ from moextend import guards, reach
 from moextend.copies import base_class, new_experts, new_rows, subclass
 from moextend.dense import DenseBlock, DenseExperts, DenseRouter
 from moextend.errors import InputError, UnknownName
-from moextend.extensible import check_block, check_name
+from moextend.extensible import check_block, check_name, check_plan
 from moextend.moe import Site, find_sites, first_new_id
 from moextend.parts import Calibration, Parts, RouterPart
 from moextend.recipe import Mode
@@ -68,6 +68,7 @@ def attach(
     check_setup(model, where=f"extension '{name}'")
     sites, scope = find_sites(model), scope_of(model)
     check_name(name)
+    check_plan(plan)
     _check_call(scope, name, plan, mode, width)
     for block, sources in plan.items():
         check_block(model, sites, block, sources, mode)

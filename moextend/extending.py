@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import random
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from moextend.errors import InputError, SpecError
 from moextend.extensible import check_extensible
 from moextend.extension import Extension
 from moextend.feature_cache import kept_features
+from moextend.moe import find_sites
 from moextend.multimodal import MultimodalLM
 from moextend.prepare import first_writes
 from moextend.probe import LayerChoice, Probe, choose_layers, parents, probe_layers, selection_shares
@@ -28,7 +29,7 @@ from moextend.recipe import recipe as read_recipe
 from moextend.settings import Settings
 from moextend.splits import HELD_OUT, hold_out, whole
 from moextend.trainer import ExtraLoss
-from moextend.training import Report, train
+from moextend.training import Report, check_tracker, train
 
 
 class Loop(Protocol):
@@ -114,10 +115,17 @@ def extend(
     """
     given = {"share": share, "experts": experts, "routing": routing, "scope": scope, **more}
     recipe = read_recipe(f"extension '{name}'", layers=layers, width=width, **given)
+    if seed < 0:
+        raise InputError(f"seed is {seed}.", where=f"extension '{name}'", mend="Give 0 or more.")
     folder = Path(folder)
     _check_new(model, name, data, held_out, folder)
+    if not isinstance(recipe.layers, str):
+        _check_layers(recipe.layers, len(find_sites(model.lm)))
     learnt, held = _parted(data, held_out, seed)
     chosen = settings or default_settings(len(learnt), seed)
+    if not isinstance(chosen, Settings):
+        raise InputError(f"{chosen!r} are no settings.", where="extend", mend="Give moextend.Settings(...).")
+    check_tracker(chosen.report_to)
     beside = expand.scope_of(model.lm).active if recipe.scope == "all" else ()
     earlier = [_folder_of(model, other) for other in beside] if recipe.remembers else []
     probed = recipe.probe_steps if recipe.layers == "probe" else 0
@@ -353,9 +361,8 @@ def _plan(probe: Probe, recipe: Recipe, seed: int) -> dict[int, list[int]]:
     if isinstance(recipe.layers, str):
         layers = choose_layers(recipe.layers, recipe.share, probe, seed)
     else:
-        layers = sorted(set(recipe.layers))
-    if not layers or layers[0] < 0 or layers[-1] >= total:
-        raise InputError(f"the model has MoE layers 0 to {total - 1}.", where=f"layers {recipe.layers}")
+        layers = sorted(recipe.layers)
+    _check_layers(layers, total)
     if recipe.parent == "random":
         drawn = random.Random(seed)
         return {layer: drawn.sample(range(len(probe.before[layer])), recipe.experts) for layer in layers}
@@ -387,6 +394,16 @@ def _parted(
     return hold_out([data], seed) if held_out is None else (whole(data), whole(held_out))
 
 
+def _check_layers(layers: Sequence[int], total: int) -> None:
+    """InputError where a model of `total` MoE layers does not have these, each once."""
+    if not layers or len(set(layers)) < len(layers) or not all(0 <= layer < total for layer in layers):
+        raise InputError(
+            f"the model has MoE layers 0 to {total - 1}.",
+            where=f"layers {list(layers)}",
+            mend="Name some of them, each once.",
+        )
+
+
 def _check_new(
     model: MultimodalLM,
     name: str,
@@ -400,6 +417,9 @@ def _check_new(
     if name in expand.scope_of(model.lm).known:
         raise InputError("the model has one of this name already.", where=where, mend="Choose another name.")
     _check_data(data, held_out, where)
+    near = next(place for place in (folder, *folder.parents) if place.exists())
+    if not near.is_dir():
+        raise InputError("is no folder.", where=str(near), mend="Name a new folder.")
     if extension.is_whole(folder):
         raise InputError(
             "holds an extension already.",
@@ -409,11 +429,18 @@ def _check_new(
 
 
 def _check_data(data: Sequence[Conversation], held_out: Sequence[Conversation] | None, where: str) -> None:
+    if not isinstance(data, Sized):
+        raise InputError(f"{data!r} holds no conversations.", where=where, mend="Give a list of them.")
     if len(data) < 2 or (held_out is not None and not len(held_out)):
         raise InputError(
             f"there are {len(data)} conversations to learn from, and {len(held_out or ())} to choose layers by.",
             where=where,
             mend="Give two or more, and held_out, where it is given, one.",
+        )
+    # What reads its conversations when they are needed is not asked for one here.
+    if isinstance(data, list | tuple) and not (hasattr(data[0], "turns") and hasattr(data[0], "images")):
+        raise InputError(
+            f"{data[0]!r} is no conversation.", where=where, mend="Give a list of moextend.Conversation."
         )
 
 

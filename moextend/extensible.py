@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -16,13 +16,37 @@ from moextend.routing import ExtendedExperts
 from moextend.supported import check_setup
 
 
-def check_name(name: str) -> None:
+def check_name(name: object) -> None:
     """InputError where no extension can be called `name`."""
-    if not name or "." in name or name in WORDS:
-        why = "is empty" if not name else "has a dot" if "." in name else "says which extensions are active"
+    if not isinstance(name, str):
+        why = "is no text"
+    elif not name:
+        why = "is empty"
+    elif "." in name:
+        why = "has a dot"
+    elif name in WORDS:
+        why = "says which extensions are active"
+    else:
+        return
+    raise InputError(
+        f"the name '{name}' {why}.",
+        mend=f"Use letters, digits, '-' and '_', and none of: {', '.join(WORDS)}.",
+    )
+
+
+def check_plan(plan: object) -> None:
+    """InputError where `plan` does not say for blocks which experts are copied."""
+    fits = isinstance(plan, Mapping) and all(
+        hasattr(block, "__index__")
+        and isinstance(experts, Sequence)
+        and all(hasattr(e, "__index__") for e in experts)
+        for block, experts in plan.items()
+    )
+    if not fits:
         raise InputError(
-            f"the name '{name}' {why}.",
-            mend=f"Use letters, digits, '-' and '_', and none of: {', '.join(WORDS)}.",
+            f"{plan!r} is no plan.",
+            where="plan",
+            mend="Map MoE blocks to lists of experts: {0: [3], 2: [1]}.",
         )
 
 
@@ -36,12 +60,20 @@ def check_extensible(model: nn.Module) -> None:
 def check_block(model: nn.Module, sites: list[Site], block: int, sources: Sequence[int], mode: Mode) -> None:
     """InputError where block `block` cannot get copies of the experts `sources`."""
     if not 0 <= block < len(sites):
-        raise InputError(f"the model has MoE blocks 0 to {len(sites) - 1}, not {block}.")
+        raise InputError(
+            f"the model has MoE blocks 0 to {len(sites) - 1}, not {block}.",
+            where="plan",
+            mend="Name one of them.",
+        )
     site = sites[block]
     known = count_experts(site)
     wrong = [source for source in sources if not 0 <= source < known]
     if wrong:
-        raise InputError(f"{site.name} has experts 0 to {known - 1}, not {wrong[0]}.")
+        raise InputError(
+            f"{site.name} has experts 0 to {known - 1}, not {wrong[0]}.",
+            where="plan",
+            mend="Name one of them.",
+        )
     if mode == "paper":
         check_paper(site.router)
     if mode == "slot" and site.dense:

@@ -89,7 +89,10 @@ def save_tensors(
     folder: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any], stem: str = STEM
 ) -> None:
     """Writes tensors, then the card with the format and their SHA-256; a folder without a card is not whole."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError("is no folder.", where=str(folder), mend="Name a new folder.") from error
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with files.atomic(folder / f"{stem}.safetensors") as path:
         save_file(ready, path)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -122,7 +123,10 @@ def read_json(path: Path) -> Any:
 
 
 def _read(path: Path) -> bytes:
+    """The bytes of a regular file; those of a FIFO or a device may never end."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError("cannot be read (not a regular file).", where=str(path), mend="Move it away.")
         return path.read_bytes()
     except FileNotFoundError:
         raise
@@ -161,7 +165,9 @@ def _write_all(file: io.FileIO, text: bytes) -> None:
 def read_lines(path: Path) -> list[Any]:
     """The records of an append-only file; a last line torn by an interruption is left out.
 
-    SpecError names a line before it that is not JSON; InputError says that the file cannot be read.
+    Raises:
+        SpecError: a line before it is not JSON.
+        InputError: the file cannot be read.
     """
     try:
         text = _read(path)

@@ -71,6 +71,12 @@ def generate(
     answers: list[str] = []
     see = features or model.features or model.vision
     for place, prompt in enumerate(prompts):
+        if not hasattr(prompt, "asked"):
+            raise InputError(
+                f"{prompt!r} is no prompt.",
+                where=f"prompt {place}",
+                mend="Give a moextend.Prompt(text, images).",
+            )
         check_marks(prompt.asked, prompt.images, where=f"prompt {place}")
         if prompt.images and see is None:
             raise blind(where=f"prompt {place}")

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from moextend import files, heads, sources
 from moextend.chat import chat_of
 from moextend.encoders import Resize
-from moextend.errors import InputError
+from moextend.errors import InputError, short
 from moextend.multimodal import MultimodalLM
 from moextend.supported import check_options, refuse_bitsandbytes
 from moextend.vision import load_encoder
@@ -60,6 +60,12 @@ def load(
     """
     from transformers import AutoTokenizer
 
+    if not isinstance(model, str | Path) or any(len(part) > 255 for part in Path(model).parts):
+        raise InputError(
+            f"'{short(str(model), 60)}' is no name of a model.",
+            where="load",
+            mend="Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id.",
+        )
     dtype = str(dtype).removeprefix("torch.")  # also the object of torch
     check_options(dtype, device, attn_implementation)
     source = sources.find(model)

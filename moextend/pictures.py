@@ -7,15 +7,20 @@ becomes one InputError.
 
 from __future__ import annotations
 
+import ctypes
 import io
+import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING
 
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -24,6 +29,8 @@ BYTES = 1 << 28
 """Bytes of one encoded image at the most."""
 PIXELS = 89_478_485
 """Pixels of one image at the most (Pillow's own limit, at which it warns): a quarter of a GiB as RGB."""
+_BAND = 1 << 20
+"""Pixels of more than eight bits that are converted at a time."""
 _ORIENTATION = 0x0112
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Modes of more than eight bits a channel; Pillow has none of several channels."""
@@ -57,12 +64,14 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
         raise InputError(
             f"the image has more than {BYTES:,} bytes.", where=where, mend="Save the image smaller."
         )
+    _silence_readers()
     try:
         # Readers warn of metadata that do not matter here, and of the size, which is checked.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image, where)
+                _check_whole(image, where)
                 yield image
     except InputError:
         raise
@@ -83,6 +92,23 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
         ) from error
 
 
+@cache
+def _silence_readers() -> None:
+    """Keeps Pillow's readers, and the libtiff that they use, from writing to the standard error stream by themselves.
+
+    What fails is known from their exceptions. Where libtiff's functions are not visible, it stays as it is.
+    """
+    from PIL import _imaging
+
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(_imaging.__file__)  # its dependencies are searched, too
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            handler = library[name]
+            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handler(None)
+
+
 def _check_size(image: Image, where: str) -> None:
     width, height = image.size
     if width * height > PIXELS:
@@ -93,6 +119,20 @@ def _check_size(image: Image, where: str) -> None:
         )
     if not width * height:
         raise InputError("the image has no pixels.", where=where, mend="Replace the image or remove the row.")
+
+
+def _check_whole(image: Image, where: str) -> None:
+    """Refuses a TIFF whose strips do not reach its last row: Pillow leaves the rest black, and says nothing."""
+    boxes = [tile[1] for tile in getattr(image, "tile", [])]
+    if image.format != "TIFF" or not boxes:
+        return
+    rows = image.width if _orientation(image) >= 5 else image.height  # Pillow tells the size as turned
+    if max(box[3] for box in boxes) < rows:
+        raise InputError(
+            "the image is broken (its last rows are missing).",
+            where=where,
+            mend="Replace the image or remove the row.",
+        )
 
 
 def _orientation(image: Image) -> int:
@@ -136,9 +176,22 @@ def _eight_bit(image: Image) -> Image:
     import numpy as np
     from PIL import Image
 
-    pixels = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(pixels.min()), float(pixels.max())
+    ends = [(float(band.min()), float(band.max())) for _, band in _bands(image)]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
     tops = (1.0, 255.0) if image.mode == "F" else (65535.0,)
     top = next((top for top in tops if low >= 0 and high <= top), None)
     low, scale = (0.0, 255.0 / top) if top else (low, 255.0 / max(high - low, 1e-300))
-    return Image.fromarray(((pixels - low) * scale).round().astype(np.uint8))
+    shallow = np.empty((image.height, image.width), np.uint8)
+    for start, band in _bands(image):
+        shallow[start : start + len(band)] = ((band - low) * scale).round()
+    return Image.fromarray(shallow)
+
+
+def _bands(image: Image) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
+    """First row and pixels of some rows at a time, in double precision and finite: all at once take too much memory."""
+    import numpy as np
+
+    rows = max(1, _BAND // image.width)
+    for start in range(0, image.height, rows):
+        band = image.crop((0, start, image.width, min(start + rows, image.height)))
+        yield start, np.nan_to_num(np.asarray(band).astype(np.float64), posinf=0.0, neginf=0.0)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
 from moextend.batches import Collator, Conversation
+from moextend.errors import InputError, UnknownName
 from moextend.families import chosen_experts, rows_of
 from moextend.moe import Site, count_experts, find_sites
 from moextend.multimodal import MultimodalLM
@@ -38,6 +39,12 @@ def selection_shares(
 
     Choices are counted inside the forward pass, on the block's device; no router input is kept.
     """
+    if not len(data) or batch_size < 1:
+        raise InputError(
+            f"{len(data)} conversations in batches of {batch_size}.",
+            where="selection_shares",
+            mend="Give at least one of each.",
+        )
     sites = find_sites(model.lm)
     experts = {site.layer: count_experts(site) for site in sites}
     counts: dict[int, Tensor] = {}
@@ -121,6 +128,14 @@ def choose_layers(how: LayerChoice, share: float, probe: Probe, seed: int = 0) -
     probe: those of largest d_j. first, last: the lowest, the highest. random: drawn by seed. all: every block.
     """
     total = len(probe.before)
+    if how not in get_args(LayerChoice):
+        raise UnknownName("choice of layers", how, get_args(LayerChoice), where="choose_layers")
+    if not 0 < share <= 1 or not total:
+        raise InputError(
+            f"a share of {share:g} of {total} layers is none.",
+            where="choose_layers",
+            mend="Give a share above 0, up to 1.",
+        )
     wanted = max(1, int(share * total))
     if how == "all":
         return list(range(total))
@@ -137,6 +152,12 @@ def choose_layers(how: LayerChoice, share: float, probe: Probe, seed: int = 0) -
 def parents(probe: Probe, layers: Sequence[int], count: int = 1) -> dict[int, list[int]]:
     """Block -> the `count` most chosen experts i* = argmax_i r_ij, from which new experts are copied."""
     plan = {}
+    if count < 1 or any(not 0 <= layer < len(probe.before) for layer in layers):
+        raise InputError(
+            f"{count} parents in layers {list(layers)} of {len(probe.before)}.",
+            where="parents",
+            mend="Give at least one parent, and layers that were probed, lowest 0.",
+        )
     for layer in layers:
         ranked = sorted(range(len(probe.before[layer])), key=lambda i: -probe.before[layer][i])
         plan[layer] = [ranked[i % len(ranked)] for i in range(count)]

@@ -230,11 +230,15 @@ class Rule:
 
 
 def accuracy(portraits: Mapping[str, Portrait]) -> dict[str, float]:
-    """Name -> share of the held-out inputs whose nearest extension is their own, 0..1; thresholds left aside."""
+    """Name -> share of the held-out inputs whose nearest extension is their own, 0..1; thresholds left aside.
+
+    An extension of one input has none that is held out, and is not named.
+    """
     rule, found = Rule(portraits), {}
     for name, portrait in portraits.items():
         taken = rule.nearest(portrait.sample, portrait.sees)
-        found[name] = sum(other == name for other in taken) / len(taken)
+        if taken:
+            found[name] = sum(other == name for other in taken) / len(taken)
     return found
 
 

@@ -69,6 +69,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
+        for name in ("steps", "batch_size", "gradient_accumulation", "checkpoint_steps", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not hasattr(value, "__index__") or value < 0:
+                raise InputError(
+                    f"{name} is {value!r}.", where="training settings", mend="A whole number, not negative."
+                )
         ranges = {
             "steps": (1, MOST_STEPS), "batch_size": (1, MOST_BATCH), "learning_rate": (0, inf), "warmup": (0, 1),
             "weight_decay": (0, inf), "max_grad_norm": (0, inf), "gradient_accumulation": (1, inf),

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moextend import bounded_yaml
-from moextend.errors import SpecError
+from moextend.errors import SpecError, type_name
 
 S = TypeVar("S", bound="Spec")
 
@@ -29,7 +29,7 @@ def parse(kind: type[S], value: Any, *, where: str) -> S:
     """`value` as a `kind`; SpecError names the first wrong key, what was found and what is wanted."""
     if not isinstance(value, dict):
         raise SpecError(
-            f"holds {type(value).__name__}, not a mapping of keys.", where=where, mend=f"Keys: {_keys(kind)}."
+            f"holds {type_name(value)}, not a mapping of keys.", where=where, mend=f"Keys: {_keys(kind)}."
         )
     try:
         return kind.model_validate(value)

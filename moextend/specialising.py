@@ -88,6 +88,7 @@ def specialise(
     """
     if not 0 <= share <= 1:
         raise InputError(f"share {share} is not from 0 to 1.", where="specialise", mend="Take 0.5.")
+    settings = Settings(steps, batch_size, learning_rate, seed=seed)
     pieces = cut(model.tokenizer, texts, length)
     held_out = pieces[::EVERY]
     learnt = [piece for place, piece in enumerate(pieces) if place % EVERY]
@@ -100,7 +101,6 @@ def specialise(
     redraw(model, share, seed)
     redrawn = measure(model, held_out, batch_size)
     model.learn_only(_names(model))
-    settings = Settings(steps, batch_size, learning_rate, seed=seed)
     with _balance_loss(find_sites(model.lm), balance) as extra_loss:
         report = train(model, learnt, settings, folder=folder, extra_loss=extra_loss, on_step=on_step)
     model.learn_only([])

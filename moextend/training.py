@@ -117,7 +117,15 @@ def train(
     """
     check_setup(model.lm, where="train")
     reach.check(model.lm)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(
+            "no parameter requires gradients.",
+            where="train",
+            mend="Attach an extension first, or name what learns: model.learn_only([...]).",
+        )
     check_tracker(settings.report_to)
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise InputError("is no folder.", where=str(folder), mend="Name a new folder.")
     asked = asks_to_shard()
     if asked and settings.compile:
         raise InputError(
@@ -270,7 +278,10 @@ def _last_checkpoint(folder: Path) -> str | None:
             newest,
             problem,
         )
-        shutil.rmtree(newest, ignore_errors=True)
+        if newest.is_dir():
+            shutil.rmtree(newest, ignore_errors=True)
+        else:
+            newest.unlink(missing_ok=True)
     return None
 
 

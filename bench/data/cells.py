@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.task import AnswerForm
-from moextend.errors import InputError
+from moextend.errors import InputError, type_name
 from moextend.images import ImageRef
 
 _ENCODED = ("/9j/", "iVBOR", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0A")
@@ -53,7 +53,7 @@ def images(value: Any, *, where: str, folders: tuple[Path, ...]) -> tuple[ImageR
         return (ImageRef(data=value, where=where),)
     if not isinstance(value, str):
         raise InputError(
-            f"holds {type(value).__name__}, not an image.",
+            f"holds {type_name(value)}, not an image.",
             where=where,
             mend="An image is a path, encoded bytes or base64.",
         )

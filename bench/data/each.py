@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.data.table import Row, Table
-from moextend.errors import InputError
+from moextend.errors import InputError, type_name
 
 
 class Each:
@@ -27,7 +27,7 @@ class Each:
     def _length(self, value: Any, row: int, name: str) -> int:
         if not isinstance(value, list | tuple):
             raise InputError(
-                f"holds {type(value).__name__}, not a list.",
+                f"holds {type_name(value)}, not a list.",
                 where=f"{self.table.where(row)}: column '{name}'",
                 mend="Take the column out of data.each.",
             )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from moextend.bench.quiet import quiet_datasets
-from moextend.errors import InputError
+from moextend.bench.quiet import quiet_datasets, quiet_loggers
+from moextend.errors import InputError, type_name
 
 Row = Mapping[str, Any]
 FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json": "json"}
@@ -201,7 +202,7 @@ def _arrow(kind: str, files: Sequence[Path], cache: Path) -> Table:
     import datasets
 
     try:
-        with quiet_datasets():
+        with quiet_datasets(), quiet_loggers("datasets", level=logging.CRITICAL):  # it tells before it raises
             dataset = datasets.load_dataset(
                 kind, data_files=[str(path) for path in files], split="train", cache_dir=str(cache)
             )
@@ -278,6 +279,6 @@ def _json(line: bytes, where: str) -> Any:
 def _object(value: Any, where: str) -> Row:
     if not isinstance(value, dict):
         raise InputError(
-            f"holds {type(value).__name__}, not an object with columns.", where=where, mend="Write {...}."
+            f"holds {type_name(value)}, not an object with columns.", where=where, mend="Write {...}."
         )
     return value

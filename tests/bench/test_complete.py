@@ -137,6 +137,15 @@ def test_every_damage_to_a_done_run_is_seen(
     assert all(len(what.splitlines()) == 1 for what in found)
 
 
+def test_weights_of_another_stage_are_seen(run: RunDir) -> None:
+    for name in ("extension.safetensors", "extension.json"):
+        one, two = first(run, f"stages/1-*/{name}"), first(run, f"stages/2-*/{name}")
+        content = one.read_bytes()
+        one.write_bytes(two.read_bytes())
+        two.write_bytes(content)
+    assert sum("of another stage" in what for what in lacks(RunDir(run.folder))) == 2
+
+
 def damaged(run: RunDir, damages: dict[str, Callable[[Path], None]]) -> RunDir:
     for pattern, damage in damages.items():
         damage(first(run, pattern))

@@ -291,11 +291,65 @@ def test_an_append_cuts_a_torn_line_of_any_length(tmp_path):
 
 def test_what_cannot_be_read_is_one_clear_error(tmp_path):
     (tmp_path / "folder.json").mkdir()
-    with pytest.raises(InputError, match="cannot be read"):
-        files.read_json(tmp_path / "folder.json")
+    os.mkfifo(tmp_path / "fifo.json")
+    for name in ("folder.json", "fifo.json"):
+        for read in (files.read_json, files.read_lines):
+            with pytest.raises(InputError, match="cannot be read"):
+                read(tmp_path / name)
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(SpecError, match="not valid JSON"):
         files.read_json(tmp_path / "deep.json")
+
+
+def test_a_changed_score_is_seen(make_run):
+    run = make_run(rows=[(10.0, 20.0)])
+    scores = run.folder / "scores.jsonl"
+    whole = scores.read_text()
+    assert run.cells()[0, "colour"].value == 10.0
+    scores.write_text(whole.replace('"value": 10.0', '"value": 90.0'))
+    with pytest.raises(SpecError, match="was changed since it was scored"):
+        run.cells()
+    early = [
+        {key: value for key, value in json.loads(line).items() if key != "digest"}
+        for line in whole.splitlines()
+    ]
+    scores.write_text("".join(json.dumps(line) + "\n" for line in early))
+    assert run.cells()[0, "colour"].value == 10.0, "lines of early versions have no digest"
+
+
+def test_a_run_without_config_is_found_and_named(make_run):
+    run = make_run(rows=[(10.0, 20.0)])
+    (run.folder / "config.json").unlink()
+    (found,) = find_runs(run.folder.parent.parent)
+    with pytest.raises(InputError, match="no config"):
+        _ = found.config
+
+
+@pytest.mark.parametrize("name", ["status.json", "scores.jsonl", "stages/1-colour/cost.json"])
+def test_a_folder_in_the_place_of_a_file_is_refused(make_run, name):
+    run = make_run()
+    (run.folder / name).unlink(missing_ok=True)
+    (run.folder / name / "inside").mkdir(parents=True)
+    with pytest.raises(RunConflict, match="lies where a file of the run belongs"):
+        make_run()
+    assert (run.folder / name / "inside").is_dir()
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(make_run):
+    run = make_run()
+    (run.folder / "predictions").write_text("mine")
+    with pytest.raises(RunConflict, match="lies where a folder of the run belongs"):
+        make_run()
+    assert (run.folder / "predictions").read_text() == "mine"
+
+
+def test_a_config_that_lost_its_id_gets_no_new_one(make_run):
+    run = make_run(rows=[(10.0, 20.0)])
+    path = run.folder / "config.json"
+    path.write_text(
+        json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "id"})
+    )
+    assert make_run().cells()[0, "colour"].value == 10.0, "its scores are still its own"
 
 
 def test_a_broken_config_is_named(make_run):

@@ -53,6 +53,18 @@ def test_files_of_early_versions_are_read(tmp_path: Path) -> None:
     assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS.items())
 
 
+def test_tensors_that_are_not_finite_are_not_read(tmp_path: Path) -> None:
+    """Also of early versions, whose files name no digest."""
+    save_file({"0": torch.tensor([1.0, float("nan")])}, tmp_path / "old.safetensors")
+    with pytest.raises(InputError, match="not finite"):
+        checkpoint.read_tensors(tmp_path / "old.safetensors")
+
+
+def into_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 class Projector(torch.nn.Linear):
     def reset(self, seed: int) -> None:
         torch.nn.init.zeros_(self.weight)
@@ -70,7 +82,7 @@ def test_a_damaged_projector_in_the_cache_is_aligned_again(
 
     monkeypatch.setattr(aligning, "train_projector", train_projector)
     settings = Align(task="captions", steps=1, batch_size=1, learning_rate=0.1)
-    for damage in (lambda path: flip(path, -1), lambda path: path.write_bytes(b""), None):
+    for damage in (lambda path: flip(path, -1), lambda path: path.write_bytes(b""), into_folder, None):
         alignment.align(
             model, [], settings, seed=0, data_name="x", cache=tmp_path, on_step=lambda done, total: None
         )
@@ -78,5 +90,5 @@ def test_a_damaged_projector_in_the_cache_is_aligned_again(
         (kept,) = tmp_path.glob("*.safetensors")
         if damage:
             damage(kept)
-    assert trained == ["once"] * 3
-    assert [message.endswith("The projector is aligned again.") for message in caplog.messages] == [True] * 2
+    assert trained == ["once"] * 4
+    assert [message.endswith("The projector is aligned again.") for message in caplog.messages] == [True] * 3

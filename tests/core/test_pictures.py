@@ -100,6 +100,23 @@ def test_the_orientation_of_the_camera_is_followed(kind: str, orientation: int) 
     assert wanted.shape[:2] == ((24, 16) if orientation >= 5 else (16, 24))
 
 
+def test_a_tiff_whose_rows_are_missing_is_refused() -> None:
+    """Its height says more rows than its strips hold: a small file, and the rest would be black."""
+    data = bytearray(encoded(RGB.convert("F"), "TIFF"))
+    place = data.index(struct.pack("<H", 257), struct.unpack_from("<I", data, 4)[0])
+    struct.pack_into("<I", data, place + 8, 60_000)
+    with pytest.raises(InputError, match="its last rows are missing"):
+        decoded(bytes(data))
+
+
+def test_readers_write_nothing_themselves(capfd: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(encoded(RGB, "TIFF", compression="tiff_lzw"))
+    data[8:200] = bytes(192)
+    with pytest.raises(InputError):
+        decoded(bytes(data))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_of_an_animation_the_first_frame() -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])

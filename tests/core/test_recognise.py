@@ -36,6 +36,11 @@ def test_image_tasks_are_told_apart_by_their_questions(model: MultimodalLM) -> N
     assert choose([COLOUR[3], COUNT[5], TEXT[1]]) == [("colour",), ("count",), ()]
 
 
+def test_an_extension_of_one_input_has_no_share_of_held_out_ones(model: MultimodalLM) -> None:
+    portraits = {"colour": recognise.portray(model, COLOUR), "one": recognise.portray(model, COUNT[:1])}
+    assert recognise.accuracy(portraits) == {"colour": 1.0}
+
+
 def test_images_of_large_numbers_do_not_drown_the_question(model: MultimodalLM) -> None:
     drawn = random.Random(0)
     model.features = lambda images: 1000 * model.vision(images)  # type: ignore[misc]

@@ -133,6 +133,18 @@ FILES = ("trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",
          "manifest.json")  # fmt: skip
 
 
+def test_a_file_in_the_place_of_a_checkpoint_is_no_checkpoint(
+    tmp_path: Path, stopped: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    folder = shutil.copytree(stopped[0], tmp_path / "t")
+    shutil.rmtree(folder / "checkpoint-6")
+    (folder / "checkpoint-6").write_text("mine")
+    (folder / "checkpoint-9").mkdir()
+    (folder / "checkpoint-9" / "manifest.json").write_text("{}")
+    assert training._last_checkpoint(folder) == str(folder / "checkpoint-3")
+    assert not (folder / "checkpoint-6").exists()
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", [Path.unlink, halve, flip])
 def test_a_damaged_checkpoint_is_not_whole_and_the_older_one_is(

@@ -1,0 +1,56 @@
+"""Bad data for `bench add-task`: (kind of task, what it is, name of the file, its content)."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROW = {"question": "what color is it", "answer": "red"}
+PICTURE = {**ROW, "image": "image.png"}
+
+
+def jsonl(*rows: object) -> bytes:
+    """Rows as JSON lines."""
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def parquet(**columns: list[object]) -> bytes:
+    """Columns as parquet."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+GOOD = parquet(question=["what color"] * 30, answer=["red", "blue", "green"] * 10)
+
+FILES: list[tuple[str, str, str, bytes]] = [
+    ("qa", "empty", "d.jsonl", b""), ("qa", "blank lines", "d.jsonl", b"\n\n\n"), ("qa", "no JSON", "d.jsonl", b"question: what\n"),
+    ("qa", "a line cut off", "d.jsonl", jsonl(ROW) * 5 + b'{"question": "wh'), ("qa", "a list a line", "d.jsonl", jsonl([1, 2])),
+    ("qa", "a text a line", "d.jsonl", jsonl("red")), ("qa", "null", "d.jsonl", jsonl(None)), ("qa", "no answers", "d.jsonl", jsonl({"question": "what"}) * 9),
+    ("qa", "no questions", "d.jsonl", jsonl({"answer": "red"}) * 9), ("qa", "other columns", "d.jsonl", jsonl({"a": 1, "b": 2}) * 9),
+    ("qa", "empty answers", "d.jsonl", jsonl({**ROW, "answer": ""}) * 9), ("qa", "answers null", "d.jsonl", jsonl({**ROW, "answer": None}) * 9),
+    ("qa", "a row without answer", "d.jsonl", jsonl(ROW) * 9 + jsonl({"question": "what"})), ("qa", "objects as answers", "d.jsonl", jsonl({**ROW, "answer": {"a": 1}}) * 9),
+    ("qa", "no UTF-8", "d.jsonl", b'{"question": "\xff", "answer": "red"}\n' * 9), ("qa", "UTF-16", "d.jsonl", jsonl(ROW).decode().encode("utf-16")),
+    ("qa", "deep", "d.json", b"[" * 100_000), ("qa", "no list", "d.json", b'{"a": 1}'), ("qa", "a number", "d.json", b"7"), ("qa", "empty list", "d.json", b"[]"),
+    ("qa", "cut off", "d.json", b'[{"question": "what", '), ("qa", "NaN", "d.json", b"NaN"), ("qa", "binary", "d.json", bytes(range(256))),
+    ("qa", "a key twice", "d.jsonl", b'{"question": "a", "question": "b"}\n'), ("qa", "empty", "d.csv", b""), ("qa", "only a header", "d.csv", b"question,answer\n"),
+    ("qa", "too many cells", "d.csv", b"question,answer\na,b,c,d\n"), ("qa", "an open quote", "d.csv", b'question,answer\n"what,red\n'), ("qa", "NUL", "d.csv", b"question,answer\na\0,b\n"),
+    ("qa", "a column twice", "d.csv", b"question,question\na,b\n"), ("qa", "no header", "d.csv", b"what,red\nwhere,oslo\n"), ("qa", "binary", "d.csv", bytes(range(256)) * 4),
+    ("qa", "a cell of a megabyte", "d.csv", b"question,answer\n" + b"x" * 1_000_000 + b"\n"), ("qa", "empty", "d.parquet", b""), ("qa", "magic alone", "d.parquet", b"PAR1"),
+    ("qa", "garbage", "d.parquet", bytes(range(256)) * 4), ("qa", "cut off", "d.parquet", GOOD[: len(GOOD) // 2]), ("qa", "no rows", "d.parquet", parquet(question=[], answer=[])),
+    ("qa", "footer changed", "d.parquet", GOOD[:-60] + b"\xff" * 30 + GOOD[-30:]), ("qa", "numbers as questions", "d.parquet", parquet(a=[1, 2, 3], b=[1.0, 2.0, 3.0])),
+    ("qa", "JSON named parquet", "d.parquet", jsonl(ROW) * 9), ("qa", "parquet named JSON", "d.jsonl", GOOD), ("qa", "a picture named JSON", "d.jsonl", b"\x89PNG\r\n\x1a\n" + bytes(40)),
+    ("qa", "an unknown suffix", "d.xlsx", jsonl(ROW) * 9), ("qa", "a pickle", "d.pkl", b"\x80\x04K\x01."), ("qa", "a script", "d.py", b"open('executed', 'w')\n"),
+    ("vqa", "image that is not there", "d.jsonl", jsonl({**PICTURE, "image": "none.png"}) * 9),
+    ("vqa", "image of a folder", "d.jsonl", jsonl({**PICTURE, "image": "."}) * 9), ("vqa", "image above", "d.jsonl", jsonl({**PICTURE, "image": "../outside.png"}) * 9),
+    ("vqa", "an absolute image", "d.jsonl", jsonl({**PICTURE, "image": "/etc/passwd"}) * 9), ("vqa", "an image of text", "d.jsonl", jsonl({**PICTURE, "image": "d.jsonl"}) * 9),
+    ("vqa", "an image of a device", "d.jsonl", jsonl({**PICTURE, "image": "/dev/zero"}) * 9), ("vqa", "an image of an address", "d.jsonl", jsonl({**PICTURE, "image": "http://localhost/x.png"}) * 9),
+    ("vqa", "an image of numbers", "d.jsonl", jsonl({**PICTURE, "image": 7}) * 9), ("vqa", "an image null", "d.jsonl", jsonl({**PICTURE, "image": None}) * 9),
+    ("vqa", "images of garbage", "d.parquet", parquet(image=[b"GIF89a?", b"\x89PNG?"], question=["a", "b"], answer=["c", "d"])),
+    ("vqa", "a cut image", "d.jsonl", jsonl({**PICTURE, "image": "cut.png"}) * 9), ("caption", "no captions", "d.jsonl", jsonl({"image": "image.png"}) * 9),
+    ("caption", "no images", "d.jsonl", jsonl({"caption": "a red square"}) * 9),
+    ("text", "a folder without tasks", "emptied", b""), ("text", "a YAML of nothing", "d.yaml", b""), ("text", "a YAML with code", "d.yaml", b"task: x\ndataset_path: json\nprocess_docs: !function code.run\n"),
+]  # fmt: skip

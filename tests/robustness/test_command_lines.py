@@ -1,0 +1,207 @@
+"""Every bad command line is answered by one clear error and exit code 2, before anything is started or written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from _pytest.mark import ParameterSet
+from PIL import Image
+
+from moextend.bench import launch
+
+from . import awaited as expected
+from . import command_lines, data_inputs, workspace, yaml_inputs
+from .clear import tree, unclear
+from .test_damages import Cli, caller
+
+LINES = command_lines.lines()
+
+
+class Guard:
+    """Sees what a command opens for writing, starts and connects to; audit hooks stay, so there is one."""
+
+    def __init__(self) -> None:
+        self.inside: Path | None = None
+        self.seen: list[str] = []
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, arguments: tuple[object, ...]) -> None:
+        if self.inside is None:
+            return
+        if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system", "socket.connect"):
+            self.seen.append(f"{event} {arguments[:2]}")
+        elif event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            self._written(arguments[0])
+        elif event in (
+            "os.mkdir",
+            "os.remove",
+            "os.rename",
+            "os.truncate",
+            "os.symlink",
+            "os.link",
+            "os.rmdir",
+        ):
+            self._written(arguments[1] if event in ("os.rename", "os.symlink", "os.link") else arguments[0])
+
+    def _written(self, path: object) -> None:
+        if isinstance(path, int) or self.inside is None:
+            return
+        place = os.path.realpath(os.fsdecode(path))  # type: ignore[arg-type]
+        allowed = (
+            str(self.inside),
+            "/dev/null",
+            f"{tempfile.gettempdir()}/tmp",
+            f"{tempfile.gettempdir()}/torchinductor",
+        )
+        if not place.startswith(allowed) and "__pycache__" not in place:
+            self.seen.append(f"wrote {place}")
+
+
+@pytest.fixture(scope="session")
+def guard() -> Guard:
+    return Guard()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace, with good and bad files beside."""
+    folder = workspace.make(tmp_path_factory.mktemp("lines") / "w")
+    for name in ("good", "captions"):
+        shutil.copy(
+            folder / f"data/{'colour' if name == 'good' else name}/train.jsonl", folder / f"{name}.jsonl"
+        )
+    lines = [f'{{"question": "a {i}", "answer": "red"}}\n' for i in range(12)]
+    (folder / "good.jsonl").write_text("".join(lines))
+    (folder / "one.jsonl").write_text('{"question": "a", "answer": "red"}\n')
+    (folder / "note.txt").write_text("a note")
+    (folder / "garbage.gguf").write_bytes(b"GGUF" + bytes(100))
+    (folder / "emptied").mkdir()
+    os.mkfifo(folder / "fifo")
+    Image.new("RGB", (8, 8), "red").save(folder / "image.png")
+    (folder / "cut.png").write_bytes((folder / "image.png").read_bytes()[:-30])
+    (folder.parent / "outside.png").write_bytes((folder / "image.png").read_bytes())
+    return folder
+
+
+@pytest.fixture
+def refused(
+    place: Path, guard: Guard, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., None]]:
+    """Runs a command line and judges the answer; afterwards the workspace is as it was before the test."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(launch, "WORKER", ("/bin/false",))
+    cli: Cli = caller(capfd, monkeypatch)
+    pristine = place.with_name("pristine")
+    if not pristine.exists():
+        shutil.copytree(place, pristine, ignore=shutil.ignore_patterns("fifo"))
+
+    def check(*arguments: str) -> None:
+        before, guard.seen = tree(place, but=(".cache",)), []
+        guard.inside = place
+        try:
+            found = cli(*arguments)
+        finally:
+            guard.inside = None
+        judge(found)
+        assert not guard.seen, guard.seen
+        assert tree(place, but=(".cache",)) == before, "the workspace was changed"
+
+    yield check
+    if tree(place, but=(".cache",)) != {**tree(pristine), "fifo": "p"}:
+        for entry in place.iterdir():
+            if entry.name not in (".cache", "fifo"):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        shutil.copytree(pristine, place, dirs_exist_ok=True)
+
+
+def judge(found: SimpleNamespace) -> None:
+    """One clear answer, and the exit code of a wrong input."""
+    said = found.err.strip()
+    assert "Traceback" not in found.out + said, said[-1500:]
+    assert found.code == 2, f"exit {found.code}: {said[-500:]}{found.out[-300:]}"
+    usage = said.startswith(("Usage: ", "╭─ Error"))
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert usage or len(errors) == 1, f"not one error: {said[-1500:]}"
+    assert not unclear(said), unclear(said)
+    if not usage:
+        extra = [line for line in said.splitlines() if not line.startswith(("error: ", "hint: "))]
+        assert len(extra) <= 3, f"more than the error: {extra}"
+
+
+def awaited(known: Collection[str], name: str, hangs: Collection[str] = ()) -> list[pytest.MarkDecorator]:
+    if name in hangs:
+        return [pytest.mark.xfail(run=False, reason="it begins to work")]
+    return [pytest.mark.xfail(strict=True, reason="not answered as it should be")] if name in known else []
+
+
+def line_params() -> Iterator[ParameterSet]:
+    """All command lines; one of five runs always, the others are long tests."""
+    for place, line in enumerate(LINES):
+        name = command_lines.shown(line)
+        marks = awaited(expected.LINES, name, expected.HANGING)
+        yield pytest.param(line, id=name, marks=[*marks, *([pytest.mark.long] if place % 5 else [])])
+
+
+def change_params(changes: list[yaml_inputs.Change], known: Collection[str]) -> Iterator[ParameterSet]:
+    """All changes; one of two runs always."""
+    for place, change in enumerate(changes):
+        name = yaml_inputs.shown(change)
+        long = [pytest.mark.long] if place % 2 else []
+        yield pytest.param(change, id=name, marks=[*awaited(known, name), *long])
+
+
+@pytest.mark.parametrize("line", line_params())
+def test_a_bad_command_line(line: list[str], refused: Callable[..., None]) -> None:
+    refused(*line)
+
+
+@pytest.mark.parametrize("change", change_params(yaml_inputs.SEQUENCES, expected.SEQUENCES))
+def test_a_bad_key_of_a_sequence(
+    change: yaml_inputs.Change, place: Path, refused: Callable[..., None]
+) -> None:
+    (place / "registry/small.yaml").write_text(yaml_inputs.changed(workspace.SEQUENCE, change))
+    refused("bench", "run", "small", "-m", "lora")
+
+
+@pytest.mark.parametrize("change", change_params(yaml_inputs.TASKS, expected.TASKS))
+def test_a_bad_key_of_a_task(change: yaml_inputs.Change, place: Path, refused: Callable[..., None]) -> None:
+    (place / "tasks/colour.yaml").write_text(yaml_inputs.changed(yaml_inputs.task(), change))
+    refused("bench", "show", "colour", "--example")
+
+
+@pytest.mark.parametrize("what, content", yaml_inputs.FILES, ids=[what for what, _ in yaml_inputs.FILES])
+@pytest.mark.parametrize("command", ["run small -m lora", pytest.param("show small", marks=pytest.mark.long)])
+def test_a_bad_file_of_a_sequence(
+    what: str, content: bytes, command: str, place: Path, refused: Callable[..., None]
+) -> None:
+    (place / "registry/small.yaml").write_bytes(content)
+    refused("bench", *command.split())
+    assert not (place / "executed").exists()
+
+
+DATA = data_inputs.FILES
+
+
+@pytest.mark.parametrize(
+    "kind, what, name, content", DATA, ids=[f"{k}: {what}, {name}" for k, what, name, _ in DATA]
+)
+def test_bad_data(
+    kind: str, what: str, name: str, content: bytes, place: Path, refused: Callable[..., None]
+) -> None:
+    if not (place / name).is_dir():
+        (place / name).write_bytes(content)
+    refused("bench", "add-task", kind, "--data", name, "--name", "mine", "-s", "small")
+    assert not (place / "executed").exists()
+
+
+def test_there_are_enough() -> None:
+    assert len(LINES) >= 300

@@ -1,0 +1,197 @@
+"""kill -9 of workers and of the command at any moment: the same command goes on, to the same results."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import preloaded, workspace
+from .test_damages import results
+
+METHODS = {"lora": "lora-s0", "moextend:scope=auto": "moextend+scope-auto-s0"}
+DEEPEST = 90
+"""File operations of a worker, about as many as a run of two stages has."""
+
+
+class Command:
+    """`moextend bench run small` in a workspace, in forked processes."""
+
+    def __init__(self, server: str, folder: Path) -> None:
+        self.server, self.folder = server, folder
+        self.said = folder.with_name("said")
+
+    def start(self, method: str, **environment: str) -> Any:
+        """Starts the command; its connection and process."""
+        order = preloaded.order("cli", "bench", "run", "small", "-m", method, "-q", **environment)
+        with self.said.open("wb") as said:
+            streams = (0, said.fileno(), said.fileno())
+            client = preloaded.connect(self.server, {**order, "folder": str(self.folder)}, streams)
+        return client, preloaded.pid_of(client)
+
+    def run(self, method: str, **environment: str) -> int:
+        """Runs the command to its end; its exit status."""
+        client, _ = self.start(method, **environment)
+        return preloaded.status_of(client)
+
+    def finish(self, method: str) -> dict[str, Any]:
+        """What the run holds in the end."""
+        assert self.run(method) == 0, self.said.read_text()
+        assert "Traceback" not in self.said.read_text()
+        return results(self.folder / "runs/small" / METHODS[method])
+
+
+@pytest.fixture
+def command(server: str, tmp_path: Path) -> Command:
+    return Command(server, workspace.make(tmp_path / "w"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What each method's run holds that nobody kills."""
+    command = Command(server, workspace.make(tmp_path_factory.mktemp("undisturbed") / "w"))
+    return {method: command.finish(method) for method in METHODS}
+
+
+def worker_of(folder: Path, method: str) -> int:
+    """The process that works on the run; 0 where there is none."""
+    try:
+        status = json.loads((folder / "runs/small" / METHODS[method] / "status.json").read_text())
+        return int(status["pid"]) if status["state"] == "running" and alive(status["pid"]) else 0
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def until(true: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "seed", [0, pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.long)]
+)
+def test_workers_killed_at_file_operations(
+    command: Command, undisturbed: dict[str, dict[str, Any]], method: str, seed: int
+) -> None:
+    """Before, within or after a write, a rename, a removal: where a half-made file can be left."""
+    draw, kills, deepest = random.Random(f"{method} {seed}"), 0, DEEPEST
+    while kills < 6:
+        if command.run(method, KILL_AT=str(draw.randrange(1, deepest))) == 0:
+            shutil.rmtree(command.folder / "runs")  # it came to its end before
+            deepest = DEEPEST
+            continue
+        kills += 1
+        deepest = 30
+        assert "was killed by SIGKILL" in command.said.read_text(), command.said.read_text()
+    assert command.finish(method) == undisturbed[method]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["worker", "parent"])
+@pytest.mark.parametrize(
+    "seed", [0, pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.long)]
+)
+def test_killed_at_any_time(
+    command: Command, undisturbed: dict[str, dict[str, Any]], whom: str, seed: int
+) -> None:
+    """The worker, or the command that started it, at moments that no code chooses; the command is repeated at once."""
+    draw, kills, method = random.Random(f"{whom} {seed}"), 0, "lora"
+    while kills < 4:
+        client, parent = command.start(method)
+        until(lambda parent=parent: worker_of(command.folder, method) or not alive(parent))
+        time.sleep(draw.uniform(0, 0.8))
+        worker = worker_of(command.folder, method)
+        if not worker:
+            assert preloaded.status_of(client) == 0, command.said.read_text()
+            shutil.rmtree(command.folder / "runs")
+            continue
+        os.kill(parent if whom == "parent" else worker, signal.SIGKILL)
+        assert preloaded.status_of(client) == (-signal.SIGKILL if whom == "parent" else 1)
+        until(lambda worker=worker: not alive(worker))
+        kills += 1
+    assert command.finish(method) == undisturbed[method]
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    return {run.name: results(run) for run in sorted((folder / "runs/tiny").iterdir()) if run.is_dir()}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_thirty_kills_of_the_embedded_default(tmp_path: Path) -> None:
+    """The true command with its true workers: `moextend bench run tiny --method lora --method moextend`."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    arguments = [
+        "bench",
+        "run",
+        "tiny",
+        "--method",
+        "lora",
+        "--method",
+        "moextend",
+        "--steps",
+        "20",
+        "--limit",
+        "20",
+        "-q",
+    ]
+    line = [sys.executable, "-m", "moextend.cli.main", *arguments, "--jobs", "1"]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        folder.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            line, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )  # fmt: skip
+
+    began = time.monotonic()
+    assert start(whole).wait() == 0
+    seconds = time.monotonic() - began
+    draw, kills = random.Random(0), 0
+    while kills < 30:
+        process = start(broken)
+        time.sleep(draw.uniform(0.3, 0.6) * seconds if not kills % 5 else draw.uniform(1, 12))
+        workers = [pid for pid in children(process.pid) if alive(pid)]
+        if process.poll() is not None:
+            shutil.rmtree(broken / "runs", ignore_errors=True)
+            continue
+        victim = draw.choice([process.pid, *workers])
+        os.kill(victim, signal.SIGKILL)
+        kills += 1
+        process.communicate()
+        until(lambda workers=workers: not any(alive(pid) for pid in workers))
+    process = start(broken)
+    said = process.communicate()[1].decode()
+    assert process.returncode == 0 and "Traceback" not in said, said
+    assert contents(broken) == contents(whole)
+
+
+def children(parent: int) -> list[int]:
+    """The processes that `parent` started."""
+    found = Path(f"/proc/{parent}/task/{parent}/children")
+    return [int(pid) for pid in found.read_text().split()] if found.exists() else []
