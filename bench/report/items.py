@@ -12,6 +12,7 @@ from moextend import files
 from moextend.bench import stats
 from moextend.bench.report.collect import Result
 from moextend.bench.rundir import Cell
+from moextend.bench.scorers import search
 from moextend.bench.vqa import Record, read_scores, scores_path
 from moextend.errors import SpecError
 
@@ -114,7 +115,7 @@ class ItemReader:
         key = (path, cell.scorer)
         if key not in self._read:
             text = cell.scorer.startswith("lm-eval")
-            self._read[key] = self._text(path, task) if text else self._vqa(path, task, cell)
+            self._read[key] = self._text(path, task) if text else self._vqa(path, task, cell, result)
         return self._read[key]
 
     def _text(self, path: Path, task: str) -> Items | None:
@@ -122,13 +123,14 @@ class ItemReader:
         names = [f"{line['task']} {line['id']}" for line in lines]
         return self._made(task, names, [float(line["right"]) for line in lines], dict.fromkeys(names))
 
-    def _vqa(self, path: Path, task: str, cell: Cell) -> Items | None:
+    def _vqa(self, path: Path, task: str, cell: Cell, result: Result) -> Items | None:
         groups: dict[str, str | None] = {}
         try:
             kept = _lines(scores_path(path, cell.scorer))
         except SpecError:  # damaged: made anew from the predictions
             kept = []
         if not self._same_items(task, [line["id"] for line in kept]):
+            search(result.config.workspace)
             groups = {line["id"]: Record.read(line).group for line in _lines(path)}
             kept = [vars(item) for item in read_scores(path, cell.scorer) or []]
         alone = [(line["id"], line["score"]) for line in kept if line["score"] is not None]

@@ -95,7 +95,7 @@ def write_run(
             part = kind.text - (kind.text_lost * stage / shape.stages - shift if stage else 0.0)
             cells.append(_text(run, stage, task, _answers(shape, task, part, drawn)))
     _lines(run.folder / "scores.jsonl", [json.dumps(asdict(cell)) for cell in cells])
-    run.write_facts({"told": False, **(facts or {})})
+    run.write_facts({"task_identity": "none", **(facts or {})})
     _write(run.folder, Status(state="done"))
     return run
 
