@@ -168,9 +168,9 @@ def test_the_terminal_table_fits_80_columns_with_spreads_below_the_numbers(table
     heads = [line for line in lines if line.startswith((" method", " lora", " moextend", "    "))]
     assert max(map(len, heads)) <= 80 and max(map(len, lines)) <= 100
     shown = [" ".join(line.split()) for line in lines]
-    place = shown.index("lora no 75.0 65.0 -20.0 +20.0 +2.0 85.0 +5.0 3")
+    place = shown.index("lora none 75.0 65.0 -20.0 +20.0 +2.0 85.0 +5.0 3")
     assert shown[place + 1] == "±0.0 ±0.0 ±0.0 ±0.0 ±0.0 ±0.0 ±0.0"
-    assert any(line.startswith("moextend:scope=all, yes") for line in shown)
+    assert any(line.startswith("moextend:scope=all, given") for line in shown)
     assert "routing=paper" in shown
 
 
@@ -263,7 +263,7 @@ def test_latex_is_escaped_and_balanced(done, make_config):
     text = render(tables, "latex")
     assert r"\caption{a\_b \& 50\%: 2 tasks" in text
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
-    assert r"lora & no & 75.0 & 65.0 & $-$20.0 & $+$20.0 & $+$2.0 & 85.0 & $+$5.0 & 1 \\" in text
+    assert r"lora & none & 75.0 & 65.0 & $-$20.0 & $+$20.0 & $+$2.0 & 85.0 & $+$5.0 & 1 \\" in text
     assert not re.search(r"(?<!\\)[&%_#](?=[^ ])", text.split(r"\midrule")[-1])
 
 
