@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,8 +163,12 @@ def _method(each: Listed[type[methods.Method]]) -> dict[str, Any]:
     if each.found is None:
         return record
     kind = each.found.value
-    with suppress(ValidationError):  # a setting without a default
+    try:
         record["task_identity"] = kind(kind.Config()).task_identity
+    except ValidationError:  # a setting without a default
+        pass
+    except Exception as error:  # of somebody's code
+        record["error"] = f"{each.place}: cannot be made ({type(error).__name__}: {error})."
     return {**record, "description": (kind.__doc__ or "").strip().partition("\n")[0]}
 
 

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from moextend import lookup
-from moextend.errors import InputError, MoextendError, UnknownName
+from moextend.errors import InputError, UnknownName
 
 T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -131,26 +131,26 @@ class Plugins(Generic[T]):
         ]
         candidates = list(self._candidates(workspace))
         for each in candidates:
-            listed = Listed[T](each.name, each.origin, each.place)
+            same = [other for other in candidates if other.name == each.name]
+            problem, usable = self._wrong_name(each) or self._twice(same), None
             try:
-                problem = self._wrong_name(each) or self._twice(
-                    [c for c in candidates if c.name == each.name]
-                )
-                if problem is not None:
-                    raise problem
-                found.append(Listed(each.name, each.origin, each.place, self._load(each)))
+                usable = None if problem else self._load(each)
             except InputError as error:
-                found.append(Listed(listed.name, listed.origin, listed.place, problem=error))
+                problem = error
+            found.append(Listed(each.name, each.origin, each.place, usable, problem))
         return found
 
     def _load(self, each: Candidate) -> Found[T]:
         try:
             value, digest = each.load()
-            return Found(each.name, self.take(value, each.name), Source(each.origin, each.place, digest))
-        except MoextendError as error:
-            raise InputError(error.what, where=error.where or each.where, mend=error.mend) from error
         except (Exception, SystemExit) as error:  # whatever somebody's code raises costs this plug-in alone
-            raise _broken(error, each.where, self.noun) from error
+            raise _broken(error, each.where) from error
+        try:
+            return Found(each.name, self.take(value, each.name), Source(each.origin, each.place, digest))
+        except ValueError as error:
+            raise InputError(
+                str(error), where=each.where, mend=f"docs/adding.md says what a {self.noun} is."
+            ) from error
 
     def _wrong_name(self, each: Candidate) -> InputError | None:
         if not NAME.fullmatch(each.name):
@@ -225,15 +225,13 @@ def _name(stem: str) -> str:
     return stem.replace("_", "-")
 
 
-def _broken(error: BaseException, where: str, noun: str) -> InputError:
-    """What is wrong with a plug-in, with the line of its own file."""
-    line = error.lineno if isinstance(error, SyntaxError) else None
-    for frame in traceback.extract_tb(error.__traceback__):
-        if Path(frame.filename).name == Path(where).name:
-            line = frame.lineno
-    place = f"{where}:{line}" if line else where
-    if isinstance(error, ValueError) and line is None:  # `take` says why
-        return InputError(str(error), where=place, mend=f"See docs/adding.md: a {noun}.")
+def _broken(error: BaseException, where: str) -> InputError:
+    """Why a plug-in cannot be imported, with the line of its own file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).name == Path(where).name]
+    if isinstance(error, SyntaxError):
+        lines.append(error.lineno)
+    place = f"{where}:{lines[-1]}" if lines else where
     said = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
     return InputError(
         f"cannot be imported ({type(error).__name__}: {said}).", where=place, mend="Correct the file."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,16 +37,25 @@ BOUNDS: dict[str, Mode] = {"joint": "joint", "individual": "independent"}
 
 def _class_in(value: Any, name: str) -> type[Method]:
     """The method in a module, or the object of an entry point; ValueError where it is none."""
-    if not isinstance(value, ModuleType):
-        if isinstance(value, type) and issubclass(value, Method) and not inspect.isabstract(value):
-            return value
+    if isinstance(value, ModuleType):
+        value = _only_class(value)
+    if not (isinstance(value, type) and issubclass(value, Method)):
         raise ValueError("is no subclass of Method.")
+    lacks = ", ".join(sorted(value.__abstractmethods__))
+    if lacks:
+        raise ValueError(f"'{value.__name__}' does not implement {lacks}.")
+    if not (isinstance(value.Config, type) and issubclass(value.Config, Spec)):
+        raise ValueError(f"the Config of '{value.__name__}' is no subclass of that of its base.")
+    return value
+
+
+def _only_class(module: ModuleType) -> type[Method]:
     found = [
         thing
-        for key, thing in vars(value).items()
+        for key, thing in vars(module).items()
         if isinstance(thing, type)
         and issubclass(thing, Method)
-        and thing.__module__ == value.__name__
+        and thing.__module__ == module.__name__
         and not key.startswith("_")
     ]
     if not found:
@@ -55,9 +63,6 @@ def _class_in(value: Any, name: str) -> type[Method]:
     if len(found) > 1:
         names = ", ".join(each.__name__ for each in found)
         raise ValueError(f"holds {len(found)} methods ({names}): one a file; helper classes begin with '_'.")
-    lacks = ", ".join(sorted(found[0].__abstractmethods__))
-    if lacks:
-        raise ValueError(f"'{found[0].__name__}' does not implement {lacks}.")
     return found[0]
 
 

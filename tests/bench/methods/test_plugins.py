@@ -30,6 +30,7 @@ BROKEN = {
     "raise ValueError('a\\nb')\n": r"methods/mine.py:1: cannot be imported \(ValueError: a b\)",
     "from moextend.bench.methods import Method\nclass A(Method): pass\n": "'A' does not implement learn, restore, save",
     "from moextend.bench.methods import Trained\nclass A(Trained): pass\nclass B(Trained): pass\n": "holds 2 methods",
+    "from moextend.bench.methods import OneAdapter as B\nclass A(B):\n class Config: 0\n": "the Config of 'A'",
 }  # fmt: skip
 
 
