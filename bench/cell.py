@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 from moextend.errors import SpecError
@@ -39,6 +39,10 @@ class Cell:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+_NEEDED = frozenset(("stage", "task", "value"))
+_KNOWN = frozenset(field.name for field in fields(Cell))
+
+
 def parse_cell(record: Any, where: str, run: str) -> Cell:
     """The cell in a line of scores.jsonl; SpecError where it is none, or one of another run than `run`."""
     mend = "Remove the line, or run again: the cell is scored again."
@@ -47,12 +51,12 @@ def parse_cell(record: Any, where: str, run: str) -> Cell:
     if run and record.get("run", run) != run:
         raise SpecError("is a cell of another run.", where=where, mend=mend)
     record = {key: value for key, value in record.items() if key != "run"}
-    if not {"stage", "task", "value"} <= set(record) <= {f.name for f in fields(Cell)}:
+    if not _NEEDED <= record.keys() <= _KNOWN:
         raise SpecError("not a scored cell.", where=where, mend=mend)
     cell = Cell(**record)
     if not _sound(cell):
         raise SpecError("not a scored cell: a value is of the wrong type.", where=where, mend=mend)
-    return replace(cell, value=float(cell.value))
+    return cell if isinstance(cell.value, float) else replace(cell, value=float(cell.value))
 
 
 def _sound(cell: Cell) -> bool:
@@ -71,5 +75,6 @@ def _sound(cell: Cell) -> bool:
 
 
 def _inside(path: str) -> bool:
-    parts = Path(path).parts
-    return bool(parts) and not Path(path).is_absolute() and ".." not in parts
+    parts = path.replace(os.sep, "/").split("/")
+    outside = parts[0] == "" or ":" in parts[0] or ".." in parts  # absolute, a drive of Windows, or above
+    return not outside and any(part not in ("", ".") for part in parts)

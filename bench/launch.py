@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol
 from moextend.bench.progress import State, mark_failed, read_status
 from moextend.bench.rundir import RunDir
 from moextend.errors import MoextendError, RunFailed
+from moextend.foreign import explained
 
 WORKER = (sys.executable, "-P", "-m", "moextend.bench.worker")
 """Reads run folders from its input, one a line; answers each with a JSON line {"run", "state", "error"}.
@@ -98,8 +99,8 @@ class _Pool:
             try:
                 worker = worker if worker and worker.alive() else self._worker()
                 self.outcomes[run] = worker.work(run)
-            except (OSError, MoextendError) as error:
-                self.outcomes[run] = Outcome(run, "failed", str(error))
+            except Exception as error:
+                self.outcomes[run] = Outcome(run, "failed", str(explained(error)))
         if worker:
             worker.close()
 
@@ -203,8 +204,9 @@ class _Worker:
             self._note(line)
 
     def _note(self, line: bytes) -> None:
+        # A disk that has no room for the log is no reason to stop, nor to leave the worker's output unread.
         if self.log:
-            with self.log.open("ab") as file:
+            with suppress(OSError), self.log.open("ab") as file:
                 file.write(line)
 
 

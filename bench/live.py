@@ -3,88 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
-from moextend.bench.progress import State, Status, read_status
-from moextend.bench.rundir import RunDir
-from moextend.errors import visible
+from moextend.bench.complete import planned, stage_names
+from moextend.bench.progress import Status, read_status
+from moextend.bench.rundir import Cell, Key, RunDir
+from moextend.bench.statuses import Layout, Row, duration, layout, row_of, seconds_left, summary
+from moextend.errors import MoextendError, visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table
 
-COLOUR: dict[State, str] = {
-    "waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "interrupted": "yellow",
-}  # fmt: skip
-DOING = {"align": "aligning", "probe": "probing", "train": "learning", "score": "scoring"}
 ROWS = 24
 """Rows of the live table at the most; the runs that work come first."""
-
-
-def duration(seconds: float | None) -> str:
-    """A time in words: 42s, 3m 05s, 2h 10m; "-" for an unknown one."""
-    if seconds is None:
-        return "-"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-
-
-def label(run: RunDir) -> str:
-    """A run's name in a table: its method, and its order or mode if it is not the usual one."""
-    config = run.config
-    more = [part for part in (config.order, config.mode) if part not in ("given", "sequence")]
-    return " ".join([config.method, *more])
-
-
-def doing(status: Status) -> str:
-    """What a run is at: "learning tiny-counting 120/400"."""
-    if status.state != "running" or status.phase is None:
-        return ""
-    steps = f" {status.step}/{status.steps}" if status.steps > 1 else ""
-    return f"{DOING.get(status.phase, status.phase)} {status.task}{steps}"
-
-
-def seconds_left(statuses: Iterable[Status], jobs: int) -> float | None:
-    """Seconds until all are done, with `jobs` at a time; waiting runs count as much as the others."""
-    statuses = list(statuses)
-    lefts = [s.left for s in statuses if s.state == "running"]
-    costs = [s.elapsed + (s.left or 0) for s in statuses if s.elapsed and s.left is not None]
-    waiting = sum(s.state == "waiting" for s in statuses)
-    if None in lefts or (waiting and not costs):
-        return None
-    known = [left for left in lefts if left is not None]
-    return max([0.0, *known, (sum(known) + (waiting * fmean(costs) if waiting else 0)) / jobs])
-
-
-def status_table(runs: Sequence[tuple[RunDir, Status]], *, title: str | None = None) -> Table:
-    """A table with one row a run."""
-    from rich.markup import escape
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, expand=False)
-    for name in ("method", "seed", "state", "stage"):
-        table.add_column(name, justify="right" if name in ("seed", "stage") else "left", no_wrap=True)
-    table.add_column("now", min_width=20, max_width=34, no_wrap=True, overflow="ellipsis")
-    table.add_column("", width=12)
-    table.add_column("left", justify="right", no_wrap=True)
-    for run, status in runs:
-        stage = f"{status.stage}/{status.stages}" if status.stages else ""
-        error = escape(visible((status.error or {}).get("what") or "")) if status.state == "failed" else ""
-        table.add_row(
-            escape(visible(label(run))), str(run.config.seed),
-            f"[{COLOUR[status.state]}]{status.state}", stage, error or escape(visible(doing(status))),
-            ProgressBar(total=1.0, completed=status.fraction, width=12),
-            duration(status.left) if status.state == "running" else "",
-        )  # fmt: skip
-    return table
+ETA_EVERY = 60.0
+"""Seconds between two lines of the time left at the least; a sixtieth of that time where it is more."""
 
 
 class LiveView:
@@ -93,7 +29,7 @@ class LiveView:
     def __init__(self, runs: Sequence[Path], jobs: int, console: Console) -> None:
         from rich.live import Live
 
-        self.runs, self.jobs = [RunDir(run) for run in runs], jobs
+        self.runs, self.jobs, self.console = [RunDir(run) for run in runs], jobs, console
         self.began = time.monotonic()
         self.live = Live(self._table(), console=console, auto_refresh=False)
 
@@ -113,15 +49,23 @@ class LiveView:
         from rich.text import Text
 
         found = [(run, read_status(run.folder)) for run in self.runs]
-        shown = found if len(found) <= ROWS else sorted(found, key=lambda row: row[1].state != "running")
-        states = [status.state for _, status in found]
-        counts = ", ".join(f"{states.count(state)} {state}" for state in COLOUR if state in states)
-        hidden = f" ({len(found) - ROWS} not shown)" if len(found) > ROWS else ""
-        left = seconds_left((status for _, status in found), self.jobs)
-        about = f"about {duration(left)} left" if left is not None else "time left not known yet"
-        elapsed = duration(time.monotonic() - self.began)
-        last = Text(f"{counts}{hidden}; {elapsed} so far, {about}", style="dim")
-        return Group(status_table(shown[:ROWS]), last)
+        statuses = [status for _, status in found]
+        elapsed = time.monotonic() - self.began
+        fit = layout([row_of(run, status) for run, status in found], self.console.width)
+        words = summary(statuses, self.jobs, elapsed, hidden=len(found))
+        shown = _shown(fit, self.console.height - 2 - len(words) // self.console.width)
+        words = summary(statuses, self.jobs, elapsed, hidden=len(found) - len(shown))
+        return Group(fit.table(shown), Text(words, style="dim"))
+
+
+def _shown(fit: Layout, lines: int) -> list[Row]:
+    """All rows, or those that `lines` have room for: runs that work first."""
+    rows = fit.rows
+    if len(rows) > ROWS or sum(map(fit.height, rows)) > lines:
+        rows = sorted(rows, key=lambda row: row.state != "running")[:ROWS]
+        while len(rows) > 1 and sum(map(fit.height, rows)) > lines:
+            rows.pop()
+    return rows
 
 
 def view(runs: Sequence[Path], jobs: int, console: Console) -> LiveView | PlainView:
@@ -130,11 +74,17 @@ def view(runs: Sequence[Path], jobs: int, console: Console) -> LiveView | PlainV
 
 
 class PlainView:
-    """One line whenever a stage of a run has been scored, and when a run ends: for logs and pipes."""
+    """One line whenever a stage has been scored, a run ends, or a minute has passed: for logs and pipes.
+
+    Which stages are scored is told by their scores, not by what a run is at, which may change between two looks.
+    """
 
     def __init__(self, runs: Sequence[Path], jobs: int, console: Console) -> None:
-        self.runs, self.console = [RunDir(run) for run in runs], console
-        self.said: dict[Path, tuple[Any, ...]] = {}
+        self.runs, self.jobs, self.console = [RunDir(run) for run in runs], jobs, console
+        self.began = time.monotonic()
+        self.told_left: float | None = None
+        self.states = {run.folder: read_status(run.folder).state for run in self.runs}
+        self.scores = {run.folder: _Scores(run) for run in self.runs}
 
     def __enter__(self) -> Self:
         return self
@@ -144,41 +94,74 @@ class PlainView:
 
     def update(self) -> None:
         """Prints what has happened since the last call."""
+        statuses = []
         for run in self.runs:
             status = read_status(run.folder)
-            now = (status.state, status.stage, status.phase == "score")
-            before = self.said.get(run.folder)
-            if now == before:
-                continue
-            self.said[run.folder] = now
-            line = _line(run, status, before)
-            if line:
-                self.console.print(
-                    f"{run.folder.name}: {line}", markup=False, highlight=False, soft_wrap=True
-                )
+            statuses.append(status)
+            for line in self._news(run, status):
+                self._print(f"{run.folder.name}: {line}")
+        self._print_left(statuses)
+
+    def _news(self, run: RunDir, status: Status) -> list[str]:
+        scores = self.scores[run.folder]
+        before, self.states[run.folder] = self.states[run.folder], status.state
+        changed = status.state != before
+        lines = ["started"] if changed and status.state == "running" else []
+        lines += scores.news()
+        if changed and status.state == "done":
+            lines.append(f"done in {duration(status.elapsed)}{scores.means(len(stage_names(run.config)))}")
+        elif changed and status.state == "failed" and status.error:
+            lines.append(f"failed: {visible(status.error['what'] or '')}")
+        elif changed and status.state in ("failed", "interrupted"):
+            lines.append(status.state)
+        return lines
+
+    def _print_left(self, statuses: Sequence[Status]) -> None:
+        """The time left, as soon as it is known, and then once a minute or less often."""
+        left, now = seconds_left(statuses, self.jobs), time.monotonic()
+        if not left or (self.told_left is not None and now - self.told_left < max(ETA_EVERY, left / 60)):
+            return
+        self.told_left = now
+        self._print(summary(statuses, self.jobs, now - self.began))
+
+    def _print(self, line: str) -> None:
+        # Not by rich, which ends the process where nobody reads the pipe any more.
+        if not self.console.quiet:
+            print(line, file=self.console.file, flush=True)
 
 
-def _line(run: RunDir, status: Status, before: tuple[Any, ...] | None) -> str | None:
-    if status.state == "running":
-        if before and before[2] and status.stage > before[1]:
-            return f"stage {before[1]}/{status.stages} scored{_scores(run, before[1])}"
-        return "started" if before is None or before[0] != "running" else None
-    if status.state == "done" and before:
-        return f"done in {duration(status.elapsed)}{_scores(run, status.stages)}"
-    if status.state == "failed" and status.error:
-        return f"failed: {visible(status.error['what'] or '')}"
-    return status.state if before else None
+class _Scores:
+    """The scores of a run, and the stages that were scored since the last look."""
 
+    def __init__(self, run: RunDir) -> None:
+        self.run, self.path = run, run.folder / "scores.jsonl"
+        self.seen: tuple[int, int] | None = None
+        self.cells: Mapping[Key, Cell] = {}
+        self.known: set[int] = set()
+        self.news()
 
-def _scores(run: RunDir, stage: int) -> str:
-    cells, config = run.cells(), run.config
-    means = {
-        name: [cells[stage, task].value for task in tasks if (stage, task) in cells]
-        for name, tasks in (
-            ("tasks", config.stages),
-            ("text", config.retention),
-            ("transfer", config.transfer),
-        )
-    }
-    said = ", ".join(f"{name} {fmean(values):.1f}" for name, values in means.items() if values)
-    return f": mean of {said}" if said else ""
+    def news(self) -> list[str]:
+        """A line for each stage that is whole now and was not before."""
+        try:
+            found = self.path.stat()
+            if (found.st_size, found.st_mtime_ns) == self.seen:
+                return []
+            self.seen, self.cells = (found.st_size, found.st_mtime_ns), self.run.cells()
+        except (OSError, MoextendError):  # not there yet, or damaged, which the run itself says
+            return []
+        lacking = {stage for stage, task in planned(self.run.config) if (stage, task) not in self.cells}
+        last = len(stage_names(self.run.config))
+        new = [stage for stage in range(last + 1) if stage not in lacking | self.known]
+        self.known = (self.known | set(new)) - lacking  # cells that are dropped are scored again
+        return [f"stage {stage}/{last} scored{self.means(stage)}" for stage in new]
+
+    def means(self, stage: int) -> str:
+        """The mean scores of a stage: ": mean of tasks 61.2, text 88.0"."""
+        config = self.run.config
+        kinds = {"tasks": config.stages, "text": config.retention, "transfer": config.transfer}
+        means = {
+            name: [self.cells[stage, task].value for task in tasks if (stage, task) in self.cells]
+            for name, tasks in kinds.items()
+        }
+        said = ", ".join(f"{name} {fmean(values):.1f}" for name, values in means.items() if values)
+        return f": mean of {said}" if said else ""

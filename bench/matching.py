@@ -138,8 +138,7 @@ def skeleton(base: Base, workspace: Path) -> Any:
     """The base's language model, upcycled if it is to be, with shapes and no memory."""
     from moextend import loading, upcycling
 
-    folder = workspace / base.model
-    lm = loading.skeleton(str(folder) if folder.is_dir() else base.model, revision=base.revision)
+    lm = loading.skeleton(base.found(workspace), revision=base.revision)
     return upcycling.skeleton(lm, base.upcycle.experts, base.upcycle.top_k) if base.upcycle else lm
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from moextend import content, files
-from moextend.bench.task import TaskSpec, TextTask
-from moextend.errors import InputError
+from moextend.bench.scorers.table import find_scorer, search
+from moextend.bench.task import NAME, TaskSpec, TextTask
+from moextend.errors import InputError, short
 
 ALIASES = {"qa": "vqa"}
 """Other words for a kind: questions and answers without images are of the kind of those with them."""
@@ -35,6 +36,9 @@ def new_task(
     if kind == "text":
         return _text_task(data, name, workspace, trust_code)
     kind = ALIASES.get(kind, kind)
+    if scorer is not None:
+        search(workspace)
+        find_scorer(scorer, where="--scorer")
     from moextend.bench.data import guess_task
 
     task = guess_task(data, name=name, workspace=workspace, columns=columns, scorer=scorer)
@@ -110,9 +114,14 @@ def default_name(data: str) -> str:
 
 def free_name(name: str, workspace: Path) -> str:
     """The name, if it is one and no task has it."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+    stem = re.sub(r"\.(ya?ml|jsonl?|csv|tsv|parquet|arrow)$", "", name, flags=re.IGNORECASE)
+    if stem != name:
+        raise InputError(f"'{name}' is the name of a file.", where="--name", mend=f"Write: --name {stem}.")
+    if not NAME.fullmatch(name):
         raise InputError(
-            f"'{name}' is not a name.", where="--name", mend="Use letters, digits, '-', '_' and '.'."
+            f"'{short(name, 60)}' is not a name.",
+            where="--name",
+            mend="Use letters, digits, '-', '_', '.' and '+' (100 at the most), a letter or digit first.",
         )
     known = content.names("tasks", workspace)
     if name in known:

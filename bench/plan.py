@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from moextend import content, lookup
 from moextend.bench.runconfig import Mode
 from moextend.bench.rundir import RunConfig
-from moextend.bench.sequence import SequenceSpec, find_sequence, scored_tasks, stage_tasks
+from moextend.bench.sequence import SequenceSpec, find_learnt, find_sequence, scored_tasks, stage_tasks
 from moextend.bench.task import TaskSpec, code_allowed, find_task
-from moextend.errors import InputError, masked
+from moextend.errors import InputError, masked, short
+from moextend.settings import MOST_SEED, MOST_STEPS, clash
 
 if TYPE_CHECKING:
     from moextend.bench.methods import MethodSpec
@@ -64,6 +66,7 @@ def resolve(
     """
     from moextend.bench import methods
 
+    _check_numbers(request)
     sequence = chosen_sequence(request)
     if not sequence.stages:
         raise InputError(
@@ -98,6 +101,26 @@ def resolve(
     return list({config.slug: config for config in configs}.values())
 
 
+def _check_numbers(request: Request) -> None:
+    """InputError where a number is out of range, or nothing would be run."""
+    for option, given in (("--seed", request.seeds), ("--order", request.orders), ("modes", request.modes)):
+        if not given:
+            raise InputError("nothing is named.", where=option, mend="Name one, or leave it out.")
+    for option, most, numbers in (
+        ("--seed", MOST_SEED, request.seeds),
+        ("--steps", MOST_STEPS, (request.steps,)),
+        ("--limit", None, (request.limit,)),
+    ):
+        least = 0 if option == "--seed" else 1
+        for number in numbers:
+            if number is not None and (number < least or (most is not None and number > most)):
+                raise InputError(
+                    f"{short(str(number), 40)} is out of range.",
+                    where=option,
+                    mend=f"From {least}{'' if most is None else f' to {most}'}.",
+                )
+
+
 def chosen_sequence(request: Request) -> SequenceSpec:
     """The sequence asked for, with the overrides applied."""
     sequence = _named_sequence(request)
@@ -106,6 +129,8 @@ def chosen_sequence(request: Request) -> SequenceSpec:
         sequence = sequence.model_copy(update={"scoring": scoring})
     if request.steps is not None:
         sequence = _with_steps(sequence, request.steps)
+        if problem := clash(sequence.train):
+            raise InputError(f"{problem}.", where="--steps", mend="Take fewer steps.")
     left = left_out(request)
     kept = [name for name in sequence.retention if name not in left]
     return sequence.model_copy(update={"retention": kept})
@@ -137,24 +162,28 @@ def chosen_methods(
     """
     from moextend.bench.methods import ALL, BOUNDS, KNOWN, parse
 
-    workspace, problems = request.workspace, KNOWN.hidden(request.workspace)
-    names = [name for name in request.methods if name not in BOUNDS] or sequence.methods
+    file, workspace = sequence.path or sequence.sequence, request.workspace
+    known = dict.fromkeys(KNOWN.names(workspace))
+    for name in sequence.settings:  # else a misspelt one changes nothing, and nobody is told
+        lookup.choose("method", name, known, where=f"{file}: settings")
+        parse(name, sequence.settings, workspace, where=f"{file}: settings")
+    asked = [name for name in request.methods if name not in BOUNDS]
+    where = "--method" if asked else f"{file}: methods"
+    if not request.methods and not sequence.methods:
+        raise InputError("names no method.", where=where, mend="Name one there, or by --method.")
+    names, problems = asked or sequence.methods, KNOWN.hidden(workspace)
     if ALL in names:
         listed = KNOWN.listed(workspace)
         problems |= {each.name: each.problem for each in listed if each.problem}
         usable = [each.name for each in listed if each.found]
-        names = [known for name in names for known in (usable if name == ALL else [name])]
-    known = dict.fromkeys(KNOWN.names(workspace))
-    for name in sequence.settings:  # else a misspelt one changes nothing, and nobody is told
-        where = f"{sequence.path or sequence.sequence}: settings"
-        lookup.choose("method", name, known, where=where)
-    for name in names:
-        lookup.choose("method", name.partition(":")[0], {**known, **dict.fromkeys([*BOUNDS, ALL])})
-    asked = {name.partition(":")[0] for name in names}
+        names = [one for name in names for one in (usable if name == ALL else [name])]
+    named = [name.partition(":")[0] for name in names]
+    for name in named:
+        lookup.choose("method", name, {**known, **dict.fromkeys([*BOUNDS, ALL])}, where=where)
     for name, problem in problems.items():
-        if on_problem and (name in asked or ALL in request.methods):
+        if on_problem and (name in named or ALL in request.methods):
             on_problem(str(problem))
-    return [parse(name, sequence.settings, workspace) for name in dict.fromkeys(names)]
+    return [parse(name, sequence.settings, workspace, where=where) for name in dict.fromkeys(names)]
 
 
 def _matched(
@@ -166,7 +195,7 @@ def _matched(
         specs,
         request.match,
         lambda: matching.skeleton(sequence.base, request.workspace),
-        lambda text: methods.parse(text, sequence.settings, request.workspace),
+        lambda text: methods.parse(text, sequence.settings, request.workspace, where="--match"),
     )
     for matched in found:
         if on_match:
@@ -180,7 +209,7 @@ def all_tasks(sequence: SequenceSpec, workspace: Path) -> dict[str, TaskSpec]:
     names = [*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer]
     if sequence.align is not None:
         where = f"{sequence.path or sequence.sequence}: align.task"
-        found.append(find_task(sequence.align.task, workspace, where=where))
+        found.append(find_learnt(sequence.align.task, workspace, where=where))
         names.append(sequence.align.task)
     return dict(zip(names, found, strict=True))
 
@@ -192,12 +221,12 @@ def ordered(stages: list[Any], order: str) -> list[Any]:
         return list(stages)
     if order == "reverse":
         return list(reversed(stages))
-    if kind == "random" and number.isdigit():
+    if kind == "random" and re.fullmatch("[0-9]{1,10}", number) and int(number) <= MOST_SEED:
         return random.Random(int(number)).sample(stages, len(stages))
     raise InputError(
-        f"no order '{order}'.",
+        f"no order '{short(order, 40)}'.",
         where="--order",
-        mend="Orders: given, reverse, random:N (N a number, e.g. random:1).",
+        mend=f"Orders: given, reverse, random:N (N from 0 to {MOST_SEED}, e.g. random:1).",
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,15 +15,20 @@ from typing import Any, Literal, Self, get_args
 
 from moextend import files
 from moextend.errors import InputError, MoextendError
+from moextend.foreign import explained
 
 State = Literal["waiting", "running", "done", "failed", "interrupted"]
 
 WRITE_EVERY = 0.5
 """Seconds between two writes at the least."""
+IN_LOG = "The traceback is in the log of the run. If the message does not help, report it as a bug."
+"""The hint for an error that nobody foresaw."""
 STALE = 600.0
 """Seconds without a sign of life after which a process that cannot be looked up counts as dead."""
 
 
+Error = dict[str, str | None]
+"""{"what", "where", "mend"}."""
 Spent = dict[tuple[str, str | None], tuple[float, int]]
 """(phase, task), and (phase, None) for all tasks -> seconds and steps."""
 
@@ -65,8 +71,8 @@ class Status:
     """Part of the work that is done, 0..1: by time where it is known, else by units."""
     left: float | None = None
     """Seconds left; None while a phase that is still to come has not been measured."""
-    error: dict[str, str | None] | None = None
-    """{"what", "where", "mend"} of a failed run."""
+    error: Error | None = None
+    """Of a failed run."""
     run: str = ""
     """Id of the run."""
     config: str = ""
@@ -88,13 +94,26 @@ class Progress:
         self._began = self._started = time.time()
         self._written = float("-inf")
         self._spent: Spent = {}
-        self._error: dict[str, str | None] | None = None
+        self._error: Error | None = None
         self._state: State = "running"
 
     def begin(self, unit: Unit, *, step: int = 0) -> None:
         """Starts a unit; `step` is where a resumed training goes on."""
         self._unit, self._step, self._from, self._began = unit, step, step, time.time()
         self._write()
+
+    def follow(self, unit: Unit) -> Callable[[int, int], None]:
+        """What a training calls with (steps done, steps in all): a resumed one begins where its checkpoint was."""
+        seen = 0
+
+        def on_step(done: int, total: int) -> None:
+            nonlocal seen
+            if not seen:
+                self.begin(unit, step=done - 1)
+            self.advance()
+            seen = done
+
+        return on_step
 
     def advance(self, steps: int = 1) -> None:
         """`steps` more steps of the unit are done."""
@@ -121,12 +140,17 @@ class Progress:
         if isinstance(error, KeyboardInterrupt):
             self._state = "interrupted"
         elif error is not None:
-            self._error = described(error)
+            self._error = described(error, self._place())
         try:
             self._write()
         except (MoextendError, OSError):
             if error is None:  # else the first error is the one to tell
                 raise
+
+    def _place(self) -> str | None:
+        """What the run is at."""
+        unit = self._unit
+        return f"stage {unit.stage}, {unit.task}, {unit.phase}" if unit else None
 
     def status(self) -> Status:
         """The status as of now."""
@@ -176,11 +200,10 @@ def _add(spent: Spent, unit: Unit, seconds: float, steps: int) -> None:
         spent[key] = (before[0] + seconds, before[1] + steps)
 
 
-def described(error: BaseException) -> dict[str, str | None]:
-    """{"what", "where", "mend"} of an error; any error that is not ours is named by its type."""
-    if isinstance(error, MoextendError):
-        return {"what": error.what, "where": error.where, "mend": error.mend}
-    return {"what": f"{type(error).__name__}: {error}", "where": None, "mend": None}
+def described(error: BaseException, where: str | None = None) -> Error:
+    """{"what", "where", "mend"} of an error, passwords masked; `where` is added to one that is not ours."""
+    found = explained(error, where=where, hint=IN_LOG)
+    return {"what": found.what, "where": found.where, "mend": found.mend}
 
 
 def read_status(folder: Path) -> Status:
@@ -218,15 +241,29 @@ def _write(folder: Path, status: Status) -> None:
 
 def _sound(status: Status) -> bool:
     """Whether what was read is what `Progress` writes."""
-    numbers = (status.elapsed, status.fraction, status.step, status.steps, status.stage, status.stages)
+    numbers = (status.elapsed, status.fraction)
+    counts = (status.step, status.steps, status.stage, status.stages, status.done, status.units)
     times = (status.left, status.heartbeat, status.started)
+    texts = (status.phase, status.task, status.born)
     return (
         status.state in get_args(State)
-        and all(isinstance(x, int | float) for x in numbers)
-        and all(x is None or isinstance(x, int | float) for x in times)
-        and (status.error is None or isinstance(status.error, dict))
-        and (status.pid is None or isinstance(status.pid, int))
+        and all(_finite(x) for x in numbers)
+        and all(isinstance(x, int) for x in (*counts, status.pid or 0))
+        and all(x is None or _finite(x) for x in times)
+        and all(x is None or isinstance(x, str) for x in texts)
+        and all(isinstance(x, str) for x in (status.host, status.run, status.config))
+        and (status.error is None or _is_error(status.error))
     )
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_error(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"what", "where", "mend"}:
+        return False
+    return all(part is None or isinstance(part, str) for part in value.values())
 
 
 def _alive(status: Status) -> bool:

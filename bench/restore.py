@@ -33,9 +33,8 @@ def base(work: Work, progress: Progress | None = None) -> MultimodalLM:
     device = work.config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    folder = work.workspace / spec.model
     model = moextend.load(
-        str(folder) if folder.is_dir() else spec.model,
+        spec.found(work.workspace),
         vision=spec.vision,
         resize=spec.resize,
         revision=spec.revision,
@@ -61,7 +60,7 @@ def base(work: Work, progress: Progress | None = None) -> MultimodalLM:
             seed=work.config.seed,
             data_name=f"{data_digest(task, 'train', work.workspace)} {task.prompt}",
             cache=work.cache / "aligned",
-            on_step=lambda done, total: progress.advance() if progress else None,
+            on_step=progress.follow(unit) if progress else lambda done, total: None,
         )
         if progress:
             progress.finish(unit)

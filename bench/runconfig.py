@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +45,7 @@ class RunConfig:
     def identity(self) -> dict[str, Any]:
         """The part that must be equal for two runs to be the same run."""
         apart = ("places", "device", "protocol", "oracle")
-        return {k: v for k, v in asdict(self).items() if k not in apart}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
 
     @cached_property
     def digest(self) -> str:

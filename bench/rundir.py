@@ -46,12 +46,17 @@ class RunDir:
     @cached_property
     def config(self) -> RunConfig:
         """The config that the folder was made with; InputError where it is missing or broken."""
-        return config_of(self._record(), self.folder / "config.json")
+        return config_of(self._first_record, self.folder / "config.json")
 
     @cached_property
     def id(self) -> str:
         """Tells this run from every other one, also from one of the same config; "" for runs of early versions."""
-        return str(self._record().get("id", ""))
+        return str(self._first_record.get("id", ""))
+
+    @cached_property
+    def _first_record(self) -> dict[str, Any]:
+        """What config.json held when it was first read: what a run is does not change."""
+        return self._record()
 
     def _record(self) -> dict[str, Any]:
         path = self.folder / "config.json"
@@ -178,6 +183,11 @@ class RunDir:
             lock.release()
 
 
+def folder_of(config: RunConfig, runs: Path) -> Path:
+    """The folder of a run below `runs`; it need not be there."""
+    return runs / slug(str(config.sequence["sequence"])) / config.slug
+
+
 def open_run(config: RunConfig, runs: Path) -> RunDir:
     """The folder of `config` below `runs`, made if missing; see `open_runs`."""
     return open_runs([config], runs)[0]
@@ -194,7 +204,7 @@ def open_runs(
     Raises:
         RunConflict: a folder belongs to another config, holds files without a config, or another process works on it.
     """
-    opened = [(RunDir(runs / slug(str(c.sequence["sequence"])) / c.slug), c) for c in configs]
+    opened = [(RunDir(folder_of(config, runs)), config) for config in configs]
     changing = []
     for run, config in opened:
         record = _fitting_record(run, config)

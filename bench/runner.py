@@ -200,14 +200,10 @@ class StageLoop:
         settings = self.work.sequence.train.settings(
             self.stage.seed, steps=steps or unit.steps, learning_rate=learning_rate
         )
-        seen = 0
+        follow = self.progress.follow(unit)
 
         def on_step(done: int, total: int) -> None:
-            nonlocal seen
-            if not seen:  # a resumed training begins where its checkpoint was
-                self.progress.begin(unit, step=done - 1)
-            seen = done
-            self.progress.advance()
+            follow(done, total)
             self.watch.tick()
 
         report = train(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
-from moextend import content, spec
-from moextend.bench.task import TaskSpec, find_task
-from moextend.errors import SpecError
+from moextend import content, files, spec
+from moextend.bench.task import NAME, TaskSpec, find_task
+from moextend.errors import InputError, SpecError
+from moextend.settings import MOST_BATCH, MOST_SEED, MOST_STEPS, clash
 from moextend.spec import Spec
 
 if TYPE_CHECKING:
@@ -24,35 +25,67 @@ Tracker = Literal[
     "neptune", "swanlab", "tensorboard", "trackio", "wandb",
 ]  # fmt: skip
 """Trackers that transformers knows."""
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+Batch = Annotated[int, Field(ge=1, le=MOST_BATCH)]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+
+
+def _no_name_twice(names: list[str]) -> list[str]:
+    """ValueError where a name stands twice in a list."""
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"'{twice[0]}' stands twice")
+    return names
+
+
+Names = Annotated[list[str], AfterValidator(_no_name_twice)]
 
 
 class Upcycle(Spec):
     """How a dense model is made a Mixture of Experts (docs/upcycling.md)."""
 
     experts: int = Field(ge=2)
+    """Experts a layer."""
     top_k: int = Field(2, ge=1)
+    """Experts that a token uses."""
     rows: Literal["random", "paired"] = "random"
-    seed: int = 0
+    """paired: groups of top_k experts are chosen together, evenly."""
+    seed: Seed = 0
+    """Of the router's rows."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k is {self.top_k}, more than the {self.experts} experts")
+        if self.rows == "paired" and self.experts % self.top_k:
+            raise ValueError(f"{self.experts} experts cannot be parted into groups of {self.top_k}")
+        return self
 
 
 class Base(Spec):
     """The pretrained model that is extended."""
 
-    model: str
+    model: str = Field(min_length=1)
     """A model of the package ("tiny"), a folder (of the workspace, else of the current one), "smollm2", or a hub id."""
     upcycle: Upcycle | None = None
     """For a dense model."""
-    vision: str | None = None
+    vision: str | None = Field(None, min_length=1)
     """An image encoder: "tiny", a local folder, or one of open_clip or timm (docs/vision.md)."""
     resize: Literal["shortest", "longest", "squash"] | None = None
     """How images become square: sides cut off, padded, or squeezed; null as the encoder's own config says."""
     revision: str | None = None
+    """Pinned revision of a hub model."""
     dtype: Dtype = "float32"
     """Of its weights; auto takes the checkpoint's own."""
     attn_implementation: Attention | None = None
     """eager, sdpa or flash_attention_2; null: transformers' choice."""
     chat: bool | None = None
     """Whether prompts are put into the tokenizer's chat template; null: where it has one."""
+
+    def found(self, workspace: Path) -> str:
+        """The model as `moextend.load` takes it: a folder of the workspace goes first."""
+        folder = workspace / self.model
+        return str(folder) if files.exists(folder) and folder.is_dir() else self.model
 
 
 class Training(Spec):
@@ -61,16 +94,23 @@ class Training(Spec):
     What they mean: `moextend.settings.Settings`.
     """
 
-    steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    steps: Steps
+    """Optimizer steps."""
+    batch_size: Batch
+    """Conversations a forward pass."""
     learning_rate: float = Field(gt=0)
+    """Highest learning rate."""
     schedule: Schedule = "cosine"
     """How the learning rate goes on after the warm-up."""
     warmup: float = Field(0.03, ge=0, le=1)
+    """Share of the steps in which the learning rate rises from zero."""
     weight_decay: float = Field(0.0, ge=0)
+    """Of AdamW."""
     max_grad_norm: float = Field(1.0, ge=0)
-    gradient_accumulation: int = Field(1, ge=1)
-    checkpoint_steps: int = Field(100, ge=1)
+    """The gradient is cut to this norm; 0 leaves it as it is."""
+    gradient_accumulation: Batch = 1
+    """Forward passes an optimizer step."""
+    checkpoint_steps: Steps = 100
     """Steps between two checkpoints that an interrupted training goes on from."""
     bf16: bool = False
     """Compute in bfloat16; what learns is held in float32."""
@@ -84,6 +124,12 @@ class Training(Spec):
     """Keep what enters the lowest layer that learns, and begin there from the second epoch on."""
     report_to: Tracker = "none"
     """A tracker of transformers that follows the training."""
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if problem := clash(self):
+            raise ValueError(problem)
+        return self
 
     def settings(
         self, seed: int, *, steps: int | None = None, learning_rate: float | None = None
@@ -100,20 +146,23 @@ class Align(Training):
     """How the projector of the modality is aligned, once, before the first stage."""
 
     task: str
+    """A caption task, whose items train the projector."""
 
 
 class Stage(Spec):
     """One task being learnt."""
 
     task: str
-    steps: int | None = Field(None, ge=1)
+    """Name of the task."""
+    steps: Steps | None = None
     """Overrides the sequence's number of steps."""
 
 
 class Scoring(Spec):
     """How every cell of the matrix is scored."""
 
-    batch_size: int = Field(64, ge=1)
+    batch_size: Batch = 64
+    """Prompts that are answered together."""
     limit: int | None = Field(None, ge=1)
     """Items a task at the most; null scores all."""
 
@@ -122,21 +171,29 @@ class SequenceSpec(Spec):
     """An ordered list of stages with its base, its scored tasks and its training settings."""
 
     sequence: str
+    """Its name, which is also that of its folder of runs."""
     version: int | str
+    """Raised whenever scores can change."""
     description: str = ""
+    """One sentence, for lists."""
     protocol: str | None = None
     """The published protocol that is followed: only references of the same one may stand beside what is measured."""
     base: Base
+    """The model that is extended."""
     align: Align | None = None
+    """Null for a base without images."""
     stages: list[Stage]
-    retention: list[str] = []
+    """The tasks in the order they are learned."""
+    retention: Names = []
     """Text tasks that are only scored: what the base could do and should not forget."""
-    transfer: list[str] = []
+    transfer: Names = []
     """Image tasks that are only scored: what the stages' skill carries over to. In the matrix, in no mean."""
     memory: str | None = None
     """A text file, one line a text: generic text that stands for what the base knows (retention options)."""
     train: Training
+    """Settings of the training of a stage."""
     scoring: Scoring = Scoring()
+    """How answers are made."""
     methods: list[str] = ["full-ft", "lora", "moextend"]
     """Methods that run when none is named: `name` or `name:key=value,...`."""
     settings: dict[str, dict[str, str | int | float | bool | list[str]]] = {}
@@ -144,23 +201,38 @@ class SequenceSpec(Spec):
     path: Path | None = Field(None, exclude=True)
     """The file that this was read from."""
 
+    @model_validator(mode="after")
+    def _aligns_an_encoder(self) -> Self:
+        if self.align is not None and self.base.vision is None:
+            raise ValueError("align trains the projector of an image encoder, and base.vision names none")
+        return self
+
     def memory_file(self) -> Path | None:
         """The file of generic text: beside this YAML, else that of the package."""
         if self.memory is None:
             return None
         beside = (self.path.parent if self.path else Path()) / self.memory
         packaged = (content.package_folder("registry") / self.memory).resolve()
-        return packaged if packaged.is_file() and not beside.is_file() else beside
+        return packaged if files.exists(packaged) and not files.exists(beside) else beside
 
 
 def read_sequence(path: Path) -> SequenceSpec:
     """The sequence in a YAML file."""
     sequence = spec.read(SequenceSpec, path).model_copy(update={"path": path.resolve()})
+    if not NAME.fullmatch(sequence.sequence):
+        raise SpecError(
+            f"'{sequence.sequence}' is not a name.",
+            where=f"{path}: sequence",
+            mend="Use letters, digits, '-', '_', '.' and '+', a letter or digit first.",
+        )
     seen = [stage.task for stage in sequence.stages]
-    for name in seen:
-        if seen.count(name) > 1:
+    for key, name in [
+        *(("stages", name) for name in seen),
+        *(("transfer", name) for name in sequence.transfer),
+    ]:
+        if seen.count(name) > (key == "stages"):
             raise SpecError(
-                f"task '{name}' stands twice.", where=f"{path}: stages", mend="Name a task once a sequence."
+                f"task '{name}' stands twice.", where=f"{path}: {key}", mend="Name a task once a sequence."
             )
     return sequence
 
@@ -174,9 +246,23 @@ def stage_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
     """The tasks of the stages, in learning order."""
     where = str(sequence.path or sequence.sequence)
     return [
-        find_task(stage.task, workspace, where=f"{where}: stages[{i}].task")
+        find_learnt(stage.task, workspace, where=f"{where}: stages[{i}].task")
         for i, stage in enumerate(sequence.stages)
     ]
+
+
+def find_learnt(name: str, workspace: Path, *, where: str) -> TaskSpec:
+    """The task called `name`; SpecError where it cannot be learnt from."""
+    task = find_task(name, workspace, where=where)
+    if task.data is None or task.data.train is None:
+        why = "a text task of lm-eval" if task.data is None else "without training data (data.train is null)"
+        key = "retention" if task.data is None else "transfer"
+        raise SpecError(
+            f"'{name}' is {why}, so it is only scored.",
+            where=where,
+            mend=f"Name it under {key}, or choose another task to learn.",
+        )
+    return task
 
 
 def scored_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
@@ -195,3 +281,19 @@ def scored_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
                 )
             found.append(task)
     return found
+
+
+def memory_texts(path: Path | None) -> list[str]:
+    """The lines of a file of generic text; InputError where it cannot be read."""
+    if path is None:
+        return []
+    if files.exists(path) and not path.is_file():  # a device may never end
+        raise InputError("is not a regular file.", where=str(path), mend="Check 'memory' of the sequence.")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(
+            f"cannot be read ({why}).", where=str(path), mend="Check 'memory' of the sequence."
+        ) from error
+    return [line for line in lines if line.strip()]

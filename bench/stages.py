@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from moextend import files
 from moextend.bench.data import Item, guess_task, open_items, prompt_text, target_text, turns
 from moextend.bench.data.source import parse_split
+from moextend.bench.sequence import memory_texts
 from moextend.bench.task import TaskSpec
-from moextend.errors import InputError
 from moextend.splits import Lazy, hold_out
 
 if TYPE_CHECKING:
@@ -90,15 +90,7 @@ def generic_text(path: Path | None) -> list[Conversation]:
     """The lines of a sequence's generic text, to be read and not learnt."""
     from moextend import Conversation
 
-    if path is None:
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(
-            f"cannot be read ({error.strerror}).", where=str(path), mend="Check 'memory' of the sequence."
-        ) from error
-    return [Conversation(((line, ""),)) for line in lines if line.strip()]
+    return [Conversation(((text, ""),)) for text in memory_texts(path)]
 
 
 def stage_seed(seed: int, task: str) -> int:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from moextend import content, spec
 from moextend.errors import InputError, SpecError
+from moextend.settings import MOST_TOKENS
 from moextend.spec import Spec
 
 AnswerForm = Literal["text", "letter", "position", "box"]
@@ -51,11 +52,13 @@ class Join(Spec):
     config: str
     """Configuration of the same data set that holds them."""
     split: str
+    """Its split that holds them."""
     by: str
     """Column of the items that holds the id of their image."""
     id: str = "id"
+    """Column of that table with the id."""
     image: str = "image"
-    """Columns of that table; the items get a column of the latter's name."""
+    """Column of that table with the image; the items get a column of this name."""
 
 
 class Data(Spec):
@@ -90,6 +93,7 @@ class Columns(Spec):
     image: str | None = "image"
     """One column, or several that hold one image each, empty or not ("image_1,image_2")."""
     question: str | None = "question"
+    """Null for captions."""
     answer: str = "answer"
     """A string, or a list of strings (several annotators)."""
     id: str | None = None
@@ -99,6 +103,7 @@ class Columns(Spec):
     kind: str | None = None
     """Kind of question, for scores by kind and the blind level."""
     choices: str | None = None
+    """A list, several columns ("A,B,C,D"), or an object by letter or position."""
 
 
 class TextTask(Spec):
@@ -109,8 +114,11 @@ class TextTask(Spec):
     path: str | None = None
     """Folder of lm-eval YAMLs, relative to this file; null for lm-eval's own tasks."""
     metric: str = "acc"
+    """One of the task's metrics in lm-eval."""
     limit: int | None = None
+    """Items at the most; null scores all."""
     num_fewshot: int | None = None
+    """Examples in the prompt; null takes the task's own number."""
     runs_code: bool = _unset(False)
     """Whether scoring runs the code that the model writes: only with `--allow-code`."""
     trust_remote_code: bool = _unset(False)
@@ -127,23 +135,35 @@ class TaskSpec(Spec):
     task: Annotated[str, AfterValidator(check_name)]
     """Its name, which is also that of its file."""
     version: int | str
+    """Raised whenever scores can change."""
     kind: Literal["vqa", "text", "caption"]
+    """vqa: questions, with or without images. caption: images without questions. text: a task of lm-eval."""
     description: str = ""
+    """One sentence, for lists."""
     source: str = ""
+    """Where the data come from, and the paper."""
     licence: str = ""
+    """Of the data."""
     non_commercial: bool = False
+    """Whether the licence forbids commercial use."""
     data: Data | None = None
+    """Required but for text tasks."""
     columns: Columns = Columns()
+    """Which column holds what."""
     prompt: str = "<image>\n{question}\nAnswer the question using a single word or phrase."
+    """Template with `<image>`, `{question}`, `{choices}` and other columns of the data."""
     open_prompt: str | None = _unset(None)
     """The prompt of an item without choices, where other items have some; null takes `prompt`."""
     answer_as: AnswerForm | None = _unset(None)
     """How the data write an answer; null takes a number among choices for a position, all else for text."""
     scorer: str = "exact@1"
-    max_new_tokens: int = Field(16, ge=1)
+    """Name and version of the rule that scores an answer."""
+    max_new_tokens: int = Field(16, ge=1, le=MOST_TOKENS)
+    """Tokens of an answer at the most."""
     needs: Literal["judge"] | None = _unset(None)
     """What scoring needs and this package does not have: "judge" is a language model that grades free text."""
     lm_eval: TextTask | None = None
+    """Required for text tasks."""
     path: Path | None = Field(None, exclude=True)
     """The file that this was read from."""
 

@@ -19,7 +19,7 @@ from moextend.bench.sequence import Scoring
 from moextend.bench.stats import clustered_error
 from moextend.bench.task import TaskSpec
 from moextend.errors import MoextendError, RunFailed, SpecError
-from moextend.files import append_lines, digest, mend_lines, read_lines, write_lines
+from moextend.files import append_lines, digest, mend_lines, write_lines
 
 if TYPE_CHECKING:
     from moextend.generation import Prompt
@@ -282,25 +282,26 @@ def scores_path(predictions: Path, scorer: str) -> Path:
 
 
 def write_scores(predictions: Path, scorer: str, items: Sequence[ItemScore]) -> None:
-    """Keeps the items' scores beside their predictions."""
-    write_lines(scores_path(predictions, scorer), [vars(item) for item in items])
+    """Keeps the items' scores beside their predictions; not synced, since damaged ones are made anew."""
+    write_lines(scores_path(predictions, scorer), [vars(item) for item in items], synced=False)
 
 
-def read_scores(predictions: Path, scorer: str) -> list[ItemScore] | None:
-    """The items' scores, kept or made anew from the predictions; None where there are no predictions.
+def item_scores(
+    records: Sequence[Record], kept: Sequence[Any], predictions: Path, scorer: str
+) -> list[ItemScore]:
+    """The items' scores: the lines that were kept, or, where these are damaged or of other items, made anew.
 
-    Scores of other items than were predicted are not taken. Items are told by their ids: lines of predictions and of
-    scores may be in different orders. A reading that an older line lacks is None.
+    Items are told by their ids: lines of predictions and of scores may be in different orders. A reading that an older
+    line lacks is None.
     """
-    records = [Record.read(line) for line in read_lines(predictions)]
-    if not records:
-        return None
     try:
-        kept = [ItemScore(**line) for line in read_lines(scores_path(predictions, scorer))]
-    except (SpecError, TypeError):  # damaged
-        kept = []
-    if sorted(item.id for item in kept) == sorted(record.id for record in records):
-        return kept
+        found = [ItemScore(**line) for line in kept]
+    except TypeError:  # damaged
+        found = []
+    if not records:
+        return []
+    if sorted(item.id for item in found) == sorted(record.id for record in records):
+        return found
     items = score_items(records, scorer)[1]
     with suppress(MoextendError, OSError):  # read-only, or a full disk: made anew next time
         write_scores(predictions, scorer, items)

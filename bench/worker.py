@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from moextend.bench.progress import described
+from moextend.bench.progress import Error, described, read_status
 from moextend.errors import MoextendError
 
 GRACE = 20.0
@@ -46,9 +46,16 @@ def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:
             except Exception as problem:
                 if not isinstance(problem, MoextendError):
                     traceback.print_exc()
-                state, error = "failed", described(problem)
+                state, error = "failed", _recorded(folder, problem)
             orders.done()
             _say(folder, state, error)
+
+
+def _recorded(folder: Path, problem: Exception) -> Error:
+    """The error as the status of the run has it, which says where in the run it was; else the error alone."""
+    status = read_status(folder)
+    mine = status.state == "failed" and status.pid == os.getpid()
+    return status.error if mine and status.error else described(problem)
 
 
 class _Orders:
@@ -111,7 +118,7 @@ def _heed_signals() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
-def _say(folder: Path, state: str, error: dict[str, str | None] | None) -> None:
+def _say(folder: Path, state: str, error: Error | None) -> None:
     with suppress(BrokenPipeError):
         print(json.dumps({"run": str(folder), "state": state, "error": error}), flush=True)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from moextend.errors import InputError, UnknownName
+from moextend import files
+from moextend.errors import InputError, UnknownName, short
 
 Kind = Literal["tasks", "registry", "registry/references"]
 
@@ -44,10 +45,9 @@ def names(kind: Kind, workspace: Path) -> dict[str, Path]:
 def find(kind: Kind, name: str, workspace: Path, *, where: str | None = None) -> Path:
     """The YAML of `name`; a path to a YAML file is taken as it is."""
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise InputError("no such file.", where=where or name, mend="Check the path.")
-        return path
+        if not files.exists(name) or not Path(name).is_file():
+            raise InputError("no such file.", where=where or short(name, 100), mend="Check the path.")
+        return Path(name)
     known = names(kind, workspace)
     if name not in known:
         raise UnknownName(_NOUN[kind], name, known, where=where)

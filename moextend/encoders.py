@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from moextend import content
+from moextend import content, files
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,14 +59,17 @@ def locate(name: str) -> Source:
     Raises:
         InputError: no such model, pretrained tag, folder, file or package.
     """
-    packaged = content.package_folder("registry") / "models" / name / "vision"
-    folder = packaged if packaged.is_dir() else Path(name)
-    if folder.is_dir():
+    own = content.package_folder("registry") / "models" / name / "vision"
+    folder = own if files.exists(own) else Path(name)
+    if files.exists(folder) and folder.is_dir():
         return _in_folder(name, folder)
     if name.startswith(HUB):
         return Source(name, "open_clip", name)
     if name.startswith(TIMM):
         return _of_timm(name)
+    packaged = [path.parent.name for path in (content.package_folder("registry") / "models").glob("*/vision")]
+    if "/" not in name and difflib.get_close_matches(name, packaged, n=1, cutoff=0.8):
+        raise _unknown(name, packaged)  # the library's names need not be looked through
     return _of_open_clip(name)
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 _LONGEST = 600
 """Characters of what is wrong, and of where; the list of a hint may have ten times as many."""
@@ -81,7 +82,9 @@ class UnknownName(InputError):
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
         meant = f"Did you mean '{near[0]}'? " if near else ""
         if len(known) > _LISTED:
-            others = f" Near it: {', '.join(near[1:])}." if near[1:] else ""
+            others = (
+                f" Near it: {', '.join(near[1:])}." if near[1:] else "" if near else " Check the spelling."
+            )
             mend = f"{meant}{len(known):,} are known.{others}"
         else:
             mend = f"{meant}Available: {', '.join(known) or 'none'}."
@@ -98,3 +101,13 @@ class RunConflict(InputError):
 
 class RunFailed(MoextendError):
     """A run began and could not end; what it had computed is kept."""
+
+
+@contextmanager
+def at(where: str) -> Iterator[None]:
+    """Says of errors inside the block that the option or key `where` names what is wrong."""
+    try:
+        yield
+    except InputError as error:
+        place = "" if error.where is None or error.where in where else f"{error.where}: "
+        raise InputError(f"{place}{error.what}", where=where, mend=error.mend) from error

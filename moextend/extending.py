@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,16 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from moextend import expand, extension, files, memory, recognise, resuming, spec
+from moextend import expand, extension, files, memory, recognise, resuming
 from moextend.batches import Conversation
 from moextend.errors import InputError, SpecError
-from moextend.extensible import WORDS, check_extensible
+from moextend.extensible import check_extensible
 from moextend.extension import Extension
 from moextend.feature_cache import kept_features
 from moextend.multimodal import MultimodalLM
 from moextend.prepare import first_writes
 from moextend.probe import LayerChoice, Probe, choose_layers, parents, probe_layers, selection_shares
-from moextend.recipe import Mode, Recipe
+from moextend.recipe import Mode, Recipe, check_name
+from moextend.recipe import recipe as read_recipe
 from moextend.settings import Settings
 from moextend.splits import HELD_OUT, hold_out, whole
 from moextend.trainer import ExtraLoss
@@ -113,7 +113,7 @@ def extend(
             as it was.
     """
     given = {"share": share, "experts": experts, "routing": routing, "scope": scope, **more}
-    recipe = _recipe(f"extension '{name}'", layers=layers, width=width, **given)
+    recipe = read_recipe(f"extension '{name}'", layers=layers, width=width, **given)
     folder = Path(folder)
     _check_new(model, name, data, held_out, folder)
     learnt, held = _parted(data, held_out, seed)
@@ -178,7 +178,7 @@ def preview(
     Raises:
         InputError: an argument is out of range, or there are fewer than two conversations.
     """
-    wanted = _recipe("the extension", **recipe)
+    wanted = read_recipe("the extension", **recipe)
     _check_data(data, held_out, where="the extension")
     learnt, held = _parted(data, held_out, seed)
     chosen = settings or default_settings(len(learnt), seed)
@@ -380,15 +380,6 @@ def _memory(
     return memory.join(memories)
 
 
-def _recipe(
-    where: str, *, layers: str | Sequence[int] = "probe", width: float | None = None, **given: Any
-) -> Recipe:
-    """The arguments of a call as a recipe; a width of None is the routing's own."""
-    layers = layers if isinstance(layers, str) else [int(layer) for layer in layers]
-    own = {} if width is None else {"width": width}
-    return spec.parse(Recipe, {"layers": layers, **own, **given}, where=where)
-
-
 def _parted(
     data: Sequence[Conversation], held_out: Sequence[Conversation] | None, seed: int
 ) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
@@ -405,12 +396,7 @@ def _check_new(
 ) -> None:
     """InputError where an extension of this name, of this data, in this folder cannot be made."""
     where = f"extension '{name}'"
-    if name in WORDS or not re.fullmatch(r"[\w-]+", name):
-        raise InputError(
-            "is no name for an extension.",
-            where=where,
-            mend=f"Use letters, digits, '-' and '_', and none of: {', '.join(WORDS)}.",
-        )
+    check_name(name)
     if name in expand.scope_of(model.lm).known:
         raise InputError("the model has one of this name already.", where=where, mend="Choose another name.")
     _check_data(data, held_out, where)

@@ -11,11 +11,9 @@ from moextend import quantised, reach
 from moextend.errors import InputError
 from moextend.families import check_paper, rows_of
 from moextend.moe import Site, count_experts, find_sites
-from moextend.recipe import Mode
+from moextend.recipe import WORDS, Mode
 from moextend.routing import ExtendedExperts
-
-WORDS = ("all", "none", "auto")
-"""What `moextend.activate` takes besides names; no extension may be called so."""
+from moextend.supported import check_setup
 
 
 def check_name(name: str) -> None:
@@ -30,6 +28,7 @@ def check_name(name: str) -> None:
 
 def check_extensible(model: nn.Module) -> None:
     """InputError where blocks of `model` cannot be extended in any routing mode, whatever the plan."""
+    check_setup(model, where="extend")
     for site in find_sites(model):
         check_site(model, site)
 

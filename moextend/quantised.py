@@ -66,11 +66,6 @@ def check_experts(model: nn.Module, experts: nn.Module, name: str, count: int) -
 
 def check_tensor(model: nn.Module, tensor: Tensor, name: str) -> None:
     """InputError where `tensor` is not a plain matrix of floating point numbers of two bytes or more."""
-    if type(tensor).__name__ == "DTensor":
-        raise InputError(
-            f"{name} is split over devices (DTensor).",
-            mend="Extend the model before it is sharded, or on one device.",
-        )
     plain = type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
     if plain and tensor.is_floating_point() and tensor.element_size() > 1:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf, isfinite
+from typing import Any
 
 from moextend.errors import InputError, UnknownName
 
@@ -13,6 +14,14 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 """Of a base's weights; auto: the checkpoint's own."""
 ATTENTION = ("eager", "sdpa", "flash_attention_2")
 """Implementations of attention that a base can be loaded with."""
+MOST_SEED = 2**32 - 1
+"""The largest seed that numpy takes."""
+MOST_STEPS = 1_000_000
+MOST_BATCH = 100_000
+MOST_TOKENS = 100_000
+"""Of one answer."""
+MOST_SEEN = 10**8
+"""Conversations of one training, repetitions counted: their order is drawn before the first step."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +70,26 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuses values out of range."""
         ranges = {
-            "steps": (1, inf), "batch_size": (1, inf), "learning_rate": (0, inf), "warmup": (0, 1),
+            "steps": (1, MOST_STEPS), "batch_size": (1, MOST_BATCH), "learning_rate": (0, inf), "warmup": (0, 1),
             "weight_decay": (0, inf), "max_grad_norm": (0, inf), "gradient_accumulation": (1, inf),
-            "checkpoint_steps": (1, inf), "balance": (0, inf),
+            "checkpoint_steps": (1, inf), "balance": (0, inf), "seed": (0, MOST_SEED),
         }  # fmt: skip
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not (low <= value <= high and isfinite(value)):
                 ends = f"From {low} to {high}." if isfinite(high) else f"A finite number of at least {low}."
                 raise InputError(f"{name} is {value}.", where="training settings", mend=ends)
-        if self.cache_prefix and self.compile:
-            raise InputError(
-                "cache_prefix does not go with compile.", where="training settings", mend="Use one of them."
-            )
+        if problem := clash(self):
+            raise InputError(f"{problem}.", where="training settings", mend="Make these settings agree.")
         if self.schedule not in SCHEDULES:
             raise UnknownName("schedule", self.schedule, SCHEDULES, where="training settings")
+
+
+def clash(settings: Any) -> str | None:
+    """Why settings that are right one by one do not go together; None where they do."""
+    if settings.cache_prefix and settings.compile:
+        return "cache_prefix does not go with compile"
+    seen = settings.steps * settings.batch_size * settings.gradient_accumulation
+    if seen > MOST_SEEN:
+        return f"steps x batch_size x gradient_accumulation is {seen:,}, more than {MOST_SEEN:,}"
+    return None

@@ -94,4 +94,4 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _keys(kind: type[BaseModel]) -> str:
-    return ", ".join(kind.model_fields)
+    return ", ".join(name for name, field in kind.model_fields.items() if not field.exclude) or "none"

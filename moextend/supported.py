@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from moextend import lookup
 from moextend.errors import InputError
@@ -38,6 +37,8 @@ def check_setup(lm: Any, where: str) -> None:
 
 
 def _problems(lm: Any) -> Iterator[tuple[str, str]]:
+    from torch.distributed.tensor import DTensor  # takes as long to import as torch itself
+
     parameters = list(lm.parameters())
     if quantised_by_bitsandbytes(getattr(lm, "config", None)) or any(
         type(parameter).__name__ in _BITSANDBYTES for parameter in parameters

@@ -185,16 +185,16 @@ def _prefix(model: MultimodalLM, trainer: TokenTrainer, folder: Path) -> PrefixC
     return cache
 
 
-def check_tracker(name: str) -> None:
-    """InputError where transformers does not know the tracker `name`, or it is not installed."""
+def check_tracker(name: str, *, where: str = "report_to") -> None:
+    """InputError where transformers does not know the tracker `name`, or it is not installed; `where` is its key."""
     if name in ("none", "all"):
         return
     if name not in INTEGRATION_TO_CALLBACK:
-        raise UnknownName("tracker", name, ["none", "all", *INTEGRATION_TO_CALLBACK], where="report_to")
+        raise UnknownName("tracker", name, ["none", "all", *INTEGRATION_TO_CALLBACK], where=where)
     if name not in get_available_reporting_integrations():
         raise InputError(
             f"the tracker '{name}' is not installed.",
-            where="report_to",
+            where=where,
             mend="Install its package, or use report_to: none.",
         )
 

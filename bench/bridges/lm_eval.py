@@ -6,6 +6,7 @@ its tasks runs on a trained extension: ``moextend lm-eval --model_args run=runs/
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import torch
 from lm_eval.api.registry import register_model
 
-from moextend.bench.bridges.opened import opened
+from moextend.bench.bridges.opened import check, opened
 from moextend.bench.text.choices import SharedContext
+from moextend.errors import InputError, UnknownName
 
 NAME = "moextend"
 
@@ -50,11 +52,52 @@ def main(arguments: Sequence[str]) -> None:
     """lm-eval's command line with these arguments; `--model moextend` and `--device` need not be given."""
     from lm_eval.__main__ import cli_evaluate
 
-    before, sys.argv = sys.argv, ["lm-eval", *completed(arguments)]
+    words = completed(arguments)
+    _check(words)
+    before, sys.argv = sys.argv, ["lm-eval", *words]
     try:
         cli_evaluate()
+    except ValueError as error:
+        missing = str(error).partition("Tasks not found: ")[2]
+        if missing or str(error).startswith("No tasks specified"):
+            raise _unknown(missing.split(",")[0].strip()) from error
+        raise
     finally:
         sys.argv = before
+
+
+def _check(words: Sequence[str]) -> None:
+    """InputError where this model is to be run and its arguments name none; lm-eval's index takes seconds."""
+    if _value(words, "-M", "--model") != NAME:
+        return
+    pairs = [word.partition("=") for word in re.split(r"[,\s]+", _value(words, "-a", "--model_args") or "")]
+    given = {key: value for key, equals, value in pairs if equals}
+    if not given or given.keys() & {"run", "pretrained"}:
+        check(given.get("run"), given.get("pretrained"))
+    if _value(words, "-t", "--tasks") is None and not _named(words, "-C", "--config"):
+        raise _unknown("")
+
+
+def _value(words: Sequence[str], *options: str) -> str | None:
+    """What follows one of the options, up to the next option; None where it is not given."""
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in options:
+            if equals:
+                return value
+            rest = words[place + 1 :]
+            end = next((i for i, later in enumerate(rest) if later.startswith("-")), len(rest))
+            return " ".join(rest[:end])
+    return None
+
+
+def _unknown(task: str) -> InputError:
+    """The error of a task that lm-eval does not have, with the nearest names that it has."""
+    if not task:
+        return InputError("no task is named.", where="--tasks", mend="Name one, e.g. --tasks arc_easy.")
+    from lm_eval.tasks import TaskManager
+
+    return UnknownName("lm-eval task", task, TaskManager().all_tasks, where="--tasks")
 
 
 def completed(arguments: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import moextend
+from moextend import sources
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,12 +31,7 @@ def opened(
         pretrained: a base as `moextend.load` takes it, with `vision` its encoder.
         extensions: folders of extensions, joined by "+", in the order they were made; all are reachable.
     """
-    if (run is None) == (pretrained is None):
-        raise InputError(
-            "neither or both of run and pretrained are given.",
-            where="model_args",
-            mend="Write run=runs/SEQUENCE/RUN, or pretrained=MODEL,extensions=FOLDER+FOLDER.",
-        )
+    check(run, pretrained)
     if run is not None:
         from moextend.bench.restore import restored
         from moextend.bench.rundir import RunDir
@@ -47,3 +43,21 @@ def opened(
         moextend.load_extension(model, Path(folder))
         moextend.activate(model, "all")
     return model
+
+
+def check(run: str | None, pretrained: str | None) -> None:
+    """InputError where not one of both is given, or it names no run or model; nothing is loaded."""
+    if (run is None) == (pretrained is None):
+        raise InputError(
+            "neither or both of run and pretrained are given.",
+            where="model_args",
+            mend="Write run=runs/SEQUENCE/RUN, or pretrained=MODEL,extensions=FOLDER+FOLDER.",
+        )
+    if pretrained is not None:
+        sources.find(pretrained, where="model_args: pretrained")
+    elif not (Path(str(run)) / "config.json").is_file():
+        raise InputError(
+            f"'{run}' is not a run folder: no config.json.",
+            where="model_args: run",
+            mend="Write run=runs/SEQUENCE/RUN.",
+        )

@@ -14,6 +14,7 @@ from moextend import bounded_yaml
 from moextend.bench.data.table import FORMATS
 from moextend.bench.task import Data
 from moextend.errors import InputError, UnknownName
+from moextend.files import exists
 
 WHOLE = "all"
 """The one split of data that is a single file."""
@@ -67,10 +68,11 @@ def locate(data: Data, base: Path, workspace: Path, *, where: str) -> Source:
     if data.path.startswith("world:"):
         return _world(data, workspace)
     path = place(data.path, base, workspace)
-    if path.is_file():
-        return _file(path)
-    if path.is_dir():
-        return _folder(path, data.config, where=where)
+    if exists(path):  # neither is asked of a name that is too long
+        if path.is_file():
+            return _file(path)
+        if path.is_dir():
+            return _folder(path, data.config, where=where)
     if like_hub_id(data.path, base):
         return Source(f"hub:{data.path}", None, {}, hub=data.path)
     if data.path.startswith(HAND):

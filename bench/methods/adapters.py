@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from moextend.bench.methods import trained
-from moextend.bench.methods.method import Knob, Parameters, Stage
+from moextend.bench.methods.method import Knob, Parameters, Rank, Rate, Stage
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
@@ -24,8 +22,8 @@ ONE = "default"
 class Adapter(trained.Trained.Config):
     """Settings of a LoRA adapter (arXiv 2106.09685)."""
 
-    rank: int = Field(8, ge=1)
-    alpha: float | None = None
+    rank: Rank = 8
+    alpha: Rate | None = None
     """None takes twice the rank."""
     experts: bool = True
     """Adapt the experts' weights besides the attention's."""

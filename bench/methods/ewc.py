@@ -16,6 +16,7 @@ import moextend
 from moextend import files
 from moextend.bench.methods.method import Parameters, Stage
 from moextend.bench.methods.weights import AdapterOrAll
+from moextend.settings import MOST_STEPS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +35,7 @@ class Ewc(AdapterOrAll):
 
         strength: float = Field(1000.0, gt=0)
         """lambda."""
-        items: int = Field(128, ge=1)
+        items: int = Field(128, ge=1, le=MOST_STEPS)
         """Training items that the Fisher information is taken on."""
 
     config: Config

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
+
+from pydantic import Field
 
 from moextend.spec import Spec
 
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from moextend.estimate import Learns
     from moextend.trainer import ExtraLoss
     from moextend.training import Report
+
+Rate = Annotated[float, Field(gt=0)]
+"""A learning rate, or another factor that cannot be zero."""
+Rank = Annotated[int, Field(ge=1, le=65_536)]
 
 Parameters = Mapping[str, "nn.Parameter"]
 """Parameters by their name in the model."""

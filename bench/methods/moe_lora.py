@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from moextend.bench.methods.method import Knob
+from moextend.bench.methods.method import Knob, Rank, Rate
 from moextend.bench.methods.weights import TrainedWeights
+from moextend.recipe import MOST_EXPERTS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,10 +29,10 @@ class MoeLora(TrainedWeights):
     class Config(TrainedWeights.Config):
         """What can be set."""
 
-        experts: int = Field(4, ge=1)
-        rank: int = Field(8, ge=1)
+        experts: int = Field(4, ge=1, le=MOST_EXPERTS)
+        rank: Rank = 8
         """Of each expert."""
-        alpha: float | None = None
+        alpha: Rate | None = None
         """None takes twice the rank."""
 
     config: Config

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import moextend
 from moextend.bench.methods import inferred, trained
-from moextend.bench.methods.method import Knob, Loop, Method, Parameters, Stage, TaskIdentity
+from moextend.bench.methods.method import Knob, Loop, Method, Parameters, Rate, Stage, TaskIdentity
 from moextend.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class MoExtend(Method):
     class Config(Recipe):
         """What can be set."""
 
-        learning_rate: float | None = None
+        learning_rate: Rate | None = None
         """None takes the sequence's."""
 
     config: Config

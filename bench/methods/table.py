@@ -100,7 +100,9 @@ class MethodSpec:
     def having(self, key: str, value: object) -> MethodSpec:
         """The same method with one more setting in its text."""
         text = f"{self.text}{',' if ':' in self.text else ':'}{key}={value}"
-        return _spec(text, self.name, self.kind, self.source, {**self.given, key: str(value)})
+        return _spec(
+            text, self.name, self.kind, self.source, {**self.given, key: str(value)}, f"method '{text}'"
+        )
 
     @property
     def role(self) -> Role | None:
@@ -117,19 +119,25 @@ class MethodSpec:
 
 
 def parse(
-    text: str, settings: Mapping[str, Mapping[str, Any]] | None = None, workspace: Path | None = None
+    text: str,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    workspace: Path | None = None,
+    *,
+    where: str | None = None,
 ) -> MethodSpec:
     """The method and config behind `name` or `name:key=value,...`.
 
     `settings` are a sequence's own settings by method name; what stands in `text` goes before them. `workspace` is
-    where plug-ins are looked for; of its files the one that could hold this method is imported.
+    where plug-ins are looked for; of its files the one that could hold this method is imported. `where` is the option
+    or key that holds `text`.
 
     Raises:
         UnknownName: no such method.  InputError: a setting is unknown or of the wrong type, or the plug-in is broken.
     """
-    found = KNOWN.find(text.partition(":")[0], workspace)
-    given = {**(settings or {}).get(found.name, {}), **_settings(text)}
-    return _spec(text, found.name, found.value, found.source, given)
+    found = KNOWN.find(text.partition(":")[0], workspace, where=where)
+    place = f"{where}: method '{text}'" if where else f"method '{text}'"
+    given = {**(settings or {}).get(found.name, {}), **_settings(text, place)}
+    return _spec(text, found.name, found.value, found.source, given, place)
 
 
 def of_run(config: RunConfig) -> MethodSpec:
@@ -151,19 +159,24 @@ def named(role: Role) -> str:
     return next(name for name in OWN if role_of(name) == role)
 
 
-def _spec(text: str, name: str, kind: type[Method], source: Source, given: Mapping[str, Any]) -> MethodSpec:
-    config = spec.parse(kind.Config, dict(given), where=f"method '{text}'")
+def _spec(
+    text: str, name: str, kind: type[Method], source: Source, given: Mapping[str, Any], where: str
+) -> MethodSpec:
+    config = spec.parse(kind.Config, dict(given), where=where)
     return MethodSpec(text, name, kind, config, source, given)
 
 
-def _settings(text: str) -> dict[str, str]:
+def _settings(text: str, where: str = "") -> dict[str, str]:
     """The settings that a spec's text holds."""
-    given: dict[str, str] = {}
-    for pair in filter(None, text.partition(":")[2].split(",")):
-        key, equals, value = pair.partition("=")
-        if not equals:
+    _, colon, tail = text.partition(":")
+    found: dict[str, str] = {}
+    for pair in tail.split(",") if colon else []:
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not value:
             raise InputError(
-                f"setting '{pair}' has no value.", where=f"method '{text}'", mend="Write key=value."
+                f"setting '{pair}' has no value.", where=where, mend="Write NAME:key=value,key=value."
             )
-        given[key.strip()] = value.strip()
-    return given
+        if key in found:
+            raise InputError(f"setting '{key}' is given twice.", where=where, mend="Give it once.")
+        found[key] = value
+    return found

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import moextend
-from moextend.bench.methods.method import Loop, Method, Parameters, Stage
+from moextend.bench.methods.method import Loop, Method, Parameters, Rate, Stage
 from moextend.spec import Spec
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Trained(Method):
     class Config(Spec):
         """What can be set."""
 
-        learning_rate: float | None = None
+        learning_rate: Rate | None = None
         """None takes the sequence's."""
 
     config: Config

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from moextend.errors import MoextendError
+from moextend.entry import run_app
 
 app = typer.Typer(add_completion=False)
 
@@ -27,19 +27,15 @@ def main(
     write: Annotated[Path | None, typer.Option(help="Markdown page with the marks for the tables.")] = None,
 ) -> None:  # fmt: skip
     """Measure the speed of training and answering. Example: python -m moextend.bench.perf --size mid."""
-    try:
-        measured = _measure(size or ["mid"], repeats, threads, device, dtype, clock)
-        if out:
-            from moextend import files
+    measured = _measure(size or ["mid"], repeats, threads, device, dtype, clock)
+    if out:
+        from moextend import files
 
-            files.write_json(out, [one.record() for one in measured])
-        if write and measured:
-            from moextend.bench.perf import tables
+        files.write_json(out, [one.record() for one in measured])
+    if write and measured:
+        from moextend.bench.perf import tables
 
-            tables.write_into(write, measured, _command())
-    except MoextendError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
+        tables.write_into(write, measured, _command())
 
 
 def _measure(
@@ -93,4 +89,4 @@ def _command() -> str:
 
 
 if __name__ == "__main__":
-    app()
+    run_app(app, "python -m moextend.bench.perf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,8 +12,14 @@ from moextend import files
 from moextend.bench.complete import lacking_scores, names_of
 from moextend.bench.progress import State, read_status
 from moextend.bench.runconfig import JOINT, differences
-from moextend.bench.rundir import Cell, Key, RunConfig, RunDir
-from moextend.errors import InputError, MoextendError
+from moextend.bench.rundir import COST, Cell, Key, RunConfig, RunDir
+from moextend.errors import InputError, SpecError
+from moextend.foreign import explained
+
+COSTS = (
+    "trained_parameters", "stored_mb", "tokens", "flops", "forward_flops", "seconds", "peak_rss_mb", "peak_gpu_mb",
+)  # fmt: skip
+"""Numbers of a stage's costs that tables show."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +111,8 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
     for run in sorted(runs, key=_renamed):
         try:
             config, status = run.config, read_status(run.folder)
-        except MoextendError as error:
-            damaged.append(f"{run.folder.name} (damaged: {error})")
+        except Exception as error:
+            damaged.append(damaged_run(run, error))
             continue
         shared = config.experiment()
         digest = files.digest(shared)
@@ -117,8 +124,8 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
         elif status.state == "done" or unfinished:
             try:
                 experiment.results.append(_result(run, config, status.state))
-            except MoextendError as error:
-                experiment.left_out.append(f"{run.folder.name} (damaged: {error})")
+            except Exception as error:
+                experiment.left_out.append(damaged_run(run, error))
         else:
             why = f": {status.error['what']}" if status.state == "failed" and status.error else ""
             experiment.left_out.append(f"{run.folder.name} ({status.state}{why})")
@@ -131,11 +138,16 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
     return experiments
 
 
+def damaged_run(run: RunDir, error: Exception) -> str:
+    """Says that a run is left out. One damaged file, whatever is wrong with it, hides no other run."""
+    return f"{run.folder.name} (damaged: {explained(error)})"
+
+
 def _renamed(run: RunDir) -> bool:
     """Whether the folder has another name than its config gives: of several equal runs, it is the copy."""
     try:
         return run.folder.name != run.config.slug
-    except MoextendError:
+    except Exception:  # `collect` says which
         return True
 
 
@@ -150,7 +162,27 @@ def _in_order(found: dict[str, Experiment], runs: Sequence[RunDir]) -> list[Expe
 def _result(run: RunDir, config: RunConfig, state: State) -> Result:
     cells = run.cells()
     lacks = lacking_scores(run, cells) if state == "done" else []
-    return Result(run, config, state, cells, run.facts(), run.costs(), lacks)
+    facts, costs = run.facts(), run.costs()
+    for name in ("blind", "base_flops"):
+        _check_numbers(facts.get(name), f"{run.folder / 'facts.json'}: {name}")
+    for stage, cost in costs.items():
+        kept = {name: cost.get(name) for name in COSTS}
+        _check_numbers(kept, f"{run.folder}: {COST} of stage {stage}")
+    for (stage, task), cell in cells.items():
+        _check_numbers(cell.extra.get("readings"), f"{run.folder}: readings of {task} after stage {stage}")
+    return Result(run, config, state, cells, facts, costs, lacks)
+
+
+def _check_numbers(found: Any, where: str) -> None:
+    """SpecError where a mapping of names to numbers, each of which may be unknown, is something else."""
+    if found is None:
+        return
+    mend = "It was damaged or edited: put it back, or remove the file and run again."
+    if not isinstance(found, dict):
+        raise SpecError("holds no mapping of names to numbers.", where=where, mend=mend)
+    for name, value in found.items():
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise SpecError(f"'{name}' is no number.", where=where, mend=mend)
 
 
 def lacking_notes(results: Sequence[Result]) -> list[str]:

@@ -56,8 +56,11 @@ def comparison_table(experiment: Experiment, baseline: str, margin: float = MARG
     known = [*dict.fromkeys(method for method, _ in groups), methods.named("base")]
     if baseline not in known:
         raise UnknownName("method", baseline, known, where="--baseline")
-    measured = _Measured()
-    tests = {metric: list(_tests(measured, groups, baseline, metric)) for metric in [*METRICS.values(), DROP]}
+    reader = ItemReader()
+    tests = {
+        metric: list(_tests(_Measured(reader, metric), groups, baseline))
+        for metric in [*METRICS.values(), DROP]
+    }
     sections = [_section(rows, metric, margin) for metric, rows in tests.items()]
     return Table(
         f"{experiment.name}-comparison",
@@ -85,23 +88,22 @@ class Test:
 
 
 class _Measured:
-    """Metrics of runs, each measured once."""
+    """One metric of runs, measured once a run."""
 
-    def __init__(self) -> None:
-        self._reader = ItemReader()
-        self._known: dict[tuple[Path, str, int | None], tuple[float, Parts | None] | None] = {}
+    def __init__(self, reader: ItemReader, metric: str) -> None:
+        self.metric = metric
+        self._reader = reader
+        self._known: dict[tuple[Path, int | None], tuple[float, Parts | None] | None] = {}
 
-    def __call__(
-        self, result: Result, metric: str, *, at: int | None = None
-    ) -> tuple[float, Parts | None] | None:
+    def __call__(self, result: Result, *, at: int | None = None) -> tuple[float, Parts | None] | None:
         """The metric, and what clusters add to it; `at` takes that row of the matrix for all."""
-        key = (result.run.folder, metric, at)
+        key = (result.run.folder, at)
         if key not in self._known:
-            self._known[key] = self._measure(result, metric, at)
+            self._known[key] = self._measure(result, at)
         return self._known[key]
 
-    def _measure(self, result: Result, metric: str, at: int | None) -> tuple[float, Parts | None] | None:
-        found = _weights(result, metric, at)
+    def _measure(self, result: Result, at: int | None) -> tuple[float, Parts | None] | None:
+        found = _weights(result, self.metric, at)
         if found is None:
             return None
         cells = {key: result.cells.get((key[0] if at is None else at, key[1])) for key in found}
@@ -112,17 +114,17 @@ class _Measured:
         return value, self._reader.parts(result, found, at=at)
 
 
-def _tests(measured: _Measured, groups: Groups, baseline: str, metric: str) -> Iterator[Test]:
+def _tests(measured: _Measured, groups: Groups, baseline: str) -> Iterator[Test]:
     """One test a method and order, as far as the metric of both is known in every pair of runs."""
     for (method, order), group in groups.items():
         if method == baseline:
             continue
         base = {result.config.seed: result for result in groups.get((baseline, order), [])}
         if _is_row_zero(baseline):
-            pairs = [(measured(mine, metric), measured(mine, metric, at=0)) for mine in group]
+            pairs = [(measured(mine), measured(mine, at=0)) for mine in group]
         else:
             met = [(mine, base[mine.config.seed]) for mine in group if mine.config.seed in base]
-            pairs = [(measured(mine, metric), measured(other, metric)) for mine, other in met]
+            pairs = [(measured(mine), measured(other)) for mine, other in met]
         name = method + (f" ({order})" if order != "given" else "")
         if not pairs:
             yield Test(name, [], None)
@@ -133,7 +135,7 @@ def _tests(measured: _Measured, groups: Groups, baseline: str, metric: str) -> I
         values = [mine[0] - theirs[0] for mine, theirs in known]
         parts = [(mine[1], theirs[1]) for mine, theirs in known if mine[1] and theirs[1]]
         found = contrast(values, parts) if len(parts) == len(known) else None
-        yield Test(name, values, found, marked=metric == DROP and all(map(text_untouched, group)))
+        yield Test(name, values, found, marked=measured.metric == DROP and all(map(text_untouched, group)))
 
 
 def _is_row_zero(baseline: str) -> bool:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moextend import files
 from moextend.bench import stats
 from moextend.bench.report.collect import Result
 from moextend.bench.rundir import Cell
 from moextend.bench.scorers import search
-from moextend.bench.vqa import Record, read_scores, scores_path
+from moextend.bench.vqa import Record, item_scores, scores_path
 from moextend.errors import SpecError
+from moextend.files import read_lines
+from moextend.foreign import explained
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -29,12 +29,15 @@ Weights = Mapping[tuple[int, str], float]
 class Items:
     """The items of one cell, by cluster."""
 
-    cluster: Array
-    """Numbers of the clusters."""
+    grouping: Grouping
     sums: Array
-    """What each adds to the mean, in points."""
-    deviations: Array
-    """Likewise, less what a cluster of average items would add."""
+    """[clusters], what each adds to the mean, in points."""
+    mean: float
+
+    @property
+    def deviations(self) -> Array:
+        """Likewise, less what a cluster of average items would add."""
+        return self.sums - self.grouping.sizes * self.mean
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,7 @@ class Grouping:
         """From the items' scores in points."""
         import numpy as np
 
-        sums = np.bincount(self.at, weights=score) / len(score)
-        return Items(self.cluster, sums, sums - self.sizes * score.mean())
+        return Items(self, np.bincount(self.at, weights=score) / len(score), score.mean())
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,12 @@ class ItemReader:
         present = np.zeros(size, bool)
         scale: dict[str, tuple[float, int]] = {}
         for key, items in found.items():
-            sums[items.cluster] += weights[key] * items.sums
-            deviations[items.cluster] += weights[key] * items.deviations
-            present[items.cluster] = True
+            cluster = items.grouping.cluster
+            sums[cluster] += weights[key] * items.sums
+            deviations[cluster] += weights[key] * items.deviations
+            present[cluster] = True
             most, _ = scale.get(key[1], (0.0, 0))
-            scale[key[1]] = max(most, abs(weights[key])), len(items.cluster)
+            scale[key[1]] = max(most, abs(weights[key])), len(cluster)
         floor = sum(stats.unseen(100 * most, clusters) for most, clusters in scale.values())
         return Parts(sums, deviations, present, floor)
 
@@ -115,24 +118,29 @@ class ItemReader:
         key = (path, cell.scorer)
         if key not in self._read:
             text = cell.scorer.startswith("lm-eval")
-            self._read[key] = self._text(path, task) if text else self._vqa(path, task, cell, result)
+            try:
+                self._read[key] = self._text(path, task) if text else self._vqa(path, task, cell, result)
+            except Exception as error:  # as if they were not kept: one damaged file hides no other run
+                self._read[key] = None
+                result.lacks.append(f"the predictions of {task} (damaged: {explained(error).what})")
         return self._read[key]
 
     def _text(self, path: Path, task: str) -> Items | None:
-        lines = [line for line in _lines(path) if isinstance(line.get("right"), int | float)]
+        lines = [line for line in read_lines(path) if isinstance(line.get("right"), int | float)]
         names = [f"{line['task']} {line['id']}" for line in lines]
         return self._made(task, names, [float(line["right"]) for line in lines], dict.fromkeys(names))
 
     def _vqa(self, path: Path, task: str, cell: Cell, result: Result) -> Items | None:
         groups: dict[str, str | None] = {}
         try:
-            kept = _lines(scores_path(path, cell.scorer))
+            kept = read_lines(scores_path(path, cell.scorer))
         except SpecError:  # damaged: made anew from the predictions
             kept = []
         if not self._same_items(task, [line["id"] for line in kept]):
             search(result.config.workspace)
-            groups = {line["id"]: Record.read(line).group for line in _lines(path)}
-            kept = [vars(item) for item in read_scores(path, cell.scorer) or []]
+            records = [Record.read(line) for line in read_lines(path)]
+            groups = {record.id: record.group for record in records}
+            kept = [vars(item) for item in item_scores(records, kept, path, cell.scorer)]
         alone = [(line["id"], line["score"]) for line in kept if line["score"] is not None]
         return self._made(task, [name for name, _ in alone], [score for _, score in alone], groups)
 
@@ -160,16 +168,6 @@ class ItemReader:
             grouping = Grouping(names, cluster, at, np.bincount(at) / len(names))
             self._grouping[task] = grouping
         return grouping.items(100 * np.array(scores, float))
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a file of lines: read as one list where it is whole, which is far faster."""
-    try:
-        return list(json.loads(b"[%s]" % b",".join(path.read_bytes().split(b"\n")[:-1])))
-    except FileNotFoundError:
-        return []
-    except ValueError:
-        return files.read_lines(path)
 
 
 def contrast(values: list[float], pairs: list[tuple[Parts, Parts]]) -> stats.Contrast | None:

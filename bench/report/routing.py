@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from moextend.bench import metrics
-from moextend.bench.report.collect import Experiment, Result
+from moextend.bench.report.collect import Experiment, Result, damaged_run
 from moextend.bench.report.table import WIDTH, Column, Table, Value, number, text
+from moextend.errors import InputError
 
 NOTE = (
     "Rows: the stage, and a task learnt by then ((text): the sequence's generic text). Columns: per cent of the task's "
@@ -27,11 +28,21 @@ Stages = Mapping[int, Mapping[str, Any]]
 
 
 def routing_tables(experiment: Experiment) -> list[Table]:
-    """One table a run whose routing was looked at."""
-    known = [(result, result.run.routing()) for result in experiment.results]
-    shown = [_table(experiment, result, stages) for result, stages in known if stages]
-    found = [replace(table, notes=[NOTE, *table.notes]) for table in shown[:1]] + shown[1:]
-    return found + [_inferred(experiment, result, stages) for result, stages in known if _infers(stages)]
+    """One table a run whose routing was looked at; InputError where all that is known is damaged."""
+    shown, inferred, damaged = list[Table](), list[Table](), list[str]()
+    for result in experiment.results:
+        try:
+            stages = result.run.routing()
+            shown += [_table(experiment, result, stages)] if stages else []
+            inferred += [_inferred(experiment, result, stages)] if _infers(stages) else []
+        except Exception as error:
+            damaged.append(damaged_run(result.run, error))
+    found = [replace(table, notes=[NOTE, *table.notes]) for table in shown[:1]] + shown[1:] + inferred
+    if damaged and not found:
+        raise InputError(f"no run is whole: {'; '.join(damaged)}.", where="--routing", mend="Run again.")
+    if damaged:
+        found[0] = replace(found[0], notes=[*found[0].notes, f"Left out: {'; '.join(damaged)}."])
+    return found
 
 
 def _infers(stages: Stages) -> bool:

@@ -1,20 +1,27 @@
-"""Tables for the terminal: 80 columns where spreads can go below their numbers, never more than they must."""
+"""Tables as text: as wide as they must be, or with headings wrapped and in blocks of columns for a narrow terminal."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from moextend.bench.report.table import NARROW, SPREAD, WIDTH, Table
+from moextend.bench.fold import folded_between
+from moextend.bench.report.table import NARROW, SPREAD, WIDTH, Column, Table, Value
 from moextend.errors import visible
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table as RichTable
+    from rich.console import Console
+    from rich.text import Text
 
 NAME = 20
 """Width of the first column."""
+WRAPPED = (20, 16, 12)
+"""Widths of columns of words that are tried where there is no room, one after the other."""
+NAMING = 2
+"""Columns that every block of a table begins with, at the most."""
+ENDS = ":,/_-"
+"""Characters that words are broken after, where there is no room; a number stays with its spread."""
 
 
 def render(tables: Sequence[Table]) -> str:
@@ -24,76 +31,135 @@ def render(tables: Sequence[Table]) -> str:
     from rich.console import Console
 
     out = io.StringIO()
-    console = Console(file=out, width=WIDTH, color_system=None)
-    console.width = width(tables, console)
-    for part in renderables(tables):
-        console.print(part)
+    print_tables(tables, Console(file=out, color_system=None))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
-def renderables(tables: Sequence[Table]) -> Iterator[RenderableType]:
-    """The tables, with their footnotes, as rich shows them."""
+def print_tables(tables: Sequence[Table], console: Console, width: int | None = None) -> None:
+    """Prints the tables with their footnotes.
+
+    Args:
+        width: columns that there are; None: WIDTH, or more where a table would else lose characters.
+    """
     from rich.padding import Padding
     from rich.text import Text
 
-    for index, table in enumerate(tables):
+    blocks = [list(_blocks(table.narrow(), width)) for table in tables]
+    widest = max((block.width for parts in blocks for block in parts), default=0)
+    console.width = max(width or WIDTH, widest)
+    for index, (table, parts) in enumerate(zip(tables, blocks, strict=True)):
         if index:
-            yield Text("")
-        yield Text(visible(table.title), style="bold")
-        yield _table(table.narrow())
+            console.print(Text(""))
+        console.print(Text(visible(table.title), style="bold"))
+        for block in parts:
+            console.print(_made(block))
         for note in table.notes:
-            yield Padding(Text(visible(note), style="dim"), (0, 0, 0, 2))
+            console.print(Padding(Text(visible(note), style="dim"), (0, 0, 0, 2)))
 
 
-def width(tables: Sequence[Table], console: Console) -> int:
-    """The console's width, or more if a table would else lose characters: better wrapped than cut."""
-    options = console.options.update(width=10_000)
-    needed = [console.measure(_table(table.narrow()), options=options).maximum for table in tables]
-    return max([console.width, *needed])
+@dataclass(frozen=True)
+class Layout:
+    """A table with the texts of its cells, and how wide the columns are that hold them."""
+
+    table: Table
+    heads: list[str]
+    sections: list[list[list[str]]]
+    columns: list[int]
+
+    @property
+    def width(self) -> int:
+        """Of the whole table: a space at either side, and one between columns."""
+        return sum(self.columns) + len(self.columns) + 1
+
+    def part(self, places: Sequence[int]) -> Layout:
+        """Some of the columns."""
+        rows = [[[row[i] for i in places] for row in section] for section in self.table.sections]
+        table = replace(self.table, columns=[self.table.columns[i] for i in places], sections=rows)
+        texts = [[[row[i] for i in places] for row in section] for section in self.sections]
+        return Layout(table, [self.heads[i] for i in places], texts, [self.columns[i] for i in places])
 
 
-def folded(name: str) -> str:
-    """A long name in several lines, broken where one of its parts ends."""
-    lines = [""]
-    for part in re.findall(r"[^:,/ ]+[:,/ ]*", name):
-        if len(lines[-1] + part) > NAME and lines[-1]:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)
+def _blocks(table: Table, width: int | None) -> Iterator[Layout]:
+    """The table, in blocks of columns where it is too wide even with wrapped headings."""
+    beside = _laid_out(table, below=False)
+    if beside.width <= (width or NARROW):
+        yield beside
+        return
+    below = _laid_out(table, below=True)
+    if width is None or below.width <= width:
+        yield below
+        return
+    for most in WRAPPED:
+        wrapped = _laid_out(table, below=True, most=most)
+        if wrapped.width <= width:
+            yield wrapped
+            return
+    words = next((i for i, column in enumerate(table.columns) if column.numeric), 1)
+    naming = list(range(max(1, min(words, NAMING))))
+    taken = list(naming)
+    for place in range(len(naming), len(table.columns)):
+        if taken != naming and wrapped.part([*taken, place]).width > width:
+            yield wrapped.part(taken)
+            taken = list(naming)
+        taken.append(place)
+    yield wrapped.part(taken)
 
 
-def _table(table: Table) -> RichTable:
-    """The table as rich has it; one that is too wide has its spreads below the numbers."""
-    from rich.console import Console
+def _laid_out(table: Table, *, below: bool, most: int | None = None) -> Layout:
+    """The texts of all cells: if asked for, spreads below their numbers, and headings and words (`most`) wrapped."""
+    sections = [
+        [_texts(row, table.columns, below=below, most=most) for row in section] for section in table.sections
+    ]
+    rows = [row for section in sections for row in section]
+    heads = [visible(column.title) for column in table.columns]
+    widths = [max([0, *(_text_width(row[i]) for row in rows)]) for i in range(len(heads))]
+    if most:
+        heads = ["\n".join(folded_between(head, width)) for head, width in zip(heads, widths, strict=True)]
+    columns = [max(width, _text_width(head)) for head, width in zip(heads, widths, strict=True)]
+    return Layout(table, heads, sections, columns)
 
-    shown = _made(table, below=False)
-    wide = Console(width=10_000)
-    return shown if wide.measure(shown).maximum <= NARROW else _made(table, below=True)
+
+def _texts(row: Sequence[Value], columns: Sequence[Column], *, below: bool, most: int | None) -> list[str]:
+    texts = ["\n".join(folded_between(visible(row[0].text), most or NAME))]
+    for value, column in zip(row[1:], columns[1:], strict=True):
+        words = visible(value.text)
+        if most and not column.numeric:
+            words = "\n".join(folded_between(words, most, ENDS))
+        elif below:
+            words = words.replace(f" {SPREAD}", f"\n{SPREAD}")
+        texts.append(words)
+    return texts
 
 
-def _made(table: Table, *, below: bool) -> RichTable:
-    from rich import box
-    from rich.table import Table as RichTable
+def _text_width(text: str) -> int:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, text.splitlines()), default=0)
+
+
+def _made(layout: Layout) -> Text:
+    """The table with its lines, as one text: a table of rich's takes several times as long."""
     from rich.text import Text
 
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
-    for column in table.columns:
-        shown.add_column(
-            Text(visible(column.title)), justify="right" if column.numeric else "left", overflow="fold"
-        )
-    for section in table.sections:
-        for row in section:
-            name, *rest = row
-            texts = [
-                value.text.replace(f" {SPREAD}", f"\n{SPREAD}") if below else value.text for value in rest
-            ]
-            cells = [
-                Text(visible(words), style=value.style, no_wrap=True)
-                for words, value in zip(texts, rest, strict=True)
-            ]
-            shown.add_row(
-                Text(visible(folded(name.text)), no_wrap=True),
-                *cells,
-                end_section=row is section[-1] and section is not table.sections[-1],
-            )
-    return shown
+    blank = " " * layout.width
+    out = Text(f"{blank}\n", no_wrap=True)
+    _add(out, layout, layout.heads, ["bold"] * len(layout.heads))
+    out.append(f" {'─' * (layout.width - 2)} \n")
+    for number, (section, texts) in enumerate(zip(layout.table.sections, layout.sections, strict=True)):
+        if number:
+            out.append(f"{blank}\n")
+        for row, words in zip(section, texts, strict=True):
+            _add(out, layout, words, ["", *(value.style for value in row[1:])])
+    return out.append(blank)
+
+
+def _add(out: Text, layout: Layout, texts: Sequence[str], styles: Sequence[str]) -> None:
+    """Adds a row, whose cells may have several lines."""
+    cells = [text.splitlines() for text in texts]
+    for number in range(max(map(len, cells), default=0)):
+        for place, lines in enumerate(cells):
+            line = lines[number] if number < len(lines) else ""
+            room = " " * (layout.columns[place] - _text_width(line))
+            before, after = (room, "") if layout.table.columns[place].numeric else ("", room)
+            out.append(f" {before}").append(line, styles[place]).append(after)
+        out.append(" \n")

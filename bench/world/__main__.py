@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from moextend.entry import run_app
+
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
 
@@ -90,4 +92,4 @@ def near(
 
 
 if __name__ == "__main__":
-    app()
+    run_app(app, "python -m moextend.bench.world")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import typer
 
 from moextend.cli import contents, runs
+from moextend.cli.command import Command
 
 app = typer.Typer(
     help="Learn tasks one after the other, and measure what is kept.",
@@ -29,4 +30,4 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
 """Name -> function and example."""
 
 for _name, (_function, _example) in COMMANDS.items():
-    app.command(_name, epilog=f"Example: {_example}")(_function)
+    app.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moextend.cli import options
+from moextend.cli import before, options
 from moextend.cli.bars import bar
+from moextend.errors import InputError, at
+from moextend.settings import MOST_BATCH, MOST_SEED, MOST_STEPS, MOST_TOKENS
 
 if TYPE_CHECKING:
     from moextend.batches import Conversation
@@ -46,11 +48,12 @@ Loaded = Annotated[
     typer.Option("--extension", "-e", file_okay=False, help="Folder of one, in the order of their making."),
 ]
 Steps = Annotated[
-    int | None, typer.Option(min=1, help="Optimizer steps. Default: three passes over the data.")
+    int | None,
+    typer.Option(min=1, max=MOST_STEPS, help="Optimizer steps. Default: three passes over the data."),
 ]
-Batch = Annotated[int, typer.Option(min=1, help="Conversations a step.")]
+Batch = Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Conversations a step.")]
 Rate = Annotated[float, typer.Option(min=0, help="Highest learning rate.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of all that is drawn.")]
 Dtype = Annotated[
     str,
     typer.Option(
@@ -81,10 +84,11 @@ def align(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Train the projector of an image encoder on captions, once, before the first extension."""
-    model, rows = (
-        _opened(base, vision, None, dtype, attention, device, workspace),
-        _data(data, columns, images, template, workspace),
-    )
+    before.check_numbers(steps, batch_size, learning_rate, seed)
+    before.check_model(base, vision, None, dtype, attention, device)
+    before.check_out(out, holds="a projector", stem="projector")
+    rows = _data(data, columns, images, template, workspace)
+    model = _opened(base, vision, None, dtype, attention, device, workspace)
     settings = _settings(model, rows, steps, batch_size, learning_rate, seed)
     from moextend.aligning import align as aligned
 
@@ -105,7 +109,9 @@ def probe(
     template: Template = None,
     share: Annotated[float, typer.Option(help="Share of the MoE layers that would get new experts.")] = 0.5,
     experts: Annotated[int, typer.Option(min=1, help="New experts a layer.")] = 1,
-    probe_steps: Annotated[int, typer.Option(min=1, help="Steps that the routers are tuned for.")] = 30,
+    probe_steps: Annotated[
+        int, typer.Option(min=1, max=MOST_STEPS, help="Steps that the routers are tuned for.")
+    ] = 30,
     batch_size: Batch = 16,
     learning_rate: Rate = 1e-3,
     seed: Seed = 0,
@@ -116,10 +122,13 @@ def probe(
     as_json: options.Json = False,
 ) -> None:
     """Show which MoE layers your data changes most, and which experts 'extend' would copy there; adds nothing."""
-    model, rows = (
-        _opened(base, vision, projector, dtype, attention, device, workspace),
-        _data(data, columns, images, template, workspace),
-    )
+    from moextend.recipe import recipe
+
+    recipe("the extension", share=share, experts=experts, probe_steps=probe_steps)
+    before.check_numbers(None, batch_size, learning_rate, seed)
+    before.check_model(base, vision, projector, dtype, attention, device)
+    rows = _data(data, columns, images, template, workspace)
+    model = _opened(base, vision, projector, dtype, attention, device, workspace)
     settings = _settings(model, rows, None, batch_size, learning_rate, seed)
     from moextend.extending import preview
 
@@ -182,10 +191,25 @@ def extend(
 ) -> None:
     """Extend a model with your own data; the result is a folder of the new experts alone."""
     chosen = options.numbers([layers], "--layers") if layers[:1].isdigit() else layers
-    model, rows = (
-        _opened(base, vision, projector, dtype, attention, device, workspace),
-        _data(data, columns, images, template, workspace),
+    from moextend.recipe import check_name, recipe
+
+    with at("--name"):
+        check_name(name)
+    recipe(
+        f"extension '{name}'",
+        layers=chosen,
+        width=width,
+        share=share,
+        experts=experts,
+        routing=routing,
+        scope=scope,
     )
+    before.check_numbers(steps, batch_size, learning_rate, seed)
+    before.check_model(base, vision, projector, dtype, attention, device)
+    before.check_extensions(extension or [])
+    before.check_out(out, holds="an extension", stem="extension")
+    rows = _data(data, columns, images, template, workspace)
+    model = _opened(base, vision, projector, dtype, attention, device, workspace)
     for folder in extension or ():
         _load(model, folder)
     settings = _settings(model, rows, steps, batch_size, learning_rate, seed)
@@ -221,22 +245,30 @@ def generate(
     ] = False,
     vision: Vision = None,
     projector: Projector = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the answer at the most.")] = 32,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, max=MOST_TOKENS, help="Tokens of the answer at the most.")
+    ] = 32,
     dtype: Dtype = "float32",
     attention: Attention = None,
     device: options.Device = "auto",
     workspace: options.Workspace = Path(),
 ) -> None:
     """Print what a base says to a prompt, with extensions or without."""
+    before.check_model(base, vision, projector, dtype, attention, device)
+    pictures = before.pictures(prompt, image or [], vision)
+    if auto and not extension:
+        raise InputError(
+            "chooses among extensions.", where="--auto", mend="Name one or more: --extension FOLDER."
+        )
+    before.check_extensions(extension or [])
     model = _opened(base, vision, projector, dtype, attention, device, workspace)
     for folder in extension or ():
         _load(model, folder)
     import moextend
 
     moextend.activate(model, "auto" if auto else "all")
-    images = tuple(moextend.ImageRef(path=path, where=str(path)) for path in image or ())
-    text = prompt if "<image>" in prompt else "<image>\n" * len(images) + prompt
-    asked = [moextend.Prompt(text, images)]
+    text = prompt if "<image>" in prompt else "<image>\n" * len(pictures) + prompt
+    asked = [moextend.Prompt(text, pictures)]
     options.echo(moextend.generate(model, asked, max_new_tokens=max_new_tokens, batch_size=1)[0])
 
 
@@ -285,11 +317,6 @@ def _opened(
     workspace: Path,
 ) -> MultimodalLM:
     """The base, with the projector that its encoder was aligned with, and features kept on disk."""
-    from moextend import lookup
-    from moextend.settings import DTYPES
-
-    device = options.device(device)
-    lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
     import torch
 
     import moextend

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from moextend.cli import bench, library
 from moextend.cli import upcycle as upcycling
-from moextend.errors import MoextendError, visible
+from moextend.cli.command import Command
+from moextend.entry import run_app
 
 app = typer.Typer(
     name="moextend",
@@ -19,11 +19,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(bench.app, name="bench")
-app.command("upcycle", epilog=f"Example: {upcycling.EXAMPLE}")(upcycling.upcycle)
+app.command("upcycle", cls=Command, epilog=f"Example: {upcycling.EXAMPLE}")(upcycling.upcycle)
 
 
 for _name, (_function, _example) in library.COMMANDS.items():
-    app.command(_name, epilog=f"Example: {_example}")(_function)
+    app.command(_name, cls=Command, epilog=f"Example: {_example}")(_function)
 
 
 @app.command(
@@ -59,20 +59,8 @@ def main(
 
 
 def run() -> None:
-    """Runs the command line; an error of the tree is printed without a traceback and sets the exit code."""
-    try:
-        app()
-    except MoextendError as error:
-        _say(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _say("interrupted.")
-        sys.exit(130)
-
-
-def _say(text: str) -> None:
-    head = typer.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
-    print(f"{head} {visible(text)}", file=sys.stderr)
+    """Runs the command line; every error is one line and sets the exit code."""
+    run_app(app, "moextend")
 
 
 if __name__ == "__main__":

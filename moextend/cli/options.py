@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moextend.errors import InputError, visible
+from moextend.errors import InputError, short, visible
+from moextend.settings import MOST_SEED, MOST_STEPS
 
 if TYPE_CHECKING:
     from moextend.bench.report import View
@@ -71,10 +73,11 @@ AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Score tasks that run the code that the model writes (mbpp).")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Score so many items a task at the most.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Train so many steps a stage.")]
+Steps = Annotated[int | None, typer.Option(min=1, max=MOST_STEPS, help="Train so many steps a stage.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Runs at a time. Default: for tiny one a core, up to 4; else 1.")
+    int | None,
+    typer.Option(min=1, max=1024, help="Runs at a time. Default: for tiny one a core, up to 4; else 1."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only say what would be done, downloaded and needed.")
@@ -82,38 +85,63 @@ DryRun = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the report only.")]
 
 
-def words(values: Iterable[str]) -> list[str]:
-    """The parts of options that may be repeated or hold comma lists: ["0,1", "2"] -> ["0", "1", "2"]."""
-    return [word.strip() for value in values for word in value.split(",") if word.strip()]
+def words(values: Iterable[str], option: str) -> list[str]:
+    """The parts of options that may be repeated or hold comma lists: ["0,1", "2"] -> ["0", "1", "2"].
+
+    InputError where one is empty, or stands twice.
+    """
+    found = [word.strip() for value in values for word in value.split(",")]
+    if "" in found:
+        raise InputError(
+            "a value is empty.", where=option, mend="Part values by one comma, or leave the option out."
+        )
+    _refuse_twice(found, option)
+    return found
+
+
+def _refuse_twice(found: list[Any], option: str) -> None:
+    twice = next((value for value in found if found.count(value) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"'{short(str(twice), 40)}' is given twice.", where=option, mend="Name each value once."
+        )
 
 
 def numbers(values: Iterable[str], option: str) -> list[int]:
-    """The same as whole numbers from 0 on; InputError for another word."""
-    found = words(values)
+    """The same as whole numbers from 0 to the largest seed; InputError for another word."""
+    found = words(values, option)
     for word in found:
-        if not (word.isascii() and word.isdigit()):
+        if not re.fullmatch("[0-9]+", word):
             raise InputError(
-                f"'{word}' is not a whole number.", where=option, mend=f"Example: {option} 0,1,2."
+                f"'{short(word, 40)}' is not a whole number.", where=option, mend=f"Example: {option} 0,1,2."
             )
-    return [int(word) for word in found]
+        if len(word) > len(str(MOST_SEED)) or int(word) > MOST_SEED:
+            raise InputError(f"{short(word, 40)} is too large.", where=option, mend=f"From 0 to {MOST_SEED}.")
+    whole = [int(word) for word in found]
+    _refuse_twice(whole, option)
+    return whole
 
 
 def pairs(values: Iterable[str], option: str) -> dict[str, str]:
     """The parts of options like image=picture,answer=label; InputError for one without a value."""
     found: dict[str, str] = {}
-    for word in words(values):
-        key, equals, value = word.partition("=")
-        if not equals or not value:
+    for word in words(values, option):
+        key, equals, value = (part.strip() for part in word.partition("="))
+        if not key or not equals or not value:
             raise InputError(
                 f"'{word}' is not key=value.", where=option, mend=f"Example: {option} image=photo."
             )
-        found[key.strip()] = value.strip()
+        if key in found:
+            raise InputError(f"'{key}' is given twice.", where=option, mend="Give it once.")
+        found[key] = value
     return found
 
 
 def methods(values: Iterable[str]) -> list[str]:
     """Method specs; a comma parts names, but inside NAME:KEY=VALUE,... it parts settings."""
-    return [word for value in values for word in ([value] if ":" in value else words([value]))]
+    found = [word for value in values for word in ([value] if ":" in value else words([value], "--method"))]
+    _refuse_twice(found, "--method")
+    return found
 
 
 def modes(*, sequence: bool, joint: bool, independent: bool) -> tuple[Mode, ...]:
@@ -138,6 +166,19 @@ def view(*, matrix: bool, costs: bool, comparison: bool, routing: bool, readings
             mend="Choose one a call.",
         )
     return asked[0] if asked else "forgetting"
+
+
+def margin(points: float | None, baseline: str | None) -> float:
+    """What counts as no difference, in points; InputError where it is no number from 0 on, or counts for nothing."""
+    if points is None:
+        return 1.0
+    if not 0 <= points < math.inf:
+        raise InputError(
+            f"{points} is no number of points.", where="--margin", mend="Give a number from 0 on."
+        )
+    if baseline is None:
+        raise InputError("says nothing without --baseline.", where="--margin", mend="Add --baseline METHOD.")
+    return points
 
 
 def device(name: str) -> str:

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moextend.cli import options
+from moextend.cli.output import output
+from moextend.errors import visible
+from moextend.foreign import explained
 
 if TYPE_CHECKING:
     from moextend.bench.launch import Outcome
     from moextend.bench.plan import Request
+    from moextend.bench.progress import Status
     from moextend.bench.references import Reference
     from moextend.bench.report import View
     from moextend.bench.report.collect import Experiment
@@ -50,7 +54,10 @@ def run(
     """
     import os
 
-    from moextend.bench.plan import Request, resolve
+    from moextend.bench import preflight
+    from moextend.bench.plan import Request, all_tasks, chosen_sequence, resolve
+    from moextend.bench.progress import read_status
+    from moextend.bench.rundir import folder_of
     from moextend.bench.task import ALLOW_CODE
 
     if allow_code:
@@ -58,7 +65,7 @@ def run(
     request = Request(
         workspace=workspace, sequence=name, methods=tuple(options.methods(method or [])),
         seeds=tuple(options.numbers(seed or ["0"], "--seed")),
-        orders=tuple(options.words(order or ["given"])),
+        orders=tuple(options.words(order or ["given"], "--order")),
         modes=options.modes(sequence=sequence, joint=joint, independent=independent),
         device=options.device(device), limit=limit, steps=steps, match=match, oracle=oracle,
     )  # fmt: skip
@@ -67,10 +74,16 @@ def run(
         None if quiet or as_json else lambda told: typer.echo(told, err=True),
         lambda problem: options.echo(f"left out: {problem}", err=True),
     )
+    planned = chosen_sequence(request)
+    tasks = all_tasks(planned, workspace)
+    preflight.check(planned, tasks, workspace)
     if dry_run:
         _preview(request, configs, as_json)
         return
-    opened, to_do = _open(configs, runs or workspace / "runs", quiet=quiet or as_json)
+    folder = runs or workspace / "runs"
+    work = any(read_status(folder_of(config, folder)).state != "done" for config in configs)
+    preflight.check_here(planned, tasks, workspace, device=device, runs=folder if work else None)
+    opened, to_do = _open(configs, folder, quiet=quiet or as_json)
     outcomes = _launch(opened, to_do, jobs or _jobs(configs), quiet=quiet or as_json)
     if as_json:
         typer.echo(json.dumps([_record(run) for run in opened], indent=2))
@@ -86,9 +99,6 @@ def status(
     runs: options.Runs = None,
 ) -> None:
     """Show how far the runs are."""
-    from rich.console import Console
-
-    from moextend.bench.live import status_table
     from moextend.bench.progress import read_status
     from moextend.bench.rundir import find_runs
 
@@ -102,22 +112,30 @@ def status(
     damaged = {run.folder: problem for run in found if (problem := _config_problem(run))}
     whole = [run for run in found if run.folder not in damaged]
     for parent in dict.fromkeys(run.folder.parent for run in whole):
-        rows = [(run, read_status(run.folder)) for run in whole if run.folder.parent == parent]
-        Console().print(status_table(rows, title=parent.name))
+        _print_states([(run, read_status(run.folder)) for run in whole if run.folder.parent == parent])
     for path, problem in damaged.items():
         typer.echo(f"{path.name} is damaged: {problem}")
     if name and len(whole) == 1:
         _print_details(whole[0])
 
 
+def _print_states(runs: Sequence[tuple[RunDir, Status]]) -> None:
+    """The table of the runs of one sequence."""
+    from rich.text import Text
+
+    from moextend.bench.statuses import layout, row_of
+
+    console, width = output()
+    console.print(Text(visible(runs[0][0].folder.parent.name), style="italic"))
+    console.print(layout([row_of(run, status) for run, status in runs], width).table())
+
+
 def _config_problem(run: RunDir) -> MoextendError | None:
     """Why it cannot be told what a run is; None where it can."""
-    from moextend.errors import MoextendError
-
     try:
         _ = run.config
-    except MoextendError as error:
-        return error
+    except Exception as error:
+        return explained(error, where=str(run.folder))
     return None
 
 
@@ -145,9 +163,11 @@ def report(
         ),
     ] = None,
     margin: Annotated[
-        float,
-        typer.Option("--margin", metavar="POINTS", help="With --baseline: less than this is no difference."),
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            "--margin", metavar="POINTS", help="With --baseline: less than this is no difference. Default: 1."
+        ),
+    ] = None,
     references: Annotated[
         list[str] | None,
         typer.Option(
@@ -174,15 +194,19 @@ def report(
     from moextend.bench.rundir import find_runs
 
     lookup.choose("format", form, FORMATS, where="--format")
-    found = find_runs(runs or workspace / "runs", names or [])
-    published = [find_reference(reference, workspace) for reference in options.words(references or [])]
-    # Published numbers can be looked at before anything has run.
-    experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
     view = options.view(
         matrix=matrix, costs=costs, comparison=baseline is not None, routing=routing, readings=readings
     )
+    points = options.margin(margin, baseline)
+    if to is not None:
+        files.check_writable(to.parent if to.suffix else to, where="--out")
+    asked = options.words(references or [], "--references")
+    published = [find_reference(reference, workspace) for reference in asked]
+    found = find_runs(runs or workspace / "runs", names or [])
+    # Published numbers can be looked at before anything has run.
+    experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
     if to is None:
-        _print_tables(experiments, form, view, baseline, published, margin)
+        _print_tables(experiments, form, view, baseline, published, points)
         return
     views: dict[Path, View] = {to: view}
     if not to.suffix:
@@ -193,7 +217,7 @@ def report(
         views = {to / f"{view}.{SUFFIX[form]}": view for view in every}
     for path, shown in views.items():
         below = published if shown == view else []
-        files.write_text(path, _rendered(experiments, form, shown, baseline, below, margin))
+        files.write_text(path, _rendered(experiments, form, shown, baseline, below, points))
         typer.echo(f"wrote {path}")
 
 
@@ -329,18 +353,12 @@ def _print_tables(
     if form != "table":
         typer.echo(_rendered(experiments, form, view, baseline, references, margin), nl=False)
         return
-    from rich.console import Console
-
     from moextend.bench.report import tables
-    from moextend.bench.report.table import WIDTH
-    from moextend.bench.report.terminal import renderables, width
+    from moextend.bench.report.terminal import print_tables
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=WIDTH)
+    console, width = output()
     shown = tables(experiments, view, baseline=baseline, margin=margin, references=references)
-    console.width = width(shown, console)
-    for part in renderables(shown):
-        console.print(part)
+    print_tables(shown, console, width)
 
 
 def _rendered(

@@ -10,6 +10,8 @@ import typer
 
 from moextend.cli import options
 from moextend.cli.bars import bar
+from moextend.cli.before import check_out
+from moextend.settings import MOST_SEED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +37,7 @@ def upcycle(
     rows: Annotated[
         str, typer.Option(help="random, or paired: groups of top-k experts are chosen together, evenly.")
     ] = "random",
-    seed: Annotated[int, typer.Option(min=0, help="Of the router's rows.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the router's rows.")] = 0,
     dtype: Annotated[
         str, typer.Option(help="float32, bfloat16, float16, or auto (the source's).")
     ] = "float32",
@@ -43,7 +45,7 @@ def upcycle(
     as_json: options.Json = False,
 ) -> None:
     """Make a dense language model a Mixture of Experts that computes the same, as a base for extensions."""
-    from moextend import files, lookup
+    from moextend import files, lookup, sources
     from moextend.bench.quiet import quiet_process
     from moextend.loading import check_new, load, save_base
     from moextend.settings import DTYPES
@@ -53,6 +55,8 @@ def upcycle(
     lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
     check_numbers(experts, top_k, rows)
     check_new(out)
+    check_out(out)
+    sources.find(source, where="SOURCE")
     quiet_process()
     dense = load(source, dtype=dtype, revision=revision)
     name, before = type(dense.lm).__name__, sum(p.numel() for p in dense.lm.parameters())

@@ -64,6 +64,12 @@ def misbehave(method: str, stage: int) -> None:
         print("some library said this", flush=True)
         print("cannot open the weights", file=sys.stderr, flush=True)
         os._exit(3)
+    if method == "assert" and stage == 2:
+        raise AssertionError
+    if method == "password" and stage == 2:
+        raise ValueError("cannot read https://me:secret@host/data")
+    if method == "talks":
+        print("a library says this", file=sys.stderr, flush=True)
     if method.startswith("slow"):
         time.sleep(60)
     if method.startswith("frozen"):

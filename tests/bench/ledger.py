@@ -1,30 +1,39 @@
 """Run folders without training: answers drawn at random, written as a run writes them, so that reports have data.
 
-    python tests/bench/ledger.py OUT [RUNS] [STAGES] [TEXTS] [ITEMS]
+    python tests/bench/ledger.py OUT [RUNS] [STAGES] [TEXTS] [ITEMS] [SEEDS]
 
 An answer is right with a probability that depends on method, stage and task; the items, their images and how hard each
-item is are the same for all runs, as in a real experiment.
+item is are the same for all runs, as in a real experiment. The runs are complete: they have every file, size and digest
+that a finished run has.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from moextend.bench.complete import LEARNT, STEM
 from moextend.bench.progress import Status, _write
-from moextend.bench.rundir import Cell, RunConfig, RunDir, open_run
+from moextend.bench.rundir import COST, ROUTING, Cell, RunConfig, RunDir, open_run
+from moextend.bench.sequence import SequenceSpec
+from moextend.bench.task import TaskSpec
+from moextend.bench.text.cell import TextScores
 from moextend.bench.vqa import ItemScore, Record, scores_path
+from moextend.files import digest
 
 SCORER = "exact@1"
-ID, IMAGE = "<id>", "<image>"
-ANSWERS = (("b", 0.0), ("a", 1.0))
-"""A wrong answer, a right one."""
+KINDS = ("color", "count", "shape")
+LAYERS = 4
+EXPERTS = 4
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,9 @@ class Shape:
     texts: int = 1
     items: int = 60
     an_image: int = 2
-    """Questions of one task about one image; all tasks ask about the same images."""
+    """Questions of one task about one image."""
+    shared_images: bool = True
+    """Whether all tasks ask about the same images; else each has its own."""
 
     @property
     def tasks(self) -> list[str]:
@@ -65,15 +76,19 @@ class Kind:
 
 
 def config(shape: Shape, method: str, seed: int, order: str = "given", name: str = "ledger") -> RunConfig:
-    """The config of a run."""
-    task = {"version": 1, "kind": "vqa", "data": {"path": "world:x"}}
+    """The config of a run, with every setting resolved."""
+    sequence = SequenceSpec.model_validate(
+        {
+            "sequence": name, "version": 1, "base": {"model": "tiny"}, "stages": [{"task": t} for t in shape.tasks],
+            "retention": shape.text, "train": {"steps": 4, "batch_size": 2, "learning_rate": 0.1},
+        }
+    ).model_dump(mode="json")  # fmt: skip
+    sequence.pop("protocol")
+    image = {"version": 1, "kind": "vqa", "data": {"path": "world:x"}}
     text = {"version": 1, "kind": "text", "lm_eval": {"task": "facts"}}
-    sequence: dict[str, Any] = {
-        "sequence": name, "version": 1, "base": {"model": "tiny"}, "stages": [{"task": t} for t in shape.tasks],
-        "retention": shape.text, "train": {"steps": 4, "batch_size": 2, "learning_rate": 0.1},
-    }  # fmt: skip
-    tasks = {t: {"task": t, **task} for t in shape.tasks} | {t: {"task": t, **text} for t in shape.text}
-    return RunConfig(sequence=sequence, tasks=tasks, method=method, seed=seed, order=order)
+    tasks = {t: {"task": t, **image} for t in shape.tasks} | {t: {"task": t, **text} for t in shape.text}
+    resolved = {t: TaskSpec.model_validate(task).model_dump(mode="json") for t, task in tasks.items()}
+    return RunConfig(sequence=sequence, tasks=resolved, method=method, seed=seed, order=order)
 
 
 def write_run(
@@ -94,9 +109,26 @@ def write_run(
         for task in shape.text:
             part = kind.text - (kind.text_lost * stage / shape.stages - shift if stage else 0.0)
             cells.append(_text(run, stage, task, _answers(shape, task, part, drawn)))
-    _lines(run.folder / "scores.jsonl", [json.dumps(asdict(cell)) for cell in cells])
-    run.write_facts({"task_identity": "none", **(facts or {})})
-    _write(run.folder, Status(state="done"))
+    scores = [json.dumps({**asdict(cell), "run": run.id}, ensure_ascii=False) + "\n" for cell in cells]
+    (run.folder / "scores.jsonl").write_text("".join(scores))
+    for stage, task in enumerate(shape.tasks, 1):
+        _write_stage(run, shape, stage, task)
+    run.write_facts(
+        {
+            "task_identity": "none",
+            "blind": dict.fromkeys(shape.tasks, 20.0),
+            "base_flops": dict.fromkeys(shape.tasks, 1e6),
+            **(facts or {}),
+        }
+    )
+    units = len(cells) + shape.stages
+    _write(
+        run.folder,
+        Status(
+            state="done", pid=1, host="host", born="1", started=0.0, heartbeat=9.0, elapsed=9.0, stage=shape.stages,
+            stages=shape.stages, done=units, units=units, fraction=1.0, left=0.0, run=run.id, config=run.config.digest,
+        ),
+    )  # fmt: skip
     return run
 
 
@@ -119,43 +151,140 @@ def _answers(shape: Shape, task: str, part: float, rng: np.random.Generator) -> 
     return rng.uniform(size=shape.items) < part + hard
 
 
+def _weights(run: RunDir, stage: int) -> str:
+    """The fingerprint of the weights after a stage; the base's is the same for all runs."""
+    base = f"{digest('base')}-{digest('tower')}-{digest('projector')}"
+    return f"{base}-{digest(run.folder.name, stage)}" if stage else base
+
+
 def _vqa(run: RunDir, shape: Shape, stage: int, task: str, right: np.ndarray[Any, Any]) -> Cell:
-    kinds = [(_record(answer), json.dumps(vars(ItemScore(ID, good, good)))) for answer, good in ANSWERS]
-    path = run.predictions / f"w{stage}" / f"{task}.jsonl"
-    named = [
-        (f"{task}-{i}", f"image{i // shape.an_image}", kinds[good])
-        for i, good in enumerate(right.astype(int))
-    ]
-    _lines(path, [kind[0].replace(ID, name).replace(IMAGE, image) for name, image, kind in named])
-    _lines(scores_path(path, SCORER), [kind[1].replace(ID, name) for name, _, kind in named])
-    value = 100 * float(right.mean())
-    return Cell(
-        stage, task, value, 1.0, len(right), SCORER, f"w{stage}", f"predictions/w{stage}/{task}.jsonl",
-        extra={"readings": {"strict": value, "normalised": value}},
-    )  # fmt: skip
+    items, good = _vqa_items(shape, task), right.astype(int)
+    path = run.predictions / _weights(run, stage) / f"{task}-{digest(task)}.jsonl"
+    kept = _put(path, [item.predictions[good[place]] for place, item in _longest_first(items)])
+    _put(scores_path(path, SCORER), [item.scores[g] for item, g in zip(items, good, strict=True)])
+    value, by_kind = 100 * float(right.mean()), {}
+    for number, kind in enumerate(KINDS):
+        by_kind[kind] = 100 * fmean(good[number :: len(KINDS)])
+    readings = {"strict": value, "normalised": value}
+    return _cell(run, stage, task, right, SCORER, path, kept, by_kind, readings)
 
 
 def _text(run: RunDir, stage: int, task: str, right: np.ndarray[Any, Any]) -> Cell:
-    kinds = [json.dumps({"task": task, "id": ID, "right": good}) for _, good in ANSWERS]
-    lines = [kinds[good].replace(f'"{ID}"', str(i)) for i, good in enumerate(right.astype(int))]
-    _lines(run.predictions / f"w{stage}" / f"{task}.jsonl", [*lines, '{"summary": {}}'])
-    value, path = 100 * float(right.mean()), f"predictions/w{stage}/{task}.jsonl"
-    return Cell(stage, task, value, 1.0, len(right), "lm-eval:acc", f"w{stage}", path)
+    value = 100 * float(right.mean())
+    summary = {"summary": asdict(TextScores(value, 1.0, len(right), readings={"acc": value}))}
+    path = run.predictions / _weights(run, stage) / f"{task}-{digest(task)}.jsonl"
+    lines = [pair[g] for pair, g in zip(_text_items(len(right), task), right.astype(int), strict=True)]
+    kept = _put(path, [*lines, _line(summary)])
+    return _cell(run, stage, task, right, "lm-eval:acc", path, kept, {}, {"acc": value})
 
 
-def _record(answer: str) -> str:
-    return json.dumps(Record(ID, answer, ("a",), group=IMAGE).line())
+def _cell(
+    run: RunDir, stage: int, task: str, right: np.ndarray[Any, Any], scorer: str, path: Path, kept: bytes,
+    by_kind: dict[str, float], readings: dict[str, float],
+) -> Cell:  # fmt: skip
+    return Cell(
+        stage=stage, task=task, value=100 * float(right.mean()), stderr=1.0, n=len(right), scorer=scorer,
+        weights=_weights(run, stage), predictions=path.relative_to(run.folder).as_posix(), seconds=1.25,
+        size=len(kept), sha256=hashlib.sha256(kept).hexdigest(), by_kind=by_kind,
+        extra={"readings": readings, "reused": False},
+    )  # fmt: skip
 
 
-def _lines(path: Path, lines: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class Lines:
+    """The lines that an item of an image task may have, each for a wrong answer and for a right one."""
+
+    question: str
+    predictions: tuple[bytes, bytes]
+    scores: tuple[bytes, bytes]
+
+
+@cache
+def _vqa_items(shape: Shape, task: str) -> list[Lines]:
+    found = []
+    for i in range(shape.items):
+        name, kind = f"{task}-test-{i:05d}-{i % shape.an_image}", KINDS[i % len(KINDS)]
+        image = f"{'world' if shape.shared_images else task}-test-{i // shape.an_image:05d}"
+        question = f"what {kind} is object {i} at {'middle-left' if i % 2 else 'top'}"
+        records = [
+            Record(name, said, ("a",), question=question, kind=kind, group=image).line() for said in "ba"
+        ]
+        scores = [vars(ItemScore(name, value, value, value)) for value in (0.0, 1.0)]
+        found.append(Lines(question, _pair(records), _pair(scores)))
+    return found
+
+
+@cache
+def _text_items(items: int, task: str) -> list[tuple[bytes, bytes]]:
+    likelihoods = [
+        [-11.896429061889648, -4.7727203369140625 - i / 7, -11.061279296875, -0.0149] for i in range(items)
+    ]
+    return [
+        _pair(
+            {
+                "task": task, "id": i, "gold": "a", "prediction": said, "loglikelihoods": likelihoods[i],
+                "right": value,
+            }
+            for said, value in (("b", 0.0), ("a", 1.0))
+        )
+        for i in range(items)
+    ]  # fmt: skip
+
+
+def _longest_first(items: Sequence[Lines]) -> list[tuple[int, Lines]]:
+    """In the order in which a run answers."""
+    return sorted(enumerate(items), key=lambda item: -len(item[1].question))
+
+
+def _write_stage(run: RunDir, shape: Shape, stage: int, task: str) -> None:
+    """What a stage keeps: weights with their card, costs and routing."""
+    folder = run.stage_folder(stage, task)
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    weights = len(header).to_bytes(8, "little") + header + np.float32([stage, run.config.seed]).tobytes()
+    (folder / f"{STEM}.safetensors").write_bytes(weights)
+    learnt = {
+        "trained_parameters": 98304, "loss": 2.5, "tokens": 4682 + stage, "flops": 1.3e10, "seconds": 10.0,
+        "peak_rss_mb": 814.0,
+    }  # fmt: skip
+    routing = {
+        "tokens": 1169,
+        "experts": [{"": [500 + expert for expert in range(EXPERTS)]}] * LAYERS,
+        "shares": [{}] * LAYERS,
+        "reached": [{}] * LAYERS,
+        "drift": [0.01 * stage] * LAYERS,
+    }
+    notes = {
+        f"{STEM}.json": {
+            "format": 1, "sha256": hashlib.sha256(weights).hexdigest(), "task": task, "base": _weights(run, 0)
+        },
+        LEARNT: learnt,
+        COST: {**learnt, "forward_flops": 1.1e6, "stored_mb": 0.4, "files": {}},
+        ROUTING: {"tasks": dict.fromkeys([*shape.tasks, "(text)"], routing)},
+    }  # fmt: skip
+    for name, note in notes.items():
+        (folder / name).write_text(json.dumps(note, indent=2) + "\n")
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+
+
+def _pair(records: Iterable[Mapping[str, Any]]) -> tuple[bytes, bytes]:
+    wrong, right = map(_line, records)
+    return wrong, right
+
+
+def _put(path: Path, lines: Sequence[bytes]) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(line + "\n" for line in lines))
+    content = b"".join(lines)
+    path.write_bytes(content)
+    return content
 
 
 if __name__ == "__main__":
     out, *numbers = sys.argv[1:]
-    count, stages, texts, items = [*map(int, numbers), *(12, 3, 1, 60)[len(numbers) :]]
-    seeds = min(count, 3)
+    count, stages, texts, items, seeds = [*map(int, numbers), *(12, 3, 1, 60, 3)[len(numbers) :]]
+    seeds = min(count, seeds)
     methods = {("lora" if i == 0 else f"lora:rank={i}"): Kind(run_sd=0.02) for i in range(count // seeds)}
-    made = write_runs(Path(out), Shape(stages, texts, items), methods, range(seeds))
+    made = write_runs(Path(out), Shape(stages, texts, items, shared_images=False), methods, range(seeds))
     print(f"wrote {len(made)} runs to {out}")

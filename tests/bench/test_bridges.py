@@ -2,7 +2,9 @@
 
 import json
 import shlex
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -113,6 +115,36 @@ def test_what_lm_eval_needs_is_supplied_where_it_is_not_given():
     for whole in (["ls", "tasks"], ["validate", "--tasks", "y"], ["--help"], ["--config", "c.yaml"], []):
         assert completed(whole) == whole
     assert completed(["-M", "hf", "--device", "cpu"]) == ["-M", "hf", "--device", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--tasks arc_esay --model_args pretrained=tiny", "Did you mean 'arc_easy'?"),
+        ("--tasks arc_esay --model hf --model_args pretrained=gpt2", "--tasks: no lm-eval task 'arc_esay'."),
+        ("--model_args pretrained=tiny", "--tasks: no task is named."),
+        ("--tasks arc_easy", "model_args: neither or both of run and pretrained are given."),
+        (
+            "--tasks arc_easy --model_args run=nowhere,stage=1",
+            "model_args: run: 'nowhere' is not a run folder",
+        ),
+        ("--tasks arc_easy --model_args=pretrained=tinny", "model_args: pretrained: no model 'tinny'."),
+    ],
+)
+def test_wrong_arguments_of_lm_eval_are_refused_in_one_line(arguments, said, monkeypatch):
+    from moextend.bench.bridges import lm_eval
+
+    def asked():
+        raise ValueError("Tasks not found: arc_esay")
+
+    monkeypatch.setattr("lm_eval.__main__.cli_evaluate", asked)
+    names = ["arc_easy", *(f"task{i}" for i in range(500))]
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", lambda: SimpleNamespace(all_tasks=names))
+    before = sys.argv
+    with pytest.raises(InputError) as error:
+        lm_eval.main(arguments.split())
+    assert said in str(error.value) and len(str(error.value)) < 300
+    assert sys.argv is before
 
 
 @pytest.fixture

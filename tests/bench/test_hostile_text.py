@@ -47,7 +47,7 @@ def test_errors_and_live_views_show_control_characters(make_run):
     for view in (LiveView, PlainView):
         out = io.StringIO()
         with view([run.folder], 1, Console(file=out, width=200)) as shown:
-            shown.said = {run.folder: ()}
+            shown.states = {run.folder: "running"}
             shown.update()
         assert "\x1b[2J gone" not in out.getvalue() and "\\x1b[2J gone" in out.getvalue()
 
@@ -110,8 +110,10 @@ def test_new_files_have_the_permissions_of_the_umask(tmp_path, mask):
 def test_the_command_line_shows_the_control_characters_of_an_error():
     code = (
         "from moextend.cli import main\n"
-        "def app():\n    raise main.MoextendError('\\x1b[2J')\n"
-        "main.app = app\nmain.run()"
+        "from moextend.errors import MoextendError\n"
+        "@main.app.command('fail')\n"
+        "def fail():\n    raise MoextendError('\\x1b[2J')\n"
+        "import sys; sys.argv = ['moextend', 'fail']; main.run()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr == "error: \\x1b[2J\n"

@@ -6,15 +6,19 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from moextend.bench import launch as launching
+from moextend.bench import live
 from moextend.bench.launch import launch
-from moextend.bench.live import LiveView, PlainView, duration, seconds_left
+from moextend.bench.live import LiveView, PlainView
 from moextend.bench.progress import Status, read_status
+from moextend.bench.rundir import Cell
+from moextend.bench.statuses import duration, seconds_left
 
 FAKE = [sys.executable, str(Path(__file__).with_name("fake_worker.py"))]
 
@@ -132,13 +136,76 @@ def show(view_class, runs, **console):
     return out.getvalue()
 
 
-def test_plain_lines_tell_scored_stages_and_the_end(make_run, monkeypatch):
+def test_plain_lines_tell_scored_stages_and_the_end(make_run):
     runs = [make_run("lora").folder, make_run("full-ft").folder]
-    lines = show(PlainView, runs).splitlines()
-    assert "lora-s0: done in" in "\n".join(lines)
-    assert ": mean of tasks 77.5, text 88.0" in "\n".join(lines)
-    assert lines[-1] == "full-ft-s0: failed: the loss is not finite."
-    assert len(lines) <= 2 * 4
+    lines = [line for line in show(PlainView, runs).splitlines() if " so far, about " not in line]
+    assert lines.pop(4).startswith("lora-s0: done in ")
+    assert lines == [
+        "lora-s0: started",
+        "lora-s0: stage 0/2 scored: mean of tasks 10.0, text 90.0",
+        "lora-s0: stage 1/2 scored: mean of tasks 45.0, text 89.0",
+        "lora-s0: stage 2/2 scored: mean of tasks 77.5, text 88.0",
+        "full-ft-s0: started",
+        "full-ft-s0: stage 0/2 scored: mean of tasks 10.0, text 90.0",
+        "full-ft-s0: stage 1/2 scored: mean of tasks 45.0, text 89.0",
+        "full-ft-s0: failed: the loss is not finite.",
+    ]
+
+
+def test_stages_that_are_scored_between_two_looks_are_told(make_run):
+    run, out = make_run("lora", rows=[[10.0, 20.0]], text=[90.0]), io.StringIO()
+    view = PlainView([run.folder], 1, Console(file=out))
+    view.update()
+    assert out.getvalue() == "", "stage 0 was scored before"
+    for stage, row in enumerate([[50.0, 20.0], [40.0, 60.0]], 1):
+        for task, value in zip((*run.config.stages, "facts"), (*row, 90.0), strict=True):
+            assert f"stage {stage}/2" not in out.getvalue()
+            view.update()
+            run.append_cell(Cell(stage, task, value))
+    view.update()
+    view.update()
+    assert out.getvalue().splitlines() == [
+        "lora-s0: stage 1/2 scored: mean of tasks 35.0, text 90.0",
+        "lora-s0: stage 2/2 scored: mean of tasks 50.0, text 90.0",
+    ]
+
+
+def test_the_time_left_is_told_at_most_once_a_minute(make_run, monkeypatch):
+    run, out, now = make_run("lora"), io.StringIO(), [1000.0]
+    status = Status(state="running", elapsed=10, left=None)
+    monkeypatch.setattr(live, "read_status", lambda folder: status)
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    view = PlainView([run.folder], 1, Console(file=out))
+    view.update()
+    assert out.getvalue() == ""
+    status = Status(state="running", elapsed=10, left=300)
+    for _ in range(2 * 240):
+        view.update()
+        now[0] += 0.5
+    assert out.getvalue().splitlines() == [
+        f"1 running; {so_far} so far, about 5m 00s left" for so_far in ("0s", "1m 00s", "2m 00s", "3m 00s")
+    ]
+
+
+def test_a_pipe_that_nobody_reads_stops_no_run(make_run):
+    run = make_run("lora").folder
+    reads, writes = os.pipe()
+    os.close(reads)
+    with suppress(BrokenPipeError), os.fdopen(writes, "w", buffering=1) as pipe:
+        view = PlainView([run], 1, Console(file=pipe))
+        assert launch([run], jobs=1, view=view, command=FAKE)[run].state == "done"
+    assert read_status(run).state == "done"
+
+
+def test_an_error_in_the_thread_of_a_worker_fails_its_run(make_run, monkeypatch):
+    def work(*_):
+        raise KeyError("run")
+
+    run = make_run("lora").folder
+    monkeypatch.setattr(launching._Worker, "work", work)
+    outcome = launch([run], jobs=1, view=Silent(), command=FAKE)[run]
+    assert outcome.state == "failed"
+    assert outcome.error.startswith("KeyError: 'run' (moextend/bench/launch.py:")
 
 
 def test_the_live_table_names_every_run(make_run):

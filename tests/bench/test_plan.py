@@ -97,7 +97,7 @@ def test_what_does_not_change_a_result_is_no_part_of_the_run(tmp_path, write):
 
 def test_limit_and_steps_override_the_sequence(tmp_path, write):
     align = {"task": "tiny-captions", "steps": 100, "batch_size": 2, "learning_rate": 0.1}
-    write(align=align)
+    write(align=align, base={"model": "tiny", "vision": "tiny"})
     config = resolve(Request(tmp_path, limit=9, steps=3))[0]
     assert config.sequence["scoring"]["limit"] == 9
     assert config.sequence["align"]["steps"] == 3

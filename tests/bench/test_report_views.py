@@ -17,7 +17,7 @@ from moextend.bench.references import find_reference
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.rundir import Cell, find_runs
-from moextend.bench.vqa import Record
+from moextend.bench.vqa import Record, scores_path
 from moextend.errors import InputError, UnknownName
 from moextend.files import write_lines
 
@@ -199,8 +199,8 @@ def test_a_file_is_read_once(ledger_runs, monkeypatch):
     from moextend.bench.report import items
 
     read = []
-    plain = items._lines
-    monkeypatch.setattr(items, "_lines", lambda path: read.append(path) or plain(path))
+    plain = items.read_lines
+    monkeypatch.setattr(items, "read_lines", lambda path: read.append(path) or plain(path))
     compared(ledger_runs)
     assert len(read) == len(set(read))
 
@@ -210,7 +210,7 @@ def test_kept_scores_of_other_items_are_not_taken(ledger, tmp_path):
     kinds = {"lora": ledger.Kind(), "ewc": ledger.Kind(learnt=0.9)}
     runs = ledger.write_runs(tmp_path, ledger.Shape(items=100), kinds, (0, 1))
     before = compared(runs)["ewc", "final"]["item_error"].number
-    path = next(runs[-1].predictions.glob("w3/task1.*.scores*.jsonl"))
+    path = scores_path(runs[-1].folder / runs[-1].cells()[3, "task1"].predictions, ledger.SCORER)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:50]))
     assert compared(runs)["ewc", "final"]["item_error"].number == pytest.approx(before)
 

@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -18,9 +20,9 @@ import moextend
 import moextend.extending
 import moextend.probe
 import moextend.training
-from moextend.bench import evaluate, runner, vqa
+from moextend.bench import evaluate, restore, runner, vqa
 from moextend.bench.plan import Request, resolve
-from moextend.bench.progress import read_status
+from moextend.bench.progress import Progress, Unit, read_status
 from moextend.bench.rundir import RunDir, open_run
 from moextend.errors import RunConflict, RunFailed
 
@@ -319,3 +321,29 @@ def test_joint_and_independent_runs(workspace: Path) -> None:
         rows = {stage for stage, _ in run.cells()}
         assert rows == ({0, 1} if mode == "joint" else {0, 1, 2})
         assert read_status(run.folder).state == "done"
+
+
+def test_the_alignment_shows_its_true_step_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def align(*_: object, on_step: Callable[[int, int], None], **__: object) -> None:
+        for done in (301, 302):
+            on_step(done, 400)
+
+    unit, seen = Unit("align", 0, "captions", 400), list[int]()
+    monkeypatch.setattr(restore.alignment, "align", align)
+    monkeypatch.setattr(restore.moextend, "load", lambda *_, **__: SimpleNamespace(vision=None))
+    for name in ("conversations", "data_digest"):
+        monkeypatch.setattr(restore, name, lambda *_: "")
+    work = MagicMock()
+    work.sequence.align = SimpleNamespace(task="captions", steps=400)
+    work.sequence.base.upcycle = None
+    with Progress(tmp_path, [unit]) as progress:
+
+        def advance() -> None:
+            Progress.advance(progress)
+            seen.append(progress.status().step)
+
+        monkeypatch.setattr(progress, "advance", advance)
+        restore.base(work, progress)
+    assert seen == [301, 302]

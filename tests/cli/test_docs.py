@@ -12,13 +12,13 @@ import typer
 from moextend.cli.main import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def shown() -> list[str]:
     commands = set()
     for page in PAGES:
-        text = page.read_text(encoding="utf-8")
+        text = page.read_text(encoding="utf-8").replace("\\\n", "")
         blocks = re.compile(r"^```.*?^```$", flags=re.DOTALL | re.MULTILINE)
         lines = [line for block in blocks.findall(text) for line in block.splitlines()]
         lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", blocks.sub("", text))]

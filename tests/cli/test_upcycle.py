@@ -60,7 +60,6 @@ def test_json_and_paired_rows(cli, dense):
         (["--experts", 5, "--rows", "paired"], "groups of 2"),
         (["--rows", "pared"], "Did you mean 'paired'?"),
         (["--dtype", "float8"], "no dtype 'float8'"),
-        (["--out", "dense"], "dense: exists already."),
     ],
 )
 def test_wrong_options_are_named_before_anything_is_loaded(cli, dense, options, message):
@@ -70,7 +69,12 @@ def test_wrong_options_are_named_before_anything_is_loaded(cli, dense, options, 
 
 def test_a_file_that_is_not_there(cli):
     found = cli("upcycle", "none.gguf", "--out", "moe")
-    assert found.code == 2 and found.err.strip() == "error: none.gguf: no such file. Check the path."
+    assert found.code == 2 and found.err.strip() == "error: SOURCE: no such file 'none.gguf'. Check the path."
+
+
+def test_a_folder_that_holds_something_is_no_place_for_the_result(cli, dense):
+    found = cli("upcycle", "no-such-model", "--out", "dense")
+    assert found.code == 2 and "dense: exists already." in found.err
 
 
 def test_a_moe_model_is_refused(cli, tmp_path):

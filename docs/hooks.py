@@ -1,0 +1,169 @@
+"""Pages of the site that are generated when it is built, and links that a page of the site cannot follow."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import griffe
+import typer
+import typer.cli
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from moextend.bench.sequence import SequenceSpec
+from moextend.bench.task import TaskSpec
+from moextend.cli.main import app
+
+ROOT = Path(__file__).parents[1]
+_LINK = re.compile(r"\[([^\[\]]+)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
+_KINDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
+_CODE = re.compile(r"(```.*?```|`[^`\n]*`)", flags=re.DOTALL)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the generated pages."""
+    pages = {
+        "reference/cli.md": command_line(),
+        "reference/yaml.md": yaml_keys(),
+        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("](docs/", "]("),
+    }
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Keeps the text of links to files outside docs/, which are no part of the site."""
+    folder = posixpath.dirname(page.file.src_uri)
+
+    def inside(link: re.Match[str]) -> str:
+        leads_out = posixpath.normpath(posixpath.join(folder, link[2])).startswith("..")
+        return link[1] if leads_out else link[0]
+
+    return _LINK.sub(inside, markdown)
+
+
+def command_line() -> str:
+    """Every command with its arguments and options, as `--help` has them."""
+    command = typer.main.get_command(app)
+    text = typer.cli.get_docs_for_click(
+        obj=command, ctx=typer.Context(command, info_name="moextend"), name="moextend", title="Command line"
+    )
+    text = re.sub(r"^Example: (.*)$", r"Example: `\1`", text, flags=re.MULTILINE)
+    text = re.sub(r"^(\* `[\w-]+`): .*\.\.\.$", r"\1", text, flags=re.MULTILINE)  # summaries that were cut
+    parts = _CODE.split(text)  # code at odd places
+    return "".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))
+
+
+def yaml_keys() -> str:
+    """The keys of tasks and sequences, read from the models that check them."""
+    parts = [
+        "# Keys of tasks and sequences\n",
+        "A task is a YAML file in `tasks/` of the workspace, a sequence one in `registry/`. A key that is not listed"
+        " is an error. [Adding a task](../adding.md) explains the keys with examples.\n",
+    ]
+    for title, model in (("Task", TaskSpec), ("Sequence", SequenceSpec)):
+        held = dict(_held(model))
+        parts += [f"## {title}\n", _table(model, held)]
+        parts += [
+            f"### `{place}:` {{: #{_anchor(part)} }}\n\n{_table(part, held)}" for part, place in held.items()
+        ]
+    return "\n".join(parts)
+
+
+def _held(model: type[BaseModel], place: str = "") -> Iterator[tuple[type[BaseModel], str]]:
+    """The models that the keys of a model hold, with the place of each in the YAML."""
+    for name, field in model.model_fields.items():
+        for part in _models(field.annotation):
+            yield part, f"{place}{name}"
+            yield from _held(part, f"{place}{name}.")
+
+
+def _table(model: type[BaseModel], held: dict[type[BaseModel], str]) -> str:
+    """A model's docstring and the table of its keys; those of a base that has its own table are left to that."""
+    lines = [f"{_docstring(model)}\n"]
+    bases = [base for base in model.__mro__[1:] if base in held]
+    lines += [f"It has the keys of [`{held[base]}:`](#{_anchor(base)}), too.\n" for base in bases]
+    lines.append("| key | value | default | meaning |\n| :-- | :-- | :-- | :-- |")
+    for name, field in model.model_fields.items():
+        if not field.exclude and not any(name in base.model_fields for base in bases):
+            cells = (f"`{name}`", _value(field), _default(field), _docstring(model, name))
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _docstring(model: type[BaseModel], field: str | None = None) -> str:
+    """That of a model or of one of its fields, on one line."""
+    for kind in model.__mro__:
+        if field is None or field in vars(kind).get("__annotations__", {}):
+            path = kind.__name__ if field is None else f"{kind.__name__}.{field}"
+            documented = _source(kind.__module__)[path]
+            return " ".join(documented.docstring.value.split()) if documented.docstring else ""
+    return ""
+
+
+_source = cache(griffe.load)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _models(argument)]
+
+
+def _value(field: FieldInfo) -> str:
+    return ", ".join([_kind(field.annotation), *_bounds(field.metadata)])
+
+
+def _bounds(metadata: Iterable[Any]) -> list[str]:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    parts = [
+        part for bound in metadata for part in (bound.metadata if isinstance(bound, FieldInfo) else [bound])
+    ]
+    return [
+        f"{sign} {getattr(part, name):,}"
+        for part in parts
+        for name, sign in signs.items()
+        if hasattr(part, name)
+    ]
+
+
+def _kind(annotation: Any) -> str:
+    """A type in the words of YAML."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return ", ".join([_kind(arguments[0]), *_bounds(arguments[1:])])
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin in (list, tuple):
+        return f"list of {_kind(arguments[0])}"
+    if origin is dict:
+        return "mapping"
+    if arguments:
+        return " or ".join(dict.fromkeys(_kind(argument) for argument in arguments))
+    if issubclass(annotation, BaseModel):
+        return f"[keys](#{_anchor(annotation)})"
+    return _KINDS[annotation]
+
+
+def _anchor(model: type[BaseModel]) -> str:
+    return model.__name__.lower()
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    return "" if value is None else f"`{json.dumps(value)}`"

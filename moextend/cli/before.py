@@ -1,0 +1,93 @@
+"""What the commands over the core library check before they load a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moextend.cli import options
+from moextend.errors import InputError, at
+
+if TYPE_CHECKING:
+    from moextend.images import ImageRef
+
+
+def check_model(
+    base: str, vision: str | None, projector: Path | None, dtype: str, attention: str | None, device: str
+) -> None:
+    """InputError where the options name a base, an encoder or a way to load them that there is not."""
+    from moextend import encoders, lookup, sources
+    from moextend.bench.preflight import check_device
+    from moextend.settings import ATTENTION, DTYPES
+
+    options.device(device)
+    lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
+    if attention is not None:
+        lookup.choose("attention", attention, dict.fromkeys(ATTENTION), where="--attention")
+    sources.find(base, where="BASE")
+    if vision is not None:
+        with at("--vision"):
+            encoders.locate(vision)
+    if projector is not None and vision is None:
+        raise InputError(
+            "needs --vision.", where="--projector", mend="Name the encoder that it was aligned with."
+        )
+    if projector is not None and not projector.is_dir():
+        raise InputError(
+            f"no folder '{projector}'.", where="--projector", mend="Name a folder of 'moextend align'."
+        )
+    check_device(device, dtype, attention, where="--attention")
+
+
+def check_extensions(folders: Sequence[Path]) -> None:
+    """InputError where a folder holds no extension."""
+    if folders:
+        from moextend.extension import read_extension
+
+        for folder in folders:
+            with at("--extension"):
+                read_extension(folder)
+
+
+def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
+    """InputError where a result cannot be written to this folder, or it `holds` one already, in files of this stem."""
+    from moextend import files
+
+    files.check_writable(folder, where="--out")
+    if stem and folder.is_dir():
+        from moextend.extension import is_whole
+
+        if is_whole(folder, stem):
+            raise InputError(f"'{folder}' holds {holds} already.", where="--out", mend="Name a new folder.")
+
+
+def check_numbers(steps: int | None, batch: int, rate: float, seed: int) -> None:
+    """InputError where the numbers of a training are out of range."""
+    from moextend.settings import Settings
+
+    if not rate > 0:
+        raise InputError(f"{rate} trains nothing.", where="--learning-rate", mend="Give a number above 0.")
+    with at("--steps, --batch-size, --learning-rate, --seed"):
+        Settings(steps=steps or 1, batch_size=batch, learning_rate=rate, seed=seed)
+
+
+def pictures(prompt: str, images: Sequence[Path], vision: str | None) -> tuple[ImageRef, ...]:
+    """The images of a prompt; InputError where they do not go with it, or one cannot be read."""
+    from moextend.images import ImageRef
+
+    marks = prompt.count("<image>")
+    if marks and marks != len(images):
+        raise InputError(
+            f"{marks} times <image>, and {len(images)} images.",
+            where="--prompt",
+            mend="Give one --image a mark.",
+        )
+    if images and vision is None:
+        raise InputError(
+            "needs --vision.", where="--image", mend="Name the image encoder, e.g. --vision tiny."
+        )
+    found = tuple(ImageRef(path=path, where=f"--image {path}") for path in images)
+    for image in found:
+        image.size()
+    return found

@@ -1,0 +1,57 @@
+"""A command that refuses empty values, and options that are given twice where one value counts."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from typer.core import TyperCommand
+
+from moextend.errors import InputError, short
+
+TEXTS = ("prompt", "template")
+"""Parameters that hold a text; all others hold numbers, names, paths or lists of them."""
+LONGEST = 255
+"""Bytes of the name of a file."""
+
+
+class Command(TyperCommand):
+    """The class of all commands here. In a shell, an empty value usually is a variable that is not set."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the arguments; InputError for an empty value, or one that a second one would silently replace."""
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in order:
+            name = _name(parameter)
+            given = values.get(parameter.name)
+            for value in given if isinstance(given, list | tuple) else (given,):
+                if isinstance(value, str) and not value.strip():
+                    raise InputError("the value is empty.", where=name, mend=_hint(parameter))
+                if isinstance(value, str) and parameter.name not in TEXTS:
+                    _refuse_long(value, name)
+            once = parameter.param_type_name == "option" and not getattr(parameter, "multiple", False)
+            if once and order.count(parameter) > 1:
+                raise InputError("is given twice.", where=name, mend="Give it once.")
+        return super().parse_args(ctx, args)
+
+
+def _name(parameter: Any) -> str:
+    """As the help writes it: --seed, NAME."""
+    if parameter.param_type_name == "option":
+        return str(max(parameter.opts, key=len))
+    return str(parameter.metavar or parameter.name.upper()).rstrip(".")
+
+
+def _refuse_long(value: str, where: str) -> None:
+    """InputError where a part of a value is longer than a name can be."""
+    long = next((part for part in re.split("[/,]", value) if len(part.encode()) > LONGEST), None)
+    if long is not None:
+        raise InputError(
+            f"'{short(long, 40)}' has {len(long):,} characters.",
+            where=where,
+            mend=f"A name has at most {LONGEST}.",
+        )
+
+
+def _hint(parameter: Any) -> str:
+    return "Give a value." if parameter.required else "Give a value, or leave it out."

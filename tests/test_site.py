@@ -1,0 +1,104 @@
+"""The documentation builds without a warning, and its reference is complete."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from html import unescape
+from io import StringIO
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+import typer
+import yaml
+
+import moextend
+from moextend import spec
+from moextend.bench.sequence import SequenceSpec, scored_tasks, stage_tasks
+from moextend.bench.task import TaskSpec
+from moextend.cli.main import app
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make docs` builds it."""
+    pytest.importorskip("mkdocs")
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def text_of(page: Path) -> str:
+    return unescape(re.sub(r"<[^>]*>", "", page.read_text(encoding="utf-8")))
+
+
+@pytest.mark.slow  # builds the site: 4 seconds of CPU
+def test_the_reference_is_generated_and_complete(site: Path) -> None:
+    api = (site / "reference" / "api.html").read_text(encoding="utf-8")
+    shown = set(re.findall(r'<h3 id="moextend\.(\w+)"', api))
+    modules = {name for name in moextend.__all__ if isinstance(getattr(moextend, name), ModuleType)}
+    assert shown == set(moextend.__all__) - modules, "docs/reference/api.md names the public names"
+
+    cli = text_of(site / "reference" / "cli.html")
+    commands = typer.main.get_command(app).commands
+    for name, command in commands.items():
+        for words in [name, *(f"{name} {below}" for below in getattr(command, "commands", {}))]:
+            assert f"$ moextend {words}" in cli
+
+    keys = text_of(site / "reference" / "yaml.html")
+    assert all(key in keys for key in (*TaskSpec.model_fields, *SequenceSpec.model_fields))
+    assert 'loading="lazy"' not in api and "fonts.googleapis" not in api, "no page needs a network"
+
+
+def test_the_sequence_of_the_how_to_can_be_run() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "howto" / "sequence.md").read_text(), flags=re.DOTALL)
+    sequence = spec.parse(SequenceSpec, yaml.safe_load(text), where="howto/sequence.md")
+    assert all(task.data is not None and task.data.train for task in stage_tasks(sequence, ROOT))
+    assert len(scored_tasks(sequence, ROOT)) == 2
+
+
+def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert citation["version"] == project["version"] and citation["license"] == project["license"]
+    (paper,) = citation["references"]
+    assert paper["title"] in (DOCS / "method.md").read_text(encoding="utf-8")
+    assert paper["identifiers"][0]["value"] == "arXiv:2408.03511"
+
+
+def test_the_picture_shows_the_cells_of_a_report(tmp_path: Path) -> None:
+    name = importlib.util.spec_from_file_location("make_matrix", DOCS / "images" / "make_matrix.py")
+    assert name is not None and name.loader is not None
+    module = importlib.util.module_from_spec(name)
+    name.loader.exec_module(module)
+    tasks = [f"tiny-{task}" for task in module.STAGES]
+    lines = ["method,mode,stage,task,value"]
+    for shift, method in enumerate(module.METHODS):
+        for t in range(4):
+            values = [*((task, 10 * t + i + 41 * shift) for i, task in enumerate(tasks))]
+            values += [(task, 90 + t) for task in module.TEXT]
+            lines += [f"{method},sequence,{t},{task},{value}" for task, value in values]
+    module.draw(pd.read_csv(StringIO("\n".join(lines))), tmp_path / "out.svg")
+    drawn = re.findall(r">(\d+)</text>", (tmp_path / "out.svg").read_text())
+    expected = [[10 * t + i + 41 * s for i in range(3)] + [90 + t] for s in range(2) for t in range(4)]
+    assert sorted(map(int, drawn)) == sorted(value for row in expected for value in row)
+    assert (DOCS / "images" / "matrix.svg").stat().st_size < 60_000
+
+
+def test_every_key_of_a_yaml_has_a_meaning(site: Path) -> None:
+    page = (site / "reference" / "yaml.html").read_text(encoding="utf-8")
+    rows = re.findall(r"<tr>\s*<td.*?</tr>", page, flags=re.DOTALL)
+    empty = [row for row in rows if re.search(r"<td[^>]*></td>\s*</tr>", row)]
+    assert len(rows) > 60 and not empty, empty
