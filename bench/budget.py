@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from moextend.bench import matching
+from moextend.bench.methods import MethodSpec, Shapes
 
 if TYPE_CHECKING:
     from moextend.bench.sequence import SequenceSpec
@@ -30,12 +30,12 @@ PARTS = {
 
 
 def budget(
-    texts: Iterable[str], sequence: SequenceSpec, make: Callable[[], Any], *, images: bool
+    specs: Iterable[MethodSpec], sequence: SequenceSpec, make: Callable[[], Any], *, images: bool
 ) -> dict[str, Any]:
     """Method -> memory and operations of one training step, with what was assumed.
 
     Args:
-        texts: method specs.
+        specs: the methods.
         make: gives a fresh language model without memory (matching.skeleton).
         images: whether a conversation has an image.
 
@@ -48,8 +48,8 @@ def budget(
     step = _step(sequence, lm, images)
     sizes: dict[Learns, Estimate] = {}
     found = {}
-    for text in dict.fromkeys(texts):
-        learns = _learns(text, sequence.settings, make)
+    for text, spec in {each.text: each for each in specs}.items():
+        learns = spec.make().learns(Shapes(make()))
         if learns is None:
             continue
         kind = replace(learns, parameters=0)  # one trace serves adapters of every size
@@ -121,26 +121,6 @@ def _step(sequence: SequenceSpec, lm: Any, images: bool) -> Step:
         bf16=train.bf16,
         checkpointing=train.gradient_checkpointing,
     )
-
-
-def _learns(text: str, settings: matching.Settings, make: Callable[[], Any]) -> Learns | None:
-    """What a method trains; None where it trains nothing. Extensions begin in the lowest block, which costs most."""
-    from moextend.bench import methods
-    from moextend.bench.methods import weights
-    from moextend.estimate import Learns
-    from moextend.moe import find_sites
-
-    _, config = methods.parse(text, settings)
-    if text.partition(":")[0] == "moextend":
-        many = len(find_sites(make()))
-        count = many if config.layers == "all" else max(1, int(config.share * many))  # type: ignore[attr-defined]
-        blocks = tuple(config.layers) if isinstance(config.layers, list) else tuple(range(count))  # type: ignore[attr-defined]
-        return Learns(blocks=blocks, experts=config.experts, width=config.width)  # type: ignore[attr-defined]
-    trained = matching.size(text, settings, make()).params
-    if not trained:
-        return None
-    whole = isinstance(config, weights.Trained) and trained == sum(p.numel() for p in make().parameters())
-    return Learns(everything=True) if whole else Learns(parameters=trained)
 
 
 def _record(found: Estimate, accumulation: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What there is: sequences and tasks of the workspace and of the package, for `list` and `show`."""
+"""What there is in the workspace, in the package and in installed plug-ins, for `list` and `show`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import ValidationError
 
 from moextend import content
+from moextend.bench import methods, scorers
 from moextend.bench.plan import DEFAULT, OWN
+from moextend.bench.plugins import Listed
 from moextend.bench.references import KIND, read_reference
-from moextend.bench.scorers import find_scorer
 from moextend.bench.sequence import read_sequence
 from moextend.bench.task import read_task
 from moextend.errors import SpecError, UnknownName, visible
@@ -18,15 +20,24 @@ from moextend.errors import SpecError, UnknownName, visible
 if TYPE_CHECKING:
     from rich.table import Table
 
+WRAPPED = ("stages", "description", "rule")
+"""Columns that may take several lines."""
+
 
 def catalogue(workspace: Path) -> dict[str, list[dict[str, Any]]]:
-    """{"sequences", "tasks", "references": [...]}; a YAML that cannot be read is listed with its error."""
+    """{"sequences", "tasks", "references", "methods", "scorers": [...]}.
+
+    A YAML that cannot be read, and a plug-in that cannot be used, is listed with its error. The workspace's methods
+    and scorers are imported.
+    """
     sequences, tasks = content.names("registry", workspace), content.names("tasks", workspace)
     references = content.names(KIND, workspace)
     return {
         "sequences": [_sequence(name, path, workspace) for name, path in sorted(sequences.items())],
         "tasks": [_task(name, path, workspace) for name, path in sorted(tasks.items())],
         "references": [_reference(name, path, workspace) for name, path in sorted(references.items())],
+        "methods": [_method(each) for each in methods.KNOWN.listed(workspace)],
+        "scorers": [record for each in scorers.KNOWN.listed(workspace) for record in _scorers(each)],
     }
 
 
@@ -47,8 +58,18 @@ def tables(found: dict[str, list[dict[str, Any]]]) -> list[Table | str]:
     for record in found["references"]:
         about = [record["name"], record["protocol"], record["from"], str(record["rows"])]
         _row(references, record, [*about, record["source"]])
-    below = "Below a report: moextend bench report --references NAME"
-    return [sequences, "* runs when none is named: moextend bench run\n", tasks, "", references, below]
+    below = "Below a report: moextend bench report --references NAME\n"
+    listed = _table("Methods", ["name", "from", "task id", "description"])
+    for record in found["methods"]:
+        _row(listed, record, [record[key] for key in ("name", "from", "task_identity", "description")])
+    rules = _table("Scorers", ["name", "from", "rule"])
+    for record in found["scorers"]:
+        _row(rules, record, [record[key] for key in ("name", "from", "description")])
+    new = "One of your own: moextend bench new method NAME, moextend bench new scorer NAME"
+    return [
+        sequences, "* runs when none is named: moextend bench run\n", tasks, "", references, below,
+        listed, "", rules, new,
+    ]  # fmt: skip
 
 
 def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
@@ -61,7 +82,8 @@ def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
         task = read_task(tasks[name])
         record = {"file": str(task.path), **task.model_dump(mode="json", exclude_none=True)}
         if task.kind != "text":
-            record["comparable_with"] = find_scorer(task.scorer).comparable_with
+            scorers.search(workspace)
+            record["comparable_with"] = scorers.find_scorer(task.scorer).comparable_with
         if example:
             from moextend.bench.newtask import check
 
@@ -136,6 +158,33 @@ def _reference(name: str, path: Path, workspace: Path) -> dict[str, Any]:
     return {**record, **{key: getattr(reference, key) for key in keys}, "rows": len(reference.rows)}
 
 
+def _method(each: Listed[type[methods.Method]]) -> dict[str, Any]:
+    record = {**_plugin(each), "task_identity": ""}
+    if each.found is None:
+        return record
+    kind = each.found.value
+    try:
+        record["task_identity"] = kind(kind.Config()).task_identity
+    except ValidationError:  # a setting without a default
+        pass
+    except Exception as error:  # of somebody's code
+        record["error"] = f"{each.place}: cannot be made ({type(error).__name__}: {error})."
+    return {**record, "description": (kind.__doc__ or "").strip().partition("\n")[0]}
+
+
+def _scorers(each: Listed[tuple[scorers.Scorer, ...]]) -> list[dict[str, Any]]:
+    if each.found is None:
+        return [_plugin(each)]
+    return [{**_plugin(each), "name": scorer.name, "description": scorer.rule} for scorer in each.found.value]
+
+
+def _plugin(each: Listed[Any]) -> dict[str, Any]:
+    error = None if each.problem is None else str(each.problem)
+    return {
+        "name": each.name, "from": each.origin, "file": each.place or None, "description": "", "error": error,
+    }  # fmt: skip
+
+
 def _origin(path: Path, workspace: Path) -> str:
     return "workspace" if path.resolve().is_relative_to(workspace.resolve()) else "package"
 
@@ -145,7 +194,7 @@ def _table(title: str, columns: list[str]) -> Table:
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, no_wrap=column != "stages", overflow="ellipsis")
+        table.add_column(column, no_wrap=column not in WRAPPED, overflow="ellipsis")
     return table
 
 

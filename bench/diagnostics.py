@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from moextend import files
 from moextend.bench import evaluate
+from moextend.bench.methods import Method
 from moextend.bench.restore import learning_data
 from moextend.bench.rundir import ROUTING
 from moextend.bench.stages import stage_seed
@@ -62,7 +63,7 @@ class Diagnostics:
             if not self._sample(name):
                 continue
             # A task of no extension is answered by the base where the task is told, so that text is, too.
-            self.work.method.select(model, self.work.settings, name, learnt)
+            self.work.method.select(model, name, learnt)
             use = _count(model, self.sites, self._sample(name))
             then = None if name == TEXT else before.get(learnt.index(name) + 1, {}).get("tasks", {}).get(name)
             tasks[name] = _told(use, then)
@@ -76,7 +77,7 @@ class Diagnostics:
         """
         from moextend.recognise import Recogniser, prompts_of
 
-        self.work.method.select(model, self.work.settings, learnt[-1], learnt)
+        self.work.method.select(model, learnt[-1], learnt)
         if not isinstance(model.choose, Recogniser):
             return {}
         shares = {}
@@ -105,20 +106,20 @@ class Diagnostics:
         return self._samples[name]
 
     def _oracle(self, model: MultimodalLM, learnt: Sequence[str]) -> dict[str, float | None]:
-        """The final score of each task with its own extension forced on; {} for a method that is told it anyway."""
-        told = _told_settings(self.work.settings)
-        if told is None:
+        """The final score of each task with its own extension forced on; {} for a method that is given it anyway."""
+        given = self.work.method.with_given_task()
+        if given is None:
             return {}
         chooser, model.choose = model.choose, None
         try:
-            return {name: self._score(model, told, name, learnt) for name in learnt}
+            return {name: self._score(model, given, name, learnt) for name in learnt}
         finally:
             model.choose = chooser
 
-    def _score(self, model: MultimodalLM, told: Any, name: str, learnt: Sequence[str]) -> float | None:
+    def _score(self, model: MultimodalLM, given: Method, name: str, learnt: Sequence[str]) -> float | None:
         work = self.work
         try:
-            weights = work.method.select(model, told, name, learnt)
+            weights = given.select(model, name, learnt)
         except InputError:  # its calibrations read earlier extensions, so that it cannot stand alone
             return None
         return evaluate.score_cell(
@@ -182,11 +183,3 @@ def _sites(model: MultimodalLM) -> list[Site]:
         return find_sites(model.lm)
     except InputError:
         return []
-
-
-def _told_settings(settings: Any) -> Any:
-    """The same method told the task; None where it is, or where the task makes no difference to it."""
-    for key, told in (("scope", "own"), ("task", "told")):
-        if getattr(settings, key, told) != told:
-            return settings.model_copy(update={key: told})
-    return None

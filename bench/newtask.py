@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from moextend import content, files
-from moextend.bench.scorers.table import find_scorer
+from moextend.bench.scorers.table import find_scorer, search
 from moextend.bench.task import NAME, TaskSpec, TextTask
 from moextend.errors import InputError, short
 
@@ -37,6 +37,7 @@ def new_task(
         return _text_task(data, name, workspace, trust_code)
     kind = ALIASES.get(kind, kind)
     if scorer is not None:
+        search(workspace)
         find_scorer(scorer, where="--scorer")
     from moextend.bench.data import guess_task
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moextend import content, lookup
 from moextend.bench.runconfig import Mode
@@ -17,6 +17,9 @@ from moextend.bench.sequence import SequenceSpec, find_learnt, find_sequence, sc
 from moextend.bench.task import TaskSpec, code_allowed, find_task
 from moextend.errors import InputError, masked, short
 from moextend.settings import MOST_SEED, MOST_STEPS, clash
+
+if TYPE_CHECKING:
+    from moextend.bench.methods import MethodSpec
 
 DEFAULT = "tiny"
 """The sequence that ships with the package."""
@@ -27,13 +30,6 @@ STEPS = "steps"
 """No method's settings are matched: methods share the steps, as they always do."""
 
 LEFT_OUT = "It runs the code that the model writes; --allow-code scores it."
-
-ALL = "all"
-"""Stands for every method."""
-BOUND = "full-ft"
-"""The method of the joint and the independent bound, where none is named."""
-BOUNDS: dict[str, Mode] = {"joint": "joint", "individual": "independent"}
-"""Names that stand among the methods for a bound: BOUND, run in a mode of its own."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +55,17 @@ class Request:
     """What the methods share besides data and batches: `steps`, or also `params[=METHOD]` or `flops[=METHOD]`."""
 
 
-def resolve(request: Request, on_match: Callable[[str], None] | None = None) -> list[RunConfig]:
+def resolve(
+    request: Request,
+    on_match: Callable[[str], None] | None = None,
+    on_problem: Callable[[str], None] | None = None,
+) -> list[RunConfig]:
     """One config a run, checked as far as it can be without opening data or models.
 
-    `on_match` is told of each method how it was matched.
+    `on_match` is told of each method how it was matched, `on_problem` which plug-ins are left out, and why.
     """
+    from moextend.bench import methods
+
     _check_numbers(request)
     sequence = chosen_sequence(request)
     if not sequence.stages:
@@ -78,18 +80,19 @@ def resolve(request: Request, on_match: Callable[[str], None] | None = None) -> 
     if on_match:
         for name in left_out(request):
             on_match(f"left out: {name}. {LEFT_OUT}")
-    methods = chosen_methods(request, sequence)
+    specs = chosen_methods(request, sequence, on_problem)
     if request.match != STEPS:
-        methods = _matched(request, sequence, methods, on_match)
-    bounds = [mode for name, mode in BOUNDS.items() if {name, ALL} & set(request.methods)]
+        specs = _matched(request, sequence, specs, on_match)
+    bounds = [mode for name, mode in methods.BOUNDS.items() if {name, methods.ALL} & set(request.methods)]
     # A bound is one number to compare all methods with: of the strongest learner, unless methods are named.
-    named = bool(set(request.methods) - set(BOUNDS))
+    named = bool(set(request.methods) - set(methods.BOUNDS))
+    bound = methods.parse(methods.named("bound"), sequence.settings)
     by_mode = {
-        mode: methods if mode == "sequence" or named else [BOUND]
+        mode: specs if mode == "sequence" or named else [bound]
         for mode in request.modes
         if mode != "sequence" or named or not bounds
     }
-    by_mode |= {mode: [*by_mode.get(mode, []), BOUND] for mode in bounds}
+    by_mode |= {mode: [*by_mode.get(mode, []), bound] for mode in bounds}
     configs = [
         _config(request, sequence, tasks, mode, *part)
         for mode, chosen in by_mode.items()
@@ -150,38 +153,49 @@ def _named_sequence(request: Request) -> SequenceSpec:
     return find_sequence(request.sequence or (OWN if OWN in own else DEFAULT), request.workspace)
 
 
-def chosen_methods(request: Request, sequence: SequenceSpec) -> list[str]:
-    """The method specs asked for; UnknownName or InputError for one that does not exist."""
-    from moextend.bench import methods
+def chosen_methods(
+    request: Request, sequence: SequenceSpec, on_problem: Callable[[str], None] | None = None
+) -> list[MethodSpec]:
+    """The methods asked for; UnknownName or InputError for one that does not exist or is broken.
 
-    file = sequence.path or sequence.sequence
+    A plug-in that is only meant by "all", or that has a name of the package, is left out where it cannot be used.
+    """
+    from moextend.bench.methods import ALL, BOUNDS, KNOWN, parse
+
+    file, workspace = sequence.path or sequence.sequence, request.workspace
+    known = dict.fromkeys(KNOWN.names(workspace))
     for name in sequence.settings:  # else a misspelt one changes nothing, and nobody is told
-        lookup.choose("method", name, methods.METHODS, where=f"{file}: settings")
-        methods.parse(name, sequence.settings, where=f"{file}: settings")
+        lookup.choose("method", name, known, where=f"{file}: settings")
+        parse(name, sequence.settings, workspace, where=f"{file}: settings")
     asked = [name for name in request.methods if name not in BOUNDS]
     where = "--method" if asked else f"{file}: methods"
     if not request.methods and not sequence.methods:
         raise InputError("names no method.", where=where, mend="Name one there, or by --method.")
-    names = [
-        known for name in asked or sequence.methods for known in (methods.METHODS if name == ALL else [name])
-    ]
-    known = dict.fromkeys([*methods.METHODS, *BOUNDS, ALL])
-    for name in names:
-        lookup.choose("method", name.partition(":")[0], known, where=where)
-        methods.describe(name, sequence.settings, where=where)
-    return list(dict.fromkeys(names))
+    names, problems = asked or sequence.methods, KNOWN.hidden(workspace)
+    if ALL in names:
+        listed = KNOWN.listed(workspace)
+        problems |= {each.name: each.problem for each in listed if each.problem}
+        usable = [each.name for each in listed if each.found]
+        names = [one for name in names for one in (usable if name == ALL else [name])]
+    named = [name.partition(":")[0] for name in names]
+    for name in named:
+        lookup.choose("method", name, {**known, **dict.fromkeys([*BOUNDS, ALL])}, where=where)
+    for name, problem in problems.items():
+        if on_problem and (name in named or ALL in request.methods):
+            on_problem(str(problem))
+    return [parse(name, sequence.settings, workspace, where=where) for name in dict.fromkeys(names)]
 
 
 def _matched(
-    request: Request, sequence: SequenceSpec, names: list[str], on_match: Callable[[str], None] | None
-) -> list[str]:
-    from moextend.bench import matching
+    request: Request, sequence: SequenceSpec, specs: list[MethodSpec], on_match: Callable[[str], None] | None
+) -> list[MethodSpec]:
+    from moextend.bench import matching, methods
 
     found = matching.match(
-        names,
+        specs,
         request.match,
-        sequence.settings,
         lambda: matching.skeleton(sequence.base, request.workspace),
+        lambda text: methods.parse(text, sequence.settings, request.workspace, where="--match"),
     )
     for matched in found:
         if on_match:
@@ -253,24 +267,23 @@ def _config(
     sequence: SequenceSpec,
     tasks: dict[str, TaskSpec],
     mode: Mode,
-    method: str,
+    method: MethodSpec,
     order: str,
     seed: int,
 ) -> RunConfig:
     record = sequence.model_dump(mode="json")
     # What does not change this run's result is no part of what it is.
     record |= {"description": "", "methods": []}
-    name = method.partition(":")[0]
     record.pop("protocol")
     if record["base"]["attn_implementation"] is None:  # runs from before there was a choice go on
         record["base"].pop("attn_implementation")
-    record["settings"] = {k: v for k, v in record["settings"].items() if k == name}
+    record["settings"] = {k: v for k, v in record["settings"].items() if k == method.name}
     record["stages"] = ordered(record["stages"], order)
     about = {"description": "", "source": ""}
     return RunConfig(
         sequence=_without_logins(record),
         tasks={name: _without_logins({**task.model_dump(mode="json"), **about}) for name, task in tasks.items()},
-        method=method, seed=seed, order=order, mode=mode, device=request.device,
+        method=method.text, seed=seed, order=order, mode=mode, device=request.device,
         protocol=sequence.protocol, oracle=request.oracle,
         places={
             "workspace": str(request.workspace.resolve()),

@@ -11,7 +11,7 @@ from moextend import content, encoders, files, sources
 from moextend.bench.data import open_items
 from moextend.bench.data.items import placeholders
 from moextend.bench.data.source import files_of, locate, parse_split
-from moextend.bench.scorers.table import find_scorer
+from moextend.bench.scorers.table import find_scorer, search
 from moextend.bench.sequence import SequenceSpec, memory_texts
 from moextend.bench.task import TaskSpec
 from moextend.bench.world.data import DATASETS
@@ -28,6 +28,7 @@ SMALL = 32 * 2**20
 
 def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> None:
     """InputError where a sequence or its tasks name what does not exist; what is to be fetched need not be here."""
+    search(workspace)
     file = str(sequence.path or sequence.sequence)
     base = sequence.base
     if base.model not in content.CARRIED:

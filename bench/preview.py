@@ -74,7 +74,7 @@ def _step(
     images = any(tasks[stage.task].kind != "text" for stage in sequence.stages)
     try:
         return budget.budget(
-            [config.method for config in configs],
+            [methods.of_run(config) for config in configs],
             sequence,
             lambda: matching.skeleton(sequence.base, workspace),
             images=images,
@@ -97,12 +97,12 @@ def _there(sequence: SequenceSpec, workspace: Path) -> bool:
 
 
 def _run(config: RunConfig) -> dict[str, Any]:
-    about = methods.describe(config.method, config.sequence["settings"])
+    about = methods.of_run(config).record()
     rows = 2 if config.mode == "joint" else len(config.stages) + 1
     return {
         "run": config.slug,
         **{key: getattr(config, key) for key in ("method", "seed", "order", "mode")},
-        "told": about["told"],
+        "task_identity": about["task_identity"],
         "settings": about["settings"],
         "stages": dict(stage_steps(config)),
         "cells": rows * (len(config.stages) + len(config.retention) + len(config.transfer)),

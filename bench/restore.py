@@ -80,12 +80,12 @@ def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> Multim
     if not 0 <= last <= len(work.stages):
         raise InputError(f"the run has stages 0 to {len(work.stages)}, not {last}.", where=str(run.folder))
     model, learnt = base(work), list[str]()
-    work.method.start(model, work.settings, work.config.seed)
+    work.method.start(model, work.config.seed)
     for index in range(1, last + 1):
         name = stage_name(work.stages[index - 1])
         if work.config.mode == "independent" and learnt:
             model, learnt = base(work), []
-            work.method.start(model, work.settings, work.config.seed)
+            work.method.start(model, work.config.seed)
         found = stage_of(work, index, work.stages[index - 1], learnt, NOTHING)
         if not moextend.extension.is_whole(found.folder):
             raise InputError(
@@ -93,10 +93,10 @@ def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> Multim
                 where=str(run.folder),
                 mend="Run it to its end, or name an earlier stage.",
             )
-        work.method.restore(model, work.settings, found)
+        work.method.restore(model, found)
         learnt.append(name)
     if learnt:
-        work.method.select(model, work.settings, task, learnt)
+        work.method.select(model, task, learnt)
     return model
 
 

@@ -23,6 +23,7 @@ from moextend.bench.data import hub_revision
 from moextend.bench.diagnostics import Diagnostics
 from moextend.bench.methods.method import Stage
 from moextend.bench.progress import Progress, Unit
+from moextend.bench.provenance import FACT, refuse_changed_plugins
 from moextend.bench.restore import base, learning_data, stage_name, stage_of
 from moextend.bench.runconfig import JOINT
 from moextend.bench.rundir import COST, ROUTING, Cell, RunDir
@@ -62,15 +63,17 @@ def _do(work: Work) -> None:
 
 def _run(work: Work, progress: Progress) -> None:
     refuse_changed_data(work)
+    if plugins := refuse_changed_plugins(work.run):
+        work.run.write_facts({FACT: plugins})
     model = base(work, progress)
     score_row(work, progress, model, 0, [])
     diagnose = Diagnostics(work, model)
-    work.method.start(model, work.settings, work.config.seed)
+    work.method.start(model, work.config.seed)
     learnt: list[str] = []
     for index, names in enumerate(work.stages, 1):
         if work.config.mode == "independent" and learnt:
             model, learnt = base(work, progress), []
-            work.method.start(model, work.settings, work.config.seed)
+            work.method.start(model, work.config.seed)
         learn(work, progress, model, index, names, learnt)
         learnt.append(stage_name(names))
         score_row(work, progress, model, index, learnt)
@@ -85,7 +88,7 @@ def learn(
     units = [unit for unit in plan(work) if unit.stage == index and unit.phase in ("probe", "train")]
     problem = stage_problem(stage.folder, costs=False, every_byte=True)
     if problem is None:
-        work.method.restore(model, work.settings, stage)
+        work.method.restore(model, stage)
         seconds = None
     else:
         before = _set_weights_aside(stage.folder, problem)
@@ -107,9 +110,9 @@ def _train_stage(
     """
     with costs.Stopwatch(stage.folder, model) as watch:
         loop = StageLoop(work, progress, model, stage, units, watch)
-        facts = work.method.learn(model, work.settings, stage, loop)
+        facts = work.method.learn(model, stage, loop)
         files.write_json(stage.folder / LEARNT, {**facts, **watch.spent()})
-        work.method.save(model, work.settings, stage)
+        work.method.save(model, stage)
     return float(watch.spent()["seconds"])
 
 
@@ -121,7 +124,7 @@ def _write_cost(
     facts = dict(files.read_json(noted)) if noted.is_file() else {}
     if seconds is not None:
         facts["seconds"] = seconds
-    work.method.select(model, work.settings, stage.task, learnt)
+    work.method.select(model, stage.task, learnt)
     with model.choose.reaching((stage.task,)) if model.choose else nullcontext():
         answering = costs.forward_flops(model, stage.held_out)
     kept = {"forward_flops": answering, "stored_mb": costs.stored_mb(stage.folder)}
@@ -247,7 +250,7 @@ def selected(work: Work, model: MultimodalLM, name: str, learnt: Sequence[str]) 
     if not learnt:
         return model.base_fingerprint()
     asked = JOINT if work.config.mode == "joint" and work.tasks[name].kind != "text" else name
-    return work.method.select(model, work.settings, asked, learnt)
+    return work.method.select(model, asked, learnt)
 
 
 def score_cell(
@@ -285,18 +288,16 @@ def write_facts(work: Work, model: MultimodalLM) -> None:
         return
     limit = work.sequence.scoring.limit
     blind = {task.task: vqa.blind_level(task, work.workspace, limit) for task in image_tasks}
-    told = work.method.told(work.settings)
     answering = {}
     for names in work.stages:
         name = stage_name(names)
         data = learning_data(work, names, stage_seed(work.config.seed, name))
         answering[name] = costs.forward_flops(model, data.held_out)
-    # Of sequences that learn from images alone: else text may look like what was learnt.
-    apart = getattr(work.method, "text_untouched", lambda _: False)(work.settings)
     facts = {
-        "told": told,
-        "text_untouched": apart and len(image_tasks) == len(work.config.stages),
-        "settings": work.settings.model_dump(),
+        "task_identity": work.method.task_identity,
+        # Of sequences that learn from images alone: else text may look like what was learnt.
+        "text_untouched": work.method.text_untouched and len(image_tasks) == len(work.config.stages),
+        "settings": work.method.config.model_dump(),
         "blind": blind,
         "base_flops": answering,
     }

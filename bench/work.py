@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from moextend.bench import methods
+from moextend.bench import methods, scorers
 from moextend.bench.data import data_digest
 from moextend.bench.progress import Unit
 from moextend.bench.rundir import RunDir
@@ -25,8 +25,10 @@ class Work:
         self.run, self.config = run, run.config
         self.sequence = self.config.sequence_spec()
         self.workspace = self.config.workspace
+        scorers.search(self.workspace)
         self.cache = self.workspace / ".cache"
-        self.method, self.settings = methods.parse(self.config.method, self.sequence.settings)
+        self.method_spec = methods.of_run(self.config)
+        self.method = self.method_spec.make()
         self.failures: list[str] = []
 
     @property
@@ -60,7 +62,7 @@ def plan(work: Work) -> list[Unit]:
     """All units of the run, in order."""
     align = work.sequence.align
     units = [Unit("align", 0, align.task, align.steps)] if align else []
-    probe = work.method.probe_steps(work.settings)
+    probe = work.method.probe_steps
     for index, names in enumerate([[], *work.stages]):
         if names:
             units += [Unit("probe", index, names[0], probe)] if probe else []

@@ -36,7 +36,7 @@ def run(installed: Path, folder: Path, *command: str) -> subprocess.CompletedPro
 def test_the_wheel_holds_the_harness_and_the_content(installed: Path) -> None:
     package = installed / "moextend"
     for path in (
-        "py.typed", "cli/main.py", "bench/runner.py", "data/tasks/tiny-attributes.yaml",
+        "py.typed", "cli/main.py", "bench/runner.py", "bench/templates/method.py", "data/tasks/tiny-attributes.yaml",
         "data/tasks/tiny/lm_eval/tiny_facts.yaml", "data/registry/tiny.yaml", "data/registry/tiny-generic.txt",
         "data/registry/references/coin.yaml",
         "data/registry/models/tiny/lm/model.safetensors",

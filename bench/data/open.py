@@ -18,7 +18,7 @@ from moextend.bench.data.items import LETTERS, OWN_PLACEHOLDERS, Item, placehold
 from moextend.bench.data.join import Joined
 from moextend.bench.data.source import Part, files_of, locate, parse_split, place
 from moextend.bench.data.table import Row, Table, read_table
-from moextend.bench.scorers import is_lettered
+from moextend.bench.scorers import is_lettered, search
 from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import Data, Join, TaskSpec
 from moextend.errors import InputError, SpecError
@@ -39,6 +39,7 @@ def open_items(
     Raises:
         InputError: the data cannot be opened, or lacks a column of the task; with file, row, column and mend.
     """
+    search(workspace)
     opened = open_table(task, split, workspace)
     table, part = opened.table, opened.part
     extra = tuple(name for name in placeholders(task) if name not in OWN_PLACEHOLDERS)

@@ -1,4 +1,4 @@
-"""LoRA adapters of peft by name, one or several in a model: what methods over adapters share."""
+"""LoRA adapters of peft by name, one or several in a model, and methods that make one a task."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods import trained
-from moextend.bench.methods.method import Rank, Rate, Stage
-from moextend.spec import Spec
+from moextend.bench.methods.method import Knob, Parameters, Rank, Rate, Stage
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from moextend import MultimodalLM
 
 LORA = ".lora_"
@@ -22,11 +19,9 @@ ONE = "default"
 """The adapter of a method that has only one."""
 
 
-class Adapter(Spec):
+class Adapter(trained.Trained.Config):
     """Settings of a LoRA adapter (arXiv 2106.09685)."""
 
-    learning_rate: Rate | None = None
-    """None takes the sequence's."""
     rank: Rank = 8
     alpha: Rate | None = None
     """None takes twice the rank."""
@@ -53,7 +48,7 @@ def inject(model: MultimodalLM, config: Adapter, seed: int, name: str = ONE) -> 
         inject_adapter_in_model(settings, model.lm, adapter_name=name)
 
 
-def parameters(model: MultimodalLM, name: str) -> dict[str, nn.Parameter]:
+def parameters(model: MultimodalLM, name: str) -> Parameters:
     """The parameters of adapter `name`, by their name in the model."""
     return {n: p for n, p in model.named_parameters() if LORA in n and f".{name}." in n}
 
@@ -76,19 +71,51 @@ def using(model: MultimodalLM, names: Sequence[str]) -> Iterator[None]:
         use(model, [])
 
 
-def save(model: MultimodalLM, stage: Stage) -> None:
-    """Writes the adapter of the stage's task."""
-    trained.write(model, stage, parameters(model, stage.task))
-
-
-def restore(model: MultimodalLM, config: Adapter, stage: Stage) -> None:
-    """Puts the adapter of the stage's task in, beside those that are there."""
-    inject(model, config, stage.seed, stage.task)
-    trained.put_back(model, stage)
-
-
 def layers(model: MultimodalLM) -> list[Any]:
     """The adapted modules."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [module for module in model.lm.modules() if isinstance(module, BaseTunerLayer)]
+
+
+class AdapterPerTask(trained.Trained):
+    """A new adapter a stage, trained while the earlier ones are frozen."""
+
+    class Config(Adapter):
+        """What can be set."""
+
+    config: Config
+
+    def active(self, stage: Stage) -> Sequence[str]:
+        """The adapters that compute while the stage is learned."""
+        return [stage.task]
+
+    def prepare(self, model: MultimodalLM, stage: Stage) -> Parameters:
+        """Adds the stage's adapter."""
+        inject(model, self.config, stage.seed, stage.task)
+        use(model, self.active(stage))
+        return parameters(model, stage.task)
+
+    def save(self, model: MultimodalLM, stage: Stage) -> None:
+        """Writes the stage's adapter."""
+        trained.write(model, stage, parameters(model, stage.task))
+
+    def restore(self, model: MultimodalLM, stage: Stage) -> None:
+        """Puts the stage's adapter in, beside those that are there."""
+        inject(model, self.config, stage.seed, stage.task)
+        trained.put_back(model, stage)
+
+    def select(self, model: MultimodalLM, task: str, learnt: Sequence[str]) -> str:
+        """All adapters so far, for every task."""
+        use(model, learnt)
+        return trained.fingerprint(model, [parameters(model, name) for name in learnt])
+
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """The rank."""
+        return (Knob("rank"),)
+
+    def trainable(self, model: Any) -> Parameters:
+        """The adapter of a first stage."""
+        inject(model, self.config, 0)
+        return parameters(model, ONE)

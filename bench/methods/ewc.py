@@ -8,62 +8,56 @@ adapter (`over: lora`) theta are the adapter's weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 import moextend
 from moextend import files
-from moextend.bench.methods import trained
-from moextend.bench.methods.method import Loop, Stage
-from moextend.bench.methods.weights import (
-    Either,
-    parameters,
-    probe_steps,
-    restore,
-    save,
-    select,
-    start,
-    told,
-)
+from moextend.bench.methods.method import Parameters, Stage
+from moextend.bench.methods.weights import AdapterOrAll
 from moextend.settings import MOST_STEPS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from moextend import MultimodalLM
-
-__all__ = ["Config", "learn", "probe_steps", "restore", "save", "select", "start", "told"]
+    from moextend.trainer import ExtraLoss
 
 FILE = "fisher.safetensors"
 
 
-class Config(Either):
-    """Settings of EWC."""
+class Ewc(AdapterOrAll):
+    """Weights that mattered are held by their Fisher information."""
 
-    strength: float = Field(1000.0, gt=0)
-    """lambda."""
-    items: int = Field(128, ge=1, le=MOST_STEPS)
-    """Training items that the Fisher information is taken on."""
+    class Config(AdapterOrAll.Config):
+        """What can be set."""
 
+        strength: float = Field(1000.0, gt=0)
+        """lambda."""
+        items: int = Field(128, ge=1, le=MOST_STEPS)
+        """Training items that the Fisher information is taken on."""
 
-def learn(model: MultimodalLM, config: Config, stage: Stage, loop: Loop) -> dict[str, Any]:
-    """Trains with the penalty of all earlier stages, then takes this stage's Fisher information."""
-    from safetensors.torch import save_file
+    config: Config
 
-    fisher, anchor = _earlier(stage)
-    weights = parameters(model, config)
+    def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
+        """The penalty of all earlier stages."""
+        fisher, anchor = _earlier(stage)
+        weights = self.parameters(model)
 
-    def penalty(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
-        parts = [(fisher[n] * (p - anchor[n]).square()).sum() for n, p in weights.items()]
-        return config.strength / 2 * sum(parts[1:], parts[0])
+        def penalty(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+            parts = [(fisher[n] * (p - anchor[n]).square()).sum() for n, p in weights.items()]
+            return self.config.strength / 2 * sum(parts[1:], parts[0])
 
-    held = penalty if fisher else None
-    facts = trained.tune(model, weights, loop, learning_rate=config.learning_rate, extra_loss=held)
-    with files.atomic(stage.folder / FILE) as path:
-        save_file(_fisher(model, config, stage), path)
-    return facts
+        return penalty if fisher else None
+
+    def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
+        """Takes this stage's Fisher information."""
+        from safetensors.torch import save_file
+
+        with files.atomic(stage.folder / FILE) as path:
+            save_file(_fisher(model, self.parameters(model), self.config.items, stage), path)
+        return {}
 
 
 def _earlier(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -72,8 +66,7 @@ def _earlier(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
     total: dict[str, Tensor] = {}
     weighted: dict[str, Tensor] = {}
-    folders: list[Path] = [folder for _, folder in stage.earlier]
-    for folder in folders:
+    for _, folder in stage.earlier:
         weights, _ = moextend.extension.load_tensors(folder)
         for name, fisher in load_file(folder / FILE).items():
             part = fisher * weights[name]
@@ -82,17 +75,16 @@ def _earlier(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return total, {name: weighted[name] / total[name].clamp_min(1e-30) for name in total}
 
 
-def _fisher(model: MultimodalLM, config: Config, stage: Stage) -> dict[str, Tensor]:
+def _fisher(model: MultimodalLM, weights: Parameters, items: int, stage: Stage) -> dict[str, Tensor]:
     """Mean square, over items, of the gradient of an item's mean log-likelihood a token."""
     import torch
 
     from moextend.batches import Collator
 
-    weights = parameters(model, config)
     model.learn_only(list(weights))
     collate = Collator.of(model)
     drawn = torch.randperm(len(stage.data), generator=torch.Generator().manual_seed(stage.seed))
-    rows = drawn[: config.items].tolist()
+    rows = drawn[:items].tolist()
     total = {name: torch.zeros_like(p) for name, p in weights.items()}
     for row in rows:
         batch = {k: v.to(model.device) for k, v in collate([stage.data[row]]).items()}

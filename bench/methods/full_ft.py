@@ -1,16 +1,11 @@
 """Full fine-tuning: every weight of the language model is trained, stage after stage."""
 
-from moextend.bench.methods.weights import (
-    Trained as Config,
-)
-from moextend.bench.methods.weights import (
-    learn,
-    probe_steps,
-    restore,
-    save,
-    select,
-    start,
-    told,
-)
+from __future__ import annotations
 
-__all__ = ["Config", "learn", "probe_steps", "restore", "save", "select", "start", "told"]
+from moextend.bench.methods.weights import TrainedWeights
+
+
+class FullFineTuning(TrainedWeights):
+    """All weights of the LM are trained on."""
+
+    role = "bound"

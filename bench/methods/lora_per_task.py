@@ -1,80 +1,80 @@
 """One LoRA adapter a task, each made on the untouched base: nothing is shared, nothing is forgotten.
 
-The rival of expert sets that are reached by task: told the task (`task=told`) like `scope: own`, or finding it out
+The rival of expert sets that are reached by task: with the task given (`task=given`) like `scope: own`, or inferred
 from the input (`task=inferred`) like `scope: auto`, by the same recogniser. Text is answered by the base.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import field_validator
 
 from moextend.bench.methods import adapters, inferred, trained
-from moextend.bench.methods.method import Loop, Stage
-from moextend.bench.methods.weights import probe_steps
+from moextend.bench.methods.method import Stage, TaskIdentity
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
 
-__all__ = ["Config", "learn", "probe_steps", "restore", "save", "select", "start", "text_untouched", "told"]
 
+class LoraPerTask(adapters.AdapterPerTask):
+    """A new adapter a stage, each on the untouched base."""
 
-class Config(adapters.Adapter):
-    """Settings of LoRA per task."""
+    class Config(adapters.AdapterPerTask.Config):
+        """What can be set."""
 
-    task: Literal["told", "inferred"] = "told"
+        task: Literal["given", "inferred"] = "given"
 
+        @field_validator("task", mode="before")
+        @classmethod
+        def _former_word(cls, value: Any) -> Any:
+            return "given" if value == "told" else value  # in runs of early versions
 
-def told(config: Config) -> bool:
-    """Whether the task is named with every input."""
-    return config.task == "told"
+    config: Config
 
+    @property
+    def task_identity(self) -> TaskIdentity:
+        """As it is set."""
+        return self.config.task
 
-def text_untouched(config: Config) -> bool:
-    """An adapter learnt from inputs with images is reached by no input without one."""
-    return True
+    @property
+    def text_untouched(self) -> bool:
+        """An adapter learnt from inputs with images is reached by no input without one."""
+        return True
 
+    def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
+        """Keeps what the stage's inputs look like, where the task is to be inferred."""
+        return {"recognised": inferred.portray(model, stage)} if self._infers else {}
 
-def start(model: MultimodalLM, config: Config, seed: int) -> None:
-    """Nothing to prepare."""
+    def save(self, model: MultimodalLM, stage: Stage) -> None:
+        """Writes the stage's adapter."""
+        super().save(model, stage)
+        self._choose(model, stage)
 
+    def restore(self, model: MultimodalLM, stage: Stage) -> None:
+        """Puts the stage's adapter in."""
+        super().restore(model, stage)
+        self._choose(model, stage)
 
-def learn(model: MultimodalLM, config: Config, stage: Stage, loop: Loop) -> dict[str, Any]:
-    """Trains a new adapter, alone on the base."""
-    adapters.inject(model, config, stage.seed, stage.task)
-    adapters.use(model, [stage.task])
-    new = adapters.parameters(model, stage.task)
-    facts = trained.tune(model, new, loop, learning_rate=config.learning_rate)
-    if config.task == "inferred":
-        facts["recognised"] = inferred.portray(model, stage)
-    return facts
+    def select(self, model: MultimodalLM, task: str, learnt: Sequence[str]) -> str:
+        """given: the task's own adapter, or the base where there is none. inferred: left to the recogniser."""
+        if self._infers:
+            assert model.choose is not None, "restore and save set it"
+            named = trained.fingerprint(model, [adapters.parameters(model, name) for name in learnt])
+            return f"{named}-{model.choose.fingerprint()}"
+        return super().select(model, task, [task] if task in learnt else [])
 
+    def with_given_task(self) -> Self | None:
+        """The same adapters, chosen by the task's name."""
+        return type(self)(self.config.model_copy(update={"task": "given"})) if self._infers else None
 
-def save(model: MultimodalLM, config: Config, stage: Stage) -> None:
-    """Writes the stage's adapter."""
-    adapters.save(model, stage)
-    _choose(model, config, stage)
+    @property
+    def _infers(self) -> bool:
+        return self.config.task == "inferred"
 
-
-def restore(model: MultimodalLM, config: Config, stage: Stage) -> None:
-    """Puts the stage's adapter in."""
-    adapters.restore(model, config, stage)
-    _choose(model, config, stage)
-
-
-def _choose(model: MultimodalLM, config: Config, stage: Stage) -> None:
-    adapters.use(model, [])
-    if config.task == "inferred":
-        inferred.choose(model, stage, partial(adapters.using, model))
-
-
-def select(model: MultimodalLM, config: Config, task: str, learnt: Sequence[str]) -> str:
-    """told: the task's own adapter, or the base where there is none. inferred: left to the recogniser."""
-    if config.task == "inferred":
-        assert model.choose is not None, "restore and save set it"
-        named = trained.fingerprint(model, [adapters.parameters(model, name) for name in learnt])
-        return f"{named}-{model.choose.fingerprint()}"
-    mine = [task] if task in learnt else []
-    adapters.use(model, mine)
-    return trained.fingerprint(model, [adapters.parameters(model, name) for name in mine])
+    def _choose(self, model: MultimodalLM, stage: Stage) -> None:
+        adapters.use(model, [])
+        if self._infers:
+            inferred.choose(model, stage, partial(adapters.using, model))

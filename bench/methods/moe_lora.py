@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from moextend import heads, moe
-from moextend.bench.methods.method import Rank, Rate
-from moextend.bench.methods.weights import (
-    Trained,
-    learn,
-    probe_steps,
-    restore,
-    save,
-    select,
-    told,
-)
+from moextend.bench.methods.method import Knob, Rank, Rate
+from moextend.bench.methods.weights import TrainedWeights
 from moextend.recipe import MOST_EXPERTS
 
 if TYPE_CHECKING:
@@ -29,42 +20,51 @@ if TYPE_CHECKING:
 
     from moextend import MultimodalLM
 
-__all__ = ["Config", "learn", "probe_steps", "restore", "save", "select", "start", "told"]
-
 MARK = "moe_lora"
 
 
-class Config(Trained):
-    """Settings of MoELoRA."""
+class MoeLora(TrainedWeights):
+    """LoRA experts with a router beside each map, trained on."""
 
-    experts: int = Field(4, ge=1, le=MOST_EXPERTS)
-    rank: Rank = 8
-    """Of each expert."""
-    alpha: Rate | None = None
-    """None takes twice the rank."""
+    class Config(TrainedWeights.Config):
+        """What can be set."""
+
+        experts: int = Field(4, ge=1, le=MOST_EXPERTS)
+        rank: Rank = 8
+        """Of each expert."""
+        alpha: Rate | None = None
+        """None takes twice the rank."""
+
+    config: Config
 
     @property
     def mark(self) -> str:
-        """Part of the names of what is trained."""
+        """That of the experts and routers."""
         return f".{MARK}."
 
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """The rank."""
+        return (Knob("rank"),)
 
-def start(model: MultimodalLM, config: Config, seed: int) -> None:
-    """Puts the experts beside what they adapt; they add nothing until they are trained."""
-    import torch
+    def start(self, model: MultimodalLM, seed: int) -> None:
+        """Puts the experts beside what they adapt; they add nothing until they are trained."""
+        import torch
 
-    from moextend.bench.methods.mixture import Mixture
+        from moextend import heads, moe
+        from moextend.bench.methods.mixture import Mixture
 
-    scale = (2 * config.rank if config.alpha is None else config.alpha) / config.rank
-    torch.manual_seed(seed)
-    hidden = heads.text_config(model.lm.config).hidden_size
-    maps = [(m, m.in_features, m.out_features) for n, m in model.lm.named_modules() if _attention(n)]
-    maps += [(_block(model, site.router), hidden, hidden) for site in moe.find_sites(model.lm)]
-    for module, inputs, outputs in maps:
-        mixture = Mixture(inputs, outputs, config.experts, config.rank, scale)
-        module.add_module(MARK, mixture.to(model.device))
-        module.register_forward_hook(_add)
-    model.learn_only([])
+        config = self.config
+        scale = (2 * config.rank if config.alpha is None else config.alpha) / config.rank
+        torch.manual_seed(seed)
+        hidden = heads.text_config(model.lm.config).hidden_size
+        maps = [(m, m.in_features, m.out_features) for n, m in model.lm.named_modules() if _attention(n)]
+        maps += [(_block(model, site.router), hidden, hidden) for site in moe.find_sites(model.lm)]
+        for module, inputs, outputs in maps:
+            mixture = Mixture(inputs, outputs, config.experts, config.rank, scale)
+            module.add_module(MARK, mixture.to(model.device))
+            module.register_forward_hook(_add)
+        model.learn_only([])
 
 
 def _attention(name: str) -> bool:

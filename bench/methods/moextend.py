@@ -3,95 +3,134 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import moextend
 from moextend.bench.methods import inferred, trained
-from moextend.bench.methods.method import Loop, Rate, Stage
+from moextend.bench.methods.method import Knob, Loop, Method, Parameters, Rate, Stage, TaskIdentity
 from moextend.recipe import Recipe
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
+    from moextend.estimate import Learns
+
+IDENTITY: dict[str, TaskIdentity] = {"own": "given", "auto": "inferred", "all": "none"}
+"""scope -> what is known of the task."""
 
 
-class Config(Recipe):
-    """Settings of MoExtend."""
+class MoExtend(Method):
+    """New experts in the frozen MoE."""
 
-    learning_rate: Rate | None = None
-    """None takes the sequence's."""
+    role = "reference"
 
+    class Config(Recipe):
+        """What can be set."""
 
-def told(config: Config) -> bool:
-    """scope own is told the task, to choose its extension."""
-    return config.scope == "own"
+        learning_rate: Rate | None = None
+        """None takes the sequence's."""
 
+    config: Config
 
-def text_untouched(config: Config) -> bool:
-    """own, auto: an extension learnt from inputs with images is reached by no input without one."""
-    return config.scope in ("own", "auto")
+    @property
+    def task_identity(self) -> TaskIdentity:
+        """own is given the task, to choose its extension; auto infers it; all needs none."""
+        return IDENTITY[self.config.scope]
 
+    @property
+    def text_untouched(self) -> bool:
+        """own, auto: an extension learnt from inputs with images is reached by no input without one."""
+        return self.config.scope in ("own", "auto")
 
-def probe_steps(config: Config) -> int:
-    """Steps of router tuning before each stage."""
-    return config.probe_steps if config.layers == "probe" else 0
+    @property
+    def probe_steps(self) -> int:
+        """Steps of router tuning before each stage."""
+        return self.config.probe_steps if self.config.layers == "probe" else 0
 
+    def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
+        """Probes which layers change most, adds experts there, and trains these alone."""
+        config, earlier = self.config, stage.earlier
+        learnt = moextend.extending.learn(
+            model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
+            learning_rate=config.learning_rate,
+            beside=[task for task, _ in earlier] if config.scope == "all" else [],
+            earlier=[folder for _, folder in earlier] if config.remembers else [], generic=stage.generic,
+            batch_size=stage.batch_size, folder=stage.folder,
+        )  # fmt: skip
+        facts = {
+            **trained.facts(learnt.report),
+            "layers": list(learnt.plan),
+            "parents": list(learnt.plan.values()),
+            "change": learnt.probe.change,
+        }
+        if config.scope == "auto":
+            facts["recognised"] = inferred.portray(model, stage)
+        return facts
 
-def start(model: MultimodalLM, config: Config, seed: int) -> None:
-    """Nothing to prepare."""
+    def save(self, model: MultimodalLM, stage: Stage) -> None:
+        """Writes the expert set, and the memory that later stages keep closed."""
+        moextend.extending.keep(
+            model, stage.task, self.config, stage.folder, held_out=stage.held_out, seed=stage.seed,
+            batch_size=stage.batch_size,
+        )  # fmt: skip
+        moextend.extending.forget_probe(stage.folder)
+        if self.config.scope == "auto":
+            inferred.choose(model, stage)
 
+    def restore(self, model: MultimodalLM, stage: Stage) -> None:
+        """Attaches the expert set of that stage."""
+        moextend.load_extension(model, stage.folder)
+        if self.config.scope == "auto":
+            inferred.choose(model, stage)
 
-def learn(model: MultimodalLM, config: Config, stage: Stage, loop: Loop) -> dict[str, Any]:
-    """Probes which layers change most, adds experts there, and trains these alone."""
-    learnt = moextend.extending.learn(
-        model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
-        learning_rate=config.learning_rate, beside=_beside(config, stage),
-        earlier=[folder for _, folder in stage.earlier] if config.remembers else [], generic=stage.generic,
-        batch_size=stage.batch_size, folder=stage.folder,
-    )  # fmt: skip
-    facts = {
-        **trained.facts(learnt.report),
-        "layers": list(learnt.plan),
-        "parents": list(learnt.plan.values()),
-        "change": learnt.probe.change,
-    }
-    if config.scope == "auto":
-        facts["recognised"] = inferred.portray(model, stage)
-    return facts
+    def select(self, model: MultimodalLM, task: str, learnt: Sequence[str]) -> str:
+        """own: the task's own extension, or the base where there is none. auto, all: whatever is asked."""
+        scope = self.config.scope
+        if scope == "auto":
+            # Text reaches no extension: there is none that takes inputs without an image.
+            moextend.activate(model.lm, learnt)
+            assert model.choose is not None, "restore and save set it"
+            named = moextend.active_fingerprint(model)
+            moextend.activate(model.lm, [])
+            return f"{named}-{model.choose.fingerprint()}"
+        reach = [name for name in learnt if scope == "all" or name == task]
+        # The oracle asks with scope own for extensions that were made beside others.
+        moextend.expand.activate(model.lm, reach, partial=scope == "own")
+        return moextend.active_fingerprint(model)
 
+    def with_given_task(self) -> Self | None:
+        """The same extensions, chosen by the task's name."""
+        if self.config.scope == "own":
+            return None
+        return type(self)(self.config.model_copy(update={"scope": "own"}))
 
-def _beside(config: Config, stage: Stage) -> list[str]:
-    """The extensions that a new one is made beside."""
-    return [task for task, _ in stage.earlier] if config.scope == "all" else []
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """The number of new experts, and in exact routing their width."""
+        return (Knob("experts"), *([Knob("width", fraction=True)] if self.config.routing == "exact" else []))
 
+    @property
+    def competing(self) -> int:
+        """In exact routing every new expert is asked; in the others they compete."""
+        return 1 if self.config.routing == "exact" else self.config.experts
 
-def save(model: MultimodalLM, config: Config, stage: Stage) -> None:
-    """Writes the expert set, and the memory that later stages keep closed."""
-    moextend.extending.keep(
-        model, stage.task, config, stage.folder, held_out=stage.held_out, seed=stage.seed,
-        batch_size=stage.batch_size,
-    )  # fmt: skip
-    moextend.extending.forget_probe(stage.folder)
-    if config.scope == "auto":
-        inferred.choose(model, stage)
+    def trainable(self, model: Any) -> Parameters:
+        """The parameters of a first extension; which layers get it does not change how many there are."""
+        config, lm = self.config, model.lm
+        plan = {layer: [0] * config.experts for layer in range(self._layers(lm))}
+        moextend.attach(
+            lm, "first", plan, mode=config.routing, calibrate=config.calibration, width=config.width
+        )
+        return {f"lm.{name}": parameter for name, parameter in moextend.new_parameters(lm, "first").items()}
 
+    def learns(self, model: Any) -> Learns | None:
+        """Extensions begin in the lowest block, which costs most."""
+        from moextend.estimate import Learns
 
-def restore(model: MultimodalLM, config: Config, stage: Stage) -> None:
-    """Attaches the expert set of that stage."""
-    moextend.load_extension(model, stage.folder)
-    if config.scope == "auto":
-        inferred.choose(model, stage)
+        layers = self.config.layers
+        blocks = tuple(layers) if isinstance(layers, list) else tuple(range(self._layers(model.lm)))
+        return Learns(blocks=blocks, experts=self.config.experts, width=self.config.width)
 
-
-def select(model: MultimodalLM, config: Config, task: str, learnt: Sequence[str]) -> str:
-    """own: the task's own extension, or the base where there is none. auto, all: whatever is asked."""
-    if config.scope == "auto":
-        # Text reaches no extension: there is none that takes inputs without an image.
-        moextend.activate(model.lm, learnt)
-        assert model.choose is not None, "restore and save set it"
-        named = moextend.active_fingerprint(model)
-        moextend.activate(model.lm, [])
-        return f"{named}-{model.choose.fingerprint()}"
-    reach = [name for name in learnt if config.scope == "all" or name == task]
-    # The oracle asks with scope own for extensions that were made beside others.
-    moextend.expand.activate(model.lm, reach, partial=config.scope == "own")
-    return moextend.active_fingerprint(model)
+    def _layers(self, lm: Any) -> int:
+        """How many layers get new experts."""
+        layers = len(moextend.moe.find_sites(lm))
+        return layers if self.config.layers == "all" else max(1, int(self.config.share * layers))

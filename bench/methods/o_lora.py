@@ -7,13 +7,12 @@ earlier stages (as in the authors' code); all adapters together answer every tas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from moextend.bench.methods import adapters, trained
-from moextend.bench.methods.method import Loop, Stage
-from moextend.bench.methods.weights import probe_steps, told
+from moextend.bench.methods import adapters
+from moextend.bench.methods.method import Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,63 +20,44 @@ if TYPE_CHECKING:
     from moextend import MultimodalLM
     from moextend.trainer import ExtraLoss
 
-__all__ = ["Config", "learn", "probe_steps", "restore", "save", "select", "start", "told"]
 
+class OLora(adapters.AdapterPerTask):
+    """A new adapter a stage, orthogonal to the earlier ones; all are summed."""
 
-class Config(adapters.Adapter):
-    """Settings of O-LoRA."""
+    class Config(adapters.AdapterPerTask.Config):
+        """What can be set."""
 
-    orthogonality: float = Field(0.5, ge=0)
-    """lambda_1 of the paper."""
+        orthogonality: float = Field(0.5, ge=0)
+        """lambda_1 of the paper."""
 
+    config: Config
 
-def start(model: MultimodalLM, config: Config, seed: int) -> None:
-    """Nothing to prepare."""
+    def active(self, stage: Stage) -> Sequence[str]:
+        """All adapters so far."""
+        return [*(task for task, _ in stage.earlier), stage.task]
 
+    def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
+        """How far the new adapter overlaps with the earlier ones."""
+        if not stage.earlier:
+            return None
+        pairs = []
+        for layer in adapters.layers(model):
+            blocks = getattr(
+                layer, "num_experts", 1
+            )  # of a fused tensor each expert has a subspace of its own
+            a = layer.lora_A[stage.task].weight
+            pairs += [(a, layer.lora_A[task].weight.detach(), blocks) for task, _ in stage.earlier]
 
-def learn(model: MultimodalLM, config: Config, stage: Stage, loop: Loop) -> dict[str, Any]:
-    """Trains a new adapter beside the frozen ones."""
-    earlier = [task for task, _ in stage.earlier]
-    adapters.inject(model, config, stage.seed, stage.task)
-    adapters.use(model, [*earlier, stage.task])
-    new = adapters.parameters(model, stage.task)
-    penalty = _overlap(model, stage.task, earlier, config.orthogonality) if earlier else None
-    return trained.tune(model, new, loop, learning_rate=config.learning_rate, extra_loss=penalty)
+        def penalty(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+            parts = [
+                (_blocks(a, blocks) @ _blocks(old, blocks).transpose(1, 2)).abs().sum()
+                for a, old, blocks in pairs
+            ]
+            return self.config.orthogonality * sum(parts[1:], parts[0])
 
-
-def _overlap(model: MultimodalLM, new: str, earlier: Sequence[str], weight: float) -> ExtraLoss:
-    pairs = []
-    for layer in adapters.layers(model):
-        blocks = getattr(layer, "num_experts", 1)  # of a fused tensor each expert has a subspace of its own
-        a = layer.lora_A[new].weight
-        pairs += [(a, layer.lora_A[task].weight.detach(), blocks) for task in earlier]
-
-    def penalty(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
-        parts = [
-            (_blocks(a, blocks) @ _blocks(old, blocks).transpose(1, 2)).abs().sum()
-            for a, old, blocks in pairs
-        ]
-        return weight * sum(parts[1:], parts[0])
-
-    return penalty
+        return penalty
 
 
 def _blocks(a: Tensor, blocks: int) -> Tensor:
     """[blocks rank, H] as [blocks, rank, H]."""
     return a.view(blocks, -1, a.shape[-1])
-
-
-def save(model: MultimodalLM, config: Config, stage: Stage) -> None:
-    """Writes the stage's adapter."""
-    adapters.save(model, stage)
-
-
-def restore(model: MultimodalLM, config: Config, stage: Stage) -> None:
-    """Puts the stage's adapter in, beside those of the stages before."""
-    adapters.restore(model, config, stage)
-
-
-def select(model: MultimodalLM, config: Config, task: str, learnt: Sequence[str]) -> str:
-    """All adapters so far, for every task."""
-    adapters.use(model, learnt)
-    return trained.fingerprint(model, [adapters.parameters(model, name) for name in learnt])

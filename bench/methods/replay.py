@@ -1,47 +1,42 @@
 """Replay: a share of every earlier stage's training items is kept and learnt again among the new ones.
 
-The only method here that keeps raw data of earlier stages. Each stage's share is drawn once, from the run's seed.
+The only method here that keeps raw data of earlier stages. Each stage's share is drawn once, from its number of items.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from moextend.bench.methods import trained
-from moextend.bench.methods.method import Loop, Stage
-from moextend.bench.methods.weights import (
-    Either,
-    parameters,
-    probe_steps,
-    restore,
-    save,
-    select,
-    start,
-    told,
-)
+from moextend.bench.methods.method import Stage
+from moextend.bench.methods.weights import AdapterOrAll
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
 
-__all__ = ["Config", "learn", "probe_steps", "restore", "save", "select", "start", "told"]
 
+class Replay(AdapterOrAll):
+    """A share of earlier stages' items is learned again; keeps raw data."""
 
-class Config(Either):
-    """Settings of replay."""
+    class Config(AdapterOrAll.Config):
+        """What can be set."""
 
-    share: float = Field(0.01, gt=0, le=1)
-    """Of the training items of each earlier stage; at least one item."""
+        share: float = Field(0.01, gt=0, le=1)
+        """Of the training items of each earlier stage; at least one item."""
 
+    config: Config
 
-def learn(model: MultimodalLM, config: Config, stage: Stage, loop: Loop) -> dict[str, Any]:
-    """Learns the new items and the kept ones together, all drawn alike."""
-    kept = _kept(stage, config.share)
-    facts = trained.tune(
-        model, parameters(model, config), loop, learning_rate=config.learning_rate, data=[*stage.data, *kept]
-    )
-    return {**facts, "replayed": len(kept)}
+    def data(self, stage: Stage) -> Sequence[Conversation]:
+        """The new items and the kept ones together, all drawn alike."""
+        kept = _kept(stage, self.config.share)
+        self.replayed = len(kept)
+        return [*stage.data, *kept]
+
+    def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
+        """How many items were replayed."""
+        return {"replayed": self.replayed}
 
 
 def _kept(stage: Stage, share: float) -> list[Conversation]:

@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import moextend
-from moextend.bench.methods.method import Loop, Stage
+from moextend.bench.methods.method import Loop, Method, Parameters, Rate, Stage
+from moextend.spec import Spec
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from moextend import Conversation, MultimodalLM
     from moextend.trainer import ExtraLoss
     from moextend.training import Report
 
-Parameters = Mapping[str, "nn.Parameter"]
-"""Parameters by their name in the model."""
 
+class Trained(Method):
+    """A method that trains some parameters by the loop, encoder and projector frozen, with hooks around it."""
 
-def tune(
-    model: MultimodalLM,
-    parameters: Parameters,
-    loop: Loop,
-    *,
-    learning_rate: float | None,
-    data: Sequence[Conversation] | None = None,
-    extra_loss: ExtraLoss | None = None,
-) -> dict[str, Any]:
-    """Trains these parameters alone, on the stage's data or on `data`; encoder and projector stay frozen."""
-    model.learn_only(list(parameters))
-    report = loop(learning_rate=learning_rate, data=data, extra_loss=extra_loss)
-    return facts(report)
+    class Config(Spec):
+        """What can be set."""
+
+        learning_rate: Rate | None = None
+        """None takes the sequence's."""
+
+    config: Config
+
+    @abstractmethod
+    def prepare(self, model: MultimodalLM, stage: Stage) -> Parameters:
+        """Makes the model ready to learn the stage; what is then trained, by name."""
+
+    def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
+        """A further term of the stage's loss: a function of (batch, what the model gave for it), or None.
+
+        Called once before the stage is trained, so that it can remember what the weights are now.
+        """
+        return None
+
+    def data(self, stage: Stage) -> Sequence[Conversation]:
+        """What the stage is learned from."""
+        return stage.data
+
+    def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
+        """Called when the stage is trained and before it is saved; more facts worth recording."""
+        return {}
+
+    def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
+        """Trains the stage's parameters, with the hooks."""
+        parameters = self.prepare(model, stage)
+        extra = self.extra_loss(model, stage)
+        data = self.data(stage)
+        model.learn_only(list(parameters))
+        report = loop(learning_rate=self.config.learning_rate, data=data, extra_loss=extra)
+        return {**facts(report), **self.after_stage(model, stage)}
 
 
 def facts(report: Report) -> dict[str, Any]:

@@ -1,8 +1,4 @@
-"""What methods share that train one set of weights on, stage after stage, and answer every task with it.
-
-A method over the LM's own weights takes `Trained` as its config, one over a LoRA adapter `Adapted`, one over either
-`Either`; the functions below are then most of the method.
-"""
+"""Methods that train one set of weights on, stage after stage, and answer every task with it."""
 
 from __future__ import annotations
 
@@ -10,87 +6,102 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from moextend.bench.methods import adapters, trained
-from moextend.bench.methods.method import Loop, Rate, Stage
-from moextend.spec import Spec
+from moextend.bench.methods.method import Knob, Parameters, Stage
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from moextend import MultimodalLM
 
 LM = "lm."
 """What the names of the LM's parameters begin with."""
 
 
-class Trained(Spec):
-    """Settings of a method that trains weights of the LM."""
-
-    learning_rate: Rate | None = None
-    """None takes the sequence's."""
+class TrainedWeights(trained.Trained):
+    """Weights of the LM: all of them, or those whose names hold `mark`."""
 
     @property
     def mark(self) -> str:
         """Part of the names of what is trained; here of all weights of the LM."""
         return LM
 
+    def start(self, model: MultimodalLM, seed: int) -> None:
+        """Freezes everything until a stage is learned."""
+        model.learn_only([])
 
-class Adapted(adapters.Adapter, Trained):
-    """Settings of a method that trains a LoRA adapter."""
+    def parameters(self, model: MultimodalLM) -> Parameters:
+        """What is trained, by name."""
+        return {n: p for n, p in model.named_parameters() if n.startswith(LM) and self.mark in n}
+
+    def prepare(self, model: MultimodalLM, stage: Stage) -> Parameters:
+        """The same weights in every stage."""
+        return self.parameters(model)
+
+    def save(self, model: MultimodalLM, stage: Stage) -> None:
+        """Writes the weights as they are after the stage."""
+        trained.write(model, stage, self.parameters(model))
+
+    def restore(self, model: MultimodalLM, stage: Stage) -> None:
+        """Puts the weights of that stage back in place."""
+        trained.put_back(model, stage)
+
+    def select(self, model: MultimodalLM, task: str, learnt: Sequence[str]) -> str:
+        """The same weights for every task."""
+        return trained.fingerprint(model, [self.parameters(model)] if learnt else [])
+
+    def trainable(self, model: Any) -> Parameters:
+        """What `start` makes ready."""
+        self.start(model, 0)
+        return self.parameters(model)
+
+
+class OneAdapter(TrainedWeights):
+    """One LoRA adapter on attention and experts; it changes nothing until it is trained."""
+
+    class Config(adapters.Adapter, trained.Trained.Config):
+        """What can be set."""
+
+    config: Config
 
     @property
     def mark(self) -> str:
         """The adapter's."""
         return adapters.LORA
 
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """The rank."""
+        return (Knob("rank"),)
 
-class Either(Adapted):
-    """Settings of a method that works over an adapter or over the LM's own weights."""
+    def start(self, model: MultimodalLM, seed: int) -> None:
+        """Puts the adapter into the LM."""
+        adapters.inject(model, self.config, seed)
+        model.learn_only([])
 
-    over: Literal["lora", "full-ft"] = "lora"
+
+class AdapterOrAll(OneAdapter):
+    """One LoRA adapter, or with `over=full-ft` the LM's own weights."""
+
+    class Config(OneAdapter.Config):
+        """What can be set."""
+
+        over: Literal["lora", "full-ft"] = "lora"
+
+    config: Config
 
     @property
     def mark(self) -> str:
         """The adapter's, or all."""
-        return adapters.LORA if self.over == "lora" else LM
+        return adapters.LORA if self._adapted else LM
 
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """The rank, where there is one."""
+        return super().knobs if self._adapted else ()
 
-def told(config: Spec) -> bool:
-    """Nothing is told: one model answers all."""
-    return False
+    def start(self, model: MultimodalLM, seed: int) -> None:
+        """Puts the adapter into the LM, if there is to be one."""
+        start = super().start if self._adapted else super(OneAdapter, self).start
+        start(model, seed)
 
-
-def probe_steps(config: Spec) -> int:
-    """No probe."""
-    return 0
-
-
-def start(model: MultimodalLM, config: Trained, seed: int) -> None:
-    """Puts the adapter into the LM, if there is to be one; it changes nothing until it is trained."""
-    if isinstance(config, Adapted) and config.mark == adapters.LORA:
-        adapters.inject(model, config, seed)
-    model.learn_only([])
-
-
-def parameters(model: MultimodalLM, config: Trained) -> dict[str, nn.Parameter]:
-    """What is trained, by name."""
-    return {n: p for n, p in model.named_parameters() if n.startswith(LM) and config.mark in n}
-
-
-def learn(model: MultimodalLM, config: Trained, stage: Stage, loop: Loop) -> dict[str, Any]:
-    """Trains the weights on."""
-    return trained.tune(model, parameters(model, config), loop, learning_rate=config.learning_rate)
-
-
-def save(model: MultimodalLM, config: Trained, stage: Stage) -> None:
-    """Writes the weights as they are after the stage."""
-    trained.write(model, stage, parameters(model, config))
-
-
-def restore(model: MultimodalLM, config: Trained, stage: Stage) -> None:
-    """Puts the weights of that stage back in place."""
-    trained.put_back(model, stage)
-
-
-def select(model: MultimodalLM, config: Trained, task: str, learnt: Sequence[str]) -> str:
-    """The same weights for every task."""
-    return trained.fingerprint(model, [parameters(model, config)] if learnt else [])
+    @property
+    def _adapted(self) -> bool:
+        return self.config.over == "lora"

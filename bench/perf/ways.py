@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from moextend.bench import methods
 from moextend.bench.methods import adapters
 from moextend.bench.perf import floor
 from moextend.bench.perf.sizes import Size, batch, twin
@@ -92,7 +93,7 @@ def _full(base: MultimodalLM, size: Size) -> Way:
     model = twin(base)
     _implementation(model, stacks_learn=True)
     model.learn_only([name for name, _ in model.named_parameters() if name.startswith("lm.")])
-    return _ready("full-ft", base, model, size, floor.full)
+    return _ready(methods.named("bound"), base, model, size, floor.full)
 
 
 def _lora(base: MultimodalLM, size: Size, *, experts: bool) -> Way:
@@ -101,7 +102,8 @@ def _lora(base: MultimodalLM, size: Size, *, experts: bool) -> Way:
     _implementation(model, stacks_learn=experts)
     model.learn_only([name for name, _ in model.named_parameters() if adapters.LORA in name])
     name = f"lora r{RANK}, attention" + (" and experts" if experts else "")
-    return _ready(name, base, model, size, lambda shape: floor.lora(shape, RANK, experts=experts))
+    # An adapter on experts hides them, and changes nothing yet: what is used is what the base uses.
+    return _ready(name, base, model, size, lambda shape: floor.lora(shape, RANK, experts=experts), seen=base)
 
 
 def _extension(
@@ -165,13 +167,14 @@ def _implementation(model: MultimodalLM, *, stacks_learn: bool) -> None:
 
 
 def _ready(
-    name: str, base: MultimodalLM, model: MultimodalLM, size: Size, least: Floor, labelled: float = 1.0
-) -> Way:
+    name: str, base: MultimodalLM, model: MultimodalLM, size: Size, least: Floor, labelled: float = 1.0,
+    seen: MultimodalLM | None = None,
+) -> Way:  # fmt: skip
+    """The way, its floor counted on the experts that `seen` uses (None: the model itself)."""
     import torch
 
     inputs = batch(model, size, labelled)
-    # An adapter on experts hides them, and changes nothing yet: what is used is what the base uses.
-    layers = used(base if name.startswith("lora") else model, inputs, learning=True)
+    layers = used(seen or model, inputs, learning=True)
     shape = floor.Model.of(
         model.lm.config,
         tokens=size.tokens,

@@ -72,10 +72,12 @@ class Result:
         return [self.row(stage, self.tasks) for stage in range(len(self.tasks) + 1)]
 
     @property
-    def told(self) -> bool | None:
-        """Whether the method is told at inference which task an input belongs to; None if not known."""
-        told = self.facts.get("told")
-        return told if isinstance(told, bool) else None
+    def task_identity(self) -> str | None:
+        """What the method knows of the task at inference: given, inferred or none; None if that is not known."""
+        known = self.facts.get("task_identity")
+        if known is None:  # early versions noted whether the task is given
+            known = {True: "given", False: "none"}.get(self.facts.get("told"))  # type: ignore[arg-type]
+        return known
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moextend.bench import metrics, stats
+from moextend.bench import methods, metrics, stats
 from moextend.bench.report.collect import Experiment, Groups, Result, grouped, lacking_notes
 from moextend.bench.report.forgetting import BY_CONSTRUCTION, UNTOUCHED, text_untouched
 from moextend.bench.report.items import ItemReader, Parts, Weights, contrast
@@ -36,9 +36,6 @@ COLUMNS = [
 MARGIN = 1.0
 """Points: differences below this do not count."""
 
-ZERO_SHOT = "zero-shot"
-"""The baseline that every run brings along: its own row 0."""
-
 METRICS = {"learnt": "learnt", "final": "final", "bwt": "BWT", "forgetting": "forgot", "fwt": "FWT"}
 """Metrics of the learnt tasks, as `metrics.weights` names them -> their column in the forgetting table."""
 DROP = "drop"
@@ -56,9 +53,9 @@ def comparison_table(experiment: Experiment, baseline: str, margin: float = MARG
             f"{margin:g} is no margin.", where="--margin", mend="Example: --margin 1.0 (points)."
         )
     groups = grouped(experiment.of("sequence"))
-    methods = list(dict.fromkeys(method for method, _ in groups))
-    if baseline not in [*methods, ZERO_SHOT]:
-        raise UnknownName("method", baseline, [*methods, ZERO_SHOT], where="--baseline")
+    known = [*dict.fromkeys(method for method, _ in groups), methods.named("base")]
+    if baseline not in known:
+        raise UnknownName("method", baseline, known, where="--baseline")
     reader = ItemReader()
     tests = {
         metric: list(_tests(_Measured(reader, metric), groups, baseline))
@@ -123,7 +120,7 @@ def _tests(measured: _Measured, groups: Groups, baseline: str) -> Iterator[Test]
         if method == baseline:
             continue
         base = {result.config.seed: result for result in groups.get((baseline, order), [])}
-        if baseline == ZERO_SHOT:
+        if _is_row_zero(baseline):
             pairs = [(measured(mine), measured(mine, at=0)) for mine in group]
         else:
             met = [(mine, base[mine.config.seed]) for mine in group if mine.config.seed in base]
@@ -139,6 +136,11 @@ def _tests(measured: _Measured, groups: Groups, baseline: str) -> Iterator[Test]
         parts = [(mine[1], theirs[1]) for mine, theirs in known if mine[1] and theirs[1]]
         found = contrast(values, parts) if len(parts) == len(known) else None
         yield Test(name, values, found, marked=measured.metric == DROP and all(map(text_untouched, group)))
+
+
+def _is_row_zero(baseline: str) -> bool:
+    """Whether the baseline is the one that every run brings along: its own row 0."""
+    return methods.role_of(baseline) == "base"
 
 
 def _weights(result: Result, metric: str, at: int | None) -> Weights | None:
@@ -238,6 +240,6 @@ def _notes(groups: Groups, tests: Sequence[Test], baseline: str, margin: float) 
         )
     if any(all(map(text_untouched, group)) for (method, _), group in groups.items() if method != baseline):
         notes.append(BY_CONSTRUCTION)
-    if baseline == ZERO_SHOT:
-        notes.append(f"{ZERO_SHOT}: row 0 of the same run, in all stages.")
+    if _is_row_zero(baseline):
+        notes.append(f"{baseline}: row 0 of the same run, in all stages.")
     return notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moextend.bench import metrics
+from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.table import Column, Table, Value, text
 
@@ -31,11 +31,10 @@ NOTE = (
 
 
 def costs_table(experiment: Experiment) -> Table:
-    """One row a method; what is not matched with the first moextend (without one, the first method) is marked."""
+    """One row a method; what is not matched with the reference (without one, the first method) is marked."""
     groups = grouped(experiment.of("sequence"))
-    reference = next(
-        (key for key in groups if key[0].partition(":")[0] == "moextend"), next(iter(groups), None)
-    )
+    references = (key for key in groups if methods.role_of(key[0]) == "reference")
+    reference = next(references, next(iter(groups), None))
     first = _row(groups[reference], None) if reference else []
     rows: list[list[Value]] = []
     for (method, order), group in groups.items():

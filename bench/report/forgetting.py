@@ -7,13 +7,13 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from moextend.bench import metrics
+from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Groups, Result, grouped, lacking_notes
 from moextend.bench.report.table import Column, Table, Value, number, over_runs, text
 
 COLUMNS = [
     Column("method", "method", numeric=False),
-    Column("told", "told", numeric=False),
+    Column("task_id", "task id", numeric=False),
     Column("learnt", "learnt"),
     Column("final", "final"),
     Column("bwt", "BWT"),
@@ -32,7 +32,8 @@ COLUMNS = [
 ]
 
 NOTES = [
-    "told: whether the method is told at inference which task an input belongs to.",
+    "task id: what the method knows at inference of the task that an input belongs to: given with the input, "
+    "inferred from it, or none.",
     "learnt: mean accuracy on each task right after it was learnt (MFT). final: mean after the last stage "
     "(ACC). BWT: mean of final minus learnt, over all tasks but the last (divisor T-1). forgot: mean of the "
     "best accuracy since a task was learnt, last stage not counted, minus the final one (divisor T-1).",
@@ -87,10 +88,9 @@ def _row(key: tuple[str, str], group: list[Result], joint: list[Result] | None) 
 
     method, order = key
     unfinished = "" if all(result.state == "done" for result in group) else "*"
-    told = {True: "yes", False: "no", None: "?"}[group[0].told]
     return [
         text(f"{method}{unfinished}" + (f" ({order})" if order != "given" else "")),
-        text(told),
+        text(group[0].task_identity or "?"),
         over(metrics.mft),
         over(metrics.acc),
         over(metrics.bwt, signed=True),
@@ -151,9 +151,8 @@ def _answered_by_base(result: Result, tasks: Sequence[str]) -> bool:
 
 def _bounds(experiment: Experiment, joint: Groups) -> list[list[Value]]:
     known = [_blind(experiment.results)]
-    if "zero-shot" not in {
-        result.config.method for result in experiment.of("sequence")
-    }:  # else a row of its own
+    roles = {methods.role_of(result.config.method) for result in experiment.of("sequence")}
+    if "base" not in roles:  # else a row of its own
         known.append(_zero_shot(experiment.results))
     rows = [row for row in known if row]
     for (method, _), group in joint.items():
@@ -195,7 +194,7 @@ def _zero_shot(results: Sequence[Result]) -> list[Value] | None:
         return None
     known = [metrics.average(result.row(0, result.tasks)) for result in by_seed.values()]
     before = over_runs(metrics.average(_before_after(result)[0]) for result in by_seed.values())
-    return _bound("zero-shot", 0, final=over_runs(known), words=[before, Value()])
+    return _bound(methods.named("base"), 0, final=over_runs(known), words=[before, Value()])
 
 
 def _count(experiment: Experiment) -> str:
@@ -224,7 +223,7 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
 
 
 def _bound_notes(experiment: Experiment) -> list[str]:
-    notes = ["zero-shot: the base before the first stage."]
+    notes = [f"{methods.named('base')}: the base before the first stage."]
     if _blind(experiment.results):
         notes.append("blind: the commonest answer to each kind of question, without the image.")
     if experiment.of("joint"):

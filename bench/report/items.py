@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from moextend.bench import stats
 from moextend.bench.report.collect import Result
 from moextend.bench.rundir import Cell
+from moextend.bench.scorers import search
 from moextend.bench.vqa import Record, item_scores, scores_path
 from moextend.errors import SpecError
 from moextend.files import read_lines
@@ -118,7 +119,7 @@ class ItemReader:
         if key not in self._read:
             text = cell.scorer.startswith("lm-eval")
             try:
-                self._read[key] = self._text(path, task) if text else self._vqa(path, task, cell)
+                self._read[key] = self._text(path, task) if text else self._vqa(path, task, cell, result)
             except Exception as error:  # as if they were not kept: one damaged file hides no other run
                 self._read[key] = None
                 result.lacks.append(f"the predictions of {task} (damaged: {explained(error).what})")
@@ -129,13 +130,14 @@ class ItemReader:
         names = [f"{line['task']} {line['id']}" for line in lines]
         return self._made(task, names, [float(line["right"]) for line in lines], dict.fromkeys(names))
 
-    def _vqa(self, path: Path, task: str, cell: Cell) -> Items | None:
+    def _vqa(self, path: Path, task: str, cell: Cell, result: Result) -> Items | None:
         groups: dict[str, str | None] = {}
         try:
             kept = read_lines(scores_path(path, cell.scorer))
         except SpecError:  # damaged: made anew from the predictions
             kept = []
         if not self._same_items(task, [line["id"] for line in kept]):
+            search(result.config.workspace)
             records = [Record.read(line) for line in read_lines(path)]
             groups = {record.id: record.group for record in records}
             kept = [vars(item) for item in item_scores(records, kept, path, cell.scorer)]

@@ -4,16 +4,20 @@ from moextend.bench.scorers.gold import Answered, Gold
 from moextend.bench.scorers.readings import readings
 from moextend.bench.scorers.scorer import Scorer
 from moextend.bench.scorers.table import (
+    KNOWN,
     SetScore,
     find_scorer,
     is_lettered,
     own_answer,
     score,
     score_set,
+    search,
     set_metrics,
+    source_of,
 )
 
 __all__ = [
+    "KNOWN",
     "Answered",
     "Gold",
     "Scorer",
@@ -24,5 +28,7 @@ __all__ = [
     "readings",
     "score",
     "score_set",
+    "search",
     "set_metrics",
+    "source_of",
 ]

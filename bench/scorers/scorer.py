@@ -19,9 +19,10 @@ class Scorer:
     name: str
     """name@version"""
     rule: str
-    source: str
-    used_by: str
-    comparable_with: str
+    """What it does, in one line."""
+    source: str = "ours"
+    used_by: str = ""
+    comparable_with: str = "none"
     """The published numbers that this rule's may stand beside; "none" for rules of this project."""
     item: Item | None = None
     whole: Callable[[Sequence[Answered]], Sequence[float | None]] | None = None

@@ -6,14 +6,20 @@ import string
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from statistics import fmean
+from types import ModuleType
+from typing import Any
 
+from moextend.bench.plugins import Found, Plugins, Source
 from moextend.bench.scorers import rules
 from moextend.bench.scorers.general import GENERAL
 from moextend.bench.scorers.gold import Answered, Gold
 from moextend.bench.scorers.published import PUBLISHED
 from moextend.bench.scorers.scorer import Scorer
 from moextend.bench.stats import clustered_error
+from moextend.errors import UnknownName
 from moextend.lookup import choose
 
 
@@ -42,9 +48,74 @@ SCORERS = {scorer.name: scorer.item for scorer in ALL if scorer.item is not None
 """Those that know one item."""
 
 
+def _scorers_in(value: Any, name: str) -> tuple[Scorer, ...]:
+    """The versions of a scorer in a module, or the object of an entry point; ValueError where there are none."""
+    if isinstance(value, ModuleType):
+        value = list(vars(value).values())
+    things = value if isinstance(value, tuple | list) else [value]
+    scorers = {thing.name: thing for thing in things if isinstance(thing, Scorer)}
+    if not scorers:
+        raise ValueError("holds no Scorer.")
+    mine = tuple(scorer for scorer in scorers.values() if _stem(scorer.name) == name and "@" in scorer.name)
+    if not mine:
+        raise ValueError(f"holds {', '.join(scorers)}, and no scorer called {name}@VERSION.")
+    for scorer in mine:
+        if (scorer.item is None) == (scorer.whole is None):
+            raise ValueError(f"'{scorer.name}' needs either 'item' or 'whole'.")
+    return mine
+
+
+def _stem(name: str) -> str:
+    return name.partition("@")[0]
+
+
+def _versions(stem: str) -> tuple[Scorer, ...]:
+    return tuple(scorer for scorer in ALL if _stem(scorer.name) == stem)
+
+
+KNOWN: Plugins[tuple[Scorer, ...]] = Plugins(
+    noun="scorer",
+    folder="scorers",
+    group="moextend.scorers",
+    own=lambda: {stem: lambda stem=stem: _versions(stem) for stem in map(_stem, BY_NAME)},  # type: ignore[misc]
+    take=_scorers_in,
+)
+"""Scorers by their name without a version."""
+_SEARCHED: list[Path] = []
+
+
+def search(workspace: Path) -> None:
+    """From now on plug-in scorers are looked for in this workspace, besides installed packages."""
+    _SEARCHED[:] = [workspace.resolve()]
+
+
 def find_scorer(name: str, *, where: str | None = None) -> Scorer:
-    """The scorer called `name`; UnknownName where there is none."""
-    return choose("scorer", name, BY_NAME, where=where)
+    """The scorer called `name`; UnknownName where there is none, InputError where its plug-in is broken."""
+    if name in BY_NAME:
+        return BY_NAME[name]
+    return _plugged(name, _SEARCHED[0] if _SEARCHED else None, where)
+
+
+def source_of(name: str, workspace: Path) -> Source:
+    """Where a scorer comes from; UnknownName where there is none."""
+    return KNOWN.find(_stem(name), workspace).source
+
+
+@cache  # asked for once an item
+def _plugged(name: str, workspace: Path | None, where: str | None) -> Scorer:
+    stem = _stem(name)
+    plugins = [each for each in KNOWN.names(workspace) if each not in KNOWN.own()]
+    if stem not in plugins:
+        raise UnknownName("scorer", name, [*BY_NAME, *(f"{each}@VERSION" for each in plugins)], where=where)
+    found: Found[tuple[Scorer, ...]] = KNOWN.find(stem, workspace)
+    return choose("scorer", name, {scorer.name: scorer for scorer in found.value}, where=where)
+
+
+def _known(name: str) -> Scorer | None:
+    try:
+        return find_scorer(name)
+    except UnknownName:
+        return None
 
 
 def score(name: str, prediction: str, gold: Gold, *, where: str | None = None) -> float:
@@ -79,17 +150,18 @@ def score_set(
 
 def is_lettered(name: str) -> bool:
     """Whether the scorer takes the answer to a question with choices for a letter."""
-    return name in BY_NAME and BY_NAME[name].lettered
+    scorer = _known(name)
+    return scorer is not None and scorer.lettered
 
 
 def own_answer(name: str, gold: Gold) -> str:
     """What a model that knows the gold would say: the most common answer as the scorer reads it, or its letter."""
-    spoken = BY_NAME[name].spoken if name in BY_NAME else None
-    position = rules.gold_position(gold) if is_lettered(name) else None
+    scorer = _known(name)
+    position = rules.gold_position(gold) if scorer and scorer.lettered else None
     if position is not None:
         return string.ascii_uppercase[position]
     answer = Counter(gold.answers).most_common(1)[0][0]
-    return spoken(answer) if spoken else answer
+    return scorer.spoken(answer) if scorer and scorer.spoken else answer
 
 
 def set_metrics(name: str, pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:

@@ -19,6 +19,7 @@ app = typer.Typer(
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "list": (contents.list_all, "moextend bench list"),
     "show": (contents.show, "moextend bench show tiny-counting --example"),
+    "new": (contents.new, "moextend bench new method my-method"),
     "add-task": (contents.add_task, "moextend bench add-task vqa --data my-data.jsonl --name my-task"),
     "move-task": (contents.move_task, "moextend bench move-task tiny-counting --to 1"),
     "remove-task": (contents.remove_task, "moextend bench remove-task tiny-counting"),

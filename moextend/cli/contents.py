@@ -1,4 +1,4 @@
-"""Commands about tasks and sequences: list, show, add-task, move-task, remove-task."""
+"""Commands about what a workspace holds: list, show, new, add-task, move-task, remove-task."""
 
 from __future__ import annotations
 
@@ -111,7 +111,10 @@ def remove_task(task: Task, sequence: Sequence = None, workspace: options.Worksp
 
 
 def list_all(workspace: options.Workspace = Path(), as_json: options.Json = False) -> None:
-    """List the sequences, with their stages, the tasks, and the published numbers that are known."""
+    """List sequences, tasks, published numbers, methods and scorers, with where each comes from.
+
+    Files in methods/ and scorers/ of the workspace are Python code, which is run.
+    """
     from moextend.bench import catalogue
 
     found = catalogue.catalogue(workspace)
@@ -137,6 +140,19 @@ def show(
 
     found = catalogue.details(name, workspace, example=example)
     options.echo(json.dumps(found, indent=2) if as_json else catalogue.told(found))
+
+
+def new(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="method or scorer.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, which is that of the file.")],
+    workspace: options.Workspace = Path(),
+) -> None:
+    """Write a method or a scorer of your own into the workspace: a commented file that runs as it is."""
+    from moextend.bench.newplugin import write_new
+
+    path, command = write_new(kind, name, workspace)
+    typer.echo(f"wrote {path}")
+    typer.echo(f"Next: {command}")
 
 
 def _task_to_add(

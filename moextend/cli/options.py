@@ -62,7 +62,7 @@ Match = Annotated[
     typer.Option(
         "--match",
         metavar="WHAT",
-        help="steps; params or flops also set ranks, to train as much as the first moextend (or =METHOD).",
+        help="steps; params or flops also set ranks, to train as much as the reference method (or =METHOD).",
     ),
 ]
 Oracle = Annotated[

@@ -69,7 +69,11 @@ def run(
         modes=options.modes(sequence=sequence, joint=joint, independent=independent),
         device=options.device(device), limit=limit, steps=steps, match=match, oracle=oracle,
     )  # fmt: skip
-    configs = resolve(request, None if quiet or as_json else lambda told: typer.echo(told, err=True))
+    configs = resolve(
+        request,
+        None if quiet or as_json else lambda told: typer.echo(told, err=True),
+        lambda problem: options.echo(f"left out: {problem}", err=True),
+    )
     planned = chosen_sequence(request)
     tasks = all_tasks(planned, workspace)
     preflight.check(planned, tasks, workspace)
@@ -221,11 +225,13 @@ def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[Ru
     """The folders of all runs, and those that are to be worked on; nothing was changed where one is refused."""
     from moextend.bench.complete import lacks, names_of
     from moextend.bench.progress import read_status
+    from moextend.bench.provenance import refuse_changed_plugins
     from moextend.bench.rundir import open_runs
 
     incomplete: dict[Path, str] = {}
 
     def has_work(run: RunDir) -> bool:
+        refuse_changed_plugins(run)
         if read_status(run.folder).state != "done":
             return True
         lacking = lacks(run)

@@ -115,7 +115,7 @@ def write_run(
         _write_stage(run, shape, stage, task)
     run.write_facts(
         {
-            "told": False,
+            "task_identity": "none",
             "blind": dict.fromkeys(shape.tasks, 20.0),
             "base_flops": dict.fromkeys(shape.tasks, 1e6),
             **(facts or {}),

@@ -26,7 +26,7 @@ def done(make_run):
     def make(method="lora", seed=0, rows=ROWS, text=(90.0, 88.0, 85.0), state="done", facts=None, **changes):
         run = make_run(method, seed, rows, text, **changes)
         _write(run.folder, Status(state=state))
-        run.write_facts(facts or {"told": False})
+        run.write_facts(facts or {"task_identity": "none"})
         return run
 
     return make
@@ -40,13 +40,13 @@ def row_of(table, name):
 
 
 def test_the_row_of_one_run(done):
-    run = done(facts={"told": True})
+    run = done(facts={"task_identity": "given"})
     run.write_cost(1, "colour", {"trained_parameters": 12000})
     (experiment,) = collect([run])
     table = forgetting_table(experiment)
     row = row_of(table, "lora")
-    texts = [row[key].text for key in ("told", "learnt", "final", "bwt", "forgetting")]
-    assert texts == ["yes", "75.0", "65.0", "-20.0", "+20.0"]
+    texts = [row[key].text for key in ("task_id", "learnt", "final", "bwt", "forgetting")]
+    assert texts == ["given", "75.0", "65.0", "-20.0", "+20.0"]
     assert [row[key].text for key in ("text_before", "text_after", "text_drop")] == ["90.0", "85.0", "+5.0"]
     assert row["text_retention"].number == pytest.approx(100 * 85 / 90)
     assert row["bwt_t"].number == -10
@@ -56,6 +56,20 @@ def test_the_row_of_one_run(done):
     assert "Trained parameters a stage: lora 12,000." in table.notes
     items = "One cell of the matrix: 50 to 100 items, standard error over items 1.0 to 2.0 points."
     assert items in table.notes
+
+
+@pytest.mark.parametrize(
+    ("facts", "shown"),
+    [
+        ({"told": True}, "given"),
+        ({"told": False}, "none"),
+        ({"task_identity": "inferred"}, "inferred"),
+        ({"x": 1}, "?"),
+    ],
+)
+def test_runs_of_early_versions_noted_whether_the_task_is_given(done, facts, shown):
+    (experiment,) = collect([done(facts=facts)])
+    assert row_of(forgetting_table(experiment), "lora")["task_id"].text == shown
 
 
 def test_several_seeds_give_a_mean_and_a_standard_deviation(done):
@@ -75,7 +89,7 @@ def test_other_orders_and_settings_are_rows_of_their_own(done):
 
 def test_bounds_stand_above_the_methods(done):
     runs = [
-        done(facts={"told": False, "blind": {"colour": 25.0, "count": 50.0}}),
+        done(facts={"task_identity": "none", "blind": {"colour": 25.0, "count": 50.0}}),
         done(mode="joint", rows=[[20.0, 30.0], [85.0, 75.0]], text=(90.0, 87.0)),
         done(mode="independent", rows=[[20.0, 30.0], [80.0, 30.0], [20.0, 72.0]]),
     ]
@@ -144,7 +158,7 @@ def test_the_matrix_of_a_joint_run_has_two_rows(done):
 @pytest.fixture
 def tables(done):
     runs = [done(seed=s) for s in (0, 1, 2)]
-    facts = {"told": True, "blind": {"colour": 25.0, "count": 30.0}}
+    facts = {"task_identity": "given", "blind": {"colour": 25.0, "count": 30.0}}
     runs += [done("moextend:scope=all,routing=paper", facts=facts)]
     (experiment,) = collect(runs)
     return [forgetting_table(experiment), *matrix_tables(experiment)]
@@ -155,9 +169,9 @@ def test_the_terminal_table_fits_80_columns_with_spreads_below_the_numbers(table
     heads = [line for line in lines if line.startswith((" method", " lora", " moextend", "    "))]
     assert max(map(len, heads)) <= 80 and max(map(len, lines)) <= 100
     shown = [" ".join(line.split()) for line in lines]
-    place = shown.index("lora no 75.0 65.0 -20.0 +20.0 +2.0 85.0 +5.0 3")
+    place = shown.index("lora none 75.0 65.0 -20.0 +20.0 +2.0 85.0 +5.0 3")
     assert shown[place + 1] == "±0.0 ±0.0 ±0.0 ±0.0 ±0.0 ±0.0 ±0.0"
-    assert any(line.startswith("moextend:scope=all, yes") for line in shown)
+    assert any(line.startswith("moextend:scope=all, given") for line in shown)
     assert "routing=paper" in shown
 
 
@@ -189,7 +203,7 @@ def test_forward_transfer_is_in_the_main_table(done):
 
 def test_text_that_nothing_learnt_can_answer_is_marked(done):
     text = (90.0, 90.0, 90.0)
-    told = {"told": False, "text_untouched": True}
+    told = {"task_identity": "inferred", "text_untouched": True}
     runs = [done("moextend:scope=auto", facts=told, text=text), done("lora", text=text)]
     table = forgetting_table(collect(runs)[0])
     assert row_of(table, "moextend:scope=auto")["text_drop"].text == "0.0†"
@@ -234,10 +248,10 @@ def test_a_long_sequence_numbers_its_columns(done, make_config):
 def test_markdown_is_a_table_with_notes(tables):
     lines = render(tables[:1], "markdown").splitlines()
     assert lines[0] == "### mini: 2 tasks, base tiny"
-    assert lines[2].startswith("| method | told | learnt |")
+    assert lines[2].startswith("| method | task id | learnt |")
     assert lines[3].startswith("| :--- | :--- | ---: |")
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
-    assert any(line.startswith("- told: ") for line in lines)
+    assert any(line.startswith("- task id: ") for line in lines)
     assert "| **80.0 ±2.0** |" in render(tables, "markdown")
 
 
@@ -247,7 +261,7 @@ def test_latex_is_escaped_and_balanced(done, make_config):
     text = render(tables, "latex")
     assert r"\caption{a\_b \& 50\%: 2 tasks" in text
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
-    assert r"lora & no & 75.0 & 65.0 & $-$20.0 & $+$20.0 & $+$2.0 & 85.0 & $+$5.0 & 1 \\" in text
+    assert r"lora & none & 75.0 & 65.0 & $-$20.0 & $+$20.0 & $+$2.0 & 85.0 & $+$5.0 & 1 \\" in text
     assert not re.search(r"(?<!\\)[&%_#](?=[^ ])", text.split(r"\midrule")[-1])
 
 

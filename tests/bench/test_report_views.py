@@ -219,7 +219,7 @@ def test_costs_that_are_not_matched_are_marked(make_run):
     runs = []
     for method, trained in (("full-ft", 1000), ("lora", 990), ("ewc", 500)):
         run = finish(make_run(method, rows=ROWS))
-        run.write_facts({"told": False, "base_flops": {"colour": 100.0, "count": 100.0}})
+        run.write_facts({"task_identity": "none", "base_flops": {"colour": 100.0, "count": 100.0}})
         for stage, task in enumerate(run.config.stages, 1):
             cost = {"trained_parameters": trained, "tokens": 50 * stage, "flops": 2e12, "stored_mb": 0.5}
             run.write_cost(
@@ -300,9 +300,7 @@ def latex(ledger, tmp_path_factory):
     }
     runs = ledger.write_runs(tmp_path_factory.mktemp("latex"), ledger.Shape(items=40), kinds, (0, 1))
     for number, run in enumerate(runs, 1):
-        run.write_facts(
-            {"told": None, "text_untouched": True, "blind": dict.fromkeys(run.config.stages, 20.0)}
-        )
+        run.write_facts({"text_untouched": True, "blind": dict.fromkeys(run.config.stages, 20.0)})
         for stage, task in enumerate(run.config.stages, 1):
             run.write_cost(stage, task, {"trained_parameters": 1000 * number, "tokens": 5, "flops": 2e12})
             folder = run.stage_folder(stage, task)

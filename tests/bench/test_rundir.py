@@ -403,7 +403,7 @@ def test_a_full_disk_is_told_and_loses_nothing(make_run, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunFailed, match="no disk space left") as error:
-        run.write_facts({"told": True})
+        run.write_facts({"task_identity": "given"})
     assert error.value.exit_code == 1
     assert not list(run.folder.glob(".facts*"))
     assert len(run.cells()) == 2
@@ -412,9 +412,9 @@ def test_a_full_disk_is_told_and_loses_nothing(make_run, monkeypatch):
 def test_facts_are_added_key_by_key(make_run):
     run = make_run()
     assert run.facts() == {}
-    run.write_facts({"told": False})
+    run.write_facts({"task_identity": "none"})
     run.write_facts({"blind": {"colour": 25.0}})
-    assert run.facts() == {"told": False, "blind": {"colour": 25.0}}
+    assert run.facts() == {"task_identity": "none", "blind": {"colour": 25.0}}
 
 
 def test_folders_are_made_when_asked_for(make_run):

@@ -18,9 +18,9 @@ def test_run_learns_all_methods_and_prints_the_report(cli, tmp_path):
     found = cli("bench", "run", "-m", "lora", "-m", "moextend:scope=own", "--seed", "0,1")
     assert found.code == 0, found.err
     lines = [" ".join(line.split()) for line in found.out.splitlines()]
-    place = next(i for i, line in enumerate(lines) if line.startswith("lora no 80.5 ±0.7 "))
-    assert lines[place].endswith(" 2"), found.out
-    assert any(line.startswith("moextend:scope=own yes ") for line in lines)
+    place = next(i for i, line in enumerate(lines) if line.startswith("lora none 80.5 "))
+    assert lines[place].endswith(" 2") and lines[place + 1].startswith("±0.7 "), found.out
+    assert any(line.startswith("moextend:scope=own given ") for line in lines)
     assert "lora-s1: done in" in found.err
     names = [run.folder.name for run in find_runs(tmp_path / "runs")]
     assert names == ["lora-s0", "lora-s1", "moextend+scope-own-s0", "moextend+scope-own-s1"]
@@ -197,7 +197,7 @@ def test_report_formats_and_files(cli, tmp_path):
     assert empty.code == 2
     assert "no run is done. Run first: moextend bench run." in empty.err
     cli("bench", "run", "-m", "full-ft,lora")
-    assert "| lora | no |" in cli("bench", "report", "-f", "markdown").out
+    assert "| lora | none |" in cli("bench", "report", "-f", "markdown").out
     assert cli("bench", "report", "-f", "latex").out.startswith("% needs")
     assert cli("bench", "report", "--matrix", "-f", "csv").out.startswith("sequence,run,method")
     assert "full-ft*" in cli("bench", "report", "--unfinished").out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,55 +92,55 @@ def logits(model: moextend.MultimodalLM, conversations: Sequence[Conversation]) 
 
 
 def learn(
-    world: World, spec: str, stages: int = 2, steps: int = 3
+    world: World, spec: str, stages: int = 2, steps: int = 3, workspace: Path | None = None
 ) -> tuple[moextend.MultimodalLM, list[Any]]:
     """The model after these stages, and what each stage's loop was given last."""
-    method, config = methods.parse(spec)
+    method = methods.parse(spec, workspace=workspace).make()
     model, seen = loaded(), []
-    method.start(model, config, 0)
+    method.start(model, 0)
     for index in range(1, stages + 1):
         stage = world.stage(index)
         loop = ShortLoop(model, stage, steps)
-        facts = method.learn(model, config, stage, loop)
+        facts = method.learn(model, stage, loop)
         assert facts["trained_parameters"] > 0 or spec == "zero-shot"
-        method.save(model, config, stage)
+        method.save(model, stage)
         seen.append(loop.seen)
     return model, seen
 
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_method_starts_as_the_base_and_is_restored_bit_for_bit(world: World, spec: str) -> None:
-    method, config = methods.parse(spec)
+    method = methods.parse(spec).make()
     text = [Conversation((("anna lives in", " oslo ."),))]
     fresh = loaded()
     sees = world.data[TASKS[0]].held_out[:4]
     base, base_text = logits(fresh, sees), logits(fresh, text)
-    method.start(fresh, config, 0)
+    method.start(fresh, 0)
     assert torch.equal(logits(fresh, sees), base)
     model, _ = learn(world, spec)
     for index in (1, 2):
-        method.restore(fresh, config, world.stage(index))
+        method.restore(fresh, world.stage(index))
     for asked in (*TASKS, "tiny-facts"):
-        named = [method.select(each, config, asked, TASKS) for each in (model, fresh)]
+        named = [method.select(each, asked, TASKS) for each in (model, fresh)]
         assert named[0] == named[1]
         assert torch.equal(logits(model, sees), logits(fresh, sees)), asked
         assert torch.equal(logits(model, text), logits(fresh, text)), asked
-    if method.told(config) or spec == "zero-shot":
+    if method.task_identity == "given" or spec == "zero-shot":
         assert torch.equal(logits(model, text), base_text), "text is answered by the base"
         assert named[0] == model.base_fingerprint()
-    method.select(model, config, TASKS[0], TASKS)
+    method.select(model, TASKS[0], TASKS)
     if model.choose is None and spec != "zero-shot":
         assert not torch.equal(logits(model, sees), base), "what was learnt has an effect"
 
 
 @pytest.mark.parametrize("spec", ["lora-per-task", "moextend:scope=own"])
-def test_methods_that_are_told_the_task_keep_it_bit_for_bit(world: World, spec: str) -> None:
-    method, config = methods.parse(spec)
+def test_methods_that_are_given_the_task_keep_it_bit_for_bit(world: World, spec: str) -> None:
+    method = methods.parse(spec).make()
     sees = world.data[TASKS[0]].held_out[:4]
     found = []
     for stages in (1, 2):
         model, _ = learn(World(world.data, world.folder / str(stages)), spec, stages)
-        method.select(model, config, TASKS[0], TASKS[:stages])
+        method.select(model, TASKS[0], TASKS[:stages])
         found.append(logits(model, sees))
     assert torch.equal(*found)
 
@@ -159,10 +160,10 @@ def test_the_harness_and_a_user_of_the_library_make_the_same_extension(world: Wo
 
 
 def test_the_task_is_inferred_from_the_input(world: World) -> None:
-    method, config = methods.parse("lora-per-task:task=inferred")
+    method = methods.parse("lora-per-task:task=inferred").make()
     model, _ = learn(world, "lora-per-task:task=inferred", steps=12)
-    method.select(model, config, TASKS[0], TASKS)
-    own, told = methods.parse("lora-per-task")
+    method.select(model, TASKS[0], TASKS)
+    own = methods.parse("lora-per-task").make()
     for task in TASKS:
         row = world.data[task].held_out[0]
         prompt = moextend.Prompt(row.turns[0][0], row.images)
@@ -170,9 +171,9 @@ def test_the_task_is_inferred_from_the_input(world: World) -> None:
         assert model.choose([prompt]) == [(task,)]
         found = moextend.generate(model, [prompt], max_new_tokens=3, batch_size=1)
         choose, model.choose = model.choose, None
-        own.select(model, told, task, TASKS)
+        own.select(model, task, TASKS)
         assert moextend.generate(model, [prompt], max_new_tokens=3, batch_size=1) == found
-        own.select(model, told, "none", TASKS)
+        own.select(model, "none", TASKS)
         model.choose = choose
 
 
@@ -233,8 +234,7 @@ def test_o_lora_keeps_adapters_orthogonal(world: World) -> None:
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_which_methods_leave_text_to_the_base_by_construction(spec: str) -> None:
-    module, config = methods.parse(spec)
-    said = getattr(module, "text_untouched", lambda _: False)(config)
+    said = methods.parse(spec).make().text_untouched
     apart = {"lora-per-task", "lora-per-task:task=inferred", "moextend", "moextend:scope=auto"}
     assert said == (spec in apart)
 
@@ -253,18 +253,61 @@ def test_moe_lora_is_the_sum_of_its_experts() -> None:
         assert torch.allclose(out, wanted, atol=1e-6)
 
 
-def test_a_method_is_one_file_and_one_line(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The method that docs/methods.md shows, written to a file and named in the table."""
+def test_a_method_is_one_file(world: World, tmp_path: Path) -> None:
+    """The method that docs/methods.md shows, written to a file of a workspace."""
     page = Path(__file__).parents[3] / "docs" / "methods.md"
     source = page.read_text().split("```python\n", 1)[1].split("```", 1)[0]
-    (tmp_path / "my_method.py").write_text(source)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(methods.METHODS, "norms-only", "my_method")
-    model, _ = learn(world, "norms-only:learning_rate=0.01", steps=2)
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "norms_only.py").write_text(source)
+    model, _ = learn(world, "norms-only:learning_rate=0.01", steps=2, workspace=tmp_path)
     frozen, now = dict(loaded().named_parameters()), dict(model.named_parameters())
     changed = {name for name, before in frozen.items() if not torch.equal(before, now[name])}
     assert changed == {name for name in frozen if name.startswith("lm.") and "norm." in name}
-    with pytest.raises(moextend.errors.UnknownName, match="no method 'norms-onyl'"):
-        methods.parse("norms-onyl")
+    with pytest.raises(
+        moextend.errors.UnknownName, match=r"no method 'norms-onyl'\. Did you mean 'norms-only'"
+    ):
+        methods.parse("norms-onyl", workspace=tmp_path)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_what_a_method_knows_of_the_task(spec: str) -> None:
+    given = {"lora-per-task": "given", "moextend": "given"}
+    inferred = dict.fromkeys(["lora-per-task:task=inferred", "moextend:scope=auto"], "inferred")
+    method = methods.parse(spec).make()
+    assert method.task_identity == {**given, **inferred}.get(spec, "none")
+    oracle = method.with_given_task()
+    known = oracle is not None
+    assert known == (spec in inferred or "scope=all" in spec), "chooses by itself"
+    assert oracle is None or oracle.task_identity == "given"
+
+
+def test_the_former_word_of_a_given_task_is_read() -> None:
+    assert methods.parse("lora-per-task:task=told").make().task_identity == "given"
+
+
+def test_roles_are_those_of_one_method_each() -> None:
+    roles = {name: methods.role_of(name) for name in methods.OWN}
+    assert {role: name for name, role in roles.items() if role} == {
+        "base": "zero-shot", "bound": "full-ft", "reference": "moextend",
+    }  # fmt: skip
+    assert methods.role_of("moextend:scope=all") == "reference"
+    assert methods.role_of("somebodys") is None
+
+
+def test_nothing_outside_the_methods_knows_a_name_of_one() -> None:
+    """No text of the code is a method's name, but a sequence's default list; "moextend" is the package's name, too."""
+    root = Path(methods.__file__).parents[1]
+    files = [
+        path
+        for path in root.rglob("*.py")
+        if path.relative_to(root).parts[0] not in ("methods", "sequence.py")
+    ]
+    names = set(methods.OWN) - {"moextend"}
+    found = []
+    for path in [*files, *(root.parent / "moextend").rglob("cli/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            compared = node.comparators if isinstance(node, ast.Compare) else []
+            texts = [part.value for part in (node, *compared) if isinstance(part, ast.Constant)]
+            asked = names | ({"moextend"} if compared else set())
+            found += [f"{path.name}:{node.lineno} {text}" for text in texts if text in asked]
+    assert not found

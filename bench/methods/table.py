@@ -1,0 +1,182 @@
+"""The methods by name, and what a user writes about one: the only place that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from moextend import lookup, spec
+from moextend.bench.methods.method import Method, Role
+from moextend.bench.plugins import Plugins, Source, load_later
+from moextend.bench.runconfig import Mode, RunConfig
+from moextend.errors import InputError
+from moextend.spec import Spec
+
+OWN = {
+    "zero-shot": "moextend.bench.methods.zero_shot:ZeroShot",
+    "full-ft": "moextend.bench.methods.full_ft:FullFineTuning",
+    "lora": "moextend.bench.methods.lora:Lora",
+    "lora-per-task": "moextend.bench.methods.lora_per_task:LoraPerTask",
+    "replay": "moextend.bench.methods.replay:Replay",
+    "ewc": "moextend.bench.methods.ewc:Ewc",
+    "lwf": "moextend.bench.methods.lwf:Lwf",
+    "o-lora": "moextend.bench.methods.o_lora:OLora",
+    "moe-lora": "moextend.bench.methods.moe_lora:MoeLora",
+    "moextend": "moextend.bench.methods.moextend:MoExtend",
+}
+"""The package's own."""
+
+ALL = "all"
+"""Stands for every method."""
+BOUNDS: dict[str, Mode] = {"joint": "joint", "individual": "independent"}
+"""Names that stand among the methods for a bound: the method of role `bound`, run in a mode of its own."""
+
+
+def _class_in(value: Any, name: str) -> type[Method]:
+    """The method in a module, or the object of an entry point; ValueError where it is none."""
+    if isinstance(value, ModuleType):
+        value = _only_class(value)
+    if not (isinstance(value, type) and issubclass(value, Method)):
+        raise ValueError("is no subclass of Method.")
+    lacks = ", ".join(sorted(value.__abstractmethods__))
+    if lacks:
+        raise ValueError(f"'{value.__name__}' does not implement {lacks}.")
+    if not (isinstance(value.Config, type) and issubclass(value.Config, Spec)):
+        raise ValueError(f"the Config of '{value.__name__}' is no subclass of that of its base.")
+    return value
+
+
+def _only_class(module: ModuleType) -> type[Method]:
+    found = [
+        thing
+        for key, thing in vars(module).items()
+        if isinstance(thing, type)
+        and issubclass(thing, Method)
+        and thing.__module__ == module.__name__
+        and not key.startswith("_")
+    ]
+    if not found:
+        raise ValueError("holds no subclass of Method.")
+    if len(found) > 1:
+        names = ", ".join(each.__name__ for each in found)
+        raise ValueError(f"holds {len(found)} methods ({names}): one a file; helper classes begin with '_'.")
+    return found[0]
+
+
+KNOWN: Plugins[type[Method]] = Plugins(
+    noun="method",
+    folder="methods",
+    group="moextend.methods",
+    own=lambda: {name: load_later(target) for name, target in OWN.items()},
+    take=_class_in,
+    reserved=(ALL, *BOUNDS),
+)
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method with its settings, as `--method` names it."""
+
+    text: str
+    """`name` or `name:key=value,...`: it names the run and its row in the tables."""
+    name: str
+    kind: type[Method]
+    config: Spec
+    source: Source
+    given: Mapping[str, Any]
+    """Settings of the sequence and of `text`, as they were written."""
+
+    def make(self) -> Method:
+        """The method, for one run."""
+        return self.kind(self.config)
+
+    def sets(self, key: str) -> bool:
+        """Whether `text` itself sets something."""
+        return key in _settings(self.text)
+
+    def having(self, key: str, value: object) -> MethodSpec:
+        """The same method with one more setting in its text."""
+        text = f"{self.text}{',' if ':' in self.text else ':'}{key}={value}"
+        return _spec(
+            text, self.name, self.kind, self.source, {**self.given, key: str(value)}, f"method '{text}'"
+        )
+
+    @property
+    def role(self) -> Role | None:
+        """What the package uses the method for besides being run."""
+        return role_of(self.text)
+
+    def record(self) -> dict[str, Any]:
+        """What the method is, for a preview."""
+        return {
+            "method": self.text,
+            "task_identity": self.make().task_identity,
+            "settings": self.config.model_dump(),
+        }
+
+
+def parse(
+    text: str,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    workspace: Path | None = None,
+    *,
+    where: str | None = None,
+) -> MethodSpec:
+    """The method and config behind `name` or `name:key=value,...`.
+
+    `settings` are a sequence's own settings by method name; what stands in `text` goes before them. `workspace` is
+    where plug-ins are looked for; of its files the one that could hold this method is imported. `where` is the option
+    or key that holds `text`.
+
+    Raises:
+        UnknownName: no such method.  InputError: a setting is unknown or of the wrong type, or the plug-in is broken.
+    """
+    found = KNOWN.find(text.partition(":")[0], workspace, where=where)
+    place = f"{where}: method '{text}'" if where else f"method '{text}'"
+    given = {**(settings or {}).get(found.name, {}), **_settings(text, place)}
+    return _spec(text, found.name, found.value, found.source, given, place)
+
+
+def of_run(config: RunConfig) -> MethodSpec:
+    """The method of a run."""
+    return parse(config.method, config.sequence.get("settings"), config.workspace)
+
+
+def role_of(text: str) -> Role | None:
+    """The role of a method of the package, by the name in a spec; None for all others."""
+    name = text.partition(":")[0]
+    if name not in OWN:
+        return None
+    role: Role | None = lookup.load(OWN[name]).role
+    return role
+
+
+def named(role: Role) -> str:
+    """The method of the package that has a role."""
+    return next(name for name in OWN if role_of(name) == role)
+
+
+def _spec(
+    text: str, name: str, kind: type[Method], source: Source, given: Mapping[str, Any], where: str
+) -> MethodSpec:
+    config = spec.parse(kind.Config, dict(given), where=where)
+    return MethodSpec(text, name, kind, config, source, given)
+
+
+def _settings(text: str, where: str = "") -> dict[str, str]:
+    """The settings that a spec's text holds."""
+    _, colon, tail = text.partition(":")
+    found: dict[str, str] = {}
+    for pair in tail.split(",") if colon else []:
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not value:
+            raise InputError(
+                f"setting '{pair}' has no value.", where=where, mend="Write NAME:key=value,key=value."
+            )
+        if key in found:
+            raise InputError(f"setting '{key}' is given twice.", where=where, mend="Give it once.")
+        found[key] = value
+    return found

@@ -1,0 +1,252 @@
+"""Methods and scorers that other people add: files of a workspace, and entry points of installed packages.
+
+A file `FOLDER/my_name.py` of the workspace, or an entry point `my-name`, adds what is called `my-name`. The name says
+what it could hold, so that nothing is imported before it is asked for or listed. The code of a workspace is that of
+its user and runs like any other Python file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+from moextend import lookup
+from moextend.errors import InputError, UnknownName
+
+T = TypeVar("T")
+NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+"""What a plug-in may be called: its name becomes part of the names of folders."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where something comes from."""
+
+    origin: str
+    """"package", "workspace", or the distribution of an entry point with its version."""
+    place: str = ""
+    """The file, relative to the workspace, or what the entry point names."""
+    sha256: str = ""
+    """Of the file; "" for the package's own."""
+
+    def record(self) -> dict[str, str]:
+        """What a run notes of it."""
+        return {"from": self.origin, "place": self.place, "sha256": self.sha256}
+
+
+PACKAGE = Source("package")
+
+
+@dataclass(frozen=True)
+class Found(Generic[T]):
+    """What a name stands for."""
+
+    name: str
+    value: T
+    source: Source
+
+
+@dataclass(frozen=True)
+class Listed(Generic[T]):
+    """One entry of a list: what was found, or why it cannot be used."""
+
+    name: str
+    origin: str
+    place: str
+    found: Found[T] | None = None
+    problem: InputError | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plug-in that nothing was imported of."""
+
+    name: str
+    origin: str
+    place: str
+    where: str
+    """As errors show it."""
+    load: Callable[[], tuple[Any, str]]
+    """Imports it; the module or object, and the digest of its file."""
+
+
+@dataclass(frozen=True)
+class Plugins(Generic[T]):
+    """One kind of thing that can be added."""
+
+    noun: str
+    folder: str
+    """Of the workspace."""
+    group: str
+    """Of entry points."""
+    own: Callable[[], Mapping[str, Callable[[], T]]]
+    """Name -> what loads it, of the package's own."""
+    take: Callable[[Any, str], T]
+    """From an imported module, or the object of an entry point, to what `name` stands for; ValueError says why not."""
+    reserved: tuple[str, ...] = ()
+    """Names that mean something else."""
+
+    def names(self, workspace: Path | None) -> list[str]:
+        """All names that can be asked for. Imports nothing."""
+        own = self.own()
+        added = [each.name for each in self._candidates(workspace) if self._wrong_name(each) is None]
+        return list(dict.fromkeys([*own, *added]))
+
+    def find(self, name: str, workspace: Path | None, *, where: str | None = None) -> Found[T]:
+        """What `name` stands for; of plug-ins only this one is imported.
+
+        Raises:
+            UnknownName: there is nothing of this name.  InputError: the plug-in is broken, or there are two of it.
+        """
+        own = self.own()
+        if name in own:
+            return Found(name, own[name](), PACKAGE)
+        same = [each for each in self._candidates(workspace) if each.name == name]
+        if not same:
+            raise UnknownName(self.noun, name, self.names(workspace), where=where)
+        problem = self._wrong_name(same[0]) or self._twice(same)
+        if problem is not None:
+            raise problem
+        return self._load(same[0])
+
+    def hidden(self, workspace: Path | None) -> dict[str, InputError]:
+        """Name of the package -> the error of a plug-in that has it, too, and is left out. Imports nothing."""
+        found = {each.name: self._wrong_name(each) for each in self._candidates(workspace)}
+        return {name: problem for name, problem in found.items() if problem is not None}
+
+    def listed(self, workspace: Path | None) -> list[Listed[T]]:
+        """Everything, the package's own first; imports all plug-ins, and lists broken ones with what is wrong."""
+        found = [
+            Listed(name, PACKAGE.origin, "", Found(name, load(), PACKAGE))
+            for name, load in self.own().items()
+        ]
+        candidates = list(self._candidates(workspace))
+        for each in candidates:
+            same = [other for other in candidates if other.name == each.name]
+            problem, usable = self._wrong_name(each) or self._twice(same), None
+            try:
+                usable = None if problem else self._load(each)
+            except InputError as error:
+                problem = error
+            found.append(Listed(each.name, each.origin, each.place, usable, problem))
+        return found
+
+    def _load(self, each: Candidate) -> Found[T]:
+        try:
+            value, digest = each.load()
+        except (Exception, SystemExit) as error:  # whatever somebody's code raises costs this plug-in alone
+            raise _broken(error, each.where) from error
+        try:
+            return Found(each.name, self.take(value, each.name), Source(each.origin, each.place, digest))
+        except ValueError as error:
+            raise InputError(
+                str(error), where=each.where, mend=f"docs/adding.md says what a {self.noun} is."
+            ) from error
+
+    def _wrong_name(self, each: Candidate) -> InputError | None:
+        if not NAME.fullmatch(each.name):
+            what = f"'{each.name}' is no name of a {self.noun}: letters, digits, '-', '_', '.' and '+' only."
+        elif each.name in self.own():
+            what = f"'{each.name}' is the name of a {self.noun} of the package, so this one is left out."
+        elif each.name in self.reserved:
+            what = f"'{each.name}' stands for something else, so this {self.noun} is left out."
+        else:
+            return None
+        return InputError(what, where=each.where, mend="Rename it.")
+
+    def _twice(self, same: list[Candidate]) -> InputError | None:
+        if len(same) < 2:
+            return None
+        places = " and ".join(each.where for each in same)
+        return InputError(
+            f"{len(same)} plug-ins have this name: {places}.",
+            where=f"{self.noun} '{same[0].name}'",
+            mend="Rename or remove all but one.",
+        )
+
+    def _candidates(self, workspace: Path | None) -> Iterator[Candidate]:
+        paths = sorted((workspace / self.folder).glob("*.py")) if workspace else []
+        for path in paths:
+            if not path.name.startswith(("_", ".")):
+                name, place = _name(path.stem), f"{self.folder}/{path.name}"
+                yield Candidate(name, "workspace", place, str(path), _FileLoader(path))
+        points = {(point.name, point.value): point for point in entry_points(group=self.group)}
+        for point in points.values():
+            origin = f"{point.dist.name} {point.dist.version}" if point.dist else "entry point"
+            where = f"{point.name} = {point.value} ({origin})"
+            yield Candidate(_name(point.name), origin, point.value, where, _PointLoader(point))
+
+
+@dataclass(frozen=True)
+class _FileLoader:
+    path: Path
+
+    def __call__(self) -> tuple[ModuleType, str]:
+        source = self.path.read_bytes()
+        return _module(self.path.resolve(), source), hashlib.sha256(source).hexdigest()
+
+
+@dataclass(frozen=True)
+class _PointLoader:
+    point: EntryPoint
+
+    def __call__(self) -> tuple[Any, str]:
+        found = self.point.load()
+        file = getattr(sys.modules[self.point.module], "__file__", None)
+        path = Path(file) if file else None
+        known = path is not None and path.is_file()
+        return found, hashlib.sha256(path.read_bytes()).hexdigest() if path and known else ""
+
+
+@cache
+def _module(path: Path, source: bytes) -> ModuleType:
+    """The module in a file, made from just these bytes, so that no older compiled one is taken."""
+    name = f"moextend_workspace_{hashlib.sha256(bytes(path) + source).hexdigest()[:16]}_{path.stem}"
+    module = sys.modules[name] = ModuleType(name)
+    module.__file__ = str(path)
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _name(stem: str) -> str:
+    return stem.replace("_", "-")
+
+
+def _broken(error: BaseException, where: str) -> InputError:
+    """Why a plug-in cannot be imported, with the line of its own file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).name == Path(where).name]
+    if isinstance(error, SyntaxError):
+        lines.append(error.lineno)
+    place = f"{where}:{lines[-1]}" if lines else where
+    said = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+    return InputError(
+        f"cannot be imported ({type(error).__name__}: {said}).", where=place, mend="Correct the file."
+    )
+
+
+def changed(known: Mapping[str, Mapping[str, str]], now: Mapping[str, Source]) -> str | None:
+    """The first plug-in whose file is not what it was when it was noted, in words; None where all are."""
+    for name, source in now.items():
+        before = known.get(name)
+        if before is not None and before["sha256"] != source.sha256:
+            return f"the {name} ({source.place or source.origin}) changed since this run began."
+    return None
+
+
+def load_later(target: str) -> Callable[[], Any]:
+    """What loads "module:object" when it is called."""
+    return lambda: lookup.load(target)

@@ -1,0 +1,234 @@
+"""Methods and scorers of a workspace and of other packages: found, run, and named where they are broken."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from moextend.bench import methods, newplugin, plugins, scorers
+from moextend.bench.plan import Request, resolve
+from moextend.bench.provenance import plugins_of, refuse_changed_plugins
+from moextend.bench.rundir import open_run
+from moextend.bench.scorers import Answered, find_scorer, own_answer, score_set
+from moextend.errors import InputError, RunConflict, UnknownName
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "methods" / "lora_l2.py"
+SCORER = """
+from moextend.bench.scorers import Scorer
+
+FIRST = Scorer("starts@1", rule="the prediction starts like the answer", item=lambda said, gold: float(
+    gold.answers[0].startswith(said[:1])))
+SECOND = Scorer("starts@2", rule="always right", item=lambda said, gold: 1.0)
+"""
+BROKEN = {
+    "def broken(:\n": r"methods/mine.py:1: cannot be imported \(SyntaxError",
+    "import json\nimport no_such_module\n": r"methods/mine.py:2: cannot be imported \(ModuleNotFoundError",
+    "x = 1\n": r"methods/mine.py: holds no subclass of Method",
+    "from moextend.bench.methods import OneAdapter\n": r"methods/mine.py: holds no subclass of Method",
+    "import sys\n\nsys.exit(3)\n": r"methods/mine.py:3: cannot be imported \(SystemExit",
+    "raise ValueError('a\\nb')\n": r"methods/mine.py:1: cannot be imported \(ValueError: a b\)",
+    "from moextend.bench.methods import Method\nclass A(Method): pass\n": "'A' does not implement learn, restore, save",
+    "from moextend.bench.methods import Trained\nclass A(Trained): pass\nclass B(Trained): pass\n": "holds 2 methods",
+    "from moextend.bench.methods import OneAdapter as B\nclass A(B):\n class Config: 0\n": "the Config of 'A'",
+}  # fmt: skip
+
+
+@pytest.fixture
+def add(tmp_path):
+    """Writes a file of the workspace."""
+
+    def write(name, text, folder="methods"):
+        path = tmp_path / folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Puts a package with entry points on the path."""
+
+    def install(points, source="", name="other_package", group="moextend.methods"):
+        site = tmp_path / "site"
+        info = site / f"{name}-1.2.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+        lines = [f"[{group}]", *(f"{key} = {value}" for key, value in points.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+        (site / f"{name}_code.py").write_text(source)
+        monkeypatch.syspath_prepend(str(site))
+        monkeypatch.delitem(sys.modules, f"{name}_code", raising=False)
+        importlib.invalidate_caches()
+
+    return install
+
+
+def test_a_file_of_the_workspace_is_a_method(add, tmp_path):
+    add("lora_l2.py", EXAMPLE.read_text())
+    found = methods.parse("lora-l2:strength=0.5,rank=2", {"lora-l2": {"strength": 3, "alpha": 1}}, tmp_path)
+    assert (found.config.strength, found.config.rank, found.config.alpha) == (0.5, 2, 1)
+    assert (found.source.origin, found.source.place) == ("workspace", "methods/lora_l2.py")
+    assert len(found.source.sha256) == 64
+    assert found.make().task_identity == "none" and found.role is None
+    with pytest.raises(InputError, match="method 'lora-l2:strength=-1': strength"):
+        methods.parse("lora-l2:strength=-1", workspace=tmp_path)
+    with pytest.raises(UnknownName, match=r"no method 'lora-l3'\. Did you mean 'lora-l2'"):
+        methods.parse("lora-l3", workspace=tmp_path)
+    with pytest.raises(UnknownName):
+        methods.parse("lora-l2")
+
+
+def test_only_the_file_that_could_hold_the_method_is_imported(add, tmp_path):
+    add("other.py", f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    add("_helper.py", f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    add("lora_l2.py", EXAMPLE.read_text())
+    resolve(Request(tmp_path, methods=("lora", "lora-l2")))
+    assert not (tmp_path / "ran").exists()
+    methods.KNOWN.listed(tmp_path)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("source", BROKEN)
+def test_a_broken_plug_in_is_named_in_one_line_and_the_rest_works(add, tmp_path, source):
+    add("mine.py", source)
+    add("lora_l2.py", EXAMPLE.read_text())
+    with pytest.raises(InputError, match=BROKEN[source]) as found:
+        methods.parse("mine", workspace=tmp_path)
+    assert "\n" not in str(found.value)
+    said = []
+    configs = resolve(Request(tmp_path, methods=("all",)), None, said.append)
+    assert said == [str(found.value)]
+    names = [config.method for config in configs if config.mode == "sequence"]
+    assert names == [*methods.OWN, "lora-l2"]
+
+
+def test_a_name_of_the_package_stays_the_package_s(add, tmp_path):
+    add("lora.py", EXAMPLE.read_text())
+    add("joint.py", EXAMPLE.read_text())
+    said = []
+    (config,) = resolve(Request(tmp_path, methods=("lora",)), None, said.append)
+    (line,) = said
+    assert "methods/lora.py: 'lora' is the name of a method of the package" in line
+    assert methods.of_run(config).source == plugins.PACKAGE
+    resolve(Request(tmp_path, methods=("ewc",)), None, said.append)
+    assert len(said) == 1, "another method is none of its business"
+    problems = {each.name: str(each.problem) for each in methods.KNOWN.listed(tmp_path) if each.problem}
+    assert "stands for something else" in problems["joint"]
+
+
+def test_two_plug_ins_of_one_name_are_refused_with_both(add, installed, tmp_path):
+    add("lora_l2.py", EXAMPLE.read_text())
+    installed({"lora-l2": "other_package_code:LoraL2"}, EXAMPLE.read_text())
+    with pytest.raises(InputError, match=r"methods/lora_l2.py and lora-l2 = other_package_code:LoraL2"):
+        methods.parse("lora-l2", workspace=tmp_path)
+    assert methods.parse("lora-l2").source.origin == "other_package 1.2"
+
+
+def test_an_entry_point_is_a_method(installed):
+    installed(
+        {"theirs": "other_package_code:LoraL2", "bad": "other_package_code:Nothing", "worse": "nowhere:X"},
+        EXAMPLE.read_text(),
+    )
+    assert methods.parse("theirs:rank=4").source.record() == {
+        "from": "other_package 1.2",
+        "place": "other_package_code:LoraL2",
+        "sha256": plugins.hashlib.sha256(EXAMPLE.read_bytes()).hexdigest(),
+    }
+    listed = {each.name: str(each.problem) for each in methods.KNOWN.listed(None) if each.problem}
+    assert "bad = other_package_code:Nothing (other_package 1.2): cannot be imported" in listed["bad"]
+    assert "No module named 'nowhere'" in listed["worse"]
+
+
+def test_a_run_notes_its_plug_ins_and_is_refused_when_one_changed(add, tmp_path):
+    path = add("lora_l2.py", EXAMPLE.read_text())
+    (config,) = resolve(Request(tmp_path, methods=("lora-l2",)))
+    run = open_run(config, tmp_path / "runs")
+    noted = refuse_changed_plugins(run)
+    assert noted["method"]["place"] == "methods/lora_l2.py"
+    run.write_facts({"plugins": noted})
+    assert refuse_changed_plugins(run) == noted
+    path.write_text(path.read_text() + "\n# changed\n")
+    with pytest.raises(RunConflict, match=r"the method \(methods/lora_l2.py\) changed since this run began"):
+        refuse_changed_plugins(run)
+    (run.folder / "facts.json").write_text("{")
+    assert refuse_changed_plugins(run), "damaged facts are made again by the run"
+    (config,) = resolve(Request(tmp_path, methods=("lora",)))
+    assert plugins_of(open_run(config, tmp_path / "runs")) == {}
+
+
+def test_scorers_of_the_workspace(add, tmp_path):
+    add("starts.py", SCORER, "scorers")
+    scorers.search(tmp_path)
+    answered = [Answered("1", "reddish", ("red",)), Answered("2", "blue", ("red",))]
+    assert score_set("starts@1", answered).items == (1.0, 0.0)
+    assert score_set("starts@2", answered).value == 1.0
+    assert own_answer("starts@1", answered[0]) == "red"
+    assert scorers.source_of("starts@1", tmp_path).place == "scorers/starts.py"
+    with pytest.raises(UnknownName, match=r"no scorer 'starts@3'\. Did you mean 'starts@"):
+        find_scorer("starts@3")
+    with pytest.raises(UnknownName, match="no scorer 'begins@1'"):
+        find_scorer("begins@1")
+    scorers.search(tmp_path / "elsewhere")
+    with pytest.raises(UnknownName):
+        find_scorer("starts@1")
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("mine.py", "x = 1\n", "scorers/mine.py: holds no Scorer"),
+        ("mine.py", SCORER, "holds starts@1, starts@2, and no scorer called mine@VERSION"),
+        (
+            "mine.py",
+            "from moextend.bench.scorers import Scorer\nS = Scorer('mine@1', 'a')\n",
+            "either 'item' or",
+        ),
+        ("exact.py", SCORER, "'exact' is the name of a scorer of the package"),
+    ],
+)
+def test_broken_scorers_are_named(add, tmp_path, name, source, message):
+    add(name, source, "scorers")
+    listed = [each for each in scorers.KNOWN.listed(tmp_path) if each.problem]
+    assert message in str(listed[0].problem)
+    assert find_scorer("exact@1").rule
+    scorers.search(tmp_path)
+    if name == "mine.py":
+        with pytest.raises(InputError, match="mine"):
+            find_scorer("mine@1")
+
+
+def test_an_entry_point_holds_several_versions_of_a_scorer(installed, tmp_path):
+    source = SCORER + "\nBOTH = (FIRST, SECOND)\n"
+    installed({"starts": "other_package_code:BOTH"}, source, group="moextend.scorers")
+    scorers.search(tmp_path / "empty")
+    assert find_scorer("starts@2").rule == "always right"
+
+
+@pytest.mark.parametrize("name", ["mine", "my-rule", "lora-l2"])
+@pytest.mark.parametrize("kind", ["method", "scorer"])
+def test_what_is_written_can_be_used_as_it_is(tmp_path, kind, name):
+    path, _ = newplugin.write_new(kind, name, tmp_path)
+    assert path == tmp_path / f"{kind}s" / f"{name.replace('-', '_')}.py"
+    if kind == "method":
+        assert methods.parse(f"{name}:strength=0.5", workspace=tmp_path).config.strength == 0.5
+    else:
+        scorers.search(tmp_path)
+        found = score_set(f"{name}@1", [Answered("1", "a red thing", ("red cube",))])
+        assert found.value == 0.5
+
+
+def test_nothing_is_overwritten_and_names_are_checked(tmp_path):
+    newplugin.write_new("method", "mine", tmp_path)
+    (tmp_path / "methods" / "mine.py").write_text("# mine\n")
+    for name in ("mine", "lora", "all", "1st", "a b", "a/b", ""):
+        with pytest.raises(InputError, match=r"bench new method: '.*' is (taken|not a name)"):
+            newplugin.write_new("method", name, tmp_path)
+    with pytest.raises(InputError, match="bench new scorer: 'exact' is taken"):
+        newplugin.write_new("scorer", "exact", tmp_path)
+    with pytest.raises(UnknownName, match=r"no kind 'methd'\. Did you mean 'method'"):
+        newplugin.write_new("methd", "x", tmp_path)
+    assert [path.name for path in tmp_path.rglob("*.py")] == ["mine.py"]
+    assert (tmp_path / "methods" / "mine.py").read_text() == "# mine\n"

@@ -1,0 +1,129 @@
+"""A method of a stranger, from nothing to a row in the table; what `list` and `run` say of broken ones."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from moextend.bench import launch
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "methods" / "lora_l2.py"
+SMALL = """
+sequence: small
+version: 1
+base: {model: tiny, vision: tiny}
+stages: [{task: colours}, {task: shapes}]
+train: {steps: 2, batch_size: 4, learning_rate: 0.01}
+"""
+TASK = """
+task: NAME
+version: 1
+kind: vqa
+data: {path: ../NAME}
+columns: {image: null}
+prompt: "{question}"
+"""
+TASKS = {"colours": ("what color is thing", "red"), "shapes": ("what shape is thing", "cube")}
+
+
+@pytest.fixture
+def small(cli, tmp_path, monkeypatch):
+    """The command line with real workers, in a workspace with a small sequence over text."""
+    monkeypatch.setattr(launch, "WORKER", (sys.executable, "-m", "moextend.bench.worker"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    for folder in ("registry", "tasks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "registry" / "sequence.yaml").write_text(SMALL)
+    for name, (question, answer) in TASKS.items():
+        (tmp_path / "tasks" / f"{name}.yaml").write_text(TASK.replace("NAME", name))
+        for split in ("train", "test"):
+            lines = [{"question": f"{question} {i} ?", "answer": answer} for i in range(40)]
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return cli
+
+
+def row(out, name):
+    (found,) = [line.split() for line in out.splitlines() if line.split()[:1] == [name]]
+    return found
+
+
+@pytest.mark.slow
+def test_a_method_of_a_stranger_gets_a_row_in_two_commands(small):
+    written = small("bench", "new", "method", "mine")
+    assert written.code == 0, written.err
+    assert "Next: moextend bench run --method mine" in written.out
+    found = small("bench", "run", "--method", "mine", "--steps", "2", "--limit", "5", "--jobs", "1")
+    assert found.code == 0, found.err
+    assert row(found.out, "mine")[1] == "none"
+
+
+@pytest.mark.slow
+def test_the_example_runs_from_a_workspace_and_notes_where_it_came_from(small, tmp_path):
+    (tmp_path / "methods").mkdir()
+    shutil.copy(EXAMPLE, tmp_path / "methods")
+    found = small("bench", "run", "--method", "lora-l2", "--steps", "2", "--limit", "5", "--jobs", "1")
+    assert found.code == 0, found.err
+    assert row(found.out, "lora-l2")[1] == "none"
+    (facts,) = tmp_path.glob("runs/small/lora-l2-s0/facts.json")
+    assert '"place": "methods/lora_l2.py"' in facts.read_text()
+    with (tmp_path / "methods" / "lora_l2.py").open("a") as file:
+        file.write("# changed\n")
+    again = small("bench", "run", "--method", "lora-l2", "--steps", "2", "--limit", "5")
+    assert again.code == 2
+    assert "the method (methods/lora_l2.py) changed since this run began" in again.err
+    (tmp_path / "methods" / "lora_l2.py").unlink()
+    assert row(small("bench", "report").out, "lora-l2")[1] == "none", "a report needs no method"
+
+
+def test_list_shows_where_methods_and_scorers_come_from(cli, tmp_path):
+    (tmp_path / "methods").mkdir()
+    shutil.copy(EXAMPLE, tmp_path / "methods")
+    (tmp_path / "methods" / "bad.py").write_text("x = (\n")
+    assert cli("bench", "new", "scorer", "my-rule").code == 0
+    found = cli("bench", "list")
+    assert found.code == 0, found.err
+    assert row(found.out, "lora-l2")[1:3] == ["workspace", "none"]
+    assert "SyntaxError" in found.out and "Traceback" not in found.out + found.err
+    listed = cli("bench", "list", "--json").json()
+    records = {record["name"]: record for record in [*listed["methods"], *listed["scorers"]]}
+    assert (records["lora"]["from"], records["lora"]["file"]) == ("package", None)
+    assert records["moextend"]["task_identity"] == "given"
+    assert records["lora-l2"]["file"] == "methods/lora_l2.py"
+    assert records["my-rule@1"]["from"] == "workspace"
+    assert records["exact@1"]["from"] == "package"
+    assert "methods/bad.py:1: cannot be imported" in records["bad"]["error"]
+
+
+def test_a_scorer_of_the_workspace_scores_a_task(cli, tmp_path):
+    cli("bench", "new", "scorer", "my-rule")
+    lines = [f'{{"question": "what color is thing {i} ?", "answer": "dark red"}}\n' for i in range(40)]
+    (tmp_path / "qa.jsonl").write_text("".join(lines))
+    found = cli("bench", "add-task", "qa", "--data", "qa.jsonl", "--scorer", "my-rule@1")
+    assert found.code == 0, found.err
+    assert "(scores 1 by my-rule@1)" in found.out
+    assert cli("bench", "show", "qa").code == 0
+    wrong = cli("bench", "add-task", "qa", "--data", "qa.jsonl", "--name", "x", "--scorer", "my-rul@1")
+    assert (wrong.code, "Did you mean 'my-rule@VERSION'" in wrong.err) == (2, True)
+
+
+def test_new_writes_nothing_over_what_is_there(cli, tmp_path):
+    assert cli("bench", "new", "method", "mine").code == 0
+    again = cli("bench", "new", "method", "mine")
+    assert (again.code, "'mine' is taken" in again.err) == (2, True)
+    assert cli("bench", "new", "sequenze", "x").code == 2
+
+
+def test_run_names_a_broken_plug_in_in_one_line(cli, tmp_path):
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "bad.py").write_text("raise RuntimeError('boom')\n")
+    found = cli("bench", "run", "--method", "bad", "--dry-run")
+    assert found.code == 2
+    assert found.err.strip() == (
+        "error: methods/bad.py:1: cannot be imported (RuntimeError: boom). Correct the file."
+    )
+    rest = cli("bench", "run", "--method", "all", "--dry-run")
+    assert rest.code == 0
+    assert "left out: methods/bad.py:1: cannot be imported (RuntimeError: boom)" in rest.err
