@@ -167,6 +167,16 @@ def chosen_methods(
     for name in sequence.settings:  # else a misspelt one changes nothing, and nobody is told
         lookup.choose("method", name, known, where=f"{file}: settings")
         parse(name, sequence.settings, workspace, where=f"{file}: settings")
+    for (
+        text
+    ) in sequence.methods:  # also where others are asked for; a plug-in is imported only where it is needed
+        name = text.partition(":")[0]
+        if name in KNOWN.own():
+            parse(text, sequence.settings, workspace, where=f"{file}: methods")
+        else:
+            lookup.choose(
+                "method", name, {**known, **dict.fromkeys([*BOUNDS, ALL])}, where=f"{file}: methods"
+            )
     asked = [name for name in request.methods if name not in BOUNDS]
     where = "--method" if asked else f"{file}: methods"
     if not request.methods and not sequence.methods:

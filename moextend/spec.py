@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from moextend import bounded_yaml
 from moextend.errors import SpecError, type_name
@@ -18,6 +19,24 @@ class Spec(BaseModel):
     """Base of all configs that a person writes: frozen, numbers are finite, and a key that is not known is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """``steps: true`` would be one step."""
+        if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("is true or false, not a number")
+        return value
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a field takes a number (or null) and nothing else."""
+    if get_origin(annotation) is Annotated:
+        return _is_number(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        parts = [part for part in get_args(annotation) if part is not NoneType]
+        return all(map(_is_number, parts))
+    return annotation in (int, float)
 
 
 def read_yaml(path: Path) -> Any:

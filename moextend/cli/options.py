@@ -17,10 +17,17 @@ if TYPE_CHECKING:
     from moextend.bench.report import View
     from moextend.bench.runconfig import Mode
 
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():  # a device, which is no file for the option
+        raise typer.BadParameter(f"'{path}' is not a folder.")
+    return path
+
+
 Workspace = Annotated[
     Path,
     typer.Option(
-        "--workspace", "-w", envvar="MOEXTEND_WORKSPACE", exists=True, file_okay=False,
+        "--workspace", "-w", envvar="MOEXTEND_WORKSPACE", exists=True, file_okay=False, callback=_folder,
         help="Folder with your registry/, tasks/ and runs/.",
     ),
 ]  # fmt: skip

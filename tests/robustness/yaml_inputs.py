@@ -25,7 +25,7 @@ SEQUENCES: list[Change] = [
     ("stages", [{"task": "none"}]), ("stages", [{"task": "../tasks/colour"}]), ("stages", [{"task": "colour"}, {"task": "colour"}]),
     ("stages", [{"task": "words"}]), ("stages", [{"task": "colour", "steps": 0}]), ("stages", [{"task": "colour", "stesp": 3}]), ("stages", [{"task": 3}]),
     ("retention", "words"), ("retention", ["none"]), ("retention", ["shade"]), ("retention", ["words", "words"]), ("retention", [3]), ("retention", {"a": 1}),
-    ("transfer", ["none"]), ("transfer", "shade"), ("memory", "none.txt"), ("memory", "/etc/passwd"), ("memory", "../../x.txt"), ("memory", 7), ("memory", "."),
+    ("transfer", ["none"]), ("transfer", "shade"), ("memory", "none.txt"), ("memory", "../../x.txt"), ("memory", 7), ("memory", "."),
     ("train", GONE), ("train", None), ("train", []), ("train.steps", GONE), ("train.steps", 0), ("train.steps", -1), ("train.steps", "x"), ("train.steps", 1.5),
     ("train.steps", 10**12), ("train.batch_size", 0), ("train.batch_size", None), ("train.learning_rate", -1), ("train.learning_rate", float("inf")),
     ("train.learning_rate", float("nan")), ("train.learning_rate", "fast"), ("train.schedule", "cosin"), ("train.warmup", 2), ("train.weight_decay", -1),
@@ -44,7 +44,7 @@ TASKS: list[Change] = [
     ("columns.question", "none"), ("columns.question", 7), ("columns.image", "none"), ("columns.image", "question"), ("columns.answer", "none"), ("columns.qestion", "question"),
     ("columns.choices", "none"), ("columns.choices", "question"), ("prompt", ""), ("prompt", "{none}"), ("prompt", "{question"), ("prompt", 7), ("prompt", "<image> <image> {question}"),
     ("prompt", "no image {question}"), ("scorer", "exact"), ("scorer", "exact@99"), ("scorer", "exat@1"), ("scorer", 1), ("scorer", "letter@1"),
-    ("max_new_tokens", 0), ("max_new_tokens", -1), ("max_new_tokens", "x"), ("max_new_tokens", 10**9), ("answer_as", "lettr"), ("answer_as", "letter"),
+    ("max_new_tokens", 0), ("max_new_tokens", -1), ("max_new_tokens", "x"), ("max_new_tokens", 10**9), ("answer_as", "lettr"),
     ("needs", "judge"), ("needs", 3), ("lm_eval", {"task": "x"}), ("runs_code", "maybe"), ("unknown", 1),
 ]  # fmt: skip
 """Changes of an image task."""
