@@ -55,7 +55,7 @@ def stopped_at(line: int, call: Callable[[], object]) -> bool:
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal passed
-        if not frame.f_code.co_filename.endswith(("expand.py", "copies.py", "reach.py", "parts.py")):
+        if not frame.f_code.co_filename.endswith(("attach.py", "copies.py", "reach.py", "router_parts.py")):
             return None
         if event == "line":
             passed += 1

@@ -205,7 +205,7 @@ def test_an_error_in_the_thread_of_a_worker_fails_its_run(make_run, monkeypatch)
     monkeypatch.setattr(launching._Worker, "work", work)
     outcome = launch([run], jobs=1, view=Silent(), command=FAKE)[run]
     assert outcome.state == "failed"
-    assert outcome.error.startswith("KeyError: 'run' (moextend/bench/launch.py:")
+    assert outcome.error.startswith("KeyError: 'run' (moextend/bench/run/launch.py:")
 
 
 def test_the_live_table_names_every_run(make_run):
