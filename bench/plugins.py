@@ -19,8 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from moextend import lookup
 from moextend.errors import InputError, UnknownName
+from moextend.util import lookup
 
 T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from moextend import content, spec
-from moextend.spec import Spec
+from moextend.util import content, spec
+from moextend.util.spec import Spec
 
 KIND: content.Kind = "registry/references"
 

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from moextend import content, files, spec
 from moextend.bench.task import NAME, TaskSpec, find_task
 from moextend.errors import InputError, SpecError
-from moextend.settings import MOST_BATCH, MOST_SEED, MOST_STEPS, clash
-from moextend.spec import Spec
+from moextend.training.settings import clash
+from moextend.util import content, files, spec
+from moextend.util.limits import MOST_BATCH, MOST_SEED, MOST_STEPS
+from moextend.util.spec import Spec
 
 if TYPE_CHECKING:
-    from moextend.settings import Settings
+    from moextend.training.settings import Settings
 
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -39,6 +40,8 @@ def _no_name_twice(names: list[str]) -> list[str]:
 
 
 Names = Annotated[list[str], AfterValidator(_no_name_twice)]
+Mode = Literal["sequence", "joint", "independent"]
+"""How the tasks are learned: one after the other, all at once, or each from the base."""
 
 
 class Upcycle(Spec):
@@ -91,7 +94,7 @@ class Base(Spec):
 class Training(Spec):
     """Settings of one training, the same for every method (a method may set its own learning rate).
 
-    What they mean: `moextend.settings.Settings`.
+    What they mean: `moextend.training.settings.Settings`.
     """
 
     steps: Steps
@@ -135,7 +138,7 @@ class Training(Spec):
         self, seed: int, *, steps: int | None = None, learning_rate: float | None = None
     ) -> Settings:
         """What the training loop takes; None leaves a value as it stands here."""
-        from moextend.settings import Settings
+        from moextend.training.settings import Settings
 
         shared = self.model_dump(include=set(Training.model_fields))
         own = {"steps": steps, "learning_rate": learning_rate}

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from moextend import content, spec
+from moextend.data.cells import AnswerForm
 from moextend.errors import InputError, SpecError
-from moextend.settings import MOST_TOKENS
-from moextend.spec import Spec
+from moextend.util import content, spec
+from moextend.util.limits import MOST_TOKENS
+from moextend.util.spec import Spec
 
-AnswerForm = Literal["text", "letter", "position", "box"]
 """text: as it is. letter: that of the right choice. position: that of the right choice, from 0, as a number or as
 text. box: left, top, width, height in pixels of the image."""
 

@@ -16,42 +16,38 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moextend import extending as extending
-    from moextend import extension as extension
-    from moextend import memory as memory
-    from moextend import recognise as recognise
-    from moextend.activating import activate as activate
-    from moextend.activating import unload as unload
-    from moextend.aligning import align as align
-    from moextend.aligning import load_projector as load_projector
-    from moextend.batches import Conversation as Conversation
-    from moextend.expand import attach as attach
-    from moextend.expand import detach as detach
-    from moextend.expand import new_parameters as new_parameters
-    from moextend.extending import extend as extend
-    from moextend.extending import preview as preview
-    from moextend.extension import Extension as Extension
-    from moextend.extension import active_fingerprint as active_fingerprint
-    from moextend.extension import extensions as extensions
-    from moextend.extension import load_extension as load_extension
-    from moextend.extension import save_extension as save_extension
-    from moextend.generation import Prompt as Prompt
-    from moextend.generation import generate as generate
-    from moextend.images import ImageRef as ImageRef
-    from moextend.loading import load as load
-    from moextend.loading import save_base as save_base
-    from moextend.memory import keep_closed as keep_closed
-    from moextend.multimodal import MultimodalLM as MultimodalLM
-    from moextend.probe import Probe as Probe
-    from moextend.probe import choose_layers as choose_layers
-    from moextend.probe import parents as parents
-    from moextend.probe import probe_layers as probe_layers
-    from moextend.probe import selection_shares as selection_shares
-    from moextend.recipe import Recipe as Recipe
-    from moextend.settings import Settings as Settings
-    from moextend.specialising import specialise as specialise
-    from moextend.training import train as train
-    from moextend.upcycling import upcycle as upcycle
+    from moextend.data.images import ImageRef as ImageRef
+    from moextend.extension.activate import activate as activate
+    from moextend.extension.activate import unload as unload
+    from moextend.extension.align import align as align
+    from moextend.extension.align import load_projector as load_projector
+    from moextend.extension.extend import extend as extend
+    from moextend.extension.extend import preview as preview
+    from moextend.extension.probe import Probe as Probe
+    from moextend.extension.probe import choose_layers as choose_layers
+    from moextend.extension.probe import parents as parents
+    from moextend.extension.probe import probe_layers as probe_layers
+    from moextend.extension.probe import selection_shares as selection_shares
+    from moextend.extension.router_memory import keep_closed as keep_closed
+    from moextend.extension.specialise import specialise as specialise
+    from moextend.extension.store import Extension as Extension
+    from moextend.extension.store import active_fingerprint as active_fingerprint
+    from moextend.extension.store import extensions as extensions
+    from moextend.extension.store import load_extension as load_extension
+    from moextend.extension.store import save_extension as save_extension
+    from moextend.model.batches import Conversation as Conversation
+    from moextend.model.generation import Prompt as Prompt
+    from moextend.model.generation import generate as generate
+    from moextend.model.loading import load as load
+    from moextend.model.loading import save_base as save_base
+    from moextend.model.multimodal import MultimodalLM as MultimodalLM
+    from moextend.model.upcycling import upcycle as upcycle
+    from moextend.moe.attach import attach as attach
+    from moextend.moe.attach import detach as detach
+    from moextend.moe.attach import new_parameters as new_parameters
+    from moextend.moe.recipe import Recipe as Recipe
+    from moextend.training.loop import train as train
+    from moextend.training.settings import Settings as Settings
 
 try:
     __version__ = version("moextend")
@@ -59,47 +55,43 @@ except PackageNotFoundError:
     __version__ = "0.0.0"
 
 _HOME = {  # name -> module
-    "Conversation": "batches",
-    "Extension": "extension",
-    "ImageRef": "images",
-    "MultimodalLM": "multimodal",
-    "Probe": "probe",
-    "Prompt": "generation",
-    "Recipe": "recipe",
-    "Settings": "settings",
-    "activate": "activating",
-    "active_fingerprint": "extension",
-    "align": "aligning",
-    "attach": "expand",
-    "choose_layers": "probe",
-    "detach": "expand",
-    "extend": "extending",
-    "extensions": "extension",
-    "generate": "generation",
-    "keep_closed": "memory",
-    "load": "loading",
-    "load_extension": "extension",
-    "load_projector": "aligning",
-    "new_parameters": "expand",
-    "parents": "probe",
-    "preview": "extending",
-    "probe_layers": "probe",
-    "save_base": "loading",
-    "save_extension": "extension",
-    "selection_shares": "probe",
-    "specialise": "specialising",
-    "train": "training",
-    "unload": "activating",
-    "upcycle": "upcycling",
+    "Conversation": "model.batches",
+    "Extension": "extension.store",
+    "ImageRef": "data.images",
+    "MultimodalLM": "model.multimodal",
+    "Probe": "extension.probe",
+    "Prompt": "model.generation",
+    "Recipe": "moe.recipe",
+    "Settings": "training.settings",
+    "activate": "extension.activate",
+    "active_fingerprint": "extension.store",
+    "align": "extension.align",
+    "attach": "moe.attach",
+    "choose_layers": "extension.probe",
+    "detach": "moe.attach",
+    "extend": "extension.extend",
+    "extensions": "extension.store",
+    "generate": "model.generation",
+    "keep_closed": "extension.router_memory",
+    "load": "model.loading",
+    "load_extension": "extension.store",
+    "load_projector": "extension.align",
+    "new_parameters": "moe.attach",
+    "parents": "extension.probe",
+    "preview": "extension.extend",
+    "probe_layers": "extension.probe",
+    "save_base": "model.loading",
+    "save_extension": "extension.store",
+    "selection_shares": "extension.probe",
+    "specialise": "extension.specialise",
+    "train": "training.loop",
+    "unload": "extension.activate",
+    "upcycle": "model.upcycling",
 }
-_ROOMS = ("extending", "extension", "memory", "recognise")
-
-__all__ = sorted([*_HOME, *_ROOMS])
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return import_module(f"moextend.{name}")
     if name in _HOME:
         return getattr(import_module(f"moextend.{_HOME[name]}"), name)
     raise AttributeError(f"module 'moextend' has no attribute '{name}'")

@@ -36,11 +36,12 @@ def run(installed: Path, folder: Path, *command: str) -> subprocess.CompletedPro
 def test_the_wheel_holds_the_harness_and_the_content(installed: Path) -> None:
     package = installed / "moextend"
     for path in (
-        "py.typed", "cli/main.py", "bench/runner.py", "bench/templates/method.py", "data/tasks/tiny-attributes.yaml",
-        "data/tasks/tiny/lm_eval/tiny_facts.yaml", "data/registry/tiny.yaml", "data/registry/tiny-generic.txt",
-        "data/registry/references/coin.yaml",
-        "data/registry/models/tiny/lm/model.safetensors",
-        "data/registry/models/tiny/vision/open_clip_model.safetensors",
+        "py.typed", "cli/main.py", "bench/run/runner.py",
+        "bench/workspace/templates/method.py", "content/tasks/tiny-attributes.yaml",
+        "content/tasks/tiny/lm_eval/tiny_facts.yaml", "content/registry/tiny.yaml", "content/registry/tiny-generic.txt",
+        "content/registry/references/coin.yaml",
+        "content/registry/models/tiny/lm/model.safetensors",
+        "content/registry/models/tiny/vision/open_clip_model.safetensors",
     ):  # fmt: skip
         assert (package / path).is_file(), path
     assert {p.name for p in installed.iterdir() if not p.name.endswith("dist-info")} == {"moextend"}

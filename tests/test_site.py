@@ -19,10 +19,10 @@ import typer
 import yaml
 
 import moextend
-from moextend import spec
 from moextend.bench.sequence import SequenceSpec, scored_tasks, stage_tasks
 from moextend.bench.task import TaskSpec
 from moextend.cli.main import app
+from moextend.util import spec
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

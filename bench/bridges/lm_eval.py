@@ -15,7 +15,7 @@ import torch
 from lm_eval.api.registry import register_model
 
 from moextend.bench.bridges.opened import check, opened
-from moextend.bench.text.choices import SharedContext
+from moextend.bench.score.text.choices import SharedContext
 from moextend.errors import InputError, UnknownName
 
 NAME = "moextend"

@@ -13,12 +13,11 @@ import torch
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
-from moextend.batches import Collator, Conversation
 from moextend.bench.bridges.opened import opened
-from moextend.chat import MARK
-from moextend.generation import Prompt, generate
-from moextend.images import ImageRef
-from moextend.multimodal import IGNORE
+from moextend.data.images import MARK, ImageRef
+from moextend.model.batches import Collator, Conversation
+from moextend.model.generation import Prompt, generate
+from moextend.model.multimodal import IGNORE
 
 if TYPE_CHECKING:
     from lmms_eval.api.instance import Instance

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import moextend
-from moextend import sources
 from moextend.errors import InputError
+from moextend.model import sources
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
@@ -33,8 +33,8 @@ def opened(
     """
     check(run, pretrained)
     if run is not None:
-        from moextend.bench.restore import restored
-        from moextend.bench.rundir import RunDir
+        from moextend.bench.run.models import restored
+        from moextend.bench.run.rundir import RunDir
 
         return restored(RunDir(Path(run)), stage=None if stage is None else int(stage), task=task)
     assert pretrained is not None

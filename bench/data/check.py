@@ -10,12 +10,13 @@ from itertools import islice
 from pathlib import Path
 
 from moextend.bench.data.digests import FileDigests
-from moextend.bench.data.items import IMAGE_MARK, Item, prompt_text, target_text, template
+from moextend.bench.data.items import Item, prompt_text, target_text, template
 from moextend.bench.data.open import SplitName, check_gold, open_items, open_table
 from moextend.bench.data.unknown import unknown_words
 from moextend.bench.scorers import Answered, find_scorer, is_lettered, own_answer, score_set
 from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import TaskSpec
+from moextend.data.images import MARK
 from moextend.errors import InputError
 
 EXACT = "exact@1"
@@ -147,7 +148,7 @@ def _warnings(task: TaskSpec, items: Sequence[Item], base: str | None) -> Iterat
     if base is None:
         return
     said = {"answers": [target_text(task, item) for item in items]}
-    said["prompts"] = [prompt_text(task, item).replace(IMAGE_MARK, "") for item in items]
+    said["prompts"] = [prompt_text(task, item).replace(MARK, "") for item in items]
     for name, texts in said.items():
         share, words = unknown_words(texts, base)
         if share:

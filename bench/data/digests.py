@@ -8,14 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from moextend.bench.data.each import Each
 from moextend.bench.data.hub import commit_of
 from moextend.bench.data.open import Opened, SplitName, open_items, open_table, several
-from moextend.bench.data.table import ArrowTable
 from moextend.bench.task import TaskSpec
+from moextend.data.each import Each
+from moextend.data.images import ImageRef
+from moextend.data.table import ArrowTable
 from moextend.errors import InputError
-from moextend.files import digest, sha256
-from moextend.images import ImageRef
+from moextend.util.files import digest, sha256
 
 _SETTLED = 5.0
 """Seconds without a change after which a file is known by its stamp: a younger one could change once more

@@ -8,13 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.data.cells import text
-from moextend.bench.data.conversations import Turns
 from moextend.bench.data.hub import hub_splits
 from moextend.bench.data.open import open_table
 from moextend.bench.data.source import WHOLE, Source, like_hub_id, locate, near
-from moextend.bench.data.table import Row, Table
 from moextend.bench.task import Columns, Data, TaskSpec
+from moextend.data.cells import text
+from moextend.data.conversations import Turns
+from moextend.data.table import Row, Table
 from moextend.errors import InputError, UnknownName
 
 SHORT = "<image>\n{question}\nAnswer the question using a single word or phrase."

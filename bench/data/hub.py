@@ -8,10 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.data.table import ArrowTable
-from moextend.bench.quiet import quiet_datasets, quiet_loggers
 from moextend.bench.task import Data
+from moextend.data.table import ArrowTable
 from moextend.errors import InputError, UnknownName
+from moextend.util.quiet import quiet_datasets, quiet_loggers
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 

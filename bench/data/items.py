@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, overload
 
 from moextend.bench.scorers import own_answer
 from moextend.bench.task import TaskSpec
+from moextend.data.images import MARK, ImageRef
 from moextend.errors import SpecError
-from moextend.images import ImageRef
 
 if TYPE_CHECKING:
-    from moextend.generation import Prompt
+    from moextend.model.generation import Prompt
 
-IMAGE_MARK = "<image>"
 LETTERS = string.ascii_uppercase
 OWN_PLACEHOLDERS = ("question", "choices")
 """Placeholders of a prompt that are no columns."""
@@ -80,9 +79,9 @@ def prompt_text(task: TaskSpec, item: Item) -> str:
 
     A line that names a column which is empty for this item is left out.
     """
-    values = {name: value.replace(IMAGE_MARK, "") for name, value in item.fields.items()}
+    values = {name: value.replace(MARK, "") for name, value in item.fields.items()}
     # A mark in the question would be taken for an image that is not there.
-    values["question"] = item.question.replace(IMAGE_MARK, "").strip()
+    values["question"] = item.question.replace(MARK, "").strip()
     names = placeholders(task)
     if "choices" in names:
         if task.columns.choices is None:
@@ -108,7 +107,7 @@ def prompt_text(task: TaskSpec, item: Item) -> str:
 
 def render_prompt(task: TaskSpec, item: Item) -> Prompt:
     """The prompt of `item`: its text and its images (not decoded)."""
-    from moextend.generation import Prompt
+    from moextend.model.generation import Prompt
 
     return Prompt(prompt_text(task, item), item.images)
 
@@ -127,17 +126,17 @@ def choice_lines(choices: Sequence[str]) -> str:
 def _marks(task: TaskSpec, item: Item, images: int) -> str:
     """The item's template with as many image marks as it has images."""
     prompt = template(task, item)
-    marks = prompt.count(IMAGE_MARK)
+    marks = prompt.count(MARK)
     if marks == images:
         return prompt
     if images == 0:
-        return prompt.replace(f"{IMAGE_MARK}\n", "").replace(IMAGE_MARK, "").lstrip()
+        return prompt.replace(f"{MARK}\n", "").replace(MARK, "").lstrip()
     if marks == 1:
-        return prompt.replace(IMAGE_MARK, IMAGE_MARK * images)
+        return prompt.replace(MARK, MARK * images)
     raise _prompt_error(
         task,
-        f"has {marks} {IMAGE_MARK} marks, but {item.row or item.id} has {images} images.",
-        f"Write {IMAGE_MARK} once, where the images stand.",
+        f"has {marks} {MARK} marks, but {item.row or item.id} has {images} images.",
+        f"Write {MARK} once, where the images stand.",
     )
 
 

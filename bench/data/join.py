@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.data import cells
-from moextend.bench.data.table import Row, Table
 from moextend.bench.task import Join
+from moextend.data import cells
+from moextend.data.table import Row, Table
 from moextend.errors import InputError
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from moextend import bounded_yaml
 from moextend.errors import InputError, SpecError, UnknownName
+from moextend.util import bounded_yaml
 
 PREFIX = "lmms:"
 """Before the name of a task of lmms-eval."""

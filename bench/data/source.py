@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moextend import bounded_yaml
-from moextend.bench.data.table import FORMATS
 from moextend.bench.task import Data
+from moextend.data.table import FORMATS
 from moextend.errors import InputError, UnknownName
-from moextend.files import exists
+from moextend.util import bounded_yaml
+from moextend.util.files import exists
 
 WHOLE = "all"
 """The one split of data that is a single file."""

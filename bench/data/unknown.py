@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from moextend import content
+from moextend.util import content
 
 _FILE = "tokenizer.json"
 _SHOWN = 5

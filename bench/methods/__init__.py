@@ -14,7 +14,6 @@ from moextend.bench.methods.table import (
     OWN,
     MethodSpec,
     named,
-    of_run,
     parse,
     role_of,
 )
@@ -41,7 +40,6 @@ __all__ = [
     "Trained",
     "TrainedWeights",
     "named",
-    "of_run",
     "parse",
     "role_of",
 ]

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-import moextend
-from moextend import files
 from moextend.bench.methods.method import Parameters, Stage
 from moextend.bench.methods.weights import AdapterOrAll
-from moextend.settings import MOST_STEPS
+from moextend.extension import store
+from moextend.util import files
+from moextend.util.limits import MOST_STEPS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from moextend import MultimodalLM
-    from moextend.trainer import ExtraLoss
+    from moextend.training.trainer import ExtraLoss
 
 FILE = "fisher.safetensors"
 
@@ -67,7 +67,7 @@ def _earlier(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     total: dict[str, Tensor] = {}
     weighted: dict[str, Tensor] = {}
     for _, folder in stage.earlier:
-        weights, _ = moextend.extension.load_tensors(folder)
+        weights, _ = store.load_tensors(folder)
         for name, fisher in load_file(folder / FILE).items():
             part = fisher * weights[name]
             total[name] = total[name] + fisher if name in total else fisher
@@ -79,7 +79,7 @@ def _fisher(model: MultimodalLM, weights: Parameters, items: int, stage: Stage) 
     """Mean square, over items, of the gradient of an item's mean log-likelihood a token."""
     import torch
 
-    from moextend.batches import Collator
+    from moextend.model.batches import Collator
 
     model.learn_only(list(weights))
     collate = Collator.of(model)

@@ -1,4 +1,4 @@
-"""What methods share that find a task out from the input itself (see `moextend.recognise`)."""
+"""What methods share that find a task out from the input itself (see `moextend.extension.task_inference`)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-import moextend
 from moextend.bench.methods.method import Stage
+from moextend.extension import task_inference
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
@@ -17,14 +17,14 @@ Reaching = Callable[[Sequence[str]], AbstractContextManager[None]]
 
 def portray(model: MultimodalLM, stage: Stage) -> dict[str, float]:
     """Keeps what the stage's inputs look like; the share of each task's held-out inputs that are nearest to it."""
-    prompts = moextend.recognise.prompts_of(stage.held_out)
-    moextend.recognise.write(moextend.recognise.portray(model, prompts), stage.folder)
+    prompts = task_inference.prompts_of(stage.held_out)
+    task_inference.write(task_inference.portray(model, prompts), stage.folder)
     folders = [*stage.earlier, (stage.task, stage.folder)]
-    return moextend.recognise.accuracy({task: moextend.recognise.read(folder) for task, folder in folders})
+    return task_inference.accuracy({task: task_inference.read(folder) for task, folder in folders})
 
 
 def choose(model: MultimodalLM, stage: Stage, reaching: Reaching | None = None) -> None:
     """From now on the model chooses among the stages so far, or none of them, input by input."""
     folders = [*stage.earlier, (stage.task, stage.folder)]
-    portraits = {task: moextend.recognise.read(folder) for task, folder in folders}
-    model.choose = moextend.recognise.Recogniser(model, portraits, reaching)
+    portraits = {task: task_inference.read(folder) for task, folder in folders}
+    model.choose = task_inference.Recogniser(model, portraits, reaching)

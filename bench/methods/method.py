@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, S
 
 from pydantic import Field
 
-from moextend.spec import Spec
+from moextend.util.spec import Spec
 
 if TYPE_CHECKING:
     from torch import nn
 
     from moextend import Conversation, MultimodalLM
-    from moextend.estimate import Learns
-    from moextend.trainer import ExtraLoss
-    from moextend.training import Report
+    from moextend.training.estimate import Learns
+    from moextend.training.loop import Report
+    from moextend.training.trainer import ExtraLoss
 
 Rate = Annotated[float, Field(gt=0)]
 """A learning rate, or another factor that cannot be zero."""
@@ -166,7 +166,7 @@ class Method(ABC):
 
     def learns(self, model: Any) -> Learns | None:
         """What the first stage trains of such a model, for the estimate of `--dry-run`; None for nothing."""
-        from moextend.estimate import Learns
+        from moextend.training.estimate import Learns
 
         everything = sum(parameter.numel() for _, parameter in model.named_parameters())
         count = sum(parameter.numel() for parameter in self.trainable(model).values())

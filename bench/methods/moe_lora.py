@@ -13,7 +13,7 @@ from pydantic import Field
 
 from moextend.bench.methods.method import Knob, Rank, Rate
 from moextend.bench.methods.weights import TrainedWeights
-from moextend.recipe import MOST_EXPERTS
+from moextend.moe.recipe import MOST_EXPERTS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,15 +51,16 @@ class MoeLora(TrainedWeights):
         """Puts the experts beside what they adapt; they add nothing until they are trained."""
         import torch
 
-        from moextend import heads, moe
         from moextend.bench.methods.mixture import Mixture
+        from moextend.model import lm_head
+        from moextend.moe import sites
 
         config = self.config
         scale = (2 * config.rank if config.alpha is None else config.alpha) / config.rank
         torch.manual_seed(seed)
-        hidden = heads.text_config(model.lm.config).hidden_size
+        hidden = lm_head.text_config(model.lm.config).hidden_size
         maps = [(m, m.in_features, m.out_features) for n, m in model.lm.named_modules() if _attention(n)]
-        maps += [(_block(model, site.router), hidden, hidden) for site in moe.find_sites(model.lm)]
+        maps += [(_block(model, site.router), hidden, hidden) for site in sites.find_sites(model.lm)]
         for module, inputs, outputs in maps:
             mixture = Mixture(inputs, outputs, config.experts, config.rank, scale)
             module.add_module(MARK, mixture.to(model.device))

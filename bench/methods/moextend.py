@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 import moextend
 from moextend.bench.methods import inferred, trained
 from moextend.bench.methods.method import Knob, Loop, Method, Parameters, Rate, Stage, TaskIdentity
-from moextend.recipe import Recipe
+from moextend.extension import extend as extending
+from moextend.moe import attach, sites
+from moextend.moe.recipe import Recipe
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
-    from moextend.estimate import Learns
+    from moextend.training.estimate import Learns
 
 IDENTITY: dict[str, TaskIdentity] = {"own": "given", "auto": "inferred", "all": "none"}
 """scope -> what is known of the task."""
@@ -49,7 +51,7 @@ class MoExtend(Method):
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
         """Probes which layers change most, adds experts there, and trains these alone."""
         config, earlier = self.config, stage.earlier
-        learnt = moextend.extending.learn(
+        learnt = extending.learn(
             model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
             learning_rate=config.learning_rate,
             beside=[task for task, _ in earlier] if config.scope == "all" else [],
@@ -68,11 +70,11 @@ class MoExtend(Method):
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
         """Writes the expert set, and the memory that later stages keep closed."""
-        moextend.extending.keep(
+        extending.keep(
             model, stage.task, self.config, stage.folder, held_out=stage.held_out, seed=stage.seed,
             batch_size=stage.batch_size,
         )  # fmt: skip
-        moextend.extending.forget_probe(stage.folder)
+        extending.forget_probe(stage.folder)
         if self.config.scope == "auto":
             inferred.choose(model, stage)
 
@@ -94,7 +96,7 @@ class MoExtend(Method):
             return f"{named}-{model.choose.fingerprint()}"
         reach = [name for name in learnt if scope == "all" or name == task]
         # The oracle asks with scope own for extensions that were made beside others.
-        moextend.expand.activate(model.lm, reach, partial=scope == "own")
+        attach.activate(model.lm, reach, partial=scope == "own")
         return moextend.active_fingerprint(model)
 
     def with_given_task(self) -> Self | None:
@@ -124,7 +126,7 @@ class MoExtend(Method):
 
     def learns(self, model: Any) -> Learns | None:
         """Extensions begin in the lowest block, which costs most."""
-        from moextend.estimate import Learns
+        from moextend.training.estimate import Learns
 
         layers = self.config.layers
         blocks = tuple(layers) if isinstance(layers, list) else tuple(range(self._layers(model.lm)))
@@ -132,5 +134,5 @@ class MoExtend(Method):
 
     def _layers(self, lm: Any) -> int:
         """How many layers get new experts."""
-        layers = len(moextend.moe.find_sites(lm))
+        layers = len(sites.find_sites(lm))
         return layers if self.config.layers == "all" else max(1, int(self.config.share * layers))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from moextend import MultimodalLM
-    from moextend.trainer import ExtraLoss
+    from moextend.training.trainer import ExtraLoss
 
 
 class OLora(adapters.AdapterPerTask):

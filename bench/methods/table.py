@@ -8,12 +8,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from moextend import lookup, spec
 from moextend.bench.methods.method import Method, Role
 from moextend.bench.plugins import Plugins, Source, load_later
-from moextend.bench.runconfig import Mode, RunConfig
+from moextend.bench.sequence import Mode
 from moextend.errors import InputError
-from moextend.spec import Spec
+from moextend.util import lookup, spec
+from moextend.util.spec import Spec
 
 OWN = {
     "zero-shot": "moextend.bench.methods.zero_shot:ZeroShot",
@@ -138,11 +138,6 @@ def parse(
     place = f"{where}: method '{text}'" if where else f"method '{text}'"
     given = {**(settings or {}).get(found.name, {}), **_settings(text, place)}
     return _spec(text, found.name, found.value, found.source, given, place)
-
-
-def of_run(config: RunConfig) -> MethodSpec:
-    """The method of a run."""
-    return parse(config.method, config.sequence.get("settings"), config.workspace)
 
 
 def role_of(text: str) -> Role | None:

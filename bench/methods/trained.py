@@ -6,14 +6,14 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import moextend
 from moextend.bench.methods.method import Loop, Method, Parameters, Rate, Stage
-from moextend.spec import Spec
+from moextend.extension import store
+from moextend.util.spec import Spec
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
-    from moextend.trainer import ExtraLoss
-    from moextend.training import Report
+    from moextend.training.loop import Report
+    from moextend.training.trainer import ExtraLoss
 
 
 class Trained(Method):
@@ -69,7 +69,7 @@ def facts(report: Report) -> dict[str, Any]:
 def write(model: MultimodalLM, stage: Stage, parameters: Parameters) -> None:
     """Keeps parameters in the stage's folder."""
     card = {"task": stage.task, "base": model.base_fingerprint()}
-    moextend.extension.save_tensors(stage.folder, dict(parameters), card)
+    store.save_tensors(stage.folder, dict(parameters), card)
 
 
 def put_back(model: MultimodalLM, stage: Stage) -> None:
@@ -78,12 +78,12 @@ def put_back(model: MultimodalLM, stage: Stage) -> None:
 
     places = dict(model.named_parameters())
     with torch.no_grad():
-        for name, tensor in moextend.extension.load_tensors(stage.folder)[0].items():
+        for name, tensor in store.load_tensors(stage.folder)[0].items():
             places[name].copy_(tensor)
 
 
 def fingerprint(model: MultimodalLM, parameters: Sequence[Parameters]) -> str:
     """Names the base with these parameters."""
-    from moextend.fingerprint import tensors_digest
+    from moextend.model.fingerprint import tensors_digest
 
     return "-".join([model.base_fingerprint(), *(tensors_digest(dict(part)) for part in parameters)])

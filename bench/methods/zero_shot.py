@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import moextend
 from moextend.bench.methods.method import Loop, Method, Stage
+from moextend.extension import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ class ZeroShot(Method):
     def save(self, model: MultimodalLM, stage: Stage) -> None:
         """Only notes that the stage is over."""
         card = {"task": stage.task, "base": model.base_fingerprint()}
-        moextend.extension.save_tensors(stage.folder, {}, card)
+        store.save_tensors(stage.folder, {}, card)
 
     def restore(self, model: MultimodalLM, stage: Stage) -> None:
         """Nothing."""

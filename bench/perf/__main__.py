@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from moextend.entry import run_app
+from moextend.util.entry import run_app
 
 app = typer.Typer(add_completion=False)
 
@@ -29,7 +29,7 @@ def main(
     """Measure the speed of training and answering. Example: python -m moextend.bench.perf --size mid."""
     measured = _measure(size or ["mid"], repeats, threads, device, dtype, clock)
     if out:
-        from moextend import files
+        from moextend.util import files
 
         files.write_json(out, [one.record() for one in measured])
     if write and measured:
@@ -45,12 +45,12 @@ def _measure(
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler would talk
     import torch
 
-    from moextend import lookup
     from moextend.bench.perf import sizes as known
     from moextend.bench.perf import tables
     from moextend.bench.perf.speed import speed
-    from moextend.bench.quiet import quiet_process
     from moextend.bench.report import terminal
+    from moextend.util import lookup
+    from moextend.util.quiet import quiet_process
 
     lookup.choose("device", device, {"cpu": 0, "cuda": 0}, where="--device")
     lookup.choose("dtype", dtype, {"float32": 0, "bfloat16": 0}, where="--dtype")

@@ -66,7 +66,7 @@ def interleaved(
 
 def operations(work: Work) -> int:
     """Operations of one piece of work; a multiply-add is two, elementwise work none."""
-    from moextend import flops
+    from moextend.training import flops
 
     with flops.Counter() as count:
         work()

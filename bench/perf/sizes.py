@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from moextend import lookup
 from moextend.errors import InputError
+from moextend.util import lookup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,7 +127,7 @@ def batch(model: MultimodalLM, size: Size, labelled: float = 1.0) -> dict[str, T
     """Random tokens; the last `labelled` part of each row is learnt."""
     import torch
 
-    from moextend.multimodal import IGNORE
+    from moextend.model.multimodal import IGNORE
 
     drawn = torch.Generator().manual_seed(1)
     ids = torch.randint(5, model.lm.config.vocab_size, (size.rows, size.length), generator=drawn)

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moextend.bench.environment import environment
 from moextend.bench.perf import measure
 from moextend.bench.perf.answers import Reader, all_readers
 from moextend.bench.perf.measure import Clock, Times
 from moextend.bench.perf.sizes import SIZES, make
 from moextend.bench.perf.ways import Way, all_ways
+from moextend.bench.run.environment import environment
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM

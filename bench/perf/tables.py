@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from moextend import files
 from moextend.bench.perf.speed import Speed
 from moextend.bench.report import markdown
 from moextend.bench.report.table import Column, Table, Value, text
 from moextend.errors import InputError
+from moextend.util import files
 
 OPEN, CLOSE = "<!-- perf -->", "<!-- /perf -->"
 

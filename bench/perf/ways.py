@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from moextend import MultimodalLM
-    from moextend.prefix import PrefixCache
-    from moextend.recipe import Mode
+    from moextend.moe.recipe import Mode
+    from moextend.training.prefix_cache import PrefixCache
 
 RANK = 8
 NAME = "new"
@@ -48,7 +48,7 @@ class Way:
         """One step of the training loop: forward and backward pass, the gradient's norm, AdamW."""
         import torch
 
-        from moextend.kernels import experts_follow_autocast
+        from moextend.moe.kernels import experts_follow_autocast
 
         learning = list(self.model.trainable().values())
         if self.optimizer is None:  # nothing is learnt, so that every repeat does the same
@@ -72,7 +72,7 @@ class Way:
 
 def modes() -> tuple[Mode, ...]:
     """All routing modes."""
-    from moextend.recipe import Mode
+    from moextend.moe.recipe import Mode
 
     return get_args(Mode)
 
@@ -115,10 +115,11 @@ def _extension(
     width: float | None = None,
 ) -> Way:
     import moextend
-    from moextend.prefix import PrefixCache
+    from moextend.extension import store
+    from moextend.training.prefix_cache import PrefixCache
 
     model = extended(base, mode, width)
-    first = min(moextend.extension.plan_of(model, NAME))
+    first = min(store.plan_of(model, NAME))
     model.learn_only([f"lm.{name}" for name in moextend.new_parameters(model.lm, NAME)])
     name = f"moextend {mode}" + (", whole experts" if width else "") + (", cached prefix" if folder else "")
     name += ", 1/4 labelled" if labelled < 1 else ""
@@ -144,7 +145,7 @@ def extended(
     import torch
 
     import moextend
-    from moextend.recipe import Recipe
+    from moextend.moe.recipe import Recipe
 
     width = width or Recipe(routing=mode).width
     model = twin(base)
@@ -200,8 +201,8 @@ def used(model: MultimodalLM, inputs: dict[str, Tensor], *, learning: bool) -> l
     """
     import torch
 
-    from moextend.moe import count_experts, find_sites
-    from moextend.narrow import inner_size
+    from moextend.moe.expert_width import inner_size
+    from moextend.moe.sites import count_experts, find_sites
 
     sites = find_sites(model.lm)
     with ExitStack() as stack, torch.set_grad_enabled(learning):

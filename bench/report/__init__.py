@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from moextend import lookup
 from moextend.bench.references import Reference
 from moextend.bench.report.collect import Experiment
 from moextend.bench.report.comparison import MARGIN, comparison_table
@@ -18,6 +17,7 @@ from moextend.bench.report.readings import readings_table
 from moextend.bench.report.routing import routing_tables
 from moextend.bench.report.table import Table
 from moextend.errors import InputError
+from moextend.util import lookup
 
 FORMATS = {
     "table": "moextend.bench.report.terminal:render",

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from moextend import files
-from moextend.bench.complete import lacking_scores, names_of
-from moextend.bench.progress import State, read_status
-from moextend.bench.runconfig import JOINT, differences
-from moextend.bench.rundir import COST, Cell, Key, RunConfig, RunDir
+from moextend.bench.run.complete import lacking_scores, names_of
+from moextend.bench.run.config import JOINT, differences
+from moextend.bench.run.progress import State, read_status
+from moextend.bench.run.rundir import COST, Cell, Key, RunConfig, RunDir
 from moextend.errors import InputError, SpecError
-from moextend.foreign import explained
+from moextend.util import files
+from moextend.util.foreign import explained
 
 COSTS = (
     "trained_parameters", "stored_mb", "tokens", "flops", "forward_flops", "seconds", "peak_rss_mb", "peak_gpu_mb",

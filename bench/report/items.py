@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench import stats
 from moextend.bench.report.collect import Result
-from moextend.bench.rundir import Cell
+from moextend.bench.run.rundir import Cell
+from moextend.bench.score.vqa import Record, item_scores, scores_path
 from moextend.bench.scorers import search
-from moextend.bench.vqa import Record, item_scores, scores_path
 from moextend.errors import SpecError
-from moextend.files import read_lines
-from moextend.foreign import explained
+from moextend.util.files import read_lines
+from moextend.util.foreign import explained
 
 if TYPE_CHECKING:
     from numpy import ndarray

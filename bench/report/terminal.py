@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from moextend.bench.fold import folded_between
 from moextend.bench.report.table import NARROW, SPREAD, WIDTH, Column, Table, Value
 from moextend.errors import visible
+from moextend.util.fold import folded_between
 
 if TYPE_CHECKING:
     from rich.console import Console

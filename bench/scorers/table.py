@@ -20,7 +20,7 @@ from moextend.bench.scorers.published import PUBLISHED
 from moextend.bench.scorers.scorer import Scorer
 from moextend.bench.stats import clustered_error
 from moextend.errors import UnknownName
-from moextend.lookup import choose
+from moextend.util.lookup import choose
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from moextend.entry import run_app
+from moextend.util.entry import run_app
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
@@ -54,7 +54,7 @@ def generic(
 
     from moextend.bench.world.questions import Balance
     from moextend.bench.world.text import training_line
-    from moextend.files import write_text
+    from moextend.util.files import write_text
 
     rng = random.Random(seed)
     balance = Balance(rng)

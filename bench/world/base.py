@@ -18,7 +18,7 @@ from moextend.bench.world.language import Progress
 from moextend.bench.world.scenes import WORLD_VERSION
 from moextend.bench.world.text_items import TEXT_TASKS, text_items
 from moextend.bench.world.tokens import save_tokenizer
-from moextend.files import write_json, write_text
+from moextend.util.files import write_json, write_text
 
 LIBRARIES = ("torch", "transformers", "open_clip_torch", "tokenizers", "numpy", "safetensors")
 

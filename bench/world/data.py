@@ -11,7 +11,7 @@ from moextend.bench.world.questions import ASKERS, Balance, Question
 from moextend.bench.world.render import png
 from moextend.bench.world.scenes import WORLD_VERSION, Scene, Split, caption, draw_scene, hashed
 from moextend.errors import UnknownName
-from moextend.files import atomic
+from moextend.util.files import atomic
 
 CAPTIONS = "captions"
 DATASETS = (*ASKERS, CAPTIONS)

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from random import Random
 
-from moextend import recognise
 from moextend.bench.world.data import asked_scenes
 from moextend.bench.world.render import png
 from moextend.bench.world.scenes import Split
-from moextend.generation import Prompt
-from moextend.images import ImageRef
-from moextend.multimodal import MultimodalLM
+from moextend.data.images import ImageRef
+from moextend.extension import task_inference
+from moextend.model.generation import Prompt
+from moextend.model.multimodal import MultimodalLM
 
 TASKS = ("attributes", "counting", "reading", "position", "comparison")
 LEARNT = TASKS[:3]
@@ -51,11 +51,11 @@ def prompts(task: str, split: Split, count: int) -> list[Prompt]:
 
 def measure(model: MultimodalLM, count: int = 500) -> list[Row]:
     """Every kind of input for every extension of `LEARNT`, each alone and all together."""
-    portraits = {task: recognise.portray(model, prompts(task, "train", HELD_OUT)) for task in LEARNT}
+    portraits = {task: task_inference.portray(model, prompts(task, "train", HELD_OUT)) for task in LEARNT}
     tests = {task: prompts(task, "test", count) for task in TASKS}
     found = []
     for known in [*({task: portraits[task]} for task in LEARNT), portraits]:
-        choose = recognise.Recogniser(model, known)
+        choose = task_inference.Recogniser(model, known)
         for task in known:
             for name, asked in inputs(task, tests).items():
                 shares = choose.shares(asked)

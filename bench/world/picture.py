@@ -10,7 +10,7 @@ from pathlib import Path
 from moextend.bench.world.questions import ASKERS, Balance
 from moextend.bench.world.render import render
 from moextend.bench.world.scenes import Scene, caption, draw_scene
-from moextend.files import atomic
+from moextend.util.files import atomic
 
 ROWS, COLUMNS = 2, 4
 LINE = 38

@@ -11,7 +11,7 @@ from moextend.bench.world import words
 from moextend.bench.world.questions import Balance
 from moextend.bench.world.scenes import WORLD_VERSION, caption, draw_scene, hashed
 from moextend.bench.world.text import COPIED, FACTS, agreement, copying, text_questions
-from moextend.files import write_text
+from moextend.util.files import write_text
 
 ITEMS = 250
 POOLS = (words.COLORS, words.SHAPES, words.LETTERS, words.NUMBERS)

@@ -20,7 +20,7 @@ from moextend.bench.world.language import IDS, Progress
 from moextend.bench.world.optim import Optimizers
 from moextend.bench.world.render import CELL, SIDE, render
 from moextend.bench.world.scenes import Scene, Split, caption, draw_scene, twin
-from moextend.files import write_json
+from moextend.util.files import write_json
 
 LAYERS, WIDTH, HEADS = 4, 64, 4
 CAPTION_TOKENS = 32

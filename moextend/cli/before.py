@@ -10,16 +10,17 @@ from moextend.cli import options
 from moextend.errors import InputError, at
 
 if TYPE_CHECKING:
-    from moextend.images import ImageRef
+    from moextend.data.images import ImageRef
 
 
 def check_model(
     base: str, vision: str | None, projector: Path | None, dtype: str, attention: str | None, device: str
 ) -> None:
     """InputError where the options name a base, an encoder or a way to load them that there is not."""
-    from moextend import encoders, lookup, sources
-    from moextend.bench.preflight import check_device
-    from moextend.settings import ATTENTION, DTYPES
+    from moextend.bench.run.preflight import check_device
+    from moextend.model import encoders, sources
+    from moextend.util import lookup
+    from moextend.util.limits import ATTENTION, DTYPES
 
     options.device(device)
     lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
@@ -43,7 +44,7 @@ def check_model(
 def check_extensions(folders: Sequence[Path]) -> None:
     """InputError where a folder holds no extension."""
     if folders:
-        from moextend.extension import read_extension
+        from moextend.extension.store import read_extension
 
         for folder in folders:
             with at("--extension"):
@@ -52,11 +53,11 @@ def check_extensions(folders: Sequence[Path]) -> None:
 
 def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
     """InputError where a result cannot be written to this folder, or it `holds` one already, in files of this stem."""
-    from moextend import files
+    from moextend.util import files
 
     files.check_writable(folder, where="--out")
     if stem and folder.is_dir():
-        from moextend.extension import is_whole
+        from moextend.extension.store import is_whole
 
         if is_whole(folder, stem):
             raise InputError(f"'{folder}' holds {holds} already.", where="--out", mend="Name a new folder.")
@@ -64,7 +65,7 @@ def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
 
 def check_numbers(steps: int | None, batch: int, rate: float, seed: int) -> None:
     """InputError where the numbers of a training are out of range."""
-    from moextend.settings import Settings
+    from moextend.training.settings import Settings
 
     if not rate > 0:
         raise InputError(f"{rate} trains nothing.", where="--learning-rate", mend="Give a number above 0.")
@@ -74,7 +75,7 @@ def check_numbers(steps: int | None, batch: int, rate: float, seed: int) -> None
 
 def pictures(prompt: str, images: Sequence[Path], vision: str | None) -> tuple[ImageRef, ...]:
     """The images of a prompt; InputError where they do not go with it, or one cannot be read."""
-    from moextend.images import ImageRef
+    from moextend.data.images import ImageRef
 
     marks = prompt.count("<image>")
     if marks and marks != len(images):

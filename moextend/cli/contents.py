@@ -11,8 +11,8 @@ import typer
 from moextend.cli import options
 
 if TYPE_CHECKING:
-    from moextend.bench.registry import Draft
     from moextend.bench.task import TaskSpec
+    from moextend.bench.workspace.edit import Draft
 
 Sequence = Annotated[
     str | None,
@@ -57,13 +57,13 @@ def add_task(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Append a task to the sequence; its data is opened and one example scored before anything is written."""
-    from moextend.bench import newtask, registry
+    from moextend.bench.workspace import edit, new_task
 
-    draft = registry.draft(sequence, workspace, create=True)
+    draft = edit.draft(sequence, workspace, create=True)
     notes: tuple[str, ...] = ()
     if what.startswith("lmms:"):
         given = options.pairs(columns or [], "--columns")
-        task, notes = newtask.lmms_task(
+        task, notes = new_task.lmms_task(
             what, workspace, name=name, include=include_path, columns=given, scorer=scorer
         )
         new = True
@@ -71,10 +71,10 @@ def add_task(
         task, new = _task_to_add(
             what, data, name, columns, scorer, draft, workspace, trust_code=trust_remote_code
         )
-    longer = registry.add(draft, task, at=to)
-    found = newtask.check(task, workspace, longer.sequence.base.model)
+    longer = edit.add(draft, task, at=to)
+    found = new_task.check(task, workspace, longer.sequence.base.model)
     if new:
-        typer.echo(f"wrote {newtask.write_task(task)}")
+        typer.echo(f"wrote {new_task.write_task(task)}")
     longer.write()
     options.echo(_found(task, found))
     if what == "qa" and task.columns.image is not None:
@@ -94,18 +94,18 @@ def move_task(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Give a task another place in the sequence."""
-    from moextend.bench import registry
+    from moextend.bench.workspace import edit
 
-    moved = registry.move(registry.draft(sequence, workspace, create=False), task, to)
+    moved = edit.move(edit.draft(sequence, workspace, create=False), task, to)
     moved.write()
     _print_stages(moved)
 
 
 def remove_task(task: Task, sequence: Sequence = None, workspace: options.Workspace = Path()) -> None:
     """Take a task out of the sequence; the task itself and what runs computed stay."""
-    from moextend.bench import registry
+    from moextend.bench.workspace import edit
 
-    shorter = registry.remove(registry.draft(sequence, workspace, create=False), task)
+    shorter = edit.remove(edit.draft(sequence, workspace, create=False), task)
     shorter.write()
     _print_stages(shorter)
 
@@ -115,7 +115,7 @@ def list_all(workspace: options.Workspace = Path(), as_json: options.Json = Fals
 
     Files in methods/ and scorers/ of the workspace are Python code, which is run.
     """
-    from moextend.bench import catalogue
+    from moextend.bench.workspace import catalogue
 
     found = catalogue.catalogue(workspace)
     if as_json:
@@ -136,7 +136,7 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """Show a task or a sequence: what it holds, where it comes from, its licence."""
-    from moextend.bench import catalogue
+    from moextend.bench.workspace import catalogue
 
     found = catalogue.details(name, workspace, example=example)
     options.echo(json.dumps(found, indent=2) if as_json else catalogue.told(found))
@@ -148,7 +148,7 @@ def new(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Write a method or a scorer of your own into the workspace: a commented file that runs as it is."""
-    from moextend.bench.newplugin import write_new
+    from moextend.bench.workspace.new_plugin import write_new
 
     path, command = write_new(kind, name, workspace)
     typer.echo(f"wrote {path}")
@@ -160,12 +160,12 @@ def _task_to_add(
     draft: Draft, workspace: Path, *, trust_code: bool,
 ) -> tuple[TaskSpec, bool]:  # fmt: skip
     """The task, and whether its YAML is still to be written."""
-    from moextend import content
-    from moextend.bench import newtask, registry
     from moextend.bench.task import TaskSpec, find_task
+    from moextend.bench.workspace import edit, new_task
     from moextend.errors import InputError, UnknownName
+    from moextend.util import content
 
-    kinds = [*get_args(TaskSpec.model_fields["kind"].annotation), *newtask.ALIASES]
+    kinds = [*get_args(TaskSpec.model_fields["kind"].annotation), *new_task.ALIASES]
     if what not in kinds:
         known = content.names("tasks", workspace)
         if what not in known:
@@ -182,9 +182,9 @@ def _task_to_add(
             )
         return find_task(what, workspace), False
     if data is None:
-        return registry.next_default(newtask.ALIASES.get(what, what), draft), False
+        return edit.next_default(new_task.ALIASES.get(what, what), draft), False
     given = options.pairs(columns or [], "--columns")
-    task = newtask.new_task(
+    task = new_task.new_task(
         what, data, workspace, name=name, columns=given, scorer=scorer, trust_code=trust_code
     )
     return task, True

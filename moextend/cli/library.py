@@ -13,12 +13,12 @@ import typer
 from moextend.cli import before, options
 from moextend.cli.bars import bar
 from moextend.errors import InputError, at
-from moextend.settings import MOST_BATCH, MOST_SEED, MOST_STEPS, MOST_TOKENS
+from moextend.util.limits import MOST_BATCH, MOST_SEED, MOST_STEPS, MOST_TOKENS
 
 if TYPE_CHECKING:
-    from moextend.batches import Conversation
-    from moextend.multimodal import MultimodalLM
-    from moextend.settings import Settings
+    from moextend.model.batches import Conversation
+    from moextend.model.multimodal import MultimodalLM
+    from moextend.training.settings import Settings
 
 Base = Annotated[
     str, typer.Argument(metavar="BASE", help="A folder, a .gguf file, a hub id, tiny or smollm2.")
@@ -90,7 +90,7 @@ def align(
     rows = _data(data, columns, images, template, workspace)
     model = _opened(base, vision, None, dtype, attention, device, workspace)
     settings = _settings(model, rows, steps, batch_size, learning_rate, seed)
-    from moextend.aligning import align as aligned
+    from moextend.extension.align import align as aligned
 
     with bar("steps", quiet=False) as on_step:
         report = aligned(model, rows, settings, folder=out, on_step=on_step)
@@ -122,7 +122,7 @@ def probe(
     as_json: options.Json = False,
 ) -> None:
     """Show which MoE layers your data changes most, and which experts 'extend' would copy there; adds nothing."""
-    from moextend.recipe import recipe
+    from moextend.moe.recipe import recipe
 
     recipe("the extension", share=share, experts=experts, probe_steps=probe_steps)
     before.check_numbers(None, batch_size, learning_rate, seed)
@@ -130,7 +130,7 @@ def probe(
     rows = _data(data, columns, images, template, workspace)
     model = _opened(base, vision, projector, dtype, attention, device, workspace)
     settings = _settings(model, rows, None, batch_size, learning_rate, seed)
-    from moextend.extending import preview
+    from moextend.extension.extend import preview
 
     with bar("steps", quiet=as_json) as on_step:
         found = preview(
@@ -191,7 +191,7 @@ def extend(
 ) -> None:
     """Extend a model with your own data; the result is a folder of the new experts alone."""
     chosen = options.numbers([layers], "--layers") if layers[:1].isdigit() else layers
-    from moextend.recipe import check_name, recipe
+    from moextend.moe.recipe import check_name, recipe
 
     with at("--name"):
         check_name(name)
@@ -213,7 +213,7 @@ def extend(
     for folder in extension or ():
         _load(model, folder)
     settings = _settings(model, rows, steps, batch_size, learning_rate, seed)
-    from moextend.extending import extend as extended
+    from moextend.extension.extend import extend as extended
 
     with bar("steps", quiet=as_json) as on_step:
         made = extended(
@@ -279,7 +279,7 @@ def extensions(
     as_json: options.Json = False,
 ) -> None:
     """Say what extensions are: routing, layers, what they were made beside, and their base."""
-    from moextend.extension import read_extension
+    from moextend.extension.store import read_extension
 
     records: list[dict[str, Any]] = []
     for folder in folders:
@@ -320,8 +320,8 @@ def _opened(
     import torch
 
     import moextend
-    from moextend.bench.quiet import quiet_process
-    from moextend.vision import FeatureStore
+    from moextend.model.vision import FeatureStore
+    from moextend.util.quiet import quiet_process
 
     quiet_process()
     if device == "auto":
@@ -345,7 +345,7 @@ def _load(model: MultimodalLM, folder: Path) -> None:
 def _data(
     data: str, columns: list[str] | None, images: Path | None, template: str | None, workspace: Path
 ) -> Sequence[Conversation]:
-    from moextend.bench.stages import own_data
+    from moextend.bench.run.stage_data import own_data
 
     named = options.pairs(columns or [], "--columns")
     return own_data(data, workspace, columns=named, template=template, images=images)
@@ -356,7 +356,7 @@ def _settings(
 ) -> Settings:
     from dataclasses import replace
 
-    from moextend.extending import default_settings
+    from moextend.extension.extend import default_settings
 
     found = default_settings(len(rows), seed)
     return replace(

@@ -9,7 +9,7 @@ import typer
 from moextend.cli import bench, library
 from moextend.cli import upcycle as upcycling
 from moextend.cli.command import Command
-from moextend.entry import run_app
+from moextend.util.entry import run_app
 
 app = typer.Typer(
     name="moextend",

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moextend.errors import InputError, short, visible
-from moextend.settings import MOST_SEED, MOST_STEPS
+from moextend.util.limits import MOST_SEED, MOST_STEPS
 
 if TYPE_CHECKING:
     from moextend.bench.report import View
-    from moextend.bench.runconfig import Mode
+    from moextend.bench.sequence import Mode
 
 
 def _folder(path: Path) -> Path:

@@ -12,16 +12,16 @@ import typer
 from moextend.cli import options
 from moextend.cli.output import output
 from moextend.errors import visible
-from moextend.foreign import explained
+from moextend.util.foreign import explained
 
 if TYPE_CHECKING:
-    from moextend.bench.launch import Outcome
-    from moextend.bench.plan import Request
-    from moextend.bench.progress import Status
     from moextend.bench.references import Reference
     from moextend.bench.report import View
     from moextend.bench.report.collect import Experiment
-    from moextend.bench.rundir import RunConfig, RunDir
+    from moextend.bench.run.launch import Outcome
+    from moextend.bench.run.plan import Request
+    from moextend.bench.run.progress import Status
+    from moextend.bench.run.rundir import RunConfig, RunDir
     from moextend.errors import MoextendError
 
 GO_ON = "interrupted; the same command goes on where it stopped."
@@ -54,10 +54,10 @@ def run(
     """
     import os
 
-    from moextend.bench import preflight
-    from moextend.bench.plan import Request, all_tasks, chosen_sequence, resolve
-    from moextend.bench.progress import read_status
-    from moextend.bench.rundir import folder_of
+    from moextend.bench.run import preflight
+    from moextend.bench.run.plan import Request, all_tasks, chosen_sequence, resolve
+    from moextend.bench.run.progress import read_status
+    from moextend.bench.run.rundir import folder_of
     from moextend.bench.task import ALLOW_CODE
 
     if allow_code:
@@ -99,8 +99,8 @@ def status(
     runs: options.Runs = None,
 ) -> None:
     """Show how far the runs are."""
-    from moextend.bench.progress import read_status
-    from moextend.bench.rundir import find_runs
+    from moextend.bench.run.progress import read_status
+    from moextend.bench.run.rundir import find_runs
 
     folder = runs or workspace / "runs"
     found = find_runs(folder, [name] if name else [])
@@ -123,7 +123,7 @@ def _print_states(runs: Sequence[tuple[RunDir, Status]]) -> None:
     """The table of the runs of one sequence."""
     from rich.text import Text
 
-    from moextend.bench.statuses import layout, row_of
+    from moextend.bench.run.statuses import layout, row_of
 
     console, width = output()
     console.print(Text(visible(runs[0][0].folder.parent.name), style="italic"))
@@ -187,11 +187,11 @@ def report(
     runs: options.Runs = None,
 ) -> None:
     """Print what was learnt and what was forgotten: one row a method."""
-    from moextend import files, lookup
     from moextend.bench.references import find_reference
     from moextend.bench.report import FORMATS, SUFFIX
     from moextend.bench.report.collect import collect, some
-    from moextend.bench.rundir import find_runs
+    from moextend.bench.run.rundir import find_runs
+    from moextend.util import files, lookup
 
     lookup.choose("format", form, FORMATS, where="--format")
     view = options.view(
@@ -223,10 +223,10 @@ def report(
 
 def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[RunDir], list[RunDir]]:
     """The folders of all runs, and those that are to be worked on; nothing was changed where one is refused."""
-    from moextend.bench.complete import lacks, names_of
-    from moextend.bench.progress import read_status
-    from moextend.bench.provenance import refuse_changed_plugins
-    from moextend.bench.rundir import open_runs
+    from moextend.bench.run.complete import lacks, names_of
+    from moextend.bench.run.progress import read_status
+    from moextend.bench.run.provenance import refuse_changed_plugins
+    from moextend.bench.run.rundir import open_runs
 
     incomplete: dict[Path, str] = {}
 
@@ -248,7 +248,7 @@ def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[Ru
 
 def _jobs(configs: list[RunConfig]) -> int:
     """Runs at a time, where the user did not say: several only of models so small that they surely fit."""
-    from moextend.bench.launch import cores
+    from moextend.bench.run.launch import cores
 
     small = all(config.sequence["base"]["model"] == "tiny" for config in configs)
     return min(len(configs), cores(), 4) if small else 1
@@ -258,8 +258,8 @@ def _launch(opened: list[RunDir], waiting: list[RunDir], jobs: int, *, quiet: bo
     """Works on the runs that are waiting; how those ended."""
     from rich.console import Console
 
-    from moextend.bench.launch import launch
-    from moextend.bench.live import view
+    from moextend.bench.run.launch import launch
+    from moextend.bench.run.live import view
 
     to_do = [run.folder for run in waiting]
     done = len(opened) - len(to_do)
@@ -279,7 +279,7 @@ def _launch(opened: list[RunDir], waiting: list[RunDir], jobs: int, *, quiet: bo
 
 def _end(outcomes: list[Outcome]) -> None:
     """Names the runs that failed, and ends with code 1 if there is one."""
-    from moextend.bench.rundir import RunDir
+    from moextend.bench.run.rundir import RunDir
 
     failed = [outcome for outcome in outcomes if outcome.state != "done"]
     for outcome in failed:
@@ -295,9 +295,9 @@ def _end(outcomes: list[Outcome]) -> None:
 def _record(run: RunDir) -> dict[str, object]:
     from dataclasses import asdict
 
-    from moextend.bench.progress import described, read_status
     from moextend.bench.report.collect import collect
     from moextend.bench.report.forgetting import summary
+    from moextend.bench.run.progress import described, read_status
 
     names = {"run": run.folder.name, "sequence": run.folder.parent.name, "folder": str(run.folder)}
     problem = _config_problem(run)
@@ -318,8 +318,8 @@ def _record(run: RunDir) -> dict[str, object]:
 
 
 def _print_details(run: RunDir) -> None:
-    from moextend.bench.progress import read_status
     from moextend.bench.report.collect import collect
+    from moextend.bench.run.progress import read_status
     from moextend.errors import MoextendError
 
     status = read_status(run.folder)
@@ -374,7 +374,7 @@ def _rendered(
 
 
 def _preview(request: Request, configs: list[RunConfig], as_json: bool) -> None:
-    from moextend.bench.preview import preview, told
+    from moextend.bench.run.preview import preview, told
 
     found = preview(request, configs)
     options.echo(json.dumps(found, indent=2) if as_json else told(found))

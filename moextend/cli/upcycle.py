@@ -11,12 +11,12 @@ import typer
 from moextend.cli import options
 from moextend.cli.bars import bar
 from moextend.cli.before import check_out
-from moextend.settings import MOST_SEED
+from moextend.util.limits import MOST_SEED
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from moextend.multimodal import MultimodalLM
+    from moextend.model.multimodal import MultimodalLM
 
 EXAMPLE = "moextend upcycle smollm2 --experts 4 --top-k 2 --out models/smollm2-moe"
 _PROBE = (
@@ -45,12 +45,13 @@ def upcycle(
     as_json: options.Json = False,
 ) -> None:
     """Make a dense language model a Mixture of Experts that computes the same, as a base for extensions."""
-    from moextend import files, lookup, sources
-    from moextend.bench.quiet import quiet_process
-    from moextend.loading import check_new, load, save_base
-    from moextend.settings import DTYPES
-    from moextend.upcycling import check_numbers, parameter_counts
-    from moextend.upcycling import upcycle as upcycled
+    from moextend.model import sources
+    from moextend.model.loading import check_new, load, save_base
+    from moextend.model.upcycling import check_numbers, parameter_counts
+    from moextend.model.upcycling import upcycle as upcycled
+    from moextend.util import files, lookup
+    from moextend.util.limits import DTYPES
+    from moextend.util.quiet import quiet_process
 
     lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
     check_numbers(experts, top_k, rows)

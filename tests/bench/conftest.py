@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.rundir import Cell, RunConfig, RunDir, open_run
+from moextend.bench.run.rundir import Cell, RunConfig, RunDir, open_run
 
 TASKS = ("colour", "count")
 

@@ -21,14 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from moextend.bench.complete import LEARNT, STEM
-from moextend.bench.progress import Status, _write
-from moextend.bench.rundir import COST, ROUTING, Cell, RunConfig, RunDir, open_run
+from moextend.bench.run.complete import LEARNT, STEM
+from moextend.bench.run.progress import Status, _write
+from moextend.bench.run.rundir import COST, ROUTING, Cell, RunConfig, RunDir, open_run
+from moextend.bench.score.text.cell import TextScores
+from moextend.bench.score.vqa import ItemScore, Record, scores_path
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
-from moextend.bench.text.cell import TextScores
-from moextend.bench.vqa import ItemScore, Record, scores_path
-from moextend.files import digest
+from moextend.util.files import digest
 
 SCORER = "exact@1"
 KINDS = ("color", "count", "shape")

@@ -5,17 +5,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from moextend import content
 from moextend.bench.references import KIND, Reference, find_reference, read_reference
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.rundir import Cell
+from moextend.bench.run.rundir import Cell
 from moextend.bench.sequence import read_sequence
 from moextend.bench.task import read_task
 from moextend.errors import InputError, SpecError, UnknownName
-from moextend.spec import parse
-
-from .conftest import TASKS
+from moextend.util import content
+from moextend.util.spec import parse
+from tests.bench.conftest import TASKS
 
 NOWHERE = Path("nowhere")
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]

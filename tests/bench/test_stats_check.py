@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from moextend.bench import stats
-from moextend.bench.stats_check import OTHERS, POWERS, RUN_SDS, SEEDS, World, check, power
+from moextend.bench.stats.check import OTHERS, POWERS, RUN_SDS, SEEDS, World, check, power
 
 EXPERIMENTS = 1000
 """The share of rejections has a standard error of 0.7 points."""

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from moextend import content
 from moextend.bench.sequence import Schedule, Tracker, Training, read_sequence
 from moextend.errors import SpecError
-from moextend.settings import SCHEDULES, Settings
+from moextend.training.settings import SCHEDULES, Settings
+from moextend.util import content
 
 TRAIN: dict[str, Any] = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3}
 

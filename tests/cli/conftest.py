@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from moextend.bench import launch
+from moextend.bench.run import launch
 from moextend.cli import main
 
-FAKE = [sys.executable, str(Path(__file__).parent.parent / "bench" / "fake_worker.py")]
+FAKE = [sys.executable, str(Path(__file__).parent.parent / "bench" / "run" / "fake_worker.py")]
 
 
 @pytest.fixture(scope="session")

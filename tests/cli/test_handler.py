@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.progress import read_status
+from moextend.bench.run.progress import read_status
 
 
 def fails(monkeypatch, error):
     """Makes `bench status` fail."""
-    from moextend.bench import rundir
+    from moextend.bench.run import rundir
 
     def raises(*_):
         raise error
@@ -72,7 +72,7 @@ def test_no_arguments_print_the_help(cli):
 def test_an_error_in_a_thread_is_one_line(cli, monkeypatch):
     import threading
 
-    from moextend.bench import rundir
+    from moextend.bench.run import rundir
 
     def starts(*_):
         thread = threading.Thread(target=lambda: [][0])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench import launch
+from moextend.bench.run import launch
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "methods" / "lora_l2.py"
 SMALL = """
@@ -31,7 +31,7 @@ TASKS = {"colours": ("what color is thing", "red"), "shapes": ("what shape is th
 @pytest.fixture
 def small(cli, tmp_path, monkeypatch):
     """The command line with real workers, in a workspace with a small sequence over text."""
-    monkeypatch.setattr(launch, "WORKER", (sys.executable, "-m", "moextend.bench.worker"))
+    monkeypatch.setattr(launch, "WORKER", (sys.executable, "-m", "moextend.bench.run.worker"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     for folder in ("registry", "tasks"):
         (tmp_path / folder).mkdir()

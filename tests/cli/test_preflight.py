@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from moextend import loading
-from moextend.bench import launch, preflight
+from moextend.bench.run import launch, preflight
+from moextend.model import loading
 
 from . import bad_inputs
 

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from moextend.bench.progress import read_status
-from moextend.bench.rundir import RunDir, find_runs
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.rundir import RunDir, find_runs
 
 
 def test_run_learns_all_methods_and_prints_the_report(cli, tmp_path):

@@ -19,8 +19,8 @@ from collections.abc import Callable
 
 from PIL import Image, ImageDraw, PngImagePlugin
 
+from moextend.data.pictures import decode, size
 from moextend.errors import InputError
-from moextend.pictures import decode, size
 
 SECONDS = 10
 MEGABYTES = 500

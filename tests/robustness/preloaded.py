@@ -65,8 +65,8 @@ def be_client(path: str) -> None:
 
 def serve(path: str) -> None:
     """Forks for every client until the standard input ends."""
-    import moextend.bench.runner
-    import moextend.bench.worker
+    import moextend.bench.run.runner
+    import moextend.bench.run.worker
     import moextend.cli.runs
     from moextend.bench.methods import lora, moextend  # noqa: F401
 
@@ -136,11 +136,11 @@ def _become(order: dict[str, object], path: str) -> None:
         os.environ.update(order["environment"])
         if order["kind"] == "worker":
             _arm()
-            from moextend.bench.worker import main
+            from moextend.bench.run.worker import main
 
             main()
         else:
-            from moextend.bench import launch
+            from moextend.bench.run import launch
             from moextend.cli.main import run
 
             launch.WORKER, launch.TICK = client_command(path), 0.02

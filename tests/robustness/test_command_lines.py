@@ -14,7 +14,7 @@ import pytest
 from _pytest.mark import ParameterSet
 from PIL import Image
 
-from moextend.bench import launch
+from moextend.bench.run import launch
 
 from . import awaited as expected
 from . import command_lines, data_inputs, workspace, yaml_inputs

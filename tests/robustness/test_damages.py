@@ -14,8 +14,8 @@ import pytest
 from _pytest.mark import ParameterSet
 from safetensors.torch import load_file
 
-from moextend.bench import launch
-from moextend.bench.rundir import RunDir
+from moextend.bench.run import launch
+from moextend.bench.run.rundir import RunDir
 from moextend.cli import main
 
 from . import damages, preloaded, workspace

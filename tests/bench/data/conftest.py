@@ -119,8 +119,7 @@ def hub(hub_folder, monkeypatch):
     import datasets
 
     from moextend.bench.data import hub as opened
-
-    from .hub_rows import Hub
+    from tests.bench.data.hub_rows import Hub
 
     found = Hub(hub_folder)
     opened._load.cache_clear()

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from moextend.bench.data import check_task, guess_task, open_items, prompt_text
-from moextend.bench.newtask import check, new_task, write_task
 from moextend.bench.task import read_task
+from moextend.bench.workspace.new_task import check, new_task, write_task
 from moextend.errors import InputError, UnknownName
 
 

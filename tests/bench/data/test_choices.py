@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from moextend.bench import vqa
 from moextend.bench.data import Item, check_task, guess_task, open_items, prompt_text, target_text
+from moextend.bench.score import vqa
 from moextend.bench.scorers import Answered, readings, score, score_set
 from moextend.bench.task import Columns, Data, TaskSpec
 from moextend.errors import InputError

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from moextend import content
 from moextend.bench.data import check_task, hub_revision, open_items, prompt_text
 from moextend.bench.scorers import Answered, find_scorer, score_set
 from moextend.bench.task import read_task
 from moextend.errors import InputError
-
-from .hub_rows import FOLDER, fixtures, of_task
+from moextend.util import content
+from tests.bench.data.hub_rows import FOLDER, fixtures, of_task
 
 PACKAGED = {name: read_task(path) for name, path in content.names("tasks", Path("nowhere")).items()}
 TASKS = {

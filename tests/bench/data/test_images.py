@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from moextend.bench.data import cells, data_digest, open_items
-from moextend.bench.stages import own_data
+from moextend.bench.data import data_digest, open_items
+from moextend.bench.run.stage_data import own_data
+from moextend.data import cells
 from moextend.errors import InputError
 
 

@@ -1,7 +1,7 @@
 """Prompts and conversations of items."""
 
 from moextend.bench.data import Item, open_items, prompt_text, target_text, turns
-from moextend.images import ImageRef
+from moextend.data.images import ImageRef
 
 IMAGE = ImageRef(data=b"x")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.data import open_items, prompt_text
-from moextend.bench.newtask import check, lmms_task
 from moextend.bench.task import find_task
+from moextend.bench.workspace.new_task import check, lmms_task
 from moextend.errors import InputError, UnknownName
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "lmms"

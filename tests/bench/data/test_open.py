@@ -8,7 +8,7 @@ import pytest
 
 from moextend.bench.data import data_digest, open_items, prompt_text, render_prompt
 from moextend.bench.world import data as world
-from moextend.images import ImageRef
+from moextend.data.images import ImageRef
 
 
 def columns_of(items):

@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import moextend
-from moextend.batches import Collator, Conversation
 from moextend.bench import methods
 from moextend.bench.methods.method import Stage
-from moextend.bench.stages import stage_data
+from moextend.bench.run.stage_data import stage_data
 from moextend.bench.task import find_task
-from moextend.settings import Settings
-from moextend.training import Report, train
+from moextend.model.batches import Collator, Conversation
+from moextend.training.loop import Report, train
+from moextend.training.settings import Settings
 
 TASKS = ("tiny-attributes", "tiny-counting")
 SPECS = ["zero-shot", "full-ft", "lora", "lora-per-task", "lora-per-task:task=inferred", "replay",

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench import methods, newplugin, plugins, scorers
-from moextend.bench.plan import Request, resolve
-from moextend.bench.provenance import plugins_of, refuse_changed_plugins
-from moextend.bench.rundir import open_run
+from moextend.bench import methods, plugins, scorers
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.provenance import plugins_of, refuse_changed_plugins
+from moextend.bench.run.rundir import open_run
 from moextend.bench.scorers import Answered, find_scorer, own_answer, score_set
+from moextend.bench.workspace import new_plugin
 from moextend.errors import InputError, RunConflict, UnknownName
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "methods" / "lora_l2.py"
@@ -112,7 +113,7 @@ def test_a_name_of_the_package_stays_the_package_s(add, tmp_path):
     (config,) = resolve(Request(tmp_path, methods=("lora",)), None, said.append)
     (line,) = said
     assert "methods/lora.py: 'lora' is the name of a method of the package" in line
-    assert methods.of_run(config).source == plugins.PACKAGE
+    assert config.parsed_method().source == plugins.PACKAGE
     resolve(Request(tmp_path, methods=("ewc",)), None, said.append)
     assert len(said) == 1, "another method is none of its business"
     problems = {each.name: str(each.problem) for each in methods.KNOWN.listed(tmp_path) if each.problem}
@@ -210,7 +211,7 @@ def test_an_entry_point_holds_several_versions_of_a_scorer(installed, tmp_path):
 @pytest.mark.parametrize("name", ["mine", "my-rule", "lora-l2"])
 @pytest.mark.parametrize("kind", ["method", "scorer"])
 def test_what_is_written_can_be_used_as_it_is(tmp_path, kind, name):
-    path, _ = newplugin.write_new(kind, name, tmp_path)
+    path, _ = new_plugin.write_new(kind, name, tmp_path)
     assert path == tmp_path / f"{kind}s" / f"{name.replace('-', '_')}.py"
     if kind == "method":
         assert methods.parse(f"{name}:strength=0.5", workspace=tmp_path).config.strength == 0.5
@@ -221,14 +222,14 @@ def test_what_is_written_can_be_used_as_it_is(tmp_path, kind, name):
 
 
 def test_nothing_is_overwritten_and_names_are_checked(tmp_path):
-    newplugin.write_new("method", "mine", tmp_path)
+    new_plugin.write_new("method", "mine", tmp_path)
     (tmp_path / "methods" / "mine.py").write_text("# mine\n")
     for name in ("mine", "lora", "all", "1st", "a b", "a/b", ""):
         with pytest.raises(InputError, match=r"bench new method: '.*' is (taken|not a name)"):
-            newplugin.write_new("method", name, tmp_path)
+            new_plugin.write_new("method", name, tmp_path)
     with pytest.raises(InputError, match="bench new scorer: 'exact' is taken"):
-        newplugin.write_new("scorer", "exact", tmp_path)
+        new_plugin.write_new("scorer", "exact", tmp_path)
     with pytest.raises(UnknownName, match=r"no kind 'methd'\. Did you mean 'method'"):
-        newplugin.write_new("methd", "x", tmp_path)
+        new_plugin.write_new("methd", "x", tmp_path)
     assert [path.name for path in tmp_path.rglob("*.py")] == ["mine.py"]
     assert (tmp_path / "methods" / "mine.py").read_text() == "# mine\n"

@@ -13,8 +13,7 @@ import pytest
 from moextend.bench.scorers import Answered, find_scorer, own_answer, score_set
 from moextend.bench.scorers.published import PUBLISHED
 from moextend.bench.task import read_task
-
-from .protocol_pairs import COUNT, pairs, pairs_digest
+from tests.bench.scorers.protocol_pairs import COUNT, pairs, pairs_digest
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "protocols"
 PROTOCOLS = sorted(path.stem for path in FOLDER.glob("*.json"))

@@ -1,0 +1,257 @@
+"""What a run that says it is done lacks, and what of a run's files is damaged."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from moextend.bench.run.config import JOINT, RunConfig
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.rundir import COST, ROUTING, Cell, Key, RunDir, slug
+from moextend.errors import InputError, MoextendError, SpecError
+from moextend.util import files
+
+log = logging.getLogger(__name__)
+
+SMALL = 4 << 20
+"""Bytes up to which a file of a done run is hashed; of a larger one the size is compared."""
+EVERY = 1 << 62
+"""Bytes that no file has: all of them are hashed."""
+LEARNT = "learnt.json"
+"""What became known while a stage was learnt; cost.json says the same and more."""
+NOTED = (COST, ROUTING, LEARNT, "spent.json", "probe.json")
+"""Files of a stage that its cost.json does not list: notes about it."""
+STEM = "extension"
+"""The files of a stage's weights (see moextend.extension.store)."""
+
+
+def lacks(run: RunDir) -> list[str]:
+    """What a done run lacks of its cells, predictions, weights and facts; InputError where its config is damaged.
+
+    Large files are told by their size, small ones by their content.
+    """
+    config, status = run.config, read_status(run.folder)
+    found = lacking_facts(run)
+    # Runs of early versions do not note what they worked on.
+    if status.run not in ("", run.id) or status.config not in ("", config.digest):
+        found.append("a status of its own")
+    try:
+        found += lacking_scores(run, run.cells(), hashed=True)
+    except InputError as error:
+        found.append(f"whole scores ({error.what})")
+    for index, name in enumerate(stage_names(config), 1):
+        folder = run.folder / "stages" / f"{index}-{slug(name)}"
+        problem = stage_problem(folder)
+        found += [f"what stage {index} ({name}) learnt: {problem}"] if problem else []
+    return found + _lacking_routing(run)
+
+
+def stage_names(config: RunConfig) -> list[str]:
+    """The names of the stages: their tasks, or what stands for all tasks at once."""
+    return [JOINT] if config.mode == "joint" else config.stages
+
+
+def planned(config: RunConfig) -> list[Key]:
+    """The cells of the whole matrix."""
+    tasks = [*config.stages, *config.retention, *config.transfer]
+    return [(stage, task) for stage in range(len(stage_names(config)) + 1) for task in tasks]
+
+
+def lacking_scores(run: RunDir, cells: Mapping[Key, Cell], *, hashed: bool = False) -> list[str]:
+    """The planned cells that are not there, or whose predictions are not what was scored."""
+    missing = [
+        f"{task} after stage {stage}" for stage, task in planned(run.config) if (stage, task) not in cells
+    ]
+    problems: dict[str, str | None] = {}
+    changed = []
+    for cell in cells.values():
+        if cell.predictions is not None:
+            if cell.predictions not in problems:
+                problems[cell.predictions] = predictions_problem(run.folder, cell, hashed=hashed)
+            if problems[cell.predictions]:
+                where = f"{cell.task} after stage {cell.stage}"
+                changed.append(f"{where} ({problems[cell.predictions]})")
+    found = [f"the score of {_listed(missing)}"] if missing else []
+    return found + ([f"the predictions of {_listed(changed)}"] if changed else [])
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def predictions_problem(
+    folder: Path, cell: Cell, *, hashed: bool = True, every_byte: bool = False
+) -> str | None:
+    """What is wrong with the file that a cell was scored from; None where nothing is."""
+    assert cell.predictions is not None
+    most = EVERY if every_byte else SMALL
+    return file_problem(folder / cell.predictions, cell.size, cell.sha256, hashed=hashed, most=most)
+
+
+def file_problem(path: Path, size: int | None, sha256: str, *, hashed: bool, most: int = SMALL) -> str | None:
+    """What differs from what is on record; of files larger than `most` bytes the size alone is compared."""
+    try:
+        now = path.stat().st_size
+        if size is not None and now != size:
+            return "of another size"
+        if size is None and not now:
+            return "empty"
+        if hashed and sha256 and now <= most and files.sha256(path) != sha256:
+            return "changed"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None
+
+
+def kept_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Name -> size and SHA-256 of what a stage keeps besides its weights, which their card names."""
+    paths = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix in (".safetensors", ".json")
+    ]
+    left = (*NOTED, f"{STEM}.safetensors", f"{STEM}.json")
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+        for path in paths
+        if path.name not in left and not path.name.startswith(".")
+    }
+
+
+def stage_problem(folder: Path, *, costs: bool = True, every_byte: bool = False) -> str | None:
+    """What is wrong with a stage's folder; None where all is there.
+
+    Args:
+        costs: whether cost.json must be there, too.
+        every_byte: hash large files as well.
+    """
+    most = EVERY if every_byte else SMALL
+    try:
+        problem = _weights_problem(folder, most)
+        if problem:
+            return problem
+        cost = _record(folder / COST)
+        if cost is None:
+            return f"{COST} missing" if costs else None
+        for name, known in dict(cost.get("files", {})).items():
+            problem = file_problem(folder / name, known["bytes"], known["sha256"], hashed=True, most=most)
+            if problem:
+                return f"{name} {problem}"
+    except InputError as error:
+        return error.what
+    except (KeyError, TypeError, ValueError):
+        return f"{COST} damaged"
+    return None
+
+
+def _weights_problem(folder: Path, most: int) -> str | None:
+    card, path = _record(folder / f"{STEM}.json"), folder / f"{STEM}.safetensors"
+    if card is None:
+        return f"{STEM}.json missing"
+    if not path.is_file():
+        return f"{path.name} missing"
+    named = card.get("task", card.get("name"))
+    if isinstance(named, str) and slug(named) != folder.name.partition("-")[2]:
+        return f"{path.name} of another stage ({named})"
+    if path.stat().st_size != _safetensors_size(path):
+        return f"{path.name} of another size"
+    problem = file_problem(path, None, str(card.get("sha256", "")), hashed=True, most=most)
+    return f"{path.name} {problem}" if problem else None
+
+
+def _safetensors_size(path: Path) -> int | None:
+    """Bytes that a safetensors file must have by its own header; None where the header is damaged."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length < 100 << 20:
+                return None
+            header = json.loads(file.read(length))
+        ends = [part["data_offsets"][1] for name, part in header.items() if name != "__metadata__"]
+        return 8 + length + max(ends, default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return None
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where there is no file. InputError where it is none."""
+    try:
+        found = files.read_json(path)
+    except FileNotFoundError:
+        return None
+    if not isinstance(found, dict):
+        raise SpecError(f"{path.name} holds no mapping", where=str(path))
+    return found
+
+
+def lacking_facts(run: RunDir) -> list[str]:
+    """What facts.json does not say of a done run."""
+    try:
+        facts = run.facts()
+    except InputError as error:
+        return [f"whole facts ({error.what})"]
+    blind = facts.get("blind", {})
+    images = [name for name in run.config.stages if run.config.tasks[name].get("kind") == "vqa"]
+    known = "task_identity" in facts or "told" in facts  # the latter in runs of early versions
+    wanted = known and isinstance(blind, dict) and set(images) <= set(blind)
+    return [] if wanted else ["facts about the run (facts.json)"]
+
+
+def _lacking_routing(run: RunDir) -> list[str]:
+    """The stages whose routing is not known, where it is known of others."""
+    if run.config.mode != "sequence":
+        return []
+    try:
+        known = run.routing()
+    except InputError as error:
+        return [f"whole routing ({error.what})"]
+    names = stage_names(run.config)
+    missing = [name for index, name in enumerate(names, 1) if index not in known]
+    found = [f"the routing of {_listed(missing)}"] if known and missing else []
+    if known.get(len(names)) and run.config.oracle and "oracle" not in known[len(names)]:
+        found.append("the oracle's scores")
+    return found
+
+
+def set_damaged_aside(run: RunDir) -> None:
+    """Takes damaged notes and lines out of the way, so that they are made again; only under the run's lock.
+
+    A damaged file is kept beside the new one as NAME.damaged, and named in the log.
+    """
+    scores = run.folder / "scores.jsonl"
+    files.cut_torn_line(scores)
+    if scores.exists():
+        lines = [line + b"\n" for line in scores.read_bytes().split(b"\n")[:-1]]
+        good = [line for line in lines if run.reads_line(line)]
+        if len(good) < len(lines):
+            _aside(scores, f"{len(lines) - len(good)} of its lines are damaged", keep=True)
+            files.write_bytes(scores, b"".join(good))
+    notes = [run.folder / "facts.json", *run.folder.glob("stages/*/*.json")]
+    for path in notes:
+        try:
+            _record(path)
+        except MoextendError as error:
+            _aside(path, error.what)
+
+
+def _aside(path: Path, why: str, *, keep: bool = False) -> None:
+    log.warning("%s: %s; set aside as %s.damaged and made again.", path, why.rstrip("."), path.name)
+    aside = path.with_name(f"{path.name}.damaged")
+    with files.disk_errors(path):
+        if keep:
+            shutil.copyfile(path, aside)
+        else:
+            path.replace(aside)
+
+
+def names_of(lacking: Iterable[str]) -> str:
+    """What a run lacks, in one line."""
+    return re.sub(r"\s+", " ", "; ".join(lacking))

@@ -1,0 +1,154 @@
+"""What a run is, with everything resolved."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moextend.bench.sequence import Mode, SequenceSpec
+from moextend.bench.task import TaskSpec
+from moextend.errors import SpecError
+from moextend.util import files, spec
+
+if TYPE_CHECKING:
+    from moextend.bench.methods import MethodSpec
+
+JOINT = "joint"
+"""The name of the one stage of a joint run."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is, with everything resolved: written before any work starts."""
+
+    sequence: dict[str, Any]
+    """The sequence with its stages in the order they are learnt, and all overrides applied."""
+    tasks: dict[str, dict[str, Any]]
+    """Name -> spec of every task that is aligned on, learnt or scored."""
+    method: str
+    """`name` or `name:key=value,...`."""
+    seed: int = 0
+    order: str = "given"
+    """`given`, `reverse` or `random:N`; the stages of `sequence` are in this order already."""
+    mode: Mode = "sequence"
+    places: dict[str, Any] = field(default_factory=dict)
+    """Where the specs came from, for relative paths: {"workspace", "sequence", "tasks": {name: path}}."""
+    device: str = "auto"
+    protocol: str | None = None
+    """The published protocol that the sequence says it follows."""
+    oracle: bool = False
+    """Whether learnt tasks are also scored at the end with their own extension forced on; changes no other score."""
+
+    def identity(self) -> dict[str, Any]:
+        """The part that must be equal for two runs to be the same run."""
+        apart = ("places", "device", "protocol", "oracle")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the identity."""
+        return files.digest(self.identity())
+
+    def parsed_method(self) -> MethodSpec:
+        """The method with its settings, those of the sequence included."""
+        from moextend.bench.methods import parse
+
+        return parse(self.method, self.sequence.get("settings"), self.workspace)
+
+    def experiment(self) -> dict[str, Any]:
+        """The part that runs must share to stand in one table: all but method, seed, order and mode."""
+        stages = sorted(self.sequence["stages"], key=lambda stage: str(stage["task"]))
+        return {"sequence": {**self.sequence, "stages": stages, "settings": {}}, "tasks": self.tasks}
+
+    @property
+    def stages(self) -> list[str]:
+        """The tasks in the order they are learnt."""
+        return [stage["task"] for stage in self.sequence["stages"]]
+
+    @property
+    def retention(self) -> list[str]:
+        """The text tasks that are only scored."""
+        return list(self.sequence.get("retention", []))
+
+    @property
+    def transfer(self) -> list[str]:
+        """The image tasks that are only scored."""
+        return list(self.sequence.get("transfer", []))
+
+    @property
+    def workspace(self) -> Path:
+        """The user's folder that content is looked up in."""
+        return Path(self.places.get("workspace", "."))
+
+    def sequence_spec(self) -> SequenceSpec:
+        """The sequence as a typed spec."""
+        found = spec.parse(SequenceSpec, self.sequence, where="config.json: sequence")
+        return found.model_copy(update={"path": _path(self.places.get("sequence"))})
+
+    def task_spec(self, name: str) -> TaskSpec:
+        """A task as a typed spec."""
+        found = spec.parse(TaskSpec, self.tasks[name], where=f"config.json: tasks.{name}")
+        return found.model_copy(update={"path": _path(self.places.get("tasks", {}).get(name))})
+
+    @property
+    def slug(self) -> str:
+        """The folder's name: method, seed, and what differs from the usual."""
+        more = [] if self.order == "given" else [self.order]
+        more += [] if self.mode == "sequence" else [self.mode]
+        return "-".join([slug(self.method), f"s{self.seed}", *map(slug, more)])
+
+
+def grows(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether `new` only adds later stages or scored tasks to `old`: then all that was computed stands."""
+    if new["mode"] == "joint" or old["mode"] != new["mode"]:
+        return False
+    stages = old["sequence"]["stages"]
+    scored = {key: old["sequence"][key] for key in ("retention", "transfer") if key in old["sequence"]}
+    if any(not set(names) <= set(new["sequence"].get(key, [])) for key, names in scored.items()):
+        return False
+    cut = {**new["sequence"], "stages": new["sequence"]["stages"][: len(stages)], **scored}
+    tasks = {name: task for name, task in new["tasks"].items() if name in old["tasks"]}
+    return not differences(old, {**new, "sequence": cut, "tasks": tasks})
+
+
+def config_of(record: dict[str, Any], path: Path) -> RunConfig:
+    """The config stored in a record of config.json; SpecError where it is none, or was edited."""
+    try:
+        config = RunConfig(
+            **record["identity"], places=record.get("places", {}), device=record.get("device", "auto"),
+            protocol=record.get("protocol"), oracle=record.get("oracle", False),
+        )  # fmt: skip
+    except TypeError as error:
+        raise SpecError(
+            f"holds no config ({error}).", where=str(path), mend="Remove the folder of the run."
+        ) from error
+    if files.digest(record["identity"]) != record.get("digest"):
+        raise SpecError(
+            "was edited: its digest is another.",
+            where=str(path),
+            mend="Put it back as it was, or remove the folder of the run.",
+        )
+    return config
+
+
+def slug(text: str) -> str:
+    """A name that is safe in a path: "moextend:scope=all,k=2" -> "moextend+scope-all+k-2"."""
+    return re.sub(r"[^\w.+-]+", "-", re.sub(r"[:,]", "+", text).replace("=", "-")).strip("-.") or "_"
+
+
+def differences(a: Any, b: Any, place: str = "") -> list[tuple[str, Any, Any]]:
+    """(place, value in a, value in b) of everything that differs; a missing key counts as None."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        parts = [(f"{place}.{key}".lstrip("."), a.get(key), b.get(key)) for key in {**a, **b}]
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        parts = [(f"{place}[{i}]", x, y) for i, (x, y) in enumerate(zip(a, b, strict=True))]
+    else:
+        return [] if a == b else [(place, a, b)]
+    return [found for where, x, y in parts for found in differences(x, y, where)]
+
+
+def _path(value: str | None) -> Path | None:
+    return Path(value) if value else None

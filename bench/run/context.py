@@ -1,0 +1,96 @@
+"""A run with everything it needs, resolved from its folder: what is to be done, with what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from moextend.bench import scorers
+from moextend.bench.data import data_digest
+from moextend.bench.run.progress import Unit
+from moextend.bench.run.rundir import RunDir
+from moextend.bench.run.stage_data import generic_text
+from moextend.bench.task import TaskSpec
+from moextend.errors import RunConflict
+
+PERCENT = 100
+"""Steps of a scoring in the progress plan."""
+
+
+class Work:
+    """A run with everything it needs, resolved from its folder."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run, self.config = run, run.config
+        self.sequence = self.config.sequence_spec()
+        self.workspace = self.config.workspace
+        scorers.search(self.workspace)
+        self.cache = self.workspace / ".cache"
+        self.method_spec = self.config.parsed_method()
+        self.method = self.method_spec.make()
+        self.failures: list[str] = []
+
+    @property
+    def stages(self) -> list[list[str]]:
+        """The tasks that each stage learns: one, or all of them in a joint run."""
+        names = self.config.stages
+        return [names] if self.config.mode == "joint" else [[name] for name in names]
+
+    @property
+    def scored(self) -> list[str]:
+        """The columns of the matrix: tasks of the stages, then those that are only scored."""
+        return [*self.config.stages, *self.config.retention, *self.config.transfer]
+
+    @cached_property
+    def tasks(self) -> dict[str, TaskSpec]:
+        """Every task by name."""
+        return {name: self.config.task_spec(name) for name in self.config.tasks}
+
+    @cached_property
+    def generic(self) -> Any:
+        """The sequence's generic text."""
+        return generic_text(self.sequence.memory_file())
+
+    def steps(self, names: Sequence[str]) -> int:
+        """Training steps of a stage."""
+        own = {stage.task: stage.steps or self.sequence.train.steps for stage in self.sequence.stages}
+        return sum(own[name] for name in names)
+
+
+def plan(work: Work) -> list[Unit]:
+    """All units of the run, in order."""
+    align = work.sequence.align
+    units = [Unit("align", 0, align.task, align.steps)] if align else []
+    probe = work.method.probe_steps
+    for index, names in enumerate([[], *work.stages]):
+        if names:
+            units += [Unit("probe", index, names[0], probe)] if probe else []
+            units.append(Unit("train", index, names[0], work.steps(names)))
+        units += [Unit("score", index, name, PERCENT) for name in work.scored]
+    return units
+
+
+def refuse_changed_data(work: Work) -> None:
+    """RunConflict where the data of a task is not what the run began with; new tasks are noted."""
+    known = work.run.facts().get("data", {})
+    now = {name: data_names(work, name) for name in work.config.tasks if work.tasks[name].kind != "text"}
+    changed = [name for name in now if known.get(name, now[name]) != now[name]]
+    if changed:
+        raise RunConflict(
+            f"the data of task '{changed[0]}' changed since this run began.",
+            where=str(work.run.folder),
+            mend="Restore the data, use another --runs folder, or remove this one.",
+        )
+    work.run.write_facts({"data": {**known, **now}})
+
+
+def data_names(work: Work, name: str) -> dict[str, str]:
+    """split -> digest of a task's data, of the splits that the run uses."""
+    align = work.sequence.align
+    task, found = work.tasks[name], {}
+    if name in work.config.stages or (align is not None and align.task == name):
+        found["train"] = data_digest(task, "train", work.workspace)
+    if name in work.scored:
+        found["test"] = data_digest(task, "test", work.workspace)
+    return found

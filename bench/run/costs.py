@@ -1,0 +1,103 @@
+"""What a stage costs: to learn, to keep, and to answer with."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from moextend.errors import InputError
+from moextend.util import files
+
+if TYPE_CHECKING:
+    from moextend import Conversation, MultimodalLM
+
+TESTED = 32
+"""Conversations that the cost of answering is counted on."""
+
+
+def stored_mb(folder: Path) -> float:
+    """What a stage keeps on disk for later stages and for use, in MB (10^6 bytes)."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6
+
+
+def peak_memory(model: MultimodalLM) -> dict[str, float]:
+    """Peak memory of this process so far, and of its GPU, in MiB."""
+    import torch
+
+    peak = {"peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    if model.device.type == "cuda":
+        peak["peak_gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    return peak
+
+
+def forward_flops(model: MultimodalLM, conversations: Sequence[Conversation]) -> float:
+    """Operations a token of a forward pass with what is active now, the head at every position."""
+    import torch
+
+    from moextend.model.batches import Collator
+    from moextend.training import flops
+
+    rows: list[Any] = list(conversations[:TESTED])
+    collate = Collator.of(model)
+    batch = {name: tensor.to(model.device) for name, tensor in collate(rows).items() if name != "labels"}
+    with torch.no_grad(), flops.Counter() as count:
+        model(**batch)
+    return float(count.total) / int(batch["attention_mask"].sum())
+
+
+SPENT = "spent.json"
+"""What the attempts at a stage have taken so far; gone once the stage's costs are written."""
+NOTED_EVERY = 1.0
+"""Seconds between two notes: what a killed process forgets of its own time at the most."""
+
+
+class Stopwatch:
+    """Seconds and peak memory of learning a stage, over all attempts, those of killed processes too."""
+
+    def __init__(self, folder: Path, model: MultimodalLM) -> None:
+        self.path, self.model = folder / SPENT, model
+        self.began = self.noted = time.monotonic()
+        self.before = _spent(self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._note()
+
+    def tick(self) -> None:
+        """Notes the time, if the last note is not of just now."""
+        if time.monotonic() - self.noted >= NOTED_EVERY:
+            self._note()
+
+    def spent(self) -> dict[str, float]:
+        """Seconds of all attempts, and the most memory of any of them (see peak_memory)."""
+        seconds = self.before.get("seconds", 0.0) + time.monotonic() - self.began
+        peaks = {k: max(v, self.before.get(k, 0.0)) for k, v in peak_memory(self.model).items()}
+        return {"seconds": seconds, **peaks}
+
+    def _note(self) -> None:
+        # Not synced: it is written every second, and a power cut may cost a second.
+        temporary = self.path.with_name(f".{SPENT}")
+        with files.disk_errors(self.path):
+            temporary.write_text(json.dumps(self.spent()) + "\n", encoding="utf-8")
+            temporary.replace(self.path)
+        self.noted = time.monotonic()
+
+
+def forget_spent(folder: Path) -> None:
+    """Forgets the attempts at a stage whose costs are known."""
+    (folder / SPENT).unlink(missing_ok=True)
+
+
+def _spent(path: Path) -> dict[str, float]:
+    try:
+        found = files.read_json(path)
+    except (FileNotFoundError, InputError):
+        return {}
+    known = found if isinstance(found, dict) else {}
+    return {name: float(value) for name, value in known.items() if isinstance(value, int | float)}

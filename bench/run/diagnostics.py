@@ -1,0 +1,185 @@
+"""What routing does at every stage: which new experts each learnt task reaches, and how far its routing has drifted.
+
+Looked at on a few held-out training conversations a task, the model made ready for the task as it is for scoring. No
+score depends on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from moextend.bench.methods import Method
+from moextend.bench.run.context import Work
+from moextend.bench.run.models import learning_data
+from moextend.bench.run.rundir import ROUTING
+from moextend.bench.run.stage_data import stage_seed
+from moextend.bench.score import evaluate
+from moextend.errors import InputError
+from moextend.util import files
+
+if TYPE_CHECKING:
+    from moextend import Conversation, MultimodalLM
+    from moextend.extension.usage import Use
+    from moextend.moe.sites import Site
+
+SAMPLE = 32
+"""Conversations a task that are looked at."""
+ASKED = 256
+"""Prompts a task whose extension is inferred."""
+TEXT = "(text)"
+"""Stands for the sequence's generic text, which belongs to no task; no task is called so."""
+
+Counts = Mapping[str, Sequence[float]]
+"""Extension ("": the base) -> tokens that each of its experts computed, in one block."""
+
+
+class Diagnostics:
+    """Watches the routing of a run that learns one task after the other."""
+
+    def __init__(self, work: Work, model: MultimodalLM) -> None:
+        self.work = work
+        self.sites = _sites(model) if work.config.mode == "sequence" else []
+        self._samples: dict[str, list[Conversation]] = {}
+
+    def __call__(self, model: MultimodalLM, index: int, learnt: Sequence[str]) -> None:
+        """Writes what is not known yet of stage `index` to its folder."""
+        if not self.sites:
+            return
+        path = self.work.run.stage_folder(index, learnt[-1]) / ROUTING
+        known = files.read_json(path) if path.is_file() else {}
+        record = known or self._record(model, index, learnt)
+        if self.work.config.oracle and index == len(self.work.stages) and "oracle" not in record:
+            record = {**record, "oracle": self._oracle(model, learnt)}
+        if record != known:
+            files.write_json(path, record)
+
+    def _record(self, model: MultimodalLM, index: int, learnt: Sequence[str]) -> dict[str, Any]:
+        before = self.work.run.routing()
+        cost = self.work.run.costs().get(index, {})
+        tasks = {}
+        for name in [*learnt, *([TEXT] if self.work.generic else [])]:
+            if not self._sample(name):
+                continue
+            # A task of no extension is answered by the base where the task is told, so that text is, too.
+            self.work.method.select(model, name, learnt)
+            use = _count(model, self.sites, self._sample(name))
+            then = None if name == TEXT else before.get(learnt.index(name) + 1, {}).get("tasks", {}).get(name)
+            tasks[name] = _told(use, then)
+        chosen: dict[str, Any] = {key: cost[key] for key in ("layers", "parents", "change") if key in cost}
+        return {**chosen, "tasks": tasks, **self._inferred(model, learnt)}
+
+    def _inferred(self, model: MultimodalLM, learnt: Sequence[str]) -> dict[str, Any]:
+        """Where inputs go that a method is not told the task of; {} for one that infers nothing.
+
+        Of learnt tasks inputs that the recogniser was not made from, of tasks that are not learnt yet, and of text.
+        """
+        from moextend.extension.task_inference import Recogniser, prompts_of
+
+        self.work.method.select(model, learnt[-1], learnt)
+        if not isinstance(model.choose, Recogniser):
+            return {}
+        shares = {}
+        for name in [*self.work.config.stages, *([TEXT] if self.work.generic else [])]:
+            rows = self._rows(name, "learn")
+            asked = prompts_of([rows[i] for i in range(0, len(rows), max(1, len(rows) // ASKED))][:ASKED])
+            if asked:
+                shares[name] = {"inputs": len(asked), "reached": model.choose.shares(asked)}
+        promised = {name: known.rejected for name, known in model.choose.rule.thresholds.items()}
+        return {"inferred": {"rejected": promised, "tasks": shares}}
+
+    def _rows(self, name: str, part: Literal["learn", "held_out"]) -> Sequence[Conversation]:
+        if name == TEXT:
+            generic: Sequence[Conversation] = self.work.generic
+            return generic
+        found: Sequence[Conversation] = getattr(
+            learning_data(self.work, [name], stage_seed(self.work.config.seed, name)), part
+        )
+        return found
+
+    def _sample(self, name: str) -> list[Conversation]:
+        if name not in self._samples:
+            rows = self._rows(name, "held_out")
+            step = max(1, len(rows) // SAMPLE)
+            self._samples[name] = [rows[place] for place in range(0, len(rows), step)][:SAMPLE]
+        return self._samples[name]
+
+    def _oracle(self, model: MultimodalLM, learnt: Sequence[str]) -> dict[str, float | None]:
+        """The final score of each task with its own extension forced on; {} for a method that is given it anyway."""
+        given = self.work.method.with_given_task()
+        if given is None:
+            return {}
+        chooser, model.choose = model.choose, None
+        try:
+            return {name: self._score(model, given, name, learnt) for name in learnt}
+        finally:
+            model.choose = chooser
+
+    def _score(self, model: MultimodalLM, given: Method, name: str, learnt: Sequence[str]) -> float | None:
+        work = self.work
+        try:
+            weights = given.select(model, name, learnt)
+        except InputError:  # its calibrations read earlier extensions, so that it cannot stand alone
+            return None
+        return evaluate.score_cell(
+            model, work.tasks[name], weights=weights, folder=work.run.predictions,
+            scoring=work.sequence.scoring, workspace=work.workspace,
+        ).value  # fmt: skip
+
+
+def drift(then: Sequence[Counts], now: Sequence[Counts]) -> list[float]:
+    """KL(then || now) in nats of what share of the choices each expert got, block by block; half a count is added each.
+
+    Experts that did not exist then count as not chosen.
+    """
+    found = []
+    for old, new in zip(then, now, strict=True):
+        sizes = {name: len(counts) for block in (old, new) for name, counts in block.items()}
+        p, q = (
+            [c + 0.5 for name, n in sizes.items() for c in block.get(name, [0] * n)] for block in (old, new)
+        )
+        found.append(
+            sum(a / sum(p) * math.log(a / sum(p) * sum(q) / b) for a, b in zip(p, q, strict=True))
+            if p != q
+            else 0.0
+        )
+    return found
+
+
+def _told(use: Use, then: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is kept of a task's routing; `then` is what was kept at the stage where it was learnt."""
+    experts = [{name: counts.tolist() for name, counts in block.items()} for block in use.experts]
+    shares = [
+        {name: [count / use.tokens for count in counts] for name, counts in block.items() if name}
+        for block in experts
+    ]
+    reached = [{name: n / use.tokens for name, n in block.items() if name} for block in use.reached]
+    record = {"tokens": use.tokens, "experts": experts, "shares": shares, "reached": reached}
+    return {**record, "drift": drift(then["experts"], experts)} if then else record
+
+
+def _count(model: MultimodalLM, sites: Sequence[Site], rows: Sequence[Conversation]) -> Use:
+    """The use of experts by some conversations, each with the extensions that it would reach when it is answered."""
+    from moextend import Prompt
+    from moextend.extension.usage import Use, count_use
+    from moextend.model.generation import each_by_its_own
+
+    use = Use()
+
+    def counted(places: Sequence[int]) -> list[None]:
+        count_use(model, sites, [rows[place] for place in places], use)
+        return [None] * len(places)
+
+    each_by_its_own(model, [Prompt(row.turns[0][0], row.images) for row in rows], counted)
+    return use
+
+
+def _sites(model: MultimodalLM) -> list[Site]:
+    """The base's MoE blocks, found before adapters hide them; none in a dense model."""
+    from moextend.moe.sites import find_sites
+
+    try:
+        return find_sites(model.lm)
+    except InputError:
+        return []

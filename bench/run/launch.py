@@ -1,0 +1,264 @@
+"""Runs in worker processes, some at a time: a crash costs one run, Ctrl-C stops all of them in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, Protocol
+
+from moextend.bench.run.progress import State, mark_failed, read_status
+from moextend.bench.run.rundir import RunDir
+from moextend.errors import MoextendError, RunFailed
+from moextend.util.foreign import explained
+
+WORKER = (sys.executable, "-P", "-m", "moextend.bench.run.worker")
+"""Reads run folders from its input, one a line; answers each with a JSON line {"run", "state", "error"}.
+
+-P: modules come from the installation and from PYTHONPATH, never from the current folder, which may be anyone's.
+"""
+
+GRACE = 20.0
+"""Seconds that a worker gets after an interrupt to save what it holds, before it is killed."""
+TICK = 0.25
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    run: Path
+    state: State
+    error: str | None = None
+
+
+class View(Protocol):
+    """Shows the runs while they work."""
+
+    def update(self) -> None:
+        """Called some times a second; reads what it shows from the run folders."""
+
+
+def launch(
+    runs: Sequence[Path], *, jobs: int, view: View, command: Sequence[str] | None = None
+) -> dict[Path, Outcome]:
+    """How each run ended; `jobs` work at a time. KeyboardInterrupt passes through once all are stopped."""
+    for run in runs:
+        if read_status(run).state in ("failed", "interrupted", "done"):  # of an earlier attempt
+            (run / "status.json").unlink(missing_ok=True)
+    pool = _Pool([run.resolve() for run in runs], command or WORKER, _environment(jobs))
+    slots = [threading.Thread(target=pool.serve, daemon=True) for _ in range(min(jobs, len(runs)))]
+    with _terminations_as_interrupts():
+        try:
+            for slot in slots:
+                slot.start()
+            while any(slot.is_alive() for slot in slots):
+                _show(view)
+                time.sleep(TICK)
+        except BaseException:
+            pool.stop(slots)
+            _show(view)
+            raise
+    _show(view)
+    return {run: pool.outcomes[run.resolve()] for run in runs}
+
+
+def _show(view: View) -> None:
+    # A terminal that is gone, or a pipe that nobody reads, stops no run: SIGHUP does, unless it is ignored.
+    with suppress(OSError):
+        view.update()
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Pool:
+    """The queue of runs and the workers on them."""
+
+    def __init__(self, runs: list[Path], command: Sequence[str], environment: dict[str, str]) -> None:
+        self.waiting, self.command, self.environment = runs, command, environment
+        self.outcomes: dict[Path, Outcome] = {}
+        self.workers: set[_Worker] = set()
+        self.lock, self.stopped = threading.Lock(), False
+
+    def serve(self) -> None:
+        """Works until the queue is empty, with a new worker wherever one died."""
+        worker: _Worker | None = None
+        while (run := self._next()) is not None:
+            try:
+                worker = worker if worker and worker.alive() else self._worker()
+                self.outcomes[run] = worker.work(run)
+            except Exception as error:
+                self.outcomes[run] = Outcome(run, "failed", str(explained(error)))
+        if worker:
+            worker.close()
+
+    def stop(self, slots: list[threading.Thread]) -> None:
+        """Interrupts all workers, and kills those that do not end in time or when interrupted again."""
+        with self.lock:
+            self.stopped = True
+        self._signal(signal.SIGINT)
+        end = time.monotonic() + GRACE
+        try:
+            while any(slot.is_alive() for slot in slots) and time.monotonic() < end:
+                time.sleep(TICK)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._signal(signal.SIGKILL)
+            for slot in slots:
+                if slot.is_alive():
+                    slot.join(timeout=5)
+
+    def _next(self) -> Path | None:
+        with self.lock:
+            return self.waiting.pop(0) if self.waiting and not self.stopped else None
+
+    def _worker(self) -> _Worker:
+        with self.lock:
+            worker = _Worker(self.command, self.environment)
+            self.workers = {old for old in self.workers if old.alive()} | {worker}
+        if self.stopped:
+            worker.process.kill()
+        return worker
+
+    def _signal(self, number: signal.Signals) -> None:
+        with self.lock:
+            for worker in self.workers:
+                worker.stopped = True
+                if worker.alive():
+                    worker.process.send_signal(number)
+
+
+class _Worker:
+    """One worker process, and the log that its standard error goes to."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        # A process group of its own: Ctrl-C in the terminal reaches it through us, once.
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment, process_group=0,
+        )  # fmt: skip
+        self.log: Path | None = None
+        self.said, self.stopped = b"", False
+        self.pump = threading.Thread(target=self._pump, args=(self.process.stderr,), daemon=True)
+        self.pump.start()
+
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self.process.poll() is None
+
+    def work(self, run: Path) -> Outcome:
+        """Has the worker do `run`."""
+        self.log, self.said = RunDir(run).log, b""
+        assert self.process.stdin and self.process.stdout
+        try:
+            self.process.stdin.write(os.fsencode(run) + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return self._died(run)
+        for line in self.process.stdout:
+            answer = _answer(line, run)
+            if answer:
+                return answer
+            self._note(line)  # something that a library printed
+        return self._died(run)
+
+    def close(self) -> None:
+        """Ends the process by ending its input."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=GRACE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    def _died(self, run: Path) -> Outcome:
+        code = self.process.wait()
+        self.pump.join(timeout=5)
+        if self.stopped or code == -signal.SIGINT:
+            return Outcome(run, "interrupted")
+        last = self.said.decode(errors="replace").strip().rpartition("\n")[2]
+        error = RunFailed(
+            f"the worker {_ending(code)}{f' ({last[:200]})' if last else ''}.",
+            where=str(self.log),
+            mend="Read the log; the same command goes on where the run stopped.",
+        )
+        mark_failed(run, error)
+        return Outcome(run, "failed", str(error))
+
+    def _pump(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            self.said = (self.said + line)[-2000:]
+            self._note(line)
+
+    def _note(self, line: bytes) -> None:
+        # A disk that has no room for the log is no reason to stop, nor to leave the worker's output unread.
+        if self.log:
+            with suppress(OSError), self.log.open("ab") as file:
+                file.write(line)
+
+
+def _answer(line: bytes, run: Path) -> Outcome | None:
+    try:
+        found = json.loads(line)
+        if Path(found["run"]) != run:
+            return None
+        return Outcome(run, found["state"], _text(found.get("error")))
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _text(error: Any) -> str | None:
+    if isinstance(error, dict):
+        return str(MoextendError(error.get("what", ""), where=error.get("where"), mend=error.get("mend")))
+    return None if error is None else str(error)
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"ended with code {code}"
+    memory = "; the system may have run out of memory" if code == -signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(-code).name}{memory}"
+
+
+def _environment(jobs: int) -> dict[str, str]:
+    # Without the number of threads, every worker takes all cores and all of them become slower.
+    found = {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), **os.environ, "PYTHONSAFEPATH": "1"}
+    if "PYTHONPATH" in found:  # an empty entry ("$PYTHONPATH:/x") is the current folder
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, found["PYTHONPATH"].split(os.pathsep)))
+    return found
+
+
+@contextmanager
+def _terminations_as_interrupts() -> Iterator[None]:
+    """A closed terminal, `kill` or Ctrl-\\ stops the workers as Ctrl-C does; what is ignored (nohup) stays so."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heeded = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

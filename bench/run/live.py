@@ -1,0 +1,167 @@
+"""Shows runs while they work: a table that keeps itself up to date, or plain lines without a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Self
+
+from moextend.bench.run.complete import planned, stage_names
+from moextend.bench.run.progress import Status, read_status
+from moextend.bench.run.rundir import Cell, Key, RunDir
+from moextend.bench.run.statuses import Layout, Row, duration, layout, row_of, seconds_left, summary
+from moextend.errors import MoextendError, visible
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+ROWS = 24
+"""Rows of the live table at the most; the runs that work come first."""
+ETA_EVERY = 60.0
+"""Seconds between two lines of the time left at the least; a sixtieth of that time where it is more."""
+
+
+class LiveView:
+    """A table on the terminal, redrawn while the runs work."""
+
+    def __init__(self, runs: Sequence[Path], jobs: int, console: Console) -> None:
+        from rich.live import Live
+
+        self.runs, self.jobs, self.console = [RunDir(run) for run in runs], jobs, console
+        self.began = time.monotonic()
+        self.live = Live(self._table(), console=console, auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        self.live.__enter__()
+        return self
+
+    def __exit__(self, *reason: Any) -> None:
+        self.live.__exit__(*reason)
+
+    def update(self) -> None:
+        """Reads all status files and redraws."""
+        self.live.update(self._table(), refresh=True)
+
+    def _table(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        found = [(run, read_status(run.folder)) for run in self.runs]
+        statuses = [status for _, status in found]
+        elapsed = time.monotonic() - self.began
+        fit = layout([row_of(run, status) for run, status in found], self.console.width)
+        words = summary(statuses, self.jobs, elapsed, hidden=len(found))
+        shown = _shown(fit, self.console.height - 2 - len(words) // self.console.width)
+        words = summary(statuses, self.jobs, elapsed, hidden=len(found) - len(shown))
+        return Group(fit.table(shown), Text(words, style="dim"))
+
+
+def _shown(fit: Layout, lines: int) -> list[Row]:
+    """All rows, or those that `lines` have room for: runs that work first."""
+    rows = fit.rows
+    if len(rows) > ROWS or sum(map(fit.height, rows)) > lines:
+        rows = sorted(rows, key=lambda row: row.state != "running")[:ROWS]
+        while len(rows) > 1 and sum(map(fit.height, rows)) > lines:
+            rows.pop()
+    return rows
+
+
+def view(runs: Sequence[Path], jobs: int, console: Console) -> LiveView | PlainView:
+    """What fits the console."""
+    return LiveView(runs, jobs, console) if console.is_terminal else PlainView(runs, jobs, console)
+
+
+class PlainView:
+    """One line whenever a stage has been scored, a run ends, or a minute has passed: for logs and pipes.
+
+    Which stages are scored is told by their scores, not by what a run is at, which may change between two looks.
+    """
+
+    def __init__(self, runs: Sequence[Path], jobs: int, console: Console) -> None:
+        self.runs, self.jobs, self.console = [RunDir(run) for run in runs], jobs, console
+        self.began = time.monotonic()
+        self.told_left: float | None = None
+        self.states = {run.folder: read_status(run.folder).state for run in self.runs}
+        self.scores = {run.folder: _Scores(run) for run in self.runs}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *reason: Any) -> None:
+        return
+
+    def update(self) -> None:
+        """Prints what has happened since the last call."""
+        statuses = []
+        for run in self.runs:
+            status = read_status(run.folder)
+            statuses.append(status)
+            for line in self._news(run, status):
+                self._print(f"{run.folder.name}: {line}")
+        self._print_left(statuses)
+
+    def _news(self, run: RunDir, status: Status) -> list[str]:
+        scores = self.scores[run.folder]
+        before, self.states[run.folder] = self.states[run.folder], status.state
+        changed = status.state != before
+        lines = ["started"] if changed and status.state == "running" else []
+        lines += scores.news()
+        if changed and status.state == "done":
+            lines.append(f"done in {duration(status.elapsed)}{scores.means(len(stage_names(run.config)))}")
+        elif changed and status.state == "failed" and status.error:
+            lines.append(f"failed: {visible(status.error['what'] or '')}")
+        elif changed and status.state in ("failed", "interrupted"):
+            lines.append(status.state)
+        return lines
+
+    def _print_left(self, statuses: Sequence[Status]) -> None:
+        """The time left, as soon as it is known, and then once a minute or less often."""
+        left, now = seconds_left(statuses, self.jobs), time.monotonic()
+        if not left or (self.told_left is not None and now - self.told_left < max(ETA_EVERY, left / 60)):
+            return
+        self.told_left = now
+        self._print(summary(statuses, self.jobs, now - self.began))
+
+    def _print(self, line: str) -> None:
+        # Not by rich, which ends the process where nobody reads the pipe any more.
+        if not self.console.quiet:
+            print(line, file=self.console.file, flush=True)
+
+
+class _Scores:
+    """The scores of a run, and the stages that were scored since the last look."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run, self.path = run, run.folder / "scores.jsonl"
+        self.seen: tuple[int, int] | None = None
+        self.cells: Mapping[Key, Cell] = {}
+        self.known: set[int] = set()
+        self.news()
+
+    def news(self) -> list[str]:
+        """A line for each stage that is whole now and was not before."""
+        try:
+            found = self.path.stat()
+            if (found.st_size, found.st_mtime_ns) == self.seen:
+                return []
+            self.seen, self.cells = (found.st_size, found.st_mtime_ns), self.run.cells()
+        except (OSError, MoextendError):  # not there yet, or damaged, which the run itself says
+            return []
+        lacking = {stage for stage, task in planned(self.run.config) if (stage, task) not in self.cells}
+        last = len(stage_names(self.run.config))
+        new = [stage for stage in range(last + 1) if stage not in lacking | self.known]
+        self.known = (self.known | set(new)) - lacking  # cells that are dropped are scored again
+        return [f"stage {stage}/{last} scored{self.means(stage)}" for stage in new]
+
+    def means(self, stage: int) -> str:
+        """The mean scores of a stage: ": mean of tasks 61.2, text 88.0"."""
+        config = self.run.config
+        kinds = {"tasks": config.stages, "text": config.retention, "transfer": config.transfer}
+        means = {
+            name: [self.cells[stage, task].value for task in tasks if (stage, task) in self.cells]
+            for name, tasks in kinds.items()
+        }
+        said = ", ".join(f"{name} {fmean(values):.1f}" for name, values in means.items() if values)
+        return f": mean of {said}" if said else ""

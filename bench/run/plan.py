@@ -1,0 +1,304 @@
+"""From what the user asked for to the runs that it means, each with everything resolved."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moextend.bench.run.rundir import RunConfig
+from moextend.bench.sequence import Mode, SequenceSpec, find_learnt, find_sequence, scored_tasks, stage_tasks
+from moextend.bench.task import TaskSpec, code_allowed, find_task
+from moextend.errors import InputError, masked, short
+from moextend.training.settings import clash
+from moextend.util import content, lookup
+from moextend.util.limits import MOST_SEED, MOST_STEPS
+
+if TYPE_CHECKING:
+    from moextend.bench.methods import MethodSpec
+
+DEFAULT = "tiny"
+"""The sequence that ships with the package."""
+OWN = "sequence"
+"""The workspace's own sequence: registry/sequence.yaml."""
+
+STEPS = "steps"
+"""No method's settings are matched: methods share the steps, as they always do."""
+
+LEFT_OUT = "It runs the code that the model writes; --allow-code scores it."
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    workspace: Path
+    sequence: str | None = None
+    """None: the workspace's own, else the one that ships with the package."""
+    methods: tuple[str, ...] = ()
+    """Empty: those of the sequence; "all": all that are known, bounds too. "joint" and "individual" are the bounds."""
+    seeds: tuple[int, ...] = (0,)
+    orders: tuple[str, ...] = ("given",)
+    modes: tuple[Mode, ...] = ("sequence",)
+    device: str = "auto"
+    limit: int | None = None
+    """Items a task at the most, instead of the sequence's own limit."""
+    steps: int | None = None
+    """Steps a stage, instead of the sequence's own."""
+    oracle: bool = False
+    """Score learnt tasks also with their own extension forced on."""
+    match: str = STEPS
+    """What the methods share besides data and batches: `steps`, or also `params[=METHOD]` or `flops[=METHOD]`."""
+
+
+def resolve(
+    request: Request,
+    on_match: Callable[[str], None] | None = None,
+    on_problem: Callable[[str], None] | None = None,
+) -> list[RunConfig]:
+    """One config a run, checked as far as it can be without opening data or models.
+
+    `on_match` is told of each method how it was matched, `on_problem` which plug-ins are left out, and why.
+    """
+    from moextend.bench import methods
+
+    _check_numbers(request)
+    sequence = chosen_sequence(request)
+    if not sequence.stages:
+        raise InputError(
+            "has no stages.",
+            where=str(sequence.path or sequence.sequence),
+            mend="Add one: moextend bench add-task vqa.",
+        )
+    tasks = all_tasks(sequence, request.workspace)
+    for task in tasks.values():
+        task.refuse_needs()
+    if on_match:
+        for name in left_out(request):
+            on_match(f"left out: {name}. {LEFT_OUT}")
+    specs = chosen_methods(request, sequence, on_problem)
+    if request.match != STEPS:
+        specs = _matched(request, sequence, specs, on_match)
+    bounds = [mode for name, mode in methods.BOUNDS.items() if {name, methods.ALL} & set(request.methods)]
+    # A bound is one number to compare all methods with: of the strongest learner, unless methods are named.
+    named = bool(set(request.methods) - set(methods.BOUNDS))
+    bound = methods.parse(methods.named("bound"), sequence.settings)
+    by_mode = {
+        mode: specs if mode == "sequence" or named else [bound]
+        for mode in request.modes
+        if mode != "sequence" or named or not bounds
+    }
+    by_mode |= {mode: [*by_mode.get(mode, []), bound] for mode in bounds}
+    configs = [
+        _config(request, sequence, tasks, mode, *part)
+        for mode, chosen in by_mode.items()
+        for part in product(chosen, request.orders, request.seeds)
+    ]
+    return list({config.slug: config for config in configs}.values())
+
+
+def _check_numbers(request: Request) -> None:
+    """InputError where a number is out of range, or nothing would be run."""
+    for option, given in (("--seed", request.seeds), ("--order", request.orders), ("modes", request.modes)):
+        if not given:
+            raise InputError("nothing is named.", where=option, mend="Name one, or leave it out.")
+    for option, most, numbers in (
+        ("--seed", MOST_SEED, request.seeds),
+        ("--steps", MOST_STEPS, (request.steps,)),
+        ("--limit", None, (request.limit,)),
+    ):
+        least = 0 if option == "--seed" else 1
+        for number in numbers:
+            if number is not None and (number < least or (most is not None and number > most)):
+                raise InputError(
+                    f"{short(str(number), 40)} is out of range.",
+                    where=option,
+                    mend=f"From {least}{'' if most is None else f' to {most}'}.",
+                )
+
+
+def chosen_sequence(request: Request) -> SequenceSpec:
+    """The sequence asked for, with the overrides applied."""
+    sequence = _named_sequence(request)
+    if request.limit is not None:
+        scoring = sequence.scoring.model_copy(update={"limit": request.limit})
+        sequence = sequence.model_copy(update={"scoring": scoring})
+    if request.steps is not None:
+        sequence = _with_steps(sequence, request.steps)
+        if problem := clash(sequence.train):
+            raise InputError(f"{problem}.", where="--steps", mend="Take fewer steps.")
+    left = left_out(request)
+    kept = [name for name in sequence.retention if name not in left]
+    return sequence.model_copy(update={"retention": kept})
+
+
+def left_out(request: Request) -> list[str]:
+    """The text tasks of the sequence that are not scored, because they would run code that the model writes."""
+    sequence = _named_sequence(request)
+    if code_allowed():
+        return []
+    where = f"{sequence.path or sequence.sequence}: retention"
+    tasks = [
+        find_task(name, request.workspace, where=f"{where}[{i}]") for i, name in enumerate(sequence.retention)
+    ]
+    return [task.task for task in tasks if task.lm_eval is not None and task.lm_eval.runs_code]
+
+
+def _named_sequence(request: Request) -> SequenceSpec:
+    own = content.names("registry", request.workspace)
+    return find_sequence(request.sequence or (OWN if OWN in own else DEFAULT), request.workspace)
+
+
+def chosen_methods(
+    request: Request, sequence: SequenceSpec, on_problem: Callable[[str], None] | None = None
+) -> list[MethodSpec]:
+    """The methods asked for; UnknownName or InputError for one that does not exist or is broken.
+
+    A plug-in that is only meant by "all", or that has a name of the package, is left out where it cannot be used.
+    """
+    from moextend.bench.methods import ALL, BOUNDS, KNOWN, parse
+
+    file, workspace = sequence.path or sequence.sequence, request.workspace
+    known = dict.fromkeys(KNOWN.names(workspace))
+    for name in sequence.settings:  # else a misspelt one changes nothing, and nobody is told
+        lookup.choose("method", name, known, where=f"{file}: settings")
+        parse(name, sequence.settings, workspace, where=f"{file}: settings")
+    for (
+        text
+    ) in sequence.methods:  # also where others are asked for; a plug-in is imported only where it is needed
+        name = text.partition(":")[0]
+        if name in KNOWN.own():
+            parse(text, sequence.settings, workspace, where=f"{file}: methods")
+        else:
+            lookup.choose(
+                "method", name, {**known, **dict.fromkeys([*BOUNDS, ALL])}, where=f"{file}: methods"
+            )
+    asked = [name for name in request.methods if name not in BOUNDS]
+    where = "--method" if asked else f"{file}: methods"
+    if not request.methods and not sequence.methods:
+        raise InputError("names no method.", where=where, mend="Name one there, or by --method.")
+    names, problems = asked or sequence.methods, KNOWN.hidden(workspace)
+    if ALL in names:
+        listed = KNOWN.listed(workspace)
+        problems |= {each.name: each.problem for each in listed if each.problem}
+        usable = [each.name for each in listed if each.found]
+        names = [one for name in names for one in (usable if name == ALL else [name])]
+    named = [name.partition(":")[0] for name in names]
+    for name in named:
+        lookup.choose("method", name, {**known, **dict.fromkeys([*BOUNDS, ALL])}, where=where)
+    for name, problem in problems.items():
+        if on_problem and (name in named or ALL in request.methods):
+            on_problem(str(problem))
+    return [parse(name, sequence.settings, workspace, where=where) for name in dict.fromkeys(names)]
+
+
+def _matched(
+    request: Request, sequence: SequenceSpec, specs: list[MethodSpec], on_match: Callable[[str], None] | None
+) -> list[MethodSpec]:
+    from moextend.bench import methods
+    from moextend.bench.run import matching
+
+    found = matching.match(
+        specs,
+        request.match,
+        lambda: matching.skeleton(sequence.base, request.workspace),
+        lambda text: methods.parse(text, sequence.settings, request.workspace, where="--match"),
+    )
+    for matched in found:
+        if on_match:
+            on_match(matched.told)
+    return [matched.method for matched in found]
+
+
+def all_tasks(sequence: SequenceSpec, workspace: Path) -> dict[str, TaskSpec]:
+    """Every task that the sequence aligns on, learns or scores, by name."""
+    found = [*stage_tasks(sequence, workspace), *scored_tasks(sequence, workspace)]
+    names = [*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer]
+    if sequence.align is not None:
+        where = f"{sequence.path or sequence.sequence}: align.task"
+        found.append(find_learnt(sequence.align.task, workspace, where=where))
+        names.append(sequence.align.task)
+    return dict(zip(names, found, strict=True))
+
+
+def ordered(stages: list[Any], order: str) -> list[Any]:
+    """The stages in the order `given`, `reverse` or `random:N` (N chooses the permutation)."""
+    kind, _, number = order.partition(":")
+    if order == "given":
+        return list(stages)
+    if order == "reverse":
+        return list(reversed(stages))
+    if kind == "random" and re.fullmatch("[0-9]{1,10}", number) and int(number) <= MOST_SEED:
+        return random.Random(int(number)).sample(stages, len(stages))
+    raise InputError(
+        f"no order '{short(order, 40)}'.",
+        where="--order",
+        mend=f"Orders: given, reverse, random:N (N from 0 to {MOST_SEED}, e.g. random:1).",
+    )
+
+
+def stage_steps(config: RunConfig) -> Iterator[tuple[str, int]]:
+    """(task, training steps) of each stage."""
+    for stage in config.sequence["stages"]:
+        yield stage["task"], stage.get("steps") or config.sequence["train"]["steps"]
+
+
+def _with_steps(sequence: SequenceSpec, steps: int) -> SequenceSpec:
+    align = sequence.align
+    if align is not None:
+        align = align.model_copy(update={"steps": min(steps, align.steps)})
+    return sequence.model_copy(
+        update={
+            "train": sequence.train.model_copy(update={"steps": steps}),
+            "stages": [stage.model_copy(update={"steps": None}) for stage in sequence.stages],
+            "align": align,
+        }
+    )
+
+
+def _without_logins(value: Any) -> Any:
+    """A record as it may be kept: an address in somebody's notes (prepare, licence) may hold a password."""
+    if isinstance(value, dict):
+        return {key: part if key in _ASKED else _without_logins(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_logins(part) for part in value]
+    return masked(value) if isinstance(value, str) else value
+
+
+_ASKED = ("prompt", "open_prompt")
+"""What the model reads is kept to the letter."""
+
+
+def _config(
+    request: Request,
+    sequence: SequenceSpec,
+    tasks: dict[str, TaskSpec],
+    mode: Mode,
+    method: MethodSpec,
+    order: str,
+    seed: int,
+) -> RunConfig:
+    record = sequence.model_dump(mode="json")
+    # What does not change this run's result is no part of what it is.
+    record |= {"description": "", "methods": []}
+    record.pop("protocol")
+    if record["base"]["attn_implementation"] is None:  # runs from before there was a choice go on
+        record["base"].pop("attn_implementation")
+    record["settings"] = {k: v for k, v in record["settings"].items() if k == method.name}
+    record["stages"] = ordered(record["stages"], order)
+    about = {"description": "", "source": ""}
+    return RunConfig(
+        sequence=_without_logins(record),
+        tasks={name: _without_logins({**task.model_dump(mode="json"), **about}) for name, task in tasks.items()},
+        method=method.text, seed=seed, order=order, mode=mode, device=request.device,
+        protocol=sequence.protocol, oracle=request.oracle,
+        places={
+            "workspace": str(request.workspace.resolve()),
+            "sequence": str(sequence.path) if sequence.path else None,
+            "tasks": {name: str(task.path) for name, task in tasks.items() if task.path},
+        },
+    )  # fmt: skip

@@ -1,0 +1,152 @@
+"""What is checked before a run folder is made: all that would stop a worker later, and needs no model to be found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from moextend.bench.data import open_items
+from moextend.bench.data.items import placeholders
+from moextend.bench.data.source import files_of, locate, parse_split
+from moextend.bench.scorers.table import find_scorer, search
+from moextend.bench.sequence import SequenceSpec, memory_texts
+from moextend.bench.task import TaskSpec
+from moextend.bench.world.data import DATASETS
+from moextend.errors import InputError, at
+from moextend.model import encoders, sources
+from moextend.util import content, files
+from moextend.util.lookup import choose
+
+READ = {".json", ".jsonl", ".csv", ".tsv"}
+"""Data that is opened here, so that a wrong column is known at once: quickly read, by no library."""
+PACKAGES = {"azure_ml": ("azureml",), "flyte": ("flytekit",), "tensorboard": ("tensorboard", "tensorboardX")}
+"""Trackers whose package has another name than they."""
+SMALL = 32 * 2**20
+"""Bytes of data that is opened here at the most."""
+
+
+def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> None:
+    """InputError where a sequence or its tasks name what does not exist; what is to be fetched need not be here."""
+    search(workspace)
+    file = str(sequence.path or sequence.sequence)
+    base = sequence.base
+    if base.model not in content.CARRIED:
+        _find_base(sequence, workspace)
+    if base.vision is not None:
+        with at(f"{file}: base.vision"):
+            encoders.locate(base.vision)
+    with at(f"{file}: memory"):
+        memory_texts(sequence.memory_file())
+    for task in tasks.values():
+        _check_task(task)
+
+
+def check_here(
+    sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path, *, device: str, runs: Path | None
+) -> None:
+    """InputError where this machine lacks what a run needs: device, tracker, data, folders that can be written to.
+
+    `runs` is None where all runs are done.
+    """
+    file = str(sequence.path or sequence.sequence)
+    _find_base(sequence, workspace)
+    check_device(
+        device,
+        sequence.base.dtype,
+        sequence.base.attn_implementation,
+        where=f"{file}: base.attn_implementation",
+    )
+    for key in ("train", "align"):
+        part = getattr(sequence, key)
+        if part is not None:
+            _check_tracker(part.report_to, where=f"{file}: {key}.report_to")
+    learnt = {stage.task for stage in sequence.stages} | ({sequence.align.task} if sequence.align else set())
+    scored = {*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer}
+    for name, task in tasks.items():
+        if task.data is not None:
+            if task.columns.image is not None and sequence.base.vision is None:
+                raise InputError(
+                    f"'{name}' is about images, and the base has no image encoder.",
+                    where=f"{file}: base.vision",
+                    mend="Name one, or set columns.image: null in the task.",
+                )
+            if name in learnt:
+                _check_data(task, "train", workspace)
+            if name in scored:
+                _check_data(task, "test", workspace)
+    if runs is not None:
+        files.check_writable(runs, where="--runs")
+        files.check_writable(workspace / ".cache", where="--workspace")
+
+
+def _find_base(sequence: SequenceSpec, workspace: Path) -> None:
+    with at(f"{sequence.path or sequence.sequence}: base.model"):
+        sources.find(sequence.base.found(workspace))
+
+
+def check_device(device: str, dtype: str, attention: str | None, *, where: str) -> None:
+    """InputError where torch has no such device here, or it does not compute this attention."""
+    if device in ("auto", "cpu") and attention != "flash_attention_2":
+        return  # torch need not be imported
+    from moextend.moe import supported
+
+    if device != "auto":
+        with at("--device"):
+            supported.check_device(device)
+    if attention == "flash_attention_2":
+        if device == "auto":
+            import torch
+
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        with at(where):
+            supported.check_options(dtype, device, attention)
+
+
+def _check_tracker(name: str, *, where: str) -> None:
+    """InputError where a tracker is not installed; transformers is asked where its package is here at all."""
+    if name in ("none", "all"):
+        return
+    packages = PACKAGES.get(name, (name,))
+    if not any(find_spec(package) for package in packages):
+        raise InputError(
+            f"the tracker '{name}' is not installed.",
+            where=where,
+            mend=f"Install its package ({packages[0]}), or use report_to: none.",
+        )
+    from moextend.training.loop import check_tracker
+
+    check_tracker(name, where=where)
+
+
+def _check_task(task: TaskSpec) -> None:
+    if task.data is None:
+        return
+    file = task.path or task.task
+    find_scorer(task.scorer, where=f"{file}: scorer")
+    if not task.prompt.strip():
+        raise InputError("is empty.", where=f"{file}: prompt", mend="Write what the model is asked.")
+    placeholders(task)
+    for key in ("train", "test"):
+        name = getattr(task.data, key)
+        if name is not None:
+            parse_split(name, where=f"{file}: data.{key}")
+
+
+def _check_data(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -> None:
+    """InputError where local data of a task is not there, or lacks a split or column of it."""
+    assert task.data is not None
+    where = f"{task.path or task.task}: data"
+    if task.data.path.startswith("world:"):
+        name = task.data.path.removeprefix("world:")
+        choose("data set of the generated world", name, dict.fromkeys(DATASETS), where=f"{where}.path")
+        return
+    source = locate(task.data, task.folder(), workspace, where=f"{where}.path")
+    if source.hub is not None:
+        return
+    part = parse_split(getattr(task.data, split), where=f"{where}.{split}")
+    found = files_of(source, part.split, where=f"{where}.{split}")
+    small = sum(path.stat().st_size for path in found) <= SMALL
+    if small and {path.suffix.lower() for path in found} <= READ and task.data.join is None:
+        open_items(task, split, workspace, 1, images=False, strict=False)

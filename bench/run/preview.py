@@ -1,0 +1,225 @@
+"""What a command would do: runs, stages, cells, downloads, room, licences. Opens no data and no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from moextend.bench.data.source import HAND, place
+from moextend.bench.run import budget, matching
+from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
+from moextend.bench.run.rundir import RunConfig
+from moextend.bench.sequence import SequenceSpec
+from moextend.bench.task import TaskSpec
+from moextend.errors import InputError
+from moextend.util import content
+
+MB = 2**20
+SMALL = 200
+"""MB of weights below which memory is no question."""
+
+
+def preview(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
+    """What would be done, as a JSON-able record."""
+    sequence = chosen_sequence(request)
+    tasks = all_tasks(sequence, request.workspace)
+    return {
+        "sequence": sequence.sequence,
+        "version": sequence.version,
+        "base": sequence.base.model_dump(exclude_none=True),
+        "runs": [_run(config) for config in configs],
+        "tasks": [_task(name, task, sequence) for name, task in tasks.items()],
+        "downloads": [*_model_downloads(sequence), *_data_downloads(tasks.values(), request.workspace)],
+        "to_prepare": _to_prepare(tasks.values(), request.workspace),
+        "left_out": left_out(request),
+        "model_mb": _megabytes(sequence.base.model),
+        "device": request.device,
+        "step": _step(configs, sequence, tasks, request.workspace),
+    }
+
+
+def told(found: dict[str, Any]) -> str:
+    """The record of `preview` in words."""
+    lines = [f"Sequence {found['sequence']} (version {found['version']}), base {found['base']['model']}."]
+    for run in found["runs"]:
+        stages = ", ".join(f"{task} ({steps} steps)" for task, steps in run["stages"].items())
+        how = {"sequence": "", "joint": "all at once: ", "independent": "each alone: "}[run["mode"]]
+        lines.append(f"  {run['run']}: {how}{stages}; {run['cells']} cells to score")
+    lines.append("Tasks:")
+    lines += [f"  {task['task']}: {task['use']}; {_licence(task)}" for task in found["tasks"]]
+    lines += [f"  {name}: left out. {LEFT_OUT}" for name in found["left_out"]]
+    lines.append("Downloads:" if found["downloads"] else "Downloads: none.")
+    lines += [f"  {_download(download)}" for download in found["downloads"]]
+    if found["to_prepare"]:
+        lines.append("To be put in place by hand:")
+        for how in dict.fromkeys(need["how"] for need in found["to_prepare"]):
+            lines.append(f"  {how}")
+            same = [need for need in found["to_prepare"] if need["how"] == how]
+            lines += [f"    {need['where']} (for {', '.join(need['tasks'])})" for need in same]
+    step = found["step"]
+    lines += [f"One training step: {step['not']}"] if "not" in step else budget.told(step)
+    return "\n".join([*lines, *_room(found)])
+
+
+def _step(
+    configs: Sequence[RunConfig], sequence: SequenceSpec, tasks: dict[str, TaskSpec], workspace: Path
+) -> dict[str, Any]:
+    """What a training step takes on a GPU, or why that is not known: {"not": why}."""
+    size = _megabytes(sequence.base.model)
+    if size and size < SMALL:
+        return {"not": f"not estimated for a base of {size:,.1f} MB, which fits any GPU."}
+    if not _there(sequence, workspace):
+        return {"not": "not estimated before the base's config is there."}
+    images = any(tasks[stage.task].kind != "text" for stage in sequence.stages)
+    try:
+        return budget.budget(
+            [config.parsed_method() for config in configs],
+            sequence,
+            lambda: matching.skeleton(sequence.base, workspace),
+            images=images,
+        )
+    except InputError as error:
+        return {"not": f"not estimated ({error})"}
+
+
+def _there(sequence: SequenceSpec, workspace: Path) -> bool:
+    """Whether the base's config can be read without the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    base = sequence.base
+    if (workspace / base.model).is_dir() or _local(base.model) or base.model in content.CARRIED:
+        return True
+    try:
+        return isinstance(try_to_load_from_cache(base.model, "config.json", revision=base.revision), str)
+    except ValueError:  # no name of the hub
+        return False
+
+
+def _run(config: RunConfig) -> dict[str, Any]:
+    about = config.parsed_method().record()
+    rows = 2 if config.mode == "joint" else len(config.stages) + 1
+    return {
+        "run": config.slug,
+        **{key: getattr(config, key) for key in ("method", "seed", "order", "mode")},
+        "task_identity": about["task_identity"],
+        "settings": about["settings"],
+        "stages": dict(stage_steps(config)),
+        "cells": rows * (len(config.stages) + len(config.retention) + len(config.transfer)),
+    }
+
+
+def _task(name: str, task: TaskSpec, sequence: SequenceSpec) -> dict[str, Any]:
+    learnt = name in [stage.task for stage in sequence.stages]
+    aligned = sequence.align is not None and sequence.align.task == name
+    return {
+        "task": name,
+        "version": task.version,
+        "kind": task.kind,
+        "use": "learnt and scored" if learnt else "aligns the projector" if aligned else "scored",
+        "licence": task.licence,
+        "non_commercial": task.non_commercial,
+        "source": task.source,
+    }
+
+
+def _licence(task: dict[str, Any]) -> str:
+    warning = " (NON-COMMERCIAL USE ONLY)" if task["non_commercial"] else ""
+    return f"licence {task['licence'] or 'not stated'}{warning}"
+
+
+def _model_downloads(sequence: SequenceSpec) -> list[dict[str, Any]]:
+    found = []
+    base = sequence.base
+    if _local(base.model) is None and base.model not in content.CARRIED:
+        found += _hub(base.model, "model", base.revision)
+    if base.vision:
+        from moextend.model import encoders
+
+        source = encoders.locate(base.vision)
+        if source.remote:
+            found.append({"what": f"image encoder {base.vision} of {source.library}", "mb": None})
+    return found
+
+
+def _to_prepare(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, Any]]:
+    """Folders that have to be filled by hand, for which tasks and how."""
+    needs: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        path, how = _by_hand(task)
+        folder = place(path, task.folder(), workspace)
+        if path.startswith(HAND) and not folder.exists():
+            need = {"where": str(folder), "how": how or "see the task's source", "tasks": []}
+            needs.setdefault(str(folder), need)["tasks"].append(task.task)
+    return list(needs.values())
+
+
+def _by_hand(task: TaskSpec) -> tuple[str, str]:
+    """Where a task's data lies, and what is said of how to get it."""
+    if task.data is not None:
+        return task.data.path, task.data.prepare
+    assert task.lm_eval is not None, "a task has data or is a task of lm-eval"
+    return task.lm_eval.data or "", task.lm_eval.prepare
+
+
+def _data_downloads(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, Any]]:
+    found = []
+    for task in tasks:
+        if task.lm_eval is not None and task.lm_eval.path is None:
+            found.append({"what": f"data of lm-eval's {task.lm_eval.task}, if not there yet", "mb": None})
+        if task.data is None or task.data.path.startswith(("world:", HAND)):
+            continue
+        if not place(task.data.path, task.folder(), workspace).exists():
+            found += _hub(task.data.path, "dataset", task.data.revision)
+    return list({download["what"]: download for download in found}.values())
+
+
+def _hub(name: str, kind: str, revision: str | None) -> list[dict[str, Any]]:
+    """What is to be fetched from the hub: nothing that is in the cache; its size if the hub tells it."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    for file in ("config.json", "README.md"):
+        if isinstance(try_to_load_from_cache(name, file, repo_type=kind, revision=revision), str):
+            return []
+    try:
+        info: Any = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=5, files_metadata=True)
+        size = sum(file.size or 0 for file in info.siblings or []) / MB
+    except Exception:  # offline, gated, misspelt: the run itself says which; here only the size is missing
+        size = None
+    return [{"what": f"{kind} {name} from the hub", "mb": size}]
+
+
+def _local(model: str) -> Path | None:
+    """The folder of a model that need not be fetched."""
+    packaged = content.package_folder("registry") / "models" / model
+    return next((path for path in (packaged, Path(model)) if path.is_dir()), None)
+
+
+def _megabytes(model: str) -> float | None:
+    folder = _local(model)
+    if folder is None:
+        return None
+    return sum(file.stat().st_size for file in folder.rglob("*.safetensors")) / MB
+
+
+def _download(download: dict[str, Any]) -> str:
+    size = "size not known" if download["mb"] is None else f"{download['mb']:,.0f} MB"
+    return f"{download['what']} ({size})"
+
+
+def _room(found: dict[str, Any]) -> list[str]:
+    size, step = found["model_mb"] or found["step"].get("base_mb"), found["step"]
+    if size is None:
+        known = [d["mb"] for d in found["downloads"] if d["what"].startswith("model ") and d["mb"]]
+        size = known[0] if known else None
+    if size is None:
+        return ["Memory and disk: not known before the base is there."]
+    stages = max(len(run["stages"]) for run in found["runs"])
+    memory = [
+        f"Memory of a run: weights {size:,.1f} MB, and three times that again where a method trains all of "
+        "them (gradients, AdamW); activations come on top."
+    ]
+    return [
+        *(memory if "not" in step else []),
+        f"Disk: up to {size * stages * len(found['runs']):,.1f} MB, if every stage kept all weights.",
+    ]

@@ -1,0 +1,42 @@
+"""Which plug-ins a run uses, and whether they still are what they were when it began."""
+
+from __future__ import annotations
+
+from moextend.bench import scorers
+from moextend.bench.plugins import PACKAGE, Source, changed
+from moextend.bench.run.rundir import RunDir
+from moextend.errors import InputError, RunConflict
+
+FACT = "plugins"
+"""Where facts.json keeps them."""
+
+
+def plugins_of(run: RunDir) -> dict[str, Source]:
+    """What a run uses that is not the package's own, by what it is; imports it."""
+    config = run.config
+    found = {"method": config.parsed_method().source}
+    for name in config.tasks:
+        scorer = config.tasks[name].get("scorer")
+        if config.tasks[name].get("kind") != "text" and scorer:
+            found[f"scorer {scorer}"] = scorers.source_of(scorer, config.workspace)
+    return {what: source for what, source in found.items() if source != PACKAGE}
+
+
+def refuse_changed_plugins(run: RunDir) -> dict[str, dict[str, str]]:
+    """RunConflict where a plug-in is not what the run began with; else what is to be noted of all."""
+    known, now = _noted(run), plugins_of(run)
+    problem = changed(known, now)
+    if problem is not None:
+        raise RunConflict(
+            problem,
+            where=str(run.folder),
+            mend="Restore the file, use another --runs folder, or remove this one.",
+        )
+    return {**known, **{what: source.record() for what, source in now.items()}}
+
+
+def _noted(run: RunDir) -> dict[str, dict[str, str]]:
+    try:
+        return dict(run.facts().get(FACT, {}))
+    except InputError:  # damaged facts are made again by the run
+        return {}

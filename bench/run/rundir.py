@@ -1,0 +1,364 @@
+"""The folder of one run: the only thing that the planner, the worker and the report share.
+
+runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
+  config.json       what the run is (identity, id), where its files lie, what it was made with
+  scores.jsonl      one line a cell of the matrix, with the id of the run; the last line of a cell wins
+  facts.json        what became known while running (task identity, blind levels, cost of the base, plug-ins)
+  status.json       see progress.py
+  stages/<t>-<task>/    what stage t learnt; cost.json: what that took; routing.json: which experts its tasks reach
+  predictions/          one line an item
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from moextend.bench.run.cell import Cell, Key, line_of, parse_cell
+from moextend.bench.run.config import RunConfig, config_of, differences, grows, slug
+from moextend.bench.run.environment import environment
+from moextend.errors import InputError, RunConflict, SpecError, UnknownName
+from moextend.util import files
+
+__all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "open_run", "open_runs", "slug"]
+
+RESTORE = "Put the file back as it was, or remove the whole folder of this run and run again."
+RECORDS = ("config.json", "scores.jsonl", "status.json")
+"""Files that tell that a folder is a run's."""
+COST = "cost.json"
+ROUTING = "routing.json"
+
+
+class RunDir:
+    """The folder of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The config that the folder was made with; InputError where it is missing or broken."""
+        return config_of(self._first_record, self.folder / "config.json")
+
+    @cached_property
+    def id(self) -> str:
+        """Tells this run from every other one, also from one of the same config; "" for runs of early versions."""
+        return str(self._first_record.get("id", ""))
+
+    @cached_property
+    def _first_record(self) -> dict[str, Any]:
+        """What config.json held when it was first read: what a run is does not change."""
+        return self._record()
+
+    def _record(self) -> dict[str, Any]:
+        path = self.folder / "config.json"
+        if not path.is_file():
+            raise InputError(
+                "not a run folder: no config.json.",
+                where=str(self.folder),
+                mend="Check the path; if the file is lost, put it back, or remove the folder.",
+            )
+        try:
+            record = files.read_json(path)
+        except SpecError as error:
+            raise SpecError(error.what, where=error.where, mend=RESTORE) from error
+        if not isinstance(record, dict) or not isinstance(record.get("identity"), dict):
+            raise SpecError("holds no config.", where=str(path), mend=RESTORE)
+        return record
+
+    def environments(self) -> list[dict[str, Any]]:
+        """What the run was made with, one entry each time that changed."""
+        return list(self._record().get("environments", []))
+
+    def record_environment(self, **more: Any) -> None:
+        """Notes what the run is being made with, if it differs from the last note."""
+        record, now = self._record(), environment(**more)
+        history = record.setdefault("environments", [])
+        last = history[-1] if history else {}
+        if any(last.get(key, ...) != value for key, value in now.items()):
+            history.append({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **now})
+            files.write_json(self.folder / "config.json", record)
+
+    def append_cell(self, cell: Cell) -> None:
+        """Adds one line to scores.jsonl, on disk when this returns."""
+        files.append_lines(self.folder / "scores.jsonl", [line_of(cell, self.id)])
+
+    def cells(self) -> dict[Key, Cell]:
+        """(stage, task) -> the last cell scored; InputError where a line is not one."""
+        path = self.folder / "scores.jsonl"
+        found: dict[Key, Cell] = {}
+        for number, record in enumerate(files.read_lines(path), 1):
+            cell = parse_cell(record, f"{path}:{number}", self.id)
+            found[cell.stage, cell.task] = cell
+        return found
+
+    def drop_cells(self, stale: Collection[Key]) -> None:
+        """Takes cells out of scores.jsonl, so that they are scored again."""
+        path = self.folder / "scores.jsonl"
+        kept = [record for record in files.read_lines(path) if (record["stage"], record["task"]) not in stale]
+        files.write_lines(path, kept)
+
+    def reads_line(self, line: bytes) -> bool:
+        """Whether a line of scores.jsonl is a cell of this run."""
+        try:
+            parse_cell(json.loads(line), "", self.id)
+        except (ValueError, RecursionError, SpecError):
+            return False
+        return True
+
+    def stage_folder(self, stage: int, task: str) -> Path:
+        """Where stage `stage` keeps what it learnt; made if missing."""
+        return self._made(self.folder / "stages" / f"{stage}-{slug(task)}")
+
+    @property
+    def predictions(self) -> Path:
+        """Where predictions lie; made if missing."""
+        return self._made(self.folder / "predictions")
+
+    @property
+    def log(self) -> Path:
+        """What the worker of this run wrote to its standard error."""
+        return self.folder / "worker.log"
+
+    @staticmethod
+    def _made(folder: Path) -> Path:
+        with files.disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def facts(self) -> dict[str, Any]:
+        """What became known while running; empty at first."""
+        return _mapping(self.folder / "facts.json") or {}
+
+    def write_facts(self, facts: dict[str, Any]) -> None:
+        """Adds or replaces facts, key by key."""
+        files.write_json(self.folder / "facts.json", {**self.facts(), **facts})
+
+    def write_cost(self, stage: int, task: str, cost: dict[str, Any]) -> None:
+        """Keeps what a stage took."""
+        files.write_json(self.stage_folder(stage, task) / COST, cost)
+
+    def costs(self) -> dict[int, dict[str, Any]]:
+        """Stage -> what it took; stages of which it is not known are left out."""
+        return self._of_stages(COST)
+
+    def routing(self) -> dict[int, dict[str, Any]]:
+        """Stage -> what its tasks' routing was (see diagnostics.py); stages of which it is not known are left out."""
+        return self._of_stages(ROUTING)
+
+    def _of_stages(self, name: str) -> dict[int, dict[str, Any]]:
+        found = {
+            int(path.parent.name.partition("-")[0]): _mapping(path)
+            for path in sorted(self.folder.glob(f"stages/*/{name}"))
+            if re.match(r"[0-9]+-", path.parent.name)
+        }
+        return {stage: record for stage, record in found.items() if record is not None}
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the run for this process, which changes nothing of it; RunConflict names the process that holds it."""
+        from filelock import FileLock, Timeout
+
+        owner, lock = self.folder / "owner.json", FileLock(self.folder / ".lock")
+        try:
+            with files.disk_errors(self.folder):
+                lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunConflict(
+                f"another process is working on this run{_owner(owner)}.",
+                where=str(self.folder),
+                mend="Wait for it, stop it, or use another --runs folder.",
+            ) from error
+        try:
+            files.write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+
+def folder_of(config: RunConfig, runs: Path) -> Path:
+    """The folder of a run below `runs`; it need not be there."""
+    return runs / slug(str(config.sequence["sequence"])) / config.slug
+
+
+def open_run(config: RunConfig, runs: Path) -> RunDir:
+    """The folder of `config` below `runs`, made if missing; see `open_runs`."""
+    return open_runs([config], runs)[0]
+
+
+def open_runs(
+    configs: Sequence[RunConfig], runs: Path, *, must_be_free: Callable[[RunDir], bool] = lambda run: False
+) -> list[RunDir]:
+    """The folders of the configs below `runs`, made if missing.
+
+    A config that only adds later stages or scored tasks takes the folder over: what was computed stands. Nothing is
+    written before all folders are found to fit and those that change, or `must_be_free`, are locked.
+
+    Raises:
+        RunConflict: a folder belongs to another config, holds files without a config, or another process works on it.
+    """
+    opened = [(RunDir(folder_of(config, runs)), config) for config in configs]
+    changing = []
+    for run, config in opened:
+        record = _fitting_record(run, config)
+        if _wanted_record(record, config) != record or must_be_free(run):
+            changing.append((run, config))
+    with ExitStack() as locks:
+        for run, _ in changing:
+            run._made(run.folder)
+            locks.enter_context(run.lock())
+        # Again: another process may have written before the lock was held.
+        records = [_fitting_record(run, config) for run, config in changing]
+        for (run, config), record in zip(changing, records, strict=True):
+            _write_config(run, record, _wanted_record(record, config))
+    return [run for run, _ in opened]
+
+
+def _fitting_record(run: RunDir, config: RunConfig) -> dict[str, Any]:
+    """What config.json holds, {} for a new folder; RunConflict where `config` is not that of the folder."""
+    path = run.folder / "config.json"
+    if run.folder.exists() and not run.folder.is_dir():
+        raise RunConflict(
+            "is no folder.", where=str(run.folder), mend="Move it away, or use another --runs folder."
+        )
+    if not path.exists():
+        if _holds_files(run.folder):
+            raise RunConflict(
+                "holds the files of a run whose config.json is missing, so it cannot be told what they belong to.",
+                where=str(run.folder),
+                mend="Put config.json back, use another --runs folder, or remove this folder.",
+            )
+        return {}
+    record = run._record()
+    config_of(record, path)  # refuses one that was edited
+    _check_kinds(run.folder)
+    identity = _stored_identity(config)
+    found = differences(record["identity"], identity)
+    if found and not grows(record["identity"], identity):
+        raise _conflict(run.folder, found)
+    return record
+
+
+def _check_kinds(folder: Path) -> None:
+    """RunConflict where what lies in a place of a file is none, or in that of a folder: it is not to be overwritten."""
+    for path in (folder / "stages", folder / "predictions", *sorted(folder.glob("stages/*/*-in-flight"))):
+        if path.exists() and not path.is_dir():
+            raise RunConflict(
+                "lies where a folder of the run belongs, and is none.", where=str(path), mend="Move it away."
+            )
+    for pattern in ("*", "stages/*/*", "predictions/*/*"):
+        for path in sorted(folder.glob(pattern)):
+            is_record = path.name == ".lock" or path.suffix in (".json", ".jsonl", ".log", ".safetensors")
+            if is_record and path.exists() and not path.is_file():
+                raise RunConflict(
+                    "lies where a file of the run belongs, and is none.",
+                    where=str(path),
+                    mend="Move it away.",
+                )
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether there is more than what an interruption leaves of a folder that was just made."""
+    if not folder.is_dir():
+        return False
+    return any(not path.name.startswith(".") and path.name != "owner.json" for path in folder.iterdir())
+
+
+def _stored_identity(config: RunConfig) -> dict[str, Any]:
+    # through JSON, so that tuples and paths compare as they are stored
+    identity: dict[str, Any] = json.loads(json.dumps(config.identity(), default=str))
+    return identity
+
+
+def _wanted_record(record: dict[str, Any], config: RunConfig) -> dict[str, Any]:
+    """What config.json is to hold; equal to `record` where nothing changes."""
+    identity = _stored_identity(config)
+    # A record without an id is of an early version, and stays so: its scores name none, or one that is lost.
+    own = {} if record else {"id": uuid.uuid4().hex}
+    wanted = {**own, **record, "digest": files.digest(identity), "identity": identity}
+    wanted |= {"places": config.places, "device": config.device, "protocol": config.protocol}
+    wanted["oracle"] = config.oracle or record.get("oracle", False)
+    return wanted
+
+
+def _write_config(run: RunDir, record: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Writes the config; where it asks for more than before, the run is no longer done."""
+    if wanted == record:
+        return
+    more = bool(record.get("oracle")) != wanted["oracle"]
+    if record and (more or differences(record["identity"], wanted["identity"])):
+        (run.folder / "status.json").unlink(missing_ok=True)
+    files.write_json(run.folder / "config.json", wanted)
+    run.record_environment()
+
+
+def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
+    """The runs below `runs`, or those named: a path, `<sequence>/<run>`, `<run>` or `<sequence>`.
+
+    A folder with scores or a status is one, too, where its config.json is lost: reading its config says so.
+    """
+    found = sorted({path.parent for name in RECORDS for path in runs.glob(f"*/*/{name}")})
+    if not names:
+        return [RunDir(folder) for folder in found]
+    chosen: list[Path] = []
+    for name in names:
+        wanted = name.rstrip("/")
+        same = [f for f in found if wanted in (f.name, f.parent.name, f"{f.parent.name}/{f.name}")]
+        path = Path(name)
+        if not same and (path / "config.json").is_file():
+            same = [path]
+        if not same and path.is_dir():
+            same = [
+                file.parent for file in sorted([*path.glob("*/config.json"), *path.glob("*/*/config.json")])
+            ]
+        if not same:
+            known = {f"{f.parent.name}/{f.name}" for f in found}
+            raise UnknownName("run", name, known, where=str(runs))
+        chosen += same
+    return [RunDir(folder) for folder in dict.fromkeys(chosen)]
+
+
+def _mapping(path: Path) -> dict[str, Any] | None:
+    """A file of a JSON object; None where there is none, SpecError where it holds something else."""
+    try:
+        found = files.read_json(path)
+    except FileNotFoundError:
+        return None
+    except SpecError as error:
+        raise SpecError(error.what, where=error.where, mend="Run again: it is made again.") from error
+    if not isinstance(found, dict):
+        raise SpecError("holds no mapping of keys.", where=str(path), mend="Run again: it is made again.")
+    return found
+
+
+def _conflict(folder: Path, found: list[tuple[str, Any, Any]]) -> RunConflict:
+    shown = "; ".join(f"{place}: {_short(old)} there, {_short(new)} now" for place, old, new in found[:3])
+    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+    return RunConflict(
+        f"holds a run of another config ({shown}{more}).",
+        where=str(folder),
+        mend="Use another --runs folder or --workspace, or remove this folder.",
+    )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _owner(path: Path) -> str:
+    try:
+        owner = files.read_json(path)
+        return f" (process {owner['pid']} on {owner['host']})"
+    except (OSError, SpecError, KeyError, TypeError):
+        return ""

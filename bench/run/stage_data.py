@@ -1,0 +1,98 @@
+"""What each stage learns from: a task's training items as conversations, less the held-out ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moextend.bench.data import Item, guess_task, open_items, prompt_text, target_text, turns
+from moextend.bench.data.source import parse_split
+from moextend.bench.sequence import memory_texts
+from moextend.bench.task import TaskSpec
+from moextend.training.splits import Lazy, hold_out
+from moextend.util import files
+
+if TYPE_CHECKING:
+    from moextend import Conversation
+
+TURNS = 4
+"""Questions about one image that are learnt as one conversation, at the most."""
+
+
+class Conversations(Lazy):
+    """Groups of items of a task as conversations."""
+
+    def __init__(self, task: TaskSpec, groups: Sequence[tuple[Item, ...]]) -> None:
+        self._task, self._groups = task, groups
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def _one(self, at: int) -> Conversation:
+        return as_conversation(self._task, self._groups[at])
+
+
+@dataclass(frozen=True)
+class StageData:
+    """S_t and S_e of a stage (MoExtend section 3.2): no held-out item is ever learnt, by any method."""
+
+    learn: Sequence[Conversation]
+    held_out: Sequence[Conversation]
+
+
+def as_conversation(task: TaskSpec, items: Sequence[Item]) -> Conversation:
+    """Items of one image as turns of one conversation; the image stands in the first turn only."""
+    from moextend import Conversation
+
+    first, *rest = items
+    asked = [(prompt_text(task, first), target_text(task, first))]
+    asked += [(prompt_text(task, replace(item, images=())), target_text(task, item)) for item in rest]
+    return Conversation(tuple(asked), first.images)
+
+
+def conversations(task: TaskSpec, workspace: Path) -> Conversations:
+    """All training conversations of a task."""
+    return Conversations(task, turns(open_items(task, "train", workspace), TURNS))
+
+
+def own_data(
+    data: str,
+    workspace: Path,
+    *,
+    columns: Mapping[str, str],
+    template: str | None = None,
+    images: Path | None = None,
+) -> Conversations:
+    """All rows of a user's data (file, folder, hub id) as conversations, with what `add-task` would guess about them.
+
+    `columns` says which column holds what; without one of images it is text. `template` is the prompt, e.g.
+    "<image> {question}"; with one there need be no column of questions. `images` is a folder that holds the images,
+    besides that of the data; files anywhere else are refused.
+    """
+    needs = ("answer",) if template else ("answer", "question")
+    task = guess_task(data, name="data", workspace=workspace, columns=columns, needs=needs)
+    assert task.data is not None
+    split = parse_split(task.data.train or task.data.test, where=data).split
+    whole = task.data.model_copy(update={"train": split, "images": str(images.resolve()) if images else None})
+    return conversations(
+        task.model_copy(update={"data": whole, "prompt": template or task.prompt}), workspace
+    )
+
+
+def stage_data(tasks: Sequence[TaskSpec], workspace: Path, seed: int) -> StageData:
+    """What there is to learn from one task, or from several at once (joint training)."""
+    return StageData(*hold_out([conversations(task, workspace) for task in tasks], seed))
+
+
+def generic_text(path: Path | None) -> list[Conversation]:
+    """The lines of a sequence's generic text, to be read and not learnt."""
+    from moextend import Conversation
+
+    return [Conversation(((text, ""),)) for text in memory_texts(path)]
+
+
+def stage_seed(seed: int, task: str) -> int:
+    """The seed of a stage: of the run's seed and the task alone, so that it is the same in every order."""
+    return int(files.digest(seed, task)[:7], 16)

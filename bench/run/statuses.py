@@ -1,0 +1,182 @@
+"""Runs and their states as a table that fits the terminal: state, method and time left are never cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from moextend.bench.run.progress import State, Status
+from moextend.bench.run.rundir import RunDir
+from moextend.errors import visible
+from moextend.util.fold import folded
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLOUR: dict[State, str] = {
+    "waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "interrupted": "yellow",
+}  # fmt: skip
+DOING = {"align": "aligning", "probe": "probing", "train": "learning", "score": "scoring"}
+COLUMNS = ("method", "seed", "state", "stage", "now", "bar", "left")
+GOING = ("bar", "now", "stage", "seed")
+"""Columns that go where there is no room, in this order. Seeds are then part of the name."""
+NAME = 34
+"""Characters after which a method's name is wrapped."""
+LEAST = 20
+"""Characters that a wrapped name has before a column after "now" goes, too."""
+NOW = (16, 34)
+"""Fewest and most characters of what a run is at; more are cut."""
+BAR = 12
+LEFT = len("59m 59s")
+GAP = 2
+
+
+def duration(seconds: float | None) -> str:
+    """A time in words: 42s, 3m 05s, 2h 10m; "-" for an unknown one."""
+    if seconds is None:
+        return "-"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def label(run: RunDir) -> str:
+    """A run's name in a table: its method, and its order or mode if it is not the usual one."""
+    config = run.config
+    more = [part for part in (config.order, config.mode) if part not in ("given", "sequence")]
+    return " ".join([config.method, *more])
+
+
+def doing(status: Status) -> str:
+    """What a run is at: "learning tiny-counting 120/400"."""
+    if status.state != "running" or status.phase is None:
+        return ""
+    steps = f" {status.step}/{status.steps}" if status.steps > 1 else ""
+    return f"{DOING.get(status.phase, status.phase)} {status.task}{steps}"
+
+
+def seconds_left(statuses: Iterable[Status], jobs: int) -> float | None:
+    """Seconds until all are done, with `jobs` at a time; waiting runs count as much as the others."""
+    statuses = list(statuses)
+    lefts = [s.left for s in statuses if s.state == "running"]
+    costs = [s.elapsed + (s.left or 0) for s in statuses if s.elapsed and s.left is not None]
+    waiting = sum(s.state == "waiting" for s in statuses)
+    if None in lefts or (waiting and not costs):
+        return None
+    known = [left for left in lefts if left is not None]
+    return max([0.0, *known, (sum(known) + (waiting * fmean(costs) if waiting else 0)) / jobs])
+
+
+def summary(statuses: Sequence[Status], jobs: int, elapsed: float, hidden: int = 0) -> str:
+    """All runs in one line: "2 running, 1 done; 3m 05s so far, about 2h 10m left"."""
+    states = [status.state for status in statuses]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in COLOUR if state in states)
+    left = seconds_left(statuses, jobs)
+    about = f"about {duration(left)} left" if left is not None else "time left not known yet"
+    return f"{counts}{f' ({hidden} not shown)' if hidden else ''}; {duration(elapsed)} so far, {about}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of the table."""
+
+    method: str
+    seed: str
+    state: State
+    stage: str
+    now: str
+    left: str
+    fraction: float
+
+
+def row_of(run: RunDir, status: Status) -> Row:
+    """What is shown of a run."""
+    error = (status.error or {}).get("what") or "" if status.state == "failed" else ""
+    return Row(
+        method=visible(label(run)),
+        seed=str(run.config.seed),
+        state=status.state,
+        stage=f"{status.stage}/{status.stages}" if status.stages else "",
+        now=" ".join(visible(error or doing(status)).split()),
+        left=duration(status.left) if status.state == "running" else "",
+        fraction=status.fraction,
+    )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns that a table of some runs has room for."""
+
+    rows: list[Row]
+    columns: tuple[str, ...]
+    name: int
+    """Characters of a line of the method's name."""
+    now: int
+
+    def height(self, row: Row) -> int:
+        """Lines of a row."""
+        return len(folded(row.method, self.name))
+
+    def table(self, rows: Sequence[Row] | None = None) -> Table:
+        """The table of all rows, or of some of them."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), expand=False)
+        for name in self.columns:
+            right = name in ("seed", "stage", "left")
+            width = {"method": self.name, "now": self.now, "bar": BAR}.get(name)
+            table.add_column(
+                "" if name == "bar" else name, justify="right" if right else "left", width=width, no_wrap=True,
+                overflow="ellipsis" if name == "now" else "fold",
+            )  # fmt: skip
+        for row in self.rows if rows is None else rows:
+            cells: dict[str, Text | ProgressBar] = {
+                "method": Text("\n".join(folded(row.method, self.name))),
+                "state": Text(row.state, style=COLOUR[row.state]),
+                "bar": ProgressBar(total=1.0, completed=row.fraction, width=BAR),
+            }
+            table.add_row(*(cells.get(name) or Text(getattr(row, name)) for name in self.columns))
+        return table
+
+
+def layout(rows: Sequence[Row], width: int | None) -> Layout:
+    """The columns that fit `width`; None: a file, which has room for everything but the bar."""
+    rows = list(rows)
+    if width is None:
+        columns = tuple(name for name in COLUMNS if name != "bar")
+        return Layout(rows, columns, _widest(rows, "method"), _widest(rows, "now"))
+    for gone in range(len(GOING) + 1):
+        columns = tuple(name for name in COLUMNS if name not in GOING[:gone])
+        rows = rows if "seed" in columns else _with_seeds(rows)
+        name = max([len("method"), *(len(line) for row in rows for line in folded(row.method, NAME))])
+        fewest = name if gone <= GOING.index("now") else min(name, LEAST)
+        rest = GAP * (len(columns) - 1) + sum(_needed(rows, column) for column in columns)
+        if width - rest >= fewest:
+            break
+    name = max(1, min(name, width - rest))
+    now = min(NOW[1], NOW[0] + width - rest - name)
+    return Layout(rows, columns, name, now)
+
+
+def _needed(rows: Sequence[Row], column: str) -> int:
+    """The fewest characters of a column besides the method's name."""
+    fixed = {"method": 0, "now": NOW[0], "bar": BAR, "left": max(LEFT, _widest(rows, "left"))}
+    return fixed[column] if column in fixed else _widest(rows, column)
+
+
+def _widest(rows: Sequence[Row], column: str) -> int:
+    return max([len(column), *(len(getattr(row, column)) for row in rows)])
+
+
+def _with_seeds(rows: Sequence[Row]) -> list[Row]:
+    """The rows with the seed in the name, where there are several seeds."""
+    if len({row.seed for row in rows}) < 2:
+        return list(rows)
+    return [replace(row, method=f"{row.method} s{row.seed}") for row in rows]

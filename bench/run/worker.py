@@ -1,0 +1,127 @@
+"""A worker process: reads run folders from its input, one a line, does them, and says how each one ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from moextend.bench.run.progress import Error, described, read_status
+from moextend.errors import MoextendError
+
+GRACE = 20.0
+"""Seconds that a run gets to save what it holds once the process that started this one is gone."""
+
+
+def main() -> None:
+    """Works until the input ends."""
+    _heed_signals()
+    from moextend.bench.run.runner import run
+    from moextend.util.quiet import quiet_process
+
+    quiet_process()
+    serve(run)
+
+
+def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:
+    """Does the runs that the input names with `run`, until it ends or an interrupt comes."""
+    _heed_signals()
+    orders = _Orders(grace)
+    with suppress(KeyboardInterrupt):  # between two runs
+        while (folder := orders.take()) is not None:
+            state, error = "done", None
+            try:
+                run(folder)
+            except KeyboardInterrupt:
+                orders.done()
+                _say(folder, "interrupted", None)
+                return
+            except Exception as problem:
+                if not isinstance(problem, MoextendError):
+                    traceback.print_exc()
+                state, error = "failed", _recorded(folder, problem)
+            orders.done()
+            _say(folder, state, error)
+
+
+def _recorded(folder: Path, problem: Exception) -> Error:
+    """The error as the status of the run has it, which says where in the run it was; else the error alone."""
+    status = read_status(folder)
+    mine = status.state == "failed" and status.pid == os.getpid()
+    return status.error if mine and status.error else described(problem)
+
+
+class _Orders:
+    """The input, read by a thread: it ends during a run only where the process that started this one is gone.
+
+    The run is then interrupted, as by Ctrl-C, so that nobody has to look for a worker without a master.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self._grace, self._busy, self._ended = grace, False, False
+        self._lines: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def take(self) -> Path | None:
+        """The next run folder; None where the input has ended."""
+        folder = self._lines.get()
+        with self._lock:
+            self._busy = folder is not None and not self._ended
+            return folder if self._busy else None
+
+    def done(self) -> None:
+        """The run that was taken has ended."""
+        with self._lock:
+            self._busy = False
+
+    def _read(self) -> None:
+        # Not sys.stdin: a thread that holds its lock while the process ends is a fatal error of Python.
+        rest = b""
+        while block := os.read(0, 1 << 16):
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                self._lines.put(Path(os.fsdecode(line)))
+        with self._lock:
+            self._ended = True
+            if self._busy:
+                self._stop()
+        self._lines.put(None)
+
+    def _stop(self) -> None:
+        # Nobody reads the output any more, and a failed print must not become the run's failure.
+        for stream in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        threading.Thread(target=self._end, daemon=True).start()
+
+    def _end(self) -> None:
+        time.sleep(self._grace)
+        os._exit(1)
+
+
+def _heed_signals() -> None:
+    """SIGINT, SIGTERM and SIGHUP interrupt the run.
+
+    SIGINT too where it was ignored, as a shell does for what it starts in the background: a worker gets it from the
+    process that started it alone. SIGHUP stays ignored where it was (nohup).
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
+def _say(folder: Path, state: str, error: Error | None) -> None:
+    with suppress(BrokenPipeError):
+        print(json.dumps({"run": str(folder), "state": state, "error": error}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Answers to scores: VQA suites and text tasks of lm-eval."""

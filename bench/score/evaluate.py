@@ -1,0 +1,160 @@
+"""Scores one cell of the accuracy matrix: a model, as it is now, on one task."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from moextend.bench.data import open_items
+from moextend.bench.score import text, vqa
+from moextend.bench.sequence import Scoring
+from moextend.bench.task import TaskSpec
+from moextend.util.files import digest
+
+if TYPE_CHECKING:
+    from moextend.model.multimodal import MultimodalLM
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A[stage][task]: the score of one task, and what it was made from."""
+
+    task: str
+    value: float
+    """Percent, 0..100."""
+    stderr: float | None
+    """Standard error of `value`, in points."""
+    n: int
+    """Items."""
+    scorer: str
+    """Name and version of what made the score from the predictions."""
+    weights: str
+    """Fingerprint of the weights that answered."""
+    predictions: str
+    """File of the predictions, relative to the folder of predictions."""
+    seconds: float
+    reused: bool
+    """No model work was done: all predictions were there."""
+    by_kind: dict[str, float] = field(default_factory=dict)
+    """kind of question (or task of a group) -> value."""
+    kind_sizes: dict[str, int] = field(default_factory=dict)
+    """kind of question (or task of a group) -> items."""
+    readings: dict[str, float] = field(default_factory=dict)
+    """Other readings of the same answers, in percent."""
+
+
+def score_cell(
+    model: MultimodalLM,
+    task: TaskSpec,
+    *,
+    weights: str,
+    folder: Path,
+    scoring: Scoring,
+    workspace: Path,
+    on_items: vqa.Progress | None = None,
+) -> Cell:
+    """The score of `model` on `task`.
+
+    Predictions are kept under `folder`/`weights`; what is there already is not made again. `weights` must
+    name all that the model's answers depend on.
+
+    Raises:
+        RunFailed: the task cannot be scored; other tasks are not touched by it.
+        InputError: the task or its data are wrong.
+    """
+    began = time.monotonic()
+    score = _text_cell if task.kind == "text" else _vqa_cell
+    found = score(model, task, weights, folder, scoring, workspace, on_items)
+    return Cell(task=task.task, weights=weights, seconds=time.monotonic() - began, **found)
+
+
+def _vqa_cell(
+    model: MultimodalLM,
+    task: TaskSpec,
+    weights: str,
+    folder: Path,
+    scoring: Scoring,
+    workspace: Path,
+    on_items: vqa.Progress | None,
+) -> dict[str, Any]:
+    from moextend.model.generation import generate
+    from moextend.model.likelihood import choice_likelihoods
+
+    key = vqa.test_key(task, workspace, scoring, tokenizer=prompt_digest(model), dtype=str(model.lm.dtype))
+    path = task.predictions(folder / weights, key)
+    records, made = vqa.predict(
+        task,
+        open_items(task, "test", workspace, scoring.limit),
+        lambda prompts: generate(
+            model, prompts, max_new_tokens=task.max_new_tokens, batch_size=scoring.batch_size
+        ),
+        path,
+        batch_size=scoring.batch_size,
+        rate=lambda prompts, choices: choice_likelihoods(
+            model, prompts, choices, batch_size=scoring.batch_size
+        ),
+        on_items=on_items,
+    )
+    scores, items = vqa.score_items(records, task.scorer)
+    vqa.write_scores(path, task.scorer, items)
+    return {
+        "scorer": task.scorer,
+        "predictions": path.relative_to(folder).as_posix(),
+        "reused": made == 0,
+        **vars(scores),
+    }
+
+
+def _text_cell(
+    model: MultimodalLM,
+    task: TaskSpec,
+    weights: str,
+    folder: Path,
+    scoring: Scoring,
+    workspace: Path,
+    on_items: vqa.Progress | None,
+) -> dict[str, Any]:
+    scores, path, reused = text.score_text(
+        model,
+        task,
+        folder / weights,
+        tokenizer=tokenizer_digest(model.tokenizer),
+        batch_size=scoring.batch_size,
+        limit=scoring.limit,
+        workspace=workspace,
+        on_items=on_items,
+    )
+    assert task.lm_eval is not None, "score_text has seen to it"
+    return {
+        "scorer": f"lm-eval:{task.lm_eval.metric}",
+        "predictions": path.relative_to(folder).as_posix(),
+        "reused": reused,
+        **vars(scores),
+    }
+
+
+def prompt_digest(model: MultimodalLM) -> str:
+    """Names what becomes of a prompt: the tokenizer, and the chat template where it is used."""
+    ids, chat = tokenizer_digest(model.tokenizer), getattr(model, "chat", None)
+    return f"{ids}-{chat.fingerprint()}" if chat else ids
+
+
+_TOKENIZERS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Names what a tokenizer does to a text: its whole model where it is a fast one, else its vocabulary."""
+    if tokenizer not in _TOKENIZERS:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            rules: Any = tokenizer.get_vocab()
+        else:
+            rules = json.loads(backend.to_str())
+            # Set by the last call that padded or cut, and no part of what the tokenizer is.
+            rules.pop("padding", None), rules.pop("truncation", None)
+        _TOKENIZERS[tokenizer] = digest(type(tokenizer).__name__, rules, tokenizer.special_tokens_map)
+    return _TOKENIZERS[tokenizer]

@@ -1,0 +1,253 @@
+"""The score of a text task: lm-eval's answers, kept by weights and key, and what is made from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from moextend.bench.task import TaskSpec, TextTask, code_allowed
+from moextend.errors import InputError, MoextendError, RunFailed, SpecError, UnknownName
+from moextend.util.files import digest, read_lines, write_lines
+
+if TYPE_CHECKING:
+    from moextend.bench.score.text.harness import Loaded
+    from moextend.model.multimodal import MultimodalLM
+
+
+@dataclass(frozen=True)
+class TextScores:
+    """A text task's score, in percent."""
+
+    value: float
+    stderr: float | None
+    n: int
+    by_kind: dict[str, float] = field(default_factory=dict)
+    """task of a group -> value; empty for a single task."""
+    kind_sizes: dict[str, int] = field(default_factory=dict)
+    """task of a group -> items."""
+    readings: dict[str, float] = field(default_factory=dict)
+    """All metrics of the task that are fractions."""
+
+
+def score_text(
+    model: MultimodalLM,
+    task: TaskSpec,
+    folder: Path,
+    *,
+    tokenizer: str,
+    batch_size: int,
+    limit: int | None,
+    workspace: Path,
+    on_items: Callable[[int, int], None] | None = None,
+) -> tuple[TextScores, Path, bool]:
+    """The score, the file of the answers (under `folder`), and whether the answers were there already.
+
+    RunFailed where lm-eval fails on this task; InputError where the task itself is wrong.
+    """
+    text = _text_of(task)
+    limits = [n for n in (text.limit, limit) if n is not None]
+    least = min(limits) if limits else None
+    try:
+        loaded = _load(task, text, workspace)
+        key = _key(loaded, text, tokenizer, str(model.lm.dtype), batch_size, least)
+        path = task.predictions(folder, key)
+        kept = _kept(path)
+        if kept is not None:
+            return kept, path, True
+        scores, records = _run(model, task, loaded, text.metric, batch_size, least, on_items)
+    except MoextendError:
+        raise
+    except Exception as error:
+        raise RunFailed(
+            f"lm-eval failed on '{text.task}' ({type(error).__name__}: {error}).",
+            where=f"{task.path or task.task}: lm_eval",
+            mend="Try it alone: lm_eval --tasks ... --limit 5.",
+        ) from error
+    # The summary is the last line: a file that has one is whole.
+    write_lines(path, [*records, {"summary": asdict(scores)}])
+    return scores, path, False
+
+
+def _kept(path: Path) -> TextScores | None:
+    """The score in a file of answers that is whole; None where it is missing, torn or damaged."""
+    try:
+        lines = read_lines(path)
+        if not lines or "summary" not in lines[-1]:
+            return None
+        scores = TextScores(**lines[-1]["summary"])
+        return scores if scores.n == len(lines) - 1 else None
+    except (SpecError, TypeError):
+        return None
+
+
+def _text_of(task: TaskSpec) -> TextTask:
+    if task.lm_eval is None:
+        raise SpecError(
+            "is missing.", where=f"{task.path or task.task}: lm_eval", mend="Name the lm-eval task."
+        )
+    return task.lm_eval
+
+
+def _load(task: TaskSpec, text: TextTask, workspace: Path) -> Loaded:
+    """The lm-eval task with its data, its metric checked before the model works for it."""
+    from moextend.bench.score.text.harness import load
+
+    folder = None if text.path is None else task.folder() / text.path
+    where = f"{task.path or task.task}: lm_eval"
+    if text.runs_code and not code_allowed():
+        raise _unsafe(where)
+    loaded = load(
+        text.task, folder, text.num_fewshot, workspace, trusted=text.trust_remote_code, where=f"{where}.task"
+    )
+    metric = text.metric.split(",")[0]
+    for part in loaded.tasks.values():
+        if getattr(part, "UNSAFE_CODE", False) and not code_allowed():
+            raise _unsafe(where)
+        known = part.aggregation()
+        if metric not in known:
+            raise UnknownName("metric", metric, known, where=f"{where}.metric")
+        if part.higher_is_better().get(metric) is False:
+            raise InputError(
+                f"'{metric}' is better when it is lower: no percentage.",
+                where=f"{where}.metric",
+                mend=f"Choose another one of: {', '.join(known)}.",
+            )
+    return loaded
+
+
+def _unsafe(where: str) -> InputError:
+    return InputError(
+        "runs the code that the model writes.",
+        where=where,
+        mend="Allow it where that can do no harm, such as in a container: --allow-code.",
+    )
+
+
+def _key(
+    loaded: Loaded, text: TextTask, tokenizer: str, dtype: str, batch_size: int, limit: int | None
+) -> str:
+    return digest(
+        {
+            "format": 2,
+            "task": loaded.digest,
+            "metric": text.metric,
+            "num_fewshot": text.num_fewshot,
+            "tokenizer": tokenizer,
+            "dtype": dtype,
+            "batch_size": batch_size,
+            "limit": limit,
+        }
+    )
+
+
+def _run(
+    model: MultimodalLM,
+    task: TaskSpec,
+    loaded: Loaded,
+    metric: str,
+    batch_size: int,
+    limit: int | None,
+    on_items: Callable[[int, int], None] | None,
+) -> tuple[TextScores, list[dict[str, Any]]]:
+    from moextend.bench.score.text.harness import run
+
+    found = run(model, loaded, batch_size=batch_size, limit=limit, on_items=on_items)
+    column = _column(found, loaded, metric)
+    records = [
+        record_of(name, sample, column)
+        for name in loaded.tasks
+        for sample in found["samples"][name]
+        if sample["filter"] == column.partition(",")[2]
+    ]
+    return _scores(found, loaded, column, records), records
+
+
+def _column(found: dict[str, Any], loaded: Loaded, metric: str) -> str:
+    """The metric with its filter, as lm-eval names it: the first filter where the task names none."""
+    first = found["results"][next(iter(loaded.tasks))]
+    columns = [key for key in first if "," in key and "_stderr" not in key]
+    chosen = [key for key in columns if key == metric or key.partition(",")[0] == metric]
+    if not chosen:
+        raise UnknownName("metric", metric, columns)
+    return str(chosen[0])
+
+
+def record_of(task: str, sample: dict[str, Any], column: str) -> dict[str, Any]:
+    """One item as it is kept: gold, what was answered, the log-likelihoods, and the metric's value."""
+    metric = column.partition(",")[0]
+    record: dict[str, Any] = {"task": task, "id": sample["doc_id"]}
+    responses, gold = sample["filtered_resps"], sample["target"]
+    if responses and isinstance(responses[0], list | tuple) and len(responses[0]) == 2:
+        choices = [arguments[1].strip() for arguments in sample["arguments"]]
+        lls = [float(response[0]) for response in responses]
+        record["gold"] = choices[gold] if isinstance(gold, int) and gold < len(choices) else gold
+        record["prediction"] = choices[
+            max(range(len(lls)), key=lambda i: lls[i] / _length(metric, choices[i]))
+        ]
+        record["loglikelihoods"] = lls
+    else:
+        record["gold"] = gold
+        record["prediction"] = responses[0] if len(responses) == 1 else responses
+    record["right"] = sample.get(metric)
+    return record
+
+
+def _length(metric: str, choice: str) -> float:
+    """What a log-likelihood is divided by before choices are compared."""
+    if metric == "acc_norm":
+        return float(max(1, len(choice)))
+    return float(max(1, len(choice.encode()))) if metric == "acc_bytes" else 1.0
+
+
+def _scores(
+    found: dict[str, Any], loaded: Loaded, column: str, records: Sequence[dict[str, Any]]
+) -> TextScores:
+    results = found["results"]
+    parts = {name: [record["right"] for record in records if record["task"] == name] for name in loaded.tasks}
+    values = {name: float(results[name][column]) for name in parts}
+    whole = results.get(loaded.name, {}).get(column)
+    value = fmean(values.values()) if whole is None else float(whole)
+    if not 0 <= value <= 1:
+        raise InputError(
+            f"'{column}' is {value:.4g}: no fraction from 0 to 1.", mend="Choose another metric, e.g. acc."
+        )
+    fractions = {
+        key.removesuffix(",none"): 100 * number
+        for key, number in results.get(loaded.name, results[next(iter(parts))]).items()
+        if "," in key and isinstance(number, float) and 0 <= number <= 1
+    }
+    single = len(parts) == 1
+    return TextScores(
+        value=100 * value,
+        stderr=_standard_error(value, values, parts),
+        n=len(records),
+        by_kind={} if single else {name: 100 * number for name, number in values.items()},
+        kind_sizes={} if single else {name: len(part) for name, part in parts.items()},
+        readings=fractions,
+    )
+
+
+def _standard_error(value: float, values: dict[str, float], parts: dict[str, list[Any]]) -> float | None:
+    """Standard error of a mean over items (and over tasks), in points; None where the metric is no mean."""
+    if not all(isinstance(x, int | float) for part in parts.values() for x in part):
+        return None
+    sizes = {name: len(part) for name, part in parts.items()}
+    if min(sizes.values()) < 2 or any(abs(fmean(parts[name]) - values[name]) > 1e-9 for name in parts):
+        return None
+    for weights in (
+        {name: n / sum(sizes.values()) for name, n in sizes.items()},
+        dict.fromkeys(sizes, 1 / len(sizes)),
+    ):
+        if abs(sum(weights[name] * values[name] for name in parts) - value) < 1e-9:
+            return 100 * math.sqrt(sum((weights[name] * _error(parts[name])) ** 2 for name in parts))
+    return None
+
+
+def _error(values: Sequence[float]) -> float:
+    """s / sqrt(n)"""
+    mean = fmean(values)
+    return math.sqrt(sum((x - mean) ** 2 for x in values) / (len(values) - 1) / len(values))

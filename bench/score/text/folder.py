@@ -1,0 +1,140 @@
+"""A user's folder of lm-eval YAMLs, made ready for lm-eval."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import yaml
+
+from moextend.errors import InputError
+from moextend.util import bounded_yaml
+from moextend.util.files import atomic, digest
+
+MARKS = ("{folder}", "{data}", "{lm_eval}")
+"""Stand in a YAML for the folder that it lies in (lm-eval resolves data files against the current one), for the
+workspace's data/, and for the folder of lm-eval's own tasks."""
+_PICKLED = {"pandas"}
+"""Readers of `datasets` that unpickle, which is running code."""
+_READERS = {"arrow", "csv", "json", "parquet", "text"}
+_DATASET = re.compile(r"^dataset_path:\s*['\"]?([^'\"#\n]+?)['\"]?\s*(?:#.*)?$", re.MULTILINE)
+_CODE = (".yaml", ".yml", ".py", ".txt")
+
+
+def stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Path, size and time of every file of a folder: changes when one of them does."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+
+
+def checked(folder: Path, *, where: str) -> Path:
+    """The folder itself; InputError where it is none, SpecError where one of its YAMLs cannot be read."""
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}.", where=where, mend="Name the folder of the lm-eval YAMLs.")
+    for path in sorted(folder.rglob("*.yaml")):
+        # Composed and not loaded: lm-eval's own tags (!function) are code.
+        bounded_yaml.compose(bounded_yaml.read_text(path), where=str(path))
+    return folder
+
+
+def rendered(folder: Path, workspace: Path) -> Path:
+    """A copy of the folder in the workspace's cache with the marks filled in, or itself where no YAML has one."""
+    code = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix in _CODE and path.is_file() and "__pycache__" not in path.parts
+    )
+    texts = {path.relative_to(folder): path.read_text(encoding="utf-8") for path in code}
+    if not any(mark in text for name, text in texts.items() if name.suffix != ".py" for mark in MARKS):
+        return folder
+    named = {str(name): text for name, text in texts.items()}
+    target = workspace / ".cache" / "lm-eval" / digest(str(folder.resolve()), str(workspace.resolve()), named)
+    for name, text in texts.items():
+        here = str((folder / name).resolve().parent)
+        with atomic(target / name) as temporary:
+            shutil.copyfile(folder / name, temporary)
+            if name.suffix != ".py":
+                places = (here, str((workspace / "data").resolve()), str(_own_tasks()))
+                for mark, place in zip(MARKS, places, strict=True):
+                    text = text.replace(mark, place)
+                temporary.write_text(text, encoding="utf-8")
+    return target
+
+
+def refuse_code(folder: Path, made_of: Path, *, where: str) -> None:
+    """InputError where a YAML, or one that it includes, has lm-eval run code: with its file and line.
+
+    Code is what a tag such as !function names, a metric that lm-eval does not have (it is fetched as a script), and
+    data in pickles. YAMLs of lm-eval's own are trusted as lm-eval is. `folder` is what `rendered` made of `made_of`.
+    """
+    seen: set[Path] = set()
+    for path in sorted((*folder.rglob("*.yaml"), *folder.rglob("*.yml"))):
+        for place, what in _code(path, seen):
+            raise InputError(
+                f"runs Python code ({what}).",
+                where=f"{where}: {place.replace(str(folder.resolve()), str(made_of))}",
+                mend="If you have read that code and trust it: add-task --trust-remote-code, or in the task "
+                "trust_remote_code: true under lm_eval.",
+            )
+
+
+def _code(path: Path, seen: set[Path]) -> Iterator[tuple[str, str]]:
+    """(place, what) of all code that a YAML names, also in what it includes."""
+    path = path.resolve()
+    if path in seen or path.is_relative_to(_own_tasks().resolve()) or not path.is_file():
+        return
+    seen.add(path)
+    known = _metrics()
+    for key, node in _nodes(bounded_yaml.compose(bounded_yaml.read_text(path), where=str(path))):
+        place, value = f"{path}:{node.start_mark.line + 1}", str(node.value)
+        if not node.tag.startswith("tag:yaml.org,2002:"):
+            yield place, f"{node.tag} {value}" if isinstance(node, yaml.ScalarNode) else node.tag
+        elif key == "metric" and isinstance(node, yaml.ScalarNode) and value not in known:
+            yield place, f"metric: {value}"
+        elif key == "hf_evaluate" and value.lower() == "true":
+            yield place, "hf_evaluate: true"
+        elif key == "dataset_path" and value in _PICKLED:
+            yield place, f"dataset_path: {value}"
+        elif key == "include" and isinstance(node, yaml.ScalarNode):
+            yield from _code(path.parent / Path(value).expanduser(), seen)
+
+
+def _nodes(node: yaml.Node | None, key: str = "") -> Iterator[tuple[str, yaml.Node]]:
+    """All nodes, each with the key that it stands under; those of a list have the list's."""
+    if node is None:
+        return
+    yield key, node
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            yield from _nodes(name)
+            yield from _nodes(value, str(name.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _nodes(value, key)
+
+
+def _metrics() -> frozenset[str]:
+    """The metrics that lm-eval has itself."""
+    from lm_eval.api.registry import metric_registry
+
+    return frozenset(metric_registry)
+
+
+def _own_tasks() -> Path:
+    """The folder of lm-eval's own tasks."""
+    found = find_spec("lm_eval")
+    assert found is not None and found.submodule_search_locations, "lm-eval is a dependency"
+    return Path(found.submodule_search_locations[0]) / "tasks"
+
+
+def only_local_data(folder: Path) -> bool:
+    """Whether all YAMLs of a folder read files: then the cache of `datasets` may lie in the workspace."""
+    named = [
+        name.strip()
+        for path in folder.rglob("*.yaml")
+        for name in _DATASET.findall(path.read_text(encoding="utf-8"))
+    ]
+    return all(name in _READERS or Path(name).is_dir() for name in named)

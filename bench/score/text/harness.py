@@ -1,0 +1,258 @@
+"""lm-eval through its Python API. Importing this imports lm-eval: only when a text task is scored."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import datasets
+import lm_eval.api.model
+import lm_eval.api.task
+import lm_eval.models.huggingface
+import lm_eval.utils
+import numpy
+import torch
+from jinja2.sandbox import SandboxedEnvironment
+from lm_eval import evaluate
+from lm_eval.tasks import TaskManager
+
+from moextend.bench.data.digests import FileDigests
+from moextend.bench.score.text import folder as folders
+from moextend.bench.score.text.choices import SharedContext
+from moextend.bench.task import code_allowed
+from moextend.errors import UnknownName
+from moextend.util import content
+from moextend.util.files import digest
+from moextend.util.quiet import quiet_datasets, quiet_loggers
+
+_FEWSHOT_SEED = 1234
+"""lm-eval's own default: with it our numbers are those of its command line."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A task (or the tasks of a group) of lm-eval with its data, kept in the process between calls."""
+
+    name: str
+    tasks: dict[str, Any]
+    groups: dict[str, Any]
+    digest: str
+    """Names the tasks' configs and the content of their data."""
+
+
+@lru_cache(maxsize=2)
+def _manager(folder: Path | None, _stamps: tuple[Any, ...]) -> TaskManager:
+    """The index of a folder's tasks; of lm-eval's own ones (seconds) only where no folder is given."""
+    return TaskManager(include_path=None if folder is None else str(folder), include_defaults=folder is None)
+
+
+def load(
+    name: str,
+    folder: Path | None,
+    num_fewshot: int | None,
+    workspace: Path,
+    *,
+    trusted: bool = False,
+    where: str,
+) -> Loaded:
+    """The task called `name` in `folder`, or of lm-eval's own; UnknownName where there is none.
+
+    InputError where the folder's YAMLs name code to be run, unless it is `trusted` or the package's own.
+    """
+    if folder is None:
+        return _load(name, None, num_fewshot, workspace, (), True, where)
+    stamps = folders.stamps(folders.checked(folder, where=where))
+    trusted = trusted or folder.resolve().is_relative_to(content.package_folder("tasks").resolve())
+    return _load(name, folder, num_fewshot, workspace, stamps, trusted, where)
+
+
+@lru_cache(maxsize=64)
+def _load(
+    name: str,
+    folder: Path | None,
+    num_fewshot: int | None,
+    workspace: Path,
+    stamps: tuple[Any, ...],
+    trusted: bool,
+    where: str,
+) -> Loaded:
+    cache = workspace / ".cache"
+    ready = None if folder is None else folders.rendered(folder, workspace)
+    if ready is not None and folder is not None and not trusted:
+        folders.refuse_code(ready, folder, where=where)
+    local = ready is not None and folders.only_local_data(ready)
+    with _calm(seed=True), _datasets_cache(cache / "hf-datasets" if local else None):
+        manager = _manager(ready, stamps)
+        if name not in manager.all_tasks:
+            raise UnknownName("lm-eval task", name, manager.all_tasks, where=where)
+        found = manager.load([name])
+    for task in found["tasks"].values():
+        _set_fewshot(task, num_fewshot)
+    return Loaded(
+        name, found["tasks"], found.get("groups", {}), _digest(found["tasks"], (ready, folder), cache)
+    )
+
+
+def _set_fewshot(task: Any, wanted: int | None) -> None:
+    """As lm-eval's command line does: a task that asks for zero examples gets none."""
+    own = task.get_config("num_fewshot")
+    if wanted is None:
+        wanted = own or 0
+    if own != 0:
+        task.set_config(key="num_fewshot", value=wanted)
+
+
+def _digest(tasks: dict[str, Any], places: Iterable[Path | None], cache: Path) -> str:
+    parts: list[Any] = []
+    with FileDigests(cache) as known:
+        for name, task in sorted(tasks.items()):
+            config = json.dumps(task.dump_config(), sort_keys=True, default=str)
+            for place in places:
+                # Where the folder lies is no part of what the task is.
+                config = config if place is None else config.replace(str(place.resolve()), "")
+            parts.append([name, config, str(task.VERSION), _data_digest(task.dataset, known)])
+    return digest(lm_eval.__version__, parts)
+
+
+def _data_digest(data: Any, known: FileDigests) -> Any:
+    """Digests of the files behind the splits; of the rows themselves where they are not in files."""
+    if isinstance(data, dict):
+        return {str(split): _data_digest(rows, known) for split, rows in data.items()}
+    files = getattr(data, "cache_files", None)
+    if files:
+        return [known.of(Path(file["filename"])) for file in files]
+    return digest([dict(row) for row in data] if data is not None else None)
+
+
+def run(
+    model: Any,
+    loaded: Loaded,
+    *,
+    batch_size: int,
+    limit: int | None,
+    on_items: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """lm-eval's results for a model as it is now, with a record of every item under "samples"."""
+    training = model.lm.training
+    with _calm(seed=True, on_items=on_items):
+        lm = SharedContext(
+            pretrained=model.lm,
+            tokenizer=model.tokenizer,
+            backend="causal",
+            batch_size=batch_size,
+            device=str(model.device),
+        )
+        for task in loaded.tasks.values():
+            # Its generator has moved on since the last call, and would draw other examples.
+            task.set_fewshot_seed(seed=_FEWSHOT_SEED)
+        try:
+            with torch.no_grad():
+                found = evaluate(
+                    lm=lm,
+                    task_dict={"tasks": loaded.tasks, "groups": loaded.groups},
+                    limit=limit,
+                    bootstrap_iters=0,
+                    log_samples=True,
+                    confirm_run_unsafe_code=code_allowed(),
+                )
+        finally:
+            model.lm.train(training)
+    return dict(found)
+
+
+@contextmanager
+def _datasets_cache(folder: Path | None) -> Iterator[None]:
+    """`datasets` keeps what it prepares under `folder` inside the block; None changes nothing."""
+    before = datasets.config.HF_DATASETS_CACHE
+    if folder is not None:
+        datasets.config.HF_DATASETS_CACHE = folder
+    try:
+        yield
+    finally:
+        datasets.config.HF_DATASETS_CACHE = before
+
+
+@contextmanager
+def _calm(*, seed: bool, on_items: Callable[[int, int], None] | None = None) -> Iterator[None]:
+    """No bars, no log lines, lm-eval's seeds, and all random states as they were afterwards."""
+    with ExitStack() as stack:
+        stack.enter_context(quiet_datasets())
+        stack.enter_context(quiet_loggers("lm_eval", "datasets", "transformers"))
+        stack.enter_context(_bars(on_items))
+        stack.enter_context(_templates())
+        stack.enter_context(torch.random.fork_rng())
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(numpy.random.set_state, numpy.random.get_state())
+        if seed:
+            random.seed(0)
+            numpy.random.seed(_FEWSHOT_SEED)
+            torch.manual_seed(_FEWSHOT_SEED)
+        yield
+
+
+@contextmanager
+def _templates() -> Iterator[None]:
+    """lm-eval's templates in a sandbox, for a template of a YAML reaches all of Python; each compiled once.
+
+    lm-eval compiles a task's few templates anew for every item, which is most of its own work.
+    """
+    own = lm_eval.utils.env
+    environment = SandboxedEnvironment(
+        loader=own.loader, undefined=own.undefined, keep_trailing_newline=own.keep_trailing_newline
+    )
+    environment.filters |= own.filters
+    environment.from_string = lru_cache(maxsize=256)(environment.from_string)  # type: ignore[method-assign, assignment]
+    lm_eval.utils.env = environment
+    try:
+        yield
+    finally:
+        lm_eval.utils.env = own
+
+
+@contextmanager
+def _bars(on_items: Callable[[int, int], None] | None) -> Iterator[None]:
+    """lm-eval's progress bars are not drawn; those over the model's work are told to `on_items`."""
+    rooms = (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface)
+    before = [room.tqdm for room in rooms]
+    for room, heard in zip(rooms, (None, None, on_items), strict=True):
+        room.tqdm = lambda *values, heard=heard, **options: _Bar(heard, *values, **options)
+    try:
+        yield
+    finally:
+        for room, bar in zip(rooms, before, strict=True):
+            room.tqdm = bar
+
+
+class _Bar:
+    """What lm-eval uses of tqdm."""
+
+    def __init__(
+        self,
+        heard: Callable[[int, int], None] | None,
+        iterable: Iterable[Any] | None = None,
+        *,
+        total: int | None = None,
+        **_options: Any,
+    ) -> None:
+        self._heard, self._iterable = heard, iterable
+        self._done, self._total = 0, total or 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for value in self._iterable or ():
+            yield value
+            self.update(1)
+
+    def update(self, n: int = 1) -> None:
+        """`n` requests more are done."""
+        self._done += n
+        if self._heard is not None and self._total:
+            self._heard(min(self._done, self._total), self._total)
+
+    def close(self) -> None:
+        """Nothing was drawn."""

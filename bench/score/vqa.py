@@ -1,0 +1,332 @@
+"""Questions about images, scored in two stages: predictions, kept line by line, and scores made of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from moextend.bench.data import Item, data_digest, open_items, render_prompt
+from moextend.bench.data.items import LETTERS, placeholders
+from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
+from moextend.bench.sequence import Scoring
+from moextend.bench.stats import clustered_error
+from moextend.bench.task import TaskSpec
+from moextend.errors import MoextendError, RunFailed, SpecError
+from moextend.util.files import append_lines, digest, mend_lines, write_lines
+
+if TYPE_CHECKING:
+    from moextend.model.generation import Prompt
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[Sequence["Prompt"]], list[str]]
+"""Answers of a model to one batch of prompts."""
+Rate = Callable[[Sequence["Prompt"], Sequence[Sequence[str]]], list[tuple[float, ...]]]
+"""Log-likelihoods of each prompt's choices, for the questions of one batch that have some."""
+Progress = Callable[[int, int], None]
+"""Called with the items done and the items in all."""
+
+READINGS = ("strict", "normalised", "likelihood")
+"""What an answer is besides its score; see docs/scorers.md."""
+_SCORES_FORMAT = 2
+"""Raised with every change to the readings or to the lines of scores: older files are made again."""
+_KEPT_EVERY = 2.0
+"""Seconds between two writes: what an interruption costs at the most."""
+
+
+@dataclass(frozen=True)
+class Record(Answered):
+    """One line of predictions: what was answered, and all that a scorer needs."""
+
+    kind: str | None = None
+    likelihoods: tuple[float, ...] | None = None
+    """Log-likelihood of each choice; None where the model was not asked, as in every older line."""
+    group: str | None = None
+    """What the items of one image share."""
+
+    @staticmethod
+    def of(item: Item, prediction: str, likelihoods: tuple[float, ...] | None = None) -> Record:
+        """The record of an answered item."""
+        group = item.group or "+".join(image.digest for image in item.images) or None
+        asked = (item.question, item.choices, item.kind)
+        return Record(
+            item.id,
+            prediction,
+            item.answers,
+            *asked,
+            likelihoods or None,
+            group,
+            image=item.image_name,
+            position=item.position,
+        )
+
+    @staticmethod
+    def read(line: dict[str, Any]) -> Record:
+        """The record in a line of a file."""
+        choices, likelihoods = line.get("choices"), line.get("likelihoods")
+        return Record(
+            line["id"],
+            line["prediction"],
+            tuple(line["answers"]),
+            line.get("question", ""),
+            None if choices is None else tuple(choices),
+            line.get("kind"),
+            None if likelihoods is None else tuple(likelihoods),
+            line.get("group"),
+            image=line.get("image", ""),
+            position=line.get("position"),
+        )
+
+    def line(self) -> dict[str, Any]:
+        """The record as it is kept."""
+        kept = asdict(self)
+        if self.likelihoods is None:
+            del kept["likelihoods"]
+        if not self.image:
+            del kept["image"]
+        if self.position is None:
+            del kept["position"]
+        return kept
+
+
+@dataclass(frozen=True)
+class ItemScore:
+    """One line of scores: what a scorer and the three readings make of one prediction."""
+
+    id: str
+    score: float | None
+    """As the scorer counts, 0..1 for most; None where the item counts only together with another."""
+    strict: float | None = None
+    normalised: float | None = None
+    likelihood: float | None = None
+    """1 where the right choice is the likeliest; None where the choices have no log-likelihoods."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a scorer makes of predictions; all values are percent."""
+
+    value: float
+    stderr: float | None
+    """Standard error of the mean, items of one image drawn together (stats.clustered_error); None for one image."""
+    n: int
+    by_kind: dict[str, float]
+    """kind of question -> value."""
+    kind_sizes: dict[str, int]
+    """kind of question -> items."""
+    readings: dict[str, float]
+    """strict, normalised, likelihood (where choices have one), and the scorer's further metrics."""
+
+
+def prediction_key(
+    task: TaskSpec, data: str, scoring: Scoring, *, tokenizer: str, dtype: str, split: str = "test"
+) -> str:
+    """Names all that predictions depend on but the weights: another key, other predictions."""
+    return digest(
+        {
+            "format": 3,
+            "data": data,
+            "split": split,
+            "columns": task.columns.model_dump(),
+            "prompt": task.prompt,
+            **task.reading(),
+            "decoding": {"greedy": True, "max_new_tokens": task.max_new_tokens},
+            "tokenizer": tokenizer,
+            "dtype": dtype,
+            "batch_size": scoring.batch_size,
+            "limit": scoring.limit,
+        }
+    )
+
+
+def test_key(task: TaskSpec, workspace: Path, scoring: Scoring, *, tokenizer: str, dtype: str) -> str:
+    """The prediction key of a task's test split."""
+    data = data_digest(task, "test", workspace)
+    return prediction_key(task, data, scoring, tokenizer=tokenizer, dtype=dtype)
+
+
+def predict(
+    task: TaskSpec,
+    items: Sequence[Item],
+    answer: Answer,
+    path: Path,
+    *,
+    batch_size: int,
+    rate: Rate | None = None,
+    on_items: Progress | None = None,
+) -> tuple[list[Record], int]:
+    """The predictions of all items, in order, and how many of them were made now.
+
+    With `rate`, the choices of an item are rated too: as letters where the prompt lists them, else as texts.
+    `path` keeps all as it comes, long questions first, so that little of a batch is padding. Batches are cut by
+    position in that order, and one that an interruption left incomplete is made again whole: the answers do not
+    depend on where the work was interrupted.
+    """
+    order = _longest_first(items)
+    records = _kept(path, items, order, batch_size)
+    before, unsaved = len(records), len(records)
+    saved_at = time.monotonic()
+    for start in range(before, len(items), batch_size):
+        batch = [items[place] for place in order[start : start + batch_size]]
+        prompts = [render_prompt(task, item) for item in batch]
+        answers = answer(prompts)
+        if len(answers) != len(batch):
+            raise RunFailed(f"{len(answers)} answers to {len(batch)} prompts.", where=task.task)
+        rated = _rated(task, batch, prompts, rate)
+        records += [Record.of(*one) for one in zip(batch, answers, rated, strict=True)]
+        if time.monotonic() - saved_at > _KEPT_EVERY or len(records) == len(items):
+            append_lines(path, [record.line() for record in records[unsaved:]])
+            unsaved, saved_at = len(records), time.monotonic()
+        if on_items:
+            on_items(len(records), len(items))
+    answered = dict(zip(order, records, strict=True))
+    return [answered[place] for place in range(len(items))], len(records) - before
+
+
+def _longest_first(items: Sequence[Item]) -> list[int]:
+    """Places of the items by the length of question and choices; of equal ones, in order."""
+    lengths = [len(item.question) + sum(map(len, item.choices or ())) for item in items]
+    return sorted(range(len(lengths)), key=lambda place: -lengths[place])
+
+
+def _rated(
+    task: TaskSpec, batch: Sequence[Item], prompts: Sequence[Prompt], rate: Rate | None
+) -> list[tuple[float, ...] | None]:
+    """Log-likelihoods of the choices, item by item; None for an item without any."""
+    found: list[tuple[float, ...] | None] = [None] * len(batch)
+    lettered = "choices" in placeholders(task)
+    # The text of a choice that is not there cannot be rated; its letter can.
+    asked = [i for i, item in enumerate(batch) if item.choices and (lettered or all(item.choices))]
+    if rate is None or not asked:
+        return found
+    said = [LETTERS[: len(choices)] if lettered else choices for i in asked if (choices := batch[i].choices)]
+    for i, values in zip(asked, rate([prompts[i] for i in asked], said), strict=True):
+        found[i] = values
+    return found
+
+
+def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: int) -> list[Record]:
+    """The predictions of whole batches that `path` holds already; the file is cut to them."""
+    try:
+        records = [Record.read(line) for line in mend_lines(path)]
+    except (SpecError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s: is damaged (%s); it is made again.", path, error)
+        path.unlink()
+        return []
+    good = 0
+    for record, place in zip(records, order, strict=False):
+        if (record.id, record.position) != (items[place].id, items[place].position):
+            break
+        good += 1
+    if good < len(items):
+        good -= good % batch_size
+    if good < len(records):
+        write_lines(path, [record.line() for record in records[:good]])
+    return records[:good]
+
+
+def score_records(records: Sequence[Record], scorer: str) -> Scores:
+    """Mean score of predictions, over all and by kind, with more readings of the same answers."""
+    return score_items(records, scorer)[0]
+
+
+def score_items(records: Sequence[Record], scorer: str) -> tuple[Scores, list[ItemScore]]:
+    """Mean score of predictions, over all and by kind, and what they are the mean of: one score a record."""
+    found, top = score_set(scorer, records), find_scorer(scorer).top
+    items = [_item_score(record, value, top) for record, value in zip(records, found.items, strict=True)]
+    by_kind: dict[str, list[float]] = defaultdict(list)
+    for record, value in zip(records, found.items, strict=True):
+        if record.kind is not None and value is not None:
+            by_kind[record.kind].append(value)
+    clusters = [record.group or record.id for record in records]
+    known = [(value, name) for value, name in zip(found.items, clusters, strict=True) if value is not None]
+    error = clustered_error([value for value, _ in known], [name for _, name in known])
+    scores = Scores(
+        value=100 * found.value,
+        stderr=None if error is None else 100 * error,
+        n=found.n,
+        by_kind={kind: 100 * fmean(own) for kind, own in sorted(by_kind.items())},
+        kind_sizes={kind: len(own) for kind, own in sorted(by_kind.items())},
+        readings=_mean_readings(items) | found.metrics,
+    )
+    return scores, items
+
+
+def _item_score(record: Record, value: float | None, top: float) -> ItemScore:
+    full = value is not None and value >= top
+    return ItemScore(
+        record.id, value, **readings(record.prediction, record, right=full, likelihoods=record.likelihoods)
+    )
+
+
+def _mean_readings(items: Sequence[ItemScore]) -> dict[str, float]:
+    """Reading -> percent, over the items that have it; those that no item has are left out."""
+    means: dict[str, float] = {}
+    for name in READINGS:
+        known = [value for item in items if (value := getattr(item, name)) is not None]
+        if known:
+            means[name] = 100 * fmean(known)
+    return means
+
+
+def scores_path(predictions: Path, scorer: str) -> Path:
+    """Where the scores that `scorer` makes of a file of predictions are kept, one line an item."""
+    return predictions.with_name(f"{predictions.stem}.{scorer}.scores{_SCORES_FORMAT}.jsonl")
+
+
+def write_scores(predictions: Path, scorer: str, items: Sequence[ItemScore]) -> None:
+    """Keeps the items' scores beside their predictions; not synced, since damaged ones are made anew."""
+    write_lines(scores_path(predictions, scorer), [vars(item) for item in items], synced=False)
+
+
+def item_scores(
+    records: Sequence[Record], kept: Sequence[Any], predictions: Path, scorer: str
+) -> list[ItemScore]:
+    """The items' scores: the lines that were kept, or, where these are damaged or of other items, made anew.
+
+    Items are told by their ids: lines of predictions and of scores may be in different orders. A reading that an older
+    line lacks is None.
+    """
+    try:
+        found = [ItemScore(**line) for line in kept]
+    except TypeError:  # damaged
+        found = []
+    if not records:
+        return []
+    if sorted(item.id for item in found) == sorted(record.id for record in records):
+        return found
+    items = score_items(records, scorer)[1]
+    with suppress(MoextendError, OSError):  # read-only, or a full disk: made anew next time
+        write_scores(predictions, scorer, items)
+    return items
+
+
+def blind_level(task: TaskSpec, workspace: Path, limit: int | None = None) -> float | None:
+    """Percent reached without the image: the training items' most common answer to the same kind of question.
+
+    None for a task without training items.
+    """
+    if task.data is None or task.data.train is None:
+        return None
+    train = open_items(task, "train", workspace, images=False)
+    answers = _majorities((item.kind, own_answer(task.scorer, item)) for item in train)
+    test = open_items(task, "test", workspace, limit, images=find_scorer(task.scorer).by_image)
+    said = [Answered.by(answers.get(item.kind, answers[None]), item) for item in test]
+    return 100 * score_set(task.scorer, said).value
+
+
+def _majorities(said: Iterable[tuple[str | None, str]]) -> dict[str | None, str]:
+    """kind -> its most common answer; None -> the most common answer of all."""
+    counts: dict[str | None, Counter[str]] = defaultdict(Counter)
+    for kind, answer in said:
+        counts[None][answer] += 1
+        if kind is not None:
+            counts[kind][answer] += 1
+    return {kind: counter.most_common(1)[0][0] for kind, counter in counts.items()}

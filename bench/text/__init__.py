@@ -1,5 +1,0 @@
-"""Text tasks: prompts, filters and metrics are lm-eval's; what is kept, keyed and counted is ours."""
-
-from moextend.bench.text.cell import TextScores, score_text
-
-__all__ = ["TextScores", "score_text"]

@@ -1,0 +1,1 @@
+"""What a user's folder holds: adding tasks, editing sequences, the catalogue."""

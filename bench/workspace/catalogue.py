@@ -1,0 +1,209 @@
+"""What there is in the workspace, in the package and in installed plug-ins, for `list` and `show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import ValidationError
+
+from moextend.bench import methods, scorers
+from moextend.bench.plugins import Listed
+from moextend.bench.references import KIND, read_reference
+from moextend.bench.run.plan import DEFAULT, OWN
+from moextend.bench.sequence import read_sequence
+from moextend.bench.task import read_task
+from moextend.errors import SpecError, UnknownName, visible
+from moextend.util import content
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WRAPPED = ("stages", "description", "rule")
+"""Columns that may take several lines."""
+
+
+def catalogue(workspace: Path) -> dict[str, list[dict[str, Any]]]:
+    """{"sequences", "tasks", "references", "methods", "scorers": [...]}.
+
+    A YAML that cannot be read, and a plug-in that cannot be used, is listed with its error. The workspace's methods
+    and scorers are imported.
+    """
+    sequences, tasks = content.names("registry", workspace), content.names("tasks", workspace)
+    references = content.names(KIND, workspace)
+    return {
+        "sequences": [_sequence(name, path, workspace) for name, path in sorted(sequences.items())],
+        "tasks": [_task(name, path, workspace) for name, path in sorted(tasks.items())],
+        "references": [_reference(name, path, workspace) for name, path in sorted(references.items())],
+        "methods": [_method(each) for each in methods.KNOWN.listed(workspace)],
+        "scorers": [record for each in scorers.KNOWN.listed(workspace) for record in _scorers(each)],
+    }
+
+
+def tables(found: dict[str, list[dict[str, Any]]]) -> list[Table | str]:
+    """The catalogue for the terminal."""
+    sequences = _table("Sequences", ["name", "version", "from", "stages"])
+    for record in found["sequences"]:
+        mark = " *" if record["default"] else ""
+        stages = " → ".join(record["stages"]) or "none yet"
+        _row(sequences, record, [record["name"] + mark, str(record["version"]), record["from"], stages])
+    tasks = _table("Tasks", ["name", "kind", "version", "from", "licence", "what"])
+    for record in found["tasks"]:
+        licence = record["licence"] + (" (non-commercial)" if record["non_commercial"] else "")
+        about = [record["name"], record["kind"], str(record["version"]), record["from"], licence]
+        needs = f"(needs a {record['needs']}) " if record["needs"] else ""
+        _row(tasks, record, [*about, needs + record["description"]])
+    references = _table("Published numbers", ["name", "protocol", "from", "rows", "source"])
+    for record in found["references"]:
+        about = [record["name"], record["protocol"], record["from"], str(record["rows"])]
+        _row(references, record, [*about, record["source"]])
+    below = "Below a report: moextend bench report --references NAME\n"
+    listed = _table("Methods", ["name", "from", "task id", "description"])
+    for record in found["methods"]:
+        _row(listed, record, [record[key] for key in ("name", "from", "task_identity", "description")])
+    rules = _table("Scorers", ["name", "from", "rule"])
+    for record in found["scorers"]:
+        _row(rules, record, [record[key] for key in ("name", "from", "description")])
+    new = "One of your own: moextend bench new method NAME, moextend bench new scorer NAME"
+    return [
+        sequences, "* runs when none is named: moextend bench run\n", tasks, "", references, below,
+        listed, "", rules, new,
+    ]  # fmt: skip
+
+
+def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
+    """All of a task or sequence, and which published numbers a task's scores may stand beside.
+
+    With `example`, one item of a task as the model reads it.
+    """
+    sequences, tasks = content.names("registry", workspace), content.names("tasks", workspace)
+    if name in tasks:
+        task = read_task(tasks[name])
+        record = {"file": str(task.path), **task.model_dump(mode="json", exclude_none=True)}
+        if task.kind != "text":
+            scorers.search(workspace)
+            record["comparable_with"] = scorers.find_scorer(task.scorer).comparable_with
+        if example:
+            from moextend.bench.workspace.new_task import check
+
+            record["example"] = check(task, workspace)
+        return record
+    if name in sequences or name.endswith((".yaml", ".yml")):
+        sequence = read_sequence(content.find("registry", name, workspace))
+        return {"file": str(sequence.path), **sequence.model_dump(mode="json", exclude_none=True)}
+    raise UnknownName("task or sequence", name, [*tasks, *sequences])
+
+
+def told(record: dict[str, Any]) -> str:
+    """The details in words: the YAML, below the name of its file."""
+    rest = {key: value for key, value in record.items() if key not in ("file", "example", "comparable_with")}
+    text = f"# {record['file']}\n"
+    if "comparable_with" in record:
+        text += f"# its scorer is comparable with: {record['comparable_with']}\n"
+    text += f"{yaml.safe_dump(rest, sort_keys=False, allow_unicode=True, width=100)}"
+    if "example" in record:
+        text += (
+            f"# example\n{yaml.safe_dump(record['example'], sort_keys=False, allow_unicode=True, width=100)}"
+        )
+    return text.rstrip()
+
+
+def _sequence(name: str, path: Path, workspace: Path) -> dict[str, Any]:
+    own = (workspace / "registry" / f"{OWN}.yaml").exists()
+    record = {
+        "name": name, "from": _origin(path, workspace), "file": str(path), "default": name == (OWN if own else DEFAULT),
+        "version": "", "protocol": None, "stages": [], "retention": [], "transfer": [], "base": "",
+        "description": "", "error": None,
+    }  # fmt: skip
+    try:
+        sequence = read_sequence(path)
+    except SpecError as error:
+        return {**record, "error": str(error)}
+    return {
+        **record,
+        "version": sequence.version,
+        "protocol": sequence.protocol,
+        "stages": [stage.task for stage in sequence.stages],
+        "retention": sequence.retention,
+        "transfer": sequence.transfer,
+        "base": sequence.base.model,
+        "description": sequence.description,
+    }
+
+
+def _task(name: str, path: Path, workspace: Path) -> dict[str, Any]:
+    record = {
+        "name": name, "from": _origin(path, workspace), "file": str(path), "kind": "", "version": "",
+        "licence": "", "non_commercial": False, "source": "", "description": "", "needs": None, "error": None,
+    }  # fmt: skip
+    try:
+        task = read_task(path)
+    except SpecError as error:
+        return {**record, "error": str(error)}
+    keys = ("kind", "version", "licence", "non_commercial", "source", "description", "needs")
+    return {**record, **{key: getattr(task, key) for key in keys}}
+
+
+def _reference(name: str, path: Path, workspace: Path) -> dict[str, Any]:
+    record = {
+        "name": name, "from": _origin(path, workspace), "file": str(path), "protocol": "", "source": "",
+        "backbone": "", "rows": 0, "error": None,
+    }  # fmt: skip
+    try:
+        reference = read_reference(path)
+    except SpecError as error:
+        return {**record, "error": str(error)}
+    keys = ("protocol", "source", "backbone")
+    return {**record, **{key: getattr(reference, key) for key in keys}, "rows": len(reference.rows)}
+
+
+def _method(each: Listed[type[methods.Method]]) -> dict[str, Any]:
+    record = {**_plugin(each), "task_identity": ""}
+    if each.found is None:
+        return record
+    kind = each.found.value
+    try:
+        record["task_identity"] = kind(kind.Config()).task_identity
+    except ValidationError:  # a setting without a default
+        pass
+    except Exception as error:  # of somebody's code
+        record["error"] = f"{each.place}: cannot be made ({type(error).__name__}: {error})."
+    return {**record, "description": (kind.__doc__ or "").strip().partition("\n")[0]}
+
+
+def _scorers(each: Listed[tuple[scorers.Scorer, ...]]) -> list[dict[str, Any]]:
+    if each.found is None:
+        return [_plugin(each)]
+    return [{**_plugin(each), "name": scorer.name, "description": scorer.rule} for scorer in each.found.value]
+
+
+def _plugin(each: Listed[Any]) -> dict[str, Any]:
+    error = None if each.problem is None else str(each.problem)
+    return {
+        "name": each.name, "from": each.origin, "file": each.place or None, "description": "", "error": error,
+    }  # fmt: skip
+
+
+def _origin(path: Path, workspace: Path) -> str:
+    return "workspace" if path.resolve().is_relative_to(workspace.resolve()) else "package"
+
+
+def _table(title: str, columns: list[str]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column not in WRAPPED, overflow="ellipsis")
+    return table
+
+
+def _row(table: Table, record: dict[str, Any], cells: list[str]) -> None:
+    from rich.text import Text
+
+    if record["error"]:
+        blank = len(cells) - 2
+        error = Text(record["error"], style="red", no_wrap=False, overflow="fold")
+        table.add_row(Text(record["name"]), *[""] * blank, error)
+    else:
+        table.add_row(*[Text(visible(cell)) for cell in cells])

@@ -1,0 +1,158 @@
+"""Edits the sequences of a workspace: which tasks are learnt, in which order, and which are only scored."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moextend.bench.run.plan import DEFAULT, OWN
+from moextend.bench.sequence import SequenceSpec, read_sequence
+from moextend.bench.task import TaskSpec, read_task
+from moextend.bench.workspace.yaml_edit import Items, edit_list, quoted
+from moextend.errors import InputError, UnknownName
+from moextend.util import bounded_yaml, content, files, spec
+
+HEAD = """# The tasks that this workspace learns, in order. Edit it as you like, or with: moextend bench add-task,
+# move-task, remove-task. Everything but the tasks was copied from the package's sequence '{name}'.
+"""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A sequence's YAML while it is edited; nothing is written before `write`."""
+
+    path: Path
+    """Where it will stand in the workspace."""
+    text: str
+
+    @property
+    def sequence(self) -> SequenceSpec:
+        """The sequence as it stands; SpecError where an edit broke it."""
+        found = spec.parse(
+            SequenceSpec, bounded_yaml.load(self.text, where=str(self.path)), where=str(self.path)
+        )
+        return found.model_copy(update={"path": self.path})
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that are learnt, in order."""
+        return [stage.task for stage in self.sequence.stages]
+
+    def write(self) -> Path:
+        """Writes it, if it can be read as a sequence."""
+        assert self.sequence
+        files.write_text(self.path, self.text)
+        return self.path
+
+
+def draft(name: str | None, workspace: Path, *, create: bool) -> Draft:
+    """The sequence to be edited: the workspace's own, or `name`; one of the package is copied first.
+
+    With `create`, a workspace without a sequence gets one: the package's default, its stages emptied.
+    """
+    path = workspace / "registry" / f"{name or OWN}.yaml"
+    if path.exists():
+        read_sequence(path)
+        return Draft(path, path.read_text(encoding="utf-8"))
+    if name is not None:
+        found = content.find("registry", name, workspace, where="--sequence")
+        return Draft(path if found.stem == name else found, found.read_text(encoding="utf-8"))
+    if not create:
+        raise InputError(
+            "this workspace has no sequence of its own.",
+            where=str(path),
+            mend=f"Make one: moextend bench add-task vqa. Or copy the package's: --sequence {DEFAULT}.",
+        )
+    return Draft(path, _emptied(content.find("registry", DEFAULT, workspace), path))
+
+
+def add(to: Draft, task: TaskSpec, *, at: int | None = None) -> Draft:
+    """The draft with a task more: a stage at place `at` (from 1; None: last), or a text task to be scored."""
+    if task.task in to.tasks or task.task in to.sequence.retention:
+        raise InputError(
+            f"task '{task.task}' is in the sequence already.",
+            where=str(to.path),
+            mend="Move it with move-task, or add another one.",
+        )
+    if task.kind == "text":
+        return _edit(to, "retention", lambda items: [*items, f"- {quoted(task.task)}\n"])
+    place = len(to.tasks) if at is None else _place(to, at, len(to.tasks) + 1)
+    new = f"- task: {quoted(task.task)}\n"
+    return _edit(to, "stages", lambda items: [*items[:place], new, *items[place:]])
+
+
+def remove(of: Draft, name: str) -> Draft:
+    """The draft without a task."""
+    key, index = _find(of, name)
+    return _edit(of, key, lambda items: [*items[:index], *items[index + 1 :]])
+
+
+def move(of: Draft, name: str, to: int) -> Draft:
+    """The draft with a stage (or text task) at place `to`, counted from 1."""
+    key, index = _find(of, name)
+    place = _place(of, to, len(of.tasks if key == "stages" else of.sequence.retention))
+
+    def moved(items: Items) -> Items:
+        rest = [*items[:index], *items[index + 1 :]]
+        return [*rest[:place], items[index], *rest[place:]]
+
+    return _edit(of, key, moved)
+
+
+def next_default(kind: str, to: Draft) -> TaskSpec:
+    """The next task of a kind that ships with the package and is not in the draft; those of its default first."""
+    known = {path.stem: path for path in sorted(content.package_folder("tasks").glob("*.yaml"))}
+    default = read_sequence(content.package_folder("registry") / f"{DEFAULT}.yaml")
+    first = [*(stage.task for stage in default.stages), *default.retention]
+    used = {*to.tasks, *to.sequence.retention}
+    for name in dict.fromkeys([*first, *known]):
+        if name in known and name not in used:
+            task = read_task(known[name])
+            if task.kind == kind and _at_hand(task):
+                return task
+    raise InputError(
+        f"all {kind} tasks that ship with the package are in the sequence.",
+        where=str(to.path),
+        mend="Name your own: --data PATH (a file, a folder or a hub id).",
+    )
+
+
+def _at_hand(task: TaskSpec) -> bool:
+    """Whether the task needs no download and nothing put in place by hand."""
+    if task.lm_eval is not None:
+        return task.lm_eval.path is not None and not task.lm_eval.data
+    return task.data is not None and task.data.path.startswith("world:")
+
+
+def _emptied(path: Path, to: Path) -> str:
+    text = edit_list(path.read_text(encoding="utf-8"), "stages", lambda items: [], [], where=str(path))
+    text = re.sub(r"^(#.*\n)+", "", text)
+    text = re.sub(r"^sequence:.*$", f"sequence: {quoted(to.stem)}", text, flags=re.MULTILINE)
+    text = re.sub(r"^description:.*$", "description: The tasks of this workspace.", text, flags=re.MULTILINE)
+    return HEAD.format(name=path.stem) + text
+
+
+def _find(of: Draft, name: str) -> tuple[str, int]:
+    if name in of.tasks:
+        return "stages", of.tasks.index(name)
+    if name in of.sequence.retention:
+        return "retention", of.sequence.retention.index(name)
+    raise UnknownName("task", name, [*of.tasks, *of.sequence.retention], where=str(of.path))
+
+
+def _place(of: Draft, place: int, places: int) -> int:
+    if not 1 <= place <= places:
+        raise InputError(f"no place {place}.", where=str(of.path), mend=f"Places: 1 to {places}.")
+    return place - 1
+
+
+def _edit(of: Draft, key: str, change: Any) -> Draft:
+    # What the list should hold is made by the same change on its values, and compared with the edited text.
+    values: list[Any] = bounded_yaml.load(of.text, where=str(of.path)).get(key) or []
+    marked = {f"- {index}\n": value for index, value in enumerate(values)}
+    wanted = [marked[item] if item in marked else yaml.safe_load(item)[0] for item in change(list(marked))]
+    return Draft(of.path, edit_list(of.text, key, change, wanted, where=str(of.path)))

@@ -1,0 +1,68 @@
+"""A method or scorer for the workspace, written as a file that runs as it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moextend.bench import methods, scorers
+from moextend.bench.plugins import Plugins
+from moextend.errors import InputError, UnknownName
+from moextend.util import files
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What can be written."""
+
+    known: Plugins[Any]
+    stand_in: str
+    """The name that the template has."""
+    next: str
+    """What to do with it."""
+
+
+KINDS = {
+    "method": Kind(methods.KNOWN, "new-method", "moextend bench run --method {name}"),
+    "scorer": Kind(scorers.KNOWN, "new-scorer", "moextend bench add-task vqa --data FILE --scorer {name}@1"),
+}
+
+
+def write_new(kind: str, name: str, workspace: Path) -> tuple[Path, str]:
+    """Writes the file; its path, and the command that uses it.
+
+    Raises:
+        UnknownName: there is no such kind.  InputError: the name cannot be used, or is taken.
+    """
+    if kind not in KINDS:
+        raise UnknownName("kind", kind, KINDS, where="bench new")
+    made = KINDS[kind]
+    name = _free(name.replace("_", "-"), made.known, workspace)
+    path = workspace / made.known.folder / f"{name.replace('-', '_')}.py"
+    if path.exists():
+        raise InputError("there is this file already.", where=str(path), mend="Choose another name.")
+    source = (Path(__file__).parent / "templates" / f"{kind}.py").read_text(encoding="utf-8")
+    files.write_text(path, source.replace(made.stand_in, name).replace(_class(made.stand_in), _class(name)))
+    return path, made.next.format(name=name)
+
+
+def _free(name: str, known: Plugins[Any], workspace: Path) -> str:
+    where = f"bench new {known.noun}"
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"'{name}' is not a name.", where=where, mend="Use letters, digits and '-', a letter first."
+        )
+    if name in known.names(workspace) or name in known.reserved:
+        raise InputError(
+            f"'{name}' is taken.", where=where, mend="Choose another name; moextend bench list shows all."
+        )
+    return name
+
+
+def _class(name: str) -> str:
+    """ "lora-l2" -> "LoraL2"."""
+    return "".join(part[:1].upper() + part[1:] for part in name.split("-"))

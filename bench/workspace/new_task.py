@@ -1,0 +1,156 @@
+"""A task made from a user's data: guessed, checked, and written as a YAML of the workspace."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moextend.bench.scorers.table import find_scorer, search
+from moextend.bench.task import NAME, TaskSpec, TextTask
+from moextend.errors import InputError, short
+from moextend.util import content, files
+
+ALIASES = {"qa": "vqa"}
+"""Other words for a kind: questions and answers without images are of the kind of those with them."""
+HEAD = "# Guessed from the data; mend what is wrong, and raise the version when a change moves scores.\n"
+
+
+def new_task(
+    kind: str,
+    data: str,
+    workspace: Path,
+    *,
+    name: str | None,
+    columns: dict[str, str],
+    scorer: str | None,
+    trust_code: bool = False,
+) -> TaskSpec:
+    """A task for `data`, as it will be written; InputError where it has the name of another, or another kind.
+
+    `trust_code`: whether the code that a folder of lm-eval YAMLs names may run.
+    """
+    name = free_name(name or default_name(data), workspace)
+    if kind == "text":
+        return _text_task(data, name, workspace, trust_code)
+    kind = ALIASES.get(kind, kind)
+    if scorer is not None:
+        search(workspace)
+        find_scorer(scorer, where="--scorer")
+    from moextend.bench.data import guess_task
+
+    task = guess_task(data, name=name, workspace=workspace, columns=columns, scorer=scorer)
+    if task.kind != kind:
+        raise InputError(
+            f"looks like a {task.kind} task: its columns {'lack' if kind == 'vqa' else 'hold'} a question.",
+            where=data,
+            mend=f"Name the columns (--columns question=...), or: moextend bench add-task {task.kind}.",
+        )
+    return task
+
+
+def lmms_task(
+    what: str,
+    workspace: Path,
+    *,
+    name: str | None,
+    include: Path | None,
+    columns: dict[str, str],
+    scorer: str | None,
+) -> tuple[TaskSpec, tuple[str, ...]]:
+    """The task of lmms-eval that "lmms:TASK" names, as it will be written, and what of it was not imported."""
+    from moextend.bench.data.lmms import import_task
+    from moextend.bench.data.lmms_files import PREFIX
+
+    task = what.removeprefix(PREFIX)
+    name = free_name(name or default_name(task), workspace)
+    found = import_task(task, name=name, workspace=workspace, include=include, columns=columns, scorer=scorer)
+    return found.task, found.notes
+
+
+def check(task: TaskSpec, workspace: Path, base: str | None = None) -> dict[str, Any]:
+    """What a task holds, its data opened and one example rendered and scored; InputError if that fails.
+
+    `base`: the model that should know the task's words.
+    """
+    if task.kind == "text":
+        return _check_text(task, workspace)
+    from moextend.bench.data import check_task
+
+    found = check_task(task, workspace, base)
+    warnings = {"warnings": list(found.warnings)} if found.warnings else {}
+    return {"items": found.items, "prompt": found.prompt, "answer": found.answer, **warnings}
+
+
+def write_task(task: TaskSpec) -> Path:
+    """Writes the task's YAML."""
+    assert task.path is not None
+    files.write_text(task.path, HEAD + as_yaml(task))
+    return task.path
+
+
+def as_yaml(task: TaskSpec) -> str:
+    """The task as a person would write it: without what is not set."""
+    record = task.model_dump(mode="json", exclude_defaults=True)
+    record = {"task": task.task, "version": task.version, "kind": task.kind} | record
+    if task.data is not None:
+        always = {"train": task.data.train, "test": task.data.test}
+        record["data"] |= always
+        columns = task.columns.model_dump(exclude_none=True)
+        record["columns"] = {"image": None, "question": None} | columns
+        record |= {"prompt": task.prompt, "scorer": task.scorer, "max_new_tokens": task.max_new_tokens}
+    record.setdefault("licence", "")
+    return str(yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100))
+
+
+def default_name(data: str) -> str:
+    """A task's name from its data: "~/data/My set.jsonl" -> "my-set", "HuggingFaceM4/VQAv2" -> "vqav2"."""
+    stem = Path(data.rstrip("/")).name.removeprefix("world:")
+    stem = re.sub(r"\.(jsonl?|csv|tsv|parquet|arrow)$", "", stem, flags=re.IGNORECASE)
+    return re.sub(r"[^a-z0-9._]+", "-", stem.lower()).strip("-.") or "task"
+
+
+def free_name(name: str, workspace: Path) -> str:
+    """The name, if it is one and no task has it."""
+    stem = re.sub(r"\.(ya?ml|jsonl?|csv|tsv|parquet|arrow)$", "", name, flags=re.IGNORECASE)
+    if stem != name:
+        raise InputError(f"'{name}' is the name of a file.", where="--name", mend=f"Write: --name {stem}.")
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"'{short(name, 60)}' is not a name.",
+            where="--name",
+            mend="Use letters, digits, '-', '_', '.' and '+' (100 at the most), a letter or digit first.",
+        )
+    known = content.names("tasks", workspace)
+    if name in known:
+        raise InputError(
+            f"there is a task '{name}' already ({known[name]}).",
+            where="--name",
+            mend=f"Choose another name, or add that one: moextend bench add-task {name}.",
+        )
+    return name
+
+
+def _text_task(data: str, name: str, workspace: Path, trust_code: bool) -> TaskSpec:
+    path = workspace.resolve() / "tasks" / f"{name}.yaml"
+    folder = Path(data).expanduser()
+    if folder.is_dir():
+        text = TextTask(task=name, path=str(folder.resolve()), trust_remote_code=trust_code)
+    else:
+        text = TextTask(task=data)
+    return TaskSpec(task=name, version=1, kind="text", source=data, lm_eval=text, path=path)
+
+
+def _check_text(task: TaskSpec, workspace: Path) -> dict[str, Any]:
+    from moextend.bench.score.text.harness import load
+
+    assert task.lm_eval is not None
+    text = task.lm_eval
+    folder = None if text.path is None else task.folder() / text.path
+    loaded = load(
+        text.task, folder, text.num_fewshot, workspace, trusted=text.trust_remote_code,
+        where=f"{task.path or task.task}: lm_eval.task",
+    )  # fmt: skip
+    return {"items": {"test": sum(len(part.eval_docs) for part in loaded.tasks.values())}}

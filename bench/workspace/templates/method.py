@@ -1,0 +1,60 @@
+"""new-method: LoRA whose weights are kept small. A method of your own; change what you like.
+
+The name of this file is the name of the method:
+
+    moextend bench run --method new-method
+    moextend bench run --method new-method:strength=0.1,rank=4
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from moextend.bench.methods import OneAdapter, Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from moextend import Conversation, MultimodalLM
+    from moextend.training.trainer import ExtraLoss
+
+
+# OneAdapter trains one LoRA adapter on, stage after stage. Other bases: TrainedWeights trains the model's own weights
+# (`mark` says which), AdapterPerTask makes a new adapter a stage, Method leaves everything to you.
+class NewMethod(OneAdapter):
+    """LoRA whose weights are kept small."""  # `moextend bench list` shows this line
+
+    # The settings: those of LoRA (rank, alpha, experts, learning_rate) and your own, each with a type and a default.
+    class Config(OneAdapter.Config):
+        """What can be set."""
+
+        strength: float = Field(0.01, ge=0)
+        """Weight of the penalty."""
+
+    config: Config
+
+    def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
+        """A further term of the loss, or None; called once before each stage is trained."""
+        weights = self.parameters(model)  # what is trained, by name
+        # This is the place to remember what the weights are now, for example:
+        # before = {name: p.detach().clone() for name, p in weights.items()}
+
+        def penalty(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+            # Called after each forward pass: `batch` is what the model was given, `out` has "logits" and "loss".
+            parts = [p.square().sum() for p in weights.values()]
+            return self.config.strength * sum(parts[1:], parts[0])
+
+        return penalty
+
+    # The two hooks below do what the base does; remove those that you do not need.
+
+    def data(self, stage: Stage) -> Sequence[Conversation]:
+        """What the stage is learned from; `stage.earlier_data(task)` has that of an earlier one."""
+        return stage.data
+
+    def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
+        """Called when the stage is trained; facts for its cost.json. `stage.folder` keeps files of yours."""
+        return {}

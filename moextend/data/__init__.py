@@ -1,0 +1,1 @@
+"""Reading tables, images and conversations from files, folders and the hub."""

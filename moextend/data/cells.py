@@ -1,0 +1,236 @@
+"""What a cell of the data holds -> images, answers, choices, text."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import binascii
+import json
+import os
+import string
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from moextend.data.images import ImageRef
+from moextend.errors import InputError, type_name
+
+AnswerForm = Literal["text", "letter", "position", "box"]
+"""How a cell writes an answer."""
+_ENCODED = ("/9j/", "iVBOR", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0A")
+"""How base64 of a JPEG, PNG, GIF, WebP, BMP and TIFF begins."""
+
+
+def missing(value: Any) -> bool:
+    """Whether a cell holds nothing: null, or the not-a-number that tables write for it."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def text(value: Any) -> str:
+    """A cell as text; a list is joined by commas, nothing is empty."""
+    if missing(value):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return ", ".join(text(part) for part in value)
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def images(value: Any, *, where: str, folders: tuple[Path, ...]) -> tuple[ImageRef, ...]:
+    """The images of a cell, not read: encoded bytes, a path (relative to the first of `folders` that has it),
+    base64, `datasets.Image`'s bytes and path, or a list of these.
+    """
+    if isinstance(value, list | tuple):
+        return tuple(ref for part in value for ref in images(part, where=where, folders=folders))
+    if isinstance(value, Mapping):
+        data = value.get("bytes")
+        return images(data if data is not None else value.get("path"), where=where, folders=folders)
+    if missing(value) or value == "":
+        return (ImageRef(where=where),)
+    if isinstance(value, bytes):
+        return (ImageRef(data=value, where=where),)
+    if not isinstance(value, str):
+        raise InputError(
+            f"holds {type_name(value)}, not an image.",
+            where=where,
+            mend="An image is a path, encoded bytes or base64.",
+        )
+    if value.startswith("data:") or (len(value) > 64 and value.startswith(_ENCODED)):
+        return (ImageRef(data=_decoded(value, where), where=where),)
+    if value.startswith(("http://", "https://")):
+        raise InputError(
+            f"the image is a web address ({value}).",
+            where=where,
+            mend="Download the images and name their files.",
+        )
+    return (ImageRef(path=_found(value, folders), where=where, folders=folders or hub_caches()),)
+
+
+def hub_caches() -> tuple[Path, ...]:
+    """Where the hub's libraries keep files: a data set of the hub names its images there, and nowhere else."""
+    import datasets
+    from huggingface_hub import constants
+
+    return (Path(constants.HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE))
+
+
+def _decoded(value: str, where: str) -> bytes:
+    try:
+        return base64.b64decode(value.partition("base64,")[2] or value, validate=False)
+    except binascii.Error as error:
+        raise InputError(
+            f"the image is not valid base64 ({error}).",
+            where=where,
+            mend="Encode it again, or remove the row.",
+        ) from error
+
+
+def _found(value: str, folders: tuple[Path, ...]) -> Path:
+    candidates = [folder / value for folder in folders] or [Path(value)]
+    # os.path's, for what cannot be a path at all (a text of thousands of letters) does not exist either.
+    return next((place for place in candidates if os.path.exists(place)), candidates[0])  # noqa: PTH110
+
+
+def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
+    """The choices of a cell: a list of strings, or choices by letter ({"A": "red", "B": "blue"}) or position, or either
+    written as text; None where there are none.
+    """
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError) as error:
+            raise InputError(
+                f"{value[:40]!r} is not a list of choices.", where=where, mend='Write ["one", "two"].'
+            ) from error
+    if isinstance(value, Mapping):
+        named = next((name for name in ("text", "choices") if name in value), None)
+        value = value[named] if named else _by_key(value, where)
+    if missing(value) or not len(value):
+        return None
+    if isinstance(value, str | Mapping):
+        raise InputError(
+            f"{value!r:.40} is not a list of choices.", where=where, mend='Write ["one", "two"].'
+        )
+    return tuple(text(choice) for choice in value)
+
+
+def listed(value: Any) -> Any:
+    """The strings of a list that is written as text ("['24/7', '3.429']": several golds, in MMMU); else the value."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            parts = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            return value
+        if parts and isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+            return parts
+    return value
+
+
+def placed(values: Iterable[Any]) -> tuple[str, ...] | None:
+    """Choices of which each has its place, and with it its letter: an empty one before others stays, as "".
+
+    None where all are empty.
+    """
+    texts = [text(value) for value in values]
+    while texts and not texts[-1]:
+        texts.pop()
+    return tuple(texts) or None
+
+
+def _by_key(value: Mapping[Any, Any], where: str) -> tuple[str, ...] | None:
+    """The choices of {"A": ..., "B": ...} or {"0": ..., "1": ...}, in the order of the keys."""
+    if not value:
+        return None
+    keys = {str(key).strip().upper(): key for key in value}
+    for names in (string.ascii_uppercase[: len(keys)], list(map(str, range(len(keys))))):
+        if set(keys) == set(names) and len(keys) == len(value):
+            return placed(value[keys[name]] for name in names)
+    raise InputError(
+        f"has choices by the keys {', '.join(map(str, value))}, which are no letters or positions.",
+        where=where,
+        mend='Write a list, or {"A": "one", "B": "two"}.',
+    )
+
+
+def answers(
+    value: Any, options: tuple[str, ...] | None, *, where: str, form: AnswerForm | None = None
+) -> tuple[str, ...]:
+    """The gold answers of a cell: one, or one an annotator; those that name a choice become its text.
+
+    A number among choices is a position from 0, and so is a number written as text, unless a choice is that text.
+    """
+    parts = value if isinstance(value, list | tuple) else [value]
+    found = tuple(_answer(part, options, where, form) for part in parts)
+    if not found or not any(answer.strip() for answer in found):
+        raise InputError("has no answer.", where=where, mend="Add the answer or remove the row.")
+    return found
+
+
+def position(
+    value: Any, options: tuple[str, ...] | None, *, where: str, form: AnswerForm | None = None
+) -> int | None:
+    """Place of the choice that the (first) gold of a cell gives by letter or position, where its text does not say it:
+    an earlier choice has the same text. Else None.
+    """
+    first = value[0] if isinstance(value, list | tuple) and value else value
+    place = _named(first, options, where, form)[1]
+    if place is None or options is None:
+        return None
+    texts = [option.strip() for option in options]
+    return place if texts.index(texts[place]) != place else None
+
+
+def _answer(value: Any, options: tuple[str, ...] | None, where: str, form: AnswerForm | None) -> str:
+    said, place = _named(value, options, where, form)
+    return said if place is None or options is None else options[place]
+
+
+def _named(
+    value: Any, options: tuple[str, ...] | None, where: str, form: AnswerForm | None
+) -> tuple[str, int | None]:
+    """A gold as text, and the place of the choice that it gives by letter or position."""
+    if isinstance(value, Mapping):
+        value = value.get("answer", value.get("text"))
+    said = text(value)
+    if not options or form == "text" or not said.strip():
+        return said, None
+    if form == "letter":
+        letter = string.ascii_uppercase.find(said.strip().upper())
+        return said, _position(letter, said, options, where, form)
+    number = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if number is None and said.strip().isdecimal() and (form == "position" or said.strip() not in options):
+        number = int(said)
+    if number is None and form == "position":
+        number = -1
+    if number is None or (isinstance(value, str) and form is None and number >= len(options)):
+        return said, None
+    return said, _position(number, said, options, where, form)
+
+
+def _position(number: int, said: str, options: tuple[str, ...], where: str, form: AnswerForm | None) -> int:
+    """`number`, if it is the place of a choice."""
+    if 0 <= number < len(options) and (form != "letter" or len(said.strip()) == 1):
+        return number
+    what, mend = f"no position among {len(options)} choices", "Positions count from 0."
+    if form == "letter":
+        last = string.ascii_uppercase[len(options) - 1]
+        what, mend = f"not the letter of one of {len(options)} choices", f"Letters are A to {last}."
+    raise InputError(f"answer {said} is {what}.", where=where, mend=mend)
+
+
+def box(value: Any, size: tuple[int, int], *, where: str) -> str:
+    """[left, top, width, height] in pixels of an image of `size` (width, height) as the corners
+    "[left, top, right, bottom]" in fractions of it.
+    """
+    try:
+        left, top, width, height = (float(part) for part in value)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{text(value)[:40]!r} is not a box.", where=where, mend="Write [left, top, width, height]."
+        ) from error
+    across, down = size
+    corners = (left / across, top / down, (left + width) / across, (top + height) / down)
+    return f"[{', '.join(f'{corner:.3f}' for corner in corners)}]"

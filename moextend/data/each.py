@@ -1,0 +1,73 @@
+"""Rows that hold several items, such as all questions about one image: one row an item."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from moextend.data.table import Row, Table
+from moextend.errors import InputError, type_name
+
+
+class Each:
+    """A table in which the lists of some columns are taken apart; the cells of the others repeat."""
+
+    def __init__(self, table: Table, lists: Sequence[str]) -> None:
+        """`lists`: columns of lists, equally long within a row."""
+        self.columns, self.source = table.columns, table.source
+        self.table, self._lists = table, tuple(lists)
+        self._row, self._at = array("L"), array("L")
+        for row, value in enumerate(table.column(self._lists[0])):
+            for at in range(self._length(value, row, self._lists[0])):
+                self._row.append(row)
+                self._at.append(at)
+
+    def _length(self, value: Any, row: int, name: str) -> int:
+        if not isinstance(value, list | tuple):
+            raise InputError(
+                f"holds {type_name(value)}, not a list.",
+                where=f"{self.table.where(row)}: column '{name}'",
+                mend="Take the column out of data.each.",
+            )
+        return len(value)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def row(self, i: int, columns: Sequence[str]) -> Row:
+        """The cells of item `i` in `columns`."""
+        cells = self.table.row(self._row[i], columns)
+        return {name: self._one(name, value, i) for name, value in cells.items()}
+
+    def _one(self, name: str, value: Any, i: int) -> Any:
+        if name not in self._lists:
+            return value
+        if self._at[i] >= self._length(value, self._row[i], name):
+            raise InputError(
+                f"has {len(value)} entries, fewer than '{self._lists[0]}'.",
+                where=f"{self.table.where(self._row[i])}: column '{name}'",
+                mend="Lists of data.each must be equally long in a row.",
+            )
+        return value[self._at[i]]
+
+    def entry(self, i: int) -> int:
+        """The place of item `i` in its row, from 0: what tells its id from the others of the row."""
+        return self._at[i]
+
+    def column(self, name: str) -> Iterator[Any]:
+        """The cells of a column, item by item."""
+        i = 0
+        for row, value in enumerate(self.table.column(name)):
+            while i < len(self) and self._row[i] == row:
+                yield self._one(name, value, i)
+                i += 1
+
+    def where(self, i: int) -> str:
+        """File, row, and place in the row, counted from 1."""
+        return f"{self.table.where(self._row[i])}, entry {self._at[i] + 1}"
+
+    def home(self, i: int) -> Path | None:
+        """The folder of the file that item `i` stands in."""
+        return self.table.home(self._row[i])

@@ -1,0 +1,284 @@
+"""Rows with named columns, read lazily from parquet, JSON lines, JSON or CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import sys
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from moextend.errors import InputError, type_name
+from moextend.util.quiet import quiet_datasets, quiet_loggers
+
+Row = Mapping[str, Any]
+FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json": "json"}
+FORMATS |= {".csv": "csv", ".tsv": "csv"}
+_LOOKED_AT = 200
+"""Rows of a JSON file in which its columns are looked for."""
+
+
+class Table(Protocol):
+    """Rows that are read when asked for."""
+
+    columns: tuple[str, ...]
+    source: str
+    """The file or data set, for error messages."""
+
+    def __len__(self) -> int: ...
+
+    def row(self, i: int, columns: Sequence[str]) -> Row:
+        """The cells of row `i` in `columns`; a column that the row lacks is left out."""
+
+    def column(self, name: str) -> Iterator[Any]:
+        """The cells of a column, in order."""
+
+    def where(self, i: int) -> str:
+        """File and row, for error messages."""
+
+    def home(self, i: int) -> Path | None:
+        """The folder of the file that row `i` stands in."""
+
+
+class ArrowTable:
+    """Rows of a `datasets.Dataset`: memory-mapped, nothing decoded."""
+
+    def __init__(self, dataset: Any, source: str, folder: Path | None) -> None:
+        self.dataset = dataset.with_format("arrow")
+        self.columns = tuple(dataset.column_names)
+        self.source, self._folder = source, folder
+        self._views: dict[tuple[str, ...], Any] = {self.columns: self.dataset}
+        self._labels = {
+            name: feature.names for name, feature in dataset.features.items() if hasattr(feature, "int2str")
+        }
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def row(self, i: int, columns: Sequence[str]) -> Row:
+        """The cells of row `i` in `columns`; class labels by name."""
+        wanted = tuple(columns)
+        if wanted not in self._views:
+            self._views[wanted] = self.dataset.select_columns(list(wanted))
+        cells: dict[str, Any] = self._views[wanted][i].to_pylist()[0]
+        return {name: self._named(name, value) for name, value in cells.items()}
+
+    def column(self, name: str) -> Iterator[Any]:
+        """The cells of a column, read in blocks."""
+        view = self.dataset.select_columns([name])
+        for start in range(0, len(self), 256):
+            for value in view[start : start + 256][name].to_pylist():
+                yield self._named(name, value)
+
+    def _named(self, name: str, value: Any) -> Any:
+        labels = self._labels.get(name)
+        return labels[value] if labels and isinstance(value, int) and value >= 0 else value
+
+    def files(self) -> list[Path]:
+        """The files on disk that hold the rows."""
+        return [Path(file["filename"]) for file in self.dataset.cache_files]
+
+    def holds_bytes(self, name: str) -> bool:
+        """Whether every cell of a column of images holds the encoded image, and not only a path."""
+        import pyarrow  # type: ignore[import-untyped]
+        from pyarrow import compute
+
+        column = self.dataset.data.column(name)
+        if pyarrow.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
+            column = compute.struct_field(column, "bytes")
+        binary = pyarrow.types.is_binary(column.type) or pyarrow.types.is_large_binary(column.type)
+        return bool(binary and column.null_count == 0)
+
+    def where(self, i: int) -> str:
+        """Source and row, counted from 1."""
+        return f"{self.source}: row {i + 1}"
+
+    def home(self, i: int) -> Path | None:
+        """The folder of the data."""
+        return self._folder
+
+
+class ListTable:
+    """Rows in memory (JSON, CSV: no images in them, or small ones)."""
+
+    def __init__(
+        self, rows: list[Row], places: Sequence[str], source: str, homes: Sequence[Path | None]
+    ) -> None:
+        self._rows, self._places, self.source, self._homes = rows, places, source, homes
+        self.columns = tuple(dict.fromkeys(key for row in rows[:_LOOKED_AT] for key in row))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def row(self, i: int, columns: Sequence[str]) -> Row:
+        """The cells of row `i` in `columns`."""
+        return {name: self._rows[i][name] for name in columns if name in self._rows[i]}
+
+    def column(self, name: str) -> Iterator[Any]:
+        """The cells of a column."""
+        return (row.get(name) for row in self._rows)
+
+    def where(self, i: int) -> str:
+        """File and entry, counted from 1."""
+        return self._places[i]
+
+    def home(self, i: int) -> Path | None:
+        """The folder of the file."""
+        return self._homes[i]
+
+
+class LinesTable:
+    """Rows of JSON-lines files: only where each line begins is kept in memory."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = list(files)
+        self.source = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+        self._file, self._offset, self._line = array("L"), array("Q"), array("L")
+        for f, path in enumerate(files):
+            self._index(f, path)
+        heads = [self._read(i) for i in range(min(_LOOKED_AT, len(self)))]
+        self.columns = tuple(dict.fromkeys(key for row in heads for key in row))
+
+    def _index(self, f: int, path: Path) -> None:
+        offset = 0
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    self._file.append(f)
+                    self._offset.append(offset)
+                    self._line.append(number)
+                offset += len(line)
+
+    def __len__(self) -> int:
+        return len(self._offset)
+
+    def _read(self, i: int) -> Row:
+        with self._files[self._file[i]].open("rb") as file:
+            file.seek(self._offset[i])
+            return _object(_json(file.readline(), self.where(i)), self.where(i))
+
+    def row(self, i: int, columns: Sequence[str]) -> Row:
+        """The cells of line `i` in `columns`."""
+        cells = self._read(i)
+        return {name: cells[name] for name in columns if name in cells}
+
+    def column(self, name: str) -> Iterator[Any]:
+        """The cells of a column, one line at a time."""
+        return (self._read(i).get(name) for i in range(len(self)))
+
+    def where(self, i: int) -> str:
+        """File and line."""
+        return f"{self._files[self._file[i]]}:{self._line[i]}"
+
+    def home(self, i: int) -> Path | None:
+        """The folder of the file."""
+        return self._files[self._file[i]].parent
+
+
+def read_table(files: Sequence[Path], cache: Path) -> Table:
+    """The rows of files of one format, one after the other; InputError where they cannot be read."""
+    formats = {FORMATS.get(path.suffix.lower()) for path in files}
+    kind = formats.pop()
+    if kind is None or formats:
+        raise InputError(
+            "not a format of data that is known.", where=str(files[0]), mend=f"Known: {', '.join(FORMATS)}."
+        )
+    table: Table
+    if kind in ("parquet", "arrow"):
+        table = _arrow(kind, files, cache)
+    elif kind == "jsonl":
+        table = LinesTable(files)
+    else:
+        table = _in_memory(files, _json_rows if kind == "json" else _csv_rows)
+    if not len(table):
+        raise InputError("holds no rows.", where=table.source, mend="Check the file.")
+    return table
+
+
+def _arrow(kind: str, files: Sequence[Path], cache: Path) -> Table:
+    import datasets
+
+    try:
+        with quiet_datasets(), quiet_loggers("datasets", level=logging.CRITICAL):  # it tells before it raises
+            dataset = datasets.load_dataset(
+                kind, data_files=[str(path) for path in files], split="train", cache_dir=str(cache)
+            )
+    except Exception as error:
+        raise InputError(
+            f"cannot be read as {kind} ({root_cause(error)}).",
+            where=", ".join(map(str, files[:3])),
+            mend="Write the file again.",
+        ) from error
+    source = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+    return ArrowTable(dataset, source, files[0].parent)
+
+
+def root_cause(error: BaseException) -> str:
+    """The first line of the error that began a chain of errors."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _in_memory(files: Sequence[Path], read: Any) -> ListTable:
+    rows: list[Row] = []
+    places: list[str] = []
+    homes: list[Path] = []
+    for path in files:
+        for place, row in read(path):
+            rows.append(row)
+            places.append(place)
+            homes.append(path.parent)
+    return ListTable(rows, places, str(files[0]), homes)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    value = _json(path.read_bytes(), str(path))
+    if isinstance(value, dict):
+        lists = [part for part in value.values() if isinstance(part, list)]
+        if len(lists) == 1:
+            value = lists[0]
+        elif value and all(isinstance(part, dict) for part in value.values()):
+            value = [{"id": key, **part} for key, part in value.items()]
+    if not isinstance(value, list):
+        raise InputError("holds no list of rows.", where=str(path), mend="Write a list of objects.")
+    for i, row in enumerate(value, start=1):
+        yield f"{path}: entry {i}", _object(row, f"{path}: entry {i}")
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    csv.field_size_limit(sys.maxsize)
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for i, row in enumerate(csv.DictReader(file, delimiter=delimiter), start=1):
+                if None in row or None in row.values():
+                    raise InputError(
+                        f"has not as many cells as the header ({len(row)}).",
+                        where=f"{path}: row {i}",
+                        mend="Quote cells that hold the separator.",
+                    )
+                yield f"{path}: row {i}", row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"cannot be read as CSV ({error}).", where=str(path), mend="Save it as UTF-8."
+        ) from error
+
+
+def _json(line: bytes, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not valid JSON ({error}).", where=where, mend="Mend it or remove it.") from error
+
+
+def _object(value: Any, where: str) -> Row:
+    if not isinstance(value, dict):
+        raise InputError(
+            f"holds {type_name(value)}, not an object with columns.", where=where, mend="Write {...}."
+        )
+    return value

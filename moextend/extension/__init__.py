@@ -1,0 +1,1 @@
+"""Learning, storing, activating and choosing extensions."""

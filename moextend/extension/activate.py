@@ -1,0 +1,86 @@
+"""Which extensions of a model compute, and how one leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from moextend.errors import InputError, UnknownName
+from moextend.extension import store, task_inference
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe import attach
+
+
+def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> None:
+    """Says which extensions compute from now on; the order of their making is kept, whatever that of `names`.
+
+    Args:
+        model: a bare language model (``model.lm``) knows no "auto".
+        names: exactly these are reachable, for every input; "all" of them; "none": the base, bit for bit; or "auto":
+            each input that `generate` or `choice_likelihoods` is given reaches the one extension whose inputs it looks
+            most like (see moextend/extension/task_inference.py), and none where no extension
+            takes inputs with, or without, images.
+
+    Raises:
+        UnknownName: the model has no extension of a name.
+        InputError: "auto" where an extension has no recogniser statistics; or an extension was made beside others
+            that are not named: it needs them. What is active stays as it was.
+    """
+    if not isinstance(names, Sequence):
+        raise InputError(
+            f"{names!r} names no extensions.",
+            where="activate",
+            mend="Give a list of names, 'all', 'none' or 'auto'.",
+        )
+    whole = model if isinstance(model, MultimodalLM) else None
+    lm = model if whole is None else whole.lm
+    known = attach.scope_of(lm).known
+    if names == "auto":
+        if whole is None:
+            raise InputError("a bare language model chooses no extension.", mend="Give the whole model.")
+        for name in known:
+            attach.check_together(lm, [name])  # each input reaches one of them alone
+        recogniser = task_inference.Recogniser(whole, {name: _portrait(whole, name) for name in known})
+        attach.activate(lm, [])
+        whole.choose = recogniser
+        return
+    if isinstance(names, str):
+        names = {"all": known, "none": []}.get(names, [names])
+    attach.activate(lm, names)
+    if whole is not None:
+        whole.choose = None
+
+
+def unload(model: MultimodalLM, name: str) -> None:
+    """Takes extension `name` off `model`; with the last one the model is its base again, the same objects.
+
+    Raises:
+        UnknownName: the model has no extension of that name.
+        InputError: a later extension was made beside it, and would compute otherwise without it.
+    """
+    scope = attach.scope_of(model.lm)
+    if name not in scope.known:
+        raise UnknownName("extension", name, scope.known)
+    later = [other for other in reversed(scope.known) if name in scope.beside[other]]
+    if later:
+        raise InputError(
+            f"extension '{later[-1]}' was made beside '{name}' and needs it.",
+            where=f"unload '{name}'",
+            mend=f"Unload first, in this order: {', '.join(later)}.",
+        )
+    attach.detach(model.lm, name)
+    if isinstance(model.choose, task_inference.Recogniser):
+        model.choose.portraits.pop(name, None)
+
+
+def _portrait(model: MultimodalLM, name: str) -> task_inference.Portrait:
+    """What the inputs of extension `name` look like, from its folder."""
+    folder = store.handle(model, name).folder
+    if folder is None or not (folder / task_inference.FILE).is_file():
+        raise InputError(
+            f"extension '{name}' has no recogniser statistics ({task_inference.FILE}).",
+            where="activate 'auto'" if folder is None else str(folder),
+            mend="Make it with scope='auto', or activate extensions by name.",
+        )
+    return task_inference.read(folder)

@@ -1,0 +1,164 @@
+"""Which layers get a new expert, and which expert it is copied from (MoExtend, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor
+
+from moextend.errors import InputError, UnknownName
+from moextend.model.batches import Collator, Conversation
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe.families import chosen_experts, rows_of
+from moextend.moe.sites import Site, count_experts, find_sites
+
+LayerChoice = Literal["probe", "all", "first", "last", "random"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the probe saw: per MoE block, lowest first."""
+
+    before: list[list[float]]
+    """r_ij: share of the top-k choices that expert i of block j got on held-out data, from the aligned model."""
+    change: list[float]
+    """d_j: standard deviation over experts of the change in r_ij when only the routers are tuned; 0 without a probe."""
+
+
+Look = Callable[[Site, Tensor, Any], None]
+"""What looks at a router: (its block, its inputs [..., H], what it returned)."""
+
+
+def selection_shares(
+    model: MultimodalLM, data: Sequence[Conversation], *, batch_size: int = 64
+) -> list[list[float]]:
+    """r_ij over the real tokens of `data` (padding left out), base experts only, each block summing to one.
+
+    Choices are counted inside the forward pass, on the block's device; no router input is kept.
+    """
+    if not len(data) or batch_size < 1:
+        raise InputError(
+            f"{len(data)} conversations in batches of {batch_size}.",
+            where="selection_shares",
+            mend="Give at least one of each.",
+        )
+    sites = find_sites(model.lm)
+    experts = {site.layer: count_experts(site) for site in sites}
+    counts: dict[int, Tensor] = {}
+    weights = torch.empty(0)
+
+    def count(site: Site, x: Tensor, out: Any) -> None:
+        total = experts[site.layer]
+        chosen = chosen_experts(site.router, out).reshape(len(weights), -1).long()
+        if site.layer not in counts:
+            counts[site.layer] = torch.zeros(total + 1, dtype=torch.long, device=chosen.device)
+        # The last place takes what is not of the base. Integers: sums in any order are the same.
+        places = chosen.masked_fill((chosen < 0) | (chosen >= total), total)
+        real = weights.to(chosen.device).unsqueeze(-1).expand_as(places)
+        counts[site.layer].scatter_add_(0, places.flatten(), real.flatten())
+
+    for batch in watched(model, data, sites, count, batch_size=batch_size):
+        weights = batch.flatten().long()
+    found = [counts[site.layer][:-1].cpu().float() for site in sites]
+    return [(count / count.sum()).tolist() for count in found]
+
+
+@torch.no_grad()
+def watched(
+    model: MultimodalLM, data: Sequence[Conversation], sites: Sequence[Site], look: Look, *, batch_size: int
+) -> Iterator[Tensor]:
+    """Computes `data` batch by batch, `look` called in every router of `sites`.
+
+    Yields the mask [B, T] of a batch's real tokens, on the model's device, before the batch is computed: inputs and
+    outputs of a router belong to these tokens in their order.
+    """
+    collate = Collator.of(model)
+    hooks = [
+        site.router.register_forward_hook(lambda module, args, out, site=site: look(site, args[0], out))
+        for site in sites
+    ]
+    try:
+        for start in range(0, len(data), batch_size):
+            batch = collate(data[start : start + batch_size])
+            batch.pop("labels")
+            batch = {key: value.to(model.device) for key, value in batch.items()}
+            yield batch["attention_mask"].bool()
+            model.hidden(**batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def probe_layers(
+    model: MultimodalLM,
+    held_out: Sequence[Conversation],
+    tune: Callable[[], object],
+    *,
+    batch_size: int = 64,
+) -> Probe:
+    """Tunes all base routers by a short call of `tune` and compares their choices on `held_out`.
+
+    `batch_size`: conversations a forward pass of the comparison.
+    The tuned routers are thrown away: the model is left bit for bit as it was.
+    """
+    before = selection_shares(model, held_out, batch_size=batch_size)
+    routers = [cast(torch.nn.Parameter, rows_of(site.router)) for site in find_sites(model.lm)]
+    kept = [weight.detach().clone() for weight in routers]
+    model.learn_only([name for name, p in model.named_parameters() if any(p is w for w in routers)])
+    try:
+        tune()
+        after = selection_shares(model, held_out, batch_size=batch_size)
+    finally:
+        with torch.no_grad():
+            for weight, old in zip(routers, kept, strict=True):
+                weight.copy_(old)
+        model.learn_only([])
+    change = [
+        float((torch.tensor(new) - torch.tensor(old)).std()) for old, new in zip(before, after, strict=True)
+    ]
+    return Probe(before, change)
+
+
+def choose_layers(how: LayerChoice, share: float, probe: Probe, seed: int = 0) -> list[int]:
+    """The blocks that get a new expert: floor(share x L), at least one.
+
+    probe: those of largest d_j. first, last: the lowest, the highest. random: drawn by seed. all: every block.
+    """
+    total = len(probe.before)
+    if how not in get_args(LayerChoice):
+        raise UnknownName("choice of layers", how, get_args(LayerChoice), where="choose_layers")
+    if not 0 < share <= 1 or not total:
+        raise InputError(
+            f"a share of {share:g} of {total} layers is none.",
+            where="choose_layers",
+            mend="Give a share above 0, up to 1.",
+        )
+    wanted = max(1, int(share * total))
+    if how == "all":
+        return list(range(total))
+    if how == "first":
+        return list(range(wanted))
+    if how == "last":
+        return list(range(total - wanted, total))
+    if how == "random":
+        drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+        return sorted(drawn[:wanted].tolist())
+    return sorted(sorted(range(total), key=lambda j: -probe.change[j])[:wanted])
+
+
+def parents(probe: Probe, layers: Sequence[int], count: int = 1) -> dict[int, list[int]]:
+    """Block -> the `count` most chosen experts i* = argmax_i r_ij, from which new experts are copied."""
+    plan = {}
+    if count < 1 or any(not 0 <= layer < len(probe.before) for layer in layers):
+        raise InputError(
+            f"{count} parents in layers {list(layers)} of {len(probe.before)}.",
+            where="parents",
+            mend="Give at least one parent, and layers that were probed, lowest 0.",
+        )
+    for layer in layers:
+        ranked = sorted(range(len(probe.before[layer])), key=lambda i: -probe.before[layer][i])
+        plan[layer] = [ranked[i % len(ranked)] for i in range(count)]
+    return plan

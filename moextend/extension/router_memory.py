@@ -1,0 +1,169 @@
+"""Retention without raw data: a few router inputs of what was learnt before, which new experts must leave alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from moextend.errors import InputError
+from moextend.extension.probe import watched
+from moextend.model.batches import Collator, Conversation
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe.families import chooses_by_logits, family_of, features
+from moextend.moe.router_parts import RouterPart
+from moextend.moe.routing import Scope
+from moextend.moe.sites import Site, find_sites
+from moextend.training.checkpoint import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from moextend.training.trainer import ExtraLoss
+
+FILE = "memory.safetensors"
+
+Memory = dict[int, Tensor]
+"""MoE block -> router inputs [tokens, H] of earlier data."""
+
+
+GROUP = 64
+"""Conversations that rows are drawn from at a time; fixed, so that the draw does not depend on the batch size."""
+
+
+def remember(
+    model: MultimodalLM, data: Sequence[Conversation], tokens: int, seed: int, *, batch_size: int = GROUP
+) -> Memory:
+    """About `tokens` router inputs a block, drawn evenly over the real tokens of `data`, from the model as it is.
+
+    The rows are drawn before the forward pass, and no other row is kept. `batch_size`: conversations a forward pass,
+    `GROUP` at the most.
+    """
+    sites, collate = find_sites(model.lm), Collator.of(model)
+    groups = [data[start : start + GROUP] for start in range(0, len(data), GROUP)]
+    generator = torch.Generator().manual_seed(seed)
+    pieces: dict[int, list[Tensor]] = {site.layer: [] for site in sites}
+    for group in groups:
+        count = sum(collate.lengths(group))
+        drawn = torch.randperm(count, generator=generator)[: -(-tokens // len(groups))]
+        for layer, rows in _rows(model, group, sites, drawn, batch_size).items():
+            pieces[layer].append(rows)
+    return {layer: torch.cat(rows)[:tokens].contiguous() for layer, rows in pieces.items()}
+
+
+def _rows(
+    model: MultimodalLM, data: Sequence[Conversation], sites: Sequence[Site], drawn: Tensor, batch_size: int
+) -> Memory:
+    """The router inputs of the tokens `drawn` of `data`, numbered over its real tokens, in the order of `drawn`."""
+    kept: Memory = {}
+    places = mine = torch.empty(0)
+
+    def look(site: Site, x: Tensor, out: object) -> None:
+        x = x.flatten(0, -2)
+        rows = x[places.to(x.device)].cpu()
+        if site.layer not in kept:
+            kept[site.layer] = rows.new_empty(len(drawn), rows.shape[1])
+        kept[site.layer][mine] = rows
+
+    before = 0
+    for mask in watched(model, data, sites, look, batch_size=batch_size):
+        real = mask.flatten().nonzero().squeeze(1).cpu()
+        mine = ((drawn >= before) & (drawn < before + len(real))).nonzero().squeeze(1)
+        places = real[drawn[mine] - before]
+        before += len(real)
+    return kept
+
+
+def write(memory: Memory, folder: Path) -> None:
+    """Keeps a memory beside an extension."""
+    write_tensors(folder / FILE, {str(layer): x for layer, x in memory.items()})
+
+
+def read(folder: Path) -> Memory:
+    """The memory that `write` kept; InputError where it is missing or damaged."""
+    return {int(layer): x for layer, x in read_tensors(folder / FILE).items()}
+
+
+def join(memories: Sequence[Memory]) -> Memory:
+    """All memories as one."""
+    if not memories:
+        return {}
+    return {layer: torch.cat([memory[layer] for memory in memories]) for layer in memories[0]}
+
+
+@dataclass(frozen=True)
+class DrawnLoss:
+    """An extra loss that draws at random, so that an interrupted training can draw on where it was."""
+
+    compute: ExtraLoss
+    generator: torch.Generator
+
+    def __call__(self, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        """The loss for a batch and what the model returned for it."""
+        return self.compute(batch, out)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The generator's state."""
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Draws on from `state`."""
+        self.generator.set_state(state["generator"])
+
+
+def keep_closed(
+    model: MultimodalLM, name: str, memory: Memory, *, margin: float, weight: float, sample: int, seed: int
+) -> DrawnLoss:
+    """A loss that keeps the new experts of extension `name` from remembered tokens.
+
+    For remembered inputs x of a block it is ``weight * mean(relu(r x + b - threshold + margin))``, where the
+    threshold is what a new expert must pass to be used: 0 in `exact` routing, the k-th logit of the base in `paper`;
+    in `slot` routing 0 where the base chooses the parent, and out of reach where it does not.
+    `sample` inputs a block are drawn at every step.
+    """
+    sites = [site for site in find_sites(model.lm) if name in getattr(site.router, "ext_parts", {})]
+    generator = torch.Generator().manual_seed(seed)
+    device = model.device
+    kept = {site.layer: memory[site.layer].to(device) for site in sites}
+    bars = {site.layer: _thresholds(site, name, kept[site.layer]) for site in sites}
+
+    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        total = torch.zeros((), device=device)
+        for site in sites:
+            x = kept[site.layer]
+            rows = torch.randint(len(x), (min(sample, len(x)),), generator=generator).to(device)
+            part = cast(RouterPart, cast(Any, site.router).ext_parts[name])
+            home = part.rows.device  # training may have moved the model
+            seen = features(site.router, x[rows]).to(home)
+            excess = part(seen) - bars[site.layer][rows].to(home) + margin
+            total = total.to(home) + excess.clamp_min(0).mean()
+        return weight * total / len(sites)
+
+    return DrawnLoss(loss, generator)
+
+
+@torch.no_grad()
+def _thresholds(site: Site, name: str, x: Tensor) -> Tensor:
+    """What a new logit must pass to be used, [tokens, 1] or, a column a new expert, [tokens, n]."""
+    scope = cast(Scope, site.router.ext_scope)
+    known = chooses_by_logits(site.router)
+    if scope.mode == "exact" or (scope.mode == "slot" and not known):
+        return torch.zeros(len(x), 1, device=x.device)
+    if not known:
+        raise InputError(
+            f"{family_of(site.router).router} does not choose by its logits alone: "
+            "memory cannot tell when a new expert is used.",
+            mend="Use routing 'exact', or scope 'own' or 'auto'.",
+        )
+    parents = cast(RouterPart, cast(Any, site.router).ext_parts[name]).parents
+    active, scope.active = scope.active, ()
+    try:
+        logits, weights, index = cast(Any, site.router)(x)[:3]
+    finally:
+        scope.active = active
+    if scope.mode == "slot":
+        chosen = (index.unsqueeze(-1) == torch.tensor(parents, device=index.device)).any(1)
+        return torch.zeros_like(chosen, dtype=x.dtype).masked_fill(~chosen, torch.inf)
+    return cast(Tensor, logits.topk(weights.shape[-1], dim=-1)[0][:, -1:])

@@ -1,0 +1,200 @@
+"""Tells the equal experts of an upcycled model apart, by a short continued training on text.
+
+Experts that are equal learn apart only as far as they see different tokens. "Drop-Upcycling" (arXiv 2502.19261) first
+draws a share of each expert's intermediate neurons anew, which costs some loss at once and makes them differ; router
+and experts are then trained with a balance loss ("Switch Transformers", arXiv 2101.03961, equations 4 to 6).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from moextend.errors import InputError
+from moextend.extension.probe import selection_shares
+from moextend.model.batches import Collator, Conversation
+from moextend.model.multimodal import IGNORE, MultimodalLM
+from moextend.moe.sites import Site, count_experts, find_sites
+from moextend.training.loop import train
+from moextend.training.settings import Settings
+from moextend.training.trainer import ExtraLoss
+
+EVERY = 10
+"""One piece of text in so many is held out."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a model is like at one moment, measured on held-out text."""
+
+    loss: float
+    """Nats a token."""
+    load_entropy: list[float]
+    """Per MoE block, lowest first: entropy of the experts' shares of the top-k choices over log E; 1 is even."""
+    distance: float
+    """Mean over blocks and pairs of experts of |a - b| / sqrt((|a|^2 + |b|^2) / 2), a and b all weights; 0 is
+    equal, sqrt(2) unrelated."""
+
+
+@dataclass(frozen=True)
+class Specialised:
+    """What `specialise` did."""
+
+    before: State
+    redrawn: State
+    """After the share of neurons was drawn anew, before training."""
+    after: State
+    steps: int
+    trained_parameters: int
+    pieces: int
+    """Pieces of text that were learnt from; one in ten is held out."""
+
+
+def specialise(
+    model: MultimodalLM,
+    texts: Sequence[str],
+    steps: int,
+    *,
+    folder: Path,
+    share: float = 0.5,
+    balance: float = 0.01,
+    learning_rate: float = 1e-4,
+    batch_size: int = 8,
+    length: int = 128,
+    seed: int = 0,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Specialised:
+    """Trains routers and experts of `model` on `texts`, in place; all else stays as it is.
+
+    The model is another base afterwards, with another fingerprint: extensions that were made before do not fit it.
+
+    Args:
+        folder: holds the trainer's state while in flight; see `train`.
+        share: of each expert's intermediate neurons that are drawn anew, from a normal distribution with mean and
+            standard deviation of the weights they replace; 0 leaves all as they are.
+        balance: weight of the balance loss, the mean over blocks.
+        length: tokens of the pieces that texts are cut into.
+
+    Raises:
+        InputError: the share is not from 0 to 1, or there is too little text.
+    """
+    if not 0 <= share <= 1:
+        raise InputError(f"share {share} is not from 0 to 1.", where="specialise", mend="Take 0.5.")
+    settings = Settings(steps, batch_size, learning_rate, seed=seed)
+    pieces = cut(model.tokenizer, texts, length)
+    held_out = pieces[::EVERY]
+    learnt = [piece for place, piece in enumerate(pieces) if place % EVERY]
+    if not learnt:
+        raise InputError(
+            f"{len(pieces)} pieces of {length} tokens are too little text.", where="specialise",
+            mend="Give more text, or a smaller length.",
+        )  # fmt: skip
+    before = measure(model, held_out, batch_size)
+    redraw(model, share, seed)
+    redrawn = measure(model, held_out, batch_size)
+    model.learn_only(_names(model))
+    with _balance_loss(find_sites(model.lm), balance) as extra_loss:
+        report = train(model, learnt, settings, folder=folder, extra_loss=extra_loss, on_step=on_step)
+    model.learn_only([])
+    model.rename_base()
+    after = measure(model, held_out, batch_size)
+    return Specialised(before, redrawn, after, report.steps, report.trained_parameters, len(learnt))
+
+
+def cut(tokenizer: Any, texts: Sequence[str], length: int) -> list[Conversation]:
+    """Texts as pieces of `length` tokens or fewer, to be learnt whole and without an end token."""
+    pieces: list[Conversation] = []
+    for text in texts:
+        spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        for start in range(0, len(spans), length):
+            piece = text[spans[start][0] : spans[min(start + length, len(spans)) - 1][1]].strip()
+            if piece:
+                pieces.append(Conversation((("", piece),), closed=False))
+    return pieces
+
+
+@torch.no_grad()
+def redraw(model: MultimodalLM, share: float, seed: int) -> None:
+    """Draws `share` of the intermediate neurons of every expert anew: rows of gate and up, columns of down."""
+    generator = torch.Generator().manual_seed(seed)
+    for site in find_sites(model.lm):
+        gate_up, down = cast(Tensor, site.experts.gate_up_proj), cast(Tensor, site.experts.down_proj)
+        width = down.shape[-1]
+        for expert in range(count_experts(site)):
+            chosen = torch.randperm(width, generator=generator)[: round(share * width)].to(down.device)
+            for place in (gate_up[expert, :width], gate_up[expert, width:], down[expert].T):
+                if len(chosen):
+                    old = place[chosen].float()
+                    new = torch.randn(old.shape, generator=generator).to(old.device)
+                    place[chosen] = (new * old.std() + old.mean()).to(place.dtype)
+
+
+@torch.no_grad()
+def measure(model: MultimodalLM, data: Sequence[Conversation], batch_size: int) -> State:
+    """Loss, load and distance of a model's experts on `data`."""
+    collate = Collator.of(model)
+    total, tokens = 0.0, 0
+    for start in range(0, len(data), batch_size):
+        batch = {k: v.to(model.device) for k, v in collate(data[start : start + batch_size]).items()}
+        count = int((batch["labels"][:, 1:] != IGNORE).sum())
+        total, tokens = total + float(model(**batch)["loss"]) * count, tokens + count
+    shares = selection_shares(model, data, batch_size=batch_size)
+    return State(total / max(tokens, 1), [_evenness(each) for each in shares], _distance(model))
+
+
+def _evenness(shares: Sequence[float]) -> float:
+    """-sum p log p / log E"""
+    return -sum(p * math.log(p) for p in shares if p > 0) / math.log(len(shares))
+
+
+def _distance(model: MultimodalLM) -> float:
+    found = []
+    for site in find_sites(model.lm):
+        stacks = [p.detach().float() for p in site.experts.parameters() if p.dim() == 3]
+        for a, b in combinations(range(count_experts(site)), 2):
+            apart = sum(float((stack[a] - stack[b]).square().sum()) for stack in stacks)
+            norms = sum(float(stack[i].square().sum()) for stack in stacks for i in (a, b))
+            found.append(math.sqrt(2 * apart / norms))
+    return sum(found) / len(found)
+
+
+def _names(model: MultimodalLM) -> list[str]:
+    """Names of the routers' and experts' parameters."""
+    wanted = {id(p) for s in find_sites(model.lm) for m in (s.router, s.experts) for p in m.parameters()}
+    return [name for name, parameter in model.named_parameters() if id(parameter) in wanted]
+
+
+@contextmanager
+def _balance_loss(sites: Sequence[Site], weight: float) -> Iterator[ExtraLoss]:
+    """An extra loss of the training: `weight` times the mean over blocks of the balance loss."""
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    logits: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Callable[..., None]:
+        return lambda _module, _args, out: logits.__setitem__(layer, out[0])
+
+    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        # One block at a time: together they would be balanced on average only.
+        each = [
+            load_balancing_loss_func(
+                (logits[site.layer],), count_experts(site), site.router.top_k, batch["attention_mask"]
+            )
+            for site in sites
+        ]
+        return weight * torch.stack(each).mean()
+
+    hooks = [site.router.register_forward_hook(keep(site.layer)) for site in sites]
+    try:
+        yield loss
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,1 @@
+"""A language model with an image encoder: loading, prompts, generation, likelihoods."""

@@ -1,0 +1,214 @@
+"""Conversations -> token ids with image holes, padded batches."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moextend.data.images import MARK, ImageRef
+from moextend.errors import InputError
+from moextend.model.chat import Chat, Tokens
+from moextend.model.multimodal import IGNORE, IMAGE, MultimodalLM
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns of question and answer about some images; the images stand at the marks of the prompts, in order.
+
+    Without any answer it is plain text, to be read as it is: no chat template is put around it.
+    """
+
+    turns: tuple[tuple[str, str], ...]
+    """(prompt, answer) pairs; an empty answer is not learnt. Images may stand in any turn."""
+    images: tuple[ImageRef, ...] = ()
+    closed: bool = True
+    """Whether each answer ends with the end token."""
+
+
+Pieces = Callable[[str, bool], list[int]]
+"""Ids of a piece of text, with the tokenizer's own start or without; not to be changed."""
+
+
+def piece_ids(tokenizer: Any, text: str, start: bool) -> list[int]:
+    """Ids of a piece of text."""
+    ids: list[int] = tokenizer(text, add_special_tokens=start)["input_ids"]
+    return ids
+
+
+def encode_prompt(ids_of: Pieces, text: str, visual_tokens: int, *, first: bool = True) -> list[int]:
+    """Ids of a prompt with `visual_tokens` holes at each image mark; `first`: with the tokenizer's own start."""
+    ids: list[int] = []
+    for i, piece in enumerate(text.split(MARK)):
+        if i:
+            ids += [IMAGE] * visual_tokens
+        ids += ids_of(piece, first and i == 0)
+    return ids
+
+
+def encode(
+    ids_of: Pieces, eos: int, conversation: Conversation, visual_tokens: int
+) -> tuple[list[int], list[int]]:
+    """Ids and labels of a conversation; only answers, with their end tokens, are labelled."""
+    if not conversation.turns:
+        raise InputError("a conversation has no turn.", where="data", mend="Leave it out, or give it a turn.")
+    check_marks([prompt for prompt, _ in conversation.turns], conversation.images)
+    ids: list[int] = []
+    labels: list[int] = []
+    for prompt, answer in conversation.turns:
+        asked = encode_prompt(ids_of, prompt, visual_tokens, first=not ids)
+        said = [*ids_of(f" {answer}", False), *([eos] if conversation.closed else [])]
+        ids += asked + said
+        labels += [IGNORE] * len(asked) + (said if answer else [IGNORE] * len(said))
+    return ids, labels
+
+
+def encode_chat(
+    chat: Chat, turns: Sequence[tuple[str, str | None]], visual_tokens: int
+) -> tuple[list[int], list[int]]:
+    """Ids and labels of turns in the model's chat template, with `visual_tokens` holes for each image."""
+    said: Tokens = chat.encode(turns)
+    ids: list[int] = []
+    labels: list[int] = []
+    for token, learnt in zip(said.ids, said.learnt, strict=True):
+        piece = [IMAGE] * visual_tokens if token is None else [token]
+        ids += piece
+        labels += piece if learnt and token is not None else [IGNORE] * len(piece)
+    return ids, labels
+
+
+def check_marks(texts: Sequence[str], images: Sequence[ImageRef], where: str | None = None) -> None:
+    """InputError where there are not as many image marks in the texts as images, or what is no image stands for one."""
+    if wrong := [image for image in images if not hasattr(image, "open")]:
+        raise InputError(
+            f"{wrong[0]!r} is no image.",
+            where=where,
+            mend="Give a moextend.ImageRef(path=...) or (data=...).",
+        )
+    marks = sum(text.count(MARK) for text in texts)
+    if marks != len(images):
+        raise InputError(
+            f"{len(images)} images, but {marks} {MARK} marks in the prompt.",
+            where=where,
+            mend=f"Put one {MARK} for each image into the task's prompt.",
+        )
+
+
+def blind(where: str | None = None) -> InputError:
+    """The error of an image that is given to a model without an encoder."""
+    return InputError(
+        "the prompt has an image, but the model has no image encoder.",
+        where=where,
+        mend="Load the model with vision=..., or leave the image out.",
+    )
+
+
+def too_long(
+    tokens: int, images: int, visual_tokens: int, context: int, where: str | None = None
+) -> InputError:
+    """The error of a prompt that the model's context cannot hold."""
+    of_images = f" ({images * visual_tokens} of {images} images)" if images else ""
+    return InputError(
+        f"takes {tokens} tokens{of_images}, and the model's context holds {context}.",
+        where=where,
+        mend="Shorten the prompt, give fewer images, or use an encoder with fewer tokens.",
+    )
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Tensor:
+    """Rows of ids as one tensor [rows, longest]."""
+    width = max(map(len, rows))
+    filled = [
+        [value] * (width - len(row)) + list(row) if left else list(row) + [value] * (width - len(row))
+        for row in rows
+    ]
+    return torch.tensor(filled)
+
+
+class Collator:
+    """Conversations -> the model's inputs: ids, mask, labels and image features."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        visual_tokens: int,
+        features: Callable[[Sequence[ImageRef]], Tensor] | None,
+        *,
+        chat: Chat | None = None,
+        context: int | None = None,
+    ) -> None:
+        """Args: context: tokens that the model can hold; None sets no bound."""
+        self.tokenizer, self.visual_tokens, self.features = tokenizer, visual_tokens, features
+        self.chat, self.context = chat, context
+        # Prompts recur, and a tokenizer's call costs more than a step's share of anything else here.
+        self._ids = lru_cache(maxsize=1 << 16)(partial(piece_ids, tokenizer))
+
+    @classmethod
+    def of(cls, model: MultimodalLM) -> Collator:
+        """The collator of a model: its tokenizer, its chat template, its source of features, its context."""
+        see = model.features or model.vision
+        return cls(model.tokenizer, model.visual_tokens, see, chat=model.chat, context=model.context)
+
+    def __call__(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+        """A batch in host memory; padded at the right, padding masked and not labelled.
+
+        A conversation that the context cannot hold loses its last turns, each whole and with its images; plain text is
+        cut.
+
+        Raises:
+            InputError: marks and images do not agree, an image without an encoder, or a first turn that is too long.
+        """
+        fitted = [self._fitted(conversation) for conversation in conversations]
+        rows = [row for row, _ in fitted]
+        ids = pad([row[0] for row in rows], self.tokenizer.pad_token_id)
+        mask = pad([[1] * len(row[0]) for row in rows], 0)
+        batch = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "labels": pad([row[1] for row in rows], IGNORE),
+        }
+        images = [image for _, shown in fitted for image in shown]
+        if images:
+            if self.features is None:
+                raise blind()
+            # An encoder gives them where it computes; a loader can pin memory of the host alone.
+            batch["features"] = self.features(images).cpu()
+        return batch
+
+    def lengths(self, conversations: Sequence[Conversation]) -> list[int]:
+        """Tokens that each conversation takes in a batch, padding left out; no image is encoded."""
+        return [len(self._fitted(conversation)[0][0]) for conversation in conversations]
+
+    def _fitted(self, conversation: Conversation) -> tuple[tuple[list[int], list[int]], tuple[ImageRef, ...]]:
+        """Ids and labels of as many whole turns as the context holds, and the images of these turns."""
+        row = self._encode(conversation)
+        whole = len(conversation.turns)
+        while self.context is not None and len(row[0]) > self.context:
+            turns = conversation.turns[:-1]
+            images = conversation.images
+            if not turns and not images and not conversation.turns[0][1]:
+                return (row[0][: self.context], row[1][: self.context]), ()  # plain text may end anywhere
+            if not turns:
+                where = images[0].where if images else None
+                raise too_long(
+                    len(row[0]), len(images), self.visual_tokens, self.context, where=where or None
+                )
+            left = sum(prompt.count(MARK) for prompt, _ in turns)
+            conversation = replace(conversation, turns=turns, images=images[:left])
+            row = self._encode(conversation)
+        if len(conversation.turns) < whole:
+            warnings.warn(
+                f"Conversations of more than {self.context} tokens lose their last turns.", stacklevel=3
+            )
+        return row, conversation.images
+
+    def _encode(self, conversation: Conversation) -> tuple[list[int], list[int]]:
+        if self.chat is None or not any(answer for _, answer in conversation.turns):
+            return encode(self._ids, self.tokenizer.eos_token_id, conversation, self.visual_tokens)
+        check_marks([prompt for prompt, _ in conversation.turns], conversation.images)
+        return encode_chat(self.chat, conversation.turns, self.visual_tokens)

@@ -1,0 +1,174 @@
+"""The chat template of a model's family: conversations as the ids that its tokenizer makes of them."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from moextend.data.images import MARK
+from moextend.errors import InputError
+from moextend.util import files
+
+"""Where an image stands in a prompt."""
+
+_PLACE = "\ue000answer {}\ue001"
+"""Stands for an answer while a template is rendered; private characters that no text holds."""
+_DATE = "{% macro strftime_now(format) %}01 January 2026{% endmacro %}"
+"""For templates that tell the date: a prompt must not depend on the day."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A conversation as ids."""
+
+    ids: list[int | None]
+    """None stands for an image."""
+    learnt: list[bool]
+    """Whether the id belongs to an answer or to what closes it."""
+
+
+class Chat:
+    """A tokenizer's own chat template, applied to turns of question and answer.
+
+    The whole text is rendered and tokenized at once, with the image mark as one special token (in a copy: the tokenizer
+    itself is not changed). Where an answer begins and ends is told by its place in the rendered text. The ids before an
+    answer are the same when it is learnt and when it is asked for (unless the template writes the last turn otherwise
+    than earlier ones). The template is in charge of the start token.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Raises: InputError: the template cannot be used for plain turns."""
+        from tokenizers import AddedToken
+
+        template = tokenizer.get_chat_template()
+        self._template = (_DATE if "strftime_now" in template else "") + template
+        self._eos: int = tokenizer.eos_token_id
+        if not tokenizer.is_fast:
+            raise _unusable("its tokenizer is not a fast one")
+        special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special and str(t) != MARK]
+        alternatives = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
+        self._closing = re.compile(rf"\s*(?:{alternatives})") if special else None
+        self._tokenizer = copy.deepcopy(tokenizer)
+        self._tokenizer.add_tokens([AddedToken(MARK, special=True, normalized=False)], special_tokens=True)
+        self._image: int = self._tokenizer.convert_tokens_to_ids(MARK)
+        self._lead = ""
+        self._lead = self._find_lead()
+        self._apart = False
+        asked = self.encode([("?", None)]).ids
+        # A tokenizer may join what ends a prompt with what begins an answer: then they are tokenized apart.
+        self._apart = self.encode([("?", "a")]).ids[: len(asked)] != asked
+        self.stop = self._find_stop()
+        """Ids that end an answer."""
+
+    def fingerprint(self) -> str:
+        """Names the template and how it is used."""
+        return f"chat1-{files.digest(self._template)}"
+
+    def encode(self, turns: Sequence[tuple[str, str | None]]) -> Tokens:
+        """Ids of (question, answer) turns; the answer of the last turn may be None: it is asked for.
+
+        An empty answer is not learnt. Every other one is, with the special token that the template closes it with, or
+        with the end token if the template closes the last one with none.
+        """
+        text, spans, closed = self._written(turns)
+        cuts = [0, *(begin for begin, _ in spans if self._apart), len(text)]
+        ids: list[int | None] = []
+        learnt: list[bool] = []
+        for start, stop in pairwise(cuts):
+            out = self._tokenizer(text[start:stop], add_special_tokens=False, return_offsets_mapping=True)
+            ids += [None if i == self._image else i for i in out["input_ids"]]
+            learnt += [
+                any(begin <= start + at < end for begin, end in spans) for at, _ in out["offset_mapping"]
+            ]
+        if ids.count(None) != sum(question.count(MARK) for question, _ in turns):
+            raise _unusable(f"it does not keep the {MARK} marks of the question")
+        if not closed:
+            ids.append(self._eos)
+            learnt.append(bool(turns[-1][1]))
+        return Tokens(ids, learnt)
+
+    def _written(self, turns: Sequence[tuple[str, str | None]]) -> tuple[str, list[tuple[int, int]], bool]:
+        """The text up to the end of the last answer, where the learnt parts are, and whether it needs no end token."""
+        text, closed = "", True
+        spans: list[tuple[int, int]] = []
+        pieces = self._pieces([question for question, _ in turns])
+        for i, (_, answer) in enumerate(turns):
+            text += pieces[i].removesuffix(self._lead)
+            if answer is None:
+                return text, spans, True
+            begin = len(text)
+            text += self._lead + answer
+            found = self._closing.match(pieces[i + 1]) if self._closing else None
+            if found:
+                text += found[0]
+                pieces[i + 1] = pieces[i + 1][found.end() :]
+            closed = found is not None
+            if answer:
+                spans.append((begin, len(text)))
+        return text, spans, closed
+
+    def _pieces(self, questions: Sequence[str]) -> list[str]:
+        """The rendered text, cut at the answers."""
+        messages = []
+        for i, question in enumerate(questions):
+            messages += [_message("user", question), _message("assistant", _PLACE.format(i))]
+        pieces = [self._render(messages)]
+        for i in range(len(questions)):
+            before, place, after = pieces.pop().partition(_PLACE.format(i))
+            if not place:
+                raise _unusable("it does not keep every answer of a conversation")
+            pieces += [before, after]
+        return pieces
+
+    def _render(self, messages: Sequence[dict[str, str]], **more: Any) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    list(messages), chat_template=self._template, tokenize=False, **more
+                )
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise _unusable(str(error).rstrip(".")) from error
+
+    def _find_lead(self) -> str:
+        """White space that the template writes before an answer and that a model is left to say itself."""
+        before = self._pieces(["?"])[0]
+        asked = self._render([_message("user", "?")], add_generation_prompt=True)
+        more = before.removeprefix(asked) if before.startswith(asked) else before
+        return more if not more.strip() else more[len(more.rstrip(" ")) :]
+
+    def _find_stop(self) -> list[int]:
+        found = {self._eos}
+        for piece in self._pieces(["?", "?"])[1:]:
+            closing = self._closing.match(piece) if self._closing else None
+            if closing:
+                found.add(self._tokenizer(closing[0], add_special_tokens=False)["input_ids"][-1])
+        return sorted(found)
+
+
+def chat_of(tokenizer: Any, wanted: bool | None) -> Chat | None:
+    """The chat of a tokenizer: None wants it where there is a template, True always, False never."""
+    if wanted is False:
+        return None
+    if getattr(tokenizer, "chat_template", None):
+        return Chat(tokenizer)
+    if wanted:
+        raise _unusable("its tokenizer has none")
+    return None
+
+
+def _message(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}
+
+
+def _unusable(why: str) -> InputError:
+    return InputError(
+        f"the chat template of this model cannot be used: {why}.",
+        mend="Turn it off: chat=False (chat: false).",
+    )

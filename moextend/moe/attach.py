@@ -1,0 +1,313 @@
+"""Adds experts and router rows to a model in place, and takes them off again.
+
+No base tensor is copied or changed: routers and experts get a subclass of their own class, a group of new experts
+is an instance of the base's experts class with fewer experts, and detaching the last extension gives the classes
+back. A call that fails, or is interrupted, leaves the model as it was.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from moextend.errors import InputError, UnknownName
+from moextend.moe import guards, reach
+from moextend.moe.copies import base_class, new_experts, new_rows, subclass
+from moextend.moe.dense_blocks import DenseBlock, DenseExperts, DenseRouter
+from moextend.moe.extensible import check_block, check_name, check_plan
+from moextend.moe.recipe import Mode
+from moextend.moe.router_parts import Calibration, Parts, RouterPart
+from moextend.moe.routing import ExtendedExperts, ExtendedRouter, Scope
+from moextend.moe.sites import Site, find_sites, first_new_id
+from moextend.moe.supported import check_setup
+
+Plan = Mapping[int, Sequence[int]]
+"""MoE block -> the base expert that each new expert is copied from."""
+
+
+def scope_of(model: nn.Module) -> Scope:
+    """What the blocks of `model` share; made on first use."""
+    for site in find_sites(model):
+        if isinstance(site.router, ExtendedRouter):
+            return site.router.ext_scope
+    return Scope()
+
+
+def attach(
+    model: nn.Module,
+    name: str,
+    plan: Plan,
+    *,
+    mode: Mode = "exact",
+    calibrate: bool = True,
+    width: float = 1.0,
+    seed: int = 0,
+    empty: bool = False,
+) -> None:
+    """Adds extension `name`: in each block of `plan` one new expert and router row for each source expert.
+
+    Everything is frozen except the new parts, which are float32; copies of FP8 experts are dequantised. The extension
+    is reachable at once, beside the extensions that were: these are its co-active extensions, see `activate`. With
+    `empty` nothing is copied: the new experts' memory is taken, not filled. The global random state stays as it is.
+
+    Args:
+        width: exact routing: share of the parent's inner neurons that a new expert gets (`narrow.kept`).
+        seed: of the calibrations.
+
+    Raises:
+        InputError: the name is taken or cannot be one, the plan is empty or names what the model does not have, the
+            model already routes in another mode, the mode cannot extend the model's family, or takes whole copies
+            only, weights are offloaded or quantised so that they cannot be copied, or a forward was replaced so that
+            the extension would not be reached. As after any other exception, the model is as it was.
+    """
+    check_setup(model, where=f"extension '{name}'")
+    sites, scope = find_sites(model), scope_of(model)
+    check_name(name)
+    check_plan(plan)
+    _check_call(scope, name, plan, mode, width)
+    for block, sources in plan.items():
+        check_block(model, sites, block, sources, mode)
+    made: dict[int, tuple[RouterPart, nn.Module]] = {}
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        for block, sources in plan.items():
+            site, wanted = sites[block], list(sources)
+            part = new_rows(site, wanted, mode, _calibration(site, scope, len(wanted), mode, calibrate))
+            part.name, part.beside = name, scope.active
+            made[block] = part, new_experts(site, wanted, mode, width, empty)
+    with _all_or_nothing(model, sites, scope):
+        model.requires_grad_(False)
+        scope.mode = mode
+        for block, parts in made.items():
+            _put(sites[block], scope, name, *parts)
+        scope.known.append(name)
+        scope.beside[name] = scope.active
+        scope.widths[name] = width
+        scope.active = (*scope.active, name)
+        guards.forbid_saving(model)
+
+
+def detach(model: nn.Module, name: str) -> None:
+    """Takes extension `name` off; with the last one the model is its base again, classes included.
+
+    Extensions that were made beside it need it, and are not reachable any more.
+
+    Raises:
+        UnknownName: the model has no extension of that name.
+        InputError: a forward was replaced on an extended module, so that its class cannot be given back.
+    """
+    sites, scope = find_sites(model), scope_of(model)
+    if name not in scope.known:
+        raise UnknownName("extension", name, scope.known)
+    for site in sites:
+        for module, *_ in _swapped(site) if list(_stored(site)) == [name] else ():
+            reach.check_restorable(module)
+    with _all_or_nothing(model, sites, scope):
+        scope.known.remove(name)
+        scope.active = tuple(
+            other for other in scope.active if other != name and name not in scope.beside.get(other, ())
+        )
+        for kept in (scope.beside, scope.widths, scope.folders):
+            cast(dict[str, Any], kept).pop(name, None)
+        for site in sites:
+            _take(site, name)
+        if not scope.known:
+            guards.allow_saving(model)
+
+
+def activate(model: nn.Module, names: Sequence[str], *, partial: bool = False) -> None:
+    """Makes exactly these extensions reachable; an empty list gives the base.
+
+    Args:
+        partial: for measurements: an extension may be without those that it was made beside, except where its
+            calibrations read them.
+
+    Raises:
+        UnknownName: the model has no extension of a name.
+        InputError: an extension was made beside another one that is not named, or a forward was replaced so that
+            the extension would not be reached. What is reachable stays as it was.
+    """
+    scope = scope_of(model)
+    for name in names:
+        if name not in scope.known:
+            raise UnknownName("extension", name, scope.known)
+    active = tuple(name for name in scope.known if name in names)
+    check_together(model, active, partial=partial)
+    if active:
+        reach.check(model)
+    scope.active = active
+
+
+def check_together(model: nn.Module, names: Sequence[str], *, partial: bool = False) -> None:
+    """InputError where one of `names` was made beside an extension that is not among them; see `activate`."""
+    scope = scope_of(model)
+    for name in names:
+        beside = scope.beside.get(name, ())
+        missing = [other for other in beside if other not in names]
+        if not missing or (partial and not _is_calibrated(model, name)):
+            continue
+        gone = [other for other in missing if other not in scope.known]
+        first = f"Load {', '.join(gone)} before '{name}', and activate" if gone else "Activate"
+        raise InputError(
+            f"extension '{name}' was made beside {', '.join(repr(other) for other in missing)}, "
+            f"and needs {'it' if len(missing) == 1 else 'them'}.",
+            mend=f"{first} them together: {', '.join([*beside, name])}.",
+        )
+
+
+@contextmanager
+def reaching(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Within it, exactly these extensions are reachable; afterwards those that were before."""
+    before = scope_of(model).active
+    activate(model, names)
+    try:
+        yield
+    finally:
+        scope = scope_of(model)
+        scope.active = tuple(name for name in before if name in scope.known)
+
+
+def new_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
+    """The parameters of extension `name`, by their name in the model."""
+    return {
+        key: parameter
+        for key, parameter in model.named_parameters()
+        if f".ext_parts.{name}." in key or f".ext_groups.{name}." in key
+    }
+
+
+def _check_call(scope: Scope, name: str, plan: Plan, mode: Mode, width: float) -> None:
+    if name in scope.known:
+        raise InputError(f"the model already has an extension '{name}'.", mend="Choose another name.")
+    if not any(plan.values()):
+        raise InputError(
+            f"extension '{name}' has no new expert.", mend="Name a parent in at least one block."
+        )
+    if scope.known and scope.mode != mode:
+        raise InputError(
+            f"the model routes in mode '{scope.mode}', extension '{name}' in mode '{mode}'.",
+            mend="All extensions of a model share one mode.",
+        )
+    if not 0 < width <= 1 or (width < 1 and mode != "exact"):
+        raise InputError(
+            f"extension '{name}' cannot have experts of {width:g} of their parents' width in routing '{mode}'.",
+            mend="Use a width above 0, up to 1, in routing 'exact'; the others start from whole copies (width 1).",
+        )
+
+
+def _is_calibrated(model: nn.Module, name: str) -> bool:
+    parts = [cast(Any, getattr(site.router, "ext_parts", {})) for site in find_sites(model)]
+    return any(name in each and each[name].calibration is not None for each in parts)
+
+
+def _calibration(site: Site, scope: Scope, new: int, mode: Mode, wanted: bool) -> Calibration | None:
+    """One that reads the base, the extensions that are reachable now, and the `new` experts."""
+    if mode != "paper" or not wanted:
+        return None
+    stored = _stored(site)
+    others = sum(cast(RouterPart, stored[other]).count for other in scope.active if other in stored)
+    return Calibration(first_new_id(site) + others + new)
+
+
+def _stored(site: Site) -> Mapping[str, nn.Module]:
+    """Extension -> its part of the site's router."""
+    return cast(Mapping[str, nn.Module], getattr(site.router, "ext_parts", {}))
+
+
+def _swapped(site: Site) -> list[tuple[nn.Module, type, str]]:
+    """What of a block gets a subclass: the module, what is mixed in, and where it keeps the new parts."""
+    if site.dense:
+        return [
+            (site.router, DenseRouter, "ext_parts"),
+            (site.experts, DenseExperts, "ext_groups"),
+            (site.block, DenseBlock, ""),
+        ]
+    return [(site.router, ExtendedRouter, "ext_parts"), (site.experts, ExtendedExperts, "ext_groups")]
+
+
+def _put(site: Site, scope: Scope, name: str, part: RouterPart, group: nn.Module) -> None:
+    """Gives the block its part of extension `name`, and its modules the classes that take it in."""
+    first = first_new_id(site)
+    for module, mixin, store in _swapped(site):
+        if isinstance(module, mixin):
+            continue
+        forward = type(module).forward
+        module.__class__ = subclass(type(module), mixin)
+        reach.rebind(module, forward)
+        module.ext_scope = scope  # type: ignore[assignment]
+        if store:
+            module.ext_first = first  # type: ignore[assignment]
+            setattr(module, store, Parts())
+    cast(Any, site.router).ext_parts[name] = part
+    cast(Any, site.experts).ext_groups[name] = group
+    if hasattr(site.experts, "_is_expert_parallel"):
+        # With this flag the fused implementations leave rows with id m (won by a new expert) out.
+        site.experts._is_expert_parallel = scope.mode != "exact"  # type: ignore[assignment]
+    reach.arm(site)
+
+
+def _take(site: Site, name: str) -> None:
+    """Takes the block's part of extension `name` off; with the last one, its modules get their classes back."""
+    if name not in _stored(site):
+        return
+    last = len(_stored(site)) == 1
+    for module, _, store in _swapped(site):
+        if store:
+            del cast(Any, getattr(module, store))[name]
+        if last:
+            if store:
+                delattr(module, store)
+            _restore_class(module)
+    if last:
+        reach.disarm(site.router, site.experts, site.block)
+
+
+def _restore_class(module: nn.Module) -> None:
+    for key in ("ext_scope", "ext_first"):
+        module.__dict__.pop(key, None)
+    if hasattr(module, "_is_expert_parallel"):
+        module._is_expert_parallel = False  # type: ignore[assignment]
+    forward = type(module).forward
+    module.__class__ = base_class(module)
+    reach.rebind(module, forward)
+
+
+@contextmanager
+def _all_or_nothing(model: nn.Module, sites: list[Site], scope: Scope) -> Iterator[None]:
+    """Whatever ends the block early, an interruption too, leaves the model and its scope as they were."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    shared = {key: copy.copy(value) for key, value in vars(scope).items()}
+    undo = [_snapshot(module) for site in sites for module in (site.router, site.experts, site.block)]
+    try:
+        yield
+    except BaseException:
+        for restore in undo:
+            restore()
+        vars(scope).update(shared)
+        (guards.forbid_saving if scope.known else guards.allow_saving)(model)
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        raise
+
+
+def _snapshot(module: nn.Module) -> Callable[[], None]:
+    """Gives the module back the class, attributes, children and hooks that it has now."""
+    kind, own = type(module), dict(vars(module))
+    stores = [child._modules for key, child in module._modules.items() if key.startswith("ext_") and child]
+    places = cast(list[dict[Any, Any]], [module._modules, module._forward_hooks, *stores])
+    held = [(place, dict(place)) for place in places]
+
+    def restore() -> None:
+        module.__class__ = kind
+        vars(module).clear()
+        vars(module).update(own)
+        for place, was in held:
+            place.clear()
+            place.update(was)
+
+    return restore

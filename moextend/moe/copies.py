@@ -1,0 +1,118 @@
+"""The new parts of an extension for one MoE block, made of copies of the base's rows and experts."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from moextend.moe import expert_width, quantised
+from moextend.moe.dense_blocks import DenseBlock, DenseGroup
+from moextend.moe.families import NEEDS_TWO_SLOTS, rows_of
+from moextend.moe.recipe import Mode
+from moextend.moe.router_parts import Calibration, RouterPart
+from moextend.moe.routing import ExtendedExperts, ExtendedRouter, PairGroup
+from moextend.moe.sites import Site, count_experts, first_new_id
+
+_SUBCLASS: dict[tuple[type, type], type] = {}
+_COUNTS = ("num_experts", "num_routed_experts", "total_experts")
+"""Where experts classes keep how many they are."""
+
+
+class FloatGroup(nn.Module):
+    """New experts of a class that multiplies codes with scales (FP8), in floating point (mixed in front of it)."""
+
+    def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        """What experts of these weights compute for their slots."""
+        from transformers.integrations.moe import grouped_mm_experts_forward
+
+        return cast(Tensor, grouped_mm_experts_forward(self, hidden_states, top_k_index, top_k_weights))
+
+
+MIXINS = (ExtendedRouter, ExtendedExperts, DenseBlock, DenseGroup, PairGroup, FloatGroup)
+
+
+def base_class(module: nn.Module) -> type:
+    """The class that a module of the base has without extensions."""
+    return next(kind for kind in type(module).__mro__ if not issubclass(kind, MIXINS))
+
+
+def subclass(kind: type, mixin: type) -> type:
+    """The class with `mixin` in front of `kind`; always the same one."""
+    return _SUBCLASS.setdefault((kind, mixin), type(f"Extended{kind.__name__}", (mixin, kind), {}))
+
+
+def starts_closed(experts: nn.Module, mode: Mode) -> bool:
+    """Whether gates start closed and copies whole, instead of open gates before last projections of zero.
+
+    Where a norm follows the last projection (Muse Spark), zeros would be blown up by the first step that moves them.
+    """
+    return mode == "exact" and bool(getattr(experts, "has_post_expert_norm", False))
+
+
+def new_rows(site: Site, sources: list[int], mode: Mode, calibration: Calibration | None) -> RouterPart:
+    """paper: the source's row (Eq. 9). exact: a gate that is open (1), or closed (0), for every token at the start.
+
+    slot: nothing is added to the source's row, a tie.
+    """
+    router = site.router
+    weight = cast(Tensor, rows_of(router)).detach()
+    if mode == "paper":
+        bias = getattr(router, "bias", None)
+        start = None if bias is None else bias.detach()[sources].float()
+        part = RouterPart(weight[sources].float(), start, calibration, sources)
+    else:
+        rows = torch.zeros(len(sources), weight.shape[1])
+        start_at = 0.0 if mode == "slot" or starts_closed(site.experts, mode) else 1.0
+        part = RouterPart(rows, torch.full((len(sources),), start_at), None, sources)
+    return part.to(cast(Tensor, site.experts.down_proj).device)
+
+
+def new_experts(site: Site, sources: list[int], mode: Mode, width: float, empty: bool) -> nn.Module:
+    """A group of experts of the base's own class, copies of `sources` in float32; empty: with nothing in them.
+
+    exact: their last projection is zero, except where `starts_closed`.
+    """
+    base = site.experts
+    zero = mode == "exact" and not starts_closed(base, mode)
+    group = _bare_group(site, len(sources))
+    for key, tensor in base._parameters.items():
+        if quantised.is_scale(key):
+            continue
+        if tensor is None or tensor.shape[0] not in (count_experts(site), first_new_id(site)):
+            group._parameters[key] = tensor
+            continue
+        shape, whole = expert_width.shape(base, key, width), not (zero and key.startswith("down_proj"))
+        copy = (torch.empty if empty else torch.zeros)((len(sources), *shape), device=tensor.device)
+        for place, source in enumerate(sources if whole and not empty else ()):
+            copy[place].copy_(expert_width.kept(base, key, source, width))
+        group._parameters[key] = nn.Parameter(copy)
+    return group
+
+
+def _bare_group(site: Site, count: int) -> nn.Module:
+    """`count` experts of the base's class, which share all but their parameters with it."""
+    base, kind = site.experts, base_class(site.experts)
+    if site.dense:
+        kind = subclass(kind, DenseGroup)
+    if kind.__name__ in NEEDS_TWO_SLOTS:
+        kind = subclass(kind, PairGroup)
+    if any(quantised.scales_of(base, key) is not None for key in base._parameters):
+        kind = subclass(kind, FloatGroup)
+    group = cast(Any, object.__new__(kind))
+    nn.Module.__init__(group)
+    own = set(group.__dict__)  # parameters, buffers, modules, hooks: never shared with the base
+    group.__dict__.update(
+        {key: value for key, value in base.__dict__.items() if key not in own and not key.startswith("ext_")}
+    )
+    group.__dict__.pop("forward", None)
+    for key, child in base._modules.items():
+        if not key.startswith("ext_"):
+            group._modules[key] = child  # activation and norms belong to the base: shared
+    for key in _COUNTS:
+        if hasattr(base, key):
+            setattr(group, key, count)
+    group.num_experts = count
+    group._is_expert_parallel = False
+    return cast(nn.Module, group)

@@ -1,0 +1,112 @@
+"""What can be extended: the names, blocks and weights that `attach` refuses before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from moextend.errors import InputError
+from moextend.moe import quantised, reach
+from moextend.moe.families import check_paper, rows_of
+from moextend.moe.recipe import WORDS, Mode
+from moextend.moe.routing import ExtendedExperts
+from moextend.moe.sites import Site, count_experts, find_sites
+from moextend.moe.supported import check_setup
+
+
+def check_name(name: object) -> None:
+    """InputError where no extension can be called `name`."""
+    if not isinstance(name, str):
+        why = "is no text"
+    elif not name:
+        why = "is empty"
+    elif "." in name:
+        why = "has a dot"
+    elif name in WORDS:
+        why = "says which extensions are active"
+    else:
+        return
+    raise InputError(
+        f"the name '{name}' {why}.",
+        mend=f"Use letters, digits, '-' and '_', and none of: {', '.join(WORDS)}.",
+    )
+
+
+def check_plan(plan: object) -> None:
+    """InputError where `plan` does not say for blocks which experts are copied."""
+    fits = isinstance(plan, Mapping) and all(
+        hasattr(block, "__index__")
+        and isinstance(experts, Sequence)
+        and all(hasattr(e, "__index__") for e in experts)
+        for block, experts in plan.items()
+    )
+    if not fits:
+        raise InputError(
+            f"{plan!r} is no plan.",
+            where="plan",
+            mend="Map MoE blocks to lists of experts: {0: [3], 2: [1]}.",
+        )
+
+
+def check_extensible(model: nn.Module) -> None:
+    """InputError where blocks of `model` cannot be extended in any routing mode, whatever the plan."""
+    check_setup(model, where="extend")
+    for site in find_sites(model):
+        check_site(model, site)
+
+
+def check_block(model: nn.Module, sites: list[Site], block: int, sources: Sequence[int], mode: Mode) -> None:
+    """InputError where block `block` cannot get copies of the experts `sources`."""
+    if not 0 <= block < len(sites):
+        raise InputError(
+            f"the model has MoE blocks 0 to {len(sites) - 1}, not {block}.",
+            where="plan",
+            mend="Name one of them.",
+        )
+    site = sites[block]
+    known = count_experts(site)
+    wrong = [source for source in sources if not 0 <= source < known]
+    if wrong:
+        raise InputError(
+            f"{site.name} has experts 0 to {known - 1}, not {wrong[0]}.",
+            where="plan",
+            mend="Name one of them.",
+        )
+    if mode == "paper":
+        check_paper(site.router)
+    if mode == "slot" and site.dense:
+        raise InputError(
+            f"routing 'slot' cannot extend {site.name}: every expert computes every token, so that it has no slots.",
+            mend="Use routing 'exact', which extends every family.",
+        )
+    check_site(model, site)
+
+
+def check_site(model: nn.Module, site: Site) -> None:
+    """InputError where a block cannot be extended in any routing mode, as it stands in memory now."""
+    if not isinstance(site.experts, ExtendedExperts) and getattr(site.experts, "_is_expert_parallel", False):
+        raise InputError(
+            f"{site.name} is split over devices by expert parallelism.",
+            mend="Extend the model on one device, or with every device holding all experts.",
+        )
+    _check_memory(model, site)
+    quantised.check_experts(model, site.experts, f"{site.name}.experts", count_experts(site))
+    quantised.check_tensor(model, cast(Tensor, rows_of(site.router)), f"the router of {site.name}")
+    reach.check_free(model, site)
+
+
+def _check_memory(model: nn.Module, site: Site) -> None:
+    """InputError where weights of the site are elsewhere (accelerate's offloading); a model of shapes alone is fine."""
+    for module in (site.experts, site.router):
+        offloaded = any(p.is_meta for p in module.parameters())
+        if offloaded and (
+            any(hasattr(m, "_hf_hook") for m in model.modules())
+            or not all(p.is_meta for p in model.parameters())
+        ):
+            raise InputError(
+                f"weights of {site.name} ({type(module).__name__}) are offloaded, and cannot be copied.",
+                mend="Load the model whole on one device, without a device map that offloads; extend it there, and "
+                "dispatch it afterwards.",
+            )

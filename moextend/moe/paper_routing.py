@@ -1,0 +1,132 @@
+"""Paper routing: one softmax over old and new experts, the top-k of it, and calibrations of the chosen weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moextend.moe.families import Scoring, with_parents
+from moextend.moe.router_parts import RouterPart
+
+
+def paper_choice(
+    how: Scoring,
+    logits: Tensor,
+    new: Tensor,
+    base_weights: Tensor,
+    base_index: Tensor,
+    parents: Sequence[int],
+    parts: Sequence[RouterPart],
+) -> tuple[Tensor, Tensor]:
+    """The chosen experts [T, k] and their calibrated weights [T, k], from logits [T, m] and new logits [T, n].
+
+    Where no new expert wins, the base's own decision (`base_weights`, `base_index`) is taken over verbatim, unless new
+    experts may turn the order of the old ones or each old one has a gain. Experts
+    with a correction bias or a gain hand it on to their children. Where the base chooses from some groups of experts
+    only, its choice stands, and the new experts, a group that is always open, compete with it.
+    """
+    old = logits.shape[-1]
+    scores, share = merged_scores(how, logits, new)
+    if how.choose is not None:
+        weights, index = how.choose(torch.cat([logits, new.to(logits.dtype)], 1))
+        change = _calibrations(parts, scores)
+        if change is not None:
+            weights = (weights + change.gather(1, index)).clamp_min(1e-6)
+        return index, weights
+    index = torch.topk(_merit(how, logits, new, scores, base_index, parents), base_index.shape[1], dim=-1)[1]
+    won = (index >= old).any(-1, keepdim=True)
+    if how.keeps_order:
+        index = torch.where(
+            won, index, base_index
+        )  # the base's own decision, verbatim, where no new expert wins
+    chosen = scores.gather(1, index)
+    total = torch.ones_like(share)
+    if how.normalise:
+        total = (chosen.sum(-1, keepdim=True) + how.eps).clamp_min(how.floor)
+    weights = chosen / total
+    if how.gain is None and how.keeps_order:
+        kept = base_weights.to(scores.dtype) / how.scale
+        weights = torch.where(won, weights, kept if how.normalise else kept * share)
+    change = _calibrations(parts, scores)
+    if change is not None:
+        change = change.gather(1, index) / total
+        weights = (weights + change).clamp_min(1e-6)
+        if how.normalise:
+            weights = weights / weights.sum(-1, keepdim=True)
+    if how.gain is not None:
+        weights = weights * with_parents(how.gain, parents).to(weights.dtype)[index]
+    return index, weights * how.scale
+
+
+def _merit(
+    how: Scoring, logits: Tensor, new: Tensor, scores: Tensor, base_index: Tensor, parents: Sequence[int]
+) -> Tensor:
+    """What the k experts are chosen by, [T, m + n]."""
+    merit = torch.cat([logits, new.to(logits.dtype)], 1) if how.bias_on_logits else scores
+    if how.bias is not None:
+        merit = merit + with_parents(how.bias, parents).to(merit.dtype)
+    if how.limited:
+        own = merit[:, : logits.shape[1]]
+        open_ = torch.full_like(own, -torch.inf).scatter(1, base_index, own.gather(1, base_index))
+        merit = torch.cat([open_, merit[:, logits.shape[1] :]], 1)
+    return merit
+
+
+def merged_scores(how: Scoring, old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+    """The family's scores over old and new logits together [T, m + n], and the old experts' share [T, 1].
+
+    Scores that are made expert by expert leave the old ones as they are: their share is one.
+    """
+    if how.score is None:
+        return merged_softmax(old, new)
+    old, new = _wide(old), _wide(new)
+    return torch.cat([how.score(old), how.score(new)], 1), torch.ones_like(old[:, :1])
+
+
+def merged_softmax(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax over old and new logits together [T, m + n], and the old experts' share of it [T, 1].
+
+    The old weights are the base's own softmax times that share, so that they are the base's to the last bit where
+    the share is one.
+    """
+    old, new = _wide(old), _wide(new)
+    old_sum, new_sum = old.logsumexp(-1, keepdim=True), new.logsumexp(-1, keepdim=True)
+    total = torch.logaddexp(old_sum, new_sum)
+    share = (old_sum - total).exp()
+    return torch.cat([old.softmax(-1) * share, (new - total).exp()], 1), share
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _calibrations(parts: Sequence[RouterPart], scores: Tensor) -> Tensor | None:
+    """The sum of all corrections [T, m + n]; each reads and writes the experts that existed at its time."""
+    total: Tensor | None = None
+    for part in parts:
+        if part.calibration is None:
+            continue
+        spans = _columns(part, parts, scores.shape[1])
+        seen = [scores[:, start:end] for start, end in spans]
+        change = part.calibration(seen[0] if len(seen) == 1 else torch.cat(seen, 1))
+        for (start, end), piece in zip(spans, change.split([b - a for a, b in spans], 1), strict=True):
+            placed = F.pad(piece, (start, scores.shape[1] - end))
+            total = placed if total is None else total + placed
+    return total
+
+
+def _columns(part: RouterPart, parts: Sequence[RouterPart], width: int) -> list[tuple[int, int]]:
+    """Where the base, the extensions that `part` was made beside, and its own experts are among the columns."""
+    end = width - sum(other.count for other in parts)
+    spans = [(0, end)]
+    for other in parts:
+        start, end = end, end + other.count
+        if other is not part and other.name not in part.beside:
+            continue
+        if spans[-1][1] == start:
+            start = spans.pop()[0]
+        spans.append((start, end))
+    return spans

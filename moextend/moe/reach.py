@@ -1,0 +1,150 @@
+"""Whether an extension is reached: no other forward may stand in front of that of an extended module.
+
+Kernels from the hub, device maps and patches put a `forward` on an instance, or give a block a class that reads the
+router's weights instead of calling it. Such a model computes its base and nothing says so. What can be seen on the
+modules is checked when an extension is attached, activated or used; what cannot is checked once, on the first
+forward pass after an extension was attached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+
+from moextend.errors import InputError
+from moextend.moe.routing import ExtendedExperts, ExtendedRouter
+from moextend.moe.sites import Site, find_sites, parts_of
+
+_WAY_OUT = (
+    "Extend the model before device maps, kernels (use_kernels) or patches are set up, or undo them first."
+)
+
+
+def check_free(model: nn.Module, site: Site) -> None:
+    """InputError where a forward on an instance would hide a new class of the site's modules.
+
+    On the block, and on what it stands in up to the decoder layer, a forward may lead to that of the class.
+    """
+    swapped = [site.router, site.experts, *([site.block] if site.dense else [])]
+    for module in swapped:
+        if not _is_own(module.__dict__.get("forward"), module):
+            raise _hidden(site.name, module)
+    for name, module in (*_around(model, site), (site.name, site.block)):
+        if _hides(module):
+            raise _hidden(name, module)
+
+
+def check(model: nn.Module) -> None:
+    """InputError where an extended module of `model` is hidden by a forward that was put on it later."""
+    extended = any(isinstance(module, ExtendedRouter) for module in model.modules())
+    for site in find_sites(model) if extended else ():
+        if not isinstance(site.router, ExtendedRouter):
+            continue
+        for name, module in (*_around(model, site), (site.name, site.block)):
+            if _hides(module):
+                raise _hidden(name, module)
+        for module in (site.router, site.experts):
+            if _hides(module):
+                raise _hidden(site.name, module)
+
+
+def check_restorable(module: nn.Module) -> None:
+    """InputError where a forward on the instance goes on calling that of the extended class."""
+    own = module.__dict__
+    if _is_own(own.get("forward"), module) or (
+        "_old_forward" in own and _is_own(own["_old_forward"], module)
+    ):
+        return
+    raise InputError(
+        f"the forward of a {type(module).__name__} was replaced after the extension was attached, "
+        "so that its class cannot be given back.",
+        mend="Put its own forward back first (del module.forward).",
+    )
+
+
+def rebind(module: nn.Module, forward: Any) -> None:
+    """Makes what is bound to `forward`, of the class that `module` had, that of the class it has now.
+
+    accelerate's hooks (device maps) keep the forward that they call as `_old_forward`.
+    """
+    own = module.__dict__
+    if getattr(own.get("forward"), "__func__", None) is forward:
+        del own["forward"]
+    if getattr(own.get("_old_forward"), "__func__", None) is forward:
+        bound = MethodType(type(module).forward, module)
+        own["_old_forward"] = bound
+        with suppress(AttributeError, KeyError):
+            own["forward"].__wrapped__ = bound
+
+
+def arm(site: Site) -> None:
+    """From now on the first forward pass of the site's block makes sure that router and experts are called."""
+    disarm(site.block, site.router, site.experts)
+    for module in (site.router, site.experts):
+        module.register_forward_hook(_note)
+    site.block.register_forward_hook(_verify)
+
+
+def disarm(*modules: nn.Module) -> None:
+    """Takes the check of the first forward pass off."""
+    for module in modules:
+        module.__dict__.pop("ext_called", None)
+        for key in [key for key, hook in module._forward_hooks.items() if hook in (_note, _verify)]:
+            del module._forward_hooks[key]
+
+
+def _note(module: nn.Module, args: Any, out: Any) -> None:
+    if not torch.compiler.is_compiling():
+        module.__dict__["ext_called"] = True
+
+
+def _verify(block: nn.Module, args: Any, out: Any) -> None:
+    parts = None if torch.compiler.is_compiling() else parts_of(block)
+    if parts is None:
+        return
+    for part, kind in zip(parts, (ExtendedRouter, ExtendedExperts), strict=True):
+        if not (isinstance(part, kind) and part.__dict__.get("ext_called")):
+            raise InputError(
+                f"{type(block).__name__} computes without calling its {kind.__name__[8:].lower()}: "
+                "the extension would not be reached.",
+                mend=_WAY_OUT,
+            )
+    disarm(block, *parts)
+
+
+def _around(model: nn.Module, site: Site) -> Iterator[tuple[str, nn.Module]]:
+    """What the block stands in, up to the decoder layer, outermost last."""
+    name = site.name
+    while "." in name:
+        name = name.rpartition(".")[0]
+        module = model.get_submodule(name)
+        if isinstance(module, nn.ModuleList):
+            return
+        yield name, module
+
+
+def _is_own(forward: Any, module: nn.Module) -> bool:
+    """Whether an attribute of the instance is nothing else than the forward of its class."""
+    return forward is None or getattr(forward, "__func__", None) is type(module).forward
+
+
+def _hides(module: nn.Module) -> bool:
+    """Whether a forward on the instance does not lead to that of its class, as far as it says what it wraps."""
+    forward = module.__dict__.get("forward")
+    while forward is not None:
+        if _is_own(forward, module):
+            return False
+        forward = getattr(forward, "__wrapped__", None)
+    return "forward" in module.__dict__
+
+
+def _hidden(name: str, module: nn.Module) -> InputError:
+    return InputError(
+        f"{name}: {type(module).__name__} has its forward replaced on the instance, which would hide the extension.",
+        mend=_WAY_OUT,
+    )

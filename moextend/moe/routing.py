@@ -1,0 +1,277 @@
+"""How tokens reach new experts: the three routing modes, as in-place subclasses of a model's own routers and experts.
+
+Notation (docs/method.md): a block has m experts, router rows W [m, H], top-k; x [T, H] are the router's inputs.
+
+**exact** (default): the base's top-k runs as it is, and every new expert stands in a slot of its own beside it with
+a hard gate ``w = clamp(r x + b, 0, 1)``. The new expert's last projection starts at zero, so an extended model
+equals its base bit for bit before training, and a token whose gates are closed is computed as the base computes it.
+
+**paper** (MoExtend, arXiv 2408.03511, and its public code): the softmax runs over old and new experts, the top-k of
+it are chosen, and calibrations correct the chosen weights: ``w = (p + sum_t C_t(p))[idx]``, renormalised.
+
+**slot**: the base's top-k runs as it is, and in a slot of a parent its children compete with it (slots.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moextend.moe.families import EAGER_WITHOUT_SENTINEL, Scoring, family_of, features, scoring_of
+from moextend.moe.kernels import asks_device, implementation, run, run_on_device
+from moextend.moe.paper_routing import paper_choice
+from moextend.moe.recipe import Mode
+from moextend.moe.router_parts import RouterPart
+from moextend.moe.slot_routing import slot_choice
+
+
+@dataclass
+class Scope:
+    """What all blocks of one model share: the routing mode and which extensions may be reached now."""
+
+    mode: Mode = "exact"
+    active: tuple[str, ...] = ()
+    """Names of the reachable extensions, oldest first."""
+    known: list[str] = field(default_factory=list)
+    """Names of all attached extensions, oldest first."""
+    beside: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Extension -> those that were reachable when it was attached, oldest first: it was made beside them."""
+    widths: dict[str, float] = field(default_factory=dict)
+    """Extension -> the share of their parents' inner neurons that its experts have."""
+    folders: dict[str, Path] = field(default_factory=dict)
+    """Extension -> where it was saved to or loaded from."""
+
+
+class HardGate(torch.autograd.Function):
+    """clamp(g, 0, 1) whose gradient passes a closed or full gate only in the direction that brings it back."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor) -> Tensor:
+        """The gate's value in 0..1."""
+        ctx.save_for_backward(gate)
+        return gate.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """The gradient of the identity, less what would push the gate further out of 0..1."""
+        (gate,) = ctx.saved_tensors
+        outward = ((gate >= 1) & (gradient < 0)) | ((gate <= 0) & (gradient > 0))
+        return gradient.masked_fill(outward, 0)
+
+
+def hard_gate(gate: Tensor) -> Tensor:
+    """clamp(g, 0, 1), with the gradient of HardGate."""
+    if not (torch.is_grad_enabled() and gate.requires_grad):
+        return gate.clamp(0, 1)
+    return cast(Tensor, HardGate.apply(gate))  # type: ignore[no-untyped-call]
+
+
+class ExtendedRouter(nn.Module):
+    """A router's own class with new rows beside it (mixed in front of that class)."""
+
+    ext_scope: Scope
+    ext_parts: nn.ModuleDict
+    ext_first: int
+    """Id of the first new expert."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """What the base router returns, its weights and indices widened by the reachable new experts."""
+        out = super().forward(hidden_states, *args, **kwargs)
+        parts = reachable(self)
+        if not parts:
+            return out
+        x = features(self, hidden_states.reshape(-1, hidden_states.shape[-1]))
+        with in_own_precision(x.device.type):  # a router decides in the precision of its rows
+            if self.ext_scope.mode == "exact":
+                return _exact(self, x, out, parts)
+            if self.ext_scope.mode == "slot":
+                return _slot(self, x, out, parts)
+            return _paper(self, x, out, parts, scoring_of(self, (*args, *kwargs.values())))
+
+
+def in_own_precision(device: str) -> AbstractContextManager[object]:
+    """No autocast within; free where there is none."""
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
+def _side_by_side(columns: list[Tensor]) -> Tensor:
+    return columns[0] if len(columns) == 1 else torch.cat(columns, 1)
+
+
+def reachable(module: nn.Module) -> list[Any]:
+    """The parts (of a router) or groups (of experts) of the active extensions, oldest first."""
+    own = module._modules  # a name that a module lacks is slow to look up
+    parts = cast(nn.ModuleDict, own.get("ext_parts") or own.get("ext_groups") or {})
+    scope = cast(Scope, module.ext_scope)
+    return [parts[name] for name in scope.active if name in parts]
+
+
+def _exact(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) -> Any:
+    logits, weights, index = out[:3]
+    gates = hard_gate(_side_by_side([part(x) for part in parts]))
+    first = router.ext_first
+    new = torch.arange(first, first + gates.shape[1], device=index.device, dtype=index.dtype)
+    return (
+        logits,
+        torch.cat([weights, gates.to(weights.dtype)], 1),
+        torch.cat([index, new.expand(len(index), -1)], 1),
+        *out[3:],
+    )
+
+
+def _slot(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) -> Any:
+    logits, weights, index = out[:3]
+    leads = _side_by_side([part(x) for part in parts])
+    parents = [parent for part in parts for parent in part.parents]
+    learning = torch.is_grad_enabled()
+    learns = [learning and part.rows.requires_grad for part in parts for _ in part.parents]
+    weights, index = slot_choice(weights, index, leads, parents, learns, router.ext_first)
+    return (logits, weights, index, *out[3:])
+
+
+def _paper(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart], how: Scoring) -> Any:
+    family = family_of(router)
+    logits = out[0] if family.logits is None else family.logits(router, x)
+    new = _side_by_side([part(x) for part in parts])
+    if family.bend is not None:
+        new = family.bend(router, new)
+    parents = [parent for part in parts for parent in part.parents]
+    index, weights = paper_choice(how, logits, new, out[1], out[2], parents, parts)
+    return (out[0], weights.to(out[1].dtype), index, *out[3:])
+
+
+class ExtendedExperts(nn.Module):
+    """An experts class with groups of new experts beside it (mixed in front of that class)."""
+
+    ext_scope: Scope
+    ext_groups: nn.ModuleDict
+    ext_first: int
+    """Id of the first new expert."""
+
+    def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        """The base's output plus what the reachable new experts add."""
+        groups = reachable(self)
+        if not groups:
+            return cast(Tensor, super().forward(hidden_states, top_k_index, top_k_weights))
+        if self.ext_scope.mode == "exact":
+            return self._beside(groups, hidden_states, top_k_index, top_k_weights)
+        return self._among(groups, hidden_states, top_k_index, top_k_weights)
+
+    def _beside(self, groups: list[Any], h: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        new = sum(group.num_experts for group in groups)
+        out = cast(Tensor, super().forward(h, index[:, :-new], weights[:, :-new]))
+        return add_gated(out, groups, h, weights)
+
+    def _among(self, groups: list[Any], h: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        """Slots that a new expert won add nothing to the base's output; the new experts' output is added to it.
+
+        An id that no group has (slot routing: a child that learns and has no slot) adds nothing either.
+        """
+        first = self.ext_first
+        won = index >= first
+        gathers = asks_device(self, h.device)
+        if gathers and not bool(won.any()):
+            out = cast(Tensor, super().forward(h, index, weights))
+            return _linked(out, groups)
+        out = cast(Tensor, super().forward(h, *self._without(won, index, weights)))
+        for group in groups:
+            add = _add_gathered if gathers else _add_columns
+            out = add(out, group, h, index - first, weights)
+            first += group.num_experts
+        return out
+
+    def _without(self, won: Tensor, index: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids and weights for the base, to which a slot that a new expert won adds nothing.
+
+        Implementations that leave out the id behind the last expert get that id. The others compute an expert that
+        the token has in another slot, with weight zero.
+        """
+        if skips_sentinel(self):
+            return index.clamp(max=self.ext_first), weights
+        spare = index.amin(-1, keepdim=True)
+        spare = spare.masked_fill(spare >= self.ext_first, 0).expand_as(index)
+        return torch.where(won, spare, index), weights.masked_fill(won, 0)
+
+
+def skips_sentinel(experts: nn.Module) -> bool:
+    """Whether the implementation in use leaves out slots whose id is the number of experts."""
+    if not any(kind.__name__ in EAGER_WITHOUT_SENTINEL for kind in type(experts).__mro__):
+        return True
+    return implementation(experts) != "eager"
+
+
+class PairGroup(nn.Module):
+    """New experts of a class that cannot take a single slot (LongCat), which get a second one that weighs nothing."""
+
+    def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        """What the class computes for its slots."""
+        if top_k_index.shape[1] == 1:
+            top_k_index = top_k_index.expand(-1, 2)
+            top_k_weights = F.pad(top_k_weights, (0, 1))
+        return cast(Tensor, super().forward(hidden_states, top_k_index, top_k_weights))
+
+
+def add_gated(out: Tensor, groups: Sequence[Any], h: Tensor, weights: Tensor) -> Tensor:
+    """`out` [T, H] plus all groups of new experts; their gates are the last columns of `weights`, in their order."""
+    start = weights.shape[1] - sum(group.num_experts for group in groups)
+    for group in groups:
+        out = _add(out, group, h, weights[:, start : start + group.num_experts])
+        start += group.num_experts
+    return out
+
+
+def _add(out: Tensor, group: Any, h: Tensor, gates: Tensor) -> Tensor:
+    """`out` plus the gated new experts; tokens whose gates are all closed are left as they are.
+
+    While the gates learn every token is computed, since a closed gate needs the expert's output to open again.
+    """
+    if not asks_device(group, h.device):
+        chosen = None if gates.requires_grad else gates > 0
+        return out + run_on_device(group, h, gates, chosen).to(out.dtype)
+    ids = torch.arange(group.num_experts, device=h.device)
+    token = None if gates.requires_grad else torch.where((gates > 0).any(-1))[0]
+    if token is None or len(token) == len(h):
+        return out + run(group, h, ids.expand(len(h), -1), gates).to(out.dtype)
+    if not len(token):
+        return out
+    part = run(group, h[token], ids.expand(len(token), -1), gates[token])
+    return out.index_add(0, token, part.to(out.dtype))
+
+
+def _add_gathered(out: Tensor, group: Any, h: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """`out` plus a group's part, computed for the slots that it has; `ids` [T, k] count from its first expert."""
+    token, slot = torch.where((ids >= 0) & (ids < group.num_experts))
+    if not len(token):
+        return _linked(out, [group])
+    part = run(group, h[token], ids[token, slot].unsqueeze(-1), weights[token, slot].unsqueeze(-1))
+    return out.index_add(0, token, part.to(out.dtype))
+
+
+def _add_columns(out: Tensor, group: Any, h: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """As `_add_gathered`, with a column for each expert of the group: no shape depends on who has which slot."""
+    own = torch.arange(group.num_experts, device=ids.device)
+    chosen = ids.unsqueeze(-1) == own
+    shares = (weights.unsqueeze(-1) * chosen).sum(1)
+    return out + run_on_device(group, h, shares, chosen.any(1)).to(out.dtype)
+
+
+def _linked(out: Tensor, groups: Sequence[Any]) -> Tensor:
+    """`out`, through which the experts that computed nothing get gradients of zero.
+
+    Without them an optimiser keeps no state for them, and processes that train together disagree on what to reduce.
+    """
+    if torch.is_grad_enabled():
+        for group in groups:
+            for parameter in group.parameters(recurse=False):
+                if parameter.requires_grad:
+                    out = out + (parameter.reshape(-1)[0] * 0).to(out.dtype)
+    return out

@@ -1,0 +1,298 @@
+"""The one training loop: transformers' Trainer on a fixed order of conversations, resumable at any step."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_callback import PrinterCallback
+
+from moextend.errors import InputError, UnknownName
+from moextend.model.batches import Collator, Conversation
+from moextend.model.feature_cache import kept_features
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe import reach
+from moextend.moe.balance import watch_balance
+from moextend.moe.kernels import experts_follow_autocast
+from moextend.moe.supported import check_setup
+from moextend.training import checkpoint
+from moextend.training.prefix_cache import PrefixCache
+from moextend.training.prepare import (
+    asks_to_shard,
+    checkpointing,
+    compiled,
+    in_float32,
+    sharded,
+    warn_of_precision,
+)
+from moextend.training.settings import SCHEDULES, Settings
+from moextend.training.trainer import ITEMS, ExtraLoss, TokenTrainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a training did."""
+
+    steps: int
+    loss_first: float
+    loss_last: float
+    """Mean loss (nats a labelled token) over the first and the last tenth of the steps."""
+    trained_parameters: int
+    tokens: int
+    """Seen, with repetition and without padding."""
+    flops: float | None
+    """Of all steps, forward and backward: those of one step a token, times the tokens. None of a compiled model.
+
+    With `cache_prefix`, tokens of the first epoch count as one whole step's, later ones as one short step's.
+    """
+
+
+def draw_order(count: int, wanted: int, seed: int) -> list[int]:
+    """The order in which items are seen: permutations of all items, one after the other, cut to `wanted`.
+
+    It depends on the seed and the data alone, so that every method sees the same batches.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    while len(order) < wanted:
+        order += torch.randperm(count, generator=generator).tolist()
+    return order[:wanted]
+
+
+class InOrder(Dataset[tuple[int, Conversation]]):
+    """Conversations in a drawn order, each with its place in `data`."""
+
+    def __init__(self, data: Sequence[Conversation], order: Sequence[int]) -> None:
+        self.data, self.order = data, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, place: int) -> tuple[int, Conversation]:
+        item = self.order[place]
+        return item, self.data[item]
+
+
+def _collated(collate: Collator, items: Sequence[tuple[int, Conversation]]) -> dict[str, Tensor]:
+    """A batch, with what its rows are known by."""
+    batch = collate([conversation for _, conversation in items])
+    return {**batch, ITEMS: torch.tensor([item for item, _ in items])}
+
+
+def train(
+    model: MultimodalLM,
+    data: Sequence[Conversation],
+    settings: Settings,
+    *,
+    folder: Path,
+    extra_loss: ExtraLoss | None = None,
+    rates: Mapping[str, float] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Trains the parameters of `model` that require gradients on `data`; the model is left in eval mode.
+
+    Under `accelerate launch` or `torchrun` every process calls it with the same arguments and takes its share of each
+    batch: what is learnt is that of one process, up to rounding. Under FSDP frozen weights are sharded, what learns
+    is not. The first process alone writes weights and calls `on_step`.
+
+    Args:
+        folder: holds the trainer's state while in flight, and image features, unless `model.features` says where
+            these come from; a training that was interrupted goes on from its last checkpoint there. Removed at the end.
+        extra_loss: called after each forward pass with its batch and what the model gave; added to the loss.
+        rates: ending of a parameter's name -> factor on the learning rate.
+        on_step: called with (steps done, steps in all).
+
+    Raises:
+        InputError: the settings do not fit the model, the number of processes, or what is installed; or a forward
+            was replaced so that an extension would not be reached.
+        RunFailed: the loss, a gradient or a weight is not finite: on the CPU at once, else when losses are logged, a
+            checkpoint is written, or at the end; the message names the first such step.
+    """
+    check_setup(model.lm, where="train")
+    reach.check(model.lm)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(
+            "no parameter requires gradients.",
+            where="train",
+            mend="Attach an extension first, or name what learns: model.learn_only([...]).",
+        )
+    check_tracker(settings.report_to)
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise InputError("is no folder.", where=str(folder), mend="Name a new folder.")
+    asked = asks_to_shard()
+    if asked and settings.compile:
+        raise InputError(
+            "compile does not go with FSDP.", where="training settings", mend="Use compile: false."
+        )
+    args = _arguments(settings, folder, model.device)
+    shard = asked and torch.distributed.is_initialized()
+    each = settings.batch_size * settings.gradient_accumulation
+    order = draw_order(len(data), settings.steps * each, settings.seed)
+    torch.manual_seed(settings.seed)
+    with ExitStack() as stack:
+        stack.enter_context(kept_features(model, folder))
+        stack.enter_context(in_float32(model, settings.bf16))
+        warn_of_precision(model, settings)
+        stack.enter_context(experts_follow_autocast())
+        learner = stack.enter_context(sharded(model, args.device)) if shard else model
+        trainer = TokenTrainer(
+            model=learner,
+            args=args,
+            train_dataset=InOrder(data, order),
+            data_collator=partial(_collated, Collator.of(model)),
+            callbacks=[_Follow(on_step)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.settings, trainer.extra_loss, trainer.rates = settings, extra_loss, rates or {}
+        trainer.sharded, trainer.flops_a_token = shard, {}
+        trainer.model_accepts_loss_kwargs = True  # compute_loss knows of the whole step: no more scaling
+        if settings.gradient_checkpointing:
+            stack.enter_context(checkpointing(learner))
+        if settings.compile:
+            stack.enter_context(compiled(learner))
+        if settings.balance:
+            trainer.balance = stack.enter_context(watch_balance(learner.lm))
+        if settings.cache_prefix:
+            trainer.prefix = _prefix(learner, trainer, folder)
+        _keep_logs(trainer, folder)
+        trainer.train(resume_from_checkpoint=trainer.first_says(lambda: _last_checkpoint(folder)))
+        trainer.check_finite()
+        trainer.accelerator.wait_for_everyone()
+    model.eval()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    if args.should_save:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Report(
+        steps=trainer.state.global_step,
+        loss_first=losses[0] if losses else float("nan"),
+        loss_last=losses[-1] if losses else float("nan"),
+        trained_parameters=sum(p.numel() for p in model.trainable().values()),
+        tokens=trainer.state.num_input_tokens_seen,
+        flops=trainer.operations(first_seen=min(1.0, len(data) / len(order))),
+    )
+
+
+def _prefix(model: MultimodalLM, trainer: TokenTrainer, folder: Path) -> PrefixCache:
+    """The cache of a training, once a batch has shown that the model can do with it."""
+    if trainer.sharded:
+        raise InputError(
+            "cache_prefix does not go with FSDP.", where="training settings", mend="Use cache_prefix: false."
+        )
+    cache = PrefixCache(model, folder)
+    rows = trainer.train_dataset
+    each = min(len(rows), trainer.args.per_device_train_batch_size)
+    batch = trainer.data_collator([rows[place] for place in range(each)])
+    cache.check({name: tensor.to(model.device) for name, tensor in batch.items() if name != ITEMS})
+    return cache
+
+
+def check_tracker(name: str, *, where: str = "report_to") -> None:
+    """InputError where transformers does not know the tracker `name`, or it is not installed; `where` is its key."""
+    if name in ("none", "all"):
+        return
+    if name not in INTEGRATION_TO_CALLBACK:
+        raise UnknownName("tracker", name, ["none", "all", *INTEGRATION_TO_CALLBACK], where=where)
+    if name not in get_available_reporting_integrations():
+        raise InputError(
+            f"the tracker '{name}' is not installed.",
+            where=where,
+            mend="Install its package, or use report_to: none.",
+        )
+
+
+def _arguments(settings: Settings, folder: Path, device: torch.device) -> TrainingArguments:
+    # A model that waits in host memory to be sharded still trains on the accelerators of its processes.
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    args = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=settings.steps,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=SCHEDULES[settings.schedule],
+        warmup_steps=round(settings.warmup * settings.steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        save_steps=settings.checkpoint_steps,
+        save_total_limit=2,
+        logging_steps=max(1, settings.steps // 10),
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        use_cpu=device.type == "cpu" and not (together and torch.accelerator.is_available()),
+        seed=settings.seed,
+        report_to=settings.report_to,
+        logging_nan_inf_filter=False,  # it would hide what diverges, and waits for the device in every step
+        include_num_input_tokens_seen="non_padding",
+    )
+    processes = args.world_size
+    if settings.batch_size % processes:
+        raise InputError(
+            f"a batch of {settings.batch_size} conversations cannot be shared by {processes} processes.",
+            where="training settings",
+            mend=f"Make batch_size a multiple of {processes}, or start fewer processes.",
+        )
+    args.per_device_train_batch_size = settings.batch_size // processes
+    args.dataloader_pin_memory = args.device.type == "cuda"  # a Collator's batches are in host memory
+    args._n_gpu = min(1, args.n_gpu)  # one process uses one accelerator: no nn.DataParallel
+    args.mixed_precision = (
+        "no"  # the settings decide, not the launcher's config; see TokenTrainer.compute_loss
+    )
+    return args
+
+
+def _keep_logs(trainer: Trainer, folder: Path) -> None:
+    """Trackers that write files write beside `folder`, which is removed at the end."""
+    for callback in trainer.callback_handler.callbacks:
+        if getattr(callback, "logging_dir", "") is None:
+            callback.logging_dir = str(folder.parent / "logs")
+
+
+class _Follow(TrainerCallback):  # type: ignore[misc]
+    """Tells how far the training is."""
+
+    def __init__(self, on_step: Callable[[int, int], None] | None) -> None:
+        self.on_step = on_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called after every optimizer step."""
+        if self.on_step and state.is_world_process_zero:
+            self.on_step(state.global_step, state.max_steps)
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that is whole; those that are not are removed, and named in the log."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -_step(path))
+    for newest in found:
+        problem = checkpoint.problem(newest)
+        if problem is None:
+            return str(newest)
+        log.warning(
+            "%s: is not whole (%s); the training goes on from an older one, or from its beginning.",
+            newest,
+            problem,
+        )
+        if newest.is_dir():
+            shutil.rmtree(newest, ignore_errors=True)
+        else:
+            newest.unlink(missing_ok=True)
+    return None
+
+
+def _step(path: Path) -> int:
+    number = path.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1

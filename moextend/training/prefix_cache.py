@@ -1,0 +1,191 @@
+"""What enters the lowest layer that learns is the same in every epoch: computed once, kept on disk, handed in.
+
+Below that layer all is frozen, so that an item's hidden states there do not change while it is seen again and again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moextend.errors import InputError
+from moextend.model import lm_head
+from moextend.model.multimodal import MultimodalLM
+from moextend.training.prepare import lowest
+from moextend.util import files
+
+log = logging.getLogger(__name__)
+
+States = list[Tensor]
+"""Hidden states [T, ...] of some items, padding left out."""
+
+
+class PrefixCache:
+    """The hidden states that enter the lowest layer that learns, by item; use it while the same parameters learn.
+
+    They are kept as they are computed, in a nameless file that goes with the process: T x H x 4 bytes an item in
+    float32, and half of it in bfloat16. Where nothing is frozen below what learns, nothing is kept.
+    """
+
+    def __init__(self, model: MultimodalLM, folder: Path) -> None:
+        """Args: folder: on the disk that has room for the file.
+
+        Raises:
+            InputError: the model has no list of decoder layers.
+        """
+        found = getattr(lm_head.decoder(model.lm), "layers", None)
+        if not isinstance(found, nn.ModuleList):
+            raise _unfit(model, "it has no list of decoder layers")
+        self.model = model
+        self.skipped: list[nn.Module] = list(found)[: lowest(model, list(found))]
+        """The layers below the lowest one that learns, which are left out for items that are known."""
+        if not self.skipped:
+            log.info("cache_prefix: nothing is frozen below what learns, so nothing is kept.")
+        self._store = _Store(folder)
+
+    def knows(self, items: Sequence[int]) -> bool:
+        """Whether the states of all these items are kept."""
+        return all(item in self._store for item in items)
+
+    @contextmanager
+    def around(self, items: Sequence[int], attention_mask: Tensor) -> Iterator[None]:
+        """Within it the model's forward pass, called once, begins at the lowest layer that learns where it can.
+
+        Args:
+            items: what the rows of the batch are known by.
+            attention_mask: of the batch, [B, T]; padding stands at the right.
+        """
+        if not self.skipped:
+            yield
+        elif self.knows(items):
+            kept = [self._store[item] for item in items]
+            states = kept[0].new_zeros(*attention_mask.shape, *kept[0].shape[1:])
+            for row, own in zip(states, kept, strict=True):
+                row[: len(own)] = own
+            with self._handing_in(states.to(attention_mask.device)):
+                yield
+        else:
+            with self._caught() as caught:
+                yield
+            lengths = attention_mask.sum(1).tolist()
+            for item, row, length in zip(items, caught[0], lengths, strict=True):
+                if item not in self._store:
+                    self._store[item] = row[:length]
+
+    @torch.no_grad()
+    def check(self, inputs: Mapping[str, Tensor]) -> None:
+        """Computes one batch with and without the layers below, in train mode; the generators stay as they are.
+
+        Raises:
+            InputError: the results differ: something below is random, or the layers above look at more than what the
+                layer below hands on.
+        """
+        if not self.skipped:
+            return
+        learning = self.model.training
+        self.model.train()
+        try:
+            with torch.random.fork_rng(), self._caught() as first:
+                whole = self.model(**inputs)["logits"]
+            with torch.random.fork_rng(), self._handing_in(first[0]):
+                short = self.model(**inputs)["logits"]
+            with torch.random.fork_rng(), self._caught() as again:
+                torch.manual_seed(torch.initial_seed() + 1)
+                self.model(**inputs)
+        finally:
+            self.model.train(learning)
+        if not _close(first[0], again[0]):
+            raise _unfit(self.model, "something below what learns is random, such as dropout")
+        if not _close(whole, short):
+            raise _unfit(self.model, "what learns sees more than what the layer below it hands on")
+
+    @contextmanager
+    def _caught(self) -> Iterator[States]:
+        """The output [B, T, ...] of the last layer that is skipped, once the model was called within."""
+        caught: States = []
+
+        def catch(layer: nn.Module, args: Any, out: Any) -> None:
+            if not isinstance(out, Tensor):
+                raise _unfit(self.model, "its layers hand on more than one tensor")
+            caught.append(out.detach())
+
+        hook = self.skipped[-1].register_forward_hook(catch)
+        try:
+            yield caught
+        finally:
+            hook.remove()
+
+    @contextmanager
+    def _handing_in(self, states: Tensor) -> Iterator[None]:
+        """Within it the skipped layers compute nothing, and the last of them gives `states`."""
+
+        def through(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            return hidden_states
+
+        def given(*args: Any, **kwargs: Any) -> Tensor:
+            return states
+
+        before = [layer.__dict__.get("forward") for layer in self.skipped]
+        for layer in self.skipped:
+            layer.forward = given if layer is self.skipped[-1] else through
+        try:
+            yield
+        finally:
+            for layer, own in zip(self.skipped, before, strict=True):
+                del layer.forward
+                if own is not None:
+                    layer.forward = own
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Whether two results are equal but for what sums in another order would make of them."""
+    most = float(one.abs().max()) if one.numel() else 0.0
+    return torch.allclose(one, other, rtol=0, atol=1e-3 * most)
+
+
+def _unfit(model: MultimodalLM, why: str) -> InputError:
+    return InputError(
+        f"{type(model.lm).__name__} cannot start above its frozen layers: {why}.",
+        where="training settings",
+        mend="Use cache_prefix: false.",
+    )
+
+
+class _Store:
+    """Tensors of one dtype by number, in a file that is gone when the process is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with files.disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed with the store
+        self._places: dict[int, tuple[int, torch.Size, torch.dtype]] = {}
+        self._end = 0
+
+    def __contains__(self, item: int) -> bool:
+        return item in self._places
+
+    def __setitem__(self, item: int, tensor: Tensor) -> None:
+        raw = tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        with files.disk_errors(self.folder):
+            written = os.pwrite(self._file.fileno(), raw, self._end)
+            while written < len(raw):
+                written += os.pwrite(self._file.fileno(), raw[written:], self._end + written)
+        self._places[item] = (self._end, tensor.shape, tensor.dtype)
+        self._end += len(raw)
+
+    def __getitem__(self, item: int) -> Tensor:
+        start, shape, dtype = self._places[item]
+        raw = bytearray(shape.numel() * dtype.itemsize)
+        with files.disk_errors(self.folder):
+            read = os.preadv(self._file.fileno(), [raw], start)
+        assert read == len(raw), "the file is this process's own"
+        return torch.frombuffer(raw, dtype=dtype).view(shape)

@@ -1,0 +1,193 @@
+"""What is done to a model while it learns, and undone after it: precision, checkpoints, compilation, sharding."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate.utils import parse_flag_from_env
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from moextend.errors import InputError
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe.supported import check_launcher
+from moextend.training.settings import Settings
+
+_WARNED: set[str] = set()
+
+
+@contextmanager
+def in_float32(model: MultimodalLM, bf16: bool) -> Iterator[None]:
+    """Holds what learns in float32 inside the block: bfloat16 loses small updates."""
+    narrow = {name: (p, p.dtype) for name, p in model.trainable().items() if p.dtype != torch.float32}
+    if narrow and not bf16:
+        name, (_, dtype) = next(iter(narrow.items()))
+        raise InputError(
+            f"'{name}' learns, but is {dtype}, which loses small updates.",
+            where="training settings",
+            mend="Set bf16: true, or load the base in float32.",
+        )
+    for parameter, _ in narrow.values():
+        parameter.data = parameter.data.float()
+    try:
+        yield
+    finally:
+        for parameter, dtype in narrow.values():
+            parameter.data = parameter.data.to(dtype)
+
+
+class PrecisionWarning(UserWarning):
+    """The base's dtype and the training's settings do not go together well; nothing is computed wrong."""
+
+
+def warn_of_precision(model: MultimodalLM, settings: Settings) -> None:
+    """Warns, once a process, where the base's dtype and `bf16` disagree: PrecisionWarning says what that costs."""
+    dtype = model.lm.dtype
+    size = sum(p.numel() * p.element_size() for p in model.lm.parameters() if not p.requires_grad) / 1e9
+    if settings.bf16 and dtype == torch.float32:
+        said = (
+            f"bf16 is true, and the base is float32: its {size:.3g} GB of frozen weights would take half in bfloat16, "
+            "and are cast for every product. Load it with dtype='auto' or 'bfloat16', or set bf16: false."
+        )
+    elif settings.bf16 and dtype == torch.float16:
+        said = (
+            "bf16 is true, and the base is float16: its weights are cast to bfloat16 for every product. "
+            "Load it with dtype='bfloat16'."
+        )
+    elif not settings.bf16 and dtype in (torch.bfloat16, torch.float16):
+        name = str(dtype).removeprefix("torch.")
+        said = (
+            f"bf16 is false, and the base is {name}: the base computes in {name} all the same, and what learns is "
+            "held in float32. Set bf16: true, or load the base in float32 for float32 products."
+        )
+    else:
+        return
+    if said not in _WARNED:
+        _WARNED.add(said)
+        warnings.warn(said, PrecisionWarning, stacklevel=3)
+
+
+def asks_to_shard() -> bool:
+    """Whether the launcher's config asks for FSDP; InputError where it asks for what cannot be had."""
+    check_launcher()
+    if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        return False
+    if os.environ.get("FSDP_VERSION") != "2" or parse_flag_from_env("FSDP_CPU_RAM_EFFICIENT_LOADING"):
+        raise InputError(
+            "only FSDP2 without RAM-efficient loading is known here.",
+            where="accelerate config: fsdp_config",
+            mend="Set fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false.",
+        )
+    return True
+
+
+class Whole(nn.Module):
+    """Stands for DistributedDataParallel around a model that needs none."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, **inputs: Any) -> Any:
+        """The model's own."""
+        return self.module(**inputs)
+
+
+@contextmanager
+def sharded(model: MultimodalLM, device: torch.device) -> Iterator[MultimodalLM]:
+    """A second model of the same weights whose frozen ones FSDP2 spreads over the processes, a layer at a time.
+
+    What learns is shared by both models and stays whole, on `device`, in every process: it is small, extra losses
+    read it outside the forward pass, and an expert that is idle in one process needs no care. `model` itself is left
+    as it is, so load it into host memory.
+    """
+    home, learning = model.device, list(model.trainable().values())
+    memo: dict[int, Any] = {id(p): p for p in learning}
+    for parameter in model.parameters():
+        memo.setdefault(id(parameter), nn.Parameter(parameter.data, requires_grad=False))
+    for kept in (model.tokenizer, model.features, model.choose):
+        memo[id(kept)] = kept
+    flag = os.environ["ACCELERATE_USE_FSDP"]
+    try:
+        for parameter in learning:
+            parameter.data = parameter.data.to(device)
+        twin = copy.deepcopy(model, memo)
+        _shard_frozen(twin, device)
+        os.environ["ACCELERATE_USE_FSDP"] = "false"  # it is done
+        yield twin
+    finally:
+        os.environ["ACCELERATE_USE_FSDP"] = flag
+        for parameter in learning:
+            parameter.data = parameter.data.to(home)
+
+
+def _shard_frozen(model: MultimodalLM, device: torch.device) -> None:
+    seeing = model.vision.parameters() if model.vision is not None else ()  # features come from elsewhere
+    options: dict[str, Any] = {
+        "mesh": init_device_mesh(device.type, (torch.distributed.get_world_size(),)),
+        "ignored_params": {*model.trainable().values(), *seeing},
+    }
+    reshard = parse_flag_from_env("FSDP_RESHARD_AFTER_FORWARD", True)
+    for layer in _layers(model):
+        fully_shard(layer, reshard_after_forward=reshard, **options)
+    fully_shard(model, **options)
+
+
+def _layers(model: MultimodalLM) -> list[GradientCheckpointingLayer]:
+    return [module for module in model.lm.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+@contextmanager
+def checkpointing(model: MultimodalLM) -> Iterator[None]:
+    """Checkpoints the layers that the backward pass reaches: those from the lowest one on in which anything learns.
+
+    transformers' own switch makes the embeddings require gradients, which drags the backward pass to the first layer.
+    """
+    layers = _layers(model)
+    if not layers:
+        raise InputError(
+            f"{type(model.lm).__name__} has no layers that can be checkpointed.",
+            mend="Use gradient_checkpointing: false.",
+        )
+    first = lowest(model, layers)
+    for layer in layers[first:]:
+        layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers[first:]:
+            layer.gradient_checkpointing = False
+            del layer._gradient_checkpointing_func
+
+
+def lowest(model: MultimodalLM, layers: Sequence[nn.Module]) -> int:
+    """The lowest layer whose output needs a gradient; 0 where what comes before all layers learns."""
+    early = [model.lm.get_input_embeddings(), model.projector]
+    if any(p.requires_grad for module in early if module is not None for p in module.parameters()):
+        return 0
+    learning = (i for i, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters()))
+    return next(learning, len(layers))
+
+
+@contextmanager
+def compiled(model: MultimodalLM) -> Iterator[None]:
+    """Compiles each decoder layer on its own, in place."""
+    layers = _layers(model)
+    for layer in layers:
+        layer.compile()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._compiled_call_impl = None

@@ -1,0 +1,113 @@
+"""What an interrupted call was begun with, so that it is not continued with something else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from xxhash import xxh3_128
+
+from moextend.data.images import ImageRef
+from moextend.errors import InputError
+from moextend.model.batches import Conversation
+from moextend.training.loop import draw_order
+from moextend.training.settings import Settings
+from moextend.util import files
+from moextend.util.processes import first_writes
+
+BEGUN = "begun.json"
+"""Names the arguments of a call that is not over."""
+
+PROBE = "probe.json"
+"""What the probe of a call that is not over saw."""
+
+Facts = Mapping[str, Any]
+"""Argument -> its value as JSON, or what names it."""
+
+
+def go_on(folder: Path, facts: Facts) -> None:
+    """Notes what is begun in `folder`.
+
+    Raises:
+        InputError: there is a checkpoint, or a probe's outcome, of a call with other facts; the message names those
+            that differ.
+    """
+    path = folder / BEGUN
+    learnt = any(folder.glob("*-in-flight/checkpoint-*")) or (folder / PROBE).is_file()
+    known = files.read_json(path) if learnt and path.is_file() else facts
+    differing = _differing(known, facts)
+    if differing:
+        raise InputError(
+            f"was begun with other arguments, or another model: {', '.join(differing)}.",
+            where=str(folder),
+            mend="Repeat the call as it was, name a new folder, or remove this one.",
+        )
+    with first_writes() as first:
+        if first:
+            files.write_json(path, facts)
+
+
+def done(folder: Path) -> None:
+    """Forgets what was begun in `folder`."""
+    (folder / BEGUN).unlink(missing_ok=True)
+
+
+def _differing(known: Any, facts: Facts) -> list[str]:
+    """Names of the facts that are not the same; of settings and the like each field."""
+    if not isinstance(known, dict):
+        return ["begun by another version"]
+    found = []
+    for name in sorted({*known, *facts}):
+        old, new = known.get(name), facts.get(name)
+        if isinstance(old, dict) and isinstance(new, Mapping):
+            found += [f"{name}.{field}" for field in _differing(old, new)]
+        elif old != new:
+            found.append(name)
+    return found
+
+
+def settings_facts(settings: Settings) -> Facts:
+    """The settings as `go_on` notes them."""
+    return asdict(settings)
+
+
+def learnt_name(data: Sequence[Conversation], settings: Settings, *, at_least: int = 0) -> str:
+    """Names the content of what a training with these settings, or of `at_least` steps, reads of `data`.
+
+    What it never reads is not read for its name either.
+    """
+    each = settings.batch_size * settings.gradient_accumulation
+    order = draw_order(len(data), max(settings.steps, at_least) * each, settings.seed)
+    return name_data(data, sorted(set(order)))
+
+
+def name_data(data: Sequence[Conversation], places: Iterable[int] | None = None) -> str:
+    """32 hex digits that name the content of conversations (those at `places`, or all), read one by one.
+
+    Images in memory count by their bytes, those in files by path, size and time of change: files are not read.
+    """
+    hasher = xxh3_128(str(len(data)).encode())
+    for place in range(len(data)) if places is None else places:
+        row = data[place]
+        texts = [text for turn in row.turns for text in turn]
+        hasher.update(f"\n{place} {row.closed} {len(row.images)} {[len(text) for text in texts]}".encode())
+        hasher.update("".join(texts).encode("utf-8", "surrogatepass"))
+        for image in row.images:
+            _add_image(hasher, image)
+    return hasher.hexdigest()
+
+
+def _add_image(hasher: xxh3_128, image: ImageRef) -> None:
+    if image.data is not None or image.path is None:
+        data = image.data or b""
+        hasher.update(f"\n{len(data)} ".encode())
+        hasher.update(data)
+        return
+    try:
+        found = image.path.stat()
+        state = f"{found.st_size} {found.st_mtime_ns}"
+    except OSError:  # whoever opens the image says what is wrong
+        state = "missing"
+    hasher.update(f"\n{image.path} {state}".encode("utf-8", "surrogatepass"))

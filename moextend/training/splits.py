@@ -1,0 +1,68 @@
+"""Conversations that are made when they are asked for, and the part of them that is held out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import torch
+
+from moextend.model.batches import Conversation
+
+HELD_OUT = 512
+"""Conversations that are held out at the most; never more than a tenth, but one at the least."""
+
+
+class Lazy(Sequence[Conversation]):
+    """Conversations that are made when they are asked for, so that memory does not grow with the data."""
+
+    def _one(self, at: int) -> Conversation:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, at: int) -> Conversation: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Conversation]: ...
+    def __getitem__(self, at: int | slice) -> Conversation | list[Conversation]:
+        if isinstance(at, slice):
+            return [self._one(i) for i in range(*at.indices(len(self)))]
+        return self._one(at)
+
+    def __iter__(self) -> Iterator[Conversation]:
+        return (self._one(i) for i in range(len(self)))
+
+
+class Chosen(Lazy):
+    """Some conversations of one or several sequences of them, by (sequence, place)."""
+
+    def __init__(self, parts: Sequence[Sequence[Conversation]], places: Sequence[tuple[int, int]]) -> None:
+        self._parts, self._places = parts, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _one(self, at: int) -> Conversation:
+        part, place = self._places[at]
+        return self._parts[part][place]
+
+
+def whole(part: Sequence[Conversation]) -> Sequence[Conversation]:
+    """All of a sequence, read one by one: it need not know slices."""
+    return Chosen([part], [(0, place) for place in range(len(part))])
+
+
+def hold_out(
+    parts: Sequence[Sequence[Conversation]], seed: int
+) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
+    """S_t and S_e of MoExtend, section 3.2: what may be learnt, and a part of each sequence that never is.
+
+    Both are drawn by the seed alone, and read when they are asked for.
+    """
+    learn: list[tuple[int, int]] = []
+    held_out: list[tuple[int, int]] = []
+    for i, part in enumerate(parts):
+        drawn = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed)).tolist()
+        cut = min(HELD_OUT, max(len(part) // 10, 1), len(part) - 1)
+        held_out += [(i, place) for place in drawn[:cut]]
+        learn += [(i, place) for place in sorted(drawn[cut:])]
+    return Chosen(parts, learn), Chosen(parts, held_out)

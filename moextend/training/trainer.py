@@ -1,0 +1,227 @@
+"""transformers' Trainer, made to weigh labelled tokens evenly, take further losses, and keep only what learns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from accelerate.utils import broadcast_object_list
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import Trainer
+
+from moextend.errors import RunFailed
+from moextend.model.multimodal import IGNORE
+from moextend.training import checkpoint, flops
+from moextend.training.prefix_cache import PrefixCache
+from moextend.training.prepare import Whole
+from moextend.training.settings import Settings
+from moextend.util import files
+
+WEIGHTS = "trained.safetensors"
+DRAWN = "extra_loss.safetensors"
+COUNTED = "flops.json"
+"""Where a checkpoint keeps the operations a token that were counted at the beginning of the training."""
+WATCHED = ("loss", "gradient")
+"""What is watched in every step."""
+ITEMS = "items"
+"""Where a batch keeps the places of its rows in the data; not for the model."""
+ExtraLoss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+"""(batch, what the model returned for it) -> a loss that is added to the model's own."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """An extra loss that draws at random: its state is part of a checkpoint."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state as it is now."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from a state."""
+        ...
+
+
+def diverged(what: str, step: int) -> RunFailed:
+    """The error of a training whose numbers are no longer finite."""
+    return RunFailed(
+        f"the training diverged: {what} (NaN or infinite).",
+        where=f"step {step}",
+        mend="Use a lower learning rate; a longer warm-up or a smaller max_grad_norm may help, too.",
+    )
+
+
+class TokenTrainer(Trainer):  # type: ignore[misc]
+    """Trainer that weighs labelled tokens evenly, takes extra losses, and keeps only what learns."""
+
+    settings: Settings
+    extra_loss: ExtraLoss | None = None
+    balance: Callable[[Tensor], Tensor] | None = None
+    rates: Mapping[str, float]
+    prefix: PrefixCache | None = None
+    flops_a_token: dict[bool, float]
+    """Operations a token of a step: False of a whole one, True of one that began above the frozen layers."""
+    sharded = False
+    """Whether the model was sharded already: then what learns is whole in every process, and averaged here."""
+
+    read_at_once: tuple[str, ...] = ("cpu",)
+    """Devices whose numbers can be read in every step: there is nothing to wait for."""
+    _bad: Tensor | None = None
+    """[2], on the device: the first step whose loss, and whose gradient, was not finite; -1 where none was."""
+
+    def _watch(self, what: int, value: Any) -> None:
+        """Notes a number of this step that is not finite, without waiting for the device; on the CPU it is the end."""
+        value = torch.as_tensor(value)
+        if value.device.type in self.read_at_once:
+            if not bool(value.isfinite()):
+                raise diverged(f"the {WATCHED[what]} is not finite", self.state.global_step + 1)
+            return
+        if self._bad is None:
+            self._bad = torch.full((len(WATCHED),), -1, dtype=torch.long, device=value.device)
+        first = (self._bad[what] < 0) & ~value.detach().isfinite()
+        self._bad[what] = torch.where(first, self.state.global_step + 1, self._bad[what])
+
+    def check_finite(self, *, weights: bool = True) -> None:
+        """RunFailed where a loss or a gradient so far, or a weight now, is not finite; waits for the device."""
+        for what, step in zip(WATCHED, [] if self._bad is None else self._bad.tolist(), strict=False):
+            if step >= 0:
+                raise diverged(f"the {what} is not finite", step)
+        learning = self.model.trainable() if weights else {}
+        if not learning:
+            return
+        whole = torch.stack([p.detach().isfinite().all() for p in learning.values()]).tolist()
+        bad = [name for name, finite in zip(learning, whole, strict=True) if not finite]
+        if bad:
+            raise diverged(f"the weight {bad[0]} is not finite", self.state.global_step)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self._watch(1, norm)
+        return norm
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Tells the trackers; a training that diverged ends here at the latest."""
+        if "loss" in logs:
+            self.check_finite(weights=False)
+        super().log(logs, *args, **kwargs)
+
+    @property
+    def drawn(self) -> Stateful | None:
+        """The extra loss, where it has a state to keep."""
+        loss: object = self.extra_loss
+        return loss if isinstance(loss, Stateful) else None
+
+    def first_says(self, ask: Callable[[], str | None]) -> str | None:
+        """The answer of the first process, for all of them."""
+        said = [ask() if self.args.process_index == 0 else None]
+        return cast("list[str | None]", broadcast_object_list(said))[0]
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """The batches of one optimizer step and the number of their labelled tokens, over all processes."""
+        batches = list(islice(epoch_iterator, num_batches))
+        own = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches)
+        return batches, int(self.accelerator.reduce(torch.tensor(own, device=device), "sum"))
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """This batch's part of the step's loss.
+
+        Summed over the batches of a step and averaged over processes it is the mean over all labelled tokens of the
+        step, plus the mean over batches of the other losses.
+        """
+        items = inputs[ITEMS].tolist()
+        inputs = {name: tensor for name, tensor in inputs.items() if name != ITEMS}
+        begun = self.prefix.around(items, inputs["attention_mask"]) if self.prefix else nullcontext()
+        with begun, torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.settings.bf16):
+            out = model(**inputs)
+        tokens = out["logits"].shape[0]
+        if tokens:
+            loss = out["loss"] * (self.args.world_size * tokens / num_items_in_batch)
+        else:
+            loss = out["logits"].float().sum()  # zero, where a mean over nothing is not a number
+        parts = self.current_gradient_accumulation_steps
+        if self.balance:
+            loss = loss + self.settings.balance * self.balance(inputs["attention_mask"]) / parts
+        if self.extra_loss:
+            loss = loss + self.extra_loss(inputs, out) / parts
+        return (loss, out) if return_outputs else loss
+
+    def _wrap_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        return Whole(model) if self.sharded else super()._wrap_model(model, *args, **kwargs)
+
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Forward and backward pass of one batch; what the first one costs is counted."""
+        short = self.prefix is not None and self.prefix.knows(inputs[ITEMS].tolist())
+        counted = short not in self.flops_a_token and not self.settings.compile
+        with flops.Counter() if counted else nullcontext() as count:
+            loss = super().training_step(model, inputs, *args, **kwargs)
+        self._watch(0, loss)
+        if count is not None:
+            self.flops_a_token[short] = count.total / int(inputs["attention_mask"].sum())
+        if self.sharded and self.accelerator.sync_gradients:
+            for parameter in self.model.trainable().values():
+                if parameter.grad is None:  # idle in this process, but not in all of them
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad.copy_(self.accelerator.reduce(parameter.grad, "mean"))
+        return loss
+
+    def operations(self, first_seen: float) -> float | None:
+        """Operations of all steps; `first_seen`: share of the items that were not seen before."""
+        if not self.flops_a_token:
+            return None
+        whole = self.flops_a_token.get(False, 0.0)
+        short = self.flops_a_token.get(True, whole)
+        return float(self.state.num_input_tokens_seen) * (first_seen * whole + (1 - first_seen) * short)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """AdamW over what learns, grouped by learning rate."""
+        self.optimizer: torch.optim.Optimizer | None
+        if self.optimizer is None:
+            groups: dict[float, list[nn.Parameter]] = {}
+            for name, parameter in self.model.trainable().items():
+                factor = next((f for end, f in self.rates.items() if name.endswith(end)), 1.0)
+                groups.setdefault(factor, []).append(parameter)
+            self.optimizer = torch.optim.AdamW(
+                [{"params": ps, "lr": self.args.learning_rate * f} for f, ps in groups.items()],
+                weight_decay=self.args.weight_decay,
+                betas=(0.9, 0.98),
+                fused=True,
+            )
+        return self.optimizer
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        self.accelerator.wait_for_everyone()  # every process keeps the state of its random numbers
+        if self.args.should_save:
+            checkpoint.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        self.check_finite()  # a checkpoint is there to be gone on from
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = {name: p.detach().contiguous() for name, p in self.model.trainable().items()}
+        with files.disk_errors(folder):
+            save_file(trained, folder / WEIGHTS)
+            counted = {str(int(short)): count for short, count in self.flops_a_token.items()}
+            (folder / COUNTED).write_text(json.dumps(counted) + "\n", encoding="utf-8")
+            if self.drawn is not None:
+                save_file(self.drawn.state_dict(), folder / DRAWN)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        saved = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        with torch.no_grad():
+            for name, parameter in self.model.trainable().items():
+                parameter.copy_(saved[name])
+        counted = files.read_json(Path(resume_from_checkpoint) / COUNTED)
+        self.flops_a_token |= {bool(int(short)): count for short, count in counted.items()}
+        if self.drawn is not None:
+            self.drawn.load_state_dict(load_file(Path(resume_from_checkpoint) / DRAWN))

@@ -1,0 +1,1 @@
+"""What every part uses: files, YAML, names, errors of others."""

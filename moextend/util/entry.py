@@ -1,0 +1,123 @@
+"""Runs a command line: every error is one line on standard error and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from moextend.errors import InputError, MoextendError, visible
+from moextend.util.foreign import debugging, explained
+
+if TYPE_CHECKING:
+    import typer
+
+
+def run_app(app: typer.Typer, name: str) -> NoReturn:
+    """Runs the command line `name` and exits.
+
+    Exit codes: 2 for wrong input, 1 for any other error and for a reader that closed the pipe, 130 for Ctrl-C.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a text that the terminal cannot show is no error
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with _hooks(name):
+        sys.exit(_code(app, name))
+
+
+def _code(app: typer.Typer, name: str) -> int:
+    try:
+        code = app(prog_name=name, standalone_mode=False)
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted.")
+        return 130
+    except Exception as error:
+        return _fail(error, _command(app, name))
+    finally:
+        _drop_unwritten()
+    return code if isinstance(code, int) else 0
+
+
+def say(text: str) -> None:
+    """Prints an error as one line."""
+    import typer
+
+    if sys.stderr:
+        head = typer.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
+        with suppress(OSError):  # nobody reads it
+            print(f"{head} {visible(text)}", file=sys.stderr)
+
+
+def _fail(error: Exception, command: str) -> int:
+    if debugging():
+        traceback.print_exception(error)
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help is the message
+        return 2
+    found = _wrong_usage(error, command) or explained(error, where=command)
+    say(str(found))
+    return found.exit_code
+
+
+def _wrong_usage(error: Any, command: str) -> MoextendError | None:
+    """An error in options and arguments as typer finds it, of whichever package its classes are; None for others."""
+    if type(error).__name__ == "Abort":
+        return MoextendError("aborted.", where=command)
+    if not hasattr(error, "format_message"):
+        return None
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context else command
+    what = " ".join(error.format_message().split()).rstrip(".")
+    return InputError(
+        f"{what}{'' if what.endswith('?') else '.'}", where=where, mend=f"Options: {where} --help."
+    )
+
+
+def _command(app: typer.Typer, name: str) -> str:
+    """The name with the subcommands that were called."""
+    from typer.main import get_command
+
+    command: Any = get_command(app)
+    words = [name]
+    for word in sys.argv[1:]:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        words.append(word)
+    return " ".join(words)
+
+
+def _drop_unwritten() -> None:
+    """Leaves nothing in the buffer that cannot be written, which Python would complain of at its end."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+@contextmanager
+def _hooks(name: str) -> Iterator[None]:
+    """Errors of threads, and of what Python cleans up, are one line, too."""
+
+    def of_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+            say(str(explained(args.exc_value, where=name)))
+
+    def of_cleaning(args: Any) -> None:
+        say(str(explained(args.exc_value or RuntimeError(args.err_msg or ""), where=name)))
+
+    before = threading.excepthook, sys.unraisablehook
+    if not debugging():
+        threading.excepthook, sys.unraisablehook = of_thread, of_cleaning
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook = before

@@ -1,0 +1,237 @@
+"""Files that survive an interruption: atomic writes, append-only lines, digests."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from moextend.errors import InputError, SpecError
+from moextend.util.foreign import of_disk
+
+BLOCK = 1 << 16
+"""Bytes that are read at a time, from the end, to find the last line break."""
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns a full disk or a forbidden folder into one clear error."""
+    try:
+        yield
+    except OSError as error:
+        found = of_disk(error, path)
+        if found is None:
+            raise
+        raise found from error
+
+
+def exists(path: Path | str) -> bool:
+    """Whether there is something at `path`; False also for a name that no file can have, such as one too long."""
+    try:
+        Path(path).stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def check_writable(path: Path, *, where: str) -> None:
+    """InputError where `path` is a file, or a folder that cannot be made or written to; nothing is left behind."""
+    place = path
+    while not exists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(f"'{place}' is no folder.", where=f"{where} {path}", mend="Name a folder.")
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=".moextend"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write to '{place}' ({error.strerror}).",
+            where=f"{where} {path}",
+            mend="Name a folder that you may write to, on a disk that has room.",
+        ) from error
+
+
+@contextmanager
+def atomic(path: Path, *, synced: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it when the block ends well, else removed.
+
+    With `synced` the content is on disk first; without, a power cut may leave a torn file, which is far faster.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            if synced:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's mask of permissions; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str, *, synced: bool = True) -> None:
+    """Writes `text` whole or not at all; see `atomic`."""
+    with atomic(path, synced=synced) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_lines(path: Path, records: list[Any], *, synced: bool = True) -> None:
+    """Writes one JSON line a record, whole or not at all; see `atomic`."""
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    write_text(path, lines, synced=synced)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        SpecError: it is not JSON.
+        InputError: it cannot be read.
+    """
+    return _parse(_read(path), str(path), "It was damaged or edited; mend or remove it.")
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a regular file; those of a FIFO or a device may never end."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError("cannot be read (not a regular file).", where=str(path), mend="Move it away.")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(
+            f"cannot be read ({error.strerror}).", where=str(path), mend="Check the file and its permissions."
+        ) from error
+
+
+def append_lines(path: Path, records: list[Any]) -> None:
+    """Appends one JSON line a record, all of them flushed and synced, or none.
+
+    A last line that an interruption tore is cut off first, so that nothing is glued onto it.
+    """
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            before = _cut_torn(path)
+            try:
+                _write_all(file, text)
+                os.fsync(file.fileno())
+            except BaseException:
+                with suppress(OSError):  # then the next append cuts what is left
+                    os.ftruncate(file.fileno(), before)
+                raise
+
+
+def _write_all(file: io.FileIO, text: bytes) -> None:
+    """Writes all bytes, where one call of a raw file may write a part of them."""
+    rest = memoryview(text)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The records of an append-only file; a last line torn by an interruption is left out.
+
+    Raises:
+        SpecError: a line before it is not JSON.
+        InputError: the file cannot be read.
+    """
+    try:
+        text = _read(path)
+    except FileNotFoundError:
+        return []
+    lines = text.split(b"\n")[:-1]  # not splitlines(): a text may hold other line separators
+    with suppress(ValueError, RecursionError):  # all lines as one list, which is far faster
+        records: list[Any] = json.loads(b"[%s]" % b",".join(lines))
+        if len(records) == len(lines):
+            return records
+    mend = "It was damaged or edited; remove the line."
+    return [_parse(line, f"{path}:{number}", mend) for number, line in enumerate(lines, 1)]
+
+
+def _parse(text: bytes, where: str, mend: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"not valid JSON ({error}).", where=where, mend=mend) from error
+
+
+def mend_lines(path: Path) -> list[Any]:
+    """Cuts a torn last line off the file, so that the next append does not glue onto it; the records."""
+    cut_torn_line(path)
+    return read_lines(path)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cuts a last line without its end off the file, where there is one."""
+    if path.exists():
+        with disk_errors(path):
+            _cut_torn(path)
+
+
+def _cut_torn(path: Path) -> int:
+    """Cuts what follows the last line break; the length of the file then."""
+    with path.open("rb") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - BLOCK)
+            file.seek(start)
+            place = file.read(end - start).rfind(b"\n")
+            if place >= 0:
+                end = start + place + 1
+                break
+            end = start
+    if end < size:
+        os.truncate(path, end)
+    return end
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(*values: Any) -> str:
+    """Sixteen hex digits that name a JSON-able value (or bytes, or several of them)."""
+    hasher = hashlib.sha256()
+    for value in values:
+        if isinstance(value, bytes):
+            hasher.update(value)
+        else:
+            hasher.update(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode())
+        hasher.update(b"\0")
+    return hasher.hexdigest()[:16]

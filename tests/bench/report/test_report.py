@@ -1,0 +1,301 @@
+"""Reports of runs whose matrices are known."""
+
+import csv
+import io
+import re
+from dataclasses import replace
+
+import pytest
+
+from moextend.bench.report import FORMATS, render
+from moextend.bench.report.collect import collect, some
+from moextend.bench.report.comparison import comparison_table
+from moextend.bench.report.csv import cells
+from moextend.bench.report.forgetting import COLUMNS, forgetting_table
+from moextend.bench.report.matrix import matrix_tables
+from moextend.bench.report.table import number, over_runs
+from moextend.bench.run.progress import Progress, Status, Unit, _write
+from moextend.bench.run.rundir import Cell
+from moextend.errors import InputError, RunFailed, UnknownName
+
+ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
+
+
+@pytest.fixture
+def done(make_run):
+    def make(method="lora", seed=0, rows=ROWS, text=(90.0, 88.0, 85.0), state="done", facts=None, **changes):
+        run = make_run(method, seed, rows, text, **changes)
+        _write(run.folder, Status(state=state))
+        run.write_facts(facts or {"task_identity": "none"})
+        return run
+
+    return make
+
+
+def row_of(table, name):
+    keys = [column.key for column in table.columns]
+    rows = [row for section in table.sections for row in section if row[0].text == name]
+    assert len(rows) == 1, [row[0].text for section in table.sections for row in section]
+    return dict(zip(keys, rows[0], strict=True))
+
+
+def test_the_row_of_one_run(done):
+    run = done(facts={"task_identity": "given"})
+    run.write_cost(1, "colour", {"trained_parameters": 12000})
+    (experiment,) = collect([run])
+    table = forgetting_table(experiment)
+    row = row_of(table, "lora")
+    texts = [row[key].text for key in ("task_id", "learnt", "final", "bwt", "forgetting")]
+    assert texts == ["given", "75.0", "65.0", "-20.0", "+20.0"]
+    assert [row[key].text for key in ("text_before", "text_after", "text_drop")] == ["90.0", "85.0", "+5.0"]
+    assert row["text_retention"].number == pytest.approx(100 * 85 / 90)
+    assert row["bwt_t"].number == -10
+    assert row["fwt"].number == 2
+    assert row["intransigence"].text == "-"
+    assert row_of(table, "zero-shot")["final"].text == "25.0"
+    assert "Trained parameters a stage: lora 12,000." in table.notes
+    items = "One cell of the matrix: 50 to 100 items, standard error over items 1.0 to 2.0 points."
+    assert items in table.notes
+
+
+@pytest.mark.parametrize(
+    ("facts", "shown"),
+    [
+        ({"told": True}, "given"),
+        ({"told": False}, "none"),
+        ({"task_identity": "inferred"}, "inferred"),
+        ({"x": 1}, "?"),
+    ],
+)
+def test_runs_of_early_versions_noted_whether_the_task_is_given(done, facts, shown):
+    (experiment,) = collect([done(facts=facts)])
+    assert row_of(forgetting_table(experiment), "lora")["task_id"].text == shown
+
+
+def test_several_seeds_give_a_mean_and_a_standard_deviation(done):
+    runs = [done(seed=s, rows=[[20.0, 30.0], [80.0, 32.0], [60.0 + s, 70.0]]) for s in (0, 2)]
+    table = forgetting_table(collect(runs)[0])
+    row = row_of(table, "lora")
+    assert (row["final"].text, row["runs"].text) == ("65.5 ±0.7", "2")
+    assert row["final"].spread == pytest.approx(0.5**0.5)
+    assert "±: standard deviation over runs." in table.notes
+
+
+def test_other_orders_and_settings_are_rows_of_their_own(done):
+    runs = [done(), done("lora:rank=2"), done(order="reverse")]
+    table = forgetting_table(collect(runs)[0])
+    assert [row[0].text for row in table.sections[-1]] == ["lora", "lora:rank=2", "lora (reverse)"]
+
+
+def test_bounds_stand_above_the_methods(done):
+    runs = [
+        done(facts={"task_identity": "none", "blind": {"colour": 25.0, "count": 50.0}}),
+        done(mode="joint", rows=[[20.0, 30.0], [85.0, 75.0]], text=(90.0, 87.0)),
+        done(mode="independent", rows=[[20.0, 30.0], [80.0, 30.0], [20.0, 72.0]]),
+    ]
+    table = forgetting_table(collect(runs)[0])
+    names = [[row[0].text for row in section] for section in table.sections]
+    assert names == [["blind", "zero-shot", "joint, lora", "each alone, lora"], ["lora"]]
+    assert row_of(table, "blind")["final"].text == "37.5"
+    joint = row_of(table, "joint, lora")
+    assert [joint[key].text for key in ("final", "text_after", "text_drop")] == ["80.0", "87.0", "+3.0"]
+    assert row_of(table, "each alone, lora")["learnt"].text == "76.0"
+    assert row_of(table, "lora")["intransigence"].number == pytest.approx((5 + 5) / 2)
+
+
+def test_runs_that_are_not_done_are_left_out_and_named(done):
+    runs = [done(), done(seed=1, state="interrupted"), done("full-ft", state="waiting")]
+    with pytest.raises(RunFailed), Progress(runs[2].folder, [Unit("score", 0, "x")]):
+        raise RunFailed("no disk space left.")
+    (experiment,) = collect(runs)
+    table = forgetting_table(experiment)
+    assert row_of(table, "lora")["runs"].text == "1"
+    assert table.notes[-1] == "Left out: lora-s1 (interrupted); full-ft-s0 (failed: no disk space left.)."
+
+
+def test_unfinished_runs_are_marked_when_asked_for(done):
+    runs = [done(), done("full-ft", state="interrupted", rows=ROWS[:2], text=(90.0,))]
+    table = forgetting_table(collect(runs, unfinished=True)[0])
+    row = row_of(table, "full-ft*")
+    assert [row[key].text for key in ("learnt", "final", "bwt", "text_after")] == ["-", "-", "-", "-"]
+    assert "*: not finished: full-ft-s0." in table.notes
+
+
+def test_no_run_done_is_an_error_with_the_mend(done):
+    with pytest.raises(InputError, match=r"no run is done: lora-s0 \(waiting\)\. Run first: .* --unfinished"):
+        some(collect([done(state="waiting")]))
+    with pytest.raises(InputError, match="no run is done"):
+        some(collect([]))
+
+
+def test_runs_of_other_settings_never_share_a_table(done, make_config):
+    other = make_config().sequence
+    other = {**other, "train": {**other["train"], "steps": 9}}
+    experiments = collect([done(), done("full-ft", sequence=other), done("moextend")])
+    assert [len(experiment.results) for experiment in experiments] == [2, 1]
+    assert "sequence.train.steps 9 instead of 4" in forgetting_table(experiments[1]).title
+
+
+def test_the_matrix_shows_every_stage_and_text_apart(done):
+    tasks, text = matrix_tables(collect([done()])[0])
+    shown = [[value.text for value in row] for row in tasks.sections[0]]
+    assert shown == [
+        ["0 base", "20.0 ±2.0", "30.0 ±2.0", "25.0"],
+        ["1 colour", "80.0 ±2.0", "32.0 ±2.0", "56.0"],
+        ["2 count", "60.0 ±2.0", "70.0 ±2.0", "65.0"],
+    ]
+    styles = [[value.style for value in row[1:3]] for row in tasks.sections[0]]
+    assert styles == [["dim", "dim"], ["bold", "dim"], ["", "bold"]]
+    assert [row[1].text for row in text.sections[0]] == ["90.0 ±1.0", "88.0 ±1.0", "85.0 ±1.0"]
+
+
+def test_the_matrix_of_a_joint_run_has_two_rows(done):
+    run = done(mode="joint", rows=[[20.0, 30.0], [85.0, 75.0]], text=(90.0, 87.0))
+    tasks, _ = matrix_tables(collect([run])[0])
+    assert [row[0].text for row in tasks.sections[0]] == ["0 base", "1 all at once"]
+
+
+@pytest.fixture
+def tables(done):
+    runs = [done(seed=s) for s in (0, 1, 2)]
+    facts = {"task_identity": "given", "blind": {"colour": 25.0, "count": 30.0}}
+    runs += [done("moextend:scope=all,routing=paper", facts=facts)]
+    (experiment,) = collect(runs)
+    return [forgetting_table(experiment), *matrix_tables(experiment)]
+
+
+def test_the_terminal_table_fits_80_columns_with_spreads_below_the_numbers(tables):
+    lines = render(tables[:1], "table").splitlines()
+    heads = [line for line in lines if line.startswith((" method", " lora", " moextend", "    "))]
+    assert max(map(len, heads)) <= 80 and max(map(len, lines)) <= 100
+    shown = [" ".join(line.split()) for line in lines]
+    place = shown.index("lora none 75.0 65.0 -20.0 +20.0 +2.0 85.0 +5.0 3")
+    assert shown[place + 1] == "±0.0 ±0.0 ±0.0 ±0.0 ±0.0 ±0.0 ±0.0"
+    assert any(line.startswith("moextend:scope=all, given") for line in shown)
+    assert "routing=paper" in shown
+
+
+def test_a_narrow_table_has_its_spreads_beside_the_numbers(done):
+    runs = [done(seed=s, rows=[[20.0, 30.0], [80.0, 32.0], [60.0 + s, 70.0]], text=()) for s in (0, 2)]
+    matrix = matrix_tables(collect(runs)[0])[0]
+    assert "80.0 ±2.0" in render([matrix], "table")
+
+
+def test_nothing_is_cut_on_a_narrow_terminal(tables):
+    from rich.console import Console
+
+    from moextend.bench.report.terminal import print_tables
+
+    out = io.StringIO()
+    print_tables(tables, Console(file=out, color_system=None), 60)
+    assert max(map(len, out.getvalue().splitlines())) <= 60
+    for words in ("-20.0", "±0.0", "80.0 ±2.0", "85.0", "moextend:", "scope=all,", "routing=paper"):
+        assert words in out.getvalue()
+
+
+def test_forward_transfer_is_in_the_main_table(done):
+    """Before its turn a task may lose what the base could do: 31.0 -> 1.2 here."""
+    run = done(rows=[[20.0, 31.0], [80.0, 1.2], [60.0, 70.0]])
+    table = forgetting_table(collect([run])[0])
+    assert row_of(table, "lora")["fwt"].text == "-29.8"
+    assert "FWT" in [column.title for column in table.narrow().columns]
+
+
+def test_text_that_nothing_learnt_can_answer_is_marked(done):
+    text = (90.0, 90.0, 90.0)
+    told = {"task_identity": "inferred", "text_untouched": True}
+    runs = [done("moextend:scope=auto", facts=told, text=text), done("lora", text=text)]
+    table = forgetting_table(collect(runs)[0])
+    assert row_of(table, "moextend:scope=auto")["text_drop"].text == "0.0†"
+    assert row_of(table, "lora")["text_drop"].text == "0.0"
+    assert any(note.startswith("†: by construction") for note in table.notes)
+    assert not any("†" in note for note in forgetting_table(collect(runs[1:])[0]).notes)
+    compared = comparison_table(collect(runs)[0], "lora")
+    assert compared.sections[-1][0][2].text == "0.0†" and any("†" in note for note in compared.notes)
+
+
+def test_older_runs_are_marked_by_the_weights_that_answered(ledger, tmp_path):
+    shape = ledger.Shape()
+    run = ledger.write_run(tmp_path, shape, "moextend:scope=own", 0, ledger.Kind(text_lost=0.0))
+    assert "†" not in row_of(forgetting_table(collect([run])[0]), "moextend:scope=own")["text_drop"].text
+    base = run.cells()[0, "text1"].weights
+    for key, cell in run.cells().items():
+        if key[1] in shape.text:
+            run.append_cell(replace(cell, weights=base))
+    assert "†" in row_of(forgetting_table(collect([run])[0]), "moextend:scope=own")["text_drop"].text
+
+
+def test_the_base_is_counted_once_a_seed(done):
+    runs = [
+        done(method, seed, rows=[[20.0 + seed, 30.0], *ROWS[1:]])
+        for method in ("lora", "b")
+        for seed in (0, 2)
+    ]
+    assert row_of(forgetting_table(collect(runs)[0]), "zero-shot")["final"].text == "25.5 ±0.7"
+    assert row_of(forgetting_table(collect([runs[0], runs[2]])[0]), "zero-shot")["final"].text == "25.0"
+
+
+def test_a_long_sequence_numbers_its_columns(done, make_config):
+    names = [f"a-rather-long-name-{i}" for i in range(12)]
+    sequence = {**make_config().sequence, "stages": [{"task": name} for name in names], "retention": []}
+    run = done(sequence=sequence, rows=[[50.0] * 12] * 13, text=())
+    (table,) = matrix_tables(collect([run])[0])
+    assert [column.title for column in table.columns[1:4]] == ["1", "2", "3"]
+    assert [column.key for column in table.columns[1:3]] == names[:2]
+    assert max(map(len, render([table], "table").splitlines())) <= 100
+
+
+def test_markdown_is_a_table_with_notes(tables):
+    lines = render(tables[:1], "markdown").splitlines()
+    assert lines[0] == "### mini: 2 tasks, base tiny"
+    assert lines[2].startswith("| method | task id | learnt |")
+    assert lines[3].startswith("| :--- | :--- | ---: |")
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+    assert any(line.startswith("- task id: ") for line in lines)
+    assert "| **80.0 ±2.0** |" in render(tables, "markdown")
+
+
+def test_latex_is_escaped_and_balanced(done, make_config):
+    sequence = {**make_config().sequence, "sequence": "a_b & 50%"}
+    tables = [forgetting_table(collect([done(sequence=sequence)])[0])]
+    text = render(tables, "latex")
+    assert r"\caption{a\_b \& 50\%: 2 tasks" in text
+    assert text.count(r"\begin{") == text.count(r"\end{") == 2
+    assert r"lora & none & 75.0 & 65.0 & $-$20.0 & $+$20.0 & $+$2.0 & 85.0 & $+$5.0 & 1 \\" in text
+    assert not re.search(r"(?<!\\)[&%_#](?=[^ ])", text.split(r"\midrule")[-1])
+
+
+def test_csv_holds_unrounded_numbers_and_all_metrics(tables):
+    lines = list(csv.DictReader(io.StringIO(render(tables[:1], "csv"))))
+    row = next(line for line in lines if line["method"] == "lora")
+    assert (float(row["final"]), float(row["final_sd"]), row["table"]) == (65.0, 0.0, "mini")
+    assert float(row["text_retention"]) == pytest.approx(94.4444444)
+    assert {column.key for column in COLUMNS} <= set(row)
+
+
+def test_csv_of_cells_can_be_traced(done):
+    run = done(text=())
+    run.append_cell(Cell(2, "count", 71.0, n=9, weights="abc", predictions="predictions/abc/count.jsonl"))
+    lines = list(csv.DictReader(io.StringIO(cells(collect([run])))))
+    assert len(lines) == 6
+    assert lines[-1] | {"value": "71.0", "weights": "abc", "run": "lora-s0", "stage": "2"} == lines[-1]
+    assert lines[-1]["predictions"] == "predictions/abc/count.jsonl"
+
+
+def test_html_is_escaped(done):
+    page = render([forgetting_table(collect([done("a<b>")])[0])], "html")
+    assert "a&lt;b&gt;" in page
+    assert "<td class='word'>" in page
+    assert page.count("<table>") == page.count("</table>") == 1
+
+
+def test_an_unknown_format_is_told():
+    assert set(FORMATS) == {"table", "markdown", "latex", "csv", "html"}
+    with pytest.raises(UnknownName, match="Did you mean 'latex'"):
+        render([], "latx")
+
+
+def test_numbers_as_text():
+    assert [number(v).text for v in (61.25, None, -0.01)] == ["61.2", "-", "0.0"]
+    assert [number(v, signed=True).text for v in (3.0, -3.0, 0.0, 0.04)] == ["+3.0", "-3.0", "0.0", "0.0"]
+    assert over_runs([1.0, 3.0]).text == "2.0 ±1.4"

@@ -1,0 +1,51 @@
+"""What the answers are besides their score."""
+
+import pytest
+
+from moextend.bench.report import render, tables
+from moextend.bench.report.collect import collect
+from moextend.bench.run.rundir import Cell
+from moextend.errors import InputError
+from tests.bench.conftest import TASKS
+
+FIRST, SECOND = TASKS
+ROWS = [[20.0, 30.0], [80.0, 32.0]]
+
+
+def shown(runs):
+    (table,) = tables(collect(runs, unfinished=True), "readings")
+    return table
+
+
+def answered(run, value, **readings):
+    run.append_cell(Cell(2, FIRST, value, scorer="vqa@2", extra={"readings": readings}))
+
+
+def test_a_row_has_every_reading_and_the_older_version(make_run):
+    run = make_run("lora", rows=ROWS)
+    answered(run, 60.0, strict=50.0, normalised=70.0, **{"vqa@1": 55.0})
+    table = shown([run])
+    assert [[value.text for value in row] for row in table.sections[0]] == [
+        ["lora", FIRST, "vqa@2", "60.0", "50.0", "70.0", "-", "vqa@1 55.0"]
+    ], "the second task has no readings"
+
+
+def test_runs_of_a_method_share_a_row(make_run):
+    runs = [make_run("lora", seed=seed, rows=ROWS) for seed in (0, 1)]
+    for run, strict in zip(runs, (40.0, 50.0), strict=True):
+        answered(run, 60.0, strict=strict, normalised=70.0)
+    (row,) = shown(runs).sections[0]
+    assert row[4].number == 45.0 and row[4].text.startswith("45.0 ±")
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "html"])
+def test_every_format_shows_it(make_run, form):
+    run = make_run("lora", rows=ROWS)
+    answered(run, 60.0, strict=50.0, normalised=70.0, f1=12.5)
+    words = render(tables(collect([run], unfinished=True), "readings"), form)
+    assert "50.0" in words and "12.5" in words
+
+
+def test_runs_without_readings_are_told(make_run):
+    with pytest.raises(InputError, match="no answer to an image task has readings"):
+        tables(collect([make_run("lora", rows=ROWS)], unfinished=True), "readings")

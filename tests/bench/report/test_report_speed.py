@@ -1,0 +1,81 @@
+"""Status and report over many runs: every file is read once, and the processor time has a bound."""
+
+import builtins
+import io
+import os
+import time
+from collections import Counter
+
+import pytest
+
+from moextend.bench.report import View, render, tables
+from moextend.bench.report.collect import collect
+from moextend.bench.run.complete import lacks
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.rundir import find_runs
+from moextend.bench.run.statuses import layout, row_of
+
+METHODS = ("lora", "ewc", "lwf", "replay")
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def folder(ledger, tmp_path_factory):
+    """12 complete runs of 6 stages and 8 tasks."""
+    runs = tmp_path_factory.mktemp("runs")
+    shape = ledger.Shape(stages=6, texts=2, items=100, shared_images=False)
+    ledger.write_runs(runs, shape, dict.fromkeys(METHODS, ledger.Kind(run_sd=0.02)), SEEDS)
+    return runs
+
+
+@pytest.fixture
+def opened(folder, monkeypatch):
+    """How often each file of the runs has been opened."""
+    counts: Counter[str] = Counter()
+    plain = io.open
+
+    def counting(file, *args, **more):
+        name = os.fspath(file) if not isinstance(file, int) else ""
+        if str(name).startswith(str(folder)):
+            counts[os.path.relpath(name, folder)] += 1
+        return plain(file, *args, **more)
+
+    monkeypatch.setattr(io, "open", counting)
+    monkeypatch.setattr(builtins, "open", counting)
+    return counts
+
+
+def test_the_runs_are_whole(folder):
+    assert [lacks(run) for run in find_runs(folder)] == [[]] * len(METHODS) * len(SEEDS)
+
+
+@pytest.mark.parametrize("view", ["forgetting", "matrix", "costs", "comparison"])
+def test_a_report_opens_every_file_once(folder, opened, view: View):
+    render(tables(collect(find_runs(folder)), view, baseline="lora"), "table")
+    assert opened and max(opened.values()) == 1, opened.most_common(3)
+    predictions = [name for name in opened if "/predictions/" in name]
+    assert bool(predictions) == (view == "comparison")
+
+
+def test_a_comparison_reads_predictions_of_one_run_only(folder, opened):
+    """The images of the items are the same in all runs; of the other runs the kept scores are enough."""
+    render(tables(collect(find_runs(folder)), "comparison", baseline="zero-shot"), "csv")
+    answers = [
+        name for name in opened if "/task" in name and "/predictions/" in name and "scores" not in name
+    ]
+    assert len(answers) == 6
+
+
+def test_status_opens_two_small_files_a_run(folder, opened):
+    layout([row_of(run, read_status(run.folder)) for run in find_runs(folder)], 80)
+    assert set(opened.values()) == {1}
+    assert {name.rpartition("/")[2] for name in opened} == {"config.json", "status.json"}
+
+
+@pytest.mark.parametrize(("view", "a_run"), [("forgetting", 0.03), ("matrix", 0.05), ("comparison", 0.12)])
+def test_a_report_takes_little_time_a_run(folder, view: View, a_run):
+    """About ten times what it takes on one core of a server."""
+    render(tables(collect(find_runs(folder)[:2]), view, baseline="ewc"), "table")  # imports
+    began = time.process_time()
+    render(tables(collect(find_runs(folder)), view, baseline="lora"), "table")
+    assert time.process_time() - began < a_run * len(METHODS) * len(SEEDS)

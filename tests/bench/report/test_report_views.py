@@ -1,0 +1,347 @@
+"""The views of costs and of differences to a baseline, and what no view may make look good."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import asdict
+from typing import get_args
+
+import pytest
+
+from moextend.bench.references import find_reference
+from moextend.bench.report import View, render, tables
+from moextend.bench.report.collect import collect
+from moextend.bench.run.progress import Status, _write
+from moextend.bench.run.rundir import Cell, find_runs
+from moextend.bench.score.vqa import Record, scores_path
+from moextend.errors import InputError, UnknownName
+from moextend.util import content
+from moextend.util.files import write_lines
+
+ALL = ("learnt", "final", "BWT", "forgot", "FWT", "drop")
+ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
+
+
+def finish(run):
+    _write(run.folder, Status(state="done"))
+    return run
+
+
+def answered(run, right, items=200, an_image=2):
+    """Gives the run's last row predictions, of which `right(task, item)` says which are right."""
+    for task in run.config.stages:
+        records = [
+            Record(f"{task}{i}", "a" if right(task, i) else "b", ("a",), group=f"image{i // an_image}")
+            for i in range(items)
+        ]
+        path = run.predictions / "w" / f"{task}.jsonl"
+        write_lines(path, [asdict(record) for record in records])
+        value = 100 * sum(right(task, i) for i in range(items)) / items
+        run.append_cell(
+            Cell(2, task, value, 1.0, items, "exact@1", predictions=f"predictions/w/{task}.jsonl")
+        )
+    for text in run.config.retention:
+        lines = [{"task": text, "id": i, "right": float(right(text, i))} for i in range(items)]
+        write_lines(run.predictions / "w" / f"{text}.jsonl", [*lines, {"summary": {}}])
+        value = 100 * sum(right(text, i) for i in range(items)) / items
+        run.append_cell(
+            Cell(2, text, value, 1.0, items, "lm-eval:acc", predictions=f"predictions/w/{text}.jsonl")
+        )
+    return finish(run)
+
+
+def compared(runs, baseline="lora", **more):
+    (experiment,) = collect(runs)
+    (table,) = tables([experiment], "comparison", baseline=baseline, **more)
+    keys = [column.key for column in table.columns]
+    rows = [row for section in table.sections for row in section]
+    return {(row[0].text, row[1].text): dict(zip(keys, row, strict=True)) for row in rows}
+
+
+def both(make_run, method, right, seeds=(0, 1, 2), **more):
+    return [answered(make_run(method, seed, ROWS, text=(90.0,)), right, **more) for seed in seeds]
+
+
+def test_a_large_difference_is_found_and_none_is_not(make_run):
+    runs = both(make_run, "lora", lambda task, i: i % 4 == 0)
+    runs += both(make_run, "ewc", lambda task, i: i % 4 < (1 if task == "facts" else 3))
+    row = compared(runs)["ewc", "final"]
+    assert row["difference"].number == pytest.approx(50)
+    assert (row["verdict"].text, row["verdict"].style) == ("better", "bold")
+    assert (row["seeds"].number, row["clusters"].number) == (3, 100), "both tasks ask about the same images"
+    assert row["low"].number < 50 < row["high"].number
+
+
+def test_one_seed_gives_no_verdict(make_run):
+    runs = both(make_run, "lora", lambda task, i: i % 4 == 0, seeds=(0,))
+    runs += both(make_run, "ewc", lambda task, i: i % 4 < 3, seeds=(0,))
+    (experiment,) = collect(runs)
+    (table,) = tables([experiment], "comparison", baseline="lora")
+    assert not any(value.style == "bold" for section in table.sections for row in section for value in row)
+    row = compared(runs)["ewc", "final"]
+    assert row["verdict"].text == "items only" and row["p"].number < 0.001
+    assert any(note.startswith("items only: ") for note in table.notes)
+
+
+def test_runs_that_differ_as_much_as_methods_are_undecided(make_run):
+    """Over items alone this is significant: 12 points of 400 items."""
+    runs = both(make_run, "lora", lambda task, i: i % 8 < 4)
+    for seed, more in zip((0, 1, 2), (30, 5, 1), strict=True):
+        runs += both(make_run, "ewc", lambda task, i, n=more: i % 8 < 4 or i % 100 < n, seeds=(seed,))
+    row = compared(runs)["ewc", "final"]
+    assert row["verdict"].text == "undecided" and row["p"].number > 0.05
+    assert row["difference"].number / row["item_error"].number > 2
+    assert row["resolves"].number > row["difference"].number
+
+
+def test_only_runs_of_the_same_seed_are_paired(make_run):
+    runs = both(make_run, "lora", lambda task, i: i % 2 == 0, seeds=(0, 1))
+    runs += both(make_run, "ewc", lambda task, i: i % 2 == 0 or i < 40, seeds=(1, 2))
+    row = compared(runs)["ewc", "final"]
+    assert row["seeds"].number == 1 and row["difference"].number == pytest.approx(10)
+    (table,) = tables(collect(runs), "comparison", baseline="lora")
+    assert any(note.startswith("items only: ") for note in table.notes), "one shared seed"
+
+
+def test_a_method_that_shares_no_seed_with_the_baseline_is_named(make_run):
+    runs = both(make_run, "lora", lambda task, i: i % 2 == 0, seeds=(0, 1))
+    runs += both(make_run, "ewc", lambda task, i: i % 3 == 0, seeds=(2, 3))
+    runs += both(make_run, "lwf", lambda task, i: i % 3 == 0, seeds=(0, 1))
+    row = compared(runs)["ewc", "final"]
+    assert (row["difference"].text, row["verdict"].text, row["seeds"].number) == ("-", "no shared seed", 0)
+    (table,) = tables(collect(runs), "comparison", baseline="lora")
+    assert any(note.startswith("no shared seed: ") for note in table.notes)
+
+
+def test_what_has_no_predictions_is_shown_and_not_tested(make_run):
+    runs = [finish(make_run(method, 0, ROWS, text=(90.0, 88.0, 85.0))) for method in ("lora", "ewc")]
+    row = compared(runs)["ewc", "BWT"]
+    assert (row["difference"].text, row["verdict"].text, row["p"].text) == ("0.0", "items not kept", "-")
+
+
+def test_the_baseline_must_have_run(make_run):
+    with pytest.raises(UnknownName, match="no method 'replay'"):
+        compared([answered(make_run("lora", rows=ROWS), lambda task, i: True)], "replay")
+
+
+def test_a_margin_must_be_one(make_run):
+    with pytest.raises(InputError, match="0 is no margin"):
+        compared([answered(make_run("lora", rows=ROWS), lambda task, i: True)], "lora", margin=0.0)
+
+
+@pytest.fixture(scope="module")
+def ledger_runs(ledger, tmp_path_factory):
+    """Three methods, four seeds, three tasks and a text task; the second is the first with other luck."""
+    kinds = {
+        "lora": ledger.Kind(run_sd=0.01),
+        "ewc": ledger.Kind(run_sd=0.01),
+        "moextend:scope=auto": ledger.Kind(learnt=0.9, keeps=1.0, future=-0.25, text_lost=0.0, run_sd=0.01),
+    }
+    shape = ledger.Shape(items=300)
+    return ledger.write_runs(tmp_path_factory.mktemp("ledger"), shape, kinds, (2, 3, 4, 5))
+
+
+def test_every_column_is_tested(ledger_runs):
+    rows = compared(ledger_runs)
+    better = {metric: rows["moextend:scope=auto", metric]["verdict"].text for metric in ALL}
+    assert better == {
+        "learnt": "better", "final": "better", "BWT": "better", "forgot": "better", "FWT": "worse", "drop": "better",
+    }  # fmt: skip
+    assert {rows["ewc", metric]["verdict"].text for metric in ALL} <= {"undecided", "equivalent"}
+    for metric in ALL:
+        row = rows["moextend:scope=auto", metric]
+        assert row["low"].number < row["difference"].number < row["high"].number
+        assert row["tests"].number == 2 and 0 < row["resolves"].number < 30
+
+
+def test_differences_are_those_of_the_forgetting_table(ledger_runs):
+    table = forgetting(ledger_runs)
+    rows = compared(ledger_runs)
+    names = dict(zip(ALL, ("learnt", "final", "bwt", "forgetting", "fwt", "text_drop"), strict=True))
+    for metric, key in names.items():
+        expected = table["ewc"][key].number - table["lora"][key].number
+        assert rows["ewc", metric]["difference"].number == pytest.approx(expected)
+
+
+def test_the_base_is_always_a_baseline(ledger_runs):
+    rows = compared(ledger_runs, "zero-shot")
+    assert {method for method, _ in rows} == {"lora", "ewc", "moextend:scope=auto"}
+    table = forgetting(ledger_runs)
+    final = table["lora"]["final"].number - table["zero-shot"]["final"].number
+    assert rows["lora", "final"]["difference"].number == pytest.approx(final)
+    assert rows["lora", "FWT"]["difference"].number == pytest.approx(table["lora"]["fwt"].number)
+    assert rows["lora", "drop"]["verdict"].text == "worse"
+
+
+def test_a_wide_margin_makes_equal_methods_equivalent(ledger_runs):
+    assert compared(ledger_runs, margin=30.0)["ewc", "final"]["verdict"].text == "equivalent"
+
+
+def test_the_comparison_in_csv_has_numbers(ledger_runs):
+    (experiment,) = collect(ledger_runs)
+    text = render(tables([experiment], "comparison", baseline="lora"), "csv")
+    lines = list(csv.DictReader(io.StringIO(text)))
+    words = {"table", "method", "metric", "verdict"}
+    assert len(lines) == 12 and words < set(lines[0]) and "interval" not in lines[0]
+    assert [key for key in lines[0] if key.endswith("_sd")] == ["difference_sd"]
+    for line in lines:
+        for key in ("difference", "difference_sd", "low", "high", "p", "p_equivalent", "resolves", "seeds"):
+            float(line[key])
+        assert len(line["low"].replace("-", "")) > 6, "not rounded"
+        # empty, or a number: a column of words is named above
+        assert all(not value or float(value) is not None for key, value in line.items() if key not in words)
+
+
+def test_a_file_is_read_once(ledger_runs, monkeypatch):
+    from moextend.bench.report import items
+
+    read = []
+    plain = items.read_lines
+    monkeypatch.setattr(items, "read_lines", lambda path: read.append(path) or plain(path))
+    compared(ledger_runs)
+    assert len(read) == len(set(read))
+
+
+def test_kept_scores_of_other_items_are_not_taken(ledger, tmp_path):
+    """The scores' file of one run is damaged: they are made anew from the predictions."""
+    kinds = {"lora": ledger.Kind(), "ewc": ledger.Kind(learnt=0.9)}
+    runs = ledger.write_runs(tmp_path, ledger.Shape(items=100), kinds, (0, 1))
+    before = compared(runs)["ewc", "final"]["item_error"].number
+    path = scores_path(runs[-1].folder / runs[-1].cells()[3, "task1"].predictions, ledger.SCORER)
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:50]))
+    assert compared(runs)["ewc", "final"]["item_error"].number == pytest.approx(before)
+
+
+def test_costs_that_are_not_matched_are_marked(make_run):
+    runs = []
+    for method, trained in (("full-ft", 1000), ("lora", 990), ("ewc", 500)):
+        run = finish(make_run(method, rows=ROWS))
+        run.write_facts({"task_identity": "none", "base_flops": {"colour": 100.0, "count": 100.0}})
+        for stage, task in enumerate(run.config.stages, 1):
+            cost = {"trained_parameters": trained, "tokens": 50 * stage, "flops": 2e12, "stored_mb": 0.5}
+            run.write_cost(
+                stage, task, {**cost, "forward_flops": 110.0 + stage, "seconds": 3.0, "peak_rss_mb": 9.0}
+            )
+        runs.append(run)
+    (table,) = tables(collect(runs), "costs")
+    shown = [[value.text for value in row] for row in table.sections[0]]
+    assert (
+        shown[0] == ["full-ft", "1,000", "0.50", "75", "2.00", "1.11x", "3", "9", "-"]
+        or shown[0][5] == "1.12x"
+    )
+    assert shown[1][1] == "990" and shown[2][1] == "500 ≠"
+    assert any(note.startswith("≠") for note in table.notes)
+
+
+@pytest.mark.parametrize("view", ["forgetting", "matrix", "costs", "comparison"])
+@pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "html"])
+def test_every_view_has_every_format(make_run, view: View, form: str):
+    runs = [answered(make_run(name, rows=ROWS), lambda task, i: i % 2 == 0) for name in ("lora", "ewc")]
+    shown = render(tables(collect(runs), view, baseline="lora"), form)
+    assert "ewc" in shown
+
+
+def forgetting(runs):
+    (table,) = tables(collect(runs))
+    keys = [column.key for column in table.columns]
+    return {row[0].text: dict(zip(keys, row, strict=True)) for section in table.sections for row in section}
+
+
+def test_a_method_that_learns_nothing_does_not_look_good(make_run):
+    """It forgets nothing: the column of what was learnt, and the base's row above it, say why."""
+    nothing = finish(make_run("zero-shot", rows=[[20.0, 30.0]] * 3, text=(90.0,) * 3))
+    rows = forgetting([nothing, finish(make_run("lora", rows=ROWS, text=(90.0, 88.0, 85.0)))])
+    assert rows["zero-shot"]["bwt"].number == 0 and rows["zero-shot"]["text_drop"].number == 0
+    assert rows["zero-shot"]["learnt"].number == rows["zero-shot"]["final"].number == 25.0
+    assert rows["lora"]["learnt"].number == 75.0
+
+
+def test_a_method_that_guesses_does_not_look_good(ledger, tmp_path):
+    """Its scores are those of chance at every stage; compared with one that learnt, it is worse."""
+    guess = ledger.Kind(base=0.25, learnt=0.25, future=0.0, text_lost=0.65)
+    learnt = ledger.Kind(base=0.25, text_lost=0.1)
+    runs = ledger.write_runs(tmp_path, ledger.Shape(items=300), {"lora": learnt, "ewc": guess}, (0, 1, 2, 3))
+    rows = compared(runs)
+    assert rows["ewc", "final"]["verdict"].text == rows["ewc", "drop"]["verdict"].text == "worse"
+    table = forgetting(runs)["ewc"]
+    assert abs(table["bwt"].number) < 3 and table["learnt"].number < 30
+    assert table["text_drop"].number > 50
+
+
+def test_costs_are_compared_with_the_first_moextend(make_run):
+    for method, trained in (("lora", 500), ("moextend:layers=all", 990), ("full-ft", 1000)):
+        run = finish(make_run(method, rows=ROWS))
+        run.write_cost(1, "colour", {"trained_parameters": trained})
+    runs = find_runs(run.folder.parent.parent)
+    (table,) = tables(collect(runs), "costs")
+    shown = {row[0].text: row[1].text for row in table.sections[0]}
+    assert shown == {"full-ft": "1,000", "lora": "500 ≠", "moextend:layers=all": "990"}
+    assert "from moextend:layers=all's" in table.notes[-1]
+
+
+PREAMBLE = r"""\documentclass[twocolumn]{article}
+\usepackage{booktabs,graphicx}
+\begin{document}
+%s
+\end{document}
+"""
+
+
+@pytest.fixture(scope="module")
+def latex(ledger, tmp_path_factory):
+    """View -> its LaTeX, of runs whose names hold what LaTeX minds."""
+    kinds = {
+        "moextend:scope=all,k_x=2": ledger.Kind(),
+        "lora": ledger.Kind(),
+        "a&b~50%^#$é中<": ledger.Kind(),
+    }
+    runs = ledger.write_runs(tmp_path_factory.mktemp("latex"), ledger.Shape(items=40), kinds, (0, 1))
+    for number, run in enumerate(runs, 1):
+        run.write_facts({"text_untouched": True, "blind": dict.fromkeys(run.config.stages, 20.0)})
+        for stage, task in enumerate(run.config.stages, 1):
+            run.write_cost(stage, task, {"trained_parameters": 1000 * number, "tokens": 5, "flops": 2e12})
+            folder = run.stage_folder(stage, task)
+            seen = {"reached": [{"task1": 0.5}], "drift": [0.1]}
+            (folder / "routing.json").write_text(
+                json.dumps({"tasks": {"task1": seen, "(text)": seen}, "layers": [0, 1], "change": [0.1, 0.2]})
+            )
+    folder, shape = runs[0].folder.parents[1], ledger.Shape(items=40)
+    for method, kind in kinds.items():
+        runs += [ledger.write_run(folder, shape, method, seed, kind, order="reverse") for seed in (0, 1)]
+    experiments = collect(runs)
+    views = {view: tables(experiments, view, baseline="lora") for view in get_args(View)}
+    assert len(views["forgetting"]) == len(views["comparison"]) == 2, "with the tables of seeds and orders"
+    nowhere = tmp_path_factory.mktemp("none")
+    published = content.names("registry/references", nowhere)
+    assert published
+    views |= {name: tables([], references=[find_reference(name, nowhere)]) for name in published}
+    return {view: render(shown, "latex") for view, shown in views.items()}
+
+
+def test_latex_of_every_view_is_plain_ascii_without_loose_specials(latex):
+    assert "neq" in latex["costs"] and "dagger" in latex["forgetting"]
+    for view, text in latex.items():
+        assert text.isascii(), view
+        for line in text.splitlines():
+            # commands, what they take, and the & and \\\\ of rows aside, no special may be left
+            bare = re.sub(r"^% needs .*|\\resizebox.*|%$", "", line)
+            bare = re.sub(r"\\[&%$#_{}]|\\\\$| & |\$[^$]{1,9}\$", "", bare)
+            assert not re.search(r"[&%$#_~^]", bare), (view, line)
+            assert bare.count("{") == bare.count("}") or line.startswith((r"\resizebox", r"\end{tabular}")), (
+                line
+            )
+
+
+def test_every_latex_view_compiles_and_fits_its_column(latex, tmp_path):
+    pdflatex = shutil.which("pdflatex")
+    if pdflatex is None:
+        pytest.skip("needs pdflatex: apt-get install texlive-latex-recommended")
+    for view, text in latex.items():
+        (tmp_path / f"{view}.tex").write_text(PREAMBLE % text)
+        command = [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "-draftmode", f"{view}.tex"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stdout[-2000:]
+        assert "Overfull" not in done.stdout, view

@@ -1,0 +1,96 @@
+"""Reports as text at several widths: no table is cut or wrapped by the terminal, and none loses a number."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from moextend.bench.report import render, tables
+from moextend.bench.report.collect import collect
+from moextend.bench.report.terminal import print_tables
+from moextend.util.fold import folded, folded_between
+
+TASKS = [
+    f"{name}-questions" for name in ("attributes", "counting", "spatial-relations", "reading", "colours")
+]
+WIDTHS = [40, 60, 80, 100, 120]
+
+
+@pytest.fixture(scope="module")
+def experiments(ledger, tmp_path_factory):
+    """Two methods, two seeds, five stages with long names."""
+
+    class Named(ledger.Shape):
+        tasks = TASKS
+
+    methods = {"moextend:scope=all,routing=slot": ledger.Kind(), "lora": ledger.Kind(run_sd=0.02)}
+    runs = ledger.write_runs(
+        tmp_path_factory.mktemp("wide") / "runs", Named(stages=5, texts=2), methods, (0, 1)
+    )
+    return collect(runs)
+
+
+def shown(experiments, view, width):
+    out = io.StringIO()
+    found = tables(experiments, view, baseline="lora" if view == "comparison" else None)
+    print_tables(found, Console(file=out, color_system=None), width)
+    return out.getvalue()
+
+
+def numbers(text):
+    return sorted(re.findall(r"[+-]?\d+\.\d", text))
+
+
+@pytest.mark.parametrize("view", ["forgetting", "matrix", "readings", "costs", "comparison"])
+def test_every_view_fits_and_loses_no_number(experiments, view):
+    whole = shown(experiments, view, None)
+    for width in WIDTHS:
+        text = shown(experiments, view, width)
+        assert max(map(len, text.splitlines())) <= width
+        assert numbers(text) == numbers(whole) and "…" not in text
+
+
+def lines(text, count):
+    return [line.rstrip() for line in text.splitlines()[:count]]
+
+
+def test_the_matrix_at_40_columns_is_in_blocks_that_name_the_stage(experiments):
+    found = lines(shown(experiments, "matrix", 40)[len("ledger/moextend+scope-all+routing-slot-s") :], 30)
+    heads = [line for line in found if line.startswith(" stage")]
+    assert [line.split()[1:] for line in heads][:2] == [["1", "2", "3", "4", "5"], ["mean"]]
+    assert [line.split()[0] for line in found if line[:2] in (" 0", " 4")][:3] == ["0", "4", "0"]
+
+
+def test_readings_at_80_columns_are_one_table_with_wrapped_names(experiments):
+    found = lines(shown(experiments, "readings", 80), 9)
+    assert found[2].split() == [
+        "method", "task", "scorer", "score", "strict", "normalised", "likelihood", "more",
+    ]  # fmt: skip
+    assert found[4].split()[:2] == ["moextend:", "attributes-"]
+    assert found[5].split()[:2] == ["scope=all,", "questions"]
+
+
+def test_a_file_has_the_tables_in_full_width(experiments):
+    text = render(tables(experiments, "readings"), "table")
+    assert max(map(len, text.splitlines())) > 80 and "likelihood" in text
+    assert text == render(tables(experiments, "readings"), "table")
+
+
+def test_a_wide_terminal_has_spreads_beside_the_numbers(experiments):
+    beside = re.compile(r"\d ±\d")
+    assert beside.search("".join(lines(shown(experiments, "readings", 120), 8)))
+    assert not beside.search("".join(lines(shown(experiments, "readings", 80), 8)))
+
+
+def test_names_are_broken_between_their_parts():
+    name = "moextend:scope=all,routing=slot"
+    assert folded(name, 40) == [name]
+    assert folded(name, 20) == ["moextend:scope=all,", "routing=slot"]
+    assert folded(name, 12) == ["moextend:", "scope=all,", "routing=slot"]
+    assert folded(name, 8) == ["moextend", ":", "scope=al", "l,", "routing=", "slot"]
+    assert folded("3 spatial-relations-questions", 20) == ["3 spatial-relations-", "questions"]
+    assert folded("", 5) == [""] and "".join(folded("a//b, c", 3)).replace(" ", "") == "a//b,c"
+    assert folded_between("tiny-attributes", 4) == ["tiny-", "attributes"]
+    assert folded_between("-16.1 to -24.9", 4, ",-") == ["-16.1 to -24.9"]
+    assert folded_between("vqa 40.0 ±2.0, anls -3.1", 10, ",-") == ["vqa 40.0 ±2.0,", "anls -3.1"]

@@ -1,0 +1,82 @@
+"""A worker that does as its run's method says: works, fails, crashes, hangs, freezes, is killed."""
+
+import hashlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from moextend.bench.run.complete import stage_names
+from moextend.bench.run.progress import Progress, Unit
+from moextend.bench.run.rundir import Cell, RunDir
+from moextend.bench.run.worker import serve
+from moextend.errors import RunFailed
+from moextend.util import files
+
+
+def work(run: RunDir) -> None:
+    config = run.config
+    plan = [Unit("score", 0, "all", 2)]
+    for stage, task in enumerate(config.stages, 1):
+        plan += [Unit("train", stage, task, 3), Unit("score", stage, "all", 2)]
+    with run.lock(), Progress(run.folder, plan) as progress:
+        for unit in plan:
+            if unit.phase == "score" and (unit.stage, config.stages[0]) in run.cells():
+                progress.finish(unit)
+                continue
+            progress.begin(unit)
+            if unit.phase == "train":
+                misbehave(config.method, unit.stage)
+            else:
+                for i, task in enumerate(config.stages, 1):
+                    learnt = 80.0 - 5 * (unit.stage - i) if i <= unit.stage else 10.0
+                    run.append_cell(
+                        Cell(unit.stage, task, learnt + config.seed, stderr=2.0, n=100, scorer="x@1")
+                    )
+                for task in config.retention:
+                    run.append_cell(Cell(unit.stage, task, 90.0 - unit.stage, 1.0, 50, "lm-eval"))
+            progress.advance()
+            progress.finish(unit)
+        for stage, task in enumerate(stage_names(config), 1):
+            keep_nothing(run.stage_folder(stage, task))
+            run.write_cost(stage, task, {"seconds": 1.0})
+        blind = dict.fromkeys(config.stages, 25.0)
+        run.write_facts(
+            {"task_identity": "given" if config.method.startswith("moextend") else "none", "blind": blind}
+        )
+
+
+def keep_nothing(folder: Path) -> None:
+    """Weights without a tensor, as a method keeps them that learns none."""
+    empty = (2).to_bytes(8, "little") + b"{}"
+    (folder / "extension.safetensors").write_bytes(empty)
+    files.write_json(folder / "extension.json", {"format": 1, "sha256": hashlib.sha256(empty).hexdigest()})
+
+
+def misbehave(method: str, stage: int) -> None:
+    method = os.environ.get("FAKE", method)
+    if method.startswith("full-ft") and stage == 2:
+        raise RunFailed("the loss is not finite.", where="stage 2", mend="Lower the learning rate.")
+    if method.startswith("killed") and stage == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if method.startswith("crash"):
+        print("some library said this", flush=True)
+        print("cannot open the weights", file=sys.stderr, flush=True)
+        os._exit(3)
+    if method == "assert" and stage == 2:
+        raise AssertionError
+    if method == "password" and stage == 2:
+        raise ValueError("cannot read https://me:secret@host/data")
+    if method == "talks":
+        print("a library says this", file=sys.stderr, flush=True)
+    if method.startswith("slow"):
+        time.sleep(60)
+    if method.startswith("frozen"):
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if method.startswith("deaf"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        time.sleep(60)
+
+
+serve(lambda folder: work(RunDir(folder)), grace=float(os.environ.get("FAKE_GRACE", "20")))

@@ -1,0 +1,266 @@
+"""A run that says it is done is checked, and what it lacks is made again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from moextend.bench.report.collect import collect
+from moextend.bench.report.comparison import comparison_table
+from moextend.bench.report.forgetting import forgetting_table
+from moextend.bench.run import runner
+from moextend.bench.run.complete import lacks
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.rundir import RunDir, open_run
+from moextend.bench.score import vqa
+from moextend.errors import RunFailed
+
+SEQUENCE = """
+sequence: brief
+version: 1
+base: {model: tiny}
+stages: [{task: sums}, {task: colours}]
+train: {steps: 2, batch_size: 2, learning_rate: 3.0e-3}
+scoring: {batch_size: 8, limit: 8}
+"""
+TASK = """
+task: {name}
+version: 1
+kind: vqa
+data: {{path: {name}}}
+columns: {{image: null}}
+prompt: "{{question}}"
+max_new_tokens: 2
+"""
+METHOD = "moextend:scope=all,layers=first,retention=memory,memory_tokens=20"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    (folder / "registry").mkdir()
+    (folder / "registry" / "brief.yaml").write_text(SEQUENCE)
+    for name in ("sums", "colours"):
+        data = folder / "tasks" / name
+        data.mkdir(parents=True)
+        (folder / "tasks" / f"{name}.yaml").write_text(TASK.format(name=name))
+        for split in ("train", "test"):
+            rows = [{"question": f"{i} plus {len(name)}", "answer": str(i % 3)} for i in range(12)]
+            (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(workspace: Path) -> RunDir:
+    """A run that is done."""
+    (config,) = resolve(Request(workspace=workspace, sequence="brief", methods=(METHOD,)))
+    run = open_run(config, workspace / "runs")
+    runner.run(run.folder)
+    assert lacks(run) == [] and read_status(run.folder).state == "done"
+    return run
+
+
+@pytest.fixture
+def run(whole: RunDir, tmp_path: Path) -> Iterator[RunDir]:
+    """A copy of it, to be damaged."""
+    folder = tmp_path / "brief" / whole.folder.name
+    shutil.copytree(whole.folder, folder)
+    yield RunDir(folder)
+
+
+def first(run: RunDir, pattern: str) -> Path:
+    """The first file of the pattern that is not made of another one."""
+    return next(path for path in sorted(run.folder.glob(pattern)) if ".scores" not in path.name)
+
+
+def flip(path: Path, place: float = 0.9) -> None:
+    """Flips a bit."""
+    data = bytearray(path.read_bytes())
+    data[int(place * (len(data) - 1))] ^= 4
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    """Cuts a file in half."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def without_line(path: Path) -> None:
+    """Takes the second line out."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:1], *lines[2:]]))
+
+
+def of_another_run(path: Path) -> None:
+    """Makes the lines those of a run with another id."""
+    lines = [json.dumps({**json.loads(line), "run": "0" * 32}) for line in path.read_text().splitlines()]
+    path.write_text("".join(line + "\n" for line in lines))
+
+
+def nonsense(path: Path) -> None:
+    """Puts something else into a file."""
+    path.write_text("nonsense\n")
+
+
+def emptied(path: Path) -> None:
+    """Leaves nothing."""
+    path.write_text("")
+
+
+FILES = {
+    "scores.jsonl": (Path.unlink, cut, without_line, of_another_run, nonsense, emptied),
+    "predictions/*/colours-*.jsonl": (Path.unlink, cut, flip, emptied),
+    "stages/1-*/extension.safetensors": (Path.unlink, cut, flip, emptied),
+    "stages/2-*/extension.json": (Path.unlink, cut, nonsense),
+    "stages/1-*/memory.safetensors": (Path.unlink, cut, flip),
+    "stages/2-*/cost.json": (Path.unlink, cut, nonsense),
+    "stages/2-*/routing.json": (Path.unlink, cut, emptied),
+    "facts.json": (Path.unlink, cut, nonsense),
+}
+DAMAGES = [(pattern, damage) for pattern, damages in FILES.items() for damage in damages]
+
+
+@pytest.mark.parametrize(("pattern", "damage"), DAMAGES, ids=lambda value: getattr(value, "__name__", value))
+def test_every_damage_to_a_done_run_is_seen(
+    run: RunDir, pattern: str, damage: Callable[[Path], None]
+) -> None:
+    damage(first(run, pattern))
+    found = lacks(RunDir(run.folder))
+    assert found, "it still counts as done"
+    assert all(len(what.splitlines()) == 1 for what in found)
+
+
+def test_weights_of_another_stage_are_seen(run: RunDir) -> None:
+    for name in ("extension.safetensors", "extension.json"):
+        one, two = first(run, f"stages/1-*/{name}"), first(run, f"stages/2-*/{name}")
+        content = one.read_bytes()
+        one.write_bytes(two.read_bytes())
+        two.write_bytes(content)
+    assert sum("of another stage" in what for what in lacks(RunDir(run.folder))) == 2
+
+
+def damaged(run: RunDir, damages: dict[str, Callable[[Path], None]]) -> RunDir:
+    for pattern, damage in damages.items():
+        damage(first(run, pattern))
+    return RunDir(run.folder)
+
+
+def values(run: RunDir) -> dict[tuple[int, str], tuple[float, str]]:
+    return {key: (cell.value, cell.sha256) for key, cell in run.cells().items()}
+
+
+@pytest.mark.parametrize(
+    "damages",
+    [
+        {
+            "scores.jsonl": nonsense,
+            "predictions/*/colours-*.jsonl": flip,
+            "predictions/*/sums-*.jsonl": cut,
+            "stages/2-*/cost.json": Path.unlink,
+            "stages/2-*/routing.json": cut,
+            "facts.json": nonsense,
+        },
+        {"stages/1-*/extension.safetensors": flip, "scores.jsonl": without_line},
+        {"stages/1-*/memory.safetensors": cut, "stages/2-*/extension.json": nonsense},
+    ],
+    ids=["notes and answers", "weights", "memory and a card"],
+)
+def test_what_is_damaged_is_made_again(
+    run: RunDir, whole: RunDir, damages: dict[str, Callable[[Path], None]]
+) -> None:
+    broken = damaged(run, damages)
+    runner.run(broken.folder)
+    healed = RunDir(run.folder)
+    assert lacks(healed) == [] and read_status(healed.folder).state == "done"
+    assert values(healed) == values(whole)
+    for path in whole.folder.glob("stages/*/*.safetensors"):
+        mine = load_file(healed.folder / path.relative_to(whole.folder))
+        assert all(torch.equal(mine[name], tensor) for name, tensor in load_file(path).items()), path
+    for stage, cost in whole.costs().items():
+        found = healed.costs()[stage]
+        assert set(found) == set(cost)
+        assert (found["trained_parameters"], found["layers"]) == (cost["trained_parameters"], cost["layers"])
+    known = healed.facts()
+    assert {key: known[key] for key in whole.facts()} == whole.facts()
+
+
+def test_a_report_names_the_run_that_lacks_something(run: RunDir, whole: RunDir) -> None:
+    without_line(run.folder / "scores.jsonl")
+    (experiment,) = collect([RunDir(run.folder)])
+    for table in (forgetting_table(experiment), comparison_table(experiment, "zero-shot")):
+        (note,) = [note for note in table.notes if note.startswith("Not complete: ")]
+        assert f"{run.folder.name} lacks the score of " in note
+
+
+def test_a_copy_of_a_run_is_no_other_seed(run: RunDir, whole: RunDir) -> None:
+    copy = run.folder.rename(run.folder.with_name("another-s1"))
+    (experiment,) = collect([RunDir(copy), whole])
+    assert [result.run.folder for result in experiment.results] == [whole.folder]
+    assert experiment.left_out == [f"{copy} (a copy of {whole.folder})"]
+    assert "a copy of" in forgetting_table(experiment).notes[-1]
+
+
+class Stop(KeyboardInterrupt):
+    """Stands for the end of the process at one place."""
+
+
+MEASURED = ("seconds", "peak_rss_mb", "peak_gpu_mb")
+
+
+@pytest.mark.parametrize("place", ["_write_cost", "train"])
+def test_the_costs_of_an_interrupted_stage_are_those_of_the_whole_one(
+    workspace: Path, whole: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Stopped between the weights and their costs, and between the training and the weights."""
+    broken = open_run(whole.config, tmp_path)
+    original, spent = getattr(runner, place), []
+
+    def stopping(*arguments: object, **more: object) -> object:
+        found = original(*arguments, **more) if place == "train" else None
+        if len(spent) < 2:
+            time.sleep(0.3)
+            spent.append(0.3)
+            raise Stop
+        return original(*arguments, **more) if found is None else found
+
+    monkeypatch.setattr(runner, place, stopping)
+    for _ in range(2):
+        with pytest.raises(Stop):
+            runner.run(broken.folder)
+    runner.run(broken.folder)
+    assert lacks(RunDir(broken.folder)) == []
+    for stage, cost in whole.costs().items():
+        found = broken.costs()[stage]
+        assert {k: v for k, v in found.items() if k not in MEASURED} == {
+            k: v for k, v in cost.items() if k not in MEASURED
+        }
+        assert set(found) == set(cost) and found["seconds"] > 0
+    if place == "train":
+        assert broken.costs()[1]["seconds"] > 0.6, "the attempts before count"
+    assert not list(broken.folder.glob("stages/*/spent.json"))
+
+
+def test_a_run_that_may_only_be_read_is_compared_all_the_same(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before,) = collect([run])
+    expected = comparison_table(before, "zero-shot").sections
+    for path in run.folder.glob("predictions/*/*.scores*.jsonl"):
+        path.unlink()
+    tried: list[Path] = []
+
+    def refuse(path: Path, *arguments: object) -> None:
+        tried.append(path)
+        raise RunFailed("may not write here.")
+
+    monkeypatch.setattr(vqa, "write_scores", refuse)
+    (experiment,) = collect([RunDir(run.folder)])
+    assert comparison_table(experiment, "zero-shot").sections == expected and tried

@@ -1,0 +1,102 @@
+"""What is kept of routing, and what the view makes of it."""
+
+import math
+
+import pytest
+
+from moextend.bench.report import render, tables
+from moextend.bench.report.collect import collect
+from moextend.bench.run.diagnostics import drift
+from moextend.errors import InputError
+from moextend.util.files import write_json
+
+ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
+
+
+def test_drift_is_zero_for_equal_choices_and_worked_out_by_hand_for_others():
+    then = [{"": [10, 30]}, {"": [7, 7]}]
+    assert drift(then, then) == [0, 0]
+    now = [{"": [30, 10]}, {"": [7, 7], "new": [13]}]
+    p, q = [10.5 / 41, 30.5 / 41], [30.5 / 41, 10.5 / 41]
+    first = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    p, q = [7.5 / 15.5, 7.5 / 15.5, 0.5 / 15.5], [7.5 / 28.5, 7.5 / 28.5, 13.5 / 28.5]
+    second = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    assert drift(then, now) == pytest.approx([first, second])
+
+
+def test_an_expert_that_nobody_chooses_is_no_drift():
+    assert drift([{"": [4, 5]}], [{"": [4, 5], "new": [0]}]) == [0]
+
+
+@pytest.fixture
+def run(make_run):
+    run = make_run("moextend:scope=all", rows=ROWS)
+    first = {"reached": [{"colour": 0.8}, {}, {"colour": 0.6}]}
+    then = {
+        "reached": [{"colour": 0.4, "count": 0.5}, {"count": 0.1}, {"colour": 0.4}],
+        "drift": [0.01, 0.03, 0.02],
+    }
+    learnt = {"reached": [{"colour": 0.0, "count": 1.0}, {"count": 0.5}, {}]}
+    write_json(
+        run.stage_folder(1, "colour") / "routing.json",
+        {"layers": [0, 2], "change": [0.05, 0.01, 0.04], "tasks": {"colour": first}},
+    )
+    write_json(
+        run.stage_folder(2, "count") / "routing.json",
+        {
+            "layers": [0, 1],
+            "tasks": {"colour": then, "count": learnt},
+            "oracle": {"colour": 75.0, "count": None},
+        },
+    )
+    return run
+
+
+def test_the_view_shows_who_reaches_what_and_how_far_it_drifted(run):
+    (table,) = tables(collect([run], unfinished=True), "routing")
+    assert [column.title for column in table.columns][2:] == [
+        "colour",
+        "count",
+        "KL",
+        "most",
+        "final",
+        "oracle",
+    ]
+    assert [[[value.text for value in row] for row in section] for section in table.sections] == [
+        [["1", "colour", "70.0", "0.0", "-", "-", "80.0", "-"]],
+        [
+            ["2", "colour", "40.0", "30.0", "20.0", "30.0", "60.0", "75.0"],
+            ["2", "count", "0.0", "75.0", "-", "-", "70.0", "-"],
+        ],
+    ]
+    layers = "Stage 1: new experts in layers 0, 2; d_j of layers 0 to 2: 0.050, 0.010, 0.040."
+    assert layers in table.notes and "Stage 2: new experts in layers 0, 1." in table.notes
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "html"])
+def test_the_view_has_every_format(run, form):
+    assert "colour" in render(tables(collect([run], unfinished=True), "routing"), form)
+
+
+def test_runs_of_which_nothing_is_known_are_told(make_run, run):
+    other = make_run("lora", rows=ROWS)
+    assert len(tables(collect([other, run], unfinished=True), "routing")) == 1
+    with pytest.raises(InputError, match="of no run it is known how it routes"):
+        tables(collect([other], unfinished=True), "routing")
+
+
+def test_the_view_shows_where_inputs_of_every_task_go(make_run):
+    run = make_run("moextend:scope=auto", rows=ROWS)
+    for index, (name, reached) in enumerate(
+        [("colour", {"": 0.02, "colour": 0.98}), ("count", {"": 0.01, "colour": 0.0, "count": 0.99})], 1
+    ):
+        tasks = {name: {"inputs": 256, "reached": reached}, "(text)": {"inputs": 9, "reached": {"": 1.0}}}
+        record = {"tasks": {}, "inferred": {"rejected": {n: 0.008 for n in reached if n}, "tasks": tasks}}
+        write_json(run.stage_folder(index, name) / "routing.json", record)
+    *_, table = tables(collect([run], unfinished=True), "routing")
+    assert [column.title for column in table.columns] == ["stage", "task", "none", "1", "2"]
+    assert [[[value.text for value in row] for row in section] for section in table.sections] == [
+        [["1", "colour", "2.0", "98.0", "0.0"], ["1", "(text)", "100.0", "0.0", "0.0"]],
+        [["2", "count", "1.0", "0.0", "99.0"], ["2", "(text)", "100.0", "0.0", "0.0"]],
+    ]
+    assert "A threshold rejects at most 0.8% of an extension's own inputs in expectation." in table.notes

@@ -1,0 +1,229 @@
+"""Runs in worker processes: what is lost when one of them dies is one run's current step."""
+
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from moextend.bench.run import launch as launching
+from moextend.bench.run import live
+from moextend.bench.run.launch import launch
+from moextend.bench.run.live import LiveView, PlainView
+from moextend.bench.run.progress import Status, read_status
+from moextend.bench.run.rundir import Cell
+from moextend.bench.run.statuses import duration, seconds_left
+
+FAKE = [sys.executable, str(Path(__file__).with_name("fake_worker.py"))]
+
+
+class Silent:
+    def update(self):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(launching, "TICK", 0.02)
+    monkeypatch.setattr(launching, "GRACE", 1.0)
+
+
+def test_all_runs_are_done_with_fewer_workers_than_runs(make_run):
+    runs = [make_run("lora", seed).folder for seed in range(3)]
+    outcomes = launch(runs, jobs=2, view=Silent(), command=FAKE)
+    assert [outcomes[run].state for run in runs] == ["done"] * 3
+    assert all(read_status(run).state == "done" for run in runs)
+
+
+def test_a_failed_run_does_not_stop_the_others(make_run):
+    bad, good = make_run("full-ft"), make_run("lora")
+    outcomes = launch([bad.folder, good.folder], jobs=1, view=Silent(), command=FAKE)
+    assert outcomes[good.folder].state == "done"
+    assert outcomes[bad.folder].state == "failed"
+    assert outcomes[bad.folder].error == "stage 2: the loss is not finite. Lower the learning rate."
+    assert len(bad.cells()) == 6  # rows 0 and 1 are kept
+
+
+def test_a_killed_worker_costs_one_run_and_names_the_log(make_run):
+    killed, good = make_run("killed"), make_run("lora")
+    outcomes = launch([killed.folder, good.folder], jobs=1, view=Silent(), command=FAKE)
+    assert outcomes[good.folder].state == "done"
+    error = outcomes[killed.folder].error
+    assert "was killed by SIGKILL; the system may have run out of memory" in error
+    assert f"{killed.log}: " in error
+    status = read_status(killed.folder)
+    assert (status.state, status.stage) == ("failed", 2)
+    assert len(killed.cells()) == 6
+
+
+def test_the_same_call_goes_on_where_a_killed_run_stopped(make_run, monkeypatch):
+    killed = make_run("killed")
+    launch([killed.folder], jobs=1, view=Silent(), command=FAKE)
+    first = (killed.folder / "scores.jsonl").read_text()
+    monkeypatch.setenv("FAKE", "well")
+    assert launch([killed.folder], jobs=1, view=Silent(), command=FAKE)[killed.folder].state == "done"
+    text = (killed.folder / "scores.jsonl").read_text()
+    assert text.startswith(first)
+    assert len(text.splitlines()) == 9
+
+
+def test_a_crash_tells_the_last_line_and_keeps_the_log(make_run):
+    run = make_run("crash")
+    error = launch([run.folder], jobs=1, view=Silent(), command=FAKE)[run.folder].error
+    assert "ended with code 3 (cannot open the weights)" in error
+    assert sorted(run.log.read_text().splitlines()) == ["cannot open the weights", "some library said this"]
+
+
+def test_a_worker_that_cannot_start_fails_every_run(make_run):
+    runs = [make_run("lora", seed).folder for seed in range(2)]
+    command = [sys.executable, "-c", "raise SystemExit('no torch here')"]
+    outcomes = launch(runs, jobs=1, view=Silent(), command=command)
+    assert all("no torch here" in outcomes[run].error for run in runs)
+    outcomes = launch(runs, jobs=1, view=Silent(), command=["/no/such/python"])
+    assert all("/no/such/python" in outcomes[run].error for run in runs)
+
+
+@pytest.mark.parametrize("method", ["slow", "deaf", "frozen"])
+def test_ctrl_c_stops_the_workers_and_passes_through(make_run, method):
+    run, waiting = make_run(method), make_run("lora")
+
+    class Interrupting:
+        def update(self):
+            if read_status(run.folder).phase == "train" and not self.sent:
+                self.sent = True
+                os.kill(os.getpid(), signal.SIGINT)
+
+        sent = False
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        launch([run.folder, waiting.folder], jobs=1, view=Interrupting(), command=FAKE)
+    assert time.monotonic() - began < 20
+    assert read_status(run.folder).state == "interrupted"
+    assert read_status(waiting.folder).state == "waiting"
+    assert len(run.cells()) == 3
+    assert threading.active_count() < 5
+
+
+def test_a_kill_stops_the_workers_too(make_run):
+    run = make_run("slow")
+    timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        launch([run.folder], jobs=1, view=Silent(), command=FAKE)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_threads_of_a_worker_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8))
+    assert launching._environment(3)["OMP_NUM_THREADS"] == "2"
+    assert launching._environment(100)["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert launching._environment(3)["OMP_NUM_THREADS"] == "5"
+
+
+def show(view_class, runs, **console):
+    out = io.StringIO()
+    with view_class(runs, 1, Console(file=out, width=100, **console)) as view:
+        launch(runs, jobs=1, view=view, command=FAKE)
+    return out.getvalue()
+
+
+def test_plain_lines_tell_scored_stages_and_the_end(make_run):
+    runs = [make_run("lora").folder, make_run("full-ft").folder]
+    lines = [line for line in show(PlainView, runs).splitlines() if " so far, about " not in line]
+    assert lines.pop(4).startswith("lora-s0: done in ")
+    assert lines == [
+        "lora-s0: started",
+        "lora-s0: stage 0/2 scored: mean of tasks 10.0, text 90.0",
+        "lora-s0: stage 1/2 scored: mean of tasks 45.0, text 89.0",
+        "lora-s0: stage 2/2 scored: mean of tasks 77.5, text 88.0",
+        "full-ft-s0: started",
+        "full-ft-s0: stage 0/2 scored: mean of tasks 10.0, text 90.0",
+        "full-ft-s0: stage 1/2 scored: mean of tasks 45.0, text 89.0",
+        "full-ft-s0: failed: the loss is not finite.",
+    ]
+
+
+def test_stages_that_are_scored_between_two_looks_are_told(make_run):
+    run, out = make_run("lora", rows=[[10.0, 20.0]], text=[90.0]), io.StringIO()
+    view = PlainView([run.folder], 1, Console(file=out))
+    view.update()
+    assert out.getvalue() == "", "stage 0 was scored before"
+    for stage, row in enumerate([[50.0, 20.0], [40.0, 60.0]], 1):
+        for task, value in zip((*run.config.stages, "facts"), (*row, 90.0), strict=True):
+            assert f"stage {stage}/2" not in out.getvalue()
+            view.update()
+            run.append_cell(Cell(stage, task, value))
+    view.update()
+    view.update()
+    assert out.getvalue().splitlines() == [
+        "lora-s0: stage 1/2 scored: mean of tasks 35.0, text 90.0",
+        "lora-s0: stage 2/2 scored: mean of tasks 50.0, text 90.0",
+    ]
+
+
+def test_the_time_left_is_told_at_most_once_a_minute(make_run, monkeypatch):
+    run, out, now = make_run("lora"), io.StringIO(), [1000.0]
+    status = Status(state="running", elapsed=10, left=None)
+    monkeypatch.setattr(live, "read_status", lambda folder: status)
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    view = PlainView([run.folder], 1, Console(file=out))
+    view.update()
+    assert out.getvalue() == ""
+    status = Status(state="running", elapsed=10, left=300)
+    for _ in range(2 * 240):
+        view.update()
+        now[0] += 0.5
+    assert out.getvalue().splitlines() == [
+        f"1 running; {so_far} so far, about 5m 00s left" for so_far in ("0s", "1m 00s", "2m 00s", "3m 00s")
+    ]
+
+
+def test_a_pipe_that_nobody_reads_stops_no_run(make_run):
+    run = make_run("lora").folder
+    reads, writes = os.pipe()
+    os.close(reads)
+    with suppress(BrokenPipeError), os.fdopen(writes, "w", buffering=1) as pipe:
+        view = PlainView([run], 1, Console(file=pipe))
+        assert launch([run], jobs=1, view=view, command=FAKE)[run].state == "done"
+    assert read_status(run).state == "done"
+
+
+def test_an_error_in_the_thread_of_a_worker_fails_its_run(make_run, monkeypatch):
+    def work(*_):
+        raise KeyError("run")
+
+    run = make_run("lora").folder
+    monkeypatch.setattr(launching._Worker, "work", work)
+    outcome = launch([run], jobs=1, view=Silent(), command=FAKE)[run]
+    assert outcome.state == "failed"
+    assert outcome.error.startswith("KeyError: 'run' (moextend/bench/run/launch.py:")
+
+
+def test_the_live_table_names_every_run(make_run):
+    runs = [make_run("lora").folder, make_run("moextend:scope=all", order="reverse").folder]
+    text = show(LiveView, runs, force_terminal=True)
+    for word in ("lora", "moextend:scope=all reverse", "done", "2/2", "2 done; "):
+        assert word in text
+
+
+def test_durations():
+    assert [duration(s) for s in (None, 0.4, 42, 185, 7800)] == ["-", "0s", "42s", "3m 05s", "2h 10m"]
+
+
+def test_time_left_over_all_runs():
+    running = Status(state="running", elapsed=50, left=50)
+    assert seconds_left([running], 1) == 50
+    assert seconds_left([running, Status()], 1) == 150
+    assert seconds_left([running, running, Status(), Status()], 2) == 150
+    assert seconds_left([Status(state="running", elapsed=5)], 1) is None
+    assert seconds_left([Status()], 1) is None
+    assert seconds_left([Status(state="done", elapsed=9, left=0)], 1) == 0

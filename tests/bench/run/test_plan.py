@@ -1,0 +1,260 @@
+"""What the user asked for becomes runs, with everything resolved."""
+
+import json
+
+import pytest
+import yaml
+
+from moextend.bench.run.config import differences
+from moextend.bench.run.plan import Request, ordered, resolve
+from moextend.bench.run.preview import preview, told
+from moextend.bench.run.rundir import open_run
+from moextend.errors import InputError, SpecError, UnknownName
+
+SEQUENCE = {
+    "sequence": "mine",
+    "version": 1,
+    "base": {"model": "tiny"},
+    "stages": [{"task": "tiny-counting"}, {"task": "tiny-reading", "steps": 7}],
+    "retention": ["tiny-facts"],
+    "train": {"steps": 5, "batch_size": 2, "learning_rate": 0.1},
+    "methods": ["lora", "full-ft"],
+    "settings": {"lora": {}, "full-ft": {"learning_rate": 0.01}},
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name="sequence", **changes):
+        path = tmp_path / "registry" / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump({**SEQUENCE, **changes}))
+        return path
+
+    return write
+
+
+def slugs(configs):
+    return [config.slug for config in configs]
+
+
+def test_without_a_name_the_workspaces_sequence_runs_else_the_default(tmp_path, write):
+    assert {config.sequence["sequence"] for config in resolve(Request(tmp_path))} == {"tiny"}
+    write()
+    configs = resolve(Request(tmp_path))
+    assert [config.sequence["sequence"] for config in configs] == ["mine", "mine"]
+    assert slugs(configs) == ["lora-s0", "full-ft-s0"]
+
+
+def test_every_method_seed_order_and_mode_is_a_run(tmp_path):
+    request = Request(
+        tmp_path,
+        methods=("lora", "lora"),
+        seeds=(0, 1),
+        orders=("given", "reverse"),
+        modes=("sequence", "joint"),
+    )
+    assert sorted(slugs(resolve(request))) == [
+        "lora-s0", "lora-s0-joint", "lora-s0-reverse", "lora-s0-reverse-joint",
+        "lora-s1", "lora-s1-joint", "lora-s1-reverse", "lora-s1-reverse-joint",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("named", "modes", "found"),
+    [
+        (("joint",), ("sequence",), ["full-ft-s0-joint"]),
+        (("individual", "joint"), ("sequence",), ["full-ft-s0-independent", "full-ft-s0-joint"]),
+        (("lora", "joint"), ("sequence",), ["full-ft-s0-joint", "lora-s0"]),
+        (("lora", "joint"), ("sequence", "joint"), ["full-ft-s0-joint", "lora-s0", "lora-s0-joint"]),
+        (("full-ft", "joint"), ("joint",), ["full-ft-s0-joint"]),
+        (("joint",), ("sequence", "independent"), ["full-ft-s0-independent", "full-ft-s0-joint"]),
+    ],
+)
+def test_the_bounds_may_be_named_among_the_methods(tmp_path, named, modes, found):
+    assert sorted(slugs(resolve(Request(tmp_path, methods=named, modes=modes)))) == found
+
+
+def test_a_config_survives_the_disk(tmp_path, write):
+    write()
+    config = resolve(Request(tmp_path, methods=("lora",)))[0]
+    run = open_run(config, tmp_path / "runs")
+    assert json.loads((run.folder / "config.json").read_text())["identity"] == config.identity()
+    assert run.config == config
+    assert run.config.task_spec("tiny-counting").folder().name == "tasks"
+    assert run.config.sequence_spec().settings == {"lora": {}}
+
+
+def test_what_does_not_change_a_result_is_no_part_of_the_run(tmp_path, write):
+    write()
+    lora = Request(tmp_path, methods=("lora",))
+    before = resolve(lora)[0]
+    write(description="other", methods=["lora"], settings={"full-ft": {"learning_rate": 0.5}, "lora": {}})
+    assert resolve(lora)[0].digest == before.digest
+    write(settings={"lora": {"learning_rate": 0.5}})
+    assert resolve(lora)[0].digest != before.digest
+
+
+def test_limit_and_steps_override_the_sequence(tmp_path, write):
+    align = {"task": "tiny-captions", "steps": 100, "batch_size": 2, "learning_rate": 0.1}
+    write(align=align, base={"model": "tiny", "vision": "tiny"})
+    config = resolve(Request(tmp_path, limit=9, steps=3))[0]
+    assert config.sequence["scoring"]["limit"] == 9
+    assert config.sequence["align"]["steps"] == 3
+    assert [stage["steps"] for stage in config.sequence["stages"]] == [None, None]
+    assert config.sequence["train"]["steps"] == 3
+    assert set(config.tasks) == {"tiny-captions", "tiny-counting", "tiny-reading", "tiny-facts"}
+
+
+def test_orders():
+    stages = list("abcde")
+    assert ordered(stages, "given") == stages
+    assert ordered(stages, "reverse") == stages[::-1]
+    assert ordered(stages, "random:1") == ordered(stages, "random:1") != ordered(stages, "random:2")
+    assert sorted(ordered(stages, "random:1")) == stages
+    for order in ("rand", "random", "random:x", "random:-1", ""):
+        with pytest.raises(InputError, match="Orders: given, reverse, random:N"):
+            ordered(stages, order)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages": [{"task": "tiny-countin"}]}, r"stages\[0\].task: no task 'tiny-countin'. Did you mean 'tiny-co"),
+        ({"retention": ["tiny-fact"]}, r"retention\[0\]: no task 'tiny-fact'. Did you mean 'tiny-facts'"),
+        ({"stages": []}, r"has no stages. Add one: moextend bench add-task vqa"),
+        ({"methods": ["loar"]}, r"no method 'loar'. Did you mean 'lora'"),
+        ({"stages": [{"task": "tiny-facts", "stepz": 1}]}, r"stages\[0\].stepz: no such key. Did you mean 'steps'"),
+        ({"train": {"steps": "many", "batch_size": 2, "learning_rate": 1}}, r"train.steps: .*found 'many'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_sequence_is_told_with_its_place(tmp_path, write, changes, message):
+    write(**changes)
+    with pytest.raises(InputError, match=message):
+        resolve(Request(tmp_path))
+
+
+def test_wrong_requests(tmp_path, write):
+    write()
+    with pytest.raises(UnknownName, match=r"no sequence 'tinyy'\. Did you mean 'tiny'"):
+        resolve(Request(tmp_path, sequence="tinyy"))
+    with pytest.raises(UnknownName, match="Did you mean 'lora'"):
+        resolve(Request(tmp_path, methods=("lara",)))
+    with pytest.raises(InputError, match="no such key"):
+        resolve(Request(tmp_path, methods=("lora:rnk=3",)))
+    (tmp_path / "registry" / "bad.yaml").write_text("a: [1\n")
+    with pytest.raises(SpecError, match=r"bad.yaml:2:1: not valid YAML"):
+        resolve(Request(tmp_path, sequence="bad"))
+
+
+def test_all_methods(tmp_path):
+    from moextend.bench.methods import OWN
+
+    configs = resolve(Request(tmp_path, methods=("all", "moextend:scope=auto", "lora")))
+    learnt = [config.method for config in configs if config.mode == "sequence"]
+    assert learnt == [*OWN, "moextend:scope=auto"]
+    assert [config.slug for config in configs[len(learnt) :]] == [
+        "full-ft-s0-joint",
+        "full-ft-s0-independent",
+    ]
+
+
+def test_the_preview_of_the_default_needs_no_download(tmp_path):
+    request = Request(tmp_path, methods=("lora",), modes=("sequence", "joint"))
+    found = preview(request, resolve(request))
+    assert json.loads(json.dumps(found)) == found
+    assert found["downloads"] == []
+    stages, text = len(found["runs"][0]["stages"]), sum(task["kind"] == "text" for task in found["tasks"])
+    assert [run["cells"] for run in found["runs"]] == [(stages + 1) * (stages + text), 2 * (stages + text)]
+    words = told(found)
+    assert "lora-s0: tiny-attributes (" in words
+    assert "lora-s0-joint: all at once: " in words
+    assert "Downloads: none." in words
+    assert "One training step: not estimated for a base of 4.3 MB, which fits any GPU." in words
+
+
+def test_the_preview_names_downloads_and_non_commercial_licences(tmp_path, write, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    data = {"version": 1, "kind": "vqa", "licence": "CC-BY-NC-SA-4.0", "non_commercial": True}
+    (tasks / "icons.yaml").write_text(
+        yaml.safe_dump({"task": "icons", **data, "data": {"path": "no-such/icons"}})
+    )
+    arc = {"task": "arc", "version": 1, "kind": "text", "lm_eval": {"task": "arc_easy"}}
+    (tasks / "arc.yaml").write_text(yaml.safe_dump(arc))
+    base = {"model": "no-such/moe", "vision": "ViT-B-32/openai"}
+    write(base=base, stages=[{"task": "icons"}], retention=["arc"])
+    request = Request(tmp_path)
+    words = told(preview(request, resolve(request)))
+    assert "licence CC-BY-NC-SA-4.0 (NON-COMMERCIAL USE ONLY)" in words
+    for part in ("model no-such/moe from the hub (size not known)", "image encoder ViT-B-32/openai",
+                 "dataset no-such/icons", "lm-eval's arc_easy", "not known before the base is there",
+                 "One training step: not estimated before the base's config is there."):  # fmt: skip
+        assert part in words
+
+
+def test_the_chat_template_is_part_of_what_a_run_is(tmp_path, write):
+    write()
+    usual = resolve(Request(tmp_path))[0].identity()
+    assert usual["sequence"]["base"]["chat"] is None
+    old = {**usual, "sequence": {**usual["sequence"], "base": {"model": "tiny", "dtype": "float32"}}}
+    assert not differences(old, usual)
+    assert "attn_implementation" not in usual["sequence"]["base"], "runs from before it was a choice go on"
+    write(base={"model": "tiny", "attn_implementation": "eager"})
+    eager = resolve(Request(tmp_path))[0].identity()
+    assert differences(usual, eager) == [("sequence.base.attn_implementation", None, "eager")]
+    write(base={"model": "tiny", "chat": False})
+    without = resolve(Request(tmp_path))[0].identity()
+    assert differences(usual, without) == [("sequence.base.chat", None, False)]
+
+
+def test_the_preview_refuses_a_misspelt_encoder(tmp_path, write):
+    write(base={"model": "tiny", "vision": "ViT-L-14-337/openai"})
+    request = Request(tmp_path)
+    with pytest.raises(InputError, match="Near: ViT-L-14-336/openai"):
+        preview(request, resolve(request))
+
+
+def test_tasks_that_run_written_code_are_left_out_and_said_to_be(tmp_path, write, monkeypatch):
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    write(retention=["tiny-facts", "mbpp"])
+    said = []
+    request = Request(tmp_path, methods=("lora",))
+    config = resolve(request, said.append)[0]
+    assert config.retention == ["tiny-facts"]
+    assert said == ["left out: mbpp. It runs the code that the model writes; --allow-code scores it."]
+    words = told(preview(request, [config]))
+    assert "mbpp: left out. It runs the code that the model writes; --allow-code scores it." in words
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
+    assert resolve(request, said.append)[0].retention == ["tiny-facts", "mbpp"]
+    assert len(said) == 1 and "left out" not in told(preview(request, resolve(request)))
+
+
+def test_a_task_that_needs_a_judge_is_refused_before_a_run(tmp_path, write):
+    write(transfer=["mmvet"])
+    with pytest.raises(InputError, match=r"mmvet.yaml: needs: a judge .* is needed"):
+        resolve(Request(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (
+            {"settings": {"lorra": {"learning_rate": 0.1}}},
+            r"settings: no method 'lorra'\. Did you mean 'lora'",
+        ),
+        (
+            {"retention": ["tiny-counting"]},
+            r"retention\[0\]: 'tiny-counting' is a vqa task, and retention holds text",
+        ),
+        (
+            {"transfer": ["tiny-facts"]},
+            r"transfer\[0\]: 'tiny-facts' is a text task, and transfer holds image",
+        ),
+    ],
+)
+def test_what_would_be_ignored_is_refused(tmp_path, write, change, what):
+    write(**change)
+    with pytest.raises(InputError, match=what):
+        resolve(Request(tmp_path))

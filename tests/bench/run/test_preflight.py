@@ -1,0 +1,52 @@
+"""What is checked of a sequence on this machine; tests/cli/test_preflight.py has what is refused."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from moextend.bench.run import preflight
+from moextend.errors import InputError
+from moextend.util import files
+
+
+def test_a_package_of_a_tracker_that_is_here_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "find_spec", lambda name: True)
+    asked = []
+    monkeypatch.setattr(
+        "moextend.training.loop.check_tracker", lambda name, where: asked.append((name, where))
+    )
+    preflight._check_tracker("wandb", where="train.report_to")
+    assert asked == [("wandb", "train.report_to")]
+
+
+def test_no_tracker_that_transformers_finds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
+
+    for name in get_available_reporting_integrations():
+        packages = preflight.PACKAGES.get(name, (name,))
+        assert any(find_spec(package) for package in packages), name
+
+
+def test_a_folder_that_can_be_written_to_is_left_as_it_was(tmp_path: Path) -> None:
+    files.check_writable(tmp_path / "new" / "below", where="--out")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="is no folder"):
+            files.check_writable(path, where="--out")
+
+
+def test_data_that_is_large_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from moextend.bench.task import TaskSpec
+
+    (tmp_path / "rows.jsonl").write_text('{"question": "a", "answer": "b"}\n' * 4)
+    data = {"path": "rows.jsonl", "train": None, "test": "all"}
+    record = {"task": "rows", "version": 1, "kind": "vqa", "data": data, "columns": {"image": "photo"}}
+    task = TaskSpec(**record, path=tmp_path / "rows.yaml")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no column 'photo'"):
+        preflight._check_data(task, "test", tmp_path)
+    monkeypatch.setattr(preflight, "SMALL", 10)
+    preflight._check_data(task, "test", tmp_path)

@@ -1,0 +1,173 @@
+"""What becomes of a worker when the process that started it is killed, hung up on, or told to stop."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from moextend.bench.run import launch as launching
+from moextend.bench.run.progress import read_status
+
+PARENT = [sys.executable, str(Path(__file__).with_name("launching.py"))]
+
+
+@pytest.fixture
+def start(make_run):
+    """Starts a process that launches a run of a method; returns once the run trains."""
+    started = []
+
+    def begin(method="slow", *, shell=None, grace=20, **options):
+        run = make_run(method, seed=len(started))
+        command = [*PARENT, str(run.folder)]
+        if shell:
+            command = ["sh", "-c", shell, *command]
+        environment = {**os.environ, "FAKE_GRACE": str(grace)}
+        options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | options
+        process = subprocess.Popen(command, env=environment, **options)
+        started.append((process, run))
+        until(lambda: read_status(run.folder).phase == "train")
+        return process, run
+
+    yield begin
+    for process, run in started:
+        for pid in (process.pid, read_status(run.folder).pid):
+            if pid and alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def until(true, seconds=60):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def ends(run, seconds=10):
+    """The state that the run's own worker writes before it ends."""
+    pid = read_status(run.folder).pid
+    until(lambda: not alive(pid), seconds)
+    return recorded(run)
+
+
+def recorded(run):
+    return (
+        '"state": "' + (run.folder / "status.json").read_text().partition('"state": "')[2].partition('"')[0]
+    )
+
+
+INTERRUPTED = '"state": "interrupted'
+
+
+def test_a_killed_parent_ends_its_worker(start):
+    process, run = start()
+    process.kill()
+    process.wait()
+    assert ends(run) == INTERRUPTED, "in order: it said so itself"
+    assert len(run.cells()) == 3, "what was scored is kept"
+    with run.lock():
+        pass  # the same command can go on at once
+
+
+def test_a_worker_that_cannot_be_interrupted_ends_too(start):
+    process, run = start("deaf", grace=0.5)
+    process.kill()
+    ends(run)
+    assert read_status(run.folder).state == "interrupted"
+
+
+def test_a_frozen_worker_ends_with_its_parent(start):
+    process, run = start("frozen")
+    process.kill()
+    ends(run)
+    assert read_status(run.folder).state == "interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_stops_parent_and_worker_in_order(start, number):
+    process, run = start()
+    process.send_signal(number)
+    assert process.wait(timeout=15) == 130
+    assert ends(run) == INTERRUPTED
+
+
+def test_a_job_in_the_background_stops_in_order(start):
+    """A script's `&` has SIGINT ignored, in all that it starts."""
+    process, run = start(shell='trap \'\' INT; exec "$0" "$@"')
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    began = time.monotonic()
+    process.terminate()
+    assert process.wait(timeout=15) == 130
+    assert time.monotonic() - began < launching.GRACE / 2, "nobody had to be killed"
+    assert ends(run) == INTERRUPTED
+
+
+def test_nohup_is_respected(start):
+    process, run = start(shell='exec nohup "$0" "$@"')
+    process.send_signal(signal.SIGHUP)
+    os.kill(read_status(run.folder).pid, signal.SIGHUP)
+    time.sleep(0.7)
+    assert process.poll() is None and read_status(run.folder).state == "running"
+    process.terminate()
+    process.wait(timeout=15)
+    assert ends(run) == INTERRUPTED
+
+
+def test_a_closed_terminal_stops_the_runs_in_order(start):
+    ours, theirs = pty.openpty()
+
+    def take_terminal():
+        import fcntl
+        import termios
+
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process, run = start(stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=take_terminal)
+    os.close(theirs)
+    os.close(ours)
+    process.wait(timeout=15)
+    assert ends(run) == INTERRUPTED
+
+
+def test_workers_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    """The true worker's command, in a folder that has a module of the standard library's name."""
+    (tmp_path / "select.py").write_text("open('executed', 'w').close()")
+    (tmp_path / "own.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f":{Path(launching.__file__).parents[3]}:")
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    interpreter, *options = launching.WORKER[: launching.WORKER.index("-m")]
+    look = (
+        "import select, sys, moextend.bench.run.worker; "
+        "print('' in sys.path, [path for path in sys.path if path == sys.argv[1]])"
+    )
+    asked = ["-m", "own"]
+    environment = launching._environment(1)
+    found = subprocess.run(
+        [interpreter, *options, "-c", look, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout == "False []\n"
+    # and what a worker starts in its turn, with no option of ours
+    inner = subprocess.run([interpreter, *asked], env=environment, capture_output=True, text=True)
+    assert "No module named own" in inner.stderr
+    assert not (tmp_path / "executed").exists()
+    assert options == ["-P"] and environment["PYTHONPATH"] == str(Path(launching.__file__).parents[3])

@@ -1,0 +1,194 @@
+"""status.json says how far a run is, and tells a living run from a dead one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from moextend.bench.run import progress
+from moextend.bench.run.progress import Progress, Status, Unit, mark_failed, read_status
+from moextend.errors import InputError, RunFailed
+
+PLAN = [
+    Unit("score", 0, "colour", 10),
+    Unit("train", 1, "colour", 100),
+    Unit("score", 1, "colour", 10),
+    Unit("train", 2, "count", 100),
+    Unit("score", 2, "count", 10),
+]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 1000.0
+
+    monkeypatch.setattr(progress.time, "time", lambda: Clock.now)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: Clock.now)
+    return Clock
+
+
+def test_a_run_that_never_began_waits(tmp_path):
+    assert read_status(tmp_path) == Status(state="waiting")
+
+
+def test_what_is_written_while_running(tmp_path):
+    with Progress(tmp_path, PLAN) as run:
+        run.begin(PLAN[0])
+        status = read_status(tmp_path)
+        assert (status.state, status.phase, status.stage, status.stages) == ("running", "score", 0, 2)
+        assert (status.task, status.step, status.steps, status.units) == ("colour", 0, 10, 5)
+        run.finish(PLAN[0])
+        assert read_status(tmp_path).done == 1
+    assert (read_status(tmp_path).state, read_status(tmp_path).left) == ("done", 0.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_time_left_is_unknown_until_every_phase_to_come_was_measured(tmp_path, clock):
+    with Progress(tmp_path, PLAN) as run:
+        run.begin(PLAN[0])
+        clock.now += 20  # 2 seconds an item
+        run.advance(10)
+        run.finish(PLAN[0])
+        assert run.status().left is None
+        run.begin(PLAN[1])
+        clock.now += 10
+        run.advance(10)  # 1 second a step
+        assert run.status().left == pytest.approx(90 + 20 + 100 + 20)
+        assert run.status().fraction == pytest.approx(30 / 260)
+
+
+def test_a_tasks_own_pace_comes_before_that_of_its_phase(tmp_path, clock):
+    plan = [Unit("score", s, t, 10) for s in (0, 1) for t in ("slow", "fast")]
+    with Progress(tmp_path, plan) as run:
+        for unit, seconds in zip(plan[:2], (100, 10), strict=True):
+            run.begin(unit)
+            clock.now += seconds
+            run.finish(unit)
+        run.finish(plan[2])
+        assert run.status().left == pytest.approx(10)
+
+
+def test_a_resumed_unit_counts_only_the_steps_made_now(tmp_path, clock):
+    with Progress(tmp_path, PLAN[1:2]) as run:
+        run.begin(PLAN[1], step=60)
+        clock.now += 20
+        run.advance(20)
+        assert run.status().left == pytest.approx(20)
+        assert run.status().step == 80
+
+
+def test_a_training_that_is_followed_begins_at_its_checkpoint(tmp_path, clock):
+    with Progress(tmp_path, PLAN[1:2]) as run:
+        run.begin(PLAN[1])
+        follow = run.follow(PLAN[1])
+        for done in range(61, 81):
+            clock.now += 1
+            follow(done, 100)
+            assert run.status().step == done
+        assert run.status().left == pytest.approx(20, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"left": float("nan")}, {"phase": ["train"]}, {"task": 5}, {"step": "x"}, {"done": None}, {"pid": "1"},
+        {"error": {"what": 5, "where": None, "mend": None}}, {"error": {"what": "x"}}, {"host": None},
+    ],
+)  # fmt: skip
+def test_a_status_of_wrong_values_is_an_interrupted_run(tmp_path, change):
+    Progress(tmp_path, PLAN).begin(PLAN[1])
+    record = json.loads((tmp_path / "status.json").read_text())
+    (tmp_path / "status.json").write_text(json.dumps({**record, **change}))
+    assert read_status(tmp_path) == Status(state="interrupted")
+
+
+def test_passwords_are_masked(tmp_path):
+    with pytest.raises(ValueError), Progress(tmp_path, PLAN) as run:
+        run.begin(PLAN[1])
+        raise ValueError("no answer from https://me:secret@host/x")
+    error = read_status(tmp_path).error
+    assert error["what"].startswith("ValueError: no answer from https://***@host/x (")
+    assert error["where"] == "stage 1, colour, train"
+
+
+def test_units_that_were_done_before_count_as_done(tmp_path):
+    with Progress(tmp_path, PLAN) as run:
+        for unit in PLAN[:3]:
+            run.finish(unit)
+        assert run.status().done == 3
+        assert run.status().left is None
+        assert run.status().fraction == pytest.approx(3 / 5)
+
+
+def test_it_is_written_at_most_twice_a_second(tmp_path, clock, monkeypatch):
+    written = []
+    monkeypatch.setattr(progress, "_write", lambda folder, status: written.append(status.step))
+    with Progress(tmp_path, PLAN) as run:
+        run.begin(PLAN[1])
+        for _ in range(100):
+            clock.now += 0.1
+            run.advance()
+    assert 20 <= len(written) <= 25
+
+
+def test_a_failed_run_says_what_where_and_the_mend(tmp_path):
+    with pytest.raises(RunFailed), Progress(tmp_path, PLAN):
+        raise RunFailed("no disk space left.", where="/runs", mend="Free some.")
+    status = read_status(tmp_path)
+    assert status.state == "failed"
+    assert status.error == {"what": "no disk space left.", "where": "/runs", "mend": "Free some."}
+    with pytest.raises(ZeroDivisionError), Progress(tmp_path, PLAN):
+        _ = 1 / 0
+    what = read_status(tmp_path).error["what"]
+    assert what.startswith("ZeroDivisionError: division by zero (test_progress.py:")
+
+
+def test_ctrl_c_is_an_interruption(tmp_path):
+    with pytest.raises(KeyboardInterrupt), Progress(tmp_path, PLAN):
+        raise KeyboardInterrupt
+    assert read_status(tmp_path).state == "interrupted"
+
+
+def test_a_killed_process_leaves_an_interrupted_run(tmp_path):
+    code = (
+        "import os, signal, pathlib; from moextend.bench.run.progress import *\n"
+        "unit = Unit('train', 1, 'x', 9)\n"
+        f"Progress(pathlib.Path({str(tmp_path)!r}), [unit]).begin(unit)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
+    assert read_status(tmp_path).state == "interrupted"
+    assert read_status(tmp_path).stage == 1
+
+
+def test_a_process_with_a_reused_number_is_another_one(tmp_path):
+    with Progress(tmp_path, PLAN):
+        record = json.loads((tmp_path / "status.json").read_text())
+        assert record["pid"] == os.getpid()
+        (tmp_path / "status.json").write_text(json.dumps({**record, "born": "1"}))
+        assert read_status(tmp_path).state == "interrupted"
+
+
+def test_on_another_machine_the_heartbeat_decides(tmp_path, clock):
+    with Progress(tmp_path, PLAN):
+        record = {**json.loads((tmp_path / "status.json").read_text()), "host": "elsewhere"}
+        (tmp_path / "status.json").write_text(json.dumps(record))
+        assert read_status(tmp_path).state == "running"
+        clock.now += progress.STALE + 1
+        assert read_status(tmp_path).state == "interrupted"
+
+
+def test_a_broken_status_is_an_interrupted_run(tmp_path):
+    (tmp_path / "status.json").write_text("{")
+    assert read_status(tmp_path).state == "interrupted"
+
+
+def test_the_parent_can_mark_a_run_failed(tmp_path):
+    Progress(tmp_path, PLAN).begin(PLAN[1])
+    mark_failed(tmp_path, InputError("was killed.", where="log"))
+    status = read_status(tmp_path)
+    assert (status.state, status.error["what"], status.task) == ("failed", "was killed.", "colour")

@@ -1,0 +1,350 @@
+"""The main job on a small sequence of the generated world: every method, interruption at any moment, failures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import moextend
+import moextend.extension.extend
+import moextend.extension.probe
+import moextend.training.loop
+from moextend.bench.run import models, runner
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.progress import Progress, Unit, read_status
+from moextend.bench.run.rundir import RunDir, open_run
+from moextend.bench.score import evaluate, vqa
+from moextend.errors import RunConflict, RunFailed
+
+SEQUENCE = """
+sequence: small
+version: 1
+base: {model: tiny, vision: tiny}
+align: {task: tiny-captions, steps: 4, batch_size: 8, learning_rate: 3.0e-3, checkpoint_steps: 2}
+stages: [{task: tiny-attributes}, {task: tiny-counting}]
+retention: [tiny-facts]
+memory: generic.txt
+train: {steps: 6, batch_size: 8, learning_rate: 3.0e-3, checkpoint_steps: 2}
+scoring: {batch_size: 10, limit: 30}
+settings:
+  moextend: {probe_steps: 3, memory_tokens: 100}
+"""
+METHODS = ["full-ft", "lora", "moextend:scope=own", "moextend:scope=auto", "moextend:scope=all",
+           "moextend:routing=paper,scope=all"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    (folder / "registry").mkdir()
+    (folder / "registry" / "small.yaml").write_text(SEQUENCE)
+    (folder / "registry" / "generic.txt").write_text("anna lives in oslo .\n2 plus 3 equals 5 .\n" * 20)
+    return folder
+
+
+def prepared(workspace: Path, method: str, runs: str = "runs", **more: object) -> RunDir:
+    request = Request(workspace=workspace, sequence="small", methods=(method,), **more)  # type: ignore[arg-type]
+    (config,) = resolve(request)
+    return open_run(config, workspace / runs)
+
+
+@pytest.fixture(scope="module")
+def finished(workspace: Path) -> Iterator[Callable[[str], RunDir]]:
+    """Runs a method once for all tests of this file."""
+    done: dict[str, RunDir] = {}
+
+    def run(method: str) -> RunDir:
+        if method not in done:
+            done[method] = prepared(workspace, method)
+            runner.run(done[method].folder)
+        return done[method]
+
+    yield run
+
+
+def values(run: RunDir) -> dict[tuple[int, str], float]:
+    return {key: cell.value for key, cell in run.cells().items()}
+
+
+def learnt(run: RunDir) -> dict[str, torch.Tensor]:
+    found = {}
+    for path in sorted(run.folder.glob("stages/*/extension.safetensors")):
+        found.update({f"{path.parent.name}/{k}": v for k, v in load_file(path).items()})
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_fills_the_matrix(finished: Callable[[str], RunDir], method: str) -> None:
+    run = finished(method)
+    tasks = ("tiny-attributes", "tiny-counting", "tiny-facts")
+    assert set(run.cells()) == {(stage, task) for stage in range(3) for task in tasks}
+    assert read_status(run.folder).state == "done"
+    assert not list(run.folder.glob("stages/*/*in-flight"))
+    row = {task: value for (stage, task), value in values(run).items() if stage == 0}
+    first = {t: v for (s, t), v in values(finished("full-ft")).items() if s == 0}
+    assert row == first, "the base is the same whatever the method"
+    weights = {key: cell.weights for key, cell in run.cells().items()}
+    assert weights[1, "tiny-attributes"] != weights[0, "tiny-attributes"]
+
+
+@pytest.mark.slow
+def test_scope_own_forgets_nothing_bit_for_bit(finished: Callable[[str], RunDir], workspace: Path) -> None:
+    run = finished("moextend:scope=own")
+    found = values(run)
+    assert [found[stage, "tiny-facts"] for stage in range(3)] == [found[0, "tiny-facts"]] * 3
+    assert found[2, "tiny-attributes"] == found[1, "tiny-attributes"]
+    assert found[1, "tiny-counting"] == found[0, "tiny-counting"], "a task to come is answered by the base"
+    model = moextend.load("tiny", vision="tiny")
+    ids = torch.tensor([[1, 20, 30, 40, 50]])
+    with torch.no_grad():
+        base = model.lm(ids).logits
+    aligned = next((workspace / ".cache" / "aligned").glob("*.safetensors"))
+    model.projector.load_state_dict(load_file(aligned))
+    logits = {}
+    for stage, task in ((1, "tiny-attributes"), (2, "tiny-counting")):
+        moextend.load_extension(model, run.stage_folder(stage, task))
+        with torch.no_grad():
+            moextend.activate(model.lm, ["tiny-attributes"])
+            logits[stage] = model.lm(ids).logits
+            moextend.activate(model.lm, [])
+            assert torch.equal(model.lm(ids).logits, base), "text is answered by the base"
+    assert torch.equal(logits[1], logits[2]), "the first task is answered as before the second was learnt"
+    assert not torch.equal(logits[1], base)
+
+
+@pytest.mark.slow
+def test_nothing_is_scored_twice_for_the_same_weights(finished: Callable[[str], RunDir]) -> None:
+    cells = finished("moextend:scope=own").cells()
+    assert cells[2, "tiny-facts"].extra["reused"] and cells[2, "tiny-attributes"].extra["reused"]
+    assert not cells[2, "tiny-counting"].extra["reused"]
+
+
+@pytest.mark.slow
+def test_routing_is_looked_at_after_every_stage(finished: Callable[[str], RunDir]) -> None:
+    own, full, lora = (finished(method).routing() for method in ("moextend:scope=own", "full-ft", "lora"))
+    for routing in (own, full, lora):
+        assert [list(routing[stage]["tasks"]) for stage in (1, 2)] == [
+            ["tiny-attributes", "(text)"], ["tiny-attributes", "tiny-counting", "(text)"],
+        ]  # fmt: skip
+    old, text = own[2]["tasks"]["tiny-attributes"], own[2]["tasks"]["(text)"]
+    assert old["drift"] == [0.0] * 4, "own: nothing that an old task meets has changed"
+    reached = [block["tiny-attributes"] for block in old["reached"] if "tiny-attributes" in block]
+    assert len(reached) == len(own[1]["layers"]) == 2 and min(reached) > 0
+    assert all(not block for block in text["reached"]), "text is answered by the base"
+    assert min(full[2]["tasks"]["tiny-attributes"]["drift"]) > 0, "all weights were moved"
+    assert max(lora[2]["tasks"]["tiny-attributes"]["drift"]) > 0
+    assert len(own[2]["change"]) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["moextend:scope=auto", "moextend:scope=all"])
+def test_looking_at_routing_changes_nothing_and_the_oracle_forces_the_right_extension(
+    finished: Callable[[str], RunDir], workspace: Path, method: str
+) -> None:
+    run = finished(method)
+    kept, scores = run.routing(), values(run)
+    path = run.stage_folder(2, "tiny-counting") / "routing.json"
+    path.unlink()
+    again = prepared(workspace, method, oracle=True)
+    assert again.folder == run.folder and read_status(run.folder).state != "done"
+    runner.run(run.folder)
+    found = run.routing()[2]
+    assert {key: value for key, value in found.items() if key != "oracle"} == kept[2], (
+        "a restored model routes alike"
+    )
+    assert values(run) == scores
+    tasks = ["tiny-attributes", "tiny-counting"]
+    assert list(found["oracle"]) == tasks
+    if method.endswith("auto"):
+        told = values(finished("moextend:scope=own"))
+        assert found["oracle"] == {task: told[2, task] for task in tasks}, "the same weights, told the task"
+    assert prepared(workspace, method).config.oracle, "it stays on record"
+
+
+@pytest.mark.slow
+def test_all_methods_see_the_same_batches(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, list[str]] = {}
+    original = moextend.training.loop.InOrder.__getitem__
+    for method in ("full-ft", "moextend:scope=own,layers=all"):
+        items: list[str] = []
+
+        def spy(self: moextend.training.loop.InOrder, place: int, items: list[str] = items) -> object:
+            place, conversation = item = original(self, place)
+            # captions: the projector is aligned, unless a test before did it
+            if conversation.turns[0][0] != "<image>":
+                items.append(f"{place} {conversation.turns}")
+            return item
+
+        with monkeypatch.context() as patch:
+            patch.setattr("moextend.training.loop.InOrder.__getitem__", spy)
+            patch.setattr(moextend.extension.extend, "selection_shares", lambda *a, **k: [[1.0, 0, 0, 0]] * 4)
+            run = prepared(workspace, method, "spied", limit=10)
+            runner.run(run.folder)
+            train, stages = run.config.sequence["train"], len(run.config.stages)
+        seen[method] = items
+    first, second = seen.values()
+    assert len(first) == stages * train["steps"] * train["batch_size"] and first == second
+
+
+class Stop(KeyboardInterrupt):
+    """Stands for Ctrl-C at one place."""
+
+
+def stop_in(monkeypatch: pytest.MonkeyPatch, target: object, name: str, call: int, *, after: bool) -> None:
+    """Makes the `call`-th call of a function end in an interrupt, before or after its work."""
+    original, count = getattr(target, name), 0
+
+    def stopping(*args: object, **kwargs: object) -> object:
+        nonlocal count
+        count += 1
+        if count == call and not after:
+            raise Stop
+        found = original(*args, **kwargs)
+        if count == call:
+            raise Stop
+        return found
+
+    monkeypatch.setattr(target, name, stopping)
+
+
+PLACES = [
+    (runner, "score_cell", 2, True),
+    (runner, "learn", 1, False),
+    (moextend.extension.store, "save_tensors", 1, False),
+    (moextend.extension.store, "save_tensors", 2, True),
+    (vqa, "score_records", 3, False),
+    (evaluate, "score_cell", 5, False),
+    (moextend.extension.probe, "choose_layers", 2, False),
+    (runner, "train", 3, True),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["moextend:scope=all", "lora"])
+def test_stopped_again_and_again_the_scores_are_the_same(
+    workspace: Path, finished: Callable[[str], RunDir], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finished(method)
+    broken = prepared(workspace, method, "broken")
+    stops = 0
+    for place in PLACES:
+        with monkeypatch.context() as patch:
+            stop_in(patch, *place[:3], after=place[3])
+            try:
+                runner.run(broken.folder)
+            except Stop:
+                stops += 1
+                assert read_status(broken.folder).state == "interrupted"
+    runner.run(broken.folder)
+    assert stops >= 4
+    assert values(broken) == values(whole)
+    for name, tensor in learnt(whole).items():
+        assert torch.equal(learnt(broken)[name], tensor), name
+
+
+@pytest.mark.slow
+def test_killed_workers_lose_nothing(workspace: Path, finished: Callable[[str], RunDir]) -> None:
+    """kill -9 at moments that no code chooses."""
+    whole, killed = finished("full-ft"), prepared(workspace, "full-ft", "killed")
+    for seconds in (7, 8, 9):
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "moextend.bench.run.worker"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert worker.stdin
+        worker.stdin.write(f"{killed.folder}\n".encode())
+        worker.stdin.flush()
+        time.sleep(seconds)
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        worker.stdin.close()
+    runner.run(killed.folder)
+    assert values(killed) == values(whole)
+    for name, tensor in learnt(whole).items():
+        assert torch.equal(learnt(killed)[name], tensor), name
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_costs_only_itself(
+    workspace: Path, finished: Callable[[str], RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = evaluate.score_cell
+
+    def failing(model: object, task: object, **more: object) -> object:
+        if task.task == "tiny-facts":  # type: ignore[attr-defined]
+            raise RunFailed("broken on purpose.")
+        return original(model, task, **more)  # type: ignore[arg-type]
+
+    run = prepared(workspace, "full-ft", "failing")
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "score_cell", failing)
+        with pytest.raises(RunFailed, match=r"3 cells could not be scored; the first: stage 0, tiny-facts"):
+            runner.run(run.folder)
+    assert read_status(run.folder).state == "failed"
+    assert len(run.cells()) == 6
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "train", None)  # nothing is trained again
+        runner.run(run.folder)
+    assert values(run) == values(finished("full-ft"))
+
+
+def test_a_second_process_on_a_run_is_refused(workspace: Path) -> None:
+    run = prepared(workspace, "lora", "locked")
+    with run.lock(), pytest.raises(RunConflict, match="another process is working on this run"):
+        runner.run(run.folder)
+
+
+def test_a_run_whose_data_changed_is_refused(workspace: Path) -> None:
+    run = prepared(workspace, "full-ft", "changed")
+    run.write_facts({"data": {"tiny-counting": {"train": "other", "test": "other"}}})
+    with pytest.raises(RunConflict, match="the data of task 'tiny-counting' changed since this run began"):
+        runner.run(run.folder)
+    assert not run.cells()
+
+
+@pytest.mark.slow
+def test_joint_and_independent_runs(workspace: Path) -> None:
+    for mode in ("joint", "independent"):
+        run = prepared(workspace, "full-ft", modes=(mode,), limit=10)
+        runner.run(run.folder)
+        rows = {stage for stage, _ in run.cells()}
+        assert rows == ({0, 1} if mode == "joint" else {0, 1, 2})
+        assert read_status(run.folder).state == "done"
+
+
+def test_the_alignment_shows_its_true_step_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def align(*_: object, on_step: Callable[[int, int], None], **__: object) -> None:
+        for done in (301, 302):
+            on_step(done, 400)
+
+    unit, seen = Unit("align", 0, "captions", 400), list[int]()
+    monkeypatch.setattr(models.alignment, "align", align)
+    monkeypatch.setattr(models.moextend, "load", lambda *_, **__: SimpleNamespace(vision=None))
+    for name in ("conversations", "data_digest"):
+        monkeypatch.setattr(models, name, lambda *_: "")
+    work = MagicMock()
+    work.sequence.align = SimpleNamespace(task="captions", steps=400)
+    work.sequence.base.upcycle = None
+    with Progress(tmp_path, [unit]) as progress:
+
+        def advance() -> None:
+            Progress.advance(progress)
+            seen.append(progress.status().step)
+
+        monkeypatch.setattr(progress, "advance", advance)
+        models.base(work, progress)
+    assert seen == [301, 302]

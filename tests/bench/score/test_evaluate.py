@@ -1,0 +1,161 @@
+"""One cell, from the YAML to the number."""
+
+import io
+import json
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+from PIL import Image
+
+from moextend.bench.score.evaluate import prompt_digest, score_cell, tokenizer_digest
+from moextend.bench.sequence import Scoring
+from moextend.bench.task import Columns, Data, TaskSpec, read_task
+from moextend.errors import InputError, SpecError
+from moextend.model import generation
+
+
+class Tokenizer:
+    special_tokens_map: ClassVar = {}
+
+    def get_vocab(self):
+        return {"a": 0}
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """What the stubbed model says to each prompt, with the batches it was asked in."""
+    asked = []
+
+    def generate(model, prompts, *, max_new_tokens, batch_size, **_):
+        asked.append([prompt.text for prompt in prompts])
+        assert all(prompt.images[0].open().size == (2, 2) for prompt in prompts)
+        return [model.says for _ in prompts]
+
+    monkeypatch.setattr(generation, "generate", generate)
+    return asked
+
+
+@pytest.fixture
+def model():
+    return SimpleNamespace(
+        lm=SimpleNamespace(dtype="float32"), tokenizer=Tokenizer(), device="cpu", says="Red."
+    )
+
+
+@pytest.fixture
+def task(tmp_path):
+    rows = [
+        {"image": f"{i}.png", "question": f"colour {i}?", "answer": ["red", "blue"][i % 2], "kind": "colour"}
+        for i in range(10)
+    ]
+    for i in range(10):
+        buffer = io.BytesIO()
+        Image.new("RGB", (2, 2), (i, 0, 0)).save(buffer, "PNG")
+        (tmp_path / f"{i}.png").write_bytes(buffer.getvalue())
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    return TaskSpec(
+        task="mini", version=1, kind="vqa", data=Data(path=".", train=None), columns=Columns(kind="kind"),
+        prompt="<image> {question}", path=tmp_path / "mini.yaml",
+    )  # fmt: skip
+
+
+def score(model, task, tmp_path, **changes):
+    return score_cell(
+        model, task, weights="w0", folder=tmp_path / "predictions", workspace=tmp_path / "work",
+        scoring=Scoring(**{"batch_size": 4} | changes),
+    )  # fmt: skip
+
+
+def test_cell(model, task, tmp_path, answers):
+    cell = score(model, task, tmp_path)
+    assert (cell.task, cell.value, cell.n, cell.scorer, cell.weights) == ("mini", 50.0, 10, "exact@1", "w0")
+    assert (cell.reused, cell.by_kind, cell.kind_sizes) == (False, {"colour": 50.0}, {"colour": 10})
+    assert cell.stderr == pytest.approx(100 * (10 * 0.25 / 9 / 10) ** 0.5)
+    assert (tmp_path / "predictions" / cell.predictions).is_file() and cell.predictions.startswith("w0/mini-")
+    assert [len(batch) for batch in answers] == [4, 4, 2]
+    assert answers[0][0] == "<image> colour 0?"
+
+
+def test_reuse_and_other_scorer(model, task, tmp_path, answers):
+    first = score(model, task, tmp_path)
+    again = score(model, task, tmp_path)
+    other = score(model, task.model_copy(update={"scorer": "letter@1"}), tmp_path)
+    assert again.reused and other.reused and len(answers) == 3
+    assert again.value == first.value and other.scorer == "letter@1"
+
+
+def test_limit(model, task, tmp_path, answers):
+    assert score(model, task, tmp_path, limit=3).n == 3
+
+
+def test_a_broken_image_names_its_row(model, task, tmp_path, answers):
+    (tmp_path / "5.png").write_bytes(b"no")
+    with pytest.raises(InputError, match=r"test.json: entry 6: column 'image': the image is broken"):
+        score(model, task, tmp_path)
+
+
+def test_tokenizer_digest_is_what_the_tokenizer_does(tmp_path):
+    from tokenizers import Tokenizer as Core
+    from tokenizers import models
+    from transformers import PreTrainedTokenizerFast
+
+    def make(*words):
+        core = Core(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="?"))
+        return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="?", pad_token="?")
+
+    one = make("?", "a")
+    before = tokenizer_digest(one)
+    one(["a", "a a"], padding=True, truncation=True, max_length=1)
+    assert (
+        tokenizer_digest(one)
+        == before
+        == tokenizer_digest(make("?", "a"))
+        != tokenizer_digest(make("?", "b"))
+    )
+
+
+def test_a_chat_template_is_part_of_what_becomes_of_a_prompt():
+    tokenizer = SimpleNamespace()
+    digests = set()
+    for chat in (None, "one", "other"):
+        model = SimpleNamespace(
+            tokenizer=tokenizer, chat=chat and SimpleNamespace(fingerprint=lambda name=chat: name)
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("moextend.bench.score.evaluate.tokenizer_digest", lambda _: "words")
+            digests.add(prompt_digest(model))
+    assert digests == {"words", "words-one", "words-other"}
+
+
+def names_that_lead_elsewhere():
+    return ["../mine", "/tmp/mine", "a/b", "..", ".hidden", "", "a\\b", "x" * 101, "a b", "line\nbreak", "-x"]
+
+
+@pytest.mark.parametrize("name", names_that_lead_elsewhere())
+def test_a_tasks_name_that_could_lead_elsewhere_is_refused_with_its_file(tmp_path, name):
+    path = tmp_path / "mine.yaml"
+    record = {"task": name, "version": 1, "kind": "vqa", "data": {"path": "."}}
+    path.write_text(json.dumps(record))
+    with pytest.raises(SpecError, match="a task's name has letters") as error:
+        read_task(path)
+    assert error.value.where == f"{path}: task" and len(str(error.value).splitlines()) == 1
+
+
+def test_a_task_has_the_name_of_its_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps({"task": "yours", "version": 1, "kind": "vqa", "data": {"path": "."}}))
+    with pytest.raises(SpecError, match=r"called 'yours', and its file 'mine'\. Give both the same name\."):
+        read_task(path)
+
+
+def test_no_predictions_are_written_outside_their_folder(tmp_path, task, model, answers):
+    """Whatever way a task came to its name."""
+    folder = tmp_path / "deep" / "predictions"
+    for name in names_that_lead_elsewhere():
+        renamed = task.model_copy(update={"task": name})
+        with pytest.raises(InputError, match="a task's name has letters"):
+            score_cell(
+                model, renamed, weights="w", folder=folder, scoring=Scoring(batch_size=4), workspace=tmp_path
+            )
+    assert not (tmp_path / "deep").exists() and not answers

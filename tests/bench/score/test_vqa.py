@@ -1,0 +1,212 @@
+"""Predictions that survive interruptions, and scores made from them."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from moextend.bench.data import Item, open_items
+from moextend.bench.score import vqa
+from moextend.bench.sequence import Scoring
+from moextend.bench.task import Columns, Data, TaskSpec
+from moextend.errors import RunFailed
+
+TASK = TaskSpec(task="mini", version=1, kind="vqa", data=Data(path="x"), prompt="{question}")
+
+
+def items(n):
+    return [
+        Item(str(i), (), f"what is {i}", (f"answer {i % 3}",), kind=["even", "odd"][i % 2], row=f"row {i}")
+        for i in range(n)
+    ]
+
+
+class Parrot:
+    """Answers that depend on the whole batch, as those of a real model in low precision do."""
+
+    def __init__(self, stop_after=None):
+        self.batches, self.stop_after = [], stop_after
+
+    def __call__(self, prompts):
+        if self.stop_after is not None and len(self.batches) == self.stop_after:
+            raise KeyboardInterrupt
+        self.batches.append([prompt.text for prompt in prompts])
+        return [f"{prompt.text} of {len(prompts)} from {prompts[0].text}" for prompt in prompts]
+
+
+@pytest.fixture
+def every_batch(monkeypatch):
+    monkeypatch.setattr(vqa, "_KEPT_EVERY", 0.0)
+
+
+def run(path, n=10, answer=None, **changes):
+    return vqa.predict(TASK, items(n), answer or Parrot(), path, batch_size=4, **changes)
+
+
+def test_predictions_are_kept_and_found_again(tmp_path):
+    path = tmp_path / "w" / "mini.jsonl"
+    records, made = run(path)
+    assert (len(records), made) == (10, 10)
+    first = json.loads(path.read_text().splitlines()[1])
+    assert first == {
+        "id": "1", "prediction": "what is 1 of 4 from what is 0", "answers": ["answer 1"], "question": "what is 1",
+        "choices": None, "kind": "odd", "group": None,
+    }  # fmt: skip
+    silent = Parrot(stop_after=0)
+    assert run(path, answer=silent) == (records, 0)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_interrupted_between_batches(after, tmp_path, every_batch):
+    whole, _ = run(tmp_path / "whole.jsonl")
+    path = tmp_path / "cut.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        run(path, answer=Parrot(stop_after=after))
+    again = Parrot()
+    records, made = run(path, answer=again)
+    assert records == whole and made == 10 - 4 * after
+    assert path.read_text() == (tmp_path / "whole.jsonl").read_text()
+
+
+def test_cut_at_any_byte(tmp_path, every_batch):
+    run(tmp_path / "whole.jsonl")
+    whole = (tmp_path / "whole.jsonl").read_bytes()
+    path = tmp_path / "cut.jsonl"
+    for cut in range(0, len(whole) + 1, 7):
+        path.write_bytes(whole[:cut])
+        run(path)
+        assert path.read_bytes() == whole, f"cut at byte {cut}"
+
+
+def test_lines_of_other_items_are_not_taken(tmp_path):
+    path = tmp_path / "p.jsonl"
+    run(path)
+    lines = path.read_text().splitlines()
+    lines[5] = lines[5].replace('"id": "5"', '"id": "50"')
+    path.write_text("\n".join(lines) + "\n")
+    again = Parrot()
+    records, made = run(path, answer=again)
+    assert [record.id for record in records] == [str(i) for i in range(10)] and made == 6
+    run(path, n=6)
+    assert len(path.read_text().splitlines()) == 6
+
+
+def test_progress(tmp_path):
+    seen = []
+    run(tmp_path / "p.jsonl", on_items=lambda done, total: seen.append((done, total)))
+    assert seen == [(4, 10), (8, 10), (10, 10)]
+
+
+def test_too_few_answers_fail(tmp_path):
+    with pytest.raises(RunFailed, match="mini: 1 answers to 4 prompts"):
+        run(tmp_path / "p.jsonl", answer=lambda prompts: ["one"])
+
+
+def test_key_names_all_that_predictions_depend_on():
+    base = {"task": TASK, "data": "d", "scoring": Scoring(), "tokenizer": "t", "dtype": "f"}
+    keys = {vqa.prediction_key(**base)}
+    for change in (
+        {"data": "e"}, {"tokenizer": "u"}, {"dtype": "g"}, {"scoring": Scoring(batch_size=8)},
+        {"scoring": Scoring(limit=8)}, {"task": TASK.model_copy(update={"prompt": "Q {question}"})},
+        {"task": TASK.model_copy(update={"max_new_tokens": 5})},
+        {"task": TASK.model_copy(update={"columns": Columns(question="q")})},
+    ):  # fmt: skip
+        keys.add(vqa.prediction_key(**{**base, **change}))
+    assert len(keys) == 9
+    other = TASK.model_copy(update={"scorer": "vqa@1", "description": "x"})
+    assert vqa.prediction_key(**{**base, "task": other}) in keys, (
+        "another scorer asks for no other predictions"
+    )
+
+
+def record(prediction, answer, kind=None, id="1"):
+    return vqa.Record(id, prediction, (answer,), kind=kind)
+
+
+def test_scores_by_hand():
+    said = [("a", "a", "x"), ("b", "a", "x"), ("a.", "a", "y"), ("A", "a", "y")]
+    scores = vqa.score_records([record(*one, id=str(i)) for i, one in enumerate(said)], "exact@1")
+    assert (scores.value, scores.n) == (75.0, 4)
+    # s^2 = (3 * 0.25^2 + 0.75^2) / 3 = 0.25; stderr = 100 * 0.5 / 2.
+    assert scores.stderr == pytest.approx(25.0)
+    assert scores.by_kind == {"x": 50.0, "y": 100.0} and scores.kind_sizes == {"x": 2, "y": 2}
+    assert scores.readings == {"strict": 25.0, "normalised": 75.0}
+
+
+def test_the_standard_error_needs_two_images():
+    assert vqa.score_records([record("a", "a")], "exact@1").stderr is None
+    assert vqa.score_records([record("a", "a"), record("b", "b", id="2")], "exact@1").stderr == 0.0
+    one_image = [vqa.Record(str(i), "a", ("a",), group="g") for i in range(4)]
+    assert vqa.score_records(one_image, "exact@1").stderr is None
+
+
+def test_items_of_one_image_are_drawn_together():
+    said = ["a", "a", "b", "b"]
+    apart = [vqa.Record(str(i), text, ("a",)) for i, text in enumerate(said)]
+    together = [vqa.Record(str(i), text, ("a",), group=text) for i, text in enumerate(said)]
+    # Two clusters of two: sqrt(2 / 1 * 2 * 1^2) / 4 = 0.5.
+    assert vqa.score_records(together, "exact@1").stderr == pytest.approx(50.0)
+    assert vqa.score_records(apart, "exact@1").stderr == pytest.approx(100 / 12**0.5)
+
+
+def test_scorer_changes_the_scores_and_not_the_predictions(tmp_path):
+    records, _ = run(tmp_path / "p.jsonl", answer=lambda prompts: ["Answer 0."] * len(prompts))
+    assert vqa.score_records(records, "exact@1").value == 40.0
+    assert vqa.score_records(records, "anls@1").value > 40.0
+
+
+def test_blind_level_by_hand(tmp_path):
+    def rows(*pairs):
+        return [{"q": "?", "answer": answer, "kind": kind, "image": "none"} for kind, answer in pairs]
+
+    data = {
+        "train": rows(("x", "a"), ("x", "a"), ("x", "b"), ("y", "c"), ("y", "c"), ("y", "a")),
+        "test": rows(("x", "a"), ("x", "b"), ("y", "c"), ("z", "a")),
+    }
+    for split, values in data.items():
+        (tmp_path / f"{split}.json").write_text(json.dumps(values))
+    columns = Columns(question="q", kind="kind")
+    task = TaskSpec(task="t", version=1, kind="vqa", data=Data(path=str(tmp_path)), columns=columns)
+    # x: a is right once of two; y: c is right; z was never seen: the most common of all, a, is right.
+    assert vqa.blind_level(task, tmp_path) == 75.0
+    without = task.model_copy(update={"columns": Columns(question="q")})
+    assert vqa.blind_level(without, tmp_path) == 50.0
+    scored = task.model_copy(update={"data": Data(path=str(tmp_path), train=None)})
+    assert vqa.blind_level(scored, tmp_path) is None
+
+
+def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path):
+    rows = [
+        {"image": "AI2D_1.png", "question": "Which states are there?", "answer": "ohio,utah"},
+        {"image": "MapQA_2.png", "question": "Which states are there?", "answer": "ohio,utah"},
+    ]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    for row in rows:
+        Image.new("RGB", (2, 2)).save(tmp_path / row["image"])
+    task = TASK.model_copy(update={"data": Data(path=str(tmp_path)), "scorer": "dcl-science@1"})
+    made = [vqa.Record.of(item, "ohio") for item in open_items(task, "test", tmp_path)]
+    kept = [vqa.Record.read(json.loads(json.dumps(record.line()))) for record in made]
+    assert kept == made and [record.image for record in kept] == ["AI2D_1.png", "MapQA_2.png"]
+    assert [item.score for item in vqa.score_items(kept, task.scorer)[1]] == [0.0, 0.5]
+    assert vqa.blind_level(task, tmp_path) == 100.0
+    assert "image" not in vqa.Record.of(items(1)[0], "x").line(), (
+        "no name, no key: older lines stay as they are"
+    )
+
+
+def test_long_questions_come_first_and_the_records_stay_in_order(tmp_path, every_batch):
+    asked = [Item(str(i), (), "x" * (7 * i % 10 + 1), ("a",), row=f"row {i}") for i in range(10)]
+
+    def predict(answer, name):
+        return vqa.predict(TASK, asked, answer, tmp_path / name, batch_size=4)
+
+    parrot = Parrot()
+    whole, _ = predict(parrot, "whole.jsonl")
+    lengths = [len(text) for batch in parrot.batches for text in batch]
+    assert lengths == sorted(lengths, reverse=True)
+    assert [record.id for record in whole] == [item.id for item in asked]
+    with pytest.raises(KeyboardInterrupt):
+        predict(Parrot(stop_after=1), "cut.jsonl")
+    assert predict(Parrot(), "cut.jsonl") == (whole, 6)
+    assert (tmp_path / "cut.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()

@@ -1,0 +1,48 @@
+"""lm-eval's own tasks on data that other people made, without a hub."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from moextend.bench.score.evaluate import score_cell
+from moextend.bench.sequence import Scoring
+
+TASKS = {
+    "piqa": ("piqa/piqa.yaml", "piqa", "training_split: null"),
+    "arc_easy": ("arc/arc_easy.yaml", "ai2_arc", ""),
+    "lambada_openai": ("lambada/lambada_openai.yaml", "lambada_openai", ""),
+    "blimp_anaphor_number_agreement": ("blimp/anaphor_number_agreement.yaml", "blimp", ""),
+}
+
+
+@pytest.fixture
+def real_text():
+    """The folder of real lm-eval data; the test is skipped where there is none."""
+    folder = Path(
+        os.environ.get("MOEXTEND_REAL_DATA", Path(__file__).parents[4] / "../shared/data")
+    ).resolve()
+    if not (folder / "lm_eval").is_dir():
+        pytest.skip(f"no real data in {folder} (set MOEXTEND_REAL_DATA)")
+    return folder / "lm_eval"
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", TASKS)
+def test_own_yaml_of_lm_eval_on_a_local_folder(name, real_text, workspace, model, make_task, tmp_path):
+    yaml, data, more = TASKS[name]
+    spec = find_spec("lm_eval")
+    include = Path(spec.submodule_search_locations[0]) / "tasks" / yaml
+    (workspace / "tasks" / "lm" / f"{name}.yaml").write_text(
+        f"include: {include}\ntask: {name}\ndataset_path: {real_text / data}\n{more}\n"
+    )
+    cell = score_cell(
+        model,
+        make_task(name),
+        weights="w",
+        folder=tmp_path / "p",
+        workspace=workspace,
+        scoring=Scoring(limit=12),
+    )
+    assert cell.n == 12 and 0 <= cell.value <= 100 and cell.stderr is not None

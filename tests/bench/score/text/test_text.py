@@ -1,0 +1,345 @@
+"""The bridge to lm-eval: its numbers, kept per item, and errors that cost one task."""
+
+import json
+import random
+import shutil
+import socket
+import statistics
+
+import pytest
+
+from moextend.bench.score.evaluate import score_cell
+from moextend.bench.sequence import Scoring
+from moextend.bench.task import find_task
+from moextend.errors import InputError, RunFailed, SpecError, UnknownName
+
+
+@pytest.fixture
+def score(workspace, model, tmp_path):
+    def call(task, weights="w", used=None, **changes):
+        return score_cell(
+            used or model, task, weights=weights, folder=tmp_path / "predictions", workspace=workspace,
+            scoring=changes.pop("scoring", Scoring(batch_size=8)), **changes,
+        )  # fmt: skip
+
+    return call
+
+
+def by_lm_eval(model, workspace, name, cache, **changes):
+    """What lm-eval's own front door says, on a copy with absolute paths."""
+    import datasets
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    folder = cache / "copy"
+    shutil.copytree(workspace / "tasks" / "lm", folder)
+    for path in folder.glob("*.yaml"):
+        path.write_text(path.read_text().replace("{folder}", str(folder)))
+    before, datasets.config.HF_DATASETS_CACHE = datasets.config.HF_DATASETS_CACHE, cache / "hf"
+    try:
+        return simple_evaluate(
+            model=HFLM(pretrained=model.lm, tokenizer=model.tokenizer, backend="causal", batch_size=8),
+            tasks=[name], task_manager=TaskManager(include_path=str(folder), include_defaults=False),
+            bootstrap_iters=0, **changes,
+        )  # fmt: skip
+    finally:
+        datasets.config.HF_DATASETS_CACHE = before
+
+
+def lines_of(tmp_path, cell):
+    return [
+        json.loads(line) for line in (tmp_path / "predictions" / cell.predictions).read_text().splitlines()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("first", {}), ("first", {"metric": "acc_norm"}), ("shots", {}), ("shots", {"num_fewshot": 1}),
+     ("first", {"limit": 7})],
+)  # fmt: skip
+def test_numbers_of_lm_eval(name, changes, make_task, model, score, workspace, tmp_path):
+    cell = score(make_task(name, **changes))
+    own = {key: value for key, value in changes.items() if key != "metric"}
+    found = by_lm_eval(model, workspace, name, tmp_path, **own)
+    metric = changes.get("metric", "acc")
+    assert cell.value == pytest.approx(100 * found["results"][name][f"{metric},none"])
+    assert cell.n == changes.get("limit", 20)
+    *kept, summary = lines_of(tmp_path, cell)
+    for line, sample in zip(kept, found["samples"][name], strict=True):
+        assert line["id"] == sample["doc_id"] and line["right"] == sample[metric]
+        assert line["loglikelihoods"] == pytest.approx(
+            [resp[0] for resp in sample["filtered_resps"]], abs=1e-5
+        )
+        assert line["right"] == (line["prediction"] == line["gold"])
+    assert summary["summary"]["value"] == cell.value
+    values = [line["right"] for line in kept]
+    assert cell.stderr == pytest.approx(100 * statistics.stdev(values) / len(values) ** 0.5)
+
+
+def test_second_call_in_a_process_says_the_same(make_task, model, score, make_model):
+    task = make_task("shots")
+    first, other = score(task, "w1"), score(task, "w2", make_model(3))
+    again = score(task, "w3")
+    assert (first.value, first.readings) == (again.value, again.readings)
+    assert other.value != first.value, "another model is not the same"
+
+
+def test_group(make_task, model, score, workspace, tmp_path):
+    cell = score(make_task("both"))
+    found = by_lm_eval(model, workspace, "both", tmp_path)["results"]
+    assert cell.value == pytest.approx(100 * found["both"]["acc,none"])
+    assert cell.n == 32 and cell.kind_sizes == {"first": 20, "second": 12}
+    assert cell.by_kind["second"] == pytest.approx(100 * found["second"]["acc,none"])
+    parts = [score(make_task(name)) for name in ("first", "second")]
+    pooled = (parts[0].stderr * 20 / 32) ** 2 + (parts[1].stderr * 12 / 32) ** 2
+    assert cell.stderr == pytest.approx(pooled**0.5)
+
+
+def test_generation(make_task, model, score, workspace, tmp_path):
+    cell = score(make_task("says", metric="exact_match"))
+    found = by_lm_eval(model, workspace, "says", tmp_path)
+    assert cell.value == pytest.approx(100 * found["results"]["says"]["exact_match,none"])
+    kept = lines_of(tmp_path, cell)[:-1]
+    assert [line["prediction"] for line in kept] == [
+        sample["filtered_resps"][0] for sample in found["samples"]["says"]
+    ]
+
+
+def test_what_is_there_is_not_made_again(make_task, model, score, monkeypatch, tmp_path):
+    task = make_task("first")
+    first = score(task)
+    monkeypatch.setattr(type(model.lm), "forward", lambda *_, **__: pytest.fail("the model was asked"))
+    again = score(task)
+    assert not first.reused and again.reused
+    assert (again.value, again.stderr, again.n, again.predictions) == (
+        first.value,
+        first.stderr,
+        20,
+        first.predictions,
+    )
+
+
+def test_incomplete_file_is_made_again(make_task, score, tmp_path):
+    first = score(make_task("first"))
+    path = tmp_path / "predictions" / first.predictions
+    whole = path.read_bytes()
+    for cut in (0, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        assert not score(make_task("first")).reused and path.read_bytes() == whole
+
+
+def test_changed_data_yaml_or_setting_is_another_key(make_task, score, workspace):
+    files = {score(make_task("first")).predictions}
+    files.add(score(make_task("first"), scoring=Scoring(batch_size=4)).predictions)
+    files.add(score(make_task("first", limit=5)).predictions)
+    files.add(score(make_task("first", metric="acc_norm")).predictions)
+    folder = workspace / "tasks" / "lm"
+    data = folder / "data" / "one.jsonl"
+    data.write_text("".join(data.read_text().splitlines(keepends=True)[1:]))
+    files.add(score(make_task("first")).predictions)
+    yaml = folder / "first.yaml"
+    yaml.write_text(yaml.read_text().replace('"{{context}}"', '"Q {{context}}"'))
+    files.add(score(make_task("first")).predictions)
+    assert len(files) == 6
+
+
+def test_a_moved_workspace_keeps_its_keys(make_task, model, score, workspace, tmp_path):
+    first = score(make_task("first"))
+    moved = workspace.rename(tmp_path / "elsewhere")
+    task = make_task("first").model_copy(update={"path": moved / "tasks" / "t-first.yaml"})
+    cell = score_cell(
+        model,
+        task,
+        weights="w",
+        folder=tmp_path / "predictions",
+        workspace=moved,
+        scoring=Scoring(batch_size=8),
+    )
+    assert cell.reused and cell.predictions == first.predictions
+
+
+def test_random_states_mode_and_caches_are_left_alone(make_task, model, score, workspace):
+    import datasets
+    import numpy
+    import torch
+
+    model.lm.train()
+    random.seed(5), numpy.random.seed(5), torch.manual_seed(5)
+    before = (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    cache, bars = datasets.config.HF_DATASETS_CACHE, datasets.are_progress_bars_disabled()
+    score(make_task("shots"))
+    assert (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
+    assert model.lm.training
+    assert (datasets.config.HF_DATASETS_CACHE, datasets.are_progress_bars_disabled()) == (cache, bars)
+    assert (workspace / ".cache" / "hf-datasets" / "json").is_dir()
+
+
+def test_quiet_and_without_network(make_task, score, capfd, monkeypatch):
+    def forbidden(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
+    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
+    seen = []
+    score(make_task("first"), on_items=lambda done, total: seen.append((done, total)))
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("", "")
+    assert seen[-1][0] == seen[-1][1] > 0 and seen == sorted(seen)
+
+
+def test_unknown_task(make_task, score):
+    with pytest.raises(
+        UnknownName, match=r"t-frist.yaml: lm_eval.task: no lm-eval task 'frist'. Did you mean 'first'\?"
+    ):
+        score(make_task("frist"))
+
+
+def test_unknown_metric_is_found_before_the_model_works(make_task, model, score, monkeypatch):
+    monkeypatch.setattr(type(model.lm), "forward", lambda *_, **__: pytest.fail("the model was asked"))
+    with pytest.raises(UnknownName, match=r"lm_eval.metric: no metric 'accc'. Did you mean 'acc'\?"):
+        score(make_task("first", metric="accc"))
+
+
+def test_metric_that_is_better_when_lower(make_task, score, workspace):
+    path = workspace / "tasks" / "lm" / "first.yaml"
+    path.write_text(path.read_text().replace("higher_is_better: true", "higher_is_better: false"))
+    with pytest.raises(InputError, match="'acc' is better when it is lower: no percentage"):
+        score(make_task("first"))
+
+
+def test_yaml_that_is_none(make_task, score, workspace):
+    (workspace / "tasks" / "lm" / "bad.yaml").write_text("task: [bad\n")
+    with pytest.raises(SpecError, match=r"bad.yaml:2:1: not valid YAML"):
+        score(make_task("first"))
+
+
+def test_no_such_folder(make_task, score, workspace):
+    (workspace / "tasks" / "lm").rename(workspace / "gone")
+    with pytest.raises(InputError, match=r"lm_eval.task: no folder .*tasks/lm"):
+        score(make_task("first"))
+
+
+def test_a_broken_task_costs_only_itself(make_task, score, workspace):
+    (workspace / "tasks" / "lm" / "data" / "one.jsonl").unlink()
+    with pytest.raises(
+        RunFailed, match=r"t-first.yaml: lm_eval: lm-eval failed on 'first' \(FileNotFoundError"
+    ):
+        score(make_task("first"))
+    assert score(make_task("second")).n == 12
+
+
+def test_error_in_the_middle_of_scoring(make_task, model, score, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model.lm.model), "forward", broken)
+        with pytest.raises(RunFailed, match=r"lm-eval failed on 'first' \(RuntimeError: out of memory\)"):
+            score(make_task("first"))
+    assert not score(make_task("first")).reused
+
+
+def test_tasks_of_the_package(score, workspace):
+    from moextend import load
+    from moextend.bench.task import find_task
+
+    try:
+        tiny = load("tiny")
+    except InputError:
+        pytest.skip("the package's tiny model is not built yet")
+    cell = score(find_task("tiny-agreement", workspace), used=tiny, scoring=Scoring(limit=20))
+    assert cell.n == 20 and cell.value > 60
+
+
+def test_code_that_a_model_writes_runs_only_where_it_is_allowed(tmp_path, monkeypatch):
+    from moextend.bench.score.text.cell import _load
+
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    task = find_task("mbpp", tmp_path)
+    with pytest.raises(
+        InputError, match=r"mbpp.yaml: lm_eval: runs the code that the model writes. .*--allow-code"
+    ):
+        _load(task, task.lm_eval, tmp_path)
+
+
+def test_a_task_of_ones_own_that_runs_code_asks_for_leave(score, make_task, workspace, monkeypatch):
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    path = workspace / "tasks" / "lm" / "says.yaml"
+    path.write_text(path.read_text() + "unsafe_code: true\n")
+    with pytest.raises(InputError, match="runs the code that the model writes"):
+        score(make_task("says", metric="exact_match"))
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
+    assert score(make_task("says", metric="exact_match")).n == 20
+
+
+CODE = {
+    "a function": (
+        "process_docs: !function own.run\n",
+        r"lm/evil\.yaml:14: runs Python code \(!function own\.run\)",
+    ),
+    "a tag by another name": ("process_docs: !<!function> own.run\n", r"lm/evil\.yaml:14: runs Python code"),
+    "a metric that is fetched": ("", r"lm/evil\.yaml:12: runs Python code \(metric: elsewhere/metric\)"),
+    "a metric of evaluate": ("", r"lm/evil\.yaml:12: runs Python code \(hf_evaluate: true\)"),
+    "pickles": ("", r"lm/evil\.yaml:3: runs Python code \(dataset_path: pandas\)"),
+    "an included function": (
+        "include: {include}\n",
+        r"tasks/hidden:1: runs Python code \(!function lm\.own\.run\)",
+    ),
+}
+
+
+@pytest.fixture
+def evil(workspace):
+    """A task of a folder that writes a file as soon as its code runs."""
+    folder = workspace / "tasks" / "lm"
+    text = (folder / "says.yaml").read_text().replace("task: says", "task: evil")
+
+    def make(what="a function"):
+        own = text
+        if what == "a metric that is fetched":
+            own = own.replace("metric: exact_match", "metric: elsewhere/metric")
+        if what == "a metric of evaluate":
+            own = own.replace("metric: exact_match,", "metric: exact_match, hf_evaluate: true,")
+        if what == "pickles":
+            own = own.replace("dataset_path: json", "dataset_path: pandas")
+        (folder / "evil.yaml").write_text(own + CODE[what][0].format(include=folder.parent / "hidden"))
+        (folder / "own.py").write_text(
+            f"open({str(workspace / 'executed')!r}, 'w').close()\ndef run(docs):\n    return docs\n"
+        )
+        (folder.parent / "hidden").write_text("process_docs: !function lm.own.run\n")
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("what", CODE)
+def test_code_of_a_folder_is_refused(what, evil, workspace):
+    from moextend.bench.workspace.new_task import check, new_task
+
+    task = new_task("text", str(evil(what)), workspace, name="evil", columns={}, scorer=None)
+    with pytest.raises(InputError, match=CODE[what][1]) as caught:
+        check(task, workspace)
+    assert "--trust-remote-code" in str(caught.value) and not (workspace / "executed").exists()
+
+
+def test_code_that_is_trusted_runs_and_the_task_says_so(evil, workspace, score):
+    from moextend.bench.workspace.new_task import check, new_task, write_task
+
+    task = new_task("text", str(evil()), workspace, name="evil", columns={}, scorer=None, trust_code=True)
+    assert check(task, workspace)["items"] == {"test": 20}
+    assert (workspace / "executed").exists()
+    assert "trust_remote_code: true" in write_task(task).read_text()
+    kept = find_task("evil", workspace)
+    assert kept.lm_eval.trust_remote_code
+    with pytest.raises(InputError, match="runs Python code"):  # a run asks the same of a task written by hand
+        untrusted = kept.lm_eval.model_copy(update={"trust_remote_code": False})
+        score(kept.model_copy(update={"lm_eval": untrusted}))
+
+
+def test_templates_are_rendered_in_a_sandbox(workspace, make_task, score):
+    path = workspace / "tasks" / "lm" / "says.yaml"
+    reach = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    path.write_text(path.read_text().replace('"{{context}}"', f'"{reach}"'))
+    with pytest.raises(RunFailed, match=r"SecurityError|unsafe"):
+        score(make_task("says", metric="exact_match"))

@@ -1,0 +1,233 @@
+"""Strict, normalised and likelihood readings, item by item and in the summary, and the two keyed stages."""
+
+import json
+import time
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moextend.bench.data import Item
+from moextend.bench.score import vqa
+from moextend.bench.score.evaluate import score_cell
+from moextend.bench.scorers import Answered, readings, score
+from moextend.bench.scorers.table import SCORERS
+from moextend.bench.sequence import Scoring
+from moextend.bench.task import Columns, Data, TaskSpec
+from moextend.model import generation, likelihood
+from moextend.util.files import read_lines
+
+CHOICES = ("cat", "dog", "fox")
+
+
+def one(prediction, answers, choices=None, likelihoods=None, right=False):
+    answers = (answers,) if isinstance(answers, str) else tuple(answers)
+    return readings(
+        prediction, Answered("1", "", answers, choices=choices), right=right, likelihoods=likelihoods
+    )
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answers", "choices", "strict", "normalised"),
+    [
+        ("red", "red", None, 1, 1), ("Red", "red", None, 0, 1), ("red.", "red", None, 0, 1),
+        ("It is red", "red", None, 0, 1), ("the color of the car is red.", "Red", None, 0, 1),
+        ("redder", "red", None, 0, 0), ("blue", "red", None, 0, 0), ("", "red", None, 0, 0),
+        ("two dogs", "2", None, 0, 1), ("12 dogs", "2", None, 0, 0), ("there are\n2", "two", None, 0, 1),
+        ("dark red car", "red car", None, 0, 1), ("red dark car", "red car", None, 0, 0),
+        ("couch", ["sofa", "couch"], None, 1, 1), ("a couch", ["sofa", "couch"], None, 0, 1),
+        ("the", "a", None, 0, 1), ("dog", "a", None, 0, 0), ("-", "-", None, 1, 1), ("-", "+", None, 0, 0),
+        ("B", "dog", CHOICES, 1, 1), ("dog", "dog", CHOICES, 1, 1), ("b)", "dog", CHOICES, 0, 1),
+        ("the answer is (B)", "dog", CHOICES, 0, 1), ("a dog and a cat", "dog", CHOICES, 0, 0),
+        ("A", "dog", CHOICES, 0, 0),
+    ],
+)  # fmt: skip
+def test_strict_and_normalised(prediction, answers, choices, strict, normalised):
+    assert one(prediction, answers, choices) == {"strict": strict, "normalised": normalised}
+
+
+def test_full_marks_of_the_scorer_are_normalised():
+    assert one("104", "100") == {"strict": 0.0, "normalised": 0.0}
+    assert one("104", "100", right=True) == {"strict": 0.0, "normalised": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("likelihoods", "value"),
+    [((-3.0, -1.0, -2.0), 1), ((-1.0, -3.0, -2.0), 0), ((-1.0, -1.0, -2.0), 0), ((-2.0, -1.0, -1.0), 1)],
+)
+def test_likelihood(likelihoods, value):
+    assert one("nonsense", "dog", CHOICES, likelihoods)["likelihood"] == value
+    assert one("nonsense", "B", CHOICES, likelihoods)["likelihood"] == value
+
+
+def test_no_likelihood_where_it_means_nothing():
+    assert "likelihood" not in one("dog", "dog", CHOICES)
+    assert "likelihood" not in one("dog", "dog", None, (-1.0, -2.0))
+    assert "likelihood" not in one("dog", "wolf", CHOICES, (-1.0, -2.0, -3.0)), "no choice is right"
+
+
+WORDS = "a The red Red. 2 two dogs it's ? B"
+texts = st.lists(st.sampled_from(WORDS.split()), max_size=4).map(" ".join)
+
+
+@given(texts, texts.filter(str.strip), st.sampled_from(sorted(SCORERS)))
+def test_strict_implies_normalised_and_full_marks_do(prediction, gold, name):
+    item = Answered("1", prediction, (gold,))
+    full = score(name, prediction, item) == 1.0
+    found = readings(prediction, item, right=full)
+    assert found["strict"] <= found["normalised"] and full <= found["normalised"]
+
+
+RECORDS = [
+    vqa.Record("0", "B", ("dog",), "?", CHOICES, "x", (-2.0, -1.0, -3.0)),
+    vqa.Record("1", "(b)", ("dog",), "?", CHOICES, "x", (-2.0, -1.0, -3.0)),
+    vqa.Record("2", "who knows", ("dog",), "?", CHOICES, "y", (-2.0, -1.0, -3.0)),
+    vqa.Record("3", "A", ("dog",), "?", CHOICES, "y"),
+]
+
+
+def test_item_scores_and_summary():
+    scores, items = vqa.score_items(RECORDS, "letter@1")
+    assert [tuple(vars(item).values()) for item in items] == [
+        ("0", 1.0, 1.0, 1.0, 1.0), ("1", 0.0, 0.0, 1.0, 1.0), ("2", 0.0, 0.0, 0.0, 1.0), ("3", 0.0, 0.0, 0.0, None)
+    ]  # fmt: skip
+    # The form was lost on one, and what to say on another, though the choice was still the likeliest on both.
+    assert scores.readings == {"strict": 25.0, "normalised": 50.0, "likelihood": 100.0}
+    assert (scores.value, scores.n, scores.by_kind) == (25.0, 4, {"x": 50.0, "y": 0.0})
+
+
+def test_a_record_is_read_as_it_was_written_and_an_older_one_without_likelihoods():
+    for record in RECORDS:
+        assert vqa.Record.read(json.loads(json.dumps(record.line()))) == record
+    assert "likelihoods" not in RECORDS[3].line()
+    old = {"id": "1", "prediction": "a", "answers": ["a"]}
+    assert vqa.Record.read(old) == vqa.Record("1", "a", ("a",))
+    assert vqa.score_items([vqa.Record.read(old)], "exact@1")[1][0].likelihood is None
+
+
+def read_scores(predictions, scorer):
+    records = [vqa.Record.read(line) for line in read_lines(predictions)]
+    kept = read_lines(vqa.scores_path(predictions, scorer))
+    return vqa.item_scores(records, kept, predictions, scorer)
+
+
+def test_item_scores_are_kept_and_made_again_when_they_do_not_fit(tmp_path):
+    predictions = tmp_path / "task-key.jsonl"
+    assert read_scores(predictions, "letter@1") == []
+    predictions.write_text("".join(json.dumps(record.line()) + "\n" for record in RECORDS))
+    made = read_scores(predictions, "letter@1")
+    path = vqa.scores_path(predictions, "letter@1")
+    assert path.name == "task-key.letter@1.scores2.jsonl" and len(path.read_text().splitlines()) == 4
+    path.write_text(path.read_text().replace('"score": 1.0', '"score": 0.5'))
+    kept = read_scores(predictions, "letter@1")
+    assert kept[0].score == 0.5 and kept[1:] == made[1:], "kept scores are read, not made"
+    assert read_scores(predictions, "option@1")[1].score == 1.0, "another scorer has its own file"
+    predictions.write_text("".join(reversed(predictions.read_text().splitlines(keepends=True))))
+    assert read_scores(predictions, "letter@1") == kept, "in whatever order"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    assert sorted(read_scores(predictions, "letter@1"), key=lambda item: item.id) == made
+
+
+def test_an_older_line_of_scores_lacks_readings(tmp_path):
+    predictions = tmp_path / "p.jsonl"
+    predictions.write_text(json.dumps({"id": "1", "prediction": "a", "answers": ["a"]}) + "\n")
+    vqa.scores_path(predictions, "exact@1").write_text('{"id": "1", "score": 1.0}\n')
+    assert read_scores(predictions, "exact@1") == [vqa.ItemScore("1", 1.0, None, None, None)]
+
+
+def test_scorers_of_sets_keep_one_line_an_item():
+    turned = [vqa.Record(str(i * 1_000_000), "AB"[i], ("AB"[i],), "?", ("x", "y"), "k") for i in range(2)]
+    scores, items = vqa.score_items(turned, "circular@1")
+    assert [item.score for item in items] == [1.0, None] and items[1].strict == 1.0
+    assert (scores.value, scores.n, scores.stderr, scores.kind_sizes) == (100.0, 1, None, {"k": 1})
+
+
+def test_an_item_answered():
+    item = Item("7", (), "what?", ("a",), ("a", "b"), kind="k")
+    assert Answered.by("x", item) == Answered("7", "x", ("a",), "what?", ("a", "b"))
+
+
+@pytest.mark.parametrize("name", ["exact@1", "vqa@1"])
+def test_scoring_again_is_quick(name):
+    records = [
+        vqa.Record(
+            str(i), f"The answer {i % 997}.", tuple(f"answer {(i + k) % 997}" for k in range(10)), kind="k"
+        )
+        for i in range(5000)
+    ]
+    start = time.process_time()
+    vqa.score_items(records, name)
+    assert time.process_time() - start < 3.0, (
+        "100,000 predictions take less than 20 s, with room for a slow machine"
+    )
+
+
+def asked(prompt):
+    return TaskSpec(
+        task="t",
+        version=1,
+        kind="vqa",
+        data=Data(path="x"),
+        columns=Columns(choices="options"),
+        prompt=prompt,
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"), [("{question}\n{choices}", ["A", "B", "C"]), ("{question}", ["cat", "dog", "fox"])]
+)
+def test_predictions_keep_the_likelihoods_of_choices(tmp_path, prompt, said):
+    free = Item("1", (), "how many?", ("2",))
+    chosen = [Item(str(i), (), "what?", ("dog",), CHOICES) for i in (0, 2)]
+    seen = []
+
+    def rate(prompts, choices):
+        seen.append([list(own) for own in choices])
+        return [(-2.0, -1.0, -3.0) for _ in prompts]
+
+    def run(**more):
+        items = [chosen[0], free, chosen[1]]
+        answer = lambda prompts: ["x"] * len(prompts)  # noqa: E731
+        return vqa.predict(asked(prompt), items, answer, tmp_path / "p.jsonl", batch_size=2, **more)
+
+    records, made = run(rate=rate)
+    assert made == 3 and [own for batch in seen for own in batch] == [said, said], (
+        "only items with choices are rated"
+    )
+    before = len(seen)
+    assert [record.likelihoods for record in records] == [(-2.0, -1.0, -3.0), None, (-2.0, -1.0, -3.0)]
+    assert run(rate=rate) == (records, 0) and len(seen) == before, "kept, and found again"
+    assert vqa.score_records(records, "option@1").readings["likelihood"] == 100.0
+
+
+def test_scorers_of_letters_and_of_texts_share_predictions():
+    known = {"data": "d", "scoring": Scoring(), "tokenizer": "t", "dtype": "f"}
+    texts = asked("{question}")
+    letters = texts.model_copy(update={"scorer": "letter@1"})
+    free = texts.model_copy(update={"columns": Columns()})
+    keys = [vqa.prediction_key(task, **known) for task in (texts, letters, free)]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_cell_with_choices(tmp_path, monkeypatch):
+    rows = [{"question": f"what {i}?", "answer": i % 2, "options": ["cat", "dog"]} for i in range(4)]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    task = TaskSpec(
+        task="mini", version=1, kind="vqa", data=Data(path=".", train=None), scorer="letter@1",
+        columns=Columns(image=None, choices="options"), prompt="{question}\n{choices}", path=tmp_path / "mini.yaml",
+    )  # fmt: skip
+    monkeypatch.setattr(generation, "generate", lambda model, prompts, **_: ["(A)" for _ in prompts])
+    monkeypatch.setattr(
+        likelihood, "choice_likelihoods", lambda model, prompts, choices, **_: [(-1.0, -0.5) for _ in prompts]
+    )
+    model = SimpleNamespace(
+        lm=SimpleNamespace(dtype="float32"),
+        tokenizer=type("T", (), {"special_tokens_map": {}, "get_vocab": lambda self: {}})(),
+    )
+    cell = score_cell(
+        model, task, weights="w", folder=tmp_path / "p", scoring=Scoring(batch_size=4), workspace=tmp_path
+    )
+    assert cell.value == 0.0 and cell.readings == {"strict": 0.0, "normalised": 50.0, "likelihood": 50.0}
+    kept = read_scores(tmp_path / "p" / cell.predictions, "letter@1")
+    assert [(item.normalised, item.likelihood) for item in kept] == [(1.0, 0.0), (0.0, 1.0)] * 2

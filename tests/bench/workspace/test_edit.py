@@ -1,0 +1,149 @@
+"""A workspace's sequence is made and changed by commands."""
+
+import pytest
+import yaml
+
+from moextend.bench.run.plan import DEFAULT
+from moextend.bench.sequence import find_sequence, read_sequence
+from moextend.bench.task import find_task, read_task
+from moextend.bench.workspace import edit, new_task
+from moextend.errors import InputError, SpecError, UnknownName
+
+
+@pytest.fixture
+def draft(tmp_path):
+    return edit.draft(None, tmp_path, create=True)
+
+
+def test_a_new_workspace_gets_the_default_without_its_stages(draft, tmp_path):
+    default = find_sequence(DEFAULT, tmp_path)
+    assert (draft.tasks, draft.sequence.sequence) == ([], "sequence")
+    assert draft.sequence.retention == default.retention
+    assert draft.sequence.train == default.train
+    assert not list(tmp_path.iterdir())  # nothing is written yet
+    assert draft.write() == tmp_path / "registry" / "sequence.yaml"
+    found = read_sequence(tmp_path / "registry" / "sequence.yaml")
+    assert found.memory_file() == default.memory_file()
+    assert found.memory_file().is_file()
+
+
+def test_the_packages_tasks_come_in_the_order_of_the_default(draft, tmp_path):
+    names = []
+    for _ in range(3):
+        task = edit.next_default("vqa", draft)
+        names.append(task.task)
+        draft = edit.add(draft, task)
+    assert names == draft.tasks == [stage.task for stage in find_sequence(DEFAULT, tmp_path).stages]
+
+
+def test_when_the_package_has_no_more_the_mend_is_own_data(draft):
+    with pytest.raises(InputError, match=r"all text tasks .* are in the sequence.* --data PATH"):
+        edit.next_default("text", draft)
+
+
+def test_adding_moving_removing(draft, tmp_path):
+    names = ["tiny-attributes", "tiny-counting", "tiny-reading"]
+    for name in names:
+        draft = edit.add(draft, find_task(name, tmp_path))
+    draft = edit.move(draft, "tiny-reading", 1)
+    assert draft.tasks == ["tiny-reading", "tiny-attributes", "tiny-counting"]
+    draft = edit.add(edit.remove(draft, "tiny-attributes"), find_task("tiny-position", tmp_path), at=2)
+    assert draft.tasks == ["tiny-reading", "tiny-position", "tiny-counting"]
+    draft = edit.remove(draft, "tiny-facts")
+    assert "tiny-facts" not in draft.sequence.retention
+    draft = edit.add(draft, find_task("tiny-facts", tmp_path))
+    assert draft.sequence.retention[-1] == "tiny-facts"
+
+
+def test_wrong_names_and_places(draft, tmp_path):
+    task = find_task("tiny-counting", tmp_path)
+    draft = edit.add(draft, task)
+    with pytest.raises(InputError, match="is in the sequence already"):
+        edit.add(draft, task)
+    with pytest.raises(UnknownName, match=r"no task 'tiny-count'\. Did you mean 'tiny-counting'"):
+        edit.remove(draft, "tiny-count")
+    with pytest.raises(InputError, match=r"no place 3\. Places: 1 to 1"):
+        edit.move(draft, "tiny-counting", 3)
+
+
+def test_a_workspace_without_a_sequence_says_how_to_make_one(tmp_path):
+    with pytest.raises(InputError, match=r"no sequence of its own\. Make one: moextend bench add-task vqa"):
+        edit.draft(None, tmp_path, create=False)
+
+
+def test_a_sequence_of_the_package_is_copied_not_changed(tmp_path):
+    before = find_sequence(DEFAULT, tmp_path)
+    edit.remove(edit.draft(DEFAULT, tmp_path, create=False), before.stages[0].task).write()
+    assert read_sequence(before.path) == before
+    assert [s.task for s in find_sequence(DEFAULT, tmp_path).stages] == [s.task for s in before.stages[1:]]
+
+
+def test_a_broken_sequence_is_told_before_it_is_edited(tmp_path):
+    path = tmp_path / "registry" / "sequence.yaml"
+    path.parent.mkdir()
+    path.write_text("sequence: x\nversion: 1\nbase: {model: tiny}\nstage: []\ntrain: {}\n")
+    with pytest.raises(SpecError, match=r"sequence.yaml: "):
+        edit.draft(None, tmp_path, create=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("data/My set.jsonl", "my-set"),
+        ("/x/y/folder/", "folder"),
+        ("Org/VQAv2", "vqav2"),
+        ("a.b.parquet", "a.b"),
+        ("world:counting", "counting"),
+        ("___.csv", "___"),
+        ("...", "task"),
+    ],
+)
+def test_names_made_from_data(data, name):
+    assert new_task.default_name(data) == name
+
+
+def test_names_that_are_taken_or_are_none(tmp_path):
+    with pytest.raises(InputError, match="there is a task 'tiny-facts' already"):
+        new_task.free_name("tiny-facts", tmp_path)
+    for name in ("../x", "", "a b", "-x"):
+        with pytest.raises(InputError, match="is not a name"):
+            new_task.free_name(name, tmp_path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    rows = ["image,question,answer"]
+    for i in range(20):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(folder / f"{i}.png")
+        rows.append(f"{i}.png,what is it {i}?,{'cat' if i % 2 else 'dog'}")
+    (folder / "data.csv").write_text("\n".join(rows) + "\n")
+    return folder / "data.csv"
+
+
+def test_a_task_made_from_data_can_be_read_again(data, tmp_path):
+    task = new_task.new_task("vqa", str(data), tmp_path, name="pets", columns={}, scorer=None)
+    found = new_task.check(task, tmp_path)
+    assert sum(found["items"].values()) == 20
+    assert found["answer"] in ("cat", "dog")
+    path = new_task.write_task(task)
+    assert path == tmp_path / "tasks" / "pets.yaml"
+    again = read_task(path)
+    assert again == task
+    assert new_task.check(again, tmp_path) == found
+    assert yaml.safe_load(path.read_text())["data"]["path"] == "../mine/data.csv"
+
+
+def test_data_of_another_kind_is_told(data, tmp_path):
+    with pytest.raises(InputError, match="looks like a vqa task: its columns hold a question"):
+        new_task.new_task("caption", str(data), tmp_path, name=None, columns={}, scorer=None)
+
+
+def test_a_text_task_names_an_lm_eval_task(tmp_path):
+    task = new_task.new_task("text", "arc_easy", tmp_path, name=None, columns={}, scorer=None)
+    new_task.write_task(task)
+    again = find_task("arc_easy", tmp_path)
+    assert (again.kind, again.lm_eval.task, again.data) == ("text", "arc_easy", None)

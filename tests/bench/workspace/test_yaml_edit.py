@@ -1,0 +1,100 @@
+"""Editing a list of a YAML leaves the rest of the file alone."""
+
+import pytest
+import yaml
+
+from moextend.bench.workspace.yaml_edit import edit_list, quoted
+from moextend.errors import SpecError
+
+BLOCK = """# my sequence
+sequence: mine   # a name
+stages:
+  # the easy one
+  - task: a   # first
+    steps: 5
+
+  # the hard one
+  - task: b
+  - {task: c}
+# how it is trained
+train: {steps: 3}
+"""
+
+
+def edited(text, change, key="stages"):
+    values = yaml.safe_load(text).get(key) or []
+    found = {str(i): value for i, value in enumerate(values)}
+    names = change(list(found))
+    wanted = [found.get(name, {"task": name}) for name in names]
+
+    def by_text(items):
+        texts = dict(zip(found, items, strict=True))
+        return [texts.get(name, f"- task: {name}\n") for name in names]
+
+    return edit_list(text, key, by_text, wanted, where="x.yaml")
+
+
+def test_an_item_is_added_at_the_end():
+    text = edited(BLOCK, lambda items: [*items, "new"])
+    assert text == BLOCK.replace("  - {task: c}\n", "  - {task: c}\n  - task: new\n")
+
+
+def test_a_comment_goes_with_the_item_below_it():
+    text = edited(BLOCK, lambda items: ["1", "2", "0"])
+    assert (
+        text.index("# the hard one") < text.index("task: b") < text.index("task: c") < text.index("task: a")
+    )
+    assert "task: a   # first\n    steps: 5" in text
+    assert text.endswith("# how it is trained\ntrain: {steps: 3}\n")
+
+
+def test_an_item_is_removed_with_its_comment():
+    text = edited(BLOCK, lambda items: ["0", "2"])
+    assert "hard" not in text
+    assert "task: b" not in text
+    assert "# the easy one" in text
+
+
+def test_all_items_are_removed_and_one_comes_back():
+    text = edited(BLOCK, lambda items: [])
+    assert "stages: []" in text
+    again = edited(text, lambda items: ["new"])
+    assert yaml.safe_load(again)["stages"] == [{"task": "new"}]
+    assert "# how it is trained" in again
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("stages: []\ntrain: 1\n", "stages:\n  - task: new\ntrain: 1\n"),
+        ("stages: [] # none\n", "stages:\n  - task: new # none\n"),
+        ("stages: [{task: a}]\n", "stages:\n  - {task: a}\n  - task: new\n"),
+        ("stages:\n- task: a\ntrain: 1", "stages:\n- task: a\n- task: new\ntrain: 1"),
+        ("stages:\n- task: a", "stages:\n- task: a\n- task: new\n"),
+        ("train: 1\n", "train: 1\nstages:\n- task: new\n"),
+        (
+            "stages: [\n  {task: a},\n  {task: b}  # why\n]\n",
+            "stages:\n  - {task: a}\n  - {task: b}\n  - task: new\n",
+        ),
+    ],
+)
+def test_other_ways_of_writing_a_list(text, wanted):
+    assert edited(text, lambda items: [*items, "new"]) == wanted
+
+
+def test_names_in_brackets_stay_in_brackets():
+    text = "retention: [a, b]  # text\n"
+    found = edit_list(text, "retention", lambda items: [*items, "- c\n"], ["a", "b", "c"], where="x")
+    assert found == "retention: [a, b, c]  # text\n"
+    assert edit_list(found, "retention", lambda items: [], [], where="x") == "retention: []  # text\n"
+
+
+def test_what_cannot_be_edited_is_refused_with_the_outcome():
+    text = "one: &x {task: a}\nstages: [*x]\n"
+    with pytest.raises(SpecError, match=r"x.yaml: 'stages' is written in a way .* by hand; it should hold: "):
+        edited(text, lambda items: [*items, "new"])
+
+
+@pytest.mark.parametrize("name", ["plain", "123", "no", "1e5", "2024-01-01", "a.b-c"])
+def test_names_are_quoted_where_yaml_would_read_something_else(name):
+    assert yaml.safe_load(f"- task: {quoted(name)}") == [{"task": name}]

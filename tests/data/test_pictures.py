@@ -1,0 +1,286 @@
+"""Decoding: what images become, and that no file, however it is damaged, gets out of it but as one error."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import struct
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moextend.data import images, pictures
+from moextend.data.images import ImageRef
+from moextend.errors import InputError
+
+RGB = Image.frombytes("RGB", (24, 16), random.Random(0).randbytes(24 * 16 * 3))
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def decoded(data: bytes) -> np.ndarray[Any, Any]:
+    image = ImageRef(data=data, where="row 1").open()
+    assert image.mode == "RGB" and image.size == ImageRef(data=data).size()
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("kind", pictures.FORMATS)
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK"])
+def test_eight_bit_images_decode_as_pillow_converts_them(kind: str, mode: str) -> None:
+    try:
+        data = encoded(RGB.convert(mode), kind)
+    except (OSError, ValueError):
+        assert (kind, mode) in {("PNG", "CMYK"), ("GIF", "CMYK"), ("BMP", "CMYK"), ("JPEG", "P")}
+        return
+    with Image.open(io.BytesIO(data)) as image:
+        assert (decoded(data) == np.asarray(image.convert("RGB"))).all()
+
+
+def test_sixteen_bits_are_scaled() -> None:
+    grey = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    wanted = np.arange(256).reshape(16, 16)
+    for kind in ("PNG", "TIFF"):
+        found = decoded(encoded(Image.fromarray(grey), kind))
+        assert (found == wanted[..., None]).all(), kind
+    big = Image.frombytes("I;16B", (16, 16), grey.astype(">u2").tobytes())
+    assert (decoded(encoded(big, "TIFF")) == wanted[..., None]).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [([0.0, 0.5, 1.0], [0, 128, 255]), ([0.0, 100.0, 255.0], [0, 100, 255]), ([-10.0, 0.0, 10.0], [0, 128, 255]),
+     ([float("nan"), 0.0, 1.0], [0, 0, 255]), ([-5.0, -5.0, -5.0], [0, 0, 0])],
+)  # fmt: skip
+def test_floats_are_scaled(values: list[float], wanted: list[int]) -> None:
+    data = encoded(Image.fromarray(np.array([values], dtype=np.float32)), "TIFF")
+    assert decoded(data)[0, :, 0].tolist() == wanted
+
+
+def test_transparent_is_white() -> None:
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    clear.putpixel((1, 1), (200, 10, 20, 255))
+    clear.putpixel((2, 2), (0, 0, 0, 128))
+    for kind in ("PNG", "WEBP", "TIFF"):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        found = decoded(encoded(clear, kind, **options))
+        assert found[0, 0].tolist() == [255, 255, 255], kind
+        assert found[1, 1].tolist() == [200, 10, 20], kind
+        assert found[2, 2].tolist() == [127, 127, 127], kind
+    assert decoded(encoded(clear, "GIF"))[0, 0].tolist() == [255, 255, 255]
+    assert decoded(encoded(clear.quantize(4), "PNG"))[0, 0].tolist() == [255, 255, 255]
+    keyed = encoded(Image.new("L", (2, 2), 7), "PNG", transparency=7)
+    assert decoded(keyed)[0, 0].tolist() == [255, 255, 255]
+    opaque = RGB.copy()
+    opaque.putalpha(255)
+    assert (decoded(encoded(opaque, "PNG")) == np.asarray(RGB)).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
+def test_the_orientation_of_the_camera_is_followed(kind: str, orientation: int) -> None:
+    from PIL import ImageOps
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(RGB, kind, exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        wanted = np.asarray(ImageOps.exif_transpose(image))
+    assert (decoded(data) == wanted).all()
+    assert wanted.shape[:2] == ((24, 16) if orientation >= 5 else (16, 24))
+
+
+def test_a_tiff_whose_rows_are_missing_is_refused() -> None:
+    """Its height says more rows than its strips hold: a small file, and the rest would be black."""
+    data = bytearray(encoded(RGB.convert("F"), "TIFF"))
+    place = data.index(struct.pack("<H", 257), struct.unpack_from("<I", data, 4)[0])
+    struct.pack_into("<I", data, place + 8, 60_000)
+    with pytest.raises(InputError, match="its last rows are missing"):
+        decoded(bytes(data))
+
+
+def test_readers_write_nothing_themselves(capfd: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(encoded(RGB, "TIFF", compression="tiff_lzw"))
+    data[8:200] = bytes(192)
+    with pytest.raises(InputError):
+        decoded(bytes(data))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_of_an_animation_the_first_frame() -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decoded(data)[0, 0].tolist() == [255, 0, 0]
+
+
+def eps(program: str) -> bytes:
+    return f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{program}\n%%EOF\n".encode()
+
+
+def test_only_formats_of_the_list_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their content: a name says nothing, and no reader of another format is as much as asked."""
+    import subprocess
+
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    others = {
+        kind: encoded(RGB, kind) for kind in ("PPM", "ICO", "PDF", "DDS", "TGA", "JPEG2000", "SGI", "PCX")
+    }
+    others |= {
+        "EPS": eps("showpage"),
+        "AVIF": b"\0\0\0\x1cftypavif" + b"\0" * 40,
+        "SVG": b"<svg/>",
+        "empty": b"",
+    }
+    for kind, data in others.items():
+        with pytest.raises(
+            InputError, match=r"^row 3: the image is broken, or not PNG, JPEG.* remove the row\.$"
+        ):
+            ImageRef(data=data, where="row 3").open()
+        assert kind
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG whose header promises so many pixels."""
+    from zlib import compress, crc32
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", crc32(name + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", compress(b"\0" * 99))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("sides", [(10_000, 9_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
+def test_a_pixel_bomb_is_refused_before_it_is_decoded(sides: tuple[int, int]) -> None:
+    began = time.monotonic()
+    for look in (ImageRef.open, ImageRef.size):
+        with pytest.raises(InputError, match=r"^row 1: the image has .* pixels.*Save the image smaller\.$"):
+            look(ImageRef(data=bomb(*sides), where="row 1"))
+    assert time.monotonic() - began < 2
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    began = time.monotonic()
+    for path in (tmp_path / "pipe.png", Path("/dev/zero"), tmp_path):
+        with pytest.raises(InputError, match=r"row 1: .*the image is no regular file\. Name an image file"):
+            ImageRef(path=path, where="row 1").open()
+    for name in ("a\0b.png", "x" * 5000, "loop.png"):
+        (tmp_path / "loop.png").unlink(missing_ok=True)
+        (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+        with pytest.raises(InputError, match=r"row 1: .*the image cannot be read"):
+            ImageRef(path=tmp_path / name, where="row 1").open()
+    assert time.monotonic() - began < 2
+
+
+def test_too_many_bytes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(pictures.BYTES + 1)  # sparse
+    with pytest.raises(
+        InputError, match=r"large\.png: the image has 268,435,457 bytes, more than 268,435,456"
+    ):
+        ImageRef(path=tmp_path / "large.png").open()
+    monkeypatch.setattr(pictures, "BYTES", 10)
+    with pytest.raises(InputError, match="more than 10 bytes"):
+        ImageRef(data=encoded(RGB, "PNG")).open()
+    assert images.BYTES == 1 << 28
+
+
+def test_files_outside_the_folders_are_refused(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "data", tmp_path / "secret.png"
+    inside.mkdir()
+    outside.write_bytes(encoded(RGB, "PNG"))
+    (inside / "own.png").write_bytes(encoded(RGB, "PNG"))
+    (inside / "link.png").symlink_to(outside)
+    (inside / "near.png").symlink_to("own.png")
+    (tmp_path / "alias").symlink_to(inside)
+    for path in (inside / "own.png", inside / "near.png", tmp_path / "alias" / "own.png"):
+        assert ImageRef(path=path, folders=(inside,)).open().size == (24, 16)
+        assert ImageRef(path=path, folders=(tmp_path / "none", tmp_path / "alias")).open()
+    for path in (outside, inside / ".." / "secret.png", inside / "link.png", inside / ".." / "nothing.png"):
+        with pytest.raises(
+            InputError, match=r"row 1: .*lies outside the folder of the data\. .*data\.images"
+        ):
+            ImageRef(path=path, where="row 1", folders=(inside,)).read()
+        assert path == inside / ".." / "nothing.png" or ImageRef(path=path).read()
+
+
+def seeds() -> list[bytes]:
+    small = RGB.resize((12, 9))
+    clear = small.convert("RGBA")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    deep = Image.fromarray(np.arange(108, dtype=np.uint16).reshape(9, 12) * 600)
+    return [
+        encoded(small, "PNG"), encoded(clear, "PNG"), encoded(deep, "PNG"),
+        encoded(small.quantize(8), "PNG", transparency=1),
+        encoded(small, "PNG", exif=exif), encoded(small, "JPEG"), encoded(small, "JPEG", exif=exif, progressive=True),
+        encoded(small.convert("CMYK"), "JPEG"), encoded(small, "WEBP"), encoded(clear, "WEBP", lossless=True),
+        encoded(small, "GIF"), encoded(clear, "GIF"), encoded(small, "BMP"), encoded(small.quantize(8), "BMP"),
+        encoded(small, "TIFF"), encoded(clear, "TIFF", compression="tiff_lzw"), encoded(deep, "TIFF"),
+        encoded(small, "TIFF", compression="jpeg"), encoded(Image.fromarray(np.ones((9, 12), np.float32)), "TIFF"),
+    ]  # fmt: skip
+
+
+def mutated(data: bytes, drawn: random.Random) -> bytes:
+    """A few bytes changed, most of them in the header; or a piece cut off, taken out, or doubled."""
+    changed = bytearray(data)
+    for _ in range(drawn.randint(1, 6)):
+        place = drawn.randrange(min(len(changed), 120) if drawn.random() < 0.7 else len(changed))
+        changed[place] = drawn.choice((0, 1, 0x7F, 0xFF, drawn.randrange(256)))
+    a, b = sorted((drawn.randrange(len(changed)), drawn.randrange(len(changed))))
+    what = drawn.random()
+    if what < 0.15:
+        return bytes(changed[:b])
+    if what < 0.25:
+        return bytes(changed[:a] + changed[b:])
+    return bytes(changed[:b] + changed[a:]) if what < 0.35 else bytes(changed)
+
+
+def fuzz(count: int, seed: int) -> tuple[int, int]:
+    """Images decoded and refused; anything else that is raised passes through."""
+    drawn, whole = random.Random(seed), seeds()
+    fine = refused = 0
+    for i in range(count):
+        ref = ImageRef(data=mutated(whole[i % len(whole)], drawn), where="row 1")
+        try:
+            image = ref.open()
+        except InputError as error:
+            refused += 1
+            assert (
+                str(error).startswith("row 1: the image ")
+                and len(str(error)) < 400
+                and "\n" not in str(error)
+            )
+        else:
+            fine += 1
+            assert image.mode == "RGB" and 0 < image.width * image.height <= pictures.PIXELS
+        with suppress(InputError):
+            ref.size()
+    return fine, refused
+
+
+def test_damaged_images_are_decoded_or_refused_in_one_line() -> None:
+    fine, refused = fuzz(300, seed=0)
+    assert fine > 30 and refused > 100
+
+
+@pytest.mark.slow
+def test_five_thousand_damaged_images() -> None:
+    assert sum(fuzz(5000, seed=1)) == 5000
+    assert sys.exc_info() == (None, None, None)

@@ -1,0 +1,379 @@
+"""Extensions on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import moextend
+from moextend import activate, attach, detach, extensions, load_extension, new_parameters, save_extension
+from moextend.errors import InputError
+from moextend.extension.store import active_fingerprint, is_whole, load_tensors
+from moextend.model import multimodal
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe import attach as expand
+from tests.toys import WORDS, ToyEncoder, toy_lm, toy_model, toy_tokenizer
+
+
+def logits(model: MultimodalLM, ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model.lm(ids).logits
+
+
+def grown(mode: str, *names: str) -> MultimodalLM:
+    model = toy_model()
+    for name in names:
+        attach(model.lm, name, {0: [1], 2: [0, 3]}, mode=mode)  # type: ignore[arg-type]
+        with torch.no_grad():
+            for parameter in new_parameters(model.lm, name).values():
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
+    return model
+
+
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
+def test_saved_loaded_and_unloaded(mode: str, tmp_path: Path, ids: Tensor) -> None:
+    model = grown(mode, "a", "b")
+    save_extension(model, "a", folder=tmp_path / "a")
+    save_extension(model, "b", folder=tmp_path / "b", beside=["a"])
+    other = toy_model()
+    base = logits(other, ids)
+    load_extension(other, tmp_path / "a")
+    load_extension(other, tmp_path / "b")
+    assert torch.equal(logits(other, ids), logits(model, ids))
+    assert active_fingerprint(other) == active_fingerprint(model)
+    assert not other.trainable()
+    detach(other.lm, "b")
+    detach(other.lm, "a")
+    assert torch.equal(logits(other, ids), base)
+
+
+def test_an_extension_of_another_base_is_refused(tmp_path: Path) -> None:
+    model = grown("exact", "a")
+    save_extension(model, "a", folder=tmp_path)
+    other = toy_model()
+    with torch.no_grad():
+        other.projector.inner.weight.add_(1)
+    with pytest.raises(InputError, match="made with another projector"):
+        load_extension(other, tmp_path)
+    with torch.no_grad():
+        other.lm.lm_head.weight.add_(1)
+    other.rename_base()
+    with pytest.raises(InputError, match="belongs to another base"):
+        load_extension(other, tmp_path)
+    assert not expand.scope_of(other.lm).known
+
+
+def test_a_later_extension_needs_the_earlier_ones_in_their_order(tmp_path: Path, ids: Tensor) -> None:
+    model = grown("paper", "a", "b", "c")
+    for name in "abc":
+        save_extension(model, name, folder=tmp_path / name)
+    other, alone = toy_model(), grown("paper", "b")
+    save_extension(alone, "b", folder=tmp_path / "alone")
+    with pytest.raises(InputError, match=r"made beside 'a', which is not loaded\. Load 'a' first"):
+        load_extension(other, tmp_path / "c")
+    load_extension(other, tmp_path / "alone")
+    load_extension(other, tmp_path / "a")
+    with pytest.raises(InputError, match="beside another extension 'b' than the loaded one"):
+        load_extension(other, tmp_path / "c")
+    assert [each.name for each in extensions(other)] == ["b", "a"]
+    detach(other.lm, "b")
+    load_extension(other, tmp_path / "b")
+    load_extension(other, tmp_path / "c")
+    assert torch.equal(logits(other, ids), logits(model, ids))
+
+
+def test_extensions_that_were_loaded_in_another_order_are_refused(tmp_path: Path) -> None:
+    model = toy_model()
+    for name in "ab":
+        activate(model, "none")
+        attach(model.lm, name, {0: [1]})
+        save_extension(model, name, folder=tmp_path / name)
+    activate(model, "all")
+    attach(model.lm, "c", {1: [0]})
+    save_extension(model, "c", folder=tmp_path / "c")
+    other = toy_model()
+    load_extension(other, tmp_path / "b")
+    load_extension(other, tmp_path / "a")
+    with pytest.raises(InputError, match="made beside a, b, and they are loaded as b, a"):
+        load_extension(other, tmp_path / "c")
+
+
+def test_a_damaged_or_missing_extension_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no extension"):
+        load_extension(toy_model(), tmp_path)
+    model = grown("exact", "a")
+    save_extension(model, "a", folder=tmp_path)
+    assert is_whole(tmp_path)
+    path = tmp_path / "extension.safetensors"
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
+        path.write_bytes(damaged)
+        other = toy_model()
+        with pytest.raises(InputError, match="damaged: its SHA-256 is not the one"):
+            load_extension(other, tmp_path)
+        assert not extensions(other)
+    path.write_bytes(whole)
+    load_extension(toy_model(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": 2}, "is of format 2, and this version of moextend reads format 1"),
+        ({"format": "x"}, "names no known format"),
+        ({"format": None}, r"early versions.*Remove the folder and make it again"),
+        ({"plan": None}, "holds no expert set"),
+        ({"plan": {"0": [1]}}, "holds other tensors than extension.json says"),
+        ({"plan": {"7": [1]}}, "MoE blocks 0 to 2"),
+        ({"name": "b"}, "holds other tensors"),
+    ],
+)
+def test_a_card_that_does_not_fit_is_refused(change: dict[str, object], said: str, tmp_path: Path) -> None:
+    save_extension(grown("exact", "a"), "a", folder=tmp_path)
+    card = json.loads((tmp_path / "extension.json").read_text()) | change
+    card = {key: value for key, value in card.items() if value is not None}
+    (tmp_path / "extension.json").write_text(json.dumps(card))
+    other = toy_model()
+    attach(other.lm, "before", {0: [1]})
+    with pytest.raises(InputError, match=said):
+        load_extension(other, tmp_path)
+    assert [each.name for each in extensions(other)] == ["before"]
+    assert expand.scope_of(other.lm).active == ("before",)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_a_shorter_type_is_saved_and_loaded(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = grown("exact", "a", "b").to(dtype)
+    for name in "ab":
+        save_extension(model, name, folder=tmp_path / name)
+    other = toy_model()
+    for name in "ab":
+        load_extension(other, tmp_path / name)
+        loaded = new_parameters(other.lm, name)
+        for key, parameter in new_parameters(model.lm, name).items():
+            assert parameter.dtype == dtype and loaded[key].dtype == torch.float32
+            assert torch.equal(loaded[key], parameter.float())
+    assert active_fingerprint(other) == active_fingerprint(model)
+    with torch.no_grad():
+        model.projector.inner.weight.add_(1)
+    assert active_fingerprint(other) != active_fingerprint(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_file_in_a_shorter_type_is_widened(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = grown("exact", "a")
+    save_extension(model, "a", folder=tmp_path)
+    shorter = {key: p.detach().to(dtype) for key, p in new_parameters(model.lm, "a").items()}
+    rewrite(tmp_path, shorter)
+    other = toy_model()
+    load_extension(other, tmp_path)
+    assert all(torch.equal(p, shorter[key].float()) for key, p in new_parameters(other.lm, "a").items())
+
+
+def rewrite(folder: Path, content: dict[str, Tensor] | bytes) -> None:
+    """Puts other tensors or bytes into an extension's file, with a check sum that fits."""
+    path = folder / "extension.safetensors"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        save_file(content, path)
+    card = json.loads((folder / "extension.json").read_text())
+    card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "extension.json").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"abc", b"\xff" * 8 + b"x" * 64, (1 << 40).to_bytes(8, "little") + b"{}",
+        (64).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]", (7).to_bytes(8, "little") + b"garbage",
+        (57).to_bytes(8, "little") + b'{"x":{"dtype":"F32","shape":[4],"data_offsets":[0,1e99]}}',
+    ],
+)  # fmt: skip
+def test_garbage_with_a_check_sum_that_fits_is_refused(content: bytes, tmp_path: Path) -> None:
+    save_extension(grown("exact", "a"), "a", folder=tmp_path)
+    rewrite(tmp_path, content)
+    other = toy_model()
+    with pytest.raises(InputError, match=r"extension.safetensors: is no safetensors file"):
+        load_extension(other, tmp_path)
+    with pytest.raises(InputError, match=r"extension.safetensors: is no safetensors file"):
+        load_tensors(tmp_path)
+    assert not extensions(other)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(value: float, tmp_path: Path) -> None:
+    model = grown("exact", "a")
+    save_extension(model, "a", folder=tmp_path)
+    tensors = {key: p.detach().clone() for key, p in new_parameters(model.lm, "a").items()}
+    name = sorted(tensors)[-1]
+    tensors[name].view(-1)[-1] = value
+    rewrite(tmp_path, tensors)
+    other = toy_model()
+    for read in (lambda: load_extension(other, tmp_path), lambda: load_tensors(tmp_path)):
+        with pytest.raises(InputError, match=f"tensor '{re.escape(name)}' holds numbers that are not finite"):
+            read()
+    assert not extensions(other)
+
+
+def test_a_plan_that_the_file_does_not_hold_takes_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_extension(grown("exact", "a"), "a", folder=tmp_path)
+    card = json.loads((tmp_path / "extension.json").read_text()) | {"plan": {"0": [1] * 10**6}}
+    (tmp_path / "extension.json").write_text(json.dumps(card))
+    monkeypatch.setattr(expand, "attach", None)
+    with pytest.raises(InputError, match=r"holds other tensors than extension\.json says"):
+        load_extension(toy_model(), tmp_path)
+
+
+def in_dtype(dtype: torch.dtype, encoder: bool = True, seed: int = 0) -> MultimodalLM:
+    """The base as `load(dtype=...)` gives it."""
+    torch.manual_seed(1)
+    return MultimodalLM(toy_lm(seed=seed).to(dtype), toy_tokenizer(), ToyEncoder() if encoder else None)
+
+
+@pytest.mark.parametrize("encoder", [True, False])
+def test_the_base_in_another_dtype_is_named_and_accepted_on_request(encoder: bool, tmp_path: Path) -> None:
+    model = in_dtype(torch.float32, encoder)
+    attach(model.lm, "a", {0: [1]})
+    save_extension(model, "a", folder=tmp_path)
+    short = in_dtype(torch.bfloat16, encoder)
+    said = (
+        r"made on a float32 base, and this one is bfloat16\. Load .* dtype='float32', or .*allow_dtype=True"
+    )
+    with pytest.raises(InputError, match=said):
+        load_extension(short, tmp_path)
+    load_extension(short, tmp_path, allow_dtype=True)
+    assert [each.name for each in extensions(short)] == ["a"]
+    wanted = new_parameters(model.lm, "a")
+    assert all(torch.equal(p, wanted[key]) for key, p in new_parameters(short.lm, "a").items())
+    another = in_dtype(torch.bfloat16, encoder, seed=5)
+    with pytest.raises(
+        InputError, match=r"belongs to another base \(.*, float32; this one is .*, bfloat16\)"
+    ):
+        load_extension(another, tmp_path, allow_dtype=True)
+
+
+def test_another_encoder_is_not_taken_for_another_dtype(tmp_path: Path) -> None:
+    model = in_dtype(torch.float32)
+    attach(model.lm, "a", {0: [1]})
+    save_extension(model, "a", folder=tmp_path)
+    short = in_dtype(torch.bfloat16)
+    with torch.no_grad():
+        short.projector.inner.weight.add_(1)
+    with pytest.raises(InputError, match="belongs to another base"):
+        load_extension(short, tmp_path, allow_dtype=True)
+
+
+def test_folders_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    model = grown("exact", "a")
+    save_extension(model, "a", folder=tmp_path)
+    card = json.loads((tmp_path / "extension.json").read_text())
+    del card["base_dtype"], card["base_rounded"]
+    (tmp_path / "extension.json").write_text(json.dumps(card))
+    load_extension(toy_model(), tmp_path)
+    with pytest.raises(InputError, match=r"belongs to another base .*bfloat16\).*same encoder and dtype"):
+        load_extension(in_dtype(torch.bfloat16), tmp_path)
+
+
+PEAK = Path("/proc/self/clear_refs")
+
+
+def resident(key: str) -> int:
+    """Bytes that this process holds in memory (VmRSS), or held at the most since its peak was reset (VmHWM)."""
+    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+@pytest.mark.skipif(not PEAK.exists(), reason="needs Linux's account of the peak memory")
+def test_loading_takes_the_extension_own_bytes_and_no_more(tmp_path: Path) -> None:
+    def large() -> MultimodalLM:
+        config = AutoConfig.for_model(
+            "mixtral", hidden_size=256, intermediate_size=4096, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=4, vocab_size=len(WORDS), num_local_experts=2,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        return MultimodalLM(AutoModelForCausalLM.from_config(config).eval(), toy_tokenizer())
+
+    model, other = large(), large()
+    attach(model.lm, "a", {0: [0, 1], 1: [1]})
+    save_extension(model, "a", folder=tmp_path)
+    wanted = new_parameters(model.lm, "a")
+    before = resident("VmRSS")
+    PEAK.write_text("5")
+    loaded = load_extension(other, tmp_path)
+    peak = resident("VmHWM") - before
+    assert loaded.bytes > 35e6 and all(
+        torch.equal(p, wanted[name]) for name, p in new_parameters(other.lm, "a").items()
+    )
+    assert peak <= 1.05 * loaded.bytes
+
+
+def test_the_card_says_what_it_is(tmp_path: Path) -> None:
+    model = grown("exact", "a")
+    save_extension(model, "a", folder=tmp_path)
+    card = json.loads((tmp_path / "extension.json").read_text())
+    assert card["plan"] == {"0": [1], "2": [0, 3]} and card["base"] == model.base_fingerprint()
+
+
+def test_the_fingerprint_names_what_computes() -> None:
+    model = grown("exact", "a", "b")
+    both = active_fingerprint(model)
+    activate(model.lm, ["a"])
+    one = active_fingerprint(model)
+    activate(model.lm, [])
+    assert active_fingerprint(model) == model.base_fingerprint()
+    assert len({both, one, model.base_fingerprint()}) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": [1]}, {"name": 1}, {"plan": []}, {"plan": {"a": [1]}}, {"plan": {"00": [1]}}, {"plan": {"0": 1}},
+        {"plan": {"0": [-1]}}, {"beside": [1]}, {"beside": None}, {"beside": [{"name": "a"}]}, {"width": "x"},
+        {"calibrate": 7}, {"base_dtype": [1]}, {"mode": "other"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_card_with_a_wrong_value_names_it(tmp_path: Path, change: dict[str, Any]) -> None:
+    model = toy_model()
+    moextend.attach(model.lm, "a", {0: [1]})
+    moextend.save_extension(model, "a", folder=tmp_path)
+    moextend.detach(model.lm, "a")
+    path = tmp_path / "extension.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=rf"extension\.json: {next(iter(change))}"):
+        moextend.load_extension(model, tmp_path)
+    assert not moextend.extensions(model)
+
+
+def test_a_deeply_nested_card_is_no_json(tmp_path: Path) -> None:
+    (tmp_path / "extension.safetensors").touch()
+    (tmp_path / "extension.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="not valid JSON"):
+        moextend.load_extension(toy_model(), tmp_path)
+
+
+def test_the_base_is_read_once_for_all_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, read = toy_model(), list[int]()
+    digest = multimodal.rounded_digest
+    monkeypatch.setattr(multimodal, "rounded_digest", lambda base: read.append(len(base)) or digest(base))
+    for name in ("a", "b"):
+        moextend.attach(model.lm, name, {0: [1]})
+        moextend.save_extension(model, name, folder=tmp_path / name)
+    cards = [json.loads((tmp_path / name / "extension.json").read_text()) for name in ("a", "b")]
+    assert len(read) == 1 and cards[0]["base_rounded"] == cards[1]["base_rounded"] != ""
+    model.rename_base()
+    assert model.base_rounded() == cards[0]["base_rounded"] and len(read) == 2

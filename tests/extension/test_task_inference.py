@@ -1,0 +1,240 @@
+"""Inputs are taken for the extension that they belong to."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from moextend import ImageRef, MultimodalLM, Prompt, activate, attach, generate, new_parameters
+from moextend.extension import task_inference
+from moextend.model.likelihood import choice_likelihoods
+from tests.toys import picture
+
+COLOUR = [Prompt(f"<image> w1 w2 w{i % 5 + 3}", (picture(i * 5),)) for i in range(40)]
+COUNT = [Prompt(f"<image> w30 w31 w{i % 5 + 3}", (picture(i * 5),)) for i in range(40)]
+TEXT = [Prompt(f"w1 w2 w{i % 5 + 3}") for i in range(40)]
+
+
+def test_image_tasks_are_told_apart_by_their_questions(model: MultimodalLM) -> None:
+    portraits = {
+        "colour": task_inference.portray(model, COLOUR),
+        "count": task_inference.portray(model, COUNT),
+    }
+    assert task_inference.accuracy(portraits) == {"colour": 1.0, "count": 1.0}
+    choose = task_inference.Recogniser(model, portraits)
+    assert choose([COLOUR[3], COUNT[5], TEXT[1]]) == [("colour",), ("count",), ()]
+
+
+def test_an_extension_of_one_input_has_no_share_of_held_out_ones(model: MultimodalLM) -> None:
+    portraits = {
+        "colour": task_inference.portray(model, COLOUR),
+        "one": task_inference.portray(model, COUNT[:1]),
+    }
+    assert task_inference.accuracy(portraits) == {"colour": 1.0}
+
+
+def test_images_of_large_numbers_do_not_drown_the_question(model: MultimodalLM) -> None:
+    drawn = random.Random(0)
+    model.features = lambda images: 1000 * model.vision(images)  # type: ignore[misc]
+    with torch.no_grad():
+        model.lm.get_input_embeddings().weight.mul_(0.1)
+    portraits = {}
+    for name, prompts in (("colour", COLOUR), ("count", COUNT)):
+        seen = [(picture(*(drawn.randrange(256) for _ in range(3))),) for _ in prompts]
+        mixed = [Prompt(prompt.text, images) for prompt, images in zip(prompts, seen, strict=True)]
+        portraits[name] = task_inference.portray(model, mixed)
+    assert task_inference.accuracy(portraits) == {"colour": 1.0, "count": 1.0}
+
+
+def test_a_later_extension_leaves_earlier_portraits_alone(model: MultimodalLM, tmp_path: Path) -> None:
+    portrait = task_inference.portray(model, COLOUR)
+    task_inference.write(portrait, tmp_path)
+    attach(model.lm, "count", {0: [1]})
+    again = task_inference.portray(model, COLOUR)
+    kept = task_inference.read(tmp_path)
+    for one in (again, kept):
+        assert torch.equal(one.mean, portrait.mean) and torch.equal(one.scatter, portrait.scatter)
+        assert (one.count, one.sees) == (portrait.count, portrait.sees)
+
+
+def test_generation_reaches_the_chosen_extension_only(model: MultimodalLM) -> None:
+    portraits = {
+        "colour": task_inference.portray(model, COLOUR),
+        "count": task_inference.portray(model, COUNT),
+    }
+    for name in portraits:
+        activate(model.lm, [])
+        attach(model.lm, name, {0: [1], 1: [1], 2: [1]})
+        with torch.no_grad():
+            for i, parameter in enumerate(new_parameters(model.lm, name).values()):
+                drawn = torch.Generator().manual_seed(i + 10 * len(name))
+                parameter.add_(torch.randn(parameter.shape, generator=drawn) * 0.4)
+    prompts = [COLOUR[0], COUNT[1], TEXT[2], COLOUR[4]]
+    expected = []
+    for prompt, reach in zip(prompts, (["colour"], ["count"], [], ["colour"]), strict=True):
+        activate(model.lm, reach)
+        expected += generate(model, [prompt], max_new_tokens=3, batch_size=1)
+    activate(model.lm, [])
+    model.choose = task_inference.Recogniser(model, portraits)
+    assert generate(model, prompts, max_new_tokens=3, batch_size=4) == expected
+
+
+def drawn(count: int, at: float, seed: int, width: int = 12) -> torch.Tensor:
+    """Correlated features around `at`."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(width, width, generator=torch.Generator().manual_seed(99))
+    return torch.randn(count, width, generator=generator) @ mix + at
+
+
+def portrait(x: torch.Tensor, tested: int = 256, sees: bool = True) -> task_inference.Portrait:
+    sample, rest = x[:tested], x[tested:].double()
+    deviation = rest - rest.mean(0)
+    scatter = (deviation.T @ deviation).float()
+    return task_inference.Portrait(rest.mean(0).float(), scatter, len(rest), sample, sees)
+
+
+def solved(portraits: dict[str, task_inference.Portrait], x: torch.Tensor) -> list[str]:
+    """The rule without thresholds, as it reads: one linear system for all means and inputs."""
+    means = torch.stack([p.mean for p in portraits.values()]).double()
+    pooled = torch.stack([p.scatter for p in portraits.values()]).double().sum(0)
+    pooled = pooled / sum(p.count for p in portraits.values())
+    scale = (pooled.diagonal() + means.var(0, correction=0)).sqrt()
+    within = pooled / scale / scale[:, None] + 0.01 * torch.eye(len(pooled))
+    deviation = (x.double()[:, None] - means) / scale
+    distance = (deviation * torch.linalg.solve(within, deviation.mT).mT).sum(-1)
+    return [list(portraits)[i] for i in distance.argmin(1).tolist()]
+
+
+def test_the_nearest_extension_is_that_of_the_linear_system() -> None:
+    known = {f"e{i}": portrait(drawn(400, 0.3 * i, i)) for i in range(4)}
+    x = torch.cat([drawn(200, 0.3 * i, 10 + i) for i in range(4)])
+    found = task_inference.Rule(known, 5).nearest(x, True)
+    assert found == solved(known, x) and set(found) == set(known)
+
+
+def test_of_its_own_inputs_an_extension_rejects_what_it_states_and_of_others_all() -> None:
+    known = {"a": portrait(drawn(800, 0.0, 0)), "b": portrait(drawn(800, 12.0, 1))}
+    rule = task_inference.Rule(known, 5)
+    stated = 2 * (1 - 256 / 257)
+    assert {name: t.rejected for name, t in rule.thresholds.items()} == pytest.approx(
+        {"a": stated, "b": stated}
+    )
+    for name, at in (("a", 0.0), ("b", 12.0)):
+        own = rule.choose(drawn(4000, at, 7), True)
+        assert 0 < own.count(None) / 4000 < 0.02 and set(own) == {name, None}
+    assert set(rule.choose(drawn(500, 100.0, 8), True)) == {None}
+    assert set(rule.nearest(drawn(500, 100.0, 8), True)) == {"b"}, "without a threshold the nearest takes it"
+    other_image, other_text = drawn(500, 0.0, 9), drawn(500, 0.0, 9)
+    other_image[:, 5:] += 60
+    other_text[:, :5] += 60
+    for x in (other_image, other_text):
+        assert rule.choose(x, True).count(None) > 490, "a usual part does not make up for the other"
+
+
+def test_a_threshold_is_an_order_statistic() -> None:
+    distances = torch.arange(1.0, 1000.0)[torch.randperm(999, generator=torch.Generator().manual_seed(0))]
+    assert task_inference.threshold([distances]) == task_inference.Threshold((990.0,), pytest.approx(0.01))
+    both = task_inference.threshold([distances, distances])
+    assert both == task_inference.Threshold((995.0, 995.0), pytest.approx(0.01))
+    few = task_inference.threshold([distances[:40]])
+    assert few == task_inference.Threshold((float(distances[:40].max()),), pytest.approx(1 / 41))
+    assert task_inference.threshold([distances[: task_inference.FEWEST - 1]]).distances == (math.inf,)
+
+
+def test_thresholds_follow_the_covariance_that_later_extensions_change() -> None:
+    first, second = portrait(drawn(800, 0.0, 0)), portrait(5 * drawn(800, 0.0, 1) + 1)
+    alone = task_inference.Rule({"a": first}, 5).thresholds["a"]
+    together = task_inference.Rule({"a": first, "b": second}, 5)
+    assert together.thresholds["a"].distances[0] < 0.5 * alone.distances[0]
+    assert "a" in together.choose(drawn(2000, 0.0, 3), True)
+
+
+def test_too_few_inputs_make_no_threshold_and_it_is_said(
+    model: MultimodalLM, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    task_inference.write(task_inference.portray(model, COLOUR), tmp_path)
+    choose = task_inference.Recogniser(model, {"colour": task_inference.read(tmp_path)})
+    assert "'colour' kept 20 held-out inputs, too few for a threshold" in caplog.text
+    far = [Prompt("<image> w59 w58 w57", (picture(255, 255, 255),))]
+    assert choose(far) == [("colour",)] and choose.rule.thresholds["colour"].rejected == 0
+
+
+def test_an_unrelated_image_or_question_reaches_the_base(model: MultimodalLM) -> None:
+    many = [Prompt(f"<image> w1 w2 w{i % 5 + 3}", (picture(i),)) for i in range(120)]
+    choose = task_inference.Recogniser(model, {"colour": task_inference.portray(model, many)})
+    own = Prompt("<image> w1 w2 w4", (picture(55),))
+    image = Prompt("<image> w1 w2 w4", (picture(0, 250, 250),))
+    question = Prompt("<image> w30 w31 w32", (picture(55),))
+    assert choose([own, image, question, TEXT[0]]) == [("colour",), (), (), ()]
+    shares = choose.shares([own, image, question, own])
+    assert shares == {"": 0.5, "colour": 0.5}
+
+
+class Counting:
+    """Image features from the model's encoder; how many images each call encoded."""
+
+    def __init__(self, model: MultimodalLM) -> None:
+        self.model, self.calls = model, list[int]()
+
+    def __call__(self, images: Sequence[ImageRef]) -> torch.Tensor:
+        self.calls.append(len(images))
+        assert self.model.vision is not None
+        return self.model.vision(images)
+
+
+def test_a_covariance_is_factorised_once_and_an_image_encoded_once(
+    model: MultimodalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    cholesky = torch.linalg.cholesky
+    monkeypatch.setattr(torch.linalg, "cholesky", lambda x: made.append(len(x)) or cholesky(x))
+    monkeypatch.setattr(torch.linalg, "solve", None)
+    for name in ("colour", "count"):
+        activate(model.lm, [])
+        attach(model.lm, name, {0: [1]})
+    activate(model.lm, [])
+    portraits = {
+        "colour": task_inference.portray(model, COLOUR),
+        "count": task_inference.portray(model, COUNT),
+    }
+    model.choose = choose = task_inference.Recogniser(model, portraits)
+    model.features = see = Counting(model)
+    generate(model, [COLOUR[1], COUNT[2], COLOUR[3], COLOUR[1], TEXT[0]], max_new_tokens=1, batch_size=5)
+    assert see.calls == [3], "three images, for the choice and for the answers"
+    for _ in range(3):
+        choice_likelihoods(model, [COLOUR[1], COUNT[2]], [["w3", "w4"]] * 2, batch_size=4)
+    assert see.calls == [3, 2, 2, 2]
+    assert made == [32 + 8, 8], "all features, and the images'; the text's is a part of the first"
+    del choose.portraits["count"]
+    assert choose([COLOUR[1], COUNT[2]]) == [("colour",)] * 2 and made == [40, 8] * 2
+    given = Counting(model)
+    generate(model, [COLOUR[5]], max_new_tokens=1, batch_size=1, features=given)
+    assert given.calls == [1] and len(see.calls) == 5, "the choice uses the source that it is given"
+
+
+def test_inputs_that_share_a_question_are_accepted_alone_as_in_a_batch() -> None:
+    draw = torch.Generator().manual_seed(4)
+    wordings, portraits, own = torch.randn(3, 16, generator=draw), {}, {}
+    for place, name in enumerate(("one", "several")):
+        texts = wordings[torch.randint(0, 3, (400,), generator=draw) if place else torch.zeros(400).long()]
+        x = torch.cat([texts + place, torch.randn(400, 8, generator=draw)], 1)
+        rest = x[128:].double()
+        deviation = rest - rest.mean(0)
+        scatter = (deviation.T @ deviation).float()
+        portraits[name] = task_inference.Portrait(
+            rest.mean(0).float(), scatter, len(rest), x[:128], sees=True
+        )
+        own[name] = x[:128]
+    rule = task_inference.Rule(portraits, 16)
+    for name, x in own.items():
+        together = rule.choose(x, True)
+        assert together.count(name) >= 126, "all but the share that may be rejected"
+        for size in (1, 2, 3, 7):
+            pieces = [rule.choose(x[i : i + size], True) for i in range(0, len(x), size)]
+            assert [each for piece in pieces for each in piece] == together, (name, size)
+    assert rule.choose(own["one"] - 2, True) == [None] * 128

@@ -1,0 +1,131 @@
+"""Conversations to ids, labels and batches."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from moextend import Conversation, MultimodalLM
+from moextend.errors import InputError
+from moextend.model.batches import Collator, encode, encode_prompt, piece_ids
+from moextend.model.multimodal import IGNORE, IMAGE
+from tests.toys import TOKENS, WORDS, picture, toy_tokenizer
+
+ID = {word: i for i, word in enumerate(WORDS)}
+
+
+def test_an_image_takes_its_tokens_where_the_mark_stands() -> None:
+    ids = encode_prompt(partial(piece_ids, toy_tokenizer()), "w1 <image> w2", TOKENS)
+    assert ids == [ID["<bos>"], ID["w1"], *[IMAGE] * TOKENS, ID["w2"]]
+
+
+def test_only_answers_and_their_ends_are_learnt() -> None:
+    talk = Conversation((("<image> w1", "w2 w3"), ("w4", "w5")), (picture(1),))
+    ids, labels = encode(partial(piece_ids, toy_tokenizer()), 2, talk, 2)
+    assert ids == [1, IMAGE, IMAGE, ID["w1"], ID["w2"], ID["w3"], 2, ID["w4"], ID["w5"], 2]
+    assert labels == [IGNORE] * 4 + [ID["w2"], ID["w3"], 2, IGNORE, ID["w5"], 2]
+
+
+def test_marks_and_images_must_agree() -> None:
+    with pytest.raises(InputError, match="2 images, but 1 <image> marks"):
+        encode(
+            partial(piece_ids, toy_tokenizer()),
+            2,
+            Conversation((("<image> w1", "w2"),), (picture(1), picture(2))),
+            2,
+        )
+
+
+def test_padding_changes_nothing(model: MultimodalLM) -> None:
+    collate = Collator(model.tokenizer, TOKENS, model.vision)
+    short = Conversation((("<image> w1", "w2"),), (picture(90, 10),))
+    long = Conversation((("w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11", "w2"),))
+    with torch.no_grad():
+        alone = model(**collate([short]))["logits"]
+        beside = model(**collate([long, short]))["logits"]
+    assert torch.allclose(alone, beside[2:], atol=1e-5)
+
+
+def test_logits_are_made_at_labelled_positions_only(model: MultimodalLM) -> None:
+    collate = Collator(model.tokenizer, TOKENS, model.vision)
+    batch = collate([Conversation((("<image> w1 w2 w3", "w2"),), (picture(90),))])
+    out = model(**batch)
+    assert out["logits"].shape == (2, len(WORDS))
+    labels = batch.pop("labels")
+    every = model(**batch)["logits"][:, :-1][labels[:, 1:] != IGNORE]
+    assert torch.allclose(out["logits"], every, atol=1e-6)
+    assert torch.allclose(out["loss"], torch.nn.functional.cross_entropy(every, torch.tensor([ID["w2"], 2])))
+
+
+def test_embeddings_of_a_text_are_the_models_own(model: MultimodalLM, ids: torch.Tensor) -> None:
+    mask = torch.ones_like(ids)
+    with torch.no_grad():
+        assert torch.equal(model(ids, mask)["logits"], model.lm(ids, attention_mask=mask).logits)
+
+
+def test_images_keep_their_order_over_turns_and_rows(model: MultimodalLM) -> None:
+    images = [picture(40 * i, 250 - 40 * i) for i in range(5)]
+    talks = [
+        Conversation((("w1 <image> w2 <image>", "w3"), ("w4 <image>", "w5")), (*images[:2], images[4])),
+        Conversation((("w6", "w7"),)),
+        Conversation((("w1", "w2"), ("<image> w3 <image>", "w4")), tuple(images[2:4])),
+    ]
+    batch = Collator.of(model)(talks)
+    order = [images[i] for i in (0, 1, 4, 2, 3)]
+    assert torch.equal(batch["features"], model.vision(order))
+    assert (batch["input_ids"] == IMAGE).sum(1).tolist() == [3 * TOKENS, 0, 2 * TOKENS]
+    embedded = model.embed(batch["input_ids"], batch["features"])
+    visual = model.projector(model.vision(order)).flatten(0, 1)
+    assert torch.equal(embedded[batch["input_ids"] == IMAGE], visual)
+
+
+def test_a_batch_equals_its_conversations_one_at_a_time(model: MultimodalLM) -> None:
+    collate = Collator.of(model)
+    talks = [
+        Conversation((("w1 <image> w2 <image>", "w3"), ("w4 <image>", "w5 w6")), tuple(map(picture, (1, 90, 250)))),
+        Conversation((("w6 w7 w8", "w7"),)),
+        Conversation((("w1", "w2"), ("<image> w3", "w4")), (picture(0, 200),)),
+    ]  # fmt: skip
+    with torch.no_grad():
+        alone = torch.cat([model(**collate([talk]))["logits"] for talk in talks])
+        together = model(**collate(talks))["logits"]
+    assert torch.allclose(alone, together, atol=1e-5)
+
+
+def test_an_image_needs_an_encoder(model: MultimodalLM) -> None:
+    with pytest.raises(InputError, match="has an image, but the model has no image encoder"):
+        Collator(model.tokenizer, 0, None)([Conversation((("<image> w1", "w2"),), (picture(1),))])
+
+
+def test_what_the_context_cannot_hold_goes_by_whole_turns(model: MultimodalLM) -> None:
+    turns = (("<image> w1", "w2"), ("<image> w3", "w4"), ("w5", "w6"))
+    talk = Conversation(turns, (picture(1), picture(200)))
+    whole = Collator.of(model)([talk])
+    lengths = [
+        len(
+            encode(partial(piece_ids, model.tokenizer), 2, Conversation(turns[:n], talk.images[:n]), TOKENS)[
+                0
+            ]
+        )
+        for n in (1, 2)
+    ]
+    for context in range(lengths[0], whole["input_ids"].shape[1]):
+        collate = Collator(model.tokenizer, TOKENS, model.vision, context=context)
+        with pytest.warns(UserWarning, match=f"more than {context} tokens lose their last turns"):
+            batch = collate([talk])
+        kept = 1 if context < lengths[1] else 2
+        assert batch["input_ids"].shape[1] == lengths[kept - 1] <= context
+        assert torch.equal(batch["input_ids"], whole["input_ids"][:, : lengths[kept - 1]])
+        assert torch.equal(batch["features"], model.vision(talk.images[:kept]))
+    fits = Collator(model.tokenizer, TOKENS, model.vision, context=whole["input_ids"].shape[1])
+    assert torch.equal(fits([talk])["input_ids"], whole["input_ids"])
+
+
+def test_a_first_turn_that_is_too_long_is_refused(model: MultimodalLM) -> None:
+    assert model.context == 128
+    talk = Conversation((("<image>" * 40 + " w1", "w2"),), (picture(1),) * 40)
+    with pytest.raises(InputError, match=r"takes 164 tokens \(160 of 40 images\).*context holds 128"):
+        Collator.of(model)([talk])
+    assert Collator.of(model)([Conversation((("w1 " * 200, ""),))])["input_ids"].shape == (1, 128)

@@ -1,0 +1,277 @@
+"""Chat templates: the ids are the tokenizer's own, labels lie on answers alone, images survive."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+import moextend
+from moextend import Conversation, Prompt, generate
+from moextend.errors import InputError
+from moextend.model.batches import Collator, encode_chat
+from moextend.model.chat import Chat, chat_of
+from moextend.model.generation import prompt_ids
+from moextend.model.multimodal import IGNORE, IMAGE
+from tests.toys import TOKENS, picture, toy_lm, toy_model, toy_tokenizer
+
+CORPUS = [
+    "What color is the big cat at the left? It is red.",
+    "You are a helpful assistant. Answer the question using a single word or phrase.",
+    "user\nassistant\nsystem\n How many letters? Two, \n\n three [INST] [/INST]",
+] * 20
+CHATML = (
+    "{%- if messages[0]['role'] != 'system' %}{{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
+    "{%- endif %}{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' + message.content + "
+    "'<|im_end|>' + '\n' }}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
+MISTRAL = (
+    "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ ' [INST] ' + message['content'] + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'] + eos_token }}"
+    "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
+)
+TALK = (
+    ("<image>\nWhat color is the cat?", "It is red."),
+    ("How many?", "two"),
+    ("<image> or <image>?", "big"),
+)
+
+
+def byte_level() -> PreTrainedTokenizerFast:
+    """In the manner of Qwen: byte-level BPE, no start token."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = [AddedToken(t, special=True) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")]
+    core.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet)
+    )
+    made = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    made.chat_template = CHATML
+    return made
+
+
+def sentence_piece() -> PreTrainedTokenizerFast:
+    """In the manner of Mistral: spaces as a letter, a start token that the tokenizer adds by itself."""
+    core = Tokenizer(models.BPE(unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    core.decoder = decoders.Metaspace(prepend_scheme="first")
+    core.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"])
+    )
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
+    )
+    made.chat_template = MISTRAL
+    return made
+
+
+TOKENIZERS = {"chatml": byte_level(), "mistral": sentence_piece()}
+
+
+@pytest.fixture(params=list(TOKENIZERS))
+def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
+    return TOKENIZERS[request.param]
+
+
+def messages(*said: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
+
+
+def test_a_prompt_is_what_the_template_makes_of_it(tokenizer: PreTrainedTokenizerFast) -> None:
+    chat = Chat(tokenizer)
+    for said in (["How many?"], ["What color?", "It is red.", "How many?"]):
+        expected = tokenizer.apply_chat_template(
+            messages(*said), add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        turns = [*zip(said[:-1:2], said[1::2], strict=True), (said[-1], None)]
+        assert chat.encode(turns).ids == expected
+
+
+def test_a_conversation_is_what_the_template_makes_of_it(tokenizer: PreTrainedTokenizerFast) -> None:
+    said = ["What color?", "It is red.", "How many?", "two"]
+    whole = tokenizer.apply_chat_template(messages(*said), tokenize=True, return_dict=False)
+    ids = Chat(tokenizer).encode(list(zip(said[::2], said[1::2], strict=True))).ids
+    assert ids == whole[: len(ids)] and ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(whole[len(ids) :]).strip() == ""
+
+
+def test_labels_lie_on_answers_and_their_ends(tokenizer: PreTrainedTokenizerFast) -> None:
+    ids, labels = encode_chat(Chat(tokenizer), TALK, TOKENS)
+    end = tokenizer.eos_token
+    joined = [tokenizer.decode(run).strip() for run in runs(labels)]
+    assert joined == [f"It is red.{end}", f"two{end}", f"big{end}"]
+    assert [i for i, label in enumerate(labels) if label not in (IGNORE, ids[i])] == []
+
+
+def runs(labels: list[int]) -> list[list[int]]:
+    """Labels without a gap between them."""
+    found: list[list[int]] = [[]]
+    for label in labels:
+        if label != IGNORE:
+            found[-1].append(label)
+        elif found[-1]:
+            found.append([])
+    return [run for run in found if run]
+
+
+def test_before_an_answer_stand_the_ids_it_is_asked_with(tokenizer: PreTrainedTokenizerFast) -> None:
+    chat = Chat(tokenizer)
+    for turn in range(len(TALK)):
+        asked = encode_chat(chat, [*TALK[:turn], (TALK[turn][0], None)], 3)[0]
+        ids, labels = encode_chat(chat, TALK[: turn + 1], 3)
+        assert ids[: len(asked)] == asked
+        assert labels[len(asked)] != IGNORE and labels[len(asked) - 1] == IGNORE
+        assert all(label != IGNORE for label in labels[len(asked) :])
+
+
+def test_the_start_token_stands_once() -> None:
+    tokenizer = TOKENIZERS["mistral"]
+    ids = Chat(tokenizer).encode(TALK).ids
+    assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.bos_token_id) == 1
+    assert TOKENIZERS["chatml"].bos_token_id is None
+
+
+def test_images_survive_as_one_token_each(tokenizer: PreTrainedTokenizerFast) -> None:
+    size, before = len(tokenizer), tokenizer.backend_tokenizer.to_str()
+    chat = Chat(tokenizer)
+    said = chat.encode(TALK)
+    assert said.ids.count(None) == 3
+    first = said.ids.index(None)
+    assert tokenizer.decode(said.ids[first + 1 : first + 4]).strip().startswith("What")
+    ids = encode_chat(chat, TALK, 5)[0]
+    assert ids[first : first + 5] == [IMAGE] * 5 and ids.count(IMAGE) == 15
+    assert max(i for i in ids) < size
+    assert len(tokenizer) == size and tokenizer.backend_tokenizer.to_str() == before
+
+
+def test_an_empty_answer_is_not_learnt(tokenizer: PreTrainedTokenizerFast) -> None:
+    _, labels = encode_chat(Chat(tokenizer), [("How many?", ""), ("What color?", "red")], 1)
+    assert [tokenizer.decode(run).strip() for run in runs(labels)] == [f"red{tokenizer.eos_token}"]
+
+
+def with_template(template: str) -> PreTrainedTokenizerFast:
+    made = copy.deepcopy(TOKENIZERS["chatml"])
+    made.chat_template = template
+    return made
+
+
+def test_what_a_template_writes_before_an_answer_is_asked_for_too() -> None:
+    thinking = CHATML.replace(
+        "message.content + '<|im_end|>'",
+        "('<think>\n\n</think>\n\n' if message.role == 'assistant' else '') + message.content + '<|im_end|>'",
+    )
+    tokenizer = with_template(thinking)
+    ids, labels = encode_chat(Chat(tokenizer), [("How many?", "two")], 1)
+    asked = encode_chat(Chat(tokenizer), [("How many?", None)], 1)[0]
+    assert ids[: len(asked)] == asked and tokenizer.decode(asked).endswith("</think>\n\n")
+    assert [tokenizer.decode(run) for run in runs(labels)] == ["two<|im_end|>"]
+
+
+def test_an_answer_that_nothing_closes_ends_with_the_end_token() -> None:
+    plain = "{% for m in messages %}{{ '\n' + m.role + ': ' + m.content }}{% endfor %}"
+    tokenizer = with_template(plain)
+    chat = Chat(tokenizer)
+    assert chat.stop == [tokenizer.eos_token_id]
+    labels = encode_chat(chat, [("How many?", "two"), ("What?", "red")], 1)[1]
+    assert [tokenizer.decode(run).strip() for run in runs(labels)] == ["two", "red<|im_end|>"]
+    assert tokenizer.decode(encode_chat(chat, [("What?", None)], 1)[0]) == "\nuser: What?\nassistant:"
+
+
+def test_another_closing_token_stops_generation() -> None:
+    tokenizer = with_template(CHATML)
+    tokenizer.eos_token = "<|endoftext|>"
+    ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
+    assert Chat(tokenizer).stop == sorted(ends)
+
+
+def test_a_prompt_does_not_depend_on_the_day() -> None:
+    dated = "{{- 'Today: ' + strftime_now('%d %B %Y') + '\n' }}" + CHATML
+    said = Chat(with_template(dated)).encode([("How many?", None)]).ids
+    assert with_template(dated).decode(said).startswith("Today: 01 January 2026\n<|im_start|>system")
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{{ raise_exception('only tools') }}", "only tools"),
+        ("{% for m in messages %}{{ m.role }}{% endfor %}", "does not keep every answer"),
+        ("{% for m in messages", "end of template"),
+    ],
+)
+def test_a_template_that_cannot_be_used_says_so(template: str, why: str) -> None:
+    with pytest.raises(InputError, match=rf"cannot be used: .*{why}.*chat=False"):
+        Chat(with_template(template))
+
+
+def test_a_template_must_keep_images() -> None:
+    chat = Chat(with_template(CHATML.replace("message.content", "message.content | replace('<image>', '')")))
+    with pytest.raises(InputError, match="does not keep the <image> marks"):
+        chat.encode(TALK)
+
+
+TOY = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ ' w50 ' + m.content + ' w51' }}"
+    "{% else %}{{ ' ' + m.content + ' <eos>' }}{% endif %}{% endfor %}"
+)
+
+
+def toy_chat() -> moextend.MultimodalLM:
+    model = toy_model()
+    model.tokenizer.chat_template = TOY
+    model.chat = chat_of(model.tokenizer, None)
+    return model
+
+
+def test_a_batch_is_in_the_chat_template_and_plain_text_is_not() -> None:
+    model = toy_chat()
+    talk = Conversation((("<image> w1", "w2"), ("w3 <image>", "w4")), (picture(1), picture(2)))
+    text = Conversation((("w1 w2 w3", ""),))
+    batch = Collator.of(model)([talk, text])
+    said = model.tokenizer.convert_ids_to_tokens(batch["input_ids"][0].clamp_min(0))
+    hole = ["<pad>"] * TOKENS
+    assert said == [
+        "<bos>", "w50", *hole, "w1", "w51", "w2", "<eos>", "w50", "w3", *hole, "w51", "w4", "<eos>",
+    ]  # fmt: skip
+    assert (batch["input_ids"][0] == IMAGE).sum() == 2 * TOKENS and batch["features"].shape[0] == 2
+    learnt = batch["labels"][0][batch["labels"][0] != IGNORE].tolist()
+    assert model.tokenizer.convert_ids_to_tokens(learnt) == ["w2", "<eos>", "w4", "<eos>"]
+    plain = Collator(model.tokenizer, TOKENS, model.vision)([text])
+    assert torch.equal(batch["input_ids"][1][: plain["input_ids"].shape[1]], plain["input_ids"][0])
+
+
+def test_generation_asks_in_the_chat_template() -> None:
+    model = toy_chat()
+    prompts = [
+        Prompt("<image> w1", (picture(250),)),
+        Prompt("w2"),
+        Prompt("w3 <image>", (picture(9), picture(0, 200)), before=(("<image> w1", "w2"),)),
+    ]
+    for prompt in prompts:
+        asked = [*prompt.before, (prompt.text, None)]
+        assert prompt_ids(model, prompt) == encode_chat(model.chat, asked, TOKENS)[0]  # type: ignore[arg-type]
+    together = generate(model, prompts, max_new_tokens=6, batch_size=3)
+    assert together == generate(model, prompts, max_new_tokens=6, batch_size=1)
+    bare = toy_model()
+    assert together != generate(bare, prompts, max_new_tokens=6, batch_size=3)
+
+
+def test_the_template_of_a_saved_model_is_used_unless_turned_off(tmp_path: Path) -> None:
+    toy_lm().save_pretrained(tmp_path)
+    tokenizer = toy_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    assert moextend.load(str(tmp_path)).chat is None
+    with pytest.raises(InputError, match="its tokenizer has none"):
+        moextend.load(str(tmp_path), chat=True)
+    tokenizer.chat_template = TOY
+    tokenizer.save_pretrained(tmp_path)
+    assert moextend.load(str(tmp_path)).chat is not None
+    assert moextend.load(str(tmp_path), chat=False).chat is None

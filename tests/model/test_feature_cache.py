@@ -1,0 +1,138 @@
+"""Image features are computed once, and a batch is in host memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from moextend import Conversation, ImageRef, MultimodalLM, Settings, align, extend, train
+from moextend.model import feature_cache
+from moextend.model.batches import Collator
+from moextend.model.feature_cache import FOLDER, Recent, kept_features
+from tests.toys import ToyEncoder, picture, toy_model
+
+DATA = [Conversation(((f"<image> w{i % 7}", f"w{i % 5 + 40}"),), (picture(i * 9),)) for i in range(24)]
+SHORT = Settings(steps=12, batch_size=4, learning_rate=1e-2, checkpoint_steps=5)
+
+
+class Far(Tensor):
+    """Stands for a tensor in an accelerator's memory: it cannot be pinned, and reaches the host by a copy."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda", 0)
+
+    def pin_memory(self, *args: Any) -> Tensor:
+        raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned")
+
+    def cpu(self, *args: Any) -> Tensor:
+        return self.as_subclass(Tensor).clone()
+
+
+def test_a_batch_is_in_host_memory_wherever_the_encoder_computes(model: MultimodalLM) -> None:
+    def far(images: Sequence[ImageRef]) -> Tensor:
+        return encoder(images).as_subclass(Far)
+
+    encoder = ToyEncoder()
+    model.features = far
+    batch = Collator.of(model)(DATA[:3])
+    assert {tensor.device.type for tensor in batch.values()} == {"cpu"}
+    assert not any(isinstance(tensor, Far) for tensor in batch.values())
+    assert torch.equal(batch["features"], encoder([row.images[0] for row in DATA[:3]]))
+
+
+class Counted(ToyEncoder):
+    """Keeps what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[ImageRef] = []
+
+    def forward(self, images: Sequence[ImageRef]) -> Tensor:
+        self.seen += dict.fromkeys(images)
+        return super().forward(images)
+
+
+@pytest.fixture
+def counted() -> tuple[MultimodalLM, Counted]:
+    model = toy_model()
+    model.vision = encoder = Counted()  # type: ignore[assignment]
+    return model, encoder
+
+
+def test_a_training_encodes_an_image_once(counted: tuple[MultimodalLM, Counted], tmp_path: Path) -> None:
+    model, encoder = counted
+    model.learn_only(["projector.outer.bias"])
+    train(model, DATA, SHORT, folder=tmp_path / "t")
+    assert len(encoder.seen) == len(set(encoder.seen)) == 24, "two epochs"
+    assert model.features is None and not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("how", ["extend", "align"])
+def test_all_of_a_call_encodes_an_image_once(
+    how: str, counted: tuple[MultimodalLM, Counted], tmp_path: Path
+) -> None:
+    model, encoder = counted
+    if how == "extend":
+        extend(model, "mine", DATA, folder=tmp_path, probe_steps=3, settings=SHORT)
+    else:
+        align(model, DATA, SHORT, folder=tmp_path)
+    assert len(encoder.seen) == len(set(encoder.seen)) == 24, "probe, training and statistics"
+    assert model.features is None and not (tmp_path / FOLDER).exists()
+
+
+def test_an_interrupted_call_finds_its_features_again(
+    counted: tuple[MultimodalLM, Counted], tmp_path: Path
+) -> None:
+    model, encoder = counted
+    model.learn_only(["projector.outer.bias"])
+
+    def stop(done: int, total: int) -> None:
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(model, DATA, SHORT, folder=tmp_path, on_step=stop)
+    assert model.features is None and len(encoder.seen) == 24
+    train(model, DATA, SHORT, folder=tmp_path)
+    assert len(encoder.seen) == 24
+
+
+def test_a_source_of_features_of_ones_own_is_used(model: MultimodalLM, tmp_path: Path) -> None:
+    model.features = own = ToyEncoder()
+    with kept_features(model, tmp_path):
+        assert model.features is own
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_disk_is_used_without_an_image_and_never_more_than_the_limit(
+    model: MultimodalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [row.images[0] for row in DATA]
+    expected = ToyEncoder()(images)
+    with kept_features(model, tmp_path):
+        assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(feature_cache, "DISK", 10 * (4 * 8 * 4 + 34))
+    with kept_features(model, tmp_path):
+        see = model.features
+        assert see is not None
+        assert torch.equal(see(images), expected) and torch.equal(see(images), expected)
+        (data,) = tmp_path.glob(f"{FOLDER}/*/features.bin")
+        assert data.stat().st_size == 10 * 4 * 8 * 4
+
+
+def test_recent_features_are_bounded(model: MultimodalLM) -> None:
+    encoder = Counted()
+    images = [row.images[0] for row in DATA]
+    see = Recent(encoder, limit=10 * 4 * 8 * 4)
+    assert torch.equal(see([images[3], *images]), ToyEncoder()([images[3], *images]))
+    assert len(encoder.seen) == 24
+    see(images[-10:])
+    assert len(encoder.seen) == 24
+    see(images[:1])
+    assert len(encoder.seen) == 25

@@ -1,0 +1,103 @@
+"""Generation against the full forward pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from moextend import Conversation, MultimodalLM, Prompt, attach, generate, new_parameters
+from moextend.errors import InputError
+from moextend.model.batches import Collator
+from moextend.model.generation import prompt_ids
+from moextend.model.multimodal import IMAGE
+from tests.toys import picture, toy_lm, toy_model, toy_tokenizer
+
+PROMPTS = [
+    Prompt("<image> w1 w2", (picture(250),)),
+    Prompt("w3 w4 w5 w6 w7 w8 w9"),
+    Prompt("<image> w1 <image> w2", (picture(0, 250), picture(0, 0, 250))),
+    Prompt("w3"),
+    Prompt("w4 <image>", (picture(9), picture(0, 0, 99)), before=(("<image> w1", "w2"), ("w3", "w5"))),
+    Prompt("w5", (picture(250),), before=(("w1 <image>", "w2"),)),
+]
+
+
+def one_by_one(model: MultimodalLM, prompt: Prompt, steps: int) -> str:
+    """Greedy answers without cache, batch or padding."""
+    ids = prompt_ids(model, prompt)
+    features = model.vision(prompt.images) if prompt.images else None
+    said: list[int] = []
+    for _ in range(steps):
+        row = torch.tensor([ids + said])
+        with torch.no_grad():
+            logits = model(row, torch.ones_like(row), features=features)["logits"]
+        said.append(int(logits[0, -1].argmax()))
+        if said[-1] == model.tokenizer.eos_token_id:
+            break
+    return model.tokenizer.decode(said, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("mode", [None, "exact", "paper", "slot"])
+def test_batched_cached_generation_equals_the_full_forward_pass(mode: str | None) -> None:
+    model = toy_model()
+    if mode:
+        attach(model.lm, "a", {0: [1], 1: [0], 2: [2]}, mode=mode)  # type: ignore[arg-type]
+        with torch.no_grad():
+            for parameter in new_parameters(model.lm, "a").values():
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
+    expected = [one_by_one(model, prompt, 4) for prompt in PROMPTS]
+    assert len(set(expected)) > 1
+    for batch in (1, 3, 6):
+        assert generate(model, PROMPTS, max_new_tokens=4, batch_size=batch) == expected
+
+
+def test_the_checkpoints_own_way_of_decoding_is_left_aside() -> None:
+    model = toy_model()
+    expected = [one_by_one(model, prompt, 6) for prompt in PROMPTS]
+    first = model.tokenizer.convert_tokens_to_ids(expected[0].split()[0])
+    own = model.lm.generation_config
+    own.update(
+        num_beams=3, do_sample=True, temperature=3.0, repetition_penalty=5.0, no_repeat_ngram_size=1, min_new_tokens=6,
+        length_penalty=-2.0, bad_words_ids=[[first]], suppress_tokens=[first], sequence_bias=[[[first], -50.0]],
+        num_return_sequences=2, exponential_decay_length_penalty=(1, 9.0), return_dict_in_generate=True, max_length=3,
+    )  # fmt: skip
+    assert generate(model, PROMPTS, max_new_tokens=6, batch_size=3) == expected
+    assert model.lm.generation_config is own and own.num_beams == 3
+
+
+def test_as_many_holes_as_visual_tokens(model: MultimodalLM) -> None:
+    ids = torch.tensor([[1, IMAGE, IMAGE]])
+    with pytest.raises(AssertionError):
+        model.embed(ids, model.vision([picture(3)]))
+
+
+def test_what_was_said_before_reads_as_in_training(model: MultimodalLM) -> None:
+    assert prompt_ids(model, PROMPTS[0])[-2:] == model.tokenizer.convert_tokens_to_ids(["w1", "w2"])
+    prompt = PROMPTS[4]
+    learnt = Conversation((*prompt.before, (prompt.text, "w9")), prompt.images)
+    ids = Collator.of(model)([learnt])["input_ids"][0].tolist()
+    asked = prompt_ids(model, prompt)
+    assert ids[: len(asked)] == asked and len(ids) == len(asked) + 2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (Prompt("<image> w1"), "prompt 1: 0 images, but 1 <image> marks"),
+        (Prompt("<image> w1", (picture(1), picture(2))), "prompt 1: 2 images, but 1 <image> marks"),
+        (Prompt("w1", (picture(1),)), "prompt 1: 1 images, but 0 <image> marks"),
+        (
+            Prompt("<image> " * 32, (picture(1),) * 32),
+            r"with 4 tokens .*133 tokens \(128 of 32 images\).*holds 128",
+        ),
+    ],
+)
+def test_a_wrong_prompt_is_refused_with_its_place(model: MultimodalLM, prompt: Prompt, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        generate(model, [PROMPTS[0], prompt], max_new_tokens=4, batch_size=2)
+
+
+def test_an_image_needs_an_encoder() -> None:
+    model = MultimodalLM(toy_lm(), toy_tokenizer())
+    with pytest.raises(InputError, match="prompt 0: the prompt has an image, but the model has no"):
+        generate(model, PROMPTS, max_new_tokens=1, batch_size=1)

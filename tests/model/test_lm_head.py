@@ -1,0 +1,112 @@
+"""What `MultimodalLM` makes of ids and images is what the family's own forward pass makes of them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from moextend import MultimodalLM, Prompt, generate
+from moextend.model import lm_head
+from moextend.model.multimodal import IGNORE, IMAGE
+from tests.moe.toy_composites import COMPOSITES, composite
+from tests.moe.toy_families import CONFIGS, build, class_of, config_of, family
+from tests.toys import TOKENS, WIDTH, ToyEncoder, picture, toy_tokenizer
+
+MORE = {
+    "granitemoe": {"logits_scaling": 3.0},
+    "granitemoehybrid": {"logits_scaling": 3.0},
+    "gemma4_text": {"final_logit_softcapping": 2.0},
+}
+WITH_HEAD = [name for name in CONFIGS if class_of(config_of(name)).__name__.endswith("ForCausalLM")]
+OF_EVERY_KIND = [
+    "deepseek_v4",
+    "gemma4",
+    "llama4",
+    "nemotron_h_omni",
+    "qwen3_omni_moe_thinker",
+    "qwen3_vl_moe",
+]
+
+
+@cache
+def lm_of(name: str) -> Any:
+    if name in COMPOSITES:
+        return composite(name)
+    return build(name, **MORE[name]) if name in MORE else family(name)
+
+
+def seeing(name: str) -> MultimodalLM:
+    torch.manual_seed(0)
+    return MultimodalLM(lm_of(name), toy_tokenizer(), ToyEncoder())
+
+
+def own_logits(model: MultimodalLM, ids: Tensor, features: Tensor | None) -> Tensor:
+    """The logits of the LM's own forward pass; images take the place of the embeddings of token 0."""
+    table = model.lm.get_input_embeddings()
+
+    def fill(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+        visual = model.projector(features)
+        return out.masked_scatter((ids == IMAGE).unsqueeze(-1), visual.to(out.dtype).flatten(0, 1))
+
+    hook = table.register_forward_hook(fill) if features is not None else None
+    try:
+        given = ids.masked_fill(ids == IMAGE, 0)
+        return model.lm(input_ids=given, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    finally:
+        if hook is not None:
+            hook.remove()
+
+
+@pytest.mark.parametrize("name", [*WITH_HEAD, *COMPOSITES])
+@torch.no_grad()
+def test_text_and_images_give_the_familys_own_logits(name: str) -> None:
+    model = seeing(name)
+    assert isinstance(model.context, int)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 60, (2, 9), generator=generator)
+    mask = torch.ones_like(ids)
+    expected = own_logits(model, ids, None)
+    torch.testing.assert_close(model(ids, mask)["logits"], expected, atol=1e-6, rtol=1e-5)
+    chosen = torch.tensor([[False, True, False, True, False, False, True, True, True]] * 2)
+    labelled = model(ids, mask, labels=ids.masked_fill(~chosen, IGNORE))["logits"]
+    torch.testing.assert_close(labelled, expected[:, :-1][chosen[:, 1:]], atol=1e-5, rtol=1e-4)
+    ids[:, 2 : 2 + TOKENS] = IMAGE
+    features = torch.randn(2, TOKENS, WIDTH, generator=generator)
+    seen = own_logits(model, ids, features)
+    assert not torch.allclose(seen, expected)
+    torch.testing.assert_close(model(ids, mask, features=features)["logits"], seen, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", OF_EVERY_KIND)
+@torch.no_grad()
+def test_generation_is_the_argmax_of_these_logits(name: str) -> None:
+    model = seeing(name)
+    prompts = [Prompt("w1 <image> w2 w3", (picture(250),)), Prompt("w4 w5")]
+    said = []
+    for prompt in prompts:
+        ids = model.tokenizer(prompt.text.replace("<image>", "<unk>"))["input_ids"]
+        ids = [piece for i in ids for piece in ([IMAGE] * TOKENS if i == 3 else [i])]
+        features = model.vision(prompt.images) if prompt.images else None
+        start = len(ids)
+        while len(ids) < start + 3 and ids[-1] != model.tokenizer.eos_token_id:
+            ids.append(int(own_logits(model, torch.tensor([ids]), features)[0, -1].argmax()))
+        said.append(model.tokenizer.decode(ids[start:], skip_special_tokens=True).strip())
+    assert generate(model, prompts, max_new_tokens=3, batch_size=1) == said
+    assert generate(model, prompts, max_new_tokens=3, batch_size=2) == said
+
+
+@torch.no_grad()
+def test_embeddings_of_every_layer_are_of_the_prompts_ids() -> None:
+    """Gemma with embeddings in each layer cannot find its ids again in embeddings that hold an image."""
+    lm = build("gemma4_text", hidden_size_per_layer_input=8, vocab_size_per_layer_input=64)
+    model = MultimodalLM(lm, toy_tokenizer(), ToyEncoder())
+    assert lm_head.needs_ids(lm)
+    ids = torch.tensor([[1, 7, *[IMAGE] * TOKENS, 9]])
+    features = torch.randn(1, TOKENS, WIDTH, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        model(ids, torch.ones_like(ids), features=features)["logits"], own_logits(model, ids, features)
+    )

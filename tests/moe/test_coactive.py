@@ -1,0 +1,175 @@
+"""An extension that was made beside others needs them, and its calibration knows their columns and no others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import moextend
+from moextend import activate, attach, detach, load_extension, new_parameters, save_extension
+from moextend.errors import InputError
+from moextend.extension import activate as activating
+from moextend.extension import task_inference
+from moextend.moe import attach as expand
+from moextend.moe.sites import find_sites
+from tests.toys import toy_lm, toy_model
+
+BESIDE: dict[str, tuple[str, ...]] = {"a": (), "b": (), "c": ("a",), "d": ("b",), "e": ("a", "b", "d")}
+"""Extension -> what it is made beside."""
+COUNTS = {"a": 1, "b": 2, "c": 1, "d": 1, "e": 2}
+
+
+def grown(lm: nn.Module) -> None:
+    for seed, (name, beside) in enumerate(BESIDE.items()):
+        activate(lm, beside)
+        attach(lm, name, {1: list(range(COUNTS[name]))}, mode="paper", seed=seed)
+        shaken(lm, name, seed)
+    activate(lm, list(BESIDE))
+
+
+def shaken(lm: nn.Module, name: str, seed: int = 0) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for key, parameter in new_parameters(lm, name).items():
+            size = 0.5 if "calibration" in key else 0.2
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
+
+
+def stated(router: Any, x: Tensor, active: list[str]) -> list[dict[int, float]]:
+    """Expert -> weight of each token, one token, one expert and one calibration at a time."""
+    rows = [(("", i), row) for i, row in enumerate(router.weight)]
+    rows += [((name, i), row) for name in active for i, row in enumerate(router.ext_parts[name].rows)]
+    found = []
+    for token in x:
+        p = dict(
+            zip(
+                [who for who, _ in rows],
+                torch.stack([row @ token for _, row in rows]).softmax(0),
+                strict=True,
+            )
+        )
+        change = dict.fromkeys(p, torch.zeros(()))
+        for name in active:
+            known = [who for who in p if who[0] in ("", *BESIDE[name], name)]
+            moved = router.ext_parts[name].calibration(torch.stack([p[who] for who in known])[None])[0]
+            for who, by in zip(known, moved, strict=True):
+                change[who] = change[who] + by
+        best = sorted(p, key=lambda who: -float(p[who]))[:2]
+        total = sum(p[who] for who in best)
+        weights = [((p[who] + change[who]) / total).clamp_min(1e-6) for who in best]
+        ids = [next(i for i, (other, _) in enumerate(rows) if other == who) for who in best]
+        found.append({i: float(w / sum(weights)) for i, w in zip(ids, weights, strict=True)})
+    return found
+
+
+@pytest.mark.parametrize(
+    "active",
+    [["a"], ["b"], ["a", "b"], ["a", "c"], ["a", "b", "c"], ["b", "d"], ["a", "b", "d", "e"], list(BESIDE)],
+)
+@torch.no_grad()
+def test_a_calibration_knows_the_columns_of_its_time(active: list[str]) -> None:
+    lm = toy_lm()
+    grown(lm)
+    router: Any = find_sites(lm)[1].router
+    x = torch.randn(40, 32, generator=torch.Generator().manual_seed(4))
+    activate(lm, active)
+    _, weights, index = router(x)[:3]
+    for t, wanted in enumerate(stated(router, x, active)):
+        found = {int(e): float(w) for e, w in zip(index[t], weights[t], strict=True)}
+        assert found == pytest.approx(wanted, abs=1e-5)
+
+
+@torch.no_grad()
+def test_an_expert_that_is_never_chosen_changes_nothing() -> None:
+    lm = toy_lm()
+    attach(lm, "a", {1: [1]}, mode="paper", calibrate=False)
+    router: Any = find_sites(lm)[1].router
+    activate(lm, [])
+    attach(lm, "b", {1: [2]}, mode="paper")
+    shaken(lm, "b")
+    x = torch.rand(40, 32, generator=torch.Generator().manual_seed(4)) + 0.1
+    router.ext_parts["a"].rows.fill_(-50.0)
+    alone = router(x)
+    activate(lm, ["a", "b"])
+    both = router(x)
+    assert bool((alone[2] == 4).any())
+    assert torch.equal(torch.where(alone[2] == 4, 5, alone[2]), both[2])
+    assert torch.allclose(alone[1], both[1], atol=1e-6)
+
+
+@torch.no_grad()
+def test_it_is_saved_and_loaded(ids: Tensor, tmp_path: Path) -> None:
+    model, other = toy_model(), toy_model()
+    grown(model.lm)
+    for name in BESIDE:
+        save_extension(model, name, folder=tmp_path / name)
+    for name in BESIDE:
+        load_extension(other, tmp_path / name)
+    for names in (["a", "b"], ["a", "b", "c"], list(BESIDE)):
+        activate(model.lm, names)
+        activate(other.lm, names)
+        assert torch.equal(model.lm(ids).logits, other.lm(ids).logits), names
+
+
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
+def test_it_is_not_active_without_those_it_was_made_beside(mode: Any) -> None:
+    lm = toy_lm()
+    for name in ("a", "b", "c"):
+        attach(lm, name, {0: [1]}, mode=mode)
+    activate(lm, ["a"])
+    for names, said in (
+        (["b"], r"'b' was made beside 'a', and needs it\. Activate them together: a, b\."),
+        (["c"], r"'c' was made beside 'a', 'b', and needs them\. Activate them together: a, b, c\."),
+        (["a", "c"], r"'c' was made beside 'b', and needs it\."),
+    ):
+        with pytest.raises(InputError, match=said):
+            activate(lm, names)
+        with pytest.raises(InputError, match=said), expand.reaching(lm, names):
+            pass
+        assert expand.scope_of(lm).active == ("a",)
+    with expand.reaching(lm, ["a", "b"]):
+        assert expand.scope_of(lm).active == ("a", "b")
+    assert expand.scope_of(lm).active == ("a",)
+    activate(lm, ["c", "b", "a"])
+    detach(lm, "b")
+    assert expand.scope_of(lm).active == ("a",), "what needs it is not reachable any more"
+    with pytest.raises(InputError, match="Load b before 'c', and activate them together: a, b, c"):
+        activate(lm, ["a", "c"])
+    attach(lm, "d", {0: [1]}, mode=mode)
+    activate(lm, ["a", "d"])
+
+
+@pytest.mark.parametrize(
+    ("mode", "calibrate"), [("exact", False), ("slot", False), ("paper", False), ("paper", True)]
+)
+def test_a_measurement_may_activate_a_part(mode: Any, calibrate: bool) -> None:
+    lm = toy_lm()
+    for name in ("a", "b"):
+        attach(lm, name, {0: [1]}, mode=mode, calibrate=calibrate)
+    if calibrate:
+        with pytest.raises(InputError, match="'b' was made beside 'a'"):
+            expand.activate(lm, ["b"], partial=True)
+    else:
+        expand.activate(lm, ["b"], partial=True)
+        assert expand.scope_of(lm).active == ("b",)
+
+
+def test_auto_reaches_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toy_model()
+    inputs = task_inference.Portrait(torch.zeros(8), torch.eye(8), 2, torch.zeros(1, 8), sees=True)
+    monkeypatch.setattr(activating, "_portrait", lambda model, name: inputs)
+    attach(model.lm, "a", {0: [1]})
+    activate(model, "auto")
+    activate(model, "none")
+    attach(model.lm, "b", {0: [1]})
+    activate(model, "auto")
+    activate(model, "all")
+    attach(model.lm, "c", {0: [1]})
+    activate(model, "none")
+    with pytest.raises(InputError, match="'c' was made beside 'a', 'b'"):
+        moextend.activate(model, "auto")
+    assert model.choose is None

@@ -1,0 +1,458 @@
+"""What can silently go wrong when a model of transformers is extended in place."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from functools import partial, update_wrapper
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.initialization import no_init_weights
+
+from moextend import (
+    Conversation,
+    MultimodalLM,
+    activate,
+    attach,
+    detach,
+    keep_closed,
+    new_parameters,
+    selection_shares,
+)
+from moextend.errors import InputError
+from moextend.moe.families import Scoring
+from moextend.moe.paper_routing import paper_choice
+from moextend.moe.router_parts import Calibration, RouterPart
+from moextend.moe.routing import hard_gate
+from moextend.moe.sites import count_experts, find_sites
+from tests.moe.test_families import HEADLESS, KINDS, everywhere, shake
+from tests.moe.toy_families import build, class_of, config_of, family, outputs
+from tests.toys import toy_lm, toy_tokenizer
+
+
+def close_rows(lm: nn.Module, name: str) -> None:
+    """Makes every new expert the last choice of every token (paper routing)."""
+    with torch.no_grad():
+        for site in find_sites(lm):
+            if name not in getattr(site.router, "ext_parts", {}):
+                continue
+            part = site.router.ext_parts[name]
+            part.bias = nn.Parameter(torch.full((part.count,), -1e4))
+
+
+# A forward that is set on an instance hides a class.
+
+
+@pytest.mark.parametrize("name", ["mixtral", "llama4_text"])
+@pytest.mark.parametrize("module", ["router", "experts", "block"])
+def test_a_replaced_forward_is_refused_and_nothing_is_changed(name: str, module: str) -> None:
+    lm = build(name)
+    kinds = {key: type(m) for key, m in lm.named_modules()}
+    hidden = getattr(find_sites(lm)[1], module)
+    hidden.forward = update_wrapper(partial(hidden.forward), hidden.forward)  # as device maps do
+    if (name, module) == ("mixtral", "block"):
+        attach(lm, "a", everywhere(lm, 1))  # the block of a routed family keeps its class
+        return
+    with pytest.raises(InputError, match="would hide the extension"):
+        attach(lm, "a", everywhere(lm, 1))
+    assert {key: type(m) for key, m in lm.named_modules()} == kinds
+
+
+def test_experts_that_are_split_over_devices_are_refused() -> None:
+    lm = build("mixtral")
+    find_sites(lm)[0].experts._is_expert_parallel = True
+    with pytest.raises(InputError, match="split over devices by expert parallelism"):
+        attach(lm, "a", everywhere(lm, 1))
+
+
+def test_a_plan_that_cannot_be_met_leaves_the_model_as_it_was() -> None:
+    lm = toy_lm()
+    kinds = {key: type(m) for key, m in lm.named_modules()}
+    for plan, said in (
+        ({0: [1], 7: [1]}, "MoE blocks 0 to 2, not 7"),
+        ({0: [1], 1: [4]}, "experts 0 to 3, not 4"),
+    ):
+        with pytest.raises(InputError, match=said):
+            attach(lm, "a", plan)
+        assert {key: type(m) for key, m in lm.named_modules()} == kinds
+
+
+# An expert that no token chose must have a gradient all the same.
+
+
+def test_an_idle_expert_gets_gradients_of_zero_and_optimiser_state(ids: Tensor) -> None:
+    lm = toy_lm()
+    attach(lm, "a", {0: [1], 1: [2]}, mode="paper")
+    close_rows(lm, "a")
+    new = new_parameters(lm, "a")
+    lm(ids).logits.square().mean().backward()
+    assert all(p.grad is not None for p in new.values())
+    idle = [p for key, p in new.items() if ".ext_groups." in key]
+    assert idle and all(not p.grad.any() for p in idle)  # type: ignore[union-attr]
+    optimiser = torch.optim.AdamW(new.values())
+    optimiser.step()
+    assert all(optimiser.state[p] for p in new.values())
+
+
+def test_one_idle_extension_beside_a_busy_one_gets_gradients_of_zero(ids: Tensor) -> None:
+    lm = toy_lm()
+    attach(lm, "a", {0: [1]}, mode="paper")
+    attach(lm, "b", {0: [1]}, mode="paper")
+    close_rows(lm, "b")
+    for parameter in new_parameters(lm, "b").values():
+        parameter.requires_grad_(True)
+    lm(ids).logits.square().mean().backward()
+    assert all(p.grad is not None for p in new_parameters(lm, "b").values())
+
+
+def test_an_idle_expert_does_not_break_training_on_many_processes(ids: Tensor, tmp_path: Any) -> None:
+    """DistributedDataParallel fails at the second step if a parameter got no gradient at the first."""
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    lm = toy_lm()
+    attach(lm, "a", {0: [1], 1: [2]}, mode="paper")
+    close_rows(lm, "a")
+    for parameter in new_parameters(lm, "a").values():
+        parameter.requires_grad_(True)
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        many = DistributedDataParallel(lm)
+        for _ in range(2):
+            many(ids).logits.square().mean().backward()
+    finally:
+        distributed.destroy_process_group()
+
+
+# Half precision.
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_bfloat16_base_is_kept_to_the_bit_and_new_parts_are_float32(name: str) -> None:
+    lm = build(name).bfloat16()
+    ids = torch.randint(3, 60, (2, 6), generator=torch.Generator().manual_seed(1))
+    base = outputs(lm, ids)
+    attach(lm, "a", everywhere(lm, 1))
+    assert torch.equal(outputs(lm, ids), base)
+    assert {p.dtype for p in new_parameters(lm, "a").values()} == {torch.float32}
+    shake(lm, "a")
+    assert outputs(lm, ids).dtype == base.dtype and not torch.equal(outputs(lm, ids), base)
+
+
+# One active expert: renormalised weights are always one and have no gradient.
+
+
+def test_gates_learn_where_only_one_expert_is_active(ids: Tensor) -> None:
+    lm = build("mixtral", num_experts_per_tok=1)
+    attach(lm, "a", everywhere(lm, 1))
+    shake(lm, "a", 0.1)
+    lm(ids).logits.square().mean().backward()
+    assert all(p.grad.any() for p in new_parameters(lm, "a").values())  # type: ignore[union-attr]
+
+
+# The router's first output stays the base's logits, which the auxiliary loss of transformers reads.
+
+
+@pytest.mark.parametrize("mode", ["exact", "paper"])
+def test_the_auxiliary_loss_sees_the_base_router(mode: Any, ids: Tensor) -> None:
+    lm = toy_lm()
+    with torch.no_grad():
+        base = lm(ids, output_router_logits=True, labels=ids)
+        attach(lm, "a", {0: [1], 2: [0, 3]}, mode=mode)
+        out = lm(ids, output_router_logits=True, labels=ids)
+    assert [logits.shape for logits in out.router_logits] == [logits.shape for logits in base.router_logits]
+    assert torch.equal(out.router_logits[0], base.router_logits[0])
+    if mode == "exact":
+        assert torch.equal(out.aux_loss, base.aux_loss)
+
+
+# Recomputed activations route as the first time.
+
+
+@pytest.mark.parametrize("mode", ["exact", "paper"])
+def test_gradient_checkpointing_gives_the_same_gradients(mode: Any, ids: Tensor) -> None:
+    found = []
+    for checkpointed in (False, True):
+        lm = toy_lm()
+        attach(lm, "a", {0: [1], 2: [0, 3]}, mode=mode)
+        shake(lm, "a")
+        if checkpointed:
+            lm.train()
+            lm.gradient_checkpointing_enable({"use_reentrant": False})
+        new = list(new_parameters(lm, "a").values())
+        found.append(torch.autograd.grad(lm(ids, use_cache=False).logits.square().mean(), new))
+    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(*found, strict=True))
+
+
+# Statistics: padding never enters, and routers that need more than a token's hidden state are counted too.
+
+
+def keeper(kept: dict[int, Tensor], layer: int) -> Any:
+    """A hook that keeps the experts that a router chose."""
+
+    def keep(module: nn.Module, args: Any, out: Any) -> None:
+        kept[layer] = out[2] if len(out) > 2 else out[1].topk(1)[1]
+
+    return keep
+
+
+@pytest.mark.parametrize("name", [*(k for k in KINDS if k not in HEADLESS), "afmoe", "minimax_m2", "hy_v3"])
+def test_padding_never_enters_the_statistics(name: str) -> None:
+    model = MultimodalLM(family(name), toy_tokenizer())
+    texts = [Conversation((("w4 w5 w6 w7 w8 w9", "w1"),)), Conversation((("w9", "w2"),))]
+    together = selection_shares(model, texts)
+    counts = [torch.zeros(count_experts(site)) for site in find_sites(model.lm)]
+    for text in texts:
+        kept: dict[int, Tensor] = {}
+        hooks = [site.router.register_forward_hook(keeper(kept, site.layer)) for site in find_sites(model.lm)]
+        selection_shares(model, [text])
+        for hook in hooks:
+            hook.remove()
+        for layer, chosen in kept.items():
+            for expert in chosen.flatten().tolist():
+                if expert < len(counts[layer]):
+                    counts[layer][expert] += 1
+    for share, count in zip(together, counts, strict=True):
+        assert share == pytest.approx((count / count.sum()).tolist(), abs=1e-6)
+
+
+def test_memory_of_paper_routing_needs_a_router_that_chooses_by_logits() -> None:
+    model = MultimodalLM(build("deepseek_v3"), toy_tokenizer())
+    attach(model.lm, "a", {0: [1]}, mode="paper")
+    memory = {0: torch.randn(5, 32)}
+    with pytest.raises(InputError, match="does not choose by its logits alone"):
+        keep_closed(model, "a", memory, margin=0.1, weight=1.0, sample=4, seed=0)
+
+
+def test_memory_reads_what_the_rows_read() -> None:
+    """Gemma's router norms its inputs: a loss on the raw ones would close nothing."""
+    model = MultimodalLM(build("gemma4_text"), toy_tokenizer())
+    attach(model.lm, "a", {0: [1]})
+    shake(model.lm, "a")
+    site = find_sites(model.lm)[0]
+    x = torch.randn(50, 32, generator=torch.Generator().manual_seed(1))
+    loss = keep_closed(model, "a", {0: x}, margin=0.0, weight=1.0, sample=50, seed=0)
+    with torch.no_grad():
+        site.router.ext_parts["a"].bias.fill_(-100.0)
+        assert float(loss({}, {})) == 0
+        gates = site.router(x)[1][:, -1]
+    assert not gates.any()
+
+
+# Gradients, against differences.
+
+ROUTING = {
+    "softmax, renormalised": Scoring(True),
+    "softmax": Scoring(False),
+    "sigmoid, bias, groups, scaled": Scoring(
+        True, Tensor.sigmoid, torch.tensor([0.3, -0.2, 0.1, 0.4, 0.0]), limited=True, scale=2.5, eps=1e-20
+    ),
+    "sigmoid": Scoring(False, Tensor.sigmoid),
+    "softmax, bias": Scoring(True, bias=torch.tensor([0.3, -0.2, 0.1, 0.4, 0.0])),
+    "softmax, gains": Scoring(True, gain=torch.tensor([1.5, 0.5, 1.0, 2.0, 0.7])),
+}
+
+
+@pytest.mark.parametrize("how", ROUTING.values(), ids=ROUTING.keys())
+def test_gradients_of_paper_routing(how: Scoring) -> None:
+    generator = torch.Generator().manual_seed(3)
+    old = torch.randn(6, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    new = torch.randn(6, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    calibration = Calibration(7).double()
+    nn.init.normal_(calibration.outer.weight, std=0.1, generator=generator)
+    nn.init.normal_(calibration.inner.weight, std=0.5, generator=generator)
+    part = RouterPart(torch.zeros(2, 1), None, calibration, [1, 3])
+
+    def weights(old: Tensor, new: Tensor) -> Tensor:
+        scores = old.softmax(-1) if how.score is None else how.score(old)
+        base = scores.topk(3)[1]
+        chosen = scores.gather(1, base)
+        kept = chosen / chosen.sum(-1, keepdim=True) * how.scale if how.normalise else chosen * how.scale
+        return paper_choice(how, old, new, kept, base, [1, 3], [part])[1]
+
+    assert torch.autograd.gradcheck(weights, (old, new))
+
+
+def test_gradients_of_a_gate_between_closed_and_full() -> None:
+    gate = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(hard_gate, (gate,))
+
+
+@pytest.mark.parametrize("mode", ["exact", "paper"])
+def test_gradients_of_extended_experts(mode: Any) -> None:
+    lm = build("mixtral").double()
+    lm.set_experts_implementation("eager")  # the others know no float64
+    attach(lm, "a", {0: [1, 2]}, mode=mode)
+    shake(lm, "a")
+    experts = find_sites(lm)[0].experts.double()
+    generator = torch.Generator().manual_seed(4)
+    h = torch.randn(3, 32, generator=generator, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    index = torch.tensor([[0, 1, 4, 5], [2, 3, 4, 5], [1, 0, 4, 5]])
+    assert torch.autograd.gradcheck(lambda h, w: experts(h, index, w), (h, weights))
+
+
+# Memory.
+
+
+class Live(TorchDispatchMode):
+    """Bytes of tensors made inside that live at the same time, at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = {a.untyped_storage()._cdata for a in args if isinstance(a, Tensor)}
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if not isinstance(tensor, Tensor):
+                continue
+            storage = tensor.untyped_storage()
+            key, size = storage._cdata, storage.nbytes()
+            if key in given or key in self.seen:
+                continue
+            self.seen.add(key)
+            self.now += size
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self.gone, key, size)
+        return out
+
+    def gone(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.now -= size
+
+
+@pytest.mark.parametrize("mode", ["exact", "paper"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attaching_takes_the_memory_of_the_new_parameters(mode: Any, dtype: torch.dtype) -> None:
+    lm = build("mixtral", hidden_size=128, intermediate_size=256).to(dtype)
+    with Live() as live:
+        attach(lm, "a", {0: [1], 1: [0, 3]}, mode=mode)
+    new = sum(p.numel() * p.element_size() for p in new_parameters(lm, "a").values())
+    assert new <= live.most <= 1.05 * new
+
+
+def test_the_measure_of_memory_sees_a_copy() -> None:
+    with Live() as live:
+        a = torch.zeros(1000)
+        b = a.clone()
+        del b
+        a.clone()
+    assert live.most == 8000
+
+
+# Compiled whole.
+
+
+@pytest.fixture
+def compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
+def test_the_extended_model_compiles_without_a_graph_break(mode: Any, ids: Tensor, compiler: None) -> None:
+    lm = build("mixtral", num_hidden_layers=1)
+    lm.set_experts_implementation("batched_mm")  # the eager loop of transformers breaks the graph by itself
+    attach(lm, "a", {0: [1, 3]}, mode=mode)
+    shake(lm, "a")
+    compiled = torch.compile(lm, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        assert torch.allclose(
+            compiled(ids, use_cache=False).logits, lm(ids, use_cache=False).logits, atol=1e-5
+        )
+
+
+def test_a_compiled_block_has_the_same_gradients(compiler: None) -> None:
+    lm = build("mixtral", num_hidden_layers=1)
+    lm.set_experts_implementation("batched_mm")
+    attach(lm, "a", {0: [1, 3]}, mode="paper")
+    shake(lm, "a")
+    block, new = find_sites(lm)[0].block, list(new_parameters(lm, "a").values())
+    x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(1))
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    plain = torch.autograd.grad(block(x).square().mean(), new)
+    found = torch.autograd.grad(compiled(x).square().mean(), new)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, found, strict=True))
+
+
+# Real widths.
+
+HEADS = {"num_attention_heads": 8, "num_key_value_heads": 8, "num_hidden_layers": 1, "vocab_size": 64}
+WIDTHS: dict[str, dict[str, Any]] = {
+    "mixtral": {"hidden_size": 4096, "intermediate_size": 14336, "num_local_experts": 2, "head_dim": 128},
+    "olmoe": {
+        "hidden_size": 2048, "intermediate_size": 1024, "num_experts": 16, "num_local_experts": 16,
+        "num_experts_per_tok": 8,
+    },
+    "qwen3_moe": {
+        "hidden_size": 2048, "moe_intermediate_size": 768, "num_experts": 16, "num_local_experts": 16,
+        "num_experts_per_tok": 8, "head_dim": 128,
+    },
+    "deepseek_v3": {
+        "hidden_size": 7168, "moe_intermediate_size": 2048, "n_routed_experts": 4, "first_k_dense_replace": 0,
+        "num_local_experts": 4, "n_group": 2, "topk_group": 1,
+    },
+    "gpt_oss": {
+        "hidden_size": 2880, "intermediate_size": 2880, "num_local_experts": 8, "num_experts_per_tok": 4,
+        "head_dim": 64, "layer_types": ["full_attention"],
+    },
+    "glm4_moe": {
+        "hidden_size": 4096, "moe_intermediate_size": 1408, "n_routed_experts": 6, "first_k_dense_replace": 0,
+        "num_local_experts": 6, "head_dim": 128,
+    },
+}  # fmt: skip
+
+
+def wide(name: str) -> Any:
+    """A bfloat16 model of one layer at the family's real width, filled with a short random pattern."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with no_init_weights():
+            config = config_of(name, **{**HEADS, **WIDTHS[name]})
+            lm = class_of(config)(config).eval()
+    finally:
+        torch.set_default_dtype(before)
+    pattern = torch.randn(4099, generator=torch.Generator().manual_seed(0)) * 0.05
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            count = parameter.numel()
+            parameter.copy_(
+                pattern.to(parameter.dtype).repeat(count // 4099 + 1)[:count].view(parameter.shape)
+            )
+    return lm.requires_grad_(False)
+
+
+BIG = {"gpt_oss", "mixtral"}
+"""Blocks of a gigabyte and more."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in BIG else []) for name in WIDTHS]
+)
+def test_exact_at_real_widths(name: str) -> None:
+    lm = wide(name)
+    ids = torch.randint(3, 60, (2, 4), generator=torch.Generator().manual_seed(1))
+    base = outputs(lm, ids)
+    assert base.isfinite().all()
+    attach(lm, "a", {0: [1]})
+    assert torch.equal(outputs(lm, ids), base)
+    with torch.no_grad():
+        find_sites(lm)[0].experts.ext_groups["a"].down_proj.fill_(0.01)
+    assert not torch.equal(outputs(lm, ids), base)
+    activate(lm, [])
+    assert torch.equal(outputs(lm, ids), base)
+    detach(lm, "a")
+    attach(lm, "p", {0: [0]}, mode="paper")
+    assert outputs(lm, ids).isfinite().all()
+    detach(lm, "p")
+    assert torch.equal(outputs(lm, ids), base)

@@ -1,0 +1,54 @@
+"""An extended model cannot be saved as if it were a base."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from moextend import attach, detach, save_base
+from moextend.errors import InputError
+from tests.moe.toy_composites import build_composite
+from tests.toys import toy_model
+
+
+def test_saving_an_extended_model_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    model = toy_model()
+    attach(model.lm, "a", {0: [1]})
+    attach(model.lm, "b", {1: [0]})
+    for part in (model.lm, model.lm.model, deepcopy(model.lm)):
+        with pytest.raises(InputError, match=r"model is extended.*save_extension.*unload"):
+            part.save_pretrained(tmp_path / "saved")
+    detach(model.lm, "a")
+    with pytest.raises(InputError, match="model is extended"):
+        model.lm.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_without_extensions_it_is_saved_as_before(tmp_path: Path) -> None:
+    model = toy_model()
+    attach(model.lm, "a", {0: [1]})
+    copy = deepcopy(model.lm)
+    detach(model.lm, "a")
+    assert "save_pretrained" not in model.lm.__dict__
+    save_base(model, tmp_path / "base")
+    detach(copy, "a")
+    copy.save_pretrained(tmp_path / "copy")
+    for folder in ("base", "copy"):
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / folder)
+        assert all(
+            torch.equal(again.state_dict()[key], tensor) for key, tensor in model.lm.state_dict().items()
+        )
+
+
+def test_all_parts_of_a_composite_are_guarded(tmp_path: Path) -> None:
+    lm = build_composite("qwen3_vl_moe")
+    attach(lm, "a", {0: [1]})
+    for part in (lm, lm.model, lm.model.language_model):
+        with pytest.raises(InputError, match="model is extended"):
+            part.save_pretrained(tmp_path)
+    detach(lm, "a")
+    assert not any("save_pretrained" in part.__dict__ for part in lm.modules())

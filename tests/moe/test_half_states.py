@@ -1,0 +1,222 @@
+"""A call that fails leaves no half state, whatever stops it, and any name can be an extension's."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import moextend
+from moextend import Conversation, MultimodalLM, Settings, activate, attach, detach, new_parameters
+from moextend.errors import InputError
+from moextend.moe import attach as expand
+from moextend.moe.attach import scope_of
+from moextend.moe.router_parts import Calibration
+from moextend.moe.sites import find_sites
+from tests.moe.unchanged import portrait, same, unchanged
+from tests.toys import toy_lm, toy_model
+
+PLAN = {0: [1], 2: [0, 3]}
+NASTY = [
+    "update", "train", "items", "type", "forward", "keys", "values", "pop", "clear", "parameters", "training",
+    "state_dict", "to", "eval", "half", "compile", "_modules", "_parameters", "__class__", "__init__", "1st", "007",
+    "-", "_", "weight", "bias", "rows", "calibration", "experts", "router", "gate", "ext_parts", "ext_groups",
+    "gate_up_proj", "num_experts", "gradient_checkpointing", "name", "beside", "vision", "façade", "a b",
+]  # fmt: skip
+
+
+def shaken(lm: nn.Module, name: str) -> None:
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in new_parameters(lm, name).values():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+
+
+def logits(lm: Any, ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = lm(ids).logits
+    return found
+
+
+class Stop(BaseException):
+    """Stands for Ctrl-C, and for memory that runs out."""
+
+
+def stopped_at(line: int, call: Callable[[], object]) -> bool:
+    """Runs `call` and stops it at that line of the package's own; whether it came so far."""
+    passed = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal passed
+        if not frame.f_code.co_filename.endswith(("attach.py", "copies.py", "reach.py", "router_parts.py")):
+            return None
+        if event == "line":
+            passed += 1
+            if passed == line:
+                raise Stop
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except Stop:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize(("mode", "earlier"), [("exact", False), ("exact", True), ("paper", True)])
+@pytest.mark.parametrize("what", ["attach", "detach"])
+def test_stopped_at_any_line_it_is_done_or_nothing_is(
+    what: str, mode: Any, earlier: bool, ids: Tensor
+) -> None:
+    lm = toy_lm()
+    lm.lm_head.requires_grad_(True)
+    if earlier:
+        attach(lm, "old", {0: [2], 1: [1]}, mode=mode)
+    logits(lm, ids)
+    twin = copy.deepcopy(lm)
+    attach(twin, "a", PLAN, mode=mode, seed=3)
+    wanted = logits(twin, ids)
+    calls: dict[str, Callable[[], None]] = {
+        "attach": lambda: attach(lm, "a", PLAN, mode=mode, seed=3),
+        "detach": lambda: detach(lm, "a"),
+    }
+    back = calls["detach" if what == "attach" else "attach"]
+    if what == "detach":
+        back()
+    before, line, undone = portrait(lm), 1, 0
+    while stopped_at(line, calls[what]):
+        if ("a" in scope_of(lm).known) == (what == "attach"):  # it was at its end
+            back()
+            before = portrait(lm)
+        else:
+            assert same(portrait(lm), before), line
+            undone += 1
+        line += 5
+    assert undone > 10
+    assert ("a" in scope_of(lm).known) == (what == "attach")
+    if what == "detach":
+        back()
+    assert torch.equal(logits(lm, ids), wanted), "a retry adds what the first try would have added"
+
+
+@pytest.mark.parametrize("block", [0, 1, 2])
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_out_of_memory_in_any_block(block: int, error: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, made = toy_lm(), expand.new_experts
+
+    def scarce(site: Any, *args: Any) -> nn.Module:
+        if site.layer == block:
+            raise error
+        return made(site, *args)
+
+    monkeypatch.setattr(expand, "new_experts", scarce)
+    with unchanged(lm), pytest.raises(error):
+        attach(lm, "a", {0: [1], 1: [1], 2: [1]})
+    monkeypatch.undo()
+    attach(lm, "a", {0: [1], 1: [1], 2: [1]})
+    assert len(new_parameters(lm, "a")) == 12
+
+
+def test_what_is_refused_changes_nothing(ids: Tensor) -> None:
+    lm = toy_lm()
+    attach(lm, "a", PLAN)
+    attach(lm, "b", PLAN)
+    activate(lm, ["a"])
+    logits(lm, ids)
+    calls: list[Callable[[], object]] = [
+        lambda: attach(lm, "a", PLAN),
+        lambda: attach(lm, "c", {0: [1], 7: [1]}),
+        lambda: attach(lm, "c", {0: [1], 1: [9]}),
+        lambda: attach(lm, "c", PLAN, mode="paper"),
+        lambda: attach(lm, "c", PLAN, width=2.0),
+        lambda: attach(lm, "c", {}),
+        lambda: detach(lm, "c"),
+        lambda: activate(lm, ["a", "c"]),
+        lambda: activate(lm, ["b"]),
+    ]
+    calls += [lambda name=name: attach(lm, name, PLAN) for name in ("", "a.b", "all", "none", "auto")]  # type: ignore[misc]
+    for call in calls:
+        with unchanged(lm), pytest.raises(InputError):
+            call()
+
+
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
+def test_the_generator_is_left_alone_and_a_seed_gives_the_same_numbers(mode: Any) -> None:
+    lm = toy_lm()
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    attach(lm, "a", PLAN, mode=mode, seed=11)
+    assert torch.equal(torch.get_rng_state(), state)
+    if mode == "paper":
+        torch.manual_seed(11)
+        for block, parents in PLAN.items():
+            wanted = Calibration(4 + len(parents))
+            found: Any = find_sites(lm)[block].router.ext_parts
+            assert torch.equal(found["a"].calibration.inner.weight, wanted.inner.weight)
+
+
+@pytest.mark.parametrize(
+    ("mode", "names"), [("exact", NASTY), ("paper", ["calibration", "inner", "rows", "training"])]
+)
+def test_any_name_without_a_dot(mode: Any, names: list[str], ids: Tensor, tmp_path: Path) -> None:
+    model, other = toy_model(), toy_model()
+    base, before = logits(model.lm, ids), portrait(model.lm)["modules"]
+    for place, name in enumerate(names):
+        attach(model.lm, name, PLAN, mode=mode)
+        shaken(model.lm, name)
+        model.train().eval()
+        changed = logits(model.lm, ids)
+        assert not torch.equal(changed, base), name
+        new = new_parameters(model.lm, name)
+        assert set(new) == {key for key, p in model.lm.named_parameters() if p.requires_grad}, name
+        assert any(f".ext_parts.{name}.rows" in key for key in new), name
+        made = moextend.extensions(model)[0]
+        assert (made.name, made.plan) == (name, PLAN)
+        moextend.save_extension(model, name, folder=tmp_path / str(place))
+        twin = copy.deepcopy(model.lm)
+        twin.load_state_dict(model.lm.state_dict())
+        moextend.load_extension(other, tmp_path / str(place))
+        assert torch.equal(logits(twin, ids), changed) and torch.equal(logits(other.lm, ids), changed), name
+        activate(other, name)
+        moextend.unload(other, name)
+        detach(model.lm, name)
+        assert torch.equal(logits(model.lm, ids), base) and torch.equal(logits(other.lm, ids), base), name
+        model.learn_only([])
+    assert portrait(model.lm)["modules"] == before
+
+
+def test_all_of_these_names_at_once(ids: Tensor) -> None:
+    lm = toy_lm()
+    base = logits(lm, ids)
+    for name in NASTY:
+        attach(lm, name, {1: [0]})
+    assert len(find_sites(lm)) == 3
+    lm.train()
+    lm.eval()
+    assert torch.equal(logits(lm, ids), base)
+    for name in NASTY:
+        detach(lm, name)
+    assert scope_of(lm).known == [] and torch.equal(logits(lm, ids), base)
+
+
+def test_an_extension_of_such_a_name_is_learnt(tmp_path: Path) -> None:
+    model: MultimodalLM = toy_model()
+    data = [Conversation(((f"w1 w{i + 3}", "w50"),)) for i in range(6)]
+    settings = Settings(steps=2, batch_size=2, learning_rate=1e-2)
+    made = moextend.extend(model, "training", data, folder=tmp_path, layers="all", settings=settings)
+    assert made.name == "training" and any(
+        bool(p.any()) for p in new_parameters(model.lm, "training").values()
+    )
+    moextend.unload(model, "training")
+    assert moextend.load_extension(model, tmp_path).plan == made.plan

@@ -1,0 +1,261 @@
+"""Slot routing against an independent statement of it, and what it keeps of the base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moextend import (
+    Conversation,
+    MultimodalLM,
+    Settings,
+    activate,
+    attach,
+    detach,
+    keep_closed,
+    new_parameters,
+    train,
+)
+from moextend.errors import InputError
+from moextend.moe.sites import find_sites
+from moextend.moe.slot_routing import REACH, Switch, slot_choice
+from tests.moe.toy_families import VOCABULARY, build, family, outputs
+from tests.toys import picture, toy_model
+
+KINDS = [
+    "mixtral", "olmoe", "gpt_oss", "deepseek_v3", "gemma4_text", "nemotron_h", "longcat_flash", "phimoe",
+    "muse_spark_text", "deepseek_v4", "zaya",
+]  # fmt: skip
+"""One family for each way of routing and computing."""
+DATA = [Conversation(((f"<image> w{i}", f"w{i % 5}"),), (picture(i * 9),)) for i in range(12)]
+TEXT = torch.randint(4, 60, (3, 9), generator=torch.Generator().manual_seed(8))
+
+
+def shake(lm: torch.nn.Module, name: str, seed: int = 5) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in new_parameters(lm, name).values():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+
+
+def everywhere(lm: torch.nn.Module, *parents: int) -> dict[int, list[int]]:
+    return {site.layer: list(parents) for site in find_sites(lm)}
+
+
+def logits(model: MultimodalLM) -> Tensor:
+    with torch.no_grad():
+        return model.lm(TEXT).logits
+
+
+@pytest.fixture
+def lm(name: str) -> Iterator[Any]:
+    model = family(name)
+    yield model
+    for known in ("a", "b"):
+        if any(known in getattr(site.router, "ext_parts", {}) for site in find_sites(model)):
+            detach(model, known)
+    if model._can_set_experts_implementation():
+        model.set_experts_implementation("eager")
+    model.requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_equals_the_base_before_training_and_learns_from_the_start(name: str, lm: Any) -> None:
+    ids = TEXT % VOCABULARY
+    for kernel in ("eager", "batched_mm", "grouped_mm") if lm._can_set_experts_implementation() else ("",):
+        if kernel:
+            lm.set_experts_implementation(kernel)
+        base = outputs(lm, ids)
+        attach(lm, "a", everywhere(lm, 1, 2), mode="slot")
+        attach(lm, "b", everywhere(lm, 0, 1), mode="slot")
+        assert torch.equal(outputs(lm, ids), base), kernel
+        learning = lm(input_ids=ids)[0]
+        assert torch.allclose(learning, base, atol=1e-4), kernel
+        learning.square().mean().backward()
+        new = new_parameters(lm, "b")
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in new.values())
+        assert any(p.grad.any() for key, p in new.items() if ".ext_groups." in key)
+        detach(lm, "b")
+        detach(lm, "a")
+
+
+def test_a_bfloat16_base_is_kept_to_the_bit() -> None:
+    lm = build("mixtral").bfloat16()
+    base = outputs(lm, TEXT)
+    attach(lm, "a", everywhere(lm, 1), mode="slot")
+    assert torch.equal(outputs(lm, TEXT), base)
+    shake(lm, "a")
+    assert outputs(lm, TEXT).dtype == base.dtype and not torch.equal(outputs(lm, TEXT), base)
+
+
+def two_extensions(k: int = 2) -> tuple[torch.nn.Module, Tensor]:
+    """Children of parents 1, 2 and of 1, 3, in one block, and router inputs for it."""
+    lm = build("mixtral", num_experts_per_tok=k)
+    attach(lm, "a", {1: [1, 2]}, mode="slot")
+    shake(lm, "a")
+    attach(lm, "b", {1: [1, 3]}, mode="slot")
+    shake(lm, "b", 6)
+    return lm, torch.randn(60, 32, generator=torch.Generator().manual_seed(3))
+
+
+def expert(site: Any, which: int, x: Tensor) -> Tensor:
+    """What expert `which` (base 0 to 3, a's 4 and 5, b's 6 and 7) makes of one token."""
+    home = site.experts if which < 4 else site.experts.ext_groups["ab"[(which - 4) // 2]]
+    place = which if which < 4 else (which - 4) % 2
+    a, b = (home.gate_up_proj[place] @ x).chunk(2)
+    return home.down_proj[place] @ (F.silu(a) * b)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_it_equals_a_plain_loop_and_k_experts_stay_active(k: int) -> None:
+    lm, x = two_extensions(k)
+    site = find_sites(lm)[1]
+    router: Any = site.router
+    rows, children = router.weight, {1: [4, 6], 2: [5], 3: [7]}
+    parts = [router.ext_parts[name] for name in "ab"]
+    delta, bias = torch.cat([p.rows for p in parts]), torch.cat([p.bias for p in parts])
+    with torch.no_grad():
+        _, weights, index = router(x)
+        out = site.experts(x, index, weights)
+        assert index.shape == weights.shape == (60, k)
+        for t in range(len(x)):
+            best = (rows @ x[t]).topk(k)
+            expected, shares = torch.zeros(32), best.values.softmax(0)
+            for place, parent in enumerate(best.indices.tolist()):
+                winner, most = parent, 0.0
+                for child in children.get(parent, []):
+                    full = (rows[parent] + delta[child - 4]) @ x[t] + bias[child - 4]
+                    lead = float(full - rows[parent] @ x[t])
+                    if lead > most:
+                        winner, most = child, lead
+                assert int(index[t, place]) == winner
+                expected += shares[place] * expert(site, winner, x[t])
+            assert torch.allclose(out[t], expected, atol=1e-5)
+        activate(lm, [])
+        assert torch.equal(router(x)[1], weights), "slots keep their weights"
+    assert {4, 5, 6, 7} <= set(index.flatten().tolist()), "a child won nowhere: the test shows nothing"
+
+
+def test_learning_computes_what_inference_computes() -> None:
+    lm, x = two_extensions()
+    site: Any = find_sites(lm)[1]
+    with torch.no_grad():
+        _, weights, index = site.router(x)
+        out = site.experts(x, index, weights)
+    _, shares, ids = site.router(x)
+    assert ids.shape == (60, 4), "two slots and the two children that learn"
+    assert torch.allclose(site.experts(x, ids, shares), out, atol=1e-5)
+    for t in range(len(x)):
+        used = sorted(int(i) for i, w in zip(ids[t], shares[t], strict=True) if w > 0)
+        assert used == sorted(index[t].tolist())
+
+
+def test_gradients_of_rows_are_those_of_the_difference_that_a_child_makes() -> None:
+    """The straight-through gradient of a lead is weight * <dL/dout, child(x) - what it competes with>."""
+    lm, x = two_extensions()
+    site: Any = find_sites(lm)[1]
+    pull = torch.randn(60, 32, generator=torch.Generator().manual_seed(4))
+    _, weights, index = site.router(x)
+    (site.experts(x, index, weights) * pull).sum().backward()
+    part = site.router.ext_parts["b"]
+    with torch.no_grad():
+        base_index = torch.topk(x @ site.router.weight.T, 2)[1]
+        shares = torch.softmax((x @ site.router.weight.T).gather(1, base_index), -1)
+        earlier = site.router.ext_parts["a"](x)
+        expected = torch.zeros(2)
+        for t in range(len(x)):
+            for place in range(2):
+                parent = int(base_index[t, place])
+                if parent not in (1, 3):
+                    continue
+                column = 0 if parent == 1 else 1
+                beaten, bar = parent, 0.0
+                if parent == 1 and earlier[t, 0] > 0:
+                    beaten, bar = 4, float(earlier[t, 0])
+                lead = float(part(x[t])[column]) - bar
+                gain = shares[t, place] * (
+                    pull[t] @ (expert(site, 6 + column, x[t]) - expert(site, beaten, x[t]))
+                )
+                if not ((lead >= REACH and gain < 0) or (lead <= -REACH and gain > 0)):
+                    expected[column] += gain
+    assert torch.allclose(part.bias.grad, expected, rtol=1e-3, atol=1e-4)
+    assert site.router.ext_parts["a"].bias.grad is None
+
+
+def test_the_switch_passes_gradients_that_bring_a_lead_back() -> None:
+    lead = torch.tensor([-0.6, -0.6, -0.1, 0.0, 0.6, 0.6, -torch.inf], requires_grad=True)
+    out = Switch.apply(lead)
+    out.backward(torch.tensor([1.0, -1.0, 3.0, 2.0, -1.0, 1.0, 1.0]))
+    assert out.tolist() == [0, 0, 0, 1, 1, 1, 0]
+    assert lead.grad is not None and lead.grad.tolist() == [0, -1, 3, 2, 0, 1, 0]
+
+
+def test_a_tie_is_the_parents_until_a_child_learns() -> None:
+    weights, index = torch.tensor([[0.7, 0.3]]), torch.tensor([[1, 0]])
+    leads = torch.zeros(1, 2)
+    for learns, ids, shares in (
+        ([False, False], [[1, 0]], [[0.7, 0.3]]),
+        ([False, True], [[1, 0, 5]], [[0.0, 0.3, 0.7]]),
+        ([True, True], [[1, 0, 4, 6]], [[0.0, 0.3, 0.7, 0.0]]),
+    ):
+        weights_now, index_now = slot_choice(weights, index, leads, [1, 1], learns, 4)
+        assert index_now.tolist() == ids
+        assert torch.equal(weights_now, torch.tensor(shares))
+
+
+def test_training_leaves_the_base_and_earlier_extensions_alone(tmp_path: Path) -> None:
+    model = toy_model()
+    base, kept = logits(model), {name: p.detach().clone() for name, p in model.named_parameters()}
+    for name, parents in (("a", (0, 3, 0)), ("b", (0, 2, 1))):
+        activate(model.lm, [])
+        attach(model.lm, name, {block: [parent] for block, parent in enumerate(parents)}, mode="slot")
+        start = {key: p.detach().clone() for key, p in new_parameters(model.lm, name).items()}
+        model.learn_only([f"lm.{key}" for key in start])
+        train(model, DATA, Settings(steps=8, batch_size=6, learning_rate=1e-2), folder=tmp_path / name)
+        assert all(not torch.equal(p, start[key]) for key, p in new_parameters(model.lm, name).items())
+        for key, value in kept.items():
+            assert torch.equal(model.get_parameter(key), value), key
+        kept |= {f"lm.{key}": p.detach().clone() for key, p in new_parameters(model.lm, name).items()}
+    learnt = logits(model)
+    assert not torch.equal(learnt, base)
+    activate(model.lm, [])
+    assert torch.equal(logits(model), base), "scope own: text reaches no extension"
+    detach(model.lm, "a")
+    detach(model.lm, "b")
+    assert torch.equal(logits(model), base)
+
+
+def test_memory_minds_the_tokens_whose_slots_a_child_could_win() -> None:
+    model = toy_model()
+    attach(model.lm, "a", {1: [1, 3]}, mode="slot")
+    shake(model.lm, "a")
+    x = torch.randn(40, 32, generator=torch.Generator().manual_seed(0))
+    router: Any = find_sites(model.lm)[1].router
+    loss = keep_closed(model, "a", {1: x}, margin=0.25, weight=2.0, sample=40, seed=1)
+    drawn = torch.randint(40, (40,), generator=torch.Generator().manual_seed(1))
+    total = 0.0
+    with torch.no_grad():
+        for i in drawn.tolist():
+            chosen = (router.weight @ x[i]).topk(2)[1].tolist()
+            leads = router.ext_parts["a"](x[i])
+            total += sum(
+                max(float(leads[j]) + 0.25, 0.0) for j, parent in enumerate((1, 3)) if parent in chosen
+            )
+    found = loss({}, {})
+    found.backward()
+    assert float(found.detach()) == pytest.approx(2.0 * total / 80, rel=1e-4)
+    assert router.ext_parts["a"].rows.grad.isfinite().all()
+
+
+def test_a_family_without_slots_is_refused() -> None:
+    lm = build("llama4_text")
+    kinds = [type(module) for module in lm.modules()]
+    with pytest.raises(InputError, match=r"routing 'slot' cannot extend .*every expert computes every token"):
+        attach(lm, "a", everywhere(lm, 1), mode="slot")
+    assert [type(module) for module in lm.modules()] == kinds

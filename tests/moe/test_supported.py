@@ -1,0 +1,267 @@
+"""What a base can be loaded with, extended in and trained in; all else is refused by name."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from accelerate.hooks import AlignDevicesHook
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import distribute_tensor
+
+import moextend
+from moextend import Conversation, Settings
+from moextend.bench.sequence import Attention, Dtype
+from moextend.errors import InputError, MoextendError
+from moextend.moe import supported
+from moextend.training import prepare
+from moextend.training.prepare import PrecisionWarning
+from moextend.util.limits import ATTENTION, DTYPES
+from tests.toys import toy_lm, toy_model, toy_tokenizer
+
+DATA = [Conversation(((f"w{i}", "w9 w3"),)) for i in range(4)]
+SETTINGS = Settings(steps=1, batch_size=2, learning_rate=1e-3)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    folder = tmp_path / "base"
+    toy_lm("olmoe").to(torch.bfloat16).save_pretrained(folder)
+    toy_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_auto_takes_the_checkpoints_dtype_and_float32_stays_the_default(saved: Path) -> None:
+    found = {how: moextend.load(str(saved), **({"dtype": how} if how else {})).lm for how in ("", *DTYPES)}
+    kinds = {how: {p.dtype for p in lm.parameters()} for how, lm in found.items()}
+    assert kinds == {
+        "": {torch.float32}, "auto": {torch.bfloat16}, "float32": {torch.float32}, "bfloat16": {torch.bfloat16},
+        "float16": {torch.float16}, "float64": {torch.float64},
+    }  # fmt: skip
+    assert {p.dtype for p in moextend.load("tiny", dtype="auto").lm.parameters()} == {torch.float32}
+
+
+def test_attention_is_the_one_that_was_asked_for(saved: Path) -> None:
+    for name in ("eager", "sdpa"):
+        lm = moextend.load(str(saved), attn_implementation=name).lm
+        assert lm.config._attn_implementation == name
+    assert moextend.load(str(saved)).lm.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"dtype": "bfloat61"}, r"dtype: no dtype 'bfloat61'\. Did you mean 'bfloat16'\?"),
+        ({"dtype": "int8"}, r"no dtype 'int8'.*Available: auto, bfloat16"),
+        ({"dtype": "manual_seed"}, r"no dtype 'manual_seed'"),
+        ({"attn_implementation": "spda"}, r"no attention 'spda'\. Did you mean 'sdpa'\?"),
+        (
+            {"attn_implementation": "flash_attention_2", "dtype": "auto"},
+            r"flash_attention_2 cannot be used: it runs on CUDA devices, not on 'cpu'\. Use attn_implementation='sdpa'",
+        ),
+        (
+            {"attn_implementation": "flash_attention_2", "device": "cuda"},
+            r"in bfloat16 or float16, not in float32\. Use dtype='bfloat16' or attn_implementation='sdpa'",
+        ),
+        ({"device": "gpu"}, r"device: no device 'gpu'\. Devices: cpu, cuda"),
+        ({"device": "meta"}, r"no device 'meta'"),
+    ],
+)
+def test_options_that_no_base_can_have_are_one_clear_error_before_any_work(
+    options: dict[str, str], said: str
+) -> None:
+    with pytest.raises(MoextendError, match=said):
+        moextend.load("no/such-model", **options)  # type: ignore[arg-type]
+
+
+def test_flash_attention_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supported, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"package is not installed\. Run pip install flash-attn.*'sdpa'"):
+        moextend.load("tiny", dtype="auto", device="cuda", attn_implementation="flash_attention_2")
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 0)
+    with pytest.raises(InputError, match=r"no device 'cuda' that torch can use \(accelerators: none\)"):
+        moextend.load("tiny", device="cuda")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    supported.check_device("cuda:0")
+    with pytest.raises(InputError, match=r"no device 'cuda:7' .*\(accelerators: 1 of type cuda\)"):
+        supported.check_device("cuda:7")
+
+
+def test_a_sequence_knows_the_same_names() -> None:
+    assert get_args(Dtype) == DTYPES
+    assert get_args(Attention) == ATTENTION
+
+
+@pytest.mark.parametrize(
+    "quant", [{"quant_method": "bitsandbytes"}, {"load_in_8bit": True, "load_in_4bit": False}]
+)
+def test_a_checkpoint_of_bitsandbytes_is_refused_before_it_is_read(
+    saved: Path, quant: dict[str, Any]
+) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "quantization_config": quant}))
+    (saved / "model.safetensors").unlink()  # it is not reached
+    with pytest.raises(
+        InputError, match=r"quantised by bitsandbytes.*that is not quantised, with dtype='bfloat16'"
+    ):
+        moextend.load(str(saved))
+
+
+class Params4bit(nn.Parameter):
+    """Named and built like bitsandbytes' own, which needs a GPU."""
+
+
+@pytest.fixture
+def one_process(tmp_path: Path) -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def four_bit(lm: Any) -> None:
+    lm.model.layers[0].self_attn.q_proj.weight = Params4bit(
+        torch.zeros(4, 1, dtype=torch.uint8), requires_grad=False
+    )
+
+
+def by_config(lm: Any) -> None:
+    lm.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+
+
+def sharded(lm: Any) -> None:
+    layer = lm.model.layers[0].self_attn.q_proj
+    layer.weight = nn.Parameter(distribute_tensor(layer.weight, init_device_mesh("cpu", (1,))))
+
+
+def offloaded(lm: Any) -> None:
+    lm.hf_device_map = {"model.embed_tokens": 0, "model.layers": "cpu"}
+    lm.model.embed_tokens._hf_hook = AlignDevicesHook()
+
+
+def on_disk(lm: Any) -> None:
+    lm.hf_device_map = {"": "disk"}
+    lm._hf_hook = AlignDevicesHook()
+
+
+def kernelised(lm: Any) -> None:
+    lm._use_kernels = True
+
+
+REFUSED = {
+    four_bit: r"quantised by bitsandbytes",
+    by_config: r"quantised by bitsandbytes",
+    sharded: r"sharded over processes \(DTensor.*without distributed_config, tp_plan or device_mesh",
+    offloaded: r"spread over devices by a device_map \(0, cpu\)\. Load it on one device",
+    on_disk: r"spread over devices by a device_map \(disk\)",
+    kernelised: r"hub kernels \(use_kernels=True\).*use_kernels=False",
+}
+
+
+@pytest.mark.parametrize("change", REFUSED, ids=lambda change: change.__name__)
+def test_set_ups_that_an_extension_does_not_know_are_refused_by_name(
+    change: Any, tmp_path: Path, one_process: None
+) -> None:
+    model = toy_model()
+    moextend.attach(model.lm, "a", {1: [0]})
+    kinds = [type(module) for module in model.modules()]
+    change(model.lm)
+    with pytest.raises(InputError, match=f"extension 'b': .*{REFUSED[change]}"):
+        moextend.attach(model.lm, "b", {1: [0]})
+    with pytest.raises(InputError, match=f"train: .*{REFUSED[change]}"):
+        moextend.train(model, DATA, SETTINGS, folder=tmp_path / "t")
+    assert kinds == [type(module) for module in model.modules()]
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_device_map_of_one_device_is_no_obstacle() -> None:
+    lm = toy_lm()
+    lm.hf_device_map = {"": "cpu"}  # type: ignore[assignment]
+    moextend.attach(lm, "a", {1: [0]})
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed is not supported.*fsdp_version: 2"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron-LM is not supported"),
+        (
+            {"PARALLELISM_CONFIG_TP_SIZE": "2"},
+            "tensor parallelism is not supported.*parallelism_config_tp_size",
+        ),
+        ({"PARALLELISM_CONFIG_CP_SIZE": "4"}, "context parallelism is not supported"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "only FSDP2.*fsdp_version: 2"),
+        (
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"},
+            "offloading of parameters is not supported.*fsdp_offload_params: false",
+        ),
+        (
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_ACTIVATION_CHECKPOINTING": "true"},
+            "activation checkpointing by the launcher.*gradient_checkpointing: true",
+        ),
+    ],
+)
+def test_what_a_launcher_asks_for_in_vain_is_refused_before_any_work(
+    environment: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = toy_model()
+    moextend.attach(model.lm, "a", {1: [0]})
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=said):
+        moextend.train(model, DATA, SETTINGS, folder=tmp_path / "t")
+    assert not (tmp_path / "t").exists()
+
+
+def test_compile_does_not_go_with_fsdp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings(steps=1, batch_size=2, learning_rate=1e-3, compile=True)
+    with pytest.raises(InputError, match=r"compile does not go with FSDP\. Use compile: false"):
+        moextend.train(toy_model(), DATA, settings, folder=tmp_path / "t")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bf16", "said"),
+    [
+        (
+            "float32",
+            True,
+            r"bf16 is true, and the base is float32: its .* GB .*half in bfloat16.*dtype='auto'",
+        ),
+        ("float16", True, r"bf16 is true, and the base is float16.*Load it with dtype='bfloat16'"),
+        (
+            "bfloat16",
+            False,
+            r"bf16 is false, and the base is bfloat16: the base computes in bfloat16 all the same",
+        ),
+        ("float32", False, None),
+        ("bfloat16", True, None),
+    ],
+)
+def test_base_and_settings_that_disagree_are_told_once(
+    dtype: str, bf16: bool, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "_WARNED", set())
+    model = toy_model()
+    model.lm.to(getattr(torch, dtype))
+    moextend.attach(model.lm, "a", {1: [0]})
+    settings = Settings(steps=1, batch_size=2, learning_rate=1e-3, bf16=bf16)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            moextend.train(model, DATA, settings, folder=tmp_path / "t")
+    told = [str(w.message) for w in caught if issubclass(w.category, PrecisionWarning)]
+    assert len(told) == (1 if said else 0)
+    assert all(re.search(said or "", each) for each in told)

@@ -1,0 +1,95 @@
+"""Files of tensors that check themselves."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from moextend.bench.run import alignment
+from moextend.bench.sequence import Align
+from moextend.errors import InputError
+from moextend.extension import align, router_memory
+from moextend.training import checkpoint
+
+TENSORS = {"0": torch.arange(12.0).reshape(3, 4), "2": torch.ones(5, 4)}
+
+
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def test_no_flipped_bit_and_no_cut_is_read(tmp_path: Path) -> None:
+    path = tmp_path / router_memory.FILE
+    router_memory.write({0: TENSORS["0"], 2: TENSORS["2"]}, tmp_path)
+    size = path.stat().st_size
+    whole = path.read_bytes()
+    seen = 0
+    for place in range(size):
+        flip(path, place)
+        try:
+            read = router_memory.read(tmp_path)
+        except InputError as error:
+            assert "is damaged" in str(error)
+            seen += 1
+        else:  # the name of the digest was hit, and no tensor
+            assert all(torch.equal(read[int(name)], tensor) for name, tensor in TENSORS.items())
+        path.write_bytes(whole)
+    assert seen > 0.9 * size
+    for length in (0, 7, size // 2, size - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match="is damaged"):
+            router_memory.read(tmp_path)
+    path.unlink()
+    with pytest.raises(InputError, match="no such file"):
+        router_memory.read(tmp_path)
+
+
+def test_files_of_early_versions_are_read(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "old.safetensors")
+    read = checkpoint.read_tensors(tmp_path / "old.safetensors")
+    assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS.items())
+
+
+def test_tensors_that_are_not_finite_are_not_read(tmp_path: Path) -> None:
+    """Also of early versions, whose files name no digest."""
+    save_file({"0": torch.tensor([1.0, float("nan")])}, tmp_path / "old.safetensors")
+    with pytest.raises(InputError, match="not finite"):
+        checkpoint.read_tensors(tmp_path / "old.safetensors")
+
+
+def into_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+class Projector(torch.nn.Linear):
+    def reset(self, seed: int) -> None:
+        torch.nn.init.zeros_(self.weight)
+
+
+def test_a_damaged_projector_in_the_cache_is_aligned_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = SimpleNamespace(projector=Projector(3, 2, bias=False), chat=None, base_fingerprint=lambda: "base")
+    trained: list[str] = []
+
+    def train_projector(*arguments: object, **more: object) -> None:
+        trained.append("once")
+        torch.nn.init.ones_(model.projector.weight)
+
+    monkeypatch.setattr(align, "train_projector", train_projector)
+    settings = Align(task="captions", steps=1, batch_size=1, learning_rate=0.1)
+    for damage in (lambda path: flip(path, -1), lambda path: path.write_bytes(b""), into_folder, None):
+        alignment.align(
+            model, [], settings, seed=0, data_name="x", cache=tmp_path, on_step=lambda done, total: None
+        )
+        assert bool((model.projector.weight == 1).all())
+        (kept,) = tmp_path.glob("*.safetensors")
+        if damage:
+            damage(kept)
+    assert trained == ["once"] * 4
+    assert [message.endswith("The projector is aligned again.") for message in caplog.messages] == [True] * 3

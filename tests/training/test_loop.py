@@ -1,0 +1,515 @@
+"""The training loop: order, resume, precision, accumulation, and what it leaves alone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partialmethod
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from moextend import Conversation, MultimodalLM, Settings, attach, keep_closed, new_parameters, train
+from moextend.errors import InputError, RunFailed, UnknownName
+from moextend.extension import router_memory
+from moextend.moe.sites import find_sites
+from moextend.training import loop
+from moextend.training.loop import draw_order
+from moextend.training.prepare import asks_to_shard
+from tests.toys import picture, toy_model
+
+DATA = [
+    Conversation(((f"<image> w{i} w{i + 1}", f"w{i % 3}"), (f"w{i + 2}", f"w{i % 4}")), (picture(i * 20, 9),))
+    for i in range(12)
+]
+UNEVEN = [
+    Conversation(((f"<image> w{i}", f"w{i % 3}" + " w9" * (i % 5)),), (picture(i * 20, 9),))
+    for i in range(12)
+]
+SETTINGS = Settings(steps=9, batch_size=4, learning_rate=1e-2, checkpoint_steps=3, seed=3)
+
+
+def extended() -> MultimodalLM:
+    model = toy_model()
+    attach(model.lm, "a", {0: [1], 2: [0]})
+    return model
+
+
+def parts(model: MultimodalLM) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in new_parameters(model.lm, "a").items()}
+
+
+def stop_at(step: int) -> Callable[[int, int], None]:
+    def on_step(done: int, total: int) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return on_step
+
+
+def test_training_learns_and_touches_new_parts_only(tmp_path: Path) -> None:
+    model = extended()
+    frozen = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
+    seen: list[int] = []
+    report = train(
+        model, DATA, Settings(steps=60, batch_size=12, learning_rate=1e-2), folder=tmp_path / "t",
+        on_step=lambda done, total: seen.append(done),
+    )  # fmt: skip
+    assert report.loss_last < report.loss_first - 0.5
+    assert seen == list(range(1, 61))
+    assert report.trained_parameters == sum(p.numel() for p in parts(model).values())
+    assert all(torch.equal(model.get_parameter(n), value) for n, value in frozen.items())
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("stopped_at", [2, 3, 5, 8])
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
+    tmp_path: Path, stopped_at: int
+) -> None:
+    whole = extended()
+    train(whole, DATA, SETTINGS, folder=tmp_path / "whole")
+    broken = extended()
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, DATA, SETTINGS, folder=tmp_path / "broken", on_step=stop_at(stopped_at))
+    again = extended()
+    seen: list[int] = []
+    train(again, DATA, SETTINGS, folder=tmp_path / "broken", on_step=lambda done, total: seen.append(done))
+    assert seen[0] == stopped_at - stopped_at % 3 + 1 or (stopped_at % 3 == 0 and seen[0] == stopped_at - 2)
+    for name, value in parts(whole).items():
+        assert torch.equal(parts(again)[name], value), name
+
+
+def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    whole = extended()
+    train(whole, DATA, SETTINGS, folder=tmp_path / "whole")
+    broken = extended()
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, DATA, SETTINGS, folder=tmp_path / "b", on_step=stop_at(8))
+    newest = tmp_path / "b" / "checkpoint-6"
+    (newest / "trainer_state.json").write_text('{"global_st')
+    again = extended()
+    train(again, DATA, SETTINGS, folder=tmp_path / "b")
+    for name, value in parts(whole).items():
+        assert torch.equal(parts(again)[name], value), name
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """The folder of a training that was stopped with two checkpoints, and what it learns undisturbed."""
+    folder = tmp_path_factory.mktemp("stopped")
+    whole = extended()
+    train(whole, DATA, SETTINGS, folder=folder / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(extended(), DATA, SETTINGS, folder=folder / "t", on_step=stop_at(8))
+    return folder / "t", parts(whole)
+
+
+FILES = ("trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "flops.json",
+         "manifest.json")  # fmt: skip
+
+
+def test_a_file_in_the_place_of_a_checkpoint_is_no_checkpoint(
+    tmp_path: Path, stopped: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    folder = shutil.copytree(stopped[0], tmp_path / "t")
+    shutil.rmtree(folder / "checkpoint-6")
+    (folder / "checkpoint-6").write_text("mine")
+    (folder / "checkpoint-9").mkdir()
+    (folder / "checkpoint-9" / "manifest.json").write_text("{}")
+    assert loop._last_checkpoint(folder) == str(folder / "checkpoint-3")
+    assert not (folder / "checkpoint-6").exists()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [Path.unlink, halve, flip])
+def test_a_damaged_checkpoint_is_not_whole_and_the_older_one_is(
+    tmp_path: Path,
+    stopped: tuple[Path, dict[str, torch.Tensor]],
+    name: str,
+    damage: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = shutil.copytree(stopped[0], tmp_path / "t")
+    assert loop._last_checkpoint(folder) == str(folder / "checkpoint-6")
+    damage(folder / "checkpoint-6" / name)
+    assert loop._last_checkpoint(folder) == str(folder / "checkpoint-3")
+    (said,) = caplog.messages
+    assert "checkpoint-6: is not whole (" in said and "goes on from an older one" in said
+    assert not (folder / "checkpoint-6").exists()
+
+
+def test_a_training_goes_on_from_the_older_checkpoint_and_ends_the_same(
+    tmp_path: Path, stopped: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    folder = shutil.copytree(stopped[0], tmp_path / "t")
+    (folder / "checkpoint-6" / "optimizer.pt").unlink()
+    again, seen = extended(), list[int]()
+    train(again, DATA, SETTINGS, folder=folder, on_step=lambda done, total: seen.append(done))
+    assert seen[0] == 4
+    for name, value in stopped[1].items():
+        assert torch.equal(parts(again)[name], value), name
+
+
+def test_the_flops_of_a_resumed_training_are_those_of_the_whole_one(tmp_path: Path) -> None:
+    rows = [Conversation(((" ".join(["w1"] * (1 + i % 7)), "w2"),)) for i in range(12)]  # padding varies
+    whole = train(extended(), rows, SETTINGS, folder=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(extended(), rows, SETTINGS, folder=tmp_path / "t", on_step=stop_at(5))
+    assert train(extended(), rows, SETTINGS, folder=tmp_path / "t") == whole
+
+
+def test_a_checkpoint_holds_what_learns_alone(tmp_path: Path) -> None:
+    model = extended()
+    with pytest.raises(KeyboardInterrupt):
+        train(model, DATA, SETTINGS, folder=tmp_path / "t", on_step=stop_at(5))
+    kept = tmp_path / "t" / "checkpoint-3"
+    assert {path.name for path in kept.iterdir()} == {
+        "trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json",
+        "flops.json", "manifest.json",
+    }  # fmt: skip
+    assert set(load_file(kept / "trained.safetensors")) == set(model.trainable())
+
+
+def test_the_order_depends_on_seed_and_data_alone() -> None:
+    order = draw_order(5, 12, seed=1)
+    assert order == draw_order(5, 12, seed=1) != draw_order(5, 12, seed=2)
+    assert sorted(order[:5]) == sorted(order[5:10]) == [0, 1, 2, 3, 4]
+    assert draw_order(5, 7, seed=1) == order[:7]
+
+
+def test_the_extra_loss_and_the_rates_are_used(tmp_path: Path) -> None:
+    model = extended()
+    before = parts(model)
+    name = next(n for n in before if n.endswith(".bias"))
+    train(
+        model, DATA, Settings(steps=3, batch_size=4, learning_rate=1e-2), folder=tmp_path / "t",
+        extra_loss=lambda batch, out: 100 * new_parameters(model.lm, "a")[name].sum(), rates={".rows": 0.0},
+    )  # fmt: skip
+    after = parts(model)
+    assert float((after[name] - before[name]).max()) < 0
+    assert all(torch.equal(after[n], before[n]) for n in after if n.endswith(".rows"))
+
+
+def layers(model: MultimodalLM) -> list[nn.Module]:
+    return list(model.lm.model.layers)
+
+
+class Seen(loop.TokenTrainer):
+    """Keeps the trainers that are made."""
+
+    made: list[Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        Seen.made.append(self)
+
+
+@pytest.fixture
+def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    Seen.made = []
+    monkeypatch.setattr(loop, "TokenTrainer", Seen)
+    return Seen.made
+
+
+def difference(one: MultimodalLM, other: MultimodalLM) -> float:
+    return max(
+        float((a - b).abs().max()) for a, b in zip(parts(one).values(), parts(other).values(), strict=True)
+    )
+
+
+def test_an_accumulated_step_is_one_big_batch(tmp_path: Path) -> None:
+    whole, cut = extended(), extended()
+    settings = Settings(steps=4, batch_size=12, learning_rate=1e-2)
+    labelled: list[int] = []
+    big = train(whole, UNEVEN, settings, folder=tmp_path / "a")
+
+    def count(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        labelled.append(len(out["logits"]))
+        return torch.zeros(())
+
+    small = train(
+        cut, UNEVEN, replace(settings, batch_size=3, gradient_accumulation=4), folder=tmp_path / "b",
+        extra_loss=count,
+    )  # fmt: skip
+    assert len(set(labelled)) > 1, "else a mean of means would do"
+    assert small.loss_first == pytest.approx(big.loss_first, rel=1e-6)
+    assert small.loss_last == pytest.approx(big.loss_last, rel=1e-5)
+    assert difference(whole, cut) < 1e-5
+
+
+def test_a_batch_in_which_nothing_is_learnt_counts_for_nothing(tmp_path: Path) -> None:
+    silent = [Conversation((("w1 w2 w3", ""),))]
+    model = extended()
+    report = train(
+        model, [*UNEVEN[:1], *silent], Settings(steps=4, batch_size=1, learning_rate=1e-2, gradient_accumulation=2),
+        folder=tmp_path / "a",
+    )  # fmt: skip
+    alone = extended()
+    train(alone, UNEVEN[:1], Settings(steps=4, batch_size=1, learning_rate=1e-2), folder=tmp_path / "b")
+    assert report.loss_last < report.loss_first
+    assert difference(model, alone) < 1e-5
+
+
+def test_resume_is_exact_with_accumulation_and_a_loss_that_draws(tmp_path: Path) -> None:
+    settings = replace(
+        SETTINGS, steps=7, batch_size=2, gradient_accumulation=3, schedule="linear", balance=0.1
+    )
+
+    def run(name: str, stop: int | None) -> MultimodalLM:
+        model = toy_model()
+        old = router_memory.remember(model, UNEVEN, tokens=40, seed=0)
+        attach(model.lm, "a", {0: [1, 1], 2: [0]})
+        loss = keep_closed(model, "a", old, margin=0.1, weight=1.0, sample=5, seed=0)
+        on_step = stop_at(stop) if stop else None
+        train(model, UNEVEN, settings, folder=tmp_path / name, extra_loss=loss, on_step=on_step)
+        return model
+
+    whole = run("whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        run("broken", 5)
+    assert difference(whole, run("broken", None)) == 0
+
+
+@pytest.mark.parametrize(("schedule", "last"), [("cosine", 0.0302), ("linear", 0.1111), ("constant", 1.0)])
+def test_the_schedules(tmp_path: Path, trainers: list[Any], schedule: str, last: float) -> None:
+    settings = Settings(steps=10, batch_size=2, learning_rate=1e-2, schedule=schedule, warmup=0.1)
+    train(extended(), DATA, settings, folder=tmp_path / "t")
+    rates = [entry["learning_rate"] for entry in trainers[0].state.log_history if "learning_rate" in entry]
+    assert rates[0] == 0 and rates[1] == pytest.approx(1e-2), "the warm-up"
+    assert rates[-1] == pytest.approx(1e-2 * last, abs=1e-6)
+
+
+def test_gradients_are_cut_to_the_norm(tmp_path: Path) -> None:
+    norms: list[float] = []
+
+    def note(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        grads = [
+            p.grad.norm() for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
+        norms.append(float(torch.stack(grads).norm()))
+
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        for most in (0.0, 0.01):
+            train(extended(), DATA, replace(SETTINGS, steps=2, max_grad_norm=most), folder=tmp_path / "t")
+    finally:
+        handle.remove()
+    assert min(norms[:2]) > 0.02 and norms[2:] == pytest.approx([0.01, 0.01], rel=1e-2)
+
+
+def test_bfloat16_computes_in_it_and_learns_in_float32(tmp_path: Path) -> None:
+    model = extended()
+    model.lm.to(torch.bfloat16)
+    for parameter in model.trainable().values():
+        parameter.data = parameter.data.float()
+    kinds = set()
+    handle = layers(model)[2].self_attn.q_proj.register_forward_hook(lambda m, a, out: kinds.add(out.dtype))
+    before = parts(model)
+    settings = Settings(steps=40, batch_size=12, learning_rate=1e-2, bf16=True)
+    report = train(model, DATA, settings, folder=tmp_path / "t")
+    handle.remove()
+    assert kinds == {torch.bfloat16}
+    assert report.loss_last < report.loss_first - 0.5
+    after = parts(model)
+    assert all(p.dtype == torch.float32 and not torch.equal(p, before[n]) for n, p in after.items())
+    assert "forward" not in model.__dict__, "nothing is left on the model"
+    assert model.get_parameter("lm.lm_head.weight").dtype == torch.bfloat16
+
+
+def test_what_is_narrow_is_held_in_float32_while_it_learns(tmp_path: Path) -> None:
+    model = toy_model()
+    model.lm.to(torch.bfloat16)
+    names = [f"lm.{site.name}.gate.weight" for site in find_sites(model.lm)]
+    model.learn_only(names)
+    before = {name: model.get_parameter(name).detach().clone() for name in names}
+    settings = Settings(steps=3, batch_size=4, learning_rate=1e-4)
+    with pytest.raises(InputError, match=r"gate\.weight' learns, but is torch\.bfloat16.*bf16: true"):
+        train(model, DATA, settings, folder=tmp_path / "t")
+    kinds = set()
+    train(
+        model, DATA, replace(settings, bf16=True), folder=tmp_path / "t",
+        on_step=lambda done, total: kinds.update(model.get_parameter(name).dtype for name in names),
+    )  # fmt: skip
+    assert kinds == {torch.float32}
+    for name in names:
+        assert model.get_parameter(name).dtype == torch.bfloat16
+        assert not torch.equal(model.get_parameter(name), before[name])
+
+
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
+def test_checkpointed_layers_are_those_that_learn(tmp_path: Path, mode: str) -> None:
+    def run(again: bool) -> tuple[MultimodalLM, list[int], set[int]]:
+        model = toy_model()
+        attach(model.lm, "a", {1: [1, 0], 2: [0]}, mode=mode)  # type: ignore[arg-type]
+        runs, reached = [0, 0, 0], set()
+        for i, layer in enumerate(layers(model)):
+            layer.self_attn.register_forward_hook(lambda m, a, out, i=i: runs.__setitem__(i, runs[i] + 1))
+            layer.register_forward_hook(lambda m, a, out, i=i: reached.add(i) if out.requires_grad else None)
+        settings = Settings(
+            steps=3, batch_size=4, learning_rate=1e-2, gradient_checkpointing=again, balance=0.5
+        )
+        train(model, DATA, settings, folder=tmp_path / "t")
+        return model, runs, reached
+
+    plain, once, reached = run(again=False)
+    saving, twice, reached_again = run(again=True)
+    assert reached == reached_again == {1, 2}, "no backward below the lowest extended layer"
+    assert once == [3, 3, 3] and twice == [3, 6, 6]
+    assert difference(plain, saving) == 0
+    assert not any(layer.gradient_checkpointing for layer in layers(saving))
+
+
+def test_all_layers_are_checkpointed_where_the_projector_learns(tmp_path: Path) -> None:
+    model = toy_model()
+    model.learn_only([name for name, _ in model.named_parameters() if name.startswith("projector.")])
+    runs: list[int] = []
+    layers(model)[0].self_attn.register_forward_hook(lambda m, a, out: runs.append(1))
+    train(model, DATA, replace(SETTINGS, steps=1, gradient_checkpointing=True), folder=tmp_path / "t")
+    assert len(runs) == 2
+
+
+def test_frozen_tensors_have_no_gradient_and_no_optimizer_state(tmp_path: Path, trainers: list[Any]) -> None:
+    model = extended()
+    train(model, DATA, replace(SETTINGS, steps=2), folder=tmp_path / "t")
+    state = trainers[0].optimizer.optimizer.state
+    assert {id(p) for p in state} == {id(p) for p in new_parameters(model.lm, "a").values()}
+    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+
+
+def test_an_extra_loss_sees_the_batch_and_what_the_model_returned(tmp_path: Path) -> None:
+    def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
+        assert len(out["logits"]) == int((batch["labels"][:, 1:] != -100).sum())
+        return out["loss"]
+
+    twice, once = extended(), extended()
+    doubled = train(twice, DATA, replace(SETTINGS, steps=1), folder=tmp_path / "a", extra_loss=loss)
+    single = train(once, DATA, replace(SETTINGS, steps=1), folder=tmp_path / "b")
+    assert doubled.loss_first == pytest.approx(2 * single.loss_first)
+
+
+def test_a_launcher_that_asks_for_another_sharding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not asks_to_shard()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match=r"accelerate config: fsdp_config: only FSDP2.*Set fsdp_version: 2"):
+        asks_to_shard()
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    assert asks_to_shard()
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
+    with pytest.raises(InputError, match="fsdp_cpu_ram_efficient_loading: false"):
+        asks_to_shard()
+
+
+@pytest.mark.slow
+def test_compiled_layers_learn_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    plain, compiled = extended(), extended()
+    train(plain, DATA, replace(SETTINGS, steps=3), folder=tmp_path / "a")
+    train(compiled, DATA, replace(SETTINGS, steps=3, compile=True), folder=tmp_path / "b")
+    assert difference(plain, compiled) < 1e-5
+    assert all(layer._compiled_call_impl is None for layer in layers(compiled))
+
+
+def test_a_tracker_that_is_not_there_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UnknownName, match=r"no tracker 'tensorbord'\. Did you mean 'tensorboard'\?"):
+        train(extended(), DATA, replace(SETTINGS, report_to="tensorbord"), folder=tmp_path / "t")
+    monkeypatch.setattr(loop, "get_available_reporting_integrations", list)
+    with pytest.raises(InputError, match=r"the tracker 'wandb' is not installed\."):
+        train(extended(), DATA, replace(SETTINGS, report_to="wandb"), folder=tmp_path / "t")
+
+
+def test_a_tracker_is_told_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, float]] = []
+
+    class Tracker(loop.TrainerCallback):  # type: ignore[misc]
+        logging_dir: str | None = None
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if "loss" in logs:
+                told.append((self.logging_dir, logs["loss"]))
+
+    monkeypatch.setattr(loop, "get_available_reporting_integrations", lambda: ["tensorboard"])
+    monkeypatch.setitem(loop.INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
+    report = train(extended(), DATA, replace(SETTINGS, report_to="tensorboard"), folder=tmp_path / "t")
+    assert len(told) == 9 and told[0][1] == report.loss_first
+    assert told[0][0] == str(tmp_path / "logs"), "what a tracker writes outlives the training's folder"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"warmup": 1.5}, r"warmup is 1\.5\. From 0 to 1"),
+        ({"balance": -1.0}, "balance is"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"learning_rate": float("inf")}, r"learning_rate is inf\. A finite number of at least 0"),
+        ({"weight_decay": float("inf")}, "weight_decay is inf"),
+        ({"max_grad_norm": float("inf")}, "max_grad_norm is inf"),
+        ({"balance": float("inf")}, "balance is inf"),
+        ({"schedule": "cosin"}, "Did you mean 'cosine'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        replace(SETTINGS, **wrong)
+
+
+def not_finite(at: int, where: str, model: MultimodalLM) -> Any:
+    """An extra loss whose value, or whose gradient alone, is not finite in step `at`."""
+    steps = iter(range(1, 100))
+
+    def loss(batch: Mapping[str, torch.Tensor], out: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        zero = (next(iter(model.trainable().values())) * 0).sum()
+        if next(steps) != at:
+            return zero
+        # The slope of the root is infinite at zero, and infinity times zero is no number.
+        return zero + torch.nan if where == "loss" else zero.sqrt() * 0
+
+    return loss
+
+
+@pytest.mark.parametrize(("where", "step"), [("loss", 5), ("gradient", 5), ("weight", 6), ("weight", 9)])
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "as on a GPU"])
+def test_a_training_that_diverges_fails_with_its_step(
+    tmp_path: Path, where: str, step: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not at_once:
+        monkeypatch.setattr(loop.TokenTrainer, "read_at_once", ())
+    model = extended()
+
+    def spoil(done: int, total: int) -> None:
+        if (where, done) == ("weight", step):
+            with torch.no_grad():
+                next(iter(model.trainable().values())).view(-1)[0] = torch.inf
+
+    spoiled = None if where == "weight" else not_finite(step, where, model)
+    with pytest.raises(RunFailed, match=f"the training diverged: the {where}") as error:
+        train(model, DATA, SETTINGS, folder=tmp_path / "t", extra_loss=spoiled, on_step=spoil)
+    assert error.value.where == f"step {step}"
+    assert "Use a lower learning rate" in str(error.value)
+    for checkpoint in (tmp_path / "t").glob("checkpoint-*/trained.safetensors"):
+        assert all(bool(tensor.isfinite().all()) for tensor in load_file(checkpoint).values())
+
+
+def test_a_learning_rate_that_is_far_too_high_is_no_perfect_training(tmp_path: Path) -> None:
+    model = toy_model()
+    model.learn_only([name for name, _ in model.named_parameters() if name.startswith("lm.")])
+    with pytest.raises(RunFailed, match="the training diverged"):
+        train(model, DATA, replace(SETTINGS, learning_rate=1e30), folder=tmp_path / "t")

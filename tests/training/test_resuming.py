@@ -1,0 +1,188 @@
+"""An interrupted call is continued with what it was begun with, and with nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import moextend
+from moextend import Conversation, ImageRef, Settings, align, extend
+from moextend.errors import InputError
+from moextend.extension import extend as extending
+from moextend.extension.store import digest_of
+from moextend.training.resuming import BEGUN, PROBE, learnt_name, name_data
+from tests.toys import picture, toy_model
+
+SHORT = Settings(steps=6, batch_size=4, learning_rate=1e-2, checkpoint_steps=2)
+HOW: dict[str, Any] = {"settings": SHORT, "layers": "first"}
+
+
+def data(first: int = 40) -> list[Conversation]:
+    """New objects each time."""
+    return [Conversation(((f"<image> w{i % 7}", f"w{i % 5 + first}"),), (picture(i * 9),)) for i in range(24)]
+
+
+def stop(done: int, total: int) -> None:
+    if done == 3:
+        raise KeyboardInterrupt
+
+
+def changed(rows: Sequence[Conversation], **change: Any) -> list[Conversation]:
+    return [replace(row, **change) for row in rows]
+
+
+TEXT = [Conversation(((f"w{i} w{i + 1}", ""),)) for i in range(9)]
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "answers": ({"data": data(41)}, "data, held_out"),
+    "order": ({"data": data()[::-1]}, "data, held_out"),
+    "images": ({"data": changed(data(), images=(picture(7),))}, "data, held_out"),
+    "end": ({"data": changed(data(), closed=False)}, "data, held_out"),
+    "settings": ({"settings": replace(SHORT, learning_rate=2e-2)}, "settings.learning_rate"),
+    "recipe": ({"experts": 2}, "recipe.experts"),
+    "seed": ({"seed": 1}, "data, held_out, seed"),
+}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a call that was interrupted."""
+    folder = tmp_path_factory.mktemp("begun")
+    with pytest.raises(KeyboardInterrupt):
+        extend(toy_model(), "mine", data(), folder=folder, on_step=stop, **HOW)
+    assert (folder / BEGUN).is_file() and any(folder.glob("train-in-flight/checkpoint-*"))
+    return folder
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_something_else_is_refused_and_named(kind: str, begun: Path) -> None:
+    change, differing = CHANGES[kind]
+    call = {"data": data(), **HOW, **change}
+    with pytest.raises(InputError, match=f"begun with other arguments, or another model: {differing}[.]"):
+        extend(toy_model(), "mine", call.pop("data"), folder=begun, **call)
+
+
+def test_the_same_data_in_other_objects_goes_on(begun: Path) -> None:
+    steps: list[int] = []
+    model, whole = toy_model(), toy_model()
+    extend(model, "mine", tuple(data()), folder=begun, on_step=lambda done, _: steps.append(done), **HOW)
+    assert steps == [3, 4, 5, 6] and not (begun / BEGUN).exists()
+    assert sorted(p.name for p in begun.iterdir()) == [
+        "extension.json", "extension.safetensors", "recogniser.safetensors",
+    ]  # fmt: skip
+    extend(whole, "mine", data(), folder=begun / "again", **HOW)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
+def test_other_generic_text_is_refused(tmp_path: Path) -> None:
+    how: dict[str, Any] = {**HOW, "scope": "all", "memory_tokens": 20, "held_out": data()[:4]}
+    with pytest.raises(KeyboardInterrupt):
+        extend(toy_model(), "a", data(), folder=tmp_path, on_step=stop, generic=TEXT, **how)
+    with pytest.raises(InputError, match=r"another model: generic\."):
+        extend(toy_model(), "a", data(), folder=tmp_path, generic=TEXT[::-1], **how)
+    with pytest.raises(InputError, match=r"another model: held_out\."):
+        extend(toy_model(), "a", data(), folder=tmp_path, generic=TEXT, **how | {"held_out": data()[1:5]})
+
+
+def test_an_alignment_goes_on_with_the_same_data_only(tmp_path: Path) -> None:
+    model = toy_model()
+    with pytest.raises(KeyboardInterrupt):
+        align(model, data(), SHORT, folder=tmp_path, on_step=stop)
+    for rows, settings, said in (
+        (data(41), SHORT, "data, scale"),
+        (data(), replace(SHORT, seed=1), "settings.seed"),
+    ):
+        with pytest.raises(InputError, match=f"another model: {said}[.]"):
+            align(model, rows, settings, folder=tmp_path)
+    steps: list[int] = []
+    align(model, data(), SHORT, folder=tmp_path, on_step=lambda done, _: steps.append(done))
+    whole = toy_model()
+    align(whole, data(), SHORT, folder=tmp_path / "whole")
+    assert steps == [3, 4, 5, 6] and model.base_fingerprint() == whole.base_fingerprint()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["projector.json", "projector.safetensors", "whole"]
+
+
+def test_a_note_of_another_version_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        extend(toy_model(), "mine", data(), folder=tmp_path, on_step=stop, **HOW)
+    (tmp_path / BEGUN).write_text('"0123456789abcdef"')
+    with pytest.raises(InputError, match="begun by another version"):
+        extend(toy_model(), "mine", data(), folder=tmp_path, **HOW)
+
+
+def test_texts_and_images_are_told_apart_where_they_end(tmp_path: Path) -> None:
+    one, other = tmp_path / "a.png", tmp_path / "b.png"
+    for path in (one, other):
+        path.write_bytes(b"same bytes")
+    rows = [
+        [Conversation((("a", "bc"),))],
+        [Conversation((("ab", "c"),))],
+        [Conversation((("a", "b"), ("c", "")))],
+        [Conversation((("a", "bc"),)), Conversation((("", ""),))],
+        [Conversation((("a", "bc"),), (ImageRef(data=b"xy"), ImageRef(data=b"z")))],
+        [Conversation((("a", "bc"),), (ImageRef(data=b"x"), ImageRef(data=b"yz")))],
+        [Conversation((("a", "bc"),), (ImageRef(path=one),))],
+        [Conversation((("a", "bc"),), (ImageRef(path=other),))],
+        [Conversation((("a", "bc"),), (ImageRef(path=tmp_path / "none.png"),))],
+    ]
+    names = [name_data(each) for each in rows]
+    assert len(set(names)) == len(rows) and names == [name_data(each) for each in rows]
+    one.write_bytes(b"other bytes")
+    assert name_data(rows[6]) != names[6], "an image in a file counts by its size and time"
+
+
+def test_only_what_is_learnt_is_read_for_its_name() -> None:
+    class Reader(list[Conversation]):
+        def __getitem__(self, at: Any) -> Any:
+            read.append(at)
+            return super().__getitem__(at)
+
+    read: list[int] = []
+    rows = Reader(data())
+    learnt_name(rows, replace(SHORT, steps=3))
+    assert len(read) == len(set(read)) == 12
+    learnt_name(rows, replace(SHORT, steps=3), at_least=100)
+    assert len(read) == 12 + 24
+
+
+def test_naming_is_cheap() -> None:
+    turn = ("what color is the third object from the left", "a dark green one")
+    rows = [Conversation((turn,) * (1 + i % 4)) for i in range(20_000)]
+    began = time.process_time()
+    name_data(rows)
+    assert time.process_time() - began < 1.0, "100,000 conversations in five seconds of one core"
+
+
+def test_a_finished_extension_needs_no_note(tmp_path: Path) -> None:
+    extend(toy_model(), "mine", data(), folder=tmp_path / "mine", **HOW)
+    assert moextend.load_extension(toy_model(), tmp_path / "mine").name == "mine"
+
+
+def test_a_probe_that_is_over_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how: dict[str, Any] = {**HOW, "layers": "probe", "probe_steps": 2}
+    whole, again = toy_model(), toy_model()
+    extend(whole, "mine", data(), folder=tmp_path / "whole", **how)
+    calls: list[int] = []
+
+    def stop_in_training(done: int, total: int) -> None:
+        calls.append(total)
+        if total == SHORT.steps:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "mine"
+    with pytest.raises(KeyboardInterrupt):
+        extend(toy_model(), "mine", data(), folder=folder, on_step=stop_in_training, **how)
+    assert calls == [2, 2, SHORT.steps] and (folder / PROBE).is_file()
+    with pytest.raises(InputError, match=r"was begun with other arguments.*: data, held_out"):
+        extend(toy_model(), "mine", data(41), folder=folder, **how)
+    with monkeypatch.context() as patch:
+        patch.setattr(extending, "probe_layers", None)
+        extend(again, "mine", data(), folder=folder, **how)
+    assert digest_of(again, "mine") == digest_of(whole, "mine")
+    assert not (folder / PROBE).exists()

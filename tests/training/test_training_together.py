@@ -1,0 +1,90 @@
+"""Training by many processes: what is learnt is what one process learns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.train_together import JOBS, run
+
+pytestmark = pytest.mark.slow
+SCRIPT = Path(__file__).parent / "train_together.py"
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}
+
+
+def together(folder: Path, jobs: list[str], **environment: str) -> list[dict[str, Any]]:
+    """What two processes say of their jobs."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(SCRIPT),
+    ]
+    done = subprocess.run(
+        [*command, str(folder), *jobs],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "environment"),
+    [
+        (["accumulated", "paper", "cached"], {}),
+        (["accumulated", "paper", "narrow"], FSDP),
+    ],
+    ids=["ddp", "fsdp2"],
+)
+def test_two_processes_learn_what_one_does(
+    tmp_path: Path, jobs: list[str], environment: dict[str, str]
+) -> None:
+    ranks = together(tmp_path, jobs, **environment)
+    for name in jobs:
+        job = JOBS[name]
+        alone = run(name, {**job, "stop": None}, tmp_path / "alone", tmp_path / "flight")
+        wanted = load_file(tmp_path / "alone" / f"{name}.safetensors")
+        loose = job["settings"].get("bf16", False)
+        for rank, facts in enumerate(ranks):
+            assert facts[name]["losses"] == pytest.approx(alone["losses"], rel=2e-2 if loose else 1e-5)
+            found = load_file(tmp_path / str(rank) / f"{name}.safetensors")
+            for key, tensor in found.items():
+                assert tensor.dtype == torch.float32
+                assert float((tensor - wanted[key]).abs().max()) < (2e-2 if loose else 1e-4), (name, key)
+            assert facts[name]["frozen"]
+            kind = ["Whole", True, False] if environment else ["DistributedDataParallel", False, False]
+            assert facts[name]["kinds"] == [kind], "frozen weights are sharded, what learns is whole"
+        first, second = (load_file(tmp_path / str(rank) / f"{name}.safetensors") for rank in (0, 1))
+        assert all(torch.equal(first[key], second[key]) for key in first), "both hold the same"
+        assert not ranks[0][name]["left"]
+    assert ranks[0]["accumulated"]["seen"] == [1, 2, 3, 4], (
+        "stopped in the third step, resumed after the second"
+    )
+    assert set(ranks[0]["accumulated"]["files"]) - {"rng_state_1.pth"} == {
+        "trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "trainer_state.json",
+        "manifest.json", "flops.json",
+    }  # fmt: skip
+    assert ranks[1]["accumulated"]["seen"] == [], "the first process alone tells"
+    assert "cannot be shared by 2 processes. Make batch_size a multiple of 2" in ranks[0]["refused"]["said"]
+    if not environment:
+        for rank in ranks:
+            said = rank["refused"]["tensor parallel"]
+            assert said.pop("kind") == "DTensor"
+            assert set(said) == {"attach", "train"}
+            assert all(
+                "sharded over processes (DTensor: tensor parallelism" in each for each in said.values()
+            )

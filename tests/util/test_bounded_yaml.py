@@ -1,0 +1,88 @@
+"""YAML of strangers: bounded in what it makes, in time, and in what an error shows of it."""
+
+import os
+import time
+
+import pytest
+
+from moextend.bench.sequence import read_sequence
+from moextend.bench.task import read_task
+from moextend.errors import InputError, MoextendError, SpecError, UnknownName
+from moextend.util import bounded_yaml
+from moextend.util.spec import read_yaml
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (BOMB, r":5:\d+: not valid YAML \(more than 10,000 values\)"),
+        (BOMB + "task: *i\nversion: 1\nkind: vqa\n", "more than 10,000 values"),
+        ("a: &a {b: *a}", "an alias inside of what it stands for"),
+        ("a: " + "[" * 20_000, "more than 50 levels in one another"),
+        ("\n".join(" " * i + "a:" for i in range(400)), "more than 50 levels in one another"),
+        ("a: " + "x" * 5_000_000, r"has 5,000,003 characters, more than 524,288"),
+        ("[" + "1," * 200_000 + "]", "more than 10,000 values"),
+        ("a: !!timestamp x", "holds a value that cannot be read"),
+        ("a: !!int ''", "holds a value that cannot be read"),
+        ("a: !!python/object/apply:os.system [id]", "could not determine a constructor"),
+        ("a: " + "9" * 5000, "holds a value that cannot be read"),
+        ("a: \0", "special characters are not allowed|unacceptable character"),
+        ("a: 1\nb: {c: 1,\n  c: 2}", r":3:3: not valid YAML \(key 'c' stands twice, also in line 2\)"),
+        ("a: 1\na: 1", r":2:1: not valid YAML \(key 'a' stands twice, also in line 1\)"),
+    ],
+)
+def test_yaml_that_passes_a_bound_is_refused_at_once(tmp_path, text, what):
+    path = tmp_path / "task.yaml"
+    path.write_text(text)
+    for read in (read_yaml, read_task, read_sequence):
+        began = time.process_time()
+        with pytest.raises(SpecError, match=what) as caught:
+            read(path)
+        assert time.process_time() - began < 4
+        assert len(str(caught.value)) < 900 and "\n" not in str(caught.value)
+        assert str(caught.value).startswith(str(path))
+
+
+def test_what_is_no_file_of_yaml_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", tmp_path):
+        with pytest.raises(SpecError, match="is no regular file"):
+            read_yaml(path)
+    with pytest.raises(InputError, match="no such file"):
+        read_yaml(tmp_path / "none.yaml")
+
+
+def test_usual_yaml_is_what_it_was(tmp_path):
+    text = "base: &base {a: 1, list: [1, 2]}\none: {<<: *base, a: 2}\ntwo: *base\n1: x\n'1': y\n"
+    base = {"a": 1, "list": [1, 2]}
+    assert bounded_yaml.load(text, where="x") == {
+        "base": base,
+        "one": {**base, "a": 2},
+        "two": base,
+        1: "x",
+        "1": "y",
+    }
+    assert bounded_yaml.load("a: 1\na: 2", where="x", loader=bounded_yaml.Loader) == {"a": 2}
+    assert bounded_yaml.load("", where="x") is None
+
+
+@pytest.mark.parametrize("value", ["x" * 400_000, "[" + ", ".join(["{a: [1, 2, 3]}"] * 1_500) + "]"])
+def test_a_message_shows_little_of_a_long_value(tmp_path, value):
+    path = tmp_path / "task.yaml"
+    path.write_text(f"task: t\nversion: 1\nkind: {value}\n")
+    with pytest.raises(SpecError, match=r"kind: Input should be .*\(found ") as caught:
+        read_task(path)
+    assert len(str(caught.value)) < 900
+
+
+def test_errors_are_cut():
+    for error in (
+        MoextendError("w" * 9999, where="p" * 9999),
+        UnknownName("task", "n" * 5_000_000, ["one", "two"]),
+    ):
+        assert len(str(error)) < 1500
+    assert str(MoextendError("short.", where="here", mend="Do it.")) == "here: short. Do it."

@@ -1,0 +1,87 @@
+"""Errors of Python and of other libraries are said in one line."""
+
+import errno
+import os
+
+import pytest
+
+from moextend.errors import InputError, RunFailed
+from moextend.util.foreign import explained
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch has it."""
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+def raised(error):
+    try:
+        raise error
+    except Exception as caught:
+        return explained(caught)
+
+
+def test_an_error_of_the_tree_stays_as_it_is():
+    error = InputError("wrong.", where="x", mend="Fix it.")
+    assert explained(error, where="y") is error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyError("stage"), "KeyError: 'stage' (test_foreign.py:"),
+        (ValueError("two\n  lines\n\nand more."), "ValueError: two lines and more (test_foreign.py:"),
+        (Unprintable(), "Unprintable: no message, at `raise error` (test_foreign.py:"),
+        (OSError(errno.ENOSPC, "x", "/d/f"), "/d/f: no disk space left. Free some space"),
+        (OSError(errno.EDQUOT, "x"), "no disk space left."),
+        (OSError(errno.EACCES, "x", "/d/f"), "/d/f: may not be read or written: permission denied."),
+        (OSError(errno.EROFS, "x", "/d/f"), "/d/f: cannot be written: the file system is read-only."),
+        (OSError(errno.EMFILE, "x"), "too many open files. Raise the limit (ulimit -n 4096)"),
+        (OSError(errno.EISDIR, "Is a directory", b"/d"), "/d: Is a directory. Check the path."),
+        (OSError("cannot load the tokenizer"), "OSError: cannot load the tokenizer (test_foreign.py:"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "no disk space left."),
+        (MemoryError(), "out of memory. Use a smaller batch size, fewer --jobs"),
+        (OutOfMemoryError("CUDA out of memory. Tried 2 GiB"), "out of memory (CUDA out of memory. Tried 2 GiB)."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Use a smaller batch size"),
+        (ModuleNotFoundError("No module named 'x'", name="x"), "the package 'x' is not installed."),
+        (ConnectionError("refused"), "ConnectionError: refused. Check the network"),
+        (RuntimeError("https://me:secret@host/x"), "RuntimeError: https://***@host/x"),
+    ],
+)  # fmt: skip
+def test_one_line_says_what_where_and_a_hint(error, words):
+    found = raised(error)
+    assert isinstance(found, RunFailed) and found.mend
+    assert words in str(found) and "\n" not in str(found) and "secret" not in str(found)
+
+
+def test_an_assertion_without_a_message_names_its_line():
+    try:
+        assert os.sep == "|"
+    except AssertionError as error:
+        error.args = ()
+        found = str(explained(error, where="moextend bench"))
+    expected = 'moextend bench: AssertionError: no message, at `assert os.sep == "|"` (test_foreign.py:'
+    assert found.startswith(expected) and "MOEXTEND_DEBUG=1" in found
+
+
+def test_an_error_that_a_library_raises_after_a_full_disk():
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904
+    except RuntimeError as error:
+        assert explained(error).what == "no disk space left."
+
+
+def test_the_place_is_the_last_line_of_the_package():
+    from moextend.util import files
+
+    try:
+        files.digest({1: 1, "a": 2})
+    except TypeError as error:
+        assert "(moextend/util/files.py:" in explained(error).what
