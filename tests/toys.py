@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -79,13 +78,3 @@ def picture(red: int, green: int = 0, blue: int = 0) -> ImageRef:
 def toy_model(family: str = "mixtral") -> MultimodalLM:
     torch.manual_seed(1)
     return MultimodalLM(toy_lm(family), toy_tokenizer(), ToyEncoder())
-
-
-@pytest.fixture
-def model() -> MultimodalLM:
-    return toy_model()
-
-
-@pytest.fixture
-def ids() -> Tensor:
-    return torch.randint(4, len(WORDS), (3, 11), generator=torch.Generator().manual_seed(2))
