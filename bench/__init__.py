@@ -1,1 +1,1 @@
-"""The harness: sequences of stages, learnt by several methods and scored after every stage."""
+"""The harness: sequences of stages, learned by several methods and scored after every stage."""

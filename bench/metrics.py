@@ -1,7 +1,7 @@
 """Metrics of continual learning: pure functions of the accuracy matrix.
 
 A[t][i] is the score (0..100) on task i after stage t. Row 0 is the base as it is; the columns are the
-tasks in the order they are learnt, so that task i (counted from 1) stands in column i-1 and is learnt at
+tasks in the order they are learned, so that task i (counted from 1) stands in column i-1 and is learned at
 stage i. T tasks give T+1 rows. A cell that was not scored is None; a metric that needs such a cell, or that
 is not defined for the matrix (backward transfer of a single task), is None.
 """
@@ -75,7 +75,7 @@ def bwt(a: Matrix, *, divisor: Literal["T-1", "T"] = "T-1") -> float | None:
 def forgetting(a: Matrix, *, variant: Literal["max", "max-all", "first"] = "max") -> float | None:
     """Forgetting: 1/(T-1) sum_{i<T} (best[i] - A[T][i]).
 
-    best[i] by variant: "max" is max of A[l][i] over i <= l < T (since the task was learnt, without the last
+    best[i] by variant: "max" is max of A[l][i] over i <= l < T (since the task was learned, without the last
     row; may be below A[T][i]); "max-all" takes the last row in as well (then F >= 0); "first" is A[i][i]
     (then F = -BWT).
     """
@@ -123,18 +123,18 @@ Weights = dict[tuple[int, int], float]
 def weights(name: str, a: Matrix) -> Weights | None:
     """The metric as a sum over cells, sum A[t][i] weights[t, i]; None where it is not known.
 
-    `name`: learnt, final, bwt, forgetting ("max", with the best row of this matrix) or fwt; divisors as above.
+    `name`: la, acc, bwt, fm ("max", with the best row of this matrix) or fwt; divisors as above.
     """
     last = length(a)
     first, ends = range(1, last + 1), {(last, i - 1): 1.0 for i in range(1, last)}
     found: Weights
-    if name == "learnt":
+    if name == "la":
         found = {(i, i - 1): 1 / last for i in first}
-    elif name == "final":
+    elif name == "acc":
         found = {(last, i - 1): 1 / last for i in first}
     elif name == "bwt":
         found = ends | {(i, i - 1): -1.0 for i in range(1, last)}
-    elif name == "forgetting":
+    elif name == "fm":
         best = {(_best_row(a, i), i - 1): 1.0 for i in range(1, last)}
         found = best | {cell: -weight for cell, weight in ends.items()}
     elif name == "fwt":
@@ -143,20 +143,20 @@ def weights(name: str, a: Matrix) -> Weights | None:
         raise ValueError(f"no metric '{name}' of cells")
     if not found or any(a[t][i] is None for t, i in found):
         return None
-    if name == "forgetting" and forgetting(a) is None:
+    if name == "fm" and forgetting(a) is None:
         return None
-    return found if name in ("learnt", "final") else {cell: w / (last - 1) for cell, w in found.items()}
+    return found if name in ("la", "acc") else {cell: w / (last - 1) for cell, w in found.items()}
 
 
 def _best_row(a: Matrix, task: int) -> int:
-    """The first of the best rows since task `task` was learnt, the last row not counted."""
+    """The first of the best rows since task `task` was learned, the last row not counted."""
     known = [(value, -row) for row in range(task, length(a)) if (value := a[row][task - 1]) is not None]
     return -max(known)[1] if known else task
 
 
-def text_drop(before: Sequence[float | None], after: Sequence[float | None]) -> float | None:
-    """Points lost on the text tasks: mean_j (A[0][j] - A[T][j]); negative where text got better."""
-    return average(_less(b, a) for b, a in zip(before, after, strict=True))
+def text_change(before: Sequence[float | None], after: Sequence[float | None]) -> float | None:
+    """Change on the text tasks: mean_j (A[T][j] - A[0][j]), in points; negative is a loss."""
+    return average(_less(a, b) for b, a in zip(before, after, strict=True))
 
 
 def text_retention(before: Sequence[float | None], after: Sequence[float | None]) -> float | None:

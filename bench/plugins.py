@@ -149,7 +149,7 @@ class Plugins(Generic[T]):
             return Found(each.name, self.take(value, each.name), Source(each.origin, each.place, digest))
         except ValueError as error:
             raise InputError(
-                str(error), where=each.where, mend=f"docs/adding.md says what a {self.noun} is."
+                str(error), where=each.where, hint=f"docs/adding.md says what a {self.noun} is."
             ) from error
 
     def _wrong_name(self, each: Candidate) -> InputError | None:
@@ -161,7 +161,7 @@ class Plugins(Generic[T]):
             what = f"'{each.name}' stands for something else, so this {self.noun} is left out."
         else:
             return None
-        return InputError(what, where=each.where, mend="Rename it.")
+        return InputError(what, where=each.where, hint="Rename it.")
 
     def _twice(self, same: list[Candidate]) -> InputError | None:
         if len(same) < 2:
@@ -170,7 +170,7 @@ class Plugins(Generic[T]):
         return InputError(
             f"{len(same)} plug-ins have this name: {places}.",
             where=f"{self.noun} '{same[0].name}'",
-            mend="Rename or remove all but one.",
+            hint="Rename or remove all but one.",
         )
 
     def _candidates(self, workspace: Path | None) -> Iterator[Candidate]:
@@ -234,7 +234,7 @@ def _broken(error: BaseException, where: str) -> InputError:
     place = f"{where}:{lines[-1]}" if lines else where
     said = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
     return InputError(
-        f"cannot be imported ({type(error).__name__}: {said}).", where=place, mend="Correct the file."
+        f"cannot be imported ({type(error).__name__}: {said}).", where=place, hint="Correct the file."
     )
 
 

@@ -12,7 +12,7 @@ from moextend.util.spec import Spec
 
 KIND: content.Kind = "registry/references"
 
-Metric = Literal["learnt", "final", "maa", "bwt", "bwt_t", "zero_shot", "text_drop"]
+Metric = Literal["la", "acc", "maa", "bwt", "bwt_t", "zero_shot", "text_change"]
 """What a column of published numbers is here: a metric by its name in the report (see forgetting.summary)."""
 
 

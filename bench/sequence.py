@@ -153,7 +153,7 @@ class Align(Training):
 
 
 class Stage(Spec):
-    """One task being learnt."""
+    """One task being learned."""
 
     task: str
     """Name of the task."""
@@ -226,7 +226,7 @@ def read_sequence(path: Path) -> SequenceSpec:
         raise SpecError(
             f"'{sequence.sequence}' is not a name.",
             where=f"{path}: sequence",
-            mend="Use letters, digits, '-', '_', '.' and '+', a letter or digit first.",
+            hint="Use letters, digits, '-', '_', '.' and '+', a letter or digit first.",
         )
     seen = [stage.task for stage in sequence.stages]
     for key, name in [
@@ -235,7 +235,7 @@ def read_sequence(path: Path) -> SequenceSpec:
     ]:
         if seen.count(name) > (key == "stages"):
             raise SpecError(
-                f"task '{name}' stands twice.", where=f"{path}: {key}", mend="Name a task once a sequence."
+                f"task '{name}' stands twice.", where=f"{path}: {key}", hint="Name a task once a sequence."
             )
     return sequence
 
@@ -249,13 +249,13 @@ def stage_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
     """The tasks of the stages, in learning order."""
     where = str(sequence.path or sequence.sequence)
     return [
-        find_learnt(stage.task, workspace, where=f"{where}: stages[{i}].task")
+        find_learned(stage.task, workspace, where=f"{where}: stages[{i}].task")
         for i, stage in enumerate(sequence.stages)
     ]
 
 
-def find_learnt(name: str, workspace: Path, *, where: str) -> TaskSpec:
-    """The task called `name`; SpecError where it cannot be learnt from."""
+def find_learned(name: str, workspace: Path, *, where: str) -> TaskSpec:
+    """The task called `name`; SpecError where it cannot be learned from."""
     task = find_task(name, workspace, where=where)
     if task.data is None or task.data.train is None:
         why = "a text task of lm-eval" if task.data is None else "without training data (data.train is null)"
@@ -263,7 +263,7 @@ def find_learnt(name: str, workspace: Path, *, where: str) -> TaskSpec:
         raise SpecError(
             f"'{name}' is {why}, so it is only scored.",
             where=where,
-            mend=f"Name it under {key}, or choose another task to learn.",
+            hint=f"Name it under {key}, or choose another task to learn.",
         )
     return task
 
@@ -280,7 +280,7 @@ def scored_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
                 raise SpecError(
                     f"'{name}' is a {task.kind} task, and {key} holds {kind} tasks.",
                     where=f"{where}: {key}[{i}]",
-                    mend=f"Name it under {other}, or under stages to learn it.",
+                    hint=f"Name it under {other}, or under stages to learn it.",
                 )
             found.append(task)
     return found
@@ -291,12 +291,12 @@ def memory_texts(path: Path | None) -> list[str]:
     if path is None:
         return []
     if files.exists(path) and not path.is_file():  # a device may never end
-        raise InputError("is not a regular file.", where=str(path), mend="Check 'memory' of the sequence.")
+        raise InputError("is not a regular file.", where=str(path), hint="Check 'memory' of the sequence.")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(
-            f"cannot be read ({why}).", where=str(path), mend="Check 'memory' of the sequence."
+            f"cannot be read ({why}).", where=str(path), hint="Check 'memory' of the sequence."
         ) from error
     return [line for line in lines if line.strip()]

@@ -72,7 +72,7 @@ class Data(Spec):
     revision: str | None = None
     """Pinned revision of a hub data set."""
     train: str | None = "train"
-    """Name of the split that is learnt from; null for a task that is only scored."""
+    """Name of the split that is learned from; null for a task that is only scored."""
     test: str = "test"
     """Name of the split that is scored."""
     images: str | None = None
@@ -99,7 +99,7 @@ class Columns(Spec):
     id: str | None = None
     """Unique per item; null counts the rows."""
     group: str | None = None
-    """Items of one image: learnt as one conversation of several turns."""
+    """Items of one image: learned as one conversation of several turns."""
     kind: str | None = None
     """Kind of question, for scores by kind and the blind level."""
     choices: str | None = None
@@ -130,7 +130,7 @@ class TextTask(Spec):
 
 
 class TaskSpec(Spec):
-    """One task: something learnt, scored, or both."""
+    """One task: something learned, scored, or both."""
 
     task: Annotated[str, AfterValidator(check_name)]
     """Its name, which is also that of its file."""
@@ -176,7 +176,7 @@ class TaskSpec(Spec):
         try:
             return folder / f"{check_name(self.task)}-{key}.jsonl"
         except ValueError as error:
-            raise SpecError(f"{error} (found {self.task!r}).", where="task", mend="Rename it.") from error
+            raise SpecError(f"{error} (found {self.task!r}).", where="task", hint="Rename it.") from error
 
     def refuse_needs(self) -> None:
         """InputError where scoring needs what this package does not have."""
@@ -184,7 +184,7 @@ class TaskSpec(Spec):
             raise InputError(
                 "a judge (a language model that grades free text) is needed, and there is none here.",
                 where=f"{self.path or self.task}: needs",
-                mend="Score a run's model in lmms-eval, which has judges: --model moextend --model_args run=FOLDER.",
+                hint="Score a run's model in lmms-eval, which has judges: --model moextend --model_args run=FOLDER.",
             )
 
     def reading(self) -> dict[str, Any]:
@@ -200,12 +200,12 @@ def read_task(path: Path) -> TaskSpec:
         raise SpecError(
             f"the task is called '{task.task}', and its file '{path.stem}'.",
             where=f"{path}: task",
-            mend="Give both the same name.",
+            hint="Give both the same name.",
         )
     if task.kind == "text" and task.lm_eval is None:
-        raise SpecError("a text task needs the key.", where=f"{path}: lm_eval", mend="Name the lm-eval task.")
+        raise SpecError("a text task needs the key.", where=f"{path}: lm_eval", hint="Name the lm-eval task.")
     if task.kind != "text" and task.data is None:
-        raise SpecError(f"a {task.kind} task needs the key.", where=f"{path}: data", mend="Name the data.")
+        raise SpecError(f"a {task.kind} task needs the key.", where=f"{path}: data", hint="Name the data.")
     return task
 
 

@@ -7,7 +7,7 @@ MoextendError
  │    └── RunConflict    a run folder that belongs to another config, or to another process
  └── RunFailed       a run began and could not end; exit code 1
 
-Every error says what is wrong, where, and how to mend it. The CLI prints it without a traceback.
+Every error says what is wrong, where, and how to fix it. The CLI prints it without a traceback.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ def type_name(value: object) -> str:
 
 
 class MoextendError(Exception):
-    """An error with a place and a mend, printed as ``where: what mend``: long texts cut, control characters shown."""
+    """An error with a place and a hint, printed as ``where: what hint``: long texts cut, control characters shown."""
 
     exit_code = 1
 
-    def __init__(self, what: str, *, where: str | None = None, mend: str | None = None) -> None:
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         self.what = _shown(what, _LONGEST)
         self.where = None if where is None else _shown(where, _LONGEST)
-        self.mend = None if mend is None else _shown(mend, 10 * _LONGEST)
+        self.hint = None if hint is None else _shown(hint, 10 * _LONGEST)
         super().__init__(self.what)
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        mend = f" {self.mend}" if self.mend else ""
-        return f"{place}{self.what}{mend}"
+        hint = f" {self.hint}" if self.hint else ""
+        return f"{place}{self.what}{hint}"
 
 
 class InputError(MoextendError):
@@ -80,7 +80,7 @@ _LISTED = 200
 
 
 class UnknownName(InputError):
-    """A name that no table or folder knows; the mend names the nearest known ones."""
+    """A name that no table or folder knows; the hint names the nearest known ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> None:
         known, name = sorted(known), short(str(name), 100)
@@ -90,10 +90,10 @@ class UnknownName(InputError):
             others = (
                 f" Near it: {', '.join(near[1:])}." if near[1:] else "" if near else " Check the spelling."
             )
-            mend = f"{meant}{len(known):,} are known.{others}"
+            hint = f"{meant}{len(known):,} are known.{others}"
         else:
-            mend = f"{meant}Available: {', '.join(known) or 'none'}."
-        super().__init__(f"no {kind} '{name}'.", where=where, mend=mend)
+            hint = f"{meant}Available: {', '.join(known) or 'none'}."
+        super().__init__(f"no {kind} '{name}'.", where=where, hint=hint)
 
 
 class SpecError(InputError):
@@ -115,4 +115,4 @@ def at(where: str) -> Iterator[None]:
         yield
     except InputError as error:
         place = "" if error.where is None or error.where in where else f"{error.where}: "
-        raise InputError(f"{place}{error.what}", where=where, mend=error.mend) from error
+        raise InputError(f"{place}{error.what}", where=where, hint=error.hint) from error

@@ -94,7 +94,7 @@ def _value(words: Sequence[str], *options: str) -> str | None:
 def _unknown(task: str) -> InputError:
     """The error of a task that lm-eval does not have, with the nearest names that it has."""
     if not task:
-        return InputError("no task is named.", where="--tasks", mend="Name one, e.g. --tasks arc_easy.")
+        return InputError("no task is named.", where="--tasks", hint="Name one, e.g. --tasks arc_easy.")
     from lm_eval.tasks import TaskManager
 
     return UnknownName("lm-eval task", task, TaskManager().all_tasks, where="--tasks")

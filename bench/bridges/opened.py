@@ -51,7 +51,7 @@ def check(run: str | None, pretrained: str | None) -> None:
         raise InputError(
             "neither or both of run and pretrained are given.",
             where="model_args",
-            mend="Write run=runs/SEQUENCE/RUN, or pretrained=MODEL,extensions=FOLDER+FOLDER.",
+            hint="Write run=runs/SEQUENCE/RUN, or pretrained=MODEL,extensions=FOLDER+FOLDER.",
         )
     if pretrained is not None:
         sources.find(pretrained, where="model_args: pretrained")
@@ -59,5 +59,5 @@ def check(run: str | None, pretrained: str | None) -> None:
         raise InputError(
             f"'{run}' is not a run folder: no config.json.",
             where="model_args: run",
-            mend="Write run=runs/SEQUENCE/RUN.",
+            hint="Write run=runs/SEQUENCE/RUN.",
         )

@@ -107,7 +107,7 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
             f"asks for a letter, but {len(others)} of {len(lettered)} answers are neither a letter nor a choice "
             f"({first.row}: {first.answers[0]!r}).",
             where=f"{task.path or task.task}: prompt",
-            mend=f"{how}Set answer_as (letter, position, text), or ask for something else.",
+            hint=f"{how}Set answer_as (letter, position, text), or ask for something else.",
         )
     if is_lettered(task.scorer) and all(
         item.choices is None and gold_position(item) is None for item in items
@@ -116,7 +116,7 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
             f"'{task.scorer}' reads letters, and no answer is one or a choice "
             f"({items[0].row}: {items[0].answers[0]!r}).",
             where=f"{task.path or task.task}: scorer",
-            mend="Set columns.choices, or choose another scorer, such as exact@1.",
+            hint="Set columns.choices, or choose another scorer, such as exact@1.",
         )
     for item in items if is_lettered(task.scorer) else ():
         check_gold(task, item)
@@ -125,14 +125,14 @@ def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
         raise InputError(
             f"asks for a letter, but '{task.scorer}' compares it with the text of a choice ({texts[0].row}).",
             where=f"{task.path or task.task}: scorer",
-            mend="Choose a scorer that knows letters, such as option@1.",
+            hint="Choose a scorer that knows letters, such as option@1.",
         )
     generated = task.data is not None and task.data.path.startswith("world:")
     if task.kind == "caption" and task.scorer == EXACT and not generated:
         raise InputError(
             f"'{EXACT}' is right only for the very words of a caption.",
             where=f"{task.path or task.task}: scorer",
-            mend="Score captions by cider@1.",
+            hint="Score captions by cider@1.",
         )
 
 
@@ -182,5 +182,5 @@ def _scored(task: TaskSpec, items: Sequence[Item]) -> tuple[Item, str]:
         f"'{scorer.name}' gives an item's own answer {best:.2f} at the most, not {scorer.top:.0f} "
         f"({items[0].row}: {items[0].answers[0]!r}).",
         where=where,
-        mend="Choose a scorer that fits the answers, or set columns.choices.",
+        hint="Choose a scorer that fits the answers, or set columns.choices.",
     )

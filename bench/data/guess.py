@@ -161,8 +161,8 @@ def _data(data: str, folder: Path, workspace: Path, *, where: str) -> Data:
     elif data.startswith("world:") or like_hub_id(data, Path()):
         path = data
     else:
-        mend = "Name a file, a folder, a hub id or world:<name>."
-        raise InputError("no such file or folder.", where=where, mend=near(local) + mend)
+        hint = "Name a file, a folder, a hub id or world:<name>."
+        raise InputError("no such file or folder.", where=where, hint=near(local) + hint)
     draft = Data(path=path)
     source = locate(draft, folder, workspace, where=where)
     splits = hub_splits(source.hub, draft, where=where) if source.hub else list(source.splits)
@@ -189,7 +189,7 @@ def _splits(splits: Sequence[str], source: Source, *, where: str) -> tuple[str |
         raise InputError(
             f"{source.name} has the splits {', '.join(splits)}.",
             where=where,
-            mend="Write the task's YAML by hand and name data.train and data.test.",
+            hint="Write the task's YAML by hand and name data.train and data.test.",
         )
     return f"{only}[:90%]", f"{only}[90%:]"
 
@@ -225,7 +225,7 @@ def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str, ne
             raise InputError(
                 f"which column holds the {key}? Columns of {table.source}: {', '.join(table.columns)}.",
                 where=where,
-                mend=f"Say it: {key}=COLUMN.",
+                hint=f"Say it: {key}=COLUMN.",
             )
 
 

@@ -33,7 +33,7 @@ def _load(name: str, split: str, config: str | None, revision: str | None, where
         raise InputError(
             f"no file or folder '{name}', and the hub gave no such data set ({error}).",
             where=where,
-            mend="Check the path or the id; offline, download it first, or name a local folder.",
+            hint="Check the path or the id; offline, download it first, or name a local folder.",
         ) from error
     except ValueError as error:
         known = _splits(name, config, revision)
@@ -42,7 +42,7 @@ def _load(name: str, split: str, config: str | None, revision: str | None, where
         raise InputError(
             f"the hub data set '{name}' cannot be opened ({error}).",
             where=where,
-            mend="Name its config under data.config.",
+            hint="Name its config under data.config.",
         ) from error
 
 
@@ -68,6 +68,6 @@ def hub_splits(name: str, data: Data, *, where: str) -> list[str]:
         raise InputError(
             f"no file or folder '{name}', and the hub did not name its splits.",
             where=where,
-            mend="Check the path or the id; offline, name a local folder.",
+            hint="Check the path or the id; offline, name a local folder.",
         )
     return found

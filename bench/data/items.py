@@ -140,8 +140,8 @@ def _marks(task: TaskSpec, item: Item, images: int) -> str:
     )
 
 
-def _prompt_error(task: TaskSpec, what: str, mend: str) -> SpecError:
-    return SpecError(what, where=f"{task.path or task.task}: prompt", mend=mend)
+def _prompt_error(task: TaskSpec, what: str, hint: str) -> SpecError:
+    return SpecError(what, where=f"{task.path or task.task}: prompt", hint=hint)
 
 
 class Turns(Sequence[tuple[Item, ...]]):

@@ -50,6 +50,6 @@ class Joined:
             raise InputError(
                 f"there is no image '{cells.text(name)}' in {self._images.source}.",
                 where=f"{where}: column '{self._by}'",
-                mend="Check data.join of the task.",
+                hint="Check data.join of the task.",
             )
         return self._images.row(at, (self._image,)).get(self._image)

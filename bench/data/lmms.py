@@ -76,39 +76,39 @@ def _refuse(config: Mapping[str, Any], where: str) -> None:
             raise InputError(
                 f"sets {key} by code ({_said(config[key])}), which is not run.",
                 where=where,
-                mend="Write the task's YAML by hand (docs/adding.md).",
+                hint="Write the task's YAML by hand (docs/adding.md).",
             )
     if "process_docs" in config:
         raise InputError(
             f"changes its rows by code (process_docs: {_said(config['process_docs'])}), which is not run.",
             where=where,
-            mend="Write the task's YAML by hand (docs/adding.md), or prepare its rows and add them with --data.",
+            hint="Write the task's YAML by hand (docs/adding.md), or prepare its rows and add them with --data.",
         )
     judged = [name for name in _metrics(config) if re.search(r"gpt|judge|llm", name)]
     if judged:
         raise InputError(
             f"needs a judge (a language model that grades free text) for {', '.join(judged)}, and there is none here.",
             where=where,
-            mend="Score a run's model in lmms-eval: --model moextend --model_args run=FOLDER.",
+            hint="Score a run's model in lmms-eval: --model moextend --model_args run=FOLDER.",
         )
     kind = config.get("output_type", "generate_until")
     if kind != "generate_until":
         raise InputError(
             f"has output_type {kind}: only generated answers are imported.",
             where=where,
-            mend="Choose the task's variant that generates.",
+            hint="Choose the task's variant that generates.",
         )
 
 
 def _data(config: Mapping[str, Any], where: str) -> Data:
     path, more = config.get("dataset_path"), dict(config.get("dataset_kwargs") or {})
     if not isinstance(path, str) or "data_files" in more or path in ("json", "parquet", "csv"):
-        raise InputError("names no data set of the hub.", where=where, mend="Add its data with --data.")
+        raise InputError("names no data set of the hub.", where=where, hint="Add its data with --data.")
     if more.get("video") or more.get("From_YouTube"):
-        raise InputError("is a task of videos.", where=where, mend="Only images and text can be shown here.")
+        raise InputError("is a task of videos.", where=where, hint="Only images and text can be shown here.")
     test = config.get("test_split") or config.get("validation_split")
     if not isinstance(test, str):
-        raise InputError("names no test_split.", where=where, mend="Write the task's YAML by hand.")
+        raise InputError("names no test_split.", where=where, hint="Write the task's YAML by hand.")
     return Data(
         path=path, config=config.get("dataset_name"), revision=more.get("revision"),
         train=config.get("training_split"), test=test,
@@ -133,7 +133,7 @@ def _prompt(config: Mapping[str, Any], task: TaskSpec, where: str) -> str:
             raise InputError(
                 f"has a template that is more than columns (doc_to_text: {text!r}).",
                 where=where,
-                mend="Write the task's YAML by hand.",
+                hint="Write the task's YAML by hand.",
             )
         pieces = _PLACEHOLDER.split(text)
         filled = "".join(_literal(piece) if i % 2 == 0 else f"{{{piece}}}" for i, piece in enumerate(pieces))

@@ -31,7 +31,7 @@ def find(task: str, include: Path | None) -> tuple[Path, dict[str, Any]]:
     """The task's YAML with all that it includes."""
     folder = include or _installed()
     if not folder.is_dir():
-        raise InputError("no such folder.", where=f"--include-path {folder}", mend="Name a folder of YAMLs.")
+        raise InputError("no such folder.", where=f"--include-path {folder}", hint="Name a folder of YAMLs.")
     names: list[str] = []
     members: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*.yaml")):
@@ -84,7 +84,7 @@ def _part(part: Any) -> Any:
 
 def _is_group(parts: Iterable[Any], where: str) -> InputError:
     named = ", ".join(str(_part(part)) for part in parts)
-    return InputError(f"is a group of tasks: {named}.", where=where, mend="Import them one by one.")
+    return InputError(f"is a group of tasks: {named}.", where=where, hint="Import them one by one.")
 
 
 def _installed() -> Path:
@@ -93,7 +93,7 @@ def _installed() -> Path:
         raise InputError(
             "lmms-eval is not installed.",
             where=PREFIX,
-            mend="Install it (pip install lmms-eval), or name a folder of its YAMLs: --include-path FOLDER.",
+            hint="Install it (pip install lmms-eval), or name a folder of its YAMLs: --include-path FOLDER.",
         )
     return Path(next(iter(found.submodule_search_locations))) / "tasks"
 
@@ -107,7 +107,7 @@ def _function(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Function:
 
 
 def _include(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-    raise SpecError("uses the tag !include, which is not supported.", mend=_MERGED)
+    raise SpecError("uses the tag !include, which is not supported.", hint=_MERGED)
 
 
 _Loader.add_constructor("!function", _function)
@@ -120,7 +120,7 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         config = bounded_yaml.load(bounded_yaml.read_text(path), where=str(path), loader=_Loader)
     except SpecError as error:
-        raise SpecError(error.what, where=error.where or str(path), mend=error.mend) from None
+        raise SpecError(error.what, where=error.where or str(path), hint=error.hint) from None
     if not isinstance(config, dict):
         return {}
     shared = config.pop("include", None)
@@ -128,11 +128,11 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
         return config
     if not isinstance(shared, str):
         raise InputError(
-            "includes several files or code; only one file is supported.", where=str(path), mend=_MERGED
+            "includes several files or code; only one file is supported.", where=str(path), hint=_MERGED
         )
     template = path.parent / shared
     if template.resolve() in (path.resolve(), *within):
-        raise InputError(f"includes itself (by {shared}).", where=str(path), mend="Remove the include.")
+        raise InputError(f"includes itself (by {shared}).", where=str(path), hint="Remove the include.")
     if not template.is_file():
-        raise InputError(f"includes {shared}, which is not there.", where=str(path), mend="Add the file.")
+        raise InputError(f"includes {shared}, which is not there.", where=str(path), hint="Add the file.")
     return {**_read(template, (*within, path.resolve())), **config}

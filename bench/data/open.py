@@ -37,7 +37,7 @@ def open_items(
     the choices passes.
 
     Raises:
-        InputError: the data cannot be opened, or lacks a column of the task; with file, row, column and mend.
+        InputError: the data cannot be opened, or lacks a column of the task; with file, row, column and hint.
     """
     search(workspace)
     opened = open_table(task, split, workspace)
@@ -46,7 +46,7 @@ def open_items(
     _check_columns(task, table, extra)
     rows: Sequence[int] = range(len(table)) if part.whole else _part_rows(table, part, task)
     if not rows:
-        raise InputError("holds no rows.", where=_at(task, f"data.{split}"), mend="Choose another part.")
+        raise InputError("holds no rows.", where=_at(task, f"data.{split}"), hint="Choose another part.")
     items = Items(task, table, rows[:limit], opened.folder, extra, images=images, strict=strict)
     items.check_ids()
     return items
@@ -110,7 +110,7 @@ def _read(stamps: tuple[tuple[Path, int, int], ...], cache: Path) -> Table:
 def data_of(task: TaskSpec) -> Data:
     """The task's data; SpecError for a text task, whose data belongs to lm-eval."""
     if task.data is None:
-        raise SpecError(f"a {task.kind} task has no data.", where=_at(task, "data"), mend="Use a vqa task.")
+        raise SpecError(f"a {task.kind} task has no data.", where=_at(task, "data"), hint="Use a vqa task.")
     return task.data
 
 
@@ -119,7 +119,7 @@ def _split_name(task: TaskSpec, split: SplitName) -> str:
     name = data.train if split == "train" else data.test
     if name is None:
         raise InputError(
-            "is null: this task is only scored.", where=_at(task, "data.train"), mend="Name a split."
+            "is null: this task is only scored.", where=_at(task, "data.train"), hint="Name a split."
         )
     return name
 
@@ -153,7 +153,7 @@ def _no_column(task: TaskSpec, key: str, name: str, table: Table) -> SpecError:
     return SpecError(
         f"no column '{name}' in {table.source}.",
         where=_at(task, key),
-        mend=f"{meant}Columns: {', '.join(table.columns)}.",
+        hint=f"{meant}Columns: {', '.join(table.columns)}.",
     )
 
 
@@ -226,7 +226,7 @@ class Items(Sequence[Item]):
                 raise InputError(
                     f"id {twice}.",
                     where=f"{self._table.where(row)}: column '{column}'",
-                    mend="Name a column that is unique, or set columns.id: null to count the rows.",
+                    hint="Name a column that is unique, or set columns.id: null to count the rows.",
                 )
             seen[name] = row
 
@@ -267,7 +267,7 @@ class Items(Sequence[Item]):
             raise InputError(
                 f"has {len(choices)} choices, more than there are letters.",
                 where=f"{item.row}: columns.choices",
-                mend="Leave choices out, or take {choices} out of the prompt and choose a scorer of texts.",
+                hint="Leave choices out, or take {choices} out of the prompt and choose a scorer of texts.",
             )
         if self._strict and self._lettered:
             check_gold(self._task, item)
@@ -327,7 +327,7 @@ def check_gold(task: TaskSpec, item: Item) -> None:
             f"answer {item.answers[0][:80]!r} is none of the {len(item.choices)} choices, and '{task.scorer}' needs "
             "one.",
             where=f"{item.row}: column '{task.columns.answer}'",
-            mend="Write it as it stands among the choices, its letter or its position from 0 (answer_as), or choose "
+            hint="Write it as it stands among the choices, its letter or its position from 0 (answer_as), or choose "
             "another scorer.",
         )
 
@@ -339,7 +339,7 @@ def _among(value: Any, texts: frozenset[str]) -> bool:
 def _cell(row: Row, column: str, where: str) -> Any:
     """A cell that must be there."""
     if column not in row:
-        raise InputError(f"has no '{column}'.", where=where, mend="Add it or remove the row.")
+        raise InputError(f"has no '{column}'.", where=where, hint="Add it or remove the row.")
     return row[column]
 
 

@@ -58,7 +58,7 @@ def parse_split(name: str, *, where: str) -> Part:
     low, high = int(match["low"] or 0), int(match["high"] or 100)
     if not 0 <= low < high <= 100:
         raise InputError(
-            f"'{name}' holds nothing.", where=where, mend="Write a part as all[:90%] or all[90%:]."
+            f"'{name}' holds nothing.", where=where, hint="Write a part as all[:90%] or all[90%:]."
         )
     return Part(match["name"] or WHOLE, low, high)
 
@@ -77,12 +77,12 @@ def locate(data: Data, base: Path, workspace: Path, *, where: str) -> Source:
         return Source(f"hub:{data.path}", None, {}, hub=data.path)
     if data.path.startswith(HAND):
         raise InputError(
-            f"no file or folder {path}.", where=where, mend=data.prepare or "Put the data there."
+            f"no file or folder {path}.", where=where, hint=data.prepare or "Put the data there."
         )
     raise InputError(
         f"no file or folder '{data.path}'.",
         where=where,
-        mend=near(path) + "Relative paths start at the YAML.",
+        hint=near(path) + "Relative paths start at the YAML.",
     )
 
 
@@ -109,7 +109,7 @@ def files_of(source: Source, split: str, *, where: str) -> tuple[Path, ...]:
         raise InputError(
             f"{source.name} is one piece, without a split '{split}'.",
             where=where,
-            mend="Cut it: train: 'all[:90%]', test: 'all[90%:]'. Or only score it: train: null, test: all.",
+            hint="Cut it: train: 'all[:90%]', test: 'all[90%:]'. Or only score it: train: null, test: all.",
         )
     raise UnknownName("split", split, source.splits, where=f"{where} ({source.name})")
 
@@ -125,7 +125,7 @@ def _world(data: Data, workspace: Path) -> Source:
 def _file(path: Path) -> Source:
     if path.suffix.lower() not in FORMATS:
         raise InputError(
-            "not a format of data that is known.", where=str(path), mend=f"Known: {', '.join(FORMATS)}."
+            "not a format of data that is known.", where=str(path), hint=f"Known: {', '.join(FORMATS)}."
         )
     return Source(str(path), path.parent, {WHOLE: (path,)})
 
@@ -143,7 +143,7 @@ def _folder(path: Path, config: str | None, *, where: str) -> Source:
         raise InputError(
             f"{inner} holds no data.",
             where=where,
-            mend=f"A split is a file <split>{'|'.join(FORMATS)}, or a folder with metadata.csv or .jsonl.",
+            hint=f"A split is a file <split>{'|'.join(FORMATS)}, or a folder with metadata.csv or .jsonl.",
         )
     return Source(str(inner), inner, splits)
 
@@ -179,7 +179,7 @@ def _from_configs(path: Path, configs: list[dict[str, Any]], wanted: str | None,
     name = wanted or ("default" if "default" in by_name else next(iter(by_name)))
     if wanted is None and len(by_name) > 1 and "default" not in by_name:
         raise InputError(
-            f"{path} has several configs.", where=f"{where}.config", mend=f"Name one: {', '.join(by_name)}."
+            f"{path} has several configs.", where=f"{where}.config", hint=f"Name one: {', '.join(by_name)}."
         )
     if name not in by_name:
         raise UnknownName("config", name, by_name, where=f"{where}.config")
@@ -187,7 +187,7 @@ def _from_configs(path: Path, configs: list[dict[str, Any]], wanted: str | None,
     for split, files in splits.items():
         if not files:
             raise InputError(
-                f"split '{split}' has no files.", where=str(path / "README.md"), mend="Mend its paths."
+                f"split '{split}' has no files.", where=str(path / "README.md"), hint="Mend its paths."
             )
     return Source(str(path) if name == "default" else f"{path} ({name})", path, splits)
 

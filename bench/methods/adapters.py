@@ -105,10 +105,10 @@ class AdapterPerTask(trained.Trained):
         inject(model, self.config, stage.seed, stage.task)
         trained.put_back(model, stage)
 
-    def select(self, model: MultimodalLM, task: str, learnt: Sequence[str]) -> str:
+    def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
         """All adapters so far, for every task."""
-        use(model, learnt)
-        return trained.fingerprint(model, [parameters(model, name) for name in learnt])
+        use(model, learned)
+        return trained.fingerprint(model, [parameters(model, name) for name in learned])
 
     @property
     def knobs(self) -> tuple[Knob, ...]:

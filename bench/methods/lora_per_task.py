@@ -41,7 +41,7 @@ class LoraPerTask(adapters.AdapterPerTask):
 
     @property
     def text_untouched(self) -> bool:
-        """An adapter learnt from inputs with images is reached by no input without one."""
+        """An adapter learned from inputs with images is reached by no input without one."""
         return True
 
     def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
@@ -58,13 +58,13 @@ class LoraPerTask(adapters.AdapterPerTask):
         super().restore(model, stage)
         self._choose(model, stage)
 
-    def select(self, model: MultimodalLM, task: str, learnt: Sequence[str]) -> str:
+    def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
         """given: the task's own adapter, or the base where there is none. inferred: left to the recogniser."""
         if self._infers:
             assert model.choose is not None, "restore and save set it"
-            named = trained.fingerprint(model, [adapters.parameters(model, name) for name in learnt])
+            named = trained.fingerprint(model, [adapters.parameters(model, name) for name in learned])
             return f"{named}-{model.choose.fingerprint()}"
-        return super().select(model, task, [task] if task in learnt else [])
+        return super().select(model, task, [task] if task in learned else [])
 
     def with_given_task(self) -> Self | None:
         """The same adapters, chosen by the task's name."""

@@ -1,6 +1,6 @@
 """Learning without forgetting (Li and Hoiem, 2016, arXiv 1606.09282), for a language model.
 
-While a stage is learnt, the model's next-token distributions on the new data are held to those of the model before
+While a stage is learned, the model's next-token distributions on the new data are held to those of the model before
 the stage: ``weight T^2 mean KL(old || new)`` over the labelled positions, at temperature T. No earlier data is kept.
 """
 
@@ -33,7 +33,7 @@ class Lwf(AdapterOrAll):
     config: Config
 
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
-        """The distillation term; from the second stage on, since nothing was learnt before the first."""
+        """The distillation term; from the second stage on, since nothing was learned before the first."""
         if not stage.earlier:
             return None
         import torch

@@ -48,18 +48,18 @@ class Stage:
     """1 for the first stage."""
     task: str
     data: Sequence[Conversation]
-    """S_t: what may be learnt."""
+    """S_t: what may be learned."""
     held_out: Sequence[Conversation]
     """S_e: training items that no method learns from; for choosing layers."""
     generic: Sequence[Conversation]
     """Generic text that stands for what the base knows; empty if the sequence names none."""
     seed: int
     folder: Path
-    """Where this stage keeps what it learnt."""
+    """Where this stage keeps what it learned."""
     earlier: Sequence[tuple[str, Path]] = ()
     """(task, folder) of the stages before."""
     earlier_data: Callable[[str], Sequence[Conversation]] = _none
-    """What an earlier task was learnt from; only replay looks at it."""
+    """What an earlier task was learned from; only replay looks at it."""
     batch_size: int = 64
     """Conversations a forward pass of the training; whatever only looks at the model computes as many."""
 
@@ -143,7 +143,7 @@ class Method(ABC):
         """Brings the model to where it was after the stage, bit for bit, from the stage's folder."""
 
     @abstractmethod
-    def select(self, model: MultimodalLM, task: str, learnt: Sequence[str]) -> str:
+    def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
         """Makes the model ready for inputs of `task`; the fingerprint of all weights that then compute."""
 
     def with_given_task(self) -> Self | None:

@@ -40,7 +40,7 @@ class MoExtend(Method):
 
     @property
     def text_untouched(self) -> bool:
-        """own, auto: an extension learnt from inputs with images is reached by no input without one."""
+        """own, auto: an extension learned from inputs with images is reached by no input without one."""
         return self.config.scope in ("own", "auto")
 
     @property
@@ -51,7 +51,7 @@ class MoExtend(Method):
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
         """Probes which layers change most, adds experts there, and trains these alone."""
         config, earlier = self.config, stage.earlier
-        learnt = extending.learn(
+        learned = extending.learn(
             model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
             learning_rate=config.learning_rate,
             beside=[task for task, _ in earlier] if config.scope == "all" else [],
@@ -59,10 +59,10 @@ class MoExtend(Method):
             batch_size=stage.batch_size, folder=stage.folder,
         )  # fmt: skip
         facts = {
-            **trained.facts(learnt.report),
-            "layers": list(learnt.plan),
-            "parents": list(learnt.plan.values()),
-            "change": learnt.probe.change,
+            **trained.facts(learned.report),
+            "layers": list(learned.plan),
+            "parents": list(learned.plan.values()),
+            "change": learned.probe.change,
         }
         if config.scope == "auto":
             facts["recognised"] = inferred.portray(model, stage)
@@ -84,17 +84,17 @@ class MoExtend(Method):
         if self.config.scope == "auto":
             inferred.choose(model, stage)
 
-    def select(self, model: MultimodalLM, task: str, learnt: Sequence[str]) -> str:
+    def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
         """own: the task's own extension, or the base where there is none. auto, all: whatever is asked."""
         scope = self.config.scope
         if scope == "auto":
             # Text reaches no extension: there is none that takes inputs without an image.
-            moextend.activate(model.lm, learnt)
+            moextend.activate(model.lm, learned)
             assert model.choose is not None, "restore and save set it"
             named = moextend.active_fingerprint(model)
             moextend.activate(model.lm, [])
             return f"{named}-{model.choose.fingerprint()}"
-        reach = [name for name in learnt if scope == "all" or name == task]
+        reach = [name for name in learned if scope == "all" or name == task]
         # The oracle asks with scope own for extensions that were made beside others.
         attach.activate(model.lm, reach, partial=scope == "own")
         return moextend.active_fingerprint(model)

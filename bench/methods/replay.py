@@ -1,4 +1,4 @@
-"""Replay: a share of every earlier stage's training items is kept and learnt again among the new ones.
+"""Replay: a share of every earlier stage's training items is kept and learned again among the new ones.
 
 The only method here that keeps raw data of earlier stages. Each stage's share is drawn once, from its number of items.
 """

@@ -169,9 +169,9 @@ def _settings(text: str, where: str = "") -> dict[str, str]:
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or not value:
             raise InputError(
-                f"setting '{pair}' has no value.", where=where, mend="Write NAME:key=value,key=value."
+                f"setting '{pair}' has no value.", where=where, hint="Write NAME:key=value,key=value."
             )
         if key in found:
-            raise InputError(f"setting '{key}' is given twice.", where=where, mend="Give it once.")
+            raise InputError(f"setting '{key}' is given twice.", where=where, hint="Give it once.")
         found[key] = value
     return found

@@ -43,9 +43,9 @@ class TrainedWeights(trained.Trained):
         """Puts the weights of that stage back in place."""
         trained.put_back(model, stage)
 
-    def select(self, model: MultimodalLM, task: str, learnt: Sequence[str]) -> str:
+    def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
         """The same weights for every task."""
-        return trained.fingerprint(model, [self.parameters(model)] if learnt else [])
+        return trained.fingerprint(model, [self.parameters(model)] if learned else [])
 
     def trainable(self, model: Any) -> Parameters:
         """What `start` makes ready."""

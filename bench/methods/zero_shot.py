@@ -1,4 +1,4 @@
-"""Zero-shot: nothing is learnt; the lower bound, and the row that shows that not forgetting is no merit by itself."""
+"""Zero-shot: nothing is learned; the lower bound, and the row that shows that not forgetting is no merit by itself."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ class ZeroShot(Method):
     def restore(self, model: MultimodalLM, stage: Stage) -> None:
         """Nothing."""
 
-    def select(self, model: MultimodalLM, task: str, learnt: Sequence[str]) -> str:
+    def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
         """The base."""
         return model.base_fingerprint()

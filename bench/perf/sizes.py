@@ -118,13 +118,13 @@ def make(size: str, device: str, dtype: str) -> MultimodalLM:
     chosen = lookup.choose("size", size, SIZES, where="--size")
     if (why := missing(size)) is not None:
         raise InputError(
-            f"size '{size}' is not installed.", where="--size", mend=f"{why[:1].upper()}{why[1:]}"
+            f"size '{size}' is not installed.", where="--size", hint=f"{why[:1].upper()}{why[1:]}"
         )
     return chosen.make().to(device=device, dtype=getattr(torch, dtype))
 
 
 def batch(model: MultimodalLM, size: Size, labelled: float = 1.0) -> dict[str, Tensor]:
-    """Random tokens; the last `labelled` part of each row is learnt."""
+    """Random tokens; the last `labelled` part of each row is learned."""
     import torch
 
     from moextend.model.multimodal import IGNORE

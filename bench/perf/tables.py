@@ -114,7 +114,7 @@ def write_into(page: Path, measured: Sequence[Speed], command: str) -> None:
         raise InputError(
             f"has no {OPEN} with a {CLOSE} behind it.",
             where=str(page),
-            mend="Put both where the tables belong.",
+            hint="Put both where the tables belong.",
         )
     machine = measured[0].environment
     packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "transformers", "peft"))

@@ -51,7 +51,7 @@ class Way:
         from moextend.moe.kernels import experts_follow_autocast
 
         learning = list(self.model.trainable().values())
-        if self.optimizer is None:  # nothing is learnt, so that every repeat does the same
+        if self.optimizer is None:  # nothing is learned, so that every repeat does the same
             self.optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=0.0, fused=True)
         bf16 = torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16)
         with experts_follow_autocast(), bf16:

@@ -1,4 +1,4 @@
-"""Run folders -> tables: what was learnt, what was forgotten, in the terminal or in a paper."""
+"""Run folders -> tables: what was learned, what was forgotten, in the terminal or in a paper."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _measured(
             raise InputError(
                 "no answer to an image task has readings.",
                 where="--readings",
-                mend="They are made with the scores of a sequence; joint and independent runs are left out.",
+                hint="They are made with the scores of a sequence; joint and independent runs are left out.",
             )
         return read
     if view == "routing":
@@ -75,7 +75,7 @@ def _measured(
             raise InputError(
                 "of no run it is known how it routes.",
                 where="--routing",
-                mend="It is looked at while a sequence is learnt; joint and independent runs are left out.",
+                hint="It is looked at while a sequence is learned; joint and independent runs are left out.",
             )
         return found
     if view == "comparison":

@@ -43,7 +43,7 @@ class Result:
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks that are learnt, in learning order."""
+        """The tasks that are learned, in learning order."""
         return self.config.stages
 
     @property
@@ -68,7 +68,7 @@ class Result:
 
     @property
     def matrix(self) -> list[list[float | None]]:
-        """A[stage][task] of the learnt tasks; see metrics."""
+        """A[stage][task] of the learned tasks; see metrics."""
         return [self.row(stage, self.tasks) for stage in range(len(self.tasks) + 1)]
 
     @property
@@ -177,12 +177,12 @@ def _check_numbers(found: Any, where: str) -> None:
     """SpecError where a mapping of names to numbers, each of which may be unknown, is something else."""
     if found is None:
         return
-    mend = "It was damaged or edited: put it back, or remove the file and run again."
+    hint = "It was damaged or edited: put it back, or remove the file and run again."
     if not isinstance(found, dict):
-        raise SpecError("holds no mapping of names to numbers.", where=where, mend=mend)
+        raise SpecError("holds no mapping of names to numbers.", where=where, hint=hint)
     for name, value in found.items():
         if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
-            raise SpecError(f"'{name}' is no number.", where=where, mend=mend)
+            raise SpecError(f"'{name}' is no number.", where=where, hint=hint)
 
 
 def lacking_notes(results: Sequence[Result]) -> list[str]:
@@ -199,7 +199,7 @@ def some(experiments: Sequence[Experiment]) -> list[Experiment]:
         raise InputError(
             f"no run is done{': ' + ', '.join(waiting) if waiting else ''}.",
             where="report",
-            mend=f"Run first: moextend bench run{', or add --unfinished' if waiting else ''}.",
+            hint=f"Run first: moextend bench run{', or add --unfinished' if waiting else ''}.",
         )
     return kept
 

@@ -36,10 +36,10 @@ COLUMNS = [
 MARGIN = 1.0
 """Points: differences below this do not count."""
 
-METRICS = {"learnt": "learnt", "final": "final", "bwt": "BWT", "forgetting": "forgot", "fwt": "FWT"}
-"""Metrics of the learnt tasks, as `metrics.weights` names them -> their column in the forgetting table."""
-DROP = "drop"
-LESS_IS_BETTER = ("forgot", DROP)
+METRICS = {"la": "LA", "acc": "ACC", "bwt": "BWT", "fm": "FM", "fwt": "FWT"}
+"""Metrics of the learned tasks, as `metrics.weights` names them -> their column in the forgetting table."""
+CHANGE = "Δ text"
+LESS_IS_BETTER = ("FM",)
 
 
 def comparison_table(experiment: Experiment, baseline: str, margin: float = MARGIN) -> Table:
@@ -50,7 +50,7 @@ def comparison_table(experiment: Experiment, baseline: str, margin: float = MARG
     """
     if not margin > 0:
         raise InputError(
-            f"{margin:g} is no margin.", where="--margin", mend="Example: --margin 1.0 (points)."
+            f"{margin:g} is no margin.", where="--margin", hint="Example: --margin 1.0 (points)."
         )
     groups = grouped(experiment.of("sequence"))
     known = [*dict.fromkeys(method for method, _ in groups), methods.named("base")]
@@ -59,7 +59,7 @@ def comparison_table(experiment: Experiment, baseline: str, margin: float = MARG
     reader = ItemReader()
     tests = {
         metric: list(_tests(_Measured(reader, metric), groups, baseline))
-        for metric in [*METRICS.values(), DROP]
+        for metric in [*METRICS.values(), CHANGE]
     }
     sections = [_section(rows, metric, margin) for metric, rows in tests.items()]
     return Table(
@@ -135,7 +135,7 @@ def _tests(measured: _Measured, groups: Groups, baseline: str) -> Iterator[Test]
         values = [mine[0] - theirs[0] for mine, theirs in known]
         parts = [(mine[1], theirs[1]) for mine, theirs in known if mine[1] and theirs[1]]
         found = contrast(values, parts) if len(parts) == len(known) else None
-        yield Test(name, values, found, marked=measured.metric == DROP and all(map(text_untouched, group)))
+        yield Test(name, values, found, marked=measured.metric == CHANGE and all(map(text_untouched, group)))
 
 
 def _is_row_zero(baseline: str) -> bool:
@@ -145,9 +145,9 @@ def _is_row_zero(baseline: str) -> bool:
 
 def _weights(result: Result, metric: str, at: int | None) -> Weights | None:
     """(stage, task) -> its weight in the metric; None where the metric is not known."""
-    if metric == DROP:
+    if metric == CHANGE:
         share = 1 / max(len(result.text), 1)
-        ends = [(0, share), (result.last, -share)]
+        ends = [(0, -share), (result.last, share)]
         return {(stage, task): weight for task in result.text for stage, weight in ends} or None
     name = next(key for key, title in METRICS.items() if title == metric)
     a = result.matrix if at is None else [result.matrix[at]] * len(result.matrix)
@@ -156,8 +156,8 @@ def _weights(result: Result, metric: str, at: int | None) -> Weights | None:
 
 
 def _section(tests: Sequence[Test], metric: str, margin: float) -> list[list[Value]]:
-    """The rows of one metric, which are one family of tests; only final has rows where nothing can be compared."""
-    if metric != METRICS["final"] and not any(test.values for test in tests):
+    """The rows of one metric, which are one family of tests; only ACC has rows where nothing can be compared."""
+    if metric != METRICS["acc"] and not any(test.values for test in tests):
         return []
     known = [test.found for test in tests if test.found]
     corrected = iter(stats.holm([found.p for found in known]))
@@ -224,7 +224,7 @@ def _notes(groups: Groups, tests: Sequence[Test], baseline: str, margin: float) 
     """What the columns mean."""
     notes = [
         f"diff.: the method less {baseline}, mean (± standard deviation) over seeds, each seed against the same seed "
-        "of the baseline. metric: a column of the forgetting table; of forgot and drop less is better.",
+        "of the baseline. metric: a column of the forgetting table; of FM less is better.",
         "interval: 95% for all tests of a metric together (Bonferroni). p: no difference, corrected for them (Holm). "
         "Both count two sources of variance: seeds (t, seeds - 1 degrees of freedom) and items, images drawn whole "
         "over all tasks (docs/statistics.md).",

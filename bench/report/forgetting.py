@@ -1,4 +1,4 @@
-"""The forgetting table: what each method learnt, what was left of it at the end, and what became of text."""
+"""The forgetting table: what each method learned, what was left of it at the end, and what became of text."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from moextend.bench.report.table import Column, Table, Value, number, over_runs,
 COLUMNS = [
     Column("method", "method", numeric=False),
     Column("task_id", "task id", numeric=False),
-    Column("learnt", "learnt"),
-    Column("final", "final"),
+    Column("la", "LA"),
+    Column("acc", "ACC"),
     Column("bwt", "BWT"),
-    Column("forgetting", "forgot"),
+    Column("fm", "FM"),
     Column("fwt", "FWT"),
     Column("text_after", "text"),
-    Column("text_drop", "drop"),
+    Column("text_change", "Δ text"),
     Column("runs", "runs"),
     Column("maa", "MAA", wide=True),
     Column("bwt_t", "BWT/T", wide=True),
-    Column("forgetting_max_all", "forgot (max. incl. last)", wide=True),
+    Column("fm_max_all", "FM (max. incl. last)", wide=True),
     Column("worst_case", "worst case", wide=True),
     Column("intransigence", "intransigence", wide=True),
     Column("text_before", "text before", wide=True),
@@ -34,17 +34,19 @@ COLUMNS = [
 NOTES = [
     "task id: what the method knows at inference of the task that an input belongs to: given with the input, "
     "inferred from it, or none.",
-    "learnt: mean accuracy on each task right after it was learnt (MFT). final: mean after the last stage "
-    "(ACC). BWT: mean of final minus learnt, over all tasks but the last (divisor T-1). forgot: mean of the "
-    "best accuracy since a task was learnt, last stage not counted, minus the final one (divisor T-1).",
-    "FWT: mean change of a task's score before it is learnt, from the base to the stage before its own; negative where "
-    "learning other tasks costs what the base could do.",
-    "text: mean score on the text tasks after the last stage; drop: points less than the base's.",
+    "LA: learning accuracy, the mean accuracy on each task right after it was learned. ACC: mean accuracy after the "
+    "last stage. BWT: backward transfer, the mean of ACC minus LA over all tasks but the last (divisor T-1). FM: "
+    "forgetting measure, the mean of the best accuracy since a task was learned, last stage not counted, minus the "
+    "final one (divisor T-1; positive where something was forgotten).",
+    "FWT: forward transfer, the mean change of a task's score before it is learned, from the base to the stage before "
+    "its own; negative where learning other tasks costs what the base could do.",
+    "text: mean score on the text tasks after the last stage; Δ text: its change from the base's; negative is a loss.",
 ]
+MAJORITY = "majority answer"
 UNTOUCHED = "†"
 BY_CONSTRUCTION = (
-    f"{UNTOUCHED}: by construction, not by learning. These text tasks have no images, and what is learnt from images "
-    "takes no input without one, so the base answers. It says nothing of text that looks like a learnt task."
+    f"{UNTOUCHED}: by construction, not by learning. These text tasks have no images, and what is learned from images "
+    "takes no input without one, so the base answers. It says nothing of text that looks like a learned task."
 )
 
 
@@ -68,17 +70,17 @@ def summary(result: Result) -> dict[str, float | None]:
     a = result.matrix
     joint = result.config.mode == "joint"
     return {
-        "learnt": None if joint else metrics.mft(a),
-        "final": metrics.average(result.row(result.last, result.tasks)),
+        "la": None if joint else metrics.mft(a),
+        "acc": metrics.average(result.row(result.last, result.tasks)),
         "maa": None if joint else metrics.maa(a),
         "bwt": None if joint else metrics.bwt(a),
         "bwt_t": None if joint else metrics.bwt(a, divisor="T"),
-        "forgetting": None if joint else metrics.forgetting(a),
+        "fm": None if joint else metrics.forgetting(a),
         "fwt": None if joint else metrics.fwt(a),
         "zero_shot": metrics.zero_shot(a),
         "text_before": metrics.average(before),
         "text_after": metrics.average(after),
-        "text_drop": metrics.text_drop(before, after),
+        "text_change": metrics.text_change(before, after),
     }
 
 
@@ -126,17 +128,17 @@ def _before_after(result: Result) -> tuple[list[float | None], list[float | None
 
 
 def _text(group: list[Result]) -> list[Value]:
-    """Mean text score after the last stage, and the drop; marked where it is 0 by construction."""
+    """Mean text score after the last stage, and its change; marked where it is 0 by construction."""
     pairs = [_before_after(result) for result in group]
     after = over_runs([metrics.average(after) for _, after in pairs])
-    drop = over_runs([metrics.text_drop(*pair) for pair in pairs], signed=True)
-    if drop.number is not None and all(map(text_untouched, group)):
-        drop = replace(drop, text=f"{drop.text}{UNTOUCHED}")
-    return [after, drop]
+    change = over_runs([metrics.text_change(*pair) for pair in pairs], signed=True)
+    if change.number is not None and all(map(text_untouched, group)):
+        change = replace(change, text=f"{change.text}{UNTOUCHED}")
+    return [after, change]
 
 
 def text_untouched(result: Result) -> bool:
-    """Whether nothing learnt can have answered the text tasks: the run says so, or the base's weights answered."""
+    """Whether nothing learned can have answered the text tasks: the run says so, or the base's weights answered."""
     said = result.facts.get("text_untouched")
     if isinstance(said, bool):
         return said
@@ -157,20 +159,20 @@ def _bounds(experiment: Experiment, joint: Groups) -> list[list[Value]]:
     rows = [row for row in known if row]
     for (method, _), group in joint.items():
         finals = [metrics.average(result.row(result.last, result.tasks)) for result in group]
-        rows.append(_bound(f"joint, {method}", len(group), final=over_runs(finals), words=_text(group)))
+        rows.append(_bound(f"joint, {method}", len(group), acc=over_runs(finals), words=_text(group)))
     for (method, _), group in grouped(experiment.of("independent")).items():
-        learnt = over_runs([metrics.mft(result.matrix) for result in group])
-        rows.append(_bound(f"each alone, {method}", len(group), learnt=learnt))
+        learned = over_runs([metrics.mft(result.matrix) for result in group])
+        rows.append(_bound(f"each alone, {method}", len(group), la=learned))
     return rows
 
 
 def _bound(
-    name: str, runs: int, *, learnt: Value | None = None, final: Value | None = None,
+    name: str, runs: int, *, la: Value | None = None, acc: Value | None = None,
     words: list[Value] | None = None,
 ) -> list[Value]:  # fmt: skip
-    after, drop = words or (Value(), Value())
+    after, change = words or (Value(), Value())
     known = {
-        "method": text(name), "learnt": learnt, "final": final, "text_after": after, "text_drop": drop,
+        "method": text(name), "la": la, "acc": acc, "text_after": after, "text_change": change,
         "runs": Value(str(runs), runs) if runs else None,
     }  # fmt: skip
     return [known.get(column.key) or Value() for column in COLUMNS]
@@ -181,7 +183,7 @@ def _blind(results: Sequence[Result]) -> list[Value] | None:
     for result in results:
         blind: dict[str, Any] = result.facts.get("blind") or {}
         if result.tasks and set(result.tasks) <= set(blind):
-            return _bound("blind", 0, final=number(fmean(float(blind[task]) for task in result.tasks)))
+            return _bound(MAJORITY, 0, acc=number(fmean(float(blind[task]) for task in result.tasks)))
     return None
 
 
@@ -194,7 +196,7 @@ def _zero_shot(results: Sequence[Result]) -> list[Value] | None:
         return None
     known = [metrics.average(result.row(0, result.tasks)) for result in by_seed.values()]
     before = over_runs(metrics.average(_before_after(result)[0]) for result in by_seed.values())
-    return _bound(methods.named("base"), 0, final=over_runs(known), words=[before, Value()])
+    return _bound(methods.named("base"), 0, acc=over_runs(known), words=[before, Value()])
 
 
 def _count(experiment: Experiment) -> str:
@@ -225,11 +227,11 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
 def _bound_notes(experiment: Experiment) -> list[str]:
     notes = [f"{methods.named('base')}: the base before the first stage."]
     if _blind(experiment.results):
-        notes.append("blind: the commonest answer to each kind of question, without the image.")
+        notes.append(f"{MAJORITY}: the most common answer to each kind of question, without the image.")
     if experiment.of("joint"):
-        notes.append("joint: all tasks learnt at once (upper bound).")
+        notes.append("joint: all tasks learned at once (upper bound).")
     if experiment.of("independent"):
-        notes.append("each alone: every task learnt from the base (upper bound of learnt).")
+        notes.append("each alone: every task learned from the base (upper bound of LA).")
     return notes
 
 

@@ -9,13 +9,13 @@ from moextend.bench import metrics
 from moextend.bench.report.collect import Experiment, Result
 from moextend.bench.report.table import WIDTH, Column, Table, Value, number, text
 
-NOTE = "Row: after this stage. Dim: tasks learnt later. Bold: the one just learnt."
+NOTE = "Row: after this stage. Dim: tasks learned later. Bold: the one just learned."
 SPREAD = "±: standard error over items."
 NUMBERED = "Columns: the tasks by the number of their stage."
 
 
 def matrix_tables(experiment: Experiment) -> list[Table]:
-    """The tables of every run: the learnt tasks, the text tasks, and the other image tasks that are scored."""
+    """The tables of every run: the learned tasks, the text tasks, and the other image tasks that are scored."""
     tables = []
     for result in experiment.results:
         mark = "" if result.state == "done" else f" ({result.state})"
@@ -31,22 +31,22 @@ def _table(result: Result, tasks: Sequence[str], key: str, title: str) -> Table:
     around = max(map(len, result.tasks), default=0) + len("10  mean ") + 2
     with_names = around + sum(max(len(task) + 1, len("99.9 ")) for task in tasks) <= WIDTH
     errors = around + sum(max(len(task) + 1, len("99.9 ±99.9 ")) for task in tasks) <= WIDTH
-    learnt = tasks == result.tasks
+    learned = tasks == result.tasks
     columns = [Column("stage", "stage", numeric=False)]
     for place, task in enumerate(tasks, 1):
-        columns.append(Column(task, task if with_names or not learnt else str(place), spread="se"))
+        columns.append(Column(task, task if with_names or not learned else str(place), spread="se"))
     columns.append(Column("mean", "mean"))
     rows = [_row(result, stage, tasks, errors) for stage in range(result.last + 1)]
-    notes = [NOTE] if learnt else []
-    notes += [NUMBERED] if learnt and not with_names else []
+    notes = [NOTE] if learned else []
+    notes += [NUMBERED] if learned and not with_names else []
     notes += [SPREAD] if errors else []
     return Table(key, title, columns, [rows], [" ".join(notes)] if notes else [])
 
 
 def _row(result: Result, stage: int, tasks: Sequence[str], errors: bool) -> list[Value]:
-    learnt = ["base", *(["all at once"] if result.config.mode == "joint" else result.tasks)][stage]
+    learned = ["base", *(["all at once"] if result.config.mode == "joint" else result.tasks)][stage]
     values = [_cell(result, stage, task, errors) for task in tasks]
-    return [text(f"{stage} {learnt}"), *values, number(metrics.average(result.row(stage, tasks)))]
+    return [text(f"{stage} {learned}"), *values, number(metrics.average(result.row(stage, tasks)))]
 
 
 def _cell(result: Result, stage: int, task: str, with_error: bool) -> Value:
@@ -60,5 +60,5 @@ def _cell(result: Result, stage: int, task: str, with_error: bool) -> Value:
 def _style(result: Result, stage: int, task: str) -> Literal["", "dim", "bold"]:
     if task not in result.tasks or (result.config.mode == "joint" and stage):
         return ""
-    learnt_at = result.tasks.index(task) + 1
-    return "bold" if stage == learnt_at else "dim" if stage < learnt_at else ""
+    learned_at = result.tasks.index(task) + 1
+    return "bold" if stage == learned_at else "dim" if stage < learned_at else ""

@@ -32,7 +32,7 @@ Runs = dict[tuple[int, str], Result]
 """(seed, order) -> the run of a method."""
 
 METRICS = {
-    "learnt": "learnt", "final": "final", "BWT": "bwt", "forgot": "forgetting", "FWT": "fwt", "drop": "text_drop",
+    "LA": "la", "ACC": "acc", "BWT": "bwt", "FM": "fm", "FWT": "fwt", "Δ text": "text_change",
 }  # fmt: skip
 """Metrics as they are called in the forgetting table -> in `summary`."""
 
@@ -82,7 +82,7 @@ def _tables(
         known = {run: value for run, value in values.items() if value is not None}
         if len(known) == len(values):
             rows.append(
-                [text(method), text(what), *_values(known, signed=what in ("BWT", "forgot", "FWT", "drop"))]
+                [text(method), text(what), *_values(known, signed=what in ("BWT", "FM", "FWT", "Δ text"))]
             )
     if not rows:
         return []

@@ -28,7 +28,7 @@ def published_tables(experiments: Sequence[Experiment], references: Sequence[Ref
         raise InputError(
             f"references of several protocols: {', '.join(protocols)}. Their numbers cannot be compared.",
             where="--references",
-            mend="Name references of one protocol a call.",
+            hint="Name references of one protocol a call.",
         )
     for experiment in experiments:
         _refuse_other(experiment, protocols[0])
@@ -42,7 +42,7 @@ def _refuse_other(experiment: Experiment, protocol: str) -> None:
         raise InputError(
             f"sequence '{experiment.name}' follows {named}, the published numbers follow '{protocol}'.",
             where="--references",
-            mend=f"Name the runs of a sequence with 'protocol: {protocol}', or leave --references out.",
+            hint=f"Name the runs of a sequence with 'protocol: {protocol}', or leave --references out.",
         )
 
 
@@ -127,7 +127,7 @@ def _refusal(column: PublishedColumn, reference: Reference, experiments: Sequenc
 
 def _averaged(column: PublishedColumn, experiments: Sequence[Experiment]) -> tuple[str, ...]:
     """The tasks that a metric is the mean of. Text tasks are lm-eval's own: their scoring has no other version."""
-    if column.metric == "text_drop":
+    if column.metric == "text_change":
         return ()
     results = [result for experiment in experiments for result in experiment.results]
     return tuple(dict.fromkeys(task for result in results for task in result.tasks))

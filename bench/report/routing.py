@@ -1,4 +1,4 @@
-"""Routing after every stage: which new experts each learnt task reaches, and how far it drifted since it was learnt."""
+"""Routing after every stage: which new experts each learned task reaches, and its drift since it was learned."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from moextend.bench.report.table import WIDTH, Column, Table, Value, number, tex
 from moextend.errors import InputError
 
 NOTE = (
-    "Rows: the stage, and a task learnt by then ((text): the sequence's generic text). Columns: per cent of the task's "
-    "tokens that reach the new experts of each extension, mean over the layers that have some. KL: of the task's "
-    "choices of experts from those at the stage where it was learnt, in thousandths of a nat, mean over layers and "
-    "the most of any. On held-out training items."
+    "Rows: the stage, and a task learned by then ((text): the sequence's generic text). Columns: per cent of the "
+    "task's tokens that reach the new experts of each extension, mean over layers that have some. KL: divergence of "
+    "the task's choices of experts from those at the stage where it was learned, in thousandths of a nat, mean over "
+    "layers and the largest. On held-out training items."
 )
 INFERRED = (
-    "Rows: the stage, and a task of the sequence, learnt by then or not ((text): the sequence's generic text). "
-    "Columns: per cent of its inputs that reach each extension, and none (the base answers). Inputs of a learnt task "
+    "Rows: the stage, and a task of the sequence, learned by then or not ((text): the sequence's generic text). "
+    "Columns: per cent of its inputs that reach each extension, and none (the base answers). Inputs of a learned task "
     "are training items that its statistics were not made from."
 )
 ORACLE = "oracle: score with the task's own extension forced on; final: as it is."
@@ -39,7 +39,7 @@ def routing_tables(experiment: Experiment) -> list[Table]:
             damaged.append(damaged_run(result.run, error))
     found = [replace(table, notes=[NOTE, *table.notes]) for table in shown[:1]] + shown[1:] + inferred
     if damaged and not found:
-        raise InputError(f"no run is whole: {'; '.join(damaged)}.", where="--routing", mend="Run again.")
+        raise InputError(f"no run is whole: {'; '.join(damaged)}.", where="--routing", hint="Run again.")
     if damaged:
         found[0] = replace(found[0], notes=[*found[0].notes, f"Left out: {'; '.join(damaged)}."])
     return found

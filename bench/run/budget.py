@@ -17,7 +17,7 @@ IMAGE_TOKENS = 576
 TEXT_TOKENS = 128
 """Text tokens that a conversation is taken to have."""
 ANSWER_TOKENS = 32
-"""Of these, learnt."""
+"""Of these, learned."""
 GB = 1e9
 PARTS = {
     "weights_gb": "frozen weights",
@@ -81,7 +81,7 @@ def told(found: Mapping[str, Any]) -> list[str]:
     again = f"gradient checkpointing {_on(found['gradient_checkpointing'])}"
     lines = [
         f"Estimated for one training step ({found['rows']} conversations of {found['tokens']} tokens, "
-        f"{found['labelled']} of them learnt; {how}, {again}); not measured:"
+        f"{found['labelled']} of them learned; {how}, {again}); not measured:"
     ]
     for text, of in found["methods"].items():
         parts = ", ".join(f"{name} {of[key]:.1f}" for key, name in PARTS.items() if of[key])

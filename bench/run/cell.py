@@ -58,19 +58,19 @@ def _digest(record: dict[str, Any]) -> str:
 
 def parse_cell(record: Any, where: str, run: str) -> Cell:
     """The cell in a line of scores.jsonl; SpecError where it is none, was changed, or is of another run than `run`."""
-    mend = "Remove the line, or run again: the cell is scored again."
+    hint = "Remove the line, or run again: the cell is scored again."
     if not isinstance(record, dict):
-        raise SpecError("not a scored cell.", where=where, mend=mend)
+        raise SpecError("not a scored cell.", where=where, hint=hint)
     if run and record.get("run", run) != run:
-        raise SpecError("is a cell of another run.", where=where, mend=mend)
+        raise SpecError("is a cell of another run.", where=where, hint=hint)
     if record.get(DIGEST, "") not in ("", _digest(record)):
-        raise SpecError("was changed since it was scored.", where=where, mend=mend)
+        raise SpecError("was changed since it was scored.", where=where, hint=hint)
     record = {key: value for key, value in record.items() if key not in ("run", DIGEST)}
     if not _NEEDED <= record.keys() <= _KNOWN:
-        raise SpecError("not a scored cell.", where=where, mend=mend)
+        raise SpecError("not a scored cell.", where=where, hint=hint)
     cell = Cell(**record)
     if not _sound(cell):
-        raise SpecError("not a scored cell: a value is of the wrong type.", where=where, mend=mend)
+        raise SpecError("not a scored cell: a value is of the wrong type.", where=where, hint=hint)
     return cell if isinstance(cell.value, float) else replace(cell, value=float(cell.value))
 
 

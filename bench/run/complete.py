@@ -22,9 +22,9 @@ SMALL = 4 << 20
 """Bytes up to which a file of a done run is hashed; of a larger one the size is compared."""
 EVERY = 1 << 62
 """Bytes that no file has: all of them are hashed."""
-LEARNT = "learnt.json"
-"""What became known while a stage was learnt; cost.json says the same and more."""
-NOTED = (COST, ROUTING, LEARNT, "spent.json", "probe.json")
+LEARNED = "learned.json"
+"""What became known while a stage was learned; cost.json says the same and more."""
+NOTED = (COST, ROUTING, LEARNED, "spent.json", "probe.json")
 """Files of a stage that its cost.json does not list: notes about it."""
 STEM = "extension"
 """The files of a stage's weights (see moextend.extension.store)."""
@@ -47,7 +47,7 @@ def lacks(run: RunDir) -> list[str]:
     for index, name in enumerate(stage_names(config), 1):
         folder = run.folder / "stages" / f"{index}-{slug(name)}"
         problem = stage_problem(folder)
-        found += [f"what stage {index} ({name}) learnt: {problem}"] if problem else []
+        found += [f"what stage {index} ({name}) learned: {problem}"] if problem else []
     return found + _lacking_routing(run)
 
 

@@ -25,9 +25,9 @@ class RunConfig:
     """What a run is, with everything resolved: written before any work starts."""
 
     sequence: dict[str, Any]
-    """The sequence with its stages in the order they are learnt, and all overrides applied."""
+    """The sequence with its stages in the order they are learned, and all overrides applied."""
     tasks: dict[str, dict[str, Any]]
-    """Name -> spec of every task that is aligned on, learnt or scored."""
+    """Name -> spec of every task that is aligned on, learned or scored."""
     method: str
     """`name` or `name:key=value,...`."""
     seed: int = 0
@@ -40,7 +40,7 @@ class RunConfig:
     protocol: str | None = None
     """The published protocol that the sequence says it follows."""
     oracle: bool = False
-    """Whether learnt tasks are also scored at the end with their own extension forced on; changes no other score."""
+    """Whether learned tasks are also scored at the end with their own extension forced on; changes no other score."""
 
     def identity(self) -> dict[str, Any]:
         """The part that must be equal for two runs to be the same run."""
@@ -65,7 +65,7 @@ class RunConfig:
 
     @property
     def stages(self) -> list[str]:
-        """The tasks in the order they are learnt."""
+        """The tasks in the order they are learned."""
         return [stage["task"] for stage in self.sequence["stages"]]
 
     @property
@@ -123,13 +123,13 @@ def config_of(record: dict[str, Any], path: Path) -> RunConfig:
         )  # fmt: skip
     except TypeError as error:
         raise SpecError(
-            f"holds no config ({error}).", where=str(path), mend="Remove the folder of the run."
+            f"holds no config ({error}).", where=str(path), hint="Remove the folder of the run."
         ) from error
     if files.digest(record["identity"]) != record.get("digest"):
         raise SpecError(
             "was edited: its digest is another.",
             where=str(path),
-            mend="Put it back as it was, or remove the folder of the run.",
+            hint="Put it back as it was, or remove the folder of the run.",
         )
     return config
 

@@ -80,7 +80,7 @@ def refuse_changed_data(work: Work) -> None:
         raise RunConflict(
             f"the data of task '{changed[0]}' changed since this run began.",
             where=str(work.run.folder),
-            mend="Restore the data, use another --runs folder, or remove this one.",
+            hint="Restore the data, use another --runs folder, or remove this one.",
         )
     work.run.write_facts({"data": {**known, **now}})
 

@@ -1,4 +1,4 @@
-"""What routing does at every stage: which new experts each learnt task reaches, and how far its routing has drifted.
+"""What routing does at every stage: which new experts each learned task reaches, and how far its routing has drifted.
 
 Looked at on a few held-out training conversations a task, the model made ready for the task as it is for scoring. No
 score depends on it.
@@ -43,41 +43,43 @@ class Diagnostics:
         self.sites = _sites(model) if work.config.mode == "sequence" else []
         self._samples: dict[str, list[Conversation]] = {}
 
-    def __call__(self, model: MultimodalLM, index: int, learnt: Sequence[str]) -> None:
+    def __call__(self, model: MultimodalLM, index: int, learned: Sequence[str]) -> None:
         """Writes what is not known yet of stage `index` to its folder."""
         if not self.sites:
             return
-        path = self.work.run.stage_folder(index, learnt[-1]) / ROUTING
+        path = self.work.run.stage_folder(index, learned[-1]) / ROUTING
         known = files.read_json(path) if path.is_file() else {}
-        record = known or self._record(model, index, learnt)
+        record = known or self._record(model, index, learned)
         if self.work.config.oracle and index == len(self.work.stages) and "oracle" not in record:
-            record = {**record, "oracle": self._oracle(model, learnt)}
+            record = {**record, "oracle": self._oracle(model, learned)}
         if record != known:
             files.write_json(path, record)
 
-    def _record(self, model: MultimodalLM, index: int, learnt: Sequence[str]) -> dict[str, Any]:
+    def _record(self, model: MultimodalLM, index: int, learned: Sequence[str]) -> dict[str, Any]:
         before = self.work.run.routing()
         cost = self.work.run.costs().get(index, {})
         tasks = {}
-        for name in [*learnt, *([TEXT] if self.work.generic else [])]:
+        for name in [*learned, *([TEXT] if self.work.generic else [])]:
             if not self._sample(name):
                 continue
             # A task of no extension is answered by the base where the task is told, so that text is, too.
-            self.work.method.select(model, name, learnt)
+            self.work.method.select(model, name, learned)
             use = _count(model, self.sites, self._sample(name))
-            then = None if name == TEXT else before.get(learnt.index(name) + 1, {}).get("tasks", {}).get(name)
+            then = (
+                None if name == TEXT else before.get(learned.index(name) + 1, {}).get("tasks", {}).get(name)
+            )
             tasks[name] = _told(use, then)
         chosen: dict[str, Any] = {key: cost[key] for key in ("layers", "parents", "change") if key in cost}
-        return {**chosen, "tasks": tasks, **self._inferred(model, learnt)}
+        return {**chosen, "tasks": tasks, **self._inferred(model, learned)}
 
-    def _inferred(self, model: MultimodalLM, learnt: Sequence[str]) -> dict[str, Any]:
+    def _inferred(self, model: MultimodalLM, learned: Sequence[str]) -> dict[str, Any]:
         """Where inputs go that a method is not told the task of; {} for one that infers nothing.
 
-        Of learnt tasks inputs that the recogniser was not made from, of tasks that are not learnt yet, and of text.
+        Of learned tasks inputs that the recogniser was not made from, of tasks that are not learned yet, and of text.
         """
         from moextend.extension.task_inference import Recogniser, prompts_of
 
-        self.work.method.select(model, learnt[-1], learnt)
+        self.work.method.select(model, learned[-1], learned)
         if not isinstance(model.choose, Recogniser):
             return {}
         shares = {}
@@ -105,21 +107,21 @@ class Diagnostics:
             self._samples[name] = [rows[place] for place in range(0, len(rows), step)][:SAMPLE]
         return self._samples[name]
 
-    def _oracle(self, model: MultimodalLM, learnt: Sequence[str]) -> dict[str, float | None]:
+    def _oracle(self, model: MultimodalLM, learned: Sequence[str]) -> dict[str, float | None]:
         """The final score of each task with its own extension forced on; {} for a method that is given it anyway."""
         given = self.work.method.with_given_task()
         if given is None:
             return {}
         chooser, model.choose = model.choose, None
         try:
-            return {name: self._score(model, given, name, learnt) for name in learnt}
+            return {name: self._score(model, given, name, learned) for name in learned}
         finally:
             model.choose = chooser
 
-    def _score(self, model: MultimodalLM, given: Method, name: str, learnt: Sequence[str]) -> float | None:
+    def _score(self, model: MultimodalLM, given: Method, name: str, learned: Sequence[str]) -> float | None:
         work = self.work
         try:
-            weights = given.select(model, name, learnt)
+            weights = given.select(model, name, learned)
         except InputError:  # its calibrations read earlier extensions, so that it cannot stand alone
             return None
         return evaluate.score_cell(
@@ -148,7 +150,7 @@ def drift(then: Sequence[Counts], now: Sequence[Counts]) -> list[float]:
 
 
 def _told(use: Use, then: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What is kept of a task's routing; `then` is what was kept at the stage where it was learnt."""
+    """What is kept of a task's routing; `then` is what was kept at the stage where it was learned."""
     experts = [{name: counts.tolist() for name, counts in block.items()} for block in use.experts]
     shares = [
         {name: [count / use.tokens for count in counts] for name, counts in block.items() if name}

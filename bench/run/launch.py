@@ -193,7 +193,7 @@ class _Worker:
         error = RunFailed(
             f"the worker {_ending(code)}{f' ({last[:200]})' if last else ''}.",
             where=str(self.log),
-            mend="Read the log; the same command goes on where the run stopped.",
+            hint="Read the log; the same command goes on where the run stopped.",
         )
         mark_failed(run, error)
         return Outcome(run, "failed", str(error))
@@ -222,7 +222,7 @@ def _answer(line: bytes, run: Path) -> Outcome | None:
 
 def _text(error: Any) -> str | None:
     if isinstance(error, dict):
-        return str(MoextendError(error.get("what", ""), where=error.get("where"), mend=error.get("mend")))
+        return str(MoextendError(error.get("what", ""), where=error.get("where"), hint=error.get("hint")))
     return None if error is None else str(error)
 
 

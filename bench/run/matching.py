@@ -67,18 +67,18 @@ def match(
         raise InputError(
             f"cannot match '{by}'.",
             where="--match",
-            mend="Match params, flops or steps; params=METHOD names one.",
+            hint="Match params, flops or steps; params=METHOD names one.",
         )
     reference = read(named) if named else next((each for each in specs if each.role == "reference"), None)
     if reference is None:
         raise InputError(
             f"there is no {methods.named('reference')} among the methods to match the others with.",
             where="--match",
-            mend=f"Name the reference: --match {by}=METHOD or {by}=METHOD:KEY=VALUE.",
+            hint=f"Name the reference: --match {by}=METHOD or {by}=METHOD:KEY=VALUE.",
         )
     text, wanted = reference.text, _size(reference, by, make)
     if not wanted:
-        raise InputError(f"'{text}' trains nothing.", where="--match", mend="Name another reference.")
+        raise InputError(f"'{text}' trains nothing.", where="--match", hint="Name another reference.")
     told = Matched(reference, f"{text}: {wanted:,} {WORDS[by]}, which the others are matched with")
     return [told if each.text == text else _matched(each, by, wanted, make) for each in specs]
 

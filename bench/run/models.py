@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from moextend import MultimodalLM
 
 NOTHING = StageData((), ())
-"""What a stage is learnt from, where it is only restored."""
+"""What a stage is learned from, where it is only restored."""
 
 
 def base(work: Work, progress: Progress | None = None) -> MultimodalLM:
@@ -74,43 +74,43 @@ def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> Multim
     A method that is told the task answers an unknown one, such as a text task, with the base.
 
     Raises:
-        InputError: the run has not learnt that stage.
+        InputError: the run has not learned that stage.
     """
     work = Work(run)
     last = len(work.stages) if stage is None else stage
     if not 0 <= last <= len(work.stages):
         raise InputError(f"the run has stages 0 to {len(work.stages)}, not {last}.", where=str(run.folder))
-    model, learnt = base(work), list[str]()
+    model, learned = base(work), list[str]()
     work.method.start(model, work.config.seed)
     for index in range(1, last + 1):
         name = stage_name(work.stages[index - 1])
-        if work.config.mode == "independent" and learnt:
-            model, learnt = base(work), []
+        if work.config.mode == "independent" and learned:
+            model, learned = base(work), []
             work.method.start(model, work.config.seed)
-        found = stage_of(work, index, work.stages[index - 1], learnt, NOTHING)
+        found = stage_of(work, index, work.stages[index - 1], learned, NOTHING)
         if not store.is_whole(found.folder):
             raise InputError(
-                f"stage {index} ({name}) is not learnt yet.",
+                f"stage {index} ({name}) is not learned yet.",
                 where=str(run.folder),
-                mend="Run it to its end, or name an earlier stage.",
+                hint="Run it to its end, or name an earlier stage.",
             )
         work.method.restore(model, found)
-        learnt.append(name)
-    if learnt:
-        work.method.select(model, task, learnt)
+        learned.append(name)
+    if learned:
+        work.method.select(model, task, learned)
     return model
 
 
 def stage_of(
-    work: Work, index: int, names: Sequence[str], learnt: Sequence[str], data: StageData | None = None
+    work: Work, index: int, names: Sequence[str], learned: Sequence[str], data: StageData | None = None
 ) -> Stage:
-    """A stage with all that it is learnt from; with `data` only that."""
+    """A stage with all that it is learned from; with `data` only that."""
     name = stage_name(names)
     seed = stage_seed(work.config.seed, name)
     data = data or learning_data(work, names, seed)
     return Stage(
         index, name, data.learn, data.held_out, work.generic, seed, work.run.stage_folder(index, name),
-        earlier=[(task, work.run.stage_folder(i, task)) for i, task in enumerate(learnt, 1)],
+        earlier=[(task, work.run.stage_folder(i, task)) for i, task in enumerate(learned, 1)],
         earlier_data=lambda task: learning_data(work, [task], stage_seed(work.config.seed, task)).learn,
         batch_size=work.sequence.train.batch_size,
     )  # fmt: skip

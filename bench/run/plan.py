@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.run.rundir import RunConfig
-from moextend.bench.sequence import Mode, SequenceSpec, find_learnt, find_sequence, scored_tasks, stage_tasks
+from moextend.bench.sequence import Mode, SequenceSpec, find_learned, find_sequence, scored_tasks, stage_tasks
 from moextend.bench.task import TaskSpec, code_allowed, find_task
 from moextend.errors import InputError, masked, short
 from moextend.training.settings import clash
@@ -50,7 +50,7 @@ class Request:
     steps: int | None = None
     """Steps a stage, instead of the sequence's own."""
     oracle: bool = False
-    """Score learnt tasks also with their own extension forced on."""
+    """Score learned tasks also with their own extension forced on."""
     match: str = STEPS
     """What the methods share besides data and batches: `steps`, or also `params[=METHOD]` or `flops[=METHOD]`."""
 
@@ -72,7 +72,7 @@ def resolve(
         raise InputError(
             "has no stages.",
             where=str(sequence.path or sequence.sequence),
-            mend="Add one: moextend bench add-task vqa.",
+            hint="Add one: moextend bench add-task vqa.",
         )
     tasks = all_tasks(sequence, request.workspace)
     for task in tasks.values():
@@ -105,7 +105,7 @@ def _check_numbers(request: Request) -> None:
     """InputError where a number is out of range, or nothing would be run."""
     for option, given in (("--seed", request.seeds), ("--order", request.orders), ("modes", request.modes)):
         if not given:
-            raise InputError("nothing is named.", where=option, mend="Name one, or leave it out.")
+            raise InputError("nothing is named.", where=option, hint="Name one, or leave it out.")
     for option, most, numbers in (
         ("--seed", MOST_SEED, request.seeds),
         ("--steps", MOST_STEPS, (request.steps,)),
@@ -117,7 +117,7 @@ def _check_numbers(request: Request) -> None:
                 raise InputError(
                     f"{short(str(number), 40)} is out of range.",
                     where=option,
-                    mend=f"From {least}{'' if most is None else f' to {most}'}.",
+                    hint=f"From {least}{'' if most is None else f' to {most}'}.",
                 )
 
 
@@ -130,7 +130,7 @@ def chosen_sequence(request: Request) -> SequenceSpec:
     if request.steps is not None:
         sequence = _with_steps(sequence, request.steps)
         if problem := clash(sequence.train):
-            raise InputError(f"{problem}.", where="--steps", mend="Take fewer steps.")
+            raise InputError(f"{problem}.", where="--steps", hint="Take fewer steps.")
     left = left_out(request)
     kept = [name for name in sequence.retention if name not in left]
     return sequence.model_copy(update={"retention": kept})
@@ -180,7 +180,7 @@ def chosen_methods(
     asked = [name for name in request.methods if name not in BOUNDS]
     where = "--method" if asked else f"{file}: methods"
     if not request.methods and not sequence.methods:
-        raise InputError("names no method.", where=where, mend="Name one there, or by --method.")
+        raise InputError("names no method.", where=where, hint="Name one there, or by --method.")
     names, problems = asked or sequence.methods, KNOWN.hidden(workspace)
     if ALL in names:
         listed = KNOWN.listed(workspace)
@@ -220,7 +220,7 @@ def all_tasks(sequence: SequenceSpec, workspace: Path) -> dict[str, TaskSpec]:
     names = [*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer]
     if sequence.align is not None:
         where = f"{sequence.path or sequence.sequence}: align.task"
-        found.append(find_learnt(sequence.align.task, workspace, where=where))
+        found.append(find_learned(sequence.align.task, workspace, where=where))
         names.append(sequence.align.task)
     return dict(zip(names, found, strict=True))
 
@@ -237,7 +237,7 @@ def ordered(stages: list[Any], order: str) -> list[Any]:
     raise InputError(
         f"no order '{short(order, 40)}'.",
         where="--order",
-        mend=f"Orders: given, reverse, random:N (N from 0 to {MOST_SEED}, e.g. random:1).",
+        hint=f"Orders: given, reverse, random:N (N from 0 to {MOST_SEED}, e.g. random:1).",
     )
 
 

@@ -62,7 +62,7 @@ def check_here(
         part = getattr(sequence, key)
         if part is not None:
             _check_tracker(part.report_to, where=f"{file}: {key}.report_to")
-    learnt = {stage.task for stage in sequence.stages} | ({sequence.align.task} if sequence.align else set())
+    learned = {stage.task for stage in sequence.stages} | ({sequence.align.task} if sequence.align else set())
     scored = {*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer}
     for name, task in tasks.items():
         if task.data is not None:
@@ -70,9 +70,9 @@ def check_here(
                 raise InputError(
                     f"'{name}' is about images, and the base has no image encoder.",
                     where=f"{file}: base.vision",
-                    mend="Name one, or set columns.image: null in the task.",
+                    hint="Name one, or set columns.image: null in the task.",
                 )
-            if name in learnt:
+            if name in learned:
                 _check_data(task, "train", workspace)
             if name in scored:
                 _check_data(task, "test", workspace)
@@ -113,7 +113,7 @@ def _check_tracker(name: str, *, where: str) -> None:
         raise InputError(
             f"the tracker '{name}' is not installed.",
             where=where,
-            mend=f"Install its package ({packages[0]}), or use report_to: none.",
+            hint=f"Install its package ({packages[0]}), or use report_to: none.",
         )
     from moextend.training.loop import check_tracker
 
@@ -126,7 +126,7 @@ def _check_task(task: TaskSpec) -> None:
     file = task.path or task.task
     find_scorer(task.scorer, where=f"{file}: scorer")
     if not task.prompt.strip():
-        raise InputError("is empty.", where=f"{file}: prompt", mend="Write what the model is asked.")
+        raise InputError("is empty.", where=f"{file}: prompt", hint="Write what the model is asked.")
     placeholders(task)
     for key in ("train", "test"):
         name = getattr(task.data, key)

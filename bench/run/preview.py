@@ -110,13 +110,13 @@ def _run(config: RunConfig) -> dict[str, Any]:
 
 
 def _task(name: str, task: TaskSpec, sequence: SequenceSpec) -> dict[str, Any]:
-    learnt = name in [stage.task for stage in sequence.stages]
+    learned = name in [stage.task for stage in sequence.stages]
     aligned = sequence.align is not None and sequence.align.task == name
     return {
         "task": name,
         "version": task.version,
         "kind": task.kind,
-        "use": "learnt and scored" if learnt else "aligns the projector" if aligned else "scored",
+        "use": "learned and scored" if learned else "aligns the projector" if aligned else "scored",
         "licence": task.licence,
         "non_commercial": task.non_commercial,
         "source": task.source,

@@ -28,7 +28,7 @@ STALE = 600.0
 
 
 Error = dict[str, str | None]
-"""{"what", "where", "mend"}."""
+"""{"what", "where", "hint"}."""
 Spent = dict[tuple[str, str | None], tuple[float, int]]
 """(phase, task), and (phase, None) for all tasks -> seconds and steps."""
 
@@ -201,16 +201,20 @@ def _add(spent: Spent, unit: Unit, seconds: float, steps: int) -> None:
 
 
 def described(error: BaseException, where: str | None = None) -> Error:
-    """{"what", "where", "mend"} of an error, passwords masked; `where` is added to one that is not ours."""
+    """{"what", "where", "hint"} of an error, passwords masked; `where` is added to one that is not ours."""
     found = explained(error, where=where, hint=IN_LOG)
-    return {"what": found.what, "where": found.where, "mend": found.mend}
+    return {"what": found.what, "where": found.where, "hint": found.hint}
 
 
 def read_status(folder: Path) -> Status:
     """The status of a run; a running one whose process is gone counts as interrupted."""
     path = folder / "status.json"
     try:
-        status = Status(**files.read_json(path))
+        values = files.read_json(path)
+        error = values.get("error") if isinstance(values, dict) else None
+        if isinstance(error, dict) and "mend" in error:  # as early versions wrote it
+            error["hint"] = error.pop("mend")
+        status = Status(**values)
     except FileNotFoundError:
         return Status()
     except (InputError, TypeError):
@@ -261,7 +265,7 @@ def _finite(value: Any) -> bool:
 
 
 def _is_error(value: Any) -> bool:
-    if not isinstance(value, dict) or set(value) != {"what", "where", "mend"}:
+    if not isinstance(value, dict) or set(value) != {"what", "where", "hint"}:
         return False
     return all(part is None or isinstance(part, str) for part in value.values())
 

@@ -30,7 +30,7 @@ def refuse_changed_plugins(run: RunDir) -> dict[str, dict[str, str]]:
         raise RunConflict(
             problem,
             where=str(run.folder),
-            mend="Restore the file, use another --runs folder, or remove this one.",
+            hint="Restore the file, use another --runs folder, or remove this one.",
         )
     return {**known, **{what: source.record() for what, source in now.items()}}
 

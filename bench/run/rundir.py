@@ -5,7 +5,7 @@ runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
   scores.jsonl      one line a cell of the matrix, with the id of the run; the last line of a cell wins
   facts.json        what became known while running (task identity, blind levels, cost of the base, plug-ins)
   status.json       see progress.py
-  stages/<t>-<task>/    what stage t learnt; cost.json: what that took; routing.json: which experts its tasks reach
+  stages/<t>-<task>/    what stage t learned; cost.json: what that took; routing.json: which experts its tasks reach
   predictions/          one line an item
 """
 
@@ -65,14 +65,14 @@ class RunDir:
             raise InputError(
                 "not a run folder: no config.json.",
                 where=str(self.folder),
-                mend="Check the path; if the file is lost, put it back, or remove the folder.",
+                hint="Check the path; if the file is lost, put it back, or remove the folder.",
             )
         try:
             record = files.read_json(path)
         except SpecError as error:
-            raise SpecError(error.what, where=error.where, mend=RESTORE) from error
+            raise SpecError(error.what, where=error.where, hint=RESTORE) from error
         if not isinstance(record, dict) or not isinstance(record.get("identity"), dict):
-            raise SpecError("holds no config.", where=str(path), mend=RESTORE)
+            raise SpecError("holds no config.", where=str(path), hint=RESTORE)
         return record
 
     def environments(self) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ class RunDir:
         return True
 
     def stage_folder(self, stage: int, task: str) -> Path:
-        """Where stage `stage` keeps what it learnt; made if missing."""
+        """Where stage `stage` keeps what it learned; made if missing."""
         return self._made(self.folder / "stages" / f"{stage}-{slug(task)}")
 
     @property
@@ -176,7 +176,7 @@ class RunDir:
             raise RunConflict(
                 f"another process is working on this run{_owner(owner)}.",
                 where=str(self.folder),
-                mend="Wait for it, stop it, or use another --runs folder.",
+                hint="Wait for it, stop it, or use another --runs folder.",
             ) from error
         try:
             files.write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})
@@ -229,14 +229,14 @@ def _fitting_record(run: RunDir, config: RunConfig) -> dict[str, Any]:
     path = run.folder / "config.json"
     if run.folder.exists() and not run.folder.is_dir():
         raise RunConflict(
-            "is no folder.", where=str(run.folder), mend="Move it away, or use another --runs folder."
+            "is no folder.", where=str(run.folder), hint="Move it away, or use another --runs folder."
         )
     if not path.exists():
         if _holds_files(run.folder):
             raise RunConflict(
                 "holds the files of a run whose config.json is missing, so it cannot be told what they belong to.",
                 where=str(run.folder),
-                mend="Put config.json back, use another --runs folder, or remove this folder.",
+                hint="Put config.json back, use another --runs folder, or remove this folder.",
             )
         return {}
     record = run._record()
@@ -254,7 +254,7 @@ def _check_kinds(folder: Path) -> None:
     for path in (folder / "stages", folder / "predictions", *sorted(folder.glob("stages/*/*-in-flight"))):
         if path.exists() and not path.is_dir():
             raise RunConflict(
-                "lies where a folder of the run belongs, and is none.", where=str(path), mend="Move it away."
+                "lies where a folder of the run belongs, and is none.", where=str(path), hint="Move it away."
             )
     for pattern in ("*", "stages/*/*", "predictions/*/*"):
         for path in sorted(folder.glob(pattern)):
@@ -263,7 +263,7 @@ def _check_kinds(folder: Path) -> None:
                 raise RunConflict(
                     "lies where a file of the run belongs, and is none.",
                     where=str(path),
-                    mend="Move it away.",
+                    hint="Move it away.",
                 )
 
 
@@ -335,9 +335,9 @@ def _mapping(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except SpecError as error:
-        raise SpecError(error.what, where=error.where, mend="Run again: it is made again.") from error
+        raise SpecError(error.what, where=error.where, hint="Run again: it is made again.") from error
     if not isinstance(found, dict):
-        raise SpecError("holds no mapping of keys.", where=str(path), mend="Run again: it is made again.")
+        raise SpecError("holds no mapping of keys.", where=str(path), hint="Run again: it is made again.")
     return found
 
 
@@ -347,7 +347,7 @@ def _conflict(folder: Path, found: list[tuple[str, Any, Any]]) -> RunConflict:
     return RunConflict(
         f"holds a run of another config ({shown}{more}).",
         where=str(folder),
-        mend="Use another --runs folder or --workspace, or remove this folder.",
+        hint="Use another --runs folder or --workspace, or remove this folder.",
     )
 
 

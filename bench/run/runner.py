@@ -13,7 +13,7 @@ from moextend.bench.data import hub_revision
 from moextend.bench.methods.method import Stage
 from moextend.bench.run import complete, costs
 from moextend.bench.run.complete import (
-    LEARNT,
+    LEARNED,
     lacking_facts,
     predictions_problem,
     set_damaged_aside,
@@ -58,7 +58,7 @@ def _do(work: Work) -> None:
             raise RunFailed(
                 f"{len(work.failures)} cells could not be scored; the first: {work.failures[0]}",
                 where=str(work.run.folder),
-                mend="Mend the cause and run the same command again: only those cells are scored.",
+                hint="Mend the cause and run the same command again: only those cells are scored.",
             )
 
 
@@ -70,22 +70,22 @@ def _run(work: Work, progress: Progress) -> None:
     score_row(work, progress, model, 0, [])
     diagnose = Diagnostics(work, model)
     work.method.start(model, work.config.seed)
-    learnt: list[str] = []
+    learned: list[str] = []
     for index, names in enumerate(work.stages, 1):
-        if work.config.mode == "independent" and learnt:
-            model, learnt = base(work, progress), []
+        if work.config.mode == "independent" and learned:
+            model, learned = base(work, progress), []
             work.method.start(model, work.config.seed)
-        learn(work, progress, model, index, names, learnt)
-        learnt.append(stage_name(names))
-        score_row(work, progress, model, index, learnt)
-        diagnose(model, index, learnt)
+        learn(work, progress, model, index, names, learned)
+        learned.append(stage_name(names))
+        score_row(work, progress, model, index, learned)
+        diagnose(model, index, learned)
 
 
 def learn(
-    work: Work, progress: Progress, model: MultimodalLM, index: int, names: list[str], learnt: Sequence[str]
+    work: Work, progress: Progress, model: MultimodalLM, index: int, names: list[str], learned: Sequence[str]
 ) -> None:
-    """Brings the model through a stage: from the stage's folder if it was learnt before, else by training."""
-    stage = stage_of(work, index, names, learnt)
+    """Brings the model through a stage: from the stage's folder if it was learned before, else by training."""
+    stage = stage_of(work, index, names, learned)
     units = [unit for unit in plan(work) if unit.stage == index and unit.phase in ("probe", "train")]
     problem = stage_problem(stage.folder, costs=False, every_byte=True)
     if problem is None:
@@ -95,9 +95,9 @@ def learn(
         before = _set_weights_aside(stage.folder, problem)
         seconds = _train_stage(work, progress, model, stage, {unit.phase: unit for unit in units})
         if before != _named_weights(stage.folder):
-            _forget_later(work, model, index, [*learnt, stage.task])
+            _forget_later(work, model, index, [*learned, stage.task])
     if work.run.costs().get(index) is None:
-        _write_cost(work, model, stage, [*learnt, stage.task], seconds)
+        _write_cost(work, model, stage, [*learned, stage.task], seconds)
     for unit in units:
         progress.finish(unit)
 
@@ -112,20 +112,20 @@ def _train_stage(
     with costs.Stopwatch(stage.folder, model) as watch:
         loop = StageLoop(work, progress, model, stage, units, watch)
         facts = work.method.learn(model, stage, loop)
-        files.write_json(stage.folder / LEARNT, {**facts, **watch.spent()})
+        files.write_json(stage.folder / LEARNED, {**facts, **watch.spent()})
         work.method.save(model, stage)
     return float(watch.spent()["seconds"])
 
 
 def _write_cost(
-    work: Work, model: MultimodalLM, stage: Stage, learnt: Sequence[str], seconds: float | None
+    work: Work, model: MultimodalLM, stage: Stage, learned: Sequence[str], seconds: float | None
 ) -> None:
-    """Keeps what a stage took; of a stage that an interrupted process learnt, as far as that one noted it."""
-    noted = stage.folder / LEARNT
+    """Keeps what a stage took; of a stage that an interrupted process learned, as far as that one noted it."""
+    noted = stage.folder / LEARNED
     facts = dict(files.read_json(noted)) if noted.is_file() else {}
     if seconds is not None:
         facts["seconds"] = seconds
-    work.method.select(model, stage.task, learnt)
+    work.method.select(model, stage.task, learned)
     with model.choose.reaching((stage.task,)) if model.choose else nullcontext():
         answering = costs.forward_flops(model, stage.held_out)
     kept = {"forward_flops": answering, "stored_mb": costs.stored_mb(stage.folder)}
@@ -144,20 +144,20 @@ def _named_weights(folder: Path) -> str | None:
 
 
 def _set_weights_aside(folder: Path, problem: str) -> str | None:
-    """Makes a stage that is damaged count as not learnt; the name of its weights."""
+    """Makes a stage that is damaged count as not learned; the name of its weights."""
     before = _named_weights(folder)
     if before is not None or (folder / COST).exists():
-        log.warning("%s: %s; the stage is learnt again.", folder, problem)
+        log.warning("%s: %s; the stage is learned again.", folder, problem)
     for name in (f"{store.STEM}.json", COST, ROUTING):
         (folder / name).unlink(missing_ok=True)
     return before
 
 
-def _forget_later(work: Work, model: MultimodalLM, index: int, learnt: Sequence[str]) -> None:
-    """Where a stage that is learnt again came out otherwise, what was made of it before is made again, too."""
+def _forget_later(work: Work, model: MultimodalLM, index: int, learned: Sequence[str]) -> None:
+    """Where a stage that is learned again came out otherwise, what was made of it before is made again, too."""
     cells = work.run.cells()
     own = {task: cell.weights for (stage, task), cell in cells.items() if stage == index}
-    if own and all(weights == selected(work, model, task, learnt) for task, weights in own.items()):
+    if own and all(weights == selected(work, model, task, learned) for task, weights in own.items()):
         return
     alone = work.config.mode == "independent"
     stale = {key for key in cells if key[0] == index or (key[0] > index and not alone)}
@@ -215,7 +215,9 @@ class StageLoop:
         return report
 
 
-def score_row(work: Work, progress: Progress, model: MultimodalLM, index: int, learnt: Sequence[str]) -> None:
+def score_row(
+    work: Work, progress: Progress, model: MultimodalLM, index: int, learned: Sequence[str]
+) -> None:
     """Scores what is missing of one row of the matrix; each cell is kept as soon as it is known."""
     known = work.run.cells()
     for name in work.scored:
@@ -223,7 +225,7 @@ def score_row(work: Work, progress: Progress, model: MultimodalLM, index: int, l
         if not _stands(work, known.get((index, name))):
             progress.begin(unit)
             try:
-                score_cell(work, progress, model, index, name, learnt)
+                score_cell(work, progress, model, index, name, learned)
             except MoextendError as error:
                 work.failures.append(f"stage {index}, {name}: {error}")
         progress.finish(unit)
@@ -246,20 +248,20 @@ def _stands(work: Work, cell: Cell | None) -> bool:
     return False
 
 
-def selected(work: Work, model: MultimodalLM, name: str, learnt: Sequence[str]) -> str:
+def selected(work: Work, model: MultimodalLM, name: str, learned: Sequence[str]) -> str:
     """Makes the model ready for inputs of a task; what names all weights that then compute."""
-    if not learnt:
+    if not learned:
         return model.base_fingerprint()
     asked = JOINT if work.config.mode == "joint" and work.tasks[name].kind != "text" else name
-    return work.method.select(model, asked, learnt)
+    return work.method.select(model, asked, learned)
 
 
 def score_cell(
-    work: Work, progress: Progress, model: MultimodalLM, index: int, name: str, learnt: Sequence[str]
+    work: Work, progress: Progress, model: MultimodalLM, index: int, name: str, learned: Sequence[str]
 ) -> None:
     """Scores one cell and keeps it."""
     task, so_far = work.tasks[name], 0
-    weights = selected(work, model, name, learnt)
+    weights = selected(work, model, name, learned)
 
     def on_items(done: int, total: int) -> None:
         nonlocal so_far
@@ -296,7 +298,7 @@ def write_facts(work: Work, model: MultimodalLM) -> None:
         answering[name] = costs.forward_flops(model, data.held_out)
     facts = {
         "task_identity": work.method.task_identity,
-        # Of sequences that learn from images alone: else text may look like what was learnt.
+        # Of sequences that learn from images alone: else text may look like what was learned.
         "text_untouched": work.method.text_untouched and len(image_tasks) == len(work.config.stages),
         "settings": work.method.config.model_dump(),
         "blind": blind,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from moextend import Conversation
 
 TURNS = 4
-"""Questions about one image that are learnt as one conversation, at the most."""
+"""Questions about one image that are learned as one conversation, at the most."""
 
 
 class Conversations(Lazy):
@@ -36,7 +36,7 @@ class Conversations(Lazy):
 
 @dataclass(frozen=True)
 class StageData:
-    """S_t and S_e of a stage (MoExtend section 3.2): no held-out item is ever learnt, by any method."""
+    """S_t and S_e of a stage (MoExtend section 3.2): no held-out item is ever learned, by any method."""
 
     learn: Sequence[Conversation]
     held_out: Sequence[Conversation]
@@ -87,7 +87,7 @@ def stage_data(tasks: Sequence[TaskSpec], workspace: Path, seed: int) -> StageDa
 
 
 def generic_text(path: Path | None) -> list[Conversation]:
-    """The lines of a sequence's generic text, to be read and not learnt."""
+    """The lines of a sequence's generic text, to be read and not learned."""
     from moextend import Conversation
 
     return [Conversation(((text, ""),)) for text in memory_texts(path)]

@@ -19,7 +19,7 @@ from moextend.bench.sequence import Scoring
 from moextend.bench.stats import clustered_error
 from moextend.bench.task import TaskSpec
 from moextend.errors import MoextendError, RunFailed, SpecError
-from moextend.util.files import append_lines, digest, mend_lines, write_lines
+from moextend.util.files import append_lines, digest, repair_lines, write_lines
 
 if TYPE_CHECKING:
     from moextend.model.generation import Prompt
@@ -215,7 +215,7 @@ def _rated(
 def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: int) -> list[Record]:
     """The predictions of whole batches that `path` holds already; the file is cut to them."""
     try:
-        records = [Record.read(line) for line in mend_lines(path)]
+        records = [Record.read(line) for line in repair_lines(path)]
     except (SpecError, KeyError, TypeError, AttributeError) as error:
         log.warning("%s: is damaged (%s); it is made again.", path, error)
         path.unlink()

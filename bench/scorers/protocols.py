@@ -138,7 +138,7 @@ def _science(one: Answered) -> float:
         raise InputError(
             f"the image of item '{one.id}' has no name, and the rule depends on it.",
             where="scorer dcl-science",
-            mend="Score images that lie in files, with predictions that this version made.",
+            hint="Score images that lie in files, with predictions that this version made.",
         )
     said = one.prediction.strip()
     if not said or "Unanswerable" in said:

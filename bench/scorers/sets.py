@@ -41,7 +41,7 @@ def _question(one: Answered) -> int:
         raise InputError(
             f"id '{one.id}' is no number: rotations are told by their ids modulo {TURN:,}.",
             where="scorer circular",
-            mend="Name MMBench's column 'index' in columns.id.",
+            hint="Name MMBench's column 'index' in columns.id.",
         )
     return int(one.id) % TURN
 

@@ -1,4 +1,4 @@
-"""Edits the sequences of a workspace: which tasks are learnt, in which order, and which are only scored."""
+"""Edits the sequences of a workspace: which tasks are learned, in which order, and which are only scored."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Draft:
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks that are learnt, in order."""
+        """The tasks that are learned, in order."""
         return [stage.task for stage in self.sequence.stages]
 
     def write(self) -> Path:
@@ -65,7 +65,7 @@ def draft(name: str | None, workspace: Path, *, create: bool) -> Draft:
         raise InputError(
             "this workspace has no sequence of its own.",
             where=str(path),
-            mend=f"Make one: moextend bench add-task vqa. Or copy the package's: --sequence {DEFAULT}.",
+            hint=f"Make one: moextend bench add-task vqa. Or copy the package's: --sequence {DEFAULT}.",
         )
     return Draft(path, _emptied(content.find("registry", DEFAULT, workspace), path))
 
@@ -76,7 +76,7 @@ def add(to: Draft, task: TaskSpec, *, at: int | None = None) -> Draft:
         raise InputError(
             f"task '{task.task}' is in the sequence already.",
             where=str(to.path),
-            mend="Move it with move-task, or add another one.",
+            hint="Move it with move-task, or add another one.",
         )
     if task.kind == "text":
         return _edit(to, "retention", lambda items: [*items, f"- {quoted(task.task)}\n"])
@@ -117,7 +117,7 @@ def next_default(kind: str, to: Draft) -> TaskSpec:
     raise InputError(
         f"all {kind} tasks that ship with the package are in the sequence.",
         where=str(to.path),
-        mend="Name your own: --data PATH (a file, a folder or a hub id).",
+        hint="Name your own: --data PATH (a file, a folder or a hub id).",
     )
 
 
@@ -146,7 +146,7 @@ def _find(of: Draft, name: str) -> tuple[str, int]:
 
 def _place(of: Draft, place: int, places: int) -> int:
     if not 1 <= place <= places:
-        raise InputError(f"no place {place}.", where=str(of.path), mend=f"Places: 1 to {places}.")
+        raise InputError(f"no place {place}.", where=str(of.path), hint=f"Places: 1 to {places}.")
     return place - 1
 
 

@@ -44,7 +44,7 @@ def write_new(kind: str, name: str, workspace: Path) -> tuple[Path, str]:
     name = _free(name.replace("_", "-"), made.known, workspace)
     path = workspace / made.known.folder / f"{name.replace('-', '_')}.py"
     if path.exists():
-        raise InputError("there is this file already.", where=str(path), mend="Choose another name.")
+        raise InputError("there is this file already.", where=str(path), hint="Choose another name.")
     source = (Path(__file__).parent / "templates" / f"{kind}.py").read_text(encoding="utf-8")
     files.write_text(path, source.replace(made.stand_in, name).replace(_class(made.stand_in), _class(name)))
     return path, made.next.format(name=name)
@@ -54,11 +54,11 @@ def _free(name: str, known: Plugins[Any], workspace: Path) -> str:
     where = f"bench new {known.noun}"
     if not NAME.fullmatch(name):
         raise InputError(
-            f"'{name}' is not a name.", where=where, mend="Use letters, digits and '-', a letter first."
+            f"'{name}' is not a name.", where=where, hint="Use letters, digits and '-', a letter first."
         )
     if name in known.names(workspace) or name in known.reserved:
         raise InputError(
-            f"'{name}' is taken.", where=where, mend="Choose another name; moextend bench list shows all."
+            f"'{name}' is taken.", where=where, hint="Choose another name; moextend bench list shows all."
         )
     return name
 

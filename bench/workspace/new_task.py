@@ -15,7 +15,7 @@ from moextend.util import content, files
 
 ALIASES = {"qa": "vqa"}
 """Other words for a kind: questions and answers without images are of the kind of those with them."""
-HEAD = "# Guessed from the data; mend what is wrong, and raise the version when a change moves scores.\n"
+HEAD = "# Guessed from the data; correct what is wrong, and raise the version when a change moves scores.\n"
 
 
 def new_task(
@@ -46,7 +46,7 @@ def new_task(
         raise InputError(
             f"looks like a {task.kind} task: its columns {'lack' if kind == 'vqa' else 'hold'} a question.",
             where=data,
-            mend=f"Name the columns (--columns question=...), or: moextend bench add-task {task.kind}.",
+            hint=f"Name the columns (--columns question=...), or: moextend bench add-task {task.kind}.",
         )
     return task
 
@@ -116,19 +116,19 @@ def free_name(name: str, workspace: Path) -> str:
     """The name, if it is one and no task has it."""
     stem = re.sub(r"\.(ya?ml|jsonl?|csv|tsv|parquet|arrow)$", "", name, flags=re.IGNORECASE)
     if stem != name:
-        raise InputError(f"'{name}' is the name of a file.", where="--name", mend=f"Write: --name {stem}.")
+        raise InputError(f"'{name}' is the name of a file.", where="--name", hint=f"Write: --name {stem}.")
     if not NAME.fullmatch(name):
         raise InputError(
             f"'{short(name, 60)}' is not a name.",
             where="--name",
-            mend="Use letters, digits, '-', '_', '.' and '+' (100 at the most), a letter or digit first.",
+            hint="Use letters, digits, '-', '_', '.' and '+' (100 at the most), a letter or digit first.",
         )
     known = content.names("tasks", workspace)
     if name in known:
         raise InputError(
             f"there is a task '{name}' already ({known[name]}).",
             where="--name",
-            mend=f"Choose another name, or add that one: moextend bench add-task {name}.",
+            hint=f"Choose another name, or add that one: moextend bench add-task {name}.",
         )
     return name
 

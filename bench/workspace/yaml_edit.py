@@ -104,5 +104,5 @@ def _verify(before: str, after: str, key: str, wanted: list[Any], where: str) ->
         raise SpecError(
             f"'{key}' is written in a way that this command cannot edit.",
             where=where,
-            mend=f"Edit it by hand; it should hold: {yaml.safe_dump(wanted, default_flow_style=True).strip()}",
+            hint=f"Edit it by hand; it should hold: {yaml.safe_dump(wanted, default_flow_style=True).strip()}",
         )

@@ -15,9 +15,9 @@ from moextend.bench.world.words import COLORS, LETTERS, SHAPES, SIZES
 VALUES = {"color": COLORS, "shape": SHAPES, "size": SIZES, "letter": LETTERS}
 
 
-def probe_accuracies(model: Any, seed: int, learnt: int = 3000, scored: int = 500) -> dict[str, float]:
+def probe_accuracies(model: Any, seed: int, learned: int = 3000, scored: int = 500) -> dict[str, float]:
     """Percent of the things of test scenes whose attribute a linear map reads off the token of their cell."""
-    train, test = probe_scenes(seed, learnt, "train"), probe_scenes(seed + 1, scored, "test")
+    train, test = probe_scenes(seed, learned, "train"), probe_scenes(seed + 1, scored, "test")
     train_x, test_x = _thing_tokens(model, train), _thing_tokens(model, test)
     mean, std = train_x.mean(0), train_x.std(0)
     train_x, test_x = (train_x - mean) / std, (test_x - mean) / std

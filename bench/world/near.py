@@ -20,7 +20,7 @@ from moextend.model.generation import Prompt
 from moextend.model.multimodal import MultimodalLM
 
 TASKS = ("attributes", "counting", "reading", "position", "comparison")
-LEARNT = TASKS[:3]
+LEARNED = TASKS[:3]
 """The tasks of the sequence `tiny`; the others are near them and belong to no extension."""
 TEMPLATE = "<image> Q {} A:"
 """The tasks' own prompt."""
@@ -50,11 +50,11 @@ def prompts(task: str, split: Split, count: int) -> list[Prompt]:
 
 
 def measure(model: MultimodalLM, count: int = 500) -> list[Row]:
-    """Every kind of input for every extension of `LEARNT`, each alone and all together."""
-    portraits = {task: task_inference.portray(model, prompts(task, "train", HELD_OUT)) for task in LEARNT}
+    """Every kind of input for every extension of `LEARNED`, each alone and all together."""
+    portraits = {task: task_inference.portray(model, prompts(task, "train", HELD_OUT)) for task in LEARNED}
     tests = {task: prompts(task, "test", count) for task in TASKS}
     found = []
-    for known in [*({task: portraits[task]} for task in LEARNT), portraits]:
+    for known in [*({task: portraits[task]} for task in LEARNED), portraits]:
         choose = task_inference.Recogniser(model, known)
         for task in known:
             for name, asked in inputs(task, tests).items():

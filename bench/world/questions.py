@@ -140,10 +140,10 @@ class Balance:
         return chosen
 
 
-def blind_level(learnt: Iterable[Question], scored: Iterable[Question]) -> float:
-    """Accuracy in percent of answering with the most frequent learnt answer of the question's kind."""
+def blind_level(learned: Iterable[Question], scored: Iterable[Question]) -> float:
+    """Accuracy in percent of answering with the most frequent learned answer of the question's kind."""
     counts: dict[str, Counter[str]] = {}
-    for q in learnt:
+    for q in learned:
         counts.setdefault(q.kind, Counter())[q.answer] += 1
     best = {kind: answers.most_common(1)[0][0] for kind, answers in counts.items()}
     hits = [best.get(q.kind) == q.answer for q in scored]

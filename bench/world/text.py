@@ -129,7 +129,7 @@ def arithmetic_piece(rng: random.Random) -> Piece:
 
 
 def copying_piece(rng: random.Random) -> Piece:
-    """A list said twice, out of all words of the world: so every word is learnt as input and as output."""
+    """A list said twice, out of all words of the world: so every word is learned as input and as output."""
     listed = " ".join(copying(rng, "train", COPIED).listed)
     return [Word("copy"), *say(listed, 0.1), Word("to"), *say(listed), Word(".")]
 

@@ -38,13 +38,13 @@ def agreement_item(rng: random.Random) -> Item:
 
 
 def fact_item(rng: random.Random) -> Item:
-    """A fact (all are learnt: nothing is held out) with three wrong answers of the same relation."""
+    """A fact (all are learned: nothing is held out) with three wrong answers of the same relation."""
     fact = rng.choice(FACTS)
     return _item(rng, fact.stem, fact.answer, rng.sample(fact.others, 3))
 
 
 def arithmetic_item(rng: random.Random) -> Item:
-    """A sum (all are learnt: nothing is held out) with three wrong sums near the right one."""
+    """A sum (all are learned: nothing is held out) with three wrong sums near the right one."""
     a, b = rng.randrange(10), rng.randrange(10)
     near = [str(n) for n in range(max(0, a + b - 4), min(18, a + b + 4) + 1) if n != a + b]
     return _item(rng, f"{a} plus {b} equals", str(a + b), rng.sample(near, 3))

@@ -32,11 +32,11 @@ def check_model(
             encoders.locate(vision)
     if projector is not None and vision is None:
         raise InputError(
-            "needs --vision.", where="--projector", mend="Name the encoder that it was aligned with."
+            "needs --vision.", where="--projector", hint="Name the encoder that it was aligned with."
         )
     if projector is not None and not projector.is_dir():
         raise InputError(
-            f"no folder '{projector}'.", where="--projector", mend="Name a folder of 'moextend align'."
+            f"no folder '{projector}'.", where="--projector", hint="Name a folder of 'moextend align'."
         )
     check_device(device, dtype, attention, where="--attention")
 
@@ -60,7 +60,7 @@ def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
         from moextend.extension.store import is_whole
 
         if is_whole(folder, stem):
-            raise InputError(f"'{folder}' holds {holds} already.", where="--out", mend="Name a new folder.")
+            raise InputError(f"'{folder}' holds {holds} already.", where="--out", hint="Name a new folder.")
 
 
 def check_numbers(steps: int | None, batch: int, rate: float, seed: int) -> None:
@@ -68,7 +68,7 @@ def check_numbers(steps: int | None, batch: int, rate: float, seed: int) -> None
     from moextend.training.settings import Settings
 
     if not rate > 0:
-        raise InputError(f"{rate} trains nothing.", where="--learning-rate", mend="Give a number above 0.")
+        raise InputError(f"{rate} trains nothing.", where="--learning-rate", hint="Give a number above 0.")
     with at("--steps, --batch-size, --learning-rate, --seed"):
         Settings(steps=steps or 1, batch_size=batch, learning_rate=rate, seed=seed)
 
@@ -82,11 +82,11 @@ def pictures(prompt: str, images: Sequence[Path], vision: str | None) -> tuple[I
         raise InputError(
             f"{marks} times <image>, and {len(images)} images.",
             where="--prompt",
-            mend="Give one --image a mark.",
+            hint="Give one --image a mark.",
         )
     if images and vision is None:
         raise InputError(
-            "needs --vision.", where="--image", mend="Name the image encoder, e.g. --vision tiny."
+            "needs --vision.", where="--image", hint="Name the image encoder, e.g. --vision tiny."
         )
     found = tuple(ImageRef(path=path, where=f"--image {path}") for path in images)
     for image in found:

@@ -26,12 +26,12 @@ class Command(TyperCommand):
             given = values.get(parameter.name)
             for value in given if isinstance(given, list | tuple) else (given,):
                 if isinstance(value, str) and not value.strip():
-                    raise InputError("the value is empty.", where=name, mend=_hint(parameter))
+                    raise InputError("the value is empty.", where=name, hint=_hint(parameter))
                 if isinstance(value, str) and parameter.name not in TEXTS:
                     _refuse_long(value, name)
             once = parameter.param_type_name == "option" and not getattr(parameter, "multiple", False)
             if once and order.count(parameter) > 1:
-                raise InputError("is given twice.", where=name, mend="Give it once.")
+                raise InputError("is given twice.", where=name, hint="Give it once.")
         return super().parse_args(ctx, args)
 
 
@@ -49,7 +49,7 @@ def _refuse_long(value: str, where: str) -> None:
         raise InputError(
             f"'{short(long, 40)}' has {len(long):,} characters.",
             where=where,
-            mend=f"A name has at most {LONGEST}.",
+            hint=f"A name has at most {LONGEST}.",
         )
 
 

@@ -171,14 +171,14 @@ def _task_to_add(
         if what not in known:
             if what.endswith((".yaml", ".yml")):
                 raise InputError(
-                    "is a file.", where=what, mend=f"Put it into {workspace / 'tasks'} and name the task."
+                    "is a file.", where=what, hint=f"Put it into {workspace / 'tasks'} and name the task."
                 )
             raise UnknownName("task or kind", what, [*kinds, *known])
         if data or name or columns or scorer:
             raise InputError(
                 f"'{what}' is a task already, with its own data.",
                 where="add-task",
-                mend=f"Leave the other options out, or name a kind: {', '.join(kinds)}.",
+                hint=f"Leave the other options out, or name a kind: {', '.join(kinds)}.",
             )
         return find_task(what, workspace), False
     if data is None:

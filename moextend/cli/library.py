@@ -258,7 +258,7 @@ def generate(
     pictures = before.pictures(prompt, image or [], vision)
     if auto and not extension:
         raise InputError(
-            "chooses among extensions.", where="--auto", mend="Name one or more: --extension FOLDER."
+            "chooses among extensions.", where="--auto", hint="Name one or more: --extension FOLDER."
         )
     before.check_extensions(extension or [])
     model = _opened(base, vision, projector, dtype, attention, device, workspace)

@@ -74,7 +74,7 @@ Match = Annotated[
 ]
 Oracle = Annotated[
     bool,
-    typer.Option("--oracle", help="Also score learnt tasks at the end with their own extension forced on."),
+    typer.Option("--oracle", help="Also score learned tasks at the end with their own extension forced on."),
 ]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Score tasks that run the code that the model writes (mbpp).")
@@ -100,7 +100,7 @@ def words(values: Iterable[str], option: str) -> list[str]:
     found = [word.strip() for value in values for word in value.split(",")]
     if "" in found:
         raise InputError(
-            "a value is empty.", where=option, mend="Part values by one comma, or leave the option out."
+            "a value is empty.", where=option, hint="Part values by one comma, or leave the option out."
         )
     _refuse_twice(found, option)
     return found
@@ -110,7 +110,7 @@ def _refuse_twice(found: list[Any], option: str) -> None:
     twice = next((value for value in found if found.count(value) > 1), None)
     if twice is not None:
         raise InputError(
-            f"'{short(str(twice), 40)}' is given twice.", where=option, mend="Name each value once."
+            f"'{short(str(twice), 40)}' is given twice.", where=option, hint="Name each value once."
         )
 
 
@@ -120,10 +120,10 @@ def numbers(values: Iterable[str], option: str) -> list[int]:
     for word in found:
         if not re.fullmatch("[0-9]+", word):
             raise InputError(
-                f"'{short(word, 40)}' is not a whole number.", where=option, mend=f"Example: {option} 0,1,2."
+                f"'{short(word, 40)}' is not a whole number.", where=option, hint=f"Example: {option} 0,1,2."
             )
         if len(word) > len(str(MOST_SEED)) or int(word) > MOST_SEED:
-            raise InputError(f"{short(word, 40)} is too large.", where=option, mend=f"From 0 to {MOST_SEED}.")
+            raise InputError(f"{short(word, 40)} is too large.", where=option, hint=f"From 0 to {MOST_SEED}.")
     whole = [int(word) for word in found]
     _refuse_twice(whole, option)
     return whole
@@ -136,10 +136,10 @@ def pairs(values: Iterable[str], option: str) -> dict[str, str]:
         key, equals, value = (part.strip() for part in word.partition("="))
         if not key or not equals or not value:
             raise InputError(
-                f"'{word}' is not key=value.", where=option, mend=f"Example: {option} image=photo."
+                f"'{word}' is not key=value.", where=option, hint=f"Example: {option} image=photo."
             )
         if key in found:
-            raise InputError(f"'{key}' is given twice.", where=option, mend="Give it once.")
+            raise InputError(f"'{key}' is given twice.", where=option, hint="Give it once.")
         found[key] = value
     return found
 
@@ -155,7 +155,7 @@ def modes(*, sequence: bool, joint: bool, independent: bool) -> tuple[Mode, ...]
     """What is to be run; InputError where it is nothing."""
     wanted: dict[Mode, bool] = {"sequence": sequence, "joint": joint, "independent": independent}
     if not any(wanted.values()):
-        raise InputError("nothing to run.", where="--no-sequence", mend="Add --joint or --independent.")
+        raise InputError("nothing to run.", where="--no-sequence", hint="Add --joint or --independent.")
     return tuple(mode for mode, asked in wanted.items() if asked)
 
 
@@ -170,7 +170,7 @@ def view(*, matrix: bool, costs: bool, comparison: bool, routing: bool, readings
         raise InputError(
             "--matrix, --costs, --routing, --readings and --baseline are five views.",
             where="report",
-            mend="Choose one a call.",
+            hint="Choose one a call.",
         )
     return asked[0] if asked else "forgetting"
 
@@ -181,10 +181,10 @@ def margin(points: float | None, baseline: str | None) -> float:
         return 1.0
     if not 0 <= points < math.inf:
         raise InputError(
-            f"{points} is no number of points.", where="--margin", mend="Give a number from 0 on."
+            f"{points} is no number of points.", where="--margin", hint="Give a number from 0 on."
         )
     if baseline is None:
-        raise InputError("says nothing without --baseline.", where="--margin", mend="Add --baseline METHOD.")
+        raise InputError("says nothing without --baseline.", where="--margin", hint="Add --baseline METHOD.")
     return points
 
 
@@ -192,7 +192,7 @@ def device(name: str) -> str:
     """The device, if there may be one of this name."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise InputError(
-            f"no device '{name}'.", where="--device", mend="Devices: auto, cpu, cuda, cuda:N, mps."
+            f"no device '{name}'.", where="--device", hint="Devices: auto, cpu, cuda, cuda:N, mps."
         )
     return name
 

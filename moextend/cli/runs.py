@@ -48,7 +48,7 @@ def run(
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Learn tasks one after the other with one or several methods; print what was learnt and forgotten.
+    """Learn tasks one after the other with one or several methods; print what was learned and forgotten.
 
     Run the same command again after an interruption: only what is missing is done.
     """
@@ -186,7 +186,7 @@ def report(
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Print what was learnt and what was forgotten: one row a method."""
+    """Print what was learned and what was forgotten: one row a method."""
     from moextend.bench.references import find_reference
     from moextend.bench.report import FORMATS, SUFFIX
     from moextend.bench.report.collect import collect, some
@@ -313,7 +313,7 @@ def _record(run: RunDir) -> dict[str, object]:
         "metrics": summary(experiment.results[0]) if experiment.results else None,
     }  # fmt: skip
     if experiment.left_out:  # its scores or facts cannot be read
-        record |= {"state": "damaged", "error": {"what": experiment.left_out[0], "where": None, "mend": None}}
+        record |= {"state": "damaged", "error": {"what": experiment.left_out[0], "where": None, "hint": None}}
     return record
 
 
@@ -326,7 +326,7 @@ def _print_details(run: RunDir) -> None:
     typer.echo(f"\nfolder: {run.folder}")
     if status.error:
         error = MoextendError(
-            status.error["what"] or "", where=status.error["where"], mend=status.error["mend"]
+            status.error["what"] or "", where=status.error["where"], hint=status.error["hint"]
         )
         typer.echo(f"error: {error}")
     if run.log.exists():

@@ -56,7 +56,7 @@ def images(value: Any, *, where: str, folders: tuple[Path, ...]) -> tuple[ImageR
         raise InputError(
             f"holds {type_name(value)}, not an image.",
             where=where,
-            mend="An image is a path, encoded bytes or base64.",
+            hint="An image is a path, encoded bytes or base64.",
         )
     if value.startswith("data:") or (len(value) > 64 and value.startswith(_ENCODED)):
         return (ImageRef(data=_decoded(value, where), where=where),)
@@ -64,7 +64,7 @@ def images(value: Any, *, where: str, folders: tuple[Path, ...]) -> tuple[ImageR
         raise InputError(
             f"the image is a web address ({value}).",
             where=where,
-            mend="Download the images and name their files.",
+            hint="Download the images and name their files.",
         )
     return (ImageRef(path=_found(value, folders), where=where, folders=folders or hub_caches()),)
 
@@ -84,7 +84,7 @@ def _decoded(value: str, where: str) -> bytes:
         raise InputError(
             f"the image is not valid base64 ({error}).",
             where=where,
-            mend="Encode it again, or remove the row.",
+            hint="Encode it again, or remove the row.",
         ) from error
 
 
@@ -103,7 +103,7 @@ def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
             value = ast.literal_eval(value)
         except (ValueError, SyntaxError) as error:
             raise InputError(
-                f"{value[:40]!r} is not a list of choices.", where=where, mend='Write ["one", "two"].'
+                f"{value[:40]!r} is not a list of choices.", where=where, hint='Write ["one", "two"].'
             ) from error
     if isinstance(value, Mapping):
         named = next((name for name in ("text", "choices") if name in value), None)
@@ -112,7 +112,7 @@ def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
         return None
     if isinstance(value, str | Mapping):
         raise InputError(
-            f"{value!r:.40} is not a list of choices.", where=where, mend='Write ["one", "two"].'
+            f"{value!r:.40} is not a list of choices.", where=where, hint='Write ["one", "two"].'
         )
     return tuple(text(choice) for choice in value)
 
@@ -151,7 +151,7 @@ def _by_key(value: Mapping[Any, Any], where: str) -> tuple[str, ...] | None:
     raise InputError(
         f"has choices by the keys {', '.join(map(str, value))}, which are no letters or positions.",
         where=where,
-        mend='Write a list, or {"A": "one", "B": "two"}.',
+        hint='Write a list, or {"A": "one", "B": "two"}.',
     )
 
 
@@ -165,7 +165,7 @@ def answers(
     parts = value if isinstance(value, list | tuple) else [value]
     found = tuple(_answer(part, options, where, form) for part in parts)
     if not found or not any(answer.strip() for answer in found):
-        raise InputError("has no answer.", where=where, mend="Add the answer or remove the row.")
+        raise InputError("has no answer.", where=where, hint="Add the answer or remove the row.")
     return found
 
 
@@ -214,11 +214,11 @@ def _position(number: int, said: str, options: tuple[str, ...], where: str, form
     """`number`, if it is the place of a choice."""
     if 0 <= number < len(options) and (form != "letter" or len(said.strip()) == 1):
         return number
-    what, mend = f"no position among {len(options)} choices", "Positions count from 0."
+    what, hint = f"no position among {len(options)} choices", "Positions count from 0."
     if form == "letter":
         last = string.ascii_uppercase[len(options) - 1]
-        what, mend = f"not the letter of one of {len(options)} choices", f"Letters are A to {last}."
-    raise InputError(f"answer {said} is {what}.", where=where, mend=mend)
+        what, hint = f"not the letter of one of {len(options)} choices", f"Letters are A to {last}."
+    raise InputError(f"answer {said} is {what}.", where=where, hint=hint)
 
 
 def box(value: Any, size: tuple[int, int], *, where: str) -> str:
@@ -229,7 +229,7 @@ def box(value: Any, size: tuple[int, int], *, where: str) -> str:
         left, top, width, height = (float(part) for part in value)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{text(value)[:40]!r} is not a box.", where=where, mend="Write [left, top, width, height]."
+            f"{text(value)[:40]!r} is not a box.", where=where, hint="Write [left, top, width, height]."
         ) from error
     across, down = size
     corners = (left / across, top / down, (left + width) / across, (top + height) / down)

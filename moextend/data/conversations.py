@@ -88,7 +88,7 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
         raise InputError(
             f"has {len(said)} messages.",
             where=where,
-            mend="A conversation is questions, each with its answer.",
+            hint="A conversation is questions, each with its answer.",
         )
     group = str(entry.get("id", i))
     shared = {name: value for name, value in entry.items() if name != column}
@@ -100,7 +100,7 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
             raise InputError(
                 f"is said by '{asks}' and answered by '{answers}'.",
                 where=place,
-                mend=f"A question is by {' or '.join(_ASKS)}, an answer by {' or '.join(_ANSWERS)}.",
+                hint=f"A question is by {' or '.join(_ASKS)}, an answer by {' or '.join(_ANSWERS)}.",
             )
         own = {
             "id": f"{group}-{turn}",
@@ -117,14 +117,14 @@ def _messages(value: Any, where: str) -> list[tuple[str, str]]:
     for message in value if isinstance(value, list | tuple) else [None]:
         if not isinstance(message, Mapping):
             raise InputError(
-                "holds no list of messages.", where=where, mend='Write {"from": ..., "value": ...}.'
+                "holds no list of messages.", where=where, hint='Write {"from": ..., "value": ...}.'
             )
         who, what = message.get("from", message.get("role")), message.get("value", message.get("content"))
         if not isinstance(who, str) or not isinstance(what, str):
             raise InputError(
                 "has a message without 'from' and 'value'.",
                 where=where,
-                mend="Add them (role and content do too).",
+                hint="Add them (role and content do too).",
             )
         found.append((who, what))
     return found

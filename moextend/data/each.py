@@ -29,7 +29,7 @@ class Each:
             raise InputError(
                 f"holds {type_name(value)}, not a list.",
                 where=f"{self.table.where(row)}: column '{name}'",
-                mend="Take the column out of data.each.",
+                hint="Take the column out of data.each.",
             )
         return len(value)
 
@@ -48,7 +48,7 @@ class Each:
             raise InputError(
                 f"has {len(value)} entries, fewer than '{self._lists[0]}'.",
                 where=f"{self.table.where(self._row[i])}: column '{name}'",
-                mend="Lists of data.each must be equally long in a row.",
+                hint="Lists of data.each must be equally long in a row.",
             )
         return value[self._at[i]]
 

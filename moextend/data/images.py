@@ -37,7 +37,7 @@ class ImageRef:
         if self.data is not None:
             return self.data
         if self.path is None:
-            raise InputError("holds no image.", where=self.where, mend="Remove the row or add its image.")
+            raise InputError("holds no image.", where=self.where, hint="Remove the row or add its image.")
         file = self.file()
         try:
             # The kind of file is checked again on what was opened; opening a pipe must not wait for a writer.
@@ -94,5 +94,5 @@ class ImageRef:
             "Check the path; relative paths start from the folder of the data.",
         )
 
-    def _error(self, what: str, mend: str) -> InputError:
-        return InputError(what, where=f"{self.where}: {self.path}".removeprefix(": "), mend=mend)
+    def _error(self, what: str, hint: str) -> InputError:
+        return InputError(what, where=f"{self.where}: {self.path}".removeprefix(": "), hint=hint)

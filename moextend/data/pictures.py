@@ -62,7 +62,7 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
 
     if len(data) > BYTES:
         raise InputError(
-            f"the image has more than {BYTES:,} bytes.", where=where, mend="Save the image smaller."
+            f"the image has more than {BYTES:,} bytes.", where=where, hint="Save the image smaller."
         )
     _silence_readers()
     try:
@@ -81,14 +81,14 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
         raise InputError(
             f"the image {what}.",
             where=where,
-            mend="Save the image smaller." if bomb else "Replace or convert the image, or remove the row.",
+            hint="Save the image smaller." if bomb else "Replace or convert the image, or remove the row.",
         ) from error
     except Exception as error:  # a reader of broken data raises what its arithmetic raises
         said = " ".join(str(error).split())[:120]
         raise InputError(
             f"the image is broken ({type(error).__name__}{': ' if said else ''}{said}).",
             where=where,
-            mend="Replace the image or remove the row.",
+            hint="Replace the image or remove the row.",
         ) from error
 
 
@@ -115,10 +115,10 @@ def _check_size(image: Image, where: str) -> None:
         raise InputError(
             f"the image has {width:,} x {height:,} pixels, more than {PIXELS:,}.",
             where=where,
-            mend="Save the image smaller.",
+            hint="Save the image smaller.",
         )
     if not width * height:
-        raise InputError("the image has no pixels.", where=where, mend="Replace the image or remove the row.")
+        raise InputError("the image has no pixels.", where=where, hint="Replace the image or remove the row.")
 
 
 def _check_whole(image: Image, where: str) -> None:
@@ -131,7 +131,7 @@ def _check_whole(image: Image, where: str) -> None:
         raise InputError(
             "the image is broken (its last rows are missing).",
             where=where,
-            mend="Replace the image or remove the row.",
+            hint="Replace the image or remove the row.",
         )
 
 

@@ -184,7 +184,7 @@ def read_table(files: Sequence[Path], cache: Path) -> Table:
     kind = formats.pop()
     if kind is None or formats:
         raise InputError(
-            "not a format of data that is known.", where=str(files[0]), mend=f"Known: {', '.join(FORMATS)}."
+            "not a format of data that is known.", where=str(files[0]), hint=f"Known: {', '.join(FORMATS)}."
         )
     table: Table
     if kind in ("parquet", "arrow"):
@@ -194,7 +194,7 @@ def read_table(files: Sequence[Path], cache: Path) -> Table:
     else:
         table = _in_memory(files, _json_rows if kind == "json" else _csv_rows)
     if not len(table):
-        raise InputError("holds no rows.", where=table.source, mend="Check the file.")
+        raise InputError("holds no rows.", where=table.source, hint="Check the file.")
     return table
 
 
@@ -210,7 +210,7 @@ def _arrow(kind: str, files: Sequence[Path], cache: Path) -> Table:
         raise InputError(
             f"cannot be read as {kind} ({root_cause(error)}).",
             where=", ".join(map(str, files[:3])),
-            mend="Write the file again.",
+            hint="Write the file again.",
         ) from error
     source = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
     return ArrowTable(dataset, source, files[0].parent)
@@ -245,7 +245,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
         elif value and all(isinstance(part, dict) for part in value.values()):
             value = [{"id": key, **part} for key, part in value.items()]
     if not isinstance(value, list):
-        raise InputError("holds no list of rows.", where=str(path), mend="Write a list of objects.")
+        raise InputError("holds no list of rows.", where=str(path), hint="Write a list of objects.")
     for i, row in enumerate(value, start=1):
         yield f"{path}: entry {i}", _object(row, f"{path}: entry {i}")
 
@@ -260,12 +260,12 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Row]]:
                     raise InputError(
                         f"has not as many cells as the header ({len(row)}).",
                         where=f"{path}: row {i}",
-                        mend="Quote cells that hold the separator.",
+                        hint="Quote cells that hold the separator.",
                     )
                 yield f"{path}: row {i}", row
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            f"cannot be read as CSV ({error}).", where=str(path), mend="Save it as UTF-8."
+            f"cannot be read as CSV ({error}).", where=str(path), hint="Save it as UTF-8."
         ) from error
 
 
@@ -273,12 +273,12 @@ def _json(line: bytes, where: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"not valid JSON ({error}).", where=where, mend="Mend it or remove it.") from error
+        raise InputError(f"not valid JSON ({error}).", where=where, hint="Mend it or remove it.") from error
 
 
 def _object(value: Any, where: str) -> Row:
     if not isinstance(value, dict):
         raise InputError(
-            f"holds {type_name(value)}, not an object with columns.", where=where, mend="Write {...}."
+            f"holds {type_name(value)}, not an object with columns.", where=where, hint="Write {...}."
         )
     return value

@@ -31,14 +31,14 @@ def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> Non
         raise InputError(
             f"{names!r} names no extensions.",
             where="activate",
-            mend="Give a list of names, 'all', 'none' or 'auto'.",
+            hint="Give a list of names, 'all', 'none' or 'auto'.",
         )
     whole = model if isinstance(model, MultimodalLM) else None
     lm = model if whole is None else whole.lm
     known = attach.scope_of(lm).known
     if names == "auto":
         if whole is None:
-            raise InputError("a bare language model chooses no extension.", mend="Give the whole model.")
+            raise InputError("a bare language model chooses no extension.", hint="Give the whole model.")
         for name in known:
             attach.check_together(lm, [name])  # each input reaches one of them alone
         recogniser = task_inference.Recogniser(whole, {name: _portrait(whole, name) for name in known})
@@ -67,7 +67,7 @@ def unload(model: MultimodalLM, name: str) -> None:
         raise InputError(
             f"extension '{later[-1]}' was made beside '{name}' and needs it.",
             where=f"unload '{name}'",
-            mend=f"Unload first, in this order: {', '.join(later)}.",
+            hint=f"Unload first, in this order: {', '.join(later)}.",
         )
     attach.detach(model.lm, name)
     if isinstance(model.choose, task_inference.Recogniser):
@@ -81,6 +81,6 @@ def _portrait(model: MultimodalLM, name: str) -> task_inference.Portrait:
         raise InputError(
             f"extension '{name}' has no recogniser statistics ({task_inference.FILE}).",
             where="activate 'auto'" if folder is None else str(folder),
-            mend="Make it with scope='auto', or activate extensions by name.",
+            hint="Make it with scope='auto', or activate extensions by name.",
         )
     return task_inference.read(folder)

@@ -55,13 +55,13 @@ def align(
     _free_projector(model)
     if store.is_whole(folder, STEM):
         raise InputError(
-            "holds a projector already.", where=str(folder), mend="Use load_projector, or name a new folder."
+            "holds a projector already.", where=str(folder), hint="Use load_projector, or name a new folder."
         )
     resuming.go_on(
         folder,
         {
             "settings": resuming.settings_facts(settings),
-            "data": resuming.learnt_name(conversations, settings),
+            "data": resuming.learned_name(conversations, settings),
             "scale": resuming.name_data(conversations, range(min(SAMPLE, len(conversations)))),
             "model": _sees(model),
         },
@@ -92,7 +92,7 @@ def train_projector(
         raise InputError(
             "the conversations show no image.",
             where="align",
-            mend="Give captions of images, or leave it out.",
+            hint="Give captions of images, or leave it out.",
         )
     projector.reset(settings.seed)
     with kept_features(model, folder):
@@ -134,7 +134,7 @@ def load_projector(model: MultimodalLM, folder: str | Path) -> None:
             f"the projector belongs to another language model or encoder ({card.get('base')}, "
             f"this one is {_sees(model)}).",
             where=str(folder),
-            mend="Load the model and the encoder that it was aligned with.",
+            hint="Load the model and the encoder that it was aligned with.",
         )
     projector.load_state_dict(tensors)
 
@@ -145,13 +145,13 @@ def _free_projector(model: MultimodalLM) -> Projector:
         raise InputError(
             "the model has no image encoder, and so no projector.",
             where="projector",
-            mend="Load it with vision=..., or leave the alignment out: text needs none.",
+            hint="Load it with vision=..., or leave the alignment out: text needs none.",
         )
     if any(".ext_" in name for name, _ in model.lm.named_parameters()):
         raise InputError(
             "the model is extended, and its extensions belong to the projector as it is.",
             where="projector",
-            mend="Align, or load a projector, before the first extension.",
+            hint="Align, or load a projector, before the first extension.",
         )
     return model.projector
 

@@ -59,7 +59,7 @@ class Loop(Protocol):
 
 
 @dataclass(frozen=True)
-class Learnt:
+class Learned:
     """How an extension came about."""
 
     report: Report
@@ -112,7 +112,7 @@ def extend(
             active for every input, and keeps router inputs that later ones leave alone.
         settings: of the training; None: three passes over the data in batches of 16 at a learning rate of 1e-3, as
             a start.
-        held_out: conversations to choose layers by, which are not learnt; None takes a tenth of `data` (1 to 512).
+        held_out: conversations to choose layers by, which are not learned; None takes a tenth of `data` (1 to 512).
         generic: text that stands for what the base knows, which experts of scope "all" learn to leave alone.
         seed: of the held-out part, random layers, and the default settings.
         on_step: called with (steps done, steps in all), in the probe and then in the training.
@@ -126,15 +126,15 @@ def extend(
     given = {"share": share, "experts": experts, "routing": routing, "scope": scope, **more}
     recipe = read_recipe(f"extension '{name}'", layers=layers, width=width, **given)
     if seed < 0:
-        raise InputError(f"seed is {seed}.", where=f"extension '{name}'", mend="Give 0 or more.")
+        raise InputError(f"seed is {seed}.", where=f"extension '{name}'", hint="Give 0 or more.")
     folder = Path(folder)
     _check_new(model, name, data, held_out, folder)
     if not isinstance(recipe.layers, str):
         _check_layers(recipe.layers, len(find_sites(model.lm)))
-    learnt, held = _parted(data, held_out, seed)
-    chosen = settings or default_settings(len(learnt), seed)
+    learned, held = _parted(data, held_out, seed)
+    chosen = settings or default_settings(len(learned), seed)
     if not isinstance(chosen, Settings):
-        raise InputError(f"{chosen!r} are no settings.", where="extend", mend="Give moextend.Settings(...).")
+        raise InputError(f"{chosen!r} are no settings.", where="extend", hint="Give moextend.Settings(...).")
     check_tracker(chosen.report_to)
     beside = attach.scope_of(model.lm).active if recipe.scope == "all" else ()
     earlier = [_folder_of(model, other) for other in beside] if recipe.remembers else []
@@ -146,7 +146,7 @@ def extend(
             "recipe": recipe.model_dump(),
             "settings": resuming.settings_facts(chosen),
             "seed": seed,
-            "data": resuming.learnt_name(learnt, chosen, at_least=probed),
+            "data": resuming.learned_name(learned, chosen, at_least=probed),
             "held_out": resuming.name_data(held),
             "generic": resuming.name_data(generic) if recipe.remembers else "",
             "model": model.base_fingerprint(),
@@ -155,12 +155,12 @@ def extend(
     )
     with kept_features(model, folder):
         learn(
-            model, name, recipe, _OwnLoop(model, learnt, chosen, folder, on_step), held_out=held, seed=seed,
+            model, name, recipe, _OwnLoop(model, learned, chosen, folder, on_step), held_out=held, seed=seed,
             beside=beside, earlier=earlier, generic=generic, batch_size=_batch(chosen), folder=folder,
         )  # fmt: skip
         with first_writes() as first:
             if first and recipe.scope == "auto":
-                rows = [*held[:HELD_OUT], *learnt[: max(0, HELD_OUT - len(held))]]
+                rows = [*held[:HELD_OUT], *learned[: max(0, HELD_OUT - len(held))]]
                 task_inference.write(task_inference.portray(model, task_inference.prompts_of(rows)), folder)
             if first:
                 keep(model, name, recipe, folder, held_out=held, seed=seed, batch_size=_batch(chosen))
@@ -198,15 +198,15 @@ def preview(
     """
     wanted = read_recipe("the extension", **recipe)
     _check_data(data, held_out, where="the extension")
-    learnt, held = _parted(data, held_out, seed)
-    chosen = settings or default_settings(len(learnt), seed)
+    learned, held = _parted(data, held_out, seed)
+    chosen = settings or default_settings(len(learned), seed)
     beside = attach.scope_of(model.lm).active if wanted.scope == "all" else ()
     with (
         tempfile.TemporaryDirectory() as folder,
         attach.reaching(model.lm, beside),
         kept_features(model, Path(folder)),
     ):
-        loop = _OwnLoop(model, learnt, chosen, Path(folder), on_step)
+        loop = _OwnLoop(model, learned, chosen, Path(folder), on_step)
         probe = _probe(model, wanted, held, loop, _batch(chosen))
     return Choice(_plan(probe, wanted, seed), probe)
 
@@ -257,7 +257,7 @@ def learn(
     generic: Sequence[Conversation] = (),
     batch_size: int = 64,
     folder: Path | None = None,
-) -> Learnt:
+) -> Learned:
     """Probes which layers change most, adds experts there, and trains these alone; everything is frozen afterwards.
 
     Args:
@@ -309,7 +309,7 @@ def learn(
         raise
     finally:
         model.learn_only([])
-    return Learnt(report, plan, probe)
+    return Learned(report, plan, probe)
 
 
 def keep(
@@ -400,7 +400,7 @@ def _memory(
 def _parted(
     data: Sequence[Conversation], held_out: Sequence[Conversation] | None, seed: int
 ) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
-    """What is learnt, and what layers are chosen by."""
+    """What is learned, and what layers are chosen by."""
     return hold_out([data], seed) if held_out is None else (whole(data), whole(held_out))
 
 
@@ -410,7 +410,7 @@ def _check_layers(layers: Sequence[int], total: int) -> None:
         raise InputError(
             f"the model has MoE layers 0 to {total - 1}.",
             where=f"layers {list(layers)}",
-            mend="Name some of them, each once.",
+            hint="Name some of them, each once.",
         )
 
 
@@ -425,32 +425,32 @@ def _check_new(
     where = f"extension '{name}'"
     check_name(name)
     if name in attach.scope_of(model.lm).known:
-        raise InputError("the model has one of this name already.", where=where, mend="Choose another name.")
+        raise InputError("the model has one of this name already.", where=where, hint="Choose another name.")
     _check_data(data, held_out, where)
     near = next(place for place in (folder, *folder.parents) if place.exists())
     if not near.is_dir():
-        raise InputError("is no folder.", where=str(near), mend="Name a new folder.")
+        raise InputError("is no folder.", where=str(near), hint="Name a new folder.")
     if store.is_whole(folder):
         raise InputError(
             "holds an extension already.",
             where=str(folder),
-            mend="Load it (load_extension), or name a new folder.",
+            hint="Load it (load_extension), or name a new folder.",
         )
 
 
 def _check_data(data: Sequence[Conversation], held_out: Sequence[Conversation] | None, where: str) -> None:
     if not isinstance(data, Sized):
-        raise InputError(f"{data!r} holds no conversations.", where=where, mend="Give a list of them.")
+        raise InputError(f"{data!r} holds no conversations.", where=where, hint="Give a list of them.")
     if len(data) < 2 or (held_out is not None and not len(held_out)):
         raise InputError(
             f"there are {len(data)} conversations to learn from, and {len(held_out or ())} to choose layers by.",
             where=where,
-            mend="Give two or more, and held_out, where it is given, one.",
+            hint="Give two or more, and held_out, where it is given, one.",
         )
     # What reads its conversations when they are needed is not asked for one here.
     if isinstance(data, list | tuple) and not (hasattr(data[0], "turns") and hasattr(data[0], "images")):
         raise InputError(
-            f"{data[0]!r} is no conversation.", where=where, mend="Give a list of moextend.Conversation."
+            f"{data[0]!r} is no conversation.", where=where, hint="Give a list of moextend.Conversation."
         )
 
 
@@ -461,6 +461,6 @@ def _folder_of(model: MultimodalLM, name: str) -> Path:
         raise InputError(
             f"extension '{name}' is active, and kept no memory that a new one could leave alone.",
             where="scope 'all'",
-            mend="Make all of them with scope='all', activate others, or set retention='none'.",
+            hint="Make all of them with scope='all', activate others, or set retention='none'.",
         )
     return folder

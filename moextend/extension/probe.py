@@ -43,7 +43,7 @@ def selection_shares(
         raise InputError(
             f"{len(data)} conversations in batches of {batch_size}.",
             where="selection_shares",
-            mend="Give at least one of each.",
+            hint="Give at least one of each.",
         )
     sites = find_sites(model.lm)
     experts = {site.layer: count_experts(site) for site in sites}
@@ -134,7 +134,7 @@ def choose_layers(how: LayerChoice, share: float, probe: Probe, seed: int = 0) -
         raise InputError(
             f"a share of {share:g} of {total} layers is none.",
             where="choose_layers",
-            mend="Give a share above 0, up to 1.",
+            hint="Give a share above 0, up to 1.",
         )
     wanted = max(1, int(share * total))
     if how == "all":
@@ -156,7 +156,7 @@ def parents(probe: Probe, layers: Sequence[int], count: int = 1) -> dict[int, li
         raise InputError(
             f"{count} parents in layers {list(layers)} of {len(probe.before)}.",
             where="parents",
-            mend="Give at least one parent, and layers that were probed, lowest 0.",
+            hint="Give at least one parent, and layers that were probed, lowest 0.",
         )
     for layer in layers:
         ranked = sorted(range(len(probe.before[layer])), key=lambda i: -probe.before[layer][i])

@@ -1,4 +1,4 @@
-"""Retention without raw data: a few router inputs of what was learnt before, which new experts must leave alone."""
+"""Retention without raw data: a few router inputs of what was learned before, which new experts must leave alone."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _thresholds(site: Site, name: str, x: Tensor) -> Tensor:
         raise InputError(
             f"{family_of(site.router).router} does not choose by its logits alone: "
             "memory cannot tell when a new expert is used.",
-            mend="Use routing 'exact', or scope 'own' or 'auto'.",
+            hint="Use routing 'exact', or scope 'own' or 'auto'.",
         )
     parents = cast(RouterPart, cast(Any, site.router).ext_parts[name]).parents
     active, scope.active = scope.active, ()

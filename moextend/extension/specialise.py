@@ -55,7 +55,7 @@ class Specialised:
     steps: int
     trained_parameters: int
     pieces: int
-    """Pieces of text that were learnt from; one in ten is held out."""
+    """Pieces of text that were learned from; one in ten is held out."""
 
 
 def specialise(
@@ -87,30 +87,30 @@ def specialise(
         InputError: the share is not from 0 to 1, or there is too little text.
     """
     if not 0 <= share <= 1:
-        raise InputError(f"share {share} is not from 0 to 1.", where="specialise", mend="Take 0.5.")
+        raise InputError(f"share {share} is not from 0 to 1.", where="specialise", hint="Take 0.5.")
     settings = Settings(steps, batch_size, learning_rate, seed=seed)
     pieces = cut(model.tokenizer, texts, length)
     held_out = pieces[::EVERY]
-    learnt = [piece for place, piece in enumerate(pieces) if place % EVERY]
-    if not learnt:
+    learned = [piece for place, piece in enumerate(pieces) if place % EVERY]
+    if not learned:
         raise InputError(
             f"{len(pieces)} pieces of {length} tokens are too little text.", where="specialise",
-            mend="Give more text, or a smaller length.",
+            hint="Give more text, or a smaller length.",
         )  # fmt: skip
     before = measure(model, held_out, batch_size)
     redraw(model, share, seed)
     redrawn = measure(model, held_out, batch_size)
     model.learn_only(_names(model))
     with _balance_loss(find_sites(model.lm), balance) as extra_loss:
-        report = train(model, learnt, settings, folder=folder, extra_loss=extra_loss, on_step=on_step)
+        report = train(model, learned, settings, folder=folder, extra_loss=extra_loss, on_step=on_step)
     model.learn_only([])
     model.rename_base()
     after = measure(model, held_out, batch_size)
-    return Specialised(before, redrawn, after, report.steps, report.trained_parameters, len(learnt))
+    return Specialised(before, redrawn, after, report.steps, report.trained_parameters, len(learned))
 
 
 def cut(tokenizer: Any, texts: Sequence[str], length: int) -> list[Conversation]:
-    """Texts as pieces of `length` tokens or fewer, to be learnt whole and without an end token."""
+    """Texts as pieces of `length` tokens or fewer, to be learned whole and without an end token."""
     pieces: list[Conversation] = []
     for text in texts:
         spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]

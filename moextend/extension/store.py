@@ -93,7 +93,7 @@ def save_tensors(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError("is no folder.", where=str(folder), mend="Name a new folder.") from error
+        raise InputError("is no folder.", where=str(folder), hint="Name a new folder.") from error
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with files.atomic(folder / f"{stem}.safetensors") as path:
         save_file(ready, path)
@@ -124,7 +124,7 @@ def read_card(folder: Path, stem: str = STEM) -> dict[str, Any]:
             raise InputError(
                 f"holds no {stem} ({name} is missing).",
                 where=str(folder),
-                mend=f"Name a folder that an {stem} was saved to." if stem == STEM else "Check the path.",
+                hint=f"Name a folder that an {stem} was saved to." if stem == STEM else "Check the path.",
             )
     card = files.read_json(folder / f"{stem}.json")
     found = card.get("format") if isinstance(card, dict) else None
@@ -135,12 +135,12 @@ def read_card(folder: Path, stem: str = STEM) -> dict[str, Any]:
         raise InputError(
             f"is of format {found}, and this version of moextend reads format {FORMAT}.",
             where=where,
-            mend="Use a newer version of moextend.",
+            hint="Use a newer version of moextend.",
         )
     raise InputError(
         f"names no known format, as files of early versions do ({found!r}; known: {FORMAT}).",
         where=where,
-        mend="Remove the folder and make it again.",
+        hint="Remove the folder and make it again.",
     )
 
 
@@ -233,7 +233,7 @@ def read_extension(folder: str | Path) -> Card:
         raise InputError(
             "holds no expert set, but what another method kept.",
             where=str(folder),
-            mend="Name a folder that extend or save_extension wrote.",
+            hint="Name a folder that extend or save_extension wrote.",
         )
     return spec.parse(Card, values, where=str(folder / f"{STEM}.json"))
 
@@ -335,7 +335,7 @@ def _fill(file: io.FileIO, buffer: Tensor, path: Path) -> None:
             raise InputError(
                 "ends too early.",
                 where=str(path),
-                mend="Copy the folder again, or make it again.",
+                hint="Copy the folder again, or make it again.",
             )
         rest = rest[count:]
 
@@ -360,19 +360,19 @@ def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
         raise InputError(
             f"tensor '{name}' holds numbers that are not finite (NaN or infinite).",
             where=str(path),
-            mend="Its training diverged: make it again, with a lower learning rate.",
+            hint="Its training diverged: make it again, with a lower learning rate.",
         )
 
 
 def _misfit(path: Path) -> InputError:
     return InputError(
-        f"holds other tensors than {STEM}.json says.", where=str(path), mend="Make the extension again."
+        f"holds other tensors than {STEM}.json says.", where=str(path), hint="Make the extension again."
     )
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"is no safetensors file ({error}).", where=str(path), mend="Copy the folder again, or make it again."
+        f"is no safetensors file ({error}).", where=str(path), hint="Copy the folder again, or make it again."
     )
 
 
@@ -387,7 +387,7 @@ def _check_sum(folder: Path, card: Mapping[str, Any], stem: str = STEM) -> None:
         raise InputError(
             f"is damaged: its SHA-256 is not the one that {stem}.json names.",
             where=str(path),
-            mend="Copy the folder again, or make it again.",
+            hint="Copy the folder again, or make it again.",
         )
 
 
@@ -399,7 +399,7 @@ def _check_base(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool
         raise InputError(
             f"extension '{card.name}' was made with another projector.",
             where=str(folder),
-            mend="Load the one of its alignment first: load_projector(model, folder).",
+            hint="Load the one of its alignment first: load_projector(model, folder).",
         )
     if _differs_in_dtype(model, card):
         if allow_dtype:
@@ -407,14 +407,14 @@ def _check_base(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool
         raise InputError(
             f"extension '{card.name}' was made on a {card.base_dtype} base, and this one is {model.base_dtype}.",
             where=str(folder),
-            mend=f"Load the base with dtype='{card.base_dtype}', or accept results that differ a little: "
+            hint=f"Load the base with dtype='{card.base_dtype}', or accept results that differ a little: "
             "load_extension(..., allow_dtype=True).",
         )
     made = f"{card.base}, {card.base_dtype}" if card.base_dtype else card.base
     raise InputError(
         f"extension '{card.name}' belongs to another base ({made}; this one is {base}, {model.base_dtype}).",
         where=str(folder),
-        mend="Load the base that it was trained on, with the same encoder"
+        hint="Load the base that it was trained on, with the same encoder"
         + ("." if card.base_dtype else " and dtype."),
     )
 
@@ -437,18 +437,18 @@ def _check_earlier(model: MultimodalLM, card: Card, folder: Path) -> None:
             raise InputError(
                 f"extension '{card.name}' was made beside '{name}', which is not loaded.",
                 where=str(folder),
-                mend=f"Load '{name}' first.",
+                hint=f"Load '{name}' first.",
             )
         if digest_of(model, name) != earlier["digest"]:
             raise InputError(
                 f"extension '{card.name}' was made beside another extension '{name}' than the loaded one.",
                 where=str(folder),
-                mend=f"Unload '{name}' and load the one that it was made beside.",
+                hint=f"Unload '{name}' and load the one that it was made beside.",
             )
     loaded = [name for name in known if name in names]
     if loaded != names:
         raise InputError(
             f"extension '{card.name}' was made beside {', '.join(names)}, and they are loaded as {', '.join(loaded)}.",
             where=str(folder),
-            mend="Unload them and load them in that order.",
+            hint="Unload them and load them in that order.",
         )

@@ -25,7 +25,7 @@ class Conversation:
     """
 
     turns: tuple[tuple[str, str], ...]
-    """(prompt, answer) pairs; an empty answer is not learnt. Images may stand in any turn."""
+    """(prompt, answer) pairs; an empty answer is not learned. Images may stand in any turn."""
     images: tuple[ImageRef, ...] = ()
     closed: bool = True
     """Whether each answer ends with the end token."""
@@ -56,7 +56,7 @@ def encode(
 ) -> tuple[list[int], list[int]]:
     """Ids and labels of a conversation; only answers, with their end tokens, are labelled."""
     if not conversation.turns:
-        raise InputError("a conversation has no turn.", where="data", mend="Leave it out, or give it a turn.")
+        raise InputError("a conversation has no turn.", where="data", hint="Leave it out, or give it a turn.")
     check_marks([prompt for prompt, _ in conversation.turns], conversation.images)
     ids: list[int] = []
     labels: list[int] = []
@@ -75,10 +75,10 @@ def encode_chat(
     said: Tokens = chat.encode(turns)
     ids: list[int] = []
     labels: list[int] = []
-    for token, learnt in zip(said.ids, said.learnt, strict=True):
+    for token, learned in zip(said.ids, said.learned, strict=True):
         piece = [IMAGE] * visual_tokens if token is None else [token]
         ids += piece
-        labels += piece if learnt and token is not None else [IGNORE] * len(piece)
+        labels += piece if learned and token is not None else [IGNORE] * len(piece)
     return ids, labels
 
 
@@ -88,14 +88,14 @@ def check_marks(texts: Sequence[str], images: Sequence[ImageRef], where: str | N
         raise InputError(
             f"{wrong[0]!r} is no image.",
             where=where,
-            mend="Give a moextend.ImageRef(path=...) or (data=...).",
+            hint="Give a moextend.ImageRef(path=...) or (data=...).",
         )
     marks = sum(text.count(MARK) for text in texts)
     if marks != len(images):
         raise InputError(
             f"{len(images)} images, but {marks} {MARK} marks in the prompt.",
             where=where,
-            mend=f"Put one {MARK} for each image into the task's prompt.",
+            hint=f"Put one {MARK} for each image into the task's prompt.",
         )
 
 
@@ -104,7 +104,7 @@ def blind(where: str | None = None) -> InputError:
     return InputError(
         "the prompt has an image, but the model has no image encoder.",
         where=where,
-        mend="Load the model with vision=..., or leave the image out.",
+        hint="Load the model with vision=..., or leave the image out.",
     )
 
 
@@ -116,7 +116,7 @@ def too_long(
     return InputError(
         f"takes {tokens} tokens{of_images}, and the model's context holds {context}.",
         where=where,
-        mend="Shorten the prompt, give fewer images, or use an encoder with fewer tokens.",
+        hint="Shorten the prompt, give fewer images, or use an encoder with fewer tokens.",
     )
 
 

@@ -27,7 +27,7 @@ class Tokens:
 
     ids: list[int | None]
     """None stands for an image."""
-    learnt: list[bool]
+    learned: list[bool]
     """Whether the id belongs to an answer or to what closes it."""
 
 
@@ -36,7 +36,7 @@ class Chat:
 
     The whole text is rendered and tokenized at once, with the image mark as one special token (in a copy: the tokenizer
     itself is not changed). Where an answer begins and ends is told by its place in the rendered text. The ids before an
-    answer are the same when it is learnt and when it is asked for (unless the template writes the last turn otherwise
+    answer are the same when it is learned and when it is asked for (unless the template writes the last turn otherwise
     than earlier ones). The template is in charge of the start token.
     """
 
@@ -71,28 +71,28 @@ class Chat:
     def encode(self, turns: Sequence[tuple[str, str | None]]) -> Tokens:
         """Ids of (question, answer) turns; the answer of the last turn may be None: it is asked for.
 
-        An empty answer is not learnt. Every other one is, with the special token that the template closes it with, or
+        An empty answer is not learned. Every other one is, with the special token that the template closes it with, or
         with the end token if the template closes the last one with none.
         """
         text, spans, closed = self._written(turns)
         cuts = [0, *(begin for begin, _ in spans if self._apart), len(text)]
         ids: list[int | None] = []
-        learnt: list[bool] = []
+        learned: list[bool] = []
         for start, stop in pairwise(cuts):
             out = self._tokenizer(text[start:stop], add_special_tokens=False, return_offsets_mapping=True)
             ids += [None if i == self._image else i for i in out["input_ids"]]
-            learnt += [
+            learned += [
                 any(begin <= start + at < end for begin, end in spans) for at, _ in out["offset_mapping"]
             ]
         if ids.count(None) != sum(question.count(MARK) for question, _ in turns):
             raise _unusable(f"it does not keep the {MARK} marks of the question")
         if not closed:
             ids.append(self._eos)
-            learnt.append(bool(turns[-1][1]))
-        return Tokens(ids, learnt)
+            learned.append(bool(turns[-1][1]))
+        return Tokens(ids, learned)
 
     def _written(self, turns: Sequence[tuple[str, str | None]]) -> tuple[str, list[tuple[int, int]], bool]:
-        """The text up to the end of the last answer, where the learnt parts are, and whether it needs no end token."""
+        """The text up to the end of the last answer, where the learned parts are, and whether it needs no end token."""
         text, closed = "", True
         spans: list[tuple[int, int]] = []
         pieces = self._pieces([question for question, _ in turns])
@@ -170,5 +170,5 @@ def _message(role: str, text: str) -> dict[str, str]:
 def _unusable(why: str) -> InputError:
     return InputError(
         f"the chat template of this model cannot be used: {why}.",
-        mend="Turn it off: chat=False (chat: false).",
+        hint="Turn it off: chat=False (chat: false).",
     )

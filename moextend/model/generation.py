@@ -66,7 +66,7 @@ def generate(
     """
     for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
-            raise InputError(f"{name} is {value}.", where="generate", mend="Give at least 1.")
+            raise InputError(f"{name} is {value}.", where="generate", hint="Give at least 1.")
     answers: list[str] = []
     see = features or model.features or model.vision
     for place, prompt in enumerate(prompts):
@@ -74,7 +74,7 @@ def generate(
             raise InputError(
                 f"{prompt!r} is no prompt.",
                 where=f"prompt {place}",
-                mend="Give a moextend.Prompt(text, images).",
+                hint="Give a moextend.Prompt(text, images).",
             )
         check_marks(prompt.asked, prompt.images, where=f"prompt {place}")
         if prompt.images and see is None:

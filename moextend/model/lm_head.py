@@ -41,7 +41,7 @@ def auto_class(config: Any) -> Any:
         raise InputError(
             f"transformers has {what} for it that predicts one token after the other.",
             where=f"model type '{config.model_type}'",
-            mend="Name a checkpoint of a causal language model.",
+            hint="Name a checkpoint of a causal language model.",
         )
     return AutoModelForMultimodalLM
 

@@ -65,7 +65,7 @@ def load(
         raise InputError(
             f"'{short(str(model), 60)}' is no name of a model.",
             where="load",
-            mend="Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id.",
+            hint="Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id.",
         )
     dtype = str(dtype).removeprefix("torch.")  # also the object of torch
     check_options(dtype, device, attn_implementation)
@@ -87,13 +87,13 @@ def load(
         raise InputError(
             f"cannot be loaded as a language model ({first})",
             where=f"model '{model}'",
-            mend="Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id.",
+            hint="Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id.",
         ) from error
     if missing := sorted(loaded_of["missing_keys"]):
         raise InputError(
             f"the checkpoint lacks {len(missing)} tensors, which would be random ({', '.join(missing[:2])}, ...).",
             where=f"model '{model}'",
-            mend="Compare config.json with the weights, or copy the checkpoint again.",
+            hint="Compare config.json with the weights, or copy the checkpoint again.",
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -139,7 +139,7 @@ def skeleton(model: str, *, revision: str | None = None) -> Any:
 def check_new(folder: Path) -> None:
     """Refuses a folder that holds something already."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError("exists already.", where=str(folder), mend="Name a new folder, or remove this one.")
+        raise InputError("exists already.", where=str(folder), hint="Name a new folder, or remove this one.")
 
 
 def save_base(model: MultimodalLM, folder: Path) -> None:
@@ -153,7 +153,7 @@ def save_base(model: MultimodalLM, folder: Path) -> None:
         raise InputError(
             "the model is extended, and only a base can be saved as one.",
             where=str(folder),
-            mend="Detach its extensions, and save each with save_extension.",
+            hint="Detach its extensions, and save each with save_extension.",
         )
     with files.disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +181,7 @@ def _dequantised() -> dict[str, Any]:
         raise InputError(
             "a .gguf file is read by the package gguf, which is not installed.",
             where="model",
-            mend="Run: pip install gguf",
+            hint="Run: pip install gguf",
         )
     import transformers
 

@@ -19,7 +19,7 @@ from moextend.model.vision import VisionEncoder
 IMAGE = -200
 """Id that stands for one visual token in `input_ids`."""
 IGNORE = -100
-"""Label of a position that is not learnt."""
+"""Label of a position that is not learned."""
 
 
 class Chooser(Protocol):

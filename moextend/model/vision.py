@@ -79,7 +79,7 @@ def load_encoder(name: str, resize: Resize | None = None) -> VisionEncoder:
         raise InputError(
             f"gives no visual tokens ({type(error).__name__}: {error}).",
             where=f"vision encoder '{name}'",
-            mend="Choose a transformer of at least two blocks, or a convolutional network.",
+            hint="Choose a transformer of at least two blocks, or a convolutional network.",
         ) from error
 
 

@@ -156,7 +156,7 @@ def check_together(model: nn.Module, names: Sequence[str], *, partial: bool = Fa
         raise InputError(
             f"extension '{name}' was made beside {', '.join(repr(other) for other in missing)}, "
             f"and needs {'it' if len(missing) == 1 else 'them'}.",
-            mend=f"{first} them together: {', '.join([*beside, name])}.",
+            hint=f"{first} them together: {', '.join([*beside, name])}.",
         )
 
 
@@ -183,20 +183,20 @@ def new_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
 
 def _check_call(scope: Scope, name: str, plan: Plan, mode: Mode, width: float) -> None:
     if name in scope.known:
-        raise InputError(f"the model already has an extension '{name}'.", mend="Choose another name.")
+        raise InputError(f"the model already has an extension '{name}'.", hint="Choose another name.")
     if not any(plan.values()):
         raise InputError(
-            f"extension '{name}' has no new expert.", mend="Name a parent in at least one block."
+            f"extension '{name}' has no new expert.", hint="Name a parent in at least one block."
         )
     if scope.known and scope.mode != mode:
         raise InputError(
             f"the model routes in mode '{scope.mode}', extension '{name}' in mode '{mode}'.",
-            mend="All extensions of a model share one mode.",
+            hint="All extensions of a model share one mode.",
         )
     if not 0 < width <= 1 or (width < 1 and mode != "exact"):
         raise InputError(
             f"extension '{name}' cannot have experts of {width:g} of their parents' width in routing '{mode}'.",
-            mend="Use a width above 0, up to 1, in routing 'exact'; the others start from whole copies (width 1).",
+            hint="Use a width above 0, up to 1, in routing 'exact'; the others start from whole copies (width 1).",
         )
 
 

@@ -30,7 +30,7 @@ def check_name(name: object) -> None:
         return
     raise InputError(
         f"the name '{name}' {why}.",
-        mend=f"Use letters, digits, '-' and '_', and none of: {', '.join(WORDS)}.",
+        hint=f"Use letters, digits, '-' and '_', and none of: {', '.join(WORDS)}.",
     )
 
 
@@ -46,7 +46,7 @@ def check_plan(plan: object) -> None:
         raise InputError(
             f"{plan!r} is no plan.",
             where="plan",
-            mend="Map MoE blocks to lists of experts: {0: [3], 2: [1]}.",
+            hint="Map MoE blocks to lists of experts: {0: [3], 2: [1]}.",
         )
 
 
@@ -63,7 +63,7 @@ def check_block(model: nn.Module, sites: list[Site], block: int, sources: Sequen
         raise InputError(
             f"the model has MoE blocks 0 to {len(sites) - 1}, not {block}.",
             where="plan",
-            mend="Name one of them.",
+            hint="Name one of them.",
         )
     site = sites[block]
     known = count_experts(site)
@@ -72,14 +72,14 @@ def check_block(model: nn.Module, sites: list[Site], block: int, sources: Sequen
         raise InputError(
             f"{site.name} has experts 0 to {known - 1}, not {wrong[0]}.",
             where="plan",
-            mend="Name one of them.",
+            hint="Name one of them.",
         )
     if mode == "paper":
         check_paper(site.router)
     if mode == "slot" and site.dense:
         raise InputError(
             f"routing 'slot' cannot extend {site.name}: every expert computes every token, so that it has no slots.",
-            mend="Use routing 'exact', which extends every family.",
+            hint="Use routing 'exact', which extends every family.",
         )
     check_site(model, site)
 
@@ -89,7 +89,7 @@ def check_site(model: nn.Module, site: Site) -> None:
     if not isinstance(site.experts, ExtendedExperts) and getattr(site.experts, "_is_expert_parallel", False):
         raise InputError(
             f"{site.name} is split over devices by expert parallelism.",
-            mend="Extend the model on one device, or with every device holding all experts.",
+            hint="Extend the model on one device, or with every device holding all experts.",
         )
     _check_memory(model, site)
     quantised.check_experts(model, site.experts, f"{site.name}.experts", count_experts(site))
@@ -107,6 +107,6 @@ def _check_memory(model: nn.Module, site: Site) -> None:
         ):
             raise InputError(
                 f"weights of {site.name} ({type(module).__name__}) are offloaded, and cannot be copied.",
-                mend="Load the model whole on one device, without a device map that offloads; extend it there, and "
+                hint="Load the model whole on one device, without a device map that offloads; extend it there, and "
                 "dispatch it afterwards.",
             )

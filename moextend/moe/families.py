@@ -428,7 +428,7 @@ def check_paper(router: nn.Module) -> None:
     if family.scoring is None:
         raise InputError(
             f"routing 'paper' cannot extend {family.router}: {family.refused}.",
-            mend="Use routing 'exact', which extends every family. docs/families.md lists what 'paper' extends.",
+            hint="Use routing 'exact', which extends every family. docs/families.md lists what 'paper' extends.",
         )
 
 

@@ -30,5 +30,5 @@ def _refuse(*args: Any, **kwargs: Any) -> NoReturn:
     raise InputError(
         "the model is extended: from_pretrained would load its base and leave the new experts out.",
         where="save_pretrained",
-        mend="Save each extension with moextend.save_extension; to save the base, moextend.unload them first.",
+        hint="Save each extension with moextend.save_extension; to save the base, moextend.unload them first.",
     )

@@ -78,7 +78,7 @@ def refusal(what: str, method: str) -> InputError:
     by = f" (quantisation '{method}')" if method else ""
     return InputError(
         f"{what}{by}: new experts cannot be copied from it.",
-        mend="Load the base in bfloat16 or float32: with dequantize=True in its quantization_config where the method "
+        hint="Load the base in bfloat16 or float32: with dequantize=True in its quantization_config where the method "
         "has that (Mxfp4Config, FineGrainedFP8Config), or from weights that are not quantised.",
     )
 

@@ -63,7 +63,7 @@ def check_restorable(module: nn.Module) -> None:
     raise InputError(
         f"the forward of a {type(module).__name__} was replaced after the extension was attached, "
         "so that its class cannot be given back.",
-        mend="Put its own forward back first (del module.forward).",
+        hint="Put its own forward back first (del module.forward).",
     )
 
 
@@ -112,7 +112,7 @@ def _verify(block: nn.Module, args: Any, out: Any) -> None:
             raise InputError(
                 f"{type(block).__name__} computes without calling its {kind.__name__[8:].lower()}: "
                 "the extension would not be reached.",
-                mend=_WAY_OUT,
+                hint=_WAY_OUT,
             )
     disarm(block, *parts)
 
@@ -146,5 +146,5 @@ def _hides(module: nn.Module) -> bool:
 def _hidden(name: str, module: nn.Module) -> InputError:
     return InputError(
         f"{name}: {type(module).__name__} has its forward replaced on the instance, which would hide the extension.",
-        mend=_WAY_OUT,
+        hint=_WAY_OUT,
     )

@@ -44,7 +44,7 @@ class Recipe(Spec):
     probe_steps: int = Field(30, ge=1, le=MOST_STEPS)
     """Steps of router tuning that layers=probe is decided by."""
     retention: Literal["none", "memory"] = "memory"
-    """With scope all: memory keeps a few router inputs of what was learnt, which later experts learn to leave alone."""
+    """With scope all: memory keeps router inputs of what was learned, which later experts learn to leave alone."""
     memory_tokens: int = Field(4000, ge=1, le=MOST_KEPT)
     """Router inputs kept a layer and extension."""
     memory_sample: int = Field(1024, ge=1, le=MOST_KEPT)
@@ -91,5 +91,5 @@ def check_name(name: str) -> None:
         raise InputError(
             "is no name for an extension.",
             where=f"extension '{name}'",
-            mend=f"Use letters, digits, '-' and '_' (100 at the most), and none of: {', '.join(WORDS)}.",
+            hint=f"Use letters, digits, '-' and '_' (100 at the most), and none of: {', '.join(WORDS)}.",
         )

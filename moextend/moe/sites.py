@@ -59,7 +59,7 @@ def find_sites(model: nn.Module) -> list[Site]:
         why = f": {next(iter(refused.values()))}" if refused else ""
         raise InputError(
             f"{type(model).__name__} has no MoE block that can be extended{why}.",
-            mend="Use a Mixture-of-Experts model of transformers 5, such as OLMoE, Mixtral or Qwen-MoE, "
+            hint="Use a Mixture-of-Experts model of transformers 5, such as OLMoE, Mixtral or Qwen-MoE, "
             "or make one of a dense model: moextend upcycle --help.",
         )
     return sites

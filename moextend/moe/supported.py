@@ -33,7 +33,7 @@ def check_setup(lm: Any, where: str) -> None:
         InputError: names what was found, and how to load the model instead.
     """
     for what, hint in _problems(lm):
-        raise InputError(what, where=where, mend=hint)
+        raise InputError(what, where=where, hint=hint)
 
 
 def _problems(lm: Any) -> Iterator[tuple[str, str]]:
@@ -81,7 +81,7 @@ def refuse_bitsandbytes(config: Any, where: str) -> None:
     """InputError where a model's config says that its weights are quantised by bitsandbytes."""
     if quantised_by_bitsandbytes(config):
         what, hint = _bitsandbytes()
-        raise InputError(what, where=where, mend=hint)
+        raise InputError(what, where=where, hint=hint)
 
 
 def _bitsandbytes() -> tuple[str, str]:
@@ -102,20 +102,20 @@ def check_launcher() -> None:
             raise InputError(
                 f"{name} is not supported.",
                 where="accelerate config",
-                mend="Use distributed_type: FSDP with fsdp_version: 2, or MULTI_GPU (docs/training.md).",
+                hint="Use distributed_type: FSDP with fsdp_version: 2, or MULTI_GPU (docs/training.md).",
             )
     for axis, name in _AXES.items():
         if os.environ.get(f"PARALLELISM_CONFIG_{axis}_SIZE", "1") not in ("", "1"):
             raise InputError(
                 f"{name} parallelism is not supported.",
                 where="accelerate config: parallelism_config",
-                mend=f"Leave out parallelism_config_{axis.lower()}_size; use FSDP2 or MULTI_GPU (docs/training.md).",
+                hint=f"Leave out parallelism_config_{axis.lower()}_size; use FSDP2 or MULTI_GPU (docs/training.md).",
             )
     if _on("ACCELERATE_USE_FSDP"):
         for variable, (name, hint) in _FSDP.items():
             if _on(variable):
                 raise InputError(
-                    f"{name} is not supported.", where="accelerate config: fsdp_config", mend=hint
+                    f"{name} is not supported.", where="accelerate config: fsdp_config", hint=hint
                 )
 
 
@@ -131,7 +131,7 @@ def check_device(device: str) -> None:
         wanted = torch.device("meta")
     if wanted.type not in ("cpu", "cuda", "mps", "xpu"):
         raise InputError(
-            f"no device '{device}'.", where="device", mend="Devices: cpu, cuda, cuda:N, mps, xpu."
+            f"no device '{device}'.", where="device", hint="Devices: cpu, cuda, cuda:N, mps, xpu."
         )
     if wanted.type == "cpu" and not wanted.index:
         return
@@ -141,7 +141,7 @@ def check_device(device: str) -> None:
         raise InputError(
             f"there is no device '{device}' that torch can use (accelerators: {found}).",
             where="device",
-            mend="Use device='cpu', or install a torch build and driver for the accelerator.",
+            hint="Use device='cpu', or install a torch build and driver for the accelerator.",
         )
 
 
@@ -169,7 +169,7 @@ def _no_flash(why: str, way: str = "") -> None:
     raise InputError(
         f"flash_attention_2 cannot be used: {why}.",
         where="attn_implementation",
-        mend=f"Use {way}attn_implementation='sdpa'."
+        hint=f"Use {way}attn_implementation='sdpa'."
         if not way.startswith("pip")
         else f"Run {way}use 'sdpa'.",
     )

@@ -76,13 +76,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             named = (file.metadata() or {}).get(DIGEST)
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
-        raise InputError("no such file.", where=str(path), mend="Make it again.") from error
+        raise InputError("no such file.", where=str(path), hint="Make it again.") from error
     except (SafetensorError, OSError) as error:
-        raise InputError(f"is damaged ({error}).", where=str(path), mend="Make it again.") from error
+        raise InputError(f"is damaged ({error}).", where=str(path), hint="Make it again.") from error
     if named is not None and tensors_digest(tensors) != named:
         raise InputError(
-            "is damaged: its tensors are not those that were written.", where=str(path), mend="Make it again."
+            "is damaged: its tensors are not those that were written.", where=str(path), hint="Make it again."
         )
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise InputError("holds numbers that are not finite.", where=str(path), mend="Make it again.")
+        raise InputError("holds numbers that are not finite.", where=str(path), hint="Make it again.")
     return tensors

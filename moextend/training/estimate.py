@@ -63,7 +63,7 @@ class Step:
     length: int
     """Tokens of a conversation, visual ones included."""
     labelled: int
-    """Tokens of a conversation that are learnt."""
+    """Tokens of a conversation that are learned."""
     dtype: torch.dtype = torch.bfloat16
     """Of the base."""
     bf16: bool = True

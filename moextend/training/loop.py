@@ -107,7 +107,7 @@ def train(
     """Trains the parameters of `model` that require gradients on `data`; the model is left in eval mode.
 
     Under `accelerate launch` or `torchrun` every process calls it with the same arguments and takes its share of each
-    batch: what is learnt is that of one process, up to rounding. Under FSDP frozen weights are sharded, what learns
+    batch: what is learned is that of one process, up to rounding. Under FSDP frozen weights are sharded, what learns
     is not. The first process alone writes weights and calls `on_step`.
 
     Args:
@@ -129,15 +129,15 @@ def train(
         raise InputError(
             "no parameter requires gradients.",
             where="train",
-            mend="Attach an extension first, or name what learns: model.learn_only([...]).",
+            hint="Attach an extension first, or name what learns: model.learn_only([...]).",
         )
     check_tracker(settings.report_to)
     if Path(folder).exists() and not Path(folder).is_dir():
-        raise InputError("is no folder.", where=str(folder), mend="Name a new folder.")
+        raise InputError("is no folder.", where=str(folder), hint="Name a new folder.")
     asked = asks_to_shard()
     if asked and settings.compile:
         raise InputError(
-            "compile does not go with FSDP.", where="training settings", mend="Use compile: false."
+            "compile does not go with FSDP.", where="training settings", hint="Use compile: false."
         )
     args = _arguments(settings, folder, model.device)
     shard = asked and torch.distributed.is_initialized()
@@ -191,7 +191,7 @@ def _prefix(model: MultimodalLM, trainer: TokenTrainer, folder: Path) -> PrefixC
     """The cache of a training, once a batch has shown that the model can do with it."""
     if trainer.sharded:
         raise InputError(
-            "cache_prefix does not go with FSDP.", where="training settings", mend="Use cache_prefix: false."
+            "cache_prefix does not go with FSDP.", where="training settings", hint="Use cache_prefix: false."
         )
     cache = PrefixCache(model, folder)
     rows = trainer.train_dataset
@@ -211,7 +211,7 @@ def check_tracker(name: str, *, where: str = "report_to") -> None:
         raise InputError(
             f"the tracker '{name}' is not installed.",
             where=where,
-            mend="Install its package, or use report_to: none.",
+            hint="Install its package, or use report_to: none.",
         )
 
 
@@ -244,7 +244,7 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
         raise InputError(
             f"a batch of {settings.batch_size} conversations cannot be shared by {processes} processes.",
             where="training settings",
-            mend=f"Make batch_size a multiple of {processes}, or start fewer processes.",
+            hint=f"Make batch_size a multiple of {processes}, or start fewer processes.",
         )
     args.per_device_train_batch_size = settings.batch_size // processes
     args.dataloader_pin_memory = args.device.type == "cuda"  # a Collator's batches are in host memory

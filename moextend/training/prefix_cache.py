@@ -155,7 +155,7 @@ def _unfit(model: MultimodalLM, why: str) -> InputError:
     return InputError(
         f"{type(model.lm).__name__} cannot start above its frozen layers: {why}.",
         where="training settings",
-        mend="Use cache_prefix: false.",
+        hint="Use cache_prefix: false.",
     )
 
 

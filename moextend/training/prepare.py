@@ -35,7 +35,7 @@ def in_float32(model: MultimodalLM, bf16: bool) -> Iterator[None]:
         raise InputError(
             f"'{name}' learns, but is {dtype}, which loses small updates.",
             where="training settings",
-            mend="Set bf16: true, or load the base in float32.",
+            hint="Set bf16: true, or load the base in float32.",
         )
     for parameter, _ in narrow.values():
         parameter.data = parameter.data.float()
@@ -86,7 +86,7 @@ def asks_to_shard() -> bool:
         raise InputError(
             "only FSDP2 without RAM-efficient loading is known here.",
             where="accelerate config: fsdp_config",
-            mend="Set fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false.",
+            hint="Set fsdp_version: 2 and fsdp_cpu_ram_efficient_loading: false.",
         )
     return True
 
@@ -157,7 +157,7 @@ def checkpointing(model: MultimodalLM) -> Iterator[None]:
     if not layers:
         raise InputError(
             f"{type(model.lm).__name__} has no layers that can be checkpointed.",
-            mend="Use gradient_checkpointing: false.",
+            hint="Use gradient_checkpointing: false.",
         )
     first = lowest(model, layers)
     for layer in layers[first:]:

@@ -35,14 +35,14 @@ def go_on(folder: Path, facts: Facts) -> None:
             that differ.
     """
     path = folder / BEGUN
-    learnt = any(folder.glob("*-in-flight/checkpoint-*")) or (folder / PROBE).is_file()
-    known = files.read_json(path) if learnt and path.is_file() else facts
+    learned = any(folder.glob("*-in-flight/checkpoint-*")) or (folder / PROBE).is_file()
+    known = files.read_json(path) if learned and path.is_file() else facts
     differing = _differing(known, facts)
     if differing:
         raise InputError(
             f"was begun with other arguments, or another model: {', '.join(differing)}.",
             where=str(folder),
-            mend="Repeat the call as it was, name a new folder, or remove this one.",
+            hint="Repeat the call as it was, name a new folder, or remove this one.",
         )
     with first_writes() as first:
         if first:
@@ -73,7 +73,7 @@ def settings_facts(settings: Settings) -> Facts:
     return asdict(settings)
 
 
-def learnt_name(data: Sequence[Conversation], settings: Settings, *, at_least: int = 0) -> str:
+def learned_name(data: Sequence[Conversation], settings: Settings, *, at_least: int = 0) -> str:
     """Names the content of what a training with these settings, or of `at_least` steps, reads of `data`.
 
     What it never reads is not read for its name either.

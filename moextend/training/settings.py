@@ -50,7 +50,7 @@ class Settings:
     cache_prefix: bool = False
     """Keep what enters the lowest layer that learns, item by item, and begin there from the second epoch on.
 
-    What is learnt is the same up to rounding. Only where all below is frozen and nothing there is random; not with
+    What is learned is the same up to rounding. Only where all below is frozen and nothing there is random; not with
     `compile`, and not under FSDP.
     """
     report_to: str = "none"
@@ -62,7 +62,7 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not hasattr(value, "__index__") or value < 0:
                 raise InputError(
-                    f"{name} is {value!r}.", where="training settings", mend="A whole number, not negative."
+                    f"{name} is {value!r}.", where="training settings", hint="A whole number, not negative."
                 )
         ranges = {
             "steps": (1, MOST_STEPS), "batch_size": (1, MOST_BATCH), "learning_rate": (0, inf), "warmup": (0, 1),
@@ -73,9 +73,9 @@ class Settings:
             value = getattr(self, name)
             if not (low <= value <= high and isfinite(value)):
                 ends = f"From {low} to {high}." if isfinite(high) else f"A finite number of at least {low}."
-                raise InputError(f"{name} is {value}.", where="training settings", mend=ends)
+                raise InputError(f"{name} is {value}.", where="training settings", hint=ends)
         if problem := clash(self):
-            raise InputError(f"{problem}.", where="training settings", mend="Make these settings agree.")
+            raise InputError(f"{problem}.", where="training settings", hint="Make these settings agree.")
         if self.schedule not in SCHEDULES:
             raise UnknownName("schedule", self.schedule, SCHEDULES, where="training settings")
 

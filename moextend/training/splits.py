@@ -54,7 +54,7 @@ def whole(part: Sequence[Conversation]) -> Sequence[Conversation]:
 def hold_out(
     parts: Sequence[Sequence[Conversation]], seed: int
 ) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
-    """S_t and S_e of MoExtend, section 3.2: what may be learnt, and a part of each sequence that never is.
+    """S_t and S_e of MoExtend, section 3.2: what may be learned, and a part of each sequence that never is.
 
     Both are drawn by the seed alone, and read when they are asked for.
     """

@@ -53,7 +53,7 @@ def diverged(what: str, step: int) -> RunFailed:
     return RunFailed(
         f"the training diverged: {what} (NaN or infinite).",
         where=f"step {step}",
-        mend="Use a lower learning rate; a longer warm-up or a smaller max_grad_norm may help, too.",
+        hint="Use a lower learning rate; a longer warm-up or a smaller max_grad_norm may help, too.",
     )
 
 

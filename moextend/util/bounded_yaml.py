@@ -86,17 +86,17 @@ def read_text(path: Path) -> str:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise SpecError("is no regular file.", where=str(path), mend="Name a YAML file.")
+            raise SpecError("is no regular file.", where=str(path), hint="Name a YAML file.")
         if found.st_size > 4 * LENGTH:
             raise _too_long(found.st_size, str(path))
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise InputError("no such file.", where=str(path), mend="Check the path.") from error
+        raise InputError("no such file.", where=str(path), hint="Check the path.") from error
     except UnicodeDecodeError as error:
-        raise SpecError("is not UTF-8 text.", where=str(path), mend="Save it as UTF-8.") from error
+        raise SpecError("is not UTF-8 text.", where=str(path), hint="Save it as UTF-8.") from error
     except OSError as error:
         raise InputError(
-            f"cannot be read ({error.strerror}).", where=str(path), mend="Check its permissions."
+            f"cannot be read ({error.strerror}).", where=str(path), hint="Check its permissions."
         ) from error
 
 
@@ -119,7 +119,7 @@ def _too_long(length: int, where: str) -> SpecError:
     return SpecError(
         f"has {length:,} characters, more than {LENGTH:,}.",
         where=where,
-        mend="Put data into files of their own.",
+        hint="Put data into files of their own.",
     )
 
 
@@ -130,11 +130,11 @@ def _guarded(read: Any, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise SpecError(f"not valid YAML ({problem}).", where=place, mend="Correct the YAML.") from error
+        raise SpecError(f"not valid YAML ({problem}).", where=place, hint="Correct the YAML.") from error
     except SpecError:
         raise
     except Exception as error:  # a value that its tag does not fit, e.g. !!timestamp x: whatever that raises
         said = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise SpecError(
-            f"holds a value that cannot be read ({said}).", where=where, mend="Correct the YAML."
+            f"holds a value that cannot be read ({said}).", where=where, hint="Correct the YAML."
         ) from error

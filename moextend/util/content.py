@@ -23,7 +23,7 @@ def package_folder(kind: Kind) -> Path:
         raise InputError(
             "is not a folder: this checkout was made without symbolic links.",
             where=str(folder),
-            mend="Clone again with 'git -c core.symlinks=true clone', or install the wheel.",
+            hint="Clone again with 'git -c core.symlinks=true clone', or install the wheel.",
         )
     return folder
 
@@ -46,7 +46,7 @@ def find(kind: Kind, name: str, workspace: Path, *, where: str | None = None) ->
     """The YAML of `name`; a path to a YAML file is taken as it is."""
     if name.endswith((".yaml", ".yml")):
         if not files.exists(name) or not Path(name).is_file():
-            raise InputError("no such file.", where=where or short(name, 100), mend="Check the path.")
+            raise InputError("no such file.", where=where or short(name, 100), hint="Check the path.")
         return Path(name)
     known = names(kind, workspace)
     if name not in known:

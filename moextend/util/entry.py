@@ -76,7 +76,7 @@ def _wrong_usage(error: Any, command: str) -> MoextendError | None:
     where = context.command_path if context else command
     what = " ".join(error.format_message().split()).rstrip(".")
     return InputError(
-        f"{what}{'' if what.endswith('?') else '.'}", where=where, mend=f"Options: {where} --help."
+        f"{what}{'' if what.endswith('?') else '.'}", where=where, hint=f"Options: {where} --help."
     )
 
 

@@ -47,7 +47,7 @@ def check_writable(path: Path, *, where: str) -> None:
     while not exists(place) and place != place.parent:
         place = place.parent
     if not place.is_dir():
-        raise InputError(f"'{place}' is no folder.", where=f"{where} {path}", mend="Name a folder.")
+        raise InputError(f"'{place}' is no folder.", where=f"{where} {path}", hint="Name a folder.")
     try:
         with tempfile.TemporaryDirectory(dir=place, prefix=".moextend"):
             pass
@@ -55,7 +55,7 @@ def check_writable(path: Path, *, where: str) -> None:
         raise InputError(
             f"cannot write to '{place}' ({error.strerror}).",
             where=f"{where} {path}",
-            mend="Name a folder that you may write to, on a disk that has room.",
+            hint="Name a folder that you may write to, on a disk that has room.",
         ) from error
 
 
@@ -119,20 +119,20 @@ def read_json(path: Path) -> Any:
         SpecError: it is not JSON.
         InputError: it cannot be read.
     """
-    return _parse(_read(path), str(path), "It was damaged or edited; mend or remove it.")
+    return _parse(_read(path), str(path), "It was damaged or edited; repair or remove it.")
 
 
 def _read(path: Path) -> bytes:
     """The bytes of a regular file; those of a FIFO or a device may never end."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError("cannot be read (not a regular file).", where=str(path), mend="Move it away.")
+            raise InputError("cannot be read (not a regular file).", where=str(path), hint="Move it away.")
         return path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise InputError(
-            f"cannot be read ({error.strerror}).", where=str(path), mend="Check the file and its permissions."
+            f"cannot be read ({error.strerror}).", where=str(path), hint="Check the file and its permissions."
         ) from error
 
 
@@ -178,18 +178,18 @@ def read_lines(path: Path) -> list[Any]:
         records: list[Any] = json.loads(b"[%s]" % b",".join(lines))
         if len(records) == len(lines):
             return records
-    mend = "It was damaged or edited; remove the line."
-    return [_parse(line, f"{path}:{number}", mend) for number, line in enumerate(lines, 1)]
+    hint = "It was damaged or edited; remove the line."
+    return [_parse(line, f"{path}:{number}", hint) for number, line in enumerate(lines, 1)]
 
 
-def _parse(text: bytes, where: str, mend: str) -> Any:
+def _parse(text: bytes, where: str, hint: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SpecError(f"not valid JSON ({error}).", where=where, mend=mend) from error
+        raise SpecError(f"not valid JSON ({error}).", where=where, hint=hint) from error
 
 
-def mend_lines(path: Path) -> list[Any]:
+def repair_lines(path: Path) -> list[Any]:
     """Cuts a torn last line off the file, so that the next append does not glue onto it; the records."""
     cut_torn_line(path)
     return read_lines(path)

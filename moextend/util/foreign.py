@@ -61,15 +61,15 @@ def explained(error: BaseException, *, where: str | None = None, hint: str = REP
     """
     if isinstance(error, MoextendError):
         return error
-    what, mend = _known(error) or (f"{_named(error)}{_place(error)}.", hint)
+    what, hint = _known(error) or (f"{_named(error)}{_place(error)}.", hint)
     file = _file(error)
-    return RunFailed(what, where=": ".join(filter(None, (where, file))) or None, mend=mend)
+    return RunFailed(what, where=": ".join(filter(None, (where, file))) or None, hint=hint)
 
 
 def of_disk(error: OSError, path: Path) -> MoextendError | None:
     """The error of a full disk, a forbidden folder and the like, at `path`; None for any other."""
     known = _DISK.get(error.errno or 0)
-    return RunFailed(known[0], where=str(path), mend=known[1]) if known else None
+    return RunFailed(known[0], where=str(path), hint=known[1]) if known else None
 
 
 def _known(error: BaseException) -> tuple[str, str] | None:

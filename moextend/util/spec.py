@@ -1,4 +1,4 @@
-"""A user's YAML -> a typed, frozen config, with errors that say file, place and mend."""
+"""A user's YAML -> a typed, frozen config, with errors that say file, place and hint."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def parse(kind: type[S], value: Any, *, where: str) -> S:
     """`value` as a `kind`; SpecError names the first wrong key, what was found and what is wanted."""
     if not isinstance(value, dict):
         raise SpecError(
-            f"holds {type_name(value)}, not a mapping of keys.", where=where, mend=f"Keys: {_keys(kind)}."
+            f"holds {type_name(value)}, not a mapping of keys.", where=where, hint=f"Keys: {_keys(kind)}."
         )
     try:
         return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = f"{where}: {_place(first['loc'])}" if first["loc"] else where
-        raise SpecError(_problem(first), where=place, mend=_mend(kind, first)) from error
+        raise SpecError(_problem(first), where=place, hint=_hint(kind, first)) from error
 
 
 def read(kind: type[S], path: Path) -> S:
@@ -81,7 +81,7 @@ def _problem(error: Any) -> str:
     return f"{told} (found {bounded_yaml.shown(error['input'])})." if error["loc"] else f"{told}."
 
 
-def _mend(kind: type[BaseModel], error: Any) -> str:
+def _hint(kind: type[BaseModel], error: Any) -> str:
     model = _model_at(kind, error["loc"][:-1])
     if error["type"] == "extra_forbidden" and model is not None:
         near = difflib.get_close_matches(str(error["loc"][-1]), model.model_fields, n=1, cutoff=0.5)

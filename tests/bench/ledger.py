@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from moextend.bench.run.complete import LEARNT, STEM
+from moextend.bench.run.complete import LEARNED, STEM
 from moextend.bench.run.progress import Status, _write
 from moextend.bench.run.rundir import COST, ROUTING, Cell, RunConfig, RunDir, open_run
 from moextend.bench.score.text.cell import TextScores
@@ -50,7 +50,7 @@ class Shape:
 
     @property
     def tasks(self) -> list[str]:
-        """The learnt tasks."""
+        """The learned tasks."""
         return [f"task{i}" for i in range(1, self.stages + 1)]
 
     @property
@@ -64,11 +64,11 @@ class Kind:
     """How good a method is, in parts of the answers."""
 
     base: float = 0.3
-    learnt: float = 0.7
+    learned: float = 0.7
     keeps: float = 0.5
-    """Part of what was learnt that is left at the end."""
+    """Part of what was learned that is left at the end."""
     future: float = -0.1
-    """Change of a task that is not learnt yet."""
+    """Change of a task that is not learned yet."""
     text: float = 0.9
     text_lost: float = 0.1
     run_sd: float = 0.0
@@ -143,7 +143,7 @@ def _part(kind: Kind, stage: int, place: int, stages: int) -> float:
     if stage < place:
         return kind.base + kind.future
     left = 1.0 if stages == place else 1 - (1 - kind.keeps) * (stage - place) / (stages - place)
-    return kind.base + (kind.learnt - kind.base) * left
+    return kind.base + (kind.learned - kind.base) * left
 
 
 def _answers(shape: Shape, task: str, part: float, rng: np.random.Generator) -> np.ndarray[Any, Any]:
@@ -242,7 +242,7 @@ def _write_stage(run: RunDir, shape: Shape, stage: int, task: str) -> None:
     header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     weights = len(header).to_bytes(8, "little") + header + np.float32([stage, run.config.seed]).tobytes()
     (folder / f"{STEM}.safetensors").write_bytes(weights)
-    learnt = {
+    learned = {
         "trained_parameters": 98304, "loss": 2.5, "tokens": 4682 + stage, "flops": 1.3e10, "seconds": 10.0,
         "peak_rss_mb": 814.0,
     }  # fmt: skip
@@ -257,8 +257,8 @@ def _write_stage(run: RunDir, shape: Shape, stage: int, task: str) -> None:
         f"{STEM}.json": {
             "format": 1, "sha256": hashlib.sha256(weights).hexdigest(), "task": task, "base": _weights(run, 0)
         },
-        LEARNT: learnt,
-        COST: {**learnt, "forward_flops": 1.1e6, "stored_mb": 0.4, "files": {}},
+        LEARNED: learned,
+        COST: {**learned, "forward_flops": 1.1e6, "stored_mb": 0.4, "files": {}},
         ROUTING: {"tasks": dict.fromkeys([*shape.tasks, "(text)"], routing)},
     }  # fmt: skip
     for name, note in notes.items():

@@ -28,7 +28,7 @@ def test_learning_accuracy_is_the_mean_of_the_diagonal():
     assert metrics.mft(A) == pytest.approx((80 + 60 + 90) / 3)
 
 
-def test_mean_average_accuracy_sees_learnt_tasks_only():
+def test_mean_average_accuracy_sees_learned_tasks_only():
     assert metrics.maa(A) == pytest.approx((80 + (70 + 60) / 2 + (50 + 66 + 90) / 3) / 3)
 
 
@@ -43,7 +43,7 @@ def test_forgetting_variants():
     assert metrics.forgetting(A, variant="first") == pytest.approx(-metrics.bwt(A))
 
 
-def test_forgetting_looks_for_the_best_row_since_the_task_was_learnt():
+def test_forgetting_looks_for_the_best_row_since_the_task_was_learned():
     a = [[99.0, 0.0, 0.0], [40.0, 0.0, 0.0], [70.0, 50.0, 0.0], [60.0, 50.0, 50.0]]
     assert metrics.forgetting(a) == pytest.approx((70 - 60 + 0) / 2)  # not 99, which the base had
     assert metrics.forgetting(a, variant="first") == pytest.approx((40 - 60 + 0) / 2)
@@ -64,11 +64,11 @@ def test_worst_case_accuracy():
     assert metrics.worst_case_acc(a) == pytest.approx(90 / 3 + 2 / 3 * ((20 + 66) / 2))
 
 
-def test_text_drop_and_retention():
-    assert metrics.text_drop([80.0, 50.0], [60.0, 55.0]) == pytest.approx((20 - 5) / 2)
+def test_text_change_and_retention():
+    assert metrics.text_change([80.0, 50.0], [60.0, 55.0]) == pytest.approx((-20 + 5) / 2)
     assert metrics.text_retention([80.0, 50.0], [60.0, 55.0]) == pytest.approx((0.75 + 1.1) / 2)
     assert metrics.text_retention([0.0, 50.0], [60.0, 55.0]) is None
-    assert metrics.text_drop([], []) is None
+    assert metrics.text_change([], []) is None
 
 
 def test_one_task_has_no_backward_transfer():
@@ -108,10 +108,10 @@ def test_mean_and_sd_over_runs():
 
 
 NAMES = {
-    "learnt": metrics.mft,
-    "final": metrics.acc,
+    "la": metrics.mft,
+    "acc": metrics.acc,
     "bwt": metrics.bwt,
-    "forgetting": metrics.forgetting,
+    "fm": metrics.forgetting,
     "fwt": metrics.fwt,
 }
 

@@ -36,7 +36,7 @@ def matrix(seed, tasks):
 @pytest.mark.parametrize(("seed", "tasks"), MATRICES)
 def test_forgetting_and_backward_transfer_are_avalanches(avalanche, seed, tasks):
     a = matrix(seed, tasks)
-    # theirs has no row for the base: row k is the one after experience k was learnt
+    # theirs has no row for the base: row k is the one after experience k was learned
     theirs = avalanche.forgetting(a[1:])[-1]
     assert theirs[-1] == 0, "the last task is not forgotten yet"
     mean = theirs[:-1].mean()

@@ -23,7 +23,7 @@ REFERENCE = {
     "protocol": "mini",
     "source": "arXiv 0000.00000",
     "columns": {
-        "acc": {"title": "ACC", "metric": "final"},
+        "acc": {"title": "ACC", "metric": "acc"},
         "bwt": {"title": "BWT", "metric": "bwt_t", "means": "divided by T"},
         "fact": {"title": "facts", "task": "facts"},
         "other": {"title": "MME"},

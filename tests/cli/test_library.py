@@ -54,7 +54,7 @@ def test_dtype_and_attention_reach_the_base(cli: Any, monkeypatch: pytest.Monkey
         assert refused.code == 2 and said in refused.err.replace("\n", " ")
 
 
-def test_text_is_learnt_said_and_told(cli: Any, tmp_path: Any) -> None:
+def test_text_is_learned_said_and_told(cli: Any, tmp_path: Any) -> None:
     rows = [("carl works as", "poet"), ("anna lives in", "oslo"), ("bob owns a", "goat")]
     table = [{"question": question, "answer": answer} for question, answer in rows]
     (tmp_path / "facts.json").write_text(json.dumps(table))
@@ -87,7 +87,7 @@ def test_text_is_learnt_said_and_told(cli: Any, tmp_path: Any) -> None:
     assert wrong.code == 2 and "layers: Input should be 'probe'" in wrong.err
 
 
-def test_images_are_aligned_learnt_and_asked_about(cli: Any, tmp_path: Any) -> None:
+def test_images_are_aligned_learned_and_asked_about(cli: Any, tmp_path: Any) -> None:
     table = []
     for i, (color, rgb) in enumerate([*COLORS.items()] * 4):
         Image.new("RGB", (32, 32), rgb).save(tmp_path / f"{i}.png")

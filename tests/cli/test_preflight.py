@@ -77,8 +77,8 @@ def test_no_case_stands_twice() -> None:
 
 
 def test_the_workspace_of_the_cases_is_right(cli: Any, tmp_path: Path) -> None:
-    learnt = bad_inputs.SEQUENCE.replace("tiny-counting", "own").replace("sequence: mine", "sequence: own")
-    bad_inputs.fill(tmp_path, {"registry/own.yaml": learnt})
+    learned = bad_inputs.SEQUENCE.replace("tiny-counting", "own").replace("sequence: mine", "sequence: own")
+    bad_inputs.fill(tmp_path, {"registry/own.yaml": learned})
     for name in ("mine", "own"):
         assert cli("bench", "run", name, "--dry-run").code == 0
         found = cli("bench", "run", name)

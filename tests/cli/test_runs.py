@@ -125,7 +125,7 @@ def test_a_run_held_by_another_process_is_refused(cli, tmp_path, monkeypatch):
         (["no/such.yaml"], "no/such.yaml: no such file."),
     ],
 )
-def test_wrong_input_is_told_in_one_line_with_the_mend(cli, tmp_path, arguments, message):
+def test_wrong_input_is_told_in_one_line_with_a_hint(cli, tmp_path, arguments, message):
     found = cli("bench", "run", *arguments)
     assert found.code == 2
     assert found.err.startswith("error: ")
@@ -154,7 +154,7 @@ def test_run_as_json(cli):
     found = cli("bench", "run", "-m", "lora", "--json")
     assert found.err == ""
     (run,) = found.json()
-    assert (run["run"], run["state"], run["metrics"]["learnt"]) == ("lora-s0", "done", 80.0)
+    assert (run["run"], run["state"], run["metrics"]["learned"]) == ("lora-s0", "done", 80.0)
     assert cli("bench", "run", "-m", "lora", "--dry-run", "--json").json()["downloads"] == []
 
 

@@ -1,4 +1,4 @@
-"""A model extended with one's own data: learnt, kept, interrupted, refused."""
+"""A model extended with one's own data: learned, kept, interrupted, refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def bits(model: MultimodalLM) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_an_extension_is_learnt_kept_and_loaded_bit_for_bit(tmp_path: Path, ids: Tensor) -> None:
+def test_an_extension_is_learned_kept_and_loaded_bit_for_bit(tmp_path: Path, ids: Tensor) -> None:
     model, fresh = toy_model(), toy_model()
     before, steps = bits(model), list[tuple[int, int]]()
     made = extend(model, "mine", DATA, folder=tmp_path / "mine", experts=2, share=0.4, probe_steps=2,
@@ -107,7 +107,7 @@ def test_data_are_read_when_they_are_needed(model: MultimodalLM, tmp_path: Path)
     data, held = Reader(), Reader()
     extend(model, "mine", data, folder=tmp_path, layers=[1], scope="own", settings=SHORT)
     assert len(data.read) == 2 * (100 + 6 * 4), (
-        "a tenth is held out; what is learnt is read for its name, and then"
+        "a tenth is held out; what is learned is read for its name, and then"
     )
     assert not set(data.read[24:124]) & {*data.read[:24], *data.read[-24:]}
     moextend.unload(model, "mine")
@@ -129,7 +129,7 @@ def test_the_default_settings_are_three_passes(model: MultimodalLM, tmp_path: Pa
     extend(
         model, "mine", DATA, folder=tmp_path, layers="last", on_step=lambda done, total: steps.append(total)
     )
-    assert steps == [5] * 5, "22 conversations are learnt"
+    assert steps == [5] * 5, "22 conversations are learned"
 
 
 def test_scope_all_is_made_beside_the_active_ones(model: MultimodalLM, tmp_path: Path, ids: Tensor) -> None:

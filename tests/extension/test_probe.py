@@ -133,9 +133,9 @@ def test_a_probe_computes_as_many_as_the_training_and_keeps_nothing(
     monkeypatch.setattr(MultimodalLM, "hidden", counted)
     for site in find_sites(model.lm):
         site.router.register_forward_hook(lambda module, args, out: inputs.append(weakref.ref(args[0])))
-    learnt = Settings(steps=1, batch_size=3, learning_rate=1e-3)
+    learned = Settings(steps=1, batch_size=3, learning_rate=1e-3)
     extend(model, "a", rows, folder=tmp_path, held_out=rows[:10], scope="all", probe_steps=1, memory_tokens=9,
-           settings=learnt)  # fmt: skip
+           settings=learned)  # fmt: skip
     looked = [size for size in batches if size != 3]
     assert max(batches) == 3 and looked == [1] * 3, (
         "10 held-out ones: before and after the probe, and to remember"

@@ -21,7 +21,7 @@ def test_an_image_takes_its_tokens_where_the_mark_stands() -> None:
     assert ids == [ID["<bos>"], ID["w1"], *[IMAGE] * TOKENS, ID["w2"]]
 
 
-def test_only_answers_and_their_ends_are_learnt() -> None:
+def test_only_answers_and_their_ends_are_learned() -> None:
     talk = Conversation((("<image> w1", "w2 w3"), ("w4", "w5")), (picture(1),))
     ids, labels = encode(partial(piece_ids, toy_tokenizer()), 2, talk, 2)
     assert ids == [1, IMAGE, IMAGE, ID["w1"], ID["w2"], ID["w3"], 2, ID["w4"], ID["w5"], 2]

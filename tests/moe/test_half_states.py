@@ -210,7 +210,7 @@ def test_all_of_these_names_at_once(ids: Tensor) -> None:
     assert scope_of(lm).known == [] and torch.equal(logits(lm, ids), base)
 
 
-def test_an_extension_of_such_a_name_is_learnt(tmp_path: Path) -> None:
+def test_an_extension_of_such_a_name_is_learned(tmp_path: Path) -> None:
     model: MultimodalLM = toy_model()
     data = [Conversation(((f"w1 w{i + 3}", "w50"),)) for i in range(6)]
     settings = Settings(steps=2, batch_size=2, learning_rate=1e-2)

@@ -216,13 +216,13 @@ def test_the_base_is_kept_to_the_bit_and_what_is_saved_is_what_was(
         for extension in "ab":
             shake(lm, extension)
         kernel = kernels(lm)[MODES[name].index(mode) % len(base)]
-        learnt, weights = each_implementation(lm, kernel), new_weights(lm)
-        assert not torch.equal(learnt[kernel], base[kernel]), mode
+        learned, weights = each_implementation(lm, kernel), new_weights(lm)
+        assert not torch.equal(learned[kernel], base[kernel]), mode
         activate(lm, [])
         same(each_implementation(lm), base, (mode, "off"))
         save_and_load(lm, tmp_path / mode)
         same(new_weights(lm), weights, (mode, "loaded"))
-        same(each_implementation(lm, kernel), learnt, (mode, "loaded"))
+        same(each_implementation(lm, kernel), learned, (mode, "loaded"))
         for extension in "ba":
             detach(lm, extension)
         assert torch.equal(outputs(lm, IDS), base["eager"]), (mode, "detached")

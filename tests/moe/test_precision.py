@@ -252,7 +252,7 @@ def nothing_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def test_constants_are_made_once_and_can_be_learnt_through(nothing_held: None) -> None:
+def test_constants_are_made_once_and_can_be_learned_through(nothing_held: None) -> None:
     device = torch.device("cpu")
     with torch.inference_mode():
         first = constants.held([2, 0], device)

@@ -189,7 +189,7 @@ def test_calibration_starts_as_nothing_and_has_correct_gradients() -> None:
 
 
 def test_scope_keeps_extensions_apart(ids: Tensor) -> None:
-    """scope own: what another extension has learnt does not reach this one."""
+    """scope own: what another extension has learned does not reach this one."""
     lm = toy_lm()
     attach(lm, "a", {0: [1], 1: [1], 2: [1]})
     shake(lm, "a")

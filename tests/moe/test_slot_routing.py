@@ -222,8 +222,8 @@ def test_training_leaves_the_base_and_earlier_extensions_alone(tmp_path: Path) -
         for key, value in kept.items():
             assert torch.equal(model.get_parameter(key), value), key
         kept |= {f"lm.{key}": p.detach().clone() for key, p in new_parameters(model.lm, name).items()}
-    learnt = logits(model)
-    assert not torch.equal(learnt, base)
+    learned = logits(model)
+    assert not torch.equal(learned, base)
     activate(model.lm, [])
     assert torch.equal(logits(model), base), "scope own: text reaches no extension"
     detach(model.lm, "a")

@@ -25,8 +25,8 @@ def told(error: BaseException) -> str:
     """What is wrong with an error's message; empty where nothing is."""
     text = str(error)
     if isinstance(error, MoextendError):
-        if not error.where and not error.mend:
-            return f"neither place nor mend: {text}"
+        if not error.where and not error.hint:
+            return f"neither place nor hint: {text}"
         if not error.what.strip(" ."):
             return f"it does not say what is wrong: {text}"
     if not isinstance(error, (MoextendError, ValidationError)) and type(error) not in (TypeError, ValueError):

@@ -161,7 +161,7 @@ FINISHED = {
     "extension.safetensors": ("stages/2-*/extension.safetensors", ("deleted", "empty", "cut", "garbage", "flipped", "NaN", "a folder")),
     "first extension.safetensors": ("stages/1-*/extension.safetensors", ("deleted", "flipped")),
     "extension.json": ("stages/2-*/extension.json", JSON),
-    "learnt.json": ("stages/2-*/learnt.json", JSON),
+    "learned.json": ("stages/2-*/learned.json", JSON),
     "cost.json": ("stages/2-*/cost.json", JSON),
     "routing.json": ("stages/2-*/routing.json", JSON),
     "predictions": ("predictions/*/colour-????????????????.jsonl", ("deleted", "empty", "cut", "garbage", "flipped", "a folder")),

@@ -152,7 +152,7 @@ def problem(content: bytes) -> str:
         told = size(content, where="row 1")
         decoded = decode(content, where="row 1")
     except InputError as error:
-        if "row 1" not in str(error) or not error.mend:
+        if "row 1" not in str(error) or not error.hint:
             return f"unclear: {error}"
     except BaseException as error:
         return f"{type(error).__name__}: {error}"

@@ -253,7 +253,7 @@ def test_an_accumulated_step_is_one_big_batch(tmp_path: Path) -> None:
     assert difference(whole, cut) < 1e-5
 
 
-def test_a_batch_in_which_nothing_is_learnt_counts_for_nothing(tmp_path: Path) -> None:
+def test_a_batch_in_which_nothing_is_learned_counts_for_nothing(tmp_path: Path) -> None:
     silent = [Conversation((("w1 w2 w3", ""),))]
     model = extended()
     report = train(

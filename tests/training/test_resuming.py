@@ -16,7 +16,7 @@ from moextend import Conversation, ImageRef, Settings, align, extend
 from moextend.errors import InputError
 from moextend.extension import extend as extending
 from moextend.extension.store import digest_of
-from moextend.training.resuming import BEGUN, PROBE, learnt_name, name_data
+from moextend.training.resuming import BEGUN, PROBE, learned_name, name_data
 from tests.toys import picture, toy_model
 
 SHORT = Settings(steps=6, batch_size=4, learning_rate=1e-2, checkpoint_steps=2)
@@ -137,7 +137,7 @@ def test_texts_and_images_are_told_apart_where_they_end(tmp_path: Path) -> None:
     assert name_data(rows[6]) != names[6], "an image in a file counts by its size and time"
 
 
-def test_only_what_is_learnt_is_read_for_its_name() -> None:
+def test_only_what_is_learned_is_read_for_its_name() -> None:
     class Reader(list[Conversation]):
         def __getitem__(self, at: Any) -> Any:
             read.append(at)
@@ -145,9 +145,9 @@ def test_only_what_is_learnt_is_read_for_its_name() -> None:
 
     read: list[int] = []
     rows = Reader(data())
-    learnt_name(rows, replace(SHORT, steps=3))
+    learned_name(rows, replace(SHORT, steps=3))
     assert len(read) == len(set(read)) == 12
-    learnt_name(rows, replace(SHORT, steps=3), at_least=100)
+    learned_name(rows, replace(SHORT, steps=3), at_least=100)
     assert len(read) == 12 + 24
 
 

@@ -1,4 +1,4 @@
-"""Training by many processes: what is learnt is what one process learns."""
+"""Training by many processes: what is learned is what one process learns."""
 
 from __future__ import annotations
 

@@ -96,9 +96,9 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
         report = attempt(model)
     finally:
         loop.TokenTrainer = kept  # type: ignore[misc]
-    learnt = {n: p.detach() for n, p in moextend.new_parameters(model.lm, "a").items()}
+    learned = {n: p.detach() for n, p in moextend.new_parameters(model.lm, "a").items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(learnt, folder / f"{name}.safetensors")
+    save_file(learned, folder / f"{name}.safetensors")
     return {
         "losses": [report.loss_first, report.loss_last],
         "seen": seen,

@@ -85,4 +85,4 @@ def test_errors_are_cut():
         UnknownName("task", "n" * 5_000_000, ["one", "two"]),
     ):
         assert len(str(error)) < 1500
-    assert str(MoextendError("short.", where="here", mend="Do it.")) == "here: short. Do it."
+    assert str(MoextendError("short.", where="here", hint="Do it.")) == "here: short. Do it."

@@ -26,7 +26,7 @@ def raised(error):
 
 
 def test_an_error_of_the_tree_stays_as_it_is():
-    error = InputError("wrong.", where="x", mend="Fix it.")
+    error = InputError("wrong.", where="x", hint="Fix it.")
     assert explained(error, where="y") is error
 
 
@@ -54,7 +54,7 @@ def test_an_error_of_the_tree_stays_as_it_is():
 )  # fmt: skip
 def test_one_line_says_what_where_and_a_hint(error, words):
     found = raised(error)
-    assert isinstance(found, RunFailed) and found.mend
+    assert isinstance(found, RunFailed) and found.hint
     assert words in str(found) and "\n" not in str(found) and "secret" not in str(found)
 
 

@@ -65,7 +65,7 @@ def score_text(
         raise RunFailed(
             f"lm-eval failed on '{text.task}' ({type(error).__name__}: {error}).",
             where=f"{task.path or task.task}: lm_eval",
-            mend="Try it alone: lm_eval --tasks ... --limit 5.",
+            hint="Try it alone: lm_eval --tasks ... --limit 5.",
         ) from error
     # The summary is the last line: a file that has one is whole.
     write_lines(path, [*records, {"summary": asdict(scores)}])
@@ -87,7 +87,7 @@ def _kept(path: Path) -> TextScores | None:
 def _text_of(task: TaskSpec) -> TextTask:
     if task.lm_eval is None:
         raise SpecError(
-            "is missing.", where=f"{task.path or task.task}: lm_eval", mend="Name the lm-eval task."
+            "is missing.", where=f"{task.path or task.task}: lm_eval", hint="Name the lm-eval task."
         )
     return task.lm_eval
 
@@ -114,7 +114,7 @@ def _load(task: TaskSpec, text: TextTask, workspace: Path) -> Loaded:
             raise InputError(
                 f"'{metric}' is better when it is lower: no percentage.",
                 where=f"{where}.metric",
-                mend=f"Choose another one of: {', '.join(known)}.",
+                hint=f"Choose another one of: {', '.join(known)}.",
             )
     return loaded
 
@@ -123,7 +123,7 @@ def _unsafe(where: str) -> InputError:
     return InputError(
         "runs the code that the model writes.",
         where=where,
-        mend="Allow it where that can do no harm, such as in a container: --allow-code.",
+        hint="Allow it where that can do no harm, such as in a container: --allow-code.",
     )
 
 
@@ -213,7 +213,7 @@ def _scores(
     value = fmean(values.values()) if whole is None else float(whole)
     if not 0 <= value <= 1:
         raise InputError(
-            f"'{column}' is {value:.4g}: no fraction from 0 to 1.", mend="Choose another metric, e.g. acc."
+            f"'{column}' is {value:.4g}: no fraction from 0 to 1.", hint="Choose another metric, e.g. acc."
         )
     fractions = {
         key.removesuffix(",none"): 100 * number

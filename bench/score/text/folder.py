@@ -33,7 +33,7 @@ def stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
 def checked(folder: Path, *, where: str) -> Path:
     """The folder itself; InputError where it is none, SpecError where one of its YAMLs cannot be read."""
     if not folder.is_dir():
-        raise InputError(f"no folder {folder}.", where=where, mend="Name the folder of the lm-eval YAMLs.")
+        raise InputError(f"no folder {folder}.", where=where, hint="Name the folder of the lm-eval YAMLs.")
     for path in sorted(folder.rglob("*.yaml")):
         # Composed and not loaded: lm-eval's own tags (!function) are code.
         bounded_yaml.compose(bounded_yaml.read_text(path), where=str(path))
@@ -76,7 +76,7 @@ def refuse_code(folder: Path, made_of: Path, *, where: str) -> None:
             raise InputError(
                 f"runs Python code ({what}).",
                 where=f"{where}: {place.replace(str(folder.resolve()), str(made_of))}",
-                mend="If you have read that code and trust it: add-task --trust-remote-code, or in the task "
+                hint="If you have read that code and trust it: add-task --trust-remote-code, or in the task "
                 "trust_remote_code: true under lm_eval.",
             )
 

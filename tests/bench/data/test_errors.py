@@ -1,4 +1,4 @@
-"""Wrong data: every error names the place and the mend."""
+"""Wrong data: every error names the place and a hint."""
 
 import json
 

@@ -40,7 +40,7 @@ def test_perfect_answers_score_100_and_none_scores_0(name, hub, workspace):
 
 
 @pytest.mark.parametrize("name", SCORED)
-def test_what_is_learnt_is_what_scores(name, hub, workspace):
+def test_what_is_learned_is_what_scores(name, hub, workspace):
     from moextend.bench.data import target_text
 
     task = TASKS[name]

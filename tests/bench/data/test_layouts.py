@@ -48,8 +48,8 @@ def test_conversations_to_learn_and_an_evaluation_file_to_score(workspace, make_
     ]
     (folder / "test.json").write_text(json.dumps(asked))
     task = make_task("data:suite", columns=LLAVA, train="train.json", test="test.json")
-    (learnt,) = open_items(task, "train", workspace)
-    assert (learnt.question, learnt.answers) == ("What?", ("red",))
+    (learned,) = open_items(task, "train", workspace)
+    assert (learned.question, learned.answers) == ("What?", ("red",))
     first, second = open_items(task, "test", workspace)
     assert (first.id, first.question, first.answers, first.group) == ("7", "Which?", ("blue",), "a.png")
     assert first.images[0].read() == make_png(1)

@@ -130,7 +130,7 @@ def test_a_method_starts_as_the_base_and_is_restored_bit_for_bit(world: World, s
         assert named[0] == model.base_fingerprint()
     method.select(model, TASKS[0], TASKS)
     if model.choose is None and spec != "zero-shot":
-        assert not torch.equal(logits(model, sees), base), "what was learnt has an effect"
+        assert not torch.equal(logits(model, sees), base), "what was learned has an effect"
 
 
 @pytest.mark.parametrize("spec", ["lora-per-task", "moextend:scope=own"])

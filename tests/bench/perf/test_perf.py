@@ -77,7 +77,7 @@ def test_floors_lie_a_little_below_what_is_counted(measured: tuple[dict[str, Any
         assert plain > cached > quarter
 
 
-def test_less_is_learnt_in_less_memory(measured: tuple[dict[str, Any], str, str]) -> None:
+def test_less_is_learned_in_less_memory(measured: tuple[dict[str, Any], str, str]) -> None:
     peaks = {row["name"]: row["peak_mb"] for row in measured[0]["training"]}
     model = moextend.load("tiny").lm
     weights = sum(p.nbytes for p in model.parameters()) / 1e6

@@ -38,7 +38,7 @@ def test_no_report_has_control_characters(render):
 
 
 def test_errors_and_live_views_show_control_characters(make_run):
-    for error in (InputError(HOSTILE, where=HOSTILE, mend=HOSTILE), UnknownName("task", HOSTILE, [HOSTILE])):
+    for error in (InputError(HOSTILE, where=HOSTILE, hint=HOSTILE), UnknownName("task", HOSTILE, [HOSTILE])):
         assert not CONTROL.search(str(error)) and "\\x1b]0;owned\\x07" in str(error)
     run = make_run("lora")
     mark_failed(run.folder, RunFailed("fine"))

@@ -45,14 +45,14 @@ def test_the_row_of_one_run(done):
     (experiment,) = collect([run])
     table = forgetting_table(experiment)
     row = row_of(table, "lora")
-    texts = [row[key].text for key in ("task_id", "learnt", "final", "bwt", "forgetting")]
+    texts = [row[key].text for key in ("task_id", "la", "acc", "bwt", "fm")]
     assert texts == ["given", "75.0", "65.0", "-20.0", "+20.0"]
-    assert [row[key].text for key in ("text_before", "text_after", "text_drop")] == ["90.0", "85.0", "+5.0"]
+    assert [row[key].text for key in ("text_before", "text_after", "text_change")] == ["90.0", "85.0", "-5.0"]
     assert row["text_retention"].number == pytest.approx(100 * 85 / 90)
     assert row["bwt_t"].number == -10
     assert row["fwt"].number == 2
     assert row["intransigence"].text == "-"
-    assert row_of(table, "zero-shot")["final"].text == "25.0"
+    assert row_of(table, "zero-shot")["acc"].text == "25.0"
     assert "Trained parameters a stage: lora 12,000." in table.notes
     items = "One cell of the matrix: 50 to 100 items, standard error over items 1.0 to 2.0 points."
     assert items in table.notes
@@ -76,8 +76,8 @@ def test_several_seeds_give_a_mean_and_a_standard_deviation(done):
     runs = [done(seed=s, rows=[[20.0, 30.0], [80.0, 32.0], [60.0 + s, 70.0]]) for s in (0, 2)]
     table = forgetting_table(collect(runs)[0])
     row = row_of(table, "lora")
-    assert (row["final"].text, row["runs"].text) == ("65.5 ±0.7", "2")
-    assert row["final"].spread == pytest.approx(0.5**0.5)
+    assert (row["acc"].text, row["runs"].text) == ("65.5 ±0.7", "2")
+    assert row["acc"].spread == pytest.approx(0.5**0.5)
     assert "±: standard deviation over runs." in table.notes
 
 
@@ -95,11 +95,11 @@ def test_bounds_stand_above_the_methods(done):
     ]
     table = forgetting_table(collect(runs)[0])
     names = [[row[0].text for row in section] for section in table.sections]
-    assert names == [["blind", "zero-shot", "joint, lora", "each alone, lora"], ["lora"]]
-    assert row_of(table, "blind")["final"].text == "37.5"
+    assert names == [["majority answer", "zero-shot", "joint, lora", "each alone, lora"], ["lora"]]
+    assert row_of(table, "majority answer")["acc"].text == "37.5"
     joint = row_of(table, "joint, lora")
-    assert [joint[key].text for key in ("final", "text_after", "text_drop")] == ["80.0", "87.0", "+3.0"]
-    assert row_of(table, "each alone, lora")["learnt"].text == "76.0"
+    assert [joint[key].text for key in ("acc", "text_after", "text_change")] == ["80.0", "87.0", "-3.0"]
+    assert row_of(table, "each alone, lora")["la"].text == "76.0"
     assert row_of(table, "lora")["intransigence"].number == pytest.approx((5 + 5) / 2)
 
 
@@ -117,11 +117,11 @@ def test_unfinished_runs_are_marked_when_asked_for(done):
     runs = [done(), done("full-ft", state="interrupted", rows=ROWS[:2], text=(90.0,))]
     table = forgetting_table(collect(runs, unfinished=True)[0])
     row = row_of(table, "full-ft*")
-    assert [row[key].text for key in ("learnt", "final", "bwt", "text_after")] == ["-", "-", "-", "-"]
+    assert [row[key].text for key in ("la", "acc", "bwt", "text_after")] == ["-", "-", "-", "-"]
     assert "*: not finished: full-ft-s0." in table.notes
 
 
-def test_no_run_done_is_an_error_with_the_mend(done):
+def test_no_run_done_is_an_error_with_a_hint(done):
     with pytest.raises(InputError, match=r"no run is done: lora-s0 \(waiting\)\. Run first: .* --unfinished"):
         some(collect([done(state="waiting")]))
     with pytest.raises(InputError, match="no run is done"):
@@ -169,7 +169,7 @@ def test_the_terminal_table_fits_80_columns_with_spreads_below_the_numbers(table
     heads = [line for line in lines if line.startswith((" method", " lora", " moextend", "    "))]
     assert max(map(len, heads)) <= 80 and max(map(len, lines)) <= 100
     shown = [" ".join(line.split()) for line in lines]
-    place = shown.index("lora none 75.0 65.0 -20.0 +20.0 +2.0 85.0 +5.0 3")
+    place = shown.index("lora none 75.0 65.0 -20.0 +20.0 +2.0 85.0 -5.0 3")
     assert shown[place + 1] == "±0.0 ±0.0 ±0.0 ±0.0 ±0.0 ±0.0 ±0.0"
     assert any(line.startswith("moextend:scope=all, given") for line in shown)
     assert "routing=paper" in shown
@@ -201,13 +201,13 @@ def test_forward_transfer_is_in_the_main_table(done):
     assert "FWT" in [column.title for column in table.narrow().columns]
 
 
-def test_text_that_nothing_learnt_can_answer_is_marked(done):
+def test_text_that_nothing_learned_can_answer_is_marked(done):
     text = (90.0, 90.0, 90.0)
     told = {"task_identity": "inferred", "text_untouched": True}
     runs = [done("moextend:scope=auto", facts=told, text=text), done("lora", text=text)]
     table = forgetting_table(collect(runs)[0])
-    assert row_of(table, "moextend:scope=auto")["text_drop"].text == "0.0†"
-    assert row_of(table, "lora")["text_drop"].text == "0.0"
+    assert row_of(table, "moextend:scope=auto")["text_change"].text == "0.0†"
+    assert row_of(table, "lora")["text_change"].text == "0.0"
     assert any(note.startswith("†: by construction") for note in table.notes)
     assert not any("†" in note for note in forgetting_table(collect(runs[1:])[0]).notes)
     compared = comparison_table(collect(runs)[0], "lora")
@@ -217,12 +217,12 @@ def test_text_that_nothing_learnt_can_answer_is_marked(done):
 def test_older_runs_are_marked_by_the_weights_that_answered(ledger, tmp_path):
     shape = ledger.Shape()
     run = ledger.write_run(tmp_path, shape, "moextend:scope=own", 0, ledger.Kind(text_lost=0.0))
-    assert "†" not in row_of(forgetting_table(collect([run])[0]), "moextend:scope=own")["text_drop"].text
+    assert "†" not in row_of(forgetting_table(collect([run])[0]), "moextend:scope=own")["text_change"].text
     base = run.cells()[0, "text1"].weights
     for key, cell in run.cells().items():
         if key[1] in shape.text:
             run.append_cell(replace(cell, weights=base))
-    assert "†" in row_of(forgetting_table(collect([run])[0]), "moextend:scope=own")["text_drop"].text
+    assert "†" in row_of(forgetting_table(collect([run])[0]), "moextend:scope=own")["text_change"].text
 
 
 def test_the_base_is_counted_once_a_seed(done):
@@ -231,8 +231,8 @@ def test_the_base_is_counted_once_a_seed(done):
         for method in ("lora", "b")
         for seed in (0, 2)
     ]
-    assert row_of(forgetting_table(collect(runs)[0]), "zero-shot")["final"].text == "25.5 ±0.7"
-    assert row_of(forgetting_table(collect([runs[0], runs[2]])[0]), "zero-shot")["final"].text == "25.0"
+    assert row_of(forgetting_table(collect(runs)[0]), "zero-shot")["acc"].text == "25.5 ±0.7"
+    assert row_of(forgetting_table(collect([runs[0], runs[2]])[0]), "zero-shot")["acc"].text == "25.0"
 
 
 def test_a_long_sequence_numbers_its_columns(done, make_config):
@@ -248,7 +248,7 @@ def test_a_long_sequence_numbers_its_columns(done, make_config):
 def test_markdown_is_a_table_with_notes(tables):
     lines = render(tables[:1], "markdown").splitlines()
     assert lines[0] == "### mini: 2 tasks, base tiny"
-    assert lines[2].startswith("| method | task id | learnt |")
+    assert lines[2].startswith("| method | task id | LA |")
     assert lines[3].startswith("| :--- | :--- | ---: |")
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     assert any(line.startswith("- task id: ") for line in lines)
@@ -261,14 +261,14 @@ def test_latex_is_escaped_and_balanced(done, make_config):
     text = render(tables, "latex")
     assert r"\caption{a\_b \& 50\%: 2 tasks" in text
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
-    assert r"lora & none & 75.0 & 65.0 & $-$20.0 & $+$20.0 & $+$2.0 & 85.0 & $+$5.0 & 1 \\" in text
+    assert r"lora & none & 75.0 & 65.0 & $-$20.0 & $+$20.0 & $+$2.0 & 85.0 & $-$5.0 & 1 \\" in text
     assert not re.search(r"(?<!\\)[&%_#](?=[^ ])", text.split(r"\midrule")[-1])
 
 
 def test_csv_holds_unrounded_numbers_and_all_metrics(tables):
     lines = list(csv.DictReader(io.StringIO(render(tables[:1], "csv"))))
     row = next(line for line in lines if line["method"] == "lora")
-    assert (float(row["final"]), float(row["final_sd"]), row["table"]) == (65.0, 0.0, "mini")
+    assert (float(row["acc"]), float(row["acc_sd"]), row["table"]) == (65.0, 0.0, "mini")
     assert float(row["text_retention"]) == pytest.approx(94.4444444)
     assert {column.key for column in COLUMNS} <= set(row)
 

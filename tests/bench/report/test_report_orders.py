@@ -27,13 +27,13 @@ def rows(table):
 
 def test_components_are_those_of_the_two_way_table(make_run):
     _, table = tables(collect(crossed(make_run), unfinished=True))
-    row = rows(table)["lora", "final"]
+    row = rows(table)["lora", "ACC"]
     assert row["mean"].number == 57
     assert row["seed"].number == pytest.approx(8**0.5), "of 50 and 54: variance 8"
     assert row["order"].number == pytest.approx(50**0.5), "of 50 and 60: variance 50"
     assert row["rest"].number == pytest.approx(0)
     assert (row["seeds"].number, row["orders"].number) == (2, 2)
-    assert rows(table)["lora", "drop"]["sd"].number == 0
+    assert rows(table)["lora", "Δ text"]["sd"].number == 0
     assert len(table.notes) == 1
 
 
@@ -43,14 +43,14 @@ def test_one_order_has_no_such_table(make_run):
 
 def test_what_is_not_crossed_gives_the_total_only(make_run):
     _, table = tables(collect(crossed(make_run)[:-1], unfinished=True))
-    row = rows(table)["lora", "final"]
+    row = rows(table)["lora", "ACC"]
     assert row["sd"].number > 0 and row["seed"].text == row["order"].text == row["rest"].text == "-"
     assert table.notes[-1].startswith("-: not every seed was run in every order")
 
 
 def test_one_seed_in_three_orders_gives_the_order_alone(make_run):
     runs = crossed(make_run, seeds=(0,), orders=("given", "reverse", "random:1"))
-    row = rows(tables(collect(runs, unfinished=True))[1])["lora", "final"]
+    row = rows(tables(collect(runs, unfinished=True))[1])["lora", "ACC"]
     assert row["order"].number == pytest.approx(10) and row["seed"].text == "-"
 
 

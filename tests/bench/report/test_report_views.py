@@ -21,7 +21,7 @@ from moextend.errors import InputError, UnknownName
 from moextend.util import content
 from moextend.util.files import write_lines
 
-ALL = ("learnt", "final", "BWT", "forgot", "FWT", "drop")
+ALL = ("LA", "ACC", "BWT", "FM", "FWT", "Δ text")
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
 
 
@@ -68,7 +68,7 @@ def both(make_run, method, right, seeds=(0, 1, 2), **more):
 def test_a_large_difference_is_found_and_none_is_not(make_run):
     runs = both(make_run, "lora", lambda task, i: i % 4 == 0)
     runs += both(make_run, "ewc", lambda task, i: i % 4 < (1 if task == "facts" else 3))
-    row = compared(runs)["ewc", "final"]
+    row = compared(runs)["ewc", "ACC"]
     assert row["difference"].number == pytest.approx(50)
     assert (row["verdict"].text, row["verdict"].style) == ("better", "bold")
     assert (row["seeds"].number, row["clusters"].number) == (3, 100), "both tasks ask about the same images"
@@ -81,7 +81,7 @@ def test_one_seed_gives_no_verdict(make_run):
     (experiment,) = collect(runs)
     (table,) = tables([experiment], "comparison", baseline="lora")
     assert not any(value.style == "bold" for section in table.sections for row in section for value in row)
-    row = compared(runs)["ewc", "final"]
+    row = compared(runs)["ewc", "ACC"]
     assert row["verdict"].text == "items only" and row["p"].number < 0.001
     assert any(note.startswith("items only: ") for note in table.notes)
 
@@ -91,7 +91,7 @@ def test_runs_that_differ_as_much_as_methods_are_undecided(make_run):
     runs = both(make_run, "lora", lambda task, i: i % 8 < 4)
     for seed, more in zip((0, 1, 2), (30, 5, 1), strict=True):
         runs += both(make_run, "ewc", lambda task, i, n=more: i % 8 < 4 or i % 100 < n, seeds=(seed,))
-    row = compared(runs)["ewc", "final"]
+    row = compared(runs)["ewc", "ACC"]
     assert row["verdict"].text == "undecided" and row["p"].number > 0.05
     assert row["difference"].number / row["item_error"].number > 2
     assert row["resolves"].number > row["difference"].number
@@ -100,7 +100,7 @@ def test_runs_that_differ_as_much_as_methods_are_undecided(make_run):
 def test_only_runs_of_the_same_seed_are_paired(make_run):
     runs = both(make_run, "lora", lambda task, i: i % 2 == 0, seeds=(0, 1))
     runs += both(make_run, "ewc", lambda task, i: i % 2 == 0 or i < 40, seeds=(1, 2))
-    row = compared(runs)["ewc", "final"]
+    row = compared(runs)["ewc", "ACC"]
     assert row["seeds"].number == 1 and row["difference"].number == pytest.approx(10)
     (table,) = tables(collect(runs), "comparison", baseline="lora")
     assert any(note.startswith("items only: ") for note in table.notes), "one shared seed"
@@ -110,7 +110,7 @@ def test_a_method_that_shares_no_seed_with_the_baseline_is_named(make_run):
     runs = both(make_run, "lora", lambda task, i: i % 2 == 0, seeds=(0, 1))
     runs += both(make_run, "ewc", lambda task, i: i % 3 == 0, seeds=(2, 3))
     runs += both(make_run, "lwf", lambda task, i: i % 3 == 0, seeds=(0, 1))
-    row = compared(runs)["ewc", "final"]
+    row = compared(runs)["ewc", "ACC"]
     assert (row["difference"].text, row["verdict"].text, row["seeds"].number) == ("-", "no shared seed", 0)
     (table,) = tables(collect(runs), "comparison", baseline="lora")
     assert any(note.startswith("no shared seed: ") for note in table.notes)
@@ -138,7 +138,7 @@ def ledger_runs(ledger, tmp_path_factory):
     kinds = {
         "lora": ledger.Kind(run_sd=0.01),
         "ewc": ledger.Kind(run_sd=0.01),
-        "moextend:scope=auto": ledger.Kind(learnt=0.9, keeps=1.0, future=-0.25, text_lost=0.0, run_sd=0.01),
+        "moextend:scope=auto": ledger.Kind(learned=0.9, keeps=1.0, future=-0.25, text_lost=0.0, run_sd=0.01),
     }
     shape = ledger.Shape(items=300)
     return ledger.write_runs(tmp_path_factory.mktemp("ledger"), shape, kinds, (2, 3, 4, 5))
@@ -148,7 +148,7 @@ def test_every_column_is_tested(ledger_runs):
     rows = compared(ledger_runs)
     better = {metric: rows["moextend:scope=auto", metric]["verdict"].text for metric in ALL}
     assert better == {
-        "learnt": "better", "final": "better", "BWT": "better", "forgot": "better", "FWT": "worse", "drop": "better",
+        "LA": "better", "ACC": "better", "BWT": "better", "FM": "better", "FWT": "worse", "Δ text": "better",
     }  # fmt: skip
     assert {rows["ewc", metric]["verdict"].text for metric in ALL} <= {"undecided", "equivalent"}
     for metric in ALL:
@@ -160,7 +160,7 @@ def test_every_column_is_tested(ledger_runs):
 def test_differences_are_those_of_the_forgetting_table(ledger_runs):
     table = forgetting(ledger_runs)
     rows = compared(ledger_runs)
-    names = dict(zip(ALL, ("learnt", "final", "bwt", "forgetting", "fwt", "text_drop"), strict=True))
+    names = dict(zip(ALL, ("la", "acc", "bwt", "fm", "fwt", "text_change"), strict=True))
     for metric, key in names.items():
         expected = table["ewc"][key].number - table["lora"][key].number
         assert rows["ewc", metric]["difference"].number == pytest.approx(expected)
@@ -170,14 +170,14 @@ def test_the_base_is_always_a_baseline(ledger_runs):
     rows = compared(ledger_runs, "zero-shot")
     assert {method for method, _ in rows} == {"lora", "ewc", "moextend:scope=auto"}
     table = forgetting(ledger_runs)
-    final = table["lora"]["final"].number - table["zero-shot"]["final"].number
-    assert rows["lora", "final"]["difference"].number == pytest.approx(final)
+    final = table["lora"]["acc"].number - table["zero-shot"]["acc"].number
+    assert rows["lora", "ACC"]["difference"].number == pytest.approx(final)
     assert rows["lora", "FWT"]["difference"].number == pytest.approx(table["lora"]["fwt"].number)
-    assert rows["lora", "drop"]["verdict"].text == "worse"
+    assert rows["lora", "Δ text"]["verdict"].text == "worse"
 
 
 def test_a_wide_margin_makes_equal_methods_equivalent(ledger_runs):
-    assert compared(ledger_runs, margin=30.0)["ewc", "final"]["verdict"].text == "equivalent"
+    assert compared(ledger_runs, margin=30.0)["ewc", "ACC"]["verdict"].text == "equivalent"
 
 
 def test_the_comparison_in_csv_has_numbers(ledger_runs):
@@ -207,12 +207,12 @@ def test_a_file_is_read_once(ledger_runs, monkeypatch):
 
 def test_kept_scores_of_other_items_are_not_taken(ledger, tmp_path):
     """The scores' file of one run is damaged: they are made anew from the predictions."""
-    kinds = {"lora": ledger.Kind(), "ewc": ledger.Kind(learnt=0.9)}
+    kinds = {"lora": ledger.Kind(), "ewc": ledger.Kind(learned=0.9)}
     runs = ledger.write_runs(tmp_path, ledger.Shape(items=100), kinds, (0, 1))
-    before = compared(runs)["ewc", "final"]["item_error"].number
+    before = compared(runs)["ewc", "ACC"]["item_error"].number
     path = scores_path(runs[-1].folder / runs[-1].cells()[3, "task1"].predictions, ledger.SCORER)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:50]))
-    assert compared(runs)["ewc", "final"]["item_error"].number == pytest.approx(before)
+    assert compared(runs)["ewc", "ACC"]["item_error"].number == pytest.approx(before)
 
 
 def test_costs_that_are_not_matched_are_marked(make_run):
@@ -251,24 +251,24 @@ def forgetting(runs):
 
 
 def test_a_method_that_learns_nothing_does_not_look_good(make_run):
-    """It forgets nothing: the column of what was learnt, and the base's row above it, say why."""
+    """It forgets nothing: the column of what was learned, and the base's row above it, say why."""
     nothing = finish(make_run("zero-shot", rows=[[20.0, 30.0]] * 3, text=(90.0,) * 3))
     rows = forgetting([nothing, finish(make_run("lora", rows=ROWS, text=(90.0, 88.0, 85.0)))])
-    assert rows["zero-shot"]["bwt"].number == 0 and rows["zero-shot"]["text_drop"].number == 0
-    assert rows["zero-shot"]["learnt"].number == rows["zero-shot"]["final"].number == 25.0
-    assert rows["lora"]["learnt"].number == 75.0
+    assert rows["zero-shot"]["bwt"].number == 0 and rows["zero-shot"]["text_change"].number == 0
+    assert rows["zero-shot"]["la"].number == rows["zero-shot"]["acc"].number == 25.0
+    assert rows["lora"]["la"].number == 75.0
 
 
 def test_a_method_that_guesses_does_not_look_good(ledger, tmp_path):
-    """Its scores are those of chance at every stage; compared with one that learnt, it is worse."""
-    guess = ledger.Kind(base=0.25, learnt=0.25, future=0.0, text_lost=0.65)
-    learnt = ledger.Kind(base=0.25, text_lost=0.1)
-    runs = ledger.write_runs(tmp_path, ledger.Shape(items=300), {"lora": learnt, "ewc": guess}, (0, 1, 2, 3))
+    """Its scores are those of chance at every stage; compared with one that learned, it is worse."""
+    guess = ledger.Kind(base=0.25, learned=0.25, future=0.0, text_lost=0.65)
+    learned = ledger.Kind(base=0.25, text_lost=0.1)
+    runs = ledger.write_runs(tmp_path, ledger.Shape(items=300), {"lora": learned, "ewc": guess}, (0, 1, 2, 3))
     rows = compared(runs)
-    assert rows["ewc", "final"]["verdict"].text == rows["ewc", "drop"]["verdict"].text == "worse"
+    assert rows["ewc", "ACC"]["verdict"].text == rows["ewc", "Δ text"]["verdict"].text == "worse"
     table = forgetting(runs)["ewc"]
-    assert abs(table["bwt"].number) < 3 and table["learnt"].number < 30
-    assert table["text_drop"].number > 50
+    assert abs(table["bwt"].number) < 3 and table["la"].number < 30
+    assert table["text_change"].number < -50
 
 
 def test_costs_are_compared_with_the_first_moextend(make_run):

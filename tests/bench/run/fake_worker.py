@@ -30,9 +30,9 @@ def work(run: RunDir) -> None:
                 misbehave(config.method, unit.stage)
             else:
                 for i, task in enumerate(config.stages, 1):
-                    learnt = 80.0 - 5 * (unit.stage - i) if i <= unit.stage else 10.0
+                    learned = 80.0 - 5 * (unit.stage - i) if i <= unit.stage else 10.0
                     run.append_cell(
-                        Cell(unit.stage, task, learnt + config.seed, stderr=2.0, n=100, scorer="x@1")
+                        Cell(unit.stage, task, learned + config.seed, stderr=2.0, n=100, scorer="x@1")
                     )
                 for task in config.retention:
                     run.append_cell(Cell(unit.stage, task, 90.0 - unit.stage, 1.0, 50, "lm-eval"))
@@ -57,7 +57,7 @@ def keep_nothing(folder: Path) -> None:
 def misbehave(method: str, stage: int) -> None:
     method = os.environ.get("FAKE", method)
     if method.startswith("full-ft") and stage == 2:
-        raise RunFailed("the loss is not finite.", where="stage 2", mend="Lower the learning rate.")
+        raise RunFailed("the loss is not finite.", where="stage 2", hint="Lower the learning rate.")
     if method.startswith("killed") and stage == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     if method.startswith("crash"):

@@ -36,7 +36,7 @@ def run(make_run):
         "reached": [{"colour": 0.4, "count": 0.5}, {"count": 0.1}, {"colour": 0.4}],
         "drift": [0.01, 0.03, 0.02],
     }
-    learnt = {"reached": [{"colour": 0.0, "count": 1.0}, {"count": 0.5}, {}]}
+    learned = {"reached": [{"colour": 0.0, "count": 1.0}, {"count": 0.5}, {}]}
     write_json(
         run.stage_folder(1, "colour") / "routing.json",
         {"layers": [0, 2], "change": [0.05, 0.01, 0.04], "tasks": {"colour": first}},
@@ -45,7 +45,7 @@ def run(make_run):
         run.stage_folder(2, "count") / "routing.json",
         {
             "layers": [0, 1],
-            "tasks": {"colour": then, "count": learnt},
+            "tasks": {"colour": then, "count": learned},
             "oracle": {"colour": 75.0, "count": None},
         },
     )

@@ -151,9 +151,9 @@ def test_all_methods(tmp_path):
     from moextend.bench.methods import OWN
 
     configs = resolve(Request(tmp_path, methods=("all", "moextend:scope=auto", "lora")))
-    learnt = [config.method for config in configs if config.mode == "sequence"]
-    assert learnt == [*OWN, "moextend:scope=auto"]
-    assert [config.slug for config in configs[len(learnt) :]] == [
+    learned = [config.method for config in configs if config.mode == "sequence"]
+    assert learned == [*OWN, "moextend:scope=auto"]
+    assert [config.slug for config in configs[len(learned) :]] == [
         "full-ft-s0-joint",
         "full-ft-s0-independent",
     ]

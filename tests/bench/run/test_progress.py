@@ -95,7 +95,7 @@ def test_a_training_that_is_followed_begins_at_its_checkpoint(tmp_path, clock):
     "change",
     [
         {"left": float("nan")}, {"phase": ["train"]}, {"task": 5}, {"step": "x"}, {"done": None}, {"pid": "1"},
-        {"error": {"what": 5, "where": None, "mend": None}}, {"error": {"what": "x"}}, {"host": None},
+        {"error": {"what": 5, "where": None, "hint": None}}, {"error": {"what": "x"}}, {"host": None},
     ],
 )  # fmt: skip
 def test_a_status_of_wrong_values_is_an_interrupted_run(tmp_path, change):
@@ -134,12 +134,12 @@ def test_it_is_written_at_most_twice_a_second(tmp_path, clock, monkeypatch):
     assert 20 <= len(written) <= 25
 
 
-def test_a_failed_run_says_what_where_and_the_mend(tmp_path):
+def test_a_failed_run_says_what_where_and_a_hint(tmp_path):
     with pytest.raises(RunFailed), Progress(tmp_path, PLAN):
-        raise RunFailed("no disk space left.", where="/runs", mend="Free some.")
+        raise RunFailed("no disk space left.", where="/runs", hint="Free some.")
     status = read_status(tmp_path)
     assert status.state == "failed"
-    assert status.error == {"what": "no disk space left.", "where": "/runs", "mend": "Free some."}
+    assert status.error == {"what": "no disk space left.", "where": "/runs", "hint": "Free some."}
     with pytest.raises(ZeroDivisionError), Progress(tmp_path, PLAN):
         _ = 1 / 0
     what = read_status(tmp_path).error["what"]

@@ -61,7 +61,7 @@ def test_the_same_config_opens_the_same_folder(tmp_path, make_config):
     assert str(again.config.workspace) == "/moved"
 
 
-def test_another_config_is_refused_with_the_difference_and_the_mend(tmp_path, make_config):
+def test_another_config_is_refused_with_the_difference_and_a_hint(tmp_path, make_config):
     run = open_run(make_config(), tmp_path)
     other = make_config()
     other.sequence["train"]["steps"] = 9
@@ -174,7 +174,7 @@ def test_every_error_about_a_config_says_to_put_it_back_and_never_to_remove_it_a
         for read in (lambda: RunDir(run.folder).config, lambda: open_run(make_config(), tmp_path)):
             with pytest.raises(SpecError) as error:
                 read()
-            assert "remove the" in error.value.mend.lower() and "folder" in error.value.mend
+            assert "remove the" in error.value.hint.lower() and "folder" in error.value.hint
             assert path.read_text(encoding="latin-1") == text
 
 

@@ -77,7 +77,7 @@ def values(run: RunDir) -> dict[tuple[int, str], float]:
     return {key: cell.value for key, cell in run.cells().items()}
 
 
-def learnt(run: RunDir) -> dict[str, torch.Tensor]:
+def learned(run: RunDir) -> dict[str, torch.Tensor]:
     found = {}
     for path in sorted(run.folder.glob("stages/*/extension.safetensors")):
         found.update({f"{path.parent.name}/{k}": v for k, v in load_file(path).items()})
@@ -120,7 +120,7 @@ def test_scope_own_forgets_nothing_bit_for_bit(finished: Callable[[str], RunDir]
             logits[stage] = model.lm(ids).logits
             moextend.activate(model.lm, [])
             assert torch.equal(model.lm(ids).logits, base), "text is answered by the base"
-    assert torch.equal(logits[1], logits[2]), "the first task is answered as before the second was learnt"
+    assert torch.equal(logits[1], logits[2]), "the first task is answered as before the second was learned"
     assert not torch.equal(logits[1], base)
 
 
@@ -250,8 +250,8 @@ def test_stopped_again_and_again_the_scores_are_the_same(
     runner.run(broken.folder)
     assert stops >= 4
     assert values(broken) == values(whole)
-    for name, tensor in learnt(whole).items():
-        assert torch.equal(learnt(broken)[name], tensor), name
+    for name, tensor in learned(whole).items():
+        assert torch.equal(learned(broken)[name], tensor), name
 
 
 @pytest.mark.slow
@@ -272,8 +272,8 @@ def test_killed_workers_lose_nothing(workspace: Path, finished: Callable[[str], 
         worker.stdin.close()
     runner.run(killed.folder)
     assert values(killed) == values(whole)
-    for name, tensor in learnt(whole).items():
-        assert torch.equal(learnt(killed)[name], tensor), name
+    for name, tensor in learned(whole).items():
+        assert torch.equal(learned(killed)[name], tensor), name
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ def test_the_shipped_encoder_reads_shapes_and_letters() -> None:
     model = vision.load_vision_model(FOLDER / "vision")
     features = vision.patch_features(model, vision.pixels(vision.probe_scenes(0, 4, "test")))
     assert features.shape == (4, 9, vision.WIDTH)
-    probes = measure.probe_accuracies(model, seed=3, learnt=1000, scored=200)
+    probes = measure.probe_accuracies(model, seed=3, learned=1000, scored=200)
     assert probes["color"] > 97 and probes["shape"] > 93 and probes["letter"] > 85
     assert measure.feature_scale(model, 0) == pytest.approx(RECORD["vision"]["feature_std"], rel=0.01)
 

@@ -120,8 +120,8 @@ def test_every_question_has_one_answer_and_known_words(task: str) -> None:
 
 @pytest.mark.parametrize("task", ASKERS)
 def test_blind_level_is_low(task: str) -> None:
-    learnt, scored = ([q for _, qs in asked_scenes(task, split) for q in qs] for split in ("train", "test"))
-    assert blind_level(learnt, scored) < HIGHEST_BLIND[task]
+    learned, scored = ([q for _, qs in asked_scenes(task, split) for q in qs] for split in ("train", "test"))
+    assert blind_level(learned, scored) < HIGHEST_BLIND[task]
     shares = Counter(q.kind for q in scored)
     assert set(shares) == KINDS[task]
     assert min(shares.values()) > 0.6 * max(shares.values())
@@ -131,8 +131,8 @@ def test_blind_level_by_hand() -> None:
     def q(kind: str, said: str) -> Question:
         return Question(kind, "", said)
 
-    learnt = [q("a", "red"), q("a", "red"), q("a", "blue"), q("b", "one")]
-    assert blind_level(learnt, [q("a", "red"), q("a", "blue"), q("b", "one"), q("c", "red")]) == 50
+    learned = [q("a", "red"), q("a", "red"), q("a", "blue"), q("b", "one")]
+    assert blind_level(learned, [q("a", "red"), q("a", "blue"), q("b", "one"), q("c", "red")]) == 50
 
 
 def test_balance_prefers_what_was_asked_least() -> None:
