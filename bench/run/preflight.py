@@ -61,7 +61,7 @@ def check_here(
     for key in ("train", "align"):
         part = getattr(sequence, key)
         if part is not None:
-            _check_tracker(part.report_to, where=f"{file}: {key}.report_to")
+            check_tracker(part.report_to, where=f"{file}: {key}.report_to")
     learned = {stage.task for stage in sequence.stages} | ({sequence.align.task} if sequence.align else set())
     scored = {*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer}
     for name, task in tasks.items():
@@ -104,7 +104,7 @@ def check_device(device: str, dtype: str, attention: str | None, *, where: str) 
             supported.check_options(dtype, device, attention)
 
 
-def _check_tracker(name: str, *, where: str) -> None:
+def check_tracker(name: str, *, where: str) -> None:
     """InputError where a tracker is not installed; transformers is asked where its package is here at all."""
     if name in ("none", "all"):
         return
