@@ -55,6 +55,38 @@ class Extension:
     """Where it was saved to or loaded from; None for one that is only in memory."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a caller knows of an extension's origin, for its card."""
+
+    base: str = ""
+    data: str = ""
+    licence: str = ""
+
+
+class Made(Spec):
+    """How an extension was made: for people, nothing is computed from it."""
+
+    base: str
+    """The base as it was named."""
+    data: str
+    """Where the data came from."""
+    data_digest: str
+    """Names the content that was learned."""
+    conversations: int
+    """Learned and held out."""
+    recipe: dict[str, Any]
+    settings: dict[str, Any]
+    loss_first: float
+    loss_last: float
+    """Mean loss over the first and the last tenth of the steps."""
+    date: str
+    """UTC."""
+    version: str
+    """Of moextend."""
+    licence: str = ""
+
+
 class Card(Spec):
     """What an expert set is and which base it belongs to, as its JSON file says."""
 
@@ -73,6 +105,8 @@ class Card(Spec):
     """Type of the base's weights ("float32"); empty in folders of earlier versions."""
     base_rounded: str = ""
     """Names the base's weights whatever type they were loaded in (see fingerprint.rounded_digest)."""
+    made: Made | None = None
+    """Of an extension that `extend` made."""
 
     @field_validator("beside")
     @classmethod
@@ -82,8 +116,8 @@ class Card(Spec):
         return value
 
 
-OPTIONAL = {"width", "base_dtype", "base_rounded"}
-"""What cards of earlier versions do not have."""
+OPTIONAL = {"width", "base_dtype", "base_rounded", "made"}
+"""What cards of earlier versions, or of other makers, do not have."""
 
 
 def save_tensors(
@@ -150,7 +184,12 @@ def is_whole(folder: Path, stem: str = STEM) -> bool:
 
 
 def save_extension(
-    model: MultimodalLM, name: str, *, folder: str | Path, beside: Sequence[str] | None = None
+    model: MultimodalLM,
+    name: str,
+    *,
+    folder: str | Path,
+    beside: Sequence[str] | None = None,
+    made: Made | None = None,
 ) -> None:
     """Saves expert set `name`, with the names and digests of what was reachable when it was attached.
 
@@ -159,6 +198,7 @@ def save_extension(
     Args:
         folder: gets extension.safetensors and extension.json.
         beside: says otherwise what was reachable.
+        made: how it was made, for its card.
 
     Raises:
         UnknownName: the model has no such extension, or one that it was made beside is gone.
@@ -178,8 +218,9 @@ def save_extension(
         width=scope.widths[name],
         base_dtype=model.base_dtype,
         base_rounded=model.base_rounded(),
+        made=made,
     )
-    save_tensors(folder, tensors, card.model_dump())
+    save_tensors(folder, tensors, card.model_dump(exclude_none=True))
     scope.folders[name] = folder
 
 
