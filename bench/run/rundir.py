@@ -262,7 +262,7 @@ def _fitting_record(run: RunDir, config: RunConfig) -> dict[str, Any]:
     identity = _stored_identity(config)
     found = differences(record["identity"], identity)
     if found and not grows(record["identity"], identity):
-        if removal.untrained(run):
+        if removal.untrained(RunDir(run.folder)):  # a run of its own: what it reads of the old config is kept
             return {}
         raise _conflict(run.folder, found)
     return record

@@ -41,7 +41,9 @@ from moextend.util.limits import MOST_STEPS, MOST_TOKENS
 
 def align(
     base: Base,
-    vision: Annotated[str, typer.Option(help="The image encoder (docs/vision.md).")],
+    vision: Annotated[
+        str, typer.Option(help="Image encoder: tiny, a folder, ViT-B-32/openai (open_clip), timm:NAME.")
+    ],
     data: Data,
     out: Out,
     columns: Columns = None,

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 Base = Annotated[
     str, typer.Argument(metavar="BASE", help="A folder, a .gguf file, a hub id, tiny or smollm2.")
 ]
-Vision = Annotated[str | None, typer.Option(help="The image encoder (docs/vision.md); none for text.")]
+Vision = Annotated[
+    str | None,
+    typer.Option(
+        help="Image encoder: tiny, a folder, ViT-B-32/openai (open_clip), timm:NAME; none for text."
+    ),
+]
 Projector = Annotated[
     Path | None, typer.Option(file_okay=False, help="Folder that 'moextend align' wrote the projector to.")
 ]

@@ -1,6 +1,7 @@
 """list, show, add-task, move-task and remove-task from the command line."""
 
 import io
+import re
 
 import pytest
 import yaml
@@ -195,4 +196,7 @@ def test_questions_without_images_become_a_task_and_are_said_to_be(cli, tmp_path
     assert "qa (vqa): " in found.out
     assert "note: there is no column of images: the questions are text alone." in found.out
     assert "that the tokenizer of 'tiny' does not know" in found.out
+    assert re.search(r"[1-9]\d*% of their tokens are unknown\.", found.out)
+    planned = cli("bench", "run", "--dry-run")
+    assert re.search(r"note on \S+: .*[1-9]\d*% of their tokens are unknown\.", planned.out), planned.err
     assert yaml.safe_load((tmp_path / "tasks/qa.yaml").read_text())["columns"]["image"] is None

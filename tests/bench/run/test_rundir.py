@@ -98,7 +98,7 @@ def with_stage(config, name="new", retention=()):
 
 def test_a_stage_added_at_the_end_takes_the_run_over(tmp_path, make_config):
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(0, "colour", 50.0))
+    run.append_cell(Cell(1, "colour", 50.0))
     (run.folder / "status.json").write_text("{}")
     longer = with_stage(make_config(), retention=["copying"])
     again = open_run(longer, tmp_path)
@@ -201,7 +201,7 @@ def test_a_run_is_known_by_its_id(tmp_path, make_config):
 
 
 def test_a_joint_run_learns_all_at_once_and_does_not_grow(tmp_path, make_config):
-    open_run(make_config(mode="joint"), tmp_path)
+    open_run(make_config(mode="joint"), tmp_path).append_cell(Cell(1, "colour", 50.0))
     with pytest.raises(RunConflict):
         open_run(with_stage(make_config(mode="joint")), tmp_path)
 
