@@ -76,7 +76,9 @@ class Result:
     def task_identity(self) -> str | None:
         """What the method knows of the task at inference: given, inferred or none; None if that is not known."""
         known: str | None = self.facts.get("task_identity")
-        if known is None and isinstance(self.facts.get("told"), bool):  # early versions: whether the task is given
+        if known is None and isinstance(
+            self.facts.get("told"), bool
+        ):  # early versions: whether the task is given
             known = "given" if self.facts["told"] else "none"
             with suppress(MoextendError):  # the method may be a plug-in that is not here
                 known = self.config.parsed_method().make().task_identity
