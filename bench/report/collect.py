@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,7 @@ from moextend.bench.run.complete import lacking_scores, names_of
 from moextend.bench.run.config import JOINT, differences
 from moextend.bench.run.progress import State, read_status
 from moextend.bench.run.rundir import COST, Cell, Key, RunConfig, RunDir
-from moextend.errors import InputError, SpecError
+from moextend.errors import InputError, MoextendError, SpecError
 from moextend.util import files
 from moextend.util.foreign import explained
 
@@ -74,9 +75,13 @@ class Result:
     @property
     def task_identity(self) -> str | None:
         """What the method knows of the task at inference: given, inferred or none; None if that is not known."""
-        known = self.facts.get("task_identity")
-        if known is None:  # early versions noted whether the task is given
-            known = {True: "given", False: "none"}.get(self.facts.get("told"))  # type: ignore[arg-type]
+        known: str | None = self.facts.get("task_identity")
+        if known is None and isinstance(
+            self.facts.get("told"), bool
+        ):  # early versions: whether the task is given
+            known = "given" if self.facts["told"] else "none"
+            with suppress(MoextendError):  # the method may be a plug-in that is not here
+                known = self.config.parsed_method().make().task_identity
         return known
 
 

@@ -134,7 +134,7 @@ class ItemReader:
         groups: dict[str, str | None] = {}
         try:
             kept = read_lines(scores_path(path, cell.scorer))
-        except SpecError:  # damaged: made anew from the predictions
+        except SpecError:  # damaged: made again from the predictions
             kept = []
         if not self._same_items(task, [line["id"] for line in kept]):
             search(result.config.workspace)

@@ -58,7 +58,7 @@ def _do(work: Work) -> None:
             raise RunFailed(
                 f"{len(work.failures)} cells could not be scored; the first: {work.failures[0]}",
                 where=str(work.run.folder),
-                hint="Mend the cause and run the same command again: only those cells are scored.",
+                hint="Remove the cause and run the same command again: only those cells are scored.",
             )
 
 

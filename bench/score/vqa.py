@@ -282,14 +282,14 @@ def scores_path(predictions: Path, scorer: str) -> Path:
 
 
 def write_scores(predictions: Path, scorer: str, items: Sequence[ItemScore]) -> None:
-    """Keeps the items' scores beside their predictions; not synced, since damaged ones are made anew."""
+    """Keeps the items' scores beside their predictions; not synced, since damaged ones are made again."""
     write_lines(scores_path(predictions, scorer), [vars(item) for item in items], synced=False)
 
 
 def item_scores(
     records: Sequence[Record], kept: Sequence[Any], predictions: Path, scorer: str
 ) -> list[ItemScore]:
-    """The items' scores: the lines that were kept, or, where these are damaged or of other items, made anew.
+    """The items' scores: the lines that were kept, or, where these are damaged or of other items, made again.
 
     Items are told by their ids: lines of predictions and of scores may be in different orders. A reading that an older
     line lacks is None.
@@ -303,7 +303,7 @@ def item_scores(
     if sorted(item.id for item in found) == sorted(record.id for record in records):
         return found
     items = score_items(records, scorer)[1]
-    with suppress(MoextendError, OSError):  # read-only, or a full disk: made anew next time
+    with suppress(MoextendError, OSError):  # read-only, or a full disk: made again next time
         write_scores(predictions, scorer, items)
     return items
 

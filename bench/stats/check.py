@@ -30,7 +30,7 @@ class World:
     """Two methods that answer the same items in several runs.
 
     An answer is right if a uniform number is below 0.6, plus what the method's run adds, plus what the method adds on
-    this image. The uniform number is drawn anew for every answer, or once for all runs of a method (`kept`, the answers
+    this image. The uniform number is drawn for every answer, or once for all runs of a method (`kept`, the answers
     that retraining does not change), or once for all questions of an image (`alike`).
     """
 
@@ -165,7 +165,7 @@ OTHERS = {
     "one seed, one question an image": World(seeds=1, an_image=1, shared=False, images=100),
     "3 seeds, images of each task its own": World(shared=False, run_sd=1.0),
     "3 seeds, 30 images": World(images=30, run_sd=1.0),
-    "5 seeds, answers all drawn anew": World(seeds=5, kept=0.0, alike=0.0),
+    "5 seeds, all answers drawn again": World(seeds=5, kept=0.0, alike=0.0),
     "5 seeds, answers all kept": World(seeds=5, kept=1.0, alike=0.0, run_sd=1.0),
     "3 seeds, a difference of 4 points": World(run_sd=1.0, difference=4.0),
 }

@@ -20,9 +20,6 @@ from moextend.util import content
 if TYPE_CHECKING:
     from rich.table import Table
 
-WRAPPED = ("stages", "description", "rule")
-"""Columns that may take several lines."""
-
 
 def catalogue(workspace: Path) -> dict[str, list[dict[str, Any]]]:
     """{"sequences", "tasks", "references", "methods", "scorers": [...]}.
@@ -41,17 +38,22 @@ def catalogue(workspace: Path) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def tables(found: dict[str, list[dict[str, Any]]]) -> list[Table | str]:
-    """The catalogue for the terminal."""
+ROOMY = 110
+"""Columns of a terminal that has room for all that is known of a task."""
+
+
+def tables(found: dict[str, list[dict[str, Any]]], width: int = 80) -> list[Table | str]:
+    """The catalogue for a terminal of `width` columns."""
     sequences = _table("Sequences", ["name", "version", "from", "stages"])
     for record in found["sequences"]:
         mark = " *" if record["default"] else ""
         stages = " → ".join(record["stages"]) or "none yet"
         _row(sequences, record, [record["name"] + mark, str(record["version"]), record["from"], stages])
-    tasks = _table("Tasks", ["name", "kind", "version", "from", "licence", "what"])
+    more = ["version", "from"] if width >= ROOMY else []
+    tasks = _table("Tasks", ["name", "kind", *more, "licence", "what"], narrow="licence")
     for record in found["tasks"]:
         licence = record["licence"] + (" (non-commercial)" if record["non_commercial"] else "")
-        about = [record["name"], record["kind"], str(record["version"]), record["from"], licence]
+        about = [record["name"], record["kind"], *(str(record[key]) for key in more), licence]
         needs = f"(needs a {record['needs']}) " if record["needs"] else ""
         _row(tasks, record, [*about, needs + record["description"]])
     references = _table("Published numbers", ["name", "protocol", "from", "rows", "source"])
@@ -189,12 +191,14 @@ def _origin(path: Path, workspace: Path) -> str:
     return "workspace" if path.resolve().is_relative_to(workspace.resolve()) else "package"
 
 
-def _table(title: str, columns: list[str]) -> Table:
+def _table(title: str, columns: list[str], narrow: str = "") -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=column not in WRAPPED, overflow="ellipsis")
+    for column in columns:  # a name is what one copies: it stays whole, and the words give way
+        table.add_column(
+            column, no_wrap=column == "name", overflow="fold", max_width=16 if column == narrow else None
+        )
     return table
 
 

@@ -143,8 +143,9 @@ def list_all(workspace: options.Workspace = Path(), as_json: options.Json = Fals
         return
     from rich.console import Console
 
-    for table in catalogue.tables(found):
-        Console().print(table)
+    console = Console()
+    for table in catalogue.tables(found, console.width):
+        console.print(table)
 
 
 def show(

@@ -273,7 +273,7 @@ def _json(line: bytes, where: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"not valid JSON ({error}).", where=where, hint="Mend it or remove it.") from error
+        raise InputError(f"not valid JSON ({error}).", where=where, hint="Repair it or remove it.") from error
 
 
 def _object(value: Any, where: str) -> Row:

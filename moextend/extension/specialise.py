@@ -1,7 +1,7 @@
 """Tells the equal experts of an upcycled model apart, by a short continued training on text.
 
 Experts that are equal learn apart only as far as they see different tokens. "Drop-Upcycling" (arXiv 2502.19261) first
-draws a share of each expert's intermediate neurons anew, which costs some loss at once and makes them differ; router
+draws a share of each expert's intermediate neurons again, which costs some loss at once and makes them differ; router
 and experts are then trained with a balance loss ("Switch Transformers", arXiv 2101.03961, equations 4 to 6).
 """
 
@@ -50,7 +50,7 @@ class Specialised:
 
     before: State
     redrawn: State
-    """After the share of neurons was drawn anew, before training."""
+    """After the share of neurons was drawn again, before training."""
     after: State
     steps: int
     trained_parameters: int
@@ -78,7 +78,7 @@ def specialise(
 
     Args:
         folder: holds the trainer's state while in flight; see `train`.
-        share: of each expert's intermediate neurons that are drawn anew, from a normal distribution with mean and
+        share: of each expert's intermediate neurons that are drawn again, from a normal distribution with mean and
             standard deviation of the weights they replace; 0 leaves all as they are.
         balance: weight of the balance loss, the mean over blocks.
         length: tokens of the pieces that texts are cut into.
@@ -123,7 +123,7 @@ def cut(tokenizer: Any, texts: Sequence[str], length: int) -> list[Conversation]
 
 @torch.no_grad()
 def redraw(model: MultimodalLM, share: float, seed: int) -> None:
-    """Draws `share` of the intermediate neurons of every expert anew: rows of gate and up, columns of down."""
+    """Draws `share` of the intermediate neurons of every expert again: rows of gate and up, columns of down."""
     generator = torch.Generator().manual_seed(seed)
     for site in find_sites(model.lm):
         gate_up, down = cast(Tensor, site.experts.gate_up_proj), cast(Tensor, site.experts.down_proj)

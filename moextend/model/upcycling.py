@@ -23,7 +23,7 @@ from moextend.moe.sites import Site, find_sites
 from moextend.util import lookup
 
 ROWS = {
-    "random": "each row is drawn anew",
+    "random": "each row is drawn again",
     "paired": "top_k neighbouring experts share a row, so that they are chosen together, each with weight 1 / top_k",
 }
 """How router rows start.

@@ -77,7 +77,7 @@ def test_the_rows_do_not_depend_on_the_batch_size(model: MultimodalLM) -> None:
 
 
 def test_the_rows_are_drawn_evenly_from_every_64_conversations(model: MultimodalLM) -> None:
-    """Stated anew: all router inputs are kept, and a permutation of each group's real tokens says which stay."""
+    """Stated again: all router inputs are kept, and a permutation of each group's real tokens says which stay."""
     rows = [Conversation(((" ".join(f"w{j}" for j in range(i % 9 + 1)), ""),)) for i in range(150)]
     generator, expected = torch.Generator().manual_seed(3), list[torch.Tensor]()
     site = find_sites(model.lm)[1]

@@ -1,7 +1,7 @@
 """Log-likelihoods of several continuations of one context, the context computed once.
 
-lm-eval's own model computes context and continuation anew for every choice, and scores of the whole vocabulary at every
-position. Here the contexts of a batch are computed together with a cache of keys and values; each choice then goes on
+lm-eval's own model computes context and continuation again for every choice, and scores of the whole vocabulary at
+every position. Here the contexts of a batch are computed together with a cache of keys and values; each choice goes on
 from its context's cache, and the head is applied only where a choice's tokens are predicted. Padding is masked, and
 never routed to experts as text. The numbers equal lm-eval's to float error.
 """

@@ -200,7 +200,7 @@ def _calm(*, seed: bool, on_items: Callable[[int, int], None] | None = None) -> 
 def _templates() -> Iterator[None]:
     """lm-eval's templates in a sandbox, for a template of a YAML reaches all of Python; each compiled once.
 
-    lm-eval compiles a task's few templates anew for every item, which is most of its own work.
+    lm-eval compiles a task's few templates again for every item, which is most of its own work.
     """
     own = lm_eval.utils.env
     environment = SandboxedEnvironment(

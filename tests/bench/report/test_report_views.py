@@ -206,7 +206,7 @@ def test_a_file_is_read_once(ledger_runs, monkeypatch):
 
 
 def test_kept_scores_of_other_items_are_not_taken(ledger, tmp_path):
-    """The scores' file of one run is damaged: they are made anew from the predictions."""
+    """The scores' file of one run is damaged: they are made again from the predictions."""
     kinds = {"lora": ledger.Kind(), "ewc": ledger.Kind(learned=0.9)}
     runs = ledger.write_runs(tmp_path, ledger.Shape(items=100), kinds, (0, 1))
     before = compared(runs)["ewc", "ACC"]["item_error"].number

@@ -1,5 +1,6 @@
 """The tasks and sequences that ship with the package."""
 
+import io
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -124,3 +125,16 @@ def test_a_task_says_which_published_numbers_it_is_comparable_with(tmp_path):
     words = catalogue.told(found)
     assert "# its scorer is comparable with: CoIN rows\n" in words and "comparable_with" not in words
     assert "comparable_with" not in catalogue.details("arc-easy", tmp_path, example=False)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_names_are_never_cut(tmp_path: Path, width: int) -> None:
+    from rich.console import Console
+
+    out = io.StringIO()
+    for table in tables(catalogue.catalogue(tmp_path), width):
+        Console(file=out, width=width).print(table)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width and not any("…" in line for line in lines)
+    first = [line.split(" ")[0] for line in lines]
+    assert set(TASKS) | set(SEQUENCES) <= set(first)

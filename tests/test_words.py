@@ -1,0 +1,54 @@
+"""The project writes the field's terms: words that were replaced do not come back."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from moextend.bench.report.comparison import CHANGE, METRICS
+from moextend.bench.report.forgetting import COLUMNS
+
+ROOT = Path(__file__).parents[1]
+GONE = {
+    "learnt": "learned",
+    "mend": "hint, fix",
+    "mended": "fixed",
+    "anew": "again",
+    "commonest": "most common",
+    "behold": "see",
+    "thereof": "of it",
+}
+"""Word -> what is written instead."""
+HISTORY = ("CHANGELOG.md", "docs/log.md", "bench/run/progress.py", "tests/test_words.py")
+"""The past, what reads files of early versions, and this list."""
+
+
+def texts():
+    """Code, documents and configs; not fixtures and content that others wrote."""
+    listed = subprocess.run(
+        ["git", "ls-files", "*.py", "*.md", "*.toml", "registry/*.yaml", "tasks/*.yaml", "Makefile"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert listed.returncode == 0, listed.stderr
+    for name in listed.stdout.split():
+        path = ROOT / name
+        if not name.startswith(("tests/fixtures/", *HISTORY)) and path.is_file() and not path.is_symlink():
+            yield name, path.read_text(encoding="utf-8")
+
+
+def test_replaced_words_stay_away():
+    found, seen = [], 0
+    words = re.compile(rf"\b({'|'.join(GONE)})\b", re.IGNORECASE)
+    for name, text in texts():
+        seen += 1
+        for number, line in enumerate(text.splitlines(), 1):
+            found += [
+                f"{name}:{number}: {word} (write: {GONE[word.lower()]})" for word in words.findall(line)
+            ]
+    assert seen > 300, "the files of the checkout were read"
+    assert not found, "\n".join(found)
+
+
+def test_tables_have_the_names_of_the_literature():
+    titles = [column.title for column in COLUMNS if not column.wide]
+    assert titles == ["method", "task id", "LA", "ACC", "BWT", "FM", "FWT", "text", "Δ text", "runs"]
+    assert [*METRICS.values(), CHANGE] == ["LA", "ACC", "BWT", "FM", "FWT", "Δ text"]
