@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 
 import pytest
 from hypothesis import settings
@@ -27,6 +28,12 @@ FIRST = (
     "test_contents", "test_training_together", "test_tutorials", "test_preflight", "test_damages", "test_plugins",
 )  # fmt: skip
 """Files that take longest. They come first, so that no process is left with one while the others are done."""
+
+
+def pytest_configure():
+    """Ctrl-C is tested, and a shell starts jobs in the background with SIGINT ignored, which children inherit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

@@ -14,7 +14,6 @@ from pydantic import Field
 
 from moextend.bench.methods.method import Parameters, Stage
 from moextend.bench.methods.weights import AdapterOrAll
-from moextend.extension import store
 from moextend.util import files
 from moextend.util.limits import MOST_STEPS
 
@@ -63,6 +62,8 @@ class Ewc(AdapterOrAll):
 def _earlier(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Sum of all F_tau, and the mean of all theta_tau weighted by it: their penalties are one, up to a constant."""
     from safetensors.torch import load_file
+
+    from moextend.extension import store
 
     total: dict[str, Tensor] = {}
     weighted: dict[str, Tensor] = {}

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 import moextend
 from moextend.bench.methods import inferred, trained
 from moextend.bench.methods.method import Knob, Loop, Method, Parameters, Rate, Stage, TaskIdentity
-from moextend.extension import extend as extending
-from moextend.moe import attach, sites
 from moextend.moe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -50,6 +48,8 @@ class MoExtend(Method):
 
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
         """Probes which layers change most, adds experts there, and trains these alone."""
+        from moextend.extension import extend as extending
+
         config, earlier = self.config, stage.earlier
         learned = extending.learn(
             model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
@@ -70,6 +70,8 @@ class MoExtend(Method):
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
         """Writes the expert set, and the memory that later stages keep closed."""
+        from moextend.extension import extend as extending
+
         extending.keep(
             model, stage.task, self.config, stage.folder, held_out=stage.held_out, seed=stage.seed,
             batch_size=stage.batch_size,
@@ -86,6 +88,8 @@ class MoExtend(Method):
 
     def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
         """own: the task's own extension, or the base where there is none. auto, all: whatever is asked."""
+        from moextend.moe import attach
+
         scope = self.config.scope
         if scope == "auto":
             # Text reaches no extension: there is none that takes inputs without an image.
@@ -134,5 +138,7 @@ class MoExtend(Method):
 
     def _layers(self, lm: Any) -> int:
         """How many layers get new experts."""
+        from moextend.moe import sites
+
         layers = len(sites.find_sites(lm))
         return layers if self.config.layers == "all" else max(1, int(self.config.share * layers))

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Loop, Method, Parameters, Rate, Stage
-from moextend.extension import store
 from moextend.util.spec import Spec
 
 if TYPE_CHECKING:
@@ -68,6 +67,8 @@ def facts(report: Report) -> dict[str, Any]:
 
 def write(model: MultimodalLM, stage: Stage, parameters: Parameters) -> None:
     """Keeps parameters in the stage's folder."""
+    from moextend.extension import store
+
     card = {"task": stage.task, "base": model.base_fingerprint()}
     store.save_tensors(stage.folder, dict(parameters), card)
 
@@ -75,6 +76,8 @@ def write(model: MultimodalLM, stage: Stage, parameters: Parameters) -> None:
 def put_back(model: MultimodalLM, stage: Stage) -> None:
     """Copies what the stage's folder keeps into the parameters of the same names."""
     import torch
+
+    from moextend.extension import store
 
     places = dict(model.named_parameters())
     with torch.no_grad():

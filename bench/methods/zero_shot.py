@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Loop, Method, Stage
-from moextend.extension import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +23,8 @@ class ZeroShot(Method):
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
         """Only notes that the stage is over."""
+        from moextend.extension import store
+
         card = {"task": stage.task, "base": model.base_fingerprint()}
         store.save_tensors(stage.folder, {}, card)
 

@@ -150,7 +150,7 @@ def test_a_run_fails_without_showing_a_password(cli, tmp_path, monkeypatch):
     assert "secret" not in status + found.err
 
 
-def test_a_log_that_cannot_be_written_stops_no_run(cli, tmp_path, monkeypatch):
+def test_a_folder_in_the_place_of_the_log_is_refused_in_one_line(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE", "talks")
     assert cli("bench", "run", "-m", "lora").code == 0
     run = tmp_path / "runs/tiny/lora-s0"
@@ -159,7 +159,7 @@ def test_a_log_that_cannot_be_written_stops_no_run(cli, tmp_path, monkeypatch):
     (run / "worker.log").mkdir()
     (run / "scores.jsonl").unlink()
     found = cli("bench", "run", "-m", "lora")
-    assert found.code == 0 and "Traceback" not in found.err
+    assert found.code == 2 and found.err.count("\n") == 1 and "worker.log: lies where a file" in found.err
 
 
 DAMAGE = {

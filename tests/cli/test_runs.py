@@ -168,7 +168,7 @@ def test_run_as_json(cli):
     found = cli("bench", "run", "-m", "lora", "--json")
     assert found.err == ""
     (run,) = found.json()
-    assert (run["run"], run["state"], run["metrics"]["learned"]) == ("lora-s0", "done", 80.0)
+    assert (run["run"], run["state"], run["metrics"]["la"]) == ("lora-s0", "done", 80.0)
     assert cli("bench", "run", "-m", "lora", "--dry-run", "--json").json()["downloads"] == []
 
 

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import moextend
 from moextend import Conversation, MultimodalLM, Settings
 from moextend.errors import InputError
+from moextend.extension import router_memory
 from moextend.model.fingerprint import tensors_digest
 from moextend.training import loop
 from tests.toys import picture, toy_model
@@ -58,11 +59,7 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
     model = learner(job.get("mode", "exact"), job.get("dtype", "float32"))
     frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
     before, seen, passes, kinds = tensors_digest(frozen), [], [], set()
-    memory = (
-        moextend.extension.router_memory.remember(model, DATA[:6], tokens=30, seed=0)
-        if job.get("memory")
-        else {}
-    )
+    memory = router_memory.remember(model, DATA[:6], tokens=30, seed=0) if job.get("memory") else {}
     closed = memory and moextend.keep_closed(model, "a", memory, margin=0.1, weight=1.0, sample=10, seed=0)
 
     class Spy(loop.TokenTrainer):
