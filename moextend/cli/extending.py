@@ -139,7 +139,7 @@ def extend(
     settings = _settings(model, len(rows), values)
     from moextend.extension.effect import measured
     from moextend.extension.extend import extend as extended
-    from moextend.extension.store import Origin
+    from moextend.extension.origin import Origin
 
     with bar("steps", quiet=as_json) as on_step:
         made, effect = measured(

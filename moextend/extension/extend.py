@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import moextend
 from moextend.errors import InputError, SpecError
 from moextend.extension import router_memory, store, task_inference
+from moextend.extension.origin import NOWHERE, Made, Origin, made_of
 from moextend.extension.probe import (
     LayerChoice,
     Probe,
@@ -26,7 +26,7 @@ from moextend.extension.probe import (
     probe_layers,
     selection_shares,
 )
-from moextend.extension.store import Extension, Made, Origin
+from moextend.extension.store import Extension
 from moextend.model.batches import Conversation
 from moextend.model.feature_cache import kept_features
 from moextend.model.multimodal import MultimodalLM
@@ -45,7 +45,6 @@ from moextend.util.processes import first_writes
 
 LOG = "log.jsonl"
 """Losses of the probe and the training, a tenth of the steps a line, in the folder of the extension."""
-NOWHERE = Origin()
 
 
 class Loop(Protocol):
@@ -173,7 +172,7 @@ def extend(
                 rows = [*held[:HELD_OUT], *learned[: max(0, HELD_OUT - len(held))]]
                 task_inference.write(task_inference.portray(model, task_inference.prompts_of(rows)), folder)
             if first:
-                made = _made(origin, recipe, chosen, new.report, content, len(learned) + len(held))
+                made = made_of(origin, recipe, chosen, new.report, content, len(learned) + len(held))
                 keep(
                     model,
                     name,
@@ -351,24 +350,6 @@ def keep(
         kept = router_memory.remember(model, held_out, recipe.memory_tokens, seed, batch_size=batch_size)
         router_memory.write(kept, folder)
     store.save_extension(model, name, folder=folder, made=made)
-
-
-def _made(
-    origin: Origin, recipe: Recipe, settings: Settings, report: Report, content: str, conversations: int
-) -> Made:
-    return Made(
-        base=origin.base,
-        data=origin.data,
-        licence=origin.licence,
-        data_digest=content,
-        conversations=conversations,
-        recipe=recipe.model_dump(),
-        settings=dict(resuming.settings_facts(settings)),
-        loss_first=report.loss_first,
-        loss_last=report.loss_last,
-        date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        version=moextend.__version__,
-    )
 
 
 def forget_probe(folder: Path) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moextend.errors import InputError, UnknownName
+from moextend.extension.origin import Made
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
@@ -53,38 +54,6 @@ class Extension:
     """Memory that they take."""
     folder: Path | None
     """Where it was saved to or loaded from; None for one that is only in memory."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a caller knows of an extension's origin, for its card."""
-
-    base: str = ""
-    data: str = ""
-    licence: str = ""
-
-
-class Made(Spec):
-    """How an extension was made: for people, nothing is computed from it."""
-
-    base: str
-    """The base as it was named."""
-    data: str
-    """Where the data came from."""
-    data_digest: str
-    """Names the content that was learned."""
-    conversations: int
-    """Learned and held out."""
-    recipe: dict[str, Any]
-    settings: dict[str, Any]
-    loss_first: float
-    loss_last: float
-    """Mean loss over the first and the last tenth of the steps."""
-    date: str
-    """UTC."""
-    version: str
-    """Of moextend."""
-    licence: str = ""
 
 
 class Card(Spec):
