@@ -1,6 +1,6 @@
 """The items of a task: opened lazily from files, folders, the hub or the generated world."""
 
-from moextend.bench.data.check import Checked, check_task
+from moextend.bench.data.check import Checked, check_task, unknown_notes
 from moextend.bench.data.digests import data_digest, hub_revision
 from moextend.bench.data.guess import guess_task
 from moextend.bench.data.items import Item, prompt_text, render_prompt, target_text, turns
@@ -19,4 +19,5 @@ __all__ = [
     "render_prompt",
     "target_text",
     "turns",
+    "unknown_notes",
 ]

@@ -145,16 +145,25 @@ def _warnings(task: TaskSpec, items: Sequence[Item], base: str | None) -> Iterat
         )
     if task.columns.image is None:
         yield "there is no column of images: the questions are text alone."
-    if base is None:
-        return
+    if base is not None:
+        yield from _unknown(task, items, base)
+
+
+def unknown_notes(task: TaskSpec, workspace: Path, base: str) -> list[str]:
+    """What the tokenizer of `base` does not know of the first test items of a task."""
+    items = list(islice(open_items(task, "test", workspace, images=False, strict=False), _READ))
+    return list(_unknown(task, items, base))
+
+
+def _unknown(task: TaskSpec, items: Sequence[Item], base: str) -> Iterator[str]:
     said = {"answers": [target_text(task, item) for item in items]}
     said["prompts"] = [prompt_text(task, item).replace(MARK, "") for item in items]
     for name, texts in said.items():
-        share, words = unknown_words(texts, base)
-        if share:
+        found = unknown_words(texts, base)
+        if found.words or found.texts:
             yield (
-                f"{100 * share:.0f}% of the {name} have words that the tokenizer of '{base}' does not know, such as "
-                f"{', '.join(map(repr, words))}."
+                f"{100 * found.texts:.0f}% of the {name} have words that the tokenizer of '{base}' does not know, "
+                f"such as {', '.join(map(repr, found.words))}: {100 * found.tokens:.0f}% of their tokens are unknown."
             )
 
 

@@ -58,6 +58,8 @@ _NAMES = {
 _CAPTIONS = ("caption", "captions", "description")
 NEEDED = ("answer", "question")
 """Columns that a task cannot do without; captions have no question, but an image."""
+CAPTIONED = ("answer", "image")
+"""Columns that a caption task cannot do without."""
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 _LONG = 6
 """Answers of more words than this, half of the time, are texts: no single word is asked for."""
@@ -206,7 +208,8 @@ def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Seque
     if guessed["choices"] is None and all(letter in free for letter in _LETTERS):
         guessed["choices"] = ",".join(letter for letter in "ABCDEFGH" if letter in free)
     if guessed["question"] is None and guessed["answer"] is None:
-        guessed["answer"] = _named(_CAPTIONS, free)
+        words = (*_CAPTIONS, "text") if needs == CAPTIONED else _CAPTIONS
+        guessed["answer"] = _named(words, free)
     guessed["id"] = _kept(table, guessed["id"], _unique)
     guessed["kind"] = _kept(table, guessed["kind"], _few)
     guessed["group"] = _kept(table, guessed["group"], _repeats)
@@ -225,7 +228,7 @@ def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str, ne
             raise InputError(
                 f"which column holds the {key}? Columns of {table.source}: {', '.join(table.columns)}.",
                 where=where,
-                hint=f"Say it: {key}=COLUMN.",
+                hint=f"Say it: --columns {key}=COLUMN.",
             )
 
 

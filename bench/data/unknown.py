@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from moextend.util import content
@@ -14,28 +15,43 @@ _SHOWN = 5
 """Words that a warning names."""
 
 
-def unknown_words(texts: Sequence[str], base: str) -> tuple[float, list[str]]:
-    """(share of the texts with a word that the tokenizer of `base` does not know, the most frequent such words).
+@dataclass(frozen=True)
+class Unknown:
+    """What the tokenizer of a base does not know of some texts."""
 
-    (0, []) for a tokenizer that knows every text, and for one that is not on this machine: nothing is downloaded.
+    texts: float = 0.0
+    """Share of the texts with a word that it does not know."""
+    tokens: float = 0.0
+    """Share of the tokens that stand for such words."""
+    words: tuple[str, ...] = ()
+    """The most frequent such words."""
+
+
+def unknown_words(texts: Sequence[str], base: str) -> Unknown:
+    """What the tokenizer of `base` does not know of the texts.
+
+    Nothing for a tokenizer that knows every text, and for one that is not on this machine: nothing is downloaded.
     """
     path = _tokenizer(base)
     if path is None or not texts:
-        return 0.0, []
+        return Unknown()
     from tokenizers import Tokenizer
 
     unknown = _unknown_token(path)
     if unknown is None:
-        return 0.0, []
+        return Unknown()
     tokenizer = Tokenizer.from_file(str(path))
     words: Counter[str] = Counter()
-    lost = 0
+    lost = missing = tokens = 0
     for text, encoding in zip(texts, tokenizer.encode_batch(list(texts)), strict=True):
         places = zip(encoding.tokens, encoding.offsets, strict=True)
         found = {text[first:last].strip() for token, (first, last) in places if token == unknown}
         words.update(found - {""})
         lost += bool(found)
-    return lost / len(texts), [word for word, _ in words.most_common(_SHOWN)]
+        missing += encoding.tokens.count(unknown)
+        tokens += len(encoding.tokens)
+    most = tuple(word for word, _ in words.most_common(_SHOWN))
+    return Unknown(lost / len(texts), missing / max(1, tokens), most)
 
 
 def _tokenizer(base: str) -> Path | None:

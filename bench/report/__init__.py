@@ -13,7 +13,7 @@ from moextend.bench.report.forgetting import forgetting_table
 from moextend.bench.report.matrix import matrix_tables
 from moextend.bench.report.orders import difference_tables, orders_tables
 from moextend.bench.report.published import published_tables
-from moextend.bench.report.readings import readings_table
+from moextend.bench.report.readings import kinds_table, readings_table
 from moextend.bench.report.routing import routing_tables
 from moextend.bench.report.table import Table
 from moextend.errors import InputError
@@ -68,7 +68,8 @@ def _measured(
                 where="--readings",
                 hint="They are made with the scores of a sequence; joint and independent runs are left out.",
             )
-        return read
+        kinds = [table for experiment in experiments if (table := kinds_table(experiment))]
+        return [*read, *kinds]
     if view == "routing":
         found = [table for experiment in experiments for table in routing_tables(experiment)]
         if not found:

@@ -61,7 +61,7 @@ def check_here(
     for key in ("train", "align"):
         part = getattr(sequence, key)
         if part is not None:
-            _check_tracker(part.report_to, where=f"{file}: {key}.report_to")
+            check_tracker(part.report_to, where=f"{file}: {key}.report_to")
     learned = {stage.task for stage in sequence.stages} | ({sequence.align.task} if sequence.align else set())
     scored = {*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer}
     for name, task in tasks.items():
@@ -104,7 +104,7 @@ def check_device(device: str, dtype: str, attention: str | None, *, where: str) 
             supported.check_options(dtype, device, attention)
 
 
-def _check_tracker(name: str, *, where: str) -> None:
+def check_tracker(name: str, *, where: str) -> None:
     """InputError where a tracker is not installed; transformers is asked where its package is here at all."""
     if name in ("none", "all"):
         return
@@ -137,16 +137,23 @@ def _check_task(task: TaskSpec) -> None:
 def _check_data(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -> None:
     """InputError where local data of a task is not there, or lacks a split or column of it."""
     assert task.data is not None
-    where = f"{task.path or task.task}: data"
     if task.data.path.startswith("world:"):
+        where = f"{task.path or task.task}: data"
         name = task.data.path.removeprefix("world:")
         choose("data set of the generated world", name, dict.fromkeys(DATASETS), where=f"{where}.path")
         return
+    if readable(task, split, workspace):
+        open_items(task, split, workspace, 1, images=False, strict=False)
+
+
+def readable(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -> bool:
+    """Whether the data of a split are small local files that are quickly read; InputError where there are none."""
+    assert task.data is not None
+    where = f"{task.path or task.task}: data"
     source = locate(task.data, task.folder(), workspace, where=f"{where}.path")
     if source.hub is not None:
-        return
+        return False
     part = parse_split(getattr(task.data, split), where=f"{where}.{split}")
     found = files_of(source, part.split, where=f"{where}.{split}")
     small = sum(path.stat().st_size for path in found) <= SMALL
-    if small and {path.suffix.lower() for path in found} <= READ and task.data.join is None:
-        open_items(task, split, workspace, 1, images=False, strict=False)
+    return small and {path.suffix.lower() for path in found} <= READ and task.data.join is None

@@ -1,14 +1,19 @@
-"""What a command would do: runs, stages, cells, downloads, room, licences. Opens no data and no weights."""
+"""What a command would do: runs, stages, cells, downloads, room, licences.
+
+Opens no weights, and of the data only small local files, to find words that the base does not know.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moextend.bench.data import unknown_notes
 from moextend.bench.data.source import HAND, place
 from moextend.bench.run import budget, matching
 from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
+from moextend.bench.run.preflight import readable
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
@@ -32,6 +37,7 @@ def preview(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
         "tasks": [_task(name, task, sequence) for name, task in tasks.items()],
         "downloads": [*_model_downloads(sequence), *_data_downloads(tasks.values(), request.workspace)],
         "to_prepare": _to_prepare(tasks.values(), request.workspace),
+        "unknown": _unknown(sequence, tasks, request.workspace),
         "left_out": left_out(request),
         "model_mb": _megabytes(sequence.base.model),
         "device": request.device,
@@ -48,6 +54,7 @@ def told(found: dict[str, Any]) -> str:
         lines.append(f"  {run['run']}: {how}{stages}; {run['cells']} cells to score")
     lines.append("Tasks:")
     lines += [f"  {task['task']}: {task['use']}; {_licence(task)}" for task in found["tasks"]]
+    lines += [f"  note on {name}: {note}" for name, notes in found["unknown"].items() for note in notes]
     lines += [f"  {name}: left out. {LEFT_OUT}" for name in found["left_out"]]
     lines.append("Downloads:" if found["downloads"] else "Downloads: none.")
     lines += [f"  {_download(download)}" for download in found["downloads"]]
@@ -81,6 +88,21 @@ def _step(
         )
     except InputError as error:
         return {"not": f"not estimated ({error})"}
+
+
+def _unknown(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> dict[str, list[str]]:
+    """Task -> what the base's tokenizer does not know of it; tasks without such words are left out."""
+    base = sequence.base.found(workspace)
+    found = {}
+    for name, task in tasks.items():
+        if task.data is None or not task.data.path or task.data.path.startswith("world:"):
+            continue
+        try:
+            if readable(task, "test", workspace):
+                found[name] = unknown_notes(task, workspace, base)
+        except InputError:
+            continue  # a run tells what is wrong with the data
+    return {name: notes for name, notes in found.items() if notes}
 
 
 def _there(sequence: SequenceSpec, workspace: Path) -> bool:

@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from moextend.bench.run import removal
 from moextend.bench.run.cell import Cell, Key, line_of, parse_cell
 from moextend.bench.run.config import RunConfig, config_of, differences, grows, slug
 from moextend.bench.run.environment import environment
@@ -44,10 +45,15 @@ class RunDir:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def config_path(self) -> Path:
+        """The file that says what the run is."""
+        return self.folder / "config.json"
+
     @cached_property
     def config(self) -> RunConfig:
         """The config that the folder was made with; InputError where it is missing or broken."""
-        return config_of(self._first_record, self.folder / "config.json")
+        return config_of(self._first_record, self.config_path)
 
     @cached_property
     def id(self) -> str:
@@ -60,7 +66,7 @@ class RunDir:
         return self._record()
 
     def _record(self) -> dict[str, Any]:
-        path = self.folder / "config.json"
+        path = self.config_path
         if not path.is_file():
             raise InputError(
                 "not a run folder: no config.json.",
@@ -86,7 +92,7 @@ class RunDir:
         last = history[-1] if history else {}
         if any(last.get(key, ...) != value for key, value in now.items()):
             history.append({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **now})
-            files.write_json(self.folder / "config.json", record)
+            files.write_json(self.config_path, record)
 
     def append_cell(self, cell: Cell) -> None:
         """Adds one line to scores.jsonl, on disk when this returns."""
@@ -197,12 +203,17 @@ def open_run(config: RunConfig, runs: Path) -> RunDir:
 
 
 def open_runs(
-    configs: Sequence[RunConfig], runs: Path, *, must_be_free: Callable[[RunDir], bool] = lambda run: False
+    configs: Sequence[RunConfig],
+    runs: Path,
+    *,
+    must_be_free: Callable[[RunDir], bool] = lambda run: False,
+    on_replace: Callable[[RunDir], None] = lambda run: None,
 ) -> list[RunDir]:
     """The folders of the configs below `runs`, made if missing.
 
-    A config that only adds later stages or scored tasks takes the folder over: what was computed stands. Nothing is
-    written before all folders are found to fit and those that change, or `must_be_free`, are locked.
+    A config that only adds later stages or scored tasks takes the folder over: what was computed stands. A run of
+    another config that has trained nothing is replaced, after a call of `on_replace`. Nothing is written before all
+    folders are found to fit and those that change, or `must_be_free`, are locked.
 
     Raises:
         RunConflict: a folder belongs to another config, holds files without a config, or another process works on it.
@@ -220,13 +231,19 @@ def open_runs(
         # Again: another process may have written before the lock was held.
         records = [_fitting_record(run, config) for run, config in changing]
         for (run, config), record in zip(changing, records, strict=True):
+            if not record and run.config_path.exists():
+                on_replace(run)
+                removal.clear(run)
             _write_config(run, record, _wanted_record(record, config))
     return [run for run, _ in opened]
 
 
 def _fitting_record(run: RunDir, config: RunConfig) -> dict[str, Any]:
-    """What config.json holds, {} for a new folder; RunConflict where `config` is not that of the folder."""
-    path = run.folder / "config.json"
+    """What config.json holds; {} for a new folder, and for a run of another config that has trained nothing.
+
+    RunConflict where `config` is not that of the folder.
+    """
+    path = run.config_path
     if run.folder.exists() and not run.folder.is_dir():
         raise RunConflict(
             "is no folder.", where=str(run.folder), hint="Move it away, or use another --runs folder."
@@ -245,6 +262,8 @@ def _fitting_record(run: RunDir, config: RunConfig) -> dict[str, Any]:
     identity = _stored_identity(config)
     found = differences(record["identity"], identity)
     if found and not grows(record["identity"], identity):
+        if removal.untrained(RunDir(run.folder)):  # a run of its own: what it reads of the old config is kept
+            return {}
         raise _conflict(run.folder, found)
     return record
 
@@ -298,7 +317,7 @@ def _write_config(run: RunDir, record: dict[str, Any], wanted: dict[str, Any]) -
     more = bool(record.get("oracle")) != wanted["oracle"]
     if record and (more or differences(record["identity"], wanted["identity"])):
         (run.folder / "status.json").unlink(missing_ok=True)
-    files.write_json(run.folder / "config.json", wanted)
+    files.write_json(run.config_path, wanted)
     run.record_environment()
 
 
@@ -347,8 +366,14 @@ def _conflict(folder: Path, found: list[tuple[str, Any, Any]]) -> RunConflict:
     return RunConflict(
         f"holds a run of another config ({shown}{more}).",
         where=str(folder),
-        hint="Use another --runs folder or --workspace, or remove this folder.",
+        hint="Use another --runs folder or --workspace, or remove the run: "
+        f"moextend bench remove-run {run_name(folder)}.",
     )
+
+
+def run_name(folder: Path) -> str:
+    """<sequence>/<run>, as `find_runs` reads it."""
+    return f"{folder.parent.name}/{folder.name}"
 
 
 def _short(value: Any) -> str:

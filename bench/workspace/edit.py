@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ import yaml
 from moextend.bench.run.plan import DEFAULT, OWN
 from moextend.bench.sequence import SequenceSpec, read_sequence
 from moextend.bench.task import TaskSpec, read_task
+from moextend.bench.workspace import new_sequence
 from moextend.bench.workspace.yaml_edit import Items, edit_list, quoted
 from moextend.errors import InputError, UnknownName
 from moextend.util import bounded_yaml, content, files, spec
 
-HEAD = """# The tasks that this workspace learns, in order. Edit it as you like, or with: moextend bench add-task,
-# move-task, remove-task. Everything but the tasks was copied from the package's sequence '{name}'.
-"""
+ENDINGS = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -49,16 +47,36 @@ class Draft:
         return self.path
 
 
-def draft(name: str | None, workspace: Path, *, create: bool) -> Draft:
+def draft(
+    name: str | None, workspace: Path, *, create: bool, base: str | None = None, vision: str | None = None
+) -> Draft:
     """The sequence to be edited: the workspace's own, or `name`; one of the package is copied first.
 
-    With `create`, a workspace without a sequence gets one: the package's default, its stages emptied.
+    With `create`, a sequence that is not there is made: the package's default, its stages emptied, or a plain one for
+    another `base` or `vision`.
+
+    Raises:
+        InputError: there is a sequence of this name, and it has another base or encoder.
     """
+    found = _draft(name, workspace, create=create, base=base, vision=vision)
+    new_sequence.check_same(found.sequence.base, base, vision, found.path)
+    return found
+
+
+def new(name: str, workspace: Path, *, base: str | None = None, vision: str | None = None) -> Draft:
+    """A new sequence without stages; InputError where the name cannot be used, or is taken."""
+    path = new_sequence.new_path(name, workspace, where="bench new sequence")
+    return Draft(path, new_sequence.new_text(path, base, vision))
+
+
+def _draft(name: str | None, workspace: Path, *, create: bool, base: str | None, vision: str | None) -> Draft:
     path = workspace / "registry" / f"{name or OWN}.yaml"
     if path.exists():
         read_sequence(path)
         return Draft(path, path.read_text(encoding="utf-8"))
-    if name is not None:
+    if name is not None and (
+        not create or name in content.names("registry", workspace) or name.endswith(ENDINGS)
+    ):
         found = content.find("registry", name, workspace, where="--sequence")
         return Draft(path if found.stem == name else found, found.read_text(encoding="utf-8"))
     if not create:
@@ -67,7 +85,9 @@ def draft(name: str | None, workspace: Path, *, create: bool) -> Draft:
             where=str(path),
             hint=f"Make one: moextend bench add-task vqa. Or copy the package's: --sequence {DEFAULT}.",
         )
-    return Draft(path, _emptied(content.find("registry", DEFAULT, workspace), path))
+    if name is not None:
+        path = new_sequence.new_path(name, workspace, where="--sequence")
+    return Draft(path, new_sequence.new_text(path, base, vision))
 
 
 def add(to: Draft, task: TaskSpec, *, at: int | None = None) -> Draft:
@@ -126,14 +146,6 @@ def _at_hand(task: TaskSpec) -> bool:
     if task.lm_eval is not None:
         return task.lm_eval.path is not None and not task.lm_eval.data
     return task.data is not None and task.data.path.startswith("world:")
-
-
-def _emptied(path: Path, to: Path) -> str:
-    text = edit_list(path.read_text(encoding="utf-8"), "stages", lambda items: [], [], where=str(path))
-    text = re.sub(r"^(#.*\n)+", "", text)
-    text = re.sub(r"^sequence:.*$", f"sequence: {quoted(to.stem)}", text, flags=re.MULTILINE)
-    text = re.sub(r"^description:.*$", "description: The tasks of this workspace.", text, flags=re.MULTILINE)
-    return HEAD.format(name=path.stem) + text
 
 
 def _find(of: Draft, name: str) -> tuple[str, int]:

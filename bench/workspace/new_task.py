@@ -39,9 +39,10 @@ def new_task(
     if scorer is not None:
         search(workspace)
         find_scorer(scorer, where="--scorer")
-    from moextend.bench.data import guess_task
+    from moextend.bench.data.guess import CAPTIONED, guess_task
 
-    task = guess_task(data, name=name, workspace=workspace, columns=columns, scorer=scorer)
+    needs = {"needs": CAPTIONED} if kind == "caption" else {}
+    task = guess_task(data, name=name, workspace=workspace, columns=columns, scorer=scorer, **needs)
     if task.kind != kind:
         raise InputError(
             f"looks like a {task.kind} task: its columns {'lack' if kind == 'vqa' else 'hold'} a question.",
@@ -49,6 +50,15 @@ def new_task(
             hint=f"Name the columns (--columns question=...), or: moextend bench add-task {task.kind}.",
         )
     return task
+
+
+def with_prompt(task: TaskSpec, prompt: str) -> TaskSpec:
+    """The task with another prompt; InputError for a text task, whose prompts are lm-eval's."""
+    if task.kind == "text":
+        raise InputError(
+            "a text task is prompted by lm-eval.", where="--prompt", hint="Leave the option out."
+        )
+    return task.model_copy(update={"prompt": prompt})
 
 
 def lmms_task(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moextend.cli import options
 from moextend.errors import InputError, at
@@ -71,6 +71,22 @@ def check_numbers(steps: int | None, batch: int, rate: float, seed: int) -> None
         raise InputError(f"{rate} trains nothing.", where="--learning-rate", hint="Give a number above 0.")
     with at("--steps, --batch-size, --learning-rate, --seed"):
         Settings(steps=steps or 1, batch_size=batch, learning_rate=rate, seed=seed)
+
+
+def check_settings(values: Mapping[str, Any]) -> None:
+    """InputError where the settings of a training are out of range, or its tracker is not installed."""
+    from moextend.bench.run.preflight import check_tracker
+    from moextend.training.settings import Settings
+
+    if not values["learning_rate"] > 0:
+        raise InputError(
+            f"{values['learning_rate']} trains nothing.",
+            where="--learning-rate",
+            hint="Give a number above 0.",
+        )
+    with at("--steps, --batch-size, --learning-rate, --seed"):
+        Settings(**{**values, "steps": values["steps"] or 1})
+    check_tracker(values["report_to"], where="--report-to")
 
 
 def pictures(prompt: str, images: Sequence[Path], vision: str | None) -> tuple[ImageRef, ...]:

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "add-task": (contents.add_task, "moextend bench add-task vqa --data my-data.jsonl --name my-task"),
     "move-task": (contents.move_task, "moextend bench move-task tiny-counting --to 1"),
     "remove-task": (contents.remove_task, "moextend bench remove-task tiny-counting"),
+    "remove-run": (contents.remove_run, "moextend bench remove-run tiny/lora-s0"),
     "run": (runs.run, "moextend bench run --method lora --method moextend --seed 0,1,2"),
     "status": (runs.status, "moextend bench status"),
     "report": (runs.report, "moextend bench report --format latex --out tables/"),

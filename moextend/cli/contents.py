@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from moextend.cli import options
+from moextend.errors import InputError
 
 if TYPE_CHECKING:
     from moextend.bench.task import TaskSpec
@@ -18,6 +19,11 @@ Sequence = Annotated[
     str | None,
     typer.Option("--sequence", "-s", help="The sequence to change. Default: the workspace's own."),
 ]
+Base = Annotated[
+    str | None,
+    typer.Option(help="Base of a new sequence: a folder, a .gguf file, a hub id, tiny or smollm2."),
+]
+Vision = Annotated[str | None, typer.Option(help="Image encoder of a new sequence, e.g. ViT-B-32/openai.")]
 Task = Annotated[str, typer.Argument(metavar="TASK", help="Its name.")]
 Position = Annotated[int | None, typer.Option("--to", min=1, help="Place from 1 on. Default: the last.")]
 
@@ -42,6 +48,11 @@ def add_task(
         typer.Option(metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label; else guessed."),
     ] = None,
     scorer: Annotated[str | None, typer.Option(help="e.g. exact@1. Default: guessed.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help='What the model is asked, e.g. "<image> {question}". Default: guessed.')
+    ] = None,
+    base: Base = None,
+    vision: Vision = None,
     include_path: Annotated[
         Path | None,
         typer.Option(help="Folder of lmms-eval YAMLs, for lmms:TASK. Default: the installed ones."),
@@ -53,13 +64,20 @@ def add_task(
         ),
     ] = False,
     to: Position = None,
-    sequence: Sequence = None,
+    sequence: Annotated[
+        str | None,
+        typer.Option(
+            "--sequence",
+            "-s",
+            help="The sequence to change; made if it is new. Default: the workspace's own.",
+        ),
+    ] = None,
     workspace: options.Workspace = Path(),
 ) -> None:
     """Append a task to the sequence; its data is opened and one example scored before anything is written."""
-    from moextend.bench.workspace import edit, new_task
+    from moextend.bench.workspace import edit, new_sequence, new_task
 
-    draft = edit.draft(sequence, workspace, create=True)
+    draft = edit.draft(sequence, workspace, create=True, base=base, vision=vision)
     notes: tuple[str, ...] = ()
     if what.startswith("lmms:"):
         given = options.pairs(columns or [], "--columns")
@@ -69,8 +87,10 @@ def add_task(
         new = True
     else:
         task, new = _task_to_add(
-            what, data, name, columns, scorer, draft, workspace, trust_code=trust_remote_code
+            what, data, name, columns, scorer, prompt, draft, workspace, trust_code=trust_remote_code
         )
+    if prompt is not None:
+        task = new_task.with_prompt(task, prompt)
     longer = edit.add(draft, task, at=to)
     found = new_task.check(task, workspace, longer.sequence.base.model)
     if new:
@@ -84,7 +104,7 @@ def add_task(
     for note in notes:
         options.echo(f"  not imported: {note}")
     _print_stages(longer)
-    typer.echo("Next: moextend bench run")
+    typer.echo(f"Next: {new_sequence.run_command(longer.path.stem)}")
 
 
 def move_task(
@@ -144,11 +164,22 @@ def show(
 
 
 def new(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="method or scorer.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="method, scorer or sequence.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, which is that of the file.")],
+    base: Base = None,
+    vision: Vision = None,
     workspace: options.Workspace = Path(),
 ) -> None:
-    """Write a method or a scorer of your own into the workspace: a commented file that runs as it is."""
+    """Write a method, a scorer or a sequence of your own into the workspace, as a commented file.
+
+    A method and a scorer run as they are. A sequence has no tasks yet.
+    """
+    if kind == "sequence":
+        _new_sequence(name, workspace, base, vision)
+        return
+    for option, value in (("--base", base), ("--vision", vision)):
+        if value is not None:
+            raise InputError("is for a sequence.", where=option, hint=f"Leave it out for a {kind}.")
     from moextend.bench.workspace.new_plugin import write_new
 
     path, command = write_new(kind, name, workspace)
@@ -156,14 +187,45 @@ def new(
     typer.echo(f"Next: {command}")
 
 
+def remove_run(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="Its name, SEQUENCE/RUN, or its folder.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Remove a run with all that it learned and scored; a run that is being worked on is refused."""
+    from moextend.bench.run import removal
+    from moextend.bench.run.rundir import find_runs, run_name
+
+    found = find_runs(runs or workspace / "runs", [name])
+    if len(found) > 1:
+        listed = ", ".join(run_name(run.folder) for run in found)
+        raise InputError(
+            f"'{name}' names {len(found)} runs: {listed}.", where="RUN", hint="Name one of them."
+        )
+    (run,) = found
+    if not yes and not typer.confirm(f"Remove {run.folder} with all that it learned and scored?"):
+        raise typer.Exit(1)
+    removal.remove(run)
+    typer.echo(f"removed {run.folder}")
+
+
+def _new_sequence(name: str, workspace: Path, base: str | None, vision: str | None) -> None:
+    from moextend.bench.workspace import edit
+
+    made = edit.new(name, workspace, base=base, vision=vision)
+    typer.echo(f"wrote {made.write()}")
+    typer.echo(f"Next: moextend bench add-task vqa --sequence {name}")
+
+
 def _task_to_add(
-    what: str, data: str | None, name: str | None, columns: list[str] | None, scorer: str | None,
+    what: str, data: str | None, name: str | None, columns: list[str] | None, scorer: str | None, prompt: str | None,
     draft: Draft, workspace: Path, *, trust_code: bool,
 ) -> tuple[TaskSpec, bool]:  # fmt: skip
     """The task, and whether its YAML is still to be written."""
     from moextend.bench.task import TaskSpec, find_task
     from moextend.bench.workspace import edit, new_task
-    from moextend.errors import InputError, UnknownName
+    from moextend.errors import UnknownName
     from moextend.util import content
 
     kinds = [*get_args(TaskSpec.model_fields["kind"].annotation), *new_task.ALIASES]
@@ -175,7 +237,7 @@ def _task_to_add(
                     "is a file.", where=what, hint=f"Put it into {workspace / 'tasks'} and name the task."
                 )
             raise UnknownName("task or kind", what, [*kinds, *known])
-        if data or name or columns or scorer:
+        if data or name or columns or scorer or prompt:
             raise InputError(
                 f"'{what}' is a task already, with its own data.",
                 where="add-task",
@@ -183,6 +245,10 @@ def _task_to_add(
             )
         return find_task(what, workspace), False
     if data is None:
+        if prompt:
+            raise InputError(
+                "is for a task of your own.", where="--prompt", hint="Name its data: --data PATH."
+            )
         return edit.next_default(new_task.ALIASES.get(what, what), draft), False
     given = options.pairs(columns or [], "--columns")
     task = new_task.new_task(

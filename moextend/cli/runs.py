@@ -152,7 +152,10 @@ def report(
         bool, typer.Option("--routing", help="Which new experts each task reaches, and how routing drifts.")
     ] = False,
     readings: Annotated[
-        bool, typer.Option("--readings", help="The answers read strictly, normalised, and by older scorers.")
+        bool,
+        typer.Option(
+            "--readings", help="The answers read strictly, normalised, and by older scorers; scores by kind."
+        ),
     ] = False,
     baseline: Annotated[
         str | None,
@@ -226,7 +229,7 @@ def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[Ru
     from moextend.bench.run.complete import lacks, names_of
     from moextend.bench.run.progress import read_status
     from moextend.bench.run.provenance import refuse_changed_plugins
-    from moextend.bench.run.rundir import open_runs
+    from moextend.bench.run.rundir import open_runs, run_name
 
     incomplete: dict[Path, str] = {}
 
@@ -239,7 +242,12 @@ def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[Ru
             incomplete[run.folder] = names_of(lacking)
         return bool(lacking)
 
-    opened = open_runs(configs, runs, must_be_free=has_work)
+    def told(run: RunDir) -> None:
+        if not quiet:
+            typer.echo(f"{run_name(run.folder)}: the config changed before anything was trained; the run is replaced.",
+                       err=True)  # fmt: skip
+
+    opened = open_runs(configs, runs, must_be_free=has_work, on_replace=told)
     to_do = [r for r in opened if r.folder in incomplete or read_status(r.folder).state != "done"]
     for folder, what in () if quiet else incomplete.items():
         typer.echo(f"{folder.name} was done, but lacks {what}. That is made again.", err=True)

@@ -18,6 +18,7 @@ _NAMES = {"id": "question_id", "question": "text", "group": "image"}
 _ASKS = ("human", "user")
 _ANSWERS = ("gpt", "assistant", "model")
 _RULES = ("system",)
+"""A message that opens a conversation: it is put before the first question, as templates without this role do."""
 
 
 class Turns(ListTable):
@@ -83,7 +84,7 @@ def expand(table: Table) -> Table:
 
 
 def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, str]]:
-    said = [message for message in _messages(entry.get(column), where) if message[0] not in _RULES]
+    rules, said = _parted(_messages(entry.get(column), where), where)
     if len(said) % 2 or not said:
         raise InputError(
             f"has {len(said)} messages.",
@@ -104,11 +105,25 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
             )
         own = {
             "id": f"{group}-{turn}",
-            "question": question.replace(MARK, "").strip(),
+            "question": rules * (turn == 0) + question.replace(MARK, "").strip(),
             "answer": answer.strip(),
             "group": group,
         }
         yield {**shared, **own}, place
+
+
+def _parted(messages: list[tuple[str, str]], where: str) -> tuple[str, list[tuple[str, str]]]:
+    """What stands before the first question, and the messages that follow."""
+    opening = messages[:1] if messages and messages[0][0] in _RULES else []
+    said = messages[len(opening) :]
+    if any(who in _RULES for who, _ in said):
+        raise InputError(
+            "has a system message that does not open the conversation.",
+            where=where,
+            hint="Keep one, as the first message, or make it part of a question.",
+        )
+    rules = "".join(what.replace(MARK, "").strip() for _, what in opening)
+    return rules and f"{rules}\n\n", said
 
 
 def _messages(value: Any, where: str) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any, Literal, Protocol
 
 from moextend.errors import InputError, SpecError
 from moextend.extension import router_memory, store, task_inference
+from moextend.extension.origin import NOWHERE, Made, Origin, made_of
 from moextend.extension.probe import (
     LayerChoice,
     Probe,
@@ -40,6 +42,9 @@ from moextend.training.splits import HELD_OUT, hold_out, whole
 from moextend.training.trainer import ExtraLoss
 from moextend.util import files
 from moextend.util.processes import first_writes
+
+LOG = "log.jsonl"
+"""Losses of the probe and the training, a tenth of the steps a line, in the folder of the extension."""
 
 
 class Loop(Protocol):
@@ -85,6 +90,7 @@ def extend(
     generic: Sequence[Conversation] = (),
     seed: int = 0,
     on_step: Callable[[int, int], None] | None = None,
+    origin: Origin = NOWHERE,
     **more: Any,
 ) -> Extension:
     """Adds experts to `model` that learn `data`, and saves them; all that was there before stays as it is.
@@ -97,10 +103,11 @@ def extend(
         name: letters, digits, '-' and '_'.
         data: conversations, any sequence of them, a lazily read one too. With images the projector must be aligned
             (`align`) before.
-        folder: gets extension.safetensors, extension.json and what the scope keeps. A call that was interrupted goes
-            on from the last checkpoint there when it is repeated with the same arguments; conversations are the same
-            where their texts and images are, whatever object holds them. Meanwhile it keeps image features (16 GiB
-            at the most, and half of what is free), unless `model.features` says where they come from.
+        folder: gets extension.safetensors, extension.json, log.jsonl and what the scope keeps. A call that was
+            interrupted goes on from the last checkpoint there when it is repeated with the same arguments;
+            conversations are the same where their texts and images are, whatever object holds them. Meanwhile it
+            keeps image features (16 GiB at the most, and half of what is free), unless `model.features` says where
+            these come from.
         layers: "probe", "all", "first", "last", "random", or the MoE layers' places, lowest 0.
         share: the share of the MoE layers that get new experts, where `layers` does not say it.
         experts: new experts a layer.
@@ -116,6 +123,7 @@ def extend(
         generic: text that stands for what the base knows, which experts of scope "all" learn to leave alone.
         seed: of the held-out part, random layers, and the default settings.
         on_step: called with (steps done, steps in all), in the probe and then in the training.
+        origin: names of base and data and the licence, for extension.json.
         more: other fields of moextend.moe.recipe.Recipe, e.g. probe_steps=100.
 
     Raises:
@@ -139,6 +147,7 @@ def extend(
     beside = attach.scope_of(model.lm).active if recipe.scope == "all" else ()
     earlier = [_folder_of(model, other) for other in beside] if recipe.remembers else []
     probed = recipe.probe_steps if recipe.layers == "probe" else 0
+    content = resuming.learned_name(learned, chosen, at_least=probed)
     resuming.go_on(
         folder,
         {
@@ -146,7 +155,7 @@ def extend(
             "recipe": recipe.model_dump(),
             "settings": resuming.settings_facts(chosen),
             "seed": seed,
-            "data": resuming.learned_name(learned, chosen, at_least=probed),
+            "data": content,
             "held_out": resuming.name_data(held),
             "generic": resuming.name_data(generic) if recipe.remembers else "",
             "model": model.base_fingerprint(),
@@ -154,7 +163,7 @@ def extend(
         },
     )
     with kept_features(model, folder):
-        learn(
+        new = learn(
             model, name, recipe, _OwnLoop(model, learned, chosen, folder, on_step), held_out=held, seed=seed,
             beside=beside, earlier=earlier, generic=generic, batch_size=_batch(chosen), folder=folder,
         )  # fmt: skip
@@ -163,7 +172,17 @@ def extend(
                 rows = [*held[:HELD_OUT], *learned[: max(0, HELD_OUT - len(held))]]
                 task_inference.write(task_inference.portray(model, task_inference.prompts_of(rows)), folder)
             if first:
-                keep(model, name, recipe, folder, held_out=held, seed=seed, batch_size=_batch(chosen))
+                made = made_of(origin, recipe, chosen, new.report, content, len(learned) + len(held))
+                keep(
+                    model,
+                    name,
+                    recipe,
+                    folder,
+                    held_out=held,
+                    seed=seed,
+                    batch_size=_batch(chosen),
+                    made=made,
+                )
                 resuming.done(folder)
                 forget_probe(folder)
     attach.scope_of(model.lm).folders[name] = folder
@@ -234,8 +253,11 @@ class _OwnLoop:
         own: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
         return train(
             self.model, self.data, replace(self.settings, **own), folder=self.folder / f"{phase}-in-flight",
-            extra_loss=extra_loss, rates=rates, on_step=self.on_step,
+            extra_loss=extra_loss, rates=rates, on_step=self.on_step, on_log=partial(self._log, phase),
         )  # fmt: skip
+
+    def _log(self, phase: str, entry: Mapping[str, float]) -> None:
+        files.append_lines(self.folder / LOG, [{"phase": phase, "time": time.time(), **entry}])
 
 
 def default_settings(conversations: int, seed: int = 0) -> Settings:
@@ -321,12 +343,13 @@ def keep(
     held_out: Sequence[Conversation],
     seed: int,
     batch_size: int = 64,
+    made: Made | None = None,
 ) -> None:
     """Writes the expert set, after the memory that later ones keep closed; `batch_size`: of looking at the model."""
     if recipe.remembers:
         kept = router_memory.remember(model, held_out, recipe.memory_tokens, seed, batch_size=batch_size)
         router_memory.write(kept, folder)
-    store.save_extension(model, name, folder=folder)
+    store.save_extension(model, name, folder=folder, made=made)
 
 
 def forget_probe(folder: Path) -> None:

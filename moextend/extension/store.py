@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moextend.errors import InputError, UnknownName
+from moextend.extension.origin import Made
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
@@ -73,6 +74,8 @@ class Card(Spec):
     """Type of the base's weights ("float32"); empty in folders of earlier versions."""
     base_rounded: str = ""
     """Names the base's weights whatever type they were loaded in (see fingerprint.rounded_digest)."""
+    made: Made | None = None
+    """Of an extension that `extend` made."""
 
     @field_validator("beside")
     @classmethod
@@ -82,8 +85,8 @@ class Card(Spec):
         return value
 
 
-OPTIONAL = {"width", "base_dtype", "base_rounded"}
-"""What cards of earlier versions do not have."""
+OPTIONAL = {"width", "base_dtype", "base_rounded", "made"}
+"""What cards of earlier versions, or of other makers, do not have."""
 
 
 def save_tensors(
@@ -150,7 +153,12 @@ def is_whole(folder: Path, stem: str = STEM) -> bool:
 
 
 def save_extension(
-    model: MultimodalLM, name: str, *, folder: str | Path, beside: Sequence[str] | None = None
+    model: MultimodalLM,
+    name: str,
+    *,
+    folder: str | Path,
+    beside: Sequence[str] | None = None,
+    made: Made | None = None,
 ) -> None:
     """Saves expert set `name`, with the names and digests of what was reachable when it was attached.
 
@@ -159,6 +167,7 @@ def save_extension(
     Args:
         folder: gets extension.safetensors and extension.json.
         beside: says otherwise what was reachable.
+        made: how it was made, for its card.
 
     Raises:
         UnknownName: the model has no such extension, or one that it was made beside is gone.
@@ -178,8 +187,9 @@ def save_extension(
         width=scope.widths[name],
         base_dtype=model.base_dtype,
         base_rounded=model.base_rounded(),
+        made=made,
     )
-    save_tensors(folder, tensors, card.model_dump())
+    save_tensors(folder, tensors, card.model_dump(exclude_none=True))
     scope.folders[name] = folder
 
 

@@ -44,6 +44,10 @@ from moextend.training.trainer import ITEMS, ExtraLoss, TokenTrainer
 log = logging.getLogger(__name__)
 
 
+LOGGED = ("loss", "grad_norm", "learning_rate")
+"""What `on_log` is told."""
+
+
 @dataclass(frozen=True)
 class Report:
     """What a training did."""
@@ -103,6 +107,7 @@ def train(
     extra_loss: ExtraLoss | None = None,
     rates: Mapping[str, float] | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    on_log: Callable[[Mapping[str, float]], None] | None = None,
 ) -> Report:
     """Trains the parameters of `model` that require gradients on `data`; the model is left in eval mode.
 
@@ -116,6 +121,7 @@ def train(
         extra_loss: called after each forward pass with its batch and what the model gave; added to the loss.
         rates: ending of a parameter's name -> factor on the learning rate.
         on_step: called with (steps done, steps in all).
+        on_log: called with step, loss, learning rate and norm of the gradient, each tenth of the steps.
 
     Raises:
         InputError: the settings do not fit the model, the number of processes, or what is installed; or a forward
@@ -155,7 +161,7 @@ def train(
             args=args,
             train_dataset=InOrder(data, order),
             data_collator=partial(_collated, Collator.of(model)),
-            callbacks=[_Follow(on_step)],
+            callbacks=[_Follow(on_step, on_log)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.settings, trainer.extra_loss, trainer.rates = settings, extra_loss, rates or {}
@@ -265,8 +271,17 @@ def _keep_logs(trainer: Trainer, folder: Path) -> None:
 class _Follow(TrainerCallback):  # type: ignore[misc]
     """Tells how far the training is."""
 
-    def __init__(self, on_step: Callable[[int, int], None] | None) -> None:
-        self.on_step = on_step
+    def __init__(
+        self,
+        on_step: Callable[[int, int], None] | None,
+        on_log: Callable[[Mapping[str, float]], None] | None,
+    ) -> None:
+        self.on_step, self.said = on_step, on_log
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Called whenever the trainer tells its losses."""
+        if self.said and state.is_world_process_zero and "loss" in (logs or {}):
+            self.said({"step": state.global_step, **{key: logs[key] for key in LOGGED if key in logs}})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called after every optimizer step."""

@@ -367,7 +367,7 @@ OTHERS = [
     option("bench add-task qa --data own.json --name b --scorer exakt", "--scorer", "exakt", long=True),
     option("bench add-task qa --data own.json --name b --to 0", "--to"),
     option("bench add-task qa --data own.json --name b --to 9", "no place 9"),
-    option("bench add-task qa --data own.json --name b --sequence nothing", "--sequence", "nothing"),
+    option("bench add-task qa --data own.json --name b --sequence .nothing", "--sequence", ".nothing"),
     option("bench add-task qa --data own.json --name b --sequence ''", "--sequence", "empty"),
     option("bench add-task qa --data own.json --name b --sequence ../b", "--sequence", "../b"),
     option("bench add-task caption --data own.json --name b", "own.json"),

@@ -1,5 +1,8 @@
 """list, show, add-task, move-task and remove-task from the command line."""
 
+import io
+import re
+
 import pytest
 import yaml
 
@@ -80,7 +83,9 @@ def test_nothing_is_written_when_a_check_fails(cli, tmp_path):
         (["vqa", "--data", "no-such-folder/"], "no-such-folder"),
         (["text"], "all text tasks that ship with the package are in the sequence. Name your own: --data"),
         (["vqa", "--to", "5"], "no place 5. Places: 1 to 1."),
-        (["vqa", "--sequence", "none"], "--sequence: no sequence 'none'."),
+        (["vqa", "--sequence", "no name"], "--sequence: 'no name' is not a name."),
+        (["vqa", "--sequence", "tiny", "--base", "smollm2"], "--base: the sequence has tiny, not smollm2."),
+        (["vqa", "--prompt", "Say {question}"], "--prompt: is for a task of your own."),
         (["vqa", "--data", "pets.csv", "--columns", "image"], "--columns: 'image' is not key=value."),
     ],
 )
@@ -90,6 +95,66 @@ def test_wrong_input_is_told_and_writes_nothing(cli, tmp_path, arguments, messag
     assert message in found.err
     assert "Traceback" not in found.err
     assert not (tmp_path / "registry").exists()
+
+
+def test_a_caption_column_may_have_any_name(cli, tmp_path):
+    data(tmp_path, rows=60)
+    for column, more in (("words", ["--columns", "answer=words"]), ("text", [])):
+        rows = (tmp_path / "pets.csv").read_text().splitlines()[1:]
+        lines = [
+            f"image,{column}",
+            *(f"{row.split(',')[0]},pet{i} sits on chair{i} with ball{i}" for i, row in enumerate(rows)),
+        ]
+        (tmp_path / f"{column}.csv").write_text("\n".join(lines) + "\n")
+        found = cli("bench", "add-task", "caption", "--data", f"{column}.csv", *more)
+        assert found.code == 0, found.err
+        columns = yaml.safe_load((tmp_path / f"tasks/{column}.yaml").read_text())["columns"]
+        assert (columns["answer"], columns["question"], columns["image"]) == (column, None, "image")
+
+
+def test_a_sequence_for_another_base_is_made_with_its_first_task(cli, tmp_path):
+    data(tmp_path)
+    own = ["--data", "pets.csv", "--name", "pets", "--columns", "image=photo,question=q,answer=label"]
+    found = cli(
+        "bench", "add-task", "vqa", *own, "--sequence", "mine", "--base", "org/model", "--vision", "tiny",
+        "--prompt", "<image>\nWhich pet? {question}",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    assert found.out.endswith("Next: moextend bench run mine\n")
+    made = yaml.safe_load((tmp_path / "registry/mine.yaml").read_text())
+    assert made["base"] == {"model": "org/model", "vision": "tiny"}
+    assert (made["stages"], made["retention"]) == ([{"task": "pets"}], [])
+    assert (
+        yaml.safe_load((tmp_path / "tasks/pets.yaml").read_text())["prompt"]
+        == "<image>\nWhich pet? {question}"
+    )
+    assert "Which pet? what is it" in found.out
+
+
+def test_new_sequence(cli, tmp_path):
+    found = cli("bench", "new", "sequence", "mine")
+    assert found.code == 0 and "Next: moextend bench add-task vqa --sequence mine" in found.out
+    made = yaml.safe_load((tmp_path / "registry/mine.yaml").read_text())
+    assert (made["sequence"], made["stages"], made["base"]["model"]) == ("mine", [], "tiny")
+    again = cli("bench", "new", "sequence", "mine")
+    assert again.code == 2 and "there is a sequence 'mine' already" in again.err
+    assert "--base: is for a sequence." in cli("bench", "new", "method", "m", "--base", "tiny").err
+    assert cli("bench", "add-task", "vqa", "-s", "mine").code == 0
+
+
+def test_remove_run_asks_and_refuses_one_that_is_worked_on(cli, tmp_path, monkeypatch):
+    from moextend.bench.run.rundir import RunDir
+
+    cli("bench", "add-task", "vqa")
+    assert cli("bench", "run", "-m", "lora", "-q").code == 0
+    folder = tmp_path / "runs/sequence/lora-s0"
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert cli("bench", "remove-run", "lora-s0").code == 1 and folder.is_dir()
+    with RunDir(folder).lock():
+        held = cli("bench", "remove-run", "lora-s0", "--yes")
+    assert held.code == 2 and "another process is working on this run" in held.err and folder.is_dir()
+    assert cli("bench", "remove-run", "sequence/lora-s0", "--yes").code == 0 and not folder.exists()
+    assert "no run 'lora-s0'" in cli("bench", "remove-run", "lora-s0", "--yes").err
 
 
 def test_remove_and_move_need_a_sequence(cli):
@@ -131,4 +196,7 @@ def test_questions_without_images_become_a_task_and_are_said_to_be(cli, tmp_path
     assert "qa (vqa): " in found.out
     assert "note: there is no column of images: the questions are text alone." in found.out
     assert "that the tokenizer of 'tiny' does not know" in found.out
+    assert re.search(r"[1-9]\d*% of their tokens are unknown\.", found.out)
+    planned = cli("bench", "run", "--dry-run")
+    assert re.search(r"note on \S+: .*[1-9]\d*% of their tokens are unknown\.", planned.out), planned.err
     assert yaml.safe_load((tmp_path / "tasks/qa.yaml").read_text())["columns"]["image"] is None

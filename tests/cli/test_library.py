@@ -87,6 +87,63 @@ def test_text_is_learned_said_and_told(cli: Any, tmp_path: Any) -> None:
     assert wrong.code == 2 and "layers: Input should be 'probe'" in wrong.err
 
 
+def test_extend_says_what_changed_and_keeps_a_log(cli: Any, tmp_path: Any) -> None:
+    table = [{"question": f"carl works as {i}", "answer": "poet"} for i in range(20)]
+    (tmp_path / "facts.json").write_text(json.dumps(table))
+    (tmp_path / "own.yaml").write_text(
+        "settings: {steps: 99, learning_rate: 5.0e-3, schedule: constant, report_to: none}\n"
+        "recipe: {layers: [0, 3], scope: own, calibration: false}\n"
+    )
+    call = ("extend", "tiny", "--data", "facts.json", "--name", "facts", "--template", "{question}")
+    more = (
+        "--steps",
+        "12",
+        "--gradient-accumulation",
+        "2",
+        "--checkpoint-steps",
+        "5",
+        "--licence",
+        "CC0-1.0",
+    )
+    made = cli(*call, "--out", "out", "--config", "own.yaml", "--batch-size", "4", *more)
+    assert made.code == 0, made.err
+    assert [line.split("  ")[1] for line in made.out.splitlines()[2:6]] == [
+        "loss", "held-out likelihood", "held-out exact", "what else changed",
+    ]  # fmt: skip
+    assert "+0.000" in made.out.splitlines()[5], "the base answers inputs that are not the extension's"
+    log = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
+    assert {entry["phase"] for entry in log} == {"train"} and log[-1]["step"] == 12
+    card = json.loads((tmp_path / "out/extension.json").read_text())["made"]
+    assert (card["base"], card["data"], card["licence"]) == ("tiny", "facts.json", "CC0-1.0")
+    assert card["conversations"] == 20 and card["loss_last"] == log[-1]["loss"] < card["loss_first"]
+    assert (card["version"], len(card["data_digest"])) == (moextend.__version__, 32) and card["date"][
+        :2
+    ] == "20"
+    told = {
+        key: card["settings"][key] for key in ("steps", "batch_size", "gradient_accumulation", "schedule")
+    }
+    assert told == {"steps": 12, "batch_size": 4, "gradient_accumulation": 2, "schedule": "constant"}
+    assert card["recipe"]["layers"] == [0, 3] and card["recipe"]["calibration"] is False
+    assert cli("extensions", "out").code == 0
+    for text, said in (
+        ("settings: {stepss: 3}", "own.yaml: settings.stepss: no such key. Did you mean 'steps'?"),
+        ("recipe: {routing: some}", "own.yaml: recipe: routing: Input should be"),
+        ("recipe: {layers: [a]}", "own.yaml: recipe: layers is ['a']."),
+        ("settings: {learning_rate: fast}", "own.yaml: settings.learning_rate:"),
+    ):
+        (tmp_path / "own.yaml").write_text(text)
+        refused = cli(*call, "--out", "new", "--config", "own.yaml")
+        assert refused.code == 2 and said in refused.err.replace("\n", " "), refused.err
+    assert "--report-to" in cli(*call, "--out", "new", "--report-to", "nothing").err
+
+
+def test_help_says_what_scope_and_routing_mean(cli: Any) -> None:
+    said = " ".join(cli("extend", "--help").out.replace("│", " ").split())
+    assert "docs/method.md" not in said
+    for words in ("own: for inputs", "auto: for inputs", "all: for every input", "exact: new", "slot: each"):
+        assert words in said
+
+
 def test_images_are_aligned_learned_and_asked_about(cli: Any, tmp_path: Any) -> None:
     table = []
     for i, (color, rgb) in enumerate([*COLORS.items()] * 4):

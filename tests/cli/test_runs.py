@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,6 +102,19 @@ def test_another_config_in_the_same_folder_is_refused_before_anything_starts(cli
     assert "7 now" in found.err
     assert "Traceback" not in found.err
     assert cli("bench", "run", "-m", "lora", "--steps", "7", "--runs", "other").code == 0
+
+
+def test_another_config_replaces_a_run_that_trained_nothing(cli, tmp_path):
+    assert cli("bench", "run", "-m", "lora").code == 0
+    run = tmp_path / "runs/tiny/lora-s0"
+    run = run if run.is_dir() else tmp_path / "runs/sequence/lora-s0"
+    shutil.rmtree(run / "stages", ignore_errors=True)
+    (run / "scores.jsonl").unlink()
+    found = cli("bench", "run", "-m", "lora", "--steps", "7")
+    assert found.code == 0, found.err
+    said = "lora-s0: the config changed before anything was trained; the run is replaced."
+    assert said in found.err.replace("\n", " ")
+    assert json.loads((run / "config.json").read_text())["identity"]["sequence"]["train"]["steps"] == 7
 
 
 def test_a_run_held_by_another_process_is_refused(cli, tmp_path, monkeypatch):

@@ -113,7 +113,7 @@ def test_column_that_cannot_be_guessed(pictures, make_rows, write_jsonl, workspa
         InputError, match=r"which column holds the answer\? Columns of .*: qid, picture, ask"
     ) as caught:
         guess(pictures, workspace)
-    assert "Say it: answer=COLUMN." in str(caught.value)
+    assert "Say it: --columns answer=COLUMN." in str(caught.value)
 
 
 def test_wrong_names(pictures, usual, write_jsonl, workspace):

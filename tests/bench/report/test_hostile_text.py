@@ -60,7 +60,7 @@ def test_an_answer_is_printed_and_not_obeyed(monkeypatch, capfd):
     import moextend
     from moextend.cli import library
 
-    monkeypatch.setattr(library, "_opened", lambda *_: None)
+    monkeypatch.setattr(library, "opened", lambda *_: None)
     monkeypatch.setattr(moextend, "activate", lambda *_: None)
     monkeypatch.setattr(moextend, "generate", lambda *_, **__: [HOSTILE + "\nnext"])
     library.generate("tiny", prompt="p")

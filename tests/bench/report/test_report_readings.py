@@ -13,8 +13,7 @@ ROWS = [[20.0, 30.0], [80.0, 32.0]]
 
 
 def shown(runs):
-    (table,) = tables(collect(runs, unfinished=True), "readings")
-    return table
+    return tables(collect(runs, unfinished=True), "readings")[0]
 
 
 def answered(run, value, **readings):
@@ -23,10 +22,10 @@ def answered(run, value, **readings):
 
 def test_a_row_has_every_reading_and_the_older_version(make_run):
     run = make_run("lora", rows=ROWS)
-    answered(run, 60.0, strict=50.0, normalised=70.0, **{"vqa@1": 55.0})
+    answered(run, 60.0, strict=65.0, normalised=70.0, **{"vqa@1": 55.0})
     table = shown([run])
     assert [[value.text for value in row] for row in table.sections[0]] == [
-        ["lora", FIRST, "vqa@2", "60.0", "50.0", "70.0", "-", "vqa@1 55.0"]
+        ["lora", FIRST, "vqa@2", "60.0", "65.0", "70.0", "-", "vqa@1 55.0"]
     ], "the second task has no readings"
 
 
@@ -49,3 +48,23 @@ def test_every_format_shows_it(make_run, form):
 def test_runs_without_readings_are_told(make_run):
     with pytest.raises(InputError, match="no answer to an image task has readings"):
         tables(collect([make_run("lora", rows=ROWS)], unfinished=True), "readings")
+
+
+@pytest.mark.parametrize(("strict", "normalised", "said"), [(10.0, 60.0, True), (55.0, 60.0, False)])
+def test_a_wrong_form_is_told(make_run, strict, normalised, said):
+    run = make_run("lora", rows=ROWS)
+    answered(run, 10.0, strict=strict, normalised=normalised)
+    (row,) = shown([run]).sections[0]
+    assert ("the form is wrong, not the answer" in row[-1].text) == said
+
+
+def test_scores_by_kind_stand_below(make_run):
+    run = make_run("lora", rows=ROWS)
+    run.append_cell(
+        Cell(2, FIRST, 60.0, extra={"readings": {"strict": 60.0}}, by_kind={"how many": 40.0, "which": 80.0})
+    )
+    _, kinds = tables(collect([run], unfinished=True), "readings")
+    assert [[value.text for value in row] for row in kinds.sections[0]] == [
+        ["lora", FIRST, "how many", "40.0"],
+        ["lora", FIRST, "which", "80.0"],
+    ]

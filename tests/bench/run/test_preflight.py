@@ -18,7 +18,7 @@ def test_a_package_of_a_tracker_that_is_here_is_not_enough(monkeypatch: pytest.M
     monkeypatch.setattr(
         "moextend.training.loop.check_tracker", lambda name, where: asked.append((name, where))
     )
-    preflight._check_tracker("wandb", where="train.report_to")
+    preflight.check_tracker("wandb", where="train.report_to")
     assert asked == [("wandb", "train.report_to")]
 
 

@@ -63,16 +63,31 @@ def test_the_same_config_opens_the_same_folder(tmp_path, make_config):
 
 def test_another_config_is_refused_with_the_difference_and_a_hint(tmp_path, make_config):
     run = open_run(make_config(), tmp_path)
+    run.append_cell(Cell(1, "colour", 50.0))
     other = make_config()
     other.sequence["train"]["steps"] = 9
     with pytest.raises(RunConflict) as error:
         open_run(other, tmp_path)
     assert str(error.value) == (
         f"{run.folder}: holds a run of another config (sequence.train.steps: 4 there, 9 now). "
-        "Use another --runs folder or --workspace, or remove this folder."
+        "Use another --runs folder or --workspace, or remove the run: moextend bench remove-run mini/lora-s0."
     )
     assert error.value.exit_code == 2
     assert run.config == make_config()
+
+
+def test_a_run_that_trained_nothing_is_replaced_by_another_config(tmp_path, make_config):
+    run = open_run(make_config(), tmp_path)
+    run.append_cell(Cell(0, "colour", 50.0))
+    run.stage_folder(1, "colour")
+    other = make_config()
+    other.sequence["train"]["steps"] = 9
+    replaced = []
+    (again,) = open_runs([other], tmp_path, on_replace=replaced.append)
+    assert [run.folder for run in replaced] == [again.folder]
+    assert again.config == other and again.cells() == {} and again.id not in ("", run.id)
+    with again.lock(), pytest.raises(RunConflict, match="another process"):
+        open_run(make_config(), tmp_path)
 
 
 def with_stage(config, name="new", retention=()):
@@ -83,7 +98,7 @@ def with_stage(config, name="new", retention=()):
 
 def test_a_stage_added_at_the_end_takes_the_run_over(tmp_path, make_config):
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(0, "colour", 50.0))
+    run.append_cell(Cell(1, "colour", 50.0))
     (run.folder / "status.json").write_text("{}")
     longer = with_stage(make_config(), retention=["copying"])
     again = open_run(longer, tmp_path)
@@ -123,6 +138,7 @@ def test_no_run_is_touched_where_another_of_the_same_command_is_refused(tmp_path
     runs = [open_run(make_config(method), tmp_path) for method in ("lora", "full-ft", "ewc")]
     for run in runs:
         (run.folder / "status.json").write_text("{}")
+        (run.stage_folder(1, "colour") / "cost.json").write_text("{}")
     longer = [with_stage(make_config(method)) for method in ("lora", "full-ft", "ewc")]
     other = with_stage(make_config("ewc"))
     other.sequence["train"] = {**other.sequence["train"], "steps": 9}
@@ -185,7 +201,7 @@ def test_a_run_is_known_by_its_id(tmp_path, make_config):
 
 
 def test_a_joint_run_learns_all_at_once_and_does_not_grow(tmp_path, make_config):
-    open_run(make_config(mode="joint"), tmp_path)
+    open_run(make_config(mode="joint"), tmp_path).append_cell(Cell(1, "colour", 50.0))
     with pytest.raises(RunConflict):
         open_run(with_stage(make_config(mode="joint")), tmp_path)
 

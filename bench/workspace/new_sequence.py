@@ -1,0 +1,84 @@
+"""A new sequence of the workspace, without stages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from moextend.bench.run.plan import DEFAULT, OWN
+from moextend.bench.sequence import Base
+from moextend.bench.task import NAME
+from moextend.bench.workspace.yaml_edit import edit_list, quoted
+from moextend.errors import InputError, short
+from moextend.util import content
+
+HEAD = """# The tasks that this workspace learns, in order. Edit it as you like, or with: moextend bench add-task,
+# move-task, remove-task. Everything but the tasks was copied from the package's sequence '{name}'.
+"""
+FRESH = """# The tasks that this workspace learns, in order. Edit it as you like, or with: moextend bench add-task,
+# move-task, remove-task. The training settings are a start and not tuned: choose them for this base.
+sequence: {name}
+version: 1
+description: The tasks of this workspace.
+base: {base}
+{align}stages: []
+retention: []   # text tasks that are only scored: what the base should not forget
+train: {{steps: 200, batch_size: 16, learning_rate: 5.0e-4}}
+"""
+ALIGN = (
+    "# The projector of the image encoder is random until it is aligned; name a caption task here:\n"
+    "# align: {task: MY-CAPTIONS, steps: 300, batch_size: 16, learning_rate: 1.0e-3}\n"
+)
+
+
+def new_text(path: Path, base: str | None = None, vision: str | None = None) -> str:
+    """The YAML of a new sequence at `path`: the package's default without stages, or a plain one for another base."""
+    default = content.package_folder("registry") / f"{DEFAULT}.yaml"
+    if base in (None, DEFAULT) and vision in (None, DEFAULT):
+        return _emptied(default, path)
+    fields = {"model": base or DEFAULT} | ({"vision": vision} if vision else {})
+    return FRESH.format(
+        name=quoted(path.stem),
+        base="{" + ", ".join(f"{key}: {quoted(value)}" for key, value in fields.items()) + "}",
+        align=ALIGN if vision else "",
+    )
+
+
+def new_path(name: str, workspace: Path, *, where: str) -> Path:
+    """Where a new sequence of this name will stand; InputError where the name cannot be used, or is taken."""
+    if not NAME.fullmatch(name) or name.endswith((".yaml", ".yml")):
+        raise InputError(
+            f"'{short(name, 60)}' is not a name.",
+            where=where,
+            hint="Use letters, digits, '-', '_', '.' and '+', a letter or digit first, and no ending.",
+        )
+    known = content.names("registry", workspace)
+    if name in known:
+        raise InputError(
+            f"there is a sequence '{name}' already ({known[name]}).", where=where, hint="Choose another name."
+        )
+    return workspace / "registry" / f"{name}.yaml"
+
+
+def check_same(found: Base, base: str | None, vision: str | None, path: Path) -> None:
+    """InputError where a sequence that is there has another base or encoder than the options ask for."""
+    for option, asked, has in (("--base", base, found.model), ("--vision", vision, found.vision)):
+        if asked not in (None, has):
+            raise InputError(
+                f"the sequence has {has or 'none'}, not {asked}.",
+                where=option,
+                hint=f"Edit 'base' in {path}, or make another sequence: --sequence NEW.",
+            )
+
+
+def run_command(sequence: str) -> str:
+    """The command that learns a sequence of the workspace."""
+    return "moextend bench run" + ("" if sequence == OWN else f" {sequence}")
+
+
+def _emptied(path: Path, to: Path) -> str:
+    text = edit_list(path.read_text(encoding="utf-8"), "stages", lambda items: [], [], where=str(path))
+    text = re.sub(r"^(#.*\n)+", "", text)
+    text = re.sub(r"^sequence:.*$", f"sequence: {quoted(to.stem)}", text, flags=re.MULTILINE)
+    text = re.sub(r"^description:.*$", "description: The tasks of this workspace.", text, flags=re.MULTILINE)
+    return HEAD.format(name=path.stem) + text

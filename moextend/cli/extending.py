@@ -1,0 +1,227 @@
+"""`moextend extend`: extend a base with one's own data, and say what that changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moextend.cli import before, options
+from moextend.cli.bars import bar
+from moextend.cli.opening import (
+    Attention,
+    Base,
+    Batch,
+    Columns,
+    Data,
+    Dtype,
+    Images,
+    Loaded,
+    Out,
+    Projector,
+    Rate,
+    Seed,
+    Steps,
+    Template,
+    Vision,
+    load_beside,
+    opened,
+    rows_of,
+    told,
+)  # fmt: skip
+from moextend.errors import InputError, at
+from moextend.util.limits import MOST_BATCH, MOST_STEPS
+
+if TYPE_CHECKING:
+    from moextend.model.multimodal import MultimodalLM
+    from moextend.training.settings import Settings
+
+LOG = "log.jsonl"
+"""The log of the training, in the folder of the extension."""
+WHY = {
+    "own": "log-likelihood a token of generic text: the base answers all inputs that you do not activate it for",
+    "auto": "log-likelihood a token of generic text, for which the model chooses the extension or the base",
+    "all": "log-likelihood a token of generic text, with the extension active",
+}
+"""What the change on generic text is, by scope."""
+RECIPE = ("layers", "share", "experts", "width", "routing", "scope")
+SETTINGS = (
+    "steps", "batch_size", "learning_rate", "seed", "report_to", "checkpoint_steps", "gradient_accumulation",
+)  # fmt: skip
+
+
+def extend(
+    context: typer.Context,
+    base: Base,
+    data: Data,
+    name: Annotated[str, typer.Option(help="Name of the extension: letters, digits, '-', '_'.")],
+    out: Out,
+    vision: Vision = None,
+    projector: Projector = None,
+    columns: Columns = None,
+    images: Images = None,
+    template: Template = None,
+    layers: Annotated[
+        str, typer.Option(help="probe, all, first, last, random, or places of MoE layers: 0,3.")
+    ] = "probe",
+    share: Annotated[float, typer.Option(help="Share of the MoE layers that get new experts.")] = 0.5,
+    experts: Annotated[int, typer.Option(min=1, help="New experts a layer.")] = 1,
+    width: Annotated[
+        float | None,
+        typer.Option(help="Share of their parents' width (default: a quarter in exact routing, else all)."),
+    ] = None,
+    routing: Annotated[
+        str,
+        typer.Option(
+            help="exact: new experts act beside the base's k and start silent; where their gates are closed, the base"
+            " computes as before, bit for bit. paper: they compete with the old ones for the k slots, as published."
+            " slot: each competes only with the expert that it is a copy of."
+        ),
+    ] = "exact",
+    scope: Annotated[
+        str,
+        typer.Option(
+            help="own: for inputs that you activate it for. auto: for inputs that look like its data, chosen at"
+            " inference. all: for every input, beside earlier extensions, whose inputs it learns to leave alone."
+        ),
+    ] = "auto",
+    extension: Loaded = None,
+    steps: Steps = None,
+    batch_size: Batch = 16,
+    learning_rate: Rate = 1e-3,
+    seed: Seed = 0,
+    gradient_accumulation: Annotated[
+        int, typer.Option(min=1, max=MOST_BATCH, help="Batches an optimizer step.")
+    ] = 1,
+    checkpoint_steps: Annotated[
+        int, typer.Option(min=1, max=MOST_STEPS, help="Steps between checkpoints that it resumes from.")
+    ] = 100,
+    report_to: Annotated[
+        str, typer.Option(help="A tracker that transformers knows, e.g. tensorboard; none, or all.")
+    ] = "none",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="YAML with 'settings' (of the training) and 'recipe'; options on the command line win.",
+        ),
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Of the extension, kept in extension.json.")] = "",
+    dtype: Dtype = "float32",
+    attention: Attention = None,
+    device: options.Device = "auto",
+    workspace: options.Workspace = Path(),
+    as_json: options.Json = False,
+) -> None:
+    """Extend a model with your own data; the result is a folder of the new experts alone.
+
+    Prints the loss, the score of held-out conversations before and after, and what changed on generic text.
+    """
+    from moextend.moe.recipe import check_name
+
+    with at("--name"):
+        check_name(name)
+    given = _given(context)
+    file_settings, file_recipe = _read_config(config)
+    wanted = _recipe({key: context.params[key] for key in RECIPE} | _but(file_recipe, given), name, config)
+    values = {key: context.params[key] for key in SETTINGS} | _but(file_settings, given)
+    before.check_settings(values)
+    before.check_model(base, vision, projector, dtype, attention, device)
+    before.check_extensions(extension or [])
+    before.check_out(out, holds="an extension", stem="extension")
+    rows = rows_of(data, columns, images, template, workspace)
+    model = opened(base, vision, projector, dtype, attention, device, workspace)
+    for folder in extension or ():
+        load_beside(model, folder)
+    settings = _settings(model, len(rows), values)
+    from moextend.extension.effect import measured
+    from moextend.extension.extend import extend as extended
+    from moextend.extension.origin import Origin
+
+    with bar("steps", quiet=as_json) as on_step:
+        made, effect = measured(
+            model, name, rows, scope=wanted["scope"], seed=settings.seed, batch_size=settings.batch_size,
+            make=lambda: extended(
+                model, name, rows, folder=out, settings=settings, seed=settings.seed, on_step=on_step,
+                origin=Origin(base, data, licence), **wanted,
+            ),
+        )  # fmt: skip
+    record = {**asdict(made), "folder": str(out), "conversations": len(rows), "prompt": rows[0].turns[0][0]}
+    record |= {"effect": asdict(effect), "log": str(out / LOG)}
+    if as_json:
+        typer.echo(json.dumps(record, indent=2))
+        return
+    options.echo(f"{len(rows)} conversations, the first prompt: {record['prompt']!r}")
+    typer.echo(f"{told(record)}; {made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB")
+    typer.echo("\n".join(_effect_lines(out, asdict(effect), wanted["scope"])))
+    typer.echo(f"wrote {out}; log: {out / LOG}")
+
+
+def _effect_lines(out: Path, effect: dict[str, Any], scope: str) -> list[str]:
+    """The rows loss, held-out scores and what else changed."""
+    from moextend.extension.store import read_extension
+
+    origin = read_extension(out).made
+    lines = []
+    if origin is not None:
+        lines.append(
+            f"  loss                  {origin.loss_first:.3f} -> {origin.loss_last:.3f}"
+            "  (first and last tenth of the steps)"
+        )
+    first, last = effect["before"], effect["after"]
+    count = f"{effect['held_out']} held-out conversations"
+    lines.append(
+        f"  held-out likelihood   {first['likelihood']:.3f} -> {last['likelihood']:.3f}"
+        f"  (log-likelihood a token of the answer, {count})"
+    )
+    if first["exact"] is not None:
+        lines.append(
+            f"  held-out exact        {first['exact']:.1%} -> {last['exact']:.1%}  (answers word for word)"
+        )
+    lines.append(f"  what else changed     {effect['generic']:+.3f}  ({WHY[scope]})")
+    return lines
+
+
+def _given(context: typer.Context) -> set[str]:
+    """Options that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def _but(values: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in given}
+
+
+def _read_config(path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    if path is None:
+        return {}, {}
+    from moextend.cli.extend_config import read_config
+
+    return read_config(path)
+
+
+def _recipe(values: dict[str, Any], name: str, config: Path | None) -> dict[str, Any]:
+    """The recipe as `extend` takes it; InputError where it is none."""
+    from moextend.moe.recipe import recipe
+
+    layers = values["layers"]
+    if isinstance(layers, str) and layers[:1].isdigit():
+        values["layers"] = options.numbers([layers], "--layers")
+    elif isinstance(layers, list) and not all(type(layer) is int for layer in layers):
+        raise InputError(
+            f"layers is {layers}.", where=f"{config}: recipe", hint="Give places such as [0, 3]."
+        )
+    recipe(f"extension '{name}'" if config is None else f"{config}: recipe", **values)
+    return values
+
+
+def _settings(model: MultimodalLM, conversations: int, values: dict[str, Any]) -> Settings:
+    """The training settings; without steps three passes over the data."""
+    from moextend.extension.extend import default_settings
+
+    default = default_settings(conversations, values["seed"])
+    bf16 = {"bf16": str(model.lm.dtype) != "torch.float32"}
+    return replace(default, **bf16 | values | {"steps": values["steps"] or default.steps})

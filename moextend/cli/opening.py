@@ -1,0 +1,141 @@
+"""Options that name a base and data, and how they are opened, for the commands over the core library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moextend.cli import options
+from moextend.util.limits import MOST_BATCH, MOST_SEED, MOST_STEPS
+
+if TYPE_CHECKING:
+    from moextend.model.batches import Conversation
+    from moextend.model.multimodal import MultimodalLM
+    from moextend.training.settings import Settings
+
+Base = Annotated[
+    str, typer.Argument(metavar="BASE", help="A folder, a .gguf file, a hub id, tiny or smollm2.")
+]
+Vision = Annotated[
+    str | None,
+    typer.Option(
+        help="Image encoder: tiny, a folder, ViT-B-32/openai (open_clip), timm:NAME; none for text."
+    ),
+]
+Projector = Annotated[
+    Path | None, typer.Option(file_okay=False, help="Folder that 'moextend align' wrote the projector to.")
+]
+Data = Annotated[
+    str,
+    typer.Option(help="JSON(L), CSV or parquet file, folder or hub id: questions and answers, or LLaVA's."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label; else guessed."),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(exists=True, file_okay=False, help="Folder of the images, if it is not that of the data."),
+]
+Template = Annotated[
+    str | None, typer.Option(help='The prompt, e.g. "<image> {question}". Default: guessed.')
+]
+Out = Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="A new folder for the result.")]
+Loaded = Annotated[
+    list[Path] | None,
+    typer.Option("--extension", "-e", file_okay=False, help="Folder of one, in the order of their making."),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, max=MOST_STEPS, help="Optimizer steps. Default: three passes over the data."),
+]
+Batch = Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Conversations a step.")]
+Rate = Annotated[float, typer.Option(min=0, help="Highest learning rate.")]
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of all that is drawn.")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="Of the base: float32, bfloat16, or auto (the checkpoint's); it is trained in bf16 unless in float32."
+    ),
+]
+Attention = Annotated[
+    str | None,
+    typer.Option("--attention", help="eager, sdpa or flash_attention_2. Default: transformers' choice."),
+]
+
+
+def opened(
+    base: str,
+    vision: str | None,
+    projector: Path | None,
+    dtype: str,
+    attention: str | None,
+    device: str,
+    workspace: Path,
+) -> MultimodalLM:
+    """The base, with the projector that its encoder was aligned with, and features kept on disk."""
+    import torch
+
+    import moextend
+    from moextend.model.vision import FeatureStore
+    from moextend.util.quiet import quiet_process
+
+    quiet_process()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = moextend.load(base, vision=vision, dtype=dtype, device=device, attn_implementation=attention)
+    if projector is not None:
+        moextend.load_projector(model, projector)
+    if model.vision is not None:
+        model.features = FeatureStore(model.vision, workspace / ".cache" / "features")
+    return model
+
+
+def load_beside(model: MultimodalLM, folder: Path) -> None:
+    """Loads an extension beside those that are loaded; all are active."""
+    import moextend
+
+    moextend.load_extension(model, folder)
+    moextend.activate(model, "all")
+
+
+def rows_of(
+    data: str, columns: list[str] | None, images: Path | None, template: str | None, workspace: Path
+) -> Sequence[Conversation]:
+    """The user's data as conversations."""
+    from moextend.bench.run.stage_data import own_data
+
+    named = options.pairs(columns or [], "--columns")
+    return own_data(data, workspace, columns=named, template=template, images=images)
+
+
+def settings_of(
+    model: MultimodalLM, rows: Sequence[Conversation], steps: int | None, batch: int, rate: float, seed: int
+) -> Settings:
+    """The training settings; without steps three passes over the data."""
+    from dataclasses import replace
+
+    from moextend.extension.extend import default_settings
+
+    found = default_settings(len(rows), seed)
+    return replace(
+        found,
+        steps=steps or found.steps,
+        batch_size=batch,
+        learning_rate=rate,
+        bf16=str(model.lm.dtype) != "torch.float32",
+    )
+
+
+def told(record: dict[str, Any]) -> str:
+    """An extension in one line."""
+    layers = ", ".join(
+        f"{block} (of {', '.join(map(str, found))})" for block, found in record["plan"].items()
+    )
+    width = f", {record['width']:g} as wide" if record["width"] < 1 else ""
+    return (
+        f"extension '{record['name']}', {record['mode']} routing, new experts in MoE layers {layers}{width}"
+    )

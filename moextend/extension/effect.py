@@ -1,0 +1,145 @@
+"""What an extension changes: held-out conversations before and after, and generic text that it should leave alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from moextend.extension import store
+from moextend.extension.task_inference import Recogniser, read
+from moextend.model.batches import piece_ids
+from moextend.model.generation import Prompt, generate
+from moextend.model.likelihood import choice_likelihoods
+from moextend.moe import attach
+from moextend.training.splits import hold_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from moextend.extension.store import Extension
+    from moextend.model.batches import Conversation
+    from moextend.model.multimodal import MultimodalLM
+
+MOST = 64
+"""Held-out conversations that are scored."""
+SHORT = 16
+"""Tokens of an answer up to which it is also generated and compared."""
+GENERIC = (
+    ("The capital of France is", "Paris, and the capital of Italy is Rome."),
+    ("Water freezes at", "zero degrees Celsius and boils at one hundred degrees."),
+    ("She opened the window because", "the room was too warm, and the cool air came in."),
+    ("Two plus two is four, and", "three plus three is six."),
+    ("The train was late, so", "we waited at the station and read the newspaper."),
+    ("A dog is an animal that", "has four legs, likes to run, and can learn many tricks."),
+    ("In the evening they", "cooked dinner together and talked about the day."),
+    ("To open the file,", "call the function with its name and read the lines one by one."),
+)
+"""Beginning and continuation of texts that have nothing to do with the data."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well a model knows some texts."""
+
+    likelihood: float
+    """Mean log-likelihood of a token of the answers, in nats."""
+    exact: float | None
+    """Share of answers that are generated word for word; None where an answer is long."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an extension changes."""
+
+    held_out: int
+    """Conversations that were scored."""
+    before: Scores
+    after: Scores
+    generic: float
+    """Change of the mean log-likelihood of a token of generic text, as the scope uses the extension."""
+
+
+def measured(
+    model: MultimodalLM,
+    name: str,
+    data: Sequence[Conversation],
+    *,
+    scope: str,
+    seed: int,
+    batch_size: int,
+    make: Callable[[], Extension],
+) -> tuple[Extension, Effect]:
+    """Calls `make`, which adds extension `name` made of `data`, and measures before and after.
+
+    Afterwards the same extensions are active as after `make`.
+    """
+    held = hold_out([data], seed)[1]
+    with _as_before(model, scope):
+        first, generic = _scored(model, held, batch_size), _generic(model, batch_size)
+    made = make()
+    last = _scored(model, held, batch_size)
+    change = _generic_after(model, name, scope, batch_size, generic) - generic
+    return made, Effect(min(MOST, len(held)), first, last, change)
+
+
+def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_size: int) -> Scores:
+    """The scores of the first turns of at most `MOST` conversations, with what is active now."""
+    asked: list[tuple[Prompt, str]] = []
+    for at in range(min(MOST, len(conversations))):
+        conversation = conversations[at]
+        text, answer = conversation.turns[0]
+        asked.append((Prompt(text, conversation.images[: text.count("<image>")]), answer))
+    asked = [(prompt, answer) for prompt, answer in asked if answer]
+    if not asked:
+        return Scores(float("nan"), None)
+    longest = max(len(piece_ids(model.tokenizer, f" {answer}", False)) for _, answer in asked)
+    exact = None
+    if longest <= SHORT:
+        said = generate(
+            model, [prompt for prompt, _ in asked], max_new_tokens=longest + 1, batch_size=batch_size
+        )
+        exact = sum(a.strip() == b.strip() for a, (_, b) in zip(said, asked, strict=True)) / len(asked)
+    return Scores(_likelihood(model, asked, batch_size), exact)
+
+
+def _generic(model: MultimodalLM, batch_size: int) -> float:
+    """The mean log-likelihood of a token of `GENERIC`, with what is active now."""
+    return _likelihood(model, [(Prompt(text), rest) for text, rest in GENERIC], batch_size)
+
+
+@contextmanager
+def _as_before(model: MultimodalLM, scope: str) -> Iterator[None]:
+    """The model that an extension of this scope starts from: the base alone, or with what is active."""
+    with attach.reaching(model.lm, attach.scope_of(model.lm).active if scope == "all" else ()):
+        yield
+
+
+def _generic_after(model: MultimodalLM, name: str, scope: str, batch_size: int, before: float) -> float:
+    """The likelihood of generic text as `scope` uses the extension: never (own), by its choice (auto), always (all).
+
+    What is active afterwards is what was active before.
+    """
+    if scope == "own":
+        return before
+    if scope == "all":
+        return _generic(model, batch_size)
+    active, choose = attach.scope_of(model.lm).active, model.choose
+    try:
+        folder = store.handle(model, name).folder
+        assert folder is not None, "it was just saved"
+        attach.activate(model.lm, [])
+        model.choose = Recogniser(model, {name: read(folder)})
+        return _generic(model, batch_size)
+    finally:
+        model.choose = choose
+        attach.activate(model.lm, active)
+
+
+def _likelihood(model: MultimodalLM, asked: Sequence[tuple[Prompt, str]], batch_size: int) -> float:
+    found = choice_likelihoods(
+        model, [prompt for prompt, _ in asked], [[answer] for _, answer in asked], batch_size=batch_size
+    )
+    tokens = sum(max(1, len(piece_ids(model.tokenizer, f" {answer}", False))) for _, answer in asked)
+    return sum(value for (value,) in found) / tokens
