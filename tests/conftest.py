@@ -37,12 +37,22 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
-    """Puts long files first, and skips what only `make test-all` runs."""
+    """Puts long files first, and skips what only `make test-all` or a machine with a GPU runs."""
     items.sort(key=lambda item: item.path.stem not in FIRST)
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu and not _has_gpu():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
     if os.environ.get(ALL_PACKAGES) != "large":
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="long: run by make test-all"))
+
+
+def _has_gpu():
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -38,7 +38,7 @@ def inject(model: MultimodalLM, config: Adapter, seed: int, name: str = ONE) -> 
     fused = [n for n, p in model.lm.named_parameters() if ".experts." in n and p.dim() == 3]
     settings = LoraConfig(
         r=config.rank,
-        lora_alpha=2 * config.rank if config.alpha is None else config.alpha,
+        lora_alpha=2 * config.rank if config.alpha is None else config.alpha,  # type: ignore[arg-type]  # any number
         target_modules=[module for module in attention if module.endswith("proj")],
         target_parameters=sorted({n.replace(".base_layer", "") for n in fused}) if config.experts else None,
     )

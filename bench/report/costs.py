@@ -26,7 +26,8 @@ NOTE = (
     "A stage, mean over stages and runs. trained: parameters (the most of any stage). stored: what later stages "
     "and use need of it. tokens: seen in training, without padding. TFLOPs: of the training. forward: operations "
     "a token of answering the stage's task after it, as a multiple of the base's. seconds: of learning, on "
-    "whatever else the machine did. peak: of the whole process so far, the base included."
+    "whatever else the machine did. peak: of the run's own process so far, the base included; GPU: of learning the "
+    "stage."
 )
 
 

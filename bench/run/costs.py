@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,13 +28,31 @@ def stored_mb(folder: Path) -> float:
 
 
 def peak_memory(model: MultimodalLM) -> dict[str, float]:
-    """Peak memory of this process so far, and of its GPU, in MiB."""
-    import torch
-
-    peak = {"peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    """Peak memory of this process so far, and of its GPU since `reset_gpu_peak`, in MiB."""
+    peak = {"peak_rss_mb": _peak_rss()}
     if model.device.type == "cuda":
-        peak["peak_gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20
+        import torch
+
+        peak["peak_gpu_mb"] = torch.cuda.max_memory_allocated(model.device) / 2**20
     return peak
+
+
+def reset_gpu_peak(model: MultimodalLM) -> None:
+    """From now on the peak of the GPU's memory is that of what comes."""
+    if model.device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(model.device)
+
+
+def _peak_rss() -> float:
+    # Linux: ru_maxrss of a new program begins with the peak of the process that started it, VmHWM with nothing.
+    with suppress(OSError):
+        known = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        if known:
+            return int(known[1]) / 2**10
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def forward_flops(model: MultimodalLM, conversations: Sequence[Conversation]) -> float:
@@ -64,6 +85,7 @@ class Stopwatch:
         self.before = _spent(self.path)
 
     def __enter__(self) -> Self:
+        reset_gpu_peak(self.model)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -1,4 +1,9 @@
-"""Runs in worker processes, some at a time: a crash costs one run, Ctrl-C stops all of them in order."""
+"""Runs in worker processes, one process a run, some at a time.
+
+A crash costs one run, Ctrl-C stops all of them in order, and the peak memory of a process is that of its run alone. A
+process spends some seconds on imports. Forking them from one that has imported already would save these seconds, and
+give up CUDA, which does not survive a fork, and the start of each run from a known state.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,7 @@ from moextend.errors import MoextendError, RunFailed
 from moextend.util.foreign import explained
 
 WORKER = (sys.executable, "-P", "-m", "moextend.bench.run.worker")
-"""Reads run folders from its input, one a line; answers each with a JSON line {"run", "state", "error"}.
+"""Reads a run folder, one line, from its input; answers with a JSON line {"run", "state", "error"}.
 
 -P: modules come from the installation and from PYTHONPATH, never from the current folder, which may be anyone's.
 """
@@ -93,16 +98,16 @@ class _Pool:
         self.lock, self.stopped = threading.Lock(), False
 
     def serve(self) -> None:
-        """Works until the queue is empty, with a new worker wherever one died."""
-        worker: _Worker | None = None
+        """Works until the queue is empty, with a new worker for each run."""
         while (run := self._next()) is not None:
+            worker: _Worker | None = None
             try:
-                worker = worker if worker and worker.alive() else self._worker()
-                self.outcomes[run] = worker.work(run)
+                worker = self._worker(run)
+                self.outcomes[run] = worker.work()
             except Exception as error:
                 self.outcomes[run] = Outcome(run, "failed", str(explained(error)))
-        if worker:
-            worker.close()
+            if worker:
+                worker.close()
 
     def stop(self, slots: list[threading.Thread]) -> None:
         """Interrupts all workers, and kills those that do not end in time or when interrupted again."""
@@ -125,9 +130,9 @@ class _Pool:
         with self.lock:
             return self.waiting.pop(0) if self.waiting and not self.stopped else None
 
-    def _worker(self) -> _Worker:
+    def _worker(self, run: Path) -> _Worker:
         with self.lock:
-            worker = _Worker(self.command, self.environment)
+            worker = _Worker(run, self.command, self.environment)
             self.workers = {old for old in self.workers if old.alive()} | {worker}
         if self.stopped:
             worker.process.kill()
@@ -142,15 +147,15 @@ class _Pool:
 
 
 class _Worker:
-    """One worker process, and the log that its standard error goes to."""
+    """The worker process of a run, and the log that its standard error goes to."""
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+    def __init__(self, run: Path, command: Sequence[str], environment: dict[str, str]) -> None:
         # A process group of its own: Ctrl-C in the terminal reaches it through us, once.
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=environment, process_group=0,
         )  # fmt: skip
-        self.log: Path | None = None
+        self.run, self.log = run, RunDir(run).log
         self.said, self.stopped = b"", False
         self.pump = threading.Thread(target=self._pump, args=(self.process.stderr,), daemon=True)
         self.pump.start()
@@ -159,21 +164,20 @@ class _Worker:
         """Whether the process still runs."""
         return self.process.poll() is None
 
-    def work(self, run: Path) -> Outcome:
-        """Has the worker do `run`."""
-        self.log, self.said = RunDir(run).log, b""
+    def work(self) -> Outcome:
+        """Has the worker do its run."""
         assert self.process.stdin and self.process.stdout
         try:
-            self.process.stdin.write(os.fsencode(run) + b"\n")
+            self.process.stdin.write(os.fsencode(self.run) + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            return self._died(run)
+            return self._died()
         for line in self.process.stdout:
-            answer = _answer(line, run)
+            answer = _answer(line, self.run)
             if answer:
                 return answer
             self._note(line)  # something that a library printed
-        return self._died(run)
+        return self._died()
 
     def close(self) -> None:
         """Ends the process by ending its input."""
@@ -184,19 +188,19 @@ class _Worker:
         except subprocess.TimeoutExpired:
             self.process.kill()
 
-    def _died(self, run: Path) -> Outcome:
+    def _died(self) -> Outcome:
         code = self.process.wait()
         self.pump.join(timeout=5)
         if self.stopped or code == -signal.SIGINT:
-            return Outcome(run, "interrupted")
+            return Outcome(self.run, "interrupted")
         last = self.said.decode(errors="replace").strip().rpartition("\n")[2]
         error = RunFailed(
             f"the worker {_ending(code)}{f' ({last[:200]})' if last else ''}.",
             where=str(self.log),
             hint="Read the log; the same command goes on where the run stopped.",
         )
-        mark_failed(run, error)
-        return Outcome(run, "failed", str(error))
+        mark_failed(self.run, error)
+        return Outcome(self.run, "failed", str(error))
 
     def _pump(self, stream: IO[bytes]) -> None:
         for line in stream:
@@ -205,9 +209,8 @@ class _Worker:
 
     def _note(self, line: bytes) -> None:
         # A disk that has no room for the log is no reason to stop, nor to leave the worker's output unread.
-        if self.log:
-            with suppress(OSError), self.log.open("ab") as file:
-                file.write(line)
+        with suppress(OSError), self.log.open("ab") as file:
+            file.write(line)
 
 
 def _answer(line: bytes, run: Path) -> Outcome | None:

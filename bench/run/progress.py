@@ -286,7 +286,10 @@ def _alive(status: Status) -> bool:
 
 
 def _born(pid: int) -> str | None:
-    """Start time of a process in ticks since boot, where /proc tells it; None for a dead one or elsewhere."""
+    """Start time of a process in ticks since boot, where /proc tells it; None for a dead one or elsewhere.
+
+    psutil tells it in seconds by the clock, which may be set meanwhile: the same process would count as another one.
+    """
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

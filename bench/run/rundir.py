@@ -81,10 +81,6 @@ class RunDir:
             raise SpecError("holds no config.", where=str(path), hint=RESTORE)
         return record
 
-    def environments(self) -> list[dict[str, Any]]:
-        """What the run was made with, one entry each time that changed."""
-        return list(self._record().get("environments", []))
-
     def record_environment(self, **more: Any) -> None:
         """Notes what the run is being made with, if it differs from the last note."""
         record, now = self._record(), environment(**more)

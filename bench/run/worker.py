@@ -1,4 +1,4 @@
-"""A worker process: reads run folders from its input, one a line, does them, and says how each one ended."""
+"""A worker process: reads a run folder from its input, does the run, and says how it ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GRACE = 20.0
 
 
 def main() -> None:
-    """Works until the input ends."""
+    """Does one run."""
     _heed_signals()
     from moextend.bench.run.runner import run
     from moextend.util.quiet import quiet_process
@@ -31,24 +31,24 @@ def main() -> None:
 
 
 def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:
-    """Does the runs that the input names with `run`, until it ends or an interrupt comes."""
+    """Does the run that the input names with `run`; nothing where the input ends or an interrupt comes before."""
     _heed_signals()
-    orders = _Orders(grace)
-    with suppress(KeyboardInterrupt):  # between two runs
-        while (folder := orders.take()) is not None:
-            state, error = "done", None
-            try:
-                run(folder)
-            except KeyboardInterrupt:
-                orders.done()
-                _say(folder, "interrupted", None)
-                return
-            except Exception as problem:
-                if not isinstance(problem, MoextendError):
-                    traceback.print_exc()
-                state, error = "failed", _recorded(folder, problem)
-            orders.done()
-            _say(folder, state, error)
+    order = _Order(grace)
+    with suppress(KeyboardInterrupt):  # before or after the run
+        folder = order.take()
+        if folder is None:
+            return
+        state, error = "done", None
+        try:
+            run(folder)
+        except KeyboardInterrupt:
+            state = "interrupted"
+        except Exception as problem:
+            if not isinstance(problem, MoextendError):
+                traceback.print_exc()
+            state, error = "failed", _recorded(folder, problem)
+        order.done()
+        _say(folder, state, error)
 
 
 def _recorded(folder: Path, problem: Exception) -> Error:
@@ -58,8 +58,8 @@ def _recorded(folder: Path, problem: Exception) -> Error:
     return status.error if mine and status.error else described(problem)
 
 
-class _Orders:
-    """The input, read by a thread: it ends during a run only where the process that started this one is gone.
+class _Order:
+    """The input, read by a thread: it ends during the run only where the process that started this one is gone.
 
     The run is then interrupted, as by Ctrl-C, so that nobody has to look for a worker without a master.
     """
@@ -71,14 +71,14 @@ class _Orders:
         threading.Thread(target=self._read, daemon=True).start()
 
     def take(self) -> Path | None:
-        """The next run folder; None where the input has ended."""
+        """The run folder; None where the input has ended."""
         folder = self._lines.get()
         with self._lock:
             self._busy = folder is not None and not self._ended
             return folder if self._busy else None
 
     def done(self) -> None:
-        """The run that was taken has ended."""
+        """The run has ended."""
         with self._lock:
             self._busy = False
 

@@ -232,11 +232,6 @@ def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: i
     return records[:good]
 
 
-def score_records(records: Sequence[Record], scorer: str) -> Scores:
-    """Mean score of predictions, over all and by kind, with more readings of the same answers."""
-    return score_items(records, scorer)[0]
-
-
 def score_items(records: Sequence[Record], scorer: str) -> tuple[Scores, list[ItemScore]]:
     """Mean score of predictions, over all and by kind, and what they are the mean of: one score a record."""
     found, top = score_set(scorer, records), find_scorer(scorer).top

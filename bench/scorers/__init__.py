@@ -9,10 +9,8 @@ from moextend.bench.scorers.table import (
     find_scorer,
     is_lettered,
     own_answer,
-    score,
     score_set,
     search,
-    set_metrics,
     source_of,
 )
 
@@ -26,9 +24,7 @@ __all__ = [
     "is_lettered",
     "own_answer",
     "readings",
-    "score",
     "score_set",
     "search",
-    "set_metrics",
     "source_of",
 ]

@@ -1,4 +1,7 @@
-"""CIDEr-D (Vedantam et al. 2015, with the clipping and length penalty of the COCO evaluation)."""
+"""CIDEr-D (Vedantam et al. 2015, with the clipping and length penalty of the COCO evaluation).
+
+pycocoevalcap has it, too, but finds the words with a program in Java. The tests compare with it.
+"""
 
 from __future__ import annotations
 

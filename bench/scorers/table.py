@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,8 +44,6 @@ class SetScore:
 
 ALL = GENERAL + PUBLISHED
 BY_NAME = {scorer.name: scorer for scorer in ALL}
-SCORERS = {scorer.name: scorer.item for scorer in ALL if scorer.item is not None}
-"""Those that know one item."""
 
 
 def _scorers_in(value: Any, name: str) -> tuple[Scorer, ...]:
@@ -118,11 +116,6 @@ def _known(name: str) -> Scorer | None:
         return None
 
 
-def score(name: str, prediction: str, gold: Gold, *, where: str | None = None) -> float:
-    """0..1 for one prediction; UnknownName for a scorer that there is not, or that needs all items at once."""
-    return choose("scorer", name, SCORERS, where=where)(prediction, gold)
-
-
 def score_set(
     name: str,
     answered: Sequence[Answered],
@@ -162,9 +155,3 @@ def own_answer(name: str, gold: Gold) -> str:
         return string.ascii_uppercase[position]
     answer = Counter(gold.answers).most_common(1)[0][0]
     return scorer.spoken(answer) if scorer and scorer.spoken else answer
-
-
-def set_metrics(name: str, pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:
-    """Metrics of all items together, in percent: for POPE precision, recall, F1 and share of "yes"."""
-    scorer = BY_NAME.get(name)
-    return scorer.metrics(pairs) if scorer and scorer.metrics else {}

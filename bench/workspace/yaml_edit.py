@@ -1,7 +1,8 @@
 """Edits one list of a person's YAML and leaves the rest of the file, comments too, as it is.
 
 The file is edited as text, by the places that the YAML parser tells; afterwards it is parsed again, and refused if
-anything but that list has changed.
+anything but that list has changed. ruamel.yaml keeps comments, too, but belonging to the item before them, so that a
+removed item takes its neighbour's along; and it writes the whole file anew, with its own indents and line ends.
 """
 
 from __future__ import annotations

@@ -167,14 +167,6 @@ def save_vision_model(model: Any, folder: Path) -> None:
     save_file(weights, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
 
 
-def load_vision_model(folder: Path) -> Any:
-    """The CLIP in a folder, ready to encode."""
-    import open_clip
-
-    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    return model.eval()
-
-
 def probe_scenes(seed: int, count: int, split: Split) -> list[Scene]:
     """Scenes that the encoder was not trained on one by one, for measuring it."""
     rng = random.Random(seed)

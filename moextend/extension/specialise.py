@@ -184,7 +184,7 @@ def _balance_loss(sites: Sequence[Site], weight: float) -> Iterator[ExtraLoss]:
 
     def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
         # One block at a time: together they would be balanced on average only.
-        each = [
+        each: list[Any] = [  # the function's type has an int, too, for no logits
             load_balancing_loss_func(
                 (logits[site.layer],), count_experts(site), site.router.top_k, batch["attention_mask"]
             )

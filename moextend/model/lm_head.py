@@ -35,7 +35,7 @@ def auto_class(config: Any) -> Any:
     kind = type(config)
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING or not kind.__module__.startswith("transformers."):
         return AutoModelForCausalLM  # also for code that a checkpoint brings along
-    found = MODEL_FOR_MULTIMODAL_LM_MAPPING.get(kind, None)
+    found: Any = MODEL_FOR_MULTIMODAL_LM_MAPPING.get(kind, None)
     if found is None or not issubclass(found, GenerationMixin):
         what = "no language model" if found is None else f"{found.__name__}, which is no language model,"
         raise InputError(

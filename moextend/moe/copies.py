@@ -27,7 +27,7 @@ class FloatGroup(nn.Module):
         """What experts of these weights compute for their slots."""
         from transformers.integrations.moe import grouped_mm_experts_forward
 
-        return cast(Tensor, grouped_mm_experts_forward(self, hidden_states, top_k_index, top_k_weights))
+        return grouped_mm_experts_forward(self, hidden_states, top_k_index, top_k_weights)
 
 
 MIXINS = (ExtendedRouter, ExtendedExperts, DenseBlock, DenseGroup, PairGroup, FloatGroup)

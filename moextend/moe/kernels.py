@@ -98,7 +98,7 @@ def _grouped(group: Any, h: Tensor, shares: Tensor, chosen: Tensor | None) -> Te
     def linear(x: Tensor, name: str) -> Tensor:
         bias = weight[f"{name}_bias"][(row if order is None else order) // tokens] if group.has_bias else None
         out = _grouped_linear(x, weight[name], ends, bias=bias, is_transposed=group.is_transposed)
-        return cast(Tensor, out if spare is None else out.masked_fill(spare, 0))
+        return out if spare is None else out.masked_fill(spare, 0)
 
     x = group._apply_gate(linear(x, "gate_up_proj")) if group.has_gate else group.act_fn(linear(x, "up_proj"))
     x = linear(x, "down_proj")

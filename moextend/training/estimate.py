@@ -310,7 +310,7 @@ def cache_a_token(lm: Any, dtype: torch.dtype) -> float:
 
 
 def _numbers_a_token(lm: Any) -> float:
-    cache = DynamicCache(config=lm.config)
+    cache: Any = DynamicCache(config=lm.config)
     ids = torch.zeros(1, 8, dtype=torch.long)
     renamed = "cache" in signature(lm.model.forward).parameters
     name = "cache" if renamed else "past_key_values"

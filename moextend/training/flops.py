@@ -10,8 +10,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-Shape = torch.Size
-
 
 class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within it matrix products and attention are counted; a multiply-add is two operations, elementwise work none.

@@ -200,7 +200,7 @@ def _prefix(model: MultimodalLM, trainer: TokenTrainer, folder: Path) -> PrefixC
             "cache_prefix does not go with FSDP.", where="training settings", hint="Use cache_prefix: false."
         )
     cache = PrefixCache(model, folder)
-    rows = trainer.train_dataset
+    rows: Any = trainer.train_dataset
     each = min(len(rows), trainer.args.per_device_train_batch_size)
     batch = trainer.data_collator([rows[place] for place in range(each)])
     cache.check({name: tensor.to(model.device) for name, tensor in batch.items() if name != ITEMS})
@@ -268,7 +268,7 @@ def _keep_logs(trainer: Trainer, folder: Path) -> None:
             callback.logging_dir = str(folder.parent / "logs")
 
 
-class _Follow(TrainerCallback):  # type: ignore[misc]
+class _Follow(TrainerCallback):
     """Tells how far the training is."""
 
     def __init__(

@@ -153,7 +153,7 @@ def checkpointing(model: MultimodalLM) -> Iterator[None]:
 
     transformers' own switch makes the embeddings require gradients, which drags the backward pass to the first layer.
     """
-    layers = _layers(model)
+    layers: list[Any] = [*_layers(model)]
     if not layers:
         raise InputError(
             f"{type(model.lm).__name__} has no layers that can be checkpointed.",

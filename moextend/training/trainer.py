@@ -57,9 +57,11 @@ def diverged(what: str, step: int) -> RunFailed:
     )
 
 
-class TokenTrainer(Trainer):  # type: ignore[misc]
+class TokenTrainer(Trainer):
     """Trainer that weighs labelled tokens evenly, takes extra losses, and keeps only what learns."""
 
+    model: Any
+    """A MultimodalLM, which Trainer's own type does not allow for."""
     settings: Settings
     extra_loss: ExtraLoss | None = None
     balance: Callable[[Tensor], Tensor] | None = None
@@ -101,7 +103,7 @@ class TokenTrainer(Trainer):  # type: ignore[misc]
             raise diverged(f"the weight {bad[0]} is not finite", self.state.global_step)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
         self._watch(1, norm)
         return norm
 
@@ -200,12 +202,12 @@ class TokenTrainer(Trainer):  # type: ignore[misc]
         super()._save_checkpoint(*args, **kwargs)
         self.accelerator.wait_for_everyone()  # every process keeps the state of its random numbers
         if self.args.should_save:
-            checkpoint.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+            checkpoint.seal(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if not self.args.should_save:
             return
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(str(output_dir or self.args.output_dir))
         self.check_finite()  # a checkpoint is there to be gone on from
         folder.mkdir(parents=True, exist_ok=True)
         trained = {name: p.detach().contiguous() for name, p in self.model.trainable().items()}

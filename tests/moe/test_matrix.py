@@ -66,8 +66,9 @@ def caught(lm: Any, sites: list[Site]) -> dict[int, tuple[Tensor, Tensor, Tensor
         return keep
 
     hooks = [s.experts.register_forward_pre_hook(hook(s.layer), with_kwargs=True) for s in sites]
-    given = {"input_ids": IDS}
-    lm(**(given if not hasattr(lm, "codec_embedding") else {"inputs_embeds": lm.codec_embedding(IDS)}))
+    ids = IDS.to(lm.device)
+    given = {"input_ids": ids}
+    lm(**(given if not hasattr(lm, "codec_embedding") else {"inputs_embeds": lm.codec_embedding(ids)}))
     for one in hooks:
         one.remove()
     return {layer: (h.detach(), index, weights) for layer, (h, index, weights) in found.items()}
@@ -107,10 +108,10 @@ def plain_sum(experts: Any, twin: Any, h: Tensor, index: Tensor, weights: Tensor
     return (picked * weights.unsqueeze(-1)).sum(1)
 
 
-def near(found: Tensor, expected: Tensor, what: Any) -> None:
+def near(found: Tensor, expected: Tensor, what: Any, share: float = 2e-4) -> None:
     expected = expected.detach()
-    room = 2e-4 * float(expected.abs().max()) + 1e-6
-    error = (found.detach().double() - expected.double()).abs().max()
+    room = share * float(expected.abs().max()) + 1e-6
+    error = (found.detach().cpu().double() - expected.double()).abs().max()
     assert error <= room, (what, float(error), room)  # false for not-a-number too
 
 

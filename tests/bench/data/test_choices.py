@@ -6,9 +6,10 @@ import pytest
 
 from moextend.bench.data import Item, check_task, guess_task, open_items, prompt_text, target_text
 from moextend.bench.score import vqa
-from moextend.bench.scorers import Answered, readings, score, score_set
+from moextend.bench.scorers import Answered, readings, score_set
 from moextend.bench.task import Columns, Data, TaskSpec
 from moextend.errors import InputError
+from tests.bench.scorers.single import score
 
 LETTERED = ["letter@1", "letter@2", "option@1", "option@2", "coin-scienceqa@1", "circular@1", "circular@2"]
 

@@ -6,13 +6,18 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from moextend.bench.run.complete import stage_names
+from moextend.bench.run.costs import peak_memory
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.rundir import Cell, RunDir
 from moextend.bench.run.worker import serve
 from moextend.errors import RunFailed
 from moextend.util import files
+
+ON_CPU = SimpleNamespace(device=SimpleNamespace(type="cpu"))
+BIG = 300 * 2**20
 
 
 def work(run: RunDir) -> None:
@@ -40,7 +45,7 @@ def work(run: RunDir) -> None:
             progress.finish(unit)
         for stage, task in enumerate(stage_names(config), 1):
             keep_nothing(run.stage_folder(stage, task))
-            run.write_cost(stage, task, {"seconds": 1.0})
+            run.write_cost(stage, task, {"seconds": 1.0, **peak_memory(ON_CPU)})
         blind = dict.fromkeys(config.stages, 25.0)
         run.write_facts(
             {"task_identity": "given" if config.method.startswith("moextend") else "none", "blind": blind}
@@ -60,6 +65,8 @@ def misbehave(method: str, stage: int) -> None:
         raise RunFailed("the loss is not finite.", where="stage 2", hint="Lower the learning rate.")
     if method.startswith("killed") and stage == 2:
         os.kill(os.getpid(), signal.SIGKILL)
+    if method == "big":
+        bytearray(BIG)  # taken and given back
     if method.startswith("crash"):
         print("some library said this", flush=True)
         print("cannot open the weights", file=sys.stderr, flush=True)

@@ -41,6 +41,16 @@ def test_all_runs_are_done_with_fewer_workers_than_runs(make_run):
     assert all(read_status(run).state == "done" for run in runs)
 
 
+def test_the_peak_memory_of_a_run_is_its_own(make_run):
+    """Neither that of the run before it in the queue, nor that of the process that started it."""
+    runs = {method: make_run(method) for method in ("big", "lora")}
+    held = bytearray(300 * 2**20)
+    launch([run.folder for run in runs.values()], jobs=1, view=Silent(), command=FAKE)
+    del held
+    big, small = (max(cost["peak_rss_mb"] for cost in run.costs().values()) for run in runs.values())
+    assert big > 300 > 200 > small
+
+
 def test_a_failed_run_does_not_stop_the_others(make_run):
     bad, good = make_run("full-ft"), make_run("lora")
     outcomes = launch([bad.folder, good.folder], jobs=1, view=Silent(), command=FAKE)

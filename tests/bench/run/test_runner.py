@@ -17,15 +17,15 @@ import torch
 from safetensors.torch import load_file
 
 import moextend
-import moextend.extension.extend
-import moextend.extension.probe
 import moextend.training.loop
-from moextend.bench.run import models, runner
+from moextend.bench.run import costs, models, runner
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import Progress, Unit, read_status
 from moextend.bench.run.rundir import RunDir, open_run
 from moextend.bench.score import evaluate, vqa
 from moextend.errors import RunConflict, RunFailed
+from moextend.extension import extend as extending
+from moextend.extension import store
 
 SEQUENCE = """
 sequence: small
@@ -189,7 +189,7 @@ def test_all_methods_see_the_same_batches(workspace: Path, monkeypatch: pytest.M
 
         with monkeypatch.context() as patch:
             patch.setattr("moextend.training.loop.InOrder.__getitem__", spy)
-            patch.setattr(moextend.extension.extend, "selection_shares", lambda *a, **k: [[1.0, 0, 0, 0]] * 4)
+            patch.setattr(extending, "selection_shares", lambda *a, **k: [[1.0, 0, 0, 0]] * 4)
             run = prepared(workspace, method, "spied", limit=10)
             runner.run(run.folder)
             train, stages = run.config.sequence["train"], len(run.config.stages)
@@ -219,16 +219,31 @@ def stop_in(monkeypatch: pytest.MonkeyPatch, target: object, name: str, call: in
     monkeypatch.setattr(target, name, stopping)
 
 
-PLACES = [
-    (runner, "score_cell", 2, True),
-    (runner, "learn", 1, False),
-    (moextend.extension.store, "save_tensors", 1, False),
-    (moextend.extension.store, "save_tensors", 2, True),
-    (vqa, "score_records", 3, False),
-    (evaluate, "score_cell", 5, False),
-    (moextend.extension.probe, "choose_layers", 2, False),
-    (runner, "train", 3, True),
-]  # fmt: skip
+Place = tuple[object, str, int, bool]
+"""A name where it is looked up, which of its calls ends in an interrupt, and whether after its work."""
+
+
+def places(method: str) -> list[Place]:
+    """One place after the other, each beyond those before it, from the first score to the last."""
+    probe: list[Place] = [(extending, "choose_layers", 1, False)] if method.startswith("moextend") else []
+    return [
+        (vqa, "score_items", 2, False),  # predicted, not scored
+        (runner, "score_cell", 1, True),
+        (runner, "learn", 1, False),
+        *probe,
+        (costs.Stopwatch, "tick", 4, False),  # within a training
+        (runner, "train", 1, True),  # trained, not saved
+        (store, "save_tensors", 1, False),
+        (store, "save_tensors", 1, True),  # the weights are there, what belongs to them is not
+        (evaluate, "score_cell", 2, False),
+        (runner, "_write_cost", 1, False),  # of the second stage
+        (runner, "score_cell", 3, True),  # the last cell
+    ]
+
+
+def name_of(place: Place) -> str:
+    _, name, call, after = place
+    return f"{'after' if after else 'before'} call {call} of {name}"
 
 
 @pytest.mark.slow
@@ -238,17 +253,17 @@ def test_stopped_again_and_again_the_scores_are_the_same(
 ) -> None:
     whole = finished(method)
     broken = prepared(workspace, method, "broken")
-    stops = 0
-    for place in PLACES:
+    stopped = []
+    for place in places(method):
         with monkeypatch.context() as patch:
             stop_in(patch, *place[:3], after=place[3])
             try:
                 runner.run(broken.folder)
             except Stop:
-                stops += 1
+                stopped.append(name_of(place))
                 assert read_status(broken.folder).state == "interrupted"
+    assert stopped == [name_of(place) for place in places(method)], "every stop is one"
     runner.run(broken.folder)
-    assert stops >= 4
     assert values(broken) == values(whole)
     for name, tensor in learned(whole).items():
         assert torch.equal(learned(broken)[name], tensor), name

@@ -123,9 +123,13 @@ def record(prediction, answer, kind=None, id="1"):
     return vqa.Record(id, prediction, (answer,), kind=kind)
 
 
+def scored(records, scorer):
+    return vqa.score_items(records, scorer)[0]
+
+
 def test_scores_by_hand():
     said = [("a", "a", "x"), ("b", "a", "x"), ("a.", "a", "y"), ("A", "a", "y")]
-    scores = vqa.score_records([record(*one, id=str(i)) for i, one in enumerate(said)], "exact@1")
+    scores = scored([record(*one, id=str(i)) for i, one in enumerate(said)], "exact@1")
     assert (scores.value, scores.n) == (75.0, 4)
     # s^2 = (3 * 0.25^2 + 0.75^2) / 3 = 0.25; stderr = 100 * 0.5 / 2.
     assert scores.stderr == pytest.approx(25.0)
@@ -134,10 +138,10 @@ def test_scores_by_hand():
 
 
 def test_the_standard_error_needs_two_images():
-    assert vqa.score_records([record("a", "a")], "exact@1").stderr is None
-    assert vqa.score_records([record("a", "a"), record("b", "b", id="2")], "exact@1").stderr == 0.0
+    assert scored([record("a", "a")], "exact@1").stderr is None
+    assert scored([record("a", "a"), record("b", "b", id="2")], "exact@1").stderr == 0.0
     one_image = [vqa.Record(str(i), "a", ("a",), group="g") for i in range(4)]
-    assert vqa.score_records(one_image, "exact@1").stderr is None
+    assert scored(one_image, "exact@1").stderr is None
 
 
 def test_items_of_one_image_are_drawn_together():
@@ -145,14 +149,14 @@ def test_items_of_one_image_are_drawn_together():
     apart = [vqa.Record(str(i), text, ("a",)) for i, text in enumerate(said)]
     together = [vqa.Record(str(i), text, ("a",), group=text) for i, text in enumerate(said)]
     # Two clusters of two: sqrt(2 / 1 * 2 * 1^2) / 4 = 0.5.
-    assert vqa.score_records(together, "exact@1").stderr == pytest.approx(50.0)
-    assert vqa.score_records(apart, "exact@1").stderr == pytest.approx(100 / 12**0.5)
+    assert scored(together, "exact@1").stderr == pytest.approx(50.0)
+    assert scored(apart, "exact@1").stderr == pytest.approx(100 / 12**0.5)
 
 
 def test_scorer_changes_the_scores_and_not_the_predictions(tmp_path):
     records, _ = run(tmp_path / "p.jsonl", answer=lambda prompts: ["Answer 0."] * len(prompts))
-    assert vqa.score_records(records, "exact@1").value == 40.0
-    assert vqa.score_records(records, "anls@1").value > 40.0
+    assert scored(records, "exact@1").value == 40.0
+    assert scored(records, "anls@1").value > 40.0
 
 
 def test_blind_level_by_hand(tmp_path):

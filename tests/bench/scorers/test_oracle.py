@@ -1,15 +1,20 @@
 """The scorers against the same rules written down a second time, as plainly as they can be, on generated cases."""
 
+import ast
 import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from moextend.bench.scorers import Answered, score
+from moextend.bench.scorers import Answered
 from moextend.bench.scorers.boxes import read_box
 from moextend.bench.scorers.captions import ptb_tokens
-from moextend.bench.scorers.forms import _CONTRACTIONS, evalai_form, one_line, plain, vqa_form, words_form
+from moextend.bench.scorers.forms import evalai_form, one_line, plain, vqa_form, words_form
+from tests.bench.scorers.single import score
 
 WORDS = [
     "a", "an", "the", "The", "none", "Two", "ten", "dont", "don't", "couldnt've", "yes", "no", "No", "not", "A", "B",
@@ -29,6 +34,19 @@ def blank(text):
     return not any(letter.isalnum() for letter in text)
 
 
+@cache
+def contractions():
+    """The official table, as the VQA evaluation in lmms-eval's files has it; nothing of that package is imported."""
+    package = find_spec("lmms_eval")
+    if package is None:
+        pytest.skip("needs the official table of contractions: pip install --no-deps lmms-eval")
+    path = Path(package.submodule_search_locations[0]) / "tasks" / "_task_utils" / "vqa_eval_metric.py"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CONTRACTIONS":
+            return ast.literal_eval(node.value)
+    raise AssertionError(f"{path} has no table CONTRACTIONS")
+
+
 def the_form(text):
     """Rule "Normalisation (official VQA)", steps 1 to 4."""
     text = text.replace("\n", " ").replace("\t", " ").strip()
@@ -40,7 +58,7 @@ def the_form(text):
     digits = "none:0 zero:0 one:1 two:2 three:3 four:4 five:5 six:6 seven:7 eight:8 nine:9 ten:10"
     mapped = dict(pair.split(":") for pair in digits.split())
     kept = [mapped.get(word, word) for word in out.split()]
-    return " ".join(_CONTRACTIONS.get(word, word) for word in kept if word not in ("a", "an", "the"))
+    return " ".join(contractions().get(word, word) for word in kept if word not in ("a", "an", "the"))
 
 
 def the_evalai_form(text):
@@ -64,6 +82,14 @@ def leave_one_out(said, golds):
 def test_forms(text):
     assert vqa_form(text) == the_form(text)
     assert evalai_form(text) == the_evalai_form(text)
+
+
+def test_every_contraction_of_the_official_table():
+    assert len(contractions()) == 120
+    for word, full in contractions().items():
+        if word.islower():  # the others are looked up after lower-casing, and never found
+            assert vqa_form(word) == full
+            assert vqa_form(full) == contractions().get(full, full)
 
 
 @oracle

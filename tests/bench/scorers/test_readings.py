@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from moextend.bench.data import Item
 from moextend.bench.score import vqa
 from moextend.bench.score.evaluate import score_cell
-from moextend.bench.scorers import Answered, readings, score
-from moextend.bench.scorers.table import SCORERS
+from moextend.bench.scorers import Answered, readings
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Columns, Data, TaskSpec
 from moextend.model import generation, likelihood
 from moextend.util.files import read_lines
+from tests.bench.scorers.single import SINGLE, score
 
 CHOICES = ("cat", "dog", "fox")
 
@@ -71,7 +71,7 @@ WORDS = "a The red Red. 2 two dogs it's ? B"
 texts = st.lists(st.sampled_from(WORDS.split()), max_size=4).map(" ".join)
 
 
-@given(texts, texts.filter(str.strip), st.sampled_from(sorted(SCORERS)))
+@given(texts, texts.filter(str.strip), st.sampled_from(SINGLE))
 def test_strict_implies_normalised_and_full_marks_do(prediction, gold, name):
     item = Answered("1", prediction, (gold,))
     full = score(name, prediction, item) == 1.0
@@ -198,7 +198,7 @@ def test_predictions_keep_the_likelihoods_of_choices(tmp_path, prompt, said):
     before = len(seen)
     assert [record.likelihoods for record in records] == [(-2.0, -1.0, -3.0), None, (-2.0, -1.0, -3.0)]
     assert run(rate=rate) == (records, 0) and len(seen) == before, "kept, and found again"
-    assert vqa.score_records(records, "option@1").readings["likelihood"] == 100.0
+    assert vqa.score_items(records, "option@1")[0].readings["likelihood"] == 100.0
 
 
 def test_scorers_of_letters_and_of_texts_share_predictions():

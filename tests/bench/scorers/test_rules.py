@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from moextend.bench.scorers import own_answer, readings, score, set_metrics
+from moextend.bench.scorers import Answered, own_answer, readings, score_set
 from moextend.bench.scorers.forms import evalai_form, vqa_form
 from moextend.bench.scorers.rules import consensus, levenshtein, yes_or_no
 from moextend.errors import UnknownName
+from tests.bench.scorers.single import score
 
 
 @dataclass(frozen=True)
@@ -187,11 +188,15 @@ def test_pope():
 
 def test_pope_set_metrics():
     pairs = [("yes", "yes"), ("yes", "no"), ("yes", "no"), ("no", "yes"), ("no", "no"), ("", "yes")]
-    found = set_metrics("pope@1", [(said, gold(right)) for said, right in pairs])
+
+    def metrics(name, *pairs):
+        return score_set(name, [Answered("1", said, (right,)) for said, right in pairs]).metrics
+
+    found = metrics("pope@1", *pairs)
     # 3 of 6 said yes, 1 of them rightly; 3 of 6 are yes.
     assert found == pytest.approx({"precision": 100 / 3, "recall": 100 / 3, "f1": 100 / 3, "yes": 50})
-    assert set_metrics("pope@1", [("no", gold("no"))])["f1"] == 0.0
-    assert set_metrics("exact@1", [("no", gold("no"))]) == {}
+    assert metrics("pope@1", ("no", "no"))["f1"] == 0.0
+    assert metrics("exact@1", ("no", "no")) == {}
 
 
 @pytest.mark.parametrize(
@@ -210,6 +215,6 @@ def test_own_answer():
 
 def test_unknown_scorer():
     with pytest.raises(
-        UnknownName, match=r"no scorer 'exact@2'. Did you mean 'exact@1'\? Available: anls@1, coin-gqa@1"
+        UnknownName, match=r"no scorer 'exact@2'. Did you mean 'exact@1'\? Available: anls@1, cider@1"
     ):
         score("exact@2", "a", gold("a"))

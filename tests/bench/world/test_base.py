@@ -27,7 +27,9 @@ def test_the_shipped_language_model_loads_and_scores_as_recorded() -> None:
 
 
 def test_the_shipped_encoder_reads_shapes_and_letters() -> None:
-    model = vision.load_vision_model(FOLDER / "vision")
+    import open_clip
+
+    model = open_clip.create_model_and_transforms(f"local-dir:{FOLDER / 'vision'}")[0].eval()
     features = vision.patch_features(model, vision.pixels(vision.probe_scenes(0, 4, "test")))
     assert features.shape == (4, 9, vision.WIDTH)
     probes = measure.probe_accuracies(model, seed=3, learned=1000, scored=200)

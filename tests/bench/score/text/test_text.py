@@ -244,11 +244,7 @@ def test_tasks_of_the_package(score, workspace):
     from moextend import load
     from moextend.bench.task import find_task
 
-    try:
-        tiny = load("tiny")
-    except InputError:
-        pytest.skip("the package's tiny model is not built yet")
-    cell = score(find_task("tiny-agreement", workspace), used=tiny, scoring=Scoring(limit=20))
+    cell = score(find_task("tiny-agreement", workspace), used=load("tiny"), scoring=Scoring(limit=20))
     assert cell.n == 20 and cell.value > 60
 
 
