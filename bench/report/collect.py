@@ -11,15 +11,11 @@ from typing import Any
 from moextend.bench.run.complete import lacking_scores, names_of
 from moextend.bench.run.config import JOINT, differences
 from moextend.bench.run.progress import State, read_status
-from moextend.bench.run.rundir import COST, Cell, Key, RunConfig, RunDir
+from moextend.bench.run.records import RunFacts, StageCost
+from moextend.bench.run.rundir import Cell, Key, RunConfig, RunDir
 from moextend.errors import InputError, SpecError
 from moextend.util import files
 from moextend.util.foreign import explained
-
-COSTS = (
-    "trained_parameters", "stored_mb", "tokens", "flops", "forward_flops", "seconds", "peak_rss_mb", "peak_gpu_mb",
-)  # fmt: skip
-"""Numbers of a stage's costs that tables show."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +26,8 @@ class Result:
     config: RunConfig
     state: State
     cells: dict[Key, Cell]
-    facts: dict[str, Any]
-    costs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    facts: RunFacts
+    costs: dict[int, StageCost] = field(default_factory=dict)
     """Stage -> what it took."""
     lacks: list[str] = field(default_factory=list)
     """Cells and predictions that a run which says it is done does not have."""
@@ -70,14 +66,6 @@ class Result:
     def matrix(self) -> list[list[float | None]]:
         """A[stage][task] of the learned tasks; see metrics."""
         return [self.row(stage, self.tasks) for stage in range(len(self.tasks) + 1)]
-
-    @property
-    def task_identity(self) -> str | None:
-        """What the method knows of the task at inference: given, inferred or none; None if that is not known."""
-        known = self.facts.get("task_identity")
-        if known is None:  # early versions noted whether the task is given
-            known = {True: "given", False: "none"}.get(self.facts.get("told"))  # type: ignore[arg-type]
-        return known
 
 
 @dataclass
@@ -163,11 +151,6 @@ def _result(run: RunDir, config: RunConfig, state: State) -> Result:
     cells = run.cells()
     lacks = lacking_scores(run, cells) if state == "done" else []
     facts, costs = run.facts(), run.costs()
-    for name in ("blind", "base_flops"):
-        _check_numbers(facts.get(name), f"{run.folder / 'facts.json'}: {name}")
-    for stage, cost in costs.items():
-        kept = {name: cost.get(name) for name in COSTS}
-        _check_numbers(kept, f"{run.folder}: {COST} of stage {stage}")
     for (stage, task), cell in cells.items():
         _check_numbers(cell.extra.get("readings"), f"{run.folder}: readings of {task} after stage {stage}")
     return Result(run, config, state, cells, facts, costs, lacks)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from moextend.bench.methods import Method
 from moextend.bench.run.context import Work
 from moextend.bench.run.models import learning_data
+from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import ROUTING
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate
@@ -57,7 +58,7 @@ class Diagnostics:
 
     def _record(self, model: MultimodalLM, index: int, learned: Sequence[str]) -> dict[str, Any]:
         before = self.work.run.routing()
-        cost = self.work.run.costs().get(index, {})
+        cost = self.work.run.costs().get(index, StageCost())
         tasks = {}
         for name in [*learned, *([TEXT] if self.work.generic else [])]:
             if not self._sample(name):
@@ -69,7 +70,7 @@ class Diagnostics:
                 None if name == TEXT else before.get(learned.index(name) + 1, {}).get("tasks", {}).get(name)
             )
             tasks[name] = _told(use, then)
-        chosen: dict[str, Any] = {key: cost[key] for key in ("layers", "parents", "change") if key in cost}
+        chosen: dict[str, Any] = cost.model_dump(include={"layers", "change"}, exclude_none=True)
         return {**chosen, "tasks": tasks, **self._inferred(model, learned)}
 
     def _inferred(self, model: MultimodalLM, learned: Sequence[str]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from typing import Any
 from moextend.bench.run.cell import Cell, Key, line_of, parse_cell
 from moextend.bench.run.config import RunConfig, config_of, differences, grows, slug
 from moextend.bench.run.environment import environment
+from moextend.bench.run.records import RunFacts, StageCost
 from moextend.errors import InputError, RunConflict, SpecError, UnknownName
 from moextend.util import files
 
@@ -35,6 +36,7 @@ RESTORE = "Put the file back as it was, or remove the whole folder of this run a
 RECORDS = ("config.json", "scores.jsonl", "status.json")
 """Files that tell that a folder is a run's."""
 COST = "cost.json"
+FACTS = "facts.json"
 ROUTING = "routing.json"
 
 
@@ -135,33 +137,34 @@ class RunDir:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def facts(self) -> dict[str, Any]:
-        """What became known while running; empty at first."""
-        return _mapping(self.folder / "facts.json") or {}
+    def facts(self) -> RunFacts:
+        """What became known while running; nothing at first."""
+        return RunFacts.read(self.folder / FACTS) or RunFacts()
 
-    def write_facts(self, facts: dict[str, Any]) -> None:
-        """Adds or replaces facts, key by key."""
-        files.write_json(self.folder / "facts.json", {**self.facts(), **facts})
+    def write_facts(self, **facts: Any) -> None:
+        """Adds or replaces facts, field by field."""
+        path = self.folder / FACTS
+        RunFacts.parse({**self.facts().model_dump(), **facts}, where=str(path)).write(path)
 
-    def write_cost(self, stage: int, task: str, cost: dict[str, Any]) -> None:
+    def write_cost(self, stage: int, task: str, cost: StageCost) -> None:
         """Keeps what a stage took."""
-        files.write_json(self.stage_folder(stage, task) / COST, cost)
+        cost.write(self.stage_folder(stage, task) / COST)
 
-    def costs(self) -> dict[int, dict[str, Any]]:
+    def costs(self) -> dict[int, StageCost]:
         """Stage -> what it took; stages of which it is not known are left out."""
-        return self._of_stages(COST)
+        found = {stage: StageCost.read(path) for stage, path in self._of_stages(COST)}
+        return {stage: cost for stage, cost in found.items() if cost is not None}
 
     def routing(self) -> dict[int, dict[str, Any]]:
         """Stage -> what its tasks' routing was (see diagnostics.py); stages of which it is not known are left out."""
-        return self._of_stages(ROUTING)
-
-    def _of_stages(self, name: str) -> dict[int, dict[str, Any]]:
-        found = {
-            int(path.parent.name.partition("-")[0]): _mapping(path)
-            for path in sorted(self.folder.glob(f"stages/*/{name}"))
-            if re.match(r"[0-9]+-", path.parent.name)
-        }
+        found = {stage: _mapping(path) for stage, path in self._of_stages(ROUTING)}
         return {stage: record for stage, record in found.items() if record is not None}
+
+    def _of_stages(self, name: str) -> Iterator[tuple[int, Path]]:
+        """(stage, path) of the files of one name in the stages' folders."""
+        for path in sorted(self.folder.glob(f"stages/*/{name}")):
+            if re.match(r"[0-9]+-", path.parent.name):
+                yield int(path.parent.name.partition("-")[0]), path
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -113,14 +113,12 @@ def write_run(
     (run.folder / "scores.jsonl").write_text("".join(scores))
     for stage, task in enumerate(shape.tasks, 1):
         _write_stage(run, shape, stage, task)
-    run.write_facts(
-        {
-            "task_identity": "none",
-            "blind": dict.fromkeys(shape.tasks, 20.0),
-            "base_flops": dict.fromkeys(shape.tasks, 1e6),
-            **(facts or {}),
-        }
-    )
+    known = {
+        "task_identity": "none",
+        "blind": dict.fromkeys(shape.tasks, 20.0),
+        "base_flops": dict.fromkeys(shape.tasks, 1e6),
+    }
+    run.write_facts(**known, **(facts or {}))
     units = len(cells) + shape.stages
     _write(
         run.folder,

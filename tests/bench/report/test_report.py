@@ -15,8 +15,10 @@ from moextend.bench.report.forgetting import COLUMNS, forgetting_table
 from moextend.bench.report.matrix import matrix_tables
 from moextend.bench.report.table import number, over_runs
 from moextend.bench.run.progress import Progress, Status, Unit, _write
+from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell
 from moextend.errors import InputError, RunFailed, UnknownName
+from moextend.util.files import write_json
 
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
 
@@ -26,7 +28,7 @@ def done(make_run):
     def make(method="lora", seed=0, rows=ROWS, text=(90.0, 88.0, 85.0), state="done", facts=None, **changes):
         run = make_run(method, seed, rows, text, **changes)
         _write(run.folder, Status(state=state))
-        run.write_facts(facts or {"task_identity": "none"})
+        write_json(run.folder / "facts.json", facts or {"task_identity": "none"})
         return run
 
     return make
@@ -41,7 +43,7 @@ def row_of(table, name):
 
 def test_the_row_of_one_run(done):
     run = done(facts={"task_identity": "given"})
-    run.write_cost(1, "colour", {"trained_parameters": 12000})
+    run.write_cost(1, "colour", StageCost(trained_parameters=12000))
     (experiment,) = collect([run])
     table = forgetting_table(experiment)
     row = row_of(table, "lora")

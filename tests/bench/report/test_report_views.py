@@ -15,6 +15,7 @@ from moextend.bench.references import find_reference
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.run.progress import Status, _write
+from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, find_runs
 from moextend.bench.score.vqa import Record, scores_path
 from moextend.errors import InputError, UnknownName
@@ -219,11 +220,11 @@ def test_costs_that_are_not_matched_are_marked(make_run):
     runs = []
     for method, trained in (("full-ft", 1000), ("lora", 990), ("ewc", 500)):
         run = finish(make_run(method, rows=ROWS))
-        run.write_facts({"task_identity": "none", "base_flops": {"colour": 100.0, "count": 100.0}})
+        run.write_facts(task_identity="none", base_flops={"colour": 100.0, "count": 100.0})
         for stage, task in enumerate(run.config.stages, 1):
             cost = {"trained_parameters": trained, "tokens": 50 * stage, "flops": 2e12, "stored_mb": 0.5}
             run.write_cost(
-                stage, task, {**cost, "forward_flops": 110.0 + stage, "seconds": 3.0, "peak_rss_mb": 9.0}
+                stage, task, StageCost(**cost, forward_flops=110.0 + stage, seconds=3.0, peak_rss_mb=9.0)
             )
         runs.append(run)
     (table,) = tables(collect(runs), "costs")
@@ -274,7 +275,7 @@ def test_a_method_that_guesses_does_not_look_good(ledger, tmp_path):
 def test_costs_are_compared_with_the_first_moextend(make_run):
     for method, trained in (("lora", 500), ("moextend:layers=all", 990), ("full-ft", 1000)):
         run = finish(make_run(method, rows=ROWS))
-        run.write_cost(1, "colour", {"trained_parameters": trained})
+        run.write_cost(1, "colour", StageCost(trained_parameters=trained))
     runs = find_runs(run.folder.parent.parent)
     (table,) = tables(collect(runs), "costs")
     shown = {row[0].text: row[1].text for row in table.sections[0]}
@@ -300,9 +301,9 @@ def latex(ledger, tmp_path_factory):
     }
     runs = ledger.write_runs(tmp_path_factory.mktemp("latex"), ledger.Shape(items=40), kinds, (0, 1))
     for number, run in enumerate(runs, 1):
-        run.write_facts({"text_untouched": True, "blind": dict.fromkeys(run.config.stages, 20.0)})
+        run.write_facts(text_untouched=True, blind=dict.fromkeys(run.config.stages, 20.0))
         for stage, task in enumerate(run.config.stages, 1):
-            run.write_cost(stage, task, {"trained_parameters": 1000 * number, "tokens": 5, "flops": 2e12})
+            run.write_cost(stage, task, StageCost(trained_parameters=1000 * number, tokens=5, flops=2e12))
             folder = run.stage_folder(stage, task)
             seen = {"reached": [{"task1": 0.5}], "drift": [0.1]}
             (folder / "routing.json").write_text(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from moextend.bench.run.complete import stage_names
 from moextend.bench.run.progress import Progress, Unit
+from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, RunDir
 from moextend.bench.run.worker import serve
 from moextend.errors import RunFailed
@@ -40,11 +41,9 @@ def work(run: RunDir) -> None:
             progress.finish(unit)
         for stage, task in enumerate(stage_names(config), 1):
             keep_nothing(run.stage_folder(stage, task))
-            run.write_cost(stage, task, {"seconds": 1.0})
-        blind = dict.fromkeys(config.stages, 25.0)
-        run.write_facts(
-            {"task_identity": "given" if config.method.startswith("moextend") else "none", "blind": blind}
-        )
+            run.write_cost(stage, task, StageCost(seconds=1.0))
+        identity = "given" if config.method.startswith("moextend") else "none"
+        run.write_facts(task_identity=identity, blind=dict.fromkeys(config.stages, 25.0))
 
 
 def keep_nothing(folder: Path) -> None:

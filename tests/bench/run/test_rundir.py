@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from moextend.bench.run.config import differences
+from moextend.bench.run.records import RunFacts
 from moextend.bench.run.rundir import Cell, RunDir, find_runs, open_run, open_runs, slug
 from moextend.errors import InputError, RunConflict, RunFailed, SpecError, UnknownName
 from moextend.util import files
@@ -403,7 +404,7 @@ def test_a_full_disk_is_told_and_loses_nothing(make_run, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunFailed, match="no disk space left") as error:
-        run.write_facts({"task_identity": "given"})
+        run.write_facts(task_identity="given")
     assert error.value.exit_code == 1
     assert not list(run.folder.glob(".facts*"))
     assert len(run.cells()) == 2
@@ -411,10 +412,10 @@ def test_a_full_disk_is_told_and_loses_nothing(make_run, monkeypatch):
 
 def test_facts_are_added_key_by_key(make_run):
     run = make_run()
-    assert run.facts() == {}
-    run.write_facts({"task_identity": "none"})
-    run.write_facts({"blind": {"colour": 25.0}})
-    assert run.facts() == {"task_identity": "none", "blind": {"colour": 25.0}}
+    assert run.facts() == RunFacts()
+    run.write_facts(task_identity="none")
+    run.write_facts(blind={"colour": 25.0})
+    assert run.facts() == RunFacts(task_identity="none", blind={"colour": 25.0})
 
 
 def test_folders_are_made_when_asked_for(make_run):

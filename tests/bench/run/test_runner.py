@@ -308,7 +308,7 @@ def test_a_second_process_on_a_run_is_refused(workspace: Path) -> None:
 
 def test_a_run_whose_data_changed_is_refused(workspace: Path) -> None:
     run = prepared(workspace, "full-ft", "changed")
-    run.write_facts({"data": {"tiny-counting": {"train": "other", "test": "other"}}})
+    run.write_facts(data={"tiny-counting": {"train": "other", "test": "other"}})
     with pytest.raises(RunConflict, match="the data of task 'tiny-counting' changed since this run began"):
         runner.run(run.folder)
     assert not run.cells()

@@ -1,0 +1,155 @@
+"""The files of a run as typed records: whoever writes one and whoever reads it use the same class.
+
+Every record has a `schema_version`. Files of runs that were made before it existed have none; they are read through
+`former`. A file with a later version than this is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moextend.bench.methods.method import TaskIdentity
+from moextend.errors import InputError, SpecError, type_name
+from moextend.util import bounded_yaml, files
+
+VERSION = 1
+"""Version of the files of a run."""
+AGAIN = "Run again: it is made again."
+
+
+class LaterVersion(InputError):
+    """A file that a later release wrote: not damaged, but not readable here."""
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, of the exact types, numbers are finite, keys that are not known are left out."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
+
+    schema_version: int = VERSION
+    """Version of the file's format: 1. Files of former runs have none."""
+
+    @classmethod
+    def former(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The values of a file without a version, in today's form."""
+        return values
+
+    @classmethod
+    def parse(cls, values: Any, *, where: str, hint: str = AGAIN) -> Self:
+        """The record in a JSON value; SpecError where it is none, LaterVersion where this release cannot read it."""
+        if not isinstance(values, dict):
+            raise SpecError(f"holds {type_name(values)}, not a mapping of keys.", where=where, hint=hint)
+        version = values.get("schema_version", 0)
+        if isinstance(version, int) and version > VERSION:
+            raise LaterVersion(
+                f"has schema_version {version}; this release reads versions up to {VERSION}.",
+                where=where,
+                hint="Update moextend.",
+            )
+        try:
+            if version == 0:
+                values = cls.former({**values, "schema_version": VERSION})
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            found = bounded_yaml.shown(first["input"])
+            raise SpecError(f"'{place}': {first['msg']} (found {found}).", where=where, hint=hint) from error
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """The record in a JSON file; None where there is no file. Raises as `parse` does."""
+        try:
+            values = files.read_json(path)
+        except FileNotFoundError:
+            return None
+        except SpecError as error:
+            raise SpecError(error.what, where=error.where, hint=AGAIN) from error
+        return cls.parse(values, where=str(path))
+
+    def write(self, path: Path) -> None:
+        """Writes the record as indented JSON, whole or not at all."""
+        files.write_json(path, self.model_dump())
+
+
+class KeptFile(BaseModel):
+    """A file that a stage keeps besides its weights."""
+
+    model_config = Record.model_config
+
+    bytes: int
+    """Size."""
+    sha256: str
+    """SHA-256 of the content, 64 hex digits."""
+
+
+class StageCost(Record):
+    """`stages/<t>-<task>/cost.json`: what a stage took. Sums and peaks include interrupted attempts."""
+
+    trained_parameters: int | None = None
+    """Parameters with gradients. null: not known."""
+    tokens: int | None = None
+    """Tokens of the training, without padding. null: not known."""
+    flops: float | None = None
+    """Floating-point operations of the training. null: not known."""
+    forward_flops: float | None = None
+    """Floating-point operations a token of a forward pass on the stage's task after it. null: not known."""
+    stored_mb: float | None = None
+    """What the stage keeps on disk for later stages and for use, in 10^6 bytes. null: not known."""
+    seconds: float | None = None
+    """Wall-clock time of learning, in seconds. null: not known."""
+    peak_rss_mb: float | None = None
+    """Peak resident memory of the process by the end of the stage, in MiB. null: not known."""
+    peak_gpu_mb: float | None = None
+    """Peak GPU memory of the process by the end of the stage, in MiB. null: no GPU, or not known."""
+    layers: list[int] | None = None
+    """Layers that got new experts. null: the method adds none."""
+    change: list[float] | None = None
+    """Change of every layer's router in the probe (d_j of docs/method.md). null: no probe."""
+    files: dict[str, KeptFile] = Field(default_factory=dict)
+    """Name of a file in the stage's folder -> size and digest; weights are named by `extension.json` instead."""
+    notes: dict[str, Any] = Field(default_factory=dict)
+    """Further facts that the method noted, such as `loss`. No table shows them."""
+
+    @classmethod
+    def former(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The method's further facts stood beside the others."""
+        more = {key: value for key, value in values.items() if key not in cls.model_fields}
+        kept = {key: value for key, value in values.items() if key in cls.model_fields}
+        return {**kept, "notes": {**more, **kept.get("notes", {})}} if more else kept
+
+    @classmethod
+    def of(cls, facts: dict[str, Any], *, where: str) -> Self:
+        """The record of what a method noted and of what was measured, in one mapping."""
+        return cls.parse({**facts, "schema_version": 0}, where=where, hint="Correct the method's `learn`.")
+
+
+class RunFacts(Record):
+    """`facts.json`: what became known while running."""
+
+    task_identity: TaskIdentity | None = None
+    """What the method knows of the task at inference: given, inferred or none. null: row 0 is not scored yet."""
+    text_untouched: bool | None = None
+    """Whether no input without an image reaches what was learned. null: not known; see docs/statistics.md."""
+    blind: dict[str, float | None] | None = None
+    """Learned image task -> percent reached by the majority answer, without the image; null where the task has no
+    training items. null as a whole: row 0 is not scored yet."""
+    base_flops: dict[str, float] | None = None
+    """Stage's name -> floating-point operations a token of the base's forward pass on its task. null: as above."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """The method's settings with all defaults, as a record for readers: defaults may differ between releases."""
+    data: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Task -> split -> digest of its data. A run is refused if they change."""
+    plugins: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """`method` or `scorer NAME` -> where a plug-in came from. A run is refused if it changes."""
+    revisions: dict[str, str] = Field(default_factory=dict)
+    """Task -> commit of its data set on the Hugging Face Hub, as a record for readers."""
+
+    @classmethod
+    def former(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """`told` said whether the task is given."""
+        known = {True: "given", False: "none"}.get(values.get("told"))  # type: ignore[arg-type]
+        return {"task_identity": known, **values} if known else values
