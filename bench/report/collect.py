@@ -10,8 +10,8 @@ from typing import Any
 
 from moextend.bench.run.complete import lacking_scores, names_of
 from moextend.bench.run.config import JOINT, differences
-from moextend.bench.run.progress import State, read_status
-from moextend.bench.run.records import RunFacts, StageCost
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.records import RunFacts, StageCost, State
 from moextend.bench.run.rundir import Cell, Key, RunConfig, RunDir
 from moextend.errors import InputError, SpecError
 from moextend.util import files
@@ -115,7 +115,7 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
             except Exception as error:
                 experiment.left_out.append(damaged_run(run, error))
         else:
-            why = f": {status.error['what']}" if status.state == "failed" and status.error else ""
+            why = f": {status.error.what}" if status.state == "failed" and status.error else ""
             experiment.left_out.append(f"{run.folder.name} ({status.state}{why})")
     experiments = _in_order(found, runs)
     if damaged:

@@ -7,7 +7,7 @@ Every record has a `schema_version`. Files of runs that were made before it exis
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +15,7 @@ from moextend.bench.methods.method import TaskIdentity
 from moextend.errors import InputError, SpecError, type_name
 from moextend.util import bounded_yaml, files
 
+State = Literal["waiting", "running", "done", "failed", "interrupted"]
 VERSION = 1
 """Version of the files of a run."""
 AGAIN = "Run again: it is made again."
@@ -153,3 +154,69 @@ class RunFacts(Record):
         """`told` said whether the task is given."""
         known = {True: "given", False: "none"}.get(values.get("told"))  # type: ignore[arg-type]
         return {"task_identity": known, **values} if known else values
+
+
+class RunError(BaseModel):
+    """Why a run failed; passwords are masked."""
+
+    model_config = Record.model_config
+
+    what: str | None
+    """What is wrong. null: not known."""
+    where: str | None
+    """Its place: a file, a setting, a stage. null: not known."""
+    hint: str | None
+    """The way out. null: none is known."""
+
+
+class Status(Record):
+    """`status.json`: how far a run is. Written about twice a second while it works."""
+
+    state: State = "waiting"
+    """waiting, running, done, failed or interrupted."""
+    pid: int | None = None
+    """Number of the process that works on the run. null: it did not start."""
+    host: str = ""
+    """Name of its machine."""
+    born: str | None = None
+    """Start time of the process, which tells it from a later one with the same number. null: not known."""
+    started: float | None = None
+    """When this attempt began, in seconds since 1970. null: it did not start."""
+    heartbeat: float | None = None
+    """When this file was written, in seconds since 1970. null: it did not start."""
+    elapsed: float = 0.0
+    """Seconds since this attempt began; earlier attempts are not counted."""
+    phase: str | None = None
+    """What it is at: align, probe, train or score. null: nothing."""
+    stage: int = 0
+    """The stage that it is at; 0 is the base."""
+    stages: int = 0
+    """Stages of the sequence."""
+    task: str | None = None
+    """The task that it is at. null: none."""
+    step: int = 0
+    """Steps done of what it is at: of a training, or per cent of a scoring."""
+    steps: int = 0
+    """All of these steps."""
+    done: int = 0
+    """Units done: a training of a stage or the scoring of a cell is one."""
+    units: int = 0
+    """All units."""
+    fraction: float = 0.0
+    """Part of the work that is done, 0..1: by time where it is known, else by units."""
+    left: float | None = None
+    """Seconds left. null: a phase that is still to come has not been measured."""
+    error: RunError | None = None
+    """Why it failed. null: it did not."""
+    run: str = ""
+    """Id of the run; "" in files of former runs."""
+    config: str = ""
+    """Digest of the config that was worked on: "done" holds for that one alone; "" in files of former runs."""
+
+    @classmethod
+    def former(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The hint of an error was called `mend`."""
+        error = values.get("error")
+        if isinstance(error, dict) and "mend" in error:
+            return {**values, "error": {"hint": error["mend"], **error}}
+        return values

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from moextend.bench.run.complete import LEARNED, STEM
-from moextend.bench.run.progress import Status, _write
+from moextend.bench.run.progress import _write
+from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import COST, ROUTING, Cell, RunConfig, RunDir, open_run
 from moextend.bench.score.text.cell import TextScores
 from moextend.bench.score.vqa import ItemScore, Record, scores_path

@@ -14,8 +14,8 @@ from moextend.bench.report.csv import cells
 from moextend.bench.report.forgetting import COLUMNS, forgetting_table
 from moextend.bench.report.matrix import matrix_tables
 from moextend.bench.report.table import number, over_runs
-from moextend.bench.run.progress import Progress, Status, Unit, _write
-from moextend.bench.run.records import StageCost
+from moextend.bench.run.progress import Progress, Unit, _write
+from moextend.bench.run.records import StageCost, Status
 from moextend.bench.run.rundir import Cell
 from moextend.errors import InputError, RunFailed, UnknownName
 from moextend.util.files import write_json

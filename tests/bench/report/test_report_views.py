@@ -14,8 +14,8 @@ import pytest
 from moextend.bench.references import find_reference
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.run.progress import Status, _write
-from moextend.bench.run.records import StageCost
+from moextend.bench.run.progress import _write
+from moextend.bench.run.records import StageCost, Status
 from moextend.bench.run.rundir import Cell, find_runs
 from moextend.bench.score.vqa import Record, scores_path
 from moextend.errors import InputError, UnknownName

@@ -16,7 +16,8 @@ from moextend.bench.run import launch as launching
 from moextend.bench.run import live
 from moextend.bench.run.launch import launch
 from moextend.bench.run.live import LiveView, PlainView
-from moextend.bench.run.progress import Status, read_status
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import Cell
 from moextend.bench.run.statuses import duration, seconds_left
 
