@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +12,7 @@ from moextend.bench.run.config import JOINT, differences
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunFacts, StageCost, State
 from moextend.bench.run.rundir import Cell, Key, RunConfig, RunDir
-from moextend.errors import InputError, SpecError
+from moextend.errors import InputError
 from moextend.util import files
 from moextend.util.foreign import explained
 
@@ -150,22 +149,7 @@ def _in_order(found: dict[str, Experiment], runs: Sequence[RunDir]) -> list[Expe
 def _result(run: RunDir, config: RunConfig, state: State) -> Result:
     cells = run.cells()
     lacks = lacking_scores(run, cells) if state == "done" else []
-    facts, costs = run.facts(), run.costs()
-    for (stage, task), cell in cells.items():
-        _check_numbers(cell.extra.get("readings"), f"{run.folder}: readings of {task} after stage {stage}")
-    return Result(run, config, state, cells, facts, costs, lacks)
-
-
-def _check_numbers(found: Any, where: str) -> None:
-    """SpecError where a mapping of names to numbers, each of which may be unknown, is something else."""
-    if found is None:
-        return
-    hint = "It was damaged or edited: put it back, or remove the file and run again."
-    if not isinstance(found, dict):
-        raise SpecError("holds no mapping of names to numbers.", where=where, hint=hint)
-    for name, value in found.items():
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
-            raise SpecError(f"'{name}' is no number.", where=where, hint=hint)
+    return Result(run, config, state, cells, run.facts(), run.costs(), lacks)
 
 
 def lacking_notes(results: Sequence[Result]) -> list[str]:

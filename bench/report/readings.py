@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.table import Column, Table, Value, over_runs, text
@@ -44,9 +43,9 @@ def _tasks(group: Sequence[Result]) -> list[str]:
     return [name for name in names if any(_read(result, name) for result in group)]
 
 
-def _read(result: Result, task: str) -> dict[str, Any]:
+def _read(result: Result, task: str) -> dict[str, float]:
     cell = result.cells.get((result.last, task))
-    return dict(cell.extra.get("readings", {})) if cell else {}
+    return cell.readings if cell else {}
 
 
 def _row(method: str, task: str, group: Sequence[Result]) -> list[Value]:

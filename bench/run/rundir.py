@@ -23,10 +23,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.run.cell import Cell, Key, line_of, parse_cell
+from moextend.bench.run.cell import Key, line_of, parse_cell
 from moextend.bench.run.config import RunConfig, config_of, differences, grows, slug
 from moextend.bench.run.environment import environment
 from moextend.bench.run.records import RunFacts, StageCost
+from moextend.bench.score.records import Cell
 from moextend.errors import InputError, RunConflict, SpecError, UnknownName
 from moextend.util import files
 

@@ -26,9 +26,10 @@ from moextend.bench.run.models import base, learning_data, stage_name, stage_of
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.provenance import refuse_changed_plugins
 from moextend.bench.run.records import StageCost
-from moextend.bench.run.rundir import COST, ROUTING, Cell, RunDir
+from moextend.bench.run.rundir import COST, ROUTING, RunDir
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate, vqa
+from moextend.bench.score.records import Cell
 from moextend.errors import InputError, MoextendError, RunFailed
 from moextend.extension import store
 from moextend.training.loop import Report, train
@@ -276,17 +277,9 @@ def score_cell(
 
     cell = evaluate.score_cell(
         model, task, weights=weights, folder=work.run.predictions, scoring=work.sequence.scoring,
-        workspace=work.workspace, on_items=on_items,
+        workspace=work.workspace, stage=index, on_items=on_items,
     )  # fmt: skip
-    path = work.run.predictions / cell.predictions
-    work.run.append_cell(
-        Cell(
-            stage=index, task=name, value=cell.value, stderr=cell.stderr, n=cell.n, scorer=cell.scorer,
-            weights=cell.weights, predictions=f"predictions/{cell.predictions}", seconds=cell.seconds,
-            size=path.stat().st_size, sha256=files.sha256(path), by_kind=dict(cell.by_kind),
-            extra={"readings": cell.readings, "reused": cell.reused},
-        )
-    )  # fmt: skip
+    work.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))
 
 
 def write_facts(work: Work, model: MultimodalLM) -> None:

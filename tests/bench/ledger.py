@@ -110,7 +110,7 @@ def write_run(
         for task in shape.text:
             part = kind.text - (kind.text_lost * stage / shape.stages - shift if stage else 0.0)
             cells.append(_text(run, stage, task, _answers(shape, task, part, drawn)))
-    scores = [json.dumps({**asdict(cell), "run": run.id}, ensure_ascii=False) + "\n" for cell in cells]
+    scores = [json.dumps({**cell.model_dump(), "run": run.id}, ensure_ascii=False) + "\n" for cell in cells]
     (run.folder / "scores.jsonl").write_text("".join(scores))
     for stage, task in enumerate(shape.tasks, 1):
         _write_stage(run, shape, stage, task)
@@ -185,7 +185,7 @@ def _cell(
         stage=stage, task=task, value=100 * float(right.mean()), stderr=1.0, n=len(right), scorer=scorer,
         weights=_weights(run, stage), predictions=path.relative_to(run.folder).as_posix(), seconds=1.25,
         size=len(kept), sha256=hashlib.sha256(kept).hexdigest(), by_kind=by_kind,
-        extra={"readings": readings, "reused": False},
+        readings=readings,
     )  # fmt: skip
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.run.records import VERSION
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError
+from moextend.util.record import VERSION
 
 FORMER = Path(__file__).parents[1] / "fixtures" / "old_run"
 """`bench run tiny --method lora --steps 2 --limit 3` of 0.1.0.dev, less the weights."""
@@ -52,9 +52,7 @@ def test_a_failed_former_run_tells_its_error(cli, former):
     error = {"what": "the loss is not finite.", "where": "stage 2", "mend": "Lower the learning rate."}
     (former / "status.json").write_text(json.dumps({**status, "state": "failed", "error": error}))
     found = cli("bench", "status", "lora-s0")
-    assert "error: stage 2: the loss is not finite. Lower the learning rate." in " ".join(
-        found.out.split()
-    )
+    assert "error: stage 2: the loss is not finite. Lower the learning rate." in " ".join(found.out.split())
 
 
 @pytest.mark.parametrize("name", ["facts.json", "stages/1-tiny-attributes/cost.json"])

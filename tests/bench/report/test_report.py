@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -223,7 +222,7 @@ def test_older_runs_are_marked_by_the_weights_that_answered(ledger, tmp_path):
     base = run.cells()[0, "text1"].weights
     for key, cell in run.cells().items():
         if key[1] in shape.text:
-            run.append_cell(replace(cell, weights=base))
+            run.append_cell(cell.model_copy(update={"weights": base}))
     assert "†" in row_of(forgetting_table(collect([run])[0]), "moextend:scope=own")["text_change"].text
 
 
@@ -277,7 +276,9 @@ def test_csv_holds_unrounded_numbers_and_all_metrics(tables):
 
 def test_csv_of_cells_can_be_traced(done):
     run = done(text=())
-    run.append_cell(Cell(2, "count", 71.0, n=9, weights="abc", predictions="predictions/abc/count.jsonl"))
+    run.append_cell(
+        Cell(stage=2, task="count", value=71.0, n=9, weights="abc", predictions="predictions/abc/count.jsonl")
+    )
     lines = list(csv.DictReader(io.StringIO(cells(collect([run])))))
     assert len(lines) == 6
     assert lines[-1] | {"value": "71.0", "weights": "abc", "run": "lora-s0", "stage": "2"} == lines[-1]

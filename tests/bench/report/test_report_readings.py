@@ -18,7 +18,7 @@ def shown(runs):
 
 
 def answered(run, value, **readings):
-    run.append_cell(Cell(2, FIRST, value, scorer="vqa@2", extra={"readings": readings}))
+    run.append_cell(Cell(stage=2, task=FIRST, value=value, scorer="vqa@2", readings=readings))
 
 
 def test_a_row_has_every_reading_and_the_older_version(make_run):

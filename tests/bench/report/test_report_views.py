@@ -42,14 +42,30 @@ def answered(run, right, items=200, an_image=2):
         write_lines(path, [asdict(record) for record in records])
         value = 100 * sum(right(task, i) for i in range(items)) / items
         run.append_cell(
-            Cell(2, task, value, 1.0, items, "exact@1", predictions=f"predictions/w/{task}.jsonl")
+            Cell(
+                stage=2,
+                task=task,
+                value=value,
+                stderr=1.0,
+                n=items,
+                scorer="exact@1",
+                predictions=f"predictions/w/{task}.jsonl",
+            )
         )
     for text in run.config.retention:
         lines = [{"task": text, "id": i, "right": float(right(text, i))} for i in range(items)]
         write_lines(run.predictions / "w" / f"{text}.jsonl", [*lines, {"summary": {}}])
         value = 100 * sum(right(text, i) for i in range(items)) / items
         run.append_cell(
-            Cell(2, text, value, 1.0, items, "lm-eval:acc", predictions=f"predictions/w/{text}.jsonl")
+            Cell(
+                stage=2,
+                task=text,
+                value=value,
+                stderr=1.0,
+                n=items,
+                scorer="lm-eval:acc",
+                predictions=f"predictions/w/{text}.jsonl",
+            )
         )
     return finish(run)
 

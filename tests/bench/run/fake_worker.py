@@ -33,10 +33,26 @@ def work(run: RunDir) -> None:
                 for i, task in enumerate(config.stages, 1):
                     learned = 80.0 - 5 * (unit.stage - i) if i <= unit.stage else 10.0
                     run.append_cell(
-                        Cell(unit.stage, task, learned + config.seed, stderr=2.0, n=100, scorer="x@1")
+                        Cell(
+                            stage=unit.stage,
+                            task=task,
+                            value=learned + config.seed,
+                            stderr=2.0,
+                            n=100,
+                            scorer="x@1",
+                        )
                     )
                 for task in config.retention:
-                    run.append_cell(Cell(unit.stage, task, 90.0 - unit.stage, 1.0, 50, "lm-eval"))
+                    run.append_cell(
+                        Cell(
+                            stage=unit.stage,
+                            task=task,
+                            value=90.0 - unit.stage,
+                            stderr=1.0,
+                            n=50,
+                            scorer="lm-eval",
+                        )
+                    )
             progress.advance()
             progress.finish(unit)
         for stage, task in enumerate(stage_names(config), 1):

@@ -162,7 +162,7 @@ def test_stages_that_are_scored_between_two_looks_are_told(make_run):
         for task, value in zip((*run.config.stages, "facts"), (*row, 90.0), strict=True):
             assert f"stage {stage}/2" not in out.getvalue()
             view.update()
-            run.append_cell(Cell(stage, task, value))
+            run.append_cell(Cell(stage=stage, task=task, value=value))
     view.update()
     view.update()
     assert out.getvalue().splitlines() == [

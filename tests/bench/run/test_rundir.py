@@ -54,10 +54,10 @@ def test_slugs_are_safe_in_a_path(text, name):
 
 def test_the_same_config_opens_the_same_folder(tmp_path, make_config):
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(0, "colour", 50.0))
+    run.append_cell(Cell(stage=0, task="colour", value=50.0))
     again = open_run(make_config(device="cuda", places={"workspace": "/moved"}), tmp_path)
     assert again.folder == run.folder
-    assert again.cells() == {(0, "colour"): Cell(0, "colour", 50.0)}
+    assert again.cells() == {(0, "colour"): Cell(stage=0, task="colour", value=50.0)}
     assert again.config.device == "cuda"
     assert str(again.config.workspace) == "/moved"
 
@@ -84,7 +84,7 @@ def with_stage(config, name="new", retention=()):
 
 def test_a_stage_added_at_the_end_takes_the_run_over(tmp_path, make_config):
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(0, "colour", 50.0))
+    run.append_cell(Cell(stage=0, task="colour", value=50.0))
     (run.folder / "status.json").write_text("{}")
     longer = with_stage(make_config(), retention=["copying"])
     again = open_run(longer, tmp_path)
@@ -103,7 +103,7 @@ def contents(folder):
 @pytest.mark.parametrize("change", ["more stages", "a later scored task", "the oracle", "another device"])
 def test_a_run_that_is_worked_on_is_not_touched_by_a_second_command(tmp_path, make_config, change):
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(0, "colour", 50.0))
+    run.append_cell(Cell(stage=0, task="colour", value=50.0))
     (run.folder / "status.json").write_text("{}")
     with (run.folder / "scores.jsonl").open("a") as file:
         file.write('{"stage": 1, "ta')
@@ -147,7 +147,7 @@ def test_no_run_is_touched_where_another_of_the_same_command_is_refused(tmp_path
 
 def test_a_folder_without_its_config_is_not_adopted(tmp_path, make_config):
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(0, "colour", 50.0))
+    run.append_cell(Cell(stage=0, task="colour", value=50.0))
     (run.folder / "config.json").unlink()
     other = make_config()
     other.sequence["train"]["steps"] = 9
@@ -215,9 +215,11 @@ def test_environment_names_the_commit_of_a_checkout_only(tmp_path):
 
 def test_the_last_line_of_a_cell_wins(make_run):
     run = make_run()
-    run.append_cell(Cell(1, "colour", 50.0, by_kind={"red": 40.0}))
-    run.append_cell(Cell(1, "colour", 60.0, stderr=1.5, n=10, extra={"strict": 55.0}))
-    assert run.cells()[1, "colour"] == Cell(1, "colour", 60.0, stderr=1.5, n=10, extra={"strict": 55.0})
+    run.append_cell(Cell(stage=1, task="colour", value=50.0, by_kind={"red": 40.0}))
+    run.append_cell(Cell(stage=1, task="colour", value=60.0, stderr=1.5, n=10, readings={"strict": 55.0}))
+    assert run.cells()[1, "colour"] == Cell(
+        stage=1, task="colour", value=60.0, stderr=1.5, n=10, readings={"strict": 55.0}
+    )
 
 
 def test_a_torn_last_line_is_left_out_and_cut_by_the_next_append(make_run):
@@ -228,7 +230,7 @@ def test_a_torn_last_line_is_left_out_and_cut_by_the_next_append(make_run):
     assert len(run.cells()) == 2
     with run.lock():
         assert path.read_text().endswith('"task": "col')
-        run.append_cell(Cell(1, "colour", 3.0))
+        run.append_cell(Cell(stage=1, task="colour", value=3.0))
     assert len(run.cells()) == 3
     assert len(path.read_text().splitlines()) == 3
 

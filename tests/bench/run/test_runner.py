@@ -127,8 +127,8 @@ def test_scope_own_forgets_nothing_bit_for_bit(finished: Callable[[str], RunDir]
 @pytest.mark.slow
 def test_nothing_is_scored_twice_for_the_same_weights(finished: Callable[[str], RunDir]) -> None:
     cells = finished("moextend:scope=own").cells()
-    assert cells[2, "tiny-facts"].extra["reused"] and cells[2, "tiny-attributes"].extra["reused"]
-    assert not cells[2, "tiny-counting"].extra["reused"]
+    assert cells[2, "tiny-facts"].reused and cells[2, "tiny-attributes"].reused
+    assert not cells[2, "tiny-counting"].reused
 
 
 @pytest.mark.slow
