@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.run.cell import Key, line_of, parse_cell
-from moextend.bench.run.config import RunConfig, config_of, differences, grows, slug
+from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug
 from moextend.bench.run.environment import environment
 from moextend.bench.run.records import RunFacts, StageCost
 from moextend.bench.score.records import Cell
@@ -50,19 +50,19 @@ class RunDir:
     @cached_property
     def config(self) -> RunConfig:
         """The config that the folder was made with; InputError where it is missing or broken."""
-        return config_of(self._first_record, self.folder / "config.json")
+        return self._first_record.config(self.folder / "config.json")
 
     @cached_property
     def id(self) -> str:
         """Tells this run from every other one, also from one of the same config; "" for runs of early versions."""
-        return str(self._first_record.get("id", ""))
+        return self._first_record.id
 
     @cached_property
-    def _first_record(self) -> dict[str, Any]:
+    def _first_record(self) -> ConfigFile:
         """What config.json held when it was first read: what a run is does not change."""
         return self._record()
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self) -> ConfigFile:
         path = self.folder / "config.json"
         if not path.is_file():
             raise InputError(
@@ -74,22 +74,23 @@ class RunDir:
             record = files.read_json(path)
         except SpecError as error:
             raise SpecError(error.what, where=error.where, hint=RESTORE) from error
-        if not isinstance(record, dict) or not isinstance(record.get("identity"), dict):
-            raise SpecError("holds no config.", where=str(path), hint=RESTORE)
-        return record
+        try:
+            return ConfigFile.parse(record, where=str(path))
+        except SpecError as error:
+            raise SpecError(f"holds no config: {error.what}", where=str(path), hint=RESTORE) from error
 
     def environments(self) -> list[dict[str, Any]]:
         """What the run was made with, one entry each time that changed."""
-        return list(self._record().get("environments", []))
+        return self._record().environments
 
     def record_environment(self, **more: Any) -> None:
         """Notes what the run is being made with, if it differs from the last note."""
         record, now = self._record(), environment(**more)
-        history = record.setdefault("environments", [])
+        history = record.environments
         last = history[-1] if history else {}
         if any(last.get(key, ...) != value for key, value in now.items()):
-            history.append({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **now})
-            files.write_json(self.folder / "config.json", record)
+            noted = [*history, {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **now}]
+            record.model_copy(update={"environments": noted}).write(self.folder / "config.json")
 
     def append_cell(self, cell: Cell) -> None:
         """Adds one line to scores.jsonl, on disk when this returns."""
@@ -228,8 +229,8 @@ def open_runs(
     return [run for run, _ in opened]
 
 
-def _fitting_record(run: RunDir, config: RunConfig) -> dict[str, Any]:
-    """What config.json holds, {} for a new folder; RunConflict where `config` is not that of the folder."""
+def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:
+    """What config.json holds, None for a new folder; RunConflict where `config` is not that of the folder."""
     path = run.folder / "config.json"
     if run.folder.exists() and not run.folder.is_dir():
         raise RunConflict(
@@ -242,13 +243,13 @@ def _fitting_record(run: RunDir, config: RunConfig) -> dict[str, Any]:
                 where=str(run.folder),
                 hint="Put config.json back, use another --runs folder, or remove this folder.",
             )
-        return {}
+        return None
     record = run._record()
-    config_of(record, path)  # refuses one that was edited
+    record.config(path)  # refuses one that was edited
     _check_kinds(run.folder)
     identity = _stored_identity(config)
-    found = differences(record["identity"], identity)
-    if found and not grows(record["identity"], identity):
+    found = differences(record.identity, identity)
+    if found and not grows(record.identity, identity):
         raise _conflict(run.folder, found)
     return record
 
@@ -284,25 +285,25 @@ def _stored_identity(config: RunConfig) -> dict[str, Any]:
     return identity
 
 
-def _wanted_record(record: dict[str, Any], config: RunConfig) -> dict[str, Any]:
+def _wanted_record(record: ConfigFile | None, config: RunConfig) -> ConfigFile:
     """What config.json is to hold; equal to `record` where nothing changes."""
     identity = _stored_identity(config)
-    # A record without an id is of an early version, and stays so: its scores name none, or one that is lost.
-    own = {} if record else {"id": uuid.uuid4().hex}
-    wanted = {**own, **record, "digest": files.digest(identity), "identity": identity}
-    wanted |= {"places": config.places, "device": config.device, "protocol": config.protocol}
-    wanted["oracle"] = config.oracle or record.get("oracle", False)
-    return wanted
+    return ConfigFile(
+        # A record without an id is of an early version, and stays so: its scores name none, or one that is lost.
+        id=record.id if record else uuid.uuid4().hex,
+        digest=files.digest(identity), identity=identity, places=config.places, device=config.device,
+        protocol=config.protocol, oracle=config.oracle or bool(record and record.oracle),
+        environments=record.environments if record else [],
+    )  # fmt: skip
 
 
-def _write_config(run: RunDir, record: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _write_config(run: RunDir, record: ConfigFile | None, wanted: ConfigFile) -> None:
     """Writes the config; where it asks for more than before, the run is no longer done."""
     if wanted == record:
         return
-    more = bool(record.get("oracle")) != wanted["oracle"]
-    if record and (more or differences(record["identity"], wanted["identity"])):
+    if record and (record.oracle != wanted.oracle or differences(record.identity, wanted.identity)):
         (run.folder / "status.json").unlink(missing_ok=True)
-    files.write_json(run.folder / "config.json", wanted)
+    wanted.write(run.folder / "config.json")
     run.record_environment()
 
 

@@ -53,10 +53,7 @@ class Record(BaseModel):
                 values = cls.former({**values, "schema_version": VERSION})
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            found = bounded_yaml.shown(first["input"])
-            raise SpecError(f"'{place}': {first['msg']} (found {found}).", where=where, hint=hint) from error
+            raise SpecError(f"{problem_of(error)}.", where=where, hint=hint) from error
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -72,3 +69,10 @@ class Record(BaseModel):
     def write(self, path: Path) -> None:
         """Writes the record as indented JSON, whole or not at all."""
         files.write_json(path, self.model_dump())
+
+
+def problem_of(error: ValidationError) -> str:
+    """The first thing that is wrong: its place in the record, and what was found there."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"'{place}': {first['msg']} (found {bounded_yaml.shown(first['input'])})"

@@ -5,13 +5,12 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
 from moextend.bench.run.config import differences
 from moextend.bench.run.records import RunFacts
-from moextend.bench.run.rundir import Cell, RunDir, find_runs, open_run, open_runs, slug
+from moextend.bench.run.rundir import Cell, RunConfig, RunDir, find_runs, open_run, open_runs, slug
 from moextend.errors import InputError, RunConflict, RunFailed, SpecError, UnknownName
 from moextend.util import files
 
@@ -79,7 +78,8 @@ def test_another_config_is_refused_with_the_difference_and_a_hint(tmp_path, make
 def with_stage(config, name="new", retention=()):
     sequence = {**config.sequence, "stages": [*config.sequence["stages"], {"task": name}]}
     sequence["retention"] = [*sequence["retention"], *retention]
-    return replace(config, sequence=sequence, tasks={**config.tasks, name: config.tasks["colour"]})
+    changed = {"sequence": sequence, "tasks": {**config.tasks, name: config.tasks["colour"]}}
+    return RunConfig(**{**config.model_dump(), **changed})
 
 
 def test_a_stage_added_at_the_end_takes_the_run_over(tmp_path, make_config):
