@@ -12,7 +12,7 @@ from typing import Any
 
 from moextend.bench.run.config import JOINT, RunConfig
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.records import KeptFile, RunFacts, StageCost
+from moextend.bench.run.records import KeptFile, RoutingReport, RunFacts, StageCost
 from moextend.bench.run.rundir import COST, FACTS, ROUTING, Cell, Key, RunDir, slug
 from moextend.errors import InputError, MoextendError, SpecError
 from moextend.util import files
@@ -28,7 +28,12 @@ LEARNED = "learned.json"
 """What became known while a stage was learned; cost.json says the same and more."""
 NOTED = (COST, ROUTING, LEARNED, "spent.json", "probe.json")
 """Files of a stage that its cost.json does not list: notes about it."""
-KINDS: dict[str, type[Record]] = {FACTS: RunFacts, COST: StageCost, LEARNED: StageCost}
+KINDS: dict[str, type[Record]] = {
+    FACTS: RunFacts,
+    COST: StageCost,
+    LEARNED: StageCost,
+    ROUTING: RoutingReport,
+}
 """Name of a note -> what it holds."""
 STEM = "extension"
 """The files of a stage's weights (see moextend.extension.store)."""
@@ -218,7 +223,8 @@ def _lacking_routing(run: RunDir) -> list[str]:
     names = stage_names(run.config)
     missing = [name for index, name in enumerate(names, 1) if index not in known]
     found = [f"the routing of {_listed(missing)}"] if known and missing else []
-    if known.get(len(names)) and run.config.oracle and "oracle" not in known[len(names)]:
+    last = known.get(len(names))
+    if last is not None and run.config.oracle and last.oracle is None:
         found.append("the oracle's scores")
     return found
 

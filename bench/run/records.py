@@ -67,6 +67,59 @@ class StageCost(Record):
         return cls.parse({**facts, "schema_version": 0}, where=where, hint="Correct the method's `learn`.")
 
 
+class TaskRouting(BaseModel):
+    """Where the tokens of one task went, on held-out training conversations."""
+
+    model_config = Record.model_config
+
+    tokens: int
+    """Tokens that were looked at."""
+    experts: list[dict[str, list[int]]]
+    """Block by block: extension ("": the base) -> tokens that each of its experts computed."""
+    reached: list[dict[str, float]]
+    """Block by block: extension -> part of the tokens that reach any of its experts, 0..1."""
+    drift: list[float] | None = None
+    """Block by block: divergence in nats from the choices at the stage where the task was learned. null: that stage."""
+
+
+class InferredTask(BaseModel):
+    """Which extensions the inputs of one task are taken for."""
+
+    model_config = Record.model_config
+
+    inputs: int
+    """Inputs that were looked at."""
+    reached: dict[str, float]
+    """Extension ("": none, the base answers) -> part of the inputs, 0..1."""
+
+
+class Inferred(BaseModel):
+    """Task inference of a method that is not given the task."""
+
+    model_config = Record.model_config
+
+    rejected: dict[str, float]
+    """Extension -> part of its own inputs that its threshold rejects at most in expectation, 0..1."""
+    tasks: dict[str, InferredTask]
+    """Task of the sequence, learned or not, and (text), the generic text."""
+
+
+class RoutingReport(Record):
+    """`stages/<t>-<task>/routing.json`: which experts the learned tasks reach after a stage; no score depends on it."""
+
+    tasks: dict[str, TaskRouting]
+    """Task learned by then, and (text), the generic text."""
+    layers: list[int] | None = None
+    """Layers that got new experts in this stage. null: the method adds none."""
+    change: list[float] | None = None
+    """Change of every layer's router in the probe (d_j of docs/method.md). null: no probe."""
+    inferred: Inferred | None = None
+    """Task inference. null: the method infers nothing."""
+    oracle: dict[str, float | None] | None = None
+    """Task -> final score in percent with its own extension forced on; null where that cannot stand alone. Empty: the
+    method is given the task anyway. null as a whole: not asked for, or not the last stage."""
+
+
 class RunFacts(Record):
     """`facts.json`: what became known while running."""
 

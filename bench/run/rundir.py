@@ -26,7 +26,7 @@ from typing import Any
 from moextend.bench.run.cell import Key, line_of, parse_cell
 from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug
 from moextend.bench.run.environment import environment
-from moextend.bench.run.records import RunFacts, StageCost
+from moextend.bench.run.records import RoutingReport, RunFacts, StageCost
 from moextend.bench.score.records import Cell
 from moextend.errors import InputError, RunConflict, SpecError, UnknownName
 from moextend.util import files
@@ -157,10 +157,10 @@ class RunDir:
         found = {stage: StageCost.read(path) for stage, path in self._of_stages(COST)}
         return {stage: cost for stage, cost in found.items() if cost is not None}
 
-    def routing(self) -> dict[int, dict[str, Any]]:
+    def routing(self) -> dict[int, RoutingReport]:
         """Stage -> what its tasks' routing was (see diagnostics.py); stages of which it is not known are left out."""
-        found = {stage: _mapping(path) for stage, path in self._of_stages(ROUTING)}
-        return {stage: record for stage, record in found.items() if record is not None}
+        found = {stage: RoutingReport.read(path) for stage, path in self._of_stages(ROUTING)}
+        return {stage: report for stage, report in found.items() if report is not None}
 
     def _of_stages(self, name: str) -> Iterator[tuple[int, Path]]:
         """(stage, path) of the files of one name in the stages' folders."""
@@ -331,19 +331,6 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
             raise UnknownName("run", name, known, where=str(runs))
         chosen += same
     return [RunDir(folder) for folder in dict.fromkeys(chosen)]
-
-
-def _mapping(path: Path) -> dict[str, Any] | None:
-    """A file of a JSON object; None where there is none, SpecError where it holds something else."""
-    try:
-        found = files.read_json(path)
-    except FileNotFoundError:
-        return None
-    except SpecError as error:
-        raise SpecError(error.what, where=error.where, hint="Run again: it is made again.") from error
-    if not isinstance(found, dict):
-        raise SpecError("holds no mapping of keys.", where=str(path), hint="Run again: it is made again.")
-    return found
 
 
 def _conflict(folder: Path, found: list[tuple[str, Any, Any]]) -> RunConflict:

@@ -23,7 +23,7 @@ import numpy as np
 
 from moextend.bench.run.complete import LEARNED, STEM
 from moextend.bench.run.progress import _write
-from moextend.bench.run.records import Status
+from moextend.bench.run.records import RoutingReport, StageCost, Status, TaskRouting
 from moextend.bench.run.rundir import COST, ROUTING, Cell, RunConfig, RunDir, open_run
 from moextend.bench.score.text.cell import TextScores
 from moextend.bench.score.vqa import ItemScore, Record, scores_path
@@ -241,27 +241,22 @@ def _write_stage(run: RunDir, shape: Shape, stage: int, task: str) -> None:
     header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     weights = len(header).to_bytes(8, "little") + header + np.float32([stage, run.config.seed]).tobytes()
     (folder / f"{STEM}.safetensors").write_bytes(weights)
-    learned = {
-        "trained_parameters": 98304, "loss": 2.5, "tokens": 4682 + stage, "flops": 1.3e10, "seconds": 10.0,
-        "peak_rss_mb": 814.0,
-    }  # fmt: skip
-    routing = {
-        "tokens": 1169,
-        "experts": [{"": [500 + expert for expert in range(EXPERTS)]}] * LAYERS,
-        "shares": [{}] * LAYERS,
-        "reached": [{}] * LAYERS,
-        "drift": [0.01 * stage] * LAYERS,
-    }
-    notes = {
-        f"{STEM}.json": {
-            "format": 1, "sha256": hashlib.sha256(weights).hexdigest(), "task": task, "base": _weights(run, 0)
-        },
-        LEARNED: learned,
-        COST: {**learned, "forward_flops": 1.1e6, "stored_mb": 0.4, "files": {}},
-        ROUTING: {"tasks": dict.fromkeys([*shape.tasks, "(text)"], routing)},
-    }  # fmt: skip
-    for name, note in notes.items():
-        (folder / name).write_text(json.dumps(note, indent=2) + "\n")
+    learned = StageCost(
+        trained_parameters=98304, tokens=4682 + stage, flops=1.3e10, seconds=10.0, peak_rss_mb=814.0,
+        notes={"loss": 2.5},
+    )  # fmt: skip
+    routing = TaskRouting(
+        tokens=1169,
+        experts=[{"": [500 + expert for expert in range(EXPERTS)]}] * LAYERS,
+        reached=[{}] * LAYERS,
+        drift=[0.01 * stage] * LAYERS,
+    )
+    digest_of_weights = hashlib.sha256(weights).hexdigest()
+    card = {"format": 1, "sha256": digest_of_weights, "task": task, "base": _weights(run, 0)}
+    (folder / f"{STEM}.json").write_text(json.dumps(card, indent=2) + "\n")
+    learned.write(folder / LEARNED)
+    learned.model_copy(update={"forward_flops": 1.1e6, "stored_mb": 0.4}).write(folder / COST)
+    RoutingReport(tasks=dict.fromkeys([*shape.tasks, "(text)"], routing)).write(folder / ROUTING)
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
