@@ -25,8 +25,9 @@ from moextend.bench.run.complete import LEARNED, STEM
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import RoutingReport, StageCost, Status, TaskRouting
 from moextend.bench.run.rundir import COST, ROUTING, Cell, RunConfig, RunDir, open_run
+from moextend.bench.score.records import PredictionLine
 from moextend.bench.score.text.cell import TextScores
-from moextend.bench.score.vqa import ItemScore, Record, scores_path
+from moextend.bench.score.vqa import ItemScore, scores_path
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
 from moextend.util.files import digest
@@ -206,7 +207,8 @@ def _vqa_items(shape: Shape, task: str) -> list[Lines]:
         image = f"{'world' if shape.shared_images else task}-test-{i // shape.an_image:05d}"
         question = f"what {kind} is object {i} at {'middle-left' if i % 2 else 'top'}"
         records = [
-            Record(name, said, ("a",), question=question, kind=kind, group=image).line() for said in "ba"
+            PredictionLine(name, said, ("a",), question=question, kind=kind, group=image).line()
+            for said in "ba"
         ]
         scores = [vars(ItemScore(name, value, value, value)) for value in (0.0, 1.0)]
         found.append(Lines(question, _pair(records), _pair(scores)))

@@ -17,7 +17,8 @@ from moextend.bench.report.collect import collect
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import StageCost, Status
 from moextend.bench.run.rundir import Cell, find_runs
-from moextend.bench.score.vqa import Record, scores_path
+from moextend.bench.score.records import PredictionLine
+from moextend.bench.score.vqa import scores_path
 from moextend.errors import InputError, UnknownName
 from moextend.util import content
 from moextend.util.files import write_lines
@@ -35,7 +36,9 @@ def answered(run, right, items=200, an_image=2):
     """Gives the run's last row predictions, of which `right(task, item)` says which are right."""
     for task in run.config.stages:
         records = [
-            Record(f"{task}{i}", "a" if right(task, i) else "b", ("a",), group=f"image{i // an_image}")
+            PredictionLine(
+                f"{task}{i}", "a" if right(task, i) else "b", ("a",), group=f"image{i // an_image}"
+            )
             for i in range(items)
         ]
         path = run.predictions / "w" / f"{task}.jsonl"

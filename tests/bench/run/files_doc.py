@@ -16,13 +16,13 @@ from pydantic.fields import FieldInfo
 
 from moextend.bench.run.config import ConfigFile, Identity
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Status
-from moextend.bench.score.records import Cell
-from moextend.util.record import Record
+from moextend.bench.score.records import Cell, PredictionLine
 
 DOC = Path(__file__).parents[3] / "docs" / "files.md"
-FILES: dict[str, type[Record]] = {
+FILES: dict[str, type[Any]] = {
     "config.json": ConfigFile,
     "scores.jsonl": Cell,
+    "predictions/<weights>/<task>-<key>.jsonl": PredictionLine,
     "facts.json": RunFacts,
     "status.json": Status,
     "stages/<t>-<task>/cost.json": StageCost,
@@ -65,9 +65,9 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _held(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+def _held(model: type[Any]) -> Iterator[type[BaseModel]]:
     """The models in the fields of a model, and in theirs."""
-    for field in model.model_fields.values():
+    for field in fields_of(model).values():
         for part in _models(field.annotation):
             yield part
             yield from _held(part)
@@ -80,11 +80,11 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(argument)
 
 
-def _section(model: type[BaseModel]) -> str:
+def _section(model: type[Any]) -> str:
     said = docstrings(model)
     rows = [
         f"| `{name}` | {kind(field.annotation)} | {_default(field)} | {said.get(name, '')} |"
-        for name, field in model.model_fields.items()
+        for name, field in fields_of(model).items()
     ]
     about = inspect.getdoc(model) or ""
     return "\n".join(
@@ -92,12 +92,18 @@ def _section(model: type[BaseModel]) -> str:
     )
 
 
-def docstrings(model: type[BaseModel]) -> dict[str, str]:
+def fields_of(model: type[Any]) -> dict[str, FieldInfo]:
+    """The fields of a pydantic model or dataclass."""
+    fields: dict[str, FieldInfo] = model.__pydantic_fields__
+    return fields
+
+
+def docstrings(model: type[Any]) -> dict[str, str]:
     """Field -> the docstring below it, on one line."""
     found = {}
-    for owner in reversed(
-        [base for base in model.__mro__ if issubclass(base, BaseModel) and base is not BaseModel]
-    ):
+    for owner in model.__mro__[::-1]:
+        if owner in (object, BaseModel):
+            continue
         (body,) = ast.parse(inspect.getsource(owner)).body
         assert isinstance(body, ast.ClassDef)
         for field, below in zip(body.body, body.body[1:], strict=False):
@@ -115,7 +121,7 @@ def kind(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin in (Union, UnionType):
         return " or ".join("null" if part is NoneType else kind(part) for part in arguments)
-    if origin is list:
+    if origin in (list, tuple):
         return f"list of {kind(arguments[0])}"
     if origin is dict:
         held = kind(arguments[1])
