@@ -3,10 +3,12 @@
 runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
   config.json       what the run is (identity, id), where its files lie, what it was made with
   scores.jsonl      one line a cell of the matrix, with the id of the run; the last line of a cell wins
-  facts.json        what became known while running (task identity, blind levels, cost of the base, plug-ins)
+  facts.json        what became known while running (task identity, majority answers, cost of the base, plug-ins)
   status.json       see progress.py
   stages/<t>-<task>/    what stage t learned; cost.json: what that took; routing.json: which experts its tasks reach
   predictions/          one line an item
+
+records.py, config.py and score/records.py say what each file holds; docs/files.md is made of them.
 """
 
 from __future__ import annotations

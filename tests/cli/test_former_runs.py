@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from moextend.bench.run.complete import set_damaged_aside
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError
-from moextend.util.record import VERSION
+from moextend.util.record import VERSION, LaterVersion
 
 FORMER = Path(__file__).parents[1] / "fixtures" / "old_run"
 """`bench run tiny --method lora --steps 2 --limit 3` of 0.1.0.dev, less the weights."""
@@ -63,3 +64,32 @@ def test_a_file_of_a_later_version_is_refused_with_the_way_out(cli, former, name
         _ = (RunDir(former).facts(), RunDir(former).costs())
     found = cli("bench", "report", "--unfinished")
     assert "this release reads versions up to" in " ".join((found.out + found.err).split())
+
+
+@pytest.mark.parametrize("name", ["config.json", "facts.json", "stages/1-tiny-attributes/cost.json"])
+def test_a_run_of_a_later_version_is_left_as_it_is(former, name):
+    path = former / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": VERSION + 1}))
+    before = {file: file.read_bytes() for file in former.rglob("*.json*")}
+    with pytest.raises(LaterVersion):
+        set_damaged_aside(RunDir(former))
+        _ = RunDir(former).config
+    assert {file: file.read_bytes() for file in former.rglob("*.json*")} == before
+
+
+def test_a_config_of_a_later_version_is_named_in_every_view(cli, former):
+    path = former / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": VERSION + 1}))
+    for command in ("status", "report"):
+        found = cli("bench", command)
+        said = " ".join((found.out + found.err).split())
+        assert f"has schema_version {VERSION + 1}" in said and "Update moextend" in said
+        assert "Traceback" not in said
+
+
+def test_a_wrong_type_is_set_aside_and_named_in_the_log(former, caplog):
+    path = former / "stages/1-tiny-attributes/cost.json"
+    path.write_text('{"seconds": "long"}')
+    set_damaged_aside(RunDir(former))
+    assert not path.exists() and path.with_name("cost.json.damaged").exists()
+    assert "'seconds': Input should be a valid number" in caplog.text
