@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from moextend.bench import stats
 from moextend.bench.report.collect import Result
 from moextend.bench.run.rundir import Cell
-from moextend.bench.score.records import PredictionLine
+from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.vqa import item_scores, scores_path
 from moextend.bench.scorers import search
 from moextend.errors import SpecError

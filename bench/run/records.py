@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from moextend.bench.methods.method import TaskIdentity
+from moextend.bench.task import TaskIdentity
 from moextend.util.record import Record
 
 State = Literal["waiting", "running", "done", "failed", "interrupted"]

@@ -8,7 +8,7 @@ runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
   stages/<t>-<task>/    what stage t learned; cost.json: what that took; routing.json: which experts its tasks reach
   predictions/          one line an item
 
-records.py, config.py and score/records.py say what each file holds; docs/files.md is made of them.
+What each file holds: records.py, config.py, score/records.py, score/predictions.py; docs/files.md is made of them.
 """
 
 from __future__ import annotations

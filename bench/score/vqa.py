@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from moextend.bench.data import Item, data_digest, open_items, render_prompt
 from moextend.bench.data.items import LETTERS, placeholders
-from moextend.bench.score.records import PredictionLine
+from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
 from moextend.bench.sequence import Scoring
 from moextend.bench.stats import clustered_error

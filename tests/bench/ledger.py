@@ -25,7 +25,7 @@ from moextend.bench.run.complete import LEARNED, STEM
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import RoutingReport, StageCost, Status, TaskRouting
 from moextend.bench.run.rundir import COST, ROUTING, Cell, RunConfig, RunDir, open_run
-from moextend.bench.score.records import PredictionLine
+from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.text.cell import TextScores
 from moextend.bench.score.vqa import ItemScore, scores_path
 from moextend.bench.sequence import SequenceSpec

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,11 @@ def test_a_wrong_type_is_set_aside_and_named_in_the_log(former, caplog):
     set_damaged_aside(RunDir(former))
     assert not path.exists() and path.with_name("cost.json.damaged").exists()
     assert "'seconds': Input should be a valid number" in caplog.text
+
+
+def test_records_are_read_without_torch():
+    """`bench status` starts fast."""
+    code = (
+        "import moextend.bench.run.rundir, moextend.bench.run.progress, sys; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,7 +17,7 @@ from moextend.bench.report.collect import collect
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import StageCost, Status
 from moextend.bench.run.rundir import Cell, find_runs
-from moextend.bench.score.records import PredictionLine
+from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.vqa import scores_path
 from moextend.errors import InputError, UnknownName
 from moextend.util import content

@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 
 from moextend.bench.run.config import ConfigFile, Identity
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Status
-from moextend.bench.score.records import Cell, PredictionLine
+from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.records import Cell
 
 DOC = Path(__file__).parents[3] / "docs" / "files.md"
 FILES: dict[str, type[Any]] = {

@@ -7,7 +7,7 @@ from PIL import Image
 
 from moextend.bench.data import Item, open_items
 from moextend.bench.score import vqa
-from moextend.bench.score.records import PredictionLine
+from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Columns, Data, TaskSpec
 from moextend.errors import RunFailed

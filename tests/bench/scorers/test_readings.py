@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from moextend.bench.data import Item
 from moextend.bench.score import vqa
 from moextend.bench.score.evaluate import score_cell
-from moextend.bench.score.records import PredictionLine
+from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.scorers import Answered, readings, score
 from moextend.bench.scorers.table import SCORERS
 from moextend.bench.sequence import Scoring
