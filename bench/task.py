@@ -19,6 +19,10 @@ from moextend.util.spec import Spec
 text. box: left, top, width, height in pixels of the image."""
 
 
+TaskIdentity = Literal["none", "given", "inferred"]
+"""What a method knows of the task at inference. none: nothing. given: it is named with every input. inferred: the
+method finds it out from the input."""
+
 ALLOW_CODE = "HF_ALLOW_CODE_EVAL"
 """Environment variable that is "1" where code that a model writes may run (the one of Hugging Face evaluate)."""
 

@@ -31,9 +31,11 @@ FIRST = (
 
 
 def pytest_configure():
-    """Ctrl-C is tested, and a shell starts jobs in the background with SIGINT ignored, which children inherit."""
+    """Signals are tested, and a shell starts jobs in the background with two ignored, which children inherit."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):

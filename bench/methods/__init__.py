@@ -5,7 +5,7 @@ train weights by the loop and have hooks around it, or at `Method` itself.
 """
 
 from moextend.bench.methods.adapters import AdapterPerTask
-from moextend.bench.methods.method import Knob, Loop, Method, Parameters, Role, Stage, TaskIdentity
+from moextend.bench.methods.method import Knob, Loop, Method, Parameters, Role, Stage
 from moextend.bench.methods.shapes import Shapes
 from moextend.bench.methods.table import (
     ALL,
@@ -19,6 +19,7 @@ from moextend.bench.methods.table import (
 )
 from moextend.bench.methods.trained import Trained
 from moextend.bench.methods.weights import AdapterOrAll, OneAdapter, TrainedWeights
+from moextend.bench.task import TaskIdentity
 
 __all__ = [
     "ALL",

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import field_validator
 
 from moextend.bench.methods import adapters, inferred, trained
-from moextend.bench.methods.method import Stage, TaskIdentity
+from moextend.bench.methods.method import Stage
+from moextend.bench.task import TaskIdentity
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM

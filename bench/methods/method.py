@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, S
 
 from pydantic import Field
 
+from moextend.bench.task import TaskIdentity
 from moextend.util.spec import Spec
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ Rank = Annotated[int, Field(ge=1, le=65_536)]
 
 Parameters = Mapping[str, "nn.Parameter"]
 """Parameters by their name in the model."""
-
-TaskIdentity = Literal["none", "given", "inferred"]
-"""What a method knows of the task at inference. none: nothing. given: it is named with every input. inferred: the
-method finds it out from the input."""
 
 Role = Literal["base", "bound", "reference"]
 """base: learns nothing, the zero-shot row. bound: the joint and the independent bound are learned with it.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import moextend
 from moextend.bench.methods import inferred, trained
-from moextend.bench.methods.method import Knob, Loop, Method, Parameters, Rate, Stage, TaskIdentity
+from moextend.bench.methods.method import Knob, Loop, Method, Parameters, Rate, Stage
+from moextend.bench.task import TaskIdentity
 from moextend.moe.recipe import Recipe
 
 if TYPE_CHECKING:

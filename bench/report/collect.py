@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from moextend.bench.run.complete import lacking_scores, names_of
 from moextend.bench.run.config import JOINT, differences
-from moextend.bench.run.progress import State, read_status
-from moextend.bench.run.rundir import COST, Cell, Key, RunConfig, RunDir
-from moextend.errors import InputError, MoextendError, SpecError
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.records import RunFacts, StageCost, State
+from moextend.bench.run.rundir import Cell, Key, RunConfig, RunDir
+from moextend.errors import InputError
 from moextend.util import files
 from moextend.util.foreign import explained
-
-COSTS = (
-    "trained_parameters", "stored_mb", "tokens", "flops", "forward_flops", "seconds", "peak_rss_mb", "peak_gpu_mb",
-)  # fmt: skip
-"""Numbers of a stage's costs that tables show."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +25,8 @@ class Result:
     config: RunConfig
     state: State
     cells: dict[Key, Cell]
-    facts: dict[str, Any]
-    costs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    facts: RunFacts
+    costs: dict[int, StageCost] = field(default_factory=dict)
     """Stage -> what it took."""
     lacks: list[str] = field(default_factory=list)
     """Cells and predictions that a run which says it is done does not have."""
@@ -71,18 +65,6 @@ class Result:
     def matrix(self) -> list[list[float | None]]:
         """A[stage][task] of the learned tasks; see metrics."""
         return [self.row(stage, self.tasks) for stage in range(len(self.tasks) + 1)]
-
-    @property
-    def task_identity(self) -> str | None:
-        """What the method knows of the task at inference: given, inferred or none; None if that is not known."""
-        known: str | None = self.facts.get("task_identity")
-        if known is None and isinstance(
-            self.facts.get("told"), bool
-        ):  # early versions: whether the task is given
-            known = "given" if self.facts["told"] else "none"
-            with suppress(MoextendError):  # the method may be a plug-in that is not here
-                known = self.config.parsed_method().make().task_identity
-        return known
 
 
 @dataclass
@@ -132,7 +114,7 @@ def collect(runs: Sequence[RunDir], *, unfinished: bool = False) -> list[Experim
             except Exception as error:
                 experiment.left_out.append(damaged_run(run, error))
         else:
-            why = f": {status.error['what']}" if status.state == "failed" and status.error else ""
+            why = f": {status.error.what}" if status.state == "failed" and status.error else ""
             experiment.left_out.append(f"{run.folder.name} ({status.state}{why})")
     experiments = _in_order(found, runs)
     if damaged:
@@ -167,27 +149,7 @@ def _in_order(found: dict[str, Experiment], runs: Sequence[RunDir]) -> list[Expe
 def _result(run: RunDir, config: RunConfig, state: State) -> Result:
     cells = run.cells()
     lacks = lacking_scores(run, cells) if state == "done" else []
-    facts, costs = run.facts(), run.costs()
-    for name in ("blind", "base_flops"):
-        _check_numbers(facts.get(name), f"{run.folder / 'facts.json'}: {name}")
-    for stage, cost in costs.items():
-        kept = {name: cost.get(name) for name in COSTS}
-        _check_numbers(kept, f"{run.folder}: {COST} of stage {stage}")
-    for (stage, task), cell in cells.items():
-        _check_numbers(cell.extra.get("readings"), f"{run.folder}: readings of {task} after stage {stage}")
-    return Result(run, config, state, cells, facts, costs, lacks)
-
-
-def _check_numbers(found: Any, where: str) -> None:
-    """SpecError where a mapping of names to numbers, each of which may be unknown, is something else."""
-    if found is None:
-        return
-    hint = "It was damaged or edited: put it back, or remove the file and run again."
-    if not isinstance(found, dict):
-        raise SpecError("holds no mapping of names to numbers.", where=where, hint=hint)
-    for name, value in found.items():
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
-            raise SpecError(f"'{name}' is no number.", where=where, hint=hint)
+    return Result(run, config, state, cells, run.facts(), run.costs(), lacks)
 
 
 def lacking_notes(results: Sequence[Result]) -> list[str]:

@@ -78,7 +78,7 @@ def _value(number: float | None, form: str) -> Value:
 
 
 def _known(result: Result, what: str) -> list[float]:
-    return [float(cost[what]) for cost in result.costs.values() if cost.get(what) is not None]
+    return [float(known) for cost in result.costs.values() if (known := getattr(cost, what)) is not None]
 
 
 def _largest(group: Sequence[Result]) -> Value:
@@ -93,6 +93,6 @@ def _mean(group: Sequence[Result], what: str, unit: float = 1.0) -> float | None
 
 def _forward(result: Result) -> float | None:
     """Operations of answering, as a multiple of the base's, mean over stages."""
-    base, names = result.facts.get("base_flops", {}), result.stage_names
-    known = [(cost.get("forward_flops"), base.get(names[stage - 1])) for stage, cost in result.costs.items()]
+    base, names = result.facts.base_flops or {}, result.stage_names
+    known = [(cost.forward_flops, base.get(names[stage - 1])) for stage, cost in result.costs.items()]
     return metrics.average(now / before if now and before else None for now, before in known)

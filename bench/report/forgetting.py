@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import Any
 
 from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Groups, Result, grouped, lacking_notes
@@ -92,7 +91,7 @@ def _row(key: tuple[str, str], group: list[Result], joint: list[Result] | None) 
     unfinished = "" if all(result.state == "done" for result in group) else "*"
     return [
         text(f"{method}{unfinished}" + (f" ({order})" if order != "given" else "")),
-        text(group[0].task_identity or "?"),
+        text(group[0].facts.task_identity or "?"),
         over(metrics.mft),
         over(metrics.acc),
         over(metrics.bwt, signed=True),
@@ -139,9 +138,8 @@ def _text(group: list[Result]) -> list[Value]:
 
 def text_untouched(result: Result) -> bool:
     """Whether nothing learned can have answered the text tasks: the run says so, or the base's weights answered."""
-    said = result.facts.get("text_untouched")
-    if isinstance(said, bool):
-        return said
+    if result.facts.text_untouched is not None:
+        return result.facts.text_untouched
     return _answered_by_base(result, result.text) and not _answered_by_base(result, result.tasks)
 
 
@@ -181,9 +179,10 @@ def _bound(
 def _blind(results: Sequence[Result]) -> list[Value] | None:
     """The best score without looking at the image, from the first run that knows it for all tasks."""
     for result in results:
-        blind: dict[str, Any] = result.facts.get("blind") or {}
-        if result.tasks and set(result.tasks) <= set(blind):
-            return _bound(MAJORITY, 0, acc=number(fmean(float(blind[task]) for task in result.tasks)))
+        blind = result.facts.blind or {}
+        known = [level for task in result.tasks if (level := blind.get(task)) is not None]
+        if known and len(known) == len(result.tasks):
+            return _bound(MAJORITY, 0, acc=number(fmean(known)))
     return None
 
 
@@ -245,11 +244,13 @@ def _items(results: Sequence[Result]) -> str | None:
     return f"One cell of the matrix: {items} items{error}."
 
 
-def _most(result: Result, what: str) -> Any:
-    return max((cost[what] for cost in result.costs.values() if what in cost), default=None)
-
-
 def _trained(groups: Groups) -> str | None:
-    known = {key[0]: _most(group[0], "trained_parameters") for key, group in groups.items()}
-    words = [f"{method} {count:,}" for method, count in known.items() if isinstance(count, int)]
+    costs = {key[0]: group[0].costs.values() for key, group in groups.items()}
+    most = {
+        method: max(
+            (cost.trained_parameters for cost in known if cost.trained_parameters is not None), default=None
+        )
+        for method, known in costs.items()
+    }
+    words = [f"{method} {count:,}" for method, count in most.items() if count is not None]
     return f"Trained parameters a stage: {', '.join(words)}." if words else None

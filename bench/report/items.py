@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from moextend.bench import stats
 from moextend.bench.report.collect import Result
 from moextend.bench.run.rundir import Cell
-from moextend.bench.score.vqa import Record, item_scores, scores_path
+from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.vqa import item_scores, scores_path
 from moextend.bench.scorers import search
 from moextend.errors import SpecError
 from moextend.util.files import read_lines
@@ -138,7 +139,7 @@ class ItemReader:
             kept = []
         if not self._same_items(task, [line["id"] for line in kept]):
             search(result.config.workspace)
-            records = [Record.read(line) for line in read_lines(path)]
+            records = [PredictionLine.read(line) for line in read_lines(path)]
             groups = {record.id: record.group for record in records}
             kept = [vars(item) for item in item_scores(records, kept, path, cell.scorer)]
         alone = [(line["id"], line["score"]) for line in kept if line["score"] is not None]

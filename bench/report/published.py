@@ -111,7 +111,7 @@ def _score(result: Result, column: PublishedColumn) -> float | None:
     cells = [result.cells.get((result.last, task)) for task in column.tasks]
     if column.reading is None:
         return average([cell.value if cell else None for cell in cells])
-    return average([cell.extra.get("readings", {}).get(column.reading) if cell else None for cell in cells])
+    return average([cell.readings.get(column.reading) if cell else None for cell in cells])
 
 
 def _refusal(column: PublishedColumn, reference: Reference, experiments: Sequence[Experiment]) -> str:

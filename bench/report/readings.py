@@ -79,9 +79,9 @@ def _tasks(group: Sequence[Result]) -> list[str]:
     return [name for name in names if any(_read(result, name) for result in group)]
 
 
-def _read(result: Result, task: str) -> dict[str, Any]:
+def _read(result: Result, task: str) -> dict[str, float]:
     cell = result.cells.get((result.last, task))
-    return dict(cell.extra.get("readings", {})) if cell else {}
+    return cell.readings if cell else {}
 
 
 def _row(method: str, task: str, group: Sequence[Result]) -> list[Value]:

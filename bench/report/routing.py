@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from moextend.bench import metrics
 from moextend.bench.report.collect import Experiment, Result, damaged_run
 from moextend.bench.report.table import WIDTH, Column, Table, Value, number, text
+from moextend.bench.run.records import RoutingReport, TaskRouting
 from moextend.errors import InputError
 
 NOTE = (
@@ -24,7 +24,7 @@ INFERRED = (
 )
 ORACLE = "oracle: score with the task's own extension forced on; final: as it is."
 
-Stages = Mapping[int, Mapping[str, Any]]
+Stages = Mapping[int, RoutingReport]
 
 
 def routing_tables(experiment: Experiment) -> list[Table]:
@@ -46,13 +46,13 @@ def routing_tables(experiment: Experiment) -> list[Table]:
 
 
 def _infers(stages: Stages) -> bool:
-    return any("inferred" in stage for stage in stages.values())
+    return any(stage.inferred for stage in stages.values())
 
 
 def _inferred(experiment: Experiment, result: Result, stages: Stages) -> Table:
     """Which extension the inputs of every task are taken for, stage by stage."""
-    kept = {stage: found["inferred"] for stage, found in sorted(stages.items()) if "inferred" in found}
-    extensions = [name for name in result.tasks if any(name in known["rejected"] for known in kept.values())]
+    kept = {stage: found.inferred for stage, found in sorted(stages.items()) if found.inferred}
+    extensions = [name for name in result.tasks if any(name in known.rejected for known in kept.values())]
     columns = [Column("stage", "stage", numeric=False), Column("task", "task", numeric=False)]
     columns += [Column("none", "none")] + [
         Column(f"reaches_{name}", str(result.tasks.index(name) + 1)) for name in extensions
@@ -60,12 +60,12 @@ def _inferred(experiment: Experiment, result: Result, stages: Stages) -> Table:
     sections = [
         [
             [text(str(stage)), text(task)]
-            + [number(100 * row["reached"].get(name, 0.0)) for name in ("", *extensions)]
-            for task, row in known["tasks"].items()
+            + [number(100 * row.reached.get(name, 0.0)) for name in ("", *extensions)]
+            for task, row in known.tasks.items()
         ]
         for stage, known in kept.items()
     ]
-    promised = max(share for known in kept.values() for share in known["rejected"].values())
+    promised = max(share for known in kept.values() for share in known.rejected.values())
     notes = [
         INFERRED,
         "Columns: the extensions by the number of their stage.",
@@ -76,10 +76,10 @@ def _inferred(experiment: Experiment, result: Result, stages: Stages) -> Table:
 
 
 def _table(experiment: Experiment, result: Result, stages: Stages) -> Table:
-    reached = [_reached(row) for stage in stages.values() for row in stage["tasks"].values()]
+    reached = [_reached(row) for stage in stages.values() for row in stage.tasks.values()]
     extensions = [name for name in result.tasks if any(name in row for row in reached)]
     named = len("stage task") + sum(map(len, [*result.tasks, *extensions])) + 30 <= WIDTH
-    oracle = any(stage.get("oracle") for stage in stages.values())
+    oracle = any(stage.oracle for stage in stages.values())
     columns = [Column("stage", "stage", numeric=False), Column("task", "task", numeric=False)]
     columns += [
         Column(f"reaches_{name}", name if named else str(result.tasks.index(name) + 1)) for name in extensions
@@ -87,26 +87,35 @@ def _table(experiment: Experiment, result: Result, stages: Stages) -> Table:
     columns += [Column("kl", "KL"), Column("kl_most", "most")]
     columns += [Column("final", "final"), Column("oracle", "oracle")] if oracle else []
     sections = [
-        [_row(result, stage, name, kept, extensions, oracle) for name, kept in stages[stage]["tasks"].items()]
+        [
+            _row(result, stages, stage, name, kept, extensions, oracle)
+            for name, kept in stages[stage].tasks.items()
+        ]
         for stage in sorted(stages)
     ]
     notes = [] if named else ["Columns: the tasks by the number of their stage."]
     notes += [ORACLE] if oracle else []
-    notes += [_layers(stage, stages[stage]) for stage in sorted(stages) if "layers" in stages[stage]]
+    notes += [_layers(stage, stages[stage]) for stage in sorted(stages) if stages[stage].layers is not None]
     name = f"{experiment.name}/{result.name}"
     return Table(f"{name}-routing", f"{name}: routing", columns, sections, notes)
 
 
 def _row(
-    result: Result, stage: int, name: str, kept: Mapping[str, Any], extensions: Sequence[str], oracle: bool
+    result: Result,
+    stages: Stages,
+    stage: int,
+    name: str,
+    kept: TaskRouting,
+    extensions: Sequence[str],
+    oracle: bool,
 ) -> list[Value]:
-    reached, drift = _reached(kept), kept.get("drift", [])
+    reached, drift = _reached(kept), kept.drift or []
     values = [number(100 * reached[other] if other in reached else 0.0) for other in extensions]
     values += [number(metrics.average(1000 * kl for kl in drift)), number(_most(drift))]
     if oracle:
         cell = result.cells.get((stage, name))
-        told = result.run.routing()[stage].get("oracle", {}).get(name)
-        values += [number(cell.value if cell else None), number(told)]
+        forced = (stages[stage].oracle or {}).get(name)
+        values += [number(cell.value if cell else None), number(forced)]
     return [text(str(stage)), text(name), *values]
 
 
@@ -114,18 +123,18 @@ def _most(drift: Sequence[float]) -> float | None:
     return max((1000 * kl for kl in drift), default=None)
 
 
-def _reached(kept: Mapping[str, Any]) -> dict[str, float]:
+def _reached(kept: TaskRouting) -> dict[str, float]:
     """Extension -> share of tokens that reach it, mean over the blocks that have it."""
     found: dict[str, list[float]] = {}
-    for block in kept["reached"]:
+    for block in kept.reached:
         for name, share in block.items():
             found.setdefault(name, []).append(share)
     return {name: sum(shares) / len(shares) for name, shares in found.items()}
 
 
-def _layers(stage: int, kept: Mapping[str, Any]) -> str:
+def _layers(stage: int, kept: RoutingReport) -> str:
     """Which layers got new experts, and why."""
-    layers, change = kept["layers"], kept.get("change", [])
+    layers, change = kept.layers or [], kept.change or []
     words = f"Stage {stage}: new experts in layers {', '.join(map(str, layers))}"
     if change:
         words += f"; d_j of layers 0 to {len(change) - 1}: {', '.join(f'{d:.3f}' for d in change)}"

@@ -12,9 +12,11 @@ from typing import Any
 
 from moextend.bench.run.config import JOINT, RunConfig
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.rundir import COST, ROUTING, Cell, Key, RunDir, slug
+from moextend.bench.run.records import KeptFile, RoutingReport, RunFacts, StageCost
+from moextend.bench.run.rundir import COST, FACTS, ROUTING, Cell, Key, RunDir, slug
 from moextend.errors import InputError, MoextendError, SpecError
 from moextend.util import files
+from moextend.util.record import LaterVersion, Record
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,13 @@ LEARNED = "learned.json"
 """What became known while a stage was learned; cost.json says the same and more."""
 NOTED = (COST, ROUTING, LEARNED, "spent.json", "probe.json")
 """Files of a stage that its cost.json does not list: notes about it."""
+KINDS: dict[str, type[Record]] = {
+    FACTS: RunFacts,
+    COST: StageCost,
+    LEARNED: StageCost,
+    ROUTING: RoutingReport,
+}
+"""Name of a note -> what it holds."""
 STEM = "extension"
 """The files of a stage's weights (see moextend.extension.store)."""
 
@@ -111,7 +120,7 @@ def file_problem(path: Path, size: int | None, sha256: str, *, hashed: bool, mos
     return None
 
 
-def kept_files(folder: Path) -> dict[str, dict[str, Any]]:
+def kept_files(folder: Path) -> dict[str, KeptFile]:
     """Name -> size and SHA-256 of what a stage keeps besides its weights, which their card names."""
     paths = [
         path
@@ -120,7 +129,7 @@ def kept_files(folder: Path) -> dict[str, dict[str, Any]]:
     ]
     left = (*NOTED, f"{STEM}.safetensors", f"{STEM}.json")
     return {
-        path.name: {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+        path.name: KeptFile(bytes=path.stat().st_size, sha256=files.sha256(path))
         for path in paths
         if path.name not in left and not path.name.startswith(".")
     }
@@ -138,16 +147,16 @@ def stage_problem(folder: Path, *, costs: bool = True, every_byte: bool = False)
         problem = _weights_problem(folder, most)
         if problem:
             return problem
-        cost = _record(folder / COST)
+        cost = StageCost.read(folder / COST)
         if cost is None:
             return f"{COST} missing" if costs else None
-        for name, known in dict(cost.get("files", {})).items():
-            problem = file_problem(folder / name, known["bytes"], known["sha256"], hashed=True, most=most)
+        for name, known in cost.files.items():
+            problem = file_problem(folder / name, known.bytes, known.sha256, hashed=True, most=most)
             if problem:
                 return f"{name} {problem}"
     except InputError as error:
         return error.what
-    except (KeyError, TypeError, ValueError):
+    except ValueError:  # a name that no file can have
         return f"{COST} damaged"
     return None
 
@@ -198,11 +207,9 @@ def lacking_facts(run: RunDir) -> list[str]:
         facts = run.facts()
     except InputError as error:
         return [f"whole facts ({error.what})"]
-    blind = facts.get("blind", {})
     images = [name for name in run.config.stages if run.config.tasks[name].get("kind") == "vqa"]
-    known = "task_identity" in facts or "told" in facts  # the latter in runs of early versions
-    wanted = known and isinstance(blind, dict) and set(images) <= set(blind)
-    return [] if wanted else ["facts about the run (facts.json)"]
+    wanted = facts.task_identity is not None and set(images) <= set(facts.blind or {})
+    return [] if wanted else [f"facts about the run ({FACTS})"]
 
 
 def _lacking_routing(run: RunDir) -> list[str]:
@@ -216,7 +223,8 @@ def _lacking_routing(run: RunDir) -> list[str]:
     names = stage_names(run.config)
     missing = [name for index, name in enumerate(names, 1) if index not in known]
     found = [f"the routing of {_listed(missing)}"] if known and missing else []
-    if known.get(len(names)) and run.config.oracle and "oracle" not in known[len(names)]:
+    last = known.get(len(names))
+    if last is not None and run.config.oracle and last.oracle is None:
         found.append("the oracle's scores")
     return found
 
@@ -234,10 +242,12 @@ def set_damaged_aside(run: RunDir) -> None:
         if len(good) < len(lines):
             _aside(scores, f"{len(lines) - len(good)} of its lines are damaged", keep=True)
             files.write_bytes(scores, b"".join(good))
-    notes = [run.folder / "facts.json", *run.folder.glob("stages/*/*.json")]
-    for path in notes:
+    for path in [run.folder / FACTS, *run.folder.glob("stages/*/*.json")]:
+        kind = KINDS.get(path.name)
         try:
-            _record(path)
+            kind.read(path) if kind else _record(path)
+        except LaterVersion:
+            raise
         except MoextendError as error:
             _aside(path, error.what)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moextend.bench.sequence import Mode, SequenceSpec
 from moextend.bench.task import TaskSpec
 from moextend.errors import SpecError
 from moextend.util import files, spec
+from moextend.util.record import Record, problem_of
 
 if TYPE_CHECKING:
     from moextend.bench.methods import MethodSpec
@@ -20,9 +22,10 @@ JOINT = "joint"
 """The name of the one stage of a joint run."""
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """What a run is, with everything resolved: written before any work starts."""
+class Identity(BaseModel):
+    """`identity` of config.json: what must be equal for two runs to be the same run."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     sequence: dict[str, Any]
     """The sequence with its stages in the order they are learned, and all overrides applied."""
@@ -31,12 +34,20 @@ class RunConfig:
     method: str
     """`name` or `name:key=value,...`."""
     seed: int = 0
+    """Seed of the data's order, of the training and of new weights."""
     order: str = "given"
     """`given`, `reverse` or `random:N`; the stages of `sequence` are in this order already."""
     mode: Mode = "sequence"
-    places: dict[str, Any] = field(default_factory=dict)
+    """sequence, independent (each task from the base) or joint (all tasks at once)."""
+
+
+class RunConfig(Identity):
+    """What a run is, with everything resolved: written before any work starts."""
+
+    places: dict[str, Any] = Field(default_factory=dict)
     """Where the specs came from, for relative paths: {"workspace", "sequence", "tasks": {name: path}}."""
     device: str = "auto"
+    """auto, cpu, cuda, ..."""
     protocol: str | None = None
     """The published protocol that the sequence says it follows."""
     oracle: bool = False
@@ -44,8 +55,7 @@ class RunConfig:
 
     def identity(self) -> dict[str, Any]:
         """The part that must be equal for two runs to be the same run."""
-        apart = ("places", "device", "protocol", "oracle")
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
+        return self.model_dump(include=set(Identity.model_fields))
 
     @cached_property
     def digest(self) -> str:
@@ -114,24 +124,49 @@ def grows(old: dict[str, Any], new: dict[str, Any]) -> bool:
     return not differences(old, {**new, "sequence": cut, "tasks": tasks})
 
 
-def config_of(record: dict[str, Any], path: Path) -> RunConfig:
-    """The config stored in a record of config.json; SpecError where it is none, or was edited."""
-    try:
-        config = RunConfig(
-            **record["identity"], places=record.get("places", {}), device=record.get("device", "auto"),
-            protocol=record.get("protocol"), oracle=record.get("oracle", False),
-        )  # fmt: skip
-    except TypeError as error:
-        raise SpecError(
-            f"holds no config ({error}).", where=str(path), hint="Remove the folder of the run."
-        ) from error
-    if files.digest(record["identity"]) != record.get("digest"):
-        raise SpecError(
-            "was edited: its digest is another.",
-            where=str(path),
-            hint="Put it back as it was, or remove the folder of the run.",
-        )
-    return config
+class ConfigFile(Record):
+    """`config.json`: what the run is, where its files lie, and what it was made with."""
+
+    id: str = ""
+    """Tells this run from every other one, also from one of the same config; "" in former runs."""
+    digest: str
+    """Digest of `identity`: an edited one is refused."""
+    identity: dict[str, Any]
+    """What must be equal for two runs to be the same run; its keys are below."""
+    places: dict[str, Any] = Field(default_factory=dict)
+    """Where the specs came from, for relative paths: {"workspace", "sequence", "tasks": {name: path}}."""
+    device: str = "auto"
+    """Device that was asked for: auto, cpu, cuda, ..."""
+    protocol: str | None = None
+    """The published protocol that the sequence says it follows. null: none."""
+    oracle: bool = False
+    """Whether learned tasks are also scored at the end with their own extension forced on."""
+    environments: list[dict[str, Any]] = Field(default_factory=list)
+    """Versions, commit and machine that the run was made with, one entry each time that they changed. No score
+    depends on them."""
+
+    def config(self, path: Path) -> RunConfig:
+        """The config; SpecError where `path`, the file, holds none, or was edited."""
+        try:
+            config = RunConfig(
+                **self.identity,
+                places=self.places,
+                device=self.device,
+                protocol=self.protocol,
+                oracle=self.oracle,
+            )
+        except (TypeError, ValidationError) as error:
+            what = str(error) if isinstance(error, TypeError) else problem_of(error)
+            raise SpecError(
+                f"holds no config ({what}).", where=str(path), hint="Remove the folder of the run."
+            ) from error
+        if files.digest(self.identity) != self.digest:
+            raise SpecError(
+                "was edited: its digest is another.",
+                where=str(path),
+                hint="Put it back as it was, or remove the folder of the run.",
+            )
+        return config
 
 
 def slug(text: str) -> str:

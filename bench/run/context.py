@@ -73,7 +73,7 @@ def plan(work: Work) -> list[Unit]:
 
 def refuse_changed_data(work: Work) -> None:
     """RunConflict where the data of a task is not what the run began with; new tasks are noted."""
-    known = work.run.facts().get("data", {})
+    known = work.run.facts().data
     now = {name: data_names(work, name) for name in work.config.tasks if work.tasks[name].kind != "text"}
     changed = [name for name in now if known.get(name, now[name]) != now[name]]
     if changed:
@@ -82,7 +82,7 @@ def refuse_changed_data(work: Work) -> None:
             where=str(work.run.folder),
             hint="Restore the data, use another --runs folder, or remove this one.",
         )
-    work.run.write_facts({"data": {**known, **now}})
+    work.run.write_facts(data={**known, **now})
 
 
 def data_names(work: Work, name: str) -> dict[str, str]:

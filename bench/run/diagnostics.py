@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from moextend.bench.methods import Method
 from moextend.bench.run.context import Work
 from moextend.bench.run.models import learning_data
+from moextend.bench.run.records import Inferred, InferredTask, RoutingReport, StageCost, TaskRouting
 from moextend.bench.run.rundir import ROUTING
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate
 from moextend.errors import InputError
-from moextend.util import files
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
@@ -48,16 +48,16 @@ class Diagnostics:
         if not self.sites:
             return
         path = self.work.run.stage_folder(index, learned[-1]) / ROUTING
-        known = files.read_json(path) if path.is_file() else {}
-        record = known or self._record(model, index, learned)
-        if self.work.config.oracle and index == len(self.work.stages) and "oracle" not in record:
-            record = {**record, "oracle": self._oracle(model, learned)}
-        if record != known:
-            files.write_json(path, record)
+        known = RoutingReport.read(path)
+        report = known or self._report(model, index, learned)
+        if self.work.config.oracle and index == len(self.work.stages) and report.oracle is None:
+            report = report.model_copy(update={"oracle": self._oracle(model, learned)})
+        if report != known:
+            report.write(path)
 
-    def _record(self, model: MultimodalLM, index: int, learned: Sequence[str]) -> dict[str, Any]:
+    def _report(self, model: MultimodalLM, index: int, learned: Sequence[str]) -> RoutingReport:
         before = self.work.run.routing()
-        cost = self.work.run.costs().get(index, {})
+        cost = self.work.run.costs().get(index, StageCost())
         tasks = {}
         for name in [*learned, *([TEXT] if self.work.generic else [])]:
             if not self._sample(name):
@@ -65,15 +65,14 @@ class Diagnostics:
             # A task of no extension is answered by the base where the task is told, so that text is, too.
             self.work.method.select(model, name, learned)
             use = _count(model, self.sites, self._sample(name))
-            then = (
-                None if name == TEXT else before.get(learned.index(name) + 1, {}).get("tasks", {}).get(name)
-            )
-            tasks[name] = _told(use, then)
-        chosen: dict[str, Any] = {key: cost[key] for key in ("layers", "parents", "change") if key in cost}
-        return {**chosen, "tasks": tasks, **self._inferred(model, learned)}
+            first = None if name == TEXT else before.get(learned.index(name) + 1)
+            tasks[name] = _routing(use, first.tasks.get(name) if first else None)
+        return RoutingReport(
+            tasks=tasks, layers=cost.layers, change=cost.change, inferred=self._inferred(model, learned)
+        )
 
-    def _inferred(self, model: MultimodalLM, learned: Sequence[str]) -> dict[str, Any]:
-        """Where inputs go that a method is not told the task of; {} for one that infers nothing.
+    def _inferred(self, model: MultimodalLM, learned: Sequence[str]) -> Inferred | None:
+        """Where inputs go that a method is not told the task of; None for one that infers nothing.
 
         Of learned tasks inputs that the recogniser was not made from, of tasks that are not learned yet, and of text.
         """
@@ -81,15 +80,15 @@ class Diagnostics:
 
         self.work.method.select(model, learned[-1], learned)
         if not isinstance(model.choose, Recogniser):
-            return {}
+            return None
         shares = {}
         for name in [*self.work.config.stages, *([TEXT] if self.work.generic else [])]:
             rows = self._rows(name, "learn")
             asked = prompts_of([rows[i] for i in range(0, len(rows), max(1, len(rows) // ASKED))][:ASKED])
             if asked:
-                shares[name] = {"inputs": len(asked), "reached": model.choose.shares(asked)}
+                shares[name] = InferredTask(inputs=len(asked), reached=dict(model.choose.shares(asked)))
         promised = {name: known.rejected for name, known in model.choose.rule.thresholds.items()}
-        return {"inferred": {"rejected": promised, "tasks": shares}}
+        return Inferred(rejected=promised, tasks=shares)
 
     def _rows(self, name: str, part: Literal["learn", "held_out"]) -> Sequence[Conversation]:
         if name == TEXT:
@@ -149,16 +148,12 @@ def drift(then: Sequence[Counts], now: Sequence[Counts]) -> list[float]:
     return found
 
 
-def _told(use: Use, then: Mapping[str, Any] | None) -> dict[str, Any]:
+def _routing(use: Use, then: TaskRouting | None) -> TaskRouting:
     """What is kept of a task's routing; `then` is what was kept at the stage where it was learned."""
     experts = [{name: counts.tolist() for name, counts in block.items()} for block in use.experts]
-    shares = [
-        {name: [count / use.tokens for count in counts] for name, counts in block.items() if name}
-        for block in experts
-    ]
     reached = [{name: n / use.tokens for name, n in block.items() if name} for block in use.reached]
-    record = {"tokens": use.tokens, "experts": experts, "shares": shares, "reached": reached}
-    return {**record, "drift": drift(then["experts"], experts)} if then else record
+    moved = drift(then.experts, experts) if then else None
+    return TaskRouting(tokens=use.tokens, experts=experts, reached=reached, drift=moved)
 
 
 def _count(model: MultimodalLM, sites: Sequence[Site], rows: Sequence[Conversation]) -> Use:

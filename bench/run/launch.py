@@ -21,7 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Protocol
 
-from moextend.bench.run.progress import State, mark_failed, read_status
+from moextend.bench.run.progress import mark_failed, read_status
+from moextend.bench.run.records import State
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import MoextendError, RunFailed
 from moextend.util.foreign import explained

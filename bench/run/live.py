@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
 from moextend.bench.run.complete import planned, stage_names
-from moextend.bench.run.progress import Status, read_status
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import Cell, Key, RunDir
 from moextend.bench.run.statuses import Layout, Row, duration, layout, row_of, seconds_left, summary
 from moextend.errors import MoextendError, visible
@@ -111,7 +112,7 @@ class PlainView:
         if changed and status.state == "done":
             lines.append(f"done in {duration(status.elapsed)}{scores.means(len(stage_names(run.config)))}")
         elif changed and status.state == "failed" and status.error:
-            lines.append(f"failed: {visible(status.error['what'] or '')}")
+            lines.append(f"failed: {visible(status.error.what or '')}")
         elif changed and status.state in ("failed", "interrupted"):
             lines.append(status.state)
         return lines

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self
 
+from moextend.bench.run.records import RunError, State, Status
 from moextend.errors import InputError, MoextendError
 from moextend.util import files
 from moextend.util.foreign import explained
 
-State = Literal["waiting", "running", "done", "failed", "interrupted"]
-
+STATUS = "status.json"
 WRITE_EVERY = 0.5
 """Seconds between two writes at the least."""
 IN_LOG = "The traceback is in the log of the run. If the message does not help, report it as a bug."
@@ -27,8 +26,6 @@ STALE = 600.0
 """Seconds without a sign of life after which a process that cannot be looked up counts as dead."""
 
 
-Error = dict[str, str | None]
-"""{"what", "where", "hint"}."""
 Spent = dict[tuple[str, str | None], tuple[float, int]]
 """(phase, task), and (phase, None) for all tasks -> seconds and steps."""
 
@@ -42,41 +39,6 @@ class Unit:
     task: str
     steps: int = 1
     """Steps of a training, items of a scoring; seconds a step are measured for each phase."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """What status.json says."""
-
-    state: State = "waiting"
-    pid: int | None = None
-    host: str = ""
-    born: str | None = None
-    """Start time of the process, which tells it from a later one with the same number."""
-    started: float | None = None
-    """Seconds since 1970; likewise `heartbeat`."""
-    heartbeat: float | None = None
-    elapsed: float = 0.0
-    """Seconds since this process began; earlier attempts are not counted."""
-    phase: str | None = None
-    stage: int = 0
-    stages: int = 0
-    task: str | None = None
-    step: int = 0
-    steps: int = 0
-    done: int = 0
-    """Units done."""
-    units: int = 0
-    fraction: float = 0.0
-    """Part of the work that is done, 0..1: by time where it is known, else by units."""
-    left: float | None = None
-    """Seconds left; None while a phase that is still to come has not been measured."""
-    error: Error | None = None
-    """Of a failed run."""
-    run: str = ""
-    """Id of the run."""
-    config: str = ""
-    """Digest of the config that was worked on: "done" holds for that one alone."""
 
 
 class Progress:
@@ -94,7 +56,7 @@ class Progress:
         self._began = self._started = time.time()
         self._written = float("-inf")
         self._spent: Spent = {}
-        self._error: Error | None = None
+        self._error: RunError | None = None
         self._state: State = "running"
 
     def begin(self, unit: Unit, *, step: int = 0) -> None:
@@ -200,74 +162,35 @@ def _add(spent: Spent, unit: Unit, seconds: float, steps: int) -> None:
         spent[key] = (before[0] + seconds, before[1] + steps)
 
 
-def described(error: BaseException, where: str | None = None) -> Error:
-    """{"what", "where", "hint"} of an error, passwords masked; `where` is added to one that is not ours."""
+def described(error: BaseException, where: str | None = None) -> RunError:
+    """An error as the status has it, passwords masked; `where` is added to one that is not ours."""
     found = explained(error, where=where, hint=IN_LOG)
-    return {"what": found.what, "where": found.where, "hint": found.hint}
+    return RunError(what=found.what, where=found.where, hint=found.hint)
 
 
 def read_status(folder: Path) -> Status:
     """The status of a run; a running one whose process is gone counts as interrupted."""
-    path = folder / "status.json"
     try:
-        values = files.read_json(path)
-        error = values.get("error") if isinstance(values, dict) else None
-        if isinstance(error, dict) and "mend" in error:  # as early versions wrote it
-            error["hint"] = error.pop("mend")
-        status = Status(**values)
-    except FileNotFoundError:
-        return Status()
-    except (InputError, TypeError):
-        return Status(state="interrupted")
-    if not _sound(status):
+        status = Status.read(folder / STATUS) or Status()
+    except InputError:
         return Status(state="interrupted")
     if status.state == "running" and not _alive(status):
-        return _with(status, state="interrupted", phase=None, left=None)
+        return status.model_copy(update={"state": "interrupted", "phase": None, "left": None})
     return status
 
 
 def mark_failed(folder: Path, error: MoextendError) -> None:
     """Records that a run failed, for a worker that could not do so itself."""
-    _write(folder, _with(read_status(folder), state="failed", left=None, error=described(error)))
-
-
-def _with(status: Status, **changes: Any) -> Status:
-    return Status(**{**asdict(status), **changes})
+    failed = {"state": "failed", "left": None, "error": described(error)}
+    _write(folder, read_status(folder).model_copy(update=failed))
 
 
 def _write(folder: Path, status: Status) -> None:
     # Not synced: it is written twice a second and worth nothing after a power cut.
     temporary = folder / f".status.{os.getpid()}"
     with files.disk_errors(folder):
-        temporary.write_text(json.dumps(asdict(status)) + "\n", encoding="utf-8")
-        temporary.replace(folder / "status.json")
-
-
-def _sound(status: Status) -> bool:
-    """Whether what was read is what `Progress` writes."""
-    numbers = (status.elapsed, status.fraction)
-    counts = (status.step, status.steps, status.stage, status.stages, status.done, status.units)
-    times = (status.left, status.heartbeat, status.started)
-    texts = (status.phase, status.task, status.born)
-    return (
-        status.state in get_args(State)
-        and all(_finite(x) for x in numbers)
-        and all(isinstance(x, int) for x in (*counts, status.pid or 0))
-        and all(x is None or _finite(x) for x in times)
-        and all(x is None or isinstance(x, str) for x in texts)
-        and all(isinstance(x, str) for x in (status.host, status.run, status.config))
-        and (status.error is None or _is_error(status.error))
-    )
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _is_error(value: Any) -> bool:
-    if not isinstance(value, dict) or set(value) != {"what", "where", "hint"}:
-        return False
-    return all(part is None or isinstance(part, str) for part in value.values())
+        temporary.write_text(json.dumps(status.model_dump()) + "\n", encoding="utf-8")
+        temporary.replace(folder / STATUS)
 
 
 def _alive(status: Status) -> bool:

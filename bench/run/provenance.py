@@ -7,9 +7,6 @@ from moextend.bench.plugins import PACKAGE, Source, changed
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError, RunConflict
 
-FACT = "plugins"
-"""Where facts.json keeps them."""
-
 
 def plugins_of(run: RunDir) -> dict[str, Source]:
     """What a run uses that is not the package's own, by what it is; imports it."""
@@ -37,6 +34,6 @@ def refuse_changed_plugins(run: RunDir) -> dict[str, dict[str, str]]:
 
 def _noted(run: RunDir) -> dict[str, dict[str, str]]:
     try:
-        return dict(run.facts().get(FACT, {}))
+        return run.facts().plugins
     except InputError:  # damaged facts are made again by the run
         return {}

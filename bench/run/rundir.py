@@ -3,10 +3,12 @@
 runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
   config.json       what the run is (identity, id), where its files lie, what it was made with
   scores.jsonl      one line a cell of the matrix, with the id of the run; the last line of a cell wins
-  facts.json        what became known while running (task identity, blind levels, cost of the base, plug-ins)
+  facts.json        what became known while running (task identity, majority answers, cost of the base, plug-ins)
   status.json       see progress.py
   stages/<t>-<task>/    what stage t learned; cost.json: what that took; routing.json: which experts its tasks reach
   predictions/          one line an item
+
+What each file holds: records.py, config.py, score/records.py, score/predictions.py; docs/files.md is made of them.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.run import removal
-from moextend.bench.run.cell import Cell, Key, line_of, parse_cell
-from moextend.bench.run.config import RunConfig, config_of, differences, grows, slug
+from moextend.bench.run.cell import Key, line_of, parse_cell
+from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug
 from moextend.bench.run.environment import environment
+from moextend.bench.run.records import RoutingReport, RunFacts, StageCost
+from moextend.bench.score.records import Cell
 from moextend.errors import InputError, RunConflict, SpecError, UnknownName
 from moextend.util import files
 
@@ -36,6 +40,7 @@ RESTORE = "Put the file back as it was, or remove the whole folder of this run a
 RECORDS = ("config.json", "scores.jsonl", "status.json")
 """Files that tell that a folder is a run's."""
 COST = "cost.json"
+FACTS = "facts.json"
 ROUTING = "routing.json"
 
 
@@ -53,19 +58,19 @@ class RunDir:
     @cached_property
     def config(self) -> RunConfig:
         """The config that the folder was made with; InputError where it is missing or broken."""
-        return config_of(self._first_record, self.config_path)
+        return self._first_record.config(self.config_path)
 
     @cached_property
     def id(self) -> str:
         """Tells this run from every other one, also from one of the same config; "" for runs of early versions."""
-        return str(self._first_record.get("id", ""))
+        return self._first_record.id
 
     @cached_property
-    def _first_record(self) -> dict[str, Any]:
+    def _first_record(self) -> ConfigFile:
         """What config.json held when it was first read: what a run is does not change."""
         return self._record()
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self) -> ConfigFile:
         path = self.config_path
         if not path.is_file():
             raise InputError(
@@ -77,18 +82,19 @@ class RunDir:
             record = files.read_json(path)
         except SpecError as error:
             raise SpecError(error.what, where=error.where, hint=RESTORE) from error
-        if not isinstance(record, dict) or not isinstance(record.get("identity"), dict):
-            raise SpecError("holds no config.", where=str(path), hint=RESTORE)
-        return record
+        try:
+            return ConfigFile.parse(record, where=str(path))
+        except SpecError as error:
+            raise SpecError(f"holds no config: {error.what}", where=str(path), hint=RESTORE) from error
 
     def record_environment(self, **more: Any) -> None:
         """Notes what the run is being made with, if it differs from the last note."""
         record, now = self._record(), environment(**more)
-        history = record.setdefault("environments", [])
+        history = record.environments
         last = history[-1] if history else {}
         if any(last.get(key, ...) != value for key, value in now.items()):
-            history.append({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **now})
-            files.write_json(self.config_path, record)
+            noted = [*history, {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **now}]
+            record.model_copy(update={"environments": noted}).write(self.config_path)
 
     def append_cell(self, cell: Cell) -> None:
         """Adds one line to scores.jsonl, on disk when this returns."""
@@ -137,33 +143,34 @@ class RunDir:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def facts(self) -> dict[str, Any]:
-        """What became known while running; empty at first."""
-        return _mapping(self.folder / "facts.json") or {}
+    def facts(self) -> RunFacts:
+        """What became known while running; nothing at first."""
+        return RunFacts.read(self.folder / FACTS) or RunFacts()
 
-    def write_facts(self, facts: dict[str, Any]) -> None:
-        """Adds or replaces facts, key by key."""
-        files.write_json(self.folder / "facts.json", {**self.facts(), **facts})
+    def write_facts(self, **facts: Any) -> None:
+        """Adds or replaces facts, field by field."""
+        path = self.folder / FACTS
+        RunFacts.parse({**self.facts().model_dump(), **facts}, where=str(path)).write(path)
 
-    def write_cost(self, stage: int, task: str, cost: dict[str, Any]) -> None:
+    def write_cost(self, stage: int, task: str, cost: StageCost) -> None:
         """Keeps what a stage took."""
-        files.write_json(self.stage_folder(stage, task) / COST, cost)
+        cost.write(self.stage_folder(stage, task) / COST)
 
-    def costs(self) -> dict[int, dict[str, Any]]:
+    def costs(self) -> dict[int, StageCost]:
         """Stage -> what it took; stages of which it is not known are left out."""
-        return self._of_stages(COST)
+        found = {stage: StageCost.read(path) for stage, path in self._of_stages(COST)}
+        return {stage: cost for stage, cost in found.items() if cost is not None}
 
-    def routing(self) -> dict[int, dict[str, Any]]:
+    def routing(self) -> dict[int, RoutingReport]:
         """Stage -> what its tasks' routing was (see diagnostics.py); stages of which it is not known are left out."""
-        return self._of_stages(ROUTING)
+        found = {stage: RoutingReport.read(path) for stage, path in self._of_stages(ROUTING)}
+        return {stage: report for stage, report in found.items() if report is not None}
 
-    def _of_stages(self, name: str) -> dict[int, dict[str, Any]]:
-        found = {
-            int(path.parent.name.partition("-")[0]): _mapping(path)
-            for path in sorted(self.folder.glob(f"stages/*/{name}"))
-            if re.match(r"[0-9]+-", path.parent.name)
-        }
-        return {stage: record for stage, record in found.items() if record is not None}
+    def _of_stages(self, name: str) -> Iterator[tuple[int, Path]]:
+        """(stage, path) of the files of one name in the stages' folders."""
+        for path in sorted(self.folder.glob(f"stages/*/{name}")):
+            if re.match(r"[0-9]+-", path.parent.name):
+                yield int(path.parent.name.partition("-")[0]), path
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -234,8 +241,8 @@ def open_runs(
     return [run for run, _ in opened]
 
 
-def _fitting_record(run: RunDir, config: RunConfig) -> dict[str, Any]:
-    """What config.json holds; {} for a new folder, and for a run of another config that has trained nothing.
+def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:
+    """What config.json holds; None for a new folder, and for a run of another config that has trained nothing.
 
     RunConflict where `config` is not that of the folder.
     """
@@ -251,15 +258,15 @@ def _fitting_record(run: RunDir, config: RunConfig) -> dict[str, Any]:
                 where=str(run.folder),
                 hint="Put config.json back, use another --runs folder, or remove this folder.",
             )
-        return {}
+        return None
     record = run._record()
-    config_of(record, path)  # refuses one that was edited
+    record.config(path)  # refuses one that was edited
     _check_kinds(run.folder)
     identity = _stored_identity(config)
-    found = differences(record["identity"], identity)
-    if found and not grows(record["identity"], identity):
+    found = differences(record.identity, identity)
+    if found and not grows(record.identity, identity):
         if removal.untrained(RunDir(run.folder)):  # a run of its own: what it reads of the old config is kept
-            return {}
+            return None
         raise _conflict(run.folder, found)
     return record
 
@@ -295,25 +302,25 @@ def _stored_identity(config: RunConfig) -> dict[str, Any]:
     return identity
 
 
-def _wanted_record(record: dict[str, Any], config: RunConfig) -> dict[str, Any]:
+def _wanted_record(record: ConfigFile | None, config: RunConfig) -> ConfigFile:
     """What config.json is to hold; equal to `record` where nothing changes."""
     identity = _stored_identity(config)
-    # A record without an id is of an early version, and stays so: its scores name none, or one that is lost.
-    own = {} if record else {"id": uuid.uuid4().hex}
-    wanted = {**own, **record, "digest": files.digest(identity), "identity": identity}
-    wanted |= {"places": config.places, "device": config.device, "protocol": config.protocol}
-    wanted["oracle"] = config.oracle or record.get("oracle", False)
-    return wanted
+    return ConfigFile(
+        # A record without an id is of an early version, and stays so: its scores name none, or one that is lost.
+        id=record.id if record else uuid.uuid4().hex,
+        digest=files.digest(identity), identity=identity, places=config.places, device=config.device,
+        protocol=config.protocol, oracle=config.oracle or bool(record and record.oracle),
+        environments=record.environments if record else [],
+    )  # fmt: skip
 
 
-def _write_config(run: RunDir, record: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _write_config(run: RunDir, record: ConfigFile | None, wanted: ConfigFile) -> None:
     """Writes the config; where it asks for more than before, the run is no longer done."""
     if wanted == record:
         return
-    more = bool(record.get("oracle")) != wanted["oracle"]
-    if record and (more or differences(record["identity"], wanted["identity"])):
+    if record and (record.oracle != wanted.oracle or differences(record.identity, wanted.identity)):
         (run.folder / "status.json").unlink(missing_ok=True)
-    files.write_json(run.config_path, wanted)
+    wanted.write(run.config_path)
     run.record_environment()
 
 
@@ -341,19 +348,6 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
             raise UnknownName("run", name, known, where=str(runs))
         chosen += same
     return [RunDir(folder) for folder in dict.fromkeys(chosen)]
-
-
-def _mapping(path: Path) -> dict[str, Any] | None:
-    """A file of a JSON object; None where there is none, SpecError where it holds something else."""
-    try:
-        found = files.read_json(path)
-    except FileNotFoundError:
-        return None
-    except SpecError as error:
-        raise SpecError(error.what, where=error.where, hint="Run again: it is made again.") from error
-    if not isinstance(found, dict):
-        raise SpecError("holds no mapping of keys.", where=str(path), hint="Run again: it is made again.")
-    return found
 
 
 def _conflict(folder: Path, found: list[tuple[str, Any, Any]]) -> RunConflict:

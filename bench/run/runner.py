@@ -24,10 +24,12 @@ from moextend.bench.run.context import PERCENT, Work, plan, refuse_changed_data
 from moextend.bench.run.diagnostics import Diagnostics
 from moextend.bench.run.models import base, learning_data, stage_name, stage_of
 from moextend.bench.run.progress import Progress, Unit
-from moextend.bench.run.provenance import FACT, refuse_changed_plugins
-from moextend.bench.run.rundir import COST, ROUTING, Cell, RunDir
+from moextend.bench.run.provenance import refuse_changed_plugins
+from moextend.bench.run.records import StageCost
+from moextend.bench.run.rundir import COST, ROUTING, RunDir
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate, vqa
+from moextend.bench.score.records import Cell
 from moextend.errors import InputError, MoextendError, RunFailed
 from moextend.extension import store
 from moextend.training.loop import Report, train
@@ -65,7 +67,7 @@ def _do(work: Work) -> None:
 def _run(work: Work, progress: Progress) -> None:
     refuse_changed_data(work)
     if plugins := refuse_changed_plugins(work.run):
-        work.run.write_facts({FACT: plugins})
+        work.run.write_facts(plugins=plugins)
     model = base(work, progress)
     score_row(work, progress, model, 0, [])
     diagnose = Diagnostics(work, model)
@@ -112,7 +114,8 @@ def _train_stage(
     with costs.Stopwatch(stage.folder, model) as watch:
         loop = StageLoop(work, progress, model, stage, units, watch)
         facts = work.method.learn(model, stage, loop)
-        files.write_json(stage.folder / LEARNED, {**facts, **watch.spent()})
+        noted = stage.folder / LEARNED
+        StageCost.of({**facts, **watch.spent()}, where=str(noted)).write(noted)
         work.method.save(model, stage)
     return float(watch.spent()["seconds"])
 
@@ -121,16 +124,19 @@ def _write_cost(
     work: Work, model: MultimodalLM, stage: Stage, learned: Sequence[str], seconds: float | None
 ) -> None:
     """Keeps what a stage took; of a stage that an interrupted process learned, as far as that one noted it."""
-    noted = stage.folder / LEARNED
-    facts = dict(files.read_json(noted)) if noted.is_file() else {}
-    if seconds is not None:
-        facts["seconds"] = seconds
+    known = StageCost.read(stage.folder / LEARNED) or StageCost()
     work.method.select(model, stage.task, learned)
     with model.choose.reaching((stage.task,)) if model.choose else nullcontext():
         answering = costs.forward_flops(model, stage.held_out)
-    kept = {"forward_flops": answering, "stored_mb": costs.stored_mb(stage.folder)}
-    kept_files = {"files": complete.kept_files(stage.folder)}
-    work.run.write_cost(stage.index, stage.task, {**facts, **kept, **kept_files})
+    cost = known.model_copy(
+        update={
+            "seconds": known.seconds if seconds is None else seconds,
+            "forward_flops": answering,
+            "stored_mb": costs.stored_mb(stage.folder),
+            "files": complete.kept_files(stage.folder),
+        }
+    )
+    work.run.write_cost(stage.index, stage.task, cost)
     costs.forget_spent(stage.folder)
 
 
@@ -271,17 +277,9 @@ def score_cell(
 
     cell = evaluate.score_cell(
         model, task, weights=weights, folder=work.run.predictions, scoring=work.sequence.scoring,
-        workspace=work.workspace, on_items=on_items,
+        workspace=work.workspace, stage=index, on_items=on_items,
     )  # fmt: skip
-    path = work.run.predictions / cell.predictions
-    work.run.append_cell(
-        Cell(
-            stage=index, task=name, value=cell.value, stderr=cell.stderr, n=cell.n, scorer=cell.scorer,
-            weights=cell.weights, predictions=f"predictions/{cell.predictions}", seconds=cell.seconds,
-            size=path.stat().st_size, sha256=files.sha256(path), by_kind=dict(cell.by_kind),
-            extra={"readings": cell.readings, "reused": cell.reused},
-        )
-    )  # fmt: skip
+    work.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))
 
 
 def write_facts(work: Work, model: MultimodalLM) -> None:
@@ -296,14 +294,13 @@ def write_facts(work: Work, model: MultimodalLM) -> None:
         name = stage_name(names)
         data = learning_data(work, names, stage_seed(work.config.seed, name))
         answering[name] = costs.forward_flops(model, data.held_out)
-    facts = {
-        "task_identity": work.method.task_identity,
-        # Of sequences that learn from images alone: else text may look like what was learned.
-        "text_untouched": work.method.text_untouched and len(image_tasks) == len(work.config.stages),
-        "settings": work.method.config.model_dump(),
-        "blind": blind,
-        "base_flops": answering,
-    }
     commits = {name: hub_revision(task, work.workspace) for name, task in work.tasks.items()}
-    revisions = {name: commit for name, commit in commits.items() if commit is not None}
-    work.run.write_facts(facts | ({"revisions": revisions} if revisions else {}))
+    work.run.write_facts(
+        task_identity=work.method.task_identity,
+        # Of sequences that learn from images alone: else text may look like what was learned.
+        text_untouched=work.method.text_untouched and len(image_tasks) == len(work.config.stages),
+        settings=work.method.config.model_dump(mode="json"),
+        blind=blind,
+        base_flops=answering,
+        revisions={name: commit for name, commit in commits.items() if commit is not None},
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from moextend.bench.run.progress import State, Status
+from moextend.bench.run.records import State, Status
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import visible
 from moextend.util.fold import folded
@@ -96,7 +96,7 @@ class Row:
 
 def row_of(run: RunDir, status: Status) -> Row:
     """What is shown of a run."""
-    error = (status.error or {}).get("what") or "" if status.state == "failed" else ""
+    error = (status.error.what or "") if status.error and status.state == "failed" else ""
     return Row(
         method=visible(label(run)),
         seed=str(run.config.seed),

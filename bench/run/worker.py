@@ -13,7 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from moextend.bench.run.progress import Error, described, read_status
+from moextend.bench.run.progress import described, read_status
+from moextend.bench.run.records import RunError
 from moextend.errors import MoextendError
 
 GRACE = 20.0
@@ -51,7 +52,7 @@ def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:
         _say(folder, state, error)
 
 
-def _recorded(folder: Path, problem: Exception) -> Error:
+def _recorded(folder: Path, problem: Exception) -> RunError:
     """The error as the status of the run has it, which says where in the run it was; else the error alone."""
     status = read_status(folder)
     mine = status.state == "failed" and status.pid == os.getpid()
@@ -118,9 +119,12 @@ def _heed_signals() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
-def _say(folder: Path, state: str, error: Error | None) -> None:
+def _say(folder: Path, state: str, error: RunError | None) -> None:
     with suppress(BrokenPipeError):
-        print(json.dumps({"run": str(folder), "state": state, "error": error}), flush=True)
+        print(
+            json.dumps({"run": str(folder), "state": state, "error": error and error.model_dump()}),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

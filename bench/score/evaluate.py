@@ -4,47 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from moextend.bench.data import open_items
 from moextend.bench.score import text, vqa
+from moextend.bench.score.records import Cell
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import TaskSpec
-from moextend.util.files import digest
+from moextend.util.files import digest, sha256
 
 if TYPE_CHECKING:
     from moextend.model.multimodal import MultimodalLM
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A[stage][task]: the score of one task, and what it was made from."""
-
-    task: str
-    value: float
-    """Percent, 0..100."""
-    stderr: float | None
-    """Standard error of `value`, in points."""
-    n: int
-    """Items."""
-    scorer: str
-    """Name and version of what made the score from the predictions."""
-    weights: str
-    """Fingerprint of the weights that answered."""
-    predictions: str
-    """File of the predictions, relative to the folder of predictions."""
-    seconds: float
-    reused: bool
-    """No model work was done: all predictions were there."""
-    by_kind: dict[str, float] = field(default_factory=dict)
-    """kind of question (or task of a group) -> value."""
-    kind_sizes: dict[str, int] = field(default_factory=dict)
-    """kind of question (or task of a group) -> items."""
-    readings: dict[str, float] = field(default_factory=dict)
-    """Other readings of the same answers, in percent."""
 
 
 def score_cell(
@@ -55,12 +27,13 @@ def score_cell(
     folder: Path,
     scoring: Scoring,
     workspace: Path,
+    stage: int = 0,
     on_items: vqa.Progress | None = None,
 ) -> Cell:
     """The score of `model` on `task`.
 
-    Predictions are kept under `folder`/`weights`; what is there already is not made again. `weights` must
-    name all that the model's answers depend on.
+    Predictions are kept under `folder`/`weights`, and the cell names their file relative to `folder`; what is there
+    already is not made again. `weights` must name all that the model's answers depend on.
 
     Raises:
         RunFailed: the task cannot be scored; other tasks are not touched by it.
@@ -69,7 +42,11 @@ def score_cell(
     began = time.monotonic()
     score = _text_cell if task.kind == "text" else _vqa_cell
     found = score(model, task, weights, folder, scoring, workspace, on_items)
-    return Cell(task=task.task, weights=weights, seconds=time.monotonic() - began, **found)
+    path = folder / found["predictions"]
+    return Cell(
+        stage=stage, task=task.task, weights=weights, seconds=time.monotonic() - began, size=path.stat().st_size,
+        sha256=sha256(path), **found,
+    )  # fmt: skip
 
 
 def _vqa_cell(

@@ -7,13 +7,16 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from moextend.bench.data import Item, data_digest, open_items, render_prompt
 from moextend.bench.data.items import LETTERS, placeholders
+from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
 from moextend.bench.sequence import Scoring
 from moextend.bench.stats import clustered_error
@@ -39,61 +42,6 @@ _SCORES_FORMAT = 2
 """Raised with every change to the readings or to the lines of scores: older files are made again."""
 _KEPT_EVERY = 2.0
 """Seconds between two writes: what an interruption costs at the most."""
-
-
-@dataclass(frozen=True)
-class Record(Answered):
-    """One line of predictions: what was answered, and all that a scorer needs."""
-
-    kind: str | None = None
-    likelihoods: tuple[float, ...] | None = None
-    """Log-likelihood of each choice; None where the model was not asked, as in every older line."""
-    group: str | None = None
-    """What the items of one image share."""
-
-    @staticmethod
-    def of(item: Item, prediction: str, likelihoods: tuple[float, ...] | None = None) -> Record:
-        """The record of an answered item."""
-        group = item.group or "+".join(image.digest for image in item.images) or None
-        asked = (item.question, item.choices, item.kind)
-        return Record(
-            item.id,
-            prediction,
-            item.answers,
-            *asked,
-            likelihoods or None,
-            group,
-            image=item.image_name,
-            position=item.position,
-        )
-
-    @staticmethod
-    def read(line: dict[str, Any]) -> Record:
-        """The record in a line of a file."""
-        choices, likelihoods = line.get("choices"), line.get("likelihoods")
-        return Record(
-            line["id"],
-            line["prediction"],
-            tuple(line["answers"]),
-            line.get("question", ""),
-            None if choices is None else tuple(choices),
-            line.get("kind"),
-            None if likelihoods is None else tuple(likelihoods),
-            line.get("group"),
-            image=line.get("image", ""),
-            position=line.get("position"),
-        )
-
-    def line(self) -> dict[str, Any]:
-        """The record as it is kept."""
-        kept = asdict(self)
-        if self.likelihoods is None:
-            del kept["likelihoods"]
-        if not self.image:
-            del kept["image"]
-        if self.position is None:
-            del kept["position"]
-        return kept
 
 
 @dataclass(frozen=True)
@@ -161,7 +109,7 @@ def predict(
     batch_size: int,
     rate: Rate | None = None,
     on_items: Progress | None = None,
-) -> tuple[list[Record], int]:
+) -> tuple[list[PredictionLine], int]:
     """The predictions of all items, in order, and how many of them were made now.
 
     With `rate`, the choices of an item are rated too: as letters where the prompt lists them, else as texts.
@@ -180,7 +128,7 @@ def predict(
         if len(answers) != len(batch):
             raise RunFailed(f"{len(answers)} answers to {len(batch)} prompts.", where=task.task)
         rated = _rated(task, batch, prompts, rate)
-        records += [Record.of(*one) for one in zip(batch, answers, rated, strict=True)]
+        records += [PredictionLine.of(*one) for one in zip(batch, answers, rated, strict=True)]
         if time.monotonic() - saved_at > _KEPT_EVERY or len(records) == len(items):
             append_lines(path, [record.line() for record in records[unsaved:]])
             unsaved, saved_at = len(records), time.monotonic()
@@ -212,11 +160,11 @@ def _rated(
     return found
 
 
-def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: int) -> list[Record]:
+def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: int) -> list[PredictionLine]:
     """The predictions of whole batches that `path` holds already; the file is cut to them."""
     try:
-        records = [Record.read(line) for line in repair_lines(path)]
-    except (SpecError, KeyError, TypeError, AttributeError) as error:
+        records = [PredictionLine.read(line) for line in repair_lines(path)]
+    except (SpecError, ValidationError) as error:
         log.warning("%s: is damaged (%s); it is made again.", path, error)
         path.unlink()
         return []
@@ -232,7 +180,7 @@ def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: i
     return records[:good]
 
 
-def score_items(records: Sequence[Record], scorer: str) -> tuple[Scores, list[ItemScore]]:
+def score_items(records: Sequence[PredictionLine], scorer: str) -> tuple[Scores, list[ItemScore]]:
     """Mean score of predictions, over all and by kind, and what they are the mean of: one score a record."""
     found, top = score_set(scorer, records), find_scorer(scorer).top
     items = [_item_score(record, value, top) for record, value in zip(records, found.items, strict=True)]
@@ -254,7 +202,7 @@ def score_items(records: Sequence[Record], scorer: str) -> tuple[Scores, list[It
     return scores, items
 
 
-def _item_score(record: Record, value: float | None, top: float) -> ItemScore:
+def _item_score(record: PredictionLine, value: float | None, top: float) -> ItemScore:
     full = value is not None and value >= top
     return ItemScore(
         record.id, value, **readings(record.prediction, record, right=full, likelihoods=record.likelihoods)
@@ -282,7 +230,7 @@ def write_scores(predictions: Path, scorer: str, items: Sequence[ItemScore]) -> 
 
 
 def item_scores(
-    records: Sequence[Record], kept: Sequence[Any], predictions: Path, scorer: str
+    records: Sequence[PredictionLine], kept: Sequence[Any], predictions: Path, scorer: str
 ) -> list[ItemScore]:
     """The items' scores: the lines that were kept, or, where these are damaged or of other items, made again.
 

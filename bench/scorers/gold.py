@@ -43,14 +43,19 @@ class Answered:
     """One item with what was answered."""
 
     id: str
+    """Unique among the items of a set."""
     prediction: str
+    """What the model answered."""
     answers: tuple[str, ...]
+    """One gold answer, or those of several annotators."""
     question: str = ""
+    """The question; the source text of a task that rewrites."""
     choices: tuple[str, ...] | None = None
+    """The options of a multiple-choice question, in their order. null: none."""
     image: str = field(default="", kw_only=True)
     """The file name of the first image; "" where it has none."""
     position: int | None = field(default=None, kw_only=True)
-    """Place of the right choice, where the answer does not say it."""
+    """Place of the right choice from 0, where the answer does not say it; else null."""
 
     @staticmethod
     def by(prediction: str, item: Question) -> Answered:

@@ -2,7 +2,7 @@
 
 The file is edited as text, by the places that the YAML parser tells; afterwards it is parsed again, and refused if
 anything but that list has changed. ruamel.yaml keeps comments, too, but belonging to the item before them, so that a
-removed item takes its neighbour's along; and it writes the whole file anew, with its own indents and line ends.
+removed item takes its neighbour's along; and it writes the whole file again, with its own indents and line ends.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from moextend.bench.report.collect import Experiment
     from moextend.bench.run.launch import Outcome
     from moextend.bench.run.plan import Request
-    from moextend.bench.run.progress import Status
+    from moextend.bench.run.records import Status
     from moextend.bench.run.rundir import RunConfig, RunDir
     from moextend.errors import MoextendError
 
@@ -301,8 +301,6 @@ def _end(outcomes: list[Outcome]) -> None:
 
 
 def _record(run: RunDir) -> dict[str, object]:
-    from dataclasses import asdict
-
     from moextend.bench.report.collect import collect
     from moextend.bench.report.forgetting import summary
     from moextend.bench.run.progress import described, read_status
@@ -310,10 +308,10 @@ def _record(run: RunDir) -> dict[str, object]:
     names = {"run": run.folder.name, "sequence": run.folder.parent.name, "folder": str(run.folder)}
     problem = _config_problem(run)
     if problem is not None:
-        return {**names, "state": "damaged", "error": described(problem)}
+        return {**names, "state": "damaged", "error": described(problem).model_dump()}
     config = run.config
     what = {key: getattr(config, key) for key in ("method", "seed", "order", "mode")}
-    status = asdict(read_status(run.folder))
+    status = read_status(run.folder).model_dump()
     (experiment,) = collect([run], unfinished=True)
     record: dict[str, object] = {
         **names, **what,
@@ -333,9 +331,8 @@ def _print_details(run: RunDir) -> None:
     status = read_status(run.folder)
     typer.echo(f"\nfolder: {run.folder}")
     if status.error:
-        error = MoextendError(
-            status.error["what"] or "", where=status.error["where"], hint=status.error["hint"]
-        )
+        told = status.error
+        error = MoextendError(told.what or "", where=told.where, hint=told.hint)
         typer.echo(f"error: {error}")
     if run.log.exists():
         typer.echo(f"log: {run.log}")

@@ -30,9 +30,11 @@ def fill(run: RunDir, rows, text=()):
     """Writes a matrix, and the text row of each stage, as cells."""
     for stage, row in enumerate(rows):
         for task, value in zip(run.config.stages, row, strict=True):
-            run.append_cell(Cell(stage, task, value, stderr=2.0, n=100, scorer="exact@1"))
+            run.append_cell(Cell(stage=stage, task=task, value=value, stderr=2.0, n=100, scorer="exact@1"))
     for stage, value in enumerate(text):
-        run.append_cell(Cell(stage, run.config.retention[0], value, stderr=1.0, n=50, scorer="lm-eval"))
+        run.append_cell(
+            Cell(stage=stage, task=run.config.retention[0], value=value, stderr=1.0, n=50, scorer="lm-eval")
+        )
 
 
 @pytest.fixture

@@ -22,10 +22,12 @@ from typing import Any
 import numpy as np
 
 from moextend.bench.run.complete import LEARNED, STEM
-from moextend.bench.run.progress import Status, _write
+from moextend.bench.run.progress import _write
+from moextend.bench.run.records import RoutingReport, StageCost, Status, TaskRouting
 from moextend.bench.run.rundir import COST, ROUTING, Cell, RunConfig, RunDir, open_run
+from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.text.cell import TextScores
-from moextend.bench.score.vqa import ItemScore, Record, scores_path
+from moextend.bench.score.vqa import ItemScore, scores_path
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
 from moextend.util.files import digest
@@ -109,18 +111,16 @@ def write_run(
         for task in shape.text:
             part = kind.text - (kind.text_lost * stage / shape.stages - shift if stage else 0.0)
             cells.append(_text(run, stage, task, _answers(shape, task, part, drawn)))
-    scores = [json.dumps({**asdict(cell), "run": run.id}, ensure_ascii=False) + "\n" for cell in cells]
+    scores = [json.dumps({**cell.model_dump(), "run": run.id}, ensure_ascii=False) + "\n" for cell in cells]
     (run.folder / "scores.jsonl").write_text("".join(scores))
     for stage, task in enumerate(shape.tasks, 1):
         _write_stage(run, shape, stage, task)
-    run.write_facts(
-        {
-            "task_identity": "none",
-            "blind": dict.fromkeys(shape.tasks, 20.0),
-            "base_flops": dict.fromkeys(shape.tasks, 1e6),
-            **(facts or {}),
-        }
-    )
+    known = {
+        "task_identity": "none",
+        "blind": dict.fromkeys(shape.tasks, 20.0),
+        "base_flops": dict.fromkeys(shape.tasks, 1e6),
+    }
+    run.write_facts(**known, **(facts or {}))
     units = len(cells) + shape.stages
     _write(
         run.folder,
@@ -186,7 +186,7 @@ def _cell(
         stage=stage, task=task, value=100 * float(right.mean()), stderr=1.0, n=len(right), scorer=scorer,
         weights=_weights(run, stage), predictions=path.relative_to(run.folder).as_posix(), seconds=1.25,
         size=len(kept), sha256=hashlib.sha256(kept).hexdigest(), by_kind=by_kind,
-        extra={"readings": readings, "reused": False},
+        readings=readings,
     )  # fmt: skip
 
 
@@ -207,7 +207,8 @@ def _vqa_items(shape: Shape, task: str) -> list[Lines]:
         image = f"{'world' if shape.shared_images else task}-test-{i // shape.an_image:05d}"
         question = f"what {kind} is object {i} at {'middle-left' if i % 2 else 'top'}"
         records = [
-            Record(name, said, ("a",), question=question, kind=kind, group=image).line() for said in "ba"
+            PredictionLine(name, said, ("a",), question=question, kind=kind, group=image).line()
+            for said in "ba"
         ]
         scores = [vars(ItemScore(name, value, value, value)) for value in (0.0, 1.0)]
         found.append(Lines(question, _pair(records), _pair(scores)))
@@ -242,27 +243,22 @@ def _write_stage(run: RunDir, shape: Shape, stage: int, task: str) -> None:
     header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     weights = len(header).to_bytes(8, "little") + header + np.float32([stage, run.config.seed]).tobytes()
     (folder / f"{STEM}.safetensors").write_bytes(weights)
-    learned = {
-        "trained_parameters": 98304, "loss": 2.5, "tokens": 4682 + stage, "flops": 1.3e10, "seconds": 10.0,
-        "peak_rss_mb": 814.0,
-    }  # fmt: skip
-    routing = {
-        "tokens": 1169,
-        "experts": [{"": [500 + expert for expert in range(EXPERTS)]}] * LAYERS,
-        "shares": [{}] * LAYERS,
-        "reached": [{}] * LAYERS,
-        "drift": [0.01 * stage] * LAYERS,
-    }
-    notes = {
-        f"{STEM}.json": {
-            "format": 1, "sha256": hashlib.sha256(weights).hexdigest(), "task": task, "base": _weights(run, 0)
-        },
-        LEARNED: learned,
-        COST: {**learned, "forward_flops": 1.1e6, "stored_mb": 0.4, "files": {}},
-        ROUTING: {"tasks": dict.fromkeys([*shape.tasks, "(text)"], routing)},
-    }  # fmt: skip
-    for name, note in notes.items():
-        (folder / name).write_text(json.dumps(note, indent=2) + "\n")
+    learned = StageCost(
+        trained_parameters=98304, tokens=4682 + stage, flops=1.3e10, seconds=10.0, peak_rss_mb=814.0,
+        notes={"loss": 2.5},
+    )  # fmt: skip
+    routing = TaskRouting(
+        tokens=1169,
+        experts=[{"": [500 + expert for expert in range(EXPERTS)]}] * LAYERS,
+        reached=[{}] * LAYERS,
+        drift=[0.01 * stage] * LAYERS,
+    )
+    digest_of_weights = hashlib.sha256(weights).hexdigest()
+    card = {"format": 1, "sha256": digest_of_weights, "task": task, "base": _weights(run, 0)}
+    (folder / f"{STEM}.json").write_text(json.dumps(card, indent=2) + "\n")
+    learned.write(folder / LEARNED)
+    learned.model_copy(update={"forward_flops": 1.1e6, "stored_mb": 0.4}).write(folder / COST)
+    RoutingReport(tasks=dict.fromkeys([*shape.tasks, "(text)"], routing)).write(folder / ROUTING)
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -199,9 +199,9 @@ def test_a_column_may_show_a_further_metric_of_several_tasks(make_run):
     columns = {"f1": {"title": "POPE", "mean_of": [FIRST, SECOND], "reading": "f1"}}
     one = reference(columns=columns, rows=[{"method": "LLaVA", "f1": 85.9}])
     run = make_run("lora", rows=ROWS[:2], protocol="mini")
-    run.append_cell(Cell(2, FIRST, 60.0, scorer="pope@2", extra={"readings": {"f1": 50.0}}))
+    run.append_cell(Cell(stage=2, task=FIRST, value=60.0, scorer="pope@2", readings={"f1": 50.0}))
     assert measured(shown([run], one)) == ["-"], "the second is not scored yet"
-    run.append_cell(Cell(2, SECOND, 70.0, scorer="pope@2", extra={"readings": {"f1": 60.0}}))
+    run.append_cell(Cell(stage=2, task=SECOND, value=70.0, scorer="pope@2", readings={"f1": 60.0}))
     assert measured(shown([run], one)) == ["55.0"]
 
 

@@ -134,10 +134,10 @@ def test_a_worker_keeps_the_traceback_and_says_one_line(cli, tmp_path, monkeypat
     run = tmp_path / "runs/tiny/lora-s0"
     assert found.code == 1 and "Traceback" not in found.err
     error = read_status(run).error
-    assert error["where"] == "stage 2, tiny-counting, train"
-    assert error["what"].startswith("AssertionError: no message, at `raise AssertionError` (fake_worker.py:")
+    assert error.where == "stage 2, tiny-counting, train"
+    assert error.what.startswith("AssertionError: no message, at `raise AssertionError` (fake_worker.py:")
     (line,) = [line for line in found.err.splitlines() if line.startswith("lora-s0 failed: ")]
-    assert line == f"lora-s0 failed: {error['where']}: {error['what']} {error['hint']}"
+    assert line == f"lora-s0 failed: {error.where}: {error.what} {error.hint}"
     assert f"  log: {run / 'worker.log'}" in found.err
     assert "Traceback" in (run / "worker.log").read_text()
 

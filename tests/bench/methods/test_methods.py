@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,8 +156,12 @@ def test_the_harness_and_a_user_of_the_library_make_the_same_extension(world: Wo
             model, task, stage.data, held_out=stage.held_out, folder=tmp_path / "own" / task, scope="all",
             experts=2, probe_steps=3, settings=settings, seed=stage.seed,
         )  # fmt: skip
-        for file in ("extension.safetensors", "memory.safetensors", "extension.json"):
-            assert (stage.folder / file).read_bytes() == (tmp_path / "own" / task / file).read_bytes(), file
+        own = tmp_path / "own" / task
+        for file in ("extension.safetensors", "memory.safetensors"):
+            assert (stage.folder / file).read_bytes() == (own / file).read_bytes(), file
+        cards = [json.loads((folder / "extension.json").read_text()) for folder in (stage.folder, own)]
+        made = cards[1].pop("made")
+        assert made["loss"] and cards[0] == cards[1], "but for how the user's was made"
 
 
 def test_the_task_is_inferred_from_the_input(world: World) -> None:

@@ -149,7 +149,7 @@ def test_a_run_notes_its_plug_ins_and_is_refused_when_one_changed(add, tmp_path)
     run = open_run(config, tmp_path / "runs")
     noted = refuse_changed_plugins(run)
     assert noted["method"]["place"] == "methods/lora_l2.py"
-    run.write_facts({"plugins": noted})
+    run.write_facts(plugins=noted)
     assert refuse_changed_plugins(run) == noted
     path.write_text(path.read_text() + "\n# changed\n")
     with pytest.raises(RunConflict, match=r"the method \(methods/lora_l2.py\) changed since this run began"):

@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -14,9 +13,11 @@ from moextend.bench.report.csv import cells
 from moextend.bench.report.forgetting import COLUMNS, forgetting_table
 from moextend.bench.report.matrix import matrix_tables
 from moextend.bench.report.table import number, over_runs
-from moextend.bench.run.progress import Progress, Status, Unit, _write
+from moextend.bench.run.progress import Progress, Unit, _write
+from moextend.bench.run.records import StageCost, Status
 from moextend.bench.run.rundir import Cell
 from moextend.errors import InputError, RunFailed, UnknownName
+from moextend.util.files import write_json
 
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
 
@@ -26,7 +27,7 @@ def done(make_run):
     def make(method="lora", seed=0, rows=ROWS, text=(90.0, 88.0, 85.0), state="done", facts=None, **changes):
         run = make_run(method, seed, rows, text, **changes)
         _write(run.folder, Status(state=state))
-        run.write_facts(facts or {"task_identity": "none"})
+        write_json(run.folder / "facts.json", facts or {"task_identity": "none"})
         return run
 
     return make
@@ -41,7 +42,7 @@ def row_of(table, name):
 
 def test_the_row_of_one_run(done):
     run = done(facts={"task_identity": "given"})
-    run.write_cost(1, "colour", {"trained_parameters": 12000})
+    run.write_cost(1, "colour", StageCost(trained_parameters=12000))
     (experiment,) = collect([run])
     table = forgetting_table(experiment)
     row = row_of(table, "lora")
@@ -221,7 +222,7 @@ def test_older_runs_are_marked_by_the_weights_that_answered(ledger, tmp_path):
     base = run.cells()[0, "text1"].weights
     for key, cell in run.cells().items():
         if key[1] in shape.text:
-            run.append_cell(replace(cell, weights=base))
+            run.append_cell(cell.model_copy(update={"weights": base}))
     assert "†" in row_of(forgetting_table(collect([run])[0]), "moextend:scope=own")["text_change"].text
 
 
@@ -275,7 +276,9 @@ def test_csv_holds_unrounded_numbers_and_all_metrics(tables):
 
 def test_csv_of_cells_can_be_traced(done):
     run = done(text=())
-    run.append_cell(Cell(2, "count", 71.0, n=9, weights="abc", predictions="predictions/abc/count.jsonl"))
+    run.append_cell(
+        Cell(stage=2, task="count", value=71.0, n=9, weights="abc", predictions="predictions/abc/count.jsonl")
+    )
     lines = list(csv.DictReader(io.StringIO(cells(collect([run])))))
     assert len(lines) == 6
     assert lines[-1] | {"value": "71.0", "weights": "abc", "run": "lora-s0", "stage": "2"} == lines[-1]

@@ -17,7 +17,7 @@ def shown(runs):
 
 
 def answered(run, value, **readings):
-    run.append_cell(Cell(2, FIRST, value, scorer="vqa@2", extra={"readings": readings}))
+    run.append_cell(Cell(stage=2, task=FIRST, value=value, scorer="vqa@2", readings=readings))
 
 
 def test_a_row_has_every_reading_and_the_older_version(make_run):
@@ -61,7 +61,13 @@ def test_a_wrong_form_is_told(make_run, strict, normalised, said):
 def test_scores_by_kind_stand_below(make_run):
     run = make_run("lora", rows=ROWS)
     run.append_cell(
-        Cell(2, FIRST, 60.0, extra={"readings": {"strict": 60.0}}, by_kind={"how many": 40.0, "which": 80.0})
+        Cell(
+            stage=2,
+            task=FIRST,
+            value=60.0,
+            readings={"strict": 60.0},
+            by_kind={"how many": 40.0, "which": 80.0},
+        )
     )
     _, kinds = tables(collect([run], unfinished=True), "readings")
     assert [[value.text for value in row] for row in kinds.sections[0]] == [

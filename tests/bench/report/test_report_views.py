@@ -14,9 +14,11 @@ import pytest
 from moextend.bench.references import find_reference
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.run.progress import Status, _write
+from moextend.bench.run.progress import _write
+from moextend.bench.run.records import StageCost, Status
 from moextend.bench.run.rundir import Cell, find_runs
-from moextend.bench.score.vqa import Record, scores_path
+from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.vqa import scores_path
 from moextend.errors import InputError, UnknownName
 from moextend.util import content
 from moextend.util.files import write_lines
@@ -34,21 +36,39 @@ def answered(run, right, items=200, an_image=2):
     """Gives the run's last row predictions, of which `right(task, item)` says which are right."""
     for task in run.config.stages:
         records = [
-            Record(f"{task}{i}", "a" if right(task, i) else "b", ("a",), group=f"image{i // an_image}")
+            PredictionLine(
+                f"{task}{i}", "a" if right(task, i) else "b", ("a",), group=f"image{i // an_image}"
+            )
             for i in range(items)
         ]
         path = run.predictions / "w" / f"{task}.jsonl"
         write_lines(path, [asdict(record) for record in records])
         value = 100 * sum(right(task, i) for i in range(items)) / items
         run.append_cell(
-            Cell(2, task, value, 1.0, items, "exact@1", predictions=f"predictions/w/{task}.jsonl")
+            Cell(
+                stage=2,
+                task=task,
+                value=value,
+                stderr=1.0,
+                n=items,
+                scorer="exact@1",
+                predictions=f"predictions/w/{task}.jsonl",
+            )
         )
     for text in run.config.retention:
         lines = [{"task": text, "id": i, "right": float(right(text, i))} for i in range(items)]
         write_lines(run.predictions / "w" / f"{text}.jsonl", [*lines, {"summary": {}}])
         value = 100 * sum(right(text, i) for i in range(items)) / items
         run.append_cell(
-            Cell(2, text, value, 1.0, items, "lm-eval:acc", predictions=f"predictions/w/{text}.jsonl")
+            Cell(
+                stage=2,
+                task=text,
+                value=value,
+                stderr=1.0,
+                n=items,
+                scorer="lm-eval:acc",
+                predictions=f"predictions/w/{text}.jsonl",
+            )
         )
     return finish(run)
 
@@ -219,11 +239,11 @@ def test_costs_that_are_not_matched_are_marked(make_run):
     runs = []
     for method, trained in (("full-ft", 1000), ("lora", 990), ("ewc", 500)):
         run = finish(make_run(method, rows=ROWS))
-        run.write_facts({"task_identity": "none", "base_flops": {"colour": 100.0, "count": 100.0}})
+        run.write_facts(task_identity="none", base_flops={"colour": 100.0, "count": 100.0})
         for stage, task in enumerate(run.config.stages, 1):
             cost = {"trained_parameters": trained, "tokens": 50 * stage, "flops": 2e12, "stored_mb": 0.5}
             run.write_cost(
-                stage, task, {**cost, "forward_flops": 110.0 + stage, "seconds": 3.0, "peak_rss_mb": 9.0}
+                stage, task, StageCost(**cost, forward_flops=110.0 + stage, seconds=3.0, peak_rss_mb=9.0)
             )
         runs.append(run)
     (table,) = tables(collect(runs), "costs")
@@ -274,7 +294,7 @@ def test_a_method_that_guesses_does_not_look_good(ledger, tmp_path):
 def test_costs_are_compared_with_the_first_moextend(make_run):
     for method, trained in (("lora", 500), ("moextend:layers=all", 990), ("full-ft", 1000)):
         run = finish(make_run(method, rows=ROWS))
-        run.write_cost(1, "colour", {"trained_parameters": trained})
+        run.write_cost(1, "colour", StageCost(trained_parameters=trained))
     runs = find_runs(run.folder.parent.parent)
     (table,) = tables(collect(runs), "costs")
     shown = {row[0].text: row[1].text for row in table.sections[0]}
@@ -300,9 +320,9 @@ def latex(ledger, tmp_path_factory):
     }
     runs = ledger.write_runs(tmp_path_factory.mktemp("latex"), ledger.Shape(items=40), kinds, (0, 1))
     for number, run in enumerate(runs, 1):
-        run.write_facts({"text_untouched": True, "blind": dict.fromkeys(run.config.stages, 20.0)})
+        run.write_facts(text_untouched=True, blind=dict.fromkeys(run.config.stages, 20.0))
         for stage, task in enumerate(run.config.stages, 1):
-            run.write_cost(stage, task, {"trained_parameters": 1000 * number, "tokens": 5, "flops": 2e12})
+            run.write_cost(stage, task, StageCost(trained_parameters=1000 * number, tokens=5, flops=2e12))
             folder = run.stage_folder(stage, task)
             seen = {"reached": [{"task1": 0.5}], "drift": [0.1]}
             (folder / "routing.json").write_text(

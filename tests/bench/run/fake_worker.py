@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from moextend.bench.run.complete import stage_names
 from moextend.bench.run.costs import peak_memory
 from moextend.bench.run.progress import Progress, Unit
+from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, RunDir
 from moextend.bench.run.worker import serve
 from moextend.errors import RunFailed
@@ -37,19 +38,33 @@ def work(run: RunDir) -> None:
                 for i, task in enumerate(config.stages, 1):
                     learned = 80.0 - 5 * (unit.stage - i) if i <= unit.stage else 10.0
                     run.append_cell(
-                        Cell(unit.stage, task, learned + config.seed, stderr=2.0, n=100, scorer="x@1")
+                        Cell(
+                            stage=unit.stage,
+                            task=task,
+                            value=learned + config.seed,
+                            stderr=2.0,
+                            n=100,
+                            scorer="x@1",
+                        )
                     )
                 for task in config.retention:
-                    run.append_cell(Cell(unit.stage, task, 90.0 - unit.stage, 1.0, 50, "lm-eval"))
+                    run.append_cell(
+                        Cell(
+                            stage=unit.stage,
+                            task=task,
+                            value=90.0 - unit.stage,
+                            stderr=1.0,
+                            n=50,
+                            scorer="lm-eval",
+                        )
+                    )
             progress.advance()
             progress.finish(unit)
         for stage, task in enumerate(stage_names(config), 1):
             keep_nothing(run.stage_folder(stage, task))
-            run.write_cost(stage, task, {"seconds": 1.0, **peak_memory(ON_CPU)})
-        blind = dict.fromkeys(config.stages, 25.0)
-        run.write_facts(
-            {"task_identity": "given" if config.method.startswith("moextend") else "none", "blind": blind}
-        )
+            run.write_cost(stage, task, StageCost(seconds=1.0, **peak_memory(ON_CPU)))
+        identity = "given" if config.method.startswith("moextend") else "none"
+        run.write_facts(task_identity=identity, blind=dict.fromkeys(config.stages, 25.0))
 
 
 def keep_nothing(folder: Path) -> None:

@@ -31,12 +31,14 @@ def test_an_expert_that_nobody_chooses_is_no_drift():
 @pytest.fixture
 def run(make_run):
     run = make_run("moextend:scope=all", rows=ROWS)
-    first = {"reached": [{"colour": 0.8}, {}, {"colour": 0.6}]}
+    looked_at = {"tokens": 10, "experts": [{}, {}, {}]}
+    first = {**looked_at, "reached": [{"colour": 0.8}, {}, {"colour": 0.6}]}
     then = {
+        **looked_at,
         "reached": [{"colour": 0.4, "count": 0.5}, {"count": 0.1}, {"colour": 0.4}],
         "drift": [0.01, 0.03, 0.02],
     }
-    learned = {"reached": [{"colour": 0.0, "count": 1.0}, {"count": 0.5}, {}]}
+    learned = {**looked_at, "reached": [{"colour": 0.0, "count": 1.0}, {"count": 0.5}, {}]}
     write_json(
         run.stage_folder(1, "colour") / "routing.json",
         {"layers": [0, 2], "change": [0.05, 0.01, 0.04], "tasks": {"colour": first}},

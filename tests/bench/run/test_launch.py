@@ -16,7 +16,8 @@ from moextend.bench.run import launch as launching
 from moextend.bench.run import live
 from moextend.bench.run.launch import launch
 from moextend.bench.run.live import LiveView, PlainView
-from moextend.bench.run.progress import Status, read_status
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import Cell
 from moextend.bench.run.statuses import duration, seconds_left
 
@@ -171,7 +172,7 @@ def test_stages_that_are_scored_between_two_looks_are_told(make_run):
         for task, value in zip((*run.config.stages, "facts"), (*row, 90.0), strict=True):
             assert f"stage {stage}/2" not in out.getvalue()
             view.update()
-            run.append_cell(Cell(stage, task, value))
+            run.append_cell(Cell(stage=stage, task=task, value=value))
     view.update()
     view.update()
     assert out.getvalue().splitlines() == [

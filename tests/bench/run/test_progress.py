@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from moextend.bench.run import progress
-from moextend.bench.run.progress import Progress, Status, Unit, mark_failed, read_status
+from moextend.bench.run.progress import Progress, Unit, mark_failed, read_status
+from moextend.bench.run.records import RunError, Status
 from moextend.errors import InputError, RunFailed
 
 PLAN = [
@@ -110,8 +111,8 @@ def test_passwords_are_masked(tmp_path):
         run.begin(PLAN[1])
         raise ValueError("no answer from https://me:secret@host/x")
     error = read_status(tmp_path).error
-    assert error["what"].startswith("ValueError: no answer from https://***@host/x (")
-    assert error["where"] == "stage 1, colour, train"
+    assert error.what.startswith("ValueError: no answer from https://***@host/x (")
+    assert error.where == "stage 1, colour, train"
 
 
 def test_units_that_were_done_before_count_as_done(tmp_path):
@@ -139,10 +140,10 @@ def test_a_failed_run_says_what_where_and_a_hint(tmp_path):
         raise RunFailed("no disk space left.", where="/runs", hint="Free some.")
     status = read_status(tmp_path)
     assert status.state == "failed"
-    assert status.error == {"what": "no disk space left.", "where": "/runs", "hint": "Free some."}
+    assert status.error == RunError(what="no disk space left.", where="/runs", hint="Free some.")
     with pytest.raises(ZeroDivisionError), Progress(tmp_path, PLAN):
         _ = 1 / 0
-    what = read_status(tmp_path).error["what"]
+    what = read_status(tmp_path).error.what
     assert what.startswith("ZeroDivisionError: division by zero (test_progress.py:")
 
 
@@ -191,4 +192,4 @@ def test_the_parent_can_mark_a_run_failed(tmp_path):
     Progress(tmp_path, PLAN).begin(PLAN[1])
     mark_failed(tmp_path, InputError("was killed.", where="log"))
     status = read_status(tmp_path)
-    assert (status.state, status.error["what"], status.task) == ("failed", "was killed.", "colour")
+    assert (status.state, status.error.what, status.task) == ("failed", "was killed.", "colour")

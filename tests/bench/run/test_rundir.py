@@ -5,12 +5,12 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
 from moextend.bench.run.config import differences
-from moextend.bench.run.rundir import Cell, RunDir, find_runs, open_run, open_runs, slug
+from moextend.bench.run.records import RunFacts
+from moextend.bench.run.rundir import Cell, RunConfig, RunDir, find_runs, open_run, open_runs, slug
 from moextend.errors import InputError, RunConflict, RunFailed, SpecError, UnknownName
 from moextend.util import files
 
@@ -53,17 +53,17 @@ def test_slugs_are_safe_in_a_path(text, name):
 
 def test_the_same_config_opens_the_same_folder(tmp_path, make_config):
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(0, "colour", 50.0))
+    run.append_cell(Cell(stage=0, task="colour", value=50.0))
     again = open_run(make_config(device="cuda", places={"workspace": "/moved"}), tmp_path)
     assert again.folder == run.folder
-    assert again.cells() == {(0, "colour"): Cell(0, "colour", 50.0)}
+    assert again.cells() == {(0, "colour"): Cell(stage=0, task="colour", value=50.0)}
     assert again.config.device == "cuda"
     assert str(again.config.workspace) == "/moved"
 
 
 def test_another_config_is_refused_with_the_difference_and_a_hint(tmp_path, make_config):
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(1, "colour", 50.0))
+    run.append_cell(Cell(stage=1, task="colour", value=50.0))
     other = make_config()
     other.sequence["train"]["steps"] = 9
     with pytest.raises(RunConflict) as error:
@@ -78,7 +78,7 @@ def test_another_config_is_refused_with_the_difference_and_a_hint(tmp_path, make
 
 def test_a_run_that_trained_nothing_is_replaced_by_another_config(tmp_path, make_config):
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(0, "colour", 50.0))
+    run.append_cell(Cell(stage=0, task="colour", value=50.0))
     run.stage_folder(1, "colour")
     other = make_config()
     other.sequence["train"]["steps"] = 9
@@ -93,12 +93,13 @@ def test_a_run_that_trained_nothing_is_replaced_by_another_config(tmp_path, make
 def with_stage(config, name="new", retention=()):
     sequence = {**config.sequence, "stages": [*config.sequence["stages"], {"task": name}]}
     sequence["retention"] = [*sequence["retention"], *retention]
-    return replace(config, sequence=sequence, tasks={**config.tasks, name: config.tasks["colour"]})
+    changed = {"sequence": sequence, "tasks": {**config.tasks, name: config.tasks["colour"]}}
+    return RunConfig(**{**config.model_dump(), **changed})
 
 
 def test_a_stage_added_at_the_end_takes_the_run_over(tmp_path, make_config):
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(1, "colour", 50.0))
+    run.append_cell(Cell(stage=1, task="colour", value=50.0))
     (run.folder / "status.json").write_text("{}")
     longer = with_stage(make_config(), retention=["copying"])
     again = open_run(longer, tmp_path)
@@ -117,7 +118,7 @@ def contents(folder):
 @pytest.mark.parametrize("change", ["more stages", "a later scored task", "the oracle", "another device"])
 def test_a_run_that_is_worked_on_is_not_touched_by_a_second_command(tmp_path, make_config, change):
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(0, "colour", 50.0))
+    run.append_cell(Cell(stage=0, task="colour", value=50.0))
     (run.folder / "status.json").write_text("{}")
     with (run.folder / "scores.jsonl").open("a") as file:
         file.write('{"stage": 1, "ta')
@@ -162,7 +163,7 @@ def test_no_run_is_touched_where_another_of_the_same_command_is_refused(tmp_path
 
 def test_a_folder_without_its_config_is_not_adopted(tmp_path, make_config):
     run = open_run(make_config(), tmp_path)
-    run.append_cell(Cell(0, "colour", 50.0))
+    run.append_cell(Cell(stage=0, task="colour", value=50.0))
     (run.folder / "config.json").unlink()
     other = make_config()
     other.sequence["train"]["steps"] = 9
@@ -201,7 +202,7 @@ def test_a_run_is_known_by_its_id(tmp_path, make_config):
 
 
 def test_a_joint_run_learns_all_at_once_and_does_not_grow(tmp_path, make_config):
-    open_run(make_config(mode="joint"), tmp_path).append_cell(Cell(1, "colour", 50.0))
+    open_run(make_config(mode="joint"), tmp_path).append_cell(Cell(stage=1, task="colour", value=50.0))
     with pytest.raises(RunConflict):
         open_run(with_stage(make_config(mode="joint")), tmp_path)
 
@@ -233,9 +234,11 @@ def test_environment_names_the_commit_of_a_checkout_only(tmp_path):
 
 def test_the_last_line_of_a_cell_wins(make_run):
     run = make_run()
-    run.append_cell(Cell(1, "colour", 50.0, by_kind={"red": 40.0}))
-    run.append_cell(Cell(1, "colour", 60.0, stderr=1.5, n=10, extra={"strict": 55.0}))
-    assert run.cells()[1, "colour"] == Cell(1, "colour", 60.0, stderr=1.5, n=10, extra={"strict": 55.0})
+    run.append_cell(Cell(stage=1, task="colour", value=50.0, by_kind={"red": 40.0}))
+    run.append_cell(Cell(stage=1, task="colour", value=60.0, stderr=1.5, n=10, readings={"strict": 55.0}))
+    assert run.cells()[1, "colour"] == Cell(
+        stage=1, task="colour", value=60.0, stderr=1.5, n=10, readings={"strict": 55.0}
+    )
 
 
 def test_a_torn_last_line_is_left_out_and_cut_by_the_next_append(make_run):
@@ -246,7 +249,7 @@ def test_a_torn_last_line_is_left_out_and_cut_by_the_next_append(make_run):
     assert len(run.cells()) == 2
     with run.lock():
         assert path.read_text().endswith('"task": "col')
-        run.append_cell(Cell(1, "colour", 3.0))
+        run.append_cell(Cell(stage=1, task="colour", value=3.0))
     assert len(run.cells()) == 3
     assert len(path.read_text().splitlines()) == 3
 
@@ -422,7 +425,7 @@ def test_a_full_disk_is_told_and_loses_nothing(make_run, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunFailed, match="no disk space left") as error:
-        run.write_facts({"task_identity": "given"})
+        run.write_facts(task_identity="given")
     assert error.value.exit_code == 1
     assert not list(run.folder.glob(".facts*"))
     assert len(run.cells()) == 2
@@ -430,10 +433,10 @@ def test_a_full_disk_is_told_and_loses_nothing(make_run, monkeypatch):
 
 def test_facts_are_added_key_by_key(make_run):
     run = make_run()
-    assert run.facts() == {}
-    run.write_facts({"task_identity": "none"})
-    run.write_facts({"blind": {"colour": 25.0}})
-    assert run.facts() == {"task_identity": "none", "blind": {"colour": 25.0}}
+    assert run.facts() == RunFacts()
+    run.write_facts(task_identity="none")
+    run.write_facts(blind={"colour": 25.0})
+    assert run.facts() == RunFacts(task_identity="none", blind={"colour": 25.0})
 
 
 def test_folders_are_made_when_asked_for(make_run):

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from moextend.bench.run import live
 from moextend.bench.run.live import LiveView
-from moextend.bench.run.progress import Status
+from moextend.bench.run.records import Status
 from moextend.bench.run.statuses import GOING, Row, layout
 
 METHODS = ("moextend:scope=auto", "moextend:scope=all", "moextend:scope=all,routing=slot", "lora")

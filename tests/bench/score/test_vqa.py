@@ -7,6 +7,7 @@ from PIL import Image
 
 from moextend.bench.data import Item, open_items
 from moextend.bench.score import vqa
+from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Columns, Data, TaskSpec
 from moextend.errors import RunFailed
@@ -120,7 +121,7 @@ def test_key_names_all_that_predictions_depend_on():
 
 
 def record(prediction, answer, kind=None, id="1"):
-    return vqa.Record(id, prediction, (answer,), kind=kind)
+    return PredictionLine(id, prediction, (answer,), kind=kind)
 
 
 def scored(records, scorer):
@@ -140,14 +141,14 @@ def test_scores_by_hand():
 def test_the_standard_error_needs_two_images():
     assert scored([record("a", "a")], "exact@1").stderr is None
     assert scored([record("a", "a"), record("b", "b", id="2")], "exact@1").stderr == 0.0
-    one_image = [vqa.Record(str(i), "a", ("a",), group="g") for i in range(4)]
+    one_image = [PredictionLine(str(i), "a", ("a",), group="g") for i in range(4)]
     assert scored(one_image, "exact@1").stderr is None
 
 
 def test_items_of_one_image_are_drawn_together():
     said = ["a", "a", "b", "b"]
-    apart = [vqa.Record(str(i), text, ("a",)) for i, text in enumerate(said)]
-    together = [vqa.Record(str(i), text, ("a",), group=text) for i, text in enumerate(said)]
+    apart = [PredictionLine(str(i), text, ("a",)) for i, text in enumerate(said)]
+    together = [PredictionLine(str(i), text, ("a",), group=text) for i, text in enumerate(said)]
     # Two clusters of two: sqrt(2 / 1 * 2 * 1^2) / 4 = 0.5.
     assert scored(together, "exact@1").stderr == pytest.approx(50.0)
     assert scored(apart, "exact@1").stderr == pytest.approx(100 / 12**0.5)
@@ -189,12 +190,12 @@ def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path):
     for row in rows:
         Image.new("RGB", (2, 2)).save(tmp_path / row["image"])
     task = TASK.model_copy(update={"data": Data(path=str(tmp_path)), "scorer": "dcl-science@1"})
-    made = [vqa.Record.of(item, "ohio") for item in open_items(task, "test", tmp_path)]
-    kept = [vqa.Record.read(json.loads(json.dumps(record.line()))) for record in made]
+    made = [PredictionLine.of(item, "ohio") for item in open_items(task, "test", tmp_path)]
+    kept = [PredictionLine.read(json.loads(json.dumps(record.line()))) for record in made]
     assert kept == made and [record.image for record in kept] == ["AI2D_1.png", "MapQA_2.png"]
     assert [item.score for item in vqa.score_items(kept, task.scorer)[1]] == [0.0, 0.5]
     assert vqa.blind_level(task, tmp_path) == 100.0
-    assert "image" not in vqa.Record.of(items(1)[0], "x").line(), (
+    assert "image" not in PredictionLine.of(items(1)[0], "x").line(), (
         "no name, no key: older lines stay as they are"
     )
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from moextend.bench.data import Item
 from moextend.bench.score import vqa
 from moextend.bench.score.evaluate import score_cell
+from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.scorers import Answered, readings
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Columns, Data, TaskSpec
@@ -80,10 +81,10 @@ def test_strict_implies_normalised_and_full_marks_do(prediction, gold, name):
 
 
 RECORDS = [
-    vqa.Record("0", "B", ("dog",), "?", CHOICES, "x", (-2.0, -1.0, -3.0)),
-    vqa.Record("1", "(b)", ("dog",), "?", CHOICES, "x", (-2.0, -1.0, -3.0)),
-    vqa.Record("2", "who knows", ("dog",), "?", CHOICES, "y", (-2.0, -1.0, -3.0)),
-    vqa.Record("3", "A", ("dog",), "?", CHOICES, "y"),
+    PredictionLine("0", "B", ("dog",), "?", CHOICES, "x", (-2.0, -1.0, -3.0)),
+    PredictionLine("1", "(b)", ("dog",), "?", CHOICES, "x", (-2.0, -1.0, -3.0)),
+    PredictionLine("2", "who knows", ("dog",), "?", CHOICES, "y", (-2.0, -1.0, -3.0)),
+    PredictionLine("3", "A", ("dog",), "?", CHOICES, "y"),
 ]
 
 
@@ -99,15 +100,15 @@ def test_item_scores_and_summary():
 
 def test_a_record_is_read_as_it_was_written_and_an_older_one_without_likelihoods():
     for record in RECORDS:
-        assert vqa.Record.read(json.loads(json.dumps(record.line()))) == record
+        assert PredictionLine.read(json.loads(json.dumps(record.line()))) == record
     assert "likelihoods" not in RECORDS[3].line()
     old = {"id": "1", "prediction": "a", "answers": ["a"]}
-    assert vqa.Record.read(old) == vqa.Record("1", "a", ("a",))
-    assert vqa.score_items([vqa.Record.read(old)], "exact@1")[1][0].likelihood is None
+    assert PredictionLine.read(old) == PredictionLine("1", "a", ("a",))
+    assert vqa.score_items([PredictionLine.read(old)], "exact@1")[1][0].likelihood is None
 
 
 def read_scores(predictions, scorer):
-    records = [vqa.Record.read(line) for line in read_lines(predictions)]
+    records = [PredictionLine.read(line) for line in read_lines(predictions)]
     kept = read_lines(vqa.scores_path(predictions, scorer))
     return vqa.item_scores(records, kept, predictions, scorer)
 
@@ -137,7 +138,7 @@ def test_an_older_line_of_scores_lacks_readings(tmp_path):
 
 
 def test_scorers_of_sets_keep_one_line_an_item():
-    turned = [vqa.Record(str(i * 1_000_000), "AB"[i], ("AB"[i],), "?", ("x", "y"), "k") for i in range(2)]
+    turned = [PredictionLine(str(i * 1_000_000), "AB"[i], ("AB"[i],), "?", ("x", "y"), "k") for i in range(2)]
     scores, items = vqa.score_items(turned, "circular@1")
     assert [item.score for item in items] == [1.0, None] and items[1].strict == 1.0
     assert (scores.value, scores.n, scores.stderr, scores.kind_sizes) == (100.0, 1, None, {"k": 1})
@@ -151,7 +152,7 @@ def test_an_item_answered():
 @pytest.mark.parametrize("name", ["exact@1", "vqa@1"])
 def test_scoring_again_is_quick(name):
     records = [
-        vqa.Record(
+        PredictionLine(
             str(i), f"The answer {i % 997}.", tuple(f"answer {(i + k) % 997}" for k in range(10)), kind="k"
         )
         for i in range(5000)

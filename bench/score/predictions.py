@@ -1,0 +1,64 @@
+"""The lines of predictions: what was answered."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from moextend.bench.scorers import Answered
+
+if TYPE_CHECKING:
+    from moextend.bench.data import Item
+
+
+@dataclass(frozen=True)
+class PredictionLine(Answered):
+    """A line of predictions: what was answered, and all that a scorer needs.
+
+    The version of the format is part of the name of the file, so that a line has none.
+    """
+
+    kind: str | None = None
+    """Kind of question. null: the data name none."""
+    likelihoods: tuple[float, ...] | None = None
+    """Log-likelihood of each choice in nats. null or not there: the model was not asked."""
+    group: str | None = None
+    """What the items of one image share. null: no image."""
+
+    @staticmethod
+    def of(item: Item, prediction: str, likelihoods: tuple[float, ...] | None = None) -> PredictionLine:
+        """The line of an answered item."""
+        group = item.group or "+".join(image.digest for image in item.images) or None
+        asked = (item.question, item.choices, item.kind)
+        return PredictionLine(
+            item.id,
+            prediction,
+            item.answers,
+            *asked,
+            likelihoods or None,
+            group,
+            image=item.image_name,
+            position=item.position,
+        )
+
+    @staticmethod
+    def read(line: Any) -> PredictionLine:
+        """The record in a line of a file; pydantic.ValidationError where it is none."""
+        return _LINES.validate_python(line)
+
+    def line(self) -> dict[str, Any]:
+        """The record as it is kept."""
+        kept = asdict(self)
+        if self.likelihoods is None:
+            del kept["likelihoods"]
+        if not self.image:
+            del kept["image"]
+        if self.position is None:
+            del kept["position"]
+        return kept
+
+
+_LINES = TypeAdapter(PredictionLine)

@@ -1,0 +1,74 @@
+"""What scoring keeps: the cells of scores.jsonl."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pydantic import ConfigDict, Field, field_validator
+
+from moextend.util.record import Record
+
+
+class Cell(Record):
+    """A line of `scores.jsonl`: one scored cell of the matrix; the last line of a stage and task counts.
+
+    A line also has `run`, the id of the run, and `digest`, which names all other keys of the line. Lines of former
+    runs may lack both.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    stage: int
+    """Stage after which it was scored; 0 is the base."""
+    task: str
+    """The task."""
+    value: float
+    """Score in percent, 0..100."""
+    stderr: float | None = None
+    """Standard error of `value` over items, in points. null: not known, as for one image."""
+    n: int = 0
+    """Items scored."""
+    scorer: str = ""
+    """Name and version of the rule that made the score from the predictions."""
+    weights: str = ""
+    """Fingerprint of the weights that answered."""
+    predictions: str | None = None
+    """File of the predictions, relative to the folder of the run. null: not kept."""
+    size: int | None = None
+    """Bytes of that file. null: not known, as in former runs."""
+    sha256: str = ""
+    """SHA-256 of that file; "" in former runs."""
+    seconds: float = 0.0
+    """Wall-clock time of scoring, in seconds."""
+    reused: bool = False
+    """Whether all predictions were there, so that the model had nothing to do."""
+    by_kind: dict[str, float] = Field(default_factory=dict)
+    """Kind of question, or task of a group -> score in percent."""
+    kind_sizes: dict[str, int] = Field(default_factory=dict)
+    """Kind of question, or task of a group -> items."""
+    readings: dict[str, float] = Field(default_factory=dict)
+    """Other readings of the same answers, in percent; see docs/scorers.md."""
+
+    @field_validator("predictions")
+    @classmethod
+    def _is_inside(cls, path: str | None) -> str | None:
+        """What is read lies in the folder of the run."""
+        if path is not None and not _inside(path):
+            raise ValueError("is not a path inside the folder of the run")
+        return path
+
+    @classmethod
+    def former(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """`readings` and `reused` stood under `extra`."""
+        extra = values.get("extra", {})
+        if not isinstance(extra, dict):
+            return values
+        kept = {key: value for key, value in values.items() if key != "extra"}
+        return {**{key: extra[key] for key in ("readings", "reused") if key in extra}, **kept}
+
+
+def _inside(path: str) -> bool:
+    parts = path.replace(os.sep, "/").split("/")
+    outside = parts[0] == "" or ":" in parts[0] or ".." in parts  # absolute, a drive of Windows, or above
+    return not outside and any(part not in ("", ".") for part in parts)
