@@ -18,7 +18,10 @@ GONE = {
     "thereof": "of it",
 }
 """Word -> what is written instead."""
-HISTORY = ("CHANGELOG.md", "docs/log.md", "bench/run/progress.py", "tests/test_words.py")
+HISTORY = (
+    "CHANGELOG.md", "docs/log.md", "bench/run/records.py", "tests/bench/run/test_records.py",
+    "tests/cli/test_former_runs.py", "tests/test_words.py",
+)  # fmt: skip
 """The past, what reads files of early versions, and this list."""
 
 
