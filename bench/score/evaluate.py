@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from moextend.bench.data import open_items
 from moextend.bench.score import text, vqa
-from moextend.bench.score.records import Cell
+from moextend.bench.score.records import Cell, Scores
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import TaskSpec
 from moextend.util.files import digest, sha256
@@ -41,11 +41,13 @@ def score_cell(
     """
     began = time.monotonic()
     score = _text_cell if task.kind == "text" else _vqa_cell
-    found = score(model, task, weights, folder, scoring, workspace, on_items)
-    path = folder / found["predictions"]
+    scores, path, reused = score(model, task, weights, folder, scoring, workspace, on_items)
+    text_task = task.lm_eval if task.kind == "text" else None
     return Cell(
-        stage=stage, task=task.task, weights=weights, seconds=time.monotonic() - began, size=path.stat().st_size,
-        sha256=sha256(path), **found,
+        stage=stage, task=task.task, weights=weights, seconds=time.monotonic() - began,
+        scorer=f"lm-eval:{text_task.metric}" if text_task else task.scorer,
+        predictions=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256(path), reused=reused,
+        **vars(scores),
     )  # fmt: skip
 
 
@@ -57,7 +59,8 @@ def _vqa_cell(
     scoring: Scoring,
     workspace: Path,
     on_items: vqa.Progress | None,
-) -> dict[str, Any]:
+) -> tuple[Scores, Path, bool]:
+    """The scores, the file of the predictions, and whether they were there before."""
     from moextend.model.generation import generate
     from moextend.model.likelihood import choice_likelihoods
 
@@ -78,12 +81,7 @@ def _vqa_cell(
     )
     scores, items = vqa.score_items(records, task.scorer)
     vqa.write_scores(path, task.scorer, items)
-    return {
-        "scorer": task.scorer,
-        "predictions": path.relative_to(folder).as_posix(),
-        "reused": made == 0,
-        **vars(scores),
-    }
+    return scores, path, made == 0
 
 
 def _text_cell(
@@ -94,8 +92,9 @@ def _text_cell(
     scoring: Scoring,
     workspace: Path,
     on_items: vqa.Progress | None,
-) -> dict[str, Any]:
-    scores, path, reused = text.score_text(
+) -> tuple[Scores, Path, bool]:
+    """The same of a text task."""
+    return text.score_text(
         model,
         task,
         folder / weights,
@@ -105,13 +104,6 @@ def _text_cell(
         workspace=workspace,
         on_items=on_items,
     )
-    assert task.lm_eval is not None, "score_text has seen to it"
-    return {
-        "scorer": f"lm-eval:{task.lm_eval.metric}",
-        "predictions": path.relative_to(folder).as_posix(),
-        "reused": reused,
-        **vars(scores),
-    }
 
 
 def prompt_digest(model: MultimodalLM) -> str:

@@ -1,8 +1,9 @@
-"""What scoring keeps: the cells of scores.jsonl."""
+"""What scoring makes and keeps: scores, and the cells of scores.jsonl."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ConfigDict, Field, field_validator
@@ -72,3 +73,20 @@ def _inside(path: str) -> bool:
     parts = path.replace(os.sep, "/").split("/")
     outside = parts[0] == "" or ":" in parts[0] or ".." in parts  # absolute, a drive of Windows, or above
     return not outside and any(part not in ("", ".") for part in parts)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a scorer makes of the predictions of one task; all values are percent."""
+
+    value: float
+    stderr: float | None
+    """Standard error of the mean, items of one image drawn together (stats.clustered_error); None for one image."""
+    n: int
+    """Items."""
+    by_kind: dict[str, float] = field(default_factory=dict)
+    """Kind of question, or task of a group of text tasks -> value."""
+    kind_sizes: dict[str, int] = field(default_factory=dict)
+    """Likewise -> items."""
+    readings: dict[str, float] = field(default_factory=dict)
+    """strict, normalised, likelihood (where choices have one), and further metrics; of text tasks all fractions."""

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from moextend.bench.data import Item, data_digest, open_items, render_prompt
 from moextend.bench.data.items import LETTERS, placeholders
 from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.records import Scores
 from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
 from moextend.bench.sequence import Scoring
 from moextend.bench.stats import clustered_error
@@ -55,22 +56,6 @@ class ItemScore:
     normalised: float | None = None
     likelihood: float | None = None
     """1 where the right choice is the likeliest; None where the choices have no log-likelihoods."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a scorer makes of predictions; all values are percent."""
-
-    value: float
-    stderr: float | None
-    """Standard error of the mean, items of one image drawn together (stats.clustered_error); None for one image."""
-    n: int
-    by_kind: dict[str, float]
-    """kind of question -> value."""
-    kind_sizes: dict[str, int]
-    """kind of question -> items."""
-    readings: dict[str, float]
-    """strict, normalised, likelihood (where choices have one), and the scorer's further metrics."""
 
 
 def prediction_key(

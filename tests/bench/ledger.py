@@ -26,7 +26,7 @@ from moextend.bench.run.progress import _write
 from moextend.bench.run.records import RoutingReport, StageCost, Status, TaskRouting
 from moextend.bench.run.rundir import COST, ROUTING, Cell, RunConfig, RunDir, open_run
 from moextend.bench.score.predictions import PredictionLine
-from moextend.bench.score.text.cell import TextScores
+from moextend.bench.score.records import Scores
 from moextend.bench.score.vqa import ItemScore, scores_path
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
@@ -171,7 +171,7 @@ def _vqa(run: RunDir, shape: Shape, stage: int, task: str, right: np.ndarray[Any
 
 def _text(run: RunDir, stage: int, task: str, right: np.ndarray[Any, Any]) -> Cell:
     value = 100 * float(right.mean())
-    summary = {"summary": asdict(TextScores(value, 1.0, len(right), readings={"acc": value}))}
+    summary = {"summary": asdict(Scores(value, 1.0, len(right), readings={"acc": value}))}
     path = run.predictions / _weights(run, stage) / f"{task}-{digest(task)}.jsonl"
     lines = [pair[g] for pair, g in zip(_text_items(len(right), task), right.astype(int), strict=True)]
     kept = _put(path, [*lines, _line(summary)])

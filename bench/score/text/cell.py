@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from moextend.bench.score.records import Scores
 from moextend.bench.task import TaskSpec, TextTask, code_allowed
 from moextend.errors import InputError, MoextendError, RunFailed, SpecError, UnknownName
 from moextend.util.files import digest, read_lines, write_lines
@@ -16,21 +17,6 @@ from moextend.util.files import digest, read_lines, write_lines
 if TYPE_CHECKING:
     from moextend.bench.score.text.harness import Loaded
     from moextend.model.multimodal import MultimodalLM
-
-
-@dataclass(frozen=True)
-class TextScores:
-    """A text task's score, in percent."""
-
-    value: float
-    stderr: float | None
-    n: int
-    by_kind: dict[str, float] = field(default_factory=dict)
-    """task of a group -> value; empty for a single task."""
-    kind_sizes: dict[str, int] = field(default_factory=dict)
-    """task of a group -> items."""
-    readings: dict[str, float] = field(default_factory=dict)
-    """All metrics of the task that are fractions."""
 
 
 def score_text(
@@ -43,7 +29,7 @@ def score_text(
     limit: int | None,
     workspace: Path,
     on_items: Callable[[int, int], None] | None = None,
-) -> tuple[TextScores, Path, bool]:
+) -> tuple[Scores, Path, bool]:
     """The score, the file of the answers (under `folder`), and whether the answers were there already.
 
     RunFailed where lm-eval fails on this task; InputError where the task itself is wrong.
@@ -72,13 +58,13 @@ def score_text(
     return scores, path, False
 
 
-def _kept(path: Path) -> TextScores | None:
+def _kept(path: Path) -> Scores | None:
     """The score in a file of answers that is whole; None where it is missing, torn or damaged."""
     try:
         lines = read_lines(path)
         if not lines or "summary" not in lines[-1]:
             return None
-        scores = TextScores(**lines[-1]["summary"])
+        scores = Scores(**lines[-1]["summary"])
         return scores if scores.n == len(lines) - 1 else None
     except (SpecError, TypeError):
         return None
@@ -152,7 +138,7 @@ def _run(
     batch_size: int,
     limit: int | None,
     on_items: Callable[[int, int], None] | None,
-) -> tuple[TextScores, list[dict[str, Any]]]:
+) -> tuple[Scores, list[dict[str, Any]]]:
     from moextend.bench.score.text.harness import run
 
     found = run(model, loaded, batch_size=batch_size, limit=limit, on_items=on_items)
@@ -203,9 +189,7 @@ def _length(metric: str, choice: str) -> float:
     return float(max(1, len(choice.encode()))) if metric == "acc_bytes" else 1.0
 
 
-def _scores(
-    found: dict[str, Any], loaded: Loaded, column: str, records: Sequence[dict[str, Any]]
-) -> TextScores:
+def _scores(found: dict[str, Any], loaded: Loaded, column: str, records: Sequence[dict[str, Any]]) -> Scores:
     results = found["results"]
     parts = {name: [record["right"] for record in records if record["task"] == name] for name in loaded.tasks}
     values = {name: float(results[name][column]) for name in parts}
@@ -221,7 +205,7 @@ def _scores(
         if "," in key and isinstance(number, float) and 0 <= number <= 1
     }
     single = len(parts) == 1
-    return TextScores(
+    return Scores(
         value=100 * value,
         stderr=_standard_error(value, values, parts),
         n=len(records),
