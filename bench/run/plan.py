@@ -167,17 +167,13 @@ def chosen_methods(
     for name in sequence.settings:  # else a misspelt one changes nothing, and nobody is told
         lookup.choose("method", name, known, where=f"{file}: settings")
         parse(name, sequence.settings, workspace, where=f"{file}: settings")
-    for (
-        text
-    ) in sequence.methods:  # also where others are asked for; a plug-in is imported only where it is needed
-        name = text.partition(":")[0]
-        if name in KNOWN.own():
-            parse(text, sequence.settings, workspace, where=f"{file}: methods")
-        else:
-            lookup.choose(
-                "method", name, {**known, **dict.fromkeys([*BOUNDS, ALL])}, where=f"{file}: methods"
-            )
+    nameable = {**known, **dict.fromkeys([*BOUNDS, ALL])}
     asked = [name for name in request.methods if name not in BOUNDS]
+    for text in sequence.methods if asked else ():  # else they are looked at below
+        name = text.partition(":")[0]
+        lookup.choose("method", name, nameable, where=f"{file}: methods")
+        if name in KNOWN.own():  # a plug-in is imported only where it runs
+            parse(text, sequence.settings, workspace, where=f"{file}: methods")
     where = "--method" if asked else f"{file}: methods"
     if not request.methods and not sequence.methods:
         raise InputError("names no method.", where=where, hint="Name one there, or by --method.")
@@ -189,7 +185,7 @@ def chosen_methods(
         names = [one for name in names for one in (usable if name == ALL else [name])]
     named = [name.partition(":")[0] for name in names]
     for name in named:
-        lookup.choose("method", name, {**known, **dict.fromkeys([*BOUNDS, ALL])}, where=where)
+        lookup.choose("method", name, nameable, where=where)
     for name, problem in problems.items():
         if on_problem and (name in named or ALL in request.methods):
             on_problem(str(problem))
