@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from moextend.errors import InputError, UnknownName
-from moextend.util import lookup
+from moextend.util import files, lookup
 
 T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -203,8 +203,7 @@ class _PointLoader:
         found = self.point.load()
         file = getattr(sys.modules[self.point.module], "__file__", None)
         path = Path(file) if file else None
-        known = path is not None and path.is_file()
-        return found, hashlib.sha256(path.read_bytes()).hexdigest() if path and known else ""
+        return found, files.sha256(path) if path is not None and path.is_file() else ""
 
 
 @cache

@@ -63,16 +63,6 @@ def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
             raise InputError(f"'{folder}' holds {holds} already.", where="--out", hint="Name a new folder.")
 
 
-def check_numbers(steps: int | None, batch: int, rate: float, seed: int) -> None:
-    """InputError where the numbers of a training are out of range."""
-    from moextend.training.settings import Settings
-
-    if not rate > 0:
-        raise InputError(f"{rate} trains nothing.", where="--learning-rate", hint="Give a number above 0.")
-    with at("--steps, --batch-size, --learning-rate, --seed"):
-        Settings(steps=steps or 1, batch_size=batch, learning_rate=rate, seed=seed)
-
-
 def check_settings(values: Mapping[str, Any]) -> None:
     """InputError where the settings of a training are out of range, or its tracker is not installed."""
     from moextend.bench.run.preflight import check_tracker
@@ -86,17 +76,17 @@ def check_settings(values: Mapping[str, Any]) -> None:
         )
     with at("--steps, --batch-size, --learning-rate, --seed"):
         Settings(**{**values, "steps": values["steps"] or 1})
-    check_tracker(values["report_to"], where="--report-to")
+    check_tracker(values.get("report_to", "none"), where="--report-to")
 
 
 def pictures(prompt: str, images: Sequence[Path], vision: str | None) -> tuple[ImageRef, ...]:
     """The images of a prompt; InputError where they do not go with it, or one cannot be read."""
-    from moextend.data.images import ImageRef
+    from moextend.data.images import MARK, ImageRef
 
-    marks = prompt.count("<image>")
+    marks = prompt.count(MARK)
     if marks and marks != len(images):
         raise InputError(
-            f"{marks} times <image>, and {len(images)} images.",
+            f"{marks} times {MARK}, and {len(images)} images.",
             where="--prompt",
             hint="Give one --image a mark.",
         )

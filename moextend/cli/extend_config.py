@@ -29,9 +29,7 @@ class Config(Spec):
     """Fields of moextend.moe.recipe.Recipe."""
 
 
-def read_config(path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(settings, recipe) that the file sets; empty without one. SpecError where it cannot be read."""
-    if path is None:
-        return {}, {}
+def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(settings, recipe) that the file sets. SpecError where it cannot be read."""
     found = spec.read(Config, path)
     return found.settings.model_dump(exclude_unset=True), dict(found.recipe)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -30,14 +30,11 @@ from moextend.cli.opening import (
     load_beside,
     opened,
     rows_of,
+    settings_of,
     told,
 )  # fmt: skip
 from moextend.errors import InputError, at
 from moextend.util.limits import MOST_BATCH, MOST_STEPS
-
-if TYPE_CHECKING:
-    from moextend.model.multimodal import MultimodalLM
-    from moextend.training.settings import Settings
 
 LOG = "log.jsonl"
 """The log of the training, in the folder of the extension."""
@@ -136,7 +133,7 @@ def extend(
     model = opened(base, vision, projector, dtype, attention, device, workspace)
     for folder in extension or ():
         load_beside(model, folder)
-    settings = _settings(model, len(rows), values)
+    settings = settings_of(model, len(rows), values)
     from moextend.extension.effect import measured
     from moextend.extension.extend import extend as extended
     from moextend.extension.origin import Origin
@@ -216,12 +213,3 @@ def _recipe(values: dict[str, Any], name: str, config: Path | None) -> dict[str,
         )
     recipe(f"extension '{name}'" if config is None else f"{config}: recipe", **values)
     return values
-
-
-def _settings(model: MultimodalLM, conversations: int, values: dict[str, Any]) -> Settings:
-    """The training settings; without steps three passes over the data."""
-    from moextend.extension.extend import default_settings
-
-    default = default_settings(conversations, values["seed"])
-    bf16 = {"bf16": str(model.lm.dtype) != "torch.float32"}
-    return replace(default, **bf16 | values | {"steps": values["steps"] or default.steps})

@@ -59,12 +59,13 @@ def align(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Train the projector of an image encoder on captions, once, before the first extension."""
-    before.check_numbers(steps, batch_size, learning_rate, seed)
+    values = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    before.check_settings(values)
     before.check_model(base, vision, None, dtype, attention, device)
     before.check_out(out, holds="a projector", stem="projector")
     rows = rows_of(data, columns, images, template, workspace)
     model = opened(base, vision, None, dtype, attention, device, workspace)
-    settings = settings_of(model, rows, steps, batch_size, learning_rate, seed)
+    settings = settings_of(model, len(rows), values)
     from moextend.extension.align import align as aligned
 
     with bar("steps", quiet=False) as on_step:
@@ -100,11 +101,12 @@ def probe(
     from moextend.moe.recipe import recipe
 
     recipe("the extension", share=share, experts=experts, probe_steps=probe_steps)
-    before.check_numbers(None, batch_size, learning_rate, seed)
+    values = {"steps": None, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    before.check_settings(values)
     before.check_model(base, vision, projector, dtype, attention, device)
     rows = rows_of(data, columns, images, template, workspace)
     model = opened(base, vision, projector, dtype, attention, device, workspace)
-    settings = settings_of(model, rows, None, batch_size, learning_rate, seed)
+    settings = settings_of(model, len(rows), values)
     from moextend.extension.extend import preview
 
     with bar("steps", quiet=as_json) as on_step:
@@ -171,7 +173,9 @@ def generate(
     import moextend
 
     moextend.activate(model, "auto" if auto else "all")
-    text = prompt if "<image>" in prompt else "<image>\n" * len(pictures) + prompt
+    from moextend.data.images import MARK
+
+    text = prompt if MARK in prompt else f"{MARK}\n" * len(pictures) + prompt
     asked = [moextend.Prompt(text, pictures)]
     options.echo(moextend.generate(model, asked, max_new_tokens=max_new_tokens, batch_size=1)[0])
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,22 +113,13 @@ def rows_of(
     return own_data(data, workspace, columns=named, template=template, images=images)
 
 
-def settings_of(
-    model: MultimodalLM, rows: Sequence[Conversation], steps: int | None, batch: int, rate: float, seed: int
-) -> Settings:
-    """The training settings; without steps three passes over the data."""
-    from dataclasses import replace
-
+def settings_of(model: MultimodalLM, conversations: int, values: Mapping[str, Any]) -> Settings:
+    """The training settings; where `steps` is None, three passes over the data."""
     from moextend.extension.extend import default_settings
 
-    found = default_settings(len(rows), seed)
-    return replace(
-        found,
-        steps=steps or found.steps,
-        batch_size=batch,
-        learning_rate=rate,
-        bf16=str(model.lm.dtype) != "torch.float32",
-    )
+    default = default_settings(conversations, values["seed"])
+    bf16 = {"bf16": str(model.lm.dtype) != "torch.float32"}
+    return replace(default, **bf16 | dict(values) | {"steps": values["steps"] or default.steps})
 
 
 def told(record: dict[str, Any]) -> str:

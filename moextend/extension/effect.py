@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from moextend.data.images import MARK
 from moextend.extension import store
 from moextend.extension.task_inference import Recogniser, read
 from moextend.model.batches import piece_ids
@@ -16,7 +16,7 @@ from moextend.moe import attach
 from moextend.training.splits import hold_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from moextend.extension.store import Extension
     from moextend.model.batches import Conversation
@@ -76,7 +76,7 @@ def measured(
     Afterwards the same extensions are active as after `make`.
     """
     held = hold_out([data], seed)[1]
-    with _as_before(model, scope):
+    with attach.reaching(model.lm, attach.scope_of(model.lm).active if scope == "all" else ()):
         first, generic = _scored(model, held, batch_size), _generic(model, batch_size)
     made = make()
     last = _scored(model, held, batch_size)
@@ -90,7 +90,7 @@ def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_si
     for at in range(min(MOST, len(conversations))):
         conversation = conversations[at]
         text, answer = conversation.turns[0]
-        asked.append((Prompt(text, conversation.images[: text.count("<image>")]), answer))
+        asked.append((Prompt(text, conversation.images[: text.count(MARK)]), answer))
     asked = [(prompt, answer) for prompt, answer in asked if answer]
     if not asked:
         return Scores(float("nan"), None)
@@ -107,13 +107,6 @@ def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_si
 def _generic(model: MultimodalLM, batch_size: int) -> float:
     """The mean log-likelihood of a token of `GENERIC`, with what is active now."""
     return _likelihood(model, [(Prompt(text), rest) for text, rest in GENERIC], batch_size)
-
-
-@contextmanager
-def _as_before(model: MultimodalLM, scope: str) -> Iterator[None]:
-    """The model that an extension of this scope starts from: the base alone, or with what is active."""
-    with attach.reaching(model.lm, attach.scope_of(model.lm).active if scope == "all" else ()):
-        yield
 
 
 def _generic_after(model: MultimodalLM, name: str, scope: str, batch_size: int, before: float) -> float:
