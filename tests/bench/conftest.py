@@ -1,6 +1,7 @@
 """A small run config, and folders for runs of it."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -60,3 +61,14 @@ def ledger():
     module = sys.modules["bench_ledger"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def real_data():
+    """The folder of real data; the test is skipped where there is none."""
+    folder = Path(
+        os.environ.get("MOEXTEND_REAL_DATA", Path(__file__).parents[2] / "../shared/data")
+    ).resolve()
+    if not (folder / "vqa").is_dir():
+        pytest.skip(f"no real data in {folder} (set MOEXTEND_REAL_DATA)")
+    return folder

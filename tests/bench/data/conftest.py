@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -95,17 +94,6 @@ def write_jsonl():
 @pytest.fixture
 def encoded():
     return base64.b64encode(png(7)).decode()
-
-
-@pytest.fixture
-def real_data():
-    """The folder of real data; the test is skipped where there is none."""
-    folder = Path(
-        os.environ.get("MOEXTEND_REAL_DATA", Path(__file__).parents[3] / "../shared/data")
-    ).resolve()
-    if not (folder / "vqa").is_dir():
-        pytest.skip(f"no real data in {folder} (set MOEXTEND_REAL_DATA)")
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,12 @@ def finish(run):
 
 def answered(run, right, items=200, an_image=2):
     """Gives the run's last row predictions, of which `right(task, item)` says which are right."""
+
+    def keep(task, value, scorer):
+        file = f"predictions/w/{task}.jsonl"
+        cell = Cell(stage=2, task=task, value=value, stderr=1.0, n=items, scorer=scorer, predictions=file)
+        run.append_cell(cell)
+
     for task in run.config.stages:
         records = [
             PredictionLine(
@@ -44,32 +50,12 @@ def answered(run, right, items=200, an_image=2):
         path = run.predictions / "w" / f"{task}.jsonl"
         write_lines(path, [asdict(record) for record in records])
         value = 100 * sum(right(task, i) for i in range(items)) / items
-        run.append_cell(
-            Cell(
-                stage=2,
-                task=task,
-                value=value,
-                stderr=1.0,
-                n=items,
-                scorer="exact@1",
-                predictions=f"predictions/w/{task}.jsonl",
-            )
-        )
+        keep(task, value, "exact@1")
     for text in run.config.retention:
         lines = [{"task": text, "id": i, "right": float(right(text, i))} for i in range(items)]
         write_lines(run.predictions / "w" / f"{text}.jsonl", [*lines, {"summary": {}}])
         value = 100 * sum(right(text, i) for i in range(items)) / items
-        run.append_cell(
-            Cell(
-                stage=2,
-                task=text,
-                value=value,
-                stderr=1.0,
-                n=items,
-                scorer="lm-eval:acc",
-                predictions=f"predictions/w/{text}.jsonl",
-            )
-        )
+        keep(text, value, "lm-eval:acc")
     return finish(run)
 
 

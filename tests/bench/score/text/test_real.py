@@ -1,6 +1,5 @@
 """lm-eval's own tasks on data that other people made, without a hub."""
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,14 +17,11 @@ TASKS = {
 
 
 @pytest.fixture
-def real_text():
-    """The folder of real lm-eval data; the test is skipped where there is none."""
-    folder = Path(
-        os.environ.get("MOEXTEND_REAL_DATA", Path(__file__).parents[4] / "../shared/data")
-    ).resolve()
-    if not (folder / "lm_eval").is_dir():
-        pytest.skip(f"no real data in {folder} (set MOEXTEND_REAL_DATA)")
-    return folder / "lm_eval"
+def real_text(real_data):
+    """The folder of real lm-eval data."""
+    if not (real_data / "lm_eval").is_dir():
+        pytest.skip(f"no lm_eval in {real_data} (set MOEXTEND_REAL_DATA)")
+    return real_data / "lm_eval"
 
 
 @pytest.mark.realdata
