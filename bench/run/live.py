@@ -107,7 +107,9 @@ class PlainView:
         scores = self.scores[run.folder]
         before, self.states[run.folder] = self.states[run.folder], status.state
         changed = status.state != before
-        lines = ["started"] if changed and status.state == "running" else []
+        # A short run may have ended since the last look; one whose process never came has no number of it.
+        began = before != "running" and status.state != "waiting" and status.pid is not None
+        lines = ["started"] if changed and began else []
         lines += scores.news()
         if changed and status.state == "done":
             lines.append(f"done in {duration(status.elapsed)}{scores.means(len(stage_names(run.config)))}")

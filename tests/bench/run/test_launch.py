@@ -17,7 +17,7 @@ from moextend.bench.run import live
 from moextend.bench.run.launch import launch
 from moextend.bench.run.live import LiveView, PlainView
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.records import Status
+from moextend.bench.run.records import RunError, Status
 from moextend.bench.run.rundir import Cell
 from moextend.bench.run.statuses import duration, seconds_left
 
@@ -169,6 +169,19 @@ def test_plain_lines_tell_scored_stages_and_the_end(make_run):
             "full-ft-s0: failed: the loss is not finite.",
         ],
     }
+
+
+@pytest.mark.parametrize(
+    ("pid", "lines"), [(1, ["lora-s0: started", "lora-s0: failed: x"]), (None, ["lora-s0: failed: x"])]
+)
+def test_a_run_that_ends_between_two_looks_has_started_if_its_process_came(make_run, pid, lines):
+    run, out = make_run("lora"), io.StringIO()
+    view = PlainView([run.folder], 1, Console(file=out))
+    error = RunError(what="x", where=None, hint=None)
+    Status(state="failed", pid=pid, error=error).write(run.folder / "status.json")
+    view.update()
+    view.update()
+    assert out.getvalue().splitlines() == lines
 
 
 def test_stages_that_are_scored_between_two_looks_are_told(make_run):
