@@ -228,6 +228,12 @@ def read_sequence(path: Path) -> SequenceSpec:
             where=f"{path}: sequence",
             hint="Use letters, digits, '-', '_', '.' and '+', a letter or digit first.",
         )
+    if sequence.sequence != path.stem:
+        raise SpecError(
+            f"the sequence is called '{sequence.sequence}', and its file '{path.stem}'.",
+            where=f"{path}: sequence",
+            hint="Give both the same name.",
+        )
     seen = [stage.task for stage in sequence.stages]
     for key, name in [
         *(("stages", name) for name in seen),

@@ -208,6 +208,12 @@ def read_task(path: Path) -> TaskSpec:
         )
     if task.kind == "text" and task.lm_eval is None:
         raise SpecError("a text task needs the key.", where=f"{path}: lm_eval", hint="Name the lm-eval task.")
+    if task.kind != "text" and task.lm_eval is not None:
+        raise SpecError(
+            f"a {task.kind} task is not scored by lm-eval.",
+            where=f"{path}: lm_eval",
+            hint="Remove the key, or set kind: text.",
+        )
     if task.kind != "text" and task.data is None:
         raise SpecError(f"a {task.kind} task needs the key.", where=f"{path}: data", hint="Name the data.")
     return task

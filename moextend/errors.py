@@ -85,14 +85,14 @@ class UnknownName(InputError):
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> None:
         known, name = sorted(known), short(str(name), 100)
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-        meant = f"Did you mean '{near[0]}'? " if near else ""
-        if len(known) > _LISTED:
-            others = (
-                f" Near it: {', '.join(near[1:])}." if near[1:] else "" if near else " Check the spelling."
-            )
-            hint = f"{meant}{len(known):,} are known.{others}"
+        meant = [f"Did you mean '{near[0]}'?"] if near else []
+        if len(known) <= _LISTED:
+            others = [f"Available: {', '.join(known) or 'none'}."]
+        elif near:
+            others = [f"Similar names: {', '.join(near[1:])}."] if near[1:] else []
         else:
-            hint = f"{meant}Available: {', '.join(known) or 'none'}."
+            others = ["Check the spelling."]
+        hint = " ".join(meant + others)
         super().__init__(f"no {kind} '{name}'.", where=where, hint=hint)
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 from moextend.bench.data import open_items
 from moextend.bench.data.items import placeholders
 from moextend.bench.data.source import files_of, locate, parse_split
+from moextend.bench.score.text.names import check_name
 from moextend.bench.scorers.table import find_scorer, search
 from moextend.bench.sequence import SequenceSpec, memory_texts
 from moextend.bench.task import TaskSpec
@@ -82,8 +83,16 @@ def check_here(
 
 
 def _find_base(sequence: SequenceSpec, workspace: Path) -> None:
-    with at(f"{sequence.path or sequence.sequence}: base.model"):
-        sources.find(sequence.base.found(workspace))
+    file = sequence.path or sequence.sequence
+    with at(f"{file}: base.model"):
+        found = sources.find(sequence.base.found(workspace))
+    saved = isinstance(found, Path) and found.is_dir() and not sources.gguf_file(found)
+    if sequence.base.chat and saved and not sources.has_chat_template(Path(found)):
+        raise InputError(
+            f"the tokenizer of '{sequence.base.model}' has no chat template.",
+            where=f"{file}: base.chat",
+            hint="Remove the key: prompts are then used as they are.",
+        )
 
 
 def check_device(device: str, dtype: str, attention: str | None, *, where: str) -> None:
@@ -121,6 +130,8 @@ def check_tracker(name: str, *, where: str) -> None:
 
 
 def _check_task(task: TaskSpec) -> None:
+    if task.lm_eval is not None and task.lm_eval.path is None:
+        check_name(task.lm_eval.task, where=f"{task.path or task.task}: lm_eval.task")
     if task.data is None:
         return
     file = task.path or task.task

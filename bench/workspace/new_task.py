@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from moextend.bench.score.text.names import check_name
 from moextend.bench.scorers.table import find_scorer, search
 from moextend.bench.task import NAME, TaskSpec, TextTask
 from moextend.errors import InputError, short
@@ -154,13 +155,12 @@ def _text_task(data: str, name: str, workspace: Path, trust_code: bool) -> TaskS
 
 
 def _check_text(task: TaskSpec, workspace: Path) -> dict[str, Any]:
+    assert task.lm_eval is not None
+    text, where = task.lm_eval, f"{task.path or task.task}: lm_eval.task"
+    if text.path is None:
+        check_name(text.task, where=where)
     from moextend.bench.score.text.harness import load
 
-    assert task.lm_eval is not None
-    text = task.lm_eval
     folder = None if text.path is None else task.folder() / text.path
-    loaded = load(
-        text.task, folder, text.num_fewshot, workspace, trusted=text.trust_remote_code,
-        where=f"{task.path or task.task}: lm_eval.task",
-    )  # fmt: skip
+    loaded = load(text.task, folder, text.num_fewshot, workspace, trusted=text.trust_remote_code, where=where)
     return {"items": {"test": sum(len(part.eval_docs) for part in loaded.tasks.values())}}

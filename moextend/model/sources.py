@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,6 +55,17 @@ def gguf_file(source: Path | str) -> Path | None:
         names = ", ".join(each.name for each in found)
         raise InputError(f"holds several .gguf files ({names}).", where=str(path), hint="Name one of them.")
     return found[0] if found else None
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether the tokenizer in a folder saved by transformers has a chat template, in any of the places for one."""
+    if (folder / "chat_template.jinja").is_file() or (folder / "additional_chat_templates").is_dir():
+        return True
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and bool(config.get("chat_template"))
 
 
 def _refuse_impossible(model: str, where: str) -> None:

@@ -64,7 +64,7 @@ BENCH: list[Row] = [
     ("bench add-task", ["qa", *DATA, "--name", "mine", "-s", "small"], "--columns", [*WORDS, "question", "question=", "question=none", "quastion=question", "=", "question=question,question=answer"]),
     ("bench add-task", ["qa", *DATA, "--name", "mine", "-s", "small"], "--scorer", [*WORDS, "exact", "exact@99", "exat@1", "exact@x", "letter@1"]),
     ("bench add-task", ["qa", *DATA, "--name", "mine", "-s", "small"], "--to", [*COUNTS, "99"]),
-    ("bench add-task", ["qa", *DATA, "--name", "mine"], "--sequence", [*WORDS, "none", "../small"]),
+    ("bench add-task", ["qa", *DATA, "--name", "mine"], "--sequence", [*WORDS, "../small"]),
     ("bench add-task", ["qa", "--name", "mine", "-s", "small"], "--data", [
         *WORDS, "none.jsonl", "note.txt", "image.png", "/dev/null", "/dev/zero", "fifo", "emptied", ".", "data/none.parquet", "http://localhost/x.json",
     ]),

@@ -205,7 +205,7 @@ def test_words_that_the_base_does_not_know_are_said(tmp_path, workspace):
 def test_an_unknown_name_among_thousands_is_one_line():
     names = [f"leaderboard_task_number_{i}" for i in range(12_000)] + ["arc_easy"]
     text = str(UnknownName("lm-eval task", "arc_eazy", names))
-    assert text.startswith("no lm-eval task 'arc_eazy'. Did you mean 'arc_easy'? 12,001 are known.")
+    assert text.startswith("no lm-eval task 'arc_eazy'. Did you mean 'arc_easy'?")
     assert len(text) < 300
 
 

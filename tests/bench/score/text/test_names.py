@@ -1,0 +1,27 @@
+"""The names of lm-eval's tasks, read from its files."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from moextend.bench.score.text import names
+from moextend.errors import UnknownName
+
+
+@pytest.mark.slow  # lm-eval reads 14,000 files
+def test_no_name_of_lm_eval_is_refused() -> None:
+    from lm_eval.tasks import TaskManager
+
+    known = TaskManager().all_tasks
+    assert len(known) > 10_000
+    for name in known:
+        names.check_name(name, where="here")
+
+
+def test_an_unknown_name_is_refused_at_once() -> None:
+    start = time.process_time()
+    with pytest.raises(UnknownName, match="Did you mean 'arc_easy'"):
+        names.check_name("arc_eazy", where="here")
+    assert time.process_time() - start < 2
