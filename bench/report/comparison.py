@@ -10,7 +10,7 @@ from moextend.bench import methods, metrics, stats
 from moextend.bench.report.collect import Experiment, Groups, Result, grouped, lacking_notes
 from moextend.bench.report.forgetting import BY_CONSTRUCTION, UNTOUCHED, text_untouched
 from moextend.bench.report.items import ItemReader, Parts, Weights, contrast
-from moextend.bench.report.table import Column, Table, Value, number, text
+from moextend.bench.report.table import Column, Table, Value, count, number, p_value, text
 from moextend.errors import InputError, UnknownName
 
 COLUMNS = [
@@ -170,15 +170,15 @@ def _section(tests: Sequence[Test], metric: str, margin: float) -> list[list[Val
             "metric": text(metric),
             "difference": replace(difference, text=f"{difference.text}{UNTOUCHED * test.marked}"),
             "verdict": text("items not kept" if test.values else "no shared seed"),
-            "seeds": _count(len(test.values)),
+            "seeds": count(len(test.values)),
         }
         if test.found:
             p, same = next(corrected), next(equivalent)
             sign = -1 if metric in LESS_IS_BETTER else 1
             word = stats.verdict(p, same, gain=sign * test.found.value, seeds=test.found.seeds)
             cells["verdict"] = text(word, "bold" if word in ("better", "worse") else "")
-            cells["p"] = _p(p)
-            cells["p_equivalent"] = _p(same)
+            cells["p"] = p_value(p)
+            cells["p_equivalent"] = p_value(same)
             cells |= _details(test.found, len(known), margin)
         rows.append([cells.get(column.key, Value("-")) for column in COLUMNS])
     return rows
@@ -193,12 +193,12 @@ def _details(found: stats.Contrast, tests: int, margin: float) -> dict[str, Valu
         "high": number(high, signed=True),
         "resolves": number(found.resolves(level)),
         "margin": number(margin),
-        "tests": _count(tests),
-        "p_alone": _p(found.p),
+        "tests": count(tests),
+        "p_alone": p_value(found.p),
         "error": number(found.error),
         "seed_error": number(found.seed_variance**0.5),
         "item_error": number(found.item_variance**0.5),
-        "clusters": _count(found.clusters),
+        "clusters": count(found.clusters),
     }
 
 
@@ -210,14 +210,6 @@ def _missing_notes(experiment: Experiment) -> list[str]:
     if experiment.left_out:
         notes.append(f"Left out: {'; '.join(experiment.left_out)}.")
     return notes
-
-
-def _p(p: float) -> Value:
-    return Value("<0.001" if p < 0.001 else f"{p:.3f}", p)
-
-
-def _count(n: int) -> Value:
-    return Value(f"{n:,}", n)
 
 
 def _notes(groups: Groups, tests: Sequence[Test], baseline: str, margin: float) -> list[str]:

@@ -79,3 +79,13 @@ def number(value: float | None, spread: float | None = None, *, signed: bool = F
 def over_runs(values: Iterable[float | None], *, signed: bool = False) -> Value:
     """A cell of a mean over runs, with the standard deviation where there are several."""
     return number(*metrics.mean_and_sd(values), signed=signed)
+
+
+def p_value(p: float | None) -> Value:
+    """A cell of a p-value."""
+    return Value("-") if p is None else Value("<0.001" if p < 0.001 else f"{p:.3f}", p)
+
+
+def count(n: int | None) -> Value:
+    """A cell of a whole number."""
+    return Value("-") if n is None else Value(f"{n:,}", n)

@@ -57,6 +57,11 @@ class Contrast:
         room = margin - abs(self.value)
         return self._p(room) / 2 if room > 0 else 1 - self._p(-room) / 2
 
+    def p_not_worse(self, margin: float) -> float:
+        """One-sided p of a value of -`margin` or less (non-inferiority)."""
+        room = margin + self.value
+        return self._p(room) / 2 if room > 0 else 1 - self._p(-room) / 2
+
     def resolves(self, level: float = LEVEL, power: float = POWER) -> float:
         """The least true difference that is found with `power` at `level`, by these variances."""
         return detectable(

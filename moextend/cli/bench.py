@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import typer
 
-from moextend.cli import contents, runs
+from moextend.cli import contents, reports, runs
 from moextend.cli.command import Command
 
 app = typer.Typer(
-    help="Learn tasks one after the other, and measure what is kept.",
+    help="Train a sequence of extensions and measure forgetting.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -26,7 +26,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "remove-run": (contents.remove_run, "moextend bench remove-run tiny/lora-s0"),
     "run": (runs.run, "moextend bench run --method lora --method moextend --seed 0,1,2"),
     "status": (runs.status, "moextend bench status"),
-    "report": (runs.report, "moextend bench report --format latex --out tables/"),
+    "report": (reports.report, "moextend bench report --format latex --out tables/"),
+    "gate": (reports.gate, "moextend bench gate tiny --margin 1 --junit gate.xml"),
 }
 """Name -> function and example."""
 

@@ -1,4 +1,4 @@
-"""Commands about runs: run, status, report."""
+"""Commands about runs: run, status."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import typer
 
 from moextend.cli import options
 from moextend.cli.output import output
+from moextend.cli.reports import print_tables
 from moextend.errors import visible
 from moextend.util.foreign import explained
 
 if TYPE_CHECKING:
-    from moextend.bench.references import Reference
-    from moextend.bench.report import View
-    from moextend.bench.report.collect import Experiment
     from moextend.bench.run.launch import Outcome
     from moextend.bench.run.plan import Request
     from moextend.bench.run.records import Status
@@ -139,91 +137,6 @@ def _config_problem(run: RunDir) -> MoextendError | None:
     return None
 
 
-def report(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="RUN...", help="Runs or sequences: names or folders. Default: all."),
-    ] = None,
-    matrix: Annotated[bool, typer.Option("--matrix", help="The accuracy matrix of every run.")] = False,
-    costs: Annotated[
-        bool, typer.Option("--costs", help="What each method costs, and what is not matched.")
-    ] = False,
-    routing: Annotated[
-        bool, typer.Option("--routing", help="Which new experts each task reaches, and how routing drifts.")
-    ] = False,
-    readings: Annotated[
-        bool,
-        typer.Option(
-            "--readings", help="The answers read strictly, normalised, and by older scorers; scores by kind."
-        ),
-    ] = False,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            "--baseline",
-            metavar="METHOD",
-            help="Every method against this one, with tests; zero-shot: the base.",
-        ),
-    ] = None,
-    margin: Annotated[
-        float | None,
-        typer.Option(
-            "--margin", metavar="POINTS", help="With --baseline: less than this is no difference. Default: 1."
-        ),
-    ] = None,
-    references: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--references", metavar="NAME", help="Published numbers of the same protocol, below; repeatable."
-        ),
-    ] = None,
-    form: Annotated[
-        str, typer.Option("--format", "-f", help="table, markdown, latex, csv or html.")
-    ] = "table",
-    to: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A file, or a folder for forgetting.* and matrix.*.")
-    ] = None,
-    unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="Take in runs that are not done, and mark them.")
-    ] = False,
-    workspace: options.Workspace = Path(),
-    runs: options.Runs = None,
-) -> None:
-    """Print what was learned and what was forgotten: one row a method."""
-    from moextend.bench.references import find_reference
-    from moextend.bench.report import FORMATS, SUFFIX
-    from moextend.bench.report.collect import collect, some
-    from moextend.bench.run.rundir import find_runs
-    from moextend.util import files, lookup
-
-    lookup.choose("format", form, FORMATS, where="--format")
-    view = options.view(
-        matrix=matrix, costs=costs, comparison=baseline is not None, routing=routing, readings=readings
-    )
-    points = options.margin(margin, baseline)
-    if to is not None:
-        files.check_writable(to.parent if to.suffix else to, where="--out")
-    asked = options.words(references or [], "--references")
-    published = [find_reference(reference, workspace) for reference in asked]
-    found = find_runs(runs or workspace / "runs", names or [])
-    # Published numbers can be looked at before anything has run.
-    experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
-    if to is None:
-        _print_tables(experiments, form, view, baseline, published, points)
-        return
-    views: dict[Path, View] = {to: view}
-    if not to.suffix:
-        every: list[View] = ["forgetting", "matrix", "costs"]
-        every += ["routing"] if routing else []
-        every += ["readings"] if readings else []
-        every += ["comparison"] if baseline else []
-        views = {to / f"{view}.{SUFFIX[form]}": view for view in every}
-    for path, shown in views.items():
-        below = published if shown == view else []
-        files.write_text(path, _rendered(experiments, form, shown, baseline, below, points))
-        typer.echo(f"wrote {path}")
-
-
 def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[RunDir], list[RunDir]]:
     """The folders of all runs, and those that are to be worked on; nothing was changed where one is refused."""
     from moextend.bench.run.complete import lacks, names_of
@@ -340,7 +253,7 @@ def _print_details(run: RunDir) -> None:
     experiments = collect([run], unfinished=True)
     for left in (name for experiment in experiments for name in experiment.left_out):
         typer.echo(left)
-    _print_tables([experiment for experiment in experiments if experiment.results], "table", "matrix")
+    print_tables([experiment for experiment in experiments if experiment.results], "table", "matrix")
 
 
 def _print_report(opened: list[RunDir]) -> None:
@@ -348,34 +261,7 @@ def _print_report(opened: list[RunDir]) -> None:
 
     experiments = [experiment for experiment in collect(opened) if experiment.results]
     if experiments:
-        _print_tables(experiments, "table")
-
-
-def _print_tables(
-    experiments: list[Experiment], form: str, view: View = "forgetting", baseline: str | None = None,
-    references: Sequence[Reference] = (), margin: float = 1.0,
-) -> None:  # fmt: skip
-    if form != "table":
-        typer.echo(_rendered(experiments, form, view, baseline, references, margin), nl=False)
-        return
-    from moextend.bench.report import tables
-    from moextend.bench.report.terminal import print_tables
-
-    console, width = output()
-    shown = tables(experiments, view, baseline=baseline, margin=margin, references=references)
-    print_tables(shown, console, width)
-
-
-def _rendered(
-    experiments: list[Experiment], form: str, view: View, baseline: str | None,
-    references: Sequence[Reference] = (), margin: float = 1.0,
-) -> str:  # fmt: skip
-    from moextend.bench.report import render, tables
-    from moextend.bench.report.csv import cells
-
-    if form == "csv" and view == "matrix" and not references:
-        return cells(experiments)
-    return render(tables(experiments, view, baseline=baseline, margin=margin, references=references), form)
+        print_tables(experiments, "table")
 
 
 def _preview(request: Request, configs: list[RunConfig], as_json: bool) -> None:

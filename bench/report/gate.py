@@ -1,0 +1,263 @@
+"""The gate: whether what a model could do before is still there, task by task, with a verdict for every cell."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from moextend.bench import methods, stats
+from moextend.bench.report.collect import Experiment, Result, grouped, lacking_notes
+from moextend.bench.report.forgetting import BY_CONSTRUCTION, text_untouched
+from moextend.bench.report.items import ItemReader, contrast
+from moextend.errors import InputError, UnknownName
+
+Verdict = Literal["kept", "lost", "cannot tell"]
+BEFORE = "before"
+"""The default reference: a task's own score before what is tested was learned."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One cell against its reference."""
+
+    method: str
+    stage: int
+    stage_name: str
+    task: str
+    before: float
+    """Mean over seeds, in percent."""
+    after: float
+    items: int
+    seeds: int
+    values: list[float]
+    """One difference a seed, in points."""
+    found: stats.Contrast | None
+    """None where nothing can have changed, or items are not kept."""
+    unchanged: str
+    """Why nothing can have changed: "same weights", or no input of the task reaches what was learned; else empty."""
+    verdict: Verdict = "cannot tell"
+    p_kept: float | None = None
+    """p of a loss of the margin or more (non-inferiority), corrected over all cells (Holm)."""
+    p_lost: float | None = None
+    """p of no difference, corrected likewise."""
+    low: float | None = None
+    """Lower bound of the difference, one-sided, at 0.05 / number of tests."""
+    items_needed: int | None = None
+    """Items with which a true difference of 0 would be shown to be kept, with 80% power; None: seeds are too few."""
+
+    @property
+    def difference(self) -> float:
+        """After less before, mean over seeds, in points."""
+        return sum(self.values) / len(self.values)
+
+    @property
+    def needs(self) -> str:
+        """What the verdict rests on, or what it lacks, in a few words."""
+        if self.unchanged:
+            return self.unchanged
+        if self.found is None:
+            return "answers"
+        if self.verdict != "cannot tell":
+            return ""
+        return "seeds" if self.items_needed is None else f"{self.items_needed:,} items"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The verdicts over one experiment."""
+
+    experiment: str
+    baseline: str
+    margin: float
+    checks: list[Check]
+    notes: list[str]
+
+    @property
+    def verdict(self) -> Verdict:
+        """lost where one cell is lost; kept where all are; else cannot tell."""
+        found = {check.verdict for check in self.checks}
+        return "lost" if "lost" in found else "kept" if found == {"kept"} else "cannot tell"
+
+    @property
+    def counts(self) -> dict[Verdict, int]:
+        """Verdict -> number of cells."""
+        found = Counter(check.verdict for check in self.checks)
+        return {verdict: found[verdict] for verdict in ("kept", "lost", "cannot tell")}
+
+
+def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) -> Gate:
+    """A verdict for every scored cell of every run.
+
+    kept: a loss of `margin` points or more is excluded (non-inferiority test). lost: the score fell, and kept is not
+    shown. cannot tell: neither. Both tests are one family of all cells, corrected by Holm (1979). Cells that the same
+    weights answered, or whose inputs reach nothing that was learned, are kept by construction.
+
+    Args:
+        baseline: `before`: a learned task against the row of its own stage, every other task against row 0. A method or
+            a run: the same cell of that method (same seed and order) or run. The name of the base (zero-shot): row 0.
+        margin: what may be lost, in points.
+
+    Raises:
+        UnknownName: no run of `baseline`. InputError: the margin is not above 0, or no cell can be compared.
+    """
+    if not margin > 0:
+        raise InputError(
+            f"{margin:g} is no margin.", where="--margin", hint="Example: --margin 1.0 (points)."
+        )
+    reader = ItemReader()
+    checks = [check for cells in _cells(experiment, baseline) if (check := _compare(cells, reader))]
+    if not checks:
+        raise InputError(
+            f"no cell of {experiment.name} has a reference.",
+            where="--baseline",
+            hint="Compare runs of a sequence, or with a method that ran with the same seeds.",
+        )
+    tested = [check.found for check in checks if check.found]
+    kept = iter(stats.holm([found.p_not_worse(margin) for found in tested]))
+    lost = iter(stats.holm([found.p for found in tested]))
+    judged = [
+        _judged(check, margin, next(kept), next(lost), len(tested)) if check.found
+        else replace(check, verdict="kept") if check.unchanged else check
+        for check in checks
+    ]  # fmt: skip
+    return Gate(experiment.name, baseline, margin, judged, _notes(experiment, judged, baseline, margin))
+
+
+Cells = list[tuple[Result, int, Result, int, str]]
+"""Run, stage, reference run, its stage, task: one a seed."""
+
+
+def _cells(experiment: Experiment, baseline: str) -> Iterator[Cells]:
+    """The cells of every method, stage and task with their references."""
+    groups = grouped(experiment.of("sequence"))
+    runs = {result.name: result for group in groups.values() for result in group}
+    names = [*dict.fromkeys(method for method, _ in groups), methods.named("base"), BEFORE]
+    if baseline not in names and baseline not in runs:
+        raise UnknownName("method or run", baseline, [*names, *runs], where="--baseline")
+    row_zero = baseline not in runs and baseline != BEFORE and methods.role_of(baseline) == "base"
+    for (method, order), group in groups.items():
+        theirs = {result.config.seed: result for result in groups.get((baseline, order), [])}
+        others = [runs[baseline] if baseline in runs else theirs.get(result.config.seed) for result in group]
+        if method == baseline or (baseline in runs and len(group) == 1 and group[0] is runs[baseline]):
+            continue
+        first = group[0]
+        for stage in range(1, first.last + 1):
+            for task in [*first.tasks, *first.text, *first.config.transfer]:
+                cells: Cells = []
+                for result, other in zip(group, others, strict=True):
+                    own = result.tasks.index(task) + 1 if task in result.tasks else 0
+                    if row_zero:
+                        cells.append((result, stage, result, 0, task))
+                    elif baseline == BEFORE and stage > own:
+                        cells.append((result, stage, result, own, task))
+                    elif baseline != BEFORE and other is not None and other is not result:
+                        cells.append((result, stage, other, stage, task))
+                yield cells
+
+
+def _compare(cells: Cells, reader: ItemReader) -> Check | None:
+    """The cell over its seeds; None where one of the scores is missing everywhere."""
+    pairs = []
+    for result, stage, other, at, task in cells:
+        mine, theirs = result.cells.get((stage, task)), other.cells.get((at, task))
+        if mine and theirs:
+            same = mine.weights == theirs.weights != ""
+            parts = reader.parts(result, {(stage, task): 1.0}), reader.parts(other, {(at, task): 1.0})
+            pairs.append((mine, theirs, same, parts))
+    if not pairs:
+        return None
+    result, stage, _, _, task = cells[0]
+    values = [mine.value - theirs.value for mine, theirs, _, _ in pairs]
+    unchanged = ""
+    if all(same for _, _, same, _ in pairs):
+        unchanged = "same weights"
+    elif task in result.text and all(at == 0 and text_untouched(each) for each, _, _, at, _ in cells):
+        unchanged = "not reached"
+    known = [(mine, theirs) for _, _, _, (mine, theirs) in pairs if mine and theirs]
+    found = None if unchanged or len(known) < len(pairs) else contrast(values, known)
+    order = result.config.order
+    return Check(
+        method=result.config.method + (f" ({order})" if order != "given" else ""),
+        stage=stage,
+        stage_name=result.stage_names[stage - 1],
+        task=task,
+        before=sum(theirs.value for _, theirs, _, _ in pairs) / len(pairs),
+        after=sum(mine.value for mine, _, _, _ in pairs) / len(pairs),
+        items=pairs[0][0].n,
+        seeds=len(pairs),
+        values=values,
+        found=found,
+        unchanged=unchanged,
+    )
+
+
+def _judged(check: Check, margin: float, p_kept: float, p_lost: float, tests: int) -> Check:
+    found = check.found
+    assert found is not None
+    verdict: Verdict = "cannot tell"
+    if p_kept < stats.LEVEL:
+        verdict = "kept"
+    elif p_lost < stats.LEVEL and found.value < 0:
+        verdict = "lost"
+    level = stats.LEVEL / tests
+    return replace(
+        check,
+        verdict=verdict,
+        p_kept=p_kept,
+        p_lost=p_lost,
+        low=found.interval(2 * level)[0],
+        items_needed=_items_needed(check, margin, level),
+    )
+
+
+def _items_needed(check: Check, margin: float, level: float) -> int | None:
+    """Items with which a true difference of 0 is found to be kept with 80% power, by these variances.
+
+    The part of the items' variance that was seen falls as 1/n, the part that stands for unseen pairs as 1/n^2.
+    """
+    from scipy.special import ndtri
+
+    found = check.found
+    assert found is not None
+    room = (margin / (ndtri(1 - level) + ndtri(stats.POWER))) ** 2 - found.seed_variance
+    if room <= 0:
+        return None
+    unseen = stats.unseen(100.0, found.clusters)
+    seen = max(found.item_variance - unseen, 0.0)
+    low, high = 0.0, 40.0  # log2 of how many times the items
+    for _ in range(60):
+        middle = (low + high) / 2
+        times = 2**middle
+        enough = seen / times + stats.unseen(100.0, int(found.clusters * times)) <= room
+        low, high = (low, middle) if enough else (middle, high)
+    return math.ceil(check.items * 2**high)
+
+
+def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margin: float) -> list[str]:
+    before = {
+        BEFORE: "reference: a learned task right after its own stage; every other task in the base (row 0)",
+        methods.named("base"): "reference: the base (row 0)",
+    }.get(baseline, f"reference: the same cell of {baseline}")
+    notes = [
+        f"{before}. diff.: score less reference, in points. at least: the lower bound, for all cells together.",
+        f"kept: a loss of {margin:g} (--margin) or more is excluded at 5%. lost: the score fell at 5%, and kept is not "
+        "shown. cannot tell: neither. All p-values are corrected for the number of cells (Holm). needs: the items or "
+        "seeds to show kept with 80% power where nothing is lost.",
+    ]
+    if any(check.unchanged == "same weights" for check in checks):
+        notes.append(
+            "same weights: the weights that answered before answered again, so nothing can have changed."
+        )
+    if any(check.unchanged == "not reached" for check in checks):
+        notes.append(f"not reached: kept {BY_CONSTRUCTION.partition(': ')[2]}")
+    if any(not check.unchanged and check.found is None for check in checks):
+        notes.append("answers: the answers of single items are not kept, or there are too few to compare.")
+    if any(check.seeds == 1 and check.found for check in checks):
+        notes.append("One seed: the verdict is about these weights, not about training again.")
+    notes += lacking_notes(experiment.results)
+    if experiment.left_out:
+        notes.append(f"Left out: {'; '.join(experiment.left_out)}.")
+    return notes

@@ -1,0 +1,193 @@
+"""Commands about what runs have found: report, gate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moextend.cli import options
+from moextend.cli.output import output
+
+if TYPE_CHECKING:
+    from moextend.bench.references import Reference
+    from moextend.bench.report import View
+    from moextend.bench.report.collect import Experiment
+
+LOST, UNDECIDED = 1, 3
+"""Exit codes of the gate."""
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="RUN...", help="Runs or sequences: names or folders. Default: all."),
+]
+Unfinished = Annotated[
+    bool, typer.Option("--unfinished", help="Take in runs that are not done, and mark them.")
+]
+
+
+def report(
+    names: Names = None,
+    matrix: Annotated[bool, typer.Option("--matrix", help="The accuracy matrix of every run.")] = False,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="What each method costs, and what is not matched.")
+    ] = False,
+    routing: Annotated[
+        bool, typer.Option("--routing", help="Which new experts each task reaches, and how routing drifts.")
+    ] = False,
+    readings: Annotated[
+        bool,
+        typer.Option(
+            "--readings", help="The answers read strictly, normalised, and by older scorers; scores by kind."
+        ),
+    ] = False,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="METHOD",
+            help="Every method against this one, with tests; zero-shot: the base.",
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin", metavar="POINTS", help="With --baseline: less than this is no difference. Default: 1."
+        ),
+    ] = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--references", metavar="NAME", help="Published numbers of the same protocol, below; repeatable."
+        ),
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", "-f", help="table, markdown, latex, csv or html.")
+    ] = "table",
+    to: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A file, or a folder for forgetting.* and matrix.*.")
+    ] = None,
+    unfinished: Unfinished = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Print what was learned and what was forgotten: one row a method."""
+    from moextend.bench.references import find_reference
+    from moextend.bench.report import FORMATS, SUFFIX
+    from moextend.bench.report.collect import collect, some
+    from moextend.bench.run.rundir import find_runs
+    from moextend.util import files, lookup
+
+    lookup.choose("format", form, FORMATS, where="--format")
+    view = options.view(
+        matrix=matrix, costs=costs, comparison=baseline is not None, routing=routing, readings=readings
+    )
+    points = options.margin(margin, baseline)
+    if to is not None:
+        files.check_writable(to.parent if to.suffix else to, where="--out")
+    asked = options.words(references or [], "--references")
+    published = [find_reference(reference, workspace) for reference in asked]
+    found = find_runs(runs or workspace / "runs", names or [])
+    # Published numbers can be looked at before anything has run.
+    experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
+    if to is None:
+        print_tables(experiments, form, view, baseline, published, points)
+        return
+    views: dict[Path, View] = {to: view}
+    if not to.suffix:
+        every: list[View] = ["forgetting", "matrix", "costs"]
+        every += ["routing"] if routing else []
+        every += ["readings"] if readings else []
+        every += ["comparison"] if baseline else []
+        views = {to / f"{view}.{SUFFIX[form]}": view for view in every}
+    for path, shown in views.items():
+        below = published if shown == view else []
+        files.write_text(path, _rendered(experiments, form, shown, baseline, below, points))
+        typer.echo(f"wrote {path}")
+
+
+def gate(
+    names: Names = None,
+    baseline: Annotated[
+        str,
+        typer.Option(
+            "--baseline",
+            metavar="METHOD_OR_RUN",
+            help="What every cell is compared with. before: a learned task right after its own stage, every other task "
+            "in the base. zero-shot: the base. A method or run: the same cell of it.",
+        ),
+    ] = "before",
+    margin: Annotated[
+        float, typer.Option("--margin", metavar="POINTS", help="What may be lost, in points.")
+    ] = 1.0,
+    form: Annotated[
+        str, typer.Option("--format", "-f", help="table, markdown, csv, html or json.")
+    ] = "table",
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML, for CI systems.")
+    ] = None,
+    unfinished: Unfinished = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Say for every stage and task whether something was lost.
+
+    Exit code 0: everything is kept (a loss of --margin or more is excluded). 1: something is lost. 3: the items or
+    seeds are too few to tell.
+    """
+    from moextend.bench.report import gate as gates
+    from moextend.bench.report import gate_forms, render
+    from moextend.bench.report.collect import collect, some
+    from moextend.bench.report.terminal import print_tables as printed
+    from moextend.bench.run.rundir import find_runs
+    from moextend.util import files, lookup
+
+    lookup.choose(
+        "format", form, dict.fromkeys(["table", "markdown", "csv", "html", "json"]), where="--format"
+    )
+    if junit is not None:
+        files.check_writable(junit.parent, where="--junit")
+    experiments = some(collect(find_runs(runs or workspace / "runs", names or []), unfinished=unfinished))
+    found = [gates.gate(experiment, baseline, margin) for experiment in experiments]
+    if junit is not None:
+        files.write_text(junit, gate_forms.junit(found))
+    shown = [gate_forms.gate_table(each) for each in found]
+    if form == "json":
+        typer.echo(json.dumps(gate_forms.as_json(found), indent=2))
+    elif form != "table":
+        typer.echo(render(shown, form), nl=False)
+    else:
+        printed(shown, *output())
+    verdicts = {each.verdict for each in found}
+    if verdicts != {"kept"}:
+        raise typer.Exit(LOST if "lost" in verdicts else UNDECIDED)
+
+
+def print_tables(
+    experiments: list[Experiment], form: str, view: View = "forgetting", baseline: str | None = None,
+    references: Sequence[Reference] = (), margin: float = 1.0,
+) -> None:  # fmt: skip
+    """The tables of one view in the terminal, or as text of another format."""
+    if form != "table":
+        typer.echo(_rendered(experiments, form, view, baseline, references, margin), nl=False)
+        return
+    from moextend.bench.report import tables, terminal
+
+    console, width = output()
+    shown = tables(experiments, view, baseline=baseline, margin=margin, references=references)
+    terminal.print_tables(shown, console, width)
+
+
+def _rendered(
+    experiments: list[Experiment], form: str, view: View, baseline: str | None,
+    references: Sequence[Reference] = (), margin: float = 1.0,
+) -> str:  # fmt: skip
+    from moextend.bench.report import render, tables
+    from moextend.bench.report.csv import cells
+
+    if form == "csv" and view == "matrix" and not references:
+        return cells(experiments)
+    return render(tables(experiments, view, baseline=baseline, margin=margin, references=references), form)

@@ -1,0 +1,183 @@
+"""The gate: what is kept, what is lost, and what the items cannot tell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+from typer.testing import CliRunner
+
+from moextend.bench import stats
+from moextend.bench.report.collect import Experiment, collect
+from moextend.bench.report.gate import Check, gate
+from moextend.bench.report.gate_forms import as_json, gate_table, junit
+from moextend.bench.run.rundir import find_runs
+from moextend.cli.main import app
+from moextend.errors import InputError, UnknownName
+from tests.bench.ledger import Kind, Shape, write_runs
+
+SHAPE = Shape(stages=2, texts=1, items=1500, an_image=1, shared_images=False)
+KEEPS, FORGETS = Kind(keeps=1.0, text_lost=0.0), Kind(keeps=0.0, text_lost=0.5)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gate")
+    write_runs(folder, SHAPE, {"lora": KEEPS, "full-ft": FORGETS}, [0, 1, 2])
+    return folder
+
+
+def experiment(folder: Path, *names: str) -> Experiment:
+    (found,) = collect(find_runs(folder, list(names)))
+    return found
+
+
+def cells(checks: list[Check]) -> list[tuple[int, str]]:
+    return [(check.stage, check.task) for check in checks]
+
+
+def test_before_means_own_stage_for_a_learned_task_and_row_0_for_the_others(runs: Path) -> None:
+    found = gate(experiment(runs, "ledger/lora-s0"), margin=10)
+    assert cells(found.checks) == [(1, "text1"), (2, "task1"), (2, "text1")]
+    (result,) = experiment(runs, "ledger/lora-s0").results
+    by_cell = {(check.stage, check.task): check for check in found.checks}
+    assert by_cell[2, "task1"].before == result.cells[1, "task1"].value
+    assert by_cell[2, "text1"].before == result.cells[0, "text1"].value
+    assert by_cell[2, "task1"].difference == result.cells[2, "task1"].value - result.cells[1, "task1"].value
+
+
+def test_a_method_that_forgets_is_lost_and_one_that_keeps_is_kept(runs: Path) -> None:
+    kept = gate(experiment(runs, *(f"ledger/lora-s{seed}" for seed in range(3))), margin=10)
+    assert kept.verdict == "kept" and kept.counts == {"kept": 3, "lost": 0, "cannot tell": 0}
+    lost = gate(experiment(runs, *(f"ledger/full-ft-s{seed}" for seed in range(3))), margin=10)
+    assert lost.verdict == "lost"
+    assert {(c.stage, c.task) for c in lost.checks if c.verdict == "lost"} >= {(2, "task1"), (2, "text1")}
+
+
+def test_few_items_cannot_tell_and_say_how_many_would(tmp_path: Path) -> None:
+    small = Shape(stages=2, texts=1, items=40, an_image=1, shared_images=False)
+    write_runs(tmp_path, small, {"lora": KEEPS}, [0])
+    found = gate(experiment(tmp_path), margin=3)
+    assert found.verdict == "cannot tell"
+    (task,) = [check for check in found.checks if check.task == "task1"]
+    assert task.items == 40 and task.items_needed is not None and task.items_needed > 400
+    assert task.needs == f"{task.items_needed:,} items"
+
+
+def test_the_named_number_of_items_suffices_in_four_of_five_repetitions() -> None:
+    rng = np.random.default_rng(0)
+    chance, margin, items = 0.2, 3.0, 400
+    kept = 0
+    pilot = _check(rng, items, chance)
+    from moextend.bench.report.gate import _items_needed
+
+    needed = _items_needed(pilot, margin, stats.LEVEL)
+    assert needed is not None
+    for _ in range(200):
+        check = _check(rng, needed, chance)
+        assert check.found is not None
+        kept += check.found.p_not_worse(margin) < stats.LEVEL
+    assert 0.68 < kept / 200 < 0.92
+
+
+def _check(rng: np.random.Generator, items: int, chance: float) -> Check:
+    """Two answers to each item that differ by chance only: right and wrong exchanged in 2 * `chance` of them."""
+    differences = 100 * rng.choice([-1.0, 0.0, 1.0], items, p=[chance, 1 - 2 * chance, chance])
+    found = _contrast(differences, stats.unseen(100.0, items))
+    return Check("m", 1, "s", "t", 50.0, 50.0, items, 1, [found.value], found, "")
+
+
+def _contrast(differences: np.ndarray, floor: float = 0.0) -> stats.Contrast:
+    mean = float(differences.mean())
+    deviations = (differences - mean)[None] / len(differences)
+    return stats.contrast([mean], deviations, changed=int((differences != 0).sum()), floor=floor)
+
+
+def test_the_p_value_of_one_seed_is_that_of_a_one_sided_t_test() -> None:
+    differences = np.random.default_rng(1).normal(-0.5, 4.0, 120)
+    for margin in (0.1, 0.5, 1.0, 2.0):
+        wanted = ttest_1samp(differences, -margin, alternative="greater").pvalue
+        assert _contrast(differences).p_not_worse(margin) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_a_loss_of_the_margin_is_called_kept_in_five_percent() -> None:
+    rng = np.random.default_rng(2)
+    called = sum(_contrast(rng.normal(-1.0, 10.0, 300)).p_not_worse(1.0) < stats.LEVEL for _ in range(1000))
+    assert 30 <= called <= 70
+
+
+def test_the_same_weights_and_inputs_that_reach_nothing_are_kept_however_few_the_items(
+    tmp_path: Path,
+) -> None:
+    small = Shape(stages=2, texts=1, items=20)
+    (run,) = write_runs(tmp_path, small, {"lora": KEEPS}, [0])
+    run.write_facts(text_untouched=True)
+    found = gate(experiment(tmp_path))
+    by_cell = {(check.stage, check.task): check for check in found.checks}
+    assert by_cell[1, "text1"].verdict == "kept" and by_cell[1, "text1"].needs == "not reached"
+    assert by_cell[2, "task1"].verdict == "cannot tell"
+    scores = run.folder / "scores.jsonl"
+    lines = [json.loads(line) for line in scores.read_text().splitlines()]
+    (first,) = {line["weights"] for line in lines if line["stage"] == 1}
+    for line in lines:
+        line["weights"] = first if line["stage"] else line["weights"]
+    scores.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    again = {(check.stage, check.task): check for check in gate(experiment(tmp_path)).checks}
+    assert again[2, "task1"].verdict == "kept" and again[2, "task1"].needs == "same weights"
+
+
+def test_a_method_a_run_and_the_base_can_be_the_baseline(runs: Path) -> None:
+    both = experiment(runs)
+    by_method = gate(both, "lora", margin=10)
+    assert {check.method for check in by_method.checks} == {"full-ft"}
+    assert len(by_method.checks) == 2 * 3
+    by_run = gate(experiment(runs, "ledger/full-ft-s1", "ledger/lora-s0"), "lora-s0", margin=10)
+    assert {(check.method, check.seeds) for check in by_run.checks} == {("full-ft", 1)}
+    base = gate(both, "zero-shot", margin=10)
+    assert len(base.checks) == 2 * 2 * 3
+    with pytest.raises(UnknownName, match="Did you mean 'lora'"):
+        gate(both, "lor")
+    with pytest.raises(InputError, match="--margin"):
+        gate(both, margin=0)
+
+
+def command(runs: Path, *words: str) -> tuple[int, str]:
+    found = CliRunner().invoke(app, ["bench", "gate", "--runs", str(runs), *words])
+    return found.exit_code, found.stdout
+
+
+def test_exit_codes_and_formats_of_the_command(runs: Path, tmp_path: Path) -> None:
+    assert command(runs, "ledger/lora-s0", "--margin", "15")[0] == 0
+    assert command(runs, "ledger/lora-s0", "--margin", "0.5")[0] == 3
+    report = tmp_path / "gate.xml"
+    code, out = command(runs, "--margin", "10", "--format", "json", "--junit", str(report))
+    assert code == 1
+    (found,) = json.loads(out)
+    assert found["verdict"] == "lost" and sum(found["counts"].values()) == len(found["cells"])
+    cases = list(ElementTree.parse(report).iter("testcase"))
+    assert len(cases) == len(found["cells"])
+    failed = sum(case.find("failure") is not None for case in cases)
+    assert failed == found["counts"]["lost"] > 0
+
+
+def test_all_forms_say_the_same(runs: Path) -> None:
+    found = gate(experiment(runs), margin=10)
+    table = gate_table(found)
+    keys = [column.key for column in table.columns]
+    rows = [dict(zip(keys, row, strict=True)) for section in table.sections for row in section]
+    records = as_json([found])[0]["cells"]
+    assert [row["verdict"].text for row in rows] == [record["verdict"] for record in records]
+    assert [row["difference"].number for row in rows] == [record["difference"] for record in records]
+
+
+def test_junit_holds_any_name() -> None:
+    from moextend.bench.report.gate import Gate
+
+    check = Check('a<b>&"\x1b[31m', 1, "s", "t\x00\ud800", 1.0, 1.0, 5, 1, [0.0], None, "")
+    text = junit([Gate("x", "before", 1.0, [check], [])])
+    (suite,) = ElementTree.fromstring(text.partition("?>")[2]).iter("testsuite")
+    assert suite.get("name") == 'x a<b>&"[31m'
