@@ -87,6 +87,11 @@ class RunDir:
         except SpecError as error:
             raise SpecError(f"holds no config: {error.what}", where=str(path), hint=RESTORE) from error
 
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """What the run was made with: versions, commit and machine, one entry each time that they changed."""
+        return self._record().environments
+
     def record_environment(self, **more: Any) -> None:
         """Notes what the run is being made with, if it differs from the last note."""
         record, now = self._record(), environment(**more)

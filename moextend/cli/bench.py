@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "status": (runs.status, "moextend bench status"),
     "report": (reports.report, "moextend bench report --format latex --out tables/"),
     "gate": (reports.gate, "moextend bench gate tiny --margin 1 --junit gate.xml"),
+    "explain": (reports.explain, "moextend bench explain tiny/lora-s0 3 tiny-attributes"),
 }
 """Name -> function and example."""
 

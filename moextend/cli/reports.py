@@ -1,4 +1,4 @@
-"""Commands about what runs have found: report, gate."""
+"""Commands about what runs have found: report, gate, explain."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from moextend.cli import options
 from moextend.cli.output import output
+from moextend.errors import InputError
 
 if TYPE_CHECKING:
     from moextend.bench.references import Reference
@@ -164,6 +165,37 @@ def gate(
     verdicts = {each.verdict for each in found}
     if verdicts != {"kept"}:
         raise typer.Exit(LOST if "lost" in verdicts else UNDECIDED)
+
+
+def explain(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run: name or folder.")],
+    stage: Annotated[int, typer.Argument(metavar="STAGE", help="Number of the stage; 0 is the base.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task that was scored.")],
+    items: Annotated[
+        int, typer.Option("--items", min=0, metavar="N", help="Answers that are shown, wrong ones first.")
+    ] = 5,
+    as_json: options.Json = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Show what one number of a table was made of, and check its files."""
+    from moextend.bench.report import explain as explaining
+    from moextend.bench.run.rundir import find_runs
+
+    found = find_runs(runs or workspace / "runs", [run])
+    if len(found) != 1:
+        raise InputError(
+            f"{len(found)} runs are called '{run}'.",
+            where="RUN",
+            hint="Name one: sequence/run, or its folder.",
+        )
+    explanation = explaining.explain(found[0], stage, task)
+    if as_json:
+        typer.echo(json.dumps(explanation.record(), indent=2))
+    else:
+        options.echo(explaining.text(explanation, items))
+    if not explanation.sound:
+        raise typer.Exit(1)
 
 
 def print_tables(

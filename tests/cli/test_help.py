@@ -1,8 +1,8 @@
 """Every command says what it does, with an example, and quickly."""
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 import typer
@@ -43,11 +43,17 @@ def test_help_is_quick_and_does_not_import_the_heavy_ones():
     )
     times = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = _seconds_of_children()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        times.append(time.perf_counter() - began)
+        times.append(_seconds_of_children() - began)
         assert done.returncode == 0, done.stderr
-    assert min(times) < 0.7
+    assert min(times) < 0.3
+
+
+def _seconds_of_children() -> float:
+    """CPU seconds of all processes that have ended: other processes on the machine do not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_no_command_that_only_looks_imports_torch(tmp_path):

@@ -1,0 +1,237 @@
+"""From one number of a table to what it was made of: items, predictions, scorer, weights, data, versions, command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from moextend.bench.run.complete import STEM, stage_names
+from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
+from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.vqa import score_items
+from moextend.bench.scorers import search
+from moextend.errors import InputError, UnknownName
+from moextend.util.files import read_lines, sha256
+from moextend.util.foreign import explained
+
+SAME = 1e-6
+"""Points by which a score that is made again may differ, for sums in another order."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One item of the cell."""
+
+    id: str
+    question: str
+    image: str
+    expected: str
+    answer: str
+    score: float | None
+    """0..1; None where the item counts only together with others."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one score rests on."""
+
+    run: str
+    stage: int
+    stage_name: str
+    task: str
+    score: float
+    """Percent."""
+    stderr: float | None
+    items: int
+    checks: dict[str, str]
+    """What was checked now -> "ok", or what is wrong."""
+    sources: dict[str, str]
+    """What the score depends on -> its name, version or digest."""
+    command: str
+    """The command that makes the run, or what it lacks, again."""
+    answers: list[Answer]
+
+    @property
+    def sound(self) -> bool:
+        """Whether all checks passed."""
+        return all(found == "ok" for found in self.checks.values())
+
+    def record(self) -> dict[str, Any]:
+        """For machines."""
+        return {**asdict(self), "sound": self.sound}
+
+
+def explain(run: RunDir, stage: int, task: str) -> Explanation:
+    """What the score of `task` after `stage` was made of, its files checked now.
+
+    Raises:
+        UnknownName: the run scores no such task. InputError: it has no such stage, or did not score it yet.
+    """
+    config, cells = run.config, run.cells()
+    names = ["base", *stage_names(config)]
+    known = [*config.stages, *config.retention, *config.transfer]
+    if task not in known:
+        raise UnknownName("task", task, known, where="TASK")
+    if not 0 <= stage < len(names):
+        raise InputError(
+            f"no stage {stage}.", where="STAGE", hint=f"Name one of 0 (the base) to {len(names) - 1}."
+        )
+    cell = cells.get((stage, task))
+    if cell is None:
+        raise InputError(
+            f"'{task}' was not scored after stage {stage} yet.",
+            where=str(run.folder),
+            hint=f"Run: {command(config)}",
+        )
+    answers, checks = _checked(run, cell)
+    return Explanation(
+        run=str(run.folder),
+        stage=stage,
+        stage_name=names[stage],
+        task=task,
+        score=cell.value,
+        stderr=cell.stderr,
+        items=cell.n,
+        checks=checks,
+        sources=_sources(run, cell, names),
+        command=command(config),
+        answers=answers,
+    )
+
+
+def command(config: RunConfig) -> str:
+    """The command that makes a run, as far as options say what it is; its YAMLs must be those of the run."""
+    words = ["moextend", "bench", "run", str(config.sequence["sequence"]), "--method", config.method]
+    words += ["--seed", str(config.seed)]
+    words += ["--order", config.order] if config.order != "given" else []
+    words += [] if config.mode == "sequence" else ["--no-sequence", f"--{config.mode}"]
+    words += ["--oracle"] if config.oracle else []
+    limit = config.sequence.get("scoring", {}).get("limit")
+    words += ["--limit", str(limit)] if limit else []
+    words += ["--steps", str(config.sequence["train"]["steps"])]
+    words += ["--workspace", str(config.workspace)]
+    return shlex.join(words)
+
+
+def _checked(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:
+    """The items of the cell, and what can be checked without a model: the file, and the score made of it again."""
+    if cell.predictions is None:
+        return [], {"predictions": "not kept"}
+    path = run.folder / cell.predictions
+    try:
+        same = "ok" if _is(path, cell) else "not the file that was scored"
+        answers, value = (_text if cell.scorer.startswith("lm-eval") else _vqa)(run, path, cell)
+    except Exception as error:  # a damaged file, whatever is wrong with it
+        return [], {"predictions": f"cannot be read: {explained(error)}"}
+    again = "ok" if abs(value - cell.value) < SAME else f"{value:.4f} when made again from the predictions"
+    return answers, {"predictions": same, "score": again}
+
+
+def _is(path: Path, cell: Cell) -> bool:
+    """Whether a file is the one whose size and digest the cell notes; former runs note none."""
+    return (cell.size is None or path.stat().st_size == cell.size) and (
+        not cell.sha256 or sha256(path) == cell.sha256
+    )
+
+
+def _sources(run: RunDir, cell: Cell, names: Sequence[str]) -> dict[str, str]:
+    """What the score depends on."""
+    config, facts = run.config, run.facts()
+    base, task = config.sequence["base"], config.tasks[cell.task]
+    found = {
+        "scorer": cell.scorer,
+        "predictions": str(cell.predictions),
+        "weights": cell.weights,
+        "base": _named(base["model"], base.get("revision")),
+    }
+    if base.get("vision"):
+        found["image encoder"] = str(base["vision"])
+    found["method"] = config.method
+    found["settings"] = json.dumps(facts.settings) if facts.settings else ""
+    for stage, name in enumerate(names[1 : cell.stage + 1], 1):
+        folder = run.folder / "stages" / f"{stage}-{slug(name)}"
+        card = folder / f"{STEM}.json"
+        weights = json.loads(card.read_text()).get("sha256", "") if card.exists() else ""
+        found[f"stage {stage} ({name})"] = (
+            f"{folder.relative_to(run.folder)}{f' sha256 {weights}' if weights else ''}"
+        )
+    data = (task.get("data") or {}).get("path") or (task.get("lm_eval") or {}).get("task")
+    digest = facts.data.get(cell.task, {}).get("test")
+    found["data"] = f"{data}{f' digest {digest}' if digest else ''}"
+    found["task file"] = str(config.places.get("tasks", {}).get(cell.task, ""))
+    for number, made in enumerate(run.environments, 1):
+        found[f"made with ({number})"] = _versions(made)
+    return {name: value for name, value in found.items() if value}
+
+
+def _named(model: str, revision: str | None) -> str:
+    return f"{model}@{revision}" if revision else model
+
+
+def _versions(made: Mapping[str, Any]) -> str:
+    commit = made.get("commit") or {}
+    code = (
+        f"commit {commit['commit'][:12]}{' with changes' if commit.get('dirty') else ''}, " if commit else ""
+    )
+    packages = ", ".join(f"{name} {version}" for name, version in made.get("packages", {}).items() if version)
+    return f"{made.get('at', '')}: {code}{packages}, Python {made.get('python')}, {made.get('platform')}"
+
+
+def _vqa(run: RunDir, path: Path, cell: Cell) -> tuple[list[Answer], float]:
+    """The items of an image task, and the score that the scorer makes of them now."""
+    search(run.config.workspace)
+    records = [PredictionLine.read(line) for line in read_lines(path)]
+    made, items = score_items(records, cell.scorer)
+    scores = {item.id: item.score for item in items}
+    answers = [
+        Answer(
+            record.id, record.question, record.image, " / ".join(record.answers), record.prediction,
+            scores.get(record.id),
+        )
+        for record in records
+    ]  # fmt: skip
+    return answers, made.value
+
+
+def _text(run: RunDir, path: Path, cell: Cell) -> tuple[list[Answer], float]:
+    """The items of a text task, and lm-eval's score of them."""
+    lines = read_lines(path)
+    answers = []
+    for line in lines:
+        if "summary" not in line:
+            right = line.get("right")
+            score = float(right) if isinstance(right, int | float) else None
+            name = f"{line.get('task')} {line.get('id')}"
+            answers.append(
+                Answer(name, "", "", str(line.get("gold", "")), str(line.get("prediction", "")), score)
+            )
+    return answers, float(lines[-1]["summary"]["value"])
+
+
+def text(found: Explanation, items: int = 5) -> str:
+    """For people; of the answers `items`, wrong ones first."""
+    error = f" ±{found.stderr:.1f}" if found.stderr is not None else ""
+    lines = [
+        f"{found.score:.1f}{error}: {found.task} after stage {found.stage} ({found.stage_name}), {found.items:,} items",
+        f"run: {found.run}",
+        "",
+        *(f"check {name}: {what}" for name, what in found.checks.items()),
+        *(f"{name}: {value}" for name, value in found.sources.items()),
+        "",
+        "make it again:",
+        f"  {found.command}",
+    ]
+    shown = sorted(found.answers, key=lambda answer: 2.0 if answer.score is None else answer.score)[:items]
+    if shown:
+        wrong = sum(answer.score is not None and answer.score < 1 for answer in found.answers)
+        lines += ["", f"answers ({len(shown)} of {len(found.answers):,}; {wrong:,} not fully right):"]
+    for answer in shown:
+        score = "-" if answer.score is None else f"{answer.score:.2f}"
+        lines.append(f"  {score}  {answer.id}{f', image {answer.image}' if answer.image else ''}")
+        lines += [f"        asked: {answer.question}"] if answer.question else []
+        lines += [f"        expected: {answer.expected}", f"        answered: {answer.answer}"]
+    return "\n".join(lines)
