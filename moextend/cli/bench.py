@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from moextend.cli import contents, reports, runs
+from moextend.cli import contents, reports, runs, sharing
 from moextend.cli.command import Command
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "report": (reports.report, "moextend bench report --format latex --out tables/"),
     "gate": (reports.gate, "moextend bench gate tiny --margin 1 --junit gate.xml"),
     "explain": (reports.explain, "moextend bench explain tiny/lora-s0 3 tiny-attributes"),
+    "pack": (sharing.pack, "moextend bench pack tiny --out tiny.tar.zst"),
+    "unpack": (sharing.unpack, "moextend bench unpack tiny.tar.zst"),
 }
 """Name -> function and example."""
 

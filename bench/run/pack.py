@@ -1,0 +1,306 @@
+"""Runs as one file: packed to be shared, and unpacked elsewhere after every byte was checked."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import Field
+
+from moextend.bench.run.config import ConfigFile
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.records import KeptFile
+from moextend.bench.run.rundir import RunDir, run_name
+from moextend.errors import InputError, RunConflict, SpecError
+from moextend.util import files
+from moextend.util.record import Record
+
+MANIFEST = "manifest.json"
+SUFFIXES = {".tar.zst": "zst", ".tar.gz": "gz", ".tar": ""}
+LEFT_OUT = (".lock", "owner.json", "worker.log")
+"""Files that belong to a process or a machine."""
+LARGEST_MANIFEST = 64 << 20
+"""Bytes."""
+LARGEST_WINDOW = 1 << 27
+"""Bytes of memory that a pack may ask for to be read."""
+WEIGHTS = (".safetensors",)
+
+
+class Manifest(Record):
+    """`manifest.json`, the first file of a pack: what it holds."""
+
+    runs: list[str]
+    """`<sequence>/<run>` of every run."""
+    weights: bool = False
+    """Whether what the stages learned is there, too."""
+    files: dict[str, KeptFile] = Field(default_factory=dict)
+    """Path in the pack, `<sequence>/<run>/...` -> size and digest."""
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What became of a pack."""
+
+    written: list[Path]
+    """Folders of runs that are new here."""
+    known: list[Path]
+    """Folders of runs that were here before, left as they are."""
+
+
+def pack(runs: Sequence[RunDir], out: Path, *, weights: bool = False, unfinished: bool = False) -> Manifest:
+    """Writes the records and predictions of runs into one file, with `weights` also what their stages learned.
+
+    Paths of this machine are left out of config.json and host names out of status.json. Equal runs make equal bytes.
+
+    Raises:
+        InputError: `out` has another suffix than .tar.zst, .tar.gz or .tar; there is no run; a run is not done and
+            `unfinished` is not set; two runs have the same name.
+    """
+    form = _form(out, "--out")
+    if not runs:
+        raise InputError("no run to pack.", where="RUN", hint="Run first: moextend bench run.")
+    waiting = [run_name(run.folder) for run in runs if read_status(run.folder).state != "done"]
+    if waiting and not unfinished:
+        raise InputError(
+            f"not done: {', '.join(waiting)}.",
+            where="RUN",
+            hint="Finish or leave them out, or add --unfinished.",
+        )
+    names = [run_name(run.folder) for run in runs]
+    if len(set(names)) < len(names):
+        raise InputError(
+            "two runs have the same name.", where="RUN", hint="Pack runs of one --runs folder at a time."
+        )
+    content = {
+        f"{name}/{path.relative_to(run.folder).as_posix()}": path
+        for name, run in zip(names, runs, strict=True)
+        for path in _files(run.folder, weights)
+    }
+    with ExitStack() as locks:
+        for run in runs:
+            if read_status(run.folder).state != "done":  # a run that is done may lie in a read-only folder
+                locks.enter_context(run.lock())
+        manifest = Manifest(
+            runs=names, weights=weights, files={name: _kept(path) for name, path in content.items()}
+        )
+        with files.atomic(out) as temporary, _writing(temporary, form) as archive:
+            _add(archive, MANIFEST, manifest.model_dump_json(indent=1).encode())
+            for name, path in content.items():
+                _add(archive, name, _portable(path) or path)
+    return manifest
+
+
+def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
+    """Writes the runs of a pack below `runs`, each whole or not at all.
+
+    A run that is here already, with the same records, is left as it is.
+
+    Raises:
+        InputError: the file is no pack, is damaged, or holds more or other files than its manifest says.
+        RunConflict: another run has the folder of one of these.
+    """
+    form = _form(source, "FILE")
+    runs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=runs, prefix=".unpack-") as name:
+        folder = Path(name)
+        manifest = _extract(source, form, folder)
+        written, known = [], []
+        places = [(folder / run, runs / run) for run in manifest.runs]
+        for made, place in places:
+            if place.exists() and not _same(made, place):
+                raise RunConflict(
+                    "another run is here.", where=str(place), hint="Unpack into another --runs folder."
+                )
+        for made, place in places:
+            if place.exists():
+                known.append(place)
+                continue
+            _settle(made, workspace)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            made.rename(place)
+            written.append(place)
+    return Unpacked(written, known)
+
+
+def _form(path: Path, where: str) -> str:
+    for suffix, form in SUFFIXES.items():
+        if path.name.endswith(suffix):
+            return form
+    raise InputError(
+        f"'{path.name}' has none of the suffixes of a pack.",
+        where=where,
+        hint=f"Use one of {', '.join(SUFFIXES)}.",
+    )
+
+
+def _files(folder: Path, weights: bool) -> Iterator[Path]:
+    """The files of a run that are packed, in order."""
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        hidden = any(part.startswith(".") or part.endswith("-in-flight") for part in inside.parts)
+        if path.is_symlink() or not path.is_file() or hidden or path.name in LEFT_OUT:
+            continue
+        if weights or path.suffix not in WEIGHTS:
+            yield path
+
+
+def _portable(path: Path) -> bytes | None:
+    """The content of a file without paths and names of this machine; None where it has none."""
+    if path.name == "config.json" and path.parent.parent.name != "stages":
+        record = ConfigFile.parse(files.read_json(path), where=str(path), hint="Make the run again.")
+        return _text(record.model_copy(update={"places": {}}))
+    if path.name == "status.json":
+        return _text(read_status(path.parent).model_copy(update={"host": "", "pid": None, "born": None}))
+    return None
+
+
+def _text(record: Record) -> bytes:
+    return (json.dumps(record.model_dump(), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _kept(path: Path) -> KeptFile:
+    content = _portable(path)
+    if content is None:
+        return KeptFile(bytes=path.stat().st_size, sha256=files.sha256(path))
+    return KeptFile(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes | Path) -> None:
+    """Adds a file without time, owner and rights of this machine."""
+    info = tarfile.TarInfo(name)
+    if isinstance(content, bytes):
+        info.size = len(content)
+        archive.addfile(info, io.BytesIO(content))
+        return
+    info.size = content.stat().st_size
+    with content.open("rb") as file:
+        archive.addfile(info, file)
+
+
+@contextmanager
+def _writing(path: Path, form: str) -> Iterator[tarfile.TarFile]:
+    with ExitStack() as stack:
+        file: Any = stack.enter_context(path.open("wb"))
+        if form == "zst":
+            import zstandard
+
+            file = stack.enter_context(zstandard.ZstdCompressor(level=10).stream_writer(file, closefd=False))
+        elif form == "gz":
+            import gzip
+
+            file = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
+        with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+            yield archive
+
+
+@contextmanager
+def _reading(path: Path, form: str) -> Iterator[tarfile.TarFile]:
+    mode: Literal["r|", "r|gz"] = "r|gz" if form == "gz" else "r|"
+    with ExitStack() as stack:
+        file: Any = stack.enter_context(path.open("rb"))
+        if form == "zst":
+            import zstandard
+
+            reader = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
+            file = stack.enter_context(reader.stream_reader(file, closefd=False))
+        with tarfile.open(fileobj=file, mode=mode) as archive:
+            yield archive
+
+
+def _extract(source: Path, form: str, folder: Path) -> Manifest:
+    """Writes the files of a pack below `folder`, each as the manifest says."""
+    try:
+        with _reading(source, form) as archive:
+            manifest = _manifest(archive, source)
+            waiting = dict(manifest.files)
+            while member := archive.next():
+                kept = waiting.pop(member.name, None)
+                if kept is None or not member.isreg() or member.size != kept.bytes:
+                    raise _damaged(source, f"'{member.name}' is not what its manifest says")
+                _write(archive, member, folder / member.name, kept, source)
+    except _unreadable() as error:
+        if isinstance(error, FileNotFoundError):
+            raise InputError("no such file.", where=str(source), hint="Check the path.") from error
+        raise _damaged(source, str(error) or type(error).__name__) from error
+    if waiting:
+        raise _damaged(source, f"'{next(iter(waiting))}' is missing")
+    return manifest
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What reading a file raises that is no pack."""
+    import zstandard
+
+    return (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, zstandard.ZstdError)
+
+
+def _manifest(archive: tarfile.TarFile, source: Path) -> Manifest:
+    first = archive.next()
+    content = archive.extractfile(first) if first and first.isreg() and first.name == MANIFEST else None
+    if first is None or content is None or first.size > LARGEST_MANIFEST:
+        raise _damaged(source, f"it does not begin with {MANIFEST}")
+    values = json.loads(content.read())
+    manifest = Manifest.parse(
+        values, where=f"{source}: {MANIFEST}", hint="Copy it again, or pack the runs again."
+    )
+    for run in manifest.runs:
+        if len(_parts(run, source)) != 2:
+            raise _damaged(source, f"'{run}' is not the name of a run")
+    runs = tuple(f"{run}/" for run in manifest.runs)
+    for name in manifest.files:
+        _parts(name, source)
+        if not name.startswith(runs):
+            raise _damaged(source, f"'{name}' belongs to no run")
+    return manifest
+
+
+def _parts(name: str, source: Path) -> tuple[str, ...]:
+    """The parts of a path in a pack; InputError where it could lead out of its folder or is hidden."""
+    parts = PurePosixPath(name).parts
+    plain = name == "/".join(parts) and "\\" not in name and "\0" not in name
+    if not plain or any(part.startswith(".") or part == "/" for part in parts):
+        raise _damaged(source, f"'{name}' is no path of a run")
+    return parts
+
+
+def _write(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, kept: KeptFile, source: Path
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = archive.extractfile(member)
+    assert content is not None
+    with path.open("xb") as file:
+        shutil.copyfileobj(content, file, 1 << 20)
+    if files.sha256(path) != kept.sha256:
+        raise _damaged(source, f"'{member.name}' has another content than its manifest says")
+
+
+def _damaged(source: Path, why: str) -> InputError:
+    return InputError(f"no pack of runs, or a damaged one: {why}.", where=str(source), hint="Copy it again.")
+
+
+def _same(made: Path, place: Path) -> bool:
+    """Whether the run that is here has the same config, id and scores."""
+    try:
+        ours, theirs = RunDir(made), RunDir(place)
+        same = ours.id == theirs.id and ours.config.digest == theirs.config.digest
+        return same and (made / "scores.jsonl").read_bytes() == (place / "scores.jsonl").read_bytes()
+    except (OSError, SpecError):
+        return False
+
+
+def _settle(made: Path, workspace: Path) -> None:
+    """Notes the workspace that plug-ins are looked up in here."""
+    path = made / "config.json"
+    record = ConfigFile.parse(files.read_json(path), where=str(path), hint="Pack the run again.")
+    record.model_copy(update={"places": {"workspace": str(workspace.resolve())}}).write(path)

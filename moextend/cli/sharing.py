@@ -1,0 +1,54 @@
+"""Commands that share runs: pack, unpack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moextend.cli import options
+from moextend.cli.reports import Names
+
+
+def pack(
+    names: Names = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="A .tar.zst, .tar.gz or .tar file.")
+    ] = Path("runs.tar.zst"),
+    weights: Annotated[
+        bool,
+        typer.Option("--weights", help="What the stages learned, too: for using it, not for the report."),
+    ] = False,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Take in runs that are not done.")] = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Write runs into one file: configs, scores, predictions, environments, without paths of this machine."""
+    from moextend.bench.run.pack import pack
+    from moextend.bench.run.rundir import find_runs
+    from moextend.util import files
+
+    files.check_writable(out.parent, where="--out")
+    manifest = pack(
+        find_runs(runs or workspace / "runs", names or []), out, weights=weights, unfinished=unfinished
+    )
+    size = out.stat().st_size / 1e6
+    typer.echo(f"wrote {out}: {len(manifest.runs)} runs, {len(manifest.files):,} files, {size:.1f} MB")
+
+
+def unpack(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What bench pack wrote.")],
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Write the runs of a pack into the workspace, after all checksums were verified."""
+    from moextend.bench.run.pack import unpack
+    from moextend.bench.run.rundir import run_name
+
+    found = unpack(file, runs or workspace / "runs", workspace)
+    for folder in found.written:
+        typer.echo(f"wrote {run_name(folder)}")
+    for folder in found.known:
+        typer.echo(f"{run_name(folder)} is here already")
+    typer.echo("Next: moextend bench report")

@@ -1,0 +1,213 @@
+"""Runs as one file: what comes out elsewhere is what went in, or nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from moextend.bench.report import render, tables
+from moextend.bench.report.collect import collect
+from moextend.bench.run.complete import lacks
+from moextend.bench.run.pack import MANIFEST, pack, unpack
+from moextend.bench.run.rundir import RunDir, find_runs
+from moextend.cli.main import app
+from moextend.errors import InputError, RunConflict
+from tests.bench.ledger import Kind, Shape, write_runs
+
+SHAPE = Shape(stages=2, texts=1, items=20)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[RunDir]:
+    return write_runs(tmp_path / "a/runs", SHAPE, {"lora": Kind(), "full-ft": Kind(keeps=0.1)}, [0, 1])
+
+
+def report(folder: Path) -> str:
+    return render(tables(collect(find_runs(folder)), "comparison", baseline="lora"), "csv")
+
+
+@pytest.mark.parametrize("name", ["runs.tar.zst", "runs.tar.gz", "runs.tar"])
+def test_an_unpacked_run_reports_the_same(runs: list[RunDir], name: str, tmp_path: Path) -> None:
+    out, there = tmp_path / name, tmp_path / "b/runs"
+    manifest = pack(runs, out)
+    assert len(manifest.runs) == 4 and not any(path.endswith(".safetensors") for path in manifest.files)
+    found = unpack(out, there, tmp_path / "b")
+    assert len(found.written) == 4 and found.known == []
+    assert report(there) == report(tmp_path / "a/runs")
+    assert "predictions" not in " ".join(lacks(RunDir(found.written[0])))
+    again = unpack(out, there, tmp_path / "b")
+    assert (len(again.written), len(again.known)) == (0, 4)
+    assert sorted(path.name for path in there.iterdir()) == ["ledger"]
+
+
+def test_with_weights_nothing_is_lacking(runs: list[RunDir], tmp_path: Path) -> None:
+    pack(runs, tmp_path / "r.tar", weights=True)
+    found = unpack(tmp_path / "r.tar", tmp_path / "b", tmp_path)
+    assert [lacks(RunDir(folder)) for folder in found.written] == [[]] * 4
+
+
+def test_equal_runs_make_equal_bytes_without_this_machine(runs: list[RunDir], tmp_path: Path) -> None:
+    run = runs[0]
+    for name in ("worker.log", "owner.json"):
+        (run.folder / name).write_text(str(tmp_path))
+    pack(runs, tmp_path / "1.tar", weights=True)
+    for path in run.folder.rglob("*"):
+        path.touch()
+    pack(runs, tmp_path / "2.tar", weights=True)
+    packed = (tmp_path / "1.tar").read_bytes()
+    assert packed == (tmp_path / "2.tar").read_bytes()
+    assert str(tmp_path).encode() not in packed and b"worker.log" not in packed
+    with tarfile.open(tmp_path / "1.tar") as archive:
+        assert {(member.uid, member.uname, member.mtime) for member in archive} == {(0, "", 0)}
+
+
+def test_what_is_not_done_or_named_badly_is_refused(runs: list[RunDir], tmp_path: Path) -> None:
+    (runs[0].folder / "status.json").unlink()
+    with pytest.raises(InputError, match="not done: ledger/lora-s0"):
+        pack(runs, tmp_path / "r.tar")
+    assert not (tmp_path / "r.tar").exists()
+    assert len(pack(runs, tmp_path / "r.tar", unfinished=True).runs) == 4
+    with pytest.raises(InputError, match=r"--out: 'r\.zip'"):
+        pack(runs[1:], tmp_path / "r.zip")
+    with pytest.raises(InputError, match="two runs have the same name"):
+        pack([runs[1], runs[1]], tmp_path / "r.tar")
+    with pytest.raises(InputError, match="no run to pack"):
+        pack([], tmp_path / "r.tar")
+    with runs[0].lock(), pytest.raises(RunConflict):
+        pack(runs, tmp_path / "r.tar", unfinished=True)
+
+
+def test_another_run_in_the_same_place_is_left_alone(runs: list[RunDir], tmp_path: Path) -> None:
+    pack(runs, tmp_path / "r.tar")
+    other = write_runs(tmp_path / "b", SHAPE, {"lora": Kind()}, [1])[0]
+    before = (other.folder / "scores.jsonl").read_bytes()
+    with pytest.raises(RunConflict, match="another run is here"):
+        unpack(tmp_path / "r.tar", tmp_path / "b", tmp_path)
+    assert (other.folder / "scores.jsonl").read_bytes() == before
+    assert [path.name for path in (tmp_path / "b/ledger").iterdir()] == ["lora-s1"]
+
+
+Change = Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]
+
+
+def renamed(name: str) -> Change:
+    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        manifest = json.loads(members[0][1])
+        old = members[1][0].name
+        manifest["files"][name] = manifest["files"].pop(old)
+        members[1][0].name = name
+        members[0] = (members[0][0], json.dumps(manifest).encode())
+
+    return change
+
+
+def linked(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    members[1][0].type, members[1][0].linkname = tarfile.SYMTYPE, "/etc/passwd"
+
+
+def edited(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    info, content = members[1]
+    members[1] = (info, bytes([content[0] ^ 1]) + content[1:])
+
+
+def longer(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    members[1] = (members[1][0], members[1][1] + b"x")
+
+
+def extra(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    members.append((tarfile.TarInfo("ledger/lora-s0/more.json"), b"{}"))
+
+
+def twice(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    members.append(members[1])
+
+
+def fewer(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    members.pop()
+
+
+def no_manifest(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    members.pop(0)
+
+
+BAD = {
+    "up": renamed("ledger/lora-s0/../../../../x"), "absolute": renamed("/moextend-pack-test"),
+    "hidden": renamed("ledger/lora-s0/.x"), "elsewhere": renamed("ledger/other/x"),
+    "twice slashed": renamed("ledger/lora-s0//x"), "link": linked, "edited": edited, "longer": longer,
+    "extra": extra, "twice": twice, "fewer": fewer, "no manifest": no_manifest,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_changed_pack_writes_nothing(what: str, runs: list[RunDir], tmp_path: Path) -> None:
+    pack(runs, tmp_path / "r.tar")
+    with tarfile.open(tmp_path / "r.tar") as archive:
+        members = [(member, file.read()) for member in archive if (file := archive.extractfile(member))]
+    BAD[what](members)
+    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
+        for info, content in members:
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    with pytest.raises(InputError, match=r"bad\.tar"):
+        unpack(tmp_path / "bad.tar", tmp_path / "inside/b", tmp_path)
+    assert list((tmp_path / "inside").rglob("*")) == [tmp_path / "inside/b"]
+    assert not Path("/moextend-pack-test").exists()
+
+
+@pytest.mark.parametrize("suffix", [".tar.zst", ".tar.gz", ".tar"])
+def test_damaged_bytes_are_one_clear_error(suffix: str, runs: list[RunDir], tmp_path: Path) -> None:
+    source = tmp_path / f"r{suffix}"
+    pack(runs[:1], source)
+    good = source.read_bytes()
+    draw, refused = random.Random(0), 0
+    for number in range(60):
+        bad = bytearray(good)
+        if number % 2:
+            bad[draw.randrange(len(bad))] ^= 1 << draw.randrange(8)
+        else:
+            del bad[draw.randrange(len(bad)) :]
+        source.write_bytes(bad)
+        there = tmp_path / f"b{number}"
+        try:
+            unpack(source, there, tmp_path)
+        except InputError:
+            refused += 1
+            assert list(there.iterdir()) == []
+        else:  # padding, or a bit that no byte of a file depends on
+            assert (there / "ledger/lora-s0/scores.jsonl").read_bytes() == (
+                runs[0].folder / "scores.jsonl"
+            ).read_bytes()
+    assert refused > 40
+
+
+def test_other_files_are_no_packs(tmp_path: Path) -> None:
+    for name, content in {
+        "a.tar": b"",
+        "b.tar.gz": b"text",
+        "c.tar.zst": b"\0" * 600,
+        "d.tar": b"\0" * 10240,
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match="no pack of runs"):
+            unpack(tmp_path / name, tmp_path / "b", tmp_path)
+    with pytest.raises(InputError, match="no such file"):
+        unpack(tmp_path / "none.tar", tmp_path / "b", tmp_path)
+    assert MANIFEST == "manifest.json"
+
+
+def test_the_commands(runs: list[RunDir], tmp_path: Path) -> None:
+    place = str(runs[0].folder.parents[1])
+    out = tmp_path / "r.tar.zst"
+    packed = CliRunner().invoke(app, ["bench", "pack", "ledger/lora-s0", "--runs", place, "--out", str(out)])
+    assert packed.exit_code == 0 and "1 runs" in packed.stdout
+    (tmp_path / "w").mkdir()
+    for answer in ("wrote ledger/lora-s0", "ledger/lora-s0 is here already"):
+        found = CliRunner().invoke(app, ["bench", "unpack", str(out), "--workspace", str(tmp_path / "w")])
+        assert found.exit_code == 0 and answer in found.stdout
