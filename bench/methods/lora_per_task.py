@@ -1,7 +1,7 @@
 """One LoRA adapter a task, each made on the untouched base: nothing is shared, nothing is forgotten.
 
 The rival of expert sets that are reached by task: with the task given (`task=given`) like `scope: own`, or inferred
-from the input (`task=inferred`) like `scope: auto`, by the same recogniser. Text is answered by the base.
+from the input (`task=inferred`) like `scope: auto`, by the same task inference. Text is answered by the base.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class LoraPerTask(adapters.AdapterPerTask):
         return True
 
     def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
-        """Keeps what the stage's inputs look like, where the task is to be inferred."""
-        return {"recognised": inferred.portray(model, stage)} if self._infers else {}
+        """Writes the task statistics of the stage if the task is inferred."""
+        return {inferred.ACCURACY: inferred.keep_statistics(model, stage)} if self._infers else {}
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
         """Writes the stage's adapter."""
@@ -60,7 +60,7 @@ class LoraPerTask(adapters.AdapterPerTask):
         self._choose(model, stage)
 
     def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
-        """given: the task's own adapter, or the base where there is none. inferred: left to the recogniser."""
+        """given: the task's own adapter, or the base where there is none. inferred: chosen for each input."""
         if self._infers:
             assert model.choose is not None, "restore and save set it"
             named = trained.fingerprint(model, [adapters.parameters(model, name) for name in learned])

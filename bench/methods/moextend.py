@@ -66,7 +66,7 @@ class MoExtend(Method):
             "change": learned.probe.change,
         }
         if config.scope == "auto":
-            facts["recognised"] = inferred.portray(model, stage)
+            facts[inferred.ACCURACY] = inferred.keep_statistics(model, stage)
         return facts
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:

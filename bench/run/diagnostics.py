@@ -62,7 +62,7 @@ class Diagnostics:
         for name in [*learned, *([TEXT] if self.work.generic else [])]:
             if not self._sample(name):
                 continue
-            # A task of no extension is answered by the base where the task is told, so that text is, too.
+            # A task without an extension is answered by the base if the task is given, and so is text.
             self.work.method.select(model, name, learned)
             use = _count(model, self.sites, self._sample(name))
             first = None if name == TEXT else before.get(learned.index(name) + 1)
@@ -72,14 +72,14 @@ class Diagnostics:
         )
 
     def _inferred(self, model: MultimodalLM, learned: Sequence[str]) -> Inferred | None:
-        """Where inputs go that a method is not told the task of; None for one that infers nothing.
+        """Extensions that inputs reach if the method infers the task; None if it does not.
 
-        Of learned tasks inputs that the recogniser was not made from, of tasks that are not learned yet, and of text.
+        The inputs are from learned tasks (not part of the task statistics), from later tasks, and from generic text.
         """
-        from moextend.extension.task_inference import Recogniser, prompts_of
+        from moextend.extension.task_inference import TaskInference, prompts_of
 
         self.work.method.select(model, learned[-1], learned)
-        if not isinstance(model.choose, Recogniser):
+        if not isinstance(model.choose, TaskInference):
             return None
         shares = {}
         for name in [*self.work.config.stages, *([TEXT] if self.work.generic else [])]:

@@ -18,13 +18,12 @@ def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> Non
     Args:
         model: a bare language model (``model.lm``) knows no "auto".
         names: exactly these are reachable, for every input; "all" of them; "none": the base, bit for bit; or "auto":
-            each input that `generate` or `choice_likelihoods` is given reaches the one extension whose inputs it looks
-            most like (see moextend/extension/task_inference.py), and none where no extension
-            takes inputs with, or without, images.
+            each input of `generate` or `choice_likelihoods` reaches the one extension with the nearest task statistics
+            (see moextend/extension/task_inference.py), or none if it is too far from all of them.
 
     Raises:
         UnknownName: the model has no extension of a name.
-        InputError: "auto" where an extension has no recogniser statistics; or an extension was made beside others
+        InputError: "auto" where an extension has no task statistics; or an extension was made beside others
             that are not named: it needs them. What is active stays as it was.
     """
     if not isinstance(names, Sequence):
@@ -41,9 +40,9 @@ def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> Non
             raise InputError("a bare language model chooses no extension.", hint="Give the whole model.")
         for name in known:
             attach.check_together(lm, [name])  # each input reaches one of them alone
-        recogniser = task_inference.Recogniser(whole, {name: _portrait(whole, name) for name in known})
+        inference = task_inference.TaskInference(whole, {name: _statistics(whole, name) for name in known})
         attach.activate(lm, [])
-        whole.choose = recogniser
+        whole.choose = inference
         return
     if isinstance(names, str):
         names = {"all": known, "none": []}.get(names, [names])
@@ -70,16 +69,16 @@ def unload(model: MultimodalLM, name: str) -> None:
             hint=f"Unload first, in this order: {', '.join(later)}.",
         )
     attach.detach(model.lm, name)
-    if isinstance(model.choose, task_inference.Recogniser):
-        model.choose.portraits.pop(name, None)
+    if isinstance(model.choose, task_inference.TaskInference):
+        model.choose.statistics.pop(name, None)
 
 
-def _portrait(model: MultimodalLM, name: str) -> task_inference.Portrait:
-    """What the inputs of extension `name` look like, from its folder."""
+def _statistics(model: MultimodalLM, name: str) -> task_inference.TaskStatistics:
+    """Task statistics of extension `name`, from its folder."""
     folder = store.handle(model, name).folder
-    if folder is None or not (folder / task_inference.FILE).is_file():
+    if folder is None or task_inference.find(folder) is None:
         raise InputError(
-            f"extension '{name}' has no recogniser statistics ({task_inference.FILE}).",
+            f"extension '{name}' has no task statistics ({task_inference.FILE}).",
             where="activate 'auto'" if folder is None else str(folder),
             hint="Make it with scope='auto', or activate extensions by name.",
         )

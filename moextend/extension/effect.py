@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from moextend.data.images import MARK
 from moextend.extension import store
-from moextend.extension.task_inference import Recogniser, read
+from moextend.extension.task_inference import TaskInference, read
 from moextend.model.batches import piece_ids
 from moextend.model.generation import Prompt, generate
 from moextend.model.likelihood import choice_likelihoods
@@ -123,7 +123,7 @@ def _generic_after(model: MultimodalLM, name: str, scope: str, batch_size: int, 
         folder = store.handle(model, name).folder
         assert folder is not None, "it was just saved"
         attach.activate(model.lm, [])
-        model.choose = Recogniser(model, {name: read(folder)})
+        model.choose = TaskInference(model, {name: read(folder)})
         return _generic(model, batch_size)
     finally:
         model.choose = choose

@@ -170,7 +170,7 @@ def extend(
         with first_writes() as first:
             if first and recipe.scope == "auto":
                 rows = [*held[:HELD_OUT], *learned[: max(0, HELD_OUT - len(held))]]
-                task_inference.write(task_inference.portray(model, task_inference.prompts_of(rows)), folder)
+                task_inference.write(task_inference.collect(model, task_inference.prompts_of(rows)), folder)
             if first:
                 made = made_of(origin, recipe, chosen, new.report, content, len(learned) + len(held))
                 keep(

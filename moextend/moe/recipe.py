@@ -27,8 +27,9 @@ class Recipe(Spec):
 
     routing: Mode = "exact"
     scope: Literal["own", "auto", "all"] = "own"
-    """own: made alone on the base, for inputs that are known to be its own. auto: likewise, and what its inputs look
-    like is kept, so that they can be recognised. all: made beside the extensions that are active, for every input."""
+    """own: made alone on the base, for inputs that are known to be its own. auto: the same, and task
+    statistics of the inputs are kept, so that the task can be inferred. all: made with the active extensions, for
+    every input."""
     layers: Literal["probe", "all", "first", "last", "random"] | list[Annotated[int, Field(ge=0)]] = "probe"
     """How the MoE layers that get new experts are chosen, or their places, lowest 0."""
     share: float = Field(0.5, gt=0, le=1)

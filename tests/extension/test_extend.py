@@ -42,7 +42,7 @@ def test_an_extension_is_learned_kept_and_loaded_bit_for_bit(tmp_path: Path, ids
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert not model.trainable() and moextend.extensions(model) == [made]
     assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
-        "extension.json", "extension.safetensors", "log.jsonl", "recogniser.safetensors",
+        "extension.json", "extension.safetensors", "log.jsonl", "task_statistics.safetensors",
     ]  # fmt: skip
     base = logits(fresh, ids)
     assert load_extension(fresh, tmp_path / "mine") == made

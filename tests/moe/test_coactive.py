@@ -160,8 +160,10 @@ def test_a_measurement_may_activate_a_part(mode: Any, calibrate: bool) -> None:
 
 def test_auto_reaches_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model = toy_model()
-    inputs = task_inference.Portrait(torch.zeros(8), torch.eye(8), 2, torch.zeros(1, 8), sees=True)
-    monkeypatch.setattr(activating, "_portrait", lambda model, name: inputs)
+    inputs = task_inference.TaskStatistics(
+        torch.zeros(8), torch.eye(8), 2, torch.zeros(1, 8), has_images=True
+    )
+    monkeypatch.setattr(activating, "_statistics", lambda model, name: inputs)
     attach(model.lm, "a", {0: [1]})
     activate(model, "auto")
     activate(model, "none")

@@ -73,7 +73,7 @@ def test_the_same_data_in_other_objects_goes_on(begun: Path) -> None:
     extend(model, "mine", tuple(data()), folder=begun, on_step=lambda done, _: steps.append(done), **HOW)
     assert steps == [3, 4, 5, 6] and not (begun / BEGUN).exists()
     assert sorted(p.name for p in begun.iterdir()) == [
-        "extension.json", "extension.safetensors", "log.jsonl", "recogniser.safetensors",
+        "extension.json", "extension.safetensors", "log.jsonl", "task_statistics.safetensors",
     ]  # fmt: skip
     extend(whole, "mine", data(), folder=begun / "again", **HOW)
     for name, tensor in whole.state_dict().items():
