@@ -56,7 +56,7 @@ class MoExtend(Method):
             model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
             learning_rate=config.learning_rate,
             beside=[task for task, _ in earlier] if config.scope == "all" else [],
-            earlier=[folder for _, folder in earlier] if config.remembers else [], generic=stage.generic,
+            earlier=[folder for _, folder in earlier] if config.keeps_router_inputs else [], generic=stage.generic,
             batch_size=stage.batch_size, folder=stage.folder,
         )  # fmt: skip
         facts = {
@@ -70,7 +70,7 @@ class MoExtend(Method):
         return facts
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
-        """Writes the expert set, and the memory that later stages keep closed."""
+        """Writes the expert set, and the router-input memory for later stages."""
         from moextend.extension import extend as extending
 
         extending.keep(

@@ -33,7 +33,7 @@ class Trained(Method):
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
         """A further term of the stage's loss: a function of (batch, what the model gave for it), or None.
 
-        Called once before the stage is trained, so that it can remember what the weights are now.
+        Called once before the stage is trained, so that it can keep the current weights.
         """
         return None
 

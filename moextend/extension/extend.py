@@ -145,7 +145,7 @@ def extend(
         raise InputError(f"{chosen!r} are no settings.", where="extend", hint="Give moextend.Settings(...).")
     check_tracker(chosen.report_to)
     beside = attach.scope_of(model.lm).active if recipe.scope == "all" else ()
-    earlier = [_folder_of(model, other) for other in beside] if recipe.remembers else []
+    earlier = [_folder_of(model, other) for other in beside] if recipe.keeps_router_inputs else []
     probed = recipe.probe_steps if recipe.layers == "probe" else 0
     content = resuming.learned_name(learned, chosen, at_least=probed)
     resuming.go_on(
@@ -157,7 +157,7 @@ def extend(
             "seed": seed,
             "data": content,
             "held_out": resuming.name_data(held),
-            "generic": resuming.name_data(generic) if recipe.remembers else "",
+            "generic": resuming.name_data(generic) if recipe.keeps_router_inputs else "",
             "model": model.base_fingerprint(),
             "beside": list(beside),
         },
@@ -287,7 +287,7 @@ def learn(
         held_out: S_e of the paper: chooses layers and parents; the loop must not learn it.
         learning_rate: of the training; None leaves it to the loop.
         beside: extensions that are reachable meanwhile.
-        earlier, generic: folders with memories, and text that is remembered first, where the recipe remembers.
+        earlier, generic: folders with a router-input memory, and generic text for it, if the recipe keeps one.
         batch_size: conversations a forward pass, where the model is only looked at.
         folder: keeps what the probe saw, so that an interrupted call does not probe again; `forget_probe` removes it.
 
@@ -317,7 +317,7 @@ def learn(
         report = loop(
             learning_rate=learning_rate,
             rates={".rows": recipe.gate_rate, ".bias": recipe.gate_rate} if kept else None,
-            extra_loss=router_memory.keep_closed(
+            extra_loss=router_memory.retention_loss(
                 model, name, kept, margin=recipe.margin, weight=recipe.memory_weight,
                 sample=recipe.memory_sample, seed=seed,
             )
@@ -345,9 +345,9 @@ def keep(
     batch_size: int = 64,
     made: Made | None = None,
 ) -> None:
-    """Writes the expert set, after the memory that later ones keep closed; `batch_size`: of looking at the model."""
-    if recipe.remembers:
-        kept = router_memory.remember(model, held_out, recipe.memory_tokens, seed, batch_size=batch_size)
+    """Writes the expert set, after the router-input memory for later ones; `batch_size`: of looking at the model."""
+    if recipe.keeps_router_inputs:
+        kept = router_memory.collect(model, held_out, recipe.memory_tokens, seed, batch_size=batch_size)
         router_memory.write(kept, folder)
     store.save_extension(model, name, folder=folder, made=made)
 
@@ -409,13 +409,13 @@ def _memory(
     generic: Sequence[Conversation],
     seed: int,
     batch_size: int,
-) -> router_memory.Memory:
-    """Router inputs of the generic text and of all earlier extensions; nothing where the recipe remembers nothing."""
-    if not recipe.remembers:
+) -> router_memory.RouterInputs:
+    """Router inputs of the generic text and of all earlier extensions; empty if the recipe keeps none."""
+    if not recipe.keeps_router_inputs:
         return {}
     memories = [router_memory.read(folder) for folder in earlier]
     if generic:
-        known = router_memory.remember(model, generic, recipe.memory_tokens, seed, batch_size=batch_size)
+        known = router_memory.collect(model, generic, recipe.memory_tokens, seed, batch_size=batch_size)
         memories.insert(0, known)
     return router_memory.join(memories)
 
@@ -478,11 +478,11 @@ def _check_data(data: Sequence[Conversation], held_out: Sequence[Conversation] |
 
 
 def _folder_of(model: MultimodalLM, name: str) -> Path:
-    """The folder of an extension that kept a memory."""
+    """The folder of an extension with a router-input memory."""
     folder = store.handle(model, name).folder
     if folder is None or not (folder / router_memory.FILE).is_file():
         raise InputError(
-            f"extension '{name}' is active, and kept no memory that a new one could leave alone.",
+            f"extension '{name}' is active and has no router-input memory.",
             where="scope 'all'",
             hint="Make all of them with scope='all', activate others, or set retention='none'.",
         )

@@ -45,15 +45,18 @@ class Recipe(Spec):
     probe_steps: int = Field(30, ge=1, le=MOST_STEPS)
     """Steps of router tuning that layers=probe is decided by."""
     retention: Literal["none", "memory"] = "memory"
-    """With scope all: memory keeps router inputs of what was learned, which later experts learn to leave alone."""
+    """With scope all: memory keeps router inputs of the training data, on which later experts learn not to act."""
     memory_tokens: int = Field(4000, ge=1, le=MOST_KEPT)
-    """Router inputs kept a layer and extension."""
+    """Number of router inputs kept per layer and extension."""
     memory_sample: int = Field(1024, ge=1, le=MOST_KEPT)
-    """Of these, drawn at every step."""
+    """Number of them that every step samples."""
     gate_rate: float = Field(10.0, gt=0)
-    """Factor on the learning rate of router rows and biases where a memory is kept: they have far to go."""
+    """Factor on the learning rate of router rows and biases if there is a router-input memory: gates start open and
+    must close."""
     margin: float = Field(0.2, ge=0)
+    """Margin of the retention loss, in logits."""
     memory_weight: float = Field(10.0, ge=0)
+    """Weight of the retention loss."""
 
     @model_validator(mode="before")
     @classmethod
@@ -72,8 +75,8 @@ class Recipe(Spec):
         return self
 
     @property
-    def remembers(self) -> bool:
-        """Whether earlier router inputs are kept closed, and new ones remembered."""
+    def keeps_router_inputs(self) -> bool:
+        """Whether new router inputs are kept, and a retention loss uses the earlier ones."""
         return self.scope == "all" and self.retention == "memory"
 
 

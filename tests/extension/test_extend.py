@@ -144,7 +144,7 @@ def test_scope_all_is_made_beside_the_active_ones(model: MultimodalLM, tmp_path:
     assert torch.equal(logits(fresh, ids), logits(model, ids))
     own = extend(model, "c", DATA, folder=tmp_path / "c", scope="own", layers="first", settings=SHORT)
     assert own.beside == ()
-    with pytest.raises(InputError, match="'c' is active, and kept no memory"):
+    with pytest.raises(InputError, match="'c' is active and has no router-input memory"):
         extend(model, "d", DATA, folder=tmp_path / "d", **how)
 
 

@@ -19,8 +19,8 @@ from moextend import (
     activate,
     attach,
     detach,
-    keep_closed,
     new_parameters,
+    retention_loss,
     selection_shares,
 )
 from moextend.errors import InputError
@@ -225,7 +225,7 @@ def test_memory_of_paper_routing_needs_a_router_that_chooses_by_logits() -> None
     attach(model.lm, "a", {0: [1]}, mode="paper")
     memory = {0: torch.randn(5, 32)}
     with pytest.raises(InputError, match="does not choose by its logits alone"):
-        keep_closed(model, "a", memory, margin=0.1, weight=1.0, sample=4, seed=0)
+        retention_loss(model, "a", memory, margin=0.1, weight=1.0, sample=4, seed=0)
 
 
 def test_memory_reads_what_the_rows_read() -> None:
@@ -235,7 +235,7 @@ def test_memory_reads_what_the_rows_read() -> None:
     shake(model.lm, "a")
     site = find_sites(model.lm)[0]
     x = torch.randn(50, 32, generator=torch.Generator().manual_seed(1))
-    loss = keep_closed(model, "a", {0: x}, margin=0.0, weight=1.0, sample=50, seed=0)
+    loss = retention_loss(model, "a", {0: x}, margin=0.0, weight=1.0, sample=50, seed=0)
     with torch.no_grad():
         site.router.ext_parts["a"].bias.fill_(-100.0)
         assert float(loss({}, {})) == 0

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from moextend import Conversation, MultimodalLM, Settings, attach, keep_closed, new_parameters, train
+from moextend import Conversation, MultimodalLM, Settings, attach, new_parameters, retention_loss, train
 from moextend.errors import InputError, RunFailed, UnknownName
 from moextend.extension import router_memory
 from moextend.moe.sites import find_sites
@@ -273,9 +273,9 @@ def test_resume_is_exact_with_accumulation_and_a_loss_that_draws(tmp_path: Path)
 
     def run(name: str, stop: int | None) -> MultimodalLM:
         model = toy_model()
-        old = router_memory.remember(model, UNEVEN, tokens=40, seed=0)
+        old = router_memory.collect(model, UNEVEN, tokens=40, seed=0)
         attach(model.lm, "a", {0: [1, 1], 2: [0]})
-        loss = keep_closed(model, "a", old, margin=0.1, weight=1.0, sample=5, seed=0)
+        loss = retention_loss(model, "a", old, margin=0.1, weight=1.0, sample=5, seed=0)
         on_step = stop_at(stop) if stop else None
         train(model, UNEVEN, settings, folder=tmp_path / name, extra_loss=loss, on_step=on_step)
         return model

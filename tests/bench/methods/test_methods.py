@@ -48,7 +48,7 @@ class World:
 
 @dataclass
 class ShortLoop:
-    """The training loop with few steps; remembers what it was given."""
+    """The training loop with few steps; keeps its arguments."""
 
     model: moextend.MultimodalLM
     stage: Stage

@@ -36,7 +36,7 @@ def test_the_packages_tasks_come_in_the_order_of_the_default(draft, tmp_path):
     assert names == draft.tasks == [stage.task for stage in find_sequence(DEFAULT, tmp_path).stages]
 
 
-def test_when_the_package_has_no_more_the_mend_is_own_data(draft):
+def test_when_the_package_has_no_more_the_hint_is_own_data(draft):
     with pytest.raises(InputError, match=r"all text tasks .* are in the sequence.* --data PATH"):
         edit.next_default("text", draft)
 
