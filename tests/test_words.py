@@ -20,6 +20,12 @@ GONE = {
     "remember": "keep",
     "remembers": "keeps",
     "remembered": "kept, in the router-input memory",
+    "made beside": "made with, co-active",
+    "is_whole": "is_complete",
+    "parted": "split",
+    "told": "given, reported",
+    "said": "(name the thing: answer, message, output)",
+    "blind": "majority answer",
     "recogniser": "task inference",
     "recognise": "infer, identify",
     "recognised": "inferred, identified",
@@ -35,8 +41,8 @@ HISTORY = (
 """The past, what reads files of early versions, and this list."""
 
 
-FORMER = re.compile(r"\brecogniser\.safetensors\b")
-"""Names on disk of early versions, which are still read."""
+FORMER = re.compile(r"\brecogniser\.safetensors\b|[\"'](told|said|blind)[\"']|task=told|`(told|blind)`")
+"""Names in files of early versions, which are still read."""
 
 
 def texts():

@@ -87,7 +87,7 @@ class Knob:
 
     key: str
     fraction: bool = False
-    """Between 0 and 1; else a whole number from 1 on."""
+    """Between 0 and 1; else an integer of at least 1."""
 
 
 class Method(ABC):
@@ -149,7 +149,7 @@ class Method(ABC):
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
-        """The settings that say how much the method trains, for `--match`; a whole number first."""
+        """The settings that say how much the method trains, for `--match`; an integer setting first."""
         return ()
 
     @property

@@ -55,7 +55,7 @@ class MoExtend(Method):
         learned = extending.learn(
             model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
             learning_rate=config.learning_rate,
-            beside=[task for task, _ in earlier] if config.scope == "all" else [],
+            coactive=[task for task, _ in earlier] if config.scope == "all" else [],
             earlier=[folder for _, folder in earlier] if config.keeps_router_inputs else [], generic=stage.generic,
             batch_size=stage.batch_size, folder=stage.folder,
         )  # fmt: skip
@@ -100,7 +100,7 @@ class MoExtend(Method):
             moextend.activate(model.lm, [])
             return f"{named}-{model.choose.fingerprint()}"
         reach = [name for name in learned if scope == "all" or name == task]
-        # The oracle asks with scope own for extensions that were made beside others.
+        # The oracle asks with scope own for extensions with co-active ones.
         attach.activate(model.lm, reach, partial=scope == "own")
         return moextend.active_fingerprint(model)
 

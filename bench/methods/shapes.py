@@ -13,7 +13,7 @@ class Shapes:
         self.lm, self.device = lm, lm.device
 
     def named_parameters(self) -> Iterator[tuple[str, Any]]:
-        """As of the whole model, encoder and projector left out."""
+        """As of the MultimodalLM, without encoder and projector."""
         return ((f"lm.{name}", parameter) for name, parameter in self.lm.named_parameters())
 
     def learn_only(self, names: Sequence[str]) -> None:

@@ -75,7 +75,7 @@ def budget(
     }
 
 
-def told(found: Mapping[str, Any]) -> list[str]:
+def describe(found: Mapping[str, Any]) -> list[str]:
     """The record of `budget` in words."""
     how = f"base in {found['base_dtype']}, bf16 {_on(found['bf16'])}"
     again = f"gradient checkpointing {_on(found['gradient_checkpointing'])}"

@@ -42,7 +42,7 @@ STEM = "extension"
 def lacks(run: RunDir) -> list[str]:
     """What a done run lacks of its cells, predictions, weights and facts; InputError where its config is damaged.
 
-    Large files are told by their size, small ones by their content.
+    Large files are compared by size, small ones by content.
     """
     config, status = run.config, read_status(run.folder)
     found = lacking_facts(run)
@@ -52,7 +52,7 @@ def lacks(run: RunDir) -> list[str]:
     try:
         found += lacking_scores(run, run.cells(), hashed=True)
     except InputError as error:
-        found.append(f"whole scores ({error.what})")
+        found.append(f"readable scores ({error.what})")
     for index, name in enumerate(stage_names(config), 1):
         folder = run.folder / "stages" / f"{index}-{slug(name)}"
         problem = stage_problem(folder)
@@ -66,7 +66,7 @@ def stage_names(config: RunConfig) -> list[str]:
 
 
 def planned(config: RunConfig) -> list[Key]:
-    """The cells of the whole matrix."""
+    """The cells of the full matrix."""
     tasks = [*config.stages, *config.retention, *config.transfer]
     return [(stage, task) for stage in range(len(stage_names(config)) + 1) for task in tasks]
 
@@ -206,9 +206,9 @@ def lacking_facts(run: RunDir) -> list[str]:
     try:
         facts = run.facts()
     except InputError as error:
-        return [f"whole facts ({error.what})"]
+        return [f"readable facts ({error.what})"]
     images = [name for name in run.config.stages if run.config.tasks[name].get("kind") == "vqa"]
-    wanted = facts.task_identity is not None and set(images) <= set(facts.blind or {})
+    wanted = facts.task_identity is not None and set(images) <= set(facts.majority or {})
     return [] if wanted else [f"facts about the run ({FACTS})"]
 
 
@@ -219,7 +219,7 @@ def _lacking_routing(run: RunDir) -> list[str]:
     try:
         known = run.routing()
     except InputError as error:
-        return [f"whole routing ({error.what})"]
+        return [f"readable routing ({error.what})"]
     names = stage_names(run.config)
     missing = [name for index, name in enumerate(names, 1) if index not in known]
     found = [f"the routing of {_listed(missing)}"] if known and missing else []

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from moextend.bench.methods import Method
-from moextend.bench.run.context import Work
+from moextend.bench.run.context import RunContext
 from moextend.bench.run.models import learning_data
 from moextend.bench.run.records import Inferred, InferredTask, RoutingReport, StageCost, TaskRouting
 from moextend.bench.run.rundir import ROUTING
@@ -38,32 +38,32 @@ Counts = Mapping[str, Sequence[float]]
 class Diagnostics:
     """Watches the routing of a run that learns one task after the other."""
 
-    def __init__(self, work: Work, model: MultimodalLM) -> None:
-        self.work = work
-        self.sites = _sites(model) if work.config.mode == "sequence" else []
+    def __init__(self, context: RunContext, model: MultimodalLM) -> None:
+        self.context = context
+        self.sites = _sites(model) if context.config.mode == "sequence" else []
         self._samples: dict[str, list[Conversation]] = {}
 
     def __call__(self, model: MultimodalLM, index: int, learned: Sequence[str]) -> None:
         """Writes what is not known yet of stage `index` to its folder."""
         if not self.sites:
             return
-        path = self.work.run.stage_folder(index, learned[-1]) / ROUTING
+        path = self.context.run.stage_folder(index, learned[-1]) / ROUTING
         known = RoutingReport.read(path)
         report = known or self._report(model, index, learned)
-        if self.work.config.oracle and index == len(self.work.stages) and report.oracle is None:
+        if self.context.config.oracle and index == len(self.context.stages) and report.oracle is None:
             report = report.model_copy(update={"oracle": self._oracle(model, learned)})
         if report != known:
             report.write(path)
 
     def _report(self, model: MultimodalLM, index: int, learned: Sequence[str]) -> RoutingReport:
-        before = self.work.run.routing()
-        cost = self.work.run.costs().get(index, StageCost())
+        before = self.context.run.routing()
+        cost = self.context.run.costs().get(index, StageCost())
         tasks = {}
-        for name in [*learned, *([TEXT] if self.work.generic else [])]:
+        for name in [*learned, *([TEXT] if self.context.generic else [])]:
             if not self._sample(name):
                 continue
             # A task without an extension is answered by the base if the task is given, and so is text.
-            self.work.method.select(model, name, learned)
+            self.context.method.select(model, name, learned)
             use = _count(model, self.sites, self._sample(name))
             first = None if name == TEXT else before.get(learned.index(name) + 1)
             tasks[name] = _routing(use, first.tasks.get(name) if first else None)
@@ -78,11 +78,11 @@ class Diagnostics:
         """
         from moextend.extension.task_inference import TaskInference, prompts_of
 
-        self.work.method.select(model, learned[-1], learned)
+        self.context.method.select(model, learned[-1], learned)
         if not isinstance(model.choose, TaskInference):
             return None
         shares = {}
-        for name in [*self.work.config.stages, *([TEXT] if self.work.generic else [])]:
+        for name in [*self.context.config.stages, *([TEXT] if self.context.generic else [])]:
             rows = self._rows(name, "learn")
             asked = prompts_of([rows[i] for i in range(0, len(rows), max(1, len(rows) // ASKED))][:ASKED])
             if asked:
@@ -92,10 +92,10 @@ class Diagnostics:
 
     def _rows(self, name: str, part: Literal["learn", "held_out"]) -> Sequence[Conversation]:
         if name == TEXT:
-            generic: Sequence[Conversation] = self.work.generic
+            generic: Sequence[Conversation] = self.context.generic
             return generic
         found: Sequence[Conversation] = getattr(
-            learning_data(self.work, [name], stage_seed(self.work.config.seed, name)), part
+            learning_data(self.context, [name], stage_seed(self.context.config.seed, name)), part
         )
         return found
 
@@ -108,7 +108,7 @@ class Diagnostics:
 
     def _oracle(self, model: MultimodalLM, learned: Sequence[str]) -> dict[str, float | None]:
         """The final score of each task with its own extension forced on; {} for a method that is given it anyway."""
-        given = self.work.method.with_given_task()
+        given = self.context.method.with_given_task()
         if given is None:
             return {}
         chooser, model.choose = model.choose, None
@@ -118,14 +118,14 @@ class Diagnostics:
             model.choose = chooser
 
     def _score(self, model: MultimodalLM, given: Method, name: str, learned: Sequence[str]) -> float | None:
-        work = self.work
+        context = self.context
         try:
             weights = given.select(model, name, learned)
         except InputError:  # its calibrations read earlier extensions, so that it cannot stand alone
             return None
         return evaluate.score_cell(
-            model, work.tasks[name], weights=weights, folder=work.run.predictions,
-            scoring=work.sequence.scoring, workspace=work.workspace,
+            model, context.tasks[name], weights=weights, folder=context.run.predictions,
+            scoring=context.sequence.scoring, workspace=context.workspace,
         ).value  # fmt: skip
 
 

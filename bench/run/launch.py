@@ -157,7 +157,7 @@ class _Worker:
             env=environment, process_group=0,
         )  # fmt: skip
         self.run, self.log = run, RunDir(run).log
-        self.said, self.stopped = b"", False
+        self.output, self.stopped = b"", False
         self.pump = threading.Thread(target=self._pump, args=(self.process.stderr,), daemon=True)
         self.pump.start()
 
@@ -194,7 +194,7 @@ class _Worker:
         self.pump.join(timeout=5)
         if self.stopped or code == -signal.SIGINT:
             return Outcome(self.run, "interrupted")
-        last = self.said.decode(errors="replace").strip().rpartition("\n")[2]
+        last = self.output.decode(errors="replace").strip().rpartition("\n")[2]
         error = RunFailed(
             f"the worker {_ending(code)}{f' ({last[:200]})' if last else ''}.",
             where=str(self.log),
@@ -205,7 +205,7 @@ class _Worker:
 
     def _pump(self, stream: IO[bytes]) -> None:
         for line in stream:
-            self.said = (self.said + line)[-2000:]
+            self.output = (self.output + line)[-2000:]
             self._note(line)
 
     def _note(self, line: bytes) -> None:

@@ -77,13 +77,13 @@ def view(runs: Sequence[Path], jobs: int, console: Console) -> LiveView | PlainV
 class PlainView:
     """One line whenever a stage has been scored, a run ends, or a minute has passed: for logs and pipes.
 
-    Which stages are scored is told by their scores, not by what a run is at, which may change between two looks.
+    The scores show which stages are scored, not the phase of a run, which may change between two reads.
     """
 
     def __init__(self, runs: Sequence[Path], jobs: int, console: Console) -> None:
         self.runs, self.jobs, self.console = [RunDir(run) for run in runs], jobs, console
         self.began = time.monotonic()
-        self.told_left: float | None = None
+        self.reported_left: float | None = None
         self.states = {run.folder: read_status(run.folder).state for run in self.runs}
         self.scores = {run.folder: _Scores(run) for run in self.runs}
 
@@ -122,9 +122,11 @@ class PlainView:
     def _print_left(self, statuses: Sequence[Status]) -> None:
         """The time left, as soon as it is known, and then once a minute or less often."""
         left, now = seconds_left(statuses, self.jobs), time.monotonic()
-        if not left or (self.told_left is not None and now - self.told_left < max(ETA_EVERY, left / 60)):
+        if not left or (
+            self.reported_left is not None and now - self.reported_left < max(ETA_EVERY, left / 60)
+        ):
             return
-        self.told_left = now
+        self.reported_left = now
         self._print(summary(statuses, self.jobs, now - self.began))
 
     def _print(self, line: str) -> None:
@@ -144,7 +146,7 @@ class _Scores:
         self.news()
 
     def news(self) -> list[str]:
-        """A line for each stage that is whole now and was not before."""
+        """One line for each stage that is newly complete."""
         try:
             found = self.path.stat()
             if (found.st_size, found.st_mtime_ns) == self.seen:
@@ -166,5 +168,5 @@ class _Scores:
             name: [self.cells[stage, task].value for task in tasks if (stage, task) in self.cells]
             for name, tasks in kinds.items()
         }
-        said = ", ".join(f"{name} {fmean(values):.1f}" for name, values in means.items() if values)
-        return f": mean of {said}" if said else ""
+        scores = ", ".join(f"{name} {fmean(values):.1f}" for name, values in means.items() if values)
+        return f": mean of {scores}" if scores else ""

@@ -41,7 +41,7 @@ class Matched:
 
     method: MethodSpec
     """With the setting that was chosen."""
-    told: str
+    note: str
     """What was chosen and how near it comes, in words."""
 
 
@@ -79,15 +79,15 @@ def match(
     text, wanted = reference.text, _size(reference, by, make)
     if not wanted:
         raise InputError(f"'{text}' trains nothing.", where="--match", hint="Name another reference.")
-    told = Matched(reference, f"{text}: {wanted:,} {WORDS[by]}, which the others are matched with")
-    return [told if each.text == text else _matched(each, by, wanted, make) for each in specs]
+    note = Matched(reference, f"{text}: {wanted:,} {WORDS[by]}, which the others are matched with")
+    return [note if each.text == text else _matched(each, by, wanted, make) for each in specs]
 
 
 def _matched(spec: MethodSpec, by: str, wanted: int, make: Callable[[], Any]) -> Matched:
     knobs = spec.make().knobs
-    told = next((knob.key for knob in knobs if spec.sets(knob.key)), None)
-    if told or not knobs:
-        why = f"its {told} is set" if told else "it has no rank"
+    given = next((knob.key for knob in knobs if spec.sets(knob.key)), None)
+    if given or not knobs:
+        why = f"its {given} is set" if given else "it has no rank"
         return Matched(spec, f"{spec.text}: left as it is, {why}; {_compared(spec, by, wanted, make)}")
     chosen = spec
     for knob in sorted(knobs, key=lambda knob: not knob.fraction):
@@ -99,8 +99,8 @@ def _turned(spec: MethodSpec, knob: Knob, by: str, wanted: int, make: Callable[[
     """The method with the value of one knob that comes nearest."""
     now = getattr(spec.config, knob.key)
     if knob.fraction:
-        half, whole = (_size(spec.having(knob.key, value), by, make) for value in (0.5, 1))
-        share = min(1.0, max(0.01, round(1 - (whole - wanted) / (whole - half) / 2, 2)))
+        half, full = (_size(spec.having(knob.key, value), by, make) for value in (0.5, 1))
+        share = min(1.0, max(0.01, round(1 - (full - wanted) / (full - half) / 2, 2)))
         return spec if share == now else spec.having(knob.key, f"{share:g}")
     one, two = (_size(spec.having(knob.key, value), by, make) for value in (1, 2))
     count = nearest(one, two, wanted)

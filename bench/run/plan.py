@@ -62,7 +62,7 @@ def resolve(
 ) -> list[RunConfig]:
     """One config a run, checked as far as it can be without opening data or models.
 
-    `on_match` is told of each method how it was matched, `on_problem` which plug-ins are left out, and why.
+    `on_match` is called with how each method was matched, `on_problem` with each plug-in that is left out, and why.
     """
     from moextend.bench import methods
 
@@ -164,7 +164,7 @@ def chosen_methods(
 
     file, workspace = sequence.path or sequence.sequence, request.workspace
     known = dict.fromkeys(KNOWN.names(workspace))
-    for name in sequence.settings:  # else a misspelt one changes nothing, and nobody is told
+    for name in sequence.settings:  # a misspelt one would have no effect without a message
         lookup.choose("method", name, known, where=f"{file}: settings")
         parse(name, sequence.settings, workspace, where=f"{file}: settings")
     nameable = {**known, **dict.fromkeys([*BOUNDS, ALL])}
@@ -206,7 +206,7 @@ def _matched(
     )
     for matched in found:
         if on_match:
-            on_match(matched.told)
+            on_match(matched.note)
     return [matched.method for matched in found]
 
 

@@ -45,7 +45,7 @@ def preview(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
     }
 
 
-def told(found: dict[str, Any]) -> str:
+def describe(found: dict[str, Any]) -> str:
     """The record of `preview` in words."""
     lines = [f"Sequence {found['sequence']} (version {found['version']}), base {found['base']['model']}."]
     for run in found["runs"]:
@@ -65,7 +65,7 @@ def told(found: dict[str, Any]) -> str:
             same = [need for need in found["to_prepare"] if need["how"] == how]
             lines += [f"    {need['where']} (for {', '.join(need['tasks'])})" for need in same]
     step = found["step"]
-    lines += [f"One training step: {step['not']}"] if "not" in step else budget.told(step)
+    lines += [f"One training step: {step['not']}"] if "not" in step else budget.describe(step)
     return "\n".join([*lines, *_room(found)])
 
 
@@ -177,7 +177,7 @@ def _to_prepare(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, An
 
 
 def _by_hand(task: TaskSpec) -> tuple[str, str]:
-    """Where a task's data lies, and what is said of how to get it."""
+    """Location of a task's data, and how to get it."""
     if task.data is not None:
         return task.data.path, task.data.prepare
     assert task.lm_eval is not None, "a task has data or is a task of lm-eval"

@@ -135,7 +135,7 @@ class Progress:
         )  # fmt: skip
 
     def _seconds(self, now: float) -> tuple[float | None, float | None]:
-        """Seconds of the whole plan and of what is left of it, each None where a pace is not known."""
+        """Seconds of the full plan and of its remaining part; None if a speed is unknown."""
         spent = dict(self._spent)
         if self._unit and self._step > self._from:
             _add(spent, self._unit, now - self._began, self._step - self._from)

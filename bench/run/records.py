@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from moextend.bench.task import TaskIdentity
 from moextend.util.record import Record
@@ -127,9 +127,9 @@ class RunFacts(Record):
     """What the method knows of the task at inference: given, inferred or none. null: row 0 is not scored yet."""
     text_untouched: bool | None = None
     """Whether no input without an image reaches what was learned. null: not known; see docs/statistics.md."""
-    blind: dict[str, float | None] | None = None
-    """Learned image task -> percent reached by the majority answer, without the image; null where the task has no
-    training items. null as a whole: row 0 is not scored yet."""
+    majority: dict[str, float | None] | None = None
+    """Learned image task -> percent that the majority answer reaches (no image); null if the task has no training
+    items. null as a whole: row 0 is not scored yet."""
     base_flops: dict[str, float] | None = None
     """Stage's name -> floating-point operations a token of the base's forward pass on its task. null: as above."""
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -143,9 +143,15 @@ class RunFacts(Record):
 
     @classmethod
     def former(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """`told` said whether the task is given."""
+        """In early versions `told` was true if the task is given."""
         known = {True: "given", False: "none"}.get(values.get("told"))  # type: ignore[arg-type]
         return {"task_identity": known, **values} if known else values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_name(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """`majority` was `blind` in files of early versions, with and without `schema_version`."""
+        return {"majority": values["blind"], **values} if "blind" in values else values
 
 
 class RunError(BaseModel):

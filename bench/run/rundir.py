@@ -36,7 +36,7 @@ from moextend.util import files
 
 __all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "open_run", "open_runs", "slug"]
 
-RESTORE = "Put the file back as it was, or remove the whole folder of this run and run again."
+RESTORE = "Put the file back as it was, or remove the folder of this run and run again."
 RECORDS = ("config.json", "scores.jsonl", "status.json")
 """Files that tell that a folder is a run's."""
 COST = "cost.json"
@@ -254,7 +254,7 @@ def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:
     if not path.exists():
         if _holds_files(run.folder):
             raise RunConflict(
-                "holds the files of a run whose config.json is missing, so it cannot be told what they belong to.",
+                "holds files of a run, but no config.json.",
                 where=str(run.folder),
                 hint="Put config.json back, use another --runs folder, or remove this folder.",
             )

@@ -75,9 +75,11 @@ def own_data(
     task = guess_task(data, name="data", workspace=workspace, columns=columns, needs=needs)
     assert task.data is not None
     split = parse_split(task.data.train or task.data.test, where=data).split
-    whole = task.data.model_copy(update={"train": split, "images": str(images.resolve()) if images else None})
+    chosen = task.data.model_copy(
+        update={"train": split, "images": str(images.resolve()) if images else None}
+    )
     return conversations(
-        task.model_copy(update={"data": whole, "prompt": template or task.prompt}), workspace
+        task.model_copy(update={"data": chosen, "prompt": template or task.prompt}), workspace
     )
 
 

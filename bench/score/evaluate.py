@@ -116,7 +116,7 @@ _TOKENIZERS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Names what a tokenizer does to a text: its whole model where it is a fast one, else its vocabulary."""
+    """Names what a tokenizer does to a text: its full model if it is a fast one, else its vocabulary."""
     if tokenizer not in _TOKENIZERS:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:

@@ -139,8 +139,10 @@ def _rated(
     asked = [i for i, item in enumerate(batch) if item.choices and (lettered or all(item.choices))]
     if rate is None or not asked:
         return found
-    said = [LETTERS[: len(choices)] if lettered else choices for i in asked if (choices := batch[i].choices)]
-    for i, values in zip(asked, rate([prompts[i] for i in asked], said), strict=True):
+    options = [
+        LETTERS[: len(choices)] if lettered else choices for i in asked if (choices := batch[i].choices)
+    ]
+    for i, values in zip(asked, rate([prompts[i] for i in asked], options), strict=True):
         found[i] = values
     return found
 
@@ -219,8 +221,8 @@ def item_scores(
 ) -> list[ItemScore]:
     """The items' scores: the lines that were kept, or, where these are damaged or of other items, made again.
 
-    Items are told by their ids: lines of predictions and of scores may be in different orders. A reading that an older
-    line lacks is None.
+    Items are identified by their ids: lines of predictions and of scores may be in different orders. A reading that
+    an older line lacks is None.
     """
     try:
         found = [ItemScore(**line) for line in kept]
@@ -236,8 +238,8 @@ def item_scores(
     return items
 
 
-def blind_level(task: TaskSpec, workspace: Path, limit: int | None = None) -> float | None:
-    """Percent reached without the image: the training items' most common answer to the same kind of question.
+def majority_level(task: TaskSpec, workspace: Path, limit: int | None = None) -> float | None:
+    """Percent that the majority answer reaches: the most common training answer to the same kind of question.
 
     None for a task without training items.
     """
@@ -246,14 +248,14 @@ def blind_level(task: TaskSpec, workspace: Path, limit: int | None = None) -> fl
     train = open_items(task, "train", workspace, images=False)
     answers = _majorities((item.kind, own_answer(task.scorer, item)) for item in train)
     test = open_items(task, "test", workspace, limit, images=find_scorer(task.scorer).by_image)
-    said = [Answered.by(answers.get(item.kind, answers[None]), item) for item in test]
-    return 100 * score_set(task.scorer, said).value
+    answered = [Answered.by(answers.get(item.kind, answers[None]), item) for item in test]
+    return 100 * score_set(task.scorer, answered).value
 
 
-def _majorities(said: Iterable[tuple[str | None, str]]) -> dict[str | None, str]:
+def _majorities(pairs: Iterable[tuple[str | None, str]]) -> dict[str | None, str]:
     """kind -> its most common answer; None -> the most common answer of all."""
     counts: dict[str | None, Counter[str]] = defaultdict(Counter)
-    for kind, answer in said:
+    for kind, answer in pairs:
         counts[None][answer] += 1
         if kind is not None:
             counts[kind][answer] += 1

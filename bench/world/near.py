@@ -33,8 +33,8 @@ class Row:
     """What became of one kind of input."""
 
     extension: str
-    beside: int
-    """Extensions that it could have gone to, this one included."""
+    candidates: int
+    """Extensions that an input could reach, this one included."""
     inputs: str
     count: int
     accepted: float

@@ -57,9 +57,9 @@ def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
 
     files.check_writable(folder, where="--out")
     if stem and folder.is_dir():
-        from moextend.extension.store import is_whole
+        from moextend.extension.store import is_complete
 
-        if is_whole(folder, stem):
+        if is_complete(folder, stem):
             raise InputError(f"'{folder}' holds {holds} already.", where="--out", hint="Name a new folder.")
 
 

@@ -23,8 +23,8 @@ def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> Non
 
     Raises:
         UnknownName: the model has no extension of a name.
-        InputError: "auto" where an extension has no task statistics; or an extension was made beside others
-            that are not named: it needs them. What is active stays as it was.
+        InputError: "auto" where an extension has no task statistics; or a co-active extension of one
+            of them is not named. The active extensions stay the same.
     """
     if not isinstance(names, Sequence):
         raise InputError(
@@ -32,23 +32,27 @@ def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> Non
             where="activate",
             hint="Give a list of names, 'all', 'none' or 'auto'.",
         )
-    whole = model if isinstance(model, MultimodalLM) else None
-    lm = model if whole is None else whole.lm
+    multimodal = model if isinstance(model, MultimodalLM) else None
+    lm = model if multimodal is None else multimodal.lm
     known = attach.scope_of(lm).known
     if names == "auto":
-        if whole is None:
-            raise InputError("a bare language model chooses no extension.", hint="Give the whole model.")
+        if multimodal is None:
+            raise InputError(
+                "a bare language model chooses no extension.", hint="Give the MultimodalLM (moextend.load)."
+            )
         for name in known:
             attach.check_together(lm, [name])  # each input reaches one of them alone
-        inference = task_inference.TaskInference(whole, {name: _statistics(whole, name) for name in known})
+        inference = task_inference.TaskInference(
+            multimodal, {name: _statistics(multimodal, name) for name in known}
+        )
         attach.activate(lm, [])
-        whole.choose = inference
+        multimodal.choose = inference
         return
     if isinstance(names, str):
         names = {"all": known, "none": []}.get(names, [names])
     attach.activate(lm, names)
-    if whole is not None:
-        whole.choose = None
+    if multimodal is not None:
+        multimodal.choose = None
 
 
 def unload(model: MultimodalLM, name: str) -> None:
@@ -56,15 +60,15 @@ def unload(model: MultimodalLM, name: str) -> None:
 
     Raises:
         UnknownName: the model has no extension of that name.
-        InputError: a later extension was made beside it, and would compute otherwise without it.
+        InputError: it is a co-active extension of a later one, which would give other results without it.
     """
     scope = attach.scope_of(model.lm)
     if name not in scope.known:
         raise UnknownName("extension", name, scope.known)
-    later = [other for other in reversed(scope.known) if name in scope.beside[other]]
+    later = [other for other in reversed(scope.known) if name in scope.coactive[other]]
     if later:
         raise InputError(
-            f"extension '{later[-1]}' was made beside '{name}' and needs it.",
+            f"extension '{later[-1]}' was made with '{name}' active and needs it.",
             where=f"unload '{name}'",
             hint=f"Unload first, in this order: {', '.join(later)}.",
         )

@@ -53,7 +53,7 @@ def align(
     """
     folder = Path(folder)
     _free_projector(model)
-    if store.is_whole(folder, STEM):
+    if store.is_complete(folder, STEM):
         raise InputError(
             "holds a projector already.", where=str(folder), hint="Use load_projector, or name a new folder."
         )

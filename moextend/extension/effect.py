@@ -97,10 +97,10 @@ def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_si
     longest = max(len(piece_ids(model.tokenizer, f" {answer}", False)) for _, answer in asked)
     exact = None
     if longest <= SHORT:
-        said = generate(
+        generated = generate(
             model, [prompt for prompt, _ in asked], max_new_tokens=longest + 1, batch_size=batch_size
         )
-        exact = sum(a.strip() == b.strip() for a, (_, b) in zip(said, asked, strict=True)) / len(asked)
+        exact = sum(a.strip() == b.strip() for a, (_, b) in zip(generated, asked, strict=True)) / len(asked)
     return Scores(_likelihood(model, asked, batch_size), exact)
 
 

@@ -110,7 +110,7 @@ def specialise(
 
 
 def cut(tokenizer: Any, texts: Sequence[str], length: int) -> list[Conversation]:
-    """Texts as pieces of `length` tokens or fewer, to be learned whole and without an end token."""
+    """Texts as pieces of `length` tokens or fewer, to be learned in full and without an end token."""
     pieces: list[Conversation] = []
     for text in texts:
         spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]

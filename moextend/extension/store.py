@@ -46,8 +46,8 @@ class Extension:
     """MoE block, lowest 0 -> the base experts that its new ones were copied from."""
     width: float
     """Share of their parents' inner neurons that its experts have."""
-    beside: tuple[str, ...]
-    """Extensions that were reachable when it was made, oldest first; it needs them."""
+    coactive: tuple[str, ...]
+    """Co-active extensions: those that were active when it was made, oldest first; it needs them."""
     parameters: int
     """Numbers that it adds to the model."""
     bytes: int
@@ -65,7 +65,7 @@ class Card(Spec):
     """MoE block -> parents of its new experts."""
     calibrate: bool
     beside: list[dict[Literal["name", "digest"], str]]
-    """Name and digest of the extensions that were reachable when it was made, oldest first."""
+    """Name and digest of its co-active extensions (those that were active when it was made), oldest first."""
     base: str
     """Fingerprint of the base."""
     width: float = 1.0
@@ -92,7 +92,7 @@ OPTIONAL = {"width", "base_dtype", "base_rounded", "made"}
 def save_tensors(
     folder: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any], stem: str = STEM
 ) -> None:
-    """Writes tensors, then the card with the format and their SHA-256; a folder without a card is not whole."""
+    """Writes tensors, then the card with the format and their SHA-256; a folder without a card is incomplete."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -105,7 +105,7 @@ def save_tensors(
 
 
 def load_tensors(folder: Path, stem: str = STEM) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the card in a folder; InputError where it holds no whole extension of this format.
+    """The tensors and the card in a folder; InputError if it holds no complete extension of this format.
 
     A tensor with an infinite number or NaN is refused too.
     """
@@ -147,7 +147,7 @@ def read_card(folder: Path, stem: str = STEM) -> dict[str, Any]:
     )
 
 
-def is_whole(folder: Path, stem: str = STEM) -> bool:
+def is_complete(folder: Path, stem: str = STEM) -> bool:
     """Whether a folder holds an extension that was written to its end."""
     return all((folder / f"{stem}.{end}").is_file() for end in ("json", "safetensors"))
 
@@ -157,25 +157,25 @@ def save_extension(
     name: str,
     *,
     folder: str | Path,
-    beside: Sequence[str] | None = None,
+    coactive: Sequence[str] | None = None,
     made: Made | None = None,
 ) -> None:
-    """Saves expert set `name`, with the names and digests of what was reachable when it was attached.
+    """Saves expert set `name`, with the names and digests of its co-active extensions.
 
     Its weights are saved as float32, also where the model was moved to a shorter type since.
 
     Args:
         folder: gets extension.safetensors and extension.json.
-        beside: says otherwise what was reachable.
+        coactive: its co-active extensions; None: those that were active when it was attached.
         made: how it was made, for its card.
 
     Raises:
-        UnknownName: the model has no such extension, or one that it was made beside is gone.
+        UnknownName: the model has no such extension, or one of its co-active extensions is gone.
     """
     folder, scope = Path(folder), attach.scope_of(model.lm)
     if name not in scope.known:
         raise UnknownName("extension", name, scope.known)
-    earlier = scope.beside[name] if beside is None else beside
+    earlier = scope.coactive[name] if coactive is None else coactive
     tensors = _in_float32(model, name)
     card = Card(
         name=name,
@@ -196,16 +196,16 @@ def save_extension(
 def load_extension(model: MultimodalLM, folder: str | Path, *, allow_dtype: bool = False) -> Extension:
     """Attaches the expert set in `folder` to `model`, frozen; nothing of it is in memory twice.
 
-    The model then computes as it did when the extension was made: it is reachable, with those that it was made beside;
-    `activate` says otherwise. The model chooses nothing by itself any more.
+    The extension is then active, with its co-active extensions, as when it was made; `activate` changes that. The
+    model no longer infers the task.
 
     Args:
         allow_dtype: accepts the base that it was made on in another type of numbers (`load(dtype=...)`), whose
             results are near those that it was trained with, and not the same.
 
     Raises:
-        InputError: the folder holds no whole extension of this format, a damaged one, or one of another base; it was
-            made beside extensions that are not loaded, or in another order; or the model has one of its name.
+        InputError: the folder holds no complete extension of this format, a damaged one, or one of another base; a
+            co-active extension is not loaded, or they are loaded in another order; or the model has one of its name.
     """
     folder = Path(folder)
     card = read_extension(folder)
@@ -264,7 +264,7 @@ def handle(model: MultimodalLM, name: str) -> Extension:
         mode=scope.mode,
         plan=plan_of(model, name),
         width=scope.widths[name],
-        beside=scope.beside[name],
+        coactive=scope.coactive[name],
         parameters=sum(p.numel() for p in new),
         bytes=sum(p.numel() * p.element_size() for p in new),
         folder=scope.folders.get(name),
@@ -438,27 +438,28 @@ def _differs_in_dtype(model: MultimodalLM, card: Card) -> bool:
 
 
 def _check_earlier(model: MultimodalLM, card: Card, folder: Path) -> None:
-    """InputError where what the extension was made beside is not there, is another one, or in another order."""
+    """Raises InputError if a co-active extension is missing, is another one, or is loaded in another order."""
     known = attach.scope_of(model.lm).known
     names = [earlier["name"] for earlier in card.beside]
     for earlier in card.beside:
         name = earlier["name"]
         if name not in known:
             raise InputError(
-                f"extension '{card.name}' was made beside '{name}', which is not loaded.",
+                f"extension '{card.name}' was made with '{name}' active, and it is not loaded.",
                 where=str(folder),
                 hint=f"Load '{name}' first.",
             )
         if digest_of(model, name) != earlier["digest"]:
             raise InputError(
-                f"extension '{card.name}' was made beside another extension '{name}' than the loaded one.",
+                f"extension '{card.name}' was made with another extension '{name}' than the loaded one.",
                 where=str(folder),
-                hint=f"Unload '{name}' and load the one that it was made beside.",
+                hint=f"Unload '{name}' and load the one that it was made with.",
             )
     loaded = [name for name in known if name in names]
     if loaded != names:
         raise InputError(
-            f"extension '{card.name}' was made beside {', '.join(names)}, and they are loaded as {', '.join(loaded)}.",
+            f"extension '{card.name}' was made with {', '.join(names)} active, but the order is "
+            f"{', '.join(loaded)}.",
             where=str(folder),
             hint="Unload them and load them in that order.",
         )

@@ -62,9 +62,9 @@ def encode(
     labels: list[int] = []
     for prompt, answer in conversation.turns:
         asked = encode_prompt(ids_of, prompt, visual_tokens, first=not ids)
-        said = [*ids_of(f" {answer}", False), *([eos] if conversation.closed else [])]
-        ids += asked + said
-        labels += [IGNORE] * len(asked) + (said if answer else [IGNORE] * len(said))
+        answer_ids = [*ids_of(f" {answer}", False), *([eos] if conversation.closed else [])]
+        ids += asked + answer_ids
+        labels += [IGNORE] * len(asked) + (answer_ids if answer else [IGNORE] * len(answer_ids))
     return ids, labels
 
 
@@ -72,10 +72,10 @@ def encode_chat(
     chat: Chat, turns: Sequence[tuple[str, str | None]], visual_tokens: int
 ) -> tuple[list[int], list[int]]:
     """Ids and labels of turns in the model's chat template, with `visual_tokens` holes for each image."""
-    said: Tokens = chat.encode(turns)
+    tokens: Tokens = chat.encode(turns)
     ids: list[int] = []
     labels: list[int] = []
-    for token, learned in zip(said.ids, said.learned, strict=True):
+    for token, learned in zip(tokens.ids, tokens.learned, strict=True):
         piece = [IMAGE] * visual_tokens if token is None else [token]
         ids += piece
         labels += piece if learned and token is not None else [IGNORE] * len(piece)
@@ -99,7 +99,7 @@ def check_marks(texts: Sequence[str], images: Sequence[ImageRef], where: str | N
         )
 
 
-def blind(where: str | None = None) -> InputError:
+def no_encoder(where: str | None = None) -> InputError:
     """The error of an image that is given to a model without an encoder."""
     return InputError(
         "the prompt has an image, but the model has no image encoder.",
@@ -157,7 +157,7 @@ class Collator:
     def __call__(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
         """A batch in host memory; padded at the right, padding masked and not labelled.
 
-        A conversation that the context cannot hold loses its last turns, each whole and with its images; plain text is
+        A conversation that the context cannot hold loses its last turns, each with its images; plain text is
         cut.
 
         Raises:
@@ -175,7 +175,7 @@ class Collator:
         images = [image for _, shown in fitted for image in shown]
         if images:
             if self.features is None:
-                raise blind()
+                raise no_encoder()
             # An encoder gives them where it computes; a loader can pin memory of the host alone.
             batch["features"] = self.features(images).cpu()
         return batch
@@ -185,9 +185,9 @@ class Collator:
         return [len(self._fitted(conversation)[0][0]) for conversation in conversations]
 
     def _fitted(self, conversation: Conversation) -> tuple[tuple[list[int], list[int]], tuple[ImageRef, ...]]:
-        """Ids and labels of as many whole turns as the context holds, and the images of these turns."""
+        """Ids and labels of as many complete turns as the context holds, and the images of these turns."""
         row = self._encode(conversation)
-        whole = len(conversation.turns)
+        total = len(conversation.turns)
         while self.context is not None and len(row[0]) > self.context:
             turns = conversation.turns[:-1]
             images = conversation.images
@@ -201,7 +201,7 @@ class Collator:
             left = sum(prompt.count(MARK) for prompt, _ in turns)
             conversation = replace(conversation, turns=turns, images=images[:left])
             row = self._encode(conversation)
-        if len(conversation.turns) < whole:
+        if len(conversation.turns) < total:
             warnings.warn(
                 f"Conversations of more than {self.context} tokens lose their last turns.", stacklevel=3
             )

@@ -34,10 +34,10 @@ class Tokens:
 class Chat:
     """A tokenizer's own chat template, applied to turns of question and answer.
 
-    The whole text is rendered and tokenized at once, with the image mark as one special token (in a copy: the tokenizer
-    itself is not changed). Where an answer begins and ends is told by its place in the rendered text. The ids before an
-    answer are the same when it is learned and when it is asked for (unless the template writes the last turn otherwise
-    than earlier ones). The template is in charge of the start token.
+    The full text is rendered and tokenized at once; a copy of the tokenizer has the image mark as one special token.
+    The start and end of an answer follow from its position in the rendered text. The ids before an answer are the same
+    in training and in generation, unless the template formats the last turn differently. The template adds the start
+    token.
     """
 
     def __init__(self, tokenizer: Any) -> None:

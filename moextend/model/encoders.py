@@ -181,14 +181,14 @@ def make(source: Source, resize: Resize | None = None) -> Tower:
     except InputError:
         raise
     except Exception as error:  # of three libraries and their downloads
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         hint = (
             "Check the name and the connection, or name a folder or a file."
             if source.remote
             else "Check the files."
         )
         raise InputError(
-            f"cannot be loaded ({said[0][:300]}).", where=f"vision encoder '{source.name}'", hint=hint
+            f"cannot be loaded ({lines[0][:300]}).", where=f"vision encoder '{source.name}'", hint=hint
         ) from error
 
 

@@ -15,11 +15,11 @@ from moextend.data.images import MARK, ImageRef
 from moextend.errors import InputError
 from moextend.model.batches import (
     Conversation,
-    blind,
     check_marks,
     encode,
     encode_chat,
     encode_prompt,
+    no_encoder,
     pad,
     piece_ids,
     too_long,
@@ -39,7 +39,7 @@ class Prompt:
     images: tuple[ImageRef, ...] = ()
     """All images, in the order of the marks: those of earlier turns first."""
     before: tuple[tuple[str, str], ...] = ()
-    """Turns (question, answer) that were said before."""
+    """Earlier turns (question, answer)."""
 
     @property
     def asked(self) -> list[str]:
@@ -78,7 +78,7 @@ def generate(
             )
         check_marks(prompt.asked, prompt.images, where=f"prompt {place}")
         if prompt.images and see is None:
-            raise blind(where=f"prompt {place}")
+            raise no_encoder(where=f"prompt {place}")
     seen = Recent(see) if see and model.choose else see
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
@@ -98,8 +98,8 @@ def prompt_ids(model: MultimodalLM, prompt: Prompt) -> list[int]:
     if not prompt.before:
         return encode_prompt(ids_of, prompt.text, model.visual_tokens)
     marks = sum(question.count(MARK) for question, _ in prompt.before)
-    said = Conversation(prompt.before, prompt.images[:marks])
-    ids = encode(ids_of, model.tokenizer.eos_token_id, said, model.visual_tokens)[0]
+    history = Conversation(prompt.before, prompt.images[:marks])
+    ids = encode(ids_of, model.tokenizer.eos_token_id, history, model.visual_tokens)[0]
     return ids + encode_prompt(ids_of, prompt.text, model.visual_tokens, first=False)
 
 

@@ -57,11 +57,11 @@ def choice_likelihoods(
 def _rows(model: MultimodalLM, place: int, prompt: Prompt, choices: Sequence[str]) -> list[_Row]:
     alone = prompt_ids(model, prompt)
     if model.chat is not None:
-        whole = [alone + piece_ids(model.tokenizer, choice, False) for choice in choices]
+        full = [alone + piece_ids(model.tokenizer, choice, False) for choice in choices]
     else:
-        whole = [prompt_ids(model, replace(prompt, text=f"{prompt.text} {choice}")) for choice in choices]
-    start = min((_common(alone, ids) for ids in whole), default=0)
-    return [_Row(place, ids, start, prompt.images) for ids in whole]
+        full = [prompt_ids(model, replace(prompt, text=f"{prompt.text} {choice}")) for choice in choices]
+    start = min((_common(alone, ids) for ids in full), default=0)
+    return [_Row(place, ids, start, prompt.images) for ids in full]
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

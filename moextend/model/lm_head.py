@@ -93,7 +93,7 @@ def needs_ids(lm: Any) -> bool:
 
 
 def _decoder_and_head(lm: Any) -> tuple[Any, Any]:
-    """Some composites hold a whole causal LM, head included, as their text model (Nemotron Omni)."""
+    """Some composites hold a complete causal LM, head included, as their text model (Nemotron Omni)."""
     inner, head = lm.get_decoder(), lm.get_output_embeddings()
     if (own := inner.get_output_embeddings()) is not None:
         inner, head = inner.model, own

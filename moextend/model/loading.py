@@ -143,7 +143,7 @@ def check_new(folder: Path) -> None:
 
 
 def save_base(model: MultimodalLM, folder: Path) -> None:
-    """Saves the language model (safetensors, JSON) and its tokenizer, whole or not at all; `load` reads them.
+    """Saves the language model (safetensors, JSON) and its tokenizer atomically; `load` reads them.
 
     Raises:
         InputError: the folder holds something already, or the model is extended.
@@ -170,9 +170,9 @@ def _reader(source: Path | str, options: dict[str, Any]) -> tuple[Any, dict[str,
 
     if "gguf_file" in options:
         return AutoModelForCausalLM, {}
-    whole = AutoConfig.from_pretrained(source, **options)
-    config = lm_head.talking_config(whole)
-    return lm_head.auto_class(config), {} if config is whole else {"config": config}
+    full = AutoConfig.from_pretrained(source, **options)
+    config = lm_head.talking_config(full)
+    return lm_head.auto_class(config), {} if config is full else {"config": config}
 
 
 def _dequantised() -> dict[str, Any]:

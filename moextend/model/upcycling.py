@@ -231,7 +231,7 @@ def check_numbers(experts: int, top_k: int, rows: str) -> None:
     lookup.choose("rows", rows, ROWS, where="upcycle")
     if rows == "paired" and experts % top_k:
         raise InputError(
-            f"{experts} experts cannot be parted into groups of {top_k}.",
+            f"{experts} experts cannot be split into groups of {top_k}.",
             where="upcycle",
             hint="Take a multiple of top_k, or rows 'random'.",
         )

@@ -218,13 +218,13 @@ class FeatureStore:
             yield chunk, out
 
     def _encode(self, images: Sequence[ImageRef]) -> Features:
-        """Features of up to a batch of images, always computed in a whole batch.
+        """Features of up to a batch of images, always computed in a full batch.
 
         The last bits of a product depend on the batch's size, and training amplifies them: with one size, an image's
         features do not depend on which images were missing when it was first needed.
         """
-        whole = [*images, *[images[-1]] * (self.batch_size - len(images))]
-        return cast(Features, self.encoder(whole).cpu().numpy()[: len(images)])
+        padded = [*images, *[images[-1]] * (self.batch_size - len(images))]
+        return cast(Features, self.encoder(padded).cpu().numpy()[: len(images)])
 
     def _append(self, digests: Sequence[str], features: Features) -> None:
         """Records first, names last: an interruption leaves records without a name, cut off at the next append."""
@@ -250,12 +250,12 @@ class FeatureStore:
         with self._index.open("rb") as file:
             file.seek(self._count * LINE)
             added = file.read()
-        whole = min(len(added) // LINE, self._data.stat().st_size // self._size - self._count)
-        for i in range(whole):
+        complete = min(len(added) // LINE, self._data.stat().st_size // self._size - self._count)
+        for i in range(complete):
             line = NAME.fullmatch(added[i * LINE : (i + 1) * LINE])
             if line:
                 self._rows[line[1].decode()] = (self._count + i, line[2].decode())
-        self._count += max(0, whole)
+        self._count += max(0, complete)
 
     def _load(self, digests: Sequence[str], out: Features) -> list[int]:
         """Reads the features that are on disk into the rows of `out`; the places of those that are not.

@@ -52,8 +52,8 @@ def attach(
     """Adds extension `name`: in each block of `plan` one new expert and router row for each source expert.
 
     Everything is frozen except the new parts, which are float32; copies of FP8 experts are dequantised. The extension
-    is reachable at once, beside the extensions that were: these are its co-active extensions, see `activate`. With
-    `empty` nothing is copied: the new experts' memory is taken, not filled. The global random state stays as it is.
+    becomes active, in addition to the active ones: these are its co-active extensions, see `activate`. With `empty`
+    the memory of the new experts is allocated and nothing is copied. The global random state does not change.
 
     Args:
         width: exact routing: share of the parent's inner neurons that a new expert gets (`narrow.kept`).
@@ -61,7 +61,7 @@ def attach(
 
     Raises:
         InputError: the name is taken or cannot be one, the plan is empty or names what the model does not have, the
-            model already routes in another mode, the mode cannot extend the model's family, or takes whole copies
+            model already routes in another mode, the mode cannot extend the model's family, or takes full copies
             only, weights are offloaded or quantised so that they cannot be copied, or a forward was replaced so that
             the extension would not be reached. As after any other exception, the model is as it was.
     """
@@ -78,7 +78,7 @@ def attach(
         for block, sources in plan.items():
             site, wanted = sites[block], list(sources)
             part = new_rows(site, wanted, mode, _calibration(site, scope, len(wanted), mode, calibrate))
-            part.name, part.beside = name, scope.active
+            part.name, part.coactive = name, scope.active
             made[block] = part, new_experts(site, wanted, mode, width, empty)
     with _all_or_nothing(model, sites, scope):
         model.requires_grad_(False)
@@ -86,7 +86,7 @@ def attach(
         for block, parts in made.items():
             _put(sites[block], scope, name, *parts)
         scope.known.append(name)
-        scope.beside[name] = scope.active
+        scope.coactive[name] = scope.active
         scope.widths[name] = width
         scope.active = (*scope.active, name)
         guards.forbid_saving(model)
@@ -95,7 +95,7 @@ def attach(
 def detach(model: nn.Module, name: str) -> None:
     """Takes extension `name` off; with the last one the model is its base again, classes included.
 
-    Extensions that were made beside it need it, and are not reachable any more.
+    Extensions that have it as a co-active extension need it, and become inactive.
 
     Raises:
         UnknownName: the model has no extension of that name.
@@ -110,9 +110,9 @@ def detach(model: nn.Module, name: str) -> None:
     with _all_or_nothing(model, sites, scope):
         scope.known.remove(name)
         scope.active = tuple(
-            other for other in scope.active if other != name and name not in scope.beside.get(other, ())
+            other for other in scope.active if other != name and name not in scope.coactive.get(other, ())
         )
-        for kept in (scope.beside, scope.widths, scope.folders):
+        for kept in (scope.coactive, scope.widths, scope.folders):
             cast(dict[str, Any], kept).pop(name, None)
         for site in sites:
             _take(site, name)
@@ -124,12 +124,12 @@ def activate(model: nn.Module, names: Sequence[str], *, partial: bool = False) -
     """Makes exactly these extensions reachable; an empty list gives the base.
 
     Args:
-        partial: for measurements: an extension may be without those that it was made beside, except where its
+        partial: for measurements: an extension may be active without its co-active extensions, unless its
             calibrations read them.
 
     Raises:
         UnknownName: the model has no extension of a name.
-        InputError: an extension was made beside another one that is not named, or a forward was replaced so that
+        InputError: a co-active extension of one of them is not named, or a forward was replaced so that
             the extension would not be reached. What is reachable stays as it was.
     """
     scope = scope_of(model)
@@ -144,19 +144,19 @@ def activate(model: nn.Module, names: Sequence[str], *, partial: bool = False) -
 
 
 def check_together(model: nn.Module, names: Sequence[str], *, partial: bool = False) -> None:
-    """InputError where one of `names` was made beside an extension that is not among them; see `activate`."""
+    """Raises InputError if a co-active extension of one of `names` is not among them; see `activate`."""
     scope = scope_of(model)
     for name in names:
-        beside = scope.beside.get(name, ())
-        missing = [other for other in beside if other not in names]
+        coactive = scope.coactive.get(name, ())
+        missing = [other for other in coactive if other not in names]
         if not missing or (partial and not _is_calibrated(model, name)):
             continue
         gone = [other for other in missing if other not in scope.known]
         first = f"Load {', '.join(gone)} before '{name}', and activate" if gone else "Activate"
         raise InputError(
-            f"extension '{name}' was made beside {', '.join(repr(other) for other in missing)}, "
+            f"extension '{name}' was made with {', '.join(repr(other) for other in missing)} active "
             f"and needs {'it' if len(missing) == 1 else 'them'}.",
-            hint=f"{first} them together: {', '.join([*beside, name])}.",
+            hint=f"{first} them together: {', '.join([*coactive, name])}.",
         )
 
 
@@ -196,7 +196,7 @@ def _check_call(scope: Scope, name: str, plan: Plan, mode: Mode, width: float) -
     if not 0 < width <= 1 or (width < 1 and mode != "exact"):
         raise InputError(
             f"extension '{name}' cannot have experts of {width:g} of their parents' width in routing '{mode}'.",
-            hint="Use a width above 0, up to 1, in routing 'exact'; the others start from whole copies (width 1).",
+            hint="Use a width above 0, up to 1, in routing 'exact'; the others start from full copies (width 1).",
         )
 
 

@@ -44,7 +44,7 @@ def subclass(kind: type, mixin: type) -> type:
 
 
 def starts_closed(experts: nn.Module, mode: Mode) -> bool:
-    """Whether gates start closed and copies whole, instead of open gates before last projections of zero.
+    """Whether gates start closed with full copies, instead of open gates before last projections of zero.
 
     Where a norm follows the last projection (Muse Spark), zeros would be blown up by the first step that moves them.
     """
@@ -83,9 +83,9 @@ def new_experts(site: Site, sources: list[int], mode: Mode, width: float, empty:
         if tensor is None or tensor.shape[0] not in (count_experts(site), first_new_id(site)):
             group._parameters[key] = tensor
             continue
-        shape, whole = expert_width.shape(base, key, width), not (zero and key.startswith("down_proj"))
+        shape, copied = expert_width.shape(base, key, width), not (zero and key.startswith("down_proj"))
         copy = (torch.empty if empty else torch.zeros)((len(sources), *shape), device=tensor.device)
-        for place, source in enumerate(sources if whole and not empty else ()):
+        for place, source in enumerate(sources if copied and not empty else ()):
             copy[place].copy_(expert_width.kept(base, key, source, width))
         group._parameters[key] = nn.Parameter(copy)
     return group

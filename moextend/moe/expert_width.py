@@ -24,8 +24,8 @@ def inner_size(experts: nn.Module) -> int:
 
 def count(experts: nn.Module, width: float) -> int:
     """Neurons of an expert that has the share `width` of them, rounded up to a multiple of `STEP`."""
-    whole = inner_size(experts)
-    return min(whole, STEP * math.ceil(width * whole / STEP))
+    full = inner_size(experts)
+    return min(full, STEP * math.ceil(width * full / STEP))
 
 
 def shape(experts: nn.Module, key: str, width: float) -> torch.Size:
@@ -42,19 +42,19 @@ def kept(experts: nn.Module, key: str, source: int, width: float) -> Tensor:
 
     These are the ones with the largest norm of their column in the down projection; they keep their order.
     """
-    whole = quantised.matrix(experts, key, source)
+    full = quantised.matrix(experts, key, source)
     axis, wanted, inner = _axis(experts, key), count(experts, width), inner_size(experts)
     if axis is None or wanted == inner:
-        return whole
+        return full
     out = quantised.matrix(experts, "down_proj", source).float()
     norms = out.norm(dim=1 if _transposed(experts) else 0)
     neurons = norms.topk(wanted).indices.sort().values
-    if whole.shape[axis] == 2 * inner:
+    if full.shape[axis] == 2 * inner:
         if getattr(experts, "is_concatenated", True):
             neurons = torch.cat([neurons, inner + neurons])
         else:  # gate and up take turns (gpt-oss)
             neurons = torch.stack([2 * neurons, 2 * neurons + 1], 1).flatten()
-    return whole.index_select(axis, neurons)
+    return full.index_select(axis, neurons)
 
 
 def _axis(experts: nn.Module, key: str) -> int | None:

@@ -107,6 +107,6 @@ def _check_memory(model: nn.Module, site: Site) -> None:
         ):
             raise InputError(
                 f"weights of {site.name} ({type(module).__name__}) are offloaded, and cannot be copied.",
-                hint="Load the model whole on one device, without a device map that offloads; extend it there, and "
+                hint="Load the full model on one device, without a device map that offloads; extend it there, and "
                 "dispatch it afterwards.",
             )

@@ -119,12 +119,12 @@ def _calibrations(parts: Sequence[RouterPart], scores: Tensor) -> Tensor | None:
 
 
 def _columns(part: RouterPart, parts: Sequence[RouterPart], width: int) -> list[tuple[int, int]]:
-    """Where the base, the extensions that `part` was made beside, and its own experts are among the columns."""
+    """Columns of the base, of the co-active extensions of `part`, and of its own experts."""
     end = width - sum(other.count for other in parts)
     spans = [(0, end)]
     for other in parts:
         start, end = end, end + other.count
-        if other is not part and other.name not in part.beside:
+        if other is not part and other.name not in part.coactive:
             continue
         if spans[-1][1] == start:
             start = spans.pop()[0]

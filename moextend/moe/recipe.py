@@ -37,7 +37,7 @@ class Recipe(Spec):
     experts: int = Field(1, ge=1, le=MOST_EXPERTS)
     """New experts a layer."""
     width: float = Field(0.25, gt=0, le=1)
-    """Share of the parent's inner neurons that a new expert has; in paper and slot routing copies are whole (1)."""
+    """Share of the parent's inner neurons that a new expert has; paper and slot routing copy all of them (1)."""
     parent: Literal["selection", "random"] = "selection"
     """selection: copies of the most chosen experts (Eq. 9)."""
     calibration: bool = True
@@ -61,7 +61,7 @@ class Recipe(Spec):
     @model_validator(mode="before")
     @classmethod
     def _by_routing(cls, given: Any) -> Any:
-        """What the other routing modes take unless told otherwise."""
+        """Defaults of the other routing modes."""
         routing = given.get("routing") if isinstance(given, dict) else None
         own: dict[str, Any] = {"width": 1.0} if routing in ("paper", "slot") else {}
         if routing == "paper":
@@ -69,9 +69,9 @@ class Recipe(Spec):
         return own | given if own else given
 
     @model_validator(mode="after")
-    def _copies_are_whole(self) -> Self:
+    def _full_copies(self) -> Self:
         if self.routing != "exact" and self.width < 1:
-            raise ValueError(f"routing={self.routing} starts from whole copies: width must be 1")
+            raise ValueError(f"routing={self.routing} starts from full copies: width must be 1")
         return self
 
     @property

@@ -37,10 +37,10 @@ class RouterPart(nn.Module):
         calibration: Calibration | None,
         parents: Sequence[int],
         name: str = "",
-        beside: Sequence[str] = (),
+        coactive: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.name, self.beside = name, tuple(beside)
+        self.name, self.coactive = name, tuple(coactive)
         """The extension, and the co-active ones: the calibration reads and corrects their experts too."""
         self.parents = tuple(parents)
         """The base experts that the new ones were copied from."""

@@ -41,8 +41,8 @@ class Scope:
     """Names of the reachable extensions, oldest first."""
     known: list[str] = field(default_factory=list)
     """Names of all attached extensions, oldest first."""
-    beside: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Extension -> those that were reachable when it was attached, oldest first: it was made beside them."""
+    coactive: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Extension -> its co-active extensions: those that were active when it was attached, oldest first."""
     widths: dict[str, float] = field(default_factory=dict)
     """Extension -> the share of their parents' inner neurons that its experts have."""
     folders: dict[str, Path] = field(default_factory=dict)
@@ -163,10 +163,10 @@ class ExtendedExperts(nn.Module):
         if not groups:
             return cast(Tensor, super().forward(hidden_states, top_k_index, top_k_weights))
         if self.ext_scope.mode == "exact":
-            return self._beside(groups, hidden_states, top_k_index, top_k_weights)
+            return self._with_groups(groups, hidden_states, top_k_index, top_k_weights)
         return self._among(groups, hidden_states, top_k_index, top_k_weights)
 
-    def _beside(self, groups: list[Any], h: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    def _with_groups(self, groups: list[Any], h: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         new = sum(group.num_experts for group in groups)
         out = cast(Tensor, super().forward(h, index[:, :-new], weights[:, :-new]))
         return add_gated(out, groups, h, weights)

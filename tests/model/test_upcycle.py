@@ -1,4 +1,4 @@
-"""Upcycling: what is equal and how exactly, what is carried, what is refused, and how experts are told apart."""
+"""Upcycling: what is equal and how exactly, what is carried, what is refused, and how experts become different."""
 
 from __future__ import annotations
 

@@ -72,11 +72,11 @@ def test_experts_that_are_split_over_devices_are_refused() -> None:
 def test_a_plan_that_cannot_be_met_leaves_the_model_as_it_was() -> None:
     lm = toy_lm()
     kinds = {key: type(m) for key, m in lm.named_modules()}
-    for plan, said in (
+    for plan, message in (
         ({0: [1], 7: [1]}, "MoE blocks 0 to 2, not 7"),
         ({0: [1], 1: [4]}, "experts 0 to 3, not 4"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             attach(lm, "a", plan)
         assert {key: type(m) for key, m in lm.named_modules()} == kinds
 
@@ -98,7 +98,7 @@ def test_an_idle_expert_gets_gradients_of_zero_and_optimiser_state(ids: Tensor) 
     assert all(optimiser.state[p] for p in new.values())
 
 
-def test_one_idle_extension_beside_a_busy_one_gets_gradients_of_zero(ids: Tensor) -> None:
+def test_an_idle_extension_next_to_a_busy_one_gets_gradients_of_zero(ids: Tensor) -> None:
     lm = toy_lm()
     attach(lm, "a", {0: [1]}, mode="paper")
     attach(lm, "b", {0: [1]}, mode="paper")

@@ -28,7 +28,7 @@ NASTY = [
     "update", "train", "items", "type", "forward", "keys", "values", "pop", "clear", "parameters", "training",
     "state_dict", "to", "eval", "half", "compile", "_modules", "_parameters", "__class__", "__init__", "1st", "007",
     "-", "_", "weight", "bias", "rows", "calibration", "experts", "router", "gate", "ext_parts", "ext_groups",
-    "gate_up_proj", "num_experts", "gradient_checkpointing", "name", "beside", "vision", "façade", "a b",
+    "gate_up_proj", "num_experts", "gradient_checkpointing", "name", "coactive", "vision", "façade", "a b",
 ]  # fmt: skip
 
 

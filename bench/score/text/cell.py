@@ -53,13 +53,13 @@ def score_text(
             where=f"{task.path or task.task}: lm_eval",
             hint="Try it alone: lm_eval --tasks ... --limit 5.",
         ) from error
-    # The summary is the last line: a file that has one is whole.
+    # The summary is the last line: a file that has one is complete.
     write_lines(path, [*records, {"summary": asdict(scores)}])
     return scores, path, False
 
 
 def _kept(path: Path) -> Scores | None:
-    """The score in a file of answers that is whole; None where it is missing, torn or damaged."""
+    """The score in a complete file of answers; None if the file is missing, incomplete or damaged."""
     try:
         lines = read_lines(path)
         if not lines or "summary" not in lines[-1]:
@@ -193,8 +193,8 @@ def _scores(found: dict[str, Any], loaded: Loaded, column: str, records: Sequenc
     results = found["results"]
     parts = {name: [record["right"] for record in records if record["task"] == name] for name in loaded.tasks}
     values = {name: float(results[name][column]) for name in parts}
-    whole = results.get(loaded.name, {}).get(column)
-    value = fmean(values.values()) if whole is None else float(whole)
+    total = results.get(loaded.name, {}).get(column)
+    value = fmean(values.values()) if total is None else float(total)
     if not 0 <= value <= 1:
         raise InputError(
             f"'{column}' is {value:.4g}: no fraction from 0 to 1.", hint="Choose another metric, e.g. acc."

@@ -217,7 +217,7 @@ def _templates() -> Iterator[None]:
 
 @contextmanager
 def _bars(on_items: Callable[[int, int], None] | None) -> Iterator[None]:
-    """lm-eval's progress bars are not drawn; those over the model's work are told to `on_items`."""
+    """Hides lm-eval's progress bars; the progress of the model's work is reported to `on_items`."""
     rooms = (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface)
     before = [room.tqdm for room in rooms]
     for room, heard in zip(rooms, (None, None, on_items), strict=True):

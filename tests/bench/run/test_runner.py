@@ -166,8 +166,8 @@ def test_looking_at_routing_changes_nothing_and_the_oracle_forces_the_right_exte
     tasks = ["tiny-attributes", "tiny-counting"]
     assert list(found.oracle or {}) == tasks
     if method.endswith("auto"):
-        told = values(finished("moextend:scope=own"))
-        assert found.oracle == {task: told[2, task] for task in tasks}, "the same weights, told the task"
+        own = values(finished("moextend:scope=own"))
+        assert found.oracle == {task: own[2, task] for task in tasks}, "the same weights, the task given"
     assert prepared(workspace, method).config.oracle, "it stays on record"
 
 
@@ -349,9 +349,9 @@ def test_the_alignment_shows_its_true_step_after_a_resume(
     monkeypatch.setattr(models.moextend, "load", lambda *_, **__: SimpleNamespace(vision=None))
     for name in ("conversations", "data_digest"):
         monkeypatch.setattr(models, name, lambda *_: "")
-    work = MagicMock()
-    work.sequence.align = SimpleNamespace(task="captions", steps=400)
-    work.sequence.base.upcycle = None
+    context = MagicMock()
+    context.sequence.align = SimpleNamespace(task="captions", steps=400)
+    context.sequence.base.upcycle = None
     with Progress(tmp_path, [unit]) as progress:
 
         def advance() -> None:
@@ -359,5 +359,5 @@ def test_the_alignment_shows_its_true_step_after_a_resume(
             seen.append(progress.status().step)
 
         monkeypatch.setattr(progress, "advance", advance)
-        models.base(work, progress)
+        models.base(context, progress)
     assert seen == [301, 302]
