@@ -63,12 +63,12 @@ def _earlier(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Sum of all F_tau, and the mean of all theta_tau weighted by it: their penalties are one, up to a constant."""
     from safetensors.torch import load_file
 
-    from moextend.extension import store
+    from moextend.extension import tensor_files
 
     total: dict[str, Tensor] = {}
     weighted: dict[str, Tensor] = {}
     for _, folder in stage.earlier:
-        weights, _ = store.load_tensors(folder)
+        weights, _ = tensor_files.load_tensors(folder)
         for name, fisher in load_file(folder / FILE).items():
             part = fisher * weights[name]
             total[name] = total[name] + fisher if name in total else fisher

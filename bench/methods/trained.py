@@ -67,21 +67,21 @@ def facts(report: Report) -> dict[str, Any]:
 
 def write(model: MultimodalLM, stage: Stage, parameters: Parameters) -> None:
     """Keeps parameters in the stage's folder."""
-    from moextend.extension import store
+    from moextend.extension import tensor_files
 
     card = {"task": stage.task, "base": model.base_fingerprint()}
-    store.save_tensors(stage.folder, dict(parameters), card)
+    tensor_files.save_tensors(stage.folder, dict(parameters), card)
 
 
 def put_back(model: MultimodalLM, stage: Stage) -> None:
     """Copies what the stage's folder keeps into the parameters of the same names."""
     import torch
 
-    from moextend.extension import store
+    from moextend.extension import tensor_files
 
     places = dict(model.named_parameters())
     with torch.no_grad():
-        for name, tensor in store.load_tensors(stage.folder)[0].items():
+        for name, tensor in tensor_files.load_tensors(stage.folder)[0].items():
             places[name].copy_(tensor)
 
 

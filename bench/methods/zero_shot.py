@@ -23,10 +23,10 @@ class ZeroShot(Method):
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
         """Only notes that the stage is over."""
-        from moextend.extension import store
+        from moextend.extension import tensor_files
 
         card = {"task": stage.task, "base": model.base_fingerprint()}
-        store.save_tensors(stage.folder, {}, card)
+        tensor_files.save_tensors(stage.folder, {}, card)
 
     def restore(self, model: MultimodalLM, stage: Stage) -> None:
         """Nothing."""

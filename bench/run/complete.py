@@ -36,7 +36,7 @@ KINDS: dict[str, type[Record]] = {
 }
 """Name of a note -> what it holds."""
 STEM = "extension"
-"""The files of a stage's weights (see moextend.extension.store)."""
+"""The files of a stage's weights (see moextend.extension.tensor_files)."""
 
 
 def lacks(run: RunDir) -> list[str]:

@@ -15,7 +15,7 @@ from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage_data import StageData, conversations, stage_data, stage_seed
 from moextend.errors import InputError
-from moextend.extension import store
+from moextend.extension import tensor_files
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
@@ -88,7 +88,7 @@ def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> Multim
             model, learned = base(context), []
             context.method.start(model, context.config.seed)
         found = stage_of(context, index, context.stages[index - 1], learned, NOTHING)
-        if not store.is_complete(found.folder):
+        if not tensor_files.is_complete(found.folder):
             raise InputError(
                 f"stage {index} ({name}) is not learned yet.",
                 where=str(run.folder),

@@ -31,7 +31,7 @@ from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate, vqa
 from moextend.bench.score.records import Cell
 from moextend.errors import InputError, MoextendError, RunFailed
-from moextend.extension import store
+from moextend.extension import tensor_files
 from moextend.training.loop import Report, train
 from moextend.training.trainer import ExtraLoss
 from moextend.util import files
@@ -147,7 +147,7 @@ def _write_cost(
 
 def _named_weights(folder: Path) -> str | None:
     """What the card of a stage's weights says that they are; None without a card."""
-    path = folder / f"{store.STEM}.json"
+    path = folder / f"{tensor_files.STEM}.json"
     try:
         return str(files.read_json(path).get("sha256"))
     except (FileNotFoundError, InputError, AttributeError):
@@ -159,7 +159,7 @@ def _set_weights_aside(folder: Path, problem: str) -> str | None:
     before = _named_weights(folder)
     if before is not None or (folder / COST).exists():
         log.warning("%s: %s; the stage is learned again.", folder, problem)
-    for name in (f"{store.STEM}.json", COST, ROUTING):
+    for name in (f"{tensor_files.STEM}.json", COST, ROUTING):
         (folder / name).unlink(missing_ok=True)
     return before
 

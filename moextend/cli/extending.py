@@ -159,7 +159,7 @@ def extend(
 
 def _effect_lines(out: Path, effect: dict[str, Any], scope: str) -> list[str]:
     """The rows loss, held-out scores and what else changed."""
-    from moextend.extension.store import read_extension
+    from moextend.extension.card import read_extension
 
     origin = read_extension(out).made
     lines = []

@@ -187,7 +187,7 @@ def extensions(
     as_json: options.Json = False,
 ) -> None:
     """Say what extensions are: routing, layers, co-active extensions, and their base."""
-    from moextend.extension.store import read_extension
+    from moextend.extension.card import read_extension
 
     records: list[dict[str, Any]] = []
     for folder in folders:

@@ -1,4 +1,4 @@
-"""Which extensions of a model compute, and how one leaves it."""
+"""Activates extensions of a model, and unloads them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from moextend.moe import attach
 
 
 def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> None:
-    """Says which extensions compute from now on; the order of their making is kept, whatever that of `names`.
+    """Sets which extensions compute; their order is that of their making, not that of `names`.
 
     Args:
-        model: a bare language model (``model.lm``) knows no "auto".
-        names: exactly these are reachable, for every input; "all" of them; "none": the base, bit for bit; or "auto":
-            each input of `generate` or `choice_likelihoods` reaches the one extension with the nearest task statistics
+        model: "auto" needs the MultimodalLM, not the language model alone (``model.lm``).
+        names: exactly these are active for every input; "all" of them; "none": the base, bit for bit; or "auto": each
+            input of `generate` or `choice_likelihoods` reaches the one extension with the nearest task statistics
             (see moextend/extension/task_inference.py), or none if it is too far from all of them.
 
     Raises:
@@ -56,7 +56,7 @@ def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> Non
 
 
 def unload(model: MultimodalLM, name: str) -> None:
-    """Takes extension `name` off `model`; with the last one the model is its base again, the same objects.
+    """Removes extension `name` from `model`; after the last one the model is its base again, with the same objects.
 
     Raises:
         UnknownName: the model has no extension of that name.

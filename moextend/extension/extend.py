@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from moextend.errors import InputError, SpecError
-from moextend.extension import router_memory, store, task_inference
+from moextend.extension import router_memory, store, task_inference, tensor_files
 from moextend.extension.origin import NOWHERE, Made, Origin, made_of
 from moextend.extension.probe import (
     LayerChoice,
@@ -453,7 +453,7 @@ def _check_new(
     near = next(place for place in (folder, *folder.parents) if place.exists())
     if not near.is_dir():
         raise InputError("is no folder.", where=str(near), hint="Name a new folder.")
-    if store.is_complete(folder):
+    if tensor_files.is_complete(folder):
         raise InputError(
             "holds an extension already.",
             where=str(folder),

@@ -130,7 +130,7 @@ def retention_loss(
     Every step samples `sample` inputs per block.
 
     Raises:
-        InputError: `paper` or `slot` routing with a router that does not choose by its logits alone.
+        InputError: `paper` routing with a router that does not choose by its logits alone.
     """
     sites = [site for site in find_sites(model.lm) if name in getattr(site.router, "ext_parts", {})]
     generator = torch.Generator().manual_seed(seed)

@@ -180,7 +180,7 @@ def test_only_exact_routing_has_narrow_experts() -> None:
     widths = {mode: Recipe(routing=mode).width for mode in get_args(Mode)}
     assert widths == {"exact": 0.25, "paper": 1, "slot": 1}
     assert Recipe(routing="slot", width=1).width == 1
-    with pytest.raises(InputError, match=r"routing=paper starts from whole copies: width must be 1"):
+    with pytest.raises(InputError, match=r"routing=paper starts from full copies: width must be 1"):
         spec.parse(Recipe, {"routing": "paper", "width": 0.5}, where="here")
 
 

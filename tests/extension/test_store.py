@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import moextend
 from moextend import activate, attach, detach, extensions, load_extension, new_parameters, save_extension
 from moextend.errors import InputError
-from moextend.extension.store import active_fingerprint, is_complete, load_tensors
+from moextend.extension.store import active_fingerprint
+from moextend.extension.tensor_files import is_complete, load_tensors
 from moextend.model import multimodal
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach as expand

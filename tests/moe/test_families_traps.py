@@ -24,10 +24,10 @@ from moextend import (
     selection_shares,
 )
 from moextend.errors import InputError
-from moextend.moe.families import Scoring
 from moextend.moe.paper_routing import paper_choice
 from moextend.moe.router_parts import Calibration, RouterPart
 from moextend.moe.routing import hard_gate
+from moextend.moe.scoring import Scoring
 from moextend.moe.sites import count_experts, find_sites
 from tests.moe.test_families import HEADLESS, KINDS, everywhere, shake
 from tests.moe.toy_families import build, class_of, config_of, family, outputs

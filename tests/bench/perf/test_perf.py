@@ -127,7 +127,7 @@ def test_the_most_memory_at_once_is_found() -> None:
     assert measure.profile(work, "cpu").peak == pytest.approx(8e6, rel=0.01)
 
 
-def test_the_time_is_parted_by_kinds_of_operators() -> None:
+def test_the_time_is_split_by_kinds_of_operators() -> None:
     left = torch.randn(500, 500)
 
     def work() -> None:

@@ -25,7 +25,7 @@ from moextend.bench.run.rundir import RunDir, open_run
 from moextend.bench.score import evaluate, vqa
 from moextend.errors import RunConflict, RunFailed
 from moextend.extension import extend as extending
-from moextend.extension import store
+from moextend.extension import tensor_files
 
 SEQUENCE = """
 sequence: small
@@ -231,8 +231,8 @@ def places(method: str) -> list[Place]:
         *probe,
         (costs.Stopwatch, "tick", 4, False),  # within a training
         (runner, "train", 1, True),  # trained, not saved
-        (store, "save_tensors", 1, False),
-        (store, "save_tensors", 1, True),  # the weights are there, what belongs to them is not
+        (tensor_files, "save_tensors", 1, False),
+        (tensor_files, "save_tensors", 1, True),  # the weights are there, what belongs to them is not
         (evaluate, "score_cell", 2, False),
         (runner, "_write_cost", 1, False),  # of the second stage
         (runner, "score_cell", 3, True),  # the last cell
