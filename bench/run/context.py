@@ -1,4 +1,4 @@
-"""A run with everything it needs, resolved from its folder: what is to be done, with what."""
+"""The context of a run: config, method, tasks and data, resolved from its folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PERCENT = 100
 
 
 class RunContext:
-    """A run with everything it needs, resolved from its folder."""
+    """Config, method, tasks and data of a run, resolved from its folder."""
 
     def __init__(self, run: RunDir) -> None:
         self.run, self.config = run, run.config
@@ -33,18 +33,18 @@ class RunContext:
 
     @property
     def stages(self) -> list[list[str]]:
-        """The tasks that each stage learns: one, or all of them in a joint run."""
+        """Tasks of each stage: one, or all of them in a joint run."""
         names = self.config.stages
         return [names] if self.config.mode == "joint" else [[name] for name in names]
 
     @property
     def scored(self) -> list[str]:
-        """The columns of the matrix: tasks of the stages, then those that are only scored."""
+        """Columns of the matrix: tasks of the stages, then tasks that are only scored."""
         return [*self.config.stages, *self.config.retention, *self.config.transfer]
 
     @cached_property
     def tasks(self) -> dict[str, TaskSpec]:
-        """Every task by name."""
+        """Name -> task, for all tasks."""
         return {name: self.config.task_spec(name) for name in self.config.tasks}
 
     @cached_property
@@ -72,7 +72,7 @@ def plan(context: RunContext) -> list[Unit]:
 
 
 def refuse_changed_data(context: RunContext) -> None:
-    """RunConflict where the data of a task is not what the run began with; new tasks are noted."""
+    """Raises RunConflict if the data of a task changed since the run began; records the data of new tasks."""
     known = context.run.facts().data
     now = {
         name: data_names(context, name) for name in context.config.tasks if context.tasks[name].kind != "text"
@@ -88,7 +88,7 @@ def refuse_changed_data(context: RunContext) -> None:
 
 
 def data_names(context: RunContext, name: str) -> dict[str, str]:
-    """split -> digest of a task's data, of the splits that the run uses."""
+    """Split -> digest of a task's data, for the splits that the run uses."""
     align = context.sequence.align
     task, found = context.tasks[name], {}
     if name in context.config.stages or (align is not None and align.task == name):

@@ -1,6 +1,6 @@
-"""What routing does at every stage: which new experts each learned task reaches, and how far its routing has drifted.
+"""Routing after every stage: which new experts each learned task uses, and how far its routing has drifted.
 
-Looked at on a few held-out training conversations a task, the model made ready for the task as it is for scoring. No
+It is measured on a few held-out training conversations per task, with the model prepared for the task as in scoring. No
 score depends on it.
 """
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from moextend.moe.sites import Site
 
 SAMPLE = 32
-"""Conversations a task that are looked at."""
+"""Number of conversations per task."""
 ASKED = 256
-"""Prompts a task whose extension is inferred."""
+"""Number of prompts per task for task inference."""
 TEXT = "(text)"
-"""Stands for the sequence's generic text, which belongs to no task; no task is called so."""
+"""Name of the sequence's generic text; no task can have it."""
 
 Counts = Mapping[str, Sequence[float]]
 """Extension ("": the base) -> tokens that each of its experts computed, in one block."""
 
 
 class Diagnostics:
-    """Watches the routing of a run that learns one task after the other."""
+    """Routing diagnostics of a run in sequence mode."""
 
     def __init__(self, context: RunContext, model: MultimodalLM) -> None:
         self.context = context
@@ -44,7 +44,7 @@ class Diagnostics:
         self._samples: dict[str, list[Conversation]] = {}
 
     def __call__(self, model: MultimodalLM, index: int, learned: Sequence[str]) -> None:
-        """Writes what is not known yet of stage `index` to its folder."""
+        """Writes the missing parts of the routing report of stage `index` to its folder."""
         if not self.sites:
             return
         path = self.context.run.stage_folder(index, learned[-1]) / ROUTING
@@ -107,7 +107,7 @@ class Diagnostics:
         return self._samples[name]
 
     def _oracle(self, model: MultimodalLM, learned: Sequence[str]) -> dict[str, float | None]:
-        """The final score of each task with its own extension forced on; {} for a method that is given it anyway."""
+        """Final score of each task with only its own extension active; {} for a method with the task given."""
         given = self.context.method.with_given_task()
         if given is None:
             return {}
@@ -130,7 +130,7 @@ class Diagnostics:
 
 
 def drift(then: Sequence[Counts], now: Sequence[Counts]) -> list[float]:
-    """KL(then || now) in nats of what share of the choices each expert got, block by block; half a count is added each.
+    """KL(then || now) in nats between the experts' shares of the choices, per block; 0.5 is added to each count.
 
     Experts that did not exist then count as not chosen.
     """
@@ -149,7 +149,7 @@ def drift(then: Sequence[Counts], now: Sequence[Counts]) -> list[float]:
 
 
 def _routing(use: Use, then: TaskRouting | None) -> TaskRouting:
-    """What is kept of a task's routing; `then` is what was kept at the stage where it was learned."""
+    """Record of a task's routing; `then` is the record of the stage that learned the task."""
     experts = [{name: counts.tolist() for name, counts in block.items()} for block in use.experts]
     reached = [{name: n / use.tokens for name, n in block.items() if name} for block in use.reached]
     moved = drift(then.experts, experts) if then else None
@@ -157,7 +157,7 @@ def _routing(use: Use, then: TaskRouting | None) -> TaskRouting:
 
 
 def _count(model: MultimodalLM, sites: Sequence[Site], rows: Sequence[Conversation]) -> Use:
-    """The use of experts by some conversations, each with the extensions that it would reach when it is answered."""
+    """Use of experts by some conversations, each with the extensions that it reaches at inference."""
     from moextend import Prompt
     from moextend.extension.usage import Use, count_use
     from moextend.model.generation import each_by_its_own
@@ -173,7 +173,7 @@ def _count(model: MultimodalLM, sites: Sequence[Site], rows: Sequence[Conversati
 
 
 def _sites(model: MultimodalLM) -> list[Site]:
-    """The base's MoE blocks, found before adapters hide them; none in a dense model."""
+    """MoE blocks of the base, determined before adapters wrap them; none in a dense model."""
     from moextend.moe.sites import find_sites
 
     try:

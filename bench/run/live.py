@@ -1,4 +1,4 @@
-"""Shows runs while they work: a table that keeps itself up to date, or plain lines without a terminal."""
+"""Shows the progress of runs: a live table, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 ROWS = 24
-"""Rows of the live table at the most; the runs that work come first."""
+"""Maximum number of rows of the live table; running runs come first."""
 ETA_EVERY = 60.0
-"""Seconds between two lines of the time left at the least; a sixtieth of that time where it is more."""
+"""Minimum seconds between two lines with the time left; a sixtieth of that time if it is longer."""
 
 
 class LiveView:
-    """A table on the terminal, redrawn while the runs work."""
+    """A table on the terminal that is redrawn during the runs."""
 
     def __init__(self, runs: Sequence[Path], jobs: int, console: Console) -> None:
         from rich.live import Live
@@ -60,7 +60,7 @@ class LiveView:
 
 
 def _shown(fit: Layout, lines: int) -> list[Row]:
-    """All rows, or those that `lines` have room for: runs that work first."""
+    """All rows, or those that fit `lines`: running runs first."""
     rows = fit.rows
     if len(rows) > ROWS or sum(map(fit.height, rows)) > lines:
         rows = sorted(rows, key=lambda row: row.state != "running")[:ROWS]
@@ -70,7 +70,7 @@ def _shown(fit: Layout, lines: int) -> list[Row]:
 
 
 def view(runs: Sequence[Path], jobs: int, console: Console) -> LiveView | PlainView:
-    """What fits the console."""
+    """The table as it fits the console."""
     return LiveView(runs, jobs, console) if console.is_terminal else PlainView(runs, jobs, console)
 
 
@@ -94,7 +94,7 @@ class PlainView:
         return
 
     def update(self) -> None:
-        """Prints what has happened since the last call."""
+        """Prints the events since the last call."""
         statuses = []
         for run in self.runs:
             status = read_status(run.folder)
@@ -120,7 +120,7 @@ class PlainView:
         return lines
 
     def _print_left(self, statuses: Sequence[Status]) -> None:
-        """The time left, as soon as it is known, and then once a minute or less often."""
+        """Prints the time left when it is first known, and then at most once a minute."""
         left, now = seconds_left(statuses, self.jobs), time.monotonic()
         if not left or (
             self.reported_left is not None and now - self.reported_left < max(ETA_EVERY, left / 60)
@@ -136,7 +136,7 @@ class PlainView:
 
 
 class _Scores:
-    """The scores of a run, and the stages that were scored since the last look."""
+    """Scores of a run, and the stages that are newly scored."""
 
     def __init__(self, run: RunDir) -> None:
         self.run, self.path = run, run.folder / "scores.jsonl"
@@ -161,7 +161,7 @@ class _Scores:
         return [f"stage {stage}/{last} scored{self.means(stage)}" for stage in new]
 
     def means(self, stage: int) -> str:
-        """The mean scores of a stage: ": mean of tasks 61.2, text 88.0"."""
+        """Mean scores of a stage as text: ": mean of tasks 61.2, text 88.0"."""
         config = self.run.config
         kinds = {"tasks": config.stages, "text": config.retention, "transfer": config.transfer}
         means = {

@@ -1,4 +1,4 @@
-"""The models of a run: the base it starts from, and what it was after each stage."""
+"""The models of a run: its base, and the model after each stage."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from moextend import MultimodalLM
 
 NOTHING = StageData((), ())
-"""What a stage is learned from, where it is only restored."""
+"""Data of a stage that is only restored."""
 
 
 def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
-    """The base model on its device, its projector aligned."""
+    """The base model on its device, with an aligned projector."""
     import torch
 
     from moextend.model.vision import FeatureStore
@@ -69,7 +69,7 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
 
 
 def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> MultimodalLM:
-    """The model as a run left it after a stage (None: the last), ready for inputs of `task`.
+    """The model of a run after a stage (None: the last), prepared for inputs of `task`.
 
     A method that is given the task uses the base for an unknown one, such as a text task.
 
@@ -108,7 +108,7 @@ def stage_of(
     learned: Sequence[str],
     data: StageData | None = None,
 ) -> Stage:
-    """A stage with all that it is learned from; with `data` only that."""
+    """A stage with its data; `data`: this instead."""
     name = stage_name(names)
     seed = stage_seed(context.config.seed, name)
     data = data or learning_data(context, names, seed)
@@ -121,10 +121,10 @@ def stage_of(
 
 
 def stage_name(names: Sequence[str]) -> str:
-    """The task of a stage, or what stands for all tasks at once."""
+    """Task of a stage, or the name of the joint stage."""
     return names[0] if len(names) == 1 else JOINT
 
 
 def learning_data(context: RunContext, names: Sequence[str], seed: int) -> StageData:
-    """What there is to learn from these tasks."""
+    """Training data of these tasks."""
     return stage_data([context.tasks[task] for task in names], context.workspace, seed)

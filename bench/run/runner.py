@@ -1,4 +1,4 @@
-"""The main job: a method learns a sequence of tasks, and after every stage the model is scored on all of them."""
+"""Executes a run: a method learns a sequence of tasks, and after every stage the model is scored on all of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 def run(folder: Path) -> None:
-    """Does what is missing of the run in `folder`; RunFailed, with all else done, where a cell cannot be scored."""
+    """Executes the missing parts of the run in `folder`; RunFailed at the end if a cell cannot be scored."""
     found = RunDir(folder)
     with found.lock():
         set_damaged_aside(found)
@@ -91,7 +91,7 @@ def learn(
     names: list[str],
     learned: Sequence[str],
 ) -> None:
-    """Brings the model through a stage: from the stage's folder if it was learned before, else by training."""
+    """Brings the model to the end of a stage: from the stage's folder if it exists, else by training."""
     stage = stage_of(context, index, names, learned)
     units = [unit for unit in plan(context) if unit.stage == index and unit.phase in ("probe", "train")]
     problem = stage_problem(stage.folder, costs=False, every_byte=True)
@@ -112,9 +112,9 @@ def learn(
 def _train_stage(
     context: RunContext, progress: Progress, model: MultimodalLM, stage: Stage, units: Mapping[str, Unit]
 ) -> float:
-    """Learns a stage and keeps it; the seconds that it took over all attempts.
+    """Trains and saves a stage; returns the seconds over all attempts.
 
-    What became known is written before the weights, so that an interruption between the two loses nothing.
+    Facts are written before the weights, so that an interrupt between the two loses nothing.
     """
     with costs.Stopwatch(stage.folder, model) as watch:
         loop = StageLoop(context, progress, model, stage, units, watch)
@@ -128,7 +128,7 @@ def _train_stage(
 def _write_cost(
     context: RunContext, model: MultimodalLM, stage: Stage, learned: Sequence[str], seconds: float | None
 ) -> None:
-    """Keeps what a stage took; of a stage that an interrupted process learned, as far as that one noted it."""
+    """Writes the costs of a stage; for a stage trained by an interrupted process, as far as it recorded them."""
     known = StageCost.read(stage.folder / LEARNED) or StageCost()
     context.method.select(model, stage.task, learned)
     with model.choose.reaching((stage.task,)) if model.choose else nullcontext():
@@ -146,7 +146,7 @@ def _write_cost(
 
 
 def _named_weights(folder: Path) -> str | None:
-    """What the card of a stage's weights says that they are; None without a card."""
+    """Digest of a stage's weights from their card; None without a card."""
     path = folder / f"{tensor_files.STEM}.json"
     try:
         return str(files.read_json(path).get("sha256"))
@@ -155,7 +155,7 @@ def _named_weights(folder: Path) -> str | None:
 
 
 def _set_weights_aside(folder: Path, problem: str) -> str | None:
-    """Makes a stage that is damaged count as not learned; the name of its weights."""
+    """Marks a damaged stage as not trained; returns the digest of its weights."""
     before = _named_weights(folder)
     if before is not None or (folder / COST).exists():
         log.warning("%s: %s; the stage is learned again.", folder, problem)
@@ -165,7 +165,7 @@ def _set_weights_aside(folder: Path, problem: str) -> str | None:
 
 
 def _forget_later(context: RunContext, model: MultimodalLM, index: int, learned: Sequence[str]) -> None:
-    """Where a stage that is learned again came out otherwise, what was made of it before is made again, too."""
+    """Removes results that depend on a stage if training it again gave other weights."""
     cells = context.run.cells()
     own = {task: cell.weights for (stage, task), cell in cells.items() if stage == index}
     if own and all(weights == selected(context, model, task, learned) for task, weights in own.items()):
@@ -188,7 +188,7 @@ def _place(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class StageLoop:
-    """The training loop bound to a stage: the same data, order, steps and batches for every method."""
+    """The training loop of a stage: the same data, order, steps and batches for every method."""
 
     context: RunContext
     progress: Progress
@@ -207,7 +207,7 @@ class StageLoop:
         steps: int | None = None,
         phase: str = "train",
     ) -> Report:
-        """Trains what requires gradients; see method.Loop."""
+        """Trains the parameters with gradients; see method.Loop."""
         unit = self.units[phase]
         settings = self.context.sequence.train.settings(
             self.stage.seed, steps=steps or unit.steps, learning_rate=learning_rate
@@ -229,7 +229,7 @@ class StageLoop:
 def score_row(
     context: RunContext, progress: Progress, model: MultimodalLM, index: int, learned: Sequence[str]
 ) -> None:
-    """Scores what is missing of one row of the matrix; each cell is kept as soon as it is known."""
+    """Scores the missing cells of one row of the matrix, and saves each one immediately."""
     known = context.run.cells()
     for name in context.scored:
         unit = Unit("score", index, name, PERCENT)
@@ -245,7 +245,7 @@ def score_row(
 
 
 def _stands(context: RunContext, cell: Cell | None) -> bool:
-    """Whether a cell is scored and its predictions are what was scored; damaged ones are removed."""
+    """Whether a cell is scored and its predictions are unchanged; removes damaged predictions."""
     if cell is None:
         return False
     problem = (
@@ -260,7 +260,7 @@ def _stands(context: RunContext, cell: Cell | None) -> bool:
 
 
 def selected(context: RunContext, model: MultimodalLM, name: str, learned: Sequence[str]) -> str:
-    """Makes the model ready for inputs of a task; what names all weights that then compute."""
+    """Prepares the model for inputs of a task; returns the fingerprint of all weights that compute."""
     if not learned:
         return model.base_fingerprint()
     asked = JOINT if context.config.mode == "joint" and context.tasks[name].kind != "text" else name
@@ -275,7 +275,7 @@ def score_cell(
     name: str,
     learned: Sequence[str],
 ) -> None:
-    """Scores one cell and keeps it."""
+    """Scores one cell and saves it."""
     task, so_far = context.tasks[name], 0
     weights = selected(context, model, name, learned)
 
@@ -293,7 +293,7 @@ def score_cell(
 
 
 def write_facts(context: RunContext, model: MultimodalLM) -> None:
-    """Keeps what the report says of a run besides its scores."""
+    """Writes the facts that the report shows besides the scores."""
     image_tasks = [context.tasks[name] for name in context.config.stages if context.tasks[name].kind == "vqa"]
     if not lacking_facts(context.run):  # else stages were added
         return
