@@ -231,9 +231,9 @@ def _broken(error: BaseException, where: str) -> InputError:
     if isinstance(error, SyntaxError):
         lines.append(error.lineno)
     place = f"{where}:{lines[-1]}" if lines else where
-    said = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+    message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
     return InputError(
-        f"cannot be imported ({type(error).__name__}: {said}).", where=place, hint="Correct the file."
+        f"cannot be imported ({type(error).__name__}: {message}).", where=place, hint="Correct the file."
     )
 
 

@@ -61,7 +61,7 @@ class Upcycle(Spec):
         if self.top_k > self.experts:
             raise ValueError(f"top_k is {self.top_k}, more than the {self.experts} experts")
         if self.rows == "paired" and self.experts % self.top_k:
-            raise ValueError(f"{self.experts} experts cannot be parted into groups of {self.top_k}")
+            raise ValueError(f"{self.experts} experts cannot be split into groups of {self.top_k}")
         return self
 
 
@@ -211,12 +211,12 @@ class SequenceSpec(Spec):
         return self
 
     def memory_file(self) -> Path | None:
-        """The file of generic text: beside this YAML, else that of the package."""
+        """File of generic text: in the folder of this YAML file, else in the package."""
         if self.memory is None:
             return None
-        beside = (self.path.parent if self.path else Path()) / self.memory
+        own = (self.path.parent if self.path else Path()) / self.memory
         packaged = (content.package_folder("registry") / self.memory).resolve()
-        return packaged if files.exists(packaged) and not files.exists(beside) else beside
+        return packaged if files.exists(packaged) and not files.exists(own) else own
 
 
 def read_sequence(path: Path) -> SequenceSpec:

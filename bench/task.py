@@ -105,7 +105,7 @@ class Columns(Spec):
     group: str | None = None
     """Items of one image: learned as one conversation of several turns."""
     kind: str | None = None
-    """Kind of question, for scores by kind and the blind level."""
+    """Kind of question, for scores by kind and the majority answer."""
     choices: str | None = None
     """A list, several columns ("A,B,C,D"), or an object by letter or position."""
 

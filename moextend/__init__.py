@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from moextend.extension.probe import parents as parents
     from moextend.extension.probe import probe_layers as probe_layers
     from moextend.extension.probe import selection_shares as selection_shares
-    from moextend.extension.router_memory import keep_closed as keep_closed
+    from moextend.extension.router_memory import retention_loss as retention_loss
     from moextend.extension.specialise import specialise as specialise
     from moextend.extension.store import Extension as Extension
     from moextend.extension.store import active_fingerprint as active_fingerprint
@@ -72,7 +72,7 @@ _HOME = {  # name -> module
     "extend": "extension.extend",
     "extensions": "extension.store",
     "generate": "model.generation",
-    "keep_closed": "extension.router_memory",
+    "retention_loss": "extension.router_memory",
     "load": "model.loading",
     "load_extension": "extension.store",
     "load_projector": "extension.align",

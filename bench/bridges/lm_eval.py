@@ -36,14 +36,14 @@ class MoextendLM(SharedContext):
         device: str | None = None,
         **options: Any,
     ) -> None:
-        self.whole = opened(
+        self.multimodal = opened(
             run=run, stage=stage, task=task, pretrained=pretrained, extensions=extensions, dtype=dtype, device=device
         )  # fmt: skip
         super().__init__(
-            pretrained=self.whole.lm,
-            tokenizer=self.whole.tokenizer,
+            pretrained=self.multimodal.lm,
+            tokenizer=self.multimodal.tokenizer,
             backend="causal",
-            device=str(self.whole.device),
+            device=str(self.multimodal.device),
             **options,
         )
 

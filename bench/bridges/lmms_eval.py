@@ -44,9 +44,9 @@ class MoextendLMM(lmms):  # type: ignore[misc]
             batch = [request.args for request in requests[start : start + self.batch_size]]
             most = max(int(args[1].get("max_new_tokens") or NEW_TOKENS) for args in batch)
             prompts = [Prompt(*self._asked(args[0], args[2:])) for args in batch]
-            said = generate(self.model, prompts, max_new_tokens=most, batch_size=len(prompts))
+            generated = generate(self.model, prompts, max_new_tokens=most, batch_size=len(prompts))
             answers += [
-                _cut(text, args[1].get("until") or []) for text, args in zip(said, batch, strict=True)
+                _cut(text, args[1].get("until") or []) for text, args in zip(generated, batch, strict=True)
             ]
         return answers
 

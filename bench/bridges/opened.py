@@ -27,7 +27,7 @@ def opened(
     """Either a run's model after a stage, or a base with extensions.
 
     Args:
-        run: folder of a run; `stage` None takes its last one, `task` names the task for methods that are told it.
+        run: folder of a run; `stage` None takes its last one, `task` names the task for methods that are given it.
         pretrained: a base as `moextend.load` takes it, with `vision` its encoder.
         extensions: folders of extensions, joined by "+", in the order they were made; all are reachable.
     """

@@ -156,9 +156,9 @@ def unknown_notes(task: TaskSpec, workspace: Path, base: str) -> list[str]:
 
 
 def _unknown(task: TaskSpec, items: Sequence[Item], base: str) -> Iterator[str]:
-    said = {"answers": [target_text(task, item) for item in items]}
-    said["prompts"] = [prompt_text(task, item).replace(MARK, "") for item in items]
-    for name, texts in said.items():
+    by_column = {"answers": [target_text(task, item) for item in items]}
+    by_column["prompts"] = [prompt_text(task, item).replace(MARK, "") for item in items]
+    for name, texts in by_column.items():
         found = unknown_words(texts, base)
         if found.words or found.texts:
             yield (

@@ -53,7 +53,7 @@ def _holds_images(opened: Opened, task: TaskSpec) -> bool:
 
 
 class FileDigests:
-    """Digests of files, remembered in a folder by path, size and times, so that large data is read once."""
+    """Digests of files, cached in a folder by path, size and times, so that large data is read once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -61,7 +61,7 @@ class FileDigests:
         self._new: list[tuple[str, str, str]] = []
 
     def __enter__(self) -> FileDigests:
-        # Remembering only saves time: where the folder cannot be written, all is read again.
+        # The cache only saves time: without a writable folder, every file is read again.
         with suppress(OSError, sqlite3.Error):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._store = sqlite3.connect(self._folder / "digests.sqlite", timeout=30)

@@ -149,8 +149,8 @@ def _each(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...] | None:
         return None
     names = (columns.question, columns.answer)
     for row in rows:
-        asked, said = (row.get(name) for name in names)
-        if not (isinstance(asked, list) and isinstance(said, list) and len(asked) == len(said)):
+        asked, replies = (row.get(name) for name in names)
+        if not (isinstance(asked, list) and isinstance(replies, list) and len(asked) == len(replies)):
             return None
     return names if rows else None
 
@@ -291,14 +291,14 @@ def _form(columns: Columns, rows: Sequence[Row], *, asks: bool, bare: bool) -> t
         return _shown(LETTER, columns, more), "letter@1", 16
     answers = [row.get(columns.answer) for row in rows]
     parts = [part for answer in answers for part in (answer if isinstance(answer, list) else [answer])]
-    lengths = sorted(len(_said(part).split()) for part in parts)
+    lengths = sorted(len(_answer_text(part).split()) for part in parts)
     if lengths and lengths[len(lengths) // 2] > _LONG:
         return _shown(BARE, columns, more), "rouge-l@1", 128
     several = any(isinstance(answer, list) and len(answer) > 3 for answer in answers)
     return _shown(BARE if bare else SHORT, columns, more), "vqa@2" if several else "exact@1", 16
 
 
-def _said(answer: Any) -> str:
+def _answer_text(answer: Any) -> str:
     """The text of one annotator's answer."""
     return text(answer.get("answer", answer.get("text")) if isinstance(answer, Mapping) else answer)
 

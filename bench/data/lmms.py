@@ -74,13 +74,13 @@ def _refuse(config: Mapping[str, Any], where: str) -> None:
     for key in ("lmms_eval_specific_kwargs", "generation_kwargs", "dataset_kwargs", "metric_list"):
         if isinstance(config.get(key), Function):
             raise InputError(
-                f"sets {key} by code ({_said(config[key])}), which is not run.",
+                f"sets {key} by code ({_shown(config[key])}), which is not run.",
                 where=where,
                 hint="Write the task's YAML by hand (docs/adding.md).",
             )
     if "process_docs" in config:
         raise InputError(
-            f"changes its rows by code (process_docs: {_said(config['process_docs'])}), which is not run.",
+            f"changes its rows by code (process_docs: {_shown(config['process_docs'])}), which is not run.",
             where=where,
             hint="Write the task's YAML by hand (docs/adding.md), or prepare its rows and add them with --data.",
         )
@@ -158,7 +158,7 @@ def _literal(text: str) -> str:
 
 def _metrics(config: Mapping[str, Any]) -> list[str]:
     return [
-        _said(entry.get("metric")) for entry in config.get("metric_list") or [] if isinstance(entry, dict)
+        _shown(entry.get("metric")) for entry in config.get("metric_list") or [] if isinstance(entry, dict)
     ]
 
 
@@ -168,7 +168,7 @@ def _scorer(config: Mapping[str, Any]) -> str | None:
     return next((scorer for word, scorer in _METRICS if word in names), None)
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     return f"!function {value.name}" if isinstance(value, Function) else str(value)
 
 
@@ -182,13 +182,13 @@ def _notes(config: Mapping[str, Any], task: TaskSpec) -> Iterator[str]:
     }
     for key, instead in stands.items():
         if isinstance(config.get(key), Function):
-            yield f"{key}: {_said(config[key])} is code and was not run; instead: {instead}."
+            yield f"{key}: {_shown(config[key])} is code and was not run; instead: {instead}."
     coded = [name for name in _metrics(config) if name not in ("exact_match", "anls")]
     if coded:
         yield f"metrics {', '.join(coded)}: the score is that of {task.scorer}."
     for key in ("num_fewshot", "doc_to_choice"):
         if config.get(key):
-            yield f"{key} {_said(config[key])}: not used."
+            yield f"{key} {_shown(config[key])}: not used."
     if config.get("filter_list"):
         yield "filter_list: answers are not filtered."
     generation = config.get("generation_kwargs") or {}

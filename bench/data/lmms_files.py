@@ -68,9 +68,9 @@ def _names(text: str) -> _Names:
             continue
         if not isinstance(value, dict):
             continue
-        for key, said in value.items():
-            single = single or (key == "task" and not isinstance(said, list))
-            parts = said if isinstance(said, list) else [said]
+        for key, entry in value.items():
+            single = single or (key == "task" and not isinstance(entry, list))
+            parts = entry if isinstance(entry, list) else [entry]
             found[key] += [str(_part(part)) for part in parts if isinstance(part, str | int | Mapping)]
     tasks = tuple(found["task"])
     groups = (*found["group"], *found["tag"])

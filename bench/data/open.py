@@ -44,7 +44,7 @@ def open_items(
     table, part = opened.table, opened.part
     extra = tuple(name for name in placeholders(task) if name not in OWN_PLACEHOLDERS)
     _check_columns(task, table, extra)
-    rows: Sequence[int] = range(len(table)) if part.whole else _part_rows(table, part, task)
+    rows: Sequence[int] = range(len(table)) if part.is_full_split else _part_rows(table, part, task)
     if not rows:
         raise InputError("holds no rows.", where=_at(task, f"data.{split}"), hint="Choose another part.")
     items = Items(task, table, rows[:limit], opened.folder, extra, images=images, strict=strict)

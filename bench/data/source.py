@@ -46,8 +46,8 @@ class Part:
     high: int = 100
 
     @property
-    def whole(self) -> bool:
-        """Whether it is the whole split."""
+    def is_full_split(self) -> bool:
+        """Whether it is the full split."""
         return (self.low, self.high) == (0, 100)
 
 

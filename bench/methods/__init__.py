@@ -1,7 +1,7 @@
-"""The methods: how a stage is learned. One class and one file each; `table.py` is all that names them.
+"""The methods of continual learning: one class and one file each; only `table.py` knows their names.
 
-`Method` says what a method is. One of your own begins at `TrainedWeights`, `OneAdapter` or `AdapterPerTask`, which
-train weights by the loop and have hooks around it, or at `Method` itself.
+`Method` is the interface. Your own method extends `TrainedWeights`, `OneAdapter` or `AdapterPerTask`, which train
+weights with the loop and have hooks around it, or `Method` itself.
 """
 
 from moextend.bench.methods.adapters import AdapterPerTask

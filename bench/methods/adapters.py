@@ -1,4 +1,4 @@
-"""LoRA adapters of peft by name, one or several in a model, and methods that make one a task."""
+"""LoRA adapters of peft by name, one or several in a model, and the base class of methods with an adapter per task."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from moextend import MultimodalLM
 
 LORA = ".lora_"
-"""What the names of all parameters of adapters hold."""
+"""Part of the names of all adapter parameters."""
 ONE = "default"
-"""The adapter of a method that has only one."""
+"""Name of the adapter of a method with only one."""
 
 
 class Adapter(trained.Trained.Config):
@@ -24,13 +24,13 @@ class Adapter(trained.Trained.Config):
 
     rank: Rank = 8
     alpha: Rate | None = None
-    """None takes twice the rank."""
+    """None: twice the rank."""
     experts: bool = True
-    """Adapt the experts' weights besides the attention's."""
+    """Adapt the experts' weights too, not only the attention's."""
 
 
 def inject(model: MultimodalLM, config: Adapter, seed: int, name: str = ONE) -> None:
-    """Puts adapter `name` on attention and, if wanted, on the fused experts; it changes nothing yet."""
+    """Adds adapter `name` to attention and, if set, to the stacked experts; the outputs do not change yet."""
     import torch
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -49,12 +49,12 @@ def inject(model: MultimodalLM, config: Adapter, seed: int, name: str = ONE) -> 
 
 
 def parameters(model: MultimodalLM, name: str) -> Parameters:
-    """The parameters of adapter `name`, by their name in the model."""
+    """Name in the model -> parameter, for the parameters of adapter `name`."""
     return {n: p for n, p in model.named_parameters() if LORA in n and f".{name}." in n}
 
 
 def use(model: MultimodalLM, names: Sequence[str]) -> None:
-    """Makes exactly these adapters compute; none gives the base."""
+    """Activates exactly these adapters; none of them gives the base."""
     for layer in layers(model):
         layer.enable_adapters(bool(names))
         if names:
@@ -63,7 +63,7 @@ def use(model: MultimodalLM, names: Sequence[str]) -> None:
 
 @contextmanager
 def using(model: MultimodalLM, names: Sequence[str]) -> Iterator[None]:
-    """Within it, exactly these adapters compute; afterwards none."""
+    """Context in which exactly these adapters are active; afterwards none is."""
     use(model, names)
     try:
         yield
@@ -79,7 +79,7 @@ def layers(model: MultimodalLM) -> list[Any]:
 
 
 class AdapterPerTask(trained.Trained):
-    """A new adapter a stage, trained while the earlier ones are frozen."""
+    """A new adapter per stage, trained with the earlier ones frozen."""
 
     class Config(Adapter):
         """What can be set."""
@@ -87,7 +87,7 @@ class AdapterPerTask(trained.Trained):
     config: Config
 
     def active(self, stage: Stage) -> Sequence[str]:
-        """The adapters that compute while the stage is learned."""
+        """Adapters that are active in the training of the stage."""
         return [stage.task]
 
     def prepare(self, model: MultimodalLM, stage: Stage) -> Parameters:
@@ -101,12 +101,12 @@ class AdapterPerTask(trained.Trained):
         trained.write(model, stage, parameters(model, stage.task))
 
     def restore(self, model: MultimodalLM, stage: Stage) -> None:
-        """Puts the stage's adapter in, beside those that are there."""
+        """Adds the stage's adapter to those in the model."""
         inject(model, self.config, stage.seed, stage.task)
         trained.put_back(model, stage)
 
     def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
-        """All adapters so far, for every task."""
+        """Activates all adapters so far, for every task."""
         use(model, learned)
         return trained.fingerprint(model, [parameters(model, name) for name in learned])
 
@@ -116,6 +116,6 @@ class AdapterPerTask(trained.Trained):
         return (Knob("rank"),)
 
     def trainable(self, model: Any) -> Parameters:
-        """The adapter of a first stage."""
+        """Parameters of the adapter of a first stage."""
         inject(model, self.config, 0)
         return parameters(model, ONE)

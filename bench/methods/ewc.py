@@ -1,8 +1,8 @@
 """Elastic weight consolidation (Kirkpatrick et al., 2017, arXiv 1612.00796).
 
-Weights that mattered to earlier stages are held by ``strength / 2 sum_tau sum_i F_tau,i (theta_i - theta_tau,i)^2``,
-with F_tau the diagonal of the empirical Fisher information of stage tau, taken at its end on some of its items. For an
-adapter (`over: lora`) theta are the adapter's weights.
+The penalty ``strength / 2 sum_tau sum_i F_tau,i (theta_i - theta_tau,i)^2`` keeps weights that are important for
+earlier stages. F_tau is the diagonal of the empirical Fisher information of stage tau, computed at its end on some of
+its items. With an adapter (`over: lora`) theta are the adapter's weights.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILE = "fisher.safetensors"
 
 
 class Ewc(AdapterOrAll):
-    """Weights that mattered are held by their Fisher information."""
+    """A penalty on changes of important weights, by their Fisher information."""
 
     class Config(AdapterOrAll.Config):
         """What can be set."""
@@ -35,12 +35,12 @@ class Ewc(AdapterOrAll):
         strength: float = Field(1000.0, gt=0)
         """lambda."""
         items: int = Field(128, ge=1, le=MOST_STEPS)
-        """Training items that the Fisher information is taken on."""
+        """Number of training items for the Fisher information."""
 
     config: Config
 
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
-        """The penalty of all earlier stages."""
+        """Penalty of all earlier stages."""
         fisher, anchor = _earlier(stage)
         weights = self.parameters(model)
 
@@ -51,7 +51,7 @@ class Ewc(AdapterOrAll):
         return penalty if fisher else None
 
     def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
-        """Takes this stage's Fisher information."""
+        """Computes this stage's Fisher information."""
         from safetensors.torch import save_file
 
         with files.atomic(stage.folder / FILE) as path:
@@ -60,15 +60,15 @@ class Ewc(AdapterOrAll):
 
 
 def _earlier(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Sum of all F_tau, and the mean of all theta_tau weighted by it: their penalties are one, up to a constant."""
+    """Sum of all F_tau, and the F_tau-weighted mean of all theta_tau, which give the same penalty up to a constant."""
     from safetensors.torch import load_file
 
-    from moextend.extension import store
+    from moextend.extension import tensor_files
 
     total: dict[str, Tensor] = {}
     weighted: dict[str, Tensor] = {}
     for _, folder in stage.earlier:
-        weights, _ = store.load_tensors(folder)
+        weights, _ = tensor_files.load_tensors(folder)
         for name, fisher in load_file(folder / FILE).items():
             part = fisher * weights[name]
             total[name] = total[name] + fisher if name in total else fisher
@@ -77,7 +77,7 @@ def _earlier(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def _fisher(model: MultimodalLM, weights: Parameters, items: int, stage: Stage) -> dict[str, Tensor]:
-    """Mean square, over items, of the gradient of an item's mean log-likelihood a token."""
+    """Mean over items of the squared gradient of an item's mean log-likelihood per token."""
     import torch
 
     from moextend.model.batches import Collator

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight of the language model is trained, stage after stage."""
+"""Full fine-tuning: all weights of the language model are trained in every stage."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from moextend.bench.methods.weights import TrainedWeights
 
 
 class FullFineTuning(TrainedWeights):
-    """All weights of the LM are trained on."""
+    """All weights of the LM are trained in every stage."""
 
     role = "bound"

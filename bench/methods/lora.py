@@ -1,4 +1,4 @@
-"""LoRA (arXiv 2106.09685) through peft: one adapter on attention and experts, trained on, stage after stage."""
+"""LoRA (arXiv 2106.09685) with peft: one adapter on attention and experts, trained in every stage."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from moextend.bench.methods.weights import OneAdapter
 
 
 class Lora(OneAdapter):
-    """One adapter on attention and experts, trained on."""
+    """One adapter on attention and experts, trained in every stage."""

@@ -1,7 +1,7 @@
-"""One LoRA adapter a task, each made on the untouched base: nothing is shared, nothing is forgotten.
+"""One LoRA adapter per task on the unchanged base: nothing is shared, and nothing is forgotten.
 
-The rival of expert sets that are reached by task: with the task given (`task=given`) like `scope: own`, or inferred
-from the input (`task=inferred`) like `scope: auto`, by the same recogniser. Text is answered by the base.
+It is the counterpart of moextend with the task given (`task=given`, like `scope: own`) or inferred from the input
+(`task=inferred`, like `scope: auto`, with the same task inference). The base answers text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class LoraPerTask(adapters.AdapterPerTask):
-    """A new adapter a stage, each on the untouched base."""
+    """A new adapter per stage on the unchanged base."""
 
     class Config(adapters.AdapterPerTask.Config):
         """What can be set."""
@@ -37,17 +37,17 @@ class LoraPerTask(adapters.AdapterPerTask):
 
     @property
     def task_identity(self) -> TaskIdentity:
-        """As it is set."""
+        """The setting `task`."""
         return self.config.task
 
     @property
     def text_untouched(self) -> bool:
-        """An adapter learned from inputs with images is reached by no input without one."""
+        """Inputs without an image never use an adapter that was trained on images."""
         return True
 
     def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
-        """Keeps what the stage's inputs look like, where the task is to be inferred."""
-        return {"recognised": inferred.portray(model, stage)} if self._infers else {}
+        """Writes the task statistics of the stage if the task is inferred."""
+        return {inferred.ACCURACY: inferred.keep_statistics(model, stage)} if self._infers else {}
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
         """Writes the stage's adapter."""
@@ -55,12 +55,12 @@ class LoraPerTask(adapters.AdapterPerTask):
         self._choose(model, stage)
 
     def restore(self, model: MultimodalLM, stage: Stage) -> None:
-        """Puts the stage's adapter in."""
+        """Adds the stage's adapter."""
         super().restore(model, stage)
         self._choose(model, stage)
 
     def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
-        """given: the task's own adapter, or the base where there is none. inferred: left to the recogniser."""
+        """given: activates the task's own adapter, or none. inferred: the adapter is chosen for each input."""
         if self._infers:
             assert model.choose is not None, "restore and save set it"
             named = trained.fingerprint(model, [adapters.parameters(model, name) for name in learned])

@@ -1,7 +1,7 @@
 """Learning without forgetting (Li and Hoiem, 2016, arXiv 1606.09282), for a language model.
 
-While a stage is learned, the model's next-token distributions on the new data are held to those of the model before
-the stage: ``weight T^2 mean KL(old || new)`` over the labelled positions, at temperature T. No earlier data is kept.
+A distillation loss keeps the next-token distributions on the new data close to those of the model before the stage:
+``weight T^2 mean KL(old || new)`` over the labelled positions, at temperature T. No earlier data is kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Lwf(AdapterOrAll):
-    """Answers on the new data are held to those of the model before."""
+    """Distillation from the model before the stage, on the new data."""
 
     class Config(AdapterOrAll.Config):
         """What can be set."""
@@ -33,7 +33,7 @@ class Lwf(AdapterOrAll):
     config: Config
 
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
-        """The distillation term; from the second stage on, since nothing was learned before the first."""
+        """Distillation loss; none in the first stage."""
         if not stage.earlier:
             return None
         import torch

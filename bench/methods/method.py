@@ -1,4 +1,4 @@
-"""What a method is, and what it is given."""
+"""The interface of a method, and its inputs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Rate = Annotated[float, Field(gt=0)]
 Rank = Annotated[int, Field(ge=1, le=65_536)]
 
 Parameters = Mapping[str, "nn.Parameter"]
-"""Parameters by their name in the model."""
+"""Name in the model -> parameter."""
 
 Role = Literal["base", "bound", "reference"]
-"""base: learns nothing, the zero-shot row. bound: the joint and the independent bound are learned with it.
-reference: others are matched with it (`--match`, the table of costs)."""
+"""base: learns nothing (zero-shot). bound: the method of the joint and the independent bound. reference: other methods
+are matched with it (`--match`, the table of costs)."""
 
 
 def _none(task: str) -> Sequence[Conversation]:
@@ -39,30 +39,30 @@ def _none(task: str) -> Sequence[Conversation]:
 
 @dataclass(frozen=True)
 class Stage:
-    """What there is to learn a stage from."""
+    """Data and folders of a stage."""
 
     index: int
-    """1 for the first stage."""
+    """Number of the stage, from 1."""
     task: str
     data: Sequence[Conversation]
-    """S_t: what may be learned."""
+    """S_t: training conversations."""
     held_out: Sequence[Conversation]
-    """S_e: training items that no method learns from; for choosing layers."""
+    """S_e: held-out training items for choosing layers; no method learns from them."""
     generic: Sequence[Conversation]
-    """Generic text that stands for what the base knows; empty if the sequence names none."""
+    """Generic text as a sample of the base's knowledge; empty if the sequence has none."""
     seed: int
     folder: Path
-    """Where this stage keeps what it learned."""
+    """Folder for the weights and files of this stage."""
     earlier: Sequence[tuple[str, Path]] = ()
-    """(task, folder) of the stages before."""
+    """(task, folder) of the earlier stages."""
     earlier_data: Callable[[str], Sequence[Conversation]] = _none
-    """What an earlier task was learned from; only replay looks at it."""
+    """Training conversations of an earlier task; only replay uses them."""
     batch_size: int = 64
-    """Conversations a forward pass of the training; whatever only looks at the model computes as many."""
+    """Conversations per forward pass, in the training and in other computations."""
 
 
 class Loop(Protocol):
-    """The one training loop, bound to a stage's data order, settings and progress."""
+    """The training loop, bound to a stage's data order, settings and progress."""
 
     def __call__(
         self,
@@ -74,95 +74,96 @@ class Loop(Protocol):
         steps: int | None = None,
         phase: str = "train",
     ) -> Report:
-        """Trains what requires gradients on the stage's data, or on `data`; None takes the sequence's setting.
+        """Trains the parameters with gradients on the stage's data, or on `data`; None takes the sequence's setting.
 
-        `extra_loss` is called after each forward pass with its batch and what the model gave; added to the loss.
+        `extra_loss` is called after each forward pass with the batch and the model output, and added to the loss.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Knob:
-    """A setting that says how much a method trains."""
+    """A setting that controls how much a method trains."""
 
     key: str
     fraction: bool = False
-    """Between 0 and 1; else a whole number from 1 on."""
+    """Between 0 and 1; else an integer of at least 1."""
 
 
 class Method(ABC):
-    """How a stage is learned: one object for a run, made from its config.
+    """A method of continual learning: one object per run, created from its config.
 
-    A method of its own kind implements `learn`, `save`, `restore` and `select`; one that trains weights by the loop
-    begins at `Trained` or below (`TrainedWeights`, `OneAdapter`, `AdapterPerTask`), where a regularisation is one hook.
+    A new kind of method implements `learn`, `save`, `restore` and `select`. A method that trains weights with the loop
+    extends `Trained` or one of its subclasses (`TrainedWeights`, `OneAdapter`, `AdapterPerTask`), where a
+    regularisation is one hook.
     """
 
     Config: ClassVar[type[Spec]] = Spec
-    """What can be set; `--method NAME:key=value` and the sequence's `settings` fill it."""
+    """Settings, from `--method NAME:key=value` and the sequence's `settings`."""
     role: ClassVar[Role | None] = None
-    """What the package uses this method for besides being run; plug-ins have none."""
+    """Special use of this method in the package; plug-ins have none."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
     @property
     def task_identity(self) -> TaskIdentity:
-        """What the method knows of the task at inference; every table shows it."""
+        """Whether the task is given, inferred or unknown (none) at inference; every table shows it."""
         return "none"
 
     @property
     def text_untouched(self) -> bool:
-        """Whether what is learned from inputs with images can never answer an input without one.
+        """Whether weights trained on images never compute an input without an image.
 
-        Tables then mark that text loses nothing as by construction.
+        Tables then mark that text is unchanged by construction.
         """
         return False
 
     @property
     def probe_steps(self) -> int:
-        """Steps of a probe before each stage, for the progress plan; 0 for none."""
+        """Steps of a probe before each stage, for the progress plan; 0 without a probe."""
         return 0
 
     def start(self, model: MultimodalLM, seed: int) -> None:
-        """Prepares the model before the first stage; its outputs must stay those of the base."""
+        """Prepares the model before the first stage; its outputs must not change."""
         return
 
     @abstractmethod
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
-        """Learns a stage; facts worth recording (trained parameters, chosen layers, ...)."""
+        """Trains a stage; returns facts to record (trained parameters, chosen layers, ...)."""
 
     @abstractmethod
     def save(self, model: MultimodalLM, stage: Stage) -> None:
-        """Writes what the stage learned to its folder."""
+        """Writes the result of the stage to its folder."""
 
     @abstractmethod
     def restore(self, model: MultimodalLM, stage: Stage) -> None:
-        """Brings the model to where it was after the stage, bit for bit, from the stage's folder."""
+        """Restores the model as it was after the stage, bit for bit, from the stage's folder."""
 
     @abstractmethod
     def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
-        """Makes the model ready for inputs of `task`; the fingerprint of all weights that then compute."""
+        """Prepares the model for inputs of `task`; returns the fingerprint of all weights that compute."""
 
     def with_given_task(self) -> Self | None:
-        """The same method with the task given, for the oracle; None where it is, or where it makes no difference."""
+        """The same method with the task given, for the oracle; None if it is given already or makes no difference."""
         return None
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
-        """The settings that say how much the method trains, for `--match`; a whole number first."""
+        """Settings that control how much the method trains, for `--match`; an integer setting first."""
         return ()
 
     @property
     def competing(self) -> int:
-        """New experts of a layer that share the base's top-k of a token, for `--match flops`; 1 where none do."""
+        """Number of new experts of a layer that compete for a token's top-k, for `--match flops`; 1 if none do."""
         return 1
 
     def trainable(self, model: Any) -> Parameters:
-        """What the first stage trains, by name, put into a model that may have shapes and no memory (`Shapes`)."""
+        """Trainable parameters of the first stage, added to a model that may be on device meta (`Shapes`)."""
         return {}
 
     def learns(self, model: Any) -> Learns | None:
-        """What the first stage trains of such a model, for the estimate of `--dry-run`; None for nothing."""
+        """What the first stage trains in such a model, for the estimate of `--dry-run`; None: nothing."""
         from moextend.training.estimate import Learns
 
         everything = sum(parameter.numel() for _, parameter in model.named_parameters())

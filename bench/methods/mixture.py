@@ -1,4 +1,4 @@
-"""Several LoRA experts and the router that weighs them, beside one linear map."""
+"""Several LoRA experts and their router, added to one linear map."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Mixture(nn.Module):
-    """``scale sum_e softmax(G x)_e B_e A_e x`` for x [..., inputs]; zero at the start, since all B are."""
+    """``scale sum_e softmax(G x)_e B_e A_e x`` for x [..., inputs]; initially zero, as all B are zero."""
 
     def __init__(self, inputs: int, outputs: int, experts: int, rank: int, scale: float) -> None:
         super().__init__()
@@ -17,7 +17,7 @@ class Mixture(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """What is added to the map's output, [..., outputs]."""
+        """Term [..., outputs] to add to the map's output."""
         gates = self.router(x.float()).softmax(-1)
         inner = torch.einsum("...i,eri->...er", x.float(), self.a) * gates.unsqueeze(-1)
         return torch.einsum("...er,eor->...o", inner, self.b).mul(self.scale).to(x.dtype)

@@ -1,7 +1,7 @@
 """MoELoRA (CoIN, Chen et al., 2024, arXiv 2403.08350): every adapted map gets several small LoRA experts and a router.
 
-``y = W x + alpha / rank sum_e softmax(G x)_e B_e A_e x``, all trained on, stage after stage. Adapted are the
-attention's projections and, as one map, each block of experts of the base.
+``y = W x + alpha / rank sum_e softmax(G x)_e B_e A_e x``; all of them are trained in every stage. The adapted maps are
+the attention's projections and each block of experts of the base, as one map.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ MARK = "moe_lora"
 
 
 class MoeLora(TrainedWeights):
-    """LoRA experts with a router beside each map, trained on."""
+    """LoRA experts with a router for each map, trained in every stage."""
 
     class Config(TrainedWeights.Config):
         """What can be set."""
 
         experts: int = Field(4, ge=1, le=MOST_EXPERTS)
         rank: Rank = 8
-        """Of each expert."""
+        """Rank of each expert."""
         alpha: Rate | None = None
-        """None takes twice the rank."""
+        """None: twice the rank."""
 
     config: Config
 
     @property
     def mark(self) -> str:
-        """That of the experts and routers."""
+        """Part of the names of the experts and routers."""
         return f".{MARK}."
 
     @property
@@ -48,7 +48,7 @@ class MoeLora(TrainedWeights):
         return (Knob("rank"),)
 
     def start(self, model: MultimodalLM, seed: int) -> None:
-        """Puts the experts beside what they adapt; they add nothing until they are trained."""
+        """Adds the LoRA experts to the maps; they have no effect until they are trained."""
         import torch
 
         from moextend.bench.methods.mixture import Mixture
@@ -73,7 +73,7 @@ def _attention(name: str) -> bool:
 
 
 def _block(model: MultimodalLM, router: nn.Module) -> nn.Module:
-    """The module that holds a router."""
+    """Module with a router."""
     modules: Iterator[nn.Module] = model.lm.modules()
     return next(module for module in modules if any(child is router for child in module.children()))
 

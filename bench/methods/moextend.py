@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from moextend.training.estimate import Learns
 
 IDENTITY: dict[str, TaskIdentity] = {"own": "given", "auto": "inferred", "all": "none"}
-"""scope -> what is known of the task."""
+"""scope -> task identity at inference."""
 
 
 class MoExtend(Method):
-    """New experts in the frozen MoE."""
+    """New experts in the frozen MoE for each stage."""
 
     role = "reference"
 
@@ -28,18 +28,18 @@ class MoExtend(Method):
         """What can be set."""
 
         learning_rate: Rate | None = None
-        """None takes the sequence's."""
+        """None: that of the sequence."""
 
     config: Config
 
     @property
     def task_identity(self) -> TaskIdentity:
-        """own is given the task, to choose its extension; auto infers it; all needs none."""
+        """own: given, to choose the extension. auto: inferred. all: none."""
         return IDENTITY[self.config.scope]
 
     @property
     def text_untouched(self) -> bool:
-        """own, auto: an extension learned from inputs with images is reached by no input without one."""
+        """own, auto: inputs without an image never use an extension that was trained on images."""
         return self.config.scope in ("own", "auto")
 
     @property
@@ -48,15 +48,15 @@ class MoExtend(Method):
         return self.config.probe_steps if self.config.layers == "probe" else 0
 
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
-        """Probes which layers change most, adds experts there, and trains these alone."""
+        """Probes which layers change most, adds experts there, and trains only these."""
         from moextend.extension import extend as extending
 
         config, earlier = self.config, stage.earlier
         learned = extending.learn(
             model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
             learning_rate=config.learning_rate,
-            beside=[task for task, _ in earlier] if config.scope == "all" else [],
-            earlier=[folder for _, folder in earlier] if config.remembers else [], generic=stage.generic,
+            coactive=[task for task, _ in earlier] if config.scope == "all" else [],
+            earlier=[folder for _, folder in earlier] if config.keeps_router_inputs else [], generic=stage.generic,
             batch_size=stage.batch_size, folder=stage.folder,
         )  # fmt: skip
         facts = {
@@ -66,11 +66,11 @@ class MoExtend(Method):
             "change": learned.probe.change,
         }
         if config.scope == "auto":
-            facts["recognised"] = inferred.portray(model, stage)
+            facts[inferred.ACCURACY] = inferred.keep_statistics(model, stage)
         return facts
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
-        """Writes the expert set, and the memory that later stages keep closed."""
+        """Writes the expert set, and the router-input memory for later stages."""
         from moextend.extension import extend as extending
 
         extending.keep(
@@ -88,19 +88,19 @@ class MoExtend(Method):
             inferred.choose(model, stage)
 
     def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
-        """own: the task's own extension, or the base where there is none. auto, all: whatever is asked."""
+        """own: activates the task's own extension, or none. auto, all: the same for every task."""
         from moextend.moe import attach
 
         scope = self.config.scope
         if scope == "auto":
-            # Text reaches no extension: there is none that takes inputs without an image.
+            # Text reaches no extension: all of them are for inputs with images.
             moextend.activate(model.lm, learned)
             assert model.choose is not None, "restore and save set it"
             named = moextend.active_fingerprint(model)
             moextend.activate(model.lm, [])
             return f"{named}-{model.choose.fingerprint()}"
         reach = [name for name in learned if scope == "all" or name == task]
-        # The oracle asks with scope own for extensions that were made beside others.
+        # The oracle uses scope own for extensions with co-active ones.
         attach.activate(model.lm, reach, partial=scope == "own")
         return moextend.active_fingerprint(model)
 
@@ -117,11 +117,11 @@ class MoExtend(Method):
 
     @property
     def competing(self) -> int:
-        """In exact routing every new expert is asked; in the others they compete."""
+        """1 in exact routing, where every new expert computes; in the other modes new experts compete."""
         return 1 if self.config.routing == "exact" else self.config.experts
 
     def trainable(self, model: Any) -> Parameters:
-        """The parameters of a first extension; which layers get it does not change how many there are."""
+        """Parameters of a first extension; their number does not depend on the chosen layers."""
         config, lm = self.config, model.lm
         plan = {layer: [0] * config.experts for layer in range(self._layers(lm))}
         moextend.attach(
@@ -130,7 +130,7 @@ class MoExtend(Method):
         return {f"lm.{name}": parameter for name, parameter in moextend.new_parameters(lm, "first").items()}
 
     def learns(self, model: Any) -> Learns | None:
-        """Extensions begin in the lowest block, which costs most."""
+        """Assumes that the extension starts in the lowest block, the most expensive case."""
         from moextend.training.estimate import Learns
 
         layers = self.config.layers
@@ -138,7 +138,7 @@ class MoExtend(Method):
         return Learns(blocks=blocks, experts=self.config.experts, width=self.config.width)
 
     def _layers(self, lm: Any) -> int:
-        """How many layers get new experts."""
+        """Number of layers that get new experts."""
         from moextend.moe import sites
 
         layers = len(sites.find_sites(lm))

@@ -1,7 +1,7 @@
-"""O-LoRA (Wang et al., 2023, arXiv 2310.14152): each stage's adapter is kept orthogonal to those before it.
+"""O-LoRA (Wang et al., 2023, arXiv 2310.14152): each stage's adapter is kept orthogonal to the earlier ones.
 
-A stage adds an adapter and trains it with ``orthogonality sum_tau sum |A_tau A_t^T|`` over the frozen adapters of
-earlier stages (as in the authors' code); all adapters together answer every task.
+A stage adds an adapter and trains it with the penalty ``orthogonality sum_tau sum |A_tau A_t^T|`` over the frozen
+adapters of earlier stages (as in the authors' code). All adapters are active for every task.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class OLora(adapters.AdapterPerTask):
-    """A new adapter a stage, orthogonal to the earlier ones; all are summed."""
+    """A new adapter per stage, orthogonal to the earlier ones; all are summed."""
 
     class Config(adapters.AdapterPerTask.Config):
         """What can be set."""
@@ -37,14 +37,12 @@ class OLora(adapters.AdapterPerTask):
         return [*(task for task, _ in stage.earlier), stage.task]
 
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
-        """How far the new adapter overlaps with the earlier ones."""
+        """Penalty on the overlap of the new adapter with the earlier ones."""
         if not stage.earlier:
             return None
         pairs = []
         for layer in adapters.layers(model):
-            blocks = getattr(
-                layer, "num_experts", 1
-            )  # of a fused tensor each expert has a subspace of its own
+            blocks = getattr(layer, "num_experts", 1)  # in a stacked tensor each expert has its own subspace
             a = layer.lora_A[stage.task].weight
             pairs += [(a, layer.lora_A[task].weight.detach(), blocks) for task, _ in stage.earlier]
 

@@ -1,6 +1,6 @@
-"""Replay: a share of every earlier stage's training items is kept and learned again among the new ones.
+"""Replay: a share of every earlier stage's training items is kept and mixed with the new ones.
 
-The only method here that keeps raw data of earlier stages. Each stage's share is drawn once, from its number of items.
+Only this method keeps raw data of earlier stages. The seed of each stage's share is its number of items.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 
 class Replay(AdapterOrAll):
-    """A share of earlier stages' items is learned again; keeps raw data."""
+    """A share of earlier stages' items is trained again; keeps raw data."""
 
     class Config(AdapterOrAll.Config):
         """What can be set."""
 
         share: float = Field(0.01, gt=0, le=1)
-        """Of the training items of each earlier stage; at least one item."""
+        """Share of the training items of each earlier stage; at least one item."""
 
     config: Config
 
     def data(self, stage: Stage) -> Sequence[Conversation]:
-        """The new items and the kept ones together, all drawn alike."""
+        """The new and the kept items, with equal probabilities."""
         kept = _kept(stage, self.config.share)
         self.replayed = len(kept)
         return [*stage.data, *kept]
 
     def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
-        """How many items were replayed."""
+        """Number of replayed items."""
         return {"replayed": self.replayed}
 
 
@@ -45,7 +45,7 @@ def _kept(stage: Stage, share: float) -> list[Conversation]:
     kept: list[Conversation] = []
     for task, _ in stage.earlier:
         data = stage.earlier_data(task)
-        # of the task alone, so that the same items are kept from stage to stage
+        # a function of the task only, so that every stage keeps the same items
         drawn = torch.randperm(len(data), generator=torch.Generator().manual_seed(len(data)))
         kept += [data[int(i)] for i in drawn[: max(1, round(share * len(data)))]]
     return kept

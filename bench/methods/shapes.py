@@ -1,4 +1,4 @@
-"""A stand-in for a model, of which only the parameters are counted."""
+"""A replacement for a model when only its parameters are counted."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class Shapes:
-    """As much of a MultimodalLM as a method asks for when it puts its parameters in; `lm` may have no memory."""
+    """The part of a MultimodalLM that a method needs to add its parameters; `lm` may be on device meta."""
 
     def __init__(self, lm: Any) -> None:
         self.lm, self.device = lm, lm.device
 
     def named_parameters(self) -> Iterator[tuple[str, Any]]:
-        """As of the whole model, encoder and projector left out."""
+        """As of the MultimodalLM, without encoder and projector."""
         return ((f"lm.{name}", parameter) for name, parameter in self.lm.named_parameters())
 
     def learn_only(self, names: Sequence[str]) -> None:
-        """Nothing is trained."""
+        """Does nothing."""

@@ -1,4 +1,4 @@
-"""The methods by name, and what a user writes about one: the only place that names them."""
+"""The table of methods, and the parser of method specs: the only place that knows the methods' names."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ OWN = {
     "moe-lora": "moextend.bench.methods.moe_lora:MoeLora",
     "moextend": "moextend.bench.methods.moextend:MoExtend",
 }
-"""The package's own."""
+"""Methods of the package."""
 
 ALL = "all"
-"""Stands for every method."""
+"""Keyword for all methods."""
 BOUNDS: dict[str, Mode] = {"joint": "joint", "individual": "independent"}
-"""Names that stand among the methods for a bound: the method of role `bound`, run in a mode of its own."""
+"""Names of the bounds among the methods: the method of role `bound`, in another mode."""
 
 
 def _class_in(value: Any, name: str) -> type[Method]:
-    """The method in a module, or the object of an entry point; ValueError where it is none."""
+    """Method class in a module, or the object of an entry point; ValueError if there is none."""
     if isinstance(value, ModuleType):
         value = _only_class(value)
     if not (isinstance(value, type) and issubclass(value, Method)):
@@ -78,19 +78,19 @@ KNOWN: Plugins[type[Method]] = Plugins(
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method with its settings, as `--method` names it."""
+    """A method with its settings, as in `--method`."""
 
     text: str
-    """`name` or `name:key=value,...`: it names the run and its row in the tables."""
+    """`name` or `name:key=value,...`: the name of the run and of its row in tables."""
     name: str
     kind: type[Method]
     config: Spec
     source: Source
     given: Mapping[str, Any]
-    """Settings of the sequence and of `text`, as they were written."""
+    """Settings of the sequence and of `text`, as written."""
 
     def make(self) -> Method:
-        """The method, for one run."""
+        """Creates the method for one run."""
         return self.kind(self.config)
 
     def sets(self, key: str) -> bool:
@@ -106,11 +106,11 @@ class MethodSpec:
 
     @property
     def role(self) -> Role | None:
-        """What the package uses the method for besides being run."""
+        """Special use of the method in the package."""
         return role_of(self.text)
 
     def record(self) -> dict[str, Any]:
-        """What the method is, for a preview."""
+        """Record of the method, for a preview."""
         return {
             "method": self.text,
             "task_identity": self.make().task_identity,
@@ -125,11 +125,10 @@ def parse(
     *,
     where: str | None = None,
 ) -> MethodSpec:
-    """The method and config behind `name` or `name:key=value,...`.
+    """Method and config from `name` or `name:key=value,...`.
 
-    `settings` are a sequence's own settings by method name; what stands in `text` goes before them. `workspace` is
-    where plug-ins are looked for; of its files the one that could hold this method is imported. `where` is the option
-    or key that holds `text`.
+    `settings` are a sequence's settings by method name; those in `text` override them. `workspace` may have plug-ins;
+    only the file that can define this method is imported. `where` is the option or key with `text`.
 
     Raises:
         UnknownName: no such method.  InputError: a setting is unknown or of the wrong type, or the plug-in is broken.
@@ -141,7 +140,7 @@ def parse(
 
 
 def role_of(text: str) -> Role | None:
-    """The role of a method of the package, by the name in a spec; None for all others."""
+    """Role of a method of the package, by the name in a spec; None for other methods."""
     name = text.partition(":")[0]
     if name not in OWN:
         return None
@@ -150,7 +149,7 @@ def role_of(text: str) -> Role | None:
 
 
 def named(role: Role) -> str:
-    """The method of the package that has a role."""
+    """Method of the package with a role."""
     return next(name for name in OWN if role_of(name) == role)
 
 
@@ -162,7 +161,7 @@ def _spec(
 
 
 def _settings(text: str, where: str = "") -> dict[str, str]:
-    """The settings that a spec's text holds."""
+    """Settings in the text of a spec."""
     _, colon, tail = text.partition(":")
     found: dict[str, str] = {}
     for pair in tail.split(",") if colon else []:

@@ -1,4 +1,4 @@
-"""What is done with the parameters that a stage trains: train them, keep them, put them back, name them."""
+"""Base class of methods that train parameters with the loop; saves, restores and fingerprints parameters."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ if TYPE_CHECKING:
 
 
 class Trained(Method):
-    """A method that trains some parameters by the loop, encoder and projector frozen, with hooks around it."""
+    """A method that trains parameters with the loop, with hooks around it; encoder and projector are frozen."""
 
     class Config(Spec):
         """What can be set."""
 
         learning_rate: Rate | None = None
-        """None takes the sequence's."""
+        """None: that of the sequence."""
 
     config: Config
 
     @abstractmethod
     def prepare(self, model: MultimodalLM, stage: Stage) -> Parameters:
-        """Makes the model ready to learn the stage; what is then trained, by name."""
+        """Prepares the model for the training of the stage; returns the parameters to train."""
 
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
-        """A further term of the stage's loss: a function of (batch, what the model gave for it), or None.
+        """An extra term of the stage's loss: a function of (batch, model output), or None.
 
-        Called once before the stage is trained, so that it can remember what the weights are now.
+        Called once before the training of the stage, so it can keep the current weights.
         """
         return None
 
     def data(self, stage: Stage) -> Sequence[Conversation]:
-        """What the stage is learned from."""
+        """Training data of the stage."""
         return stage.data
 
     def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
-        """Called when the stage is trained and before it is saved; more facts worth recording."""
+        """Called after the training of the stage and before it is saved; returns more facts to record."""
         return {}
 
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Trained(Method):
 
 
 def facts(report: Report) -> dict[str, Any]:
-    """What is recorded of a training."""
+    """Facts to record about a training."""
     return {
         "trained_parameters": report.trained_parameters,
         "loss": report.loss_last,
@@ -66,27 +66,27 @@ def facts(report: Report) -> dict[str, Any]:
 
 
 def write(model: MultimodalLM, stage: Stage, parameters: Parameters) -> None:
-    """Keeps parameters in the stage's folder."""
-    from moextend.extension import store
+    """Writes parameters to the stage's folder."""
+    from moextend.extension import tensor_files
 
     card = {"task": stage.task, "base": model.base_fingerprint()}
-    store.save_tensors(stage.folder, dict(parameters), card)
+    tensor_files.save_tensors(stage.folder, dict(parameters), card)
 
 
 def put_back(model: MultimodalLM, stage: Stage) -> None:
-    """Copies what the stage's folder keeps into the parameters of the same names."""
+    """Copies the tensors of the stage's folder into the parameters of the same names."""
     import torch
 
-    from moextend.extension import store
+    from moextend.extension import tensor_files
 
     places = dict(model.named_parameters())
     with torch.no_grad():
-        for name, tensor in store.load_tensors(stage.folder)[0].items():
+        for name, tensor in tensor_files.load_tensors(stage.folder)[0].items():
             places[name].copy_(tensor)
 
 
 def fingerprint(model: MultimodalLM, parameters: Sequence[Parameters]) -> str:
-    """Names the base with these parameters."""
+    """Fingerprint of the base with these parameters."""
     from moextend.model.fingerprint import tensors_digest
 
     return "-".join([model.base_fingerprint(), *(tensors_digest(dict(part)) for part in parameters)])

@@ -1,4 +1,4 @@
-"""Methods that train one set of weights on, stage after stage, and answer every task with it."""
+"""Base classes of methods with one set of weights, which all stages train and all tasks use."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from moextend import MultimodalLM
 
 LM = "lm."
-"""What the names of the LM's parameters begin with."""
+"""Prefix of the names of the LM's parameters."""
 
 
 class TrainedWeights(trained.Trained):
-    """Weights of the LM: all of them, or those whose names hold `mark`."""
+    """Trains weights of the LM: all of them, or those with `mark` in their names."""
 
     @property
     def mark(self) -> str:
-        """Part of the names of what is trained; here of all weights of the LM."""
+        """Part of the names of the trained weights; here of all weights of the LM."""
         return LM
 
     def start(self, model: MultimodalLM, seed: int) -> None:
-        """Freezes everything until a stage is learned."""
+        """Freezes everything until the first training."""
         model.learn_only([])
 
     def parameters(self, model: MultimodalLM) -> Parameters:
-        """What is trained, by name."""
+        """Name -> trained parameter."""
         return {n: p for n, p in model.named_parameters() if n.startswith(LM) and self.mark in n}
 
     def prepare(self, model: MultimodalLM, stage: Stage) -> Parameters:
@@ -40,7 +40,7 @@ class TrainedWeights(trained.Trained):
         trained.write(model, stage, self.parameters(model))
 
     def restore(self, model: MultimodalLM, stage: Stage) -> None:
-        """Puts the weights of that stage back in place."""
+        """Restores the weights of that stage."""
         trained.put_back(model, stage)
 
     def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
@@ -48,13 +48,13 @@ class TrainedWeights(trained.Trained):
         return trained.fingerprint(model, [self.parameters(model)] if learned else [])
 
     def trainable(self, model: Any) -> Parameters:
-        """What `start` makes ready."""
+        """Trainable parameters after `start`."""
         self.start(model, 0)
         return self.parameters(model)
 
 
 class OneAdapter(TrainedWeights):
-    """One LoRA adapter on attention and experts; it changes nothing until it is trained."""
+    """One LoRA adapter on attention and experts; it has no effect until it is trained."""
 
     class Config(adapters.Adapter, trained.Trained.Config):
         """What can be set."""
@@ -72,7 +72,7 @@ class OneAdapter(TrainedWeights):
         return (Knob("rank"),)
 
     def start(self, model: MultimodalLM, seed: int) -> None:
-        """Puts the adapter into the LM."""
+        """Adds the adapter to the LM."""
         adapters.inject(model, self.config, seed)
         model.learn_only([])
 
@@ -94,11 +94,11 @@ class AdapterOrAll(OneAdapter):
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
-        """The rank, where there is one."""
+        """The rank, with an adapter."""
         return super().knobs if self._adapted else ()
 
     def start(self, model: MultimodalLM, seed: int) -> None:
-        """Puts the adapter into the LM, if there is to be one."""
+        """Adds the adapter to the LM, if it is used."""
         start = super().start if self._adapted else super(OneAdapter, self).start
         start(model, seed)
 

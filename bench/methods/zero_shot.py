@@ -1,4 +1,4 @@
-"""Zero-shot: nothing is learned; the lower bound, and the row that shows that not forgetting is no merit by itself."""
+"""Zero-shot: the base without training; the lower bound, which forgets nothing because it learns nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ZeroShot(Method):
-    """The base as it is."""
+    """The base without training."""
 
     role = "base"
 
@@ -22,11 +22,11 @@ class ZeroShot(Method):
         return {"trained_parameters": 0, "loss": None, "tokens": 0, "flops": 0.0}
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
-        """Only notes that the stage is over."""
-        from moextend.extension import store
+        """Writes only that the stage is done."""
+        from moextend.extension import tensor_files
 
         card = {"task": stage.task, "base": model.base_fingerprint()}
-        store.save_tensors(stage.folder, {}, card)
+        tensor_files.save_tensors(stage.folder, {}, card)
 
     def restore(self, model: MultimodalLM, stage: Stage) -> None:
         """Nothing."""

@@ -55,7 +55,7 @@ class Reader:
                 pad_token_id=0,
                 streamer=watch,
             )
-        self.reading.add(start, watch.seen[1])  # the prompt was told first
+        self.reading.add(start, watch.seen[1])  # the prompt was timed first
         self.writing.add(watch.seen[1], now(watch.device))
 
 

@@ -66,7 +66,7 @@ class Answering:
 
 @dataclass(frozen=True)
 class Speed:
-    """A whole measurement."""
+    """A complete measurement."""
 
     size: str
     about: str
@@ -146,7 +146,7 @@ def _training(
             works, repeats, device, lambda done: say(f"training steps: {done}/{repeats}")
         )
     rate = operations / times[PRODUCT].median(clock)
-    whole = times[ways[0].name].median(clock)
+    full = times[ways[0].name].median(clock)
     peaks = [way.added + profile.peak for way, profile in zip(ways, profiles, strict=True)]
     rows = []
     for way, count, peak, profile in zip(ways, counts, peaks, profiles, strict=True):
@@ -156,7 +156,7 @@ def _training(
                 name=way.name,
                 seconds=seconds,
                 tokens_a_second=size.tokens / seconds,
-                of_full=seconds / whole,
+                of_full=seconds / full,
                 operations=count,
                 floor_operations=way.least,
                 floor_seconds=way.least / rate,

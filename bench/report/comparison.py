@@ -203,7 +203,7 @@ def _details(found: stats.Contrast, tests: int, margin: float) -> dict[str, Valu
 
 
 def _missing_notes(experiment: Experiment) -> list[str]:
-    """The runs that are not compared, in whole or in part."""
+    """The runs that are not compared, in full or in part."""
     notes = lacking_notes(experiment.results)
     if notes:
         notes[0] = f"{notes[0]} Rows that need it are left out."

@@ -150,7 +150,7 @@ def _answered_by_base(result: Result, tasks: Sequence[str]) -> bool:
 
 
 def _bounds(experiment: Experiment, joint: Groups) -> list[list[Value]]:
-    known = [_blind(experiment.results)]
+    known = [_majority(experiment.results)]
     roles = {methods.role_of(result.config.method) for result in experiment.of("sequence")}
     if "base" not in roles:  # else a row of its own
         known.append(_zero_shot(experiment.results))
@@ -176,11 +176,11 @@ def _bound(
     return [known.get(column.key) or Value() for column in COLUMNS]
 
 
-def _blind(results: Sequence[Result]) -> list[Value] | None:
+def _majority(results: Sequence[Result]) -> list[Value] | None:
     """The best score without looking at the image, from the first run that knows it for all tasks."""
     for result in results:
-        blind = result.facts.blind or {}
-        known = [level for task in result.tasks if (level := blind.get(task)) is not None]
+        majority = result.facts.majority or {}
+        known = [level for task in result.tasks if (level := majority.get(task)) is not None]
         if known and len(known) == len(result.tasks):
             return _bound(MAJORITY, 0, acc=number(fmean(known)))
     return None
@@ -225,7 +225,7 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
 
 def _bound_notes(experiment: Experiment) -> list[str]:
     notes = [f"{methods.named('base')}: the base before the first stage."]
-    if _blind(experiment.results):
+    if _majority(experiment.results):
         notes.append(f"{MAJORITY}: the most common answer to each kind of question, without the image.")
     if experiment.of("joint"):
         notes.append("joint: all tasks learned at once (upper bound).")

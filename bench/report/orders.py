@@ -26,7 +26,9 @@ NOTE = (
     "sd: standard deviation over all runs, of every seed and order. seed, order, rest: its components as standard "
     "deviations, by the two-way random-effects table (a negative estimate of a variance is 0)."
 )
-CROSSED = "-: not every seed was run in every order, or there is one seed only: the components cannot be told apart."
+CROSSED = (
+    "-: not every seed was run in every order, or there is one seed only: the components cannot be separated."
+)
 
 Runs = dict[tuple[int, str], Result]
 """(seed, order) -> the run of a method."""

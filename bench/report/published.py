@@ -161,6 +161,6 @@ def _published(number: str | float | None) -> Value:
 
 
 def _definitions(reference: Reference) -> list[str]:
-    told = [f"{column.title}: {column.means}" for column in reference.columns.values() if column.means]
-    notes = [f"{'; '.join(told)}."] if told else []
+    meanings = [f"{column.title}: {column.means}" for column in reference.columns.values() if column.means]
+    notes = [f"{'; '.join(meanings)}."] if meanings else []
     return [*notes, reference.description] if reference.description else notes

@@ -87,7 +87,7 @@ def _read(result: Result, task: str) -> dict[str, float]:
 def _row(method: str, task: str, group: Sequence[Result]) -> list[Value]:
     read = [_read(result, task) for result in group]
     cells = [cell for result in group if (cell := result.cells.get((result.last, task)))]
-    told = [FORM] if _wrong_form(read) else []
+    form = [FORM] if _wrong_form(read) else []
     more = dict.fromkeys(name for one in read for name in one if name not in READINGS)
     return [
         text(method),
@@ -96,7 +96,7 @@ def _row(method: str, task: str, group: Sequence[Result]) -> list[Value]:
         over_runs(cell.value for cell in cells),
         *(over_runs(one.get(name) for one in read) for name in READINGS),
         text(
-            ", ".join([*told, *(f"{name} {over_runs(one.get(name) for one in read).text}" for name in more)])
+            ", ".join([*form, *(f"{name} {over_runs(one.get(name) for one in read).text}" for name in more)])
         ),
     ]
 

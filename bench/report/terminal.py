@@ -68,7 +68,7 @@ class Layout:
 
     @property
     def width(self) -> int:
-        """Of the whole table: a space at either side, and one between columns."""
+        """Width of the table: a space at either side, and one between columns."""
         return sum(self.columns) + len(self.columns) + 1
 
     def part(self, places: Sequence[int]) -> Layout:
@@ -81,9 +81,9 @@ class Layout:
 
 def _blocks(table: Table, width: int | None) -> Iterator[Layout]:
     """The table, in blocks of columns where it is too wide even with wrapped headings."""
-    beside = _laid_out(table, below=False)
-    if beside.width <= (width or NARROW):
-        yield beside
+    on_one_line = _laid_out(table, below=False)
+    if on_one_line.width <= (width or NARROW):
+        yield on_one_line
         return
     below = _laid_out(table, below=True)
     if width is None or below.width <= width:

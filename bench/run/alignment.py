@@ -1,4 +1,4 @@
-"""Aligns the projector of a modality once, before the first stage; every method of a seed shares the result."""
+"""Aligns the projector of a modality once before the first stage; all methods with the same seed share the result."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def align(
     cache: Path,
     on_step: Callable[[int, int], None],
 ) -> None:
-    """Gives `model` a projector trained on captions (MoExtend section 3.1), from the cache where it is known.
+    """Gives `model` a projector trained on captions (MoExtend section 3.1), from the cache if possible.
 
-    Encoder and language model stay frozen. `data_name` names the captions' content. The cache's key holds all that
-    the result depends on; of several processes that want the same projector one makes it.
+    Encoder and language model stay frozen. `data_name` is a digest of the captions. The cache key covers everything
+    that the result depends on. If several processes need the same projector, one of them trains it.
     """
     from filelock import FileLock
 

@@ -1,4 +1,4 @@
-"""What a step of each method takes on a GPU, for `bench run --dry-run`: estimates from the base's config alone."""
+"""Estimates memory and operations of a step of each method on a GPU from the base's config (`bench run --dry-run`)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from moextend.training.estimate import Estimate, Learns, Step
 
 IMAGE_TOKENS = 576
-"""Visual tokens that an image is taken to have: those of a ViT-L/14 at 336 pixels."""
+"""Assumed visual tokens per image: those of a ViT-L/14 at 336 pixels."""
 TEXT_TOKENS = 128
-"""Text tokens that a conversation is taken to have."""
+"""Assumed text tokens per conversation."""
 ANSWER_TOKENS = 32
-"""Of these, learned."""
+"""Assumed number of them with labels."""
 GB = 1e9
 PARTS = {
     "weights_gb": "frozen weights",
@@ -26,17 +26,17 @@ PARTS = {
     "activations_gb": "activations",
     "logits_gb": "logits",
 }
-"""Parts of the peak in a record -> what they are called."""
+"""Parts of the peak in a record -> their names in the output."""
 
 
 def budget(
     specs: Iterable[MethodSpec], sequence: SequenceSpec, make: Callable[[], Any], *, images: bool
 ) -> dict[str, Any]:
-    """Method -> memory and operations of one training step, with what was assumed.
+    """Method -> memory and operations of one training step, with the assumptions.
 
     Args:
         specs: the methods.
-        make: gives a fresh language model without memory (matching.skeleton).
+        make: returns a new language model on device meta (matching.skeleton).
         images: whether a conversation has an image.
 
     Raises:
@@ -75,8 +75,8 @@ def budget(
     }
 
 
-def told(found: Mapping[str, Any]) -> list[str]:
-    """The record of `budget` in words."""
+def describe(found: Mapping[str, Any]) -> list[str]:
+    """The record of `budget` as text."""
     how = f"base in {found['base_dtype']}, bf16 {_on(found['bf16'])}"
     again = f"gradient checkpointing {_on(found['gradient_checkpointing'])}"
     lines = [

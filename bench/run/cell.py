@@ -1,4 +1,4 @@
-"""The lines of scores.jsonl: a cell, the run that it belongs to, and a digest of both."""
+"""The lines of scores.jsonl: a cell, the id of its run, and a digest of both."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from moextend.errors import SpecError
 from moextend.util.files import digest
 
 DIGEST = "digest"
-"""Of all other keys of a line; lines of early versions have none."""
+"""Key of the digest of all other keys of a line; lines of early versions have none."""
 Key = tuple[int, str]
 """A cell: (stage, task)."""
 
 
 def line_of(cell: Cell, run: str) -> dict[str, Any]:
-    """The cell as a line of scores.jsonl, with a digest of what the line holds."""
+    """The cell as a line of scores.jsonl, with a digest of the line."""
     record = {**cell.model_dump(), "run": run}
     return {**record, DIGEST: _digest(record)}
 
@@ -25,7 +25,7 @@ def _digest(record: dict[str, Any]) -> str:
 
 
 def parse_cell(record: Any, where: str, run: str) -> Cell:
-    """The cell in a line of scores.jsonl; SpecError where it is none, was changed, or is of another run than `run`."""
+    """Cell from a line of scores.jsonl; SpecError if it is not a cell, was changed, or belongs to another run."""
     hint = "Remove the line, or run again: the cell is scored again."
     if not isinstance(record, dict):
         raise SpecError("not a scored cell.", where=where, hint=hint)

@@ -1,4 +1,4 @@
-"""What a run that says it is done lacks, and what of a run's files is damaged."""
+"""Checks whether a run with the state "done" is complete, and finds damaged files of a run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from moextend.util.record import LaterVersion, Record
 log = logging.getLogger(__name__)
 
 SMALL = 4 << 20
-"""Bytes up to which a file of a done run is hashed; of a larger one the size is compared."""
+"""Maximum size in bytes of files of a done run that are hashed; of larger ones only the size is compared."""
 EVERY = 1 << 62
-"""Bytes that no file has: all of them are hashed."""
+"""A limit above the size of any file: all files are hashed."""
 LEARNED = "learned.json"
-"""What became known while a stage was learned; cost.json says the same and more."""
+"""Notes from the training of a stage; cost.json has them too, and more."""
 NOTED = (COST, ROUTING, LEARNED, "spent.json", "probe.json")
 """Files of a stage that its cost.json does not list: notes about it."""
 KINDS: dict[str, type[Record]] = {
@@ -34,15 +34,15 @@ KINDS: dict[str, type[Record]] = {
     LEARNED: StageCost,
     ROUTING: RoutingReport,
 }
-"""Name of a note -> what it holds."""
+"""Name of a file of notes -> its content in words."""
 STEM = "extension"
-"""The files of a stage's weights (see moextend.extension.store)."""
+"""The files of a stage's weights (see moextend.extension.tensor_files)."""
 
 
 def lacks(run: RunDir) -> list[str]:
-    """What a done run lacks of its cells, predictions, weights and facts; InputError where its config is damaged.
+    """Missing or damaged cells, predictions, weights and facts of a done run; InputError if its config is damaged.
 
-    Large files are told by their size, small ones by their content.
+    Large files are compared by size, small ones by content.
     """
     config, status = run.config, read_status(run.folder)
     found = lacking_facts(run)
@@ -52,7 +52,7 @@ def lacks(run: RunDir) -> list[str]:
     try:
         found += lacking_scores(run, run.cells(), hashed=True)
     except InputError as error:
-        found.append(f"whole scores ({error.what})")
+        found.append(f"readable scores ({error.what})")
     for index, name in enumerate(stage_names(config), 1):
         folder = run.folder / "stages" / f"{index}-{slug(name)}"
         problem = stage_problem(folder)
@@ -61,18 +61,18 @@ def lacks(run: RunDir) -> list[str]:
 
 
 def stage_names(config: RunConfig) -> list[str]:
-    """The names of the stages: their tasks, or what stands for all tasks at once."""
+    """Names of the stages: their tasks, or the name of the joint stage."""
     return [JOINT] if config.mode == "joint" else config.stages
 
 
 def planned(config: RunConfig) -> list[Key]:
-    """The cells of the whole matrix."""
+    """The cells of the full matrix."""
     tasks = [*config.stages, *config.retention, *config.transfer]
     return [(stage, task) for stage in range(len(stage_names(config)) + 1) for task in tasks]
 
 
 def lacking_scores(run: RunDir, cells: Mapping[Key, Cell], *, hashed: bool = False) -> list[str]:
-    """The planned cells that are not there, or whose predictions are not what was scored."""
+    """Planned cells that are missing, or have changed predictions."""
     missing = [
         f"{task} after stage {stage}" for stage, task in planned(run.config) if (stage, task) not in cells
     ]
@@ -97,14 +97,14 @@ def _listed(names: list[str]) -> str:
 def predictions_problem(
     folder: Path, cell: Cell, *, hashed: bool = True, every_byte: bool = False
 ) -> str | None:
-    """What is wrong with the file that a cell was scored from; None where nothing is."""
+    """Problem of the predictions of a cell; None if there is none."""
     assert cell.predictions is not None
     most = EVERY if every_byte else SMALL
     return file_problem(folder / cell.predictions, cell.size, cell.sha256, hashed=hashed, most=most)
 
 
 def file_problem(path: Path, size: int | None, sha256: str, *, hashed: bool, most: int = SMALL) -> str | None:
-    """What differs from what is on record; of files larger than `most` bytes the size alone is compared."""
+    """Difference between a file and its record; files larger than `most` bytes are compared by size only."""
     try:
         now = path.stat().st_size
         if size is not None and now != size:
@@ -121,7 +121,7 @@ def file_problem(path: Path, size: int | None, sha256: str, *, hashed: bool, mos
 
 
 def kept_files(folder: Path) -> dict[str, KeptFile]:
-    """Name -> size and SHA-256 of what a stage keeps besides its weights, which their card names."""
+    """Name -> size and SHA-256 of a stage's files besides its weights, which have a card."""
     paths = [
         path
         for path in sorted(folder.iterdir())
@@ -136,10 +136,10 @@ def kept_files(folder: Path) -> dict[str, KeptFile]:
 
 
 def stage_problem(folder: Path, *, costs: bool = True, every_byte: bool = False) -> str | None:
-    """What is wrong with a stage's folder; None where all is there.
+    """Problem of a stage's folder; None if it is complete.
 
     Args:
-        costs: whether cost.json must be there, too.
+        costs: whether cost.json must exist.
         every_byte: hash large files as well.
     """
     most = EVERY if every_byte else SMALL
@@ -177,7 +177,7 @@ def _weights_problem(folder: Path, most: int) -> str | None:
 
 
 def _safetensors_size(path: Path) -> int | None:
-    """Bytes that a safetensors file must have by its own header; None where the header is damaged."""
+    """Size in bytes of a safetensors file according to its header; None if the header is damaged."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -191,7 +191,7 @@ def _safetensors_size(path: Path) -> int | None:
 
 
 def _record(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None where there is no file. InputError where it is none."""
+    """A JSON object; None without a file. Raises InputError for another value."""
     try:
         found = files.read_json(path)
     except FileNotFoundError:
@@ -202,24 +202,24 @@ def _record(path: Path) -> dict[str, Any] | None:
 
 
 def lacking_facts(run: RunDir) -> list[str]:
-    """What facts.json does not say of a done run."""
+    """Missing facts of a done run."""
     try:
         facts = run.facts()
     except InputError as error:
-        return [f"whole facts ({error.what})"]
+        return [f"readable facts ({error.what})"]
     images = [name for name in run.config.stages if run.config.tasks[name].get("kind") == "vqa"]
-    wanted = facts.task_identity is not None and set(images) <= set(facts.blind or {})
+    wanted = facts.task_identity is not None and set(images) <= set(facts.majority or {})
     return [] if wanted else [f"facts about the run ({FACTS})"]
 
 
 def _lacking_routing(run: RunDir) -> list[str]:
-    """The stages whose routing is not known, where it is known of others."""
+    """Stages without a routing report, if other stages have one."""
     if run.config.mode != "sequence":
         return []
     try:
         known = run.routing()
     except InputError as error:
-        return [f"whole routing ({error.what})"]
+        return [f"readable routing ({error.what})"]
     names = stage_names(run.config)
     missing = [name for index, name in enumerate(names, 1) if index not in known]
     found = [f"the routing of {_listed(missing)}"] if known and missing else []
@@ -230,9 +230,9 @@ def _lacking_routing(run: RunDir) -> list[str]:
 
 
 def set_damaged_aside(run: RunDir) -> None:
-    """Takes damaged notes and lines out of the way, so that they are made again; only under the run's lock.
+    """Renames damaged notes and removes damaged lines, so that they are made again; needs the run's lock.
 
-    A damaged file is kept beside the new one as NAME.damaged, and named in the log.
+    A damaged file is kept as NAME.damaged and named in the log.
     """
     scores = run.folder / "scores.jsonl"
     files.cut_torn_line(scores)
@@ -263,5 +263,5 @@ def _aside(path: Path, why: str, *, keep: bool = False) -> None:
 
 
 def names_of(lacking: Iterable[str]) -> str:
-    """What a run lacks, in one line."""
+    """Missing parts of a run, in one line."""
     return re.sub(r"\s+", " ", "; ".join(lacking))

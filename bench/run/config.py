@@ -1,4 +1,4 @@
-"""What a run is, with everything resolved."""
+"""The resolved config of a run."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ if TYPE_CHECKING:
     from moextend.bench.methods import MethodSpec
 
 JOINT = "joint"
-"""The name of the one stage of a joint run."""
+"""Name of the only stage of a joint run."""
 
 
 class Identity(BaseModel):
-    """`identity` of config.json: what must be equal for two runs to be the same run."""
+    """`identity` of config.json: equal for two runs exactly if they are the same run."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     sequence: dict[str, Any]
-    """The sequence with its stages in the order they are learned, and all overrides applied."""
+    """The sequence with its stages in training order, and all overrides applied."""
     tasks: dict[str, dict[str, Any]]
-    """Name -> spec of every task that is aligned on, learned or scored."""
+    """Name -> spec of every task for alignment, training or scoring."""
     method: str
     """`name` or `name:key=value,...`."""
     seed: int = 0
-    """Seed of the data's order, of the training and of new weights."""
+    """Seed of the data order, of the training and of new weights."""
     order: str = "given"
-    """`given`, `reverse` or `random:N`; the stages of `sequence` are in this order already."""
+    """`given`, `reverse` or `random:N`; the stages of `sequence` already have this order."""
     mode: Mode = "sequence"
     """sequence, independent (each task from the base) or joint (all tasks at once)."""
 
 
 class RunConfig(Identity):
-    """What a run is, with everything resolved: written before any work starts."""
+    """The resolved config of a run; written before the run starts."""
 
     places: dict[str, Any] = Field(default_factory=dict)
     """Where the specs came from, for relative paths: {"workspace", "sequence", "tasks": {name: path}}."""
     device: str = "auto"
     """auto, cpu, cuda, ..."""
     protocol: str | None = None
-    """The published protocol that the sequence says it follows."""
+    """Published protocol of the sequence."""
     oracle: bool = False
     """Whether learned tasks are also scored at the end with their own extension forced on; changes no other score."""
 
     def identity(self) -> dict[str, Any]:
-        """The part that must be equal for two runs to be the same run."""
+        """The part that is equal for two runs exactly if they are the same run."""
         return self.model_dump(include=set(Identity.model_fields))
 
     @cached_property
     def digest(self) -> str:
-        """Names the identity."""
+        """Digest of the identity."""
         return files.digest(self.identity())
 
     def parsed_method(self) -> MethodSpec:
@@ -69,28 +69,28 @@ class RunConfig(Identity):
         return parse(self.method, self.sequence.get("settings"), self.workspace)
 
     def experiment(self) -> dict[str, Any]:
-        """The part that runs must share to stand in one table: all but method, seed, order and mode."""
+        """The part that runs in one table have in common: everything except method, seed, order and mode."""
         stages = sorted(self.sequence["stages"], key=lambda stage: str(stage["task"]))
         return {"sequence": {**self.sequence, "stages": stages, "settings": {}}, "tasks": self.tasks}
 
     @property
     def stages(self) -> list[str]:
-        """The tasks in the order they are learned."""
+        """Tasks in training order."""
         return [stage["task"] for stage in self.sequence["stages"]]
 
     @property
     def retention(self) -> list[str]:
-        """The text tasks that are only scored."""
+        """Text tasks that are only scored."""
         return list(self.sequence.get("retention", []))
 
     @property
     def transfer(self) -> list[str]:
-        """The image tasks that are only scored."""
+        """Image tasks that are only scored."""
         return list(self.sequence.get("transfer", []))
 
     @property
     def workspace(self) -> Path:
-        """The user's folder that content is looked up in."""
+        """The user's folder with content."""
         return Path(self.places.get("workspace", "."))
 
     def sequence_spec(self) -> SequenceSpec:
@@ -105,14 +105,14 @@ class RunConfig(Identity):
 
     @property
     def slug(self) -> str:
-        """The folder's name: method, seed, and what differs from the usual."""
+        """Name of the folder: method, seed, and settings other than the default."""
         more = [] if self.order == "given" else [self.order]
         more += [] if self.mode == "sequence" else [self.mode]
         return "-".join([slug(self.method), f"s{self.seed}", *map(slug, more)])
 
 
 def grows(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether `new` only adds later stages or scored tasks to `old`: then all that was computed stands."""
+    """Whether `new` only adds later stages or scored tasks to `old`, so that all results stay valid."""
     if new["mode"] == "joint" or old["mode"] != new["mode"]:
         return False
     stages = old["sequence"]["stages"]
@@ -125,28 +125,27 @@ def grows(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 
 class ConfigFile(Record):
-    """`config.json`: what the run is, where its files lie, and what it was made with."""
+    """`config.json`: the config of the run, paths of its specs, and its environment."""
 
     id: str = ""
-    """Tells this run from every other one, also from one of the same config; "" in former runs."""
+    """Unique id of the run, also among runs of the same config; "" in former runs."""
     digest: str
-    """Digest of `identity`: an edited one is refused."""
+    """Digest of `identity`, to refuse an edited one."""
     identity: dict[str, Any]
-    """What must be equal for two runs to be the same run; its keys are below."""
+    """Equal for two runs exactly if they are the same run; its keys are below."""
     places: dict[str, Any] = Field(default_factory=dict)
     """Where the specs came from, for relative paths: {"workspace", "sequence", "tasks": {name: path}}."""
     device: str = "auto"
-    """Device that was asked for: auto, cpu, cuda, ..."""
+    """Requested device: auto, cpu, cuda, ..."""
     protocol: str | None = None
-    """The published protocol that the sequence says it follows. null: none."""
+    """Published protocol of the sequence. null: none."""
     oracle: bool = False
     """Whether learned tasks are also scored at the end with their own extension forced on."""
     environments: list[dict[str, Any]] = Field(default_factory=list)
-    """Versions, commit and machine that the run was made with, one entry each time that they changed. No score
-    depends on them."""
+    """Versions, commit and machine of the run, with a new entry after each change. No score depends on them."""
 
     def config(self, path: Path) -> RunConfig:
-        """The config; SpecError where `path`, the file, holds none, or was edited."""
+        """The config; SpecError if `path`, the file, has none or was edited."""
         try:
             config = RunConfig(
                 **self.identity,
@@ -170,12 +169,12 @@ class ConfigFile(Record):
 
 
 def slug(text: str) -> str:
-    """A name that is safe in a path: "moextend:scope=all,k=2" -> "moextend+scope-all+k-2"."""
+    """A name for paths: "moextend:scope=all,k=2" -> "moextend+scope-all+k-2"."""
     return re.sub(r"[^\w.+-]+", "-", re.sub(r"[:,]", "+", text).replace("=", "-")).strip("-.") or "_"
 
 
 def differences(a: Any, b: Any, place: str = "") -> list[tuple[str, Any, Any]]:
-    """(place, value in a, value in b) of everything that differs; a missing key counts as None."""
+    """(place, value in a, value in b) of all differences; a missing key counts as None."""
     if isinstance(a, dict) and isinstance(b, dict):
         parts = [(f"{place}.{key}".lstrip("."), a.get(key), b.get(key)) for key in {**a, **b}]
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):

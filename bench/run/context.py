@@ -1,4 +1,4 @@
-"""A run with everything it needs, resolved from its folder: what is to be done, with what."""
+"""The context of a run: config, method, tasks and data, resolved from its folder."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PERCENT = 100
 """Steps of a scoring in the progress plan."""
 
 
-class Work:
-    """A run with everything it needs, resolved from its folder."""
+class RunContext:
+    """Config, method, tasks and data of a run, resolved from its folder."""
 
     def __init__(self, run: RunDir) -> None:
         self.run, self.config = run, run.config
@@ -33,18 +33,18 @@ class Work:
 
     @property
     def stages(self) -> list[list[str]]:
-        """The tasks that each stage learns: one, or all of them in a joint run."""
+        """Tasks of each stage: one, or all of them in a joint run."""
         names = self.config.stages
         return [names] if self.config.mode == "joint" else [[name] for name in names]
 
     @property
     def scored(self) -> list[str]:
-        """The columns of the matrix: tasks of the stages, then those that are only scored."""
+        """Columns of the matrix: tasks of the stages, then tasks that are only scored."""
         return [*self.config.stages, *self.config.retention, *self.config.transfer]
 
     @cached_property
     def tasks(self) -> dict[str, TaskSpec]:
-        """Every task by name."""
+        """Name -> task, for all tasks."""
         return {name: self.config.task_spec(name) for name in self.config.tasks}
 
     @cached_property
@@ -58,39 +58,41 @@ class Work:
         return sum(own[name] for name in names)
 
 
-def plan(work: Work) -> list[Unit]:
+def plan(context: RunContext) -> list[Unit]:
     """All units of the run, in order."""
-    align = work.sequence.align
+    align = context.sequence.align
     units = [Unit("align", 0, align.task, align.steps)] if align else []
-    probe = work.method.probe_steps
-    for index, names in enumerate([[], *work.stages]):
+    probe = context.method.probe_steps
+    for index, names in enumerate([[], *context.stages]):
         if names:
             units += [Unit("probe", index, names[0], probe)] if probe else []
-            units.append(Unit("train", index, names[0], work.steps(names)))
-        units += [Unit("score", index, name, PERCENT) for name in work.scored]
+            units.append(Unit("train", index, names[0], context.steps(names)))
+        units += [Unit("score", index, name, PERCENT) for name in context.scored]
     return units
 
 
-def refuse_changed_data(work: Work) -> None:
-    """RunConflict where the data of a task is not what the run began with; new tasks are noted."""
-    known = work.run.facts().data
-    now = {name: data_names(work, name) for name in work.config.tasks if work.tasks[name].kind != "text"}
+def refuse_changed_data(context: RunContext) -> None:
+    """Raises RunConflict if the data of a task changed since the run began; records the data of new tasks."""
+    known = context.run.facts().data
+    now = {
+        name: data_names(context, name) for name in context.config.tasks if context.tasks[name].kind != "text"
+    }
     changed = [name for name in now if known.get(name, now[name]) != now[name]]
     if changed:
         raise RunConflict(
             f"the data of task '{changed[0]}' changed since this run began.",
-            where=str(work.run.folder),
+            where=str(context.run.folder),
             hint="Restore the data, use another --runs folder, or remove this one.",
         )
-    work.run.write_facts(data={**known, **now})
+    context.run.write_facts(data={**known, **now})
 
 
-def data_names(work: Work, name: str) -> dict[str, str]:
-    """split -> digest of a task's data, of the splits that the run uses."""
-    align = work.sequence.align
-    task, found = work.tasks[name], {}
-    if name in work.config.stages or (align is not None and align.task == name):
-        found["train"] = data_digest(task, "train", work.workspace)
-    if name in work.scored:
-        found["test"] = data_digest(task, "test", work.workspace)
+def data_names(context: RunContext, name: str) -> dict[str, str]:
+    """Split -> digest of a task's data, for the splits that the run uses."""
+    align = context.sequence.align
+    task, found = context.tasks[name], {}
+    if name in context.config.stages or (align is not None and align.task == name):
+        found["train"] = data_digest(task, "train", context.workspace)
+    if name in context.scored:
+        found["test"] = data_digest(task, "test", context.workspace)
     return found

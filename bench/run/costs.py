@@ -1,4 +1,4 @@
-"""What a stage costs: to learn, to keep, and to answer with."""
+"""Costs of a stage: training, storage and inference."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
 
 TESTED = 32
-"""Conversations that the cost of answering is counted on."""
+"""Number of conversations for counting the cost of inference."""
 
 
 def stored_mb(folder: Path) -> float:
-    """What a stage keeps on disk for later stages and for use, in MB (10^6 bytes)."""
+    """Size of a stage's files for later stages and for inference, in MB (10^6 bytes)."""
     return sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6
 
 
@@ -38,7 +38,7 @@ def peak_memory(model: MultimodalLM) -> dict[str, float]:
 
 
 def reset_gpu_peak(model: MultimodalLM) -> None:
-    """From now on the peak of the GPU's memory is that of what comes."""
+    """Resets the peak of the GPU's memory."""
     if model.device.type == "cuda":
         import torch
 
@@ -56,7 +56,7 @@ def _peak_rss() -> float:
 
 
 def forward_flops(model: MultimodalLM, conversations: Sequence[Conversation]) -> float:
-    """Operations a token of a forward pass with what is active now, the head at every position."""
+    """Operations per token of a forward pass with the active parameters, with the head at every position."""
     import torch
 
     from moextend.model.batches import Collator
@@ -71,13 +71,13 @@ def forward_flops(model: MultimodalLM, conversations: Sequence[Conversation]) ->
 
 
 SPENT = "spent.json"
-"""What the attempts at a stage have taken so far; gone once the stage's costs are written."""
+"""File with the costs of all attempts at a stage; removed when the stage's costs are written."""
 NOTED_EVERY = 1.0
-"""Seconds between two notes: what a killed process forgets of its own time at the most."""
+"""Seconds between two notes: the maximum time that a killed process loses."""
 
 
 class Stopwatch:
-    """Seconds and peak memory of learning a stage, over all attempts, those of killed processes too."""
+    """Seconds and peak memory of the training of a stage, over all attempts, including killed processes."""
 
     def __init__(self, folder: Path, model: MultimodalLM) -> None:
         self.path, self.model = folder / SPENT, model
@@ -92,12 +92,12 @@ class Stopwatch:
         self._note()
 
     def tick(self) -> None:
-        """Notes the time, if the last note is not of just now."""
+        """Writes the time if the last note is old enough."""
         if time.monotonic() - self.noted >= NOTED_EVERY:
             self._note()
 
     def spent(self) -> dict[str, float]:
-        """Seconds of all attempts, and the most memory of any of them (see peak_memory)."""
+        """Seconds of all attempts, and their maximum memory (see peak_memory)."""
         seconds = self.before.get("seconds", 0.0) + time.monotonic() - self.began
         peaks = {k: max(v, self.before.get(k, 0.0)) for k, v in peak_memory(self.model).items()}
         return {"seconds": seconds, **peaks}
@@ -112,7 +112,7 @@ class Stopwatch:
 
 
 def forget_spent(folder: Path) -> None:
-    """Forgets the attempts at a stage whose costs are known."""
+    """Removes the notes of a stage when its costs are written."""
     (folder / SPENT).unlink(missing_ok=True)
 
 

@@ -1,6 +1,6 @@
-"""What routing does at every stage: which new experts each learned task reaches, and how far its routing has drifted.
+"""Routing after every stage: which new experts each learned task uses, and how far its routing has drifted.
 
-Looked at on a few held-out training conversations a task, the model made ready for the task as it is for scoring. No
+It is measured on a few held-out training conversations per task, with the model prepared for the task as in scoring. No
 score depends on it.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from moextend.bench.methods import Method
-from moextend.bench.run.context import Work
+from moextend.bench.run.context import RunContext
 from moextend.bench.run.models import learning_data
 from moextend.bench.run.records import Inferred, InferredTask, RoutingReport, StageCost, TaskRouting
 from moextend.bench.run.rundir import ROUTING
@@ -25,45 +25,45 @@ if TYPE_CHECKING:
     from moextend.moe.sites import Site
 
 SAMPLE = 32
-"""Conversations a task that are looked at."""
+"""Number of conversations per task."""
 ASKED = 256
-"""Prompts a task whose extension is inferred."""
+"""Number of prompts per task for task inference."""
 TEXT = "(text)"
-"""Stands for the sequence's generic text, which belongs to no task; no task is called so."""
+"""Name of the sequence's generic text; no task can have it."""
 
 Counts = Mapping[str, Sequence[float]]
 """Extension ("": the base) -> tokens that each of its experts computed, in one block."""
 
 
 class Diagnostics:
-    """Watches the routing of a run that learns one task after the other."""
+    """Routing diagnostics of a run in sequence mode."""
 
-    def __init__(self, work: Work, model: MultimodalLM) -> None:
-        self.work = work
-        self.sites = _sites(model) if work.config.mode == "sequence" else []
+    def __init__(self, context: RunContext, model: MultimodalLM) -> None:
+        self.context = context
+        self.sites = _sites(model) if context.config.mode == "sequence" else []
         self._samples: dict[str, list[Conversation]] = {}
 
     def __call__(self, model: MultimodalLM, index: int, learned: Sequence[str]) -> None:
-        """Writes what is not known yet of stage `index` to its folder."""
+        """Writes the missing parts of the routing report of stage `index` to its folder."""
         if not self.sites:
             return
-        path = self.work.run.stage_folder(index, learned[-1]) / ROUTING
+        path = self.context.run.stage_folder(index, learned[-1]) / ROUTING
         known = RoutingReport.read(path)
         report = known or self._report(model, index, learned)
-        if self.work.config.oracle and index == len(self.work.stages) and report.oracle is None:
+        if self.context.config.oracle and index == len(self.context.stages) and report.oracle is None:
             report = report.model_copy(update={"oracle": self._oracle(model, learned)})
         if report != known:
             report.write(path)
 
     def _report(self, model: MultimodalLM, index: int, learned: Sequence[str]) -> RoutingReport:
-        before = self.work.run.routing()
-        cost = self.work.run.costs().get(index, StageCost())
+        before = self.context.run.routing()
+        cost = self.context.run.costs().get(index, StageCost())
         tasks = {}
-        for name in [*learned, *([TEXT] if self.work.generic else [])]:
+        for name in [*learned, *([TEXT] if self.context.generic else [])]:
             if not self._sample(name):
                 continue
-            # A task of no extension is answered by the base where the task is told, so that text is, too.
-            self.work.method.select(model, name, learned)
+            # A task without an extension is answered by the base if the task is given, and so is text.
+            self.context.method.select(model, name, learned)
             use = _count(model, self.sites, self._sample(name))
             first = None if name == TEXT else before.get(learned.index(name) + 1)
             tasks[name] = _routing(use, first.tasks.get(name) if first else None)
@@ -72,17 +72,17 @@ class Diagnostics:
         )
 
     def _inferred(self, model: MultimodalLM, learned: Sequence[str]) -> Inferred | None:
-        """Where inputs go that a method is not told the task of; None for one that infers nothing.
+        """Extensions that inputs reach if the method infers the task; None if it does not.
 
-        Of learned tasks inputs that the recogniser was not made from, of tasks that are not learned yet, and of text.
+        The inputs are from learned tasks (not part of the task statistics), from later tasks, and from generic text.
         """
-        from moextend.extension.task_inference import Recogniser, prompts_of
+        from moextend.extension.task_inference import TaskInference, prompts_of
 
-        self.work.method.select(model, learned[-1], learned)
-        if not isinstance(model.choose, Recogniser):
+        self.context.method.select(model, learned[-1], learned)
+        if not isinstance(model.choose, TaskInference):
             return None
         shares = {}
-        for name in [*self.work.config.stages, *([TEXT] if self.work.generic else [])]:
+        for name in [*self.context.config.stages, *([TEXT] if self.context.generic else [])]:
             rows = self._rows(name, "learn")
             asked = prompts_of([rows[i] for i in range(0, len(rows), max(1, len(rows) // ASKED))][:ASKED])
             if asked:
@@ -92,10 +92,10 @@ class Diagnostics:
 
     def _rows(self, name: str, part: Literal["learn", "held_out"]) -> Sequence[Conversation]:
         if name == TEXT:
-            generic: Sequence[Conversation] = self.work.generic
+            generic: Sequence[Conversation] = self.context.generic
             return generic
         found: Sequence[Conversation] = getattr(
-            learning_data(self.work, [name], stage_seed(self.work.config.seed, name)), part
+            learning_data(self.context, [name], stage_seed(self.context.config.seed, name)), part
         )
         return found
 
@@ -107,8 +107,8 @@ class Diagnostics:
         return self._samples[name]
 
     def _oracle(self, model: MultimodalLM, learned: Sequence[str]) -> dict[str, float | None]:
-        """The final score of each task with its own extension forced on; {} for a method that is given it anyway."""
-        given = self.work.method.with_given_task()
+        """Final score of each task with only its own extension active; {} for a method with the task given."""
+        given = self.context.method.with_given_task()
         if given is None:
             return {}
         chooser, model.choose = model.choose, None
@@ -118,19 +118,19 @@ class Diagnostics:
             model.choose = chooser
 
     def _score(self, model: MultimodalLM, given: Method, name: str, learned: Sequence[str]) -> float | None:
-        work = self.work
+        context = self.context
         try:
             weights = given.select(model, name, learned)
         except InputError:  # its calibrations read earlier extensions, so that it cannot stand alone
             return None
         return evaluate.score_cell(
-            model, work.tasks[name], weights=weights, folder=work.run.predictions,
-            scoring=work.sequence.scoring, workspace=work.workspace,
+            model, context.tasks[name], weights=weights, folder=context.run.predictions,
+            scoring=context.sequence.scoring, workspace=context.workspace,
         ).value  # fmt: skip
 
 
 def drift(then: Sequence[Counts], now: Sequence[Counts]) -> list[float]:
-    """KL(then || now) in nats of what share of the choices each expert got, block by block; half a count is added each.
+    """KL(then || now) in nats between the experts' shares of the choices, per block; 0.5 is added to each count.
 
     Experts that did not exist then count as not chosen.
     """
@@ -149,7 +149,7 @@ def drift(then: Sequence[Counts], now: Sequence[Counts]) -> list[float]:
 
 
 def _routing(use: Use, then: TaskRouting | None) -> TaskRouting:
-    """What is kept of a task's routing; `then` is what was kept at the stage where it was learned."""
+    """Record of a task's routing; `then` is the record of the stage that learned the task."""
     experts = [{name: counts.tolist() for name, counts in block.items()} for block in use.experts]
     reached = [{name: n / use.tokens for name, n in block.items() if name} for block in use.reached]
     moved = drift(then.experts, experts) if then else None
@@ -157,7 +157,7 @@ def _routing(use: Use, then: TaskRouting | None) -> TaskRouting:
 
 
 def _count(model: MultimodalLM, sites: Sequence[Site], rows: Sequence[Conversation]) -> Use:
-    """The use of experts by some conversations, each with the extensions that it would reach when it is answered."""
+    """Use of experts by some conversations, each with the extensions that it reaches at inference."""
     from moextend import Prompt
     from moextend.extension.usage import Use, count_use
     from moextend.model.generation import each_by_its_own
@@ -173,7 +173,7 @@ def _count(model: MultimodalLM, sites: Sequence[Site], rows: Sequence[Conversati
 
 
 def _sites(model: MultimodalLM) -> list[Site]:
-    """The base's MoE blocks, found before adapters hide them; none in a dense model."""
+    """MoE blocks of the base, determined before adapters wrap them; none in a dense model."""
     from moextend.moe.sites import find_sites
 
     try:

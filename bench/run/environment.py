@@ -1,4 +1,4 @@
-"""What a run was made with: versions, commit, hardware. Recorded with every run, never compared."""
+"""The environment of a run: versions, commit, hardware. It is recorded with every run and never compared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = (
 
 
 def environment(**more: Any) -> dict[str, Any]:
-    """The versions of what a score depends on, the commit, and the machine; and `more` (device, threads)."""
+    """Versions of packages that scores depend on, the commit, the machine, and `more` (device, threads)."""
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -28,7 +28,7 @@ def environment(**more: Any) -> dict[str, Any]:
 
 
 def commit(folder: Path) -> dict[str, Any] | None:
-    """The commit and whether tracked files differ from it; None where this code is not in a git checkout."""
+    """The commit and whether tracked files differ from it; None if this code is not in a git checkout."""
     # An installed package may lie inside somebody else's checkout: ask for a file of ours.
     if _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None

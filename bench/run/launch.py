@@ -1,8 +1,8 @@
-"""Runs in worker processes, one process a run, some at a time.
+"""Runs in worker processes: one process per run, several at a time.
 
-A crash costs one run, Ctrl-C stops all of them in order, and the peak memory of a process is that of its run alone. A
-process spends some seconds on imports. Forking them from one that has imported already would save these seconds, and
-give up CUDA, which does not survive a fork, and the start of each run from a known state.
+A crash affects one run, Ctrl-C stops all of them in order, and the peak memory of a process is that of its run. A
+process spends some seconds on imports. Forking a process with these imports would save the time, but CUDA does not
+survive a fork, and runs would not start from a known state.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from moextend.errors import MoextendError, RunFailed
 from moextend.util.foreign import explained
 
 WORKER = (sys.executable, "-P", "-m", "moextend.bench.run.worker")
-"""Reads a run folder, one line, from its input; answers with a JSON line {"run", "state", "error"}.
+"""Command of a worker: reads a line with a run folder from stdin, answers with a JSON line {"run", "state", "error"}.
 
--P: modules come from the installation and from PYTHONPATH, never from the current folder, which may be anyone's.
+-P: modules come from the installation and from PYTHONPATH, never from the current folder, which may not be trusted.
 """
 
 GRACE = 20.0
-"""Seconds that a worker gets after an interrupt to save what it holds, before it is killed."""
+"""Seconds that a worker gets after an interrupt to save its state before it is killed."""
 TICK = 0.25
 
 
@@ -48,16 +48,16 @@ class Outcome:
 
 
 class View(Protocol):
-    """Shows the runs while they work."""
+    """Shows the progress of runs."""
 
     def update(self) -> None:
-        """Called some times a second; reads what it shows from the run folders."""
+        """Called several times a second; reads the run folders."""
 
 
 def launch(
     runs: Sequence[Path], *, jobs: int, view: View, command: Sequence[str] | None = None
 ) -> dict[Path, Outcome]:
-    """How each run ended; `jobs` work at a time. KeyboardInterrupt passes through once all are stopped."""
+    """Executes runs, `jobs` at a time, and returns how each ended; KeyboardInterrupt is raised after all stopped."""
     for run in runs:
         if read_status(run).state in ("failed", "interrupted", "done"):  # of an earlier attempt
             (run / "status.json").unlink(missing_ok=True)
@@ -99,7 +99,7 @@ class _Pool:
         self.lock, self.stopped = threading.Lock(), False
 
     def serve(self) -> None:
-        """Works until the queue is empty, with a new worker for each run."""
+        """Executes runs until the queue is empty, with a new worker for each run."""
         while (run := self._next()) is not None:
             worker: _Worker | None = None
             try:
@@ -111,7 +111,7 @@ class _Pool:
                 worker.close()
 
     def stop(self, slots: list[threading.Thread]) -> None:
-        """Interrupts all workers, and kills those that do not end in time or when interrupted again."""
+        """Interrupts all workers, and kills them after the grace time or at a second interrupt."""
         with self.lock:
             self.stopped = True
         self._signal(signal.SIGINT)
@@ -148,7 +148,7 @@ class _Pool:
 
 
 class _Worker:
-    """The worker process of a run, and the log that its standard error goes to."""
+    """The worker process of a run, and the log of its standard error."""
 
     def __init__(self, run: Path, command: Sequence[str], environment: dict[str, str]) -> None:
         # A process group of its own: Ctrl-C in the terminal reaches it through us, once.
@@ -157,16 +157,16 @@ class _Worker:
             env=environment, process_group=0,
         )  # fmt: skip
         self.run, self.log = run, RunDir(run).log
-        self.said, self.stopped = b"", False
+        self.output, self.stopped = b"", False
         self.pump = threading.Thread(target=self._pump, args=(self.process.stderr,), daemon=True)
         self.pump.start()
 
     def alive(self) -> bool:
-        """Whether the process still runs."""
+        """Whether the process is running."""
         return self.process.poll() is None
 
     def work(self) -> Outcome:
-        """Has the worker do its run."""
+        """Makes the worker execute its run, and returns the outcome."""
         assert self.process.stdin and self.process.stdout
         try:
             self.process.stdin.write(os.fsencode(self.run) + b"\n")
@@ -181,7 +181,7 @@ class _Worker:
         return self._died()
 
     def close(self) -> None:
-        """Ends the process by ending its input."""
+        """Ends the process by closing its input."""
         assert self.process.stdin
         self.process.stdin.close()
         try:
@@ -194,7 +194,7 @@ class _Worker:
         self.pump.join(timeout=5)
         if self.stopped or code == -signal.SIGINT:
             return Outcome(self.run, "interrupted")
-        last = self.said.decode(errors="replace").strip().rpartition("\n")[2]
+        last = self.output.decode(errors="replace").strip().rpartition("\n")[2]
         error = RunFailed(
             f"the worker {_ending(code)}{f' ({last[:200]})' if last else ''}.",
             where=str(self.log),
@@ -205,7 +205,7 @@ class _Worker:
 
     def _pump(self, stream: IO[bytes]) -> None:
         for line in stream:
-            self.said = (self.said + line)[-2000:]
+            self.output = (self.output + line)[-2000:]
             self._note(line)
 
     def _note(self, line: bytes) -> None:
@@ -247,7 +247,7 @@ def _environment(jobs: int) -> dict[str, str]:
 
 @contextmanager
 def _terminations_as_interrupts() -> Iterator[None]:
-    """A closed terminal, `kill` or Ctrl-\\ stops the workers as Ctrl-C does; what is ignored (nohup) stays so."""
+    """Context in which a closed terminal, `kill` and Ctrl-\\ act as Ctrl-C; ignored signals (nohup) stay ignored."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Shows runs while they work: a table that keeps itself up to date, or plain lines without a terminal."""
+"""Shows the progress of runs: a live table, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 ROWS = 24
-"""Rows of the live table at the most; the runs that work come first."""
+"""Maximum number of rows of the live table; running runs come first."""
 ETA_EVERY = 60.0
-"""Seconds between two lines of the time left at the least; a sixtieth of that time where it is more."""
+"""Minimum seconds between two lines with the time left; a sixtieth of that time if it is longer."""
 
 
 class LiveView:
-    """A table on the terminal, redrawn while the runs work."""
+    """A table on the terminal that is redrawn during the runs."""
 
     def __init__(self, runs: Sequence[Path], jobs: int, console: Console) -> None:
         from rich.live import Live
@@ -60,7 +60,7 @@ class LiveView:
 
 
 def _shown(fit: Layout, lines: int) -> list[Row]:
-    """All rows, or those that `lines` have room for: runs that work first."""
+    """All rows, or those that fit `lines`: running runs first."""
     rows = fit.rows
     if len(rows) > ROWS or sum(map(fit.height, rows)) > lines:
         rows = sorted(rows, key=lambda row: row.state != "running")[:ROWS]
@@ -70,20 +70,20 @@ def _shown(fit: Layout, lines: int) -> list[Row]:
 
 
 def view(runs: Sequence[Path], jobs: int, console: Console) -> LiveView | PlainView:
-    """What fits the console."""
+    """The table as it fits the console."""
     return LiveView(runs, jobs, console) if console.is_terminal else PlainView(runs, jobs, console)
 
 
 class PlainView:
     """One line whenever a stage has been scored, a run ends, or a minute has passed: for logs and pipes.
 
-    Which stages are scored is told by their scores, not by what a run is at, which may change between two looks.
+    The scores show which stages are scored, not the phase of a run, which may change between two reads.
     """
 
     def __init__(self, runs: Sequence[Path], jobs: int, console: Console) -> None:
         self.runs, self.jobs, self.console = [RunDir(run) for run in runs], jobs, console
         self.began = time.monotonic()
-        self.told_left: float | None = None
+        self.reported_left: float | None = None
         self.states = {run.folder: read_status(run.folder).state for run in self.runs}
         self.scores = {run.folder: _Scores(run) for run in self.runs}
 
@@ -94,7 +94,7 @@ class PlainView:
         return
 
     def update(self) -> None:
-        """Prints what has happened since the last call."""
+        """Prints the events since the last call."""
         statuses = []
         for run in self.runs:
             status = read_status(run.folder)
@@ -120,11 +120,13 @@ class PlainView:
         return lines
 
     def _print_left(self, statuses: Sequence[Status]) -> None:
-        """The time left, as soon as it is known, and then once a minute or less often."""
+        """Prints the time left when it is first known, and then at most once a minute."""
         left, now = seconds_left(statuses, self.jobs), time.monotonic()
-        if not left or (self.told_left is not None and now - self.told_left < max(ETA_EVERY, left / 60)):
+        if not left or (
+            self.reported_left is not None and now - self.reported_left < max(ETA_EVERY, left / 60)
+        ):
             return
-        self.told_left = now
+        self.reported_left = now
         self._print(summary(statuses, self.jobs, now - self.began))
 
     def _print(self, line: str) -> None:
@@ -134,7 +136,7 @@ class PlainView:
 
 
 class _Scores:
-    """The scores of a run, and the stages that were scored since the last look."""
+    """Scores of a run, and the stages that are newly scored."""
 
     def __init__(self, run: RunDir) -> None:
         self.run, self.path = run, run.folder / "scores.jsonl"
@@ -144,7 +146,7 @@ class _Scores:
         self.news()
 
     def news(self) -> list[str]:
-        """A line for each stage that is whole now and was not before."""
+        """One line for each stage that is newly complete."""
         try:
             found = self.path.stat()
             if (found.st_size, found.st_mtime_ns) == self.seen:
@@ -159,12 +161,12 @@ class _Scores:
         return [f"stage {stage}/{last} scored{self.means(stage)}" for stage in new]
 
     def means(self, stage: int) -> str:
-        """The mean scores of a stage: ": mean of tasks 61.2, text 88.0"."""
+        """Mean scores of a stage as text: ": mean of tasks 61.2, text 88.0"."""
         config = self.run.config
         kinds = {"tasks": config.stages, "text": config.retention, "transfer": config.transfer}
         means = {
             name: [self.cells[stage, task].value for task in tasks if (stage, task) in self.cells]
             for name, tasks in kinds.items()
         }
-        said = ", ".join(f"{name} {fmean(values):.1f}" for name, values in means.items() if values)
-        return f": mean of {said}" if said else ""
+        scores = ", ".join(f"{name} {fmean(values):.1f}" for name, values in means.items() if values)
+        return f": mean of {scores}" if scores else ""

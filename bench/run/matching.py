@@ -1,7 +1,7 @@
-"""Methods made comparable: the settings (`Method.knobs`) with which each trains as much as a reference.
+"""Matches methods: chooses settings (`Method.knobs`) with which each method trains as much as a reference.
 
-Nothing is loaded: the parameters are counted on a model that has shapes and no memory. Steps, batches and the order of
-the data are the same for all methods in any case.
+No weights are loaded: parameters are counted on a model on device meta. Steps, batches and the data order are always
+the same for all methods.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from moextend.errors import InputError
 
 By = Literal["params", "flops"]
 NEAR = 0.1
-"""Parts by which two sizes may differ and still count as matched."""
+"""Maximum relative difference of two matched sizes."""
 
 WORDS = {"params": "trained parameters", "flops": "operations a token through what is trained"}
 
@@ -29,9 +29,9 @@ class Size:
 
     params: int
     flops: int
-    """Operations of a forward pass, a token, through what is trained: two for each parameter that the token meets.
+    """Operations of a forward pass per token in trained weights: two for each parameter that the token uses.
 
-    A token meets top-k of the base's experts, every new one in exact routing and at most top-k in the others.
+    A token uses top-k of the base's experts, every new one in exact routing and at most top-k in the other modes.
     """
 
 
@@ -40,9 +40,9 @@ class Matched:
     """A method after matching."""
 
     method: MethodSpec
-    """With the setting that was chosen."""
-    told: str
-    """What was chosen and how near it comes, in words."""
+    """The method with the chosen setting."""
+    note: str
+    """The chosen setting and its distance from the reference, in words."""
 
 
 def match(
@@ -51,16 +51,16 @@ def match(
     make: Callable[[], Any],
     read: Callable[[str], MethodSpec] = methods.parse,
 ) -> list[Matched]:
-    """Every method with the value of its knobs that comes nearest to the reference.
+    """Every method with the setting that is nearest to the reference.
 
     Args:
         specs: the methods; one whose text sets a knob itself keeps it.
-        how: `params` or `flops`, with `=METHOD` to name the reference; else it is the first of `specs` with that role.
-        make: gives a fresh language model without memory (see `skeleton`).
+        how: `params` or `flops`, with `=METHOD` for the reference; else it is the first of `specs` with that role.
+        make: returns a new language model on device meta (see `skeleton`).
         read: parses the METHOD of `how`.
 
     Raises:
-        InputError: there is no such quantity, no reference, or the reference trains nothing.
+        InputError: the quantity is unknown, there is no reference, or the reference trains nothing.
     """
     by, _, named = how.partition("=")
     if by not in get_args(By):
@@ -79,15 +79,15 @@ def match(
     text, wanted = reference.text, _size(reference, by, make)
     if not wanted:
         raise InputError(f"'{text}' trains nothing.", where="--match", hint="Name another reference.")
-    told = Matched(reference, f"{text}: {wanted:,} {WORDS[by]}, which the others are matched with")
-    return [told if each.text == text else _matched(each, by, wanted, make) for each in specs]
+    note = Matched(reference, f"{text}: {wanted:,} {WORDS[by]}, which the others are matched with")
+    return [note if each.text == text else _matched(each, by, wanted, make) for each in specs]
 
 
 def _matched(spec: MethodSpec, by: str, wanted: int, make: Callable[[], Any]) -> Matched:
     knobs = spec.make().knobs
-    told = next((knob.key for knob in knobs if spec.sets(knob.key)), None)
-    if told or not knobs:
-        why = f"its {told} is set" if told else "it has no rank"
+    given = next((knob.key for knob in knobs if spec.sets(knob.key)), None)
+    if given or not knobs:
+        why = f"its {given} is set" if given else "it has no rank"
         return Matched(spec, f"{spec.text}: left as it is, {why}; {_compared(spec, by, wanted, make)}")
     chosen = spec
     for knob in sorted(knobs, key=lambda knob: not knob.fraction):
@@ -96,11 +96,11 @@ def _matched(spec: MethodSpec, by: str, wanted: int, make: Callable[[], Any]) ->
 
 
 def _turned(spec: MethodSpec, knob: Knob, by: str, wanted: int, make: Callable[[], Any]) -> MethodSpec:
-    """The method with the value of one knob that comes nearest."""
+    """The method with the nearest value of one setting."""
     now = getattr(spec.config, knob.key)
     if knob.fraction:
-        half, whole = (_size(spec.having(knob.key, value), by, make) for value in (0.5, 1))
-        share = min(1.0, max(0.01, round(1 - (whole - wanted) / (whole - half) / 2, 2)))
+        half, full = (_size(spec.having(knob.key, value), by, make) for value in (0.5, 1))
+        share = min(1.0, max(0.01, round(1 - (full - wanted) / (full - half) / 2, 2)))
         return spec if share == now else spec.having(knob.key, f"{share:g}")
     one, two = (_size(spec.having(knob.key, value), by, make) for value in (1, 2))
     count = nearest(one, two, wanted)
@@ -119,7 +119,7 @@ def _size(spec: MethodSpec, by: str, make: Callable[[], Any]) -> int:
 
 
 def size(spec: MethodSpec, lm: Any) -> Size:
-    """How much a method trains in its first stage; `lm`, without memory or with, is changed by it."""
+    """Size of a method's training in its first stage; changes `lm`, which may be on device meta."""
     method = spec.make()
     met = _met(lm, method.competing)  # before anything stands in the way of finding the experts
     trained = method.trainable(Shapes(lm))
@@ -130,12 +130,12 @@ def size(spec: MethodSpec, lm: Any) -> Size:
 
 
 def nearest(one: int, two: int, wanted: int) -> int:
-    """The n >= 1 for which one + (n - 1)(two - one) is nearest to `wanted`."""
+    """The n >= 1 with one + (n - 1)(two - one) nearest to `wanted`."""
     return max(1, 1 + round((wanted - one) / (two - one))) if two > one else 1
 
 
 def skeleton(base: Base, workspace: Path) -> Any:
-    """The base's language model, upcycled if it is to be, with shapes and no memory."""
+    """The base's language model on device meta, upcycled if the sequence says so."""
     from moextend.model import loading, upcycling
 
     lm = loading.skeleton(base.found(workspace), revision=base.revision)
@@ -143,7 +143,7 @@ def skeleton(base: Base, workspace: Path) -> Any:
 
 
 def _met(lm: Any, new: int) -> Callable[[str], float]:
-    """The share of a parameter, by its name, that one token meets, where `new` experts of a layer compete."""
+    """Share of a parameter, by its name, that one token uses if `new` experts of a layer compete."""
     from moextend.model.lm_head import text_config
     from moextend.moe.sites import count_experts, find_sites
 

@@ -1,4 +1,4 @@
-"""From what the user asked for to the runs that it means, each with everything resolved."""
+"""Resolves a user's request into the configs of runs."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ if TYPE_CHECKING:
     from moextend.bench.methods import MethodSpec
 
 DEFAULT = "tiny"
-"""The sequence that ships with the package."""
+"""Name of the sequence in the package."""
 OWN = "sequence"
-"""The workspace's own sequence: registry/sequence.yaml."""
+"""Name of the workspace's own sequence: registry/sequence.yaml."""
 
 STEPS = "steps"
-"""No method's settings are matched: methods share the steps, as they always do."""
+"""No settings are matched: methods share only the steps, as always."""
 
 LEFT_OUT = "It runs the code that the model writes; --allow-code scores it."
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for."""
+    """A request of the user."""
 
     workspace: Path
     sequence: str | None = None
-    """None: the workspace's own, else the one that ships with the package."""
+    """None: the workspace's own sequence, else that of the package."""
     methods: tuple[str, ...] = ()
-    """Empty: those of the sequence; "all": all that are known, bounds too. "joint" and "individual" are the bounds."""
+    """Empty: those of the sequence. "all": all known methods and bounds. "joint" and "individual" are the bounds."""
     seeds: tuple[int, ...] = (0,)
     orders: tuple[str, ...] = ("given",)
     modes: tuple[Mode, ...] = ("sequence",)
     device: str = "auto"
     limit: int | None = None
-    """Items a task at the most, instead of the sequence's own limit."""
+    """Maximum items per task, instead of the sequence's limit."""
     steps: int | None = None
-    """Steps a stage, instead of the sequence's own."""
+    """Steps per stage, instead of the sequence's."""
     oracle: bool = False
-    """Score learned tasks also with their own extension forced on."""
+    """Score learned tasks also with only their own extension active."""
     match: str = STEPS
-    """What the methods share besides data and batches: `steps`, or also `params[=METHOD]` or `flops[=METHOD]`."""
+    """What methods have in common besides data and batches: `steps`, `params[=METHOD]` or `flops[=METHOD]`."""
 
 
 def resolve(
@@ -60,9 +60,9 @@ def resolve(
     on_match: Callable[[str], None] | None = None,
     on_problem: Callable[[str], None] | None = None,
 ) -> list[RunConfig]:
-    """One config a run, checked as far as it can be without opening data or models.
+    """One config per run, checked without opening data or models.
 
-    `on_match` is told of each method how it was matched, `on_problem` which plug-ins are left out, and why.
+    `on_match` is called with how each method was matched, `on_problem` with each plug-in that is left out, and why.
     """
     from moextend.bench import methods
 
@@ -102,7 +102,7 @@ def resolve(
 
 
 def _check_numbers(request: Request) -> None:
-    """InputError where a number is out of range, or nothing would be run."""
+    """Raises InputError if a number is out of range, or there is nothing to run."""
     for option, given in (("--seed", request.seeds), ("--order", request.orders), ("modes", request.modes)):
         if not given:
             raise InputError("nothing is named.", where=option, hint="Name one, or leave it out.")
@@ -122,7 +122,7 @@ def _check_numbers(request: Request) -> None:
 
 
 def chosen_sequence(request: Request) -> SequenceSpec:
-    """The sequence asked for, with the overrides applied."""
+    """The requested sequence with the overrides applied."""
     sequence = _named_sequence(request)
     if request.limit is not None:
         scoring = sequence.scoring.model_copy(update={"limit": request.limit})
@@ -137,7 +137,7 @@ def chosen_sequence(request: Request) -> SequenceSpec:
 
 
 def left_out(request: Request) -> list[str]:
-    """The text tasks of the sequence that are not scored, because they would run code that the model writes."""
+    """Text tasks of the sequence that are not scored, because they would run code from the model."""
     sequence = _named_sequence(request)
     if code_allowed():
         return []
@@ -156,15 +156,15 @@ def _named_sequence(request: Request) -> SequenceSpec:
 def chosen_methods(
     request: Request, sequence: SequenceSpec, on_problem: Callable[[str], None] | None = None
 ) -> list[MethodSpec]:
-    """The methods asked for; UnknownName or InputError for one that does not exist or is broken.
+    """The requested methods; UnknownName or InputError for one that does not exist or is broken.
 
-    A plug-in that is only meant by "all", or that has a name of the package, is left out where it cannot be used.
+    A broken plug-in is left out if only "all" requests it, or if its name is that of a method of the package.
     """
     from moextend.bench.methods import ALL, BOUNDS, KNOWN, parse
 
     file, workspace = sequence.path or sequence.sequence, request.workspace
     known = dict.fromkeys(KNOWN.names(workspace))
-    for name in sequence.settings:  # else a misspelt one changes nothing, and nobody is told
+    for name in sequence.settings:  # a misspelt one would have no effect without a message
         lookup.choose("method", name, known, where=f"{file}: settings")
         parse(name, sequence.settings, workspace, where=f"{file}: settings")
     nameable = {**known, **dict.fromkeys([*BOUNDS, ALL])}
@@ -206,12 +206,12 @@ def _matched(
     )
     for matched in found:
         if on_match:
-            on_match(matched.told)
+            on_match(matched.note)
     return [matched.method for matched in found]
 
 
 def all_tasks(sequence: SequenceSpec, workspace: Path) -> dict[str, TaskSpec]:
-    """Every task that the sequence aligns on, learns or scores, by name."""
+    """Name -> task, for all tasks of the sequence: alignment, training and scoring."""
     found = [*stage_tasks(sequence, workspace), *scored_tasks(sequence, workspace)]
     names = [*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer]
     if sequence.align is not None:
@@ -222,7 +222,7 @@ def all_tasks(sequence: SequenceSpec, workspace: Path) -> dict[str, TaskSpec]:
 
 
 def ordered(stages: list[Any], order: str) -> list[Any]:
-    """The stages in the order `given`, `reverse` or `random:N` (N chooses the permutation)."""
+    """Stages in the order `given`, `reverse` or `random:N` (N is the seed of the permutation)."""
     kind, _, number = order.partition(":")
     if order == "given":
         return list(stages)
@@ -257,7 +257,7 @@ def _with_steps(sequence: SequenceSpec, steps: int) -> SequenceSpec:
 
 
 def _without_logins(value: Any) -> Any:
-    """A record as it may be kept: an address in somebody's notes (prepare, licence) may hold a password."""
+    """A record without passwords, which addresses in notes (prepare, licence) can contain."""
     if isinstance(value, dict):
         return {key: part if key in _ASKED else _without_logins(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -266,7 +266,7 @@ def _without_logins(value: Any) -> Any:
 
 
 _ASKED = ("prompt", "open_prompt")
-"""What the model reads is kept to the letter."""
+"""Keys with input of the model, which is kept unchanged."""
 
 
 def _config(

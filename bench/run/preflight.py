@@ -1,4 +1,4 @@
-"""What is checked before a run folder is made: all that would stop a worker later, and needs no model to be found."""
+"""Checks before a run folder is made: everything that would stop a worker later and needs no model."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from moextend.util import content, files
 from moextend.util.lookup import choose
 
 READ = {".json", ".jsonl", ".csv", ".tsv"}
-"""Data that is opened here, so that a wrong column is known at once: quickly read, by no library."""
+"""File types that are opened here to find a wrong column early: fast to read, without a library."""
 PACKAGES = {"azure_ml": ("azureml",), "flyte": ("flytekit",), "tensorboard": ("tensorboard", "tensorboardX")}
-"""Trackers whose package has another name than they."""
+"""Tracker -> name of its package, if it is another one."""
 SMALL = 32 * 2**20
-"""Bytes of data that is opened here at the most."""
+"""Maximum size in bytes of data that is opened here."""
 
 
 def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> None:
-    """InputError where a sequence or its tasks name what does not exist; what is to be fetched need not be here."""
+    """Raises InputError if a sequence or its tasks name something that does not exist; downloads may be missing."""
     search(workspace)
     file = str(sequence.path or sequence.sequence)
     base = sequence.base
@@ -47,9 +47,9 @@ def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path
 def check_here(
     sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path, *, device: str, runs: Path | None
 ) -> None:
-    """InputError where this machine lacks what a run needs: device, tracker, data, folders that can be written to.
+    """Raises InputError if this machine lacks a device, a tracker, data or a writable folder.
 
-    `runs` is None where all runs are done.
+    `runs` is None if all runs are done.
     """
     file = str(sequence.path or sequence.sequence)
     _find_base(sequence, workspace)
@@ -96,7 +96,7 @@ def _find_base(sequence: SequenceSpec, workspace: Path) -> None:
 
 
 def check_device(device: str, dtype: str, attention: str | None, *, where: str) -> None:
-    """InputError where torch has no such device here, or it does not compute this attention."""
+    """Raises InputError if torch has no such device, or the device does not support this attention."""
     if device in ("auto", "cpu") and attention != "flash_attention_2":
         return  # torch need not be imported
     from moextend.moe import supported
@@ -114,7 +114,7 @@ def check_device(device: str, dtype: str, attention: str | None, *, where: str) 
 
 
 def check_tracker(name: str, *, where: str) -> None:
-    """InputError where a tracker is not installed; transformers is asked where its package is here at all."""
+    """Raises InputError if a tracker is not installed; asks transformers only if its package is installed."""
     if name in ("none", "all"):
         return
     packages = PACKAGES.get(name, (name,))
@@ -146,7 +146,7 @@ def _check_task(task: TaskSpec) -> None:
 
 
 def _check_data(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -> None:
-    """InputError where local data of a task is not there, or lacks a split or column of it."""
+    """Raises InputError if local data of a task does not exist, or lacks a split or column."""
     assert task.data is not None
     if task.data.path.startswith("world:"):
         where = f"{task.path or task.task}: data"
@@ -158,7 +158,7 @@ def _check_data(task: TaskSpec, split: Literal["train", "test"], workspace: Path
 
 
 def readable(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -> bool:
-    """Whether the data of a split are small local files that are quickly read; InputError where there are none."""
+    """Whether the data of a split are small local files that are fast to read; InputError without files."""
     assert task.data is not None
     where = f"{task.path or task.task}: data"
     source = locate(task.data, task.folder(), workspace, where=f"{where}.path")

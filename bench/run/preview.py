@@ -1,6 +1,6 @@
-"""What a command would do: runs, stages, cells, downloads, room, licences.
+"""Preview of a command: runs, stages, cells, downloads, disk space, licences.
 
-Opens no weights, and of the data only small local files, to find words that the base does not know.
+It opens no weights. Of the data it opens small local files only, to find words that the base does not know.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from moextend.util import content
 
 MB = 2**20
 SMALL = 200
-"""MB of weights below which memory is no question."""
+"""MB of weights below which the memory is not shown."""
 
 
 def preview(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
-    """What would be done, as a JSON-able record."""
+    """What the command would do, as a JSON record."""
     sequence = chosen_sequence(request)
     tasks = all_tasks(sequence, request.workspace)
     return {
@@ -45,8 +45,8 @@ def preview(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
     }
 
 
-def told(found: dict[str, Any]) -> str:
-    """The record of `preview` in words."""
+def describe(found: dict[str, Any]) -> str:
+    """The record of `preview` as text."""
     lines = [f"Sequence {found['sequence']} (version {found['version']}), base {found['base']['model']}."]
     for run in found["runs"]:
         stages = ", ".join(f"{task} ({steps} steps)" for task, steps in run["stages"].items())
@@ -65,14 +65,14 @@ def told(found: dict[str, Any]) -> str:
             same = [need for need in found["to_prepare"] if need["how"] == how]
             lines += [f"    {need['where']} (for {', '.join(need['tasks'])})" for need in same]
     step = found["step"]
-    lines += [f"One training step: {step['not']}"] if "not" in step else budget.told(step)
+    lines += [f"One training step: {step['not']}"] if "not" in step else budget.describe(step)
     return "\n".join([*lines, *_room(found)])
 
 
 def _step(
     configs: Sequence[RunConfig], sequence: SequenceSpec, tasks: dict[str, TaskSpec], workspace: Path
 ) -> dict[str, Any]:
-    """What a training step takes on a GPU, or why that is not known: {"not": why}."""
+    """Memory and operations of a training step on a GPU, or why they are not known: {"not": why}."""
     size = _megabytes(sequence.base.model)
     if size and size < SMALL:
         return {"not": f"not estimated for a base of {size:,.1f} MB, which fits any GPU."}
@@ -91,7 +91,7 @@ def _step(
 
 
 def _unknown(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> dict[str, list[str]]:
-    """Task -> what the base's tokenizer does not know of it; tasks without such words are left out."""
+    """Task -> words that the base's tokenizer does not know; tasks without such words are left out."""
     base = sequence.base.found(workspace)
     found = {}
     for name, task in tasks.items():
@@ -165,7 +165,7 @@ def _model_downloads(sequence: SequenceSpec) -> list[dict[str, Any]]:
 
 
 def _to_prepare(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, Any]]:
-    """Folders that have to be filled by hand, for which tasks and how."""
+    """Folders that the user has to fill, for which tasks and how."""
     needs: dict[str, dict[str, Any]] = {}
     for task in tasks:
         path, how = _by_hand(task)
@@ -177,7 +177,7 @@ def _to_prepare(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, An
 
 
 def _by_hand(task: TaskSpec) -> tuple[str, str]:
-    """Where a task's data lies, and what is said of how to get it."""
+    """Location of a task's data, and how to get it."""
     if task.data is not None:
         return task.data.path, task.data.prepare
     assert task.lm_eval is not None, "a task has data or is a task of lm-eval"
@@ -197,7 +197,7 @@ def _data_downloads(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str
 
 
 def _hub(name: str, kind: str, revision: str | None) -> list[dict[str, Any]]:
-    """What is to be fetched from the hub: nothing that is in the cache; its size if the hub tells it."""
+    """A download from the hub, with its size if the hub reports it; None if it is in the cache."""
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     for file in ("config.json", "README.md"):
@@ -212,7 +212,7 @@ def _hub(name: str, kind: str, revision: str | None) -> list[dict[str, Any]]:
 
 
 def _local(model: str) -> Path | None:
-    """The folder of a model that need not be fetched."""
+    """Local folder of a model that needs no download."""
     packaged = content.package_folder("registry") / "models" / model
     return next((path for path in (packaged, Path(model)) if path.is_dir()), None)
 

@@ -1,4 +1,4 @@
-"""How far a run is: status.json, written by the worker, read by the live view and by `status`."""
+"""Progress of a run: status.json, written by the worker and read by the live view and by `status`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from moextend.util.foreign import explained
 
 STATUS = "status.json"
 WRITE_EVERY = 0.5
-"""Seconds between two writes at the least."""
+"""Minimum seconds between two writes."""
 IN_LOG = "The traceback is in the log of the run. If the message does not help, report it as a bug."
-"""The hint for an error that nobody foresaw."""
+"""Hint for an unexpected error."""
 STALE = 600.0
-"""Seconds without a sign of life after which a process that cannot be looked up counts as dead."""
+"""Seconds without a heartbeat after which a process that cannot be inspected counts as dead."""
 
 
 Spent = dict[tuple[str, str | None], tuple[float, int]]
@@ -32,17 +32,17 @@ Spent = dict[tuple[str, str | None], tuple[float, int]]
 
 @dataclass(frozen=True)
 class Unit:
-    """One piece of a run's work."""
+    """A part of a run: the training of a stage, or the scoring of a cell."""
 
     phase: Literal["align", "probe", "train", "score"]
     stage: int
     task: str
     steps: int = 1
-    """Steps of a training, items of a scoring; seconds a step are measured for each phase."""
+    """Steps of a training, or percent of a scoring; the seconds per step are measured for each phase."""
 
 
 class Progress:
-    """Keeps status.json while a run works; as a context manager it also records how the run ended.
+    """Writes status.json during a run; as a context manager it also records how the run ended.
 
     A unit that is already done (a resumed run) is passed to `finish` without `begin`.
     """
@@ -60,12 +60,12 @@ class Progress:
         self._state: State = "running"
 
     def begin(self, unit: Unit, *, step: int = 0) -> None:
-        """Starts a unit; `step` is where a resumed training goes on."""
+        """Starts a unit; `step`: the first step of a resumed training."""
         self._unit, self._step, self._from, self._began = unit, step, step, time.time()
         self._write()
 
     def follow(self, unit: Unit) -> Callable[[int, int], None]:
-        """What a training calls with (steps done, steps in all): a resumed one begins where its checkpoint was."""
+        """Callback for a training, with (steps done, all steps); a resumed training starts at its checkpoint."""
         seen = 0
 
         def on_step(done: int, total: int) -> None:
@@ -78,13 +78,13 @@ class Progress:
         return on_step
 
     def advance(self, steps: int = 1) -> None:
-        """`steps` more steps of the unit are done."""
+        """Adds `steps` done steps to the unit."""
         self._step += steps
         if time.monotonic() - self._written >= WRITE_EVERY:
             self._write()
 
     def finish(self, unit: Unit) -> None:
-        """The unit is done."""
+        """Marks the unit as done."""
         if unit == self._unit:
             _add(self._spent, unit, time.time() - self._began, unit.steps - self._from)
             self._unit = None
@@ -110,12 +110,12 @@ class Progress:
                 raise
 
     def _place(self) -> str | None:
-        """What the run is at."""
+        """Current phase, stage and task of the run."""
         unit = self._unit
         return f"stage {unit.stage}, {unit.task}, {unit.phase}" if unit else None
 
     def status(self) -> Status:
-        """The status as of now."""
+        """Current status."""
         now, unit = time.time(), self._unit
         total, left = self._seconds(now)
         fraction = len(self._finished) / len(self.plan) if self.plan else 1.0
@@ -135,7 +135,7 @@ class Progress:
         )  # fmt: skip
 
     def _seconds(self, now: float) -> tuple[float | None, float | None]:
-        """Seconds of the whole plan and of what is left of it, each None where a pace is not known."""
+        """Seconds of the full plan and of its remaining part; None if a speed is unknown."""
         spent = dict(self._spent)
         if self._unit and self._step > self._from:
             _add(spent, self._unit, now - self._began, self._step - self._from)
@@ -163,13 +163,13 @@ def _add(spent: Spent, unit: Unit, seconds: float, steps: int) -> None:
 
 
 def described(error: BaseException, where: str | None = None) -> RunError:
-    """An error as the status has it, passwords masked; `where` is added to one that is not ours."""
+    """An error as a record of the status, with masked passwords; `where` is used for errors of other packages."""
     found = explained(error, where=where, hint=IN_LOG)
     return RunError(what=found.what, where=found.where, hint=found.hint)
 
 
 def read_status(folder: Path) -> Status:
-    """The status of a run; a running one whose process is gone counts as interrupted."""
+    """Status of a run; a running one without a process counts as interrupted."""
     try:
         status = Status.read(folder / STATUS) or Status()
     except InputError:
@@ -209,9 +209,9 @@ def _alive(status: Status) -> bool:
 
 
 def _born(pid: int) -> str | None:
-    """Start time of a process in ticks since boot, where /proc tells it; None for a dead one or elsewhere.
+    """Start time of a process in ticks since boot, from /proc; None for a dead process or without /proc.
 
-    psutil tells it in seconds by the clock, which may be set meanwhile: the same process would count as another one.
+    psutil returns clock time, which changes when the clock is set: the same process would count as another one.
     """
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

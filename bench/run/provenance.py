@@ -1,4 +1,4 @@
-"""Which plug-ins a run uses, and whether they still are what they were when it began."""
+"""The plug-ins of a run, and whether they changed since it began."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from moextend.errors import InputError, RunConflict
 
 
 def plugins_of(run: RunDir) -> dict[str, Source]:
-    """What a run uses that is not the package's own, by what it is; imports it."""
+    """Plug-ins that a run uses, by kind and name; imports them."""
     config = run.config
     found = {"method": config.parsed_method().source}
     for name in config.tasks:
@@ -20,7 +20,7 @@ def plugins_of(run: RunDir) -> dict[str, Source]:
 
 
 def refuse_changed_plugins(run: RunDir) -> dict[str, dict[str, str]]:
-    """RunConflict where a plug-in is not what the run began with; else what is to be noted of all."""
+    """Raises RunConflict if a plug-in changed since the run began; returns the records of all plug-ins."""
     known, now = _noted(run), plugins_of(run)
     problem = changed(known, now)
     if problem is not None:

@@ -1,4 +1,4 @@
-"""Removes runs: on request, or where the config changed before anything was trained."""
+"""Removes runs: on request, or if the config changed before any training."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from moextend.bench.run.rundir import RunDir
 
 KEPT = (".lock", "owner.json")
-"""Files that hold the run for this process."""
+"""Files of the lock of a run."""
 
 
 def untrained(run: RunDir) -> bool:
-    """Whether no stage of the run holds anything, not even a checkpoint, and no cell after stage 0 was scored."""
+    """Whether the run has no files of a stage, not even a checkpoint, and no cell after stage 0."""
     if any(path.is_file() for path in run.folder.glob("stages/**/*")):
         return False
     try:
@@ -26,7 +26,7 @@ def untrained(run: RunDir) -> bool:
 
 
 def clear(run: RunDir) -> None:
-    """Removes everything from the folder of a run whose lock this process holds."""
+    """Removes everything from the folder of a run; this process must hold its lock."""
     with files.disk_errors(run.folder):
         for path in run.folder.iterdir():
             if path.name in KEPT:
@@ -38,7 +38,7 @@ def clear(run: RunDir) -> None:
 
 
 def remove(run: RunDir) -> None:
-    """Removes the folder of a run; RunConflict where a process is working on it."""
+    """Removes the folder of a run; RunConflict if a process is working on it."""
     with run.lock():
         clear(run)
     with files.disk_errors(run.folder):

@@ -1,14 +1,14 @@
-"""The folder of one run: the only thing that the planner, the worker and the report share.
+"""The folder of one run, which the planner, the worker and the report share.
 
 runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
-  config.json       what the run is (identity, id), where its files lie, what it was made with
-  scores.jsonl      one line a cell of the matrix, with the id of the run; the last line of a cell wins
-  facts.json        what became known while running (task identity, majority answers, cost of the base, plug-ins)
+  config.json       config of the run (identity, id), paths of its specs, environment
+  scores.jsonl      one line per cell of the matrix, with the id of the run; the last line of a cell counts
+  facts.json        facts that the run records (task identity, majority answers, cost of the base, plug-ins)
   status.json       see progress.py
-  stages/<t>-<task>/    what stage t learned; cost.json: what that took; routing.json: which experts its tasks reach
-  predictions/          one line an item
+  stages/<t>-<task>/    weights and files of stage t; cost.json: its costs; routing.json: experts that the tasks use
+  predictions/          one line per item
 
-What each file holds: records.py, config.py, score/records.py, score/predictions.py; docs/files.md is made of them.
+Formats: records.py, config.py, score/records.py, score/predictions.py; docs/files.md is generated from them.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from moextend.util import files
 
 __all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "open_run", "open_runs", "slug"]
 
-RESTORE = "Put the file back as it was, or remove the whole folder of this run and run again."
+RESTORE = "Put the file back as it was, or remove the folder of this run and run again."
 RECORDS = ("config.json", "scores.jsonl", "status.json")
-"""Files that tell that a folder is a run's."""
+"""Files that mark a folder as a run."""
 COST = "cost.json"
 FACTS = "facts.json"
 ROUTING = "routing.json"
@@ -52,22 +52,22 @@ class RunDir:
 
     @property
     def config_path(self) -> Path:
-        """The file that says what the run is."""
+        """File with the config of the run."""
         return self.folder / "config.json"
 
     @cached_property
     def config(self) -> RunConfig:
-        """The config that the folder was made with; InputError where it is missing or broken."""
+        """Config of the run; InputError if it is missing or broken."""
         return self._first_record.config(self.config_path)
 
     @cached_property
     def id(self) -> str:
-        """Tells this run from every other one, also from one of the same config; "" for runs of early versions."""
+        """Unique id of the run, also among runs of the same config; "" for runs of early versions."""
         return self._first_record.id
 
     @cached_property
     def _first_record(self) -> ConfigFile:
-        """What config.json held when it was first read: what a run is does not change."""
+        """Content of config.json when it was first read; the identity of a run does not change."""
         return self._record()
 
     def _record(self) -> ConfigFile:
@@ -93,7 +93,7 @@ class RunDir:
         return self._record().environments
 
     def record_environment(self, **more: Any) -> None:
-        """Notes what the run is being made with, if it differs from the last note."""
+        """Records the environment of the run if it differs from the last one."""
         record, now = self._record(), environment(**more)
         history = record.environments
         last = history[-1] if history else {}
@@ -102,11 +102,11 @@ class RunDir:
             record.model_copy(update={"environments": noted}).write(self.config_path)
 
     def append_cell(self, cell: Cell) -> None:
-        """Adds one line to scores.jsonl, on disk when this returns."""
+        """Appends a line to scores.jsonl and syncs it to disk."""
         files.append_lines(self.folder / "scores.jsonl", [line_of(cell, self.id)])
 
     def cells(self) -> dict[Key, Cell]:
-        """(stage, task) -> the last cell scored; InputError where a line is not one."""
+        """(stage, task) -> its last cell; InputError if a line is not a cell."""
         path = self.folder / "scores.jsonl"
         found: dict[Key, Cell] = {}
         for number, record in enumerate(files.read_lines(path), 1):
@@ -115,7 +115,7 @@ class RunDir:
         return found
 
     def drop_cells(self, stale: Collection[Key]) -> None:
-        """Takes cells out of scores.jsonl, so that they are scored again."""
+        """Removes cells from scores.jsonl, so that they are scored again."""
         path = self.folder / "scores.jsonl"
         kept = [record for record in files.read_lines(path) if (record["stage"], record["task"]) not in stale]
         files.write_lines(path, kept)
@@ -129,17 +129,17 @@ class RunDir:
         return True
 
     def stage_folder(self, stage: int, task: str) -> Path:
-        """Where stage `stage` keeps what it learned; made if missing."""
+        """Folder of stage `stage`; created if missing."""
         return self._made(self.folder / "stages" / f"{stage}-{slug(task)}")
 
     @property
     def predictions(self) -> Path:
-        """Where predictions lie; made if missing."""
+        """Folder of the predictions; created if missing."""
         return self._made(self.folder / "predictions")
 
     @property
     def log(self) -> Path:
-        """What the worker of this run wrote to its standard error."""
+        """File with the standard error of the worker."""
         return self.folder / "worker.log"
 
     @staticmethod
@@ -149,7 +149,7 @@ class RunDir:
         return folder
 
     def facts(self) -> RunFacts:
-        """What became known while running; nothing at first."""
+        """Facts that the run recorded; empty at first."""
         return RunFacts.read(self.folder / FACTS) or RunFacts()
 
     def write_facts(self, **facts: Any) -> None:
@@ -158,28 +158,28 @@ class RunDir:
         RunFacts.parse({**self.facts().model_dump(), **facts}, where=str(path)).write(path)
 
     def write_cost(self, stage: int, task: str, cost: StageCost) -> None:
-        """Keeps what a stage took."""
+        """Writes the costs of a stage."""
         cost.write(self.stage_folder(stage, task) / COST)
 
     def costs(self) -> dict[int, StageCost]:
-        """Stage -> what it took; stages of which it is not known are left out."""
+        """Stage -> its costs; stages without costs are left out."""
         found = {stage: StageCost.read(path) for stage, path in self._of_stages(COST)}
         return {stage: cost for stage, cost in found.items() if cost is not None}
 
     def routing(self) -> dict[int, RoutingReport]:
-        """Stage -> what its tasks' routing was (see diagnostics.py); stages of which it is not known are left out."""
+        """Stage -> its routing report (see diagnostics.py); stages without one are left out."""
         found = {stage: RoutingReport.read(path) for stage, path in self._of_stages(ROUTING)}
         return {stage: report for stage, report in found.items() if report is not None}
 
     def _of_stages(self, name: str) -> Iterator[tuple[int, Path]]:
-        """(stage, path) of the files of one name in the stages' folders."""
+        """(stage, path) of the files `name` in the folders of the stages."""
         for path in sorted(self.folder.glob(f"stages/*/{name}")):
             if re.match(r"[0-9]+-", path.parent.name):
                 yield int(path.parent.name.partition("-")[0]), path
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the run for this process, which changes nothing of it; RunConflict names the process that holds it."""
+        """Context with the lock of the run; RunConflict with the process that holds it."""
         from filelock import FileLock, Timeout
 
         owner, lock = self.folder / "owner.json", FileLock(self.folder / ".lock")
@@ -201,12 +201,12 @@ class RunDir:
 
 
 def folder_of(config: RunConfig, runs: Path) -> Path:
-    """The folder of a run below `runs`; it need not be there."""
+    """Folder of a run below `runs`; it may not exist."""
     return runs / slug(str(config.sequence["sequence"])) / config.slug
 
 
 def open_run(config: RunConfig, runs: Path) -> RunDir:
-    """The folder of `config` below `runs`, made if missing; see `open_runs`."""
+    """Folder of `config` below `runs`, created if missing; see `open_runs`."""
     return open_runs([config], runs)[0]
 
 
@@ -217,14 +217,14 @@ def open_runs(
     must_be_free: Callable[[RunDir], bool] = lambda run: False,
     on_replace: Callable[[RunDir], None] = lambda run: None,
 ) -> list[RunDir]:
-    """The folders of the configs below `runs`, made if missing.
+    """Folders of the configs below `runs`, created if missing.
 
-    A config that only adds later stages or scored tasks takes the folder over: what was computed stands. A run of
-    another config that has trained nothing is replaced, after a call of `on_replace`. Nothing is written before all
-    folders are found to fit and those that change, or `must_be_free`, are locked.
+    A config that only adds later stages or scored tasks takes over an existing folder with its results. A run of
+    another config without any training is replaced, after a call of `on_replace`. Before anything is written, all
+    folders are checked, and those that change or satisfy `must_be_free` are locked.
 
     Raises:
-        RunConflict: a folder belongs to another config, holds files without a config, or another process works on it.
+        RunConflict: a folder belongs to another config, has files without a config, or another process works on it.
     """
     opened = [(RunDir(folder_of(config, runs)), config) for config in configs]
     changing = []
@@ -247,9 +247,9 @@ def open_runs(
 
 
 def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:
-    """What config.json holds; None for a new folder, and for a run of another config that has trained nothing.
+    """Content of config.json; None for a new folder, and for a run of another config without any training.
 
-    RunConflict where `config` is not that of the folder.
+    Raises RunConflict if `config` does not fit the folder.
     """
     path = run.config_path
     if run.folder.exists() and not run.folder.is_dir():
@@ -259,7 +259,7 @@ def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:
     if not path.exists():
         if _holds_files(run.folder):
             raise RunConflict(
-                "holds the files of a run whose config.json is missing, so it cannot be told what they belong to.",
+                "holds files of a run, but no config.json.",
                 where=str(run.folder),
                 hint="Put config.json back, use another --runs folder, or remove this folder.",
             )
@@ -277,7 +277,7 @@ def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:
 
 
 def _check_kinds(folder: Path) -> None:
-    """RunConflict where what lies in a place of a file is none, or in that of a folder: it is not to be overwritten."""
+    """Raises RunConflict if there is another object at the path of a file or folder of the run."""
     for path in (folder / "stages", folder / "predictions", *sorted(folder.glob("stages/*/*-in-flight"))):
         if path.exists() and not path.is_dir():
             raise RunConflict(
@@ -295,7 +295,7 @@ def _check_kinds(folder: Path) -> None:
 
 
 def _holds_files(folder: Path) -> bool:
-    """Whether there is more than what an interruption leaves of a folder that was just made."""
+    """Whether a folder has more files than an interrupt during its creation leaves."""
     if not folder.is_dir():
         return False
     return any(not path.name.startswith(".") and path.name != "owner.json" for path in folder.iterdir())
@@ -308,7 +308,7 @@ def _stored_identity(config: RunConfig) -> dict[str, Any]:
 
 
 def _wanted_record(record: ConfigFile | None, config: RunConfig) -> ConfigFile:
-    """What config.json is to hold; equal to `record` where nothing changes."""
+    """New content of config.json; equal to `record` if nothing changes."""
     identity = _stored_identity(config)
     return ConfigFile(
         # A record without an id is of an early version, and stays so: its scores name none, or one that is lost.
@@ -320,7 +320,7 @@ def _wanted_record(record: ConfigFile | None, config: RunConfig) -> ConfigFile:
 
 
 def _write_config(run: RunDir, record: ConfigFile | None, wanted: ConfigFile) -> None:
-    """Writes the config; where it asks for more than before, the run is no longer done."""
+    """Writes the config; a run with more stages or tasks than before is no longer done."""
     if wanted == record:
         return
     if record and (record.oracle != wanted.oracle or differences(record.identity, wanted.identity)):
@@ -330,9 +330,9 @@ def _write_config(run: RunDir, record: ConfigFile | None, wanted: ConfigFile) ->
 
 
 def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
-    """The runs below `runs`, or those named: a path, `<sequence>/<run>`, `<run>` or `<sequence>`.
+    """Runs below `runs`, or those with these names: a path, `<sequence>/<run>`, `<run>` or `<sequence>`.
 
-    A folder with scores or a status is one, too, where its config.json is lost: reading its config says so.
+    A folder with scores or a status counts as a run even without config.json; reading its config then fails.
     """
     found = sorted({path.parent for name in RECORDS for path in runs.glob(f"*/*/{name}")})
     if not names:
@@ -367,7 +367,7 @@ def _conflict(folder: Path, found: list[tuple[str, Any, Any]]) -> RunConflict:
 
 
 def run_name(folder: Path) -> str:
-    """<sequence>/<run>, as `find_runs` reads it."""
+    """<sequence>/<run>, a name for `find_runs`."""
     return f"{folder.parent.name}/{folder.name}"
 
 

@@ -1,4 +1,4 @@
-"""What each stage learns from: a task's training items as conversations, less the held-out ones."""
+"""Data of each stage: a task's training items as conversations, without the held-out ones."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from moextend import Conversation
 
 TURNS = 4
-"""Questions about one image that are learned as one conversation, at the most."""
+"""Maximum number of questions about one image in one conversation."""
 
 
 class Conversations(Lazy):
-    """Groups of items of a task as conversations."""
+    """Groups of items of a task as conversations, read lazily."""
 
     def __init__(self, task: TaskSpec, groups: Sequence[tuple[Item, ...]]) -> None:
         self._task, self._groups = task, groups
@@ -36,14 +36,14 @@ class Conversations(Lazy):
 
 @dataclass(frozen=True)
 class StageData:
-    """S_t and S_e of a stage (MoExtend section 3.2): no held-out item is ever learned, by any method."""
+    """S_t and S_e of a stage (MoExtend section 3.2): no method trains on held-out items."""
 
     learn: Sequence[Conversation]
     held_out: Sequence[Conversation]
 
 
 def as_conversation(task: TaskSpec, items: Sequence[Item]) -> Conversation:
-    """Items of one image as turns of one conversation; the image stands in the first turn only."""
+    """Items of one image as turns of one conversation; only the first turn has the image."""
     from moextend import Conversation
 
     first, *rest = items
@@ -65,34 +65,36 @@ def own_data(
     template: str | None = None,
     images: Path | None = None,
 ) -> Conversations:
-    """All rows of a user's data (file, folder, hub id) as conversations, with what `add-task` would guess about them.
+    """All rows of a user's data (file, folder, hub id) as conversations, with the guesses of `add-task`.
 
-    `columns` says which column holds what; without one of images it is text. `template` is the prompt, e.g.
-    "<image> {question}"; with one there need be no column of questions. `images` is a folder that holds the images,
-    besides that of the data; files anywhere else are refused.
+    `columns`: role -> column; without a column of images the data is text. `template`: the prompt, e.g.
+    "<image> {question}"; with it no column of questions is needed. `images`: a folder of images besides that of the
+    data; files in other places are refused.
     """
     needs = ("answer",) if template else ("answer", "question")
     task = guess_task(data, name="data", workspace=workspace, columns=columns, needs=needs)
     assert task.data is not None
     split = parse_split(task.data.train or task.data.test, where=data).split
-    whole = task.data.model_copy(update={"train": split, "images": str(images.resolve()) if images else None})
+    chosen = task.data.model_copy(
+        update={"train": split, "images": str(images.resolve()) if images else None}
+    )
     return conversations(
-        task.model_copy(update={"data": whole, "prompt": template or task.prompt}), workspace
+        task.model_copy(update={"data": chosen, "prompt": template or task.prompt}), workspace
     )
 
 
 def stage_data(tasks: Sequence[TaskSpec], workspace: Path, seed: int) -> StageData:
-    """What there is to learn from one task, or from several at once (joint training)."""
+    """Training data of one task, or of several at once (joint training)."""
     return StageData(*hold_out([conversations(task, workspace) for task in tasks], seed))
 
 
 def generic_text(path: Path | None) -> list[Conversation]:
-    """The lines of a sequence's generic text, to be read and not learned."""
+    """Lines of a sequence's generic text, without labels."""
     from moextend import Conversation
 
     return [Conversation(((text, ""),)) for text in memory_texts(path)]
 
 
 def stage_seed(seed: int, task: str) -> int:
-    """The seed of a stage: of the run's seed and the task alone, so that it is the same in every order."""
+    """Seed of a stage from the run's seed and the task, so that it is the same in every order."""
     return int(files.digest(seed, task)[:7], 16)

@@ -1,4 +1,4 @@
-"""Runs and their states as a table that fits the terminal: state, method and time left are never cut."""
+"""Table of runs and their states that fits the terminal: state, method and time left are never truncated."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ COLOUR: dict[State, str] = {
 DOING = {"align": "aligning", "probe": "probing", "train": "learning", "score": "scoring"}
 COLUMNS = ("method", "seed", "state", "stage", "now", "bar", "left")
 GOING = ("bar", "now", "stage", "seed")
-"""Columns that go where there is no room, in this order. Seeds are then part of the name."""
+"""Columns to leave out in a narrow terminal, in this order. Seeds are then part of the name."""
 NAME = 34
 """Characters after which a method's name is wrapped."""
 LEAST = 20
-"""Characters that a wrapped name has before a column after "now" goes, too."""
+"""Minimum width of a wrapped name; below it, columns after "now" are left out too."""
 NOW = (16, 34)
-"""Fewest and most characters of what a run is at; more are cut."""
+"""Minimum and maximum width of the current step of a run; longer texts are truncated."""
 BAR = 12
 LEFT = len("59m 59s")
 GAP = 2
 
 
 def duration(seconds: float | None) -> str:
-    """A time in words: 42s, 3m 05s, 2h 10m; "-" for an unknown one."""
+    """A duration as text: 42s, 3m 05s, 2h 10m; "-" if unknown."""
     if seconds is None:
         return "-"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded}s"
+    if rounded < 3600:
+        return f"{rounded // 60}m {rounded % 60:02d}s"
+    return f"{rounded // 3600}h {rounded % 3600 // 60:02d}m"
 
 
 def label(run: RunDir) -> str:
-    """A run's name in a table: its method, and its order or mode if it is not the usual one."""
+    """Name of a run in a table: its method, and its order or mode if it is not the default."""
     config = run.config
     more = [part for part in (config.order, config.mode) if part not in ("given", "sequence")]
     return " ".join([config.method, *more])
 
 
 def doing(status: Status) -> str:
-    """What a run is at: "learning tiny-counting 120/400"."""
+    """Current step of a run: "learning tiny-counting 120/400"."""
     if status.state != "running" or status.phase is None:
         return ""
     steps = f" {status.step}/{status.steps}" if status.steps > 1 else ""
@@ -61,7 +61,7 @@ def doing(status: Status) -> str:
 
 
 def seconds_left(statuses: Iterable[Status], jobs: int) -> float | None:
-    """Seconds until all are done, with `jobs` at a time; waiting runs count as much as the others."""
+    """Seconds until all runs are done, `jobs` at a time; waiting runs are assumed to take as long as the others."""
     statuses = list(statuses)
     lefts = [s.left for s in statuses if s.state == "running"]
     costs = [s.elapsed + (s.left or 0) for s in statuses if s.elapsed and s.left is not None]
@@ -95,7 +95,7 @@ class Row:
 
 
 def row_of(run: RunDir, status: Status) -> Row:
-    """What is shown of a run."""
+    """Row of a run."""
     error = (status.error.what or "") if status.error and status.state == "failed" else ""
     return Row(
         method=visible(label(run)),
@@ -110,16 +110,16 @@ def row_of(run: RunDir, status: Status) -> Row:
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns that a table of some runs has room for."""
+    """Columns of a table of runs that fit its width."""
 
     rows: list[Row]
     columns: tuple[str, ...]
     name: int
-    """Characters of a line of the method's name."""
+    """Width of the column with the method's name."""
     now: int
 
     def height(self, row: Row) -> int:
-        """Lines of a row."""
+        """Height of a row in lines."""
         return len(folded(row.method, self.name))
 
     def table(self, rows: Sequence[Row] | None = None) -> Table:
@@ -147,7 +147,7 @@ class Layout:
 
 
 def layout(rows: Sequence[Row], width: int | None) -> Layout:
-    """The columns that fit `width`; None: a file, which has room for everything but the bar."""
+    """Columns that fit `width`; None (a file): all columns without the bar."""
     rows = list(rows)
     if width is None:
         columns = tuple(name for name in COLUMNS if name != "bar")
@@ -166,7 +166,7 @@ def layout(rows: Sequence[Row], width: int | None) -> Layout:
 
 
 def _needed(rows: Sequence[Row], column: str) -> int:
-    """The fewest characters of a column besides the method's name."""
+    """Minimum width of a column other than the method's name."""
     fixed = {"method": 0, "now": NOW[0], "bar": BAR, "left": max(LEFT, _widest(rows, "left"))}
     return fixed[column] if column in fixed else _widest(rows, column)
 
@@ -176,7 +176,7 @@ def _widest(rows: Sequence[Row], column: str) -> int:
 
 
 def _with_seeds(rows: Sequence[Row]) -> list[Row]:
-    """The rows with the seed in the name, where there are several seeds."""
+    """Rows with the seed in the name, if there are several seeds."""
     if len({row.seed for row in rows}) < 2:
         return list(rows)
     return [replace(row, method=f"{row.method} s{row.seed}") for row in rows]

@@ -1,4 +1,4 @@
-"""A worker process: reads a run folder from its input, does the run, and says how it ended."""
+"""A worker process: reads a run folder from its input, executes the run, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from moextend.bench.run.records import RunError
 from moextend.errors import MoextendError
 
 GRACE = 20.0
-"""Seconds that a run gets to save what it holds once the process that started this one is gone."""
+"""Seconds that a run gets to save its state after the parent process is gone."""
 
 
 def main() -> None:
-    """Does one run."""
+    """Executes one run."""
     _heed_signals()
     from moextend.bench.run.runner import run
     from moextend.util.quiet import quiet_process
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:
-    """Does the run that the input names with `run`; nothing where the input ends or an interrupt comes before."""
+    """Executes the run in the input with `run`; does nothing if the input ends or an interrupt comes before."""
     _heed_signals()
     order = _Order(grace)
     with suppress(KeyboardInterrupt):  # before or after the run
@@ -53,16 +53,16 @@ def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:
 
 
 def _recorded(folder: Path, problem: Exception) -> RunError:
-    """The error as the status of the run has it, which says where in the run it was; else the error alone."""
+    """The error from the status of the run, which includes its place; else the error itself."""
     status = read_status(folder)
     mine = status.state == "failed" and status.pid == os.getpid()
     return status.error if mine and status.error else described(problem)
 
 
 class _Order:
-    """The input, read by a thread: it ends during the run only where the process that started this one is gone.
+    """The input, read by a thread: it ends during the run only if the parent process is gone.
 
-    The run is then interrupted, as by Ctrl-C, so that nobody has to look for a worker without a master.
+    The run is then interrupted, as by Ctrl-C, so that no orphaned worker remains.
     """
 
     def __init__(self, grace: float) -> None:
@@ -72,14 +72,14 @@ class _Order:
         threading.Thread(target=self._read, daemon=True).start()
 
     def take(self) -> Path | None:
-        """The run folder; None where the input has ended."""
+        """The run folder; None at the end of the input."""
         folder = self._lines.get()
         with self._lock:
             self._busy = folder is not None and not self._ended
             return folder if self._busy else None
 
     def done(self) -> None:
-        """The run has ended."""
+        """Marks the run as ended."""
         with self._lock:
             self._busy = False
 
@@ -111,8 +111,8 @@ class _Order:
 def _heed_signals() -> None:
     """SIGINT, SIGTERM and SIGHUP interrupt the run.
 
-    SIGINT too where it was ignored, as a shell does for what it starts in the background: a worker gets it from the
-    process that started it alone. SIGHUP stays ignored where it was (nohup).
+    SIGINT also if it was ignored, as in background jobs of a shell: a worker gets it only from its parent process.
+    SIGHUP stays ignored if it was (nohup).
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:

@@ -1,4 +1,4 @@
-"""Scores one cell of the accuracy matrix: a model, as it is now, on one task."""
+"""Scores one cell of the accuracy matrix: a model in its current state on one task."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def score_cell(
     stage: int = 0,
     on_items: vqa.Progress | None = None,
 ) -> Cell:
-    """The score of `model` on `task`.
+    """Score of `model` on `task`.
 
-    Predictions are kept under `folder`/`weights`, and the cell names their file relative to `folder`; what is there
-    already is not made again. `weights` must name all that the model's answers depend on.
+    Predictions are kept under `folder`/`weights`, and the cell has the path of their file relative to `folder`;
+    existing ones are used again. `weights` must identify everything that the model's answers depend on.
 
     Raises:
-        RunFailed: the task cannot be scored; other tasks are not touched by it.
+        RunFailed: the task cannot be scored; other tasks are not affected.
         InputError: the task or its data are wrong.
     """
     began = time.monotonic()
@@ -60,7 +60,7 @@ def _vqa_cell(
     workspace: Path,
     on_items: vqa.Progress | None,
 ) -> tuple[Scores, Path, bool]:
-    """The scores, the file of the predictions, and whether they were there before."""
+    """Scores of an image task, the file of the predictions, and whether they existed before."""
     from moextend.model.generation import generate
     from moextend.model.likelihood import choice_likelihoods
 
@@ -93,7 +93,7 @@ def _text_cell(
     workspace: Path,
     on_items: vqa.Progress | None,
 ) -> tuple[Scores, Path, bool]:
-    """The same of a text task."""
+    """Scores of a text task, the file of the predictions, and whether they existed before."""
     return text.score_text(
         model,
         task,
@@ -107,7 +107,7 @@ def _text_cell(
 
 
 def prompt_digest(model: MultimodalLM) -> str:
-    """Names what becomes of a prompt: the tokenizer, and the chat template where it is used."""
+    """Digest of the processing of a prompt: the tokenizer, and the chat template if it is used."""
     ids, chat = tokenizer_digest(model.tokenizer), getattr(model, "chat", None)
     return f"{ids}-{chat.fingerprint()}" if chat else ids
 
@@ -116,14 +116,14 @@ _TOKENIZERS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Names what a tokenizer does to a text: its whole model where it is a fast one, else its vocabulary."""
+    """Digest of a tokenizer: of its full model if it is a fast one, else of its vocabulary."""
     if tokenizer not in _TOKENIZERS:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             rules: Any = tokenizer.get_vocab()
         else:
             rules = json.loads(backend.to_str())
-            # Set by the last call that padded or cut, and no part of what the tokenizer is.
+            # Set by the last call that padded or truncated; not part of the tokenizer's identity.
             rules.pop("padding", None), rules.pop("truncation", None)
         _TOKENIZERS[tokenizer] = digest(type(tokenizer).__name__, rules, tokenizer.special_tokens_map)
     return _TOKENIZERS[tokenizer]

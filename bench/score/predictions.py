@@ -1,4 +1,4 @@
-"""The lines of predictions: what was answered."""
+"""The lines of predictions."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PredictionLine(Answered):
-    """A line of predictions: what was answered, and all that a scorer needs.
+    """A line of predictions: the answer, and everything that a scorer needs.
 
-    The version of the format is part of the name of the file, so that a line has none.
+    The version of the format is part of the file name, so a line has none.
     """
 
     kind: str | None = None
-    """Kind of question. null: the data name none."""
+    """Kind of question. null: the data have no kinds."""
     likelihoods: tuple[float, ...] | None = None
-    """Log-likelihood of each choice in nats. null or not there: the model was not asked."""
+    """Log-likelihood of each choice in nats. null or missing: not computed."""
     group: str | None = None
-    """What the items of one image share. null: no image."""
+    """Id of the image, shared by its items. null: no image."""
 
     @staticmethod
     def of(item: Item, prediction: str, likelihoods: tuple[float, ...] | None = None) -> PredictionLine:
-        """The line of an answered item."""
+        """Line of an answered item."""
         group = item.group or "+".join(image.digest for image in item.images) or None
         asked = (item.question, item.choices, item.kind)
         return PredictionLine(
@@ -46,11 +46,11 @@ class PredictionLine(Answered):
 
     @staticmethod
     def read(line: Any) -> PredictionLine:
-        """The record in a line of a file; pydantic.ValidationError where it is none."""
+        """Record from a line of a file; pydantic.ValidationError for another line."""
         return _LINES.validate_python(line)
 
     def line(self) -> dict[str, Any]:
-        """The record as it is kept."""
+        """The record as a JSON object."""
         kept = asdict(self)
         if self.likelihoods is None:
             del kept["likelihoods"]

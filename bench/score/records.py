@@ -1,4 +1,4 @@
-"""What scoring makes and keeps: scores, and the cells of scores.jsonl."""
+"""Records of scoring: scores, and the cells of scores.jsonl."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from moextend.util.record import Record
 class Cell(Record):
     """A line of `scores.jsonl`: one scored cell of the matrix; the last line of a stage and task counts.
 
-    A line also has `run`, the id of the run, and `digest`, which names all other keys of the line. Lines of former
-    runs may lack both.
+    A line also has `run`, the id of the run, and `digest`, a digest of all other keys of the line. Lines of former runs
+    may lack both.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -29,39 +29,39 @@ class Cell(Record):
     stderr: float | None = None
     """Standard error of `value` over items, in points. null: not known, as for one image."""
     n: int = 0
-    """Items scored."""
+    """Number of scored items."""
     scorer: str = ""
-    """Name and version of the rule that made the score from the predictions."""
+    """Name and version of the scoring rule."""
     weights: str = ""
-    """Fingerprint of the weights that answered."""
+    """Fingerprint of the weights that made the predictions."""
     predictions: str | None = None
-    """File of the predictions, relative to the folder of the run. null: not kept."""
+    """Path of the predictions, relative to the folder of the run. null: not kept."""
     size: int | None = None
-    """Bytes of that file. null: not known, as in former runs."""
+    """Size of that file in bytes. null: not known, as in former runs."""
     sha256: str = ""
     """SHA-256 of that file; "" in former runs."""
     seconds: float = 0.0
     """Wall-clock time of scoring, in seconds."""
     reused: bool = False
-    """Whether all predictions were there, so that the model had nothing to do."""
+    """Whether all predictions existed before, so that the model computed nothing."""
     by_kind: dict[str, float] = Field(default_factory=dict)
     """Kind of question, or task of a group -> score in percent."""
     kind_sizes: dict[str, int] = Field(default_factory=dict)
-    """Kind of question, or task of a group -> items."""
+    """Kind of question, or task of a group -> number of items."""
     readings: dict[str, float] = Field(default_factory=dict)
     """Other readings of the same answers, in percent; see docs/scorers.md."""
 
     @field_validator("predictions")
     @classmethod
     def _is_inside(cls, path: str | None) -> str | None:
-        """What is read lies in the folder of the run."""
+        """Refuses a path outside the folder of the run."""
         if path is not None and not _inside(path):
             raise ValueError("is not a path inside the folder of the run")
         return path
 
     @classmethod
     def former(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """`readings` and `reused` stood under `extra`."""
+        """In early versions `readings` and `reused` were under `extra`."""
         extra = values.get("extra", {})
         if not isinstance(extra, dict):
             return values
@@ -77,16 +77,16 @@ def _inside(path: str) -> bool:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a scorer makes of the predictions of one task; all values are percent."""
+    """Scores of the predictions of one task; all values are in percent."""
 
     value: float
     stderr: float | None
     """Standard error of the mean, items of one image drawn together (stats.clustered_error); None for one image."""
     n: int
-    """Items."""
+    """Number of items."""
     by_kind: dict[str, float] = field(default_factory=dict)
     """Kind of question, or task of a group of text tasks -> value."""
     kind_sizes: dict[str, int] = field(default_factory=dict)
-    """Likewise -> items."""
+    """Kind of question, or task of a group -> number of items."""
     readings: dict[str, float] = field(default_factory=dict)
-    """strict, normalised, likelihood (where choices have one), and further metrics; of text tasks all fractions."""
+    """strict, normalised, likelihood (if choices have one), and other metrics; for text tasks lm-eval's fractions."""

@@ -1,4 +1,4 @@
-"""Questions about images, scored in two stages: predictions, kept line by line, and scores made of them."""
+"""Scores questions about images in two steps: predictions, saved line by line, and their scores."""
 
 from __future__ import annotations
 
@@ -33,35 +33,35 @@ log = logging.getLogger(__name__)
 Answer = Callable[[Sequence["Prompt"]], list[str]]
 """Answers of a model to one batch of prompts."""
 Rate = Callable[[Sequence["Prompt"], Sequence[Sequence[str]]], list[tuple[float, ...]]]
-"""Log-likelihoods of each prompt's choices, for the questions of one batch that have some."""
+"""Log-likelihoods of each prompt's choices, for the questions with choices in one batch."""
 Progress = Callable[[int, int], None]
-"""Called with the items done and the items in all."""
+"""Called with (items done, all items)."""
 
 READINGS = ("strict", "normalised", "likelihood")
-"""What an answer is besides its score; see docs/scorers.md."""
+"""Names of the readings of an answer besides its score; see docs/scorers.md."""
 _SCORES_FORMAT = 2
-"""Raised with every change to the readings or to the lines of scores: older files are made again."""
+"""Incremented with every change of the readings or of the lines of scores: older files are computed again."""
 _KEPT_EVERY = 2.0
-"""Seconds between two writes: what an interruption costs at the most."""
+"""Seconds between two writes: the maximum loss at an interrupt."""
 
 
 @dataclass(frozen=True)
 class ItemScore:
-    """One line of scores: what a scorer and the three readings make of one prediction."""
+    """One line of scores: the score and the three readings of one prediction."""
 
     id: str
     score: float | None
-    """As the scorer counts, 0..1 for most; None where the item counts only together with another."""
+    """Score of the scorer, 0..1 for most; None if the item counts only together with another one."""
     strict: float | None = None
     normalised: float | None = None
     likelihood: float | None = None
-    """1 where the right choice is the likeliest; None where the choices have no log-likelihoods."""
+    """1 if the right choice has the highest log-likelihood, else 0; None without log-likelihoods."""
 
 
 def prediction_key(
     task: TaskSpec, data: str, scoring: Scoring, *, tokenizer: str, dtype: str, split: str = "test"
 ) -> str:
-    """Names all that predictions depend on but the weights: another key, other predictions."""
+    """Digest of everything that predictions depend on except the weights."""
     return digest(
         {
             "format": 3,
@@ -80,7 +80,7 @@ def prediction_key(
 
 
 def test_key(task: TaskSpec, workspace: Path, scoring: Scoring, *, tokenizer: str, dtype: str) -> str:
-    """The prediction key of a task's test split."""
+    """Prediction key of a task's test split."""
     data = data_digest(task, "test", workspace)
     return prediction_key(task, data, scoring, tokenizer=tokenizer, dtype=dtype)
 
@@ -95,12 +95,11 @@ def predict(
     rate: Rate | None = None,
     on_items: Progress | None = None,
 ) -> tuple[list[PredictionLine], int]:
-    """The predictions of all items, in order, and how many of them were made now.
+    """Predictions of all items, in order, and the number of new ones.
 
-    With `rate`, the choices of an item are rated too: as letters where the prompt lists them, else as texts.
-    `path` keeps all as it comes, long questions first, so that little of a batch is padding. Batches are cut by
-    position in that order, and one that an interruption left incomplete is made again whole: the answers do not
-    depend on where the work was interrupted.
+    With `rate`, choices get log-likelihoods: as letters if the prompt lists them, else as texts. New predictions are
+    appended to `path`, long questions first, to reduce padding. Batches follow that order. After an interrupt, an
+    incomplete batch is computed again completely, so the answers do not depend on interrupts.
     """
     order = _longest_first(items)
     records = _kept(path, items, order, batch_size)
@@ -124,7 +123,7 @@ def predict(
 
 
 def _longest_first(items: Sequence[Item]) -> list[int]:
-    """Places of the items by the length of question and choices; of equal ones, in order."""
+    """Indices of the items, sorted by the length of question and choices (stable)."""
     lengths = [len(item.question) + sum(map(len, item.choices or ())) for item in items]
     return sorted(range(len(lengths)), key=lambda place: -lengths[place])
 
@@ -132,21 +131,23 @@ def _longest_first(items: Sequence[Item]) -> list[int]:
 def _rated(
     task: TaskSpec, batch: Sequence[Item], prompts: Sequence[Prompt], rate: Rate | None
 ) -> list[tuple[float, ...] | None]:
-    """Log-likelihoods of the choices, item by item; None for an item without any."""
+    """Log-likelihoods of the choices of each item; None for an item without choices."""
     found: list[tuple[float, ...] | None] = [None] * len(batch)
     lettered = "choices" in placeholders(task)
     # The text of a choice that is not there cannot be rated; its letter can.
     asked = [i for i, item in enumerate(batch) if item.choices and (lettered or all(item.choices))]
     if rate is None or not asked:
         return found
-    said = [LETTERS[: len(choices)] if lettered else choices for i in asked if (choices := batch[i].choices)]
-    for i, values in zip(asked, rate([prompts[i] for i in asked], said), strict=True):
+    options = [
+        LETTERS[: len(choices)] if lettered else choices for i in asked if (choices := batch[i].choices)
+    ]
+    for i, values in zip(asked, rate([prompts[i] for i in asked], options), strict=True):
         found[i] = values
     return found
 
 
 def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: int) -> list[PredictionLine]:
-    """The predictions of whole batches that `path` holds already; the file is cut to them."""
+    """Predictions of complete batches in `path`; truncates the file after them."""
     try:
         records = [PredictionLine.read(line) for line in repair_lines(path)]
     except (SpecError, ValidationError) as error:
@@ -166,7 +167,7 @@ def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: i
 
 
 def score_items(records: Sequence[PredictionLine], scorer: str) -> tuple[Scores, list[ItemScore]]:
-    """Mean score of predictions, over all and by kind, and what they are the mean of: one score a record."""
+    """Mean score of predictions, over all and by kind, and the score of each prediction."""
     found, top = score_set(scorer, records), find_scorer(scorer).top
     items = [_item_score(record, value, top) for record, value in zip(records, found.items, strict=True)]
     by_kind: dict[str, list[float]] = defaultdict(list)
@@ -195,7 +196,7 @@ def _item_score(record: PredictionLine, value: float | None, top: float) -> Item
 
 
 def _mean_readings(items: Sequence[ItemScore]) -> dict[str, float]:
-    """Reading -> percent, over the items that have it; those that no item has are left out."""
+    """Reading -> mean in percent over the items that have it; readings without items are left out."""
     means: dict[str, float] = {}
     for name in READINGS:
         known = [value for item in items if (value := getattr(item, name)) is not None]
@@ -205,22 +206,22 @@ def _mean_readings(items: Sequence[ItemScore]) -> dict[str, float]:
 
 
 def scores_path(predictions: Path, scorer: str) -> Path:
-    """Where the scores that `scorer` makes of a file of predictions are kept, one line an item."""
+    """File of the item scores of a file of predictions with `scorer`, one line per item."""
     return predictions.with_name(f"{predictions.stem}.{scorer}.scores{_SCORES_FORMAT}.jsonl")
 
 
 def write_scores(predictions: Path, scorer: str, items: Sequence[ItemScore]) -> None:
-    """Keeps the items' scores beside their predictions; not synced, since damaged ones are made again."""
+    """Writes the items' scores next to their predictions; not synced, as damaged ones are computed again."""
     write_lines(scores_path(predictions, scorer), [vars(item) for item in items], synced=False)
 
 
 def item_scores(
     records: Sequence[PredictionLine], kept: Sequence[Any], predictions: Path, scorer: str
 ) -> list[ItemScore]:
-    """The items' scores: the lines that were kept, or, where these are damaged or of other items, made again.
+    """Item scores: the saved lines, or computed again if these are damaged or belong to other items.
 
-    Items are told by their ids: lines of predictions and of scores may be in different orders. A reading that an older
-    line lacks is None.
+    Items are identified by their ids: lines of predictions and of scores may be in different orders. A reading that
+    an older line lacks is None.
     """
     try:
         found = [ItemScore(**line) for line in kept]
@@ -236,8 +237,8 @@ def item_scores(
     return items
 
 
-def blind_level(task: TaskSpec, workspace: Path, limit: int | None = None) -> float | None:
-    """Percent reached without the image: the training items' most common answer to the same kind of question.
+def majority_level(task: TaskSpec, workspace: Path, limit: int | None = None) -> float | None:
+    """Percent that the majority answer reaches: the most common training answer to the same kind of question.
 
     None for a task without training items.
     """
@@ -246,14 +247,14 @@ def blind_level(task: TaskSpec, workspace: Path, limit: int | None = None) -> fl
     train = open_items(task, "train", workspace, images=False)
     answers = _majorities((item.kind, own_answer(task.scorer, item)) for item in train)
     test = open_items(task, "test", workspace, limit, images=find_scorer(task.scorer).by_image)
-    said = [Answered.by(answers.get(item.kind, answers[None]), item) for item in test]
-    return 100 * score_set(task.scorer, said).value
+    answered = [Answered.by(answers.get(item.kind, answers[None]), item) for item in test]
+    return 100 * score_set(task.scorer, answered).value
 
 
-def _majorities(said: Iterable[tuple[str | None, str]]) -> dict[str | None, str]:
-    """kind -> its most common answer; None -> the most common answer of all."""
+def _majorities(pairs: Iterable[tuple[str | None, str]]) -> dict[str | None, str]:
+    """Kind -> its most common answer; None -> the most common answer of all."""
     counts: dict[str | None, Counter[str]] = defaultdict(Counter)
-    for kind, answer in said:
+    for kind, answer in pairs:
         counts[None][answer] += 1
         if kind is not None:
             counts[kind][answer] += 1

@@ -100,5 +100,5 @@ def _boxed(gold: Gold) -> bool:
 
 
 def _iou(prediction: str, answer: str) -> float:
-    said, meant = read_box(prediction), read_box(answer)
-    return overlap(said, meant) if said and meant else 0.0
+    predicted, meant = read_box(prediction), read_box(answer)
+    return overlap(predicted, meant) if predicted and meant else 0.0

@@ -40,7 +40,7 @@ _ENDING = re.compile(r"(?<=\w)(n't|'(?:s|m|d|re|ve|ll))$")
 def ptb_tokens(text: str) -> list[str]:
     """Lower-case words in the manner of the Penn Treebank, without punctuation, as the COCO evaluation counts them.
 
-    Contractions are parted ("do n't", "man 's"), words with hyphens are one, brackets have names.
+    Contractions are split ("do n't", "man 's"), words with hyphens are one, brackets have names.
     """
     return list(_tokens(text.lower().replace("’", "'")))
 
@@ -52,8 +52,8 @@ def _tokens(text: str) -> tuple[str, ...]:
         word = match[0]
         if text.startswith(".", match.end()) and _SHORT.fullmatch(f"{word}."):
             word += "."
-        whole = _TWO.get(word) or (_ENDING.sub(r" \1", word) if "'" in word else word)
-        parts = whole.split(" ")
+        expanded = _TWO.get(word) or (_ENDING.sub(r" \1", word) if "'" in word else word)
+        parts = expanded.split(" ")
         found += [_NAMED.get(part, part) for part in parts if part not in _DROPPED]
     return tuple(found)
 
@@ -83,11 +83,11 @@ def cider_d(answered: Sequence[Answered]) -> list[float]:
 
 
 def _cider(one: Answered, rarity: Mapping[Gram, float], unseen: float) -> float:
-    said = _vector(one.prediction, rarity, unseen)
-    if not said.weights[0]:
+    predicted = _vector(one.prediction, rarity, unseen)
+    if not predicted.weights[0]:
         return 0.0
     against = [_vector(answer, rarity, unseen) for answer in one.answers]
-    return min(TOP, TOP * sum(_likeness(said, other) for other in against) / len(against))
+    return min(TOP, TOP * sum(_likeness(predicted, other) for other in against) / len(against))
 
 
 def _grams(text: str) -> list[list[Gram]]:
@@ -108,13 +108,15 @@ def _vector(text: str, rarity: Mapping[Gram, float], unseen: float) -> _Vector:
     return _Vector(weights, norms, len(orders[1]))
 
 
-def _likeness(said: _Vector, other: _Vector) -> float:
+def _likeness(predicted: _Vector, other: _Vector) -> float:
     """Clipped cosine with the length penalty, the mean over the orders."""
     total = 0.0
-    for mine, theirs, a, b in zip(said.weights, other.weights, said.norms, other.norms, strict=True):
+    for mine, theirs, a, b in zip(
+        predicted.weights, other.weights, predicted.norms, other.norms, strict=True
+    ):
         if a and b:
             common = sum(
                 min(weight, theirs[gram]) * theirs[gram] for gram, weight in mine.items() if gram in theirs
             )
             total += common / (a * b)
-    return total / ORDERS * math.exp(-((said.length - other.length) ** 2) / (2 * SIGMA**2))
+    return total / ORDERS * math.exp(-((predicted.length - other.length) ** 2) / (2 * SIGMA**2))

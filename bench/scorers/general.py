@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moextend.bench.scorers import boxes, captions, letters, numbers, rules, sets, texts
-from moextend.bench.scorers.scorer import Scorer, beside
+from moextend.bench.scorers.scorer import Scorer, mean_of
 
 GENERAL = (
     Scorer(
@@ -30,7 +30,7 @@ GENERAL = (
         "VQAv2",
         comparable_with="VQAv2 rows of lmms-eval, and of LLaVA, which submits normalised answers",
         item=rules.vqa2,
-        metrics=beside("vqa@1", rules.vqa),
+        metrics=mean_of("vqa@1", rules.vqa),
     ),
     Scorer(
         "evalai@1",
@@ -56,7 +56,7 @@ GENERAL = (
         "long answers to lettered questions",
         comparable_with="ScienceQA rows of VLMEvalKit, where it needs no judge",
         item=letters.letter2,
-        metrics=beside("letter@1", rules.letter),
+        metrics=mean_of("letter@1", rules.letter),
         lettered=True,
     ),
     Scorer(
@@ -75,7 +75,7 @@ GENERAL = (
         "AI2D, multiple choice",
         comparable_with="multiple-choice rows of VLMEvalKit, where it needs no judge",
         item=letters.option2,
-        metrics=beside("option@1", rules.option),
+        metrics=mean_of("option@1", rules.option),
         lettered=True,
     ),
     Scorer(
@@ -84,7 +84,7 @@ GENERAL = (
         "MMBench",
         "MMBench",
         comparable_with="none: MMBench reads answers with VLMEvalKit",
-        whole=sets.circular,
+        items=sets.circular,
         lettered=True,
     ),
     Scorer(
@@ -93,7 +93,7 @@ GENERAL = (
         "MMBench, VLMEvalKit",
         "MMBench",
         comparable_with="MMBench rows of VLMEvalKit, where it needs no judge",
-        whole=sets.circular2,
+        items=sets.circular2,
         lettered=True,
     ),
     Scorer(
@@ -162,7 +162,7 @@ GENERAL = (
         "RefCOCO",
         comparable_with="accuracy at 0.5 of lmms-eval's RefCOCO",
         item=boxes.grounding2,
-        metrics=beside("grounding@1", boxes.grounding),
+        metrics=mean_of("grounding@1", boxes.grounding),
     ),
     Scorer(
         "substring@1",
@@ -178,7 +178,7 @@ GENERAL = (
         "COCO caption evaluation",
         "COCO captions, Flickr30k",
         comparable_with="CIDEr rows of COCO captions and Flickr30k",
-        whole=captions.cider_d,
+        items=captions.cider_d,
         top=captions.TOP,
         own_is_top=False,
     ),
@@ -196,7 +196,7 @@ GENERAL = (
         "Xu et al. 2016 (reference code as in Hugging Face evaluate)",
         "simplification (TRACE 20Minuten)",
         comparable_with="SARI of Hugging Face evaluate, TRACE 20Minuten",
-        whole=texts.sari,
+        items=texts.sari,
         own_is_top=False,
     ),
     Scorer(

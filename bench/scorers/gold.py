@@ -23,7 +23,7 @@ class Gold(Protocol):
 
 
 class Question(Gold, Protocol):
-    """An item as scorers of a whole set know it."""
+    """An item as scorers of a full set see it."""
 
     @property
     def id(self) -> str:

@@ -107,9 +107,9 @@ def read_option(prediction: str, letters: str, choices: Sequence[str] = ()) -> i
     lead = _lead(text, letters)
     if lead is not None:
         return lead
-    whole = _whole(text, letters, choices)
-    if whole is not None:
-        return whole
+    found = _full_answer(text, letters, choices)
+    if found is not None:
+        return found
     tight = _TIGHT.match(text)
     if tight is not None and tight[1] in letters:
         return letters.index(tight[1])
@@ -134,7 +134,7 @@ def _lead(text: str, letters: str) -> int | None:
     return letters.index(found[1].upper())
 
 
-def _whole(text: str, letters: str, choices: Sequence[str]) -> int | None:
+def _full_answer(text: str, letters: str, choices: Sequence[str]) -> int | None:
     """The choice whose text the prediction is."""
     form = vqa_form(text.rstrip("."))
     same = [i for i, choice in enumerate(_texts(letters, choices)) if choice and choice == form]

@@ -28,9 +28,9 @@ def relaxed(prediction: str, gold: Gold) -> float:
 
 
 def _relaxed(prediction: str, answer: str) -> bool:
-    said, target = _number(prediction), _number(answer)
-    if said is not None and target:
-        return abs(said - target) / abs(target) <= TOLERANCE
+    predicted, target = _number(prediction), _number(answer)
+    if predicted is not None and target:
+        return abs(predicted - target) / abs(target) <= TOLERANCE
     return same(prediction, answer, plain)
 
 
@@ -53,11 +53,11 @@ def number(prediction: str, gold: Gold) -> float:
 
 
 def _near(prediction: str, answer: str) -> bool:
-    said, target = quantity(prediction), quantity(answer)
-    if said is None or target is None:
+    predicted, target = quantity(prediction), quantity(answer)
+    if predicted is None or target is None:
         return same(prediction, answer, plain)
-    fits = not said[1] or not target[1] or said[1] == target[1]
-    return fits and abs(said[0] - target[0]) <= TOLERANCE * abs(target[0])
+    fits = not predicted[1] or not target[1] or predicted[1] == target[1]
+    return fits and abs(predicted[0] - target[0]) <= TOLERANCE * abs(target[0])
 
 
 def quantity(text: str) -> tuple[float, str] | None:

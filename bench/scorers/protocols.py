@@ -31,23 +31,23 @@ def _best(rule: Rule) -> Item:
     """The best over the golds of a rule for one; 0 for an empty prediction."""
 
     def item(prediction: str, gold: Gold) -> float:
-        said = prediction.strip()
-        return max(float(rule(said, answer)) for answer in gold.answers) if said else 0.0
+        predicted = prediction.strip()
+        return max(float(rule(predicted, answer)) for answer in gold.answers) if predicted else 0.0
 
     return item
 
 
-def _coin_ocrvqa(said: str, gold: str) -> bool:
-    return "Unanswerable" not in said and said.lower() == gold.lower()
+def _coin_ocrvqa(predicted: str, gold: str) -> bool:
+    return "Unanswerable" not in predicted and predicted.lower() == gold.lower()
 
 
-equal = _best(lambda said, gold: said.upper() == gold.upper())
+equal = _best(lambda predicted, gold: predicted.upper() == gold.upper())
 """1 for the gold but for case (CoIN VQAv2 and VizWiz, UCIT)."""
 coin_ocrvqa = _best(_coin_ocrvqa)
 """1 for the gold but for case; what says "Unanswerable" is wrong."""
-coin_gqa = _best(lambda said, gold: said.rstrip(".").lower() == gold)
+coin_gqa = _best(lambda predicted, gold: predicted.rstrip(".").lower() == gold)
 """1 for the gold as it is written; the prediction is put in lower case, without periods at the end."""
-coin_imagenet = _best(lambda said, gold: gold in said or said in gold)
+coin_imagenet = _best(lambda predicted, gold: gold in predicted or predicted in gold)
 """1 where the prediction contains the gold or lies in it, character by character."""
 
 
@@ -57,14 +57,14 @@ def coin_scienceqa(prediction: str, gold: Gold) -> float:
     A lower-case letter counts there, and so does the article of "A dog". A question without choices among others is
     scored as `exact`.
     """
-    said, right = prediction.strip(), gold_position(gold)
+    predicted, right = prediction.strip(), gold_position(gold)
     if right is None:
         return exact(prediction, gold)
-    if len(said) >= 3 and said[0] in _OPTIONS and said[1:3] == ". ":
-        letter = said[0]
+    if len(predicted) >= 3 and predicted[0] in _OPTIONS and predicted[1:3] == ". ":
+        letter = predicted[0]
     else:
-        single = _SINGLE.findall(said)
-        letter = said if said in list(_OPTIONS) else single[0].upper() if single else ""
+        single = _SINGLE.findall(predicted)
+        letter = predicted if predicted in list(_OPTIONS) else single[0].upper() if single else ""
     return float(letter == string.ascii_uppercase[right])
 
 
@@ -76,11 +76,11 @@ def _coin_box(text: str) -> list[float] | None:
     return values if len(values) == 4 else None
 
 
-def _coin_grounding(said: str, gold: str) -> bool:
+def _coin_grounding(predicted: str, gold: str) -> bool:
     # The paper's code drops all brackets and then one character more at either end: the last digit is lost.
-    box, meant = _coin_box(_unbracketed(said)[1:-1]), _coin_box(_unbracketed(gold))
+    box, meant = _coin_box(_unbracketed(predicted)[1:-1]), _coin_box(_unbracketed(gold))
     if meant is None:
-        return said == gold
+        return predicted == gold
     if box is None:
         return False
     width = max(0.0, min(box[2], meant[2]) - max(box[0], meant[0]))
@@ -98,25 +98,30 @@ coin_grounding = _best(_coin_grounding)
 """1 where the IoU is above one half; the last digit of the prediction is not read, as in the paper's code."""
 
 
-def _dcl_contains(said: str, gold: str) -> bool:
-    if "Unanswerable" in said:
+def _dcl_contains(predicted: str, gold: str) -> bool:
+    if "Unanswerable" in predicted:
         return False
-    said, gold = said.lower(), gold.lower()
+    predicted, gold = predicted.lower(), gold.lower()
     if " " in gold:
-        return gold in said
+        return gold in predicted
     gold = gold.replace(".", "")
-    if " " in said:
-        return any(form in said for form in (f" {gold}", f"{gold} ", f"{gold}.", f"{gold},"))
-    return gold in said
+    if " " in predicted:
+        return any(form in predicted for form in (f" {gold}", f"{gold} ", f"{gold}.", f"{gold},"))
+    return gold in predicted
 
 
-def _dcl_finance(said: str, gold: str) -> bool:
-    return "Unanswerable" not in said and said.lower().replace(" ", "").replace(".", "") == gold.lower()
+def _dcl_finance(predicted: str, gold: str) -> bool:
+    return (
+        "Unanswerable" not in predicted
+        and predicted.lower().replace(" ", "").replace(".", "") == gold.lower()
+    )
 
 
 dcl_contains = _best(_dcl_contains)
 """1 where the prediction contains the gold; one word next to a space, a period or a comma (MLLM-CL, RS and AD)."""
-dcl_medical = _best(lambda said, gold: "Unanswerable" not in said and gold.lower() in said.lower())
+dcl_medical = _best(
+    lambda predicted, gold: "Unanswerable" not in predicted and gold.lower() in predicted.lower()
+)
 """1 where the prediction contains the gold but for case."""
 dcl_finance = _best(_dcl_finance)
 """1 for the gold but for case, spaces and periods."""
@@ -140,24 +145,24 @@ def _science(one: Answered) -> float:
             where="scorer dcl-science",
             hint="Score images that lie in files, with predictions that this version made.",
         )
-    said = one.prediction.strip()
-    if not said or "Unanswerable" in said:
+    predicted = one.prediction.strip()
+    if not predicted or "Unanswerable" in predicted:
         return 0.0
-    return max(_science_answer(said.lower(), answer.lower(), one) for answer in one.answers)
+    return max(_science_answer(predicted.lower(), answer.lower(), one) for answer in one.answers)
 
 
-def _science_answer(said: str, gold: str, one: Answered) -> float:
+def _science_answer(predicted: str, gold: str, one: Answered) -> float:
     if one.image.rpartition("/")[2].split("_")[0] in _WITH_EQUALITY:
-        return float(said == gold)
+        return float(predicted == gold)
     if "Which states" in one.question:
-        named, wanted = said.split(","), gold.split(",")
+        named, wanted = predicted.split(","), gold.split(",")
         return sum(state in named for state in wanted) / len(wanted)
-    return float(gold in said)
+    return float(gold in predicted)
 
 
-trace_equal = _best(lambda said, gold: said == gold)
+trace_equal = _best(lambda predicted, gold: predicted == gold)
 """1 for the gold as it is."""
-trace_scienceqa = _best(lambda said, gold: said[0] == gold[:1])
+trace_scienceqa = _best(lambda predicted, gold: predicted[0] == gold[:1])
 """1 where the first characters are the same: the letter before the reasoning."""
 
 
@@ -170,11 +175,11 @@ def trace_rouge(prediction: str, gold: Gold) -> float:
     return max(_rouge(prediction.strip(), answer) for answer in gold.answers)
 
 
-def _rouge(said: str, gold: str) -> float:
-    if said == gold.strip() and any(character not in ". \n\t" for character in said):
+def _rouge(predicted: str, gold: str) -> float:
+    if predicted == gold.strip() and any(character not in ". \n\t" for character in predicted):
         return 1.0  # 1 - 5e-9 there: its F1 adds 1e-8 to the divisor
     # The paper's code hands the gold over as the hypothesis; the union is not symmetric.
-    hypothesis, reference = _sentences(gold), _sentences(said)
+    hypothesis, reference = _sentences(gold), _sentences(predicted)
     if not any(map(any, hypothesis)) or not any(map(any, reference)):
         return 0.0
     union: set[str] = set()
@@ -218,11 +223,11 @@ def _resolved(code: str) -> str:
     return code
 
 
-def _trace_py150(said: str, gold: str) -> float:
-    said, gold = _resolved(said), _resolved(gold)
-    if not said or not gold:
+def _trace_py150(predicted: str, gold: str) -> float:
+    predicted, gold = _resolved(predicted), _resolved(gold)
+    if not predicted or not gold:
         return 0.0
-    return 1.0 if said == gold else round(100 * SequenceMatcher(None, said, gold).ratio()) / 100
+    return 1.0 if predicted == gold else round(100 * SequenceMatcher(None, predicted, gold).ratio()) / 100
 
 
 trace_py150 = _best(_trace_py150)

@@ -78,7 +78,7 @@ PUBLISHED = (
         "MLLM-CL",
         "MLLM-CL science",
         comparable_with="MLLM-CL rows",
-        whole=protocols.dcl_science,
+        items=protocols.dcl_science,
         by_image=True,
     ),
     Scorer(

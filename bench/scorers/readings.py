@@ -40,5 +40,5 @@ def _normalised(prediction: str, gold: Gold) -> bool:
 
 def _contains(prediction: str, answers: Sequence[str]) -> bool:
     """Whether the words of an answer stand in the prediction, side by side."""
-    said = f" {vqa_form(prediction)} "
-    return any(form and f" {form} " in said for form in map(vqa_form, answers))
+    predicted = f" {vqa_form(prediction)} "
+    return any(form and f" {form} " in predicted for form in map(vqa_form, answers))

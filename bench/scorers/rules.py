@@ -22,10 +22,10 @@ def same(prediction: str, gold: str, form: Callable[[str], str]) -> bool:
 def matches(prediction: str, answers: Iterable[str], form: Callable[[str], str]) -> int:
     """How many of the answers are the `same` as the prediction."""
     if any(letter.isalnum() for letter in prediction):
-        said = form(prediction)
-        return sum(form(answer) == said for answer in answers)
-    said = prediction.strip()
-    return sum(answer.strip() == said for answer in answers) if said else 0
+        predicted = form(prediction)
+        return sum(form(answer) == predicted for answer in answers)
+    predicted = prediction.strip()
+    return sum(answer.strip() == predicted for answer in answers) if predicted else 0
 
 
 def exact(prediction: str, gold: Gold) -> float:
@@ -78,7 +78,7 @@ def gold_position(gold: Gold) -> int | None:
 
 
 def letter(prediction: str, gold: Gold) -> float:
-    """1 for the right letter, said as "B", "B. ..." or "The answer is B." (ScienceQA); all else is wrong.
+    """1 for the right letter, predicted as "B", "B. ..." or "The answer is B." (ScienceQA); all else is wrong.
 
     A question without choices among others is scored as `exact`.
     """
@@ -87,13 +87,13 @@ def letter(prediction: str, gold: Gold) -> float:
         return exact(prediction, gold)
     options = string.ascii_uppercase[: len(gold.choices or ()) or 26]
     if text in options and len(text) == 1:
-        said = text
+        predicted = text
     elif text[:1] in options and text[1:3] == ". ":
-        said = text[0]
+        predicted = text[0]
     else:
         found = _THE_ANSWER_IS.findall(text)
-        said = found[0] if len(found) == 1 else ""
-    return float(said == string.ascii_uppercase[right])
+        predicted = found[0] if len(found) == 1 else ""
+    return float(predicted == string.ascii_uppercase[right])
 
 
 def option(prediction: str, gold: Gold) -> float:
@@ -112,8 +112,8 @@ def option(prediction: str, gold: Gold) -> float:
     if gold.choices and not lettered and same(prediction, gold.choices[right], vqa_form):
         return 1.0
     dressed = _LETTER.match(prediction.strip())
-    said = {dressed[1]} if dressed else set(_ANSWER_IS.findall(prediction))
-    return float({found.upper() for found in said} == {string.ascii_uppercase[right]})
+    predicted = {dressed[1]} if dressed else set(_ANSWER_IS.findall(prediction))
+    return float({found.upper() for found in predicted} == {string.ascii_uppercase[right]})
 
 
 def anls(prediction: str, gold: Gold) -> float:
@@ -154,9 +154,9 @@ def yes_or_no2(prediction: str) -> str:
 
     Commas are deleted, so that "no,yes" is one word; words end at spaces, and "NO" is none of the three.
     """
-    said = prediction.strip()
-    words = said.split(".")[0].replace(",", "").split(" ")
-    return ("no" if {"No", "no", "not"} & set(words) else "yes") if said else ""
+    predicted = prediction.strip()
+    words = predicted.split(".")[0].replace(",", "").split(" ")
+    return ("no" if {"No", "no", "not"} & set(words) else "yes") if predicted else ""
 
 
 def pope2(prediction: str, gold: Gold) -> float:

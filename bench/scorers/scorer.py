@@ -14,7 +14,7 @@ Metrics = Callable[[Iterable[tuple[str, Gold]]], dict[str, float]]
 
 @dataclass(frozen=True)
 class Scorer:
-    """One rule; either `item`, which knows one item, or `whole`, which needs all items of a task at once."""
+    """One rule; either `item`, for one item, or `items`, for all items of a task at once."""
 
     name: str
     """name@version"""
@@ -25,7 +25,7 @@ class Scorer:
     comparable_with: str = "none"
     """The published numbers that this rule's may stand beside; "none" for rules of this project."""
     item: Item | None = None
-    whole: Callable[[Sequence[Answered]], Sequence[float | None]] | None = None
+    items: Callable[[Sequence[Answered]], Sequence[float | None]] | None = None
     metrics: Metrics | None = None
     """More metrics of all items together, in percent."""
     top: float = 1.0
@@ -40,8 +40,8 @@ class Scorer:
     """A gold answer reaches the top; not so where references are averaged or n-grams weighed."""
 
 
-def beside(name: str, item: Item) -> Metrics:
-    """The mean of an older version, in percent, under its name: what changed between the versions is then seen."""
+def mean_of(name: str, item: Item) -> Metrics:
+    """Metric with the mean of an older version of the rule, in percent, under its name."""
 
     def metrics(pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:
         return {name: 100 * fmean(item(prediction, gold) for prediction, gold in pairs)}

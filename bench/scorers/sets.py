@@ -39,7 +39,7 @@ def _circular(answered: Sequence[Answered], option: Callable[[str, Gold], float]
 def _question(one: Answered) -> int:
     if not one.id.isdecimal():
         raise InputError(
-            f"id '{one.id}' is no number: rotations are told by their ids modulo {TURN:,}.",
+            f"id '{one.id}' is not a number: rotations are identified by ids modulo {TURN:,}.",
             where="scorer circular",
             hint="Name MMBench's column 'index' in columns.id.",
         )
@@ -58,10 +58,10 @@ def yes_no2(pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:
 
 def _yes_no(pairs: Iterable[tuple[str, Gold]], reading: Callable[[str], str]) -> dict[str, float]:
     read = Counter((reading(prediction), plain(gold.answers[0])) for prediction, gold in pairs)
-    said = sum(n for (answer, _), n in read.items() if answer == "yes")
+    positives = sum(n for (answer, _), n in read.items() if answer == "yes")
     meant = sum(n for (_, gold), n in read.items() if gold == "yes")
     hits = read[("yes", "yes")]
-    precision, recall = hits / said if said else 0.0, hits / meant if meant else 0.0
+    precision, recall = hits / positives if positives else 0.0, hits / meant if meant else 0.0
     f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
-    values = {"precision": precision, "recall": recall, "f1": f1, "yes": said / max(1, read.total())}
+    values = {"precision": precision, "recall": recall, "f1": f1, "yes": positives / max(1, read.total())}
     return {key: 100 * value for key, value in values.items()}

@@ -32,7 +32,7 @@ class SetScore:
     items: tuple[float | None, ...]
     """One value an item, in order; None where it counts only together with an item before it."""
     stderr: float | None
-    """Standard error of `value` over the items that count, whole clusters drawn; None for fewer than two of them."""
+    """Standard error of `value` over the items that count, clusters drawn; None for fewer than two of them."""
     metrics: dict[str, float]
     """More metrics of all items together, in percent."""
 
@@ -58,8 +58,8 @@ def _scorers_in(value: Any, name: str) -> tuple[Scorer, ...]:
     if not mine:
         raise ValueError(f"holds {', '.join(scorers)}, and no scorer called {name}@VERSION.")
     for scorer in mine:
-        if (scorer.item is None) == (scorer.whole is None):
-            raise ValueError(f"'{scorer.name}' needs either 'item' or 'whole'.")
+        if (scorer.item is None) == (scorer.items is None):
+            raise ValueError(f"'{scorer.name}' needs either 'item' or 'items'.")
     return mine
 
 
@@ -129,8 +129,8 @@ def score_set(
     """
     scorer = find_scorer(name, where=where)
     items: tuple[float | None, ...]
-    if scorer.whole is not None:
-        items = tuple(scorer.whole(answered))
+    if scorer.items is not None:
+        items = tuple(scorer.items(answered))
     else:
         assert scorer.item is not None, "a scorer has either"
         items = tuple(scorer.item(one.prediction, one) for one in answered)

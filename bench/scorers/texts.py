@@ -59,16 +59,16 @@ def substring(prediction: str, gold: Gold) -> float:
 
     An empty prediction or gold lies in nothing; one without a letter or digit must repeat the gold.
     """
-    said = prediction.strip()
-    return float(any(_within(said, answer.strip()) for answer in gold.answers))
+    predicted = prediction.strip()
+    return float(any(_within(predicted, answer.strip()) for answer in gold.answers))
 
 
-def _within(said: str, answer: str) -> bool:
-    if not said or not answer:
+def _within(predicted: str, answer: str) -> bool:
+    if not predicted or not answer:
         return False
-    if not any(letter.isalnum() for letter in said):
-        return said == answer
-    return answer in said or said in answer
+    if not any(letter.isalnum() for letter in predicted):
+        return predicted == answer
+    return answer in predicted or predicted in answer
 
 
 def sari(answered: Sequence[Answered]) -> list[float]:
@@ -85,13 +85,13 @@ def _sari(one: Answered) -> float:
     if not one.prediction.strip():
         return 0.0
     words = _tokenizer()
-    source, said = words(one.question.lower()).split(), words(one.prediction.lower()).split()
+    source, predicted = words(one.question.lower()).split(), words(one.prediction.lower()).split()
     references = [words(answer.lower()).split() for answer in one.answers]
     return fmean(
         part
         for n in range(1, ORDERS + 1)
         for part in _operations(
-            _grams(source, n), _grams(said, n), [_grams(reference, n) for reference in references]
+            _grams(source, n), _grams(predicted, n), [_grams(reference, n) for reference in references]
         )
     )
 
@@ -100,16 +100,18 @@ def _grams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(words[i:] for i in range(n)), strict=False))
 
 
-def _operations(source: Counter[Any], said: Counter[Any], references: Sequence[Counter[Any]]) -> list[float]:
+def _operations(
+    source: Counter[Any], predicted: Counter[Any], references: Sequence[Counter[Any]]
+) -> list[float]:
     """Kept (F1), deleted (precision) and added (F1); counts of source and prediction times the references."""
     times = len(references)
     wanted: Counter[Any] = sum(references, Counter())
     before = Counter({gram: times * count for gram, count in source.items()})
-    after = Counter({gram: times * count for gram, count in said.items()})
+    after = Counter({gram: times * count for gram, count in predicted.items()})
     kept, gone = before & after, before - after
     rightly_kept, to_keep = kept & wanted, before & wanted
     rightly_gone = gone - wanted
-    added, to_add = set(said) - set(source), set(wanted) - set(source)
+    added, to_add = set(predicted) - set(source), set(wanted) - set(source)
     rightly_added = len(added & set(wanted))
     return [
         _f1(
@@ -121,8 +123,8 @@ def _operations(source: Counter[Any], said: Counter[Any], references: Sequence[C
     ]
 
 
-def _share(part: float, whole: int) -> float:
-    return part / whole if whole else 1.0
+def _share(part: float, total: int) -> float:
+    return part / total if total else 1.0
 
 
 def _f1(precision: float, recall: float) -> float:

@@ -93,7 +93,7 @@ class Contrast:
 
 
 def verdict(p: float, p_equivalent: float, *, gain: float, seeds: int) -> Verdict:
-    """What may be said at corrected p-values; `gain` is the difference, positive where the first method is better.
+    """What may be concluded at corrected p-values; `gain` is the difference, positive where the first method is better.
 
     A difference that is within the margin is called equivalent even where its sign is certain.
     """

@@ -97,7 +97,7 @@ def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
     raise UnknownName("task or sequence", name, [*tasks, *sequences])
 
 
-def told(record: dict[str, Any]) -> str:
+def describe(record: dict[str, Any]) -> str:
     """The details in words: the YAML, below the name of its file."""
     rest = {key: value for key, value in record.items() if key not in ("file", "example", "comparable_with")}
     text = f"# {record['file']}\n"

@@ -58,8 +58,8 @@ def generic(
 
     rng = random.Random(seed)
     balance = Balance(rng)
-    said = (" ".join(word.text for word in training_line(rng, balance)) for _ in range(lines))
-    write_text(out, "".join(f"{line}\n" for line in said))
+    lines_of_text = (" ".join(word.text for word in training_line(rng, balance)) for _ in range(lines))
+    write_text(out, "".join(f"{line}\n" for line in lines_of_text))
     typer.echo(out)
 
 
@@ -83,12 +83,12 @@ def near(
     import moextend
     from moextend.bench.world.near import measure
 
-    typer.echo("| extension | beside | inputs | accepted | elsewhere | none |")
+    typer.echo("| extension | others | inputs | accepted | elsewhere | none |")
     typer.echo("| :--- | ---: | :--- | ---: | ---: | ---: |")
     for row in measure(moextend.load("tiny", vision="tiny"), count):
         none = max(0.0, 1 - row.accepted - row.elsewhere)
         shares = " | ".join(f"{100 * share:.1f}" for share in (row.accepted, max(0.0, row.elsewhere), none))
-        typer.echo(f"| {row.extension} | {row.beside - 1} | {row.inputs} | {shares} |")
+        typer.echo(f"| {row.extension} | {row.candidates - 1} | {row.inputs} | {shares} |")
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def _rows(name: str, split: Split, scenes: Iterable[tuple[Scene, list[Question]]
 
 
 def _write(table: list[Row], path: Path) -> None:
-    """Writes a parquet file whole or not at all; two writers at once write the same bytes."""
+    """Writes a parquet file atomically; two writers at once write the same bytes."""
     import pyarrow  # type: ignore[import-untyped]
     from pyarrow import parquet
 

@@ -33,8 +33,8 @@ class Row:
     """What became of one kind of input."""
 
     extension: str
-    beside: int
-    """Extensions that it could have gone to, this one included."""
+    candidates: int
+    """Extensions that an input could reach, this one included."""
     inputs: str
     count: int
     accepted: float
@@ -51,11 +51,11 @@ def prompts(task: str, split: Split, count: int) -> list[Prompt]:
 
 def measure(model: MultimodalLM, count: int = 500) -> list[Row]:
     """Every kind of input for every extension of `LEARNED`, each alone and all together."""
-    portraits = {task: task_inference.portray(model, prompts(task, "train", HELD_OUT)) for task in LEARNED}
+    statistics = {task: task_inference.collect(model, prompts(task, "train", HELD_OUT)) for task in LEARNED}
     tests = {task: prompts(task, "test", count) for task in TASKS}
     found = []
-    for known in [*({task: portraits[task]} for task in LEARNED), portraits]:
-        choose = task_inference.Recogniser(model, known)
+    for known in [*({task: statistics[task]} for task in LEARNED), statistics]:
+        choose = task_inference.TaskInference(model, known)
         for task in known:
             for name, asked in inputs(task, tests).items():
                 shares = choose.shares(asked)

@@ -52,5 +52,5 @@ def _words(scene: Scene, balance: Balance) -> str:
     return "\n".join(lines)
 
 
-def _wrapped(said: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(said, LINE, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, LINE, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

@@ -140,7 +140,7 @@ class Balance:
         return chosen
 
 
-def blind_level(learned: Iterable[Question], scored: Iterable[Question]) -> float:
+def majority_level(learned: Iterable[Question], scored: Iterable[Question]) -> float:
     """Accuracy in percent of answering with the most frequent learned answer of the question's kind."""
     counts: dict[str, Counter[str]] = {}
     for q in learned:

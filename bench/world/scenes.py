@@ -68,7 +68,7 @@ def hashed(text: str) -> int:
 
 
 def caption(scene: Scene) -> str:
-    """The whole truth of a scene, e.g. "top-left big red circle A ; middle-center small blue cross T ."."""
+    """Full description of a scene, e.g. "top-left big red circle A ; middle-center small blue cross T ."."""
     parts = [f"{t.place} {t.size} {t.color} {t.shape} {t.letter}" for t in scene.things]
     return " ; ".join(parts) + " ."
 

@@ -49,7 +49,7 @@ class Fact(NamedTuple):
 
 
 class Copying(NamedTuple):
-    """Words that are said twice."""
+    """Words that are repeated."""
 
     listed: tuple[str, ...]
 
@@ -129,7 +129,7 @@ def arithmetic_piece(rng: random.Random) -> Piece:
 
 
 def copying_piece(rng: random.Random) -> Piece:
-    """A list said twice, out of all words of the world: so every word is learned as input and as output."""
+    """A list and its repetition, from all words of the world: every word is learned as input and as output."""
     listed = " ".join(copying(rng, "train", COPIED).listed)
     return [Word("copy"), *say(listed, 0.1), Word("to"), *say(listed), Word(".")]
 
@@ -152,15 +152,15 @@ def draw_map(scene: Scene, rng: random.Random) -> dict[int, str]:
     return {thing.cell: rng.choice(("color", "shape", "size", "letter")) for thing in scene.things}
 
 
-def map_words(scene: Scene, told: dict[int, str]) -> str:
+def map_words(scene: Scene, attributes: dict[int, str]) -> str:
     """The map: nine words, one a cell, row by row; "none" where the cell is empty."""
-    said = {thing.cell: str(getattr(thing, told[thing.cell])) for thing in scene.things}
-    return " ".join(said.get(cell, words.EMPTY) for cell in range(len(words.CELLS)))
+    shown = {thing.cell: str(getattr(thing, attributes[thing.cell])) for thing in scene.things}
+    return " ".join(shown.get(cell, words.EMPTY) for cell in range(len(words.CELLS)))
 
 
-def map_questions(scene: Scene, told: dict[int, str]) -> Iterator[Question]:
-    """What a map alone can answer: what is told at a place, and how many things there are."""
-    asked = {(f"{told[thing.cell]}-at", thing.place) for thing in scene.things}
+def map_questions(scene: Scene, attributes: dict[int, str]) -> Iterator[Question]:
+    """Questions that a map alone can answer: the attribute at a place, and the number of things."""
+    asked = {(f"{attributes[thing.cell]}-at", thing.place) for thing in scene.things}
     for q in text_questions(scene):
         if q.kind == "count-all" or (q.kind, q.words.partition(" at ")[2]) in asked:
             yield q
@@ -180,14 +180,14 @@ def map_line(rng: random.Random, balance: Balance) -> Piece:
     A map stands where the nine tokens of an image will stand: it teaches which position is which place.
     """
     scene = draw_scene(rng, "train")
-    told = draw_map(scene, rng)
-    line = say(map_words(scene, told), 0.1)
+    attributes = draw_map(scene, rng)
+    line = say(map_words(scene, attributes), 0.1)
     if rng.random() < 0.5:
-        return line + turns(balance.choose(map_questions(scene, told), 4))
+        return line + turns(balance.choose(map_questions(scene, attributes), 4))
     for thing in scene.things:
         line += say(thing.place, 2.0)
         for attribute in ("size", "color", "shape", "letter"):
-            line += say(getattr(thing, attribute), 3.0 if attribute == told[thing.cell] else 0.1)
+            line += say(getattr(thing, attribute), 3.0 if attribute == attributes[thing.cell] else 0.1)
         line.append(Word("." if thing is scene.things[-1] else ";"))
     return [*line, Word(words.EOS)]
 

@@ -72,10 +72,10 @@ def _textqa_items(rng: random.Random) -> list[Item]:
     return items
 
 
-def _tempting(rng: random.Random, wrong: list[str], said: str) -> list[str]:
+def _tempting(rng: random.Random, wrong: list[str], context: str) -> list[str]:
     """Three wrong answers, those first that are true of another thing of the scene."""
     rng.shuffle(wrong)
-    return sorted(wrong, key=lambda word: word not in said.split())[:3]
+    return sorted(wrong, key=lambda word: word not in context.split())[:3]
 
 
 MAKERS: dict[str, Callable[[random.Random], Item]] = {

@@ -83,8 +83,8 @@ def caption_ids(scenes: list[Scene]) -> Tensor:
     """Captions as the text tower takes them, (B, 32)."""
     ids = torch.full((len(scenes), CAPTION_TOKENS), IDS[words.PAD])
     for row, scene in zip(ids, scenes, strict=True):
-        said = [words.BOS, *caption(scene).split(), words.EOS]
-        row[: len(said)] = torch.tensor([IDS[word] for word in said])
+        tokens = [words.BOS, *caption(scene).split(), words.EOS]
+        row[: len(tokens)] = torch.tensor([IDS[word] for word in tokens])
     return ids
 
 

@@ -44,7 +44,7 @@ def check_model(
 def check_extensions(folders: Sequence[Path]) -> None:
     """InputError where a folder holds no extension."""
     if folders:
-        from moextend.extension.store import read_extension
+        from moextend.extension.card import read_extension
 
         for folder in folders:
             with at("--extension"):
@@ -57,9 +57,9 @@ def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
 
     files.check_writable(folder, where="--out")
     if stem and folder.is_dir():
-        from moextend.extension.store import is_whole
+        from moextend.extension.tensor_files import is_complete
 
-        if is_whole(folder, stem):
+        if is_complete(folder, stem):
             raise InputError(f"'{folder}' holds {holds} already.", where="--out", hint="Name a new folder.")
 
 

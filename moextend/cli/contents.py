@@ -160,7 +160,7 @@ def show(
     from moextend.bench.workspace import catalogue
 
     found = catalogue.details(name, workspace, example=example)
-    options.echo(json.dumps(found, indent=2) if as_json else catalogue.told(found))
+    options.echo(json.dumps(found, indent=2) if as_json else catalogue.describe(found))
 
 
 def new(

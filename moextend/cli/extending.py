@@ -27,11 +27,11 @@ from moextend.cli.opening import (
     Steps,
     Template,
     Vision,
-    load_beside,
+    describe,
+    load_active,
     opened,
     rows_of,
     settings_of,
-    told,
 )  # fmt: skip
 from moextend.errors import InputError, at
 from moextend.util.limits import MOST_BATCH, MOST_STEPS
@@ -82,7 +82,7 @@ def extend(
         str,
         typer.Option(
             help="own: for inputs that you activate it for. auto: for inputs that look like its data, chosen at"
-            " inference. all: for every input, beside earlier extensions, whose inputs it learns to leave alone."
+            " inference. all: for every input, co-active with earlier extensions; it learns not to act on their inputs."
         ),
     ] = "auto",
     extension: Loaded = None,
@@ -132,7 +132,7 @@ def extend(
     rows = rows_of(data, columns, images, template, workspace)
     model = opened(base, vision, projector, dtype, attention, device, workspace)
     for folder in extension or ():
-        load_beside(model, folder)
+        load_active(model, folder)
     settings = settings_of(model, len(rows), values)
     from moextend.extension.effect import measured
     from moextend.extension.extend import extend as extended
@@ -152,14 +152,14 @@ def extend(
         typer.echo(json.dumps(record, indent=2))
         return
     options.echo(f"{len(rows)} conversations, the first prompt: {record['prompt']!r}")
-    typer.echo(f"{told(record)}; {made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB")
+    typer.echo(f"{describe(record)}; {made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB")
     typer.echo("\n".join(_effect_lines(out, asdict(effect), wanted["scope"])))
     typer.echo(f"wrote {out}; log: {out / LOG}")
 
 
 def _effect_lines(out: Path, effect: dict[str, Any], scope: str) -> list[str]:
     """The rows loss, held-out scores and what else changed."""
-    from moextend.extension.store import read_extension
+    from moextend.extension.card import read_extension
 
     origin = read_extension(out).made
     lines = []

@@ -29,11 +29,11 @@ from moextend.cli.opening import (
     Steps,
     Template,
     Vision,
-    load_beside,
+    describe,
+    load_active,
     opened,
     rows_of,
     settings_of,
-    told,
 )  # fmt: skip
 from moextend.errors import InputError
 from moextend.util.limits import MOST_STEPS, MOST_TOKENS
@@ -169,7 +169,7 @@ def generate(
     before.check_extensions(extension or [])
     model = opened(base, vision, projector, dtype, attention, device, workspace)
     for folder in extension or ():
-        load_beside(model, folder)
+        load_active(model, folder)
     import moextend
 
     moextend.activate(model, "auto" if auto else "all")
@@ -186,8 +186,8 @@ def extensions(
     ],
     as_json: options.Json = False,
 ) -> None:
-    """Say what extensions are: routing, layers, what they were made beside, and their base."""
-    from moextend.extension.store import read_extension
+    """Say what extensions are: routing, layers, co-active extensions, and their base."""
+    from moextend.extension.card import read_extension
 
     records: list[dict[str, Any]] = []
     for folder in folders:
@@ -198,9 +198,9 @@ def extensions(
         typer.echo(json.dumps(records, indent=2))
         return
     for record in records:
-        beside = ", ".join(other["name"] for other in record["beside"])
+        coactive = ", ".join(other["name"] for other in record["beside"])
         typer.echo(
-            f"{record['folder']}: {told(record)}{', beside ' + beside if beside else ''}; "
+            f"{record['folder']}: {describe(record)}{', made with ' + coactive if coactive else ''}; "
             f"{record['disk_bytes'] / 1e6:.1f} MB; base {record['base']}"
         )
 

@@ -95,8 +95,8 @@ def opened(
     return model
 
 
-def load_beside(model: MultimodalLM, folder: Path) -> None:
-    """Loads an extension beside those that are loaded; all are active."""
+def load_active(model: MultimodalLM, folder: Path) -> None:
+    """Loads an extension and activates all loaded extensions."""
     import moextend
 
     moextend.load_extension(model, folder)
@@ -122,7 +122,7 @@ def settings_of(model: MultimodalLM, conversations: int, values: Mapping[str, An
     return replace(default, **bf16 | dict(values) | {"steps": values["steps"] or default.steps})
 
 
-def told(record: dict[str, Any]) -> str:
+def describe(record: dict[str, Any]) -> str:
     """An extension in one line."""
     layers = ", ".join(
         f"{block} (of {', '.join(map(str, found))})" for block, found in record["plan"].items()

@@ -115,18 +115,18 @@ def _refuse_twice(found: list[Any], option: str) -> None:
 
 
 def numbers(values: Iterable[str], option: str) -> list[int]:
-    """The same as whole numbers from 0 to the largest seed; InputError for another word."""
+    """The same as integers from 0 to the largest seed; InputError for another word."""
     found = words(values, option)
     for word in found:
         if not re.fullmatch("[0-9]+", word):
             raise InputError(
-                f"'{short(word, 40)}' is not a whole number.", where=option, hint=f"Example: {option} 0,1,2."
+                f"'{short(word, 40)}' is not an integer.", where=option, hint=f"Example: {option} 0,1,2."
             )
         if len(word) > len(str(MOST_SEED)) or int(word) > MOST_SEED:
             raise InputError(f"{short(word, 40)} is too large.", where=option, hint=f"From 0 to {MOST_SEED}.")
-    whole = [int(word) for word in found]
-    _refuse_twice(whole, option)
-    return whole
+    numbers = [int(word) for word in found]
+    _refuse_twice(numbers, option)
+    return numbers
 
 
 def pairs(values: Iterable[str], option: str) -> dict[str, str]:

@@ -69,7 +69,7 @@ def run(
     )  # fmt: skip
     configs = resolve(
         request,
-        None if quiet or as_json else lambda told: typer.echo(told, err=True),
+        None if quiet or as_json else lambda line: typer.echo(line, err=True),
         lambda problem: options.echo(f"left out: {problem}", err=True),
     )
     planned = chosen_sequence(request)
@@ -108,13 +108,13 @@ def status(
     if not found:
         typer.echo(f"No runs in {folder}. Start one: moextend bench run")
     damaged = {run.folder: problem for run in found if (problem := _config_problem(run))}
-    whole = [run for run in found if run.folder not in damaged]
-    for parent in dict.fromkeys(run.folder.parent for run in whole):
-        _print_states([(run, read_status(run.folder)) for run in whole if run.folder.parent == parent])
+    readable = [run for run in found if run.folder not in damaged]
+    for parent in dict.fromkeys(run.folder.parent for run in readable):
+        _print_states([(run, read_status(run.folder)) for run in readable if run.folder.parent == parent])
     for path, problem in damaged.items():
         typer.echo(f"{path.name} is damaged: {problem}")
-    if name and len(whole) == 1:
-        _print_details(whole[0])
+    if name and len(readable) == 1:
+        _print_details(readable[0])
 
 
 def _print_states(runs: Sequence[tuple[RunDir, Status]]) -> None:
@@ -129,7 +129,7 @@ def _print_states(runs: Sequence[tuple[RunDir, Status]]) -> None:
 
 
 def _config_problem(run: RunDir) -> MoextendError | None:
-    """Why it cannot be told what a run is; None where it can."""
+    """Problem of a run's config; None if it can be read."""
     try:
         _ = run.config
     except Exception as error:
@@ -155,12 +155,12 @@ def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[Ru
             incomplete[run.folder] = names_of(lacking)
         return bool(lacking)
 
-    def told(run: RunDir) -> None:
+    def report_replaced(run: RunDir) -> None:
         if not quiet:
             typer.echo(f"{run_name(run.folder)}: the config changed before anything was trained; the run is replaced.",
                        err=True)  # fmt: skip
 
-    opened = open_runs(configs, runs, must_be_free=has_work, on_replace=told)
+    opened = open_runs(configs, runs, must_be_free=has_work, on_replace=report_replaced)
     to_do = [r for r in opened if r.folder in incomplete or read_status(r.folder).state != "done"]
     for folder, what in () if quiet else incomplete.items():
         typer.echo(f"{folder.name} was done, but lacks {what}. That is made again.", err=True)
@@ -244,8 +244,8 @@ def _print_details(run: RunDir) -> None:
     status = read_status(run.folder)
     typer.echo(f"\nfolder: {run.folder}")
     if status.error:
-        told = status.error
-        error = MoextendError(told.what or "", where=told.where, hint=told.hint)
+        known = status.error
+        error = MoextendError(known.what or "", where=known.where, hint=known.hint)
         typer.echo(f"error: {error}")
     if run.log.exists():
         typer.echo(f"log: {run.log}")
@@ -265,7 +265,7 @@ def _print_report(opened: list[RunDir]) -> None:
 
 
 def _preview(request: Request, configs: list[RunConfig], as_json: bool) -> None:
-    from moextend.bench.run.preview import preview, told
+    from moextend.bench.run.preview import describe, preview
 
     found = preview(request, configs)
-    options.echo(json.dumps(found, indent=2) if as_json else told(found))
+    options.echo(json.dumps(found, indent=2) if as_json else describe(found))

@@ -81,7 +81,7 @@ def upcycle(
         "same_next_token": float((found.argmax(-1) == expected.argmax(-1)).float().mean()),
     }  # fmt: skip
     files.write_json(out / "upcycled.json", record)
-    typer.echo(json.dumps(record, indent=2) if as_json else _told(record))
+    typer.echo(json.dumps(record, indent=2) if as_json else _describe(record))
 
 
 def _logits(model: MultimodalLM) -> Tensor:
@@ -93,7 +93,7 @@ def _logits(model: MultimodalLM) -> Tensor:
         return model.lm(ids).logits.float()  # type: ignore[no-any-return]
 
 
-def _told(record: dict[str, object]) -> str:
+def _describe(record: dict[str, object]) -> str:
     return (
         f"{record['dense']}, {record['parameters_dense']:,} parameters -> {record['moe']}, "
         f"{record['experts']} experts, top-{record['top_k']}: {record['parameters']:,} parameters, "

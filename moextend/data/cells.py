@@ -184,8 +184,8 @@ def position(
 
 
 def _answer(value: Any, options: tuple[str, ...] | None, where: str, form: AnswerForm | None) -> str:
-    said, place = _named(value, options, where, form)
-    return said if place is None or options is None else options[place]
+    written, place = _named(value, options, where, form)
+    return written if place is None or options is None else options[place]
 
 
 def _named(
@@ -194,31 +194,37 @@ def _named(
     """A gold as text, and the place of the choice that it gives by letter or position."""
     if isinstance(value, Mapping):
         value = value.get("answer", value.get("text"))
-    said = text(value)
-    if not options or form == "text" or not said.strip():
-        return said, None
+    written = text(value)
+    if not options or form == "text" or not written.strip():
+        return written, None
     if form == "letter":
-        letter = string.ascii_uppercase.find(said.strip().upper())
-        return said, _position(letter, said, options, where, form)
+        letter = string.ascii_uppercase.find(written.strip().upper())
+        return written, _position(letter, written, options, where, form)
     number = value if isinstance(value, int) and not isinstance(value, bool) else None
-    if number is None and said.strip().isdecimal() and (form == "position" or said.strip() not in options):
-        number = int(said)
+    if (
+        number is None
+        and written.strip().isdecimal()
+        and (form == "position" or written.strip() not in options)
+    ):
+        number = int(written)
     if number is None and form == "position":
         number = -1
     if number is None or (isinstance(value, str) and form is None and number >= len(options)):
-        return said, None
-    return said, _position(number, said, options, where, form)
+        return written, None
+    return written, _position(number, written, options, where, form)
 
 
-def _position(number: int, said: str, options: tuple[str, ...], where: str, form: AnswerForm | None) -> int:
+def _position(
+    number: int, written: str, options: tuple[str, ...], where: str, form: AnswerForm | None
+) -> int:
     """`number`, if it is the place of a choice."""
-    if 0 <= number < len(options) and (form != "letter" or len(said.strip()) == 1):
+    if 0 <= number < len(options) and (form != "letter" or len(written.strip()) == 1):
         return number
     what, hint = f"no position among {len(options)} choices", "Positions count from 0."
     if form == "letter":
         last = string.ascii_uppercase[len(options) - 1]
         what, hint = f"not the letter of one of {len(options)} choices", f"Letters are A to {last}."
-    raise InputError(f"answer {said} is {what}.", where=where, hint=hint)
+    raise InputError(f"answer {written} is {what}.", where=where, hint=hint)
 
 
 def box(value: Any, size: tuple[int, int], *, where: str) -> str:

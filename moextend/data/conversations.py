@@ -84,10 +84,10 @@ def expand(table: Table) -> Table:
 
 
 def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, str]]:
-    rules, said = _parted(_messages(entry.get(column), where), where)
-    if len(said) % 2 or not said:
+    rules, talk = _split(_messages(entry.get(column), where), where)
+    if len(talk) % 2 or not talk:
         raise InputError(
-            f"has {len(said)} messages.",
+            f"has {len(talk)} messages.",
             where=where,
             hint="A conversation is questions, each with its answer.",
         )
@@ -95,11 +95,11 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
     shared = {name: value for name, value in entry.items() if name != column}
     # An entry without an image is a text-only turn: no image, and not an image that is missing.
     shared.setdefault("image", [])
-    for turn, ((asks, question), (answers, answer)) in enumerate(zip(said[::2], said[1::2], strict=True)):
+    for turn, ((asks, question), (answers, answer)) in enumerate(zip(talk[::2], talk[1::2], strict=True)):
         place = f"{where}, turn {turn + 1}"
         if asks not in _ASKS or answers not in _ANSWERS:
             raise InputError(
-                f"is said by '{asks}' and answered by '{answers}'.",
+                f"is talk by '{asks}' and answered by '{answers}'.",
                 where=place,
                 hint=f"A question is by {' or '.join(_ASKS)}, an answer by {' or '.join(_ANSWERS)}.",
             )
@@ -112,18 +112,18 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
         yield {**shared, **own}, place
 
 
-def _parted(messages: list[tuple[str, str]], where: str) -> tuple[str, list[tuple[str, str]]]:
+def _split(messages: list[tuple[str, str]], where: str) -> tuple[str, list[tuple[str, str]]]:
     """What stands before the first question, and the messages that follow."""
     opening = messages[:1] if messages and messages[0][0] in _RULES else []
-    said = messages[len(opening) :]
-    if any(who in _RULES for who, _ in said):
+    talk = messages[len(opening) :]
+    if any(who in _RULES for who, _ in talk):
         raise InputError(
             "has a system message that does not open the conversation.",
             where=where,
             hint="Keep one, as the first message, or make it part of a question.",
         )
     rules = "".join(what.replace(MARK, "").strip() for _, what in opening)
-    return rules and f"{rules}\n\n", said
+    return rules and f"{rules}\n\n", talk
 
 
 def _messages(value: Any, where: str) -> list[tuple[str, str]]:

@@ -71,7 +71,7 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image, where)
-                _check_whole(image, where)
+                _check_complete(image, where)
                 yield image
     except InputError:
         raise
@@ -84,9 +84,9 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
             hint="Save the image smaller." if bomb else "Replace or convert the image, or remove the row.",
         ) from error
     except Exception as error:  # a reader of broken data raises what its arithmetic raises
-        said = " ".join(str(error).split())[:120]
+        reason = " ".join(str(error).split())[:120]
         raise InputError(
-            f"the image is broken ({type(error).__name__}{': ' if said else ''}{said}).",
+            f"the image is broken ({type(error).__name__}{': ' if reason else ''}{reason}).",
             where=where,
             hint="Replace the image or remove the row.",
         ) from error
@@ -121,7 +121,7 @@ def _check_size(image: Image, where: str) -> None:
         raise InputError("the image has no pixels.", where=where, hint="Replace the image or remove the row.")
 
 
-def _check_whole(image: Image, where: str) -> None:
+def _check_complete(image: Image, where: str) -> None:
     """Refuses a TIFF whose strips do not reach its last row: Pillow leaves the rest black, and says nothing."""
     boxes = [tile[1] for tile in getattr(image, "tile", [])]
     if image.format != "TIFF" or not boxes:
@@ -139,7 +139,7 @@ def _orientation(image: Image) -> int:
     """EXIF orientation, 1 to 8; 1 where there is none, or none that can be read."""
     try:
         found = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # broken metadata around whole pixels
+    except Exception:  # broken metadata, intact pixels
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 

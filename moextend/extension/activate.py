@@ -1,4 +1,4 @@
-"""Which extensions of a model compute, and how one leaves it."""
+"""Activates extensions of a model, and unloads them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from moextend.moe import attach
 
 
 def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> None:
-    """Says which extensions compute from now on; the order of their making is kept, whatever that of `names`.
+    """Sets which extensions compute; their order is that of their making, not that of `names`.
 
     Args:
-        model: a bare language model (``model.lm``) knows no "auto".
-        names: exactly these are reachable, for every input; "all" of them; "none": the base, bit for bit; or "auto":
-            each input that `generate` or `choice_likelihoods` is given reaches the one extension whose inputs it looks
-            most like (see moextend/extension/task_inference.py), and none where no extension
-            takes inputs with, or without, images.
+        model: "auto" needs the MultimodalLM, not the language model alone (``model.lm``).
+        names: exactly these are active for every input; "all" of them; "none": the base, bit for bit; or "auto": each
+            input of `generate` or `choice_likelihoods` reaches the one extension with the nearest task statistics
+            (see moextend/extension/task_inference.py), or none if it is too far from all of them.
 
     Raises:
         UnknownName: the model has no extension of a name.
-        InputError: "auto" where an extension has no recogniser statistics; or an extension was made beside others
-            that are not named: it needs them. What is active stays as it was.
+        InputError: "auto" where an extension has no task statistics; or a co-active extension of one
+            of them is not named. The active extensions stay the same.
     """
     if not isinstance(names, Sequence):
         raise InputError(
@@ -33,53 +32,57 @@ def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> Non
             where="activate",
             hint="Give a list of names, 'all', 'none' or 'auto'.",
         )
-    whole = model if isinstance(model, MultimodalLM) else None
-    lm = model if whole is None else whole.lm
+    multimodal = model if isinstance(model, MultimodalLM) else None
+    lm = model if multimodal is None else multimodal.lm
     known = attach.scope_of(lm).known
     if names == "auto":
-        if whole is None:
-            raise InputError("a bare language model chooses no extension.", hint="Give the whole model.")
+        if multimodal is None:
+            raise InputError(
+                "a bare language model chooses no extension.", hint="Give the MultimodalLM (moextend.load)."
+            )
         for name in known:
             attach.check_together(lm, [name])  # each input reaches one of them alone
-        recogniser = task_inference.Recogniser(whole, {name: _portrait(whole, name) for name in known})
+        inference = task_inference.TaskInference(
+            multimodal, {name: _statistics(multimodal, name) for name in known}
+        )
         attach.activate(lm, [])
-        whole.choose = recogniser
+        multimodal.choose = inference
         return
     if isinstance(names, str):
         names = {"all": known, "none": []}.get(names, [names])
     attach.activate(lm, names)
-    if whole is not None:
-        whole.choose = None
+    if multimodal is not None:
+        multimodal.choose = None
 
 
 def unload(model: MultimodalLM, name: str) -> None:
-    """Takes extension `name` off `model`; with the last one the model is its base again, the same objects.
+    """Removes extension `name` from `model`; after the last one the model is its base again, with the same objects.
 
     Raises:
         UnknownName: the model has no extension of that name.
-        InputError: a later extension was made beside it, and would compute otherwise without it.
+        InputError: it is a co-active extension of a later one, which would give other results without it.
     """
     scope = attach.scope_of(model.lm)
     if name not in scope.known:
         raise UnknownName("extension", name, scope.known)
-    later = [other for other in reversed(scope.known) if name in scope.beside[other]]
+    later = [other for other in reversed(scope.known) if name in scope.coactive[other]]
     if later:
         raise InputError(
-            f"extension '{later[-1]}' was made beside '{name}' and needs it.",
+            f"extension '{later[-1]}' was made with '{name}' active and needs it.",
             where=f"unload '{name}'",
             hint=f"Unload first, in this order: {', '.join(later)}.",
         )
     attach.detach(model.lm, name)
-    if isinstance(model.choose, task_inference.Recogniser):
-        model.choose.portraits.pop(name, None)
+    if isinstance(model.choose, task_inference.TaskInference):
+        model.choose.statistics.pop(name, None)
 
 
-def _portrait(model: MultimodalLM, name: str) -> task_inference.Portrait:
-    """What the inputs of extension `name` look like, from its folder."""
+def _statistics(model: MultimodalLM, name: str) -> task_inference.TaskStatistics:
+    """Task statistics of extension `name`, from its folder."""
     folder = store.handle(model, name).folder
-    if folder is None or not (folder / task_inference.FILE).is_file():
+    if folder is None or task_inference.find(folder) is None:
         raise InputError(
-            f"extension '{name}' has no recogniser statistics ({task_inference.FILE}).",
+            f"extension '{name}' has no task statistics ({task_inference.FILE}).",
             where="activate 'auto'" if folder is None else str(folder),
             hint="Make it with scope='auto', or activate extensions by name.",
         )

@@ -1,4 +1,4 @@
-"""Aligns a projector: the first step of MoExtend (section 3.1), taken once for a modality."""
+"""Alignment of a projector: the first step of MoExtend (section 3.1), done once per modality."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moextend.data.images import ImageRef
 from moextend.errors import InputError
-from moextend.extension import store
+from moextend.extension import tensor_files
 from moextend.model.batches import Conversation
 from moextend.model.feature_cache import kept_features
 from moextend.model.multimodal import MultimodalLM, Projector, set_scale
@@ -21,11 +21,11 @@ from moextend.training.settings import Settings
 from moextend.util.processes import first_writes
 
 STEM = "projector"
-"""The files that hold a projector: projector.safetensors and projector.json."""
+"""Stem of the files of a projector: projector.safetensors and projector.json."""
 SAMPLE = 500
-"""Conversations whose images the scale of the features is measured on."""
+"""Number of conversations for measuring the scale of image features."""
 VALUES = 1 << 27
-"""Numbers that the scale is measured on at the most (0.5 GiB): images beyond are left out."""
+"""Maximum number of feature values for measuring the scale (0.5 GiB); further images are left out."""
 
 
 def align(
@@ -36,24 +36,24 @@ def align(
     folder: str | Path,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Trains the projector of `model`, from a start of the settings' seed, on conversations about images, and keeps it.
+    """Trains the projector of `model` on conversations with images, and saves it; the settings' seed initialises it.
 
-    Captions are what the paper takes. The encoder and the language model stay frozen. `load_projector` reads what is
-    kept; every extension belongs to the projector that it was made with, so align once, before the first one.
+    The paper uses captions. The encoder and the language model stay frozen. `load_projector` loads the projector; every
+    extension depends on the projector of its training, so align once, before the first extension.
 
     Args:
-        conversations: any sequence, a lazily read one too.
+        conversations: any sequence, also a lazy one.
         folder: gets projector.safetensors and projector.json; a call that was interrupted goes on from the last
             checkpoint there when it is repeated with the same arguments.
         on_step: called with (steps done, steps in all).
 
     Raises:
-        InputError: the model has no image encoder or is extended already, the conversations show no image, or the
-            folder holds a projector, or one that was begun otherwise.
+        InputError: the model has no image encoder or is extended; the conversations have no image; or the folder has a
+            projector, or an interrupted call with other arguments.
     """
     folder = Path(folder)
     _free_projector(model)
-    if store.is_whole(folder, STEM):
+    if tensor_files.is_complete(folder, STEM):
         raise InputError(
             "holds a projector already.", where=str(folder), hint="Use load_projector, or name a new folder."
         )
@@ -85,7 +85,7 @@ def train_projector(
     folder: Path,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """The training of `align` alone; `folder` is that of `train`, gone at the end."""
+    """The training of `align`; `folder` is that of `train`, which is removed at the end."""
     projector = _free_projector(model)
     seen = [image for row in islice(conversations, SAMPLE) for image in row.images]
     if not seen:
@@ -105,7 +105,7 @@ def train_projector(
 
 
 def _sample(model: MultimodalLM, images: Sequence[ImageRef], batch_size: int) -> Tensor:
-    """Features of the first images, as many as `VALUES` allows, encoded in batches and gathered in host memory."""
+    """Features of the first images, up to `VALUES` numbers, encoded in batches and collected in host memory."""
     see = model.features or model.vision
     assert see is not None and model.vision is not None
     images = images[: max(1, VALUES // (model.vision.tokens * model.vision.width))]
@@ -113,22 +113,22 @@ def _sample(model: MultimodalLM, images: Sequence[ImageRef], batch_size: int) ->
 
 
 def save_projector(model: MultimodalLM, folder: str | Path) -> None:
-    """Keeps the projector of `model` in `folder`."""
+    """Saves the projector of `model` to `folder`."""
     projector = _free_projector(model)
     card = {"projector": True, "base": _sees(model)}
-    store.save_tensors(Path(folder), projector.state_dict(), card, STEM)
+    tensor_files.save_tensors(Path(folder), projector.state_dict(), card, STEM)
 
 
 def load_projector(model: MultimodalLM, folder: str | Path) -> None:
-    """Gives `model` the projector that `align` kept in `folder`.
+    """Loads the projector that `align` saved to `folder` into `model`.
 
     Raises:
-        InputError: the folder holds none, or it is damaged, or it belongs to another language model or encoder; or
-            the model has no encoder or is extended already.
+        InputError: the folder has no projector, or a damaged one, or one of another language model or encoder; or the
+            model has no encoder or is extended.
     """
     folder = Path(folder)
     projector = _free_projector(model)
-    tensors, card = store.load_tensors(folder, STEM)
+    tensors, card = tensor_files.load_tensors(folder, STEM)
     if card.get("base") != _sees(model):
         raise InputError(
             f"the projector belongs to another language model or encoder ({card.get('base')}, "
@@ -140,7 +140,7 @@ def load_projector(model: MultimodalLM, folder: str | Path) -> None:
 
 
 def _free_projector(model: MultimodalLM) -> Projector:
-    """The projector, if it may be changed."""
+    """The projector; InputError if it cannot be changed."""
     if model.projector is None:
         raise InputError(
             "the model has no image encoder, and so no projector.",
@@ -157,5 +157,5 @@ def _free_projector(model: MultimodalLM) -> Projector:
 
 
 def _sees(model: MultimodalLM) -> str:
-    """Names the language model and the encoder, without the projector."""
+    """Fingerprint of the language model and the encoder, without the projector."""
     return model.base_fingerprint().rpartition("-")[0]

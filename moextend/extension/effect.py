@@ -1,4 +1,4 @@
-"""What an extension changes: held-out conversations before and after, and generic text that it should leave alone."""
+"""Effect of an extension: scores of held-out conversations and of generic text, before and after."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from moextend.data.images import MARK
 from moextend.extension import store
-from moextend.extension.task_inference import Recogniser, read
+from moextend.extension.task_inference import TaskInference, read
 from moextend.model.batches import piece_ids
 from moextend.model.generation import Prompt, generate
 from moextend.model.likelihood import choice_likelihoods
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from moextend.model.multimodal import MultimodalLM
 
 MOST = 64
-"""Held-out conversations that are scored."""
+"""Maximum number of held-out conversations to score."""
 SHORT = 16
-"""Tokens of an answer up to which it is also generated and compared."""
+"""Answers of up to this number of tokens are also generated and compared."""
 GENERIC = (
     ("The capital of France is", "Paris, and the capital of Italy is Rome."),
     ("Water freezes at", "zero degrees Celsius and boils at one hundred degrees."),
@@ -36,29 +36,29 @@ GENERIC = (
     ("In the evening they", "cooked dinner together and talked about the day."),
     ("To open the file,", "call the function with its name and read the lines one by one."),
 )
-"""Beginning and continuation of texts that have nothing to do with the data."""
+"""Beginning and continuation of texts unrelated to the data."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How well a model knows some texts."""
+    """Scores of some texts."""
 
     likelihood: float
-    """Mean log-likelihood of a token of the answers, in nats."""
+    """Mean log-likelihood per token of the answers, in nats."""
     exact: float | None
-    """Share of answers that are generated word for word; None where an answer is long."""
+    """Share of answers that are generated exactly, 0..1; None if an answer is long."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What an extension changes."""
+    """Effect of an extension."""
 
     held_out: int
-    """Conversations that were scored."""
+    """Number of scored conversations."""
     before: Scores
     after: Scores
     generic: float
-    """Change of the mean log-likelihood of a token of generic text, as the scope uses the extension."""
+    """Change of the mean log-likelihood per token of generic text, with the extension used as its scope does."""
 
 
 def measured(
@@ -71,9 +71,9 @@ def measured(
     batch_size: int,
     make: Callable[[], Extension],
 ) -> tuple[Extension, Effect]:
-    """Calls `make`, which adds extension `name` made of `data`, and measures before and after.
+    """Calls `make`, which adds extension `name` trained on `data`, and measures before and after.
 
-    Afterwards the same extensions are active as after `make`.
+    The active extensions at the end are those after `make`.
     """
     held = hold_out([data], seed)[1]
     with attach.reaching(model.lm, attach.scope_of(model.lm).active if scope == "all" else ()):
@@ -85,7 +85,7 @@ def measured(
 
 
 def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_size: int) -> Scores:
-    """The scores of the first turns of at most `MOST` conversations, with what is active now."""
+    """Scores of the first turns of up to `MOST` conversations, with the active extensions."""
     asked: list[tuple[Prompt, str]] = []
     for at in range(min(MOST, len(conversations))):
         conversation = conversations[at]
@@ -97,22 +97,22 @@ def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_si
     longest = max(len(piece_ids(model.tokenizer, f" {answer}", False)) for _, answer in asked)
     exact = None
     if longest <= SHORT:
-        said = generate(
+        generated = generate(
             model, [prompt for prompt, _ in asked], max_new_tokens=longest + 1, batch_size=batch_size
         )
-        exact = sum(a.strip() == b.strip() for a, (_, b) in zip(said, asked, strict=True)) / len(asked)
+        exact = sum(a.strip() == b.strip() for a, (_, b) in zip(generated, asked, strict=True)) / len(asked)
     return Scores(_likelihood(model, asked, batch_size), exact)
 
 
 def _generic(model: MultimodalLM, batch_size: int) -> float:
-    """The mean log-likelihood of a token of `GENERIC`, with what is active now."""
+    """Mean log-likelihood per token of `GENERIC`, with the active extensions."""
     return _likelihood(model, [(Prompt(text), rest) for text, rest in GENERIC], batch_size)
 
 
 def _generic_after(model: MultimodalLM, name: str, scope: str, batch_size: int, before: float) -> float:
-    """The likelihood of generic text as `scope` uses the extension: never (own), by its choice (auto), always (all).
+    """Log-likelihood of generic text, with the extension active as in `scope`: never (own), inferred (auto) or always.
 
-    What is active afterwards is what was active before.
+    The active extensions do not change.
     """
     if scope == "own":
         return before
@@ -123,7 +123,7 @@ def _generic_after(model: MultimodalLM, name: str, scope: str, batch_size: int, 
         folder = store.handle(model, name).folder
         assert folder is not None, "it was just saved"
         attach.activate(model.lm, [])
-        model.choose = Recogniser(model, {name: read(folder)})
+        model.choose = TaskInference(model, {name: read(folder)})
         return _generic(model, batch_size)
     finally:
         model.choose = choose

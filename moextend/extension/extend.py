@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from moextend.errors import InputError, SpecError
-from moextend.extension import router_memory, store, task_inference
+from moextend.extension import router_memory, store, task_inference, tensor_files
 from moextend.extension.origin import NOWHERE, Made, Origin, made_of
 from moextend.extension.probe import (
     LayerChoice,
@@ -38,7 +38,7 @@ from moextend.moe.sites import find_sites
 from moextend.training import resuming
 from moextend.training.loop import Report, check_tracker, train
 from moextend.training.settings import Settings
-from moextend.training.splits import HELD_OUT, hold_out, whole
+from moextend.training.splits import HELD_OUT, complete, hold_out
 from moextend.training.trainer import ExtraLoss
 from moextend.util import files
 from moextend.util.processes import first_writes
@@ -97,7 +97,7 @@ def extend(
 
     A probe says which MoE layers change most, each of these gets copies of its most chosen experts, and the copies,
     with their router rows, are trained alone (MoExtend, section 3.2). Afterwards everything is frozen and the model
-    computes as in training: the extension is active, with those that it was made beside; `activate` says otherwise.
+    computes as in training: the extension is active, with its co-active extensions; `activate` says otherwise.
 
     Args:
         name: letters, digits, '-' and '_'.
@@ -114,9 +114,9 @@ def extend(
         width: of a new expert, as a share of its parent's inner neurons; None: a quarter in exact routing, else 1.
         routing: "exact" (the base stays what it is, bit for bit, where gates are closed), "paper" or "slot"
             (docs/method.md).
-        scope: "own" and "auto" make the extension alone on the base, for its own inputs; "auto" keeps what they look
-            like, so that `activate(model, "auto")` finds them. "all" makes it beside those that are active now, to be
-            active for every input, and keeps router inputs that later ones leave alone.
+        scope: "own" and "auto" make the extension alone on the base, for its own inputs; "auto" keeps their task
+            statistics for `activate(model, "auto")`. "all" makes it with the active extensions, to be active for every
+            input, and keeps router inputs on which later ones learn not to act.
         settings: of the training; None: three passes over the data in batches of 16 at a learning rate of 1e-3, as
             a start.
         held_out: conversations to choose layers by, which are not learned; None takes a tenth of `data` (1 to 512).
@@ -139,13 +139,13 @@ def extend(
     _check_new(model, name, data, held_out, folder)
     if not isinstance(recipe.layers, str):
         _check_layers(recipe.layers, len(find_sites(model.lm)))
-    learned, held = _parted(data, held_out, seed)
+    learned, held = _split(data, held_out, seed)
     chosen = settings or default_settings(len(learned), seed)
     if not isinstance(chosen, Settings):
         raise InputError(f"{chosen!r} are no settings.", where="extend", hint="Give moextend.Settings(...).")
     check_tracker(chosen.report_to)
-    beside = attach.scope_of(model.lm).active if recipe.scope == "all" else ()
-    earlier = [_folder_of(model, other) for other in beside] if recipe.remembers else []
+    coactive = attach.scope_of(model.lm).active if recipe.scope == "all" else ()
+    earlier = [_folder_of(model, other) for other in coactive] if recipe.keeps_router_inputs else []
     probed = recipe.probe_steps if recipe.layers == "probe" else 0
     content = resuming.learned_name(learned, chosen, at_least=probed)
     resuming.go_on(
@@ -157,20 +157,20 @@ def extend(
             "seed": seed,
             "data": content,
             "held_out": resuming.name_data(held),
-            "generic": resuming.name_data(generic) if recipe.remembers else "",
+            "generic": resuming.name_data(generic) if recipe.keeps_router_inputs else "",
             "model": model.base_fingerprint(),
-            "beside": list(beside),
+            "beside": list(coactive),
         },
     )
     with kept_features(model, folder):
         new = learn(
             model, name, recipe, _OwnLoop(model, learned, chosen, folder, on_step), held_out=held, seed=seed,
-            beside=beside, earlier=earlier, generic=generic, batch_size=_batch(chosen), folder=folder,
+            coactive=coactive, earlier=earlier, generic=generic, batch_size=_batch(chosen), folder=folder,
         )  # fmt: skip
         with first_writes() as first:
             if first and recipe.scope == "auto":
                 rows = [*held[:HELD_OUT], *learned[: max(0, HELD_OUT - len(held))]]
-                task_inference.write(task_inference.portray(model, task_inference.prompts_of(rows)), folder)
+                task_inference.write(task_inference.collect(model, task_inference.prompts_of(rows)), folder)
             if first:
                 made = made_of(origin, recipe, chosen, new.report, content, len(learned) + len(held))
                 keep(
@@ -217,12 +217,12 @@ def preview(
     """
     wanted = read_recipe("the extension", **recipe)
     _check_data(data, held_out, where="the extension")
-    learned, held = _parted(data, held_out, seed)
+    learned, held = _split(data, held_out, seed)
     chosen = settings or default_settings(len(learned), seed)
-    beside = attach.scope_of(model.lm).active if wanted.scope == "all" else ()
+    coactive = attach.scope_of(model.lm).active if wanted.scope == "all" else ()
     with (
         tempfile.TemporaryDirectory() as folder,
-        attach.reaching(model.lm, beside),
+        attach.reaching(model.lm, coactive),
         kept_features(model, Path(folder)),
     ):
         loop = _OwnLoop(model, learned, chosen, Path(folder), on_step)
@@ -274,7 +274,7 @@ def learn(
     held_out: Sequence[Conversation],
     seed: int,
     learning_rate: float | None = None,
-    beside: Sequence[str] = (),
+    coactive: Sequence[str] = (),
     earlier: Sequence[Path] = (),
     generic: Sequence[Conversation] = (),
     batch_size: int = 64,
@@ -286,8 +286,8 @@ def learn(
         loop: trains the probe's routers and then the new experts.
         held_out: S_e of the paper: chooses layers and parents; the loop must not learn it.
         learning_rate: of the training; None leaves it to the loop.
-        beside: extensions that are reachable meanwhile.
-        earlier, generic: folders with memories, and text that is remembered first, where the recipe remembers.
+        coactive: extensions that are active meanwhile.
+        earlier, generic: folders with a router-input memory, and generic text for it, if the recipe keeps one.
         batch_size: conversations a forward pass, where the model is only looked at.
         folder: keeps what the probe saw, so that an interrupted call does not probe again; `forget_probe` removes it.
 
@@ -298,7 +298,7 @@ def learn(
     known = name in attach.scope_of(model.lm).known
     check_extensible(model.lm)
     try:
-        attach.activate(model.lm, beside)
+        attach.activate(model.lm, coactive)
         probe = _kept_probe(folder) or _probe(model, recipe, held_out, loop, batch_size)
         if folder is not None:
             _keep_probe(probe, folder)
@@ -317,7 +317,7 @@ def learn(
         report = loop(
             learning_rate=learning_rate,
             rates={".rows": recipe.gate_rate, ".bias": recipe.gate_rate} if kept else None,
-            extra_loss=router_memory.keep_closed(
+            extra_loss=router_memory.retention_loss(
                 model, name, kept, margin=recipe.margin, weight=recipe.memory_weight,
                 sample=recipe.memory_sample, seed=seed,
             )
@@ -345,9 +345,9 @@ def keep(
     batch_size: int = 64,
     made: Made | None = None,
 ) -> None:
-    """Writes the expert set, after the memory that later ones keep closed; `batch_size`: of looking at the model."""
-    if recipe.remembers:
-        kept = router_memory.remember(model, held_out, recipe.memory_tokens, seed, batch_size=batch_size)
+    """Writes the expert set, after the router-input memory for later ones; `batch_size`: of looking at the model."""
+    if recipe.keeps_router_inputs:
+        kept = router_memory.collect(model, held_out, recipe.memory_tokens, seed, batch_size=batch_size)
         router_memory.write(kept, folder)
     store.save_extension(model, name, folder=folder, made=made)
 
@@ -409,22 +409,22 @@ def _memory(
     generic: Sequence[Conversation],
     seed: int,
     batch_size: int,
-) -> router_memory.Memory:
-    """Router inputs of the generic text and of all earlier extensions; nothing where the recipe remembers nothing."""
-    if not recipe.remembers:
+) -> router_memory.RouterInputs:
+    """Router inputs of the generic text and of all earlier extensions; empty if the recipe keeps none."""
+    if not recipe.keeps_router_inputs:
         return {}
     memories = [router_memory.read(folder) for folder in earlier]
     if generic:
-        known = router_memory.remember(model, generic, recipe.memory_tokens, seed, batch_size=batch_size)
+        known = router_memory.collect(model, generic, recipe.memory_tokens, seed, batch_size=batch_size)
         memories.insert(0, known)
     return router_memory.join(memories)
 
 
-def _parted(
+def _split(
     data: Sequence[Conversation], held_out: Sequence[Conversation] | None, seed: int
 ) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
     """What is learned, and what layers are chosen by."""
-    return hold_out([data], seed) if held_out is None else (whole(data), whole(held_out))
+    return hold_out([data], seed) if held_out is None else (complete(data), complete(held_out))
 
 
 def _check_layers(layers: Sequence[int], total: int) -> None:
@@ -453,7 +453,7 @@ def _check_new(
     near = next(place for place in (folder, *folder.parents) if place.exists())
     if not near.is_dir():
         raise InputError("is no folder.", where=str(near), hint="Name a new folder.")
-    if store.is_whole(folder):
+    if tensor_files.is_complete(folder):
         raise InputError(
             "holds an extension already.",
             where=str(folder),
@@ -478,11 +478,11 @@ def _check_data(data: Sequence[Conversation], held_out: Sequence[Conversation] |
 
 
 def _folder_of(model: MultimodalLM, name: str) -> Path:
-    """The folder of an extension that kept a memory."""
+    """The folder of an extension with a router-input memory."""
     folder = store.handle(model, name).folder
     if folder is None or not (folder / router_memory.FILE).is_file():
         raise InputError(
-            f"extension '{name}' is active, and kept no memory that a new one could leave alone.",
+            f"extension '{name}' is active and has no router-input memory.",
             where="scope 'all'",
             hint="Make all of them with scope='all', activate others, or set retention='none'.",
         )

@@ -1,4 +1,4 @@
-"""How an extension was made, as its card tells it."""
+"""How an extension was made: the record in its card."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moextend.util.spec import Spec
 
 @dataclass(frozen=True)
 class Origin:
-    """What a caller knows of an extension's origin, for its card."""
+    """Origin of an extension as far as the caller knows it, for its card."""
 
     base: str = ""
     data: str = ""
@@ -27,16 +27,16 @@ NOWHERE = Origin()
 
 
 class Made(Spec):
-    """How an extension was made: for people, nothing is computed from it."""
+    """How an extension was made, as information for users only."""
 
     base: str
-    """The base as it was named."""
+    """Name of the base."""
     data: str
-    """Where the data came from."""
+    """Origin of the data."""
     data_digest: str
-    """Names the content that was learned."""
+    """Digest of the training content."""
     conversations: int
-    """Learned and held out."""
+    """Number of conversations for training, with held-out ones."""
     recipe: dict[str, Any]
     settings: dict[str, Any]
     loss_first: float
@@ -45,14 +45,14 @@ class Made(Spec):
     date: str
     """UTC."""
     version: str
-    """Of moextend."""
+    """Version of moextend."""
     licence: str = ""
 
 
 def made_of(
     origin: Origin, recipe: Recipe, settings: Settings, report: Report, content: str, conversations: int
 ) -> Made:
-    """The record of a training that is over."""
+    """Record of a finished training."""
     return Made(
         base=origin.base,
         data=origin.data,

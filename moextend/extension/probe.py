@@ -20,24 +20,24 @@ LayerChoice = Literal["probe", "all", "first", "last", "random"]
 
 @dataclass(frozen=True)
 class Probe:
-    """What the probe saw: per MoE block, lowest first."""
+    """Result of the probe per MoE block, lowest first."""
 
     before: list[list[float]]
-    """r_ij: share of the top-k choices that expert i of block j got on held-out data, from the aligned model."""
+    """r_ij: share of expert i of block j in the top-k choices on held-out data, in the aligned model."""
     change: list[float]
-    """d_j: standard deviation over experts of the change in r_ij when only the routers are tuned; 0 without a probe."""
+    """d_j: standard deviation over experts of the change in r_ij after router tuning; empty without a probe."""
 
 
 Look = Callable[[Site, Tensor, Any], None]
-"""What looks at a router: (its block, its inputs [..., H], what it returned)."""
+"""Callback for a router call: (block, inputs [..., H], output)."""
 
 
 def selection_shares(
     model: MultimodalLM, data: Sequence[Conversation], *, batch_size: int = 64
 ) -> list[list[float]]:
-    """r_ij over the real tokens of `data` (padding left out), base experts only, each block summing to one.
+    """r_ij over the tokens of `data` without padding, for base experts only; each block sums to one.
 
-    Choices are counted inside the forward pass, on the block's device; no router input is kept.
+    Choices are counted during the forward pass on the block's device; no router input is kept.
     """
     if not len(data) or batch_size < 1:
         raise InputError(
@@ -55,7 +55,7 @@ def selection_shares(
         chosen = chosen_experts(site.router, out).reshape(len(weights), -1).long()
         if site.layer not in counts:
             counts[site.layer] = torch.zeros(total + 1, dtype=torch.long, device=chosen.device)
-        # The last place takes what is not of the base. Integers: sums in any order are the same.
+        # The last entry counts new experts. Integer sums do not depend on the order.
         places = chosen.masked_fill((chosen < 0) | (chosen >= total), total)
         real = weights.to(chosen.device).unsqueeze(-1).expand_as(places)
         counts[site.layer].scatter_add_(0, places.flatten(), real.flatten())
@@ -70,10 +70,10 @@ def selection_shares(
 def watched(
     model: MultimodalLM, data: Sequence[Conversation], sites: Sequence[Site], look: Look, *, batch_size: int
 ) -> Iterator[Tensor]:
-    """Computes `data` batch by batch, `look` called in every router of `sites`.
+    """Computes `data` batch by batch and calls `look` for every router of `sites`.
 
-    Yields the mask [B, T] of a batch's real tokens, on the model's device, before the batch is computed: inputs and
-    outputs of a router belong to these tokens in their order.
+    Yields the attention mask [B, T] of a batch, on the model's device, before the batch is computed: inputs and outputs
+    of a router are in the order of these tokens.
     """
     collate = Collator.of(model)
     hooks = [
@@ -101,8 +101,8 @@ def probe_layers(
 ) -> Probe:
     """Tunes all base routers by a short call of `tune` and compares their choices on `held_out`.
 
-    `batch_size`: conversations a forward pass of the comparison.
-    The tuned routers are thrown away: the model is left bit for bit as it was.
+    The former router weights are restored afterwards, bit for bit. `batch_size`: conversations in a forward pass of the
+    comparison.
     """
     before = selection_shares(model, held_out, batch_size=batch_size)
     routers = [cast(torch.nn.Parameter, rows_of(site.router)) for site in find_sites(model.lm)]
@@ -123,9 +123,12 @@ def probe_layers(
 
 
 def choose_layers(how: LayerChoice, share: float, probe: Probe, seed: int = 0) -> list[int]:
-    """The blocks that get a new expert: floor(share x L), at least one.
+    """Blocks that get a new expert: floor(share x L) of them, at least one.
 
-    probe: those of largest d_j. first, last: the lowest, the highest. random: drawn by seed. all: every block.
+    probe: largest d_j. first, last: the lowest, the highest. random: drawn by `seed`. all: every block.
+
+    Raises:
+        InputError: the share is not above 0 and up to 1; UnknownName: an unknown `how`.
     """
     total = len(probe.before)
     if how not in get_args(LayerChoice):
@@ -150,7 +153,7 @@ def choose_layers(how: LayerChoice, share: float, probe: Probe, seed: int = 0) -
 
 
 def parents(probe: Probe, layers: Sequence[int], count: int = 1) -> dict[int, list[int]]:
-    """Block -> the `count` most chosen experts i* = argmax_i r_ij, from which new experts are copied."""
+    """Block -> the `count` most chosen experts (i* = argmax_i r_ij), the parents of the new experts."""
     plan = {}
     if count < 1 or any(not 0 <= layer < len(probe.before) for layer in layers):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Retention without raw data: a few router inputs of what was learned before, which new experts must leave alone."""
+"""Router-input memory: retention without raw data. A loss keeps new experts from acting on inputs of earlier data."""
 
 from __future__ import annotations
 
@@ -25,21 +25,20 @@ if TYPE_CHECKING:
 
 FILE = "memory.safetensors"
 
-Memory = dict[int, Tensor]
+RouterInputs = dict[int, Tensor]
 """MoE block -> router inputs [tokens, H] of earlier data."""
 
-
 GROUP = 64
-"""Conversations that rows are drawn from at a time; fixed, so that the draw does not depend on the batch size."""
+"""Conversations per draw of tokens; a constant, so that the draw does not depend on the batch size."""
 
 
-def remember(
+def collect(
     model: MultimodalLM, data: Sequence[Conversation], tokens: int, seed: int, *, batch_size: int = GROUP
-) -> Memory:
-    """About `tokens` router inputs a block, drawn evenly over the real tokens of `data`, from the model as it is.
+) -> RouterInputs:
+    """Router inputs of about `tokens` tokens per block, sampled uniformly from the tokens of `data` without padding.
 
-    The rows are drawn before the forward pass, and no other row is kept. `batch_size`: conversations a forward pass,
-    `GROUP` at the most.
+    The tokens are sampled before the forward pass, and no other row is kept. The model and its active extensions
+    compute the inputs. `batch_size`: conversations in a forward pass, at most `GROUP`.
     """
     sites, collate = find_sites(model.lm), Collator.of(model)
     groups = [data[start : start + GROUP] for start in range(0, len(data), GROUP)]
@@ -55,9 +54,9 @@ def remember(
 
 def _rows(
     model: MultimodalLM, data: Sequence[Conversation], sites: Sequence[Site], drawn: Tensor, batch_size: int
-) -> Memory:
-    """The router inputs of the tokens `drawn` of `data`, numbered over its real tokens, in the order of `drawn`."""
-    kept: Memory = {}
+) -> RouterInputs:
+    """Router inputs of the tokens `drawn`, in that order; the numbers count the tokens of `data` without padding."""
+    kept: RouterInputs = {}
     places = mine = torch.empty(0)
 
     def look(site: Site, x: Tensor, out: object) -> None:
@@ -76,32 +75,32 @@ def _rows(
     return kept
 
 
-def write(memory: Memory, folder: Path) -> None:
-    """Keeps a memory beside an extension."""
+def write(memory: RouterInputs, folder: Path) -> None:
+    """Writes the router inputs to the folder of an extension."""
     write_tensors(folder / FILE, {str(layer): x for layer, x in memory.items()})
 
 
-def read(folder: Path) -> Memory:
-    """The memory that `write` kept; InputError where it is missing or damaged."""
+def read(folder: Path) -> RouterInputs:
+    """Router inputs from the folder of an extension; InputError if the file is missing or damaged."""
     return {int(layer): x for layer, x in read_tensors(folder / FILE).items()}
 
 
-def join(memories: Sequence[Memory]) -> Memory:
-    """All memories as one."""
+def join(memories: Sequence[RouterInputs]) -> RouterInputs:
+    """Concatenates the router inputs of all memories, block by block."""
     if not memories:
         return {}
     return {layer: torch.cat([memory[layer] for memory in memories]) for layer in memories[0]}
 
 
 @dataclass(frozen=True)
-class DrawnLoss:
-    """An extra loss that draws at random, so that an interrupted training can draw on where it was."""
+class SampledLoss:
+    """An extra loss with random samples; its state is saved, so that an interrupted training resumes exactly."""
 
     compute: ExtraLoss
     generator: torch.Generator
 
     def __call__(self, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
-        """The loss for a batch and what the model returned for it."""
+        """Loss for a batch and the model output."""
         return self.compute(batch, out)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -109,25 +108,35 @@ class DrawnLoss:
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Draws on from `state`."""
+        """Restores the generator's state."""
         self.generator.set_state(state["generator"])
 
 
-def keep_closed(
-    model: MultimodalLM, name: str, memory: Memory, *, margin: float, weight: float, sample: int, seed: int
-) -> DrawnLoss:
-    """A loss that keeps the new experts of extension `name` from remembered tokens.
+def retention_loss(
+    model: MultimodalLM,
+    name: str,
+    memory: RouterInputs,
+    *,
+    margin: float,
+    weight: float,
+    sample: int,
+    seed: int,
+) -> SampledLoss:
+    """Loss that keeps the new experts of extension `name` from acting on the router inputs in `memory`.
 
-    For remembered inputs x of a block it is ``weight * mean(relu(r x + b - threshold + margin))``, where the
-    threshold is what a new expert must pass to be used: 0 in `exact` routing, the k-th logit of the base in `paper`;
-    in `slot` routing 0 where the base chooses the parent, and out of reach where it does not.
-    `sample` inputs a block are drawn at every step.
+    For inputs x of a block it is ``weight * mean(relu(r x + b - threshold + margin))``. The threshold is the value that
+    the logit of a new expert must exceed for the expert to be used: 0 in `exact` routing, the k-th logit of the base in
+    `paper` routing. In `slot` routing it is 0 where the base chooses the parent, else infinity.
+    Every step samples `sample` inputs per block.
+
+    Raises:
+        InputError: `paper` routing with a router that does not choose by its logits alone.
     """
     sites = [site for site in find_sites(model.lm) if name in getattr(site.router, "ext_parts", {})]
     generator = torch.Generator().manual_seed(seed)
     device = model.device
     kept = {site.layer: memory[site.layer].to(device) for site in sites}
-    bars = {site.layer: _thresholds(site, name, kept[site.layer]) for site in sites}
+    thresholds = {site.layer: _thresholds(site, name, kept[site.layer]) for site in sites}
 
     def loss(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
         total = torch.zeros((), device=device)
@@ -137,16 +146,16 @@ def keep_closed(
             part = cast(RouterPart, cast(Any, site.router).ext_parts[name])
             home = part.rows.device  # training may have moved the model
             seen = features(site.router, x[rows]).to(home)
-            excess = part(seen) - bars[site.layer][rows].to(home) + margin
+            excess = part(seen) - thresholds[site.layer][rows].to(home) + margin
             total = total.to(home) + excess.clamp_min(0).mean()
         return weight * total / len(sites)
 
-    return DrawnLoss(loss, generator)
+    return SampledLoss(loss, generator)
 
 
 @torch.no_grad()
 def _thresholds(site: Site, name: str, x: Tensor) -> Tensor:
-    """What a new logit must pass to be used, [tokens, 1] or, a column a new expert, [tokens, n]."""
+    """Value that a new logit must exceed to be used: [tokens, 1], or [tokens, n] with a column per new expert."""
     scope = cast(Scope, site.router.ext_scope)
     known = chooses_by_logits(site.router)
     if scope.mode == "exact" or (scope.mode == "slot" and not known):
@@ -154,7 +163,7 @@ def _thresholds(site: Site, name: str, x: Tensor) -> Tensor:
     if not known:
         raise InputError(
             f"{family_of(site.router).router} does not choose by its logits alone: "
-            "memory cannot tell when a new expert is used.",
+            "the retention loss has no threshold for new experts.",
             hint="Use routing 'exact', or scope 'own' or 'auto'.",
         )
     parents = cast(RouterPart, cast(Any, site.router).ext_parts[name]).parents

@@ -1,8 +1,8 @@
-"""Tells the equal experts of an upcycled model apart, by a short continued training on text.
+"""Makes the equal experts of an upcycled model different, by a short continued training on text.
 
-Experts that are equal learn apart only as far as they see different tokens. "Drop-Upcycling" (arXiv 2502.19261) first
-draws a share of each expert's intermediate neurons again, which costs some loss at once and makes them differ; router
-and experts are then trained with a balance loss ("Switch Transformers", arXiv 2101.03961, equations 4 to 6).
+Equal experts become different only as far as they get different tokens. "Drop-Upcycling" (arXiv 2502.19261) first
+re-initialises a share of each expert's intermediate neurons, which increases the loss and makes the experts differ.
+Router and experts are then trained with a balance loss ("Switch Transformers", arXiv 2101.03961, equations 4 to 6).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from moextend.training.settings import Settings
 from moextend.training.trainer import ExtraLoss
 
 EVERY = 10
-"""One piece of text in so many is held out."""
+"""One of this many pieces of text is held out."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What a model is like at one moment, measured on held-out text."""
+    """State of a model, measured on held-out text."""
 
     loss: float
-    """Nats a token."""
+    """Mean cross-entropy per token, in nats."""
     load_entropy: list[float]
     """Per MoE block, lowest first: entropy of the experts' shares of the top-k choices over log E; 1 is even."""
     distance: float
@@ -46,16 +46,16 @@ class State:
 
 @dataclass(frozen=True)
 class Specialised:
-    """What `specialise` did."""
+    """Result of `specialise`."""
 
     before: State
     redrawn: State
-    """After the share of neurons was drawn again, before training."""
+    """After the re-initialisation of neurons, before training."""
     after: State
     steps: int
     trained_parameters: int
     pieces: int
-    """Pieces of text that were learned from; one in ten is held out."""
+    """Number of pieces of text for training; one in ten is held out."""
 
 
 def specialise(
@@ -72,16 +72,16 @@ def specialise(
     seed: int = 0,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Specialised:
-    """Trains routers and experts of `model` on `texts`, in place; all else stays as it is.
+    """Trains routers and experts of `model` on `texts`, in place; everything else is frozen.
 
-    The model is another base afterwards, with another fingerprint: extensions that were made before do not fit it.
+    The result is another base with another fingerprint: earlier extensions do not fit it.
 
     Args:
-        folder: holds the trainer's state while in flight; see `train`.
-        share: of each expert's intermediate neurons that are drawn again, from a normal distribution with mean and
-            standard deviation of the weights they replace; 0 leaves all as they are.
-        balance: weight of the balance loss, the mean over blocks.
-        length: tokens of the pieces that texts are cut into.
+        folder: holds the trainer's state during the training; see `train`.
+        share: share of each expert's intermediate neurons to re-initialise, from a normal distribution with mean and
+            standard deviation of the replaced weights; 0: none.
+        balance: weight of the balance loss, which is a mean over blocks.
+        length: tokens per piece of text.
 
     Raises:
         InputError: the share is not from 0 to 1, or there is too little text.
@@ -110,7 +110,7 @@ def specialise(
 
 
 def cut(tokenizer: Any, texts: Sequence[str], length: int) -> list[Conversation]:
-    """Texts as pieces of `length` tokens or fewer, to be learned whole and without an end token."""
+    """Splits texts into pieces of up to `length` tokens, learned in full and without an end token."""
     pieces: list[Conversation] = []
     for text in texts:
         spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
@@ -123,7 +123,7 @@ def cut(tokenizer: Any, texts: Sequence[str], length: int) -> list[Conversation]
 
 @torch.no_grad()
 def redraw(model: MultimodalLM, share: float, seed: int) -> None:
-    """Draws `share` of the intermediate neurons of every expert again: rows of gate and up, columns of down."""
+    """Re-initialises `share` of the intermediate neurons of every expert: rows of gate and up, columns of down."""
     generator = torch.Generator().manual_seed(seed)
     for site in find_sites(model.lm):
         gate_up, down = cast(Tensor, site.experts.gate_up_proj), cast(Tensor, site.experts.down_proj)
@@ -139,7 +139,7 @@ def redraw(model: MultimodalLM, share: float, seed: int) -> None:
 
 @torch.no_grad()
 def measure(model: MultimodalLM, data: Sequence[Conversation], batch_size: int) -> State:
-    """Loss, load and distance of a model's experts on `data`."""
+    """Measures loss, load and distance of a model's experts on `data`."""
     collate = Collator.of(model)
     total, tokens = 0.0, 0
     for start in range(0, len(data), batch_size):
@@ -174,7 +174,7 @@ def _names(model: MultimodalLM) -> list[str]:
 
 @contextmanager
 def _balance_loss(sites: Sequence[Site], weight: float) -> Iterator[ExtraLoss]:
-    """An extra loss of the training: `weight` times the mean over blocks of the balance loss."""
+    """Extra loss of the training: `weight` times the balance loss, averaged over blocks."""
     from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
     logits: dict[int, Tensor] = {}

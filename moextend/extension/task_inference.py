@@ -1,9 +1,10 @@
-"""Which extension an input belongs to, found without being told: `scope: auto`.
+"""Task inference: which extension an input belongs to (`scope: auto`).
 
-Each extension keeps the mean and the scatter of frozen features of its own inputs (the mean embedding of the text
-tokens and the mean image feature); an input goes to the extension with the nearest mean under the shared covariance
-(linear discriminant analysis), and to none where its text or its images are farther from that mean than those of the
-extension's own held-out inputs. A later extension never changes the mean of an earlier one, and no raw data is kept.
+Each extension keeps task statistics: the mean and the scatter of frozen features of its own inputs (the mean embedding
+of the text tokens and the mean image feature). An input goes to the extension with the nearest mean under the shared
+covariance (linear discriminant analysis). It goes to none if its text or its images are farther from that mean than
+those of the extension's own held-out inputs. A later extension never changes the mean of an earlier one, and no raw
+data is kept.
 """
 
 from __future__ import annotations
@@ -32,23 +33,25 @@ from moextend.util import files
 
 log = logging.getLogger(__name__)
 
-FILE = "recogniser.safetensors"
+FILE = "task_statistics.safetensors"
+FORMER_FILE = "recogniser.safetensors"
+"""Name of the file in folders of early versions."""
 RULE = "lda3"
-"""Version of the rule that chooses; part of every fingerprint."""
+"""Version of the decision rule; part of every fingerprint."""
 REJECTED = 0.01
 """Share of an extension's own inputs that its threshold may reject."""
 FEWEST = 39
-"""Held-out inputs that thresholds need: with n of them no rate below 1 / (n + 1) can be promised for each."""
+"""Minimum number of held-out inputs for thresholds: n of them guarantee no rejection rate below 1 / (n + 1)."""
 SLACK = 1e-4
-"""Squared distance, for each feature of a part, by which an input may lie beyond a threshold. Where many inputs are
-alike (one question for all), many distances equal the threshold, and rounding would decide about them."""
+"""Squared distance per feature of a part by which an input may exceed a threshold. If many inputs are alike (one
+question for all), many distances equal the threshold, and rounding errors would decide."""
 CHUNK = 64
-"""Prompts whose images are encoded at a time."""
+"""Prompts in a batch of the encoder."""
 
 
 @dataclass(frozen=True, eq=False)
-class Portrait:
-    """What the inputs of one extension look like; two are equal where they are the same object."""
+class TaskStatistics:
+    """Statistics of the inputs of one extension; two objects are equal only if they are the same object."""
 
     mean: Tensor
     """[D]"""
@@ -56,17 +59,16 @@ class Portrait:
     """[D, D]: sum of outer products of deviations from the mean."""
     count: int
     sample: Tensor
-    """[n, D]: features of held-out inputs, which neither the mean nor the scatter was made from: they set the
-    threshold."""
-    sees: bool
+    """[n, D]: features of held-out inputs, which mean and scatter do not include; they set the thresholds."""
+    has_images: bool
     """Whether the inputs have images."""
 
 
 @torch.no_grad()
 def features(model: MultimodalLM, prompts: Sequence[Prompt], see: See | None = None) -> Tensor:
-    """[prompts, H + vision width]: mean embedding of the text's tokens, then the mean image feature (0 without).
+    """Features [prompts, H + vision width]: mean embedding of the text tokens, then the mean image feature.
 
-    `see`: the source of image features; None: the model's.
+    The image feature of a prompt without images is 0. `see`: source of image features; None takes the model's.
     """
     see = see or model.features or model.vision
     found = [_features(model, prompts[i : i + CHUNK], see) for i in range(0, len(prompts), CHUNK)]
@@ -89,20 +91,21 @@ def _features(model: MultimodalLM, prompts: Sequence[Prompt], see: See | None) -
     return torch.cat([means, seen], 1)
 
 
-def portray(model: MultimodalLM, prompts: Sequence[Prompt], *, tested: int = 256) -> Portrait:
-    """The portrait of an extension from its training prompts; the first `tested` of them only set the
-    thresholds, and never more than half of them."""
+def collect(model: MultimodalLM, prompts: Sequence[Prompt], *, tested: int = 256) -> TaskStatistics:
+    """Statistics of an extension's training prompts.
+
+    The first `tested` prompts (half of all at most) only set the thresholds.
+    """
     x = features(model, prompts)
     tested = min(tested, len(x) // 2)
     sample, x = x[:tested], x[tested:].double()
     deviation = x - x.mean(0)
-    return Portrait(
-        x.mean(0).float(), (deviation.T @ deviation).float(), len(x), sample, bool(prompts[0].images)
-    )
+    scatter = (deviation.T @ deviation).float()
+    return TaskStatistics(x.mean(0).float(), scatter, len(x), sample, bool(prompts[0].images))
 
 
 def prompts_of(conversations: Sequence[Conversation]) -> list[Prompt]:
-    """First questions, as `portray` takes them: of those with images, if there are any, else of all."""
+    """First questions as prompts for `collect`: of conversations with images if there are any, else of all."""
     prompts = [
         Prompt(text, row.images[: text.count(MARK)]) for row in conversations for text, _ in row.turns[:1]
     ]
@@ -111,20 +114,20 @@ def prompts_of(conversations: Sequence[Conversation]) -> list[Prompt]:
 
 @dataclass(frozen=True)
 class Threshold:
-    """How far an input may be from the mean of an extension."""
+    """Largest distance of an input from the mean of an extension."""
 
     distances: tuple[float, ...]
-    """Squared Mahalanobis distances, of the text and of the images; infinite where too few inputs were kept."""
+    """Squared Mahalanobis distances of the text and of the images; infinite if too few inputs were kept."""
     rejected: float
-    """At most this share of the extension's own inputs is farther (false rejections), in expectation, 0..1."""
+    """Upper bound of the expected share of the extension's own inputs that are farther (false rejections), 0..1."""
 
 
 def threshold(distances: Sequence[Tensor]) -> Threshold:
-    """The threshold that held-out distances set, [n] for each part of the features.
+    """Threshold from held-out distances, [n] for each part of the features (split conformal prediction).
 
-    With p parts each gets the ceil((n + 1)(1 - `REJECTED` / p))-th smallest of its distances, the largest where that
-    is beyond n. A further input of the same distribution is as likely to take any place among them, so that it is
-    farther in a part with a probability of at most 1 - rank / (n + 1) (split conformal prediction).
+    With p parts each part gets the ceil((n + 1)(1 - `REJECTED` / p))-th smallest of its distances, or the largest if
+    that rank exceeds n. A new input of the same distribution has any rank with equal probability, so it is farther in
+    a part with a probability of at most 1 - rank / (n + 1).
     """
     n, parts = len(distances[0]), len(distances)
     if n < FEWEST:
@@ -135,20 +138,20 @@ def threshold(distances: Sequence[Tensor]) -> Threshold:
 
 
 class _Space:
-    """Extensions that take the same kind of input, and the shared covariance of their inputs, factorised once.
+    """Extensions with the same kind of input, and the shared covariance of their inputs, factorised once.
 
-    Features are scaled to unit variance, and the covariance is shrunk by a hundredth; without the scale, features
-    of large numbers (images) would drown the others (text). Which extension is nearest is decided by all features;
-    whether it is near enough by text and images apart: else a text as usual would make up for any image.
+    Features are scaled to unit variance, and the covariance is shrunk by 0.01; without the scale, features with large
+    values (images) would dominate the others (text). All features decide which extension is nearest. Text and images
+    are compared with their thresholds separately: otherwise a typical text would compensate for any image.
     """
 
-    def __init__(self, portraits: Mapping[str, Portrait], parts: Sequence[slice]) -> None:
-        self.names = list(portraits)
-        means = torch.stack([p.mean for p in portraits.values()]).double()
+    def __init__(self, known: Mapping[str, TaskStatistics], parts: Sequence[slice]) -> None:
+        self.names = list(known)
+        means = torch.stack([task.mean for task in known.values()]).double()
         within = torch.zeros(means.shape[1], means.shape[1], dtype=torch.double)
-        for portrait in portraits.values():
-            within += portrait.scatter
-        within /= sum(p.count for p in portraits.values())
+        for task in known.values():
+            within += task.scatter
+        within /= sum(task.count for task in known.values())
         scale = (within.diagonal() + means.var(0, correction=0)).sqrt()
         self._scale = torch.where(scale > 0, scale, 1.0)
         within /= self._scale
@@ -156,35 +159,35 @@ class _Space:
         within.diagonal().add_(0.01)
         self._means = means / self._scale
         factor = torch.linalg.cholesky(within)
-        self._whole = (slice(None), factor)
+        self._full = (slice(None), factor)
         # A leading block of the factor is the factor of the leading block.
         self._parts = [
             (part, factor[part, part] if not part.start else torch.linalg.cholesky(within[part, part]))
             for part in parts
         ]
-        samples = [self._apart(p.sample) for p in portraits.values()]
+        samples = [self._by_part(task.sample) for task in known.values()]
         self.thresholds = [threshold([d[:, i] for d in ds]) if ds else None for i, ds in enumerate(samples)]
 
     def _distances(self, x: Tensor, part: slice, factor: Tensor) -> Tensor:
-        """Squared Mahalanobis distances [n, extensions] of scaled features [n, D], by a part of them."""
+        """Squared Mahalanobis distances [n, extensions] of scaled features [n, D], computed from one part of them."""
         z, means = (
             torch.linalg.solve_triangular(factor, y[:, part].T, upper=False).T for y in (x, self._means)
         )
         return torch.stack([(z - mean).square().sum(1) for mean in means], 1)
 
-    def _apart(self, x: Tensor) -> list[Tensor]:
-        """The distances by each part, of features [n, D]."""
+    def _by_part(self, x: Tensor) -> list[Tensor]:
+        """Distances of features [n, D], one tensor for each part."""
         return [self._distances(x.double() / self._scale, *part) for part in self._parts]
 
     def nearest(self, x: Tensor) -> list[int]:
-        """The place of the nearest extension for features [n, D]."""
-        found: list[int] = self._distances(x.double() / self._scale, *self._whole).argmin(1).tolist()
+        """Index of the nearest extension for features [n, D]."""
+        found: list[int] = self._distances(x.double() / self._scale, *self._full).argmin(1).tolist()
         return found
 
     def near_enough(self, x: Tensor, places: Sequence[int]) -> list[bool]:
-        """Whether features [n, D] lie within the thresholds of the extensions at `places`."""
+        """Whether features [n, D] lie within the thresholds of the extensions with indices `places`."""
         within = torch.ones(len(x), dtype=torch.bool)
-        for i, distances in enumerate(self._apart(x)):
+        for i, distances in enumerate(self._by_part(x)):
             limits = torch.tensor(
                 [known.distances[i] for known in self.thresholds if known], dtype=torch.double
             )
@@ -195,34 +198,35 @@ class _Space:
 
 
 class Rule:
-    """Chooses among extensions by what their inputs look like; the covariances are factorised here, once."""
+    """Chooses among extensions by their task statistics; the constructor factorises the covariances once."""
 
-    def __init__(self, portraits: Mapping[str, Portrait], words: int | None = None) -> None:
-        """Args: words: width of the text's part of the features; None: the rule knows no thresholds."""
+    def __init__(self, known: Mapping[str, TaskStatistics], words: int | None = None) -> None:
+        """Args: words: width of the text part of the features; None: no thresholds."""
         self._spaces: dict[bool, _Space] = {}
-        for sees in (False, True):
-            fitting = {name: portrait for name, portrait in portraits.items() if portrait.sees == sees}
-            parts = [] if words is None else [slice(0, words), *([slice(words, None)] if sees else [])]
+        for has_images in (False, True):
+            fitting = {name: task for name, task in known.items() if task.has_images == has_images}
+            images = [slice(words, None)] if has_images else []
+            parts = [] if words is None else [slice(0, words), *images]
             if fitting:
-                self._spaces[sees] = _Space(fitting, parts)
+                self._spaces[has_images] = _Space(fitting, parts)
 
     @property
     def thresholds(self) -> dict[str, Threshold]:
-        """Of every extension, under the covariance that all of them share now."""
+        """Threshold of every extension under the current shared covariance."""
         known = [pair for s in self._spaces.values() for pair in zip(s.names, s.thresholds, strict=True)]
         return {name: threshold for name, threshold in known if threshold is not None}
 
-    def nearest(self, x: Tensor, sees: bool) -> list[str | None]:
-        """For features [n, D] the nearest extension that takes such inputs (with or without images), however far.
+    def nearest(self, x: Tensor, has_images: bool) -> list[str | None]:
+        """Nearest extension for features [n, D] among those for inputs with, or without, images; no thresholds.
 
-        None where there is none.
+        None if there is no such extension.
         """
-        space = self._spaces.get(sees)
+        space = self._spaces.get(has_images)
         return [space.names[i] for i in space.nearest(x)] if space else [None] * len(x)
 
-    def choose(self, x: Tensor, sees: bool) -> list[str | None]:
-        """The nearest extension, or None where the input lies beyond its threshold."""
-        space = self._spaces.get(sees)
+    def choose(self, x: Tensor, has_images: bool) -> list[str | None]:
+        """Nearest extension for features [n, D], or None if the input exceeds its threshold."""
+        space = self._spaces.get(has_images)
         if space is None:
             return [None] * len(x)
         places = space.nearest(x)
@@ -230,90 +234,101 @@ class Rule:
         return [space.names[i] if ok else None for i, ok in zip(places, near, strict=True)]
 
 
-def accuracy(portraits: Mapping[str, Portrait]) -> dict[str, float]:
-    """Name -> share of the held-out inputs whose nearest extension is their own, 0..1; thresholds left aside.
+def accuracy(known: Mapping[str, TaskStatistics]) -> dict[str, float]:
+    """Name -> share of the held-out inputs with their own extension as the nearest, 0..1; no thresholds.
 
-    An extension of one input has none that is held out, and is not named.
+    An extension without held-out inputs (it has one input) is left out.
     """
-    rule, found = Rule(portraits), {}
-    for name, portrait in portraits.items():
-        taken = rule.nearest(portrait.sample, portrait.sees)
-        if taken:
-            found[name] = sum(other == name for other in taken) / len(taken)
+    rule, found = Rule(known), {}
+    for name, task in known.items():
+        nearest = rule.nearest(task.sample, task.has_images)
+        if nearest:
+            found[name] = sum(other == name for other in nearest) / len(nearest)
     return found
 
 
-class Recogniser:
+class TaskInference:
     """Chooses the extension of each prompt; see `generation.generate`."""
 
     def __init__(
         self,
         model: MultimodalLM,
-        portraits: Mapping[str, Portrait],
+        statistics: Mapping[str, TaskStatistics],
         reaching: Callable[[Sequence[str]], AbstractContextManager[None]] | None = None,
     ) -> None:
-        self.model, self.portraits = model, dict(portraits)
+        self.model, self.statistics = model, dict(statistics)
         self._reaching = reaching or partial(attach.reaching, model.lm)
-        self._made_of: dict[str, Portrait] = {}
+        self._made_of: dict[str, TaskStatistics] = {}
         self._rule = Rule({})
-        for name, portrait in portraits.items():
-            if len(portrait.sample) < FEWEST:
+        for name, task in statistics.items():
+            if len(task.sample) < FEWEST:
                 log.warning(
                     "Extension '%s' kept %d held-out inputs, too few for a threshold (%d): it takes every input "
-                    "that is nearest to it, however far.", name, len(portrait.sample), FEWEST,
+                    "that is nearest to it, however far.", name, len(task.sample), FEWEST,
                 )  # fmt: skip
 
     @property
     def rule(self) -> Rule:
-        """The rule of the portraits as they are now; made again only where one came or went."""
-        if self._made_of != self.portraits:
+        """Decision rule for the current statistics; computed again only after an extension was added or removed."""
+        if self._made_of != self.statistics:
             words = self.model.lm.get_input_embeddings().weight.shape[1]
-            self._rule, self._made_of = Rule(self.portraits, words), dict(self.portraits)
+            self._rule, self._made_of = Rule(self.statistics, words), dict(self.statistics)
         return self._rule
 
     def reaching(self, names: Sequence[str]) -> AbstractContextManager[None]:
-        """Within it, only these extensions compute (or what else `reaching` makes of the names)."""
+        """Context in which only these extensions compute, or what the argument `reaching` does with the names."""
         return self._reaching(names)
 
     def fingerprint(self) -> str:
-        """Names the rule and the portraits."""
-        known = {f"{name}.mean": p.mean for name, p in self.portraits.items()}
-        known |= {f"{name}.scatter": p.scatter for name, p in self.portraits.items()}
-        known |= {f"{name}.sample": p.sample for name, p in self.portraits.items()}
+        """Identifies the rule and the statistics."""
+        known = {f"{name}.mean": task.mean for name, task in self.statistics.items()}
+        known |= {f"{name}.scatter": task.scatter for name, task in self.statistics.items()}
+        known |= {f"{name}.sample": task.sample for name, task in self.statistics.items()}
         return f"{RULE}-{tensors_digest(known)}"
 
     def __call__(self, prompts: Sequence[Prompt], see: See | None = None) -> list[tuple[str, ...]]:
-        """The extensions that each prompt may reach: one, or none; `see`: the source of image features."""
+        """Extensions that each prompt reaches: one or none. `see`: source of image features."""
         found: list[tuple[str, ...]] = [()] * len(prompts)
-        for sees in (False, True):
-            places = [i for i, prompt in enumerate(prompts) if bool(prompt.images) == sees]
-            if not places or not any(portrait.sees == sees for portrait in self.portraits.values()):
+        for has_images in (False, True):
+            places = [i for i, prompt in enumerate(prompts) if bool(prompt.images) == has_images]
+            if not places or not any(task.has_images == has_images for task in self.statistics.values()):
                 continue
             x = features(self.model, [prompts[i] for i in places], see)
-            for i, name in zip(places, self.rule.choose(x, sees), strict=True):
+            for i, name in zip(places, self.rule.choose(x, has_images), strict=True):
                 found[i] = (name,) if name else ()
         return found
 
     def shares(self, prompts: Sequence[Prompt]) -> dict[str, float]:
-        """Extension ("": none, the base answers) -> share of the prompts that reach it, 0..1."""
+        """Extension ("": none, only the base computes) -> share of the prompts that reach it, 0..1."""
         counts = Counter(names[0] if names else "" for names in self(prompts))
-        return {name: counts[name] / len(prompts) for name in ("", *self.portraits)}
+        return {name: counts[name] / len(prompts) for name in ("", *self.statistics)}
 
 
-def write(portrait: Portrait, folder: Path) -> None:
-    """Keeps a portrait beside an extension."""
+def write(statistics: TaskStatistics, folder: Path) -> None:
+    """Writes task statistics to the folder of an extension."""
     tensors = {
-        "mean": portrait.mean,
-        "scatter": portrait.scatter,
-        "count": torch.tensor(portrait.count),
-        "sample": portrait.sample.contiguous(),
-        "sees": torch.tensor(portrait.sees),
+        "mean": statistics.mean,
+        "scatter": statistics.scatter,
+        "count": torch.tensor(statistics.count),
+        "sample": statistics.sample.contiguous(),
+        "sees": torch.tensor(statistics.has_images),
     }
     with files.atomic(folder / FILE) as path:
         save_file(tensors, path)
+    (folder / FORMER_FILE).unlink(missing_ok=True)
 
 
-def read(folder: Path) -> Portrait:
-    """The portrait that `write` kept."""
-    kept = load_file(folder / FILE)
-    return Portrait(kept["mean"], kept["scatter"], int(kept["count"]), kept["sample"], bool(kept["sees"]))
+def find(folder: Path) -> Path | None:
+    """File of task statistics in the folder of an extension, also under its former name; None if there is none."""
+    for name in (FILE, FORMER_FILE):
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def read(folder: Path) -> TaskStatistics:
+    """Task statistics from the folder of an extension."""
+    kept = load_file(find(folder) or folder / FILE)
+    return TaskStatistics(
+        kept["mean"], kept["scatter"], int(kept["count"]), kept["sample"], bool(kept["sees"])
+    )

@@ -1,4 +1,4 @@
-"""Which experts the tokens of some data reach: the routers are looked at while the model computes as it does."""
+"""Counts which experts the tokens of some data use, with hooks on the routers."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from moextend.moe.routing import ExtendedRouter
 from moextend.moe.sites import Site, first_new_id
 
 BASE = ""
-"""Stands for the base among the names of extensions."""
+"""Name of the base among the names of extensions."""
 
 
 @dataclass
 class Use:
-    """How often experts were used, summed over all that was counted; per MoE block, lowest first."""
+    """Number of uses of experts, summed over all counted data; per MoE block, lowest first."""
 
     tokens: int = 0
-    """Real tokens: padding is left out."""
+    """Number of tokens, without padding."""
     experts: list[dict[str, Tensor]] = field(default_factory=list)
-    """Extension (BASE: the base) -> tokens [experts] that each of its experts computed with a weight above zero."""
+    """Extension (BASE: the base) -> number of tokens [experts] with a weight above zero for each of its experts."""
     reached: list[dict[str, int]] = field(default_factory=list)
-    """Extension -> tokens that at least one of its experts computed."""
+    """Extension -> number of tokens that use at least one of its experts."""
 
     def add(self, block: int, used: dict[str, Tensor]) -> None:
         """Adds a batch of a block: extension -> which of its experts each token uses, [tokens, experts]."""
@@ -52,7 +52,7 @@ def count_use(
     *,
     batch_size: int = 32,
 ) -> None:
-    """Adds to `use` what the tokens of `data` reach in the blocks `sites`, with what is reachable now."""
+    """Adds to `use` the experts that the tokens of `data` use in the blocks `sites`, with the active extensions."""
     real = torch.empty(0)
 
     def look(site: Site, x: Tensor, out: Any) -> None:
@@ -64,7 +64,7 @@ def count_use(
 
 
 def _used(site: Site, x: Tensor, out: Any) -> dict[str, Tensor]:
-    """Extension -> which of its experts each token uses, [T, experts], from a router's inputs and what it returned."""
+    """Extension -> which of its experts each token uses, [T, experts], from a router's inputs and output."""
     router, base = site.router, first_new_id(site)
     counts = {BASE: base}
     if isinstance(router, ExtendedRouter):

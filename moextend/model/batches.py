@@ -19,20 +19,20 @@ from moextend.model.multimodal import IGNORE, IMAGE, MultimodalLM
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns of question and answer about some images; the images stand at the marks of the prompts, in order.
+    """Turns of question and answer, with images at the marks of the prompts, in order.
 
-    Without any answer it is plain text, to be read as it is: no chat template is put around it.
+    A conversation without any answer is plain text, which is used without a chat template.
     """
 
     turns: tuple[tuple[str, str], ...]
-    """(prompt, answer) pairs; an empty answer is not learned. Images may stand in any turn."""
+    """(prompt, answer) pairs; an empty answer is not learned. Any turn may have images."""
     images: tuple[ImageRef, ...] = ()
     closed: bool = True
     """Whether each answer ends with the end token."""
 
 
 Pieces = Callable[[str, bool], list[int]]
-"""Ids of a piece of text, with the tokenizer's own start or without; not to be changed."""
+"""(text, with the tokenizer's start tokens) -> ids, which must not be changed."""
 
 
 def piece_ids(tokenizer: Any, text: str, start: bool) -> list[int]:
@@ -42,7 +42,7 @@ def piece_ids(tokenizer: Any, text: str, start: bool) -> list[int]:
 
 
 def encode_prompt(ids_of: Pieces, text: str, visual_tokens: int, *, first: bool = True) -> list[int]:
-    """Ids of a prompt with `visual_tokens` holes at each image mark; `first`: with the tokenizer's own start."""
+    """Ids of a prompt with `visual_tokens` placeholders at each image mark; `first`: with the start tokens."""
     ids: list[int] = []
     for i, piece in enumerate(text.split(MARK)):
         if i:
@@ -54,7 +54,7 @@ def encode_prompt(ids_of: Pieces, text: str, visual_tokens: int, *, first: bool 
 def encode(
     ids_of: Pieces, eos: int, conversation: Conversation, visual_tokens: int
 ) -> tuple[list[int], list[int]]:
-    """Ids and labels of a conversation; only answers, with their end tokens, are labelled."""
+    """Ids and labels of a conversation; only answers and their end tokens have labels."""
     if not conversation.turns:
         raise InputError("a conversation has no turn.", where="data", hint="Leave it out, or give it a turn.")
     check_marks([prompt for prompt, _ in conversation.turns], conversation.images)
@@ -62,20 +62,20 @@ def encode(
     labels: list[int] = []
     for prompt, answer in conversation.turns:
         asked = encode_prompt(ids_of, prompt, visual_tokens, first=not ids)
-        said = [*ids_of(f" {answer}", False), *([eos] if conversation.closed else [])]
-        ids += asked + said
-        labels += [IGNORE] * len(asked) + (said if answer else [IGNORE] * len(said))
+        answer_ids = [*ids_of(f" {answer}", False), *([eos] if conversation.closed else [])]
+        ids += asked + answer_ids
+        labels += [IGNORE] * len(asked) + (answer_ids if answer else [IGNORE] * len(answer_ids))
     return ids, labels
 
 
 def encode_chat(
     chat: Chat, turns: Sequence[tuple[str, str | None]], visual_tokens: int
 ) -> tuple[list[int], list[int]]:
-    """Ids and labels of turns in the model's chat template, with `visual_tokens` holes for each image."""
-    said: Tokens = chat.encode(turns)
+    """Ids and labels of turns in the model's chat template, with `visual_tokens` placeholders for each image."""
+    tokens: Tokens = chat.encode(turns)
     ids: list[int] = []
     labels: list[int] = []
-    for token, learned in zip(said.ids, said.learned, strict=True):
+    for token, learned in zip(tokens.ids, tokens.learned, strict=True):
         piece = [IMAGE] * visual_tokens if token is None else [token]
         ids += piece
         labels += piece if learned and token is not None else [IGNORE] * len(piece)
@@ -83,7 +83,7 @@ def encode_chat(
 
 
 def check_marks(texts: Sequence[str], images: Sequence[ImageRef], where: str | None = None) -> None:
-    """InputError where there are not as many image marks in the texts as images, or what is no image stands for one."""
+    """Raises InputError if the number of image marks differs from that of images, or an image is another object."""
     if wrong := [image for image in images if not hasattr(image, "open")]:
         raise InputError(
             f"{wrong[0]!r} is no image.",
@@ -99,8 +99,8 @@ def check_marks(texts: Sequence[str], images: Sequence[ImageRef], where: str | N
         )
 
 
-def blind(where: str | None = None) -> InputError:
-    """The error of an image that is given to a model without an encoder."""
+def no_encoder(where: str | None = None) -> InputError:
+    """Error for an image in the input of a model without an encoder."""
     return InputError(
         "the prompt has an image, but the model has no image encoder.",
         where=where,
@@ -111,7 +111,7 @@ def blind(where: str | None = None) -> InputError:
 def too_long(
     tokens: int, images: int, visual_tokens: int, context: int, where: str | None = None
 ) -> InputError:
-    """The error of a prompt that the model's context cannot hold."""
+    """Error for a prompt that exceeds the model's context."""
     of_images = f" ({images * visual_tokens} of {images} images)" if images else ""
     return InputError(
         f"takes {tokens} tokens{of_images}, and the model's context holds {context}.",
@@ -121,7 +121,7 @@ def too_long(
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Tensor:
-    """Rows of ids as one tensor [rows, longest]."""
+    """Rows of ids as one padded tensor [rows, longest]."""
     width = max(map(len, rows))
     filled = [
         [value] * (width - len(row)) + list(row) if left else list(row) + [value] * (width - len(row))
@@ -131,7 +131,7 @@ def pad(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Ten
 
 
 class Collator:
-    """Conversations -> the model's inputs: ids, mask, labels and image features."""
+    """Conversations -> inputs of the model: ids, mask, labels and image features."""
 
     def __init__(
         self,
@@ -142,23 +142,22 @@ class Collator:
         chat: Chat | None = None,
         context: int | None = None,
     ) -> None:
-        """Args: context: tokens that the model can hold; None sets no bound."""
+        """Args: context: maximum number of tokens; None: no limit."""
         self.tokenizer, self.visual_tokens, self.features = tokenizer, visual_tokens, features
         self.chat, self.context = chat, context
-        # Prompts recur, and a tokenizer's call costs more than a step's share of anything else here.
+        # Prompts recur, and the tokenizer takes most of the time of a batch.
         self._ids = lru_cache(maxsize=1 << 16)(partial(piece_ids, tokenizer))
 
     @classmethod
     def of(cls, model: MultimodalLM) -> Collator:
-        """The collator of a model: its tokenizer, its chat template, its source of features, its context."""
+        """Collator with a model's tokenizer, chat template, source of features and context."""
         see = model.features or model.vision
         return cls(model.tokenizer, model.visual_tokens, see, chat=model.chat, context=model.context)
 
     def __call__(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
-        """A batch in host memory; padded at the right, padding masked and not labelled.
+        """A batch in host memory, padded on the right; padding is masked and has no labels.
 
-        A conversation that the context cannot hold loses its last turns, each whole and with its images; plain text is
-        cut.
+        A conversation longer than the context loses its last turns with their images; plain text is truncated.
 
         Raises:
             InputError: marks and images do not agree, an image without an encoder, or a first turn that is too long.
@@ -175,19 +174,19 @@ class Collator:
         images = [image for _, shown in fitted for image in shown]
         if images:
             if self.features is None:
-                raise blind()
-            # An encoder gives them where it computes; a loader can pin memory of the host alone.
+                raise no_encoder()
+            # An encoder returns them on its device; a data loader can pin host memory only.
             batch["features"] = self.features(images).cpu()
         return batch
 
     def lengths(self, conversations: Sequence[Conversation]) -> list[int]:
-        """Tokens that each conversation takes in a batch, padding left out; no image is encoded."""
+        """Tokens of each conversation in a batch, without padding; no image is encoded."""
         return [len(self._fitted(conversation)[0][0]) for conversation in conversations]
 
     def _fitted(self, conversation: Conversation) -> tuple[tuple[list[int], list[int]], tuple[ImageRef, ...]]:
-        """Ids and labels of as many whole turns as the context holds, and the images of these turns."""
+        """Ids and labels of the turns that fit the context, and the images of these turns."""
         row = self._encode(conversation)
-        whole = len(conversation.turns)
+        total = len(conversation.turns)
         while self.context is not None and len(row[0]) > self.context:
             turns = conversation.turns[:-1]
             images = conversation.images
@@ -201,7 +200,7 @@ class Collator:
             left = sum(prompt.count(MARK) for prompt, _ in turns)
             conversation = replace(conversation, turns=turns, images=images[:left])
             row = self._encode(conversation)
-        if len(conversation.turns) < whole:
+        if len(conversation.turns) < total:
             warnings.warn(
                 f"Conversations of more than {self.context} tokens lose their last turns.", stacklevel=3
             )

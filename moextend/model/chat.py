@@ -1,4 +1,4 @@
-"""The chat template of a model's family: conversations as the ids that its tokenizer makes of them."""
+"""Chat templates: conversations as the ids that a tokenizer's template produces."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from moextend.data.images import MARK
 from moextend.errors import InputError
 from moextend.util import files
 
-"""Where an image stands in a prompt."""
+"""Mark of an image in a prompt."""
 
 _PLACE = "\ue000answer {}\ue001"
-"""Stands for an answer while a template is rendered; private characters that no text holds."""
+"""Placeholder of an answer while a template is rendered: private-use characters."""
 _DATE = "{% macro strftime_now(format) %}01 January 2026{% endmacro %}"
-"""For templates that tell the date: a prompt must not depend on the day."""
+"""Date for templates that print one: prompts must not depend on the day."""
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,22 @@ class Tokens:
     """A conversation as ids."""
 
     ids: list[int | None]
-    """None stands for an image."""
+    """None: an image."""
     learned: list[bool]
-    """Whether the id belongs to an answer or to what closes it."""
+    """Whether the id is part of an answer or of its end."""
 
 
 class Chat:
     """A tokenizer's own chat template, applied to turns of question and answer.
 
-    The whole text is rendered and tokenized at once, with the image mark as one special token (in a copy: the tokenizer
-    itself is not changed). Where an answer begins and ends is told by its place in the rendered text. The ids before an
-    answer are the same when it is learned and when it is asked for (unless the template writes the last turn otherwise
-    than earlier ones). The template is in charge of the start token.
+    The full text is rendered and tokenized at once; a copy of the tokenizer has the image mark as one special token.
+    The start and end of an answer follow from its position in the rendered text. The ids before an answer are the same
+    in training and in generation, unless the template formats the last turn differently. The template adds the start
+    token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        """Raises: InputError: the template cannot be used for plain turns."""
+        """Raises: InputError: the template cannot render plain turns."""
         from tokenizers import AddedToken
 
         template = tokenizer.get_chat_template()
@@ -59,20 +59,20 @@ class Chat:
         self._lead = self._find_lead()
         self._apart = False
         asked = self.encode([("?", None)]).ids
-        # A tokenizer may join what ends a prompt with what begins an answer: then they are tokenized apart.
+        # A tokenizer may merge the end of a prompt with the start of an answer: then they are tokenized separately.
         self._apart = self.encode([("?", "a")]).ids[: len(asked)] != asked
         self.stop = self._find_stop()
         """Ids that end an answer."""
 
     def fingerprint(self) -> str:
-        """Names the template and how it is used."""
+        """Identifies the template and its use."""
         return f"chat1-{files.digest(self._template)}"
 
     def encode(self, turns: Sequence[tuple[str, str | None]]) -> Tokens:
-        """Ids of (question, answer) turns; the answer of the last turn may be None: it is asked for.
+        """Ids of (question, answer) turns; a last answer of None makes a prompt.
 
-        An empty answer is not learned. Every other one is, with the special token that the template closes it with, or
-        with the end token if the template closes the last one with none.
+        An empty answer is not learned. Other answers are learned with the special token after them in the template, or
+        with the end token if the template adds none after the last one.
         """
         text, spans, closed = self._written(turns)
         cuts = [0, *(begin for begin, _ in spans if self._apart), len(text)]
@@ -92,7 +92,7 @@ class Chat:
         return Tokens(ids, learned)
 
     def _written(self, turns: Sequence[tuple[str, str | None]]) -> tuple[str, list[tuple[int, int]], bool]:
-        """The text up to the end of the last answer, where the learned parts are, and whether it needs no end token."""
+        """Text up to the end of the last answer, the spans to learn, and whether it needs no end token."""
         text, closed = "", True
         spans: list[tuple[int, int]] = []
         pieces = self._pieces([question for question, _ in turns])
@@ -112,7 +112,7 @@ class Chat:
         return text, spans, closed
 
     def _pieces(self, questions: Sequence[str]) -> list[str]:
-        """The rendered text, cut at the answers."""
+        """Rendered text, split at the answers."""
         messages = []
         for i, question in enumerate(questions):
             messages += [_message("user", question), _message("assistant", _PLACE.format(i))]
@@ -137,7 +137,7 @@ class Chat:
             raise _unusable(str(error).rstrip(".")) from error
 
     def _find_lead(self) -> str:
-        """White space that the template writes before an answer and that a model is left to say itself."""
+        """White space before an answer in the template, which the model has to generate."""
         before = self._pieces(["?"])[0]
         asked = self._render([_message("user", "?")], add_generation_prompt=True)
         more = before.removeprefix(asked) if before.startswith(asked) else before
@@ -153,7 +153,7 @@ class Chat:
 
 
 def chat_of(tokenizer: Any, wanted: bool | None) -> Chat | None:
-    """The chat of a tokenizer: None wants it where there is a template, True always, False never."""
+    """Chat of a tokenizer; `wanted` None: if it has a template, True: always, False: never."""
     if wanted is False:
         return None
     if getattr(tokenizer, "chat_template", None):

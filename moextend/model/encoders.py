@@ -1,4 +1,4 @@
-"""Image towers by name, of open_clip and of timm: where a name's weights are, and how the tower is made."""
+"""Image towers of open_clip and timm by name: finds the weights and creates the tower."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Source:
-    """What a name stands for; nothing is loaded yet."""
+    """What a name refers to; nothing is loaded yet."""
 
     name: str
     library: Literal["open_clip", "timm"]
     model: str
-    """What the library's own factory calls it."""
+    """Name for the library's own factory."""
     weights: Path | str | None = None
-    """A file, or a tag of open_clip; None where the model's name says it already."""
+    """A file, or a tag of open_clip; None if the model's name includes it."""
 
     @property
     def remote(self) -> bool:
@@ -43,18 +43,18 @@ class Source:
 
 @dataclass(frozen=True)
 class Tower:
-    """A tower, how an image becomes its input, and the facts that name both."""
+    """A tower, its pre-processing, and the facts for the fingerprint of both."""
 
     module: nn.Module
     preprocess: Callable[[Any], Tensor]
     size: tuple[int, int]
-    """Height and width of its input, in pixels."""
+    """Height and width of the input, in pixels."""
     facts: Mapping[str, Any]
-    """What the tower computes beside its weights: architecture and pre-processing."""
+    """Architecture and pre-processing: what its results depend on besides the weights."""
 
 
 def locate(name: str) -> Source:
-    """What `name` stands for, without loading or downloading anything.
+    """What `name` refers to; loads and downloads nothing.
 
     Raises:
         InputError: no such model, pretrained tag, folder, file or package.
@@ -127,7 +127,7 @@ def _of_open_clip(name: str) -> Source:
 
 
 def _file(name: str, rest: str) -> Path:
-    """The file of weights that `rest` names: a path, or `package:<module>` for the one file that a package carries."""
+    """File of weights from `rest`: a path, or `package:<module>` for the only file of weights in a package."""
     if not rest.startswith(PACKAGE):
         path = Path(rest).expanduser()
         if not path.is_file():
@@ -155,7 +155,7 @@ def _file(name: str, rest: str) -> Path:
 
 
 def _unknown(name: str, known: Iterable[str]) -> InputError:
-    """The one error of a wrong name, with the nearest known ones."""
+    """Error for an unknown name, with the nearest known ones."""
     by_form = {one.casefold(): one for one in known}
     near = difflib.get_close_matches(name.casefold(), by_form, n=5, cutoff=0.6)
     if not near and len(by_form) <= 40:
@@ -165,30 +165,30 @@ def _unknown(name: str, known: Iterable[str]) -> InputError:
 
 
 Resize = Literal["shortest", "longest", "squash"]
-"""How an image becomes square: its sides are cut off, it is padded, or it is squeezed."""
+"""How an image becomes square: cropped sides, padding, or a changed aspect ratio."""
 _CROPS = {"shortest": "center", "longest": "border", "squash": "squash"}
-"""timm's names of the same."""
+"""timm's names for them."""
 
 
 def make(source: Source, resize: Resize | None = None) -> Tower:
-    """The tower with its weights, with its own way to make images square or another; downloads only if `source.remote`.
+    """Tower with its weights; `resize` None: the tower's own. Downloads only if `source.remote`.
 
     Raises:
-        InputError: it cannot be made, or no weights are there.
+        InputError: the tower cannot be created, or there are no weights.
     """
     try:
         return (_timm_tower if source.library == "timm" else _open_clip_tower)(source, resize)
     except InputError:
         raise
     except Exception as error:  # of three libraries and their downloads
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         hint = (
             "Check the name and the connection, or name a folder or a file."
             if source.remote
             else "Check the files."
         )
         raise InputError(
-            f"cannot be loaded ({said[0][:300]}).", where=f"vision encoder '{source.name}'", hint=hint
+            f"cannot be loaded ({lines[0][:300]}).", where=f"vision encoder '{source.name}'", hint=hint
         ) from error
 
 
@@ -199,7 +199,7 @@ def _open_clip_tower(source: Source, resize: Resize | None) -> Tower:
     tag: dict[str, Any] = {}
     if isinstance(source.weights, str):
         tag = open_clip.get_pretrained_cfg(source.model, source.weights)
-    # Weights that were trained with QuickGELU need it, and open_clip only warns where the config has it not.
+    # Weights trained with QuickGELU need it, and open_clip only warns if the config lacks it.
     quick = bool(config.get("quick_gelu") or tag.get("quick_gelu"))
     clip, preprocess = open_clip.create_model_from_pretrained(
         source.model,
@@ -224,7 +224,7 @@ def _timm_tower(source: Source, resize: Resize | None) -> Tower:
     if source.weights is not None:
         _load_in_order(trunk, Path(source.weights), source)
     config = resolve_model_data_config(trunk)
-    # The edges of an image hold what questions ask about: the short side is resized to the size itself.
+    # Questions may ask about the edges of an image: the short side is resized to the full size.
     config |= {"crop_pct": 1.0, **({"crop_mode": _CROPS[resize]} if resize else {})}
     facts = {
         "architecture": trunk.pretrained_cfg.get("architecture"),
@@ -239,7 +239,7 @@ def _timm_tower(source: Source, resize: Resize | None) -> Tower:
 
 
 def _load_in_order(trunk: nn.Module, path: Path, source: Source) -> None:
-    """Weights by name; where a file names them otherwise, in order, if every shape is the same."""
+    """Loads weights by name, or in order if the file has other names and all shapes are equal."""
     from timm.models import load_state_dict
 
     loaded, own = load_state_dict(str(path)), trunk.state_dict()

@@ -1,4 +1,4 @@
-"""Image features that are computed once: on disk while a model learns, in memory while it answers."""
+"""Caches of image features: on disk during training, in memory during generation."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from moextend.model.vision import FeatureStore, VisionEncoder
 from moextend.util.processes import first_writes
 
 FOLDER = "features-in-flight"
-"""Where features lie while a training is not over."""
+"""Folder of features during a training."""
 BATCH = 16
-"""Images that a training without a store of its own encodes at a time."""
+"""Batch size of the encoder in a training without its own store."""
 DISK = 16 << 30
-"""Bytes that such features may take, and never more than half of what is free."""
+"""Maximum size of such features in bytes; also limited to half of the free space."""
 MEMORY = 256 << 20
-"""Bytes of features that `Recent` holds."""
+"""Bytes of features in `Recent`."""
 
 See = Callable[[Sequence[ImageRef]], Tensor]
 """Images -> features [images, tokens, width]."""
@@ -32,10 +32,10 @@ See = Callable[[Sequence[ImageRef]], Tensor]
 
 @contextmanager
 def kept_features(model: MultimodalLM, folder: Path) -> Iterator[None]:
-    """Within it `model` encodes every image once, and keeps its features in `folder` until the block ends well.
+    """Context in which `model` encodes every image once; the features are in `folder` until the block succeeds.
 
-    An interrupted call finds them again. Nothing changes for a model without an encoder, or with a source of features
-    of its own. No disk is used before the first image.
+    A call that continues an interrupted one finds them. A model without an encoder, or with its own source of features,
+    does not change. Nothing is written before the first image.
     """
     if model.vision is None or model.features is not None:
         yield
@@ -52,7 +52,7 @@ def kept_features(model: MultimodalLM, folder: Path) -> Iterator[None]:
 
 
 class _Store:
-    """A FeatureStore that is made when the first image comes."""
+    """A FeatureStore that is created with the first image."""
 
     def __init__(self, encoder: VisionEncoder, folder: Path) -> None:
         self.encoder, self.folder = encoder, folder
@@ -68,10 +68,10 @@ class _Store:
 
 
 class Recent:
-    """The features of the images that were asked for last: what two ask for is encoded once."""
+    """Features of the latest images: an image that two callers need is encoded once."""
 
     def __init__(self, see: See, limit: int = MEMORY) -> None:
-        """Args: limit: bytes that are kept between two calls."""
+        """Args: limit: bytes kept between calls."""
         self.see, self.limit = see, limit
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
 

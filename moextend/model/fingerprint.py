@@ -1,4 +1,4 @@
-"""Names for weights: short digests of tensors, and a cache of them for bases of many gigabytes."""
+"""Fingerprints of weights: short digests of tensors, with a cache for bases of many gigabytes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from moextend.errors import MoextendError
 from moextend.util import files
 
 LARGE = 1 << 26
-"""Bytes from which on a digest is worth a place in the cache."""
+"""Minimum size in bytes of tensors with an entry in the cache."""
 ENTRY = re.compile(r"([0-9a-f]{16}) ([0-9a-f]{16})\n")
-"""What a file of the cache holds: a digest and the check sum of its key with it."""
+"""Content of a file of the cache: a digest, and a checksum of the key and the digest."""
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -33,11 +33,11 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def cached_digest(tensors: Mapping[str, Tensor]) -> str:
-    """The same digits; for large tensors, SHA-256 runs only the first time that this user sees these bytes.
+    """`tensors_digest` with a cache: for large tensors, SHA-256 runs only once per user and content.
 
-    SHA-256 is sequential and reads 0.5 to 2 GiB/s. Here the bytes are hashed by xxh3, tensor by tensor in threads, and
-    that hash is looked up in $XDG_CACHE_HOME/moextend. It depends on the tensors in memory alone, so that files that
-    change, another dtype or weights that were initialised at random cannot give a wrong name.
+    SHA-256 is sequential and reads 0.5 to 2 GiB/s. The cache key is the xxh3 hash of the bytes, computed per tensor in
+    threads, and the cache is in $XDG_CACHE_HOME/moextend. The key depends only on the tensors in memory, so changed
+    files, another dtype or random weights cannot give a wrong digest.
     """
     if sum(tensor.nbytes for tensor in tensors.values()) < LARGE:
         return tensors_digest(tensors)
@@ -54,8 +54,7 @@ def cached_digest(tensors: Mapping[str, Tensor]) -> str:
 def rounded_digest(tensors: Mapping[str, Tensor]) -> str:
     """Sixteen hex digits over names, shapes and values rounded to bfloat16 (xxh3).
 
-    The same for a checkpoint that was loaded as float32 and as bfloat16, and as float16 unless numbers were too small
-    or too precise for it.
+    Equal for a checkpoint loaded as float32 and as bfloat16, and also as float16 if its numbers fit.
     """
     names = sorted(tensors)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
@@ -99,7 +98,7 @@ def _check(key: str, found: str) -> str:
 
 
 def _read(place: Path) -> str | None:
-    """The digest that is kept for a key; None where there is none, or a damaged one."""
+    """Cached digest of a key; None if there is none or it is damaged."""
     try:
         entry = ENTRY.fullmatch(place.read_text(encoding="ascii"))
     except (OSError, ValueError):

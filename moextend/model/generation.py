@@ -1,4 +1,4 @@
-"""What a model answers: greedy generation in fixed batches."""
+"""Greedy generation in fixed batches."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from moextend.data.images import MARK, ImageRef
 from moextend.errors import InputError
 from moextend.model.batches import (
     Conversation,
-    blind,
     check_marks,
     encode,
     encode_chat,
     encode_prompt,
+    no_encoder,
     pad,
     piece_ids,
     too_long,
@@ -33,13 +33,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text with an `<image>` mark where each image stands."""
+    """A text with an `<image>` mark for each image."""
 
     text: str
     images: tuple[ImageRef, ...] = ()
-    """All images, in the order of the marks: those of earlier turns first."""
+    """All images, in the order of the marks; those of earlier turns first."""
     before: tuple[tuple[str, str], ...] = ()
-    """Turns (question, answer) that were said before."""
+    """Earlier turns (question, answer)."""
 
     @property
     def asked(self) -> list[str]:
@@ -55,14 +55,14 @@ def generate(
     batch_size: int,
     features: Callable[[Sequence[ImageRef]], Tensor] | None = None,
 ) -> list[str]:
-    """Greedy answers, without special tokens and outer spaces; batches are cut by position in `prompts`.
+    """Greedy answers without special tokens and outer spaces; batches follow the order of `prompts`.
 
-    With `model.choose` set, each prompt reaches the extensions that it chooses; else those that are active.
-    Prompts with any number of images and without may stand side by side.
+    If `model.choose` is set, it chooses the extensions of each prompt; otherwise the active ones compute. Prompts may
+    have different numbers of images, or none.
 
     Raises:
-        InputError: a prompt whose marks and images do not agree, with an image for a model without an encoder, or
-            that the context cannot hold together with the answer; fewer than one new token or prompt a batch.
+        InputError: marks and images of a prompt do not agree; an image for a model without an encoder; a prompt that
+            exceeds the context together with the answer; fewer than one new token or prompt per batch.
     """
     for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
@@ -78,7 +78,7 @@ def generate(
             )
         check_marks(prompt.asked, prompt.images, where=f"prompt {place}")
         if prompt.images and see is None:
-            raise blind(where=f"prompt {place}")
+            raise no_encoder(where=f"prompt {place}")
     seen = Recent(see) if see and model.choose else see
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
@@ -91,15 +91,15 @@ def generate(
 
 
 def prompt_ids(model: MultimodalLM, prompt: Prompt) -> list[int]:
-    """Ids of a prompt, in the model's chat template where it has one, with holes for its images."""
+    """Ids of a prompt, in the model's chat template if it has one, with placeholders for its images."""
     if model.chat is not None:
         return encode_chat(model.chat, [*prompt.before, (prompt.text, None)], model.visual_tokens)[0]
     ids_of = partial(piece_ids, model.tokenizer)
     if not prompt.before:
         return encode_prompt(ids_of, prompt.text, model.visual_tokens)
     marks = sum(question.count(MARK) for question, _ in prompt.before)
-    said = Conversation(prompt.before, prompt.images[:marks])
-    ids = encode(ids_of, model.tokenizer.eos_token_id, said, model.visual_tokens)[0]
+    history = Conversation(prompt.before, prompt.images[:marks])
+    ids = encode(ids_of, model.tokenizer.eos_token_id, history, model.visual_tokens)[0]
     return ids + encode_prompt(ids_of, prompt.text, model.visual_tokens, first=False)
 
 
@@ -109,12 +109,13 @@ def each_by_its_own(
     work: Callable[[Sequence[int]], Sequence[T]],
     see: See | None = None,
 ) -> list[T]:
-    """What `work` makes of the prompts at some places, each prompt with the extensions that `model.choose` gives it.
+    """Calls `work` with the indices of prompts that share extensions, and returns its results in prompt order.
 
-    `see`: where the choice takes image features from; None: from the model's own source.
+    `model.choose` chooses the extensions of each prompt; only they are active during the call. `see`: source of image
+    features for the choice; None: the model's own.
 
     Raises:
-        InputError: a forward was replaced so that an extension would not be reached.
+        InputError: a replaced forward would bypass an extension.
     """
     check_reached(model.lm)
     if model.choose is None:
@@ -157,10 +158,10 @@ def _answer(
 
 @contextmanager
 def _greedy(model: MultimodalLM, max_new_tokens: int) -> Iterator[Any]:
-    """A config of plain greedy decoding; within, the LM has no other.
+    """Context in which the LM has a config of plain greedy decoding, which it yields.
 
-    What a given config leaves open (beams, penalties, forbidden words, ...) transformers takes from the LM's own, which
-    many checkpoints bring along.
+    transformers fills open settings (beams, penalties, forbidden words, ...) from the LM's own generation config, which
+    many checkpoints have.
     """
     from transformers import GenerationConfig
 
@@ -179,7 +180,7 @@ def _greedy(model: MultimodalLM, max_new_tokens: int) -> Iterator[Any]:
 
 
 def _stop(model: MultimodalLM) -> int | list[int]:
-    """The ids that end an answer."""
+    """Ids that end an answer."""
     if model.chat is None:
         end: int = model.tokenizer.eos_token_id
         return end

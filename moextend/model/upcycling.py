@@ -1,9 +1,8 @@
-"""A dense language model -> a Mixture of Experts of a stock transformers class that computes the same.
+"""Upcycling: a dense language model -> an equivalent Mixture of Experts of a stock transformers class.
 
-Every expert of a layer starts as a copy of the layer's MLP ("Sparse Upcycling", arXiv 2212.05055), and the weights of
-the chosen ones sum to one, so their mixture is the MLP again. That holds only where an MoE class exists whose other
-parts (attention, norms, rotary embedding, multipliers) are those of the dense class: `COUNTERPARTS` lists them, and
-every other model is refused.
+Every expert of a layer starts as a copy of the layer's MLP ("Sparse Upcycling", arXiv 2212.05055). The weights of the
+chosen experts sum to one, so the mixture equals the MLP. This needs an MoE class with the same other parts (attention,
+norms, rotary embedding, multipliers) as the dense class: `COUNTERPARTS` lists them, and all other models are refused.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ ROWS = {
     "random": "each row is drawn again",
     "paired": "top_k neighbouring experts share a row, so that they are chosen together, each with weight 1 / top_k",
 }
-"""How router rows start.
+"""Initialisation of router rows.
 
-For top_k a power of two, weights of paired rows are not rounded, and the logits are closer to the dense model's. But
-experts of a pair that are equal get equal gradients: only `specialise` with a share tells them apart.
+If top_k is a power of two, the weights of paired rows are exact, and the logits are closer to the dense model's. But
+equal experts of a pair get equal gradients: only `specialise` with a share makes them different.
 """
 
 
@@ -42,7 +41,7 @@ class Counterpart:
     count: str = "num_local_experts"
     """Key of the number of experts in its config."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """What its config holds besides the dense one's settings."""
+    """Its config settings that the dense config does not have."""
 
 
 def _of_llama(config: Any) -> Counterpart:
@@ -97,7 +96,7 @@ COUNTERPARTS: dict[str, Callable[[Any], Counterpart]] = {
     "qwen3": _of_qwen3,
     "olmo2": _of_olmo2,
 }
-"""`model_type` of a dense config -> its MoE class; InputError where this one model has none."""
+"""`model_type` of a dense config -> function that returns its MoE class, or raises InputError for this model."""
 
 _REASONS = {
     "phi3": "PhiMoE routes by sparsemixer and has LayerNorm where Phi-3 has RMSNorm",
@@ -109,11 +108,11 @@ _REASONS = {
     "gpt2": "no MoE class has learned positions and an MLP without a gate",
 }
 _OWN = ("model_type", "architectures", "transformers_version", "layer_types", "quantization_config")
-"""Settings of a dense config that are not carried as they are."""
+"""Settings of a dense config that are not copied."""
 
 
 def counterpart(config: Any) -> Counterpart:
-    """The MoE class for a dense model's config; InputError where there is none that computes the same."""
+    """MoE class for a dense model's config; InputError if no class is equivalent."""
     if config.model_type not in COUNTERPARTS:
         unknown = "no MoE class is known whose other parts are the same"
         experts = "it has experts already" if hasattr(config, "num_experts_per_tok") else unknown
@@ -132,7 +131,7 @@ def upcycle(
     keep_dense: bool = True,
     on_layer: Callable[[int, int], None] | None = None,
 ) -> MultimodalLM:
-    """The model with its dense language model upcycled; tokenizer, encoder and projector are carried over.
+    """The model with its dense language model upcycled; tokenizer, encoder and projector are kept.
 
     See `upcycle_lm` for the arguments.
     """
@@ -158,20 +157,20 @@ def upcycle_lm(
     keep_dense: bool = True,
     on_layer: Callable[[int, int], None] | None = None,
 ) -> Any:
-    """A stock MoE model whose logits are those of `dense`, up to the rounding of the experts' weights.
+    """A stock MoE model with the logits of `dense`, up to rounding of the experts' weights.
 
     Args:
         dense: a causal LM of transformers, of a family in `COUNTERPARTS`.
-        experts: experts a layer, 2 or more; each a copy of the layer's MLP.
-        top_k: experts that a token uses.
-        rows: how router rows start; see `ROWS`.
+        experts: experts per layer, 2 or more; each is a copy of the layer's MLP.
+        top_k: experts per token.
+        rows: initialisation of router rows; see `ROWS`.
         router_std: standard deviation of the router's rows, which are drawn from N(0, router_std^2) with `seed`.
-        keep_dense: False gives the tensors of `dense` away layer by layer, and it cannot be used afterwards: the
-            memory needed is that of the new model and of one dense layer.
-        on_layer: called with (layers done, layers in all).
+        keep_dense: False frees the tensors of `dense` layer by layer, so that it cannot be used afterwards. The memory
+            needed is then that of the new model and of one dense layer.
+        on_layer: called with (layers done, all layers).
 
     Raises:
-        InputError: no stock class computes the same, the weights are quantised, or the numbers do not fit.
+        InputError: no stock class is equivalent, the weights are quantised, or the numbers do not fit.
     """
     check_numbers(experts, top_k, rows)
     _refuse_quantised(dense)
@@ -204,13 +203,13 @@ def upcycle_lm(
 
 
 def skeleton(dense: Any, experts: int, top_k: int) -> Any:
-    """The model that `upcycle_lm` would make, in shapes alone: its parameters have no memory (device meta)."""
+    """The model that `upcycle_lm` would return, on device meta: parameters have shapes and no memory."""
     check_numbers(experts, top_k, "random")
     return _empty(dense, counterpart(dense.config), experts, top_k)
 
 
 def parameter_counts(lm: Any) -> tuple[int, int]:
-    """Parameters of a model, and those that one token uses."""
+    """(number of parameters, number of parameters that one token uses)."""
     total = sum(parameter.numel() for parameter in lm.parameters())
     idle = 0
     for site in find_sites(lm):
@@ -221,7 +220,7 @@ def parameter_counts(lm: Any) -> tuple[int, int]:
 
 
 def check_numbers(experts: int, top_k: int, rows: str) -> None:
-    """InputError where the numbers of experts do not fit; needs no model."""
+    """Raises InputError if the numbers of experts do not fit; needs no model."""
     if experts < 2 or not 1 <= top_k <= experts:
         raise InputError(
             f"{experts} experts of which {top_k} are used do not fit.",
@@ -231,14 +230,14 @@ def check_numbers(experts: int, top_k: int, rows: str) -> None:
     lookup.choose("rows", rows, ROWS, where="upcycle")
     if rows == "paired" and experts % top_k:
         raise InputError(
-            f"{experts} experts cannot be parted into groups of {top_k}.",
+            f"{experts} experts cannot be split into groups of {top_k}.",
             where="upcycle",
             hint="Take a multiple of top_k, or rows 'random'.",
         )
 
 
 def _empty(dense: Any, goal: Counterpart, experts: int, top_k: int) -> Any:
-    """The MoE model without memory for its weights."""
+    """The MoE model on device meta."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     settings = {key: value for key, value in dense.config.to_dict().items() if key not in _OWN}
@@ -252,7 +251,7 @@ def _empty(dense: Any, goal: Counterpart, experts: int, top_k: int) -> Any:
 
 
 def _fill(site: Site, mlp: nn.Module, rows: Tensor) -> None:
-    """Experts = copies of a gated MLP; gate_up [E, 2 I, H] and down [E, H, I]."""
+    """Fills the experts with copies of a gated MLP: gate_up [E, 2 I, H] and down [E, H, I]."""
     copies = cast(int, site.experts.num_experts)
     parts = [
         cast(nn.Linear, getattr(mlp, name)).weight.detach() for name in ("gate_proj", "up_proj", "down_proj")
@@ -272,7 +271,7 @@ def _rows(site: Site, kind: str, top_k: int, std: float, generator: torch.Genera
 
 
 def _place(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Puts a tensor where `name` says, in the place of one without memory."""
+    """Replaces the meta tensor `name`."""
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
     place = module._parameters[leaf]
@@ -301,7 +300,7 @@ def _refuse_quantised(dense: Any) -> None:
 
 
 def _refuse_strangers(dense: Any, moe: Any) -> None:
-    """Parameters of the dense model that the counterpart has no place for, such as those of an adapter."""
+    """Refuses a dense model with parameters that the counterpart does not have, such as an adapter's."""
     places = set(dict(moe.named_parameters(remove_duplicate=False)))
     for name, _ in dense.named_parameters():
         known = (".mlp.gate_proj.weight", ".mlp.up_proj.weight", ".mlp.down_proj.weight")

@@ -1,4 +1,4 @@
-"""Image encoders, frozen, and a disk cache of what they see."""
+"""Frozen image encoders, and a disk cache of their features."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from moextend.model.fingerprint import tensors_digest
 from moextend.util import files
 
 NAME = re.compile(rb"([0-9a-f]{16}) ([0-9a-f]{16})\n")
-"""A line of the index: what an image's content is called, and the check sum of its features."""
+"""A line of the index: digest of an image, and checksum of its features."""
 LINE = 34
-"""Bytes of such a line."""
+"""Length of a line in bytes."""
 Features = np.ndarray[Any, np.dtype[np.float32]]
 """[images, tokens, width]"""
 
@@ -33,9 +33,9 @@ Features = np.ndarray[Any, np.dtype[np.float32]]
 class VisionEncoder(nn.Module):
     """A frozen image tower as a source of visual tokens.
 
-    A transformer gives the patch tokens of its penultimate block, without class or register tokens and before any
-    final norm (as LLaVA takes them); a convolutional network, or a transformer in stages, its last feature map, a token
-    a cell, row by row.
+    A transformer returns the patch tokens of its penultimate block, without class and register tokens and before any
+    final norm (like LLaVA). A convolutional network, or a hierarchical transformer, returns its last feature map with
+    one token per cell, row by row.
     """
 
     def __init__(self, tower: encoders.Tower) -> None:
@@ -53,7 +53,7 @@ class VisionEncoder(nn.Module):
         return self._patches(pixels.to(next(self.tower.parameters()).device))
 
     def train(self, mode: bool = True) -> VisionEncoder:
-        """Stays in eval mode, also inside a model that trains: a frozen encoder sees an image in one way."""
+        """Stays in eval mode, also inside a model in training: a frozen encoder is deterministic."""
         return super().train(False)
 
     @torch.no_grad()
@@ -61,16 +61,16 @@ class VisionEncoder(nn.Module):
         return self._read(self.tower, pixels).float()
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits that name the weights, the architecture and the pre-processing."""
+        """Sixteen hex digits over weights, architecture and pre-processing."""
         facts = json.dumps(self.facts, sort_keys=True, default=str)
         return files.digest(tensors_digest(self.tower.state_dict()), facts, self._read.__name__)
 
 
 def load_encoder(name: str, resize: Resize | None = None) -> VisionEncoder:
-    """The encoder `name`: one of the package ("tiny"), a local folder, or of open_clip or timm (see docs/vision.md).
+    """Encoder `name`: of the package ("tiny"), a local folder, or of open_clip or timm (see docs/vision.md).
 
-    `resize` says how images become square, if not as the encoder's own config does.
-    Only `<model>/<pretrained>`, `hf-hub:...` and `timm:<model>` may download, on the user's word.
+    `resize`: how images become square; None: as in the encoder's own config. Only names of the forms
+    `<model>/<pretrained>`, `hf-hub:...` and `timm:<model>` may download.
     """
     tower = encoders.make(encoders.locate(name), resize)
     try:
@@ -84,7 +84,7 @@ def load_encoder(name: str, resize: Resize | None = None) -> VisionEncoder:
 
 
 def _reader(tower: Any, blank: Tensor) -> Callable[[Any, Tensor], Tensor]:
-    """How the visual tokens are read from this kind of tower: (tower, pixels) -> [B, tokens, width]."""
+    """Function that computes the visual tokens of this kind of tower: (tower, pixels) -> [B, tokens, width]."""
     if hasattr(tower, "transformer"):
         return _penultimate_of_clip
     trunk = getattr(tower, "trunk", tower)
@@ -103,7 +103,7 @@ def _reader(tower: Any, blank: Tensor) -> Callable[[Any, Tensor], Tensor]:
 
 
 def _penultimate_of_clip(tower: Any, pixels: Tensor) -> Tensor:
-    """open_clip's own vision transformer."""
+    """Tokens of open_clip's own vision transformer."""
     out = tower.forward_intermediates(
         pixels, indices=[-2], intermediates_only=True, stop_early=True, output_fmt="NLC"
     )
@@ -111,13 +111,13 @@ def _penultimate_of_clip(tower: Any, pixels: Tensor) -> Tensor:
 
 
 def _last_map_of_clip(tower: Any, pixels: Tensor) -> Tensor:
-    """open_clip's own ResNet."""
+    """Tokens of open_clip's own ResNet."""
     out = tower.forward_intermediates(pixels, indices=1, intermediates_only=True)
     return cast(Tensor, out["image_intermediates"][-1]).flatten(2).mT
 
 
 def _penultimate_of_timm(tower: Any, pixels: Tensor) -> Tensor:
-    """A transformer of timm, bare or inside open_clip."""
+    """Tokens of a timm transformer, alone or inside open_clip."""
     trunk = getattr(tower, "trunk", tower)
     out = trunk.forward_intermediates(
         pixels, indices=[-2], intermediates_only=True, stop_early=True, output_fmt="NLC"
@@ -126,14 +126,14 @@ def _penultimate_of_timm(tower: Any, pixels: Tensor) -> Tensor:
 
 
 def _last_stage_of_timm(tower: Any, pixels: Tensor) -> Tensor:
-    """A transformer of timm in stages, of which each has fewer and wider tokens than the one before."""
+    """Tokens of a hierarchical timm transformer: each stage has fewer and wider tokens."""
     trunk = getattr(tower, "trunk", tower)
     out = trunk.forward_intermediates(pixels, indices=[-1], intermediates_only=True, output_fmt="NCHW")
     return cast(Tensor, out[-1]).flatten(2).mT
 
 
 def _last_map_of_timm(tower: Any, pixels: Tensor) -> Tensor:
-    """A network of timm that ends in a map (convolutional, or a hierarchical transformer)."""
+    """Tokens of a timm network with a final feature map (convolutional, or a hierarchical transformer)."""
     trunk = getattr(tower, "trunk", tower)
     found = cast(Tensor, trunk.forward_features(pixels))
     if str(getattr(trunk, "output_fmt", "NCHW")).endswith("NHWC"):
@@ -142,11 +142,11 @@ def _last_map_of_timm(tower: Any, pixels: Tensor) -> Tensor:
 
 
 class FeatureStore:
-    """Features of images by their content: read from disk where they are, else encoded and kept.
+    """Features of images by content: read from disk, or encoded and saved.
 
-    A folder an encoder (its fingerprint), in it one append-only file of float32 records of fixed size and an index of
-    digests with check sums. A record that is cut off or damaged is found when it is read, and made again. Memory stays
-    flat however many images there are. Several processes may share a folder.
+    Each encoder has a folder (its fingerprint) with one append-only file of float32 records of fixed size, and an index
+    of digests with checksums. A truncated or damaged record is detected on reading and computed again. Memory does not
+    grow with the number of images. Several processes may share a folder.
 
     An image takes tokens x width x 4 bytes: 2.4 MB for ViT-L-14-336, 0.25 MB for 49 tokens of 1,280.
     """
@@ -154,7 +154,7 @@ class FeatureStore:
     def __init__(
         self, encoder: VisionEncoder, folder: Path, batch_size: int = 64, limit: int | None = None
     ) -> None:
-        """Args: limit: bytes that the folder may grow to; beyond it features are made each time they are asked for."""
+        """Args: limit: maximum size of the folder in bytes; further features are computed and not saved."""
         self.encoder, self.batch_size = encoder, batch_size
         self.folder = folder / encoder.fingerprint()
         with files.disk_errors(self.folder):
@@ -164,9 +164,9 @@ class FeatureStore:
         self._size = encoder.tokens * encoder.width * 4
         self._room = None if limit is None else limit // (self._size + LINE)
         self._rows: dict[str, tuple[int, str]] = {}
-        """digest -> row and check sum; of several records of an image the last one counts."""
+        """digest -> row and checksum; the last record of an image counts."""
         self._count = 0
-        """Rows that were looked at, named or not."""
+        """Number of rows read from the index, with or without a name."""
         self._refresh()
 
     def __call__(self, images: Sequence[ImageRef]) -> Tensor:
@@ -186,10 +186,7 @@ class FeatureStore:
     def prepare(
         self, images: Sequence[ImageRef], on_images: Callable[[int, int], None] | None = None
     ) -> None:
-        """Encodes and keeps what is not there yet; `on_images(done, total)` follows the work.
-
-        Stops where the limit is reached.
-        """
+        """Encodes and saves missing images up to the limit; calls `on_images(done, total)`."""
         self._refresh()
         missing = list({i.digest: i for i in images if i.digest not in self._rows}.values())
         if self._room is not None:
@@ -204,10 +201,10 @@ class FeatureStore:
         return np.empty((count, *self._shape), dtype=np.float32)
 
     def _make(self, images: Sequence[ImageRef]) -> Iterator[tuple[Sequence[ImageRef], Features]]:
-        """Images with their features, a batch at a time; kept, or taken from a process that was faster."""
+        """Yields images with their features, a batch at a time: computed here, or by another process meanwhile."""
         for start in range(0, len(images), self.batch_size):
             chunk = images[start : start + self.batch_size]
-            # Locked for a batch only: processes that want the same images share the work.
+            # The lock covers one batch only: processes that need the same images share the work.
             with FileLock(self.folder / "lock"):
                 self._refresh()
                 out = self._empty(len(chunk))
@@ -218,16 +215,16 @@ class FeatureStore:
             yield chunk, out
 
     def _encode(self, images: Sequence[ImageRef]) -> Features:
-        """Features of up to a batch of images, always computed in a whole batch.
+        """Features of up to a batch of images, always computed in a full batch.
 
-        The last bits of a product depend on the batch's size, and training amplifies them: with one size, an image's
-        features do not depend on which images were missing when it was first needed.
+        The last bits of a product depend on the batch size, and training amplifies them. With a fixed size, the
+        features of an image do not depend on the other missing images.
         """
-        whole = [*images, *[images[-1]] * (self.batch_size - len(images))]
-        return cast(Features, self.encoder(whole).cpu().numpy()[: len(images)])
+        padded = [*images, *[images[-1]] * (self.batch_size - len(images))]
+        return cast(Features, self.encoder(padded).cpu().numpy()[: len(images)])
 
     def _append(self, digests: Sequence[str], features: Features) -> None:
-        """Records first, names last: an interruption leaves records without a name, cut off at the next append."""
+        """Appends records, then names: after an interrupt, records without a name are removed by the next append."""
         if self._room is not None:
             digests = digests[: max(0, self._room - self._count)]
         records = [row.tobytes() for row in features[: len(digests)]]
@@ -244,23 +241,23 @@ class FeatureStore:
         self._refresh()
 
     def _refresh(self) -> None:
-        """Reads the names that were added since the last look, by this process or another."""
+        """Reads the names that this or another process added since the last call."""
         if not (self._index.exists() and self._data.exists()):
             return
         with self._index.open("rb") as file:
             file.seek(self._count * LINE)
             added = file.read()
-        whole = min(len(added) // LINE, self._data.stat().st_size // self._size - self._count)
-        for i in range(whole):
+        complete = min(len(added) // LINE, self._data.stat().st_size // self._size - self._count)
+        for i in range(complete):
             line = NAME.fullmatch(added[i * LINE : (i + 1) * LINE])
             if line:
                 self._rows[line[1].decode()] = (self._count + i, line[2].decode())
-        self._count += max(0, whole)
+        self._count += max(0, complete)
 
     def _load(self, digests: Sequence[str], out: Features) -> list[int]:
-        """Reads the features that are on disk into the rows of `out`; the places of those that are not.
+        """Reads features from disk into the rows of `out`; returns the indices of missing ones.
 
-        A record that is cut off or damaged is forgotten.
+        Truncated and damaged records count as missing.
         """
         if not self._data.exists():
             return list(range(len(digests)))

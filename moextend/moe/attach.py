@@ -1,8 +1,8 @@
-"""Adds experts and router rows to a model in place, and takes them off again.
+"""Adds experts and router rows to a model in place, and removes them again.
 
-No base tensor is copied or changed: routers and experts get a subclass of their own class, a group of new experts
-is an instance of the base's experts class with fewer experts, and detaching the last extension gives the classes
-back. A call that fails, or is interrupted, leaves the model as it was.
+No base tensor is copied or changed. Routers and experts get a subclass of their own class, and a group of new experts
+is an instance of the base's experts class with fewer experts. Detaching the last extension restores the classes. A
+call that fails or is interrupted leaves the model unchanged.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Plan = Mapping[int, Sequence[int]]
 
 
 def scope_of(model: nn.Module) -> Scope:
-    """What the blocks of `model` share; made on first use."""
+    """State that the blocks of `model` share; a new one for a model without extensions."""
     for site in find_sites(model):
         if isinstance(site.router, ExtendedRouter):
             return site.router.ext_scope
@@ -52,18 +52,18 @@ def attach(
     """Adds extension `name`: in each block of `plan` one new expert and router row for each source expert.
 
     Everything is frozen except the new parts, which are float32; copies of FP8 experts are dequantised. The extension
-    is reachable at once, beside the extensions that were: these are its co-active extensions, see `activate`. With
-    `empty` nothing is copied: the new experts' memory is taken, not filled. The global random state stays as it is.
+    becomes active, in addition to the active ones: these are its co-active extensions, see `activate`. With `empty`
+    the memory of the new experts is allocated and nothing is copied. The global random state does not change.
 
     Args:
-        width: exact routing: share of the parent's inner neurons that a new expert gets (`narrow.kept`).
+        width: exact routing: share of the parent's inner neurons that a new expert gets (`expert_width.kept`).
         seed: of the calibrations.
 
     Raises:
-        InputError: the name is taken or cannot be one, the plan is empty or names what the model does not have, the
-            model already routes in another mode, the mode cannot extend the model's family, or takes whole copies
-            only, weights are offloaded or quantised so that they cannot be copied, or a forward was replaced so that
-            the extension would not be reached. As after any other exception, the model is as it was.
+        InputError: the name is taken or invalid; the plan is empty or does not fit the model; the model already routes
+            in another mode; the mode cannot extend the model's family, or not with this width; weights are offloaded
+            or quantised so that they cannot be copied; or a replaced forward would bypass the extension. After any
+            exception the model is unchanged.
     """
     check_setup(model, where=f"extension '{name}'")
     sites, scope = find_sites(model), scope_of(model)
@@ -78,7 +78,7 @@ def attach(
         for block, sources in plan.items():
             site, wanted = sites[block], list(sources)
             part = new_rows(site, wanted, mode, _calibration(site, scope, len(wanted), mode, calibrate))
-            part.name, part.beside = name, scope.active
+            part.name, part.coactive = name, scope.active
             made[block] = part, new_experts(site, wanted, mode, width, empty)
     with _all_or_nothing(model, sites, scope):
         model.requires_grad_(False)
@@ -86,20 +86,20 @@ def attach(
         for block, parts in made.items():
             _put(sites[block], scope, name, *parts)
         scope.known.append(name)
-        scope.beside[name] = scope.active
+        scope.coactive[name] = scope.active
         scope.widths[name] = width
         scope.active = (*scope.active, name)
         guards.forbid_saving(model)
 
 
 def detach(model: nn.Module, name: str) -> None:
-    """Takes extension `name` off; with the last one the model is its base again, classes included.
+    """Removes extension `name`; after the last one the model is its base again, classes included.
 
-    Extensions that were made beside it need it, and are not reachable any more.
+    Extensions that have it as a co-active extension need it, and become inactive.
 
     Raises:
         UnknownName: the model has no extension of that name.
-        InputError: a forward was replaced on an extended module, so that its class cannot be given back.
+        InputError: a forward was replaced on an extended module, so its class cannot be restored.
     """
     sites, scope = find_sites(model), scope_of(model)
     if name not in scope.known:
@@ -110,9 +110,9 @@ def detach(model: nn.Module, name: str) -> None:
     with _all_or_nothing(model, sites, scope):
         scope.known.remove(name)
         scope.active = tuple(
-            other for other in scope.active if other != name and name not in scope.beside.get(other, ())
+            other for other in scope.active if other != name and name not in scope.coactive.get(other, ())
         )
-        for kept in (scope.beside, scope.widths, scope.folders):
+        for kept in (scope.coactive, scope.widths, scope.folders):
             cast(dict[str, Any], kept).pop(name, None)
         for site in sites:
             _take(site, name)
@@ -121,16 +121,16 @@ def detach(model: nn.Module, name: str) -> None:
 
 
 def activate(model: nn.Module, names: Sequence[str], *, partial: bool = False) -> None:
-    """Makes exactly these extensions reachable; an empty list gives the base.
+    """Activates exactly these extensions; an empty list gives the base.
 
     Args:
-        partial: for measurements: an extension may be without those that it was made beside, except where its
+        partial: for measurements: an extension may be active without its co-active extensions, unless its
             calibrations read them.
 
     Raises:
         UnknownName: the model has no extension of a name.
-        InputError: an extension was made beside another one that is not named, or a forward was replaced so that
-            the extension would not be reached. What is reachable stays as it was.
+        InputError: a co-active extension of one of them is not named, or a replaced forward would bypass the
+            extension. The active extensions stay the same.
     """
     scope = scope_of(model)
     for name in names:
@@ -144,25 +144,25 @@ def activate(model: nn.Module, names: Sequence[str], *, partial: bool = False) -
 
 
 def check_together(model: nn.Module, names: Sequence[str], *, partial: bool = False) -> None:
-    """InputError where one of `names` was made beside an extension that is not among them; see `activate`."""
+    """Raises InputError if a co-active extension of one of `names` is not among them; see `activate`."""
     scope = scope_of(model)
     for name in names:
-        beside = scope.beside.get(name, ())
-        missing = [other for other in beside if other not in names]
+        coactive = scope.coactive.get(name, ())
+        missing = [other for other in coactive if other not in names]
         if not missing or (partial and not _is_calibrated(model, name)):
             continue
         gone = [other for other in missing if other not in scope.known]
         first = f"Load {', '.join(gone)} before '{name}', and activate" if gone else "Activate"
         raise InputError(
-            f"extension '{name}' was made beside {', '.join(repr(other) for other in missing)}, "
+            f"extension '{name}' was made with {', '.join(repr(other) for other in missing)} active "
             f"and needs {'it' if len(missing) == 1 else 'them'}.",
-            hint=f"{first} them together: {', '.join([*beside, name])}.",
+            hint=f"{first} them together: {', '.join([*coactive, name])}.",
         )
 
 
 @contextmanager
 def reaching(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    """Within it, exactly these extensions are reachable; afterwards those that were before."""
+    """Context in which exactly these extensions are active; afterwards the former ones are active again."""
     before = scope_of(model).active
     activate(model, names)
     try:
@@ -173,7 +173,7 @@ def reaching(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
 
 
 def new_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
-    """The parameters of extension `name`, by their name in the model."""
+    """Name in the model -> parameter, for the parameters of extension `name`."""
     return {
         key: parameter
         for key, parameter in model.named_parameters()
@@ -196,7 +196,7 @@ def _check_call(scope: Scope, name: str, plan: Plan, mode: Mode, width: float) -
     if not 0 < width <= 1 or (width < 1 and mode != "exact"):
         raise InputError(
             f"extension '{name}' cannot have experts of {width:g} of their parents' width in routing '{mode}'.",
-            hint="Use a width above 0, up to 1, in routing 'exact'; the others start from whole copies (width 1).",
+            hint="Use a width above 0, up to 1, in routing 'exact'; the others start from full copies (width 1).",
         )
 
 
@@ -206,7 +206,7 @@ def _is_calibrated(model: nn.Module, name: str) -> bool:
 
 
 def _calibration(site: Site, scope: Scope, new: int, mode: Mode, wanted: bool) -> Calibration | None:
-    """One that reads the base, the extensions that are reachable now, and the `new` experts."""
+    """New calibration for the base, the active extensions and the `new` experts; None without calibration."""
     if mode != "paper" or not wanted:
         return None
     stored = _stored(site)
@@ -220,7 +220,7 @@ def _stored(site: Site) -> Mapping[str, nn.Module]:
 
 
 def _swapped(site: Site) -> list[tuple[nn.Module, type, str]]:
-    """What of a block gets a subclass: the module, what is mixed in, and where it keeps the new parts."""
+    """Modules of a block that get a subclass: (module, mixin, attribute for the new parts)."""
     if site.dense:
         return [
             (site.router, DenseRouter, "ext_parts"),
@@ -231,7 +231,7 @@ def _swapped(site: Site) -> list[tuple[nn.Module, type, str]]:
 
 
 def _put(site: Site, scope: Scope, name: str, part: RouterPart, group: nn.Module) -> None:
-    """Gives the block its part of extension `name`, and its modules the classes that take it in."""
+    """Adds the block's part of extension `name`, and gives its modules the extended classes."""
     first = first_new_id(site)
     for module, mixin, store in _swapped(site):
         if isinstance(module, mixin):
@@ -246,13 +246,13 @@ def _put(site: Site, scope: Scope, name: str, part: RouterPart, group: nn.Module
     cast(Any, site.router).ext_parts[name] = part
     cast(Any, site.experts).ext_groups[name] = group
     if hasattr(site.experts, "_is_expert_parallel"):
-        # With this flag the fused implementations leave rows with id m (won by a new expert) out.
+        # With this flag the fused implementations skip rows with id m (won by a new expert).
         site.experts._is_expert_parallel = scope.mode != "exact"  # type: ignore[assignment]
     reach.arm(site)
 
 
 def _take(site: Site, name: str) -> None:
-    """Takes the block's part of extension `name` off; with the last one, its modules get their classes back."""
+    """Removes the block's part of extension `name`; with the last one, restores the classes of its modules."""
     if name not in _stored(site):
         return
     last = len(_stored(site)) == 1
@@ -279,7 +279,7 @@ def _restore_class(module: nn.Module) -> None:
 
 @contextmanager
 def _all_or_nothing(model: nn.Module, sites: list[Site], scope: Scope) -> Iterator[None]:
-    """Whatever ends the block early, an interruption too, leaves the model and its scope as they were."""
+    """Restores the model and its scope if the block ends with an exception, including an interrupt."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     shared = {key: copy.copy(value) for key, value in vars(scope).items()}
     undo = [_snapshot(module) for site in sites for module in (site.router, site.experts, site.block)]
@@ -296,7 +296,7 @@ def _all_or_nothing(model: nn.Module, sites: list[Site], scope: Scope) -> Iterat
 
 
 def _snapshot(module: nn.Module) -> Callable[[], None]:
-    """Gives the module back the class, attributes, children and hooks that it has now."""
+    """Function that restores the current class, attributes, children and hooks of the module."""
     kind, own = type(module), dict(vars(module))
     stores = [child._modules for key, child in module._modules.items() if key.startswith("ext_") and child]
     places = cast(list[dict[Any, Any]], [module._modules, module._forward_hooks, *stores])

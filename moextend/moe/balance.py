@@ -1,4 +1,4 @@
-"""Load balance among the new experts that learn: an auxiliary loss that leaves the old ones out."""
+"""Load balance among the new experts in training: an auxiliary loss without the old experts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ Choice = tuple[Tensor, Tensor]
 
 @contextmanager
 def watch_balance(lm: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Inside the block, what is yielded gives the balance loss of the last forward pass of `lm`.
+    """Yields a function: attention mask [B, T] -> balance loss of the last forward pass of `lm`, without padding.
 
-    It takes the attention mask [B, T]; padding has no part in the loss. Router rows that learn are looked for once,
-    at the start.
+    The router rows in training are determined once, at the start.
     """
     logits: dict[RouterPart, Tensor] = {}
     choices: dict[RouterPart, Choice] = {}
@@ -47,10 +46,10 @@ def watch_balance(lm: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
 def balance_loss(probabilities: Tensor, used: Tensor, real: Tensor) -> Tensor:
     """n * sum_i f_i P_i over n new experts (Switch Transformers, arXiv 2101.03961, Eq. 4 to 6).
 
-    f_i is the share of expert i in the choices [T, n] that fall on a new expert, P_i its mean probability among the
-    new ones, both over the real tokens (`real` [T]) that use a new expert. One where all is even, n where one expert
-    takes all, zero where no token uses one. It does not depend on how many tokens use a new expert, so that it
-    pushes nothing from old experts to new ones.
+    f_i is the share of expert i in the choices [T, n] of new experts, P_i its mean probability among the new experts,
+    both over the tokens (`real` [T], without padding) that use a new expert. The loss is 1 for an even load, n if one
+    expert gets all tokens, and 0 if no token uses a new expert. It does not depend on the number of tokens that use a
+    new expert, so it moves no tokens from old experts to new ones.
     """
     taken = used & real[:, None]
     tokens = taken.any(-1, keepdim=True)
@@ -81,13 +80,13 @@ def _choose(
 
 
 def _open(logits: Tensor, out: Any, first: int) -> Choice:
-    """exact: an expert is used where its gate is open, and gates are what its share is of."""
+    """exact: a token uses an expert if its gate is open; probabilities are shares of the gates."""
     gates = hard_gate(logits.float())
     return gates / gates.sum(-1, keepdim=True).clamp_min(1e-6), gates > 0
 
 
 def _won(logits: Tensor, out: Any, first: int) -> Choice:
-    """paper, slot: an expert is used where it is among the chosen ones and weighs something."""
+    """paper, slot: a token uses an expert if it is among the chosen ones with a weight above zero."""
     weights, index = out[1:3]
     ids = torch.arange(first, first + logits.shape[1], device=index.device)
     return logits.float().softmax(-1), ((index[..., None] == ids) & (weights > 0)[..., None]).any(1)

@@ -1,4 +1,4 @@
-"""Small index tensors that are the same in every forward pass, made once for each device."""
+"""Cache of small index tensors that are the same in every forward pass."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _HELD: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
 
 
 def held(values: Sequence[int], device: torch.device) -> Tensor:
-    """`values` as a tensor [n] of int64 on `device`, the same one at each call: leave it as it is.
+    """`values` as an int64 tensor [n] on `device`; cached, so it must not be changed.
 
-    Making one of host data waits for the device. They are known by their values, so that none is ever out of date.
+    A new tensor from host data would wait for the device. The key of the cache is the values, so no entry is stale.
     """
     if torch.compiler.is_compiling():  # a constant of the graph
         return torch.tensor(values, dtype=torch.int64, device=device)

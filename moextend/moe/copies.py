@@ -1,4 +1,4 @@
-"""The new parts of an extension for one MoE block, made of copies of the base's rows and experts."""
+"""The new router rows and experts of an extension for one MoE block, copied from the base."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from moextend.moe import expert_width, quantised
 from moextend.moe.dense_blocks import DenseBlock, DenseGroup
-from moextend.moe.families import NEEDS_TWO_SLOTS, rows_of
+from moextend.moe.families import rows_of
+from moextend.moe.family_table import NEEDS_TWO_SLOTS
 from moextend.moe.recipe import Mode
 from moextend.moe.router_parts import Calibration, RouterPart
 from moextend.moe.routing import ExtendedExperts, ExtendedRouter, PairGroup
@@ -17,14 +18,14 @@ from moextend.moe.sites import Site, count_experts, first_new_id
 
 _SUBCLASS: dict[tuple[type, type], type] = {}
 _COUNTS = ("num_experts", "num_routed_experts", "total_experts")
-"""Where experts classes keep how many they are."""
+"""Attributes of experts classes with the number of experts."""
 
 
 class FloatGroup(nn.Module):
-    """New experts of a class that multiplies codes with scales (FP8), in floating point (mixed in front of it)."""
+    """Mixin for new experts of an FP8 class: they compute in floating point, without codes and scales."""
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        """What experts of these weights compute for their slots."""
+        """Output [T, H] of the experts for their slots."""
         from transformers.integrations.moe import grouped_mm_experts_forward
 
         return grouped_mm_experts_forward(self, hidden_states, top_k_index, top_k_weights)
@@ -34,27 +35,28 @@ MIXINS = (ExtendedRouter, ExtendedExperts, DenseBlock, DenseGroup, PairGroup, Fl
 
 
 def base_class(module: nn.Module) -> type:
-    """The class that a module of the base has without extensions."""
+    """Class of a module of the base without extensions."""
     return next(kind for kind in type(module).__mro__ if not issubclass(kind, MIXINS))
 
 
 def subclass(kind: type, mixin: type) -> type:
-    """The class with `mixin` in front of `kind`; always the same one."""
+    """Class with the bases `mixin` and `kind`; cached."""
     return _SUBCLASS.setdefault((kind, mixin), type(f"Extended{kind.__name__}", (mixin, kind), {}))
 
 
 def starts_closed(experts: nn.Module, mode: Mode) -> bool:
-    """Whether gates start closed and copies whole, instead of open gates before last projections of zero.
+    """Whether new experts start as full copies with closed gates, instead of zero last projections with open gates.
 
-    Where a norm follows the last projection (Muse Spark), zeros would be blown up by the first step that moves them.
+    With a norm after the last projection (Muse Spark) the first step away from zero would be amplified.
     """
     return mode == "exact" and bool(getattr(experts, "has_post_expert_norm", False))
 
 
 def new_rows(site: Site, sources: list[int], mode: Mode, calibration: Calibration | None) -> RouterPart:
-    """paper: the source's row (Eq. 9). exact: a gate that is open (1), or closed (0), for every token at the start.
+    """Router rows of the new experts.
 
-    slot: nothing is added to the source's row, a tie.
+    paper: the parents' rows (Eq. 9). exact: a gate that is initially open (1) or closed (0) for every token. slot: zero
+    rows, so that a new expert initially ties with its parent.
     """
     router = site.router
     weight = cast(Tensor, rows_of(router)).detach()
@@ -70,9 +72,9 @@ def new_rows(site: Site, sources: list[int], mode: Mode, calibration: Calibratio
 
 
 def new_experts(site: Site, sources: list[int], mode: Mode, width: float, empty: bool) -> nn.Module:
-    """A group of experts of the base's own class, copies of `sources` in float32; empty: with nothing in them.
+    """A group of experts of the base's own class: copies of `sources` in float32, or uninitialised if `empty`.
 
-    exact: their last projection is zero, except where `starts_closed`.
+    exact: the last projection is zero, unless `starts_closed`.
     """
     base = site.experts
     zero = mode == "exact" and not starts_closed(base, mode)
@@ -83,16 +85,16 @@ def new_experts(site: Site, sources: list[int], mode: Mode, width: float, empty:
         if tensor is None or tensor.shape[0] not in (count_experts(site), first_new_id(site)):
             group._parameters[key] = tensor
             continue
-        shape, whole = expert_width.shape(base, key, width), not (zero and key.startswith("down_proj"))
+        shape, copied = expert_width.shape(base, key, width), not (zero and key.startswith("down_proj"))
         copy = (torch.empty if empty else torch.zeros)((len(sources), *shape), device=tensor.device)
-        for place, source in enumerate(sources if whole and not empty else ()):
+        for place, source in enumerate(sources if copied and not empty else ()):
             copy[place].copy_(expert_width.kept(base, key, source, width))
         group._parameters[key] = nn.Parameter(copy)
     return group
 
 
 def _bare_group(site: Site, count: int) -> nn.Module:
-    """`count` experts of the base's class, which share all but their parameters with it."""
+    """`count` experts of the base's class that share everything with it except the parameters."""
     base, kind = site.experts, base_class(site.experts)
     if site.dense:
         kind = subclass(kind, DenseGroup)

@@ -1,4 +1,4 @@
-"""Blocks whose experts compute every token (Llama 4): there the block adds what the new experts give."""
+"""Blocks with experts that compute every token (Llama 4): the block adds the output of the new experts."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from moextend.moe.routing import (
 
 
 class DenseRouter(ExtendedRouter):
-    """A router that weighs all experts, those that were not chosen with zero (Llama 4): the block adds the new ones."""
+    """Mixin for a router with a weight for every expert, zero if not chosen (Llama 4); the block adds the new ones."""
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """What the base router returns, (weights [T, m], logits [T, m]); paper: zero where a new expert won."""
+        """Output of the base router (weights [T, m], logits [T, m]); paper: weight zero where a new expert wins."""
         weights, logits = super(ExtendedRouter, self).forward(hidden_states, *args, **kwargs)
         if self.ext_scope.mode == "exact" or not reachable(self):
             return weights, logits
@@ -33,7 +33,7 @@ class DenseRouter(ExtendedRouter):
 
 
 def dense_weights(router: DenseRouter, x: Tensor, logits: Tensor) -> Tensor:
-    """The weights of all experts, [T, m + n] in paper routing and [T, n] (the gates of the new ones) in exact."""
+    """paper: weights [T, m + n] of all experts; exact: gates [T, n] of the new ones."""
     with in_own_precision(x.device.type):
         return _dense_weights(router, x, logits)
 
@@ -51,22 +51,22 @@ def _dense_weights(router: DenseRouter, x: Tensor, logits: Tensor) -> Tensor:
 
 
 class DenseExperts(ExtendedExperts):
-    """Experts that compute every token (Llama 4): the block adds the new ones."""
+    """Mixin for experts that compute every token (Llama 4); the block adds the new ones."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:  # type: ignore[override]
-        """What the base's experts return."""
+        """Output of the base's experts."""
         return cast(Tensor, super(ExtendedExperts, self).forward(hidden_states))
 
 
 class DenseBlock(nn.Module):
-    """A MoE block whose experts compute every token, with new experts beside it (mixed in front of its class)."""
+    """Mixin for a MoE block with experts that compute every token; adds the output of the new experts."""
 
     ext_scope: Scope
     router: DenseRouter
     experts: DenseExperts
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        """The output [T, H] of the base's experts plus that of the new ones, and the router's logits."""
+        """Output [T, H] of the base's and the new experts, and the router's logits."""
         out, logits = super().forward(hidden_states)
         groups = reachable(self.experts)
         if groups:
@@ -76,14 +76,14 @@ class DenseBlock(nn.Module):
 
 
 class DenseGroup(nn.Module):
-    """New experts of a class that computes every token, called as other experts are (mixed in front of it)."""
+    """Mixin for new experts of a class that computes every token; has the call signature of other experts."""
 
     num_experts: int
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        """The sum [T, H] of all experts of the group; their weights scale their inputs, as the family does.
+        """Sum [T, H] of all experts of the group. The weights scale the inputs, as in this family.
 
-        `top_k_index` lists the experts in their order.
+        `top_k_index` lists the experts in ascending order.
         """
         scaled = (hidden_states * top_k_weights.t().unsqueeze(-1)).to(hidden_states.dtype)
         each = super().forward(scaled.reshape(-1, hidden_states.shape[1]))

@@ -1,4 +1,4 @@
-"""What can be extended: the names, blocks and weights that `attach` refuses before anything is changed."""
+"""Checks of `attach` before it changes a model: names, plans, blocks and weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from moextend.moe.supported import check_setup
 
 
 def check_name(name: object) -> None:
-    """InputError where no extension can be called `name`."""
+    """Raises InputError if `name` cannot be the name of an extension."""
     if not isinstance(name, str):
         why = "is no text"
     elif not name:
@@ -25,7 +25,7 @@ def check_name(name: object) -> None:
     elif "." in name:
         why = "has a dot"
     elif name in WORDS:
-        why = "says which extensions are active"
+        why = "has another meaning for activate"
     else:
         return
     raise InputError(
@@ -35,7 +35,7 @@ def check_name(name: object) -> None:
 
 
 def check_plan(plan: object) -> None:
-    """InputError where `plan` does not say for blocks which experts are copied."""
+    """Raises InputError if `plan` is not a mapping from blocks to the experts to copy."""
     fits = isinstance(plan, Mapping) and all(
         hasattr(block, "__index__")
         and isinstance(experts, Sequence)
@@ -51,14 +51,14 @@ def check_plan(plan: object) -> None:
 
 
 def check_extensible(model: nn.Module) -> None:
-    """InputError where blocks of `model` cannot be extended in any routing mode, whatever the plan."""
+    """Raises InputError if a block of `model` cannot be extended in any routing mode, for any plan."""
     check_setup(model, where="extend")
     for site in find_sites(model):
         check_site(model, site)
 
 
 def check_block(model: nn.Module, sites: list[Site], block: int, sources: Sequence[int], mode: Mode) -> None:
-    """InputError where block `block` cannot get copies of the experts `sources`."""
+    """Raises InputError if block `block` cannot get copies of the experts `sources`."""
     if not 0 <= block < len(sites):
         raise InputError(
             f"the model has MoE blocks 0 to {len(sites) - 1}, not {block}.",
@@ -78,14 +78,14 @@ def check_block(model: nn.Module, sites: list[Site], block: int, sources: Sequen
         check_paper(site.router)
     if mode == "slot" and site.dense:
         raise InputError(
-            f"routing 'slot' cannot extend {site.name}: every expert computes every token, so that it has no slots.",
+            f"routing 'slot' cannot extend {site.name}: every expert computes every token, so it has no slots.",
             hint="Use routing 'exact', which extends every family.",
         )
     check_site(model, site)
 
 
 def check_site(model: nn.Module, site: Site) -> None:
-    """InputError where a block cannot be extended in any routing mode, as it stands in memory now."""
+    """Raises InputError if a block in its current state cannot be extended in any routing mode."""
     if not isinstance(site.experts, ExtendedExperts) and getattr(site.experts, "_is_expert_parallel", False):
         raise InputError(
             f"{site.name} is split over devices by expert parallelism.",
@@ -98,7 +98,7 @@ def check_site(model: nn.Module, site: Site) -> None:
 
 
 def _check_memory(model: nn.Module, site: Site) -> None:
-    """InputError where weights of the site are elsewhere (accelerate's offloading); a model of shapes alone is fine."""
+    """Raises InputError if accelerate offloaded weights of the site; a model with only meta tensors is accepted."""
     for module in (site.experts, site.router):
         offloaded = any(p.is_meta for p in module.parameters())
         if offloaded and (
@@ -107,6 +107,6 @@ def _check_memory(model: nn.Module, site: Site) -> None:
         ):
             raise InputError(
                 f"weights of {site.name} ({type(module).__name__}) are offloaded, and cannot be copied.",
-                hint="Load the model whole on one device, without a device map that offloads; extend it there, and "
+                hint="Load the full model on one device, without a device map that offloads; extend it there, and "
                 "dispatch it afterwards.",
             )

@@ -1,4 +1,4 @@
-"""Keeps an extended model from being saved as if it were a base."""
+"""Prevents that an extended model is saved as if it were a base."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from moextend.errors import InputError
 
 
 def forbid_saving(model: nn.Module) -> None:
-    """Makes `save_pretrained` of the model and of its parts refuse.
+    """Makes `save_pretrained` of the model and of its modules raise InputError.
 
-    It would write the new experts under names that `from_pretrained` ignores, and so the base alone would be loaded.
+    It would write the new experts under names that `from_pretrained` ignores, and only the base would be loaded.
     """
     for module in model.modules():
         if hasattr(type(module), "save_pretrained"):
@@ -20,7 +20,7 @@ def forbid_saving(model: nn.Module) -> None:
 
 
 def allow_saving(model: nn.Module) -> None:
-    """Takes back what `forbid_saving` did."""
+    """Reverts `forbid_saving`."""
     for module in model.modules():
         if module.__dict__.get("save_pretrained") is _refuse:
             del module.__dict__["save_pretrained"]

@@ -1,4 +1,4 @@
-"""How experts are computed: the dtype of their products, and a grouped kernel that needs no answer from the device."""
+"""How experts are computed: the dtype of their products, and a grouped kernel without device synchronisation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 INTERFACES = ("grouped_mm", "batched_mm")
-"""Implementations of experts in transformers that autocast does not reach, or reaches only after weights are copied."""
+"""Implementations of experts in transformers that ignore autocast, or follow it only after weights are copied."""
 
 
 def working_dtype(h: Tensor) -> torch.dtype:
-    """The dtype in which experts compute the hidden states `h`: that of autocast where it is on, else their own."""
+    """Dtype in which experts compute the hidden states `h`: that of autocast if it is on, else that of `h`."""
     device = h.device.type
     if h.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -23,9 +23,9 @@ def working_dtype(h: Tensor) -> torch.dtype:
 
 
 def run(group: nn.Module, h: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """The output [T, H] of new experts for hidden states [T, H], in the working dtype of these.
+    """Output [T, H] of new experts for hidden states [T, H], in the working dtype.
 
-    Their weights, which are kept in float32, are cast for the call.
+    The float32 weights are cast for the call.
     """
     dtype = working_dtype(h)
     cast_weights = {name: p.to(dtype) for name, p in _weights(group) if p.dtype != dtype}
@@ -36,11 +36,11 @@ def run(group: nn.Module, h: Tensor, index: Tensor, weights: Tensor) -> Tensor:
 
 
 def run_on_device(group: nn.Module, h: Tensor, shares: Tensor, chosen: Tensor | None = None) -> Tensor:
-    """The sum [T, H] of the experts of a group, weighted with `shares` [T, n]; no shape depends on what was chosen.
+    """Sum [T, H] of the experts of a group, weighted with `shares` [T, n]; no shape depends on the choice.
 
     Args:
-        chosen: which experts a token uses, [T, n]. The others have a share of zero; grouped_mm leaves them out, and
-            other implementations compute them. None: all.
+        chosen: [T, n]: which experts a token uses; the others have a share of zero. grouped_mm skips them, other
+            implementations compute them. None: all.
     """
     if implementation(group) == "grouped_mm" and not torch.compiler.is_compiling():
         return _grouped(group, h, shares, chosen)
@@ -49,17 +49,17 @@ def run_on_device(group: nn.Module, h: Tensor, shares: Tensor, chosen: Tensor | 
 
 
 def implementation(experts: nn.Module) -> str:
-    """The implementation that a module of experts uses; eager for one that has no choice."""
+    """Implementation that a module of experts uses; "eager" for a class with only one."""
     if not hasattr(experts, "has_gate"):  # not of transformers' interface
         return "eager"
     return cast(str, cast(Any, experts).config._experts_implementation or "eager")
 
 
 def asks_device(experts: nn.Module, device: torch.device) -> bool:
-    """Whether the slots of new experts are gathered by index, which asks the device for their number.
+    """Whether the slots of new experts are gathered by index, which synchronises with the device for their number.
 
-    That costs nothing on a CPU, and no more than the eager loop of transformers elsewhere. Compiled, what a graph
-    looks like must not depend on it.
+    On a CPU this is free, and elsewhere it costs no more than the eager loop of transformers. In a compiled graph
+    shapes must not depend on the choice.
     """
     if torch.compiler.is_compiling():
         return False
@@ -75,9 +75,9 @@ def _weights(experts: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def _grouped(group: Any, h: Tensor, shares: Tensor, chosen: Tensor | None) -> Tensor:
     """`run_on_device` with grouped_mm.
 
-    As transformers computes it, with two differences: a group of one expert does not wait for the device (histc
-    over a single bin reads the data's range), and what is left out comes from `chosen`, not from an id. Its rows
-    lie behind the last offset, where the kernel leaves memory as it was: they are zeroed before and after it.
+    It follows transformers, with two differences: a group of one expert does not wait for the device (histc with a
+    single bin reads the data's range), and `chosen`, not an id, marks skipped rows. These come after the last offset,
+    where the kernel does not write, so they are set to zero before and after it.
     """
     from transformers.integrations.moe import _grouped_linear
 
@@ -111,7 +111,7 @@ def _grouped(group: Any, h: Tensor, shares: Tensor, chosen: Tensor | None) -> Te
 
 
 class _InDtype:
-    """Experts as an implementation of transformers sees them, with their weights in another dtype."""
+    """View of experts with their weights in another dtype, for the implementations of transformers."""
 
     def __init__(self, experts: nn.Module, dtype: torch.dtype) -> None:
         self.experts, self.dtype = experts, dtype
@@ -122,7 +122,7 @@ class _InDtype:
 
 
 def _following(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`forward` of experts, with inputs and weights cast to the dtype of autocast where it is on."""
+    """`forward` of experts, with inputs and weights cast to the dtype of autocast if it is on."""
 
     def computed(experts: nn.Module, h: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         if not torch.is_autocast_enabled(h.device.type):
@@ -135,10 +135,10 @@ def _following(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 @contextmanager
 def experts_follow_autocast() -> Iterator[None]:
-    """Within it, the experts of all models of transformers compute in the dtype of autocast where it is on.
+    """Context in which the experts of all transformers models follow autocast.
 
-    Autocast does not know grouped_mm, so that a float32 model computes its experts in float32 without this. Keep it
-    open until the backward pass is done: checkpointed layers run their forward pass there again.
+    Autocast does not handle grouped_mm, so a float32 model would compute its experts in float32. The backward pass
+    must be inside the context too: checkpointed layers repeat their forward pass there.
     """
     from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 

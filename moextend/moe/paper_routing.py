@@ -1,4 +1,4 @@
-"""Paper routing: one softmax over old and new experts, the top-k of it, and calibrations of the chosen weights."""
+"""Paper routing: softmax over old and new experts, top-k of it, and calibrations of the chosen weights."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moextend.moe.families import Scoring, with_parents
+from moextend.moe.families import with_parents
 from moextend.moe.router_parts import RouterPart
+from moextend.moe.scoring import Scoring
 
 
 def paper_choice(
@@ -21,12 +22,12 @@ def paper_choice(
     parents: Sequence[int],
     parts: Sequence[RouterPart],
 ) -> tuple[Tensor, Tensor]:
-    """The chosen experts [T, k] and their calibrated weights [T, k], from logits [T, m] and new logits [T, n].
+    """Chosen experts [T, k] and their calibrated weights [T, k], from logits [T, m] and new logits [T, n].
 
-    Where no new expert wins, the base's own decision (`base_weights`, `base_index`) is taken over verbatim, unless new
-    experts may turn the order of the old ones or each old one has a gain. Experts
-    with a correction bias or a gain hand it on to their children. Where the base chooses from some groups of experts
-    only, its choice stands, and the new experts, a group that is always open, compete with it.
+    If no new expert wins, the base's own decision (`base_weights`, `base_index`) is used unchanged, unless new experts
+    can change the order of the old ones or the old ones have gains. New experts inherit the correction bias and the
+    gain of their parents. If the base chooses from some groups of experts only, the new experts compete with its
+    choice, as a group that is always open.
     """
     old = logits.shape[-1]
     scores, share = merged_scores(how, logits, new)
@@ -64,7 +65,7 @@ def paper_choice(
 def _merit(
     how: Scoring, logits: Tensor, new: Tensor, scores: Tensor, base_index: Tensor, parents: Sequence[int]
 ) -> Tensor:
-    """What the k experts are chosen by, [T, m + n]."""
+    """Values [T, m + n] by which the k experts are chosen."""
     merit = torch.cat([logits, new.to(logits.dtype)], 1) if how.bias_on_logits else scores
     if how.bias is not None:
         merit = merit + with_parents(how.bias, parents).to(merit.dtype)
@@ -76,9 +77,9 @@ def _merit(
 
 
 def merged_scores(how: Scoring, old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """The family's scores over old and new logits together [T, m + n], and the old experts' share [T, 1].
+    """The family's scores over old and new logits [T, m + n], and the share [T, 1] of the old experts.
 
-    Scores that are made expert by expert leave the old ones as they are: their share is one.
+    With element-wise scores the old ones do not change: their share is one.
     """
     if how.score is None:
         return merged_softmax(old, new)
@@ -87,10 +88,9 @@ def merged_scores(how: Scoring, old: Tensor, new: Tensor) -> tuple[Tensor, Tenso
 
 
 def merged_softmax(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax over old and new logits together [T, m + n], and the old experts' share of it [T, 1].
+    """Softmax over old and new logits [T, m + n], and the share [T, 1] of the old experts.
 
-    The old weights are the base's own softmax times that share, so that they are the base's to the last bit where
-    the share is one.
+    The old weights are the base's softmax times the share, so they equal the base's bit for bit if the share is one.
     """
     old, new = _wide(old), _wide(new)
     old_sum, new_sum = old.logsumexp(-1, keepdim=True), new.logsumexp(-1, keepdim=True)
@@ -104,7 +104,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def _calibrations(parts: Sequence[RouterPart], scores: Tensor) -> Tensor | None:
-    """The sum of all corrections [T, m + n]; each reads and writes the experts that existed at its time."""
+    """Sum [T, m + n] of all corrections; each reads and corrects the experts that existed when it was made."""
     total: Tensor | None = None
     for part in parts:
         if part.calibration is None:
@@ -119,12 +119,12 @@ def _calibrations(parts: Sequence[RouterPart], scores: Tensor) -> Tensor | None:
 
 
 def _columns(part: RouterPart, parts: Sequence[RouterPart], width: int) -> list[tuple[int, int]]:
-    """Where the base, the extensions that `part` was made beside, and its own experts are among the columns."""
+    """Columns of the base, of the co-active extensions of `part`, and of its own experts."""
     end = width - sum(other.count for other in parts)
     spans = [(0, end)]
     for other in parts:
         start, end = end, end + other.count
-        if other is not part and other.name not in part.beside:
+        if other is not part and other.name not in part.coactive:
             continue
         if spans[-1][1] == start:
             start = spans.pop()[0]

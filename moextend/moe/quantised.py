@@ -1,4 +1,4 @@
-"""Weights that a base keeps as codes: read as floating point, or refused by name."""
+"""Quantised weights of a base: dequantised to floating point, or refused by name."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from moextend.errors import InputError
 
 SCALE = "_scale_inv"
-"""Ending of what FP8 codes are multiplied with, block by block (transformers' FP8Experts)."""
+"""Suffix of the block-wise scales of FP8 codes (transformers' FP8Experts)."""
 _SIDE = (SCALE, "_activation_scale")
 
 
 def is_scale(key: str) -> bool:
-    """Whether a parameter of an experts class belongs to the codes of another one."""
+    """Whether a parameter of an experts class holds scales of another parameter."""
     return key.endswith(_SIDE)
 
 
 def scales_of(experts: nn.Module, key: str) -> Tensor | None:
-    """The scales of the FP8 codes in the stack `key`, [E, rows, columns] of blocks; None where it has no codes."""
+    """Scales [E, rows, columns] of the blocks of FP8 codes in the stacked tensor `key`; None if it has no codes."""
     codes = getattr(experts, key, None)
     if not isinstance(codes, Tensor) or not _is_fp8(codes):
         return None
@@ -27,7 +27,7 @@ def scales_of(experts: nn.Module, key: str) -> Tensor | None:
 
 
 def matrix(experts: nn.Module, key: str, source: int) -> Tensor:
-    """Expert `source` of the stack `key`; of FP8 codes their values, code times scale of its block, in float32."""
+    """Expert `source` of the stacked tensor `key`; FP8 codes are multiplied with their block scales, in float32."""
     codes, scales = cast(Tensor, getattr(experts, key)).detach()[source], scales_of(experts, key)
     if scales is None:
         return codes
@@ -39,7 +39,7 @@ def matrix(experts: nn.Module, key: str, source: int) -> Tensor:
 
 
 def _block(experts: nn.Module, axis: int, size: int, count: int) -> int:
-    """Rows (or columns) that share a scale: those of the config, or an equal share where these do not fit."""
+    """Rows (or columns) per scale: the block size of the config, or an equal share if that does not fit."""
     wanted = cast(Any, getattr(experts, "block_size", None))
     if wanted is not None and -(-size // wanted[axis]) == count:
         return int(wanted[axis])
@@ -51,10 +51,10 @@ def _is_fp8(tensor: Tensor) -> bool:
 
 
 def check_experts(model: nn.Module, experts: nn.Module, name: str, count: int) -> None:
-    """InputError where what a new expert copies from `experts` cannot be read as floating point.
+    """Raises InputError if weights that a new expert copies from `experts` cannot be read as floating point.
 
     Args:
-        count: experts that have weights.
+        count: number of experts with weights.
     """
     for key, tensor in experts._parameters.items():
         if tensor is None or is_scale(key) or tensor.dim() == 0 or tensor.shape[0] != count:
@@ -65,7 +65,7 @@ def check_experts(model: nn.Module, experts: nn.Module, name: str, count: int) -
 
 
 def check_tensor(model: nn.Module, tensor: Tensor, name: str) -> None:
-    """InputError where `tensor` is not a plain matrix of floating point numbers of two bytes or more."""
+    """Raises InputError if `tensor` is not a plain floating-point tensor with two or more bytes per number."""
     plain = type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
     if plain and tensor.is_floating_point() and tensor.element_size() > 1:
         return
@@ -74,7 +74,7 @@ def check_tensor(model: nn.Module, tensor: Tensor, name: str) -> None:
 
 
 def refusal(what: str, method: str) -> InputError:
-    """The error for weights of the quantisation `method` that cannot be copied."""
+    """Error for weights with the quantisation `method`, which cannot be copied."""
     by = f" (quantisation '{method}')" if method else ""
     return InputError(
         f"{what}{by}: new experts cannot be copied from it.",
@@ -84,7 +84,7 @@ def refusal(what: str, method: str) -> InputError:
 
 
 def method_of(model: nn.Module) -> str:
-    """How the model is quantised, as its config says; "" where it says nothing."""
+    """Quantisation method in the model's config; "" if there is none."""
     found: Any = getattr(getattr(model, "config", None), "quantization_config", None)
     method = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
     return str(getattr(method, "value", method) or "")

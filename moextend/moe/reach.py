@@ -1,9 +1,9 @@
-"""Whether an extension is reached: no other forward may stand in front of that of an extended module.
+"""Checks that an extension is called: no other forward may replace that of an extended module.
 
-Kernels from the hub, device maps and patches put a `forward` on an instance, or give a block a class that reads the
-router's weights instead of calling it. Such a model computes its base and nothing says so. What can be seen on the
-modules is checked when an extension is attached, activated or used; what cannot is checked once, on the first
-forward pass after an extension was attached.
+Kernels from the hub, device maps and patches set `forward` on an instance, or give a block a class that reads the
+router's weights without calling the router. Such a model would silently compute only its base. Visible replacements
+are refused when an extension is attached, activated or used. The others are found in the first forward pass after
+an extension was attached.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _WAY_OUT = (
 
 
 def check_free(model: nn.Module, site: Site) -> None:
-    """InputError where a forward on an instance would hide a new class of the site's modules.
+    """Raises InputError if a forward on an instance would hide the new class of the site's modules.
 
-    On the block, and on what it stands in up to the decoder layer, a forward may lead to that of the class.
+    A forward on the block, or on a module around it up to the decoder layer, may wrap that of the class.
     """
     swapped = [site.router, site.experts, *([site.block] if site.dense else [])]
     for module in swapped:
@@ -40,7 +40,7 @@ def check_free(model: nn.Module, site: Site) -> None:
 
 
 def check(model: nn.Module) -> None:
-    """InputError where an extended module of `model` is hidden by a forward that was put on it later."""
+    """Raises InputError if a forward that was set later hides an extended module of `model`."""
     extended = any(isinstance(module, ExtendedRouter) for module in model.modules())
     for site in find_sites(model) if extended else ():
         if not isinstance(site.router, ExtendedRouter):
@@ -54,7 +54,7 @@ def check(model: nn.Module) -> None:
 
 
 def check_restorable(module: nn.Module) -> None:
-    """InputError where a forward on the instance goes on calling that of the extended class."""
+    """Raises InputError if a forward on the instance would still call that of the extended class."""
     own = module.__dict__
     if _is_own(own.get("forward"), module) or (
         "_old_forward" in own and _is_own(own["_old_forward"], module)
@@ -68,9 +68,9 @@ def check_restorable(module: nn.Module) -> None:
 
 
 def rebind(module: nn.Module, forward: Any) -> None:
-    """Makes what is bound to `forward`, of the class that `module` had, that of the class it has now.
+    """Replaces references to `forward`, a method of the module's former class, by that of its current class.
 
-    accelerate's hooks (device maps) keep the forward that they call as `_old_forward`.
+    accelerate's hooks (device maps) store the original forward as `_old_forward`.
     """
     own = module.__dict__
     if getattr(own.get("forward"), "__func__", None) is forward:
@@ -83,7 +83,7 @@ def rebind(module: nn.Module, forward: Any) -> None:
 
 
 def arm(site: Site) -> None:
-    """From now on the first forward pass of the site's block makes sure that router and experts are called."""
+    """Installs a check for the next forward pass of the site's block: router and experts must be called."""
     disarm(site.block, site.router, site.experts)
     for module in (site.router, site.experts):
         module.register_forward_hook(_note)
@@ -91,7 +91,7 @@ def arm(site: Site) -> None:
 
 
 def disarm(*modules: nn.Module) -> None:
-    """Takes the check of the first forward pass off."""
+    """Removes the check of `arm`."""
     for module in modules:
         module.__dict__.pop("ext_called", None)
         for key in [key for key, hook in module._forward_hooks.items() if hook in (_note, _verify)]:
@@ -118,7 +118,7 @@ def _verify(block: nn.Module, args: Any, out: Any) -> None:
 
 
 def _around(model: nn.Module, site: Site) -> Iterator[tuple[str, nn.Module]]:
-    """What the block stands in, up to the decoder layer, outermost last."""
+    """Modules around the block, up to the decoder layer, outermost last."""
     name = site.name
     while "." in name:
         name = name.rpartition(".")[0]
@@ -129,12 +129,12 @@ def _around(model: nn.Module, site: Site) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _is_own(forward: Any, module: nn.Module) -> bool:
-    """Whether an attribute of the instance is nothing else than the forward of its class."""
+    """Whether `forward` is unset or is the forward of the module's class."""
     return forward is None or getattr(forward, "__func__", None) is type(module).forward
 
 
 def _hides(module: nn.Module) -> bool:
-    """Whether a forward on the instance does not lead to that of its class, as far as it says what it wraps."""
+    """Whether a forward on the instance does not wrap that of its class (judged by `__wrapped__`)."""
     forward = module.__dict__.get("forward")
     while forward is not None:
         if _is_own(forward, module):

@@ -1,4 +1,4 @@
-"""How an extension is made: what a user or a sequence may choose."""
+"""The recipe of an extension: the settings of the method."""
 
 from __future__ import annotations
 
@@ -14,50 +14,54 @@ from moextend.util.limits import MOST_STEPS
 from moextend.util.spec import Spec
 
 Mode = Literal["exact", "paper", "slot"]
-"""How tokens reach new experts (moextend/moe/routing.py)."""
+"""Routing mode (moextend/moe/routing.py)."""
 WORDS = ("all", "none", "auto")
-"""What `moextend.activate` takes besides names; no extension may be called so."""
+"""Keywords of `moextend.activate`, which cannot be names of extensions."""
 MOST_EXPERTS = 1024
-"""New experts a layer."""
+"""Most new experts per layer."""
 MOST_KEPT = 10**7
 
 
 class Recipe(Spec):
-    """The choices of the method (docs/method.md); what is trained on, and for how long, stands elsewhere."""
+    """Settings of the method (docs/method.md), without data and training settings."""
 
     routing: Mode = "exact"
     scope: Literal["own", "auto", "all"] = "own"
-    """own: made alone on the base, for inputs that are known to be its own. auto: likewise, and what its inputs look
-    like is kept, so that they can be recognised. all: made beside the extensions that are active, for every input."""
+    """own: made alone on the base, for inputs that are known to be its own. auto: the same, and task
+    statistics of the inputs are kept, so that the task can be inferred. all: made with the active extensions, for
+    every input."""
     layers: Literal["probe", "all", "first", "last", "random"] | list[Annotated[int, Field(ge=0)]] = "probe"
-    """How the MoE layers that get new experts are chosen, or their places, lowest 0."""
+    """How to choose the MoE layers that get new experts, or their indices, lowest 0."""
     share: float = Field(0.5, gt=0, le=1)
     """Share of the MoE layers that get new experts (the paper's p)."""
     experts: int = Field(1, ge=1, le=MOST_EXPERTS)
-    """New experts a layer."""
+    """New experts per layer."""
     width: float = Field(0.25, gt=0, le=1)
-    """Share of the parent's inner neurons that a new expert has; in paper and slot routing copies are whole (1)."""
+    """Share of the parent's inner neurons in a new expert; paper and slot routing copy all of them (1)."""
     parent: Literal["selection", "random"] = "selection"
-    """selection: copies of the most chosen experts (Eq. 9)."""
+    """selection: the most chosen experts (Eq. 9). random: drawn by the seed."""
     calibration: bool = True
-    """paper routing only."""
+    """Calibrations of the chosen weights; paper routing only."""
     probe_steps: int = Field(30, ge=1, le=MOST_STEPS)
-    """Steps of router tuning that layers=probe is decided by."""
+    """Steps of router tuning for layers=probe."""
     retention: Literal["none", "memory"] = "memory"
-    """With scope all: memory keeps router inputs of what was learned, which later experts learn to leave alone."""
+    """With scope all: memory keeps router inputs of the training data, on which later experts learn not to act."""
     memory_tokens: int = Field(4000, ge=1, le=MOST_KEPT)
-    """Router inputs kept a layer and extension."""
+    """Number of router inputs kept per layer and extension."""
     memory_sample: int = Field(1024, ge=1, le=MOST_KEPT)
-    """Of these, drawn at every step."""
+    """Number of them that every step samples."""
     gate_rate: float = Field(10.0, gt=0)
-    """Factor on the learning rate of router rows and biases where a memory is kept: they have far to go."""
+    """Factor on the learning rate of router rows and biases if there is a router-input memory: gates start open and
+    must close."""
     margin: float = Field(0.2, ge=0)
+    """Margin of the retention loss, in logits."""
     memory_weight: float = Field(10.0, ge=0)
+    """Weight of the retention loss."""
 
     @model_validator(mode="before")
     @classmethod
     def _by_routing(cls, given: Any) -> Any:
-        """What the other routing modes take unless told otherwise."""
+        """Defaults of the other routing modes."""
         routing = given.get("routing") if isinstance(given, dict) else None
         own: dict[str, Any] = {"width": 1.0} if routing in ("paper", "slot") else {}
         if routing == "paper":
@@ -65,31 +69,31 @@ class Recipe(Spec):
         return own | given if own else given
 
     @model_validator(mode="after")
-    def _copies_are_whole(self) -> Self:
+    def _full_copies(self) -> Self:
         if self.routing != "exact" and self.width < 1:
-            raise ValueError(f"routing={self.routing} starts from whole copies: width must be 1")
+            raise ValueError(f"routing={self.routing} starts from full copies: width must be 1")
         return self
 
     @property
-    def remembers(self) -> bool:
-        """Whether earlier router inputs are kept closed, and new ones remembered."""
+    def keeps_router_inputs(self) -> bool:
+        """Whether new router inputs are kept, and a retention loss uses the earlier ones."""
         return self.scope == "all" and self.retention == "memory"
 
 
 def recipe(
     where: str, *, layers: str | Sequence[int] = "probe", width: float | None = None, **given: Any
 ) -> Recipe:
-    """The arguments of a call as a recipe; a width of None is the routing's own."""
+    """Recipe from the arguments of a call; width None: the default of the routing mode."""
     layers = layers if isinstance(layers, str) else [int(layer) for layer in layers]
     own = {} if width is None else {"width": width}
     return spec.parse(Recipe, {"layers": layers, **own, **given}, where=where)
 
 
 def check_name(name: str) -> None:
-    """InputError where no extension may be called so."""
+    """Raises InputError if `name` cannot be the name of an extension."""
     if name in WORDS or not re.fullmatch(r"[\w-]{1,100}", name):
         raise InputError(
-            "is no name for an extension.",
+            "cannot be the name of an extension.",
             where=f"extension '{name}'",
             hint=f"Use letters, digits, '-' and '_' (100 at the most), and none of: {', '.join(WORDS)}.",
         )

@@ -1,4 +1,4 @@
-"""What one extension adds to one router, and where a module keeps the parts of its extensions."""
+"""The part of one extension in one router, and the container of a module for the parts of its extensions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Calibration(nn.Module):
-    """C of the official code: Linear(n, 16) -> GELU -> Linear(16, n), no biases, the last layer zero at the start."""
+    """C of the official code: Linear(n, 16) -> GELU -> Linear(16, n), without biases; the last layer starts at zero."""
 
     def __init__(self, experts: int, hidden: int = 16) -> None:
         super().__init__()
@@ -20,14 +20,14 @@ class Calibration(nn.Module):
         nn.init.zeros_(self.outer.weight)
 
     def forward(self, weights: Tensor) -> Tensor:
-        """Corrections [T, n] of the weights [T, n]."""
+        """Corrections [T, n] for weights [T, n]."""
         return cast(Tensor, self.outer(F.gelu(self.inner(weights))))
 
 
 class RouterPart(nn.Module):
-    """What one extension adds to one router: a row a new expert, with a bias (exact, slot) or a calibration (paper).
+    """Part of one extension in one router: a row per new expert, with biases (exact, slot) or a calibration (paper).
 
-    A row and bias of slot routing are those of the parent taken off.
+    In slot routing rows and biases are relative to those of the parent.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class RouterPart(nn.Module):
         calibration: Calibration | None,
         parents: Sequence[int],
         name: str = "",
-        beside: Sequence[str] = (),
+        coactive: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.name, self.beside = name, tuple(beside)
-        """The extension, and the co-active ones: the calibration reads and corrects their experts too."""
+        self.name, self.coactive = name, tuple(coactive)
+        """The extension, and its co-active extensions: the calibration reads and corrects their experts too."""
         self.parents = tuple(parents)
-        """The base experts that the new ones were copied from."""
+        """Base experts that the new ones were copied from."""
         self.rows = nn.Parameter(rows)
         self.bias = None if bias is None else nn.Parameter(bias)
         self.calibration = calibration
@@ -59,16 +59,16 @@ class RouterPart(nn.Module):
 
 
 class Parts(nn.ModuleDict):
-    """Extension -> its part of one module. It takes any name without a dot, those of nn.Module's attributes too.
+    """Extension -> its part of one module. A name may be that of an attribute of nn.Module, but have no dot.
 
-    A part is found by its key; as an attribute only where its name is not one of nn.ModuleDict's own.
+    A part is found by its key, and as an attribute only if nn.ModuleDict has no attribute of that name.
     """
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
-        """Adds a part, without the check that nn.Module has no attribute of that name."""
+        """Adds a part without the check for an attribute of that name."""
         cast(dict[str, Any], self._modules)[name] = module
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(
             self, name, value
-        )  # `training` is an attribute, also beside an extension of that name
+        )  # `training` stays an attribute, even with an extension of that name

@@ -2,14 +2,14 @@
 
 Notation (docs/method.md): a block has m experts, router rows W [m, H], top-k; x [T, H] are the router's inputs.
 
-**exact** (default): the base's top-k runs as it is, and every new expert stands in a slot of its own beside it with
-a hard gate ``w = clamp(r x + b, 0, 1)``. The new expert's last projection starts at zero, so an extended model
-equals its base bit for bit before training, and a token whose gates are closed is computed as the base computes it.
+**exact** (default): the base's top-k is unchanged, and every new expert has an additional slot with a hard gate
+``w = clamp(r x + b, 0, 1)``. The new expert's last projection starts at zero, so an extended model equals its base bit
+for bit before training. A token with closed gates is computed exactly as in the base.
 
-**paper** (MoExtend, arXiv 2408.03511, and its public code): the softmax runs over old and new experts, the top-k of
-it are chosen, and calibrations correct the chosen weights: ``w = (p + sum_t C_t(p))[idx]``, renormalised.
+**paper** (MoExtend, arXiv 2408.03511, and its public code): softmax over old and new experts, top-k of it, and
+calibrations that correct the chosen weights: ``w = (p + sum_t C_t(p))[idx]``, renormalised.
 
-**slot**: the base's top-k runs as it is, and in a slot of a parent its children compete with it (slots.py).
+**slot**: the base's top-k is unchanged, and the children of an expert compete with it for its slot (slot_routing.py).
 """
 
 from __future__ import annotations
@@ -24,57 +24,59 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moextend.moe.families import EAGER_WITHOUT_SENTINEL, Scoring, family_of, features, scoring_of
+from moextend.moe.families import family_of, features, scoring_of
+from moextend.moe.family_table import EAGER_WITHOUT_SENTINEL
 from moextend.moe.kernels import asks_device, implementation, run, run_on_device
 from moextend.moe.paper_routing import paper_choice
 from moextend.moe.recipe import Mode
 from moextend.moe.router_parts import RouterPart
+from moextend.moe.scoring import Scoring
 from moextend.moe.slot_routing import slot_choice
 
 
 @dataclass
 class Scope:
-    """What all blocks of one model share: the routing mode and which extensions may be reached now."""
+    """State that all blocks of one model share: the routing mode, the extensions, and which of them are active."""
 
     mode: Mode = "exact"
     active: tuple[str, ...] = ()
-    """Names of the reachable extensions, oldest first."""
+    """Names of the active extensions, oldest first."""
     known: list[str] = field(default_factory=list)
     """Names of all attached extensions, oldest first."""
-    beside: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Extension -> those that were reachable when it was attached, oldest first: it was made beside them."""
+    coactive: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Extension -> its co-active extensions: those that were active when it was attached, oldest first."""
     widths: dict[str, float] = field(default_factory=dict)
-    """Extension -> the share of their parents' inner neurons that its experts have."""
+    """Extension -> inner neurons of its experts as a share of their parents', 0..1."""
     folders: dict[str, Path] = field(default_factory=dict)
-    """Extension -> where it was saved to or loaded from."""
+    """Extension -> folder that it was saved to or loaded from."""
 
 
 class HardGate(torch.autograd.Function):
-    """clamp(g, 0, 1) whose gradient passes a closed or full gate only in the direction that brings it back."""
+    """clamp(g, 0, 1) with a gradient that moves a gate outside 0..1 only back towards this range."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor) -> Tensor:
-        """The gate's value in 0..1."""
+        """Value of the gate, 0..1."""
         ctx.save_for_backward(gate)
         return gate.clamp(0, 1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """The gradient of the identity, less what would push the gate further out of 0..1."""
+        """Gradient of the identity, without the part that moves the gate further out of 0..1."""
         (gate,) = ctx.saved_tensors
         outward = ((gate >= 1) & (gradient < 0)) | ((gate <= 0) & (gradient > 0))
         return gradient.masked_fill(outward, 0)
 
 
 def hard_gate(gate: Tensor) -> Tensor:
-    """clamp(g, 0, 1), with the gradient of HardGate."""
+    """clamp(g, 0, 1) with the gradient of HardGate."""
     if not (torch.is_grad_enabled() and gate.requires_grad):
         return gate.clamp(0, 1)
     return cast(Tensor, HardGate.apply(gate))  # type: ignore[no-untyped-call]
 
 
 class ExtendedRouter(nn.Module):
-    """A router's own class with new rows beside it (mixed in front of that class)."""
+    """Mixin for a router's class that adds the rows of new experts."""
 
     ext_scope: Scope
     ext_parts: nn.ModuleDict
@@ -82,7 +84,7 @@ class ExtendedRouter(nn.Module):
     """Id of the first new expert."""
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """What the base router returns, its weights and indices widened by the reachable new experts."""
+        """Output of the base router, with weights and indices that include the active new experts."""
         out = super().forward(hidden_states, *args, **kwargs)
         parts = reachable(self)
         if not parts:
@@ -97,7 +99,7 @@ class ExtendedRouter(nn.Module):
 
 
 def in_own_precision(device: str) -> AbstractContextManager[object]:
-    """No autocast within; free where there is none."""
+    """Context without autocast."""
     if torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
@@ -108,7 +110,7 @@ def _side_by_side(columns: list[Tensor]) -> Tensor:
 
 
 def reachable(module: nn.Module) -> list[Any]:
-    """The parts (of a router) or groups (of experts) of the active extensions, oldest first."""
+    """Parts (of a router) or groups (of experts) of the active extensions, oldest first."""
     own = module._modules  # a name that a module lacks is slow to look up
     parts = cast(nn.ModuleDict, own.get("ext_parts") or own.get("ext_groups") or {})
     scope = cast(Scope, module.ext_scope)
@@ -150,7 +152,7 @@ def _paper(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart],
 
 
 class ExtendedExperts(nn.Module):
-    """An experts class with groups of new experts beside it (mixed in front of that class)."""
+    """Mixin for an experts class that adds groups of new experts."""
 
     ext_scope: Scope
     ext_groups: nn.ModuleDict
@@ -158,23 +160,23 @@ class ExtendedExperts(nn.Module):
     """Id of the first new expert."""
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        """The base's output plus what the reachable new experts add."""
+        """Output [T, H] of the base's experts plus that of the active new experts."""
         groups = reachable(self)
         if not groups:
             return cast(Tensor, super().forward(hidden_states, top_k_index, top_k_weights))
         if self.ext_scope.mode == "exact":
-            return self._beside(groups, hidden_states, top_k_index, top_k_weights)
+            return self._with_groups(groups, hidden_states, top_k_index, top_k_weights)
         return self._among(groups, hidden_states, top_k_index, top_k_weights)
 
-    def _beside(self, groups: list[Any], h: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    def _with_groups(self, groups: list[Any], h: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         new = sum(group.num_experts for group in groups)
         out = cast(Tensor, super().forward(h, index[:, :-new], weights[:, :-new]))
         return add_gated(out, groups, h, weights)
 
     def _among(self, groups: list[Any], h: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-        """Slots that a new expert won add nothing to the base's output; the new experts' output is added to it.
+        """Output of the base's experts for their slots plus that of the new experts for theirs.
 
-        An id that no group has (slot routing: a child that learns and has no slot) adds nothing either.
+        An id that no group has (slot routing: a child in training without a slot) adds nothing.
         """
         first = self.ext_first
         won = index >= first
@@ -190,10 +192,10 @@ class ExtendedExperts(nn.Module):
         return out
 
     def _without(self, won: Tensor, index: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids and weights for the base, to which a slot that a new expert won adds nothing.
+        """Ids and weights for the base in which the slots of new experts add nothing.
 
-        Implementations that leave out the id behind the last expert get that id. The others compute an expert that
-        the token has in another slot, with weight zero.
+        Implementations that skip the id m get that id. The others compute an expert from another slot of the token,
+        with weight zero.
         """
         if skips_sentinel(self):
             return index.clamp(max=self.ext_first), weights
@@ -203,17 +205,17 @@ class ExtendedExperts(nn.Module):
 
 
 def skips_sentinel(experts: nn.Module) -> bool:
-    """Whether the implementation in use leaves out slots whose id is the number of experts."""
+    """Whether the current implementation skips slots with the id m (the number of experts)."""
     if not any(kind.__name__ in EAGER_WITHOUT_SENTINEL for kind in type(experts).__mro__):
         return True
     return implementation(experts) != "eager"
 
 
 class PairGroup(nn.Module):
-    """New experts of a class that cannot take a single slot (LongCat), which get a second one that weighs nothing."""
+    """Mixin for new experts of a class that fails for a single slot (LongCat): adds a slot with weight zero."""
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        """What the class computes for its slots."""
+        """Output [T, H] of the class for its slots."""
         if top_k_index.shape[1] == 1:
             top_k_index = top_k_index.expand(-1, 2)
             top_k_weights = F.pad(top_k_weights, (0, 1))
@@ -221,7 +223,7 @@ class PairGroup(nn.Module):
 
 
 def add_gated(out: Tensor, groups: Sequence[Any], h: Tensor, weights: Tensor) -> Tensor:
-    """`out` [T, H] plus all groups of new experts; their gates are the last columns of `weights`, in their order."""
+    """`out` [T, H] plus all groups of new experts; their gates are the last columns of `weights`, in this order."""
     start = weights.shape[1] - sum(group.num_experts for group in groups)
     for group in groups:
         out = _add(out, group, h, weights[:, start : start + group.num_experts])
@@ -230,9 +232,9 @@ def add_gated(out: Tensor, groups: Sequence[Any], h: Tensor, weights: Tensor) ->
 
 
 def _add(out: Tensor, group: Any, h: Tensor, gates: Tensor) -> Tensor:
-    """`out` plus the gated new experts; tokens whose gates are all closed are left as they are.
+    """`out` plus the gated new experts; tokens without an open gate do not change.
 
-    While the gates learn every token is computed, since a closed gate needs the expert's output to open again.
+    In training every token is computed, because a closed gate needs the expert's output to open again.
     """
     if not asks_device(group, h.device):
         chosen = None if gates.requires_grad else gates > 0
@@ -248,7 +250,7 @@ def _add(out: Tensor, group: Any, h: Tensor, gates: Tensor) -> Tensor:
 
 
 def _add_gathered(out: Tensor, group: Any, h: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-    """`out` plus a group's part, computed for the slots that it has; `ids` [T, k] count from its first expert."""
+    """`out` plus a group's output, computed for its slots only; `ids` [T, k] count from its first expert."""
     token, slot = torch.where((ids >= 0) & (ids < group.num_experts))
     if not len(token):
         return _linked(out, [group])
@@ -257,7 +259,7 @@ def _add_gathered(out: Tensor, group: Any, h: Tensor, ids: Tensor, weights: Tens
 
 
 def _add_columns(out: Tensor, group: Any, h: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-    """As `_add_gathered`, with a column for each expert of the group: no shape depends on who has which slot."""
+    """Like `_add_gathered`, with a column for each expert of the group, so that no shape depends on the choice."""
     own = torch.arange(group.num_experts, device=ids.device)
     chosen = ids.unsqueeze(-1) == own
     shares = (weights.unsqueeze(-1) * chosen).sum(1)
@@ -265,9 +267,9 @@ def _add_columns(out: Tensor, group: Any, h: Tensor, ids: Tensor, weights: Tenso
 
 
 def _linked(out: Tensor, groups: Sequence[Any]) -> Tensor:
-    """`out`, through which the experts that computed nothing get gradients of zero.
+    """`out`, connected to experts that computed nothing, so that they get gradients of zero.
 
-    Without them an optimiser keeps no state for them, and processes that train together disagree on what to reduce.
+    Without gradients an optimiser has no state for them, and data-parallel processes would reduce different sets.
     """
     if torch.is_grad_enabled():
         for group in groups:

@@ -1,7 +1,7 @@
-"""Where the routers and the experts of a model are.
+"""Finds the routers and the experts of a model.
 
-A MoE block holds a router, ``router(h) -> (logits, weights [T, k], index [T, k])``, and experts with fused 3-D
-tensors, ``experts(h, index, weights)``. What differs between families is in families.py.
+A MoE block holds a router, ``router(h) -> (logits, weights [T, k], index [T, k])``, and experts with stacked 3-D
+tensors, ``experts(h, index, weights)``. families.py describes the differences between families.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from moextend.errors import InputError
 from moextend.moe import quantised
-from moextend.moe.families import NOT_FUSED, rows_of
+from moextend.moe.families import rows_of
+from moextend.moe.family_table import NOT_FUSED
 
 STACKS = ("gate_up_proj", "up_proj")
-"""The first tensor of a stack of experts, with a gate and without."""
+"""Names of the first tensor of stacked experts, with a gate and without."""
 ELSEWHERE = ("vision", "visual", "audio", "ext_")
-"""Parts of a model whose MoE blocks, if they have any, do not see the tokens of the language model; and extensions."""
+"""Prefixes of modules that are skipped: MoE blocks outside the language model, and extensions."""
 PACKED = {"Mxfp4GptOssExperts": "mxfp4"}
-"""Experts classes whose stacks are no tensors once they are loaded -> their quantisation."""
+"""Experts classes that hold packed weights instead of tensors -> their quantisation."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,16 @@ class Site:
     router: nn.Module
     experts: nn.Module
     block: nn.Module
-    """What holds both."""
+    """The module with both."""
 
     @property
     def dense(self) -> bool:
-        """The experts compute every token (Llama 4) instead of those that chose them."""
+        """Whether every expert computes every token (Llama 4), not only the tokens routed to it."""
         return any(kind.__name__ == "Llama4TextMoe" for kind in type(self.block).__mro__)
 
 
 def find_sites(model: nn.Module) -> list[Site]:
-    """The MoE blocks of a transformers model, lowest first; InputError for a model that has none."""
+    """MoE blocks of a transformers model, lowest first; InputError for a model without one that can be extended."""
     sites: list[Site] = []
     refused: dict[str, str] = {}
     for name, module in model.named_modules():
@@ -66,7 +67,7 @@ def find_sites(model: nn.Module) -> list[Site]:
 
 
 def parts_of(block: nn.Module) -> tuple[nn.Module, nn.Module] | None:
-    """The router and the experts of a MoE block; None for a module that is none."""
+    """Router and experts of a MoE block; None for another module."""
     experts = getattr(block, "experts", None)
     if not isinstance(experts, nn.Module) or not _is_fused(experts):
         return None
@@ -80,11 +81,11 @@ def _is_fused(experts: nn.Module) -> bool:
 
 
 def count_experts(site: Site) -> int:
-    """Number of experts of the base in this block that have weights (m), and so can be copied."""
+    """Number m of the base's experts in this block that have weights and can be copied."""
     count: int = getattr(site.experts, "num_routed_experts", None) or site.experts.num_experts  # type: ignore[assignment]
     return count
 
 
 def first_new_id(site: Site) -> int:
-    """The id of the first new expert: m, and more where some experts of the base have no weights (LongCat)."""
+    """Id of the first new expert: m, or more if some experts of the base have no weights (LongCat)."""
     return getattr(site.experts, "total_experts", None) or count_experts(site)

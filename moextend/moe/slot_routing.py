@@ -11,13 +11,13 @@ from torch import Tensor
 from moextend.moe.constants import held
 
 REACH = 0.5
-"""How far a lead is pushed beyond the point where the winner changes."""
+"""Distance of a lead from the decision boundary beyond which it gets no further gradient."""
 
 
 class Switch(torch.autograd.Function):
-    """One where a lead is not negative, else zero; backwards it is the lead itself (straight-through).
+    """1 if a lead is not negative, else 0; the backward pass uses the identity (straight-through).
 
-    A lead that is `REACH` or more away from zero gets no gradient that would push it further away.
+    A lead with an absolute value of `REACH` or more gets no gradient that increases it further.
     """
 
     @staticmethod
@@ -28,7 +28,7 @@ class Switch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """The gradient of the identity, less what would push a decided lead further out."""
+        """Gradient of the identity, without the part that moves a decided lead further from zero."""
         (lead,) = ctx.saved_tensors
         outward = ((lead >= REACH) & (gradient < 0)) | ((lead <= -REACH) & (gradient > 0))
         return gradient.masked_fill(outward, 0)
@@ -42,13 +42,13 @@ def slot_choice(
     learns: Sequence[bool],
     first: int,
 ) -> tuple[Tensor, Tensor]:
-    """The base's weights and experts [T, k], slots of parents handed to the best child that leads its parent.
+    """The base's weights and experts [T, k], with each parent's slot given to its best child with a positive lead.
 
-    `leads` [T, n] are the children's logits less their parent's. A tie is the parent's, and a slot keeps its weight.
-    Where some children learn, the best of these meets the best of the others, parent included, in both its
-    outcomes: [T, k + l], the l learning children behind the slots of the others, the loser of a slot with weight
-    zero. There a tie is the learning child's, since nothing else would start it, and the id ``first + n`` stands
-    where a learning child has no slot.
+    `leads` [T, n] are the children's logits minus their parent's. The parent wins a tie, and the slot's weight stays.
+    If l children are in training, the result is [T, k + l]: the last l columns are these children. The best child in
+    training competes with the best of the others, parent included, and the loser of a slot gets weight zero. The child
+    in training wins a tie, because it would get no gradient otherwise. A child in training without a slot has the id
+    ``first + n``.
     """
     device = index.device
     inside = index.unsqueeze(-1) == held(parents, device)

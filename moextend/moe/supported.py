@@ -1,4 +1,4 @@
-"""Which set-ups of a base can be extended and trained; all others are refused by name (docs/gpu.md)."""
+"""Checks whether the set-up of a base can be extended and trained; unsupported ones are named (docs/gpu.md)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _TRUE = {"1", "true", "yes", "on", "y", "t"}
 
 
 def check_setup(lm: Any, where: str) -> None:
-    """Refuses a language model that is quantised by bitsandbytes, sharded, spread over devices or kernelised.
+    """Refuses a language model with bitsandbytes quantisation, sharding, several devices or hub kernels.
 
     Raises:
-        InputError: names what was found, and how to load the model instead.
+        InputError: what was found, and how to load the model instead.
     """
     for what, hint in _problems(lm):
         raise InputError(what, where=where, hint=hint)
@@ -66,7 +66,7 @@ def _problems(lm: Any) -> Iterator[tuple[str, str]]:
 
 
 def quantised_by_bitsandbytes(config: Any) -> bool:
-    """Whether a model's config (an object or a record of config.json) says that bitsandbytes quantised it."""
+    """Whether a model's config (an object or the content of config.json) has bitsandbytes quantisation."""
     how = _field(config, "quantization_config")
     method = _field(how, "quant_method")
     named = str(getattr(method, "value", method)) == "bitsandbytes"
@@ -78,7 +78,7 @@ def _field(record: Any, key: str) -> Any:
 
 
 def refuse_bitsandbytes(config: Any, where: str) -> None:
-    """InputError where a model's config says that its weights are quantised by bitsandbytes."""
+    """Raises InputError if a model's config has bitsandbytes quantisation."""
     if quantised_by_bitsandbytes(config):
         what, hint = _bitsandbytes()
         raise InputError(what, where=where, hint=hint)
@@ -86,16 +86,16 @@ def refuse_bitsandbytes(config: Any, where: str) -> None:
 
 def _bitsandbytes() -> tuple[str, str]:
     return (
-        "the model is quantised by bitsandbytes, which leaves fused experts as they are and packs what surrounds them.",
+        "the model is quantised by bitsandbytes, which packs the layers around the experts and not the experts.",
         "Load the checkpoint that is not quantised, with dtype='bfloat16'.",
     )
 
 
 def check_launcher() -> None:
-    """Refuses what a launcher's config asks for (its environment variables) and the training loop does not do.
+    """Refuses settings of a launcher (its environment variables) that the training loop does not support.
 
     Raises:
-        InputError: DeepSpeed, Megatron-LM, tensor, context or sequence parallelism, or an FSDP option without effect.
+        InputError: DeepSpeed, Megatron-LM, tensor, context or sequence parallelism, or an unsupported FSDP option.
     """
     for variable, name in _LAUNCHERS.items():
         if _on(variable):
@@ -124,7 +124,7 @@ def _on(variable: str) -> bool:
 
 
 def check_device(device: str) -> None:
-    """Refuses a device name that torch does not know, or a device that this machine does not have."""
+    """Raises InputError for a device name that torch does not know, or a device that is not available."""
     try:
         wanted = torch.device(device)
     except (RuntimeError, TypeError):
@@ -146,11 +146,11 @@ def check_device(device: str) -> None:
 
 
 def check_options(dtype: str, device: str, attention: str | None) -> None:
-    """Refuses options of `load` that no base can be loaded with.
+    """Refuses invalid options of `load`.
 
     Raises:
-        InputError: an unknown dtype, device or attention, a device that is not there, or flash attention on a CPU, in
-            float32, or without its package.
+        InputError: an unknown dtype, device or attention, a device that is not available, or flash attention on a
+            CPU, in float32, or without its package.
     """
     lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="dtype")
     if attention is not None:

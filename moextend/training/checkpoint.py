@@ -1,4 +1,4 @@
-"""Whether a checkpoint is whole: a manifest of its files, written last, and files of tensors that check themselves."""
+"""Whether a checkpoint is complete: a manifest of its files, written last, and tensor files with checksums."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors, whole or not at all, with what names them in the header."""
+    """Writes tensors atomically, with their identity in the header."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with files.atomic(path) as temporary:
         save_file(ready, temporary, metadata={DIGEST: tensors_digest(ready)})

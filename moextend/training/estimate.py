@@ -76,7 +76,7 @@ class Step:
 
     @property
     def tokens(self) -> int:
-        """Of the whole pass."""
+        """Operations of the full pass."""
         return self.rows * self.length
 
 

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 LOGGED = ("loss", "grad_norm", "learning_rate")
-"""What `on_log` is told."""
+"""Keys that `on_log` gets."""
 
 
 @dataclass(frozen=True)
@@ -276,12 +276,12 @@ class _Follow(TrainerCallback):
         on_step: Callable[[int, int], None] | None,
         on_log: Callable[[Mapping[str, float]], None] | None,
     ) -> None:
-        self.on_step, self.said = on_step, on_log
+        self.on_step, self.log = on_step, on_log
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Called whenever the trainer tells its losses."""
-        if self.said and state.is_world_process_zero and "loss" in (logs or {}):
-            self.said({"step": state.global_step, **{key: logs[key] for key in LOGGED if key in logs}})
+        if self.log and state.is_world_process_zero and "loss" in (logs or {}):
+            self.log({"step": state.global_step, **{key: logs[key] for key in LOGGED if key in logs}})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called after every optimizer step."""

@@ -94,7 +94,7 @@ class PrefixCache:
         self.model.train()
         try:
             with torch.random.fork_rng(), self._caught() as first:
-                whole = self.model(**inputs)["logits"]
+                full = self.model(**inputs)["logits"]
             with torch.random.fork_rng(), self._handing_in(first[0]):
                 short = self.model(**inputs)["logits"]
             with torch.random.fork_rng(), self._caught() as again:
@@ -104,7 +104,7 @@ class PrefixCache:
             self.model.train(learning)
         if not _close(first[0], again[0]):
             raise _unfit(self.model, "something below what learns is random, such as dropout")
-        if not _close(whole, short):
+        if not _close(full, short):
             raise _unfit(self.model, "what learns sees more than what the layer below it hands on")
 
     @contextmanager

@@ -55,26 +55,26 @@ def warn_of_precision(model: MultimodalLM, settings: Settings) -> None:
     dtype = model.lm.dtype
     size = sum(p.numel() * p.element_size() for p in model.lm.parameters() if not p.requires_grad) / 1e9
     if settings.bf16 and dtype == torch.float32:
-        said = (
+        message = (
             f"bf16 is true, and the base is float32: its {size:.3g} GB of frozen weights would take half in bfloat16, "
             "and are cast for every product. Load it with dtype='auto' or 'bfloat16', or set bf16: false."
         )
     elif settings.bf16 and dtype == torch.float16:
-        said = (
+        message = (
             "bf16 is true, and the base is float16: its weights are cast to bfloat16 for every product. "
             "Load it with dtype='bfloat16'."
         )
     elif not settings.bf16 and dtype in (torch.bfloat16, torch.float16):
         name = str(dtype).removeprefix("torch.")
-        said = (
+        message = (
             f"bf16 is false, and the base is {name}: the base computes in {name} all the same, and what learns is "
             "held in float32. Set bf16: true, or load the base in float32 for float32 products."
         )
     else:
         return
-    if said not in _WARNED:
-        _WARNED.add(said)
-        warnings.warn(said, PrecisionWarning, stacklevel=3)
+    if message not in _WARNED:
+        _WARNED.add(message)
+        warnings.warn(message, PrecisionWarning, stacklevel=3)
 
 
 def asks_to_shard() -> bool:
@@ -91,7 +91,7 @@ def asks_to_shard() -> bool:
     return True
 
 
-class Whole(nn.Module):
+class Unsharded(nn.Module):
     """Stands for DistributedDataParallel around a model that needs none."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -107,7 +107,7 @@ class Whole(nn.Module):
 def sharded(model: MultimodalLM, device: torch.device) -> Iterator[MultimodalLM]:
     """A second model of the same weights whose frozen ones FSDP2 spreads over the processes, a layer at a time.
 
-    What learns is shared by both models and stays whole, on `device`, in every process: it is small, extra losses
+    What learns is shared by both models and stays unsharded, on `device`, in every process: it is small, extra losses
     read it outside the forward pass, and an expert that is idle in one process needs no care. `model` itself is left
     as it is, so load it into host memory.
     """

@@ -46,7 +46,7 @@ class Chosen(Lazy):
         return self._parts[part][place]
 
 
-def whole(part: Sequence[Conversation]) -> Sequence[Conversation]:
+def complete(part: Sequence[Conversation]) -> Sequence[Conversation]:
     """All of a sequence, read one by one: it need not know slices."""
     return Chosen([part], [(0, place) for place in range(len(part))])
 

@@ -19,7 +19,7 @@ from moextend.errors import RunFailed
 from moextend.model.multimodal import IGNORE
 from moextend.training import checkpoint, flops
 from moextend.training.prefix_cache import PrefixCache
-from moextend.training.prepare import Whole
+from moextend.training.prepare import Unsharded
 from moextend.training.settings import Settings
 from moextend.util import files
 
@@ -70,7 +70,7 @@ class TokenTrainer(Trainer):
     flops_a_token: dict[bool, float]
     """Operations a token of a step: False of a whole one, True of one that began above the frozen layers."""
     sharded = False
-    """Whether the model was sharded already: then what learns is whole in every process, and averaged here."""
+    """Whether the model was sharded already: then what learns is unsharded in every process, and averaged here."""
 
     read_at_once: tuple[str, ...] = ("cpu",)
     """Devices whose numbers can be read in every step: there is nothing to wait for."""
@@ -97,8 +97,8 @@ class TokenTrainer(Trainer):
         learning = self.model.trainable() if weights else {}
         if not learning:
             return
-        whole = torch.stack([p.detach().isfinite().all() for p in learning.values()]).tolist()
-        bad = [name for name, finite in zip(learning, whole, strict=True) if not finite]
+        finite_all = torch.stack([p.detach().isfinite().all() for p in learning.values()]).tolist()
+        bad = [name for name, finite in zip(learning, finite_all, strict=True) if not finite]
         if bad:
             raise diverged(f"the weight {bad[0]} is not finite", self.state.global_step)
 
@@ -121,8 +121,8 @@ class TokenTrainer(Trainer):
 
     def first_says(self, ask: Callable[[], str | None]) -> str | None:
         """The answer of the first process, for all of them."""
-        said = [ask() if self.args.process_index == 0 else None]
-        return cast("list[str | None]", broadcast_object_list(said))[0]
+        answer = [ask() if self.args.process_index == 0 else None]
+        return cast("list[str | None]", broadcast_object_list(answer))[0]
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """The batches of one optimizer step and the number of their labelled tokens, over all processes."""
@@ -156,7 +156,7 @@ class TokenTrainer(Trainer):
         return (loss, out) if return_outputs else loss
 
     def _wrap_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
-        return Whole(model) if self.sharded else super()._wrap_model(model, *args, **kwargs)
+        return Unsharded(model) if self.sharded else super()._wrap_model(model, *args, **kwargs)
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Forward and backward pass of one batch; what the first one costs is counted."""
@@ -178,9 +178,9 @@ class TokenTrainer(Trainer):
         """Operations of all steps; `first_seen`: share of the items that were not seen before."""
         if not self.flops_a_token:
             return None
-        whole = self.flops_a_token.get(False, 0.0)
-        short = self.flops_a_token.get(True, whole)
-        return float(self.state.num_input_tokens_seen) * (first_seen * whole + (1 - first_seen) * short)
+        full = self.flops_a_token.get(False, 0.0)
+        short = self.flops_a_token.get(True, full)
+        return float(self.state.num_input_tokens_seen) * (first_seen * full + (1 - first_seen) * short)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW over what learns, grouped by learning rate."""

@@ -134,7 +134,7 @@ def _guarded(read: Any, where: str) -> Any:
     except SpecError:
         raise
     except Exception as error:  # a value that its tag does not fit, e.g. !!timestamp x: whatever that raises
-        said = f"{type(error).__name__}: {error}".partition("\n")[0]
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise SpecError(
-            f"holds a value that cannot be read ({said}).", where=where, hint="Correct the YAML."
+            f"holds a value that cannot be read ({reason}).", where=where, hint="Correct the YAML."
         ) from error

@@ -89,24 +89,24 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str, *, synced: bool = True) -> None:
-    """Writes `text` whole or not at all; see `atomic`."""
+    """Writes `text` atomically; see `atomic`."""
     with atomic(path, synced=synced) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `data` whole or not at all."""
+    """Writes `data` atomically."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all."""
+    """Writes `value` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_lines(path: Path, records: list[Any], *, synced: bool = True) -> None:
-    """Writes one JSON line a record, whole or not at all; see `atomic`."""
+    """Writes one JSON line per record, atomically; see `atomic`."""
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     write_text(path, lines, synced=synced)
 

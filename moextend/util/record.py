@@ -67,7 +67,7 @@ class Record(BaseModel):
         return cls.parse(values, where=str(path))
 
     def write(self, path: Path) -> None:
-        """Writes the record as indented JSON, whole or not at all."""
+        """Writes the record as indented JSON, atomically."""
         files.write_json(path, self.model_dump())
 
 

@@ -77,8 +77,8 @@ def _problem(error: Any) -> str:
         return "no such key."
     if error["type"] == "missing":
         return "is missing."
-    told = error["msg"].removeprefix("Value error, ")
-    return f"{told} (found {bounded_yaml.shown(error['input'])})." if error["loc"] else f"{told}."
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{message} (found {bounded_yaml.shown(error['input'])})." if error["loc"] else f"{message}."
 
 
 def _hint(kind: type[BaseModel], error: Any) -> str:

@@ -117,7 +117,7 @@ def write_run(
         _write_stage(run, shape, stage, task)
     known = {
         "task_identity": "none",
-        "blind": dict.fromkeys(shape.tasks, 20.0),
+        "majority": dict.fromkeys(shape.tasks, 20.0),
         "base_flops": dict.fromkeys(shape.tasks, 1e6),
     }
     run.write_facts(**known, **(facts or {}))
@@ -207,8 +207,8 @@ def _vqa_items(shape: Shape, task: str) -> list[Lines]:
         image = f"{'world' if shape.shared_images else task}-test-{i // shape.an_image:05d}"
         question = f"what {kind} is object {i} at {'middle-left' if i % 2 else 'top'}"
         records = [
-            PredictionLine(name, said, ("a",), question=question, kind=kind, group=image).line()
-            for said in "ba"
+            PredictionLine(name, output, ("a",), question=question, kind=kind, group=image).line()
+            for output in "ba"
         ]
         scores = [vars(ItemScore(name, value, value, value)) for value in (0.0, 1.0)]
         found.append(Lines(question, _pair(records), _pair(scores)))
@@ -223,10 +223,10 @@ def _text_items(items: int, task: str) -> list[tuple[bytes, bytes]]:
     return [
         _pair(
             {
-                "task": task, "id": i, "gold": "a", "prediction": said, "loglikelihoods": likelihoods[i],
+                "task": task, "id": i, "gold": "a", "prediction": output, "loglikelihoods": likelihoods[i],
                 "right": value,
             }
-            for said, value in (("b", 0.0), ("a", 1.0))
+            for output, value in (("b", 0.0), ("a", 1.0))
         )
         for i in range(items)
     ]  # fmt: skip

@@ -63,7 +63,7 @@ def test_every_format_says_which_rows_are_published(make_run, form):
     assert words.count("measured") >= 1 and "published" in words and "28.74" in words
 
 
-def test_that_fewer_items_were_scored_is_told(make_run, make_config):
+def test_that_fewer_items_were_scored_is_reported(make_run, make_config):
     short = dict(make_config().sequence, scoring={"limit": 40})
     table = shown([make_run("lora", rows=ROWS, protocol="mini", sequence=short)], reference())
     assert "mini was scored on 40 items a task at the most, the published numbers on all." in table.notes
@@ -104,7 +104,7 @@ def test_two_tables_of_one_protocol_and_no_run():
         ([{"method": "LoRA", "acc": "many"}], r"rows\[0\] holds a word"),
     ],
 )
-def test_what_is_wrong_in_a_reference_is_told(rows, message):
+def test_what_is_wrong_in_a_reference_is_reported(rows, message):
     with pytest.raises(SpecError, match=message):
         reference(rows=rows)
 
@@ -134,7 +134,7 @@ def test_a_published_sequence_names_a_protocol_that_has_references(name):
     if name != "moextend-paper":
         known = [{*r.scoring, *r.unscored} for r in mine]
         assert all(tasks >= {stage.task for stage in sequence.stages} or "*" in tasks for tasks in known), (
-            "each task is told"
+            "each task is given"
         )
 
 

@@ -48,7 +48,7 @@ def test_what_is_set_reaches_the_loop(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"schedule": "cosin"}, r"train\.schedule: .*'cosine', 'linear' or 'constant'"),
         ({"balance": -1}, r"train\.balance: .*greater than or equal to 0"),
@@ -57,24 +57,24 @@ def test_what_is_set_reaches_the_loop(tmp_path: Path) -> None:
         ({"gradient_checkpoint": True}, r"Did you mean 'gradient_checkpointing'\?"),
     ],
 )
-def test_a_wrong_setting_is_one_clear_error(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(SpecError, match=said):
+def test_a_wrong_setting_is_one_clear_error(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         sequence(tmp_path, **wrong)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"dtype": "bfloat61"}, r"base\.dtype: .*'auto', 'float32', 'bfloat16'.*found 'bfloat61'"),
         ({"attn_implementation": "flash"}, r"base\.attn_implementation: .*'sdpa' or 'flash_attention_2'"),
     ],
 )
 def test_a_wrong_option_of_the_base_is_one_clear_error(
-    tmp_path: Path, wrong: dict[str, Any], said: str
+    tmp_path: Path, wrong: dict[str, Any], message: str
 ) -> None:
     record = {"sequence": "s", "version": 1, "base": {"model": "tiny", **wrong}, "stages": [], "train": TRAIN}
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(record))
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(SpecError, match=message):
         read_sequence(tmp_path / "s.yaml")
 
 

@@ -62,7 +62,7 @@ class Case:
 
 
 def option(command: str, *names: str, long: bool = False) -> Case:
-    """A command line, its words parted by blanks; '' is an empty word."""
+    """A command line, its words separated by blanks; '' is an empty word."""
     words = tuple("" if word == "''" else word for word in command.split())
     return Case(words, names, long=long)
 

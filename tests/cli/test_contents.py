@@ -89,7 +89,7 @@ def test_nothing_is_written_when_a_check_fails(cli, tmp_path):
         (["vqa", "--data", "pets.csv", "--columns", "image"], "--columns: 'image' is not key=value."),
     ],
 )
-def test_wrong_input_is_told_and_writes_nothing(cli, tmp_path, arguments, message):
+def test_wrong_input_is_reported_and_writes_nothing(cli, tmp_path, arguments, message):
     found = cli("bench", "add-task", *arguments)
     assert found.code == 2
     assert message in found.err
@@ -188,7 +188,7 @@ def test_show_a_task_a_sequence_and_neither(cli):
     assert (wrong.code, "Did you mean 'tiny-counting'" in wrong.err) == (2, True)
 
 
-def test_questions_without_images_become_a_task_and_are_said_to_be(cli, tmp_path):
+def test_questions_without_images_become_a_task_with_a_note(cli, tmp_path):
     lines = [f'{{"question": "what color is thing {i} ?", "answer": "red"}}\n' for i in range(40)]
     (tmp_path / "qa.jsonl").write_text("".join(lines))
     found = cli("bench", "add-task", "qa", "--data", "qa.jsonl")

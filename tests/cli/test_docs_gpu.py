@@ -18,12 +18,12 @@ def test_the_page_quotes_what_the_dry_run_says(cli: Any, tmp_path: Path) -> None
     for name in ("olmoe/config.json", "olmoe.yaml"):
         (tmp_path / name).write_text(FILES[name])
     assert "`moextend bench run olmoe.yaml --dry-run`" in PAGE
-    said = cli("bench", "run", "olmoe.yaml", "--dry-run")
-    assert said.code == 0, said.err
-    begin = said.out.index("Estimated for one training step")
-    assert said.out[begin : said.out.index("Disk:")] == FILES["estimate"]
+    output = cli("bench", "run", "olmoe.yaml", "--dry-run")
+    assert output.code == 0, output.err
+    begin = output.out.index("Estimated for one training step")
+    assert output.out[begin : output.out.index("Disk:")] == FILES["estimate"]
     peak = {
-        text: float(gb) for text, gb in re.findall(r"^  (\S+): ([\d.]+) GB", said.out, flags=re.MULTILINE)
+        text: float(gb) for text, gb in re.findall(r"^  (\S+): ([\d.]+) GB", output.out, flags=re.MULTILINE)
     }
     assert peak["full-ft"] > 85, "does not fit 80 GiB"
     assert peak["lora"] < 40 and peak["moextend:scope=own"] < 40

@@ -33,7 +33,7 @@ def test_its_records_are_read(former):
     run = RunDir(former)
     facts, costs = run.facts(), run.costs()
     assert (facts.schema_version, facts.task_identity) == (VERSION, "none")
-    assert facts.blind is not None and facts.blind["tiny-counting"] == 100.0
+    assert facts.majority is not None and facts.majority["tiny-counting"] == 100.0
     assert sorted(costs) == [1, 2, 3] and costs[1].trained_parameters == 98304
     assert list(costs[1].notes) == ["loss"]
     assert len(run.cells()) == 4 * 8 and sorted(run.routing()) == [1, 2, 3]
@@ -84,9 +84,9 @@ def test_a_config_of_a_later_version_is_named_in_every_view(cli, former):
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": VERSION + 1}))
     for command in ("status", "report"):
         found = cli("bench", command)
-        said = " ".join((found.out + found.err).split())
-        assert f"has schema_version {VERSION + 1}" in said and "Update moextend" in said
-        assert "Traceback" not in said
+        message = " ".join((found.out + found.err).split())
+        assert f"has schema_version {VERSION + 1}" in message and "Update moextend" in message
+        assert "Traceback" not in message
 
 
 def test_a_wrong_type_is_set_aside_and_named_in_the_log(former, caplog):

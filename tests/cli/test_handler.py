@@ -95,7 +95,7 @@ def shell(command, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_output_that_cannot_be_written_is_said(tmp_path):
+def test_output_that_cannot_be_written_is_reported(tmp_path):
     done = shell("python -m moextend.cli.main bench list > /dev/full", tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: moextend bench list: no disk space left.")
@@ -169,7 +169,7 @@ DAMAGE = {
     "scores": ("scores.jsonl", '{"stage": 0}\n'),
     "scores-folder": ("scores.jsonl", None),
     "scores-bytes": ("scores.jsonl", "\udcff\n"),
-    "facts": ("facts.json", '{"blind": {"tiny-counting": "x"}}'),
+    "facts": ("facts.json", '{"majority": {"tiny-counting": "x"}}'),
     "status": ("status.json", '{"state": "running", "phase": [1], "left": NaN}'),
     "error": ("status.json", '{"state": "failed", "error": {"what": 5}}'),
     "cost": ("stages/1-tiny-attributes/cost.json", '{"seconds": "long", "flops": []}'),

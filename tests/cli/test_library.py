@@ -46,15 +46,15 @@ def test_dtype_and_attention_reach_the_base(cli: Any, monkeypatch: pytest.Monkey
     question = ("generate", "tiny", "--prompt", "anna lives in", "--max-new-tokens", "1", "--device", "cpu")
     assert cli(*question, "--dtype", "auto", "--attention", "eager").code == 0
     assert (asked[0]["dtype"], asked[0]["attn_implementation"]) == ("auto", "eager")
-    for wrong, said in (
+    for wrong, message in (
         (("--dtype", "bfloat61"), "--dtype: no dtype 'bfloat61'. Did you mean 'bfloat16'?"),
         (("--attention", "flash_attention_2"), "it runs on CUDA devices, not on 'cpu'"),
     ):
         refused = cli(*question, *wrong)
-        assert refused.code == 2 and said in refused.err.replace("\n", " ")
+        assert refused.code == 2 and message in refused.err.replace("\n", " ")
 
 
-def test_text_is_learned_said_and_told(cli: Any, tmp_path: Any) -> None:
+def test_text_is_learned_generated_and_described(cli: Any, tmp_path: Any) -> None:
     rows = [("carl works as", "poet"), ("anna lives in", "oslo"), ("bob owns a", "goat")]
     table = [{"question": question, "answer": answer} for question, answer in rows]
     (tmp_path / "facts.json").write_text(json.dumps(table))
@@ -73,8 +73,8 @@ def test_text_is_learned_said_and_told(cli: Any, tmp_path: Any) -> None:
     assert cli(*question, "--extension", "out").out.strip() == "poet"
     assert cli(*question, "--extension", "out", "--auto").out.strip() == "poet"
     assert cli(*question).out.strip() != "poet"
-    told = cli("extensions", "out", "--json").json()[0]
-    assert (told["name"], told["mode"], told["beside"]) == ("facts", "exact", [])
+    record = cli("extensions", "out", "--json").json()[0]
+    assert (record["name"], record["mode"], record["beside"]) == ("facts", "exact", [])
     line = cli("extensions", "out").out
     assert (
         "extension 'facts', exact routing, new experts in MoE layers 0 (of" in line
@@ -119,13 +119,13 @@ def test_extend_says_what_changed_and_keeps_a_log(cli: Any, tmp_path: Any) -> No
     assert (card["version"], len(card["data_digest"])) == (moextend.__version__, 32) and card["date"][
         :2
     ] == "20"
-    told = {
+    expected = {
         key: card["settings"][key] for key in ("steps", "batch_size", "gradient_accumulation", "schedule")
     }
-    assert told == {"steps": 12, "batch_size": 4, "gradient_accumulation": 2, "schedule": "constant"}
+    assert expected == {"steps": 12, "batch_size": 4, "gradient_accumulation": 2, "schedule": "constant"}
     assert card["recipe"]["layers"] == [0, 3] and card["recipe"]["calibration"] is False
     assert cli("extensions", "out").code == 0
-    for text, said in (
+    for text, message in (
         ("settings: {stepss: 3}", "own.yaml: settings.stepss: no such key. Did you mean 'steps'?"),
         ("recipe: {routing: some}", "own.yaml: recipe: routing: Input should be"),
         ("recipe: {layers: [a]}", "own.yaml: recipe: layers is ['a']."),
@@ -133,15 +133,15 @@ def test_extend_says_what_changed_and_keeps_a_log(cli: Any, tmp_path: Any) -> No
     ):
         (tmp_path / "own.yaml").write_text(text)
         refused = cli(*call, "--out", "new", "--config", "own.yaml")
-        assert refused.code == 2 and said in refused.err.replace("\n", " "), refused.err
+        assert refused.code == 2 and message in refused.err.replace("\n", " "), refused.err
     assert "--report-to" in cli(*call, "--out", "new", "--report-to", "nothing").err
 
 
 def test_help_says_what_scope_and_routing_mean(cli: Any) -> None:
-    said = " ".join(cli("extend", "--help").out.replace("│", " ").split())
-    assert "docs/method.md" not in said
+    help_text = " ".join(cli("extend", "--help").out.replace("│", " ").split())
+    assert "docs/method.md" not in help_text
     for words in ("own: for inputs", "auto: for inputs", "all: for every input", "exact: new", "slot: each"):
-        assert words in said
+        assert words in help_text
 
 
 def test_images_are_aligned_learned_and_asked_about(cli: Any, tmp_path: Any) -> None:

@@ -112,8 +112,8 @@ def test_another_config_replaces_a_run_that_trained_nothing(cli, tmp_path):
     (run / "scores.jsonl").unlink()
     found = cli("bench", "run", "-m", "lora", "--steps", "7")
     assert found.code == 0, found.err
-    said = "lora-s0: the config changed before anything was trained; the run is replaced."
-    assert said in found.err.replace("\n", " ")
+    output = "lora-s0: the config changed before anything was trained; the run is replaced."
+    assert output in found.err.replace("\n", " ")
     assert json.loads((run / "config.json").read_text())["identity"]["sequence"]["train"]["steps"] == 7
 
 
@@ -132,14 +132,14 @@ def test_a_run_held_by_another_process_is_refused(cli, tmp_path, monkeypatch):
         (["tinyy"], "no sequence 'tinyy'. Did you mean 'tiny'?"),
         (["-m", "loar"], "no method 'loar'. Did you mean 'lora'?"),
         (["-m", "lora:rank"], "method 'lora:rank': setting 'rank' has no value."),
-        (["--seed", "one"], "--seed: 'one' is not a whole number. Example: --seed 0,1,2."),
+        (["--seed", "one"], "--seed: 'one' is not an integer. Example: --seed 0,1,2."),
         (["--order", "backwards"], "--order: no order 'backwards'."),
         (["--device", "gpu"], "--device: no device 'gpu'. Devices: auto, cpu, cuda"),
         (["--no-sequence"], "--no-sequence: nothing to run. Add --joint or --independent."),
         (["no/such.yaml"], "no/such.yaml: no such file."),
     ],
 )
-def test_wrong_input_is_told_in_one_line_with_a_hint(cli, tmp_path, arguments, message):
+def test_wrong_input_is_reported_in_one_line_with_a_hint(cli, tmp_path, arguments, message):
     found = cli("bench", "run", *arguments)
     assert found.code == 2
     assert found.err.startswith("error: ")
@@ -219,8 +219,8 @@ def test_report_formats_and_files(cli, tmp_path):
     found = cli("bench", "report", "-f", "html", "--out", "pages")
     assert found.out.split()[1::2] == [f"pages/{view}.html" for view in ("forgetting", "matrix", "costs")]
     assert "tiny: costs" in cli("bench", "report", "--costs").out
-    blind = cli("bench", "report", "--routing")
-    assert blind.code == 2 and "--routing: of no run it is known how it routes." in blind.err
+    refused = cli("bench", "report", "--routing")
+    assert refused.code == 2 and "--routing: of no run it is known how it routes." in refused.err
     many = cli("bench", "report", "--costs", "--matrix")
     assert many.code == 2 and "Choose one a call." in many.err
     wrong = cli("bench", "report", "--baseline", "lroa")
@@ -320,7 +320,7 @@ def test_references_stand_below_the_report_and_only_below_their_own_protocol(cli
     assert mixed.code == 2 and "references of several protocols: coin, coin-hide." in mixed.err
 
 
-def test_methods_are_matched_and_told(cli):
+def test_methods_are_matched_and_reported(cli):
     found = cli("bench", "run", "-m", "lora,full-ft", "--match", "params=moextend:layers=all", "--dry-run")
     assert found.code == 0 and "lora+rank-12-s0" in found.out, found.err
     assert "full-ft: left as it is, it has no rank; " in found.err and "NOT matched within 10%" in found.err

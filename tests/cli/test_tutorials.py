@@ -78,7 +78,7 @@ def test_the_skill(follow):
     done = follow("skill.md")
     before, after = (out.strip() for line, out in done if line.startswith("moextend generate"))
     assert before != "E" and after == "E"
-    said = dict(line.split(": ") for line in done[-1][1].splitlines())
-    assert said["base"] == said["switched off"] == "0"
-    assert int(said["with the extension"]) >= 95 and int(said["chosen by the input"]) >= 90
-    assert said["base untouched"] == "True []"
+    output = dict(line.split(": ") for line in done[-1][1].splitlines())
+    assert output["base"] == output["switched off"] == "0"
+    assert int(output["with the extension"]) >= 95 and int(output["chosen by the input"]) >= 90
+    assert output["base untouched"] == "True []"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -70,22 +71,22 @@ def test_exactly_the_named_ones_compute(folder: Path, ids: Tensor) -> None:
 def test_auto_finds_the_extension_of_each_input(folder: Path) -> None:
     model = loaded(folder, *DATA)
     asked = [prompt(rows[i]) for i in range(3) for rows in DATA.values()]
-    told: dict[Prompt, str] = {}
+    expected: dict[Prompt, str] = {}
     for name, rows in DATA.items():
         activate(model, [name])
         own = [prompt(rows[i]) for i in range(3)]
-        told |= dict(zip(own, generate(model, own, max_new_tokens=1, batch_size=3), strict=True))
+        expected |= dict(zip(own, generate(model, own, max_new_tokens=1, batch_size=3), strict=True))
     activate(model, "auto")
     found = generate(model, asked, max_new_tokens=1, batch_size=4)
-    assert found == [told[each] for each in asked] == ["w50", "w51", "w52"] * 3
+    assert found == [expected[each] for each in asked] == ["w50", "w51", "w52"] * 3
     unload(model, "text")
     unload(model, "count")
     activate(model, "none")
     base = generate(model, asked[2:3], max_new_tokens=1, batch_size=1)
     activate(model, "auto")
     assert generate(model, asked[:3], max_new_tokens=1, batch_size=3) == [
-        told[asked[0]],
-        told[asked[0]],
+        expected[asked[0]],
+        expected[asked[0]],
         *base,
     ]
     unload(model, "colour")
@@ -94,11 +95,19 @@ def test_auto_finds_the_extension_of_each_input(folder: Path) -> None:
     assert model.choose is None
 
 
+def test_auto_reads_folders_with_the_former_file_name(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "colour", tmp_path / "colour")
+    (tmp_path / "colour" / "task_statistics.safetensors").rename(tmp_path / "colour/recogniser.safetensors")
+    model = loaded(tmp_path, "colour")
+    activate(model, "auto")
+    assert generate(model, [prompt(COLOUR[0])], max_new_tokens=1, batch_size=1) == ["w50"]
+
+
 def test_auto_needs_statistics_and_a_whole_model(folder: Path) -> None:
     model = loaded(folder, "colour")
     moextend.activate(model, "none")
     moextend.attach(model.lm, "bare", {0: [1]})
-    with pytest.raises(InputError, match="'bare' has no recogniser statistics"):
+    with pytest.raises(InputError, match="'bare' has no task statistics"):
         activate(model, "auto")
     with pytest.raises(InputError, match="a bare language model chooses no extension"):
         activate(model.lm, "auto")
@@ -135,11 +144,11 @@ def test_unloading_gives_the_base_back_object_by_object(folder: Path, ids: Tenso
         unload(model, "count")
 
 
-def test_what_a_later_one_was_made_beside_stays(model: MultimodalLM, tmp_path: Path) -> None:
+def test_a_co_active_extension_of_a_later_one_stays(model: MultimodalLM, tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         moextend.attach(model.lm, name, {0: [1]})
     with pytest.raises(
-        InputError, match=r"'b' was made beside 'a' and needs it\. Unload first, in this order: c, b\."
+        InputError, match=r"'b' was made with 'a' active and needs it\. Unload first, in this order: c, b\."
     ):
         unload(model, "a")
     for name in ("c", "b", "a"):

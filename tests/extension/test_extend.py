@@ -35,14 +35,14 @@ def test_an_extension_is_learned_kept_and_loaded_bit_for_bit(tmp_path: Path, ids
     before, steps = bits(model), list[tuple[int, int]]()
     made = extend(model, "mine", DATA, folder=tmp_path / "mine", experts=2, share=0.4, probe_steps=2,
                   settings=SHORT, on_step=lambda done, total: steps.append((done, total)))  # fmt: skip
-    assert (made.name, made.mode, made.beside, made.folder) == ("mine", "exact", (), tmp_path / "mine")
+    assert (made.name, made.mode, made.coactive, made.folder) == ("mine", "exact", (), tmp_path / "mine")
     assert [len(parents) for parents in made.plan.values()] == [2], "40% of three layers is one"
     assert made.parameters == 2 * (3 * 32 * 8 + 32 + 1) and made.bytes == 4 * made.parameters
     assert steps == [(1, 2), (2, 2), *((step, 6) for step in range(1, 7))], "the probe, then the training"
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert not model.trainable() and moextend.extensions(model) == [made]
     assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
-        "extension.json", "extension.safetensors", "log.jsonl", "recogniser.safetensors",
+        "extension.json", "extension.safetensors", "log.jsonl", "task_statistics.safetensors",
     ]  # fmt: skip
     base = logits(fresh, ids)
     assert load_extension(fresh, tmp_path / "mine") == made
@@ -132,24 +132,24 @@ def test_the_default_settings_are_three_passes(model: MultimodalLM, tmp_path: Pa
     assert steps == [5] * 5, "22 conversations are learned"
 
 
-def test_scope_all_is_made_beside_the_active_ones(model: MultimodalLM, tmp_path: Path, ids: Tensor) -> None:
+def test_scope_all_is_made_with_the_active_ones(model: MultimodalLM, tmp_path: Path, ids: Tensor) -> None:
     how: dict[str, Any] = {"scope": "all", "layers": "all", "settings": SHORT, "memory_tokens": 40}
     text = [Conversation(((f"w{i} w{i + 1}", ""),)) for i in range(9)]
     extend(model, "a", DATA, folder=tmp_path / "a", generic=text, **how)
     made = extend(model, "b", DATA[::-1], folder=tmp_path / "b", **how)
-    assert made.beside == ("a",)
+    assert made.coactive == ("a",)
     fresh = toy_model()
     load_extension(fresh, tmp_path / "a")
     assert load_extension(fresh, tmp_path / "b") == made
     assert torch.equal(logits(fresh, ids), logits(model, ids))
     own = extend(model, "c", DATA, folder=tmp_path / "c", scope="own", layers="first", settings=SHORT)
-    assert own.beside == ()
-    with pytest.raises(InputError, match="'c' is active, and kept no memory"):
+    assert own.coactive == ()
+    with pytest.raises(InputError, match="'c' is active and has no router-input memory"):
         extend(model, "d", DATA, folder=tmp_path / "d", **how)
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "said"),
+    ("name", "change", "message"),
     [
         ("a.b", {}, "is no name"),
         ("auto", {}, "none of: all, none, auto"),
@@ -165,13 +165,13 @@ def test_scope_all_is_made_beside_the_active_ones(model: MultimodalLM, tmp_path:
         ("new", {"data": [Conversation((("<image> w1", "w2"),))] * 9}, "0 images, but 1 <image> marks"),
     ],
 )
-def test_extend_refuses(name: str, change: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_extend_refuses(name: str, change: dict[str, Any], message: str, tmp_path: Path) -> None:
     model = toy_model()
     moextend.attach(model.lm, "old", {0: [1]})
     moextend.save_extension(model, "old", folder=tmp_path / "old")
     before = moextend.extensions(model)
     call: dict[str, Any] = {"data": DATA, "folder": "new", "layers": "first", "settings": SHORT} | change
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         extend(model, name, call.pop("data"), folder=tmp_path / call.pop("folder"), **call)
     assert moextend.extensions(model) == before and moextend.moe.attach.scope_of(model.lm).active == ("old",)
 
@@ -180,7 +180,7 @@ def test_only_exact_routing_has_narrow_experts() -> None:
     widths = {mode: Recipe(routing=mode).width for mode in get_args(Mode)}
     assert widths == {"exact": 0.25, "paper": 1, "slot": 1}
     assert Recipe(routing="slot", width=1).width == 1
-    with pytest.raises(InputError, match=r"routing=paper starts from whole copies: width must be 1"):
+    with pytest.raises(InputError, match=r"routing=paper starts from full copies: width must be 1"):
         spec.parse(Recipe, {"routing": "paper", "width": 0.5}, where="here")
 
 

@@ -20,5 +20,5 @@ def test_the_page_runs_as_it_stands(
     for block in BLOCKS:
         capsys.readouterr()
         exec(compile(block, str(PAGE), "exec"), names)
-        said = re.findall(r"print\(.*\)  # (.*)$|^ +# (.*)$", block, re.MULTILINE)
-        assert capsys.readouterr().out.splitlines() == [after or below for after, below in said]
+        output = re.findall(r"print\(.*\)  # (.*)$|^ +# (.*)$", block, re.MULTILINE)
+        assert capsys.readouterr().out.splitlines() == [after or below for after, below in output]

@@ -138,6 +138,6 @@ def test_a_probe_computes_as_many_as_the_training_and_keeps_nothing(
            settings=learned)  # fmt: skip
     looked = [size for size in batches if size != 3]
     assert max(batches) == 3 and looked == [1] * 3, (
-        "10 held-out ones: before and after the probe, and to remember"
+        "10 held-out ones: before and after the probe, and for the memory"
     )
     assert held and max(held) == 0, "no router input outlives its layer"

@@ -1,4 +1,4 @@
-"""Retention by remembered router inputs."""
+"""Retention by router-input memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from moextend import Conversation, MultimodalLM, Settings, attach, keep_closed, new_parameters, train
+from moextend import Conversation, MultimodalLM, Settings, attach, new_parameters, retention_loss, train
 from moextend.extension import router_memory
 from moextend.extension.probe import watched
 from moextend.moe.sites import find_sites
@@ -17,15 +17,15 @@ OLD = [Conversation(((f"w{i} w{i + 1} w{i + 2}", ""),)) for i in range(20, 40)]
 NEW = [Conversation(((f"<image> w{i}", f"w{i % 5}"),), (picture(i * 9),)) for i in range(20)]
 
 
-def test_remembered_inputs_are_real_tokens(model: MultimodalLM) -> None:
-    kept = router_memory.remember(model, OLD, tokens=30, seed=0)
+def test_kept_inputs_are_tokens_without_padding(model: MultimodalLM) -> None:
+    kept = router_memory.collect(model, OLD, tokens=30, seed=0)
     assert {layer: x.shape for layer, x in kept.items()} == dict.fromkeys(range(3), (30, 32))
-    again = router_memory.remember(model, OLD, tokens=30, seed=0)
+    again = router_memory.collect(model, OLD, tokens=30, seed=0)
     assert all(torch.equal(kept[layer], again[layer]) for layer in kept)
 
 
 def test_a_memory_survives_the_disk(model: MultimodalLM, tmp_path: Path) -> None:
-    kept = router_memory.remember(model, OLD, tokens=30, seed=0)
+    kept = router_memory.collect(model, OLD, tokens=30, seed=0)
     router_memory.write(kept, tmp_path)
     both = router_memory.join([router_memory.read(tmp_path), kept])
     assert torch.equal(both[1], torch.cat([kept[1], kept[1]]))
@@ -33,10 +33,10 @@ def test_a_memory_survives_the_disk(model: MultimodalLM, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_remembered_tokens_keep_the_base(model: MultimodalLM, mode: str, tmp_path: Path) -> None:
-    old = router_memory.remember(model, OLD, tokens=40, seed=0)
+def test_on_kept_tokens_the_model_stays_the_base(model: MultimodalLM, mode: str, tmp_path: Path) -> None:
+    old = router_memory.collect(model, OLD, tokens=40, seed=0)
     attach(model.lm, "a", {0: [1], 1: [1]}, mode=mode)  # type: ignore[arg-type]
-    loss = keep_closed(model, "a", old, margin=0.1, weight=10.0, sample=40, seed=0)
+    loss = retention_loss(model, "a", old, margin=0.1, weight=10.0, sample=40, seed=0)
     before = float(loss({}, {}).detach())
     rows = {".rows": 3.0, ".bias": 3.0}
     train(model, NEW, Settings(steps=80, batch_size=20, learning_rate=1e-2), folder=tmp_path / "t",
@@ -51,14 +51,14 @@ def test_remembered_tokens_keep_the_base(model: MultimodalLM, mode: str, tmp_pat
 
 
 def test_the_loss_is_the_mean_excess_over_the_threshold(model: MultimodalLM) -> None:
-    old = router_memory.remember(model, OLD, tokens=40, seed=0)
+    old = router_memory.collect(model, OLD, tokens=40, seed=0)
     attach(model.lm, "a", {1: [1]})
     with torch.no_grad():
         for parameter in new_parameters(model.lm, "a").values():
             if parameter.dim() < 3:
                 parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     part = find_sites(model.lm)[1].router.ext_parts["a"]
-    loss = keep_closed(model, "a", {1: old[1]}, margin=0.25, weight=2.0, sample=40, seed=1)
+    loss = retention_loss(model, "a", {1: old[1]}, margin=0.25, weight=2.0, sample=40, seed=1)
     drawn = torch.randint(40, (40,), generator=torch.Generator().manual_seed(1))
     expected = (
         2.0
@@ -70,9 +70,9 @@ def test_the_loss_is_the_mean_excess_over_the_threshold(model: MultimodalLM) -> 
 
 def test_the_rows_do_not_depend_on_the_batch_size(model: MultimodalLM) -> None:
     rows = [Conversation(((" ".join(f"w{j}" for j in range(i % 9 + 1)), ""),)) for i in range(150)]
-    kept = router_memory.remember(model, rows, tokens=200, seed=3)
+    kept = router_memory.collect(model, rows, tokens=200, seed=3)
     for batch_size in (5, 32, 1000):
-        again = router_memory.remember(model, rows, tokens=200, seed=3, batch_size=batch_size)
+        again = router_memory.collect(model, rows, tokens=200, seed=3, batch_size=batch_size)
         assert all(torch.allclose(kept[layer], again[layer], atol=1e-5) for layer in kept), batch_size
 
 
@@ -87,5 +87,5 @@ def test_the_rows_are_drawn_evenly_from_every_64_conversations(model: Multimodal
             real = mask.flatten()
         x = seen[0].reshape(len(real), -1)[real]
         expected.append(x[torch.randperm(len(x), generator=generator)[:67]])
-    kept = router_memory.remember(model, rows, tokens=200, seed=3)
+    kept = router_memory.collect(model, rows, tokens=200, seed=3)
     assert torch.equal(kept[1], torch.cat(expected)[:200])

@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import moextend
 from moextend import activate, attach, detach, extensions, load_extension, new_parameters, save_extension
 from moextend.errors import InputError
-from moextend.extension.store import active_fingerprint, is_whole, load_tensors
+from moextend.extension.store import active_fingerprint
+from moextend.extension.tensor_files import is_complete, load_tensors
 from moextend.model import multimodal
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach as expand
@@ -43,7 +44,7 @@ def grown(mode: str, *names: str) -> MultimodalLM:
 def test_saved_loaded_and_unloaded(mode: str, tmp_path: Path, ids: Tensor) -> None:
     model = grown(mode, "a", "b")
     save_extension(model, "a", folder=tmp_path / "a")
-    save_extension(model, "b", folder=tmp_path / "b", beside=["a"])
+    save_extension(model, "b", folder=tmp_path / "b", coactive=["a"])
     other = toy_model()
     base = logits(other, ids)
     load_extension(other, tmp_path / "a")
@@ -78,11 +79,11 @@ def test_a_later_extension_needs_the_earlier_ones_in_their_order(tmp_path: Path,
         save_extension(model, name, folder=tmp_path / name)
     other, alone = toy_model(), grown("paper", "b")
     save_extension(alone, "b", folder=tmp_path / "alone")
-    with pytest.raises(InputError, match=r"made beside 'a', which is not loaded\. Load 'a' first"):
+    with pytest.raises(InputError, match=r"made with 'a' active, and it is not loaded\. Load 'a' first"):
         load_extension(other, tmp_path / "c")
     load_extension(other, tmp_path / "alone")
     load_extension(other, tmp_path / "a")
-    with pytest.raises(InputError, match="beside another extension 'b' than the loaded one"):
+    with pytest.raises(InputError, match="made with another extension 'b' than the loaded one"):
         load_extension(other, tmp_path / "c")
     assert [each.name for each in extensions(other)] == ["b", "a"]
     detach(other.lm, "b")
@@ -103,7 +104,7 @@ def test_extensions_that_were_loaded_in_another_order_are_refused(tmp_path: Path
     other = toy_model()
     load_extension(other, tmp_path / "b")
     load_extension(other, tmp_path / "a")
-    with pytest.raises(InputError, match="made beside a, b, and they are loaded as b, a"):
+    with pytest.raises(InputError, match="made with a, b active, but the order is b, a"):
         load_extension(other, tmp_path / "c")
 
 
@@ -112,7 +113,7 @@ def test_a_damaged_or_missing_extension_is_one_clear_error(tmp_path: Path) -> No
         load_extension(toy_model(), tmp_path)
     model = grown("exact", "a")
     save_extension(model, "a", folder=tmp_path)
-    assert is_whole(tmp_path)
+    assert is_complete(tmp_path)
     path = tmp_path / "extension.safetensors"
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
@@ -126,7 +127,7 @@ def test_a_damaged_or_missing_extension_is_one_clear_error(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"format": 2}, "is of format 2, and this version of moextend reads format 1"),
         ({"format": "x"}, "names no known format"),
@@ -137,14 +138,14 @@ def test_a_damaged_or_missing_extension_is_one_clear_error(tmp_path: Path) -> No
         ({"name": "b"}, "holds other tensors"),
     ],
 )
-def test_a_card_that_does_not_fit_is_refused(change: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_a_card_that_does_not_fit_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
     save_extension(grown("exact", "a"), "a", folder=tmp_path)
     card = json.loads((tmp_path / "extension.json").read_text()) | change
     card = {key: value for key, value in card.items() if value is not None}
     (tmp_path / "extension.json").write_text(json.dumps(card))
     other = toy_model()
     attach(other.lm, "before", {0: [1]})
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load_extension(other, tmp_path)
     assert [each.name for each in extensions(other)] == ["before"]
     assert expand.scope_of(other.lm).active == ("before",)
@@ -249,10 +250,10 @@ def test_the_base_in_another_dtype_is_named_and_accepted_on_request(encoder: boo
     attach(model.lm, "a", {0: [1]})
     save_extension(model, "a", folder=tmp_path)
     short = in_dtype(torch.bfloat16, encoder)
-    said = (
+    message = (
         r"made on a float32 base, and this one is bfloat16\. Load .* dtype='float32', or .*allow_dtype=True"
     )
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load_extension(short, tmp_path)
     load_extension(short, tmp_path, allow_dtype=True)
     assert [each.name for each in extensions(short)] == ["a"]

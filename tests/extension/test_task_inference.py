@@ -1,4 +1,4 @@
-"""Inputs are taken for the extension that they belong to."""
+"""Task inference finds the extension that an input belongs to."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ COUNT = [Prompt(f"<image> w30 w31 w{i % 5 + 3}", (picture(i * 5),)) for i in ran
 TEXT = [Prompt(f"w1 w2 w{i % 5 + 3}") for i in range(40)]
 
 
-def test_image_tasks_are_told_apart_by_their_questions(model: MultimodalLM) -> None:
-    portraits = {
-        "colour": task_inference.portray(model, COLOUR),
-        "count": task_inference.portray(model, COUNT),
+def test_image_tasks_are_distinguished_by_their_questions(model: MultimodalLM) -> None:
+    statistics = {
+        "colour": task_inference.collect(model, COLOUR),
+        "count": task_inference.collect(model, COUNT),
     }
-    assert task_inference.accuracy(portraits) == {"colour": 1.0, "count": 1.0}
-    choose = task_inference.Recogniser(model, portraits)
+    assert task_inference.accuracy(statistics) == {"colour": 1.0, "count": 1.0}
+    choose = task_inference.TaskInference(model, statistics)
     assert choose([COLOUR[3], COUNT[5], TEXT[1]]) == [("colour",), ("count",), ()]
 
 
 def test_an_extension_of_one_input_has_no_share_of_held_out_ones(model: MultimodalLM) -> None:
-    portraits = {
-        "colour": task_inference.portray(model, COLOUR),
-        "one": task_inference.portray(model, COUNT[:1]),
+    statistics = {
+        "colour": task_inference.collect(model, COLOUR),
+        "one": task_inference.collect(model, COUNT[:1]),
     }
-    assert task_inference.accuracy(portraits) == {"colour": 1.0}
+    assert task_inference.accuracy(statistics) == {"colour": 1.0}
 
 
 def test_images_of_large_numbers_do_not_drown_the_question(model: MultimodalLM) -> None:
@@ -43,31 +43,41 @@ def test_images_of_large_numbers_do_not_drown_the_question(model: MultimodalLM) 
     model.features = lambda images: 1000 * model.vision(images)  # type: ignore[misc]
     with torch.no_grad():
         model.lm.get_input_embeddings().weight.mul_(0.1)
-    portraits = {}
+    statistics = {}
     for name, prompts in (("colour", COLOUR), ("count", COUNT)):
         seen = [(picture(*(drawn.randrange(256) for _ in range(3))),) for _ in prompts]
         mixed = [Prompt(prompt.text, images) for prompt, images in zip(prompts, seen, strict=True)]
-        portraits[name] = task_inference.portray(model, mixed)
-    assert task_inference.accuracy(portraits) == {"colour": 1.0, "count": 1.0}
+        statistics[name] = task_inference.collect(model, mixed)
+    assert task_inference.accuracy(statistics) == {"colour": 1.0, "count": 1.0}
 
 
-def test_a_later_extension_leaves_earlier_portraits_alone(model: MultimodalLM, tmp_path: Path) -> None:
-    portrait = task_inference.portray(model, COLOUR)
-    task_inference.write(portrait, tmp_path)
+def test_a_later_extension_leaves_earlier_statistics_alone(model: MultimodalLM, tmp_path: Path) -> None:
+    statistics = task_inference.collect(model, COLOUR)
+    task_inference.write(statistics, tmp_path)
     attach(model.lm, "count", {0: [1]})
-    again = task_inference.portray(model, COLOUR)
+    again = task_inference.collect(model, COLOUR)
     kept = task_inference.read(tmp_path)
     for one in (again, kept):
-        assert torch.equal(one.mean, portrait.mean) and torch.equal(one.scatter, portrait.scatter)
-        assert (one.count, one.sees) == (portrait.count, portrait.sees)
+        assert torch.equal(one.mean, statistics.mean) and torch.equal(one.scatter, statistics.scatter)
+        assert (one.count, one.has_images) == (statistics.count, statistics.has_images)
+
+
+def test_the_former_file_name_is_read(model: MultimodalLM, tmp_path: Path) -> None:
+    statistics = task_inference.collect(model, COLOUR)
+    task_inference.write(statistics, tmp_path)
+    (tmp_path / "task_statistics.safetensors").rename(tmp_path / "recogniser.safetensors")
+    kept = task_inference.read(tmp_path)
+    assert torch.equal(kept.sample, statistics.sample) and kept.count == statistics.count
+    task_inference.write(statistics, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["task_statistics.safetensors"]
 
 
 def test_generation_reaches_the_chosen_extension_only(model: MultimodalLM) -> None:
-    portraits = {
-        "colour": task_inference.portray(model, COLOUR),
-        "count": task_inference.portray(model, COUNT),
+    statistics = {
+        "colour": task_inference.collect(model, COLOUR),
+        "count": task_inference.collect(model, COUNT),
     }
-    for name in portraits:
+    for name in statistics:
         activate(model.lm, [])
         attach(model.lm, name, {0: [1], 1: [1], 2: [1]})
         with torch.no_grad():
@@ -80,7 +90,7 @@ def test_generation_reaches_the_chosen_extension_only(model: MultimodalLM) -> No
         activate(model.lm, reach)
         expected += generate(model, [prompt], max_new_tokens=3, batch_size=1)
     activate(model.lm, [])
-    model.choose = task_inference.Recogniser(model, portraits)
+    model.choose = task_inference.TaskInference(model, statistics)
     assert generate(model, prompts, max_new_tokens=3, batch_size=4) == expected
 
 
@@ -91,34 +101,34 @@ def drawn(count: int, at: float, seed: int, width: int = 12) -> torch.Tensor:
     return torch.randn(count, width, generator=generator) @ mix + at
 
 
-def portrait(x: torch.Tensor, tested: int = 256, sees: bool = True) -> task_inference.Portrait:
+def of_features(x: torch.Tensor, tested: int = 256, has_images: bool = True) -> task_inference.TaskStatistics:
     sample, rest = x[:tested], x[tested:].double()
     deviation = rest - rest.mean(0)
     scatter = (deviation.T @ deviation).float()
-    return task_inference.Portrait(rest.mean(0).float(), scatter, len(rest), sample, sees)
+    return task_inference.TaskStatistics(rest.mean(0).float(), scatter, len(rest), sample, has_images)
 
 
-def solved(portraits: dict[str, task_inference.Portrait], x: torch.Tensor) -> list[str]:
+def solved(statistics: dict[str, task_inference.TaskStatistics], x: torch.Tensor) -> list[str]:
     """The rule without thresholds, as it reads: one linear system for all means and inputs."""
-    means = torch.stack([p.mean for p in portraits.values()]).double()
-    pooled = torch.stack([p.scatter for p in portraits.values()]).double().sum(0)
-    pooled = pooled / sum(p.count for p in portraits.values())
+    means = torch.stack([p.mean for p in statistics.values()]).double()
+    pooled = torch.stack([p.scatter for p in statistics.values()]).double().sum(0)
+    pooled = pooled / sum(p.count for p in statistics.values())
     scale = (pooled.diagonal() + means.var(0, correction=0)).sqrt()
     within = pooled / scale / scale[:, None] + 0.01 * torch.eye(len(pooled))
     deviation = (x.double()[:, None] - means) / scale
     distance = (deviation * torch.linalg.solve(within, deviation.mT).mT).sum(-1)
-    return [list(portraits)[i] for i in distance.argmin(1).tolist()]
+    return [list(statistics)[i] for i in distance.argmin(1).tolist()]
 
 
 def test_the_nearest_extension_is_that_of_the_linear_system() -> None:
-    known = {f"e{i}": portrait(drawn(400, 0.3 * i, i)) for i in range(4)}
+    known = {f"e{i}": of_features(drawn(400, 0.3 * i, i)) for i in range(4)}
     x = torch.cat([drawn(200, 0.3 * i, 10 + i) for i in range(4)])
     found = task_inference.Rule(known, 5).nearest(x, True)
     assert found == solved(known, x) and set(found) == set(known)
 
 
 def test_of_its_own_inputs_an_extension_rejects_what_it_states_and_of_others_all() -> None:
-    known = {"a": portrait(drawn(800, 0.0, 0)), "b": portrait(drawn(800, 12.0, 1))}
+    known = {"a": of_features(drawn(800, 0.0, 0)), "b": of_features(drawn(800, 12.0, 1))}
     rule = task_inference.Rule(known, 5)
     stated = 2 * (1 - 256 / 257)
     assert {name: t.rejected for name, t in rule.thresholds.items()} == pytest.approx(
@@ -147,18 +157,18 @@ def test_a_threshold_is_an_order_statistic() -> None:
 
 
 def test_thresholds_follow_the_covariance_that_later_extensions_change() -> None:
-    first, second = portrait(drawn(800, 0.0, 0)), portrait(5 * drawn(800, 0.0, 1) + 1)
+    first, second = of_features(drawn(800, 0.0, 0)), of_features(5 * drawn(800, 0.0, 1) + 1)
     alone = task_inference.Rule({"a": first}, 5).thresholds["a"]
     together = task_inference.Rule({"a": first, "b": second}, 5)
     assert together.thresholds["a"].distances[0] < 0.5 * alone.distances[0]
     assert "a" in together.choose(drawn(2000, 0.0, 3), True)
 
 
-def test_too_few_inputs_make_no_threshold_and_it_is_said(
+def test_too_few_inputs_make_no_threshold_and_a_warning(
     model: MultimodalLM, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    task_inference.write(task_inference.portray(model, COLOUR), tmp_path)
-    choose = task_inference.Recogniser(model, {"colour": task_inference.read(tmp_path)})
+    task_inference.write(task_inference.collect(model, COLOUR), tmp_path)
+    choose = task_inference.TaskInference(model, {"colour": task_inference.read(tmp_path)})
     assert "'colour' kept 20 held-out inputs, too few for a threshold" in caplog.text
     far = [Prompt("<image> w59 w58 w57", (picture(255, 255, 255),))]
     assert choose(far) == [("colour",)] and choose.rule.thresholds["colour"].rejected == 0
@@ -166,7 +176,7 @@ def test_too_few_inputs_make_no_threshold_and_it_is_said(
 
 def test_an_unrelated_image_or_question_reaches_the_base(model: MultimodalLM) -> None:
     many = [Prompt(f"<image> w1 w2 w{i % 5 + 3}", (picture(i),)) for i in range(120)]
-    choose = task_inference.Recogniser(model, {"colour": task_inference.portray(model, many)})
+    choose = task_inference.TaskInference(model, {"colour": task_inference.collect(model, many)})
     own = Prompt("<image> w1 w2 w4", (picture(55),))
     image = Prompt("<image> w1 w2 w4", (picture(0, 250, 250),))
     question = Prompt("<image> w30 w31 w32", (picture(55),))
@@ -198,11 +208,11 @@ def test_a_covariance_is_factorised_once_and_an_image_encoded_once(
         activate(model.lm, [])
         attach(model.lm, name, {0: [1]})
     activate(model.lm, [])
-    portraits = {
-        "colour": task_inference.portray(model, COLOUR),
-        "count": task_inference.portray(model, COUNT),
+    statistics = {
+        "colour": task_inference.collect(model, COLOUR),
+        "count": task_inference.collect(model, COUNT),
     }
-    model.choose = choose = task_inference.Recogniser(model, portraits)
+    model.choose = choose = task_inference.TaskInference(model, statistics)
     model.features = see = Counting(model)
     generate(model, [COLOUR[1], COUNT[2], COLOUR[3], COLOUR[1], TEXT[0]], max_new_tokens=1, batch_size=5)
     assert see.calls == [3], "three images, for the choice and for the answers"
@@ -210,7 +220,7 @@ def test_a_covariance_is_factorised_once_and_an_image_encoded_once(
         choice_likelihoods(model, [COLOUR[1], COUNT[2]], [["w3", "w4"]] * 2, batch_size=4)
     assert see.calls == [3, 2, 2, 2]
     assert made == [32 + 8, 8], "all features, and the images'; the text's is a part of the first"
-    del choose.portraits["count"]
+    del choose.statistics["count"]
     assert choose([COLOUR[1], COUNT[2]]) == [("colour",)] * 2 and made == [40, 8] * 2
     given = Counting(model)
     generate(model, [COLOUR[5]], max_new_tokens=1, batch_size=1, features=given)
@@ -219,18 +229,18 @@ def test_a_covariance_is_factorised_once_and_an_image_encoded_once(
 
 def test_inputs_that_share_a_question_are_accepted_alone_as_in_a_batch() -> None:
     draw = torch.Generator().manual_seed(4)
-    wordings, portraits, own = torch.randn(3, 16, generator=draw), {}, {}
+    wordings, statistics, own = torch.randn(3, 16, generator=draw), {}, {}
     for place, name in enumerate(("one", "several")):
         texts = wordings[torch.randint(0, 3, (400,), generator=draw) if place else torch.zeros(400).long()]
         x = torch.cat([texts + place, torch.randn(400, 8, generator=draw)], 1)
         rest = x[128:].double()
         deviation = rest - rest.mean(0)
         scatter = (deviation.T @ deviation).float()
-        portraits[name] = task_inference.Portrait(
-            rest.mean(0).float(), scatter, len(rest), x[:128], sees=True
+        statistics[name] = task_inference.TaskStatistics(
+            rest.mean(0).float(), scatter, len(rest), x[:128], has_images=True
         )
         own[name] = x[:128]
-    rule = task_inference.Rule(portraits, 16)
+    rule = task_inference.Rule(statistics, 16)
     for name, x in own.items():
         together = rule.choose(x, True)
         assert together.count(name) >= 126, "all but the share that may be rejected"

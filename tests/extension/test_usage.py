@@ -11,7 +11,7 @@ from moextend import Conversation, MultimodalLM, activate, attach, detach
 from moextend.extension.probe import selection_shares
 from moextend.extension.usage import BASE, Use, _used, count_use
 from moextend.moe.attach import scope_of
-from moextend.moe.families import FAMILIES
+from moextend.moe.family_table import FAMILIES
 from moextend.moe.sites import find_sites, first_new_id
 from tests.moe.toy_families import VOCABULARY, family, outputs
 from tests.toys import picture

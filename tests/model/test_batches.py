@@ -44,8 +44,8 @@ def test_padding_changes_nothing(model: MultimodalLM) -> None:
     long = Conversation((("w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11", "w2"),))
     with torch.no_grad():
         alone = model(**collate([short]))["logits"]
-        beside = model(**collate([long, short]))["logits"]
-    assert torch.allclose(alone, beside[2:], atol=1e-5)
+        padded = model(**collate([long, short]))["logits"]
+    assert torch.allclose(alone, padded[2:], atol=1e-5)
 
 
 def test_logits_are_made_at_labelled_positions_only(model: MultimodalLM) -> None:

@@ -82,24 +82,24 @@ def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
     return TOKENIZERS[request.param]
 
 
-def messages(*said: str) -> list[dict[str, str]]:
-    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
+def messages(*output: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(output)]
 
 
 def test_a_prompt_is_what_the_template_makes_of_it(tokenizer: PreTrainedTokenizerFast) -> None:
     chat = Chat(tokenizer)
-    for said in (["How many?"], ["What color?", "It is red.", "How many?"]):
+    for output in (["How many?"], ["What color?", "It is red.", "How many?"]):
         expected = tokenizer.apply_chat_template(
-            messages(*said), add_generation_prompt=True, tokenize=True, return_dict=False
+            messages(*output), add_generation_prompt=True, tokenize=True, return_dict=False
         )
-        turns = [*zip(said[:-1:2], said[1::2], strict=True), (said[-1], None)]
+        turns = [*zip(output[:-1:2], output[1::2], strict=True), (output[-1], None)]
         assert chat.encode(turns).ids == expected
 
 
 def test_a_conversation_is_what_the_template_makes_of_it(tokenizer: PreTrainedTokenizerFast) -> None:
-    said = ["What color?", "It is red.", "How many?", "two"]
-    whole = tokenizer.apply_chat_template(messages(*said), tokenize=True, return_dict=False)
-    ids = Chat(tokenizer).encode(list(zip(said[::2], said[1::2], strict=True))).ids
+    output = ["What color?", "It is red.", "How many?", "two"]
+    whole = tokenizer.apply_chat_template(messages(*output), tokenize=True, return_dict=False)
+    ids = Chat(tokenizer).encode(list(zip(output[::2], output[1::2], strict=True))).ids
     assert ids == whole[: len(ids)] and ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(whole[len(ids) :]).strip() == ""
 
@@ -143,10 +143,10 @@ def test_the_start_token_stands_once() -> None:
 def test_images_survive_as_one_token_each(tokenizer: PreTrainedTokenizerFast) -> None:
     size, before = len(tokenizer), tokenizer.backend_tokenizer.to_str()
     chat = Chat(tokenizer)
-    said = chat.encode(TALK)
-    assert said.ids.count(None) == 3
-    first = said.ids.index(None)
-    assert tokenizer.decode(said.ids[first + 1 : first + 4]).strip().startswith("What")
+    output = chat.encode(TALK)
+    assert output.ids.count(None) == 3
+    first = output.ids.index(None)
+    assert tokenizer.decode(output.ids[first + 1 : first + 4]).strip().startswith("What")
     ids = encode_chat(chat, TALK, 5)[0]
     assert ids[first : first + 5] == [IMAGE] * 5 and ids.count(IMAGE) == 15
     assert max(i for i in ids) < size
@@ -195,8 +195,8 @@ def test_another_closing_token_stops_generation() -> None:
 
 def test_a_prompt_does_not_depend_on_the_day() -> None:
     dated = "{{- 'Today: ' + strftime_now('%d %B %Y') + '\n' }}" + CHATML
-    said = Chat(with_template(dated)).encode([("How many?", None)]).ids
-    assert with_template(dated).decode(said).startswith("Today: 01 January 2026\n<|im_start|>system")
+    output = Chat(with_template(dated)).encode([("How many?", None)]).ids
+    assert with_template(dated).decode(output).startswith("Today: 01 January 2026\n<|im_start|>system")
 
 
 @pytest.mark.parametrize(
@@ -236,9 +236,9 @@ def test_a_batch_is_in_the_chat_template_and_plain_text_is_not() -> None:
     talk = Conversation((("<image> w1", "w2"), ("w3 <image>", "w4")), (picture(1), picture(2)))
     text = Conversation((("w1 w2 w3", ""),))
     batch = Collator.of(model)([talk, text])
-    said = model.tokenizer.convert_ids_to_tokens(batch["input_ids"][0].clamp_min(0))
+    output = model.tokenizer.convert_ids_to_tokens(batch["input_ids"][0].clamp_min(0))
     hole = ["<pad>"] * TOKENS
-    assert said == [
+    assert output == [
         "<bos>", "w50", *hole, "w1", "w51", "w2", "<eos>", "w50", "w3", *hole, "w51", "w4", "<eos>",
     ]  # fmt: skip
     assert (batch["input_ids"][0] == IMAGE).sum() == 2 * TOKENS and batch["features"].shape[0] == 2

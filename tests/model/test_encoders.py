@@ -258,7 +258,7 @@ def test_a_built_in_model_takes_a_file_and_a_tag(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("ViT-L-14-337/openai", r"no vision encoder 'ViT-L-14-337/openai'\. Near: ViT-L-14-336/openai"),
         ("vit-l-14/openai", r"Near: ViT-L-14/openai"),
@@ -271,8 +271,8 @@ def test_a_built_in_model_takes_a_file_and_a_tag(
         ("qqqqqqq", r"no vision encoder 'qqqqqqq'\. Name one of the package"),
     ],
 )
-def test_a_wrong_name_is_one_clear_error_without_a_download(name: str, said: str, offline: None) -> None:
-    with pytest.raises(InputError, match=said):
+def test_a_wrong_name_is_one_clear_error_without_a_download(name: str, message: str, offline: None) -> None:
+    with pytest.raises(InputError, match=message):
         load_encoder(name)
 
 

@@ -58,7 +58,7 @@ def test_weights_that_were_seen_are_named_without_sha256(folder: Path, slow: lis
 
 
 @pytest.mark.parametrize("what", ["a bit", "a name", "a shape", "a type", "the order"])
-def test_whatever_differs_is_named_anew(what: str, folder: Path) -> None:
+def test_whatever_differs_is_named_again(what: str, folder: Path) -> None:
     plain = {"x": torch.arange(4.0), "y": torch.arange(4.0, 8.0)}
     base = cached_digest(plain)
     other = dict(plain)

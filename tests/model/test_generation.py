@@ -26,15 +26,15 @@ def one_by_one(model: MultimodalLM, prompt: Prompt, steps: int) -> str:
     """Greedy answers without cache, batch or padding."""
     ids = prompt_ids(model, prompt)
     features = model.vision(prompt.images) if prompt.images else None
-    said: list[int] = []
+    answer_ids: list[int] = []
     for _ in range(steps):
-        row = torch.tensor([ids + said])
+        row = torch.tensor([ids + answer_ids])
         with torch.no_grad():
             logits = model(row, torch.ones_like(row), features=features)["logits"]
-        said.append(int(logits[0, -1].argmax()))
-        if said[-1] == model.tokenizer.eos_token_id:
+        answer_ids.append(int(logits[0, -1].argmax()))
+        if answer_ids[-1] == model.tokenizer.eos_token_id:
             break
-    return model.tokenizer.decode(said, skip_special_tokens=True).strip()
+    return model.tokenizer.decode(answer_ids, skip_special_tokens=True).strip()
 
 
 @pytest.mark.parametrize("mode", [None, "exact", "paper", "slot"])
@@ -71,7 +71,7 @@ def test_as_many_holes_as_visual_tokens(model: MultimodalLM) -> None:
         model.embed(ids, model.vision([picture(3)]))
 
 
-def test_what_was_said_before_reads_as_in_training(model: MultimodalLM) -> None:
+def test_earlier_turns_read_as_in_training(model: MultimodalLM) -> None:
     assert prompt_ids(model, PROMPTS[0])[-2:] == model.tokenizer.convert_tokens_to_ids(["w1", "w2"])
     prompt = PROMPTS[4]
     learned = Conversation((*prompt.before, (prompt.text, "w9")), prompt.images)
@@ -81,7 +81,7 @@ def test_what_was_said_before_reads_as_in_training(model: MultimodalLM) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "said"),
+    ("prompt", "message"),
     [
         (Prompt("<image> w1"), "prompt 1: 0 images, but 1 <image> marks"),
         (Prompt("<image> w1", (picture(1), picture(2))), "prompt 1: 2 images, but 1 <image> marks"),
@@ -92,8 +92,8 @@ def test_what_was_said_before_reads_as_in_training(model: MultimodalLM) -> None:
         ),
     ],
 )
-def test_a_wrong_prompt_is_refused_with_its_place(model: MultimodalLM, prompt: Prompt, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_a_wrong_prompt_is_refused_with_its_place(model: MultimodalLM, prompt: Prompt, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         generate(model, [PROMPTS[0], prompt], max_new_tokens=4, batch_size=2)
 
 

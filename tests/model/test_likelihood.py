@@ -29,8 +29,8 @@ def by_hand(model: MultimodalLM, prompt: Prompt, choice: str) -> float:
     features = model.vision(prompt.images) if prompt.images else None
     with torch.no_grad():
         steps = model(row, torch.ones_like(row), features=features)["logits"][0].log_softmax(-1)
-    said = len(choice.split())
-    return sum(float(steps[i - 1, ids[i]]) for i in range(len(ids) - said, len(ids)))
+    output = len(choice.split())
+    return sum(float(steps[i - 1, ids[i]]) for i in range(len(ids) - output, len(ids)))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 6])

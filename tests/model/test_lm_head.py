@@ -86,7 +86,7 @@ def test_text_and_images_give_the_familys_own_logits(name: str) -> None:
 def test_generation_is_the_argmax_of_these_logits(name: str) -> None:
     model = seeing(name)
     prompts = [Prompt("w1 <image> w2 w3", (picture(250),)), Prompt("w4 w5")]
-    said = []
+    output = []
     for prompt in prompts:
         ids = model.tokenizer(prompt.text.replace("<image>", "<unk>"))["input_ids"]
         ids = [piece for i in ids for piece in ([IMAGE] * TOKENS if i == 3 else [i])]
@@ -94,9 +94,9 @@ def test_generation_is_the_argmax_of_these_logits(name: str) -> None:
         start = len(ids)
         while len(ids) < start + 3 and ids[-1] != model.tokenizer.eos_token_id:
             ids.append(int(own_logits(model, torch.tensor([ids]), features)[0, -1].argmax()))
-        said.append(model.tokenizer.decode(ids[start:], skip_special_tokens=True).strip())
-    assert generate(model, prompts, max_new_tokens=3, batch_size=1) == said
-    assert generate(model, prompts, max_new_tokens=3, batch_size=2) == said
+        output.append(model.tokenizer.decode(ids[start:], skip_special_tokens=True).strip())
+    assert generate(model, prompts, max_new_tokens=3, batch_size=1) == output
+    assert generate(model, prompts, max_new_tokens=3, batch_size=2) == output
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Upcycling: what is equal and how exactly, what is carried, what is refused, and how experts are told apart."""
+"""Upcycling: what is equal and how exactly, what is carried, what is refused, and how experts become different."""
 
 from __future__ import annotations
 
@@ -332,7 +332,7 @@ def test_paired_experts_stay_equal_unless_a_share_is_redrawn(tmp_path: Path) -> 
 
 @given(share=st.floats(0, 1), seed=st.integers(0, 99))
 @settings(max_examples=10)
-def test_a_share_of_neurons_is_drawn_anew(share: float, seed: int) -> None:
+def test_a_share_of_neurons_is_drawn_again(share: float, seed: int) -> None:
     model = upcycle(dense_model(), experts=3)
     before = [site.experts.down_proj.clone() for site in find_sites(model.lm)]
     redraw(model, share, seed)

@@ -104,9 +104,9 @@ def test_another_encoder_never_reads_the_same_records(tmp_path: Path) -> None:
 def test_a_store_grows_up_to_its_limit(tmp_path: Path) -> None:
     encoder, each = Counting(), TOKENS * WIDTH * 4 + 34
     store = FeatureStore(encoder, tmp_path, batch_size=4, limit=10 * each + 5)
-    told: list[tuple[int, int]] = []
-    store.prepare(IMAGES, lambda done, total: told.append((done, total)))
-    assert told == [(4, 10), (8, 10), (10, 10)]
+    reported: list[tuple[int, int]] = []
+    store.prepare(IMAGES, lambda done, total: reported.append((done, total)))
+    assert reported == [(4, 10), (8, 10), (10, 10)]
     assert torch.equal(store(IMAGES), ToyEncoder()(IMAGES))
     assert sum(file.stat().st_size for file in (tmp_path / "toy").iterdir()) == 10 * each
     encoder.seen = 0
@@ -201,7 +201,7 @@ def test_a_broken_and_a_missing_image_say_where(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["tiny", "timm:test_efficientnet"])
 def test_how_images_become_square(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The sides of a wide image are cut off, or seen: told by what the pre-processing keeps of them."""
+    """The sides of a wide image are cut off, or seen, depending on the pre-processing."""
     if name.startswith("timm"):
         import timm
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 import moextend
 from moextend.errors import InputError
-from moextend.moe.families import FAMILIES, Family
+from moextend.moe.family_table import FAMILIES
+from moextend.moe.scoring import Family
 from moextend.moe.sites import find_sites
 from tests.moe.toy_composites import COMPOSITES, composite
 from tests.moe.toy_families import family, outputs

@@ -29,7 +29,7 @@ def test_only_new_parts_learn_and_base_tensors_are_the_same_objects() -> None:
     )
 
 
-def test_new_parts_are_float32_beside_a_bfloat16_base(ids: Tensor) -> None:
+def test_new_parts_are_float32_on_a_bfloat16_base(ids: Tensor) -> None:
     lm = toy_lm().bfloat16()
     base = lm(ids).logits
     attach(lm, "a", {0: [1]})
@@ -57,7 +57,7 @@ def test_one_extension_can_be_detached_from_among_others(ids: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "plan", "mode", "said"),
+    ("name", "plan", "mode", "message"),
     [
         ("a", {0: [1]}, "exact", "already has an extension 'a'"),
         ("a.b", {0: [1]}, "exact", "has a dot"),
@@ -66,10 +66,10 @@ def test_one_extension_can_be_detached_from_among_others(ids: Tensor) -> None:
         ("b", {}, "exact", "has no new expert"),
     ],
 )
-def test_attach_refuses(name: str, plan: dict[int, list[int]], mode: str, said: str) -> None:
+def test_attach_refuses(name: str, plan: dict[int, list[int]], mode: str, message: str) -> None:
     lm = toy_lm()
     attach(lm, "a", {0: [1]})
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         attach(lm, name, plan, mode=mode)  # type: ignore[arg-type]
 
 
@@ -113,11 +113,11 @@ def test_paper_mode_refuses_a_router_that_it_does_not_know() -> None:
         attach(lm, "a", {0: [1]}, mode="paper")
 
 
-def test_a_calibration_needs_the_extensions_that_it_was_made_beside() -> None:
+def test_a_calibration_needs_its_co_active_extensions() -> None:
     lm = toy_lm()
     attach(lm, "a", {0: [1]}, mode="paper")
     attach(lm, "b", {0: [1]}, mode="paper")
     with pytest.raises(
-        InputError, match=r"'b' was made beside 'a', and needs it\. Activate them together: a, b"
+        InputError, match=r"'b' was made with 'a' active and needs it\. Activate them together: a, b"
     ):
         activate(lm, ["b"])

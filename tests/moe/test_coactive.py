@@ -1,4 +1,4 @@
-"""An extension that was made beside others needs them, and its calibration knows their columns and no others."""
+"""An extension needs its co-active extensions, and its calibration uses their columns and no others."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from moextend.moe import attach as expand
 from moextend.moe.sites import find_sites
 from tests.toys import toy_lm, toy_model
 
-BESIDE: dict[str, tuple[str, ...]] = {"a": (), "b": (), "c": ("a",), "d": ("b",), "e": ("a", "b", "d")}
-"""Extension -> what it is made beside."""
+COACTIVE: dict[str, tuple[str, ...]] = {"a": (), "b": (), "c": ("a",), "d": ("b",), "e": ("a", "b", "d")}
+"""Extension -> its co-active extensions."""
 COUNTS = {"a": 1, "b": 2, "c": 1, "d": 1, "e": 2}
 
 
 def grown(lm: nn.Module) -> None:
-    for seed, (name, beside) in enumerate(BESIDE.items()):
-        activate(lm, beside)
+    for seed, (name, coactive) in enumerate(COACTIVE.items()):
+        activate(lm, coactive)
         attach(lm, name, {1: list(range(COUNTS[name]))}, mode="paper", seed=seed)
         shaken(lm, name, seed)
-    activate(lm, list(BESIDE))
+    activate(lm, list(COACTIVE))
 
 
 def shaken(lm: nn.Module, name: str, seed: int = 0) -> None:
@@ -54,7 +54,7 @@ def stated(router: Any, x: Tensor, active: list[str]) -> list[dict[int, float]]:
         )
         change = dict.fromkeys(p, torch.zeros(()))
         for name in active:
-            known = [who for who in p if who[0] in ("", *BESIDE[name], name)]
+            known = [who for who in p if who[0] in ("", *COACTIVE[name], name)]
             moved = router.ext_parts[name].calibration(torch.stack([p[who] for who in known])[None])[0]
             for who, by in zip(known, moved, strict=True):
                 change[who] = change[who] + by
@@ -68,7 +68,7 @@ def stated(router: Any, x: Tensor, active: list[str]) -> list[dict[int, float]]:
 
 @pytest.mark.parametrize(
     "active",
-    [["a"], ["b"], ["a", "b"], ["a", "c"], ["a", "b", "c"], ["b", "d"], ["a", "b", "d", "e"], list(BESIDE)],
+    [["a"], ["b"], ["a", "b"], ["a", "c"], ["a", "b", "c"], ["b", "d"], ["a", "b", "d", "e"], list(COACTIVE)],
 )
 @torch.no_grad()
 def test_a_calibration_knows_the_columns_of_its_time(active: list[str]) -> None:
@@ -105,30 +105,30 @@ def test_an_expert_that_is_never_chosen_changes_nothing() -> None:
 def test_it_is_saved_and_loaded(ids: Tensor, tmp_path: Path) -> None:
     model, other = toy_model(), toy_model()
     grown(model.lm)
-    for name in BESIDE:
+    for name in COACTIVE:
         save_extension(model, name, folder=tmp_path / name)
-    for name in BESIDE:
+    for name in COACTIVE:
         load_extension(other, tmp_path / name)
-    for names in (["a", "b"], ["a", "b", "c"], list(BESIDE)):
+    for names in (["a", "b"], ["a", "b", "c"], list(COACTIVE)):
         activate(model.lm, names)
         activate(other.lm, names)
         assert torch.equal(model.lm(ids).logits, other.lm(ids).logits), names
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_it_is_not_active_without_those_it_was_made_beside(mode: Any) -> None:
+def test_it_is_not_active_without_its_co_active_extensions(mode: Any) -> None:
     lm = toy_lm()
     for name in ("a", "b", "c"):
         attach(lm, name, {0: [1]}, mode=mode)
     activate(lm, ["a"])
-    for names, said in (
-        (["b"], r"'b' was made beside 'a', and needs it\. Activate them together: a, b\."),
-        (["c"], r"'c' was made beside 'a', 'b', and needs them\. Activate them together: a, b, c\."),
-        (["a", "c"], r"'c' was made beside 'b', and needs it\."),
+    for names, message in (
+        (["b"], r"'b' was made with 'a' active and needs it\. Activate them together: a, b\."),
+        (["c"], r"'c' was made with 'a', 'b' active and needs them\. Activate them together: a, b, c\."),
+        (["a", "c"], r"'c' was made with 'b' active and needs it\."),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             activate(lm, names)
-        with pytest.raises(InputError, match=said), expand.reaching(lm, names):
+        with pytest.raises(InputError, match=message), expand.reaching(lm, names):
             pass
         assert expand.scope_of(lm).active == ("a",)
     with expand.reaching(lm, ["a", "b"]):
@@ -151,7 +151,7 @@ def test_a_measurement_may_activate_a_part(mode: Any, calibrate: bool) -> None:
     for name in ("a", "b"):
         attach(lm, name, {0: [1]}, mode=mode, calibrate=calibrate)
     if calibrate:
-        with pytest.raises(InputError, match="'b' was made beside 'a'"):
+        with pytest.raises(InputError, match="'b' was made with 'a' active"):
             expand.activate(lm, ["b"], partial=True)
     else:
         expand.activate(lm, ["b"], partial=True)
@@ -160,8 +160,10 @@ def test_a_measurement_may_activate_a_part(mode: Any, calibrate: bool) -> None:
 
 def test_auto_reaches_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model = toy_model()
-    inputs = task_inference.Portrait(torch.zeros(8), torch.eye(8), 2, torch.zeros(1, 8), sees=True)
-    monkeypatch.setattr(activating, "_portrait", lambda model, name: inputs)
+    inputs = task_inference.TaskStatistics(
+        torch.zeros(8), torch.eye(8), 2, torch.zeros(1, 8), has_images=True
+    )
+    monkeypatch.setattr(activating, "_statistics", lambda model, name: inputs)
     attach(model.lm, "a", {0: [1]})
     activate(model, "auto")
     activate(model, "none")
@@ -170,6 +172,6 @@ def test_auto_reaches_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     activate(model, "all")
     attach(model.lm, "c", {0: [1]})
     activate(model, "none")
-    with pytest.raises(InputError, match="'c' was made beside 'a', 'b'"):
+    with pytest.raises(InputError, match="'c' was made with 'a', 'b' active"):
         moextend.activate(model, "auto")
     assert model.choose is None

@@ -67,7 +67,7 @@ def test_exact_equals_the_base_and_kernels_agree(name: str, lm: Any, ids: Tensor
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in HEADLESS])
-def test_saved_and_loaded_beside_whole_ones(name: str, lm: Any, ids: Tensor, tmp_path: Path) -> None:
+def test_saved_and_loaded_with_full_width_ones(name: str, lm: Any, ids: Tensor, tmp_path: Path) -> None:
     model = MultimodalLM(lm, tokenizer=None)
     for own, width in (("a", THIRD), ("b", 1.0)):
         attach(lm, own, everywhere(lm, 1), width=width)

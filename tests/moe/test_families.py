@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from moextend import activate, attach, detach, new_parameters
 from moextend.errors import InputError
-from moextend.moe.families import FAMILIES, family_of
+from moextend.moe.families import family_of
+from moextend.moe.family_table import FAMILIES
 from moextend.moe.routing import skips_sentinel
 from moextend.moe.sites import count_experts, find_sites
 from tests.moe.toy_families import CONFIGS, VOCABULARY, family, outputs

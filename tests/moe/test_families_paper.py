@@ -1,7 +1,7 @@
 """Paper routing of every family against its equations, written out token by token in plain Python.
 
 What each family does is stated here again, from its definition in transformers and docs/method.md, and not read from
-the table of moextend.moe.families.
+the table of moextend.moe.family_table.
 """
 
 from __future__ import annotations

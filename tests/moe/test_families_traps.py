@@ -19,15 +19,15 @@ from moextend import (
     activate,
     attach,
     detach,
-    keep_closed,
     new_parameters,
+    retention_loss,
     selection_shares,
 )
 from moextend.errors import InputError
-from moextend.moe.families import Scoring
 from moextend.moe.paper_routing import paper_choice
 from moextend.moe.router_parts import Calibration, RouterPart
 from moextend.moe.routing import hard_gate
+from moextend.moe.scoring import Scoring
 from moextend.moe.sites import count_experts, find_sites
 from tests.moe.test_families import HEADLESS, KINDS, everywhere, shake
 from tests.moe.toy_families import build, class_of, config_of, family, outputs
@@ -72,11 +72,11 @@ def test_experts_that_are_split_over_devices_are_refused() -> None:
 def test_a_plan_that_cannot_be_met_leaves_the_model_as_it_was() -> None:
     lm = toy_lm()
     kinds = {key: type(m) for key, m in lm.named_modules()}
-    for plan, said in (
+    for plan, message in (
         ({0: [1], 7: [1]}, "MoE blocks 0 to 2, not 7"),
         ({0: [1], 1: [4]}, "experts 0 to 3, not 4"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             attach(lm, "a", plan)
         assert {key: type(m) for key, m in lm.named_modules()} == kinds
 
@@ -98,7 +98,7 @@ def test_an_idle_expert_gets_gradients_of_zero_and_optimiser_state(ids: Tensor) 
     assert all(optimiser.state[p] for p in new.values())
 
 
-def test_one_idle_extension_beside_a_busy_one_gets_gradients_of_zero(ids: Tensor) -> None:
+def test_an_idle_extension_next_to_a_busy_one_gets_gradients_of_zero(ids: Tensor) -> None:
     lm = toy_lm()
     attach(lm, "a", {0: [1]}, mode="paper")
     attach(lm, "b", {0: [1]}, mode="paper")
@@ -225,7 +225,7 @@ def test_memory_of_paper_routing_needs_a_router_that_chooses_by_logits() -> None
     attach(model.lm, "a", {0: [1]}, mode="paper")
     memory = {0: torch.randn(5, 32)}
     with pytest.raises(InputError, match="does not choose by its logits alone"):
-        keep_closed(model, "a", memory, margin=0.1, weight=1.0, sample=4, seed=0)
+        retention_loss(model, "a", memory, margin=0.1, weight=1.0, sample=4, seed=0)
 
 
 def test_memory_reads_what_the_rows_read() -> None:
@@ -235,7 +235,7 @@ def test_memory_reads_what_the_rows_read() -> None:
     shake(model.lm, "a")
     site = find_sites(model.lm)[0]
     x = torch.randn(50, 32, generator=torch.Generator().manual_seed(1))
-    loss = keep_closed(model, "a", {0: x}, margin=0.0, weight=1.0, sample=50, seed=0)
+    loss = retention_loss(model, "a", {0: x}, margin=0.0, weight=1.0, sample=50, seed=0)
     with torch.no_grad():
         site.router.ext_parts["a"].bias.fill_(-100.0)
         assert float(loss({}, {})) == 0

@@ -20,7 +20,7 @@ from moextend.moe import attach as expand
 from moextend.moe.attach import scope_of
 from moextend.moe.router_parts import Calibration
 from moextend.moe.sites import find_sites
-from tests.moe.unchanged import portrait, same, unchanged
+from tests.moe.unchanged import same, snapshot, unchanged
 from tests.toys import toy_lm, toy_model
 
 PLAN = {0: [1], 2: [0, 3]}
@@ -28,7 +28,7 @@ NASTY = [
     "update", "train", "items", "type", "forward", "keys", "values", "pop", "clear", "parameters", "training",
     "state_dict", "to", "eval", "half", "compile", "_modules", "_parameters", "__class__", "__init__", "1st", "007",
     "-", "_", "weight", "bias", "rows", "calibration", "experts", "router", "gate", "ext_parts", "ext_groups",
-    "gate_up_proj", "num_experts", "gradient_checkpointing", "name", "beside", "vision", "façade", "a b",
+    "gate_up_proj", "num_experts", "gradient_checkpointing", "name", "coactive", "vision", "façade", "a b",
 ]  # fmt: skip
 
 
@@ -94,13 +94,13 @@ def test_stopped_at_any_line_it_is_done_or_nothing_is(
     back = calls["detach" if what == "attach" else "attach"]
     if what == "detach":
         back()
-    before, line, undone = portrait(lm), 1, 0
+    before, line, undone = snapshot(lm), 1, 0
     while stopped_at(line, calls[what]):
         if ("a" in scope_of(lm).known) == (what == "attach"):  # it was at its end
             back()
-            before = portrait(lm)
+            before = snapshot(lm)
         else:
-            assert same(portrait(lm), before), line
+            assert same(snapshot(lm), before), line
             undone += 1
         line += 5
     assert undone > 10
@@ -171,7 +171,7 @@ def test_the_generator_is_left_alone_and_a_seed_gives_the_same_numbers(mode: Any
 )
 def test_any_name_without_a_dot(mode: Any, names: list[str], ids: Tensor, tmp_path: Path) -> None:
     model, other = toy_model(), toy_model()
-    base, before = logits(model.lm, ids), portrait(model.lm)["modules"]
+    base, before = logits(model.lm, ids), snapshot(model.lm)["modules"]
     for place, name in enumerate(names):
         attach(model.lm, name, PLAN, mode=mode)
         shaken(model.lm, name)
@@ -193,7 +193,7 @@ def test_any_name_without_a_dot(mode: Any, names: list[str], ids: Tensor, tmp_pa
         detach(model.lm, name)
         assert torch.equal(logits(model.lm, ids), base) and torch.equal(logits(other.lm, ids), base), name
         model.learn_only([])
-    assert portrait(model.lm)["modules"] == before
+    assert snapshot(model.lm)["modules"] == before
 
 
 def test_all_of_these_names_at_once(ids: Tensor) -> None:

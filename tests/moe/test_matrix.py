@@ -136,7 +136,7 @@ def ways(lm: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
 def test_values_and_gradients_are_those_of_a_plain_sum(
     name: str, mode: Any, lm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One extension that learns, a second one that learns beside it, and three that all learn."""
+    """One extension that learns, a second one that learns while it is active, and three that all learn."""
     reached, sites = False, last_of_each_router(lm)
     for extension, parents in EXTENSIONS.items():
         attach(lm, extension, {site.layer: parents for site in sites}, mode=mode)
@@ -165,11 +165,11 @@ def test_values_and_gradients_are_those_of_a_plain_sum(
                 near(out, expected, (way, extension, "output"))
                 if extension == "c":
                     with torch.no_grad():
-                        near(experts(h, index, weights), expected, (way, "output at inference"))
+                        near(experts(h, index, weights), expected, (way, "names at inference"))
                 wanted = [h, weights, *routed, *map(experts.get_parameter, learning)]
                 found = torch.autograd.grad(out, wanted, pull, retain_graph=True)
-                said = ["h", "weights", *(tuple(p.shape) for p in routed), *learning]
-                for one, slope, what in zip(found, slopes, said, strict=True):
+                names = ["h", "weights", *(tuple(p.shape) for p in routed), *learning]
+                for one, slope, what in zip(found, slopes, names, strict=True):
                     near(one, slope, (way, extension, what))
     assert reached, "no token reached a new expert: the test shows nothing"
 
@@ -252,8 +252,8 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor], what: Any) -> No
 def save_and_load(lm: Any, folder: Path) -> None:
     """Saves extensions a and b, takes them off, and loads them again."""
     model = MultimodalLM(lm, tokenizer=None)
-    for extension, beside in (("a", []), ("b", ["a"])):
-        save_extension(model, extension, folder=folder / extension, beside=beside)
+    for extension, coactive in (("a", []), ("b", ["a"])):
+        save_extension(model, extension, folder=folder / extension, coactive=coactive)
     for extension in "ba":
         detach(lm, extension)
     for extension in "ab":

@@ -188,7 +188,7 @@ def wrapped(site: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (
             codes(torch.uint8),
@@ -201,12 +201,14 @@ def wrapped(site: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("mode", MODES)
-def test_what_cannot_be_read_is_refused_by_name(mode: Any, spoil: Callable[[Any], None], said: str) -> None:
+def test_what_cannot_be_read_is_refused_by_name(
+    mode: Any, spoil: Callable[[Any], None], message: str
+) -> None:
     lm = toy_lm()
     spoil(find_sites(lm)[1])
     lm.config.quantization_config = {"quant_method": "mine"}
     before = {name: (type(m), {**vars(m)}.keys()) for name, m in lm.named_modules()}
-    with pytest.raises(InputError, match=f"{said}.*cannot be copied.*Load the base in bfloat16"):
+    with pytest.raises(InputError, match=f"{message}.*cannot be copied.*Load the base in bfloat16"):
         attach(lm, "a", {0: [1], 1: [1]}, mode=mode)
     assert {name: (type(m), {**vars(m)}.keys()) for name, m in lm.named_modules()} == before
     attach(lm, "a", {0: [1]}, mode=mode)  # what is not quantised can be extended

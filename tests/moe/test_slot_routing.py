@@ -18,8 +18,8 @@ from moextend import (
     activate,
     attach,
     detach,
-    keep_closed,
     new_parameters,
+    retention_loss,
     train,
 )
 from moextend.errors import InputError
@@ -237,7 +237,7 @@ def test_memory_minds_the_tokens_whose_slots_a_child_could_win() -> None:
     shake(model.lm, "a")
     x = torch.randn(40, 32, generator=torch.Generator().manual_seed(0))
     router: Any = find_sites(model.lm)[1].router
-    loss = keep_closed(model, "a", {1: x}, margin=0.25, weight=2.0, sample=40, seed=1)
+    loss = retention_loss(model, "a", {1: x}, margin=0.25, weight=2.0, sample=40, seed=1)
     drawn = torch.randint(40, (40,), generator=torch.Generator().manual_seed(1))
     total = 0.0
     with torch.no_grad():

@@ -56,7 +56,7 @@ def test_attention_is_the_one_that_was_asked_for(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"dtype": "bfloat61"}, r"dtype: no dtype 'bfloat61'\. Did you mean 'bfloat16'\?"),
         ({"dtype": "int8"}, r"no dtype 'int8'.*Available: auto, bfloat16"),
@@ -75,9 +75,9 @@ def test_attention_is_the_one_that_was_asked_for(saved: Path) -> None:
     ],
 )
 def test_options_that_no_base_can_have_are_one_clear_error_before_any_work(
-    options: dict[str, str], said: str
+    options: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(MoextendError, match=said):
+    with pytest.raises(MoextendError, match=message):
         moextend.load("no/such-model", **options)  # type: ignore[arg-type]
 
 
@@ -192,7 +192,7 @@ def test_a_device_map_of_one_device_is_no_obstacle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "message"),
     [
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed is not supported.*fsdp_version: 2"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron-LM is not supported"),
@@ -213,13 +213,13 @@ def test_a_device_map_of_one_device_is_no_obstacle() -> None:
     ],
 )
 def test_what_a_launcher_asks_for_in_vain_is_refused_before_any_work(
-    environment: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = toy_model()
     moextend.attach(model.lm, "a", {1: [0]})
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         moextend.train(model, DATA, SETTINGS, folder=tmp_path / "t")
     assert not (tmp_path / "t").exists()
 
@@ -235,7 +235,7 @@ def test_compile_does_not_go_with_fsdp(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("dtype", "bf16", "said"),
+    ("dtype", "bf16", "message"),
     [
         (
             "float32",
@@ -252,8 +252,8 @@ def test_compile_does_not_go_with_fsdp(tmp_path: Path, monkeypatch: pytest.Monke
         ("bfloat16", True, None),
     ],
 )
-def test_base_and_settings_that_disagree_are_told_once(
-    dtype: str, bf16: bool, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_base_and_settings_that_disagree_warn_once(
+    dtype: str, bf16: bool, message: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepare, "_WARNED", set())
     model = toy_model()
@@ -264,6 +264,6 @@ def test_base_and_settings_that_disagree_are_told_once(
         warnings.simplefilter("always")
         for _ in range(2):
             moextend.train(model, DATA, settings, folder=tmp_path / "t")
-    told = [str(w.message) for w in caught if issubclass(w.category, PrecisionWarning)]
-    assert len(told) == (1 if said else 0)
-    assert all(re.search(said or "", each) for each in told)
+    warned = [str(w.message) for w in caught if issubclass(w.category, PrecisionWarning)]
+    assert len(warned) == (1 if message else 0)
+    assert all(re.search(message or "", each) for each in warned)

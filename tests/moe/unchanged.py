@@ -13,7 +13,7 @@ from torch import nn
 from moextend.moe.attach import scope_of
 
 
-def portrait(lm: nn.Module) -> dict[str, Any]:
+def snapshot(lm: nn.Module) -> dict[str, Any]:
     """Modules with their classes, attributes, children and hooks, tensors by identity, flags, scope and generator."""
     return {
         "modules": {
@@ -41,9 +41,9 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 @contextmanager
 def unchanged(lm: nn.Module) -> Iterator[None]:
     """Whatever happens within, the model is afterwards what it was."""
-    before = portrait(lm)
+    before = snapshot(lm)
     yield
-    after = portrait(lm)
+    after = snapshot(lm)
     for key in before:
         assert key == "values" or before[key] == after[key], key
     assert same(before, after)

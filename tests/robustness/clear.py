@@ -21,7 +21,7 @@ _UNCLEAR = re.compile(
 """What is Python's or a library's word about its own objects, and no word about the user's input."""
 
 
-def told(error: BaseException) -> str:
+def shown(error: BaseException) -> str:
     """What is wrong with an error's message; empty where nothing is."""
     text = str(error)
     if isinstance(error, MoextendError):

@@ -147,9 +147,9 @@ def problem(content: bytes) -> str:
     """What is wrong with how the opener takes an image; empty where nothing is."""
     began = time.monotonic()
     signal.alarm(SECONDS)
-    told = decoded = None
+    expected = decoded = None
     try:
-        told = size(content, where="row 1")
+        expected = size(content, where="row 1")
         decoded = decode(content, where="row 1")
     except InputError as error:
         if "row 1" not in str(error) or not error.hint:
@@ -158,8 +158,8 @@ def problem(content: bytes) -> str:
         return f"{type(error).__name__}: {error}"
     finally:
         signal.alarm(0)
-    if decoded is not None and (decoded.mode != "RGB" or decoded.size != told):
-        return f"{decoded.mode} {decoded.size} after {told}"
+    if decoded is not None and (decoded.mode != "RGB" or decoded.size != expected):
+        return f"{decoded.mode} {decoded.size} after {expected}"
     if (took := time.monotonic() - began) > SECONDS:
         return f"{took:.0f} s"
     return ""

@@ -17,7 +17,7 @@ import moextend
 from moextend.errors import InputError, MoextendError
 
 from . import api_inputs
-from .clear import told, tree
+from .clear import shown, tree
 
 PYTHONS_OWN = (TypeError, ValueError)
 
@@ -81,7 +81,7 @@ def test_a_bad_argument(
     before = given.states
     with pytest.raises((MoextendError, *PYTHONS_OWN)) as caught:
         call(w)
-    assert not told(caught.value), told(caught.value)
+    assert not shown(caught.value), shown(caught.value)
     if isinstance(caught.value, MoextendError):
         assert isinstance(caught.value, InputError), f"exit code {caught.value.exit_code}: {caught.value}"
     now = [state(model) for model in models]

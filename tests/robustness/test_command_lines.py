@@ -124,15 +124,15 @@ def refused(
 
 def judge(found: SimpleNamespace) -> None:
     """One clear answer, and the exit code of a wrong input."""
-    said = found.err.strip()
-    assert "Traceback" not in found.out + said, said[-1500:]
-    assert found.code == 2, f"exit {found.code}: {said[-500:]}{found.out[-300:]}"
-    usage = said.startswith(("Usage: ", "╭─ Error"))
-    errors = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert usage or len(errors) == 1, f"not one error: {said[-1500:]}"
-    assert not unclear(said), unclear(said)
+    output = found.err.strip()
+    assert "Traceback" not in found.out + output, output[-1500:]
+    assert found.code == 2, f"exit {found.code}: {output[-500:]}{found.out[-300:]}"
+    usage = output.startswith(("Usage: ", "╭─ Error"))
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert usage or len(errors) == 1, f"not one error: {output[-1500:]}"
+    assert not unclear(output), unclear(output)
     if not usage:
-        extra = [line for line in said.splitlines() if not line.startswith(("error: ", "hint: "))]
+        extra = [line for line in output.splitlines() if not line.startswith(("error: ", "hint: "))]
         assert len(extra) <= 3, f"more than the error: {extra}"
 
 

@@ -71,17 +71,17 @@ def pristine(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     done, half = live.with_name("done"), live.with_name("half")
 
     def command(method: str, **environment: str) -> None:
-        with (live.parent / "said").open("ab") as said:
+        with (live.parent / "output").open("ab") as output:
             order = preloaded.order("cli", "bench", "run", "small", "-m", method, "-q", **environment)
             client = preloaded.connect(
-                server, {**order, "folder": str(live)}, (0, said.fileno(), said.fileno())
+                server, {**order, "folder": str(live)}, (0, output.fileno(), output.fileno())
             )
             preloaded.pid_of(client), preloaded.status_of(client)
 
     workspace.make(live)
     command("moextend:scope=auto")
     command("lora", KILL_WHEN=CHECKPOINT)
-    assert list(live.glob(CHECKPOINT)), (live.parent / "said").read_text()
+    assert list(live.glob(CHECKPOINT)), (live.parent / "output").read_text()
     shutil.copytree(live, half, symlinks=True)
     command("lora")
     shutil.copytree(live, done, symlinks=True)
@@ -110,12 +110,12 @@ def plain(folder: Path) -> dict[str, str]:
 
 def answered(found: SimpleNamespace, command: str) -> None:
     """The answer is one that a user can read."""
-    said = found.out + found.err
-    assert "Traceback" not in said, said
+    output = found.out + found.err
+    assert "Traceback" not in output, output
     assert found.code in (0, 1, 2), f"{command}: {found.code}"
     if found.code:
         last = found.err.strip().splitlines()
-        assert last, f"{command} ended with {found.code} and said nothing"
+        assert last, f"{command} ended with {found.code} and printed nothing"
         assert not unclear(last[-1]), f"{command}: {unclear(last[-1])}"
 
 
@@ -172,8 +172,8 @@ def refused(found: SimpleNamespace, damaged: dict[str, str], live: Path) -> None
     lost = {name for name, kind in damaged.items() if now.get(name, "") != kind and not name.endswith(grows)}
     assert not lost, f"lost: {lost}"
     sign = {2: "error: ", 1: "failed: "}[found.code]
-    said = [line for line in found.err.splitlines() if sign in line]
-    assert len(said) == 1 and not unclear(said[0]), f"exit {found.code}: {found.err}"
+    output = [line for line in found.err.splitlines() if sign in line]
+    assert len(output) == 1 and not unclear(output[0]), f"exit {found.code}: {found.err}"
 
 
 def test_there_are_enough() -> None:

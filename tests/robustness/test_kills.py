@@ -29,13 +29,13 @@ class Command:
 
     def __init__(self, server: str, folder: Path) -> None:
         self.server, self.folder = server, folder
-        self.said = folder.with_name("said")
+        self.output = folder.with_name("output")
 
     def start(self, method: str, **environment: str) -> Any:
         """Starts the command; its connection and process."""
         order = preloaded.order("cli", "bench", "run", "small", "-m", method, "-q", **environment)
-        with self.said.open("wb") as said:
-            streams = (0, said.fileno(), said.fileno())
+        with self.output.open("wb") as output:
+            streams = (0, output.fileno(), output.fileno())
             client = preloaded.connect(self.server, {**order, "folder": str(self.folder)}, streams)
         return client, preloaded.pid_of(client)
 
@@ -46,8 +46,8 @@ class Command:
 
     def finish(self, method: str) -> dict[str, Any]:
         """What the run holds in the end."""
-        assert self.run(method) == 0, self.said.read_text()
-        assert "Traceback" not in self.said.read_text()
+        assert self.run(method) == 0, self.output.read_text()
+        assert "Traceback" not in self.output.read_text()
         return results(self.folder / "runs/small" / METHODS[method])
 
 
@@ -103,7 +103,7 @@ def test_workers_killed_at_file_operations(
             continue
         kills += 1
         deepest = 30
-        assert "was killed by SIGKILL" in command.said.read_text(), command.said.read_text()
+        assert "was killed by SIGKILL" in command.output.read_text(), command.output.read_text()
     assert command.finish(method) == undisturbed[method]
 
 
@@ -123,7 +123,7 @@ def test_killed_at_any_time(
         time.sleep(draw.uniform(0, 0.8))
         worker = worker_of(command.folder, method)
         if not worker:
-            assert preloaded.status_of(client) == 0, command.said.read_text()
+            assert preloaded.status_of(client) == 0, command.output.read_text()
             shutil.rmtree(command.folder / "runs")
             continue
         os.kill(parent if whom == "parent" else worker, signal.SIGKILL)
@@ -186,8 +186,8 @@ def test_thirty_kills_of_the_embedded_default(tmp_path: Path) -> None:
         process.communicate()
         until(lambda workers=workers: not any(alive(pid) for pid in workers))
     process = start(broken)
-    said = process.communicate()[1].decode()
-    assert process.returncode == 0 and "Traceback" not in said, said
+    output = process.communicate()[1].decode()
+    assert process.returncode == 0 and "Traceback" not in output, output
     assert contents(broken) == contents(whole)
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from moextend import Conversation, MultimodalLM, Settings, attach, keep_closed, new_parameters, train
+from moextend import Conversation, MultimodalLM, Settings, attach, new_parameters, retention_loss, train
 from moextend.errors import InputError, RunFailed, UnknownName
 from moextend.extension import router_memory
 from moextend.moe.sites import find_sites
@@ -149,8 +149,8 @@ def test_a_damaged_checkpoint_is_not_whole_and_the_older_one_is(
     assert loop._last_checkpoint(folder) == str(folder / "checkpoint-6")
     damage(folder / "checkpoint-6" / name)
     assert loop._last_checkpoint(folder) == str(folder / "checkpoint-3")
-    (said,) = caplog.messages
-    assert "checkpoint-6: is not whole (" in said and "goes on from an older one" in said
+    (message,) = caplog.messages
+    assert "checkpoint-6: is not whole (" in message and "goes on from an older one" in message
     assert not (folder / "checkpoint-6").exists()
 
 
@@ -273,9 +273,9 @@ def test_resume_is_exact_with_accumulation_and_a_loss_that_draws(tmp_path: Path)
 
     def run(name: str, stop: int | None) -> MultimodalLM:
         model = toy_model()
-        old = router_memory.remember(model, UNEVEN, tokens=40, seed=0)
+        old = router_memory.collect(model, UNEVEN, tokens=40, seed=0)
         attach(model.lm, "a", {0: [1, 1], 2: [0]})
-        loss = keep_closed(model, "a", old, margin=0.1, weight=1.0, sample=5, seed=0)
+        loss = retention_loss(model, "a", old, margin=0.1, weight=1.0, sample=5, seed=0)
         on_step = stop_at(stop) if stop else None
         train(model, UNEVEN, settings, folder=tmp_path / name, extra_loss=loss, on_step=on_step)
         return model
@@ -435,25 +435,25 @@ def test_a_tracker_that_is_not_there_is_one_clear_error(
         train(extended(), DATA, replace(SETTINGS, report_to="wandb"), folder=tmp_path / "t")
 
 
-def test_a_tracker_is_told_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str, float]] = []
+def test_a_tracker_gets_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[tuple[str, float]] = []
 
     class Tracker(loop.TrainerCallback):  # type: ignore[misc]
         logging_dir: str | None = None
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if "loss" in logs:
-                told.append((self.logging_dir, logs["loss"]))
+                logged.append((self.logging_dir, logs["loss"]))
 
     monkeypatch.setattr(loop, "get_available_reporting_integrations", lambda: ["tensorboard"])
     monkeypatch.setitem(loop.INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
     report = train(extended(), DATA, replace(SETTINGS, report_to="tensorboard"), folder=tmp_path / "t")
-    assert len(told) == 9 and told[0][1] == report.loss_first
-    assert told[0][0] == str(tmp_path / "logs"), "what a tracker writes outlives the training's folder"
+    assert len(logged) == 9 and logged[0][1] == report.loss_first
+    assert logged[0][0] == str(tmp_path / "logs"), "what a tracker writes outlives the training's folder"
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"steps": 0}, "steps is 0"),
         ({"warmup": 1.5}, r"warmup is 1\.5\. From 0 to 1"),
@@ -466,8 +466,8 @@ def test_a_tracker_is_told_the_losses_and_keeps_them(tmp_path: Path, monkeypatch
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
     ],
 )
-def test_settings_out_of_range_are_refused(wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_settings_out_of_range_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         replace(SETTINGS, **wrong)
 
 

@@ -40,14 +40,14 @@ def extended(family: str = "mixtral", mode: str = "exact") -> MultimodalLM:
 
 
 def losses(model: MultimodalLM, data: list[Conversation], settings: Settings, folder: Path) -> list[float]:
-    told: list[float] = []
+    losses: list[float] = []
 
     def follow(batch: Any, out: Any) -> Tensor:
-        told.append(float(out["loss"].detach()))
+        losses.append(float(out["loss"].detach()))
         return torch.zeros(())
 
     train(model, data, settings, folder=folder, extra_loss=follow)
-    return told
+    return losses
 
 
 def difference(one: MultimodalLM, other: MultimodalLM) -> float:

@@ -73,7 +73,7 @@ def test_the_same_data_in_other_objects_goes_on(begun: Path) -> None:
     extend(model, "mine", tuple(data()), folder=begun, on_step=lambda done, _: steps.append(done), **HOW)
     assert steps == [3, 4, 5, 6] and not (begun / BEGUN).exists()
     assert sorted(p.name for p in begun.iterdir()) == [
-        "extension.json", "extension.safetensors", "log.jsonl", "recogniser.safetensors",
+        "extension.json", "extension.safetensors", "log.jsonl", "task_statistics.safetensors",
     ]  # fmt: skip
     extend(whole, "mine", data(), folder=begun / "again", **HOW)
     for name, tensor in whole.state_dict().items():
@@ -94,11 +94,11 @@ def test_an_alignment_goes_on_with_the_same_data_only(tmp_path: Path) -> None:
     model = toy_model()
     with pytest.raises(KeyboardInterrupt):
         align(model, data(), SHORT, folder=tmp_path, on_step=stop)
-    for rows, settings, said in (
+    for rows, settings, message in (
         (data(41), SHORT, "data, scale"),
         (data(), replace(SHORT, seed=1), "settings.seed"),
     ):
-        with pytest.raises(InputError, match=f"another model: {said}[.]"):
+        with pytest.raises(InputError, match=f"another model: {message}[.]"):
             align(model, rows, settings, folder=tmp_path)
     steps: list[int] = []
     align(model, data(), SHORT, folder=tmp_path, on_step=lambda done, _: steps.append(done))
@@ -116,7 +116,7 @@ def test_a_note_of_another_version_is_refused(tmp_path: Path) -> None:
         extend(toy_model(), "mine", data(), folder=tmp_path, **HOW)
 
 
-def test_texts_and_images_are_told_apart_where_they_end(tmp_path: Path) -> None:
+def test_texts_and_images_are_distinguished_where_they_end(tmp_path: Path) -> None:
     one, other = tmp_path / "a.png", tmp_path / "b.png"
     for path in (one, other):
         path.write_bytes(b"same bytes")

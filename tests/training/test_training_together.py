@@ -67,7 +67,7 @@ def test_two_processes_learn_what_one_does(
                 assert float((tensor - wanted[key]).abs().max()) < (2e-2 if loose else 1e-4), (name, key)
             assert facts[name]["frozen"]
             kind = ["Whole", True, False] if environment else ["DistributedDataParallel", False, False]
-            assert facts[name]["kinds"] == [kind], "frozen weights are sharded, what learns is whole"
+            assert facts[name]["kinds"] == [kind], "frozen weights are sharded, what learns is unsharded"
         first, second = (load_file(tmp_path / str(rank) / f"{name}.safetensors") for rank in (0, 1))
         assert all(torch.equal(first[key], second[key]) for key in first), "both hold the same"
         assert not ranks[0][name]["left"]
@@ -79,12 +79,12 @@ def test_two_processes_learn_what_one_does(
         "manifest.json", "flops.json",
     }  # fmt: skip
     assert ranks[1]["accumulated"]["seen"] == [], "the first process alone tells"
-    assert "cannot be shared by 2 processes. Make batch_size a multiple of 2" in ranks[0]["refused"]["said"]
+    assert "cannot be shared by 2 processes. Make batch_size a multiple of 2" in ranks[0]["refused"]["output"]
     if not environment:
         for rank in ranks:
-            said = rank["refused"]["tensor parallel"]
-            assert said.pop("kind") == "DTensor"
-            assert set(said) == {"attach", "train"}
+            output = rank["refused"]["tensor parallel"]
+            assert output.pop("kind") == "DTensor"
+            assert set(output) == {"attach", "train"}
             assert all(
-                "sharded over processes (DTensor: tensor parallelism" in each for each in said.values()
+                "sharded over processes (DTensor: tensor parallelism" in each for each in output.values()
             )

@@ -59,8 +59,8 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
     model = learner(job.get("mode", "exact"), job.get("dtype", "float32"))
     frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
     before, seen, passes, kinds = tensors_digest(frozen), [], [], set()
-    memory = router_memory.remember(model, DATA[:6], tokens=30, seed=0) if job.get("memory") else {}
-    closed = memory and moextend.keep_closed(model, "a", memory, margin=0.1, weight=1.0, sample=10, seed=0)
+    memory = router_memory.collect(model, DATA[:6], tokens=30, seed=0) if job.get("memory") else {}
+    closed = memory and moextend.retention_loss(model, "a", memory, margin=0.1, weight=1.0, sample=10, seed=0)
 
     class Spy(loop.TokenTrainer):
         """Notes how the model was wrapped, and what is sharded."""
@@ -107,7 +107,7 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
 
 
 def refused() -> str:
-    """What is said of a batch that the processes cannot share."""
+    """Error message for a batch that the processes cannot share."""
     try:
         moextend.train(
             learner("exact", "float32"), DATA, Settings(**BASE | {"batch_size": 3}), folder=Path("never")
@@ -118,7 +118,7 @@ def refused() -> str:
 
 
 def tensor_parallel(folder: Path, model: MultimodalLM) -> dict[str, str]:
-    """What is said of a model whose weights transformers spread over the processes, when it is extended or trained."""
+    """Error messages when a model with weights sharded by transformers is extended or trained."""
     if torch.distributed.get_rank() == 0:
         model.lm.save_pretrained(folder / "base")
     torch.distributed.barrier()
@@ -128,7 +128,7 @@ def tensor_parallel(folder: Path, model: MultimodalLM) -> dict[str, str]:
     split = MultimodalLM.__new__(MultimodalLM)  # the fingerprint of a new one reads whole weights
     torch.nn.Module.__init__(split)
     split.lm = lm
-    said = {"kind": type(lm.model.layers[0].self_attn.q_proj.weight.data).__name__}
+    output = {"kind": type(lm.model.layers[0].self_attn.q_proj.weight.data).__name__}
     for name, call in {
         "attach": lambda: moextend.attach(lm, "a", {0: [0]}),
         "train": lambda: moextend.train(split, DATA, Settings(**BASE), folder=folder / "never"),
@@ -136,14 +136,14 @@ def tensor_parallel(folder: Path, model: MultimodalLM) -> dict[str, str]:
         try:
             call()
         except InputError as error:
-            said[name] = str(error)
-    return said
+            output[name] = str(error)
+    return output
 
 
 if __name__ == "__main__":
     where = Path(sys.argv[1])
     facts = {name: run(name, JOBS[name], where / os.environ["RANK"], where) for name in sys.argv[2:]}
-    facts["refused"] = {"said": refused()}
+    facts["refused"] = {"output": refused()}
     if "cached" in sys.argv[2:]:
         facts["refused"]["tensor parallel"] = tensor_parallel(where, toy_model())
     (where / f"{os.environ['RANK']}.json").write_text(json.dumps(facts))

@@ -1,4 +1,4 @@
-"""Text tasks: prompts, filters and metrics are lm-eval's; what is kept, keyed and counted is ours."""
+"""Text tasks: prompts, filters and metrics of lm-eval, with saved answers and standard errors."""
 
 from moextend.bench.score.text.cell import score_text
 

@@ -1,4 +1,4 @@
-"""The score of a text task: lm-eval's answers, kept by weights and key, and what is made from them."""
+"""Score of a text task: lm-eval's answers, saved by weights and key, and their scores."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def score_text(
     workspace: Path,
     on_items: Callable[[int, int], None] | None = None,
 ) -> tuple[Scores, Path, bool]:
-    """The score, the file of the answers (under `folder`), and whether the answers were there already.
+    """Scores, the file of the answers (under `folder`), and whether the answers existed before.
 
-    RunFailed where lm-eval fails on this task; InputError where the task itself is wrong.
+    Raises RunFailed if lm-eval fails on this task, and InputError if the task is wrong.
     """
     text = _text_of(task)
     limits = [n for n in (text.limit, limit) if n is not None]
@@ -53,13 +53,13 @@ def score_text(
             where=f"{task.path or task.task}: lm_eval",
             hint="Try it alone: lm_eval --tasks ... --limit 5.",
         ) from error
-    # The summary is the last line: a file that has one is whole.
+    # The summary is the last line: a file that has one is complete.
     write_lines(path, [*records, {"summary": asdict(scores)}])
     return scores, path, False
 
 
 def _kept(path: Path) -> Scores | None:
-    """The score in a file of answers that is whole; None where it is missing, torn or damaged."""
+    """The score in a complete file of answers; None if the file is missing, incomplete or damaged."""
     try:
         lines = read_lines(path)
         if not lines or "summary" not in lines[-1]:
@@ -79,7 +79,7 @@ def _text_of(task: TaskSpec) -> TextTask:
 
 
 def _load(task: TaskSpec, text: TextTask, workspace: Path) -> Loaded:
-    """The lm-eval task with its data, its metric checked before the model works for it."""
+    """The lm-eval task with its data; checks its metric before the model computes."""
     from moextend.bench.score.text.harness import load
 
     folder = None if text.path is None else task.folder() / text.path
@@ -153,7 +153,7 @@ def _run(
 
 
 def _column(found: dict[str, Any], loaded: Loaded, metric: str) -> str:
-    """The metric with its filter, as lm-eval names it: the first filter where the task names none."""
+    """Key of the metric with its filter in lm-eval's results; the first filter if the task sets none."""
     first = found["results"][next(iter(loaded.tasks))]
     columns = [key for key in first if "," in key and "_stderr" not in key]
     chosen = [key for key in columns if key == metric or key.partition(",")[0] == metric]
@@ -163,7 +163,7 @@ def _column(found: dict[str, Any], loaded: Loaded, metric: str) -> str:
 
 
 def record_of(task: str, sample: dict[str, Any], column: str) -> dict[str, Any]:
-    """One item as it is kept: gold, what was answered, the log-likelihoods, and the metric's value."""
+    """Saved record of one item: gold answer, prediction, log-likelihoods, and the metric's value."""
     metric = column.partition(",")[0]
     record: dict[str, Any] = {"task": task, "id": sample["doc_id"]}
     responses, gold = sample["filtered_resps"], sample["target"]
@@ -183,7 +183,7 @@ def record_of(task: str, sample: dict[str, Any], column: str) -> dict[str, Any]:
 
 
 def _length(metric: str, choice: str) -> float:
-    """What a log-likelihood is divided by before choices are compared."""
+    """Divisor of a log-likelihood before choices are compared."""
     if metric == "acc_norm":
         return float(max(1, len(choice)))
     return float(max(1, len(choice.encode()))) if metric == "acc_bytes" else 1.0
@@ -193,8 +193,8 @@ def _scores(found: dict[str, Any], loaded: Loaded, column: str, records: Sequenc
     results = found["results"]
     parts = {name: [record["right"] for record in records if record["task"] == name] for name in loaded.tasks}
     values = {name: float(results[name][column]) for name in parts}
-    whole = results.get(loaded.name, {}).get(column)
-    value = fmean(values.values()) if whole is None else float(whole)
+    total = results.get(loaded.name, {}).get(column)
+    value = fmean(values.values()) if total is None else float(total)
     if not 0 <= value <= 1:
         raise InputError(
             f"'{column}' is {value:.4g}: no fraction from 0 to 1.", hint="Choose another metric, e.g. acc."
@@ -216,7 +216,7 @@ def _scores(found: dict[str, Any], loaded: Loaded, column: str, records: Sequenc
 
 
 def _standard_error(value: float, values: dict[str, float], parts: dict[str, list[Any]]) -> float | None:
-    """Standard error of a mean over items (and over tasks), in points; None where the metric is no mean."""
+    """Standard error of a mean over items (and over tasks), in points; None if the metric is not a mean."""
     if not all(isinstance(x, int | float) for part in parts.values() for x in part):
         return None
     sizes = {name: len(part) for name, part in parts.items()}

@@ -1,9 +1,8 @@
-"""Log-likelihoods of several continuations of one context, the context computed once.
+"""Log-likelihoods of several continuations of one context, with one computation of the context.
 
-lm-eval's own model computes context and continuation again for every choice, and scores of the whole vocabulary at
-every position. Here the contexts of a batch are computed together with a cache of keys and values; each choice goes on
-from its context's cache, and the head is applied only where a choice's tokens are predicted. Padding is masked, and
-never routed to experts as text. The numbers equal lm-eval's to float error.
+lm-eval's own model computes context and continuation for every choice, with logits at every position. Here the contexts
+of a batch are computed together with a key-value cache. Each choice continues from its context's cache, and the head is
+applied only to the positions that predict its tokens. Padding is masked. The numbers equal lm-eval's up to rounding.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from moextend.model import lm_head
 Request = tuple[tuple[str, str], list[int], list[int]]
 """((context, continuation), ids of the context, ids of the continuation)"""
 Answer = tuple[float, bool]
-"""Log-likelihood (nats), and whether greedy decoding would say the continuation."""
+"""Log-likelihood (nats), and whether greedy decoding gives the continuation."""
 _LOGITS = 2**25
-"""Scores that are in memory at once at the most."""
+"""Maximum number of logits in memory."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """One context and the requests that go on from it."""
+    """One context and the requests that continue it."""
 
     context: Sequence[int]
     places: Sequence[int]
-    """Places of its requests in the order they were given."""
+    """Indices of its requests."""
     choices: Sequence[Sequence[int]]
 
     @property
@@ -45,7 +44,7 @@ class Group:
 
 
 class SharedContext(HFLM):  # type: ignore[misc]
-    """lm-eval's model of transformers, for choices that share a context; all other requests it serves as before."""
+    """lm-eval's transformers model with shared contexts for choices; other requests are handled by lm-eval."""
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
@@ -66,7 +65,7 @@ class SharedContext(HFLM):  # type: ignore[misc]
         return [answers[place] for place in range(len(requests))]
 
     def _split(self, requests: Sequence[Request]) -> tuple[list[Group], list[int]]:
-        """The groups of at least two choices that fit the model's length, and the places of all other requests."""
+        """Groups of at least two choices that fit the model's length, and the indices of all other requests."""
         by_context: dict[tuple[int, ...], list[int]] = {}
         for place, (_, ids, _) in enumerate(requests):
             by_context.setdefault(tuple(ids), []).append(place)
@@ -82,7 +81,7 @@ class SharedContext(HFLM):  # type: ignore[misc]
 
 
 def _batches(groups: Sequence[Group], rows: int) -> Iterable[list[Group]]:
-    """Groups of like length together, the longest first; about `rows` choices a batch."""
+    """Batches of groups with similar length, the longest first; about `rows` choices per batch."""
     batch: list[Group] = []
     for group in sorted(groups, key=lambda group: (-len(group.context), group.places[0])):
         if batch and sum(len(one.choices) for one in batch) + len(group.choices) > rows:
@@ -104,7 +103,7 @@ def _score(lm: Any, groups: Sequence[Group], pad: int, device: Any) -> dict[int,
     choices = [choice for group in groups for choice in group.choices]
     owner = torch.tensor([row for row, group in enumerate(groups) for _ in group.choices], device=device)
     states = [out.last_hidden_state[owner, -1:]]
-    # What a choice's last token predicts is not asked for: its other tokens are enough.
+    # The prediction after a choice's last token is not needed.
     inner, inner_mask = _padded([choice[:-1] for choice in choices], pad, left=False, device=device)
     if inner.shape[1]:
         cache.batch_select_indices(owner)
@@ -132,7 +131,7 @@ def _score(lm: Any, groups: Sequence[Group], pad: int, device: Any) -> dict[int,
 
 
 def _cache_name(model: Any) -> str:
-    """What the model's forward calls its cache: transformers renamed it."""
+    """Name of the cache in the model's forward, which differs between versions of transformers."""
     return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
@@ -150,7 +149,7 @@ def _padded(rows: Sequence[Sequence[int]], pad: int, *, left: bool, device: Any)
 
 
 def _answers(lm: Any, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target, and whether it is the likeliest token."""
+    """Log-probability of each target, and whether it is the most likely token."""
     values, greedy = [], []
     each = max(1, _LOGITS // lm_head.text_config(lm.config).vocab_size)
     for start in range(0, len(states), each):

@@ -1,4 +1,4 @@
-"""A user's folder of lm-eval YAMLs, made ready for lm-eval."""
+"""Prepares a user's folder of lm-eval YAML files for lm-eval."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from moextend.util import bounded_yaml
 from moextend.util.files import atomic, digest
 
 MARKS = ("{folder}", "{data}", "{lm_eval}")
-"""Stand in a YAML for the folder that it lies in (lm-eval resolves data files against the current one), for the
+"""Placeholders in a YAML file for its own folder (lm-eval resolves data files against the current one), for the
 workspace's data/, and for the folder of lm-eval's own tasks."""
 _PICKLED = {"pandas"}
-"""Readers of `datasets` that unpickle, which is running code."""
+"""Readers of `datasets` that unpickle, which can run code."""
 _READERS = {"arrow", "csv", "json", "parquet", "text"}
 _DATASET = re.compile(r"^dataset_path:\s*['\"]?([^'\"#\n]+?)['\"]?\s*(?:#.*)?$", re.MULTILINE)
 _CODE = (".yaml", ".yml", ".py", ".txt")
 
 
 def stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Path, size and time of every file of a folder: changes when one of them does."""
+    """Path, size and time of every file of a folder, to detect changes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
 def checked(folder: Path, *, where: str) -> Path:
-    """The folder itself; InputError where it is none, SpecError where one of its YAMLs cannot be read."""
+    """The folder; InputError if it is not a folder, SpecError if one of its YAML files cannot be read."""
     if not folder.is_dir():
         raise InputError(f"no folder {folder}.", where=where, hint="Name the folder of the lm-eval YAMLs.")
     for path in sorted(folder.rglob("*.yaml")):
-        # Composed and not loaded: lm-eval's own tags (!function) are code.
+        # Composed, not loaded: lm-eval's own tags (!function) are code.
         bounded_yaml.compose(bounded_yaml.read_text(path), where=str(path))
     return folder
 
 
 def rendered(folder: Path, workspace: Path) -> Path:
-    """A copy of the folder in the workspace's cache with the marks filled in, or itself where no YAML has one."""
+    """A copy of the folder in the workspace's cache without placeholders, or the folder itself if it has none."""
     code = sorted(
         path
         for path in folder.rglob("*")
@@ -65,10 +65,10 @@ def rendered(folder: Path, workspace: Path) -> Path:
 
 
 def refuse_code(folder: Path, made_of: Path, *, where: str) -> None:
-    """InputError where a YAML, or one that it includes, has lm-eval run code: with its file and line.
+    """Raises InputError with file and line if a YAML file, or one that it includes, makes lm-eval run code.
 
-    Code is what a tag such as !function names, a metric that lm-eval does not have (it is fetched as a script), and
-    data in pickles. YAMLs of lm-eval's own are trusted as lm-eval is. `folder` is what `rendered` made of `made_of`.
+    Code is a tag such as !function, a metric that lm-eval does not have (it is downloaded as a script), and pickled
+    data. lm-eval's own YAML files are trusted. `folder` is the result of `rendered` for `made_of`.
     """
     seen: set[Path] = set()
     for path in sorted((*folder.rglob("*.yaml"), *folder.rglob("*.yml"))):
@@ -82,7 +82,7 @@ def refuse_code(folder: Path, made_of: Path, *, where: str) -> None:
 
 
 def _code(path: Path, seen: set[Path]) -> Iterator[tuple[str, str]]:
-    """(place, what) of all code that a YAML names, also in what it includes."""
+    """(place, code) of all code in a YAML file and the files that it includes."""
     path = path.resolve()
     if path in seen or path.is_relative_to(_own_tasks().resolve()) or not path.is_file():
         return
@@ -103,7 +103,7 @@ def _code(path: Path, seen: set[Path]) -> Iterator[tuple[str, str]]:
 
 
 def _nodes(node: yaml.Node | None, key: str = "") -> Iterator[tuple[str, yaml.Node]]:
-    """All nodes, each with the key that it stands under; those of a list have the list's."""
+    """All nodes with their keys; nodes of a list have the key of the list."""
     if node is None:
         return
     yield key, node
@@ -117,7 +117,7 @@ def _nodes(node: yaml.Node | None, key: str = "") -> Iterator[tuple[str, yaml.No
 
 
 def _metrics() -> frozenset[str]:
-    """The metrics that lm-eval has itself."""
+    """Names of lm-eval's own metrics."""
     from lm_eval.api.registry import metric_registry
 
     return frozenset(metric_registry)
@@ -131,7 +131,7 @@ def _own_tasks() -> Path:
 
 
 def only_local_data(folder: Path) -> bool:
-    """Whether all YAMLs of a folder read files: then the cache of `datasets` may lie in the workspace."""
+    """Whether all YAML files of a folder read local files: then the cache of `datasets` can be in the workspace."""
     named = [
         name.strip()
         for path in folder.rglob("*.yaml")

@@ -1,4 +1,4 @@
-"""lm-eval through its Python API. Importing this imports lm-eval: only when a text task is scored."""
+"""lm-eval through its Python API. This module imports lm-eval, so import it only to score a text task."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ from moextend.util.files import digest
 from moextend.util.quiet import quiet_datasets, quiet_loggers
 
 _FEWSHOT_SEED = 1234
-"""lm-eval's own default: with it our numbers are those of its command line."""
+"""lm-eval's default, so that the numbers equal those of its command line."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A task (or the tasks of a group) of lm-eval with its data, kept in the process between calls."""
+    """A task (or the tasks of a group) of lm-eval with its data, cached in the process."""
 
     name: str
     tasks: dict[str, Any]
     groups: dict[str, Any]
     digest: str
-    """Names the tasks' configs and the content of their data."""
+    """Digest of the tasks' configs and data."""
 
 
 @lru_cache(maxsize=2)
 def _manager(folder: Path | None, _stamps: tuple[Any, ...]) -> TaskManager:
-    """The index of a folder's tasks; of lm-eval's own ones (seconds) only where no folder is given."""
+    """Index of a folder's tasks, or of lm-eval's own tasks (takes seconds) without a folder."""
     return TaskManager(include_path=None if folder is None else str(folder), include_defaults=folder is None)
 
 
@@ -61,9 +61,9 @@ def load(
     trusted: bool = False,
     where: str,
 ) -> Loaded:
-    """The task called `name` in `folder`, or of lm-eval's own; UnknownName where there is none.
+    """Task `name` of `folder`, or of lm-eval; UnknownName if there is none.
 
-    InputError where the folder's YAMLs name code to be run, unless it is `trusted` or the package's own.
+    Raises InputError if the folder's YAML files run code, unless it is `trusted` or the package's own.
     """
     if folder is None:
         return _load(name, None, num_fewshot, workspace, (), True, where)
@@ -100,7 +100,7 @@ def _load(
 
 
 def _set_fewshot(task: Any, wanted: int | None) -> None:
-    """As lm-eval's command line does: a task that asks for zero examples gets none."""
+    """Sets the number of examples like lm-eval's command line: a task with zero examples gets none."""
     own = task.get_config("num_fewshot")
     if wanted is None:
         wanted = own or 0
@@ -114,14 +114,14 @@ def _digest(tasks: dict[str, Any], places: Iterable[Path | None], cache: Path) -
         for name, task in sorted(tasks.items()):
             config = json.dumps(task.dump_config(), sort_keys=True, default=str)
             for place in places:
-                # Where the folder lies is no part of what the task is.
+                # The path of the folder is not part of the task's identity.
                 config = config if place is None else config.replace(str(place.resolve()), "")
             parts.append([name, config, str(task.VERSION), _data_digest(task.dataset, known)])
     return digest(lm_eval.__version__, parts)
 
 
 def _data_digest(data: Any, known: FileDigests) -> Any:
-    """Digests of the files behind the splits; of the rows themselves where they are not in files."""
+    """Digests of the files of the splits, or of the rows if there are no files."""
     if isinstance(data, dict):
         return {str(split): _data_digest(rows, known) for split, rows in data.items()}
     files = getattr(data, "cache_files", None)
@@ -138,7 +138,7 @@ def run(
     limit: int | None,
     on_items: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """lm-eval's results for a model as it is now, with a record of every item under "samples"."""
+    """lm-eval's results for a model in its current state, with a record of every item under "samples"."""
     training = model.lm.training
     with _calm(seed=True, on_items=on_items):
         lm = SharedContext(
@@ -149,7 +149,7 @@ def run(
             device=str(model.device),
         )
         for task in loaded.tasks.values():
-            # Its generator has moved on since the last call, and would draw other examples.
+            # Its generator has another state since the last call, and would draw other examples.
             task.set_fewshot_seed(seed=_FEWSHOT_SEED)
         try:
             with torch.no_grad():
@@ -168,7 +168,7 @@ def run(
 
 @contextmanager
 def _datasets_cache(folder: Path | None) -> Iterator[None]:
-    """`datasets` keeps what it prepares under `folder` inside the block; None changes nothing."""
+    """Context in which the cache of `datasets` is in `folder`; None: unchanged."""
     before = datasets.config.HF_DATASETS_CACHE
     if folder is not None:
         datasets.config.HF_DATASETS_CACHE = folder
@@ -180,7 +180,7 @@ def _datasets_cache(folder: Path | None) -> Iterator[None]:
 
 @contextmanager
 def _calm(*, seed: bool, on_items: Callable[[int, int], None] | None = None) -> Iterator[None]:
-    """No bars, no log lines, lm-eval's seeds, and all random states as they were afterwards."""
+    """Context with lm-eval's seeds and without progress bars and log lines; restores all random states."""
     with ExitStack() as stack:
         stack.enter_context(quiet_datasets())
         stack.enter_context(quiet_loggers("lm_eval", "datasets", "transformers"))
@@ -198,9 +198,9 @@ def _calm(*, seed: bool, on_items: Callable[[int, int], None] | None = None) -> 
 
 @contextmanager
 def _templates() -> Iterator[None]:
-    """lm-eval's templates in a sandbox, for a template of a YAML reaches all of Python; each compiled once.
+    """Context in which lm-eval's templates run in a sandbox, as a template could use all of Python; each compiled once.
 
-    lm-eval compiles a task's few templates again for every item, which is most of its own work.
+    lm-eval compiles a task's templates again for every item, which takes most of its time.
     """
     own = lm_eval.utils.env
     environment = SandboxedEnvironment(
@@ -217,7 +217,7 @@ def _templates() -> Iterator[None]:
 
 @contextmanager
 def _bars(on_items: Callable[[int, int], None] | None) -> Iterator[None]:
-    """lm-eval's progress bars are not drawn; those over the model's work are told to `on_items`."""
+    """Hides lm-eval's progress bars; the progress of the model's work is reported to `on_items`."""
     rooms = (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface)
     before = [room.tqdm for room in rooms]
     for room, heard in zip(rooms, (None, None, on_items), strict=True):
@@ -230,7 +230,7 @@ def _bars(on_items: Callable[[int, int], None] | None) -> Iterator[None]:
 
 
 class _Bar:
-    """What lm-eval uses of tqdm."""
+    """The part of tqdm that lm-eval uses."""
 
     def __init__(
         self,
@@ -249,10 +249,10 @@ class _Bar:
             self.update(1)
 
     def update(self, n: int = 1) -> None:
-        """`n` requests more are done."""
+        """Reports `n` more requests as done."""
         self._done += n
         if self._heard is not None and self._total:
             self._heard(min(self._done, self._total), self._total)
 
     def close(self) -> None:
-        """Nothing was drawn."""
+        """Does nothing."""

@@ -39,7 +39,7 @@ class NewMethod(OneAdapter):
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
         """A further term of the loss, or None; called once before each stage is trained."""
         weights = self.parameters(model)  # what is trained, by name
-        # This is the place to remember what the weights are now, for example:
+        # Keep the current weights here, for example:
         # before = {name: p.detach().clone() for name, p in weights.items()}
 
         def penalty(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:

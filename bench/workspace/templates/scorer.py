@@ -14,12 +14,12 @@ from moextend.bench.scorers import Gold, Scorer
 
 def words_found(prediction: str, gold: Gold) -> float:
     """0 to 1 for one item; `gold` has the right answers, the question and the choices, where there are some."""
-    said = set(prediction.lower().split())
-    return max(_share(answer.lower().split(), said) for answer in gold.answers)
+    predicted = set(prediction.lower().split())
+    return max(_share(answer.lower().split(), predicted) for answer in gold.answers)
 
 
-def _share(words: list[str], said: set[str]) -> float:
-    return sum(word in said for word in words) / len(words) if words else 0.0
+def _share(words: list[str], predicted: set[str]) -> float:
+    return sum(word in predicted for word in words) / len(words) if words else 0.0
 
 
 SCORER = Scorer(

@@ -118,7 +118,7 @@ def test_what_lm_eval_needs_is_supplied_where_it_is_not_given():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ("--tasks arc_esay --model_args pretrained=tiny", "Did you mean 'arc_easy'?"),
         ("--tasks arc_esay --model hf --model_args pretrained=gpt2", "--tasks: no lm-eval task 'arc_esay'."),
@@ -131,7 +131,7 @@ def test_what_lm_eval_needs_is_supplied_where_it_is_not_given():
         ("--tasks arc_easy --model_args=pretrained=tinny", "model_args: pretrained: no model 'tinny'."),
     ],
 )
-def test_wrong_arguments_of_lm_eval_are_refused_in_one_line(arguments, said, monkeypatch):
+def test_wrong_arguments_of_lm_eval_are_refused_in_one_line(arguments, message, monkeypatch):
     from moextend.bench.bridges import lm_eval
 
     def asked():
@@ -143,7 +143,7 @@ def test_wrong_arguments_of_lm_eval_are_refused_in_one_line(arguments, said, mon
     before = sys.argv
     with pytest.raises(InputError) as error:
         lm_eval.main(arguments.split())
-    assert said in str(error.value) and len(str(error.value)) < 300
+    assert message in str(error.value) and len(str(error.value)) < 300
     assert sys.argv is before
 
 

@@ -70,7 +70,7 @@ def workspace(tmp_path):
 
 @pytest.fixture
 def make_task(workspace):
-    """A task in the workspace; columns as in `rows` unless told otherwise."""
+    """A task in the workspace; columns as in `rows` by default."""
 
     def make(path, *, columns=None, train="train", test="test", **changes):
         data = Data(path=str(path), train=train, test=test, **changes.pop("data", {}))

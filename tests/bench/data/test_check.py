@@ -70,7 +70,7 @@ def test_positions_written_as_text_are_positions(lettered, workspace):
     assert check_task(task, workspace).answer == "A"
 
 
-def test_numbers_among_the_choices_are_text_unless_told_otherwise(lettered, workspace):
+def test_numbers_among_the_choices_are_text_by_default(lettered, workspace):
     numbers = ("1", "2", "3")
     task = lettered(["1", "2"], numbers)
     assert [item.answers for item in open_items(task, "test", workspace)] == [("1",), ("2",)]
@@ -191,7 +191,7 @@ def test_lists_of_unequal_length(pictures, make_task, write_jsonl, workspace):
         open_items(other, "test", workspace)
 
 
-def test_words_that_the_base_does_not_know_are_said(tmp_path, workspace):
+def test_words_that_the_base_does_not_know_are_reported(tmp_path, workspace):
     rows = [{"question": "what color is it ?", "answer": "red" if i % 4 else "Zürich"} for i in range(40)]
     found = check(own(qa(tmp_path, rows), workspace), workspace, "tiny")
     answers = next(line for line in found["warnings"] if "of the answers" in line)

@@ -96,7 +96,7 @@ def test_an_empty_column_takes_no_letter_from_the_others(chosen, tmp_path):
     (item,) = open_items(task, "test", tmp_path)
     assert "which?\nA. red\nC. blue\nThe" in prompt_text(task, item)
     assert target_text(task, item) == "C"
-    assert [score("option@2", said, item) for said in ("C", "blue", "A", "B")] == [1, 1, 0, 0]
+    assert [score("option@2", output, item) for output in ("C", "blue", "A", "B")] == [1, 1, 0, 0]
     with pytest.raises(InputError, match="has no answer"):
         list(open_items(chosen([{**row, "answer": "B"}], choices="A,B,C,D", answer_as="letter",
                                data={"absent": ["nan"]}), "test", tmp_path))  # fmt: skip
@@ -108,7 +108,11 @@ def test_open_answers_written_as_a_list_are_several(chosen, tmp_path):
     rows += [{"options": "['a', 'b']", "answer": "B"}, {"options": "[]", "answer": "[open"}]
     items = list(open_items(chosen(rows, answer_as="letter"), "test", tmp_path))
     assert [item.answers for item in items] == [("24/7", "3.429"), ("[0.1, 2]",), ("b",), ("[open",)]
-    assert [score("option@2", said, items[0]) for said in ("24/7", "3.429", "['24/7', '3.429']")] == [1, 1, 0]
+    assert [score("option@2", output, items[0]) for output in ("24/7", "3.429", "['24/7', '3.429']")] == [
+        1,
+        1,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -153,5 +157,5 @@ def test_lines_keep_the_position_only_where_it_is_needed(chosen, tmp_path):
 def test_a_text_that_two_choices_share_names_none_of_them():
     for right in (0, 1):
         item = Item("1", (), "?", ("red car",), ("red car", "red car", "car"), position=right)
-        for said in ("red car", "It is the red car."):
-            assert score("option@2", said, item) == 0.0
+        for output in ("red car", "It is the red car."):
+            assert score("option@2", output, item) == 0.0

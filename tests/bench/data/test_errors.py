@@ -209,7 +209,7 @@ def test_data_card_that_is_no_yaml(pictures, make_task, workspace):
         ({"conversations": [{"from": "human"}, {}]}, "has a message without 'from' and 'value'"),
         (
             {"conversations": [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}]},
-            "entry 1, turn 1: is said by 'gpt' and answered by 'human'",
+            "entry 1, turn 1: is output by 'gpt' and answered by 'human'",
         ),
     ],
 )

@@ -22,8 +22,8 @@ AVERAGED = {"coco-captions", "flickr30k", "flickr30k-karpathy"}
 """CIDEr-D averages over references that differ, so that no caption reaches the top."""
 
 
-def percent(task, items, said):
-    answered = [Answered.by(answer, item) for answer, item in zip(said, items, strict=True)]
+def percent(task, items, answers):
+    answered = [Answered.by(answer, item) for answer, item in zip(answers, items, strict=True)]
     return 100 * score_set(task.scorer, answered).value / find_scorer(task.scorer).top
 
 

@@ -40,8 +40,8 @@ def test_conversations_to_learn_and_an_evaluation_file_to_score(workspace, make_
     folder = workspace / "data" / "suite"
     folder.mkdir(parents=True)
     (folder / "a.png").write_bytes(make_png(1))
-    said = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "red"}]
-    (folder / "train.json").write_text(json.dumps([{"id": "1", "image": "a.png", "conversations": said}]))
+    output = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "red"}]
+    (folder / "train.json").write_text(json.dumps([{"id": "1", "image": "a.png", "conversations": output}]))
     asked = [
         {"question_id": 7, "image": "a.png", "text": "<image>\nWhich?", "answer": "blue"},
         {"question_id": 8, "text": "Without?", "answer": "none"},

@@ -67,7 +67,7 @@ def test_captions_and_choices(imported, workspace):
         ("docvqa", r"is a group of tasks: docvqa_val, docvqa_test. Import them one by one"),
     ],
 )
-def test_what_cannot_be_imported_is_said(what, message, imported):
+def test_what_cannot_be_imported_is_reported(what, message, imported):
     with pytest.raises(InputError, match=message):
         imported(what)
 
@@ -102,7 +102,7 @@ REST = "dataset_path: lmms-lab-encoder/ChartQA\ntest_split: test\ndoc_to_text: q
 
 @pytest.mark.parametrize(
     "named",
-    ["task: own  # a comment", '"task": own', "task : 'own'", 'task: "own" # said', "'task':\n  own",
+    ["task: own  # a comment", '"task": own', "task : 'own'", 'task: "own" # quoted', "'task':\n  own",
      "task: own\ngroup: [many]", "group: many\ntag:\n- a\n- b\ntask: own"],
 )  # fmt: skip
 def test_names_are_read_as_yaml(named, imported, tmp_path):
@@ -143,7 +143,7 @@ def test_what_a_yaml_cannot_hold_is_one_line(text, message, imported, tmp_path):
         imported("own", folder)
 
 
-def test_examples_and_choices_that_are_dropped_are_said(imported, tmp_path):
+def test_examples_and_choices_that_are_dropped_are_reported(imported, tmp_path):
     folder = write(tmp_path / "e", "num_fewshot: 5\ndoc_to_choice: !function utils.options\n")
     notes = imported("own", folder)[1]
     assert "num_fewshot 5: not used." in notes
@@ -167,8 +167,10 @@ def test_from_the_command_line(hub, workspace, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main.run()
     assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert "charts (vqa): 5 test items" in said and "not imported: doc_to_visual: !function utils." in said
+    output = capsys.readouterr().out
+    assert (
+        "charts (vqa): 5 test items" in output and "not imported: doc_to_visual: !function utils." in output
+    )
     written = find_task("charts", workspace)
     assert (written.scorer, written.data.path) == ("relaxed@1", "lmms-lab-encoder/ChartQA")
     assert check(written, workspace)["items"] == {"test": 5}

@@ -48,7 +48,7 @@ class World:
 
 @dataclass
 class ShortLoop:
-    """The training loop with few steps; remembers what it was given."""
+    """The training loop with few steps; keeps its arguments."""
 
     model: moextend.MultimodalLM
     stage: Stage
@@ -239,9 +239,9 @@ def test_o_lora_keeps_adapters_orthogonal(world: World) -> None:
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_which_methods_leave_text_to_the_base_by_construction(spec: str) -> None:
-    said = methods.parse(spec).make().text_untouched
+    output = methods.parse(spec).make().text_untouched
     apart = {"lora-per-task", "lora-per-task:task=inferred", "moextend", "moextend:scope=auto"}
-    assert said == (spec in apart)
+    assert output == (spec in apart)
 
 
 def test_moe_lora_is_the_sum_of_its_experts() -> None:

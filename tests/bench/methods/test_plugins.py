@@ -18,9 +18,9 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "methods" / "lora_l2.py"
 SCORER = """
 from moextend.bench.scorers import Scorer
 
-FIRST = Scorer("starts@1", rule="the prediction starts like the answer", item=lambda said, gold: float(
-    gold.answers[0].startswith(said[:1])))
-SECOND = Scorer("starts@2", rule="always right", item=lambda said, gold: 1.0)
+FIRST = Scorer("starts@1", rule="the prediction starts like the answer", item=lambda output, gold: float(
+    gold.answers[0].startswith(output[:1])))
+SECOND = Scorer("starts@2", rule="always right", item=lambda output, gold: 1.0)
 """
 BROKEN = {
     "def broken(:\n": r"methods/mine.py:1: cannot be imported \(SyntaxError",
@@ -99,9 +99,9 @@ def test_a_broken_plug_in_is_named_in_one_line_and_the_rest_works(add, tmp_path,
     with pytest.raises(InputError, match=BROKEN[source]) as found:
         methods.parse("mine", workspace=tmp_path)
     assert "\n" not in str(found.value)
-    said = []
-    configs = resolve(Request(tmp_path, methods=("all",)), None, said.append)
-    assert said == [str(found.value)]
+    output = []
+    configs = resolve(Request(tmp_path, methods=("all",)), None, output.append)
+    assert output == [str(found.value)]
     names = [config.method for config in configs if config.mode == "sequence"]
     assert names == [*methods.OWN, "lora-l2"]
 
@@ -109,13 +109,13 @@ def test_a_broken_plug_in_is_named_in_one_line_and_the_rest_works(add, tmp_path,
 def test_a_name_of_the_package_stays_the_package_s(add, tmp_path):
     add("lora.py", EXAMPLE.read_text())
     add("joint.py", EXAMPLE.read_text())
-    said = []
-    (config,) = resolve(Request(tmp_path, methods=("lora",)), None, said.append)
-    (line,) = said
+    output = []
+    (config,) = resolve(Request(tmp_path, methods=("lora",)), None, output.append)
+    (line,) = output
     assert "methods/lora.py: 'lora' is the name of a method of the package" in line
     assert config.parsed_method().source == plugins.PACKAGE
-    resolve(Request(tmp_path, methods=("ewc",)), None, said.append)
-    assert len(said) == 1, "another method is none of its business"
+    resolve(Request(tmp_path, methods=("ewc",)), None, output.append)
+    assert len(output) == 1, "another method is none of its business"
     problems = {each.name: str(each.problem) for each in methods.KNOWN.listed(tmp_path) if each.problem}
     assert "stands for something else" in problems["joint"]
 

@@ -86,8 +86,8 @@ def test_less_is_learned_in_less_memory(measured: tuple[dict[str, Any], str, str
 
 
 def test_the_tables_are_printed_and_put_into_a_page(measured: tuple[dict[str, Any], str, str]) -> None:
-    _, said, page = measured
-    assert "tiny: training" in said and "tiny: answering" in said
+    _, output, page = measured
+    assert "tiny: training" in output and "tiny: answering" in output
     assert page.startswith("# Speed\n\n<!-- perf -->\n") and page.endswith("<!-- /perf -->\nmore\n")
     assert "| full-ft |" in page and "old" not in page and "python -m moextend.bench.perf" in page
 
@@ -127,7 +127,7 @@ def test_the_most_memory_at_once_is_found() -> None:
     assert measure.profile(work, "cpu").peak == pytest.approx(8e6, rel=0.01)
 
 
-def test_the_time_is_parted_by_kinds_of_operators() -> None:
+def test_the_time_is_split_by_kinds_of_operators() -> None:
     left = torch.randn(500, 500)
 
     def work() -> None:
@@ -148,7 +148,7 @@ def test_works_are_interleaved() -> None:
     assert measure.Times([3, 1, 2], [0, 0, 5]).median("wall") == 2
 
 
-def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_installed_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moextend.bench.perf.sizes.find_spec", lambda name: None)
     monkeypatch.setattr("moextend.util.quiet.quiet_process", lambda: None)
     assert missing("smollm2") is not None and missing("mid") is None

@@ -90,7 +90,7 @@ def test_other_orders_and_settings_are_rows_of_their_own(done):
 
 def test_bounds_stand_above_the_methods(done):
     runs = [
-        done(facts={"task_identity": "none", "blind": {"colour": 25.0, "count": 50.0}}),
+        done(facts={"task_identity": "none", "majority": {"colour": 25.0, "count": 50.0}}),
         done(mode="joint", rows=[[20.0, 30.0], [85.0, 75.0]], text=(90.0, 87.0)),
         done(mode="independent", rows=[[20.0, 30.0], [80.0, 30.0], [20.0, 72.0]]),
     ]
@@ -159,7 +159,7 @@ def test_the_matrix_of_a_joint_run_has_two_rows(done):
 @pytest.fixture
 def tables(done):
     runs = [done(seed=s) for s in (0, 1, 2)]
-    facts = {"task_identity": "given", "blind": {"colour": 25.0, "count": 30.0}}
+    facts = {"task_identity": "given", "majority": {"colour": 25.0, "count": 30.0}}
     runs += [done("moextend:scope=all,routing=paper", facts=facts)]
     (experiment,) = collect(runs)
     return [forgetting_table(experiment), *matrix_tables(experiment)]
@@ -204,8 +204,8 @@ def test_forward_transfer_is_in_the_main_table(done):
 
 def test_text_that_nothing_learned_can_answer_is_marked(done):
     text = (90.0, 90.0, 90.0)
-    told = {"task_identity": "inferred", "text_untouched": True}
-    runs = [done("moextend:scope=auto", facts=told, text=text), done("lora", text=text)]
+    facts = {"task_identity": "inferred", "text_untouched": True}
+    runs = [done("moextend:scope=auto", facts=facts, text=text), done("lora", text=text)]
     table = forgetting_table(collect(runs)[0])
     assert row_of(table, "moextend:scope=auto")["text_change"].text == "0.0†"
     assert row_of(table, "lora")["text_change"].text == "0.0"
@@ -292,7 +292,7 @@ def test_html_is_escaped(done):
     assert page.count("<table>") == page.count("</table>") == 1
 
 
-def test_an_unknown_format_is_told():
+def test_an_unknown_format_is_reported():
     assert set(FORMATS) == {"table", "markdown", "latex", "csv", "html"}
     with pytest.raises(UnknownName, match="Did you mean 'latex'"):
         render([], "latx")

@@ -1,4 +1,4 @@
-"""Seeds and orders are told apart where both were run."""
+"""Seeds and orders are separated if both were run."""
 
 import pytest
 

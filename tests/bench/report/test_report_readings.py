@@ -45,17 +45,17 @@ def test_every_format_shows_it(make_run, form):
     assert "50.0" in words and "12.5" in words
 
 
-def test_runs_without_readings_are_told(make_run):
+def test_runs_without_readings_are_reported(make_run):
     with pytest.raises(InputError, match="no answer to an image task has readings"):
         tables(collect([make_run("lora", rows=ROWS)], unfinished=True), "readings")
 
 
-@pytest.mark.parametrize(("strict", "normalised", "said"), [(10.0, 60.0, True), (55.0, 60.0, False)])
-def test_a_wrong_form_is_told(make_run, strict, normalised, said):
+@pytest.mark.parametrize(("strict", "normalised", "noted"), [(10.0, 60.0, True), (55.0, 60.0, False)])
+def test_a_wrong_form_is_reported(make_run, strict, normalised, noted):
     run = make_run("lora", rows=ROWS)
     answered(run, 10.0, strict=strict, normalised=normalised)
     (row,) = shown([run]).sections[0]
-    assert ("the form is wrong, not the answer" in row[-1].text) == said
+    assert ("the form is wrong, not the answer" in row[-1].text) == noted
 
 
 def test_scores_by_kind_stand_below(make_run):

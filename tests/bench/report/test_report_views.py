@@ -306,7 +306,7 @@ def latex(ledger, tmp_path_factory):
     }
     runs = ledger.write_runs(tmp_path_factory.mktemp("latex"), ledger.Shape(items=40), kinds, (0, 1))
     for number, run in enumerate(runs, 1):
-        run.write_facts(text_untouched=True, blind=dict.fromkeys(run.config.stages, 20.0))
+        run.write_facts(text_untouched=True, majority=dict.fromkeys(run.config.stages, 20.0))
         for stage, task in enumerate(run.config.stages, 1):
             run.write_cost(stage, task, StageCost(trained_parameters=1000 * number, tokens=5, flops=2e12))
             folder = run.stage_folder(stage, task)

@@ -78,9 +78,9 @@ def test_a_file_has_the_tables_in_full_width(experiments):
 
 
 def test_a_wide_terminal_has_spreads_beside_the_numbers(experiments):
-    beside = re.compile(r"\d ±\d")
-    assert beside.search("".join(lines(shown(experiments, "readings", 120), 8)))
-    assert not beside.search("".join(lines(shown(experiments, "readings", 80), 8)))
+    on_one_line = re.compile(r"\d ±\d")
+    assert on_one_line.search("".join(lines(shown(experiments, "readings", 120), 8)))
+    assert not on_one_line.search("".join(lines(shown(experiments, "readings", 80), 8)))
 
 
 def test_names_are_broken_between_their_parts():

@@ -64,7 +64,7 @@ def work(run: RunDir) -> None:
             keep_nothing(run.stage_folder(stage, task))
             run.write_cost(stage, task, StageCost(seconds=1.0, **peak_memory(ON_CPU)))
         identity = "given" if config.method.startswith("moextend") else "none"
-        run.write_facts(task_identity=identity, blind=dict.fromkeys(config.stages, 25.0))
+        run.write_facts(task_identity=identity, majority=dict.fromkeys(config.stages, 25.0))
 
 
 def keep_nothing(folder: Path) -> None:
@@ -83,7 +83,7 @@ def misbehave(method: str, stage: int) -> None:
     if method == "big":
         bytearray(BIG)  # taken and given back
     if method.startswith("crash"):
-        print("some library said this", flush=True)
+        print("some library printed this", flush=True)
         print("cannot open the weights", file=sys.stderr, flush=True)
         os._exit(3)
     if method == "assert" and stage == 2:

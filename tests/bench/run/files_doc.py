@@ -82,9 +82,9 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _section(model: type[Any]) -> str:
-    said = docstrings(model)
+    output = docstrings(model)
     rows = [
-        f"| `{name}` | {kind(field.annotation)} | {_default(field)} | {said.get(name, '')} |"
+        f"| `{name}` | {kind(field.annotation)} | {_default(field)} | {output.get(name, '')} |"
         for name, field in fields_of(model).items()
     ]
     about = inspect.getdoc(model) or ""

@@ -80,7 +80,7 @@ def test_the_view_has_every_format(run, form):
     assert "colour" in render(tables(collect([run], unfinished=True), "routing"), form)
 
 
-def test_runs_of_which_nothing_is_known_are_told(make_run, run):
+def test_runs_of_which_nothing_is_known_are_named(make_run, run):
     other = make_run("lora", rows=ROWS)
     assert len(tables(collect([other, run], unfinished=True), "routing")) == 1
     with pytest.raises(InputError, match="of no run it is known how it routes"):

@@ -88,7 +88,10 @@ def test_a_crash_tells_the_last_line_and_keeps_the_log(make_run):
     run = make_run("crash")
     error = launch([run.folder], jobs=1, view=Silent(), command=FAKE)[run.folder].error
     assert "ended with code 3 (cannot open the weights)" in error
-    assert sorted(run.log.read_text().splitlines()) == ["cannot open the weights", "some library said this"]
+    assert sorted(run.log.read_text().splitlines()) == [
+        "cannot open the weights",
+        "some library printed this",
+    ]
 
 
 def test_a_worker_that_cannot_start_fails_every_run(make_run):
@@ -184,7 +187,7 @@ def test_a_run_that_ends_between_two_looks_has_started_if_its_process_came(make_
     assert out.getvalue().splitlines() == lines
 
 
-def test_stages_that_are_scored_between_two_looks_are_told(make_run):
+def test_stages_that_are_scored_between_two_looks_are_reported(make_run):
     run, out = make_run("lora", rows=[[10.0, 20.0]], text=[90.0]), io.StringIO()
     view = PlainView([run.folder], 1, Console(file=out))
     view.update()
@@ -202,7 +205,7 @@ def test_stages_that_are_scored_between_two_looks_are_told(make_run):
     ]
 
 
-def test_the_time_left_is_told_at_most_once_a_minute(make_run, monkeypatch):
+def test_the_time_left_is_reported_at_most_once_a_minute(make_run, monkeypatch):
     run, out, now = make_run("lora"), io.StringIO(), [1000.0]
     status = Status(state="running", elapsed=10, left=None)
     monkeypatch.setattr(live, "read_status", lambda folder: status)

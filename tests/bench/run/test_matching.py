@@ -79,7 +79,7 @@ def test_the_nearest_whole_number():
     assert nearest(10, 10, 50) == 1
 
 
-def test_ranks_are_set_and_what_cannot_be_matched_is_told():
+def test_ranks_are_set_and_what_cannot_be_matched_is_reported():
     texts = [
         "zero-shot",
         "full-ft",
@@ -94,7 +94,7 @@ def test_ranks_are_set_and_what_cannot_be_matched_is_told():
         "zero-shot", "full-ft", "lora:rank=12", "moe-lora:rank=9", "lora:rank=2", "ewc:over=full-ft",
         WHOLE,
     ]  # fmt: skip
-    words = {each.method.text: each.told for each in found}
+    words = {each.method.text: each.note for each in found}
     assert words["lora:rank=12"] == "lora:rank=12: 147,456 trained parameters"
     assert "its rank is set; 24,576 trained parameters, NOT matched within 10%" in words["lora:rank=2"]
     assert "it has no rank; 0 trained" in words["zero-shot"]
@@ -119,7 +119,7 @@ def test_operations_are_matched_by_what_a_token_meets():
 def test_a_named_reference_sets_the_number_and_width_of_new_experts(text, rank, chosen):
     found = match([text, "lora"], f"params=lora:rank={rank}")
     assert found[0].method.text == chosen
-    near = "NOT matched" not in found[0].told
+    near = "NOT matched" not in found[0].note
     assert near == (text != chosen or rank == 3)
 
 
@@ -143,9 +143,9 @@ def test_wrong_requests(how, message):
 
 def test_runs_that_are_matched_do_not_meet_those_that_are_not(tmp_path):
     request = Request(tmp_path, methods=("lora", "moextend"), match="params")
-    told = []
-    assert [config.slug for config in resolve(request, told.append)] == ["lora+rank-12-s0", "moextend-s0"]
-    assert len(told) == 2
+    notes = []
+    assert [config.slug for config in resolve(request, notes.append)] == ["lora+rank-12-s0", "moextend-s0"]
+    assert len(notes) == 2
     assert resolve(Request(tmp_path, methods=("lora",)))[0].slug == "lora-s0"
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from moextend.bench.run.config import differences
 from moextend.bench.run.plan import Request, ordered, resolve
-from moextend.bench.run.preview import preview, told
+from moextend.bench.run.preview import describe, preview
 from moextend.bench.run.rundir import open_run
 from moextend.errors import InputError, SpecError, UnknownName
 
@@ -128,7 +128,7 @@ def test_orders():
         ({"train": {"steps": "many", "batch_size": 2, "learning_rate": 1}}, r"train.steps: .*found 'many'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_in_a_sequence_is_told_with_its_place(tmp_path, write, changes, message):
+def test_what_is_wrong_in_a_sequence_is_reported_with_its_place(tmp_path, write, changes, message):
     write(**changes)
     with pytest.raises(InputError, match=message):
         resolve(Request(tmp_path))
@@ -166,7 +166,7 @@ def test_the_preview_of_the_default_needs_no_download(tmp_path):
     assert found["downloads"] == []
     stages, text = len(found["runs"][0]["stages"]), sum(task["kind"] == "text" for task in found["tasks"])
     assert [run["cells"] for run in found["runs"]] == [(stages + 1) * (stages + text), 2 * (stages + text)]
-    words = told(found)
+    words = describe(found)
     assert "lora-s0: tiny-attributes (" in words
     assert "lora-s0-joint: all at once: " in words
     assert "Downloads: none." in words
@@ -186,7 +186,7 @@ def test_the_preview_names_downloads_and_non_commercial_licences(tmp_path, write
     base = {"model": "no-such/moe", "vision": "ViT-B-32/openai"}
     write(base=base, stages=[{"task": "icons"}], retention=["arc"])
     request = Request(tmp_path)
-    words = told(preview(request, resolve(request)))
+    words = describe(preview(request, resolve(request)))
     assert "licence CC-BY-NC-SA-4.0 (NON-COMMERCIAL USE ONLY)" in words
     for part in ("model no-such/moe from the hub (size not known)", "image encoder ViT-B-32/openai",
                  "dataset no-such/icons", "lm-eval's arc_easy", "not known before the base is there",
@@ -216,19 +216,19 @@ def test_the_preview_refuses_a_misspelt_encoder(tmp_path, write):
         preview(request, resolve(request))
 
 
-def test_tasks_that_run_written_code_are_left_out_and_said_to_be(tmp_path, write, monkeypatch):
+def test_tasks_that_run_written_code_are_left_out_and_named(tmp_path, write, monkeypatch):
     monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
     write(retention=["tiny-facts", "mbpp"])
-    said = []
+    output = []
     request = Request(tmp_path, methods=("lora",))
-    config = resolve(request, said.append)[0]
+    config = resolve(request, output.append)[0]
     assert config.retention == ["tiny-facts"]
-    assert said == ["left out: mbpp. It runs the code that the model writes; --allow-code scores it."]
-    words = told(preview(request, [config]))
+    assert output == ["left out: mbpp. It runs the code that the model writes; --allow-code scores it."]
+    words = describe(preview(request, [config]))
     assert "mbpp: left out. It runs the code that the model writes; --allow-code scores it." in words
     monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
-    assert resolve(request, said.append)[0].retention == ["tiny-facts", "mbpp"]
-    assert len(said) == 1 and "left out" not in told(preview(request, resolve(request)))
+    assert resolve(request, output.append)[0].retention == ["tiny-facts", "mbpp"]
+    assert len(output) == 1 and "left out" not in describe(preview(request, resolve(request)))
 
 
 def test_a_task_that_needs_a_judge_is_refused_before_a_run(tmp_path, write):

@@ -1,4 +1,4 @@
-"""What becomes of a worker when the process that started it is killed, hung up on, or told to stop."""
+"""Workers when the process that started them is killed, hung up or stopped."""
 
 import os
 import pty
@@ -75,7 +75,7 @@ def test_a_killed_parent_ends_its_worker(start):
     process, run = start()
     process.kill()
     process.wait()
-    assert ends(run) == INTERRUPTED, "in order: it said so itself"
+    assert ends(run) == INTERRUPTED, "in order: it reported so itself"
     assert len(run.cells()) == 3, "what was scored is kept"
     with run.lock():
         pass  # the same command can go on at once

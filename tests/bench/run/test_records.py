@@ -21,12 +21,12 @@ def test_the_page_is_what_the_records_say() -> None:
 
 @pytest.mark.parametrize("record", [*FILES.values(), Identity])
 def test_every_field_says_what_it_is(record: type) -> None:
-    said = docstrings(record)
+    output = docstrings(record)
     fields = fields_of(record)
-    assert set(said) == set(fields)
+    assert set(output) == set(fields)
     for name, field in fields.items():
         may_be_null = type(None) in getattr(field.annotation, "__args__", ())
-        assert not may_be_null or "null" in said[name], f"{name}: what null means"
+        assert not may_be_null or "null" in output[name], f"{name}: what null means"
 
 
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
@@ -62,6 +62,9 @@ def test_a_later_version_is_no_damage() -> None:
 
 def test_former_files_are_read_in_todays_form() -> None:
     assert RunFacts.parse({"told": True}, where="").task_identity == "given"
+    for version in ({}, {"schema_version": VERSION}):
+        facts = RunFacts.parse({**version, "blind": {"a": 1.0}}, where="")
+        assert facts.majority == {"a": 1.0} and "blind" not in facts.model_dump()
     error = {"what": "x", "where": None, "mend": "y"}
     status = Status.parse({"state": "failed", "error": error}, where="")
     assert status.error is not None and status.error.hint == "y"

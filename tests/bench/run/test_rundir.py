@@ -394,7 +394,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
         _ = RunDir(tmp_path).config
 
 
-def test_the_second_process_is_refused_and_told_who_holds_the_run(make_run):
+def test_the_second_process_is_refused_and_sees_who_holds_the_run(make_run):
     run = make_run()
     code = (
         "import pathlib; from moextend.bench.run.rundir import RunDir\n"
@@ -417,7 +417,7 @@ def test_an_error_in_the_work_frees_the_lock_and_passes_through(make_run):
     assert not (run.folder / "owner.json").exists()
 
 
-def test_a_full_disk_is_told_and_loses_nothing(make_run, monkeypatch):
+def test_a_full_disk_is_reported_and_loses_nothing(make_run, monkeypatch):
     run = make_run(rows=[[1.0, 2.0]])
 
     def full(handle):
@@ -435,8 +435,8 @@ def test_facts_are_added_key_by_key(make_run):
     run = make_run()
     assert run.facts() == RunFacts()
     run.write_facts(task_identity="none")
-    run.write_facts(blind={"colour": 25.0})
-    assert run.facts() == RunFacts(task_identity="none", blind={"colour": 25.0})
+    run.write_facts(majority={"colour": 25.0})
+    assert run.facts() == RunFacts(task_identity="none", majority={"colour": 25.0})
 
 
 def test_folders_are_made_when_asked_for(make_run):

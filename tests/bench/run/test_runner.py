@@ -25,7 +25,7 @@ from moextend.bench.run.rundir import RunDir, open_run
 from moextend.bench.score import evaluate, vqa
 from moextend.errors import RunConflict, RunFailed
 from moextend.extension import extend as extending
-from moextend.extension import store
+from moextend.extension import tensor_files
 
 SEQUENCE = """
 sequence: small
@@ -166,8 +166,8 @@ def test_looking_at_routing_changes_nothing_and_the_oracle_forces_the_right_exte
     tasks = ["tiny-attributes", "tiny-counting"]
     assert list(found.oracle or {}) == tasks
     if method.endswith("auto"):
-        told = values(finished("moextend:scope=own"))
-        assert found.oracle == {task: told[2, task] for task in tasks}, "the same weights, told the task"
+        own = values(finished("moextend:scope=own"))
+        assert found.oracle == {task: own[2, task] for task in tasks}, "the same weights, the task given"
     assert prepared(workspace, method).config.oracle, "it stays on record"
 
 
@@ -231,8 +231,8 @@ def places(method: str) -> list[Place]:
         *probe,
         (costs.Stopwatch, "tick", 4, False),  # within a training
         (runner, "train", 1, True),  # trained, not saved
-        (store, "save_tensors", 1, False),
-        (store, "save_tensors", 1, True),  # the weights are there, what belongs to them is not
+        (tensor_files, "save_tensors", 1, False),
+        (tensor_files, "save_tensors", 1, True),  # the weights are there, what belongs to them is not
         (evaluate, "score_cell", 2, False),
         (runner, "_write_cost", 1, False),  # of the second stage
         (runner, "score_cell", 3, True),  # the last cell
@@ -349,9 +349,9 @@ def test_the_alignment_shows_its_true_step_after_a_resume(
     monkeypatch.setattr(models.moextend, "load", lambda *_, **__: SimpleNamespace(vision=None))
     for name in ("conversations", "data_digest"):
         monkeypatch.setattr(models, name, lambda *_: "")
-    work = MagicMock()
-    work.sequence.align = SimpleNamespace(task="captions", steps=400)
-    work.sequence.base.upcycle = None
+    context = MagicMock()
+    context.sequence.align = SimpleNamespace(task="captions", steps=400)
+    context.sequence.base.upcycle = None
     with Progress(tmp_path, [unit]) as progress:
 
         def advance() -> None:
@@ -359,5 +359,5 @@ def test_the_alignment_shows_its_true_step_after_a_resume(
             seen.append(progress.status().step)
 
         monkeypatch.setattr(progress, "advance", advance)
-        models.base(work, progress)
+        models.base(context, progress)
     assert seen == [301, 302]

@@ -41,7 +41,7 @@ def test_state_method_and_time_left_are_whole(width):
             assert part in seen, part
 
 
-def test_methods_that_begin_alike_are_told_apart_at_80_columns():
+def test_methods_that_begin_alike_are_distinguished_at_80_columns():
     lines = [line.rstrip() for line in drawn(rows(), 80).splitlines()]
     assert lines == [
         "method                           seed  state    stage  now                  left",

@@ -129,8 +129,8 @@ def scored(records, scorer):
 
 
 def test_scores_by_hand():
-    said = [("a", "a", "x"), ("b", "a", "x"), ("a.", "a", "y"), ("A", "a", "y")]
-    scores = scored([record(*one, id=str(i)) for i, one in enumerate(said)], "exact@1")
+    output = [("a", "a", "x"), ("b", "a", "x"), ("a.", "a", "y"), ("A", "a", "y")]
+    scores = scored([record(*one, id=str(i)) for i, one in enumerate(output)], "exact@1")
     assert (scores.value, scores.n) == (75.0, 4)
     # s^2 = (3 * 0.25^2 + 0.75^2) / 3 = 0.25; stderr = 100 * 0.5 / 2.
     assert scores.stderr == pytest.approx(25.0)
@@ -146,9 +146,9 @@ def test_the_standard_error_needs_two_images():
 
 
 def test_items_of_one_image_are_drawn_together():
-    said = ["a", "a", "b", "b"]
-    apart = [PredictionLine(str(i), text, ("a",)) for i, text in enumerate(said)]
-    together = [PredictionLine(str(i), text, ("a",), group=text) for i, text in enumerate(said)]
+    output = ["a", "a", "b", "b"]
+    apart = [PredictionLine(str(i), text, ("a",)) for i, text in enumerate(output)]
+    together = [PredictionLine(str(i), text, ("a",), group=text) for i, text in enumerate(output)]
     # Two clusters of two: sqrt(2 / 1 * 2 * 1^2) / 4 = 0.5.
     assert scored(together, "exact@1").stderr == pytest.approx(50.0)
     assert scored(apart, "exact@1").stderr == pytest.approx(100 / 12**0.5)
@@ -160,7 +160,7 @@ def test_scorer_changes_the_scores_and_not_the_predictions(tmp_path):
     assert scored(records, "anls@1").value > 40.0
 
 
-def test_blind_level_by_hand(tmp_path):
+def test_majority_level_by_hand(tmp_path):
     def rows(*pairs):
         return [{"q": "?", "answer": answer, "kind": kind, "image": "none"} for kind, answer in pairs]
 
@@ -173,11 +173,11 @@ def test_blind_level_by_hand(tmp_path):
     columns = Columns(question="q", kind="kind")
     task = TaskSpec(task="t", version=1, kind="vqa", data=Data(path=str(tmp_path)), columns=columns)
     # x: a is right once of two; y: c is right; z was never seen: the most common of all, a, is right.
-    assert vqa.blind_level(task, tmp_path) == 75.0
+    assert vqa.majority_level(task, tmp_path) == 75.0
     without = task.model_copy(update={"columns": Columns(question="q")})
-    assert vqa.blind_level(without, tmp_path) == 50.0
+    assert vqa.majority_level(without, tmp_path) == 50.0
     scored = task.model_copy(update={"data": Data(path=str(tmp_path), train=None)})
-    assert vqa.blind_level(scored, tmp_path) is None
+    assert vqa.majority_level(scored, tmp_path) is None
 
 
 def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path):
@@ -194,7 +194,7 @@ def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path):
     kept = [PredictionLine.read(json.loads(json.dumps(record.line()))) for record in made]
     assert kept == made and [record.image for record in kept] == ["AI2D_1.png", "MapQA_2.png"]
     assert [item.score for item in vqa.score_items(kept, task.scorer)[1]] == [0.0, 0.5]
-    assert vqa.blind_level(task, tmp_path) == 100.0
+    assert vqa.majority_level(task, tmp_path) == 100.0
     assert "image" not in PredictionLine.of(items(1)[0], "x").line(), (
         "no name, no key: older lines stay as they are"
     )

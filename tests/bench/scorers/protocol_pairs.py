@@ -82,14 +82,14 @@ def words(draw: Draw) -> Pair:
 
 
 def letters(draw: Draw) -> Pair:
-    gold, said = draw.one("ABCD"), draw.one("ABCDEabcdx")
+    gold, predicted = draw.one("ABCD"), draw.one("ABCDEabcdx")
     forms = (
         "{0}", "{0}.", "{0}. red", "{0}) red", "({0})", "The answer is {0}.", "the answer is {0}", "I think {0}",
         "A dog {0}", "{0}\nBecause it is so", "**{0}**", "Option {0}", "Answer: {0}", "{0}, {1}", "{1} or {0}",
         "red", "is {0} é", "{0}{1}", "5 {0}", "_ {0}", "\\boxed{{{0}}}", "{0}: it's {1}",
     )  # fmt: skip
     form = draw.one(forms)
-    return Pair(form.format(gold if draw.often(0.5) else said, draw.one("ABCDE")), (gold,))
+    return Pair(form.format(gold if draw.often(0.5) else predicted, draw.one("ABCDE")), (gold,))
 
 
 def boxes(draw: Draw) -> Pair:
@@ -99,11 +99,11 @@ def boxes(draw: Draw) -> Pair:
     size = 0.2 if draw.often(0.5) else 0.05
     moved = [value + (draw.random.random() - 0.5) * size for value in corners]
     gold = ", ".join(f"{value:.{digits}f}" for value in corners)
-    said = [f"{value:.{digits}f}" for value in (corners if draw.often(0.2) else moved)]
+    predicted = [f"{value:.{digits}f}" for value in (corners if draw.often(0.2) else moved)]
     if draw.often(0.1):
-        said = said[: draw.below(4)]
+        predicted = predicted[: draw.below(4)]
     form = draw.one(("[{}]", "[{}]", "[{}]", "({})", "{}", "[[{}]]", "the box is [{}]", " [{}].", "[{}] "))
-    return Pair(form.format(draw.one((", ", ",", " ")).join(said)), (f"[{gold}]",))
+    return Pair(form.format(draw.one((", ", ",", " ")).join(predicted)), (f"[{gold}]",))
 
 
 def yes_or_no(draw: Draw) -> Pair:
@@ -155,10 +155,10 @@ def summaries(draw: Draw) -> Pair:
     among = _MEETING.split()
     gold = _sentences(draw, among)
     if draw.often(0.3):
-        said = " ".join(word for word in gold.split(" ") if draw.often(0.7)) or "the"
+        predicted = " ".join(word for word in gold.split(" ") if draw.often(0.7)) or "the"
     else:
-        said = _sentences(draw, among)
-    return Pair(said.strip("., \n") or "the", (gold,))
+        predicted = _sentences(draw, among)
+    return Pair(predicted.strip("., \n") or "the", (gold,))
 
 
 def code(draw: Draw) -> Pair:
@@ -177,8 +177,8 @@ def simplified(draw: Draw) -> Pair:
     source = draw.words(3, 14, among)
     kept = " ".join(word for word in source.split(" ") if draw.often(0.7)) or "Der"
     gold = f"{kept} {draw.words(1, 3, among)}." if draw.often(0.7) else draw.words(2, 9, among)
-    said = changed(draw, gold) if draw.often(0.4) else draw.words(1, 10, among)
-    return Pair(said, (gold,), question=source)
+    predicted = changed(draw, gold) if draw.often(0.4) else draw.words(1, 10, among)
+    return Pair(predicted, (gold,), question=source)
 
 
 def science(draw: Draw) -> Pair:
@@ -186,8 +186,8 @@ def science(draw: Draw) -> Pair:
     if draw.often(0.4):
         question = f"{draw.one(('Which states', 'which states', 'In which states'))} have 5%?"
         gold = draw.one((",", ", ")).join(draw.one(PLACES) for _ in range(1 + draw.below(4)))
-        said = draw.one((",", ", ")).join(draw.one(PLACES) for _ in range(1 + draw.below(4)))
-        return Pair(gold.title() if draw.often(0.3) else said, (gold,), question, f"images/{image}")
+        predicted = draw.one((",", ", ")).join(draw.one(PLACES) for _ in range(1 + draw.below(4)))
+        return Pair(gold.title() if draw.often(0.3) else predicted, (gold,), question, f"images/{image}")
     pair = words(draw)
     return Pair(pair.prediction, pair.answers, "What is shown?", f"images/{image}")
 
@@ -210,9 +210,9 @@ def pairs(kind: str, seed: int = 0, count: int = COUNT) -> list[Pair]:
     draw, found = Draw(seed), []
     while len(found) < count:
         pair = KINDS[kind](draw)
-        said = pair.prediction.strip()
-        if any(letter.isalnum() for letter in said):
-            found.append(Pair(said, pair.answers, pair.question, pair.image))
+        predicted = pair.prediction.strip()
+        if any(letter.isalnum() for letter in predicted):
+            found.append(Pair(predicted, pair.answers, pair.question, pair.image))
     return found
 
 

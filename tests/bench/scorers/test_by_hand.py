@@ -25,7 +25,7 @@ def test_pair(name, answered, value):
     assert score(name, answered.prediction, answered) == pytest.approx(value, abs=1e-6)
 
 
-def test_the_table_is_whole():
+def test_the_table_is_complete():
     assert set(PAIRS) == set(SINGLE), "every scorer of single items has its pairs"
     assert sum(map(len, PAIRS.values())) >= 200
     assert min(map(len, PAIRS.values())) >= 6

@@ -66,12 +66,12 @@ def the_evalai_form(text):
     return the_form(text)
 
 
-def leave_one_out(said, golds):
+def leave_one_out(predicted, golds):
     """Mean over the leave-one-out sets of min(1, matches / 3)."""
     values = []
     for left_out in range(len(golds)):
         others = [gold for i, gold in enumerate(golds) if i != left_out]
-        values.append(min(1.0, sum(gold == said for gold in others) / 3))
+        values.append(min(1.0, sum(gold == predicted for gold in others) / 3))
     return sum(values) / len(values)
 
 
@@ -96,11 +96,11 @@ def test_every_contraction_of_the_official_table():
 @given(texts, annotators)
 def test_vqa(prediction, golds):
     if blank(prediction):
-        return  # an answer without a letter or digit is told below
+        return  # an answer without a letter or digit is handled below
     tidy = [gold.replace("\n", " ").replace("\t", " ").strip() for gold in golds]
     if len(set(tidy)) == 1:
-        said = prediction.replace("\n", " ").replace("\t", " ").strip()
-        expected = leave_one_out(said, tidy)
+        predicted = prediction.replace("\n", " ").replace("\t", " ").strip()
+        expected = leave_one_out(predicted, tidy)
     else:
         expected = leave_one_out(the_form(prediction), [the_form(gold) for gold in golds])
     assert score("vqa@1", prediction, Answered("1", "", tuple(golds))) == pytest.approx(expected)
@@ -130,13 +130,13 @@ def test_gqa(prediction, gold):
 )
 def test_scienceqa(prediction, data):
     right = data.draw(st.sampled_from("ABCD"))
-    said = prediction.strip()
-    if said in ("A", "B", "C", "D"):
-        letter = said
-    elif re.match(r"[ABCD]\. ", said):
-        letter = said[0]
+    predicted = prediction.strip()
+    if predicted in ("A", "B", "C", "D"):
+        letter = predicted
+    elif re.match(r"[ABCD]\. ", predicted):
+        letter = predicted[0]
     else:
-        found = re.findall(r"The answer is ([A-Z])", said)
+        found = re.findall(r"The answer is ([A-Z])", predicted)
         letter = found[0] if len(found) == 1 else None
     item = Answered("1", "", (right,), choices=("w1", "w2", "w3", "w4"))
     assert score("letter@1", prediction, item) == (letter == right)
@@ -146,8 +146,8 @@ def test_scienceqa(prediction, data):
 @given(texts, st.sampled_from(["yes", "no"]))
 def test_pope(prediction, gold):
     first = prediction.split(".")[0].replace(",", " ").split()
-    said = "no" if any(word.lower() in ("no", "not") for word in first) else "yes"
-    expected = bool(prediction.strip()) and said == gold
+    predicted = "no" if any(word.lower() in ("no", "not") for word in first) else "yes"
+    expected = bool(prediction.strip()) and predicted == gold
     assert score("pope@1", prediction, Answered("1", "", (gold,))) == expected
 
 
@@ -168,11 +168,11 @@ def test_chartqa(prediction, target):
         except ValueError:
             return None
 
-    said, meant = value(prediction), value(target)
-    if said is None or meant is None or meant == 0:
+    predicted, meant = value(prediction), value(target)
+    if predicted is None or meant is None or meant == 0:
         expected = prediction.lower() == target.lower()
     else:
-        expected = abs(said - meant) / abs(meant) <= 0.05
+        expected = abs(predicted - meant) / abs(meant) <= 0.05
     assert score("relaxed@1", prediction, Answered("1", "", (target,))) == expected
 
 
@@ -190,11 +190,11 @@ def distance(a, b):
 @given(anything, st.lists(texts.filter(str.strip), min_size=1, max_size=3))
 def test_docvqa(prediction, golds):
     best = 0.0
-    said = " ".join(prediction.lower().split())
+    predicted = " ".join(prediction.lower().split())
     for gold in golds:
         meant = " ".join(gold.lower().split())
-        best = max(best, 1 - distance(said, meant) / max(len(said), len(meant)))
-    expected = best if best >= 0.5 and said else 0.0
+        best = max(best, 1 - distance(predicted, meant) / max(len(predicted), len(meant)))
+    expected = best if best >= 0.5 and predicted else 0.0
     assert score("anls@1", prediction, Answered("1", "", tuple(golds))) == pytest.approx(expected)
 
 

@@ -42,13 +42,13 @@ words = st.lists(
     max_size=4,
 )
 texts = st.one_of(words.map(" ".join), st.text(max_size=20))
-said = texts.filter(lambda text: text.strip())
+non_blank = texts.filter(lambda text: text.strip())
 names = st.sampled_from(SINGLE)
 # The papers' rules take golds as they are written: what begins or ends with a space is no gold there.
 PAPERS = {scorer.name for scorer in PUBLISHED}
 LETTERED = st.sampled_from(["letter@1", "letter@2", "option@1", "option@2"])
 YES_OR_NO = {"pope@1", "pope@2"}
-golds = st.builds(Gold, st.lists(said, min_size=1, max_size=10).map(tuple))
+golds = st.builds(Gold, st.lists(non_blank, min_size=1, max_size=10).map(tuple))
 
 
 @given(names, texts, golds)
@@ -63,7 +63,7 @@ def test_an_empty_answer_is_never_right(name, nothing, gold):
     assert readings(nothing, gold) == {"strict": 0.0, "normalised": 0.0}
 
 
-@given(names.filter(lambda name: name not in PAPERS | YES_OR_NO), said, st.integers(1, 10))
+@given(names.filter(lambda name: name not in PAPERS | YES_OR_NO), non_blank, st.integers(1, 10))
 def test_the_own_answer_scores_one(name, answer, annotators):
     gold = Gold((answer,) * annotators)
     assert score(name, own_answer(name, gold), gold) == 1.0
@@ -79,7 +79,7 @@ def test_the_own_answer_scores_one_by_the_rules_of_papers(name, answer):
     assert score(name, own_answer(name, gold), gold) == 1.0
 
 
-@given(LETTERED, st.lists(said, min_size=2, max_size=6, unique_by=str.strip), st.data())
+@given(LETTERED, st.lists(non_blank, min_size=2, max_size=6, unique_by=str.strip), st.data())
 def test_the_own_letter_scores_one(name, choices, data):
     gold = Gold((data.draw(st.sampled_from(choices)),), tuple(choices))
     assert score(name, own_answer(name, gold), gold) == 1.0
@@ -114,7 +114,7 @@ def test_pope_knows_its_own_answers(name, answer):
         assert own_answer(name, gold) == answer
 
 
-@given(names, said, golds)
+@given(names, non_blank, golds)
 def test_outer_spaces_change_nothing(name, prediction, gold):
     assert score(name, f"  {prediction} ", gold) == score(name, prediction, gold)
 
@@ -131,13 +131,13 @@ def test_the_order_of_annotators_changes_nothing(name, prediction, gold, random)
     assert score(name, prediction, gold) == score(name, prediction, Gold(tuple(other)))
 
 
-@given(said.filter(str.isascii), golds)
+@given(non_blank.filter(str.isascii), golds)
 def test_case_changes_nothing(prediction, gold):
     for name in ("exact@1", "evalai@1", "anls@1"):
         assert score(name, prediction.swapcase(), gold) == score(name, prediction, gold)
 
 
-@given(said, said, st.integers(1, 9))
+@given(non_blank, non_blank, st.integers(1, 9))
 def test_more_annotators_score_no_less(prediction, other, agreeing):
     def value(m):
         return score("evalai@1", prediction, Gold((prediction,) * m + (other,) * (10 - m)))

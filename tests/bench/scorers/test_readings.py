@@ -176,9 +176,10 @@ def asked(prompt):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "said"), [("{question}\n{choices}", ["A", "B", "C"]), ("{question}", ["cat", "dog", "fox"])]
+    ("prompt", "predicted"),
+    [("{question}\n{choices}", ["A", "B", "C"]), ("{question}", ["cat", "dog", "fox"])],
 )
-def test_predictions_keep_the_likelihoods_of_choices(tmp_path, prompt, said):
+def test_predictions_keep_the_likelihoods_of_choices(tmp_path, prompt, predicted):
     free = Item("1", (), "how many?", ("2",))
     chosen = [Item(str(i), (), "what?", ("dog",), CHOICES) for i in (0, 2)]
     seen = []
@@ -193,7 +194,7 @@ def test_predictions_keep_the_likelihoods_of_choices(tmp_path, prompt, said):
         return vqa.predict(asked(prompt), items, answer, tmp_path / "p.jsonl", batch_size=2, **more)
 
     records, made = run(rate=rate)
-    assert made == 3 and [own for batch in seen for own in batch] == [said, said], (
+    assert made == 3 and [own for batch in seen for own in batch] == [predicted, predicted], (
         "only items with choices are rated"
     )
     before = len(seen)

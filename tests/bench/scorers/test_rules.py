@@ -80,8 +80,8 @@ def test_consensus(matches, annotators, value):
 def test_consensus_is_the_mean_of_the_leave_one_out_sets():
     for annotators in range(4, 12):
         for matches in range(annotators + 1):
-            said = [True] * matches + [False] * (annotators - matches)
-            left_out = [min(1.0, (matches - one) / 3) for one in said]
+            predicted = [True] * matches + [False] * (annotators - matches)
+            left_out = [min(1.0, (matches - one) / 3) for one in predicted]
             assert consensus(matches, annotators) == pytest.approx(sum(left_out) / annotators)
 
 
@@ -190,10 +190,10 @@ def test_pope_set_metrics():
     pairs = [("yes", "yes"), ("yes", "no"), ("yes", "no"), ("no", "yes"), ("no", "no"), ("", "yes")]
 
     def metrics(name, *pairs):
-        return score_set(name, [Answered("1", said, (right,)) for said, right in pairs]).metrics
+        return score_set(name, [Answered("1", predicted, (right,)) for predicted, right in pairs]).metrics
 
     found = metrics("pope@1", *pairs)
-    # 3 of 6 said yes, 1 of them rightly; 3 of 6 are yes.
+    # 3 of 6 answer yes, 1 of them rightly; 3 of 6 are yes.
     assert found == pytest.approx({"precision": 100 / 3, "recall": 100 / 3, "f1": 100 / 3, "yes": 50})
     assert metrics("pope@1", ("no", "no"))["f1"] == 0.0
     assert metrics("exact@1", ("no", "no")) == {}

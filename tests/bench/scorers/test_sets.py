@@ -14,7 +14,9 @@ from moextend.errors import InputError, UnknownName
 
 
 def captions(*pairs):
-    return [Answered(str(i), said, tuple(references)) for i, (said, *references) in enumerate(pairs)]
+    return [
+        Answered(str(i), predicted, tuple(references)) for i, (predicted, *references) in enumerate(pairs)
+    ]
 
 
 def test_cider_by_hand():
@@ -33,7 +35,7 @@ def test_cider_by_hand():
     assert score_set("cider@1", items).value == pytest.approx((first + second) / 3)
 
 
-def test_cider_clips_what_is_said_too_often():
+def test_cider_clips_repeated_ngrams():
     plain, much = (
         captions(("dog ran", "dog sat"), ("x", "y")),
         captions(("dog dog dog", "dog sat"), ("x", "y")),
@@ -61,9 +63,11 @@ def test_cider_equals_the_coco_evaluation():
         return " ".join(rnd.choices(words.split(), k=rnd.randint(1, 14)))
 
     references = {i: [caption() for _ in range(rnd.randint(1, 6))] for i in range(80)}
-    said = {i: [rnd.choice([caption(), own[0], f"{own[-1]} {caption()}"])] for i, own in references.items()}
-    mean, each = cider.compute_score(references, said)
-    found = score_set("cider@1", [Answered(str(i), said[i][0], tuple(references[i])) for i in said])
+    predicted = {
+        i: [rnd.choice([caption(), own[0], f"{own[-1]} {caption()}"])] for i, own in references.items()
+    }
+    mean, each = cider.compute_score(references, predicted)
+    found = score_set("cider@1", [Answered(str(i), predicted[i][0], tuple(references[i])) for i in predicted])
     assert found.value == pytest.approx(mean) and found.items == pytest.approx(each)
 
 
@@ -82,7 +86,7 @@ def test_cider_equals_the_coco_evaluation():
         ("who's they've I'll we're he'd", "who 's they 've i 'll we 're he 'd"),
         ("a (red) [b]", "a -lrb- red -rrb- -lsb- b -rsb-"),
         ("3.5 -5 1/2 10:30 café", "3.5 -5 1/2 10:30 café"),
-        ("he said, 'hi there'.", "he said hi there"),
+        ("he says, 'hi there'.", "he says hi there"),
         ("mid - dash – en — em ...", "mid dash en em"),
         ("1-2 shots, a 12-cavity pan??", "1-2 shots a 12-cavity pan ??"),
         ("Mr. Smith\nand his dog", "mr. smith and his dog"),
@@ -102,8 +106,8 @@ KNOWN = (
 )
 
 
-def sari(said, source=SPECIES, references=KNOWN):
-    return score_set("sari@1", [Answered("1", said, tuple(references), source)]).value
+def sari(predicted, source=SPECIES, references=KNOWN):
+    return score_set("sari@1", [Answered("1", predicted, tuple(references), source)]).value
 
 
 def test_sari_of_the_published_example():
@@ -111,8 +115,8 @@ def test_sari_of_the_published_example():
 
 
 def test_sari_by_hand():
-    # Source a b, said a c, reference a c. Words: a kept, b gone, c added, all rightly. Pairs: "a b" gone, "a c" added,
-    # none kept: 0/0 = 1; of longer ones there are none. All shares are 1.
+    # Source a b, predicted a c, reference a c. Words: a kept, b gone, c added, all right. Pairs: "a b" gone, "a c"
+    # added, none kept: 0/0 = 1; of longer ones there are none. All shares are 1.
     assert sari("a c", "a b", ["a c"]) == 1.0
     # Said a b. Words: kept F1 of P 1/2, R 1 = 2/3; nothing gone: 1; none added of one: P 1, R 0: 0. Pairs: kept P 0,
     # R 1: 0; gone 1; added 0. Triples and quadruples: all 1.
@@ -130,11 +134,11 @@ def test_sari_of_the_reference_is_full(source, reference, length):
     assert sari(target, " ".join(source), [target]) == pytest.approx(1.0)
 
 
-def rotations(question, *said, right="ABCD"):
+def rotations(question, *predicted, right="ABCD"):
     choices = ("w", "x", "y", "z")
     return [
         Answered(str(turn * 1_000_000 + question), answer, (right[turn],), choices=choices)
-        for turn, answer in enumerate(said)
+        for turn, answer in enumerate(predicted)
     ]
 
 
@@ -159,10 +163,10 @@ def test_circular_needs_numbers():
 
 
 def test_pope_set():
-    said = [("yes", "yes"), ("yes", "no"), ("yes", "no"), ("no", "yes"), ("no", "no"), ("", "yes")]
-    found = score_set("pope@1", [Answered(str(i), one, (gold,)) for i, (one, gold) in enumerate(said)])
+    predicted = [("yes", "yes"), ("yes", "no"), ("yes", "no"), ("no", "yes"), ("no", "no"), ("", "yes")]
+    found = score_set("pope@1", [Answered(str(i), one, (gold,)) for i, (one, gold) in enumerate(predicted)])
     assert found.value == pytest.approx(2 / 6) and found.items == (1, 0, 0, 0, 1, 0)
-    # 3 of 6 said yes, 1 of them rightly; 3 of 6 are yes.
+    # 3 of 6 answer yes, 1 of them rightly; 3 of 6 are yes.
     assert found.metrics == pytest.approx({"precision": 100 / 3, "recall": 100 / 3, "f1": 100 / 3, "yes": 50})
 
 
@@ -188,7 +192,7 @@ def test_a_question_scored_by_the_name_of_its_image_needs_one():
 
 
 def test_items_of_one_image_are_drawn_together():
-    answered = [Answered(str(i), said, ("a",)) for i, said in enumerate("aabb")]
+    answered = [Answered(str(i), predicted, ("a",)) for i, predicted in enumerate("aabb")]
     # s^2 = 4 (1/2)^2 / 3; with two clusters of two sqrt(2 / 1 * 2 * 1^2) / 4.
     assert score_set("exact@1", answered).stderr == pytest.approx(math.sqrt(1 / 3 / 4))
     assert score_set("exact@1", answered, clusters=[1, 1, 2, 2]).stderr == pytest.approx(0.5)
@@ -223,8 +227,8 @@ def test_own_answers_are_full_and_nothing_is_none(scorer):
 WORDS = "a the Red cat cats no 5 5% 1,000 -3 B (b) it's ? [0,0,1,1] é"
 words = st.lists(st.sampled_from(WORDS.split()), max_size=6)
 phrases = words.map(" ".join)
-said = phrases.filter(str.strip)
-sets_of = st.lists(st.tuples(phrases, st.lists(said, min_size=1, max_size=4)), min_size=1, max_size=5)
+non_blank = phrases.filter(str.strip)
+sets_of = st.lists(st.tuples(phrases, st.lists(non_blank, min_size=1, max_size=4)), min_size=1, max_size=5)
 
 
 @settings(max_examples=40, deadline=None)
@@ -244,7 +248,7 @@ def test_values_of_any_set(name, pairs, rnd):
 
 def test_every_scorer_is_one_sort_and_has_a_version():
     for scorer in ALL:
-        assert (scorer.item is None) != (scorer.whole is None)
+        assert (scorer.item is None) != (scorer.items is None)
         name, version = scorer.name.split("@")
         assert name and int(version) >= 1 and scorer.rule and scorer.source and scorer.used_by
         assert scorer.comparable_with

@@ -20,8 +20,8 @@ def test_a_long_text_is_scored_at_once(name):
     score_set(name, [Answered("1", "x", (gold,), "a question", choices, image="AI2D_1.png")])  # imports
     for piece in [*REPEATED, "[1 ", " ", "<loc"] if name in GOLDS else REPEATED:
         text = (piece * LONG)[:LONG]
-        for said in (text, "[1" + text[:-2]) if name in GOLDS else (text,):
-            answered = Answered("1", said, (gold,), "a question", choices, image="AI2D_1.png")
+        for predicted in (text, "[1" + text[:-2]) if name in GOLDS else (text,):
+            answered = Answered("1", predicted, (gold,), "a question", choices, image="AI2D_1.png")
             start = time.process_time()
             score_set(name, [answered])
             assert time.process_time() - start < 1.0, f"{name} on {piece!r}"

@@ -9,7 +9,7 @@ import pytest
 
 from moextend.bench.data.items import OWN_PLACEHOLDERS, Item, placeholders, prompt_text
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.preview import preview, told
+from moextend.bench.run.preview import describe, preview
 from moextend.bench.scorers import own_answer
 from moextend.bench.sequence import read_sequence
 from moextend.bench.task import read_task
@@ -62,7 +62,7 @@ def test_every_sequence_tells_offline_what_it_would_need(
     request = Request(tmp_path, sequence=name)
     configs = resolve(request)
     found = preview(request, configs)
-    words = told(found)
+    words = describe(found)
     tasks = [read_task(TASKS[task["task"]]) for task in found["tasks"]]
     for task in tasks:
         if task.data is not None and task.data.path.startswith("data:"):
@@ -122,7 +122,7 @@ def test_the_list_says_which_tasks_need_a_judge(tmp_path: Path) -> None:
 def test_a_task_says_which_published_numbers_it_is_comparable_with(tmp_path):
     found = catalogue.details("coin-gqa", tmp_path, example=False)
     assert found["comparable_with"] == "CoIN rows"
-    words = catalogue.told(found)
+    words = catalogue.describe(found)
     assert "# its scorer is comparable with: CoIN rows\n" in words and "comparable_with" not in words
     assert "comparable_with" not in catalogue.details("arc-easy", tmp_path, example=False)
 

@@ -36,7 +36,7 @@ def test_the_packages_tasks_come_in_the_order_of_the_default(draft, tmp_path):
     assert names == draft.tasks == [stage.task for stage in find_sequence(DEFAULT, tmp_path).stages]
 
 
-def test_when_the_package_has_no_more_the_mend_is_own_data(draft):
+def test_when_the_package_has_no_more_the_hint_is_own_data(draft):
     with pytest.raises(InputError, match=r"all text tasks .* are in the sequence.* --data PATH"):
         edit.next_default("text", draft)
 
@@ -78,7 +78,7 @@ def test_a_sequence_of_the_package_is_copied_not_changed(tmp_path):
     assert [s.task for s in find_sequence(DEFAULT, tmp_path).stages] == [s.task for s in before.stages[1:]]
 
 
-def test_a_broken_sequence_is_told_before_it_is_edited(tmp_path):
+def test_a_broken_sequence_is_reported_before_it_is_edited(tmp_path):
     path = tmp_path / "registry" / "sequence.yaml"
     path.parent.mkdir()
     path.write_text("sequence: x\nversion: 1\nbase: {model: tiny}\nstage: []\ntrain: {}\n")
@@ -137,7 +137,7 @@ def test_a_task_made_from_data_can_be_read_again(data, tmp_path):
     assert yaml.safe_load(path.read_text())["data"]["path"] == "../mine/data.csv"
 
 
-def test_data_of_another_kind_is_told(data, tmp_path):
+def test_data_of_another_kind_is_reported(data, tmp_path):
     with pytest.raises(InputError, match="looks like a vqa task: its columns hold a question"):
         new_task.new_task("caption", str(data), tmp_path, name=None, columns={}, scorer=None)
 

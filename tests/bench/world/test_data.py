@@ -57,7 +57,7 @@ def test_a_missing_split_is_made_again(tmp_path: Path) -> None:
     assert (folder / "test.parquet").exists()
 
 
-def test_an_unknown_name_is_told(tmp_path: Path) -> None:
+def test_an_unknown_name_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="Did you mean 'counting'"):
         data.materialise("countin", tmp_path)
 

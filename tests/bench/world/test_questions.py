@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from moextend.bench.world.data import asked_scenes
-from moextend.bench.world.questions import ASKERS, Balance, Question, blind_level
+from moextend.bench.world.questions import ASKERS, Balance, Question, majority_level
 from moextend.bench.world.scenes import any_scene, caption
 from moextend.bench.world.words import vocabulary
 
@@ -18,7 +18,7 @@ KINDS = {
     "position": {"place-of-color", "place-of-shape", "place-of-letter"},
     "comparison": {"same-color", "same-shape", "above", "bigger", "more"},
 }
-HIGHEST_BLIND = {"attributes": 25, "counting": 35, "reading": 18, "position": 18, "comparison": 45}
+HIGHEST_MAJORITY = {"attributes": 25, "counting": 35, "reading": 18, "position": 18, "comparison": 45}
 
 
 class Seen(NamedTuple):
@@ -33,12 +33,12 @@ def seen(text: str) -> list[Seen]:
     return [Seen(*part.split()) for part in text.removesuffix(" .").split(" ; ")]
 
 
-def matching(things: list[Seen], *said: str) -> list[Seen]:
-    return [thing for thing in things if set(said) <= set(thing)]
+def matching(things: list[Seen], *output: str) -> list[Seen]:
+    return [thing for thing in things if set(output) <= set(thing)]
 
 
-def only(things: list[Seen], *said: str) -> Seen:
-    (thing,) = matching(things, *said)
+def only(things: list[Seen], *output: str) -> Seen:
+    (thing,) = matching(things, *output)
     return thing
 
 
@@ -119,20 +119,20 @@ def test_every_question_has_one_answer_and_known_words(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", ASKERS)
-def test_blind_level_is_low(task: str) -> None:
+def test_majority_level_is_low(task: str) -> None:
     learned, scored = ([q for _, qs in asked_scenes(task, split) for q in qs] for split in ("train", "test"))
-    assert blind_level(learned, scored) < HIGHEST_BLIND[task]
+    assert majority_level(learned, scored) < HIGHEST_MAJORITY[task]
     shares = Counter(q.kind for q in scored)
     assert set(shares) == KINDS[task]
     assert min(shares.values()) > 0.6 * max(shares.values())
 
 
-def test_blind_level_by_hand() -> None:
-    def q(kind: str, said: str) -> Question:
-        return Question(kind, "", said)
+def test_majority_level_by_hand() -> None:
+    def q(kind: str, output: str) -> Question:
+        return Question(kind, "", output)
 
     learned = [q("a", "red"), q("a", "red"), q("a", "blue"), q("b", "one")]
-    assert blind_level(learned, [q("a", "red"), q("a", "blue"), q("b", "one"), q("c", "red")]) == 50
+    assert majority_level(learned, [q("a", "red"), q("a", "blue"), q("b", "one"), q("c", "red")]) == 50
 
 
 def test_balance_prefers_what_was_asked_least() -> None:

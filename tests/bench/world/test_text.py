@@ -50,8 +50,8 @@ def test_arithmetic_is_right() -> None:
 
 def test_copying_is_right_and_held_out() -> None:
     for context, answer in answers("copying"):
-        listed, said = context[1:5], context[6:]
-        assert said == listed[: len(said)] and answer == listed[len(said)]
+        listed, output = context[1:5], context[6:]
+        assert output == listed[: len(output)] and answer == listed[len(output)]
         assert text.text_split(" ".join(listed)) == "test"
 
 
@@ -71,9 +71,9 @@ def test_facts_are_right_and_single_valued() -> None:
 
 def test_textqa_is_right_and_held_out() -> None:
     for context, answer in answers("textqa"):
-        said, question = " ".join(context).split(" . Q ")
+        output, question = " ".join(context).split(" . Q ")
         things = []
-        for part in said.split(" ; "):
+        for part in output.split(" ; "):
             place, size, color, shape, letter = part.split()
             things.append(Thing(words.CELLS.index(place), color, shape, size, letter))
         scene = Scene(tuple(things))
@@ -96,17 +96,17 @@ def test_training_lines_hold_no_held_out_text() -> None:
 def test_every_answer_ends_with_eos_in_training() -> None:
     rng = random.Random(0)
     line = text.scene_line(rng, Balance(rng))
-    said = " ".join(word.text for word in line)
-    assert said.count("A:") == said.count(words.EOS) > 0
-    assert all(turn.split()[0] == "Q" for turn in said.split(f" {words.EOS}")[1:-1])
+    output = " ".join(word.text for word in line)
+    assert output.count("A:") == output.count(words.EOS) > 0
+    assert all(turn.split()[0] == "Q" for turn in output.split(f" {words.EOS}")[1:-1])
 
 
 def test_tokenizer_goes_round_for_every_word() -> None:
     tokenizer = build_tokenizer()
-    said = " ".join(words.vocabulary()[len(words.SPECIAL) :])
-    ids = tokenizer(said)["input_ids"]
+    output = " ".join(words.vocabulary()[len(words.SPECIAL) :])
+    ids = tokenizer(output)["input_ids"]
     assert ids[0] == tokenizer.bos_token_id and tokenizer.unk_token_id not in ids
-    assert tokenizer.decode(ids, skip_special_tokens=True) == said
+    assert tokenizer.decode(ids, skip_special_tokens=True) == output
     assert tokenizer.encode(f"A: red {words.EOS}")[-1] == tokenizer.eos_token_id
     assert tokenizer.encode("nonsense")[-1] == tokenizer.unk_token_id
 

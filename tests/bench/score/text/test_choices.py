@@ -56,10 +56,10 @@ def test_the_numbers_are_those_of_lm_eval(model, batch_size):
 def test_what_greedy_decoding_would_say_is_known(model):
     theirs, mine = both(model, batch_size=4)
     with torch.no_grad():
-        said = model.lm.generate(torch.tensor([[5, 9, 12]]), max_new_tokens=4, do_sample=False)[
+        output = model.lm.generate(torch.tensor([[5, 9, 12]]), max_new_tokens=4, do_sample=False)[
             0, 3:
         ].tolist()
-        asked = [(("", ""), [5, 9, 12], said), (("", ""), [5, 9, 12], [said[0], 7])]
+        asked = [(("", ""), [5, 9, 12], output), (("", ""), [5, 9, 12], [output[0], 7])]
         found = mine._loglikelihood_tokens(asked)
         agree(found, theirs._loglikelihood_tokens(asked))
     assert [greedy for _, greedy in found] == [True, False]

@@ -183,8 +183,8 @@ def test_quiet_and_without_network(make_task, score, capfd, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", forbidden)
     seen = []
     score(make_task("first"), on_items=lambda done, total: seen.append((done, total)))
-    said = capfd.readouterr()
-    assert (said.out, said.err) == ("", "")
+    output = capfd.readouterr()
+    assert (output.out, output.err) == ("", "")
     assert seen[-1][0] == seen[-1][1] > 0 and seen == sorted(seen)
 
 

@@ -1,0 +1,64 @@
+"""The card of an extension on disk, extension.json: what the expert set is and which base it belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, field_validator
+
+from moextend.errors import InputError
+from moextend.extension.origin import Made
+from moextend.extension.tensor_files import STEM, read_card
+from moextend.moe.recipe import Mode
+from moextend.util import spec
+from moextend.util.spec import Spec
+
+
+class Card(Spec):
+    """What an expert set is and which base it belongs to; the fields are the keys of the JSON file."""
+
+    name: str
+    mode: Mode
+    """Routing mode."""
+    plan: dict[Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,5})$")], list[NonNegativeInt]]
+    """MoE block -> parents of its new experts."""
+    calibrate: bool
+    """Whether paper routing has calibrations."""
+    beside: list[dict[Literal["name", "digest"], str]]
+    """Name and digest of its co-active extensions (those that were active when it was made), oldest first."""
+    base: str
+    """Fingerprint of the base."""
+    width: float = 1.0
+    """Inner neurons of a new expert as a share of its parent's, 0..1."""
+    base_dtype: str = ""
+    """Type of the base's weights ("float32"); empty in folders of earlier versions."""
+    base_rounded: str = ""
+    """Fingerprint of the base that does not depend on the type of its weights (see fingerprint.rounded_digest)."""
+    made: Made | None = None
+    """How `extend` made it; None for other extensions."""
+
+    @field_validator("beside")
+    @classmethod
+    def _both_keys(cls, value: list[dict[str, str]]) -> list[dict[str, str]]:
+        if any(len(each) < 2 for each in value):
+            raise ValueError("each entry has a name and a digest")
+        return value
+
+
+OPTIONAL = {"width", "base_dtype", "base_rounded", "made"}
+"""Keys that cards of earlier versions, or of other programs, do not have."""
+
+
+def read_extension(folder: str | Path) -> Card:
+    """Card of the expert set in `folder`; InputError if there is none of this format."""
+    folder = Path(folder)
+    values = {key: value for key, value in read_card(folder).items() if key not in ("format", "sha256")}
+    known = set(Card.model_fields)
+    if not known - OPTIONAL <= set(values) <= known:
+        raise InputError(
+            "holds files of another method, and no expert set.",
+            where=str(folder),
+            hint="Name a folder that extend or save_extension wrote.",
+        )
+    return spec.parse(Card, values, where=str(folder / f"{STEM}.json"))

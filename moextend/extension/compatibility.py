@@ -1,0 +1,97 @@
+"""Checks before an extension is loaded: does it belong to this base, and are its co-active extensions loaded?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from moextend.errors import InputError
+from moextend.extension.card import Card
+from moextend.extension.tensor_files import misfit, shapes
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe import attach
+from moextend.moe.sites import find_sites
+
+
+def check_base(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool) -> None:
+    """Raises InputError if the extension was made on another base, or with another encoder, projector or dtype."""
+    base = model.base_fingerprint()
+    if card.base == base:
+        return
+    if model.projector is not None and card.base.rpartition("-")[0] == base.rpartition("-")[0]:
+        raise InputError(
+            f"extension '{card.name}' was made with another projector.",
+            where=str(folder),
+            hint="Load the one of its alignment first: load_projector(model, folder).",
+        )
+    if _differs_in_dtype(model, card):
+        if allow_dtype:
+            return
+        raise InputError(
+            f"extension '{card.name}' was made on a {card.base_dtype} base, and this one is {model.base_dtype}.",
+            where=str(folder),
+            hint=f"Load the base with dtype='{card.base_dtype}', or accept results that differ a little: "
+            "load_extension(..., allow_dtype=True).",
+        )
+    made = f"{card.base}, {card.base_dtype}" if card.base_dtype else card.base
+    raise InputError(
+        f"extension '{card.name}' belongs to another base ({made}; this one is {base}, {model.base_dtype}).",
+        where=str(folder),
+        hint="Load the base that it was trained on, with the same encoder"
+        + ("." if card.base_dtype else " and dtype."),
+    )
+
+
+def _differs_in_dtype(model: MultimodalLM, card: Card) -> bool:
+    """Whether encoder, projector and base are the extension's own, and only the base's number type differs."""
+    if card.base_dtype in ("", model.base_dtype):
+        return False
+    around = card.base.partition("-")[2] == model.base_fingerprint().partition("-")[2]
+    return around and card.base_rounded == model.base_rounded()
+
+
+def check_coactive(
+    model: MultimodalLM, card: Card, folder: Path, digest_of: Callable[[MultimodalLM, str], str]
+) -> None:
+    """Raises InputError if a co-active extension is missing, is another one, or is loaded in another order.
+
+    `digest_of`: digest of the weights of a loaded extension.
+    """
+    known = attach.scope_of(model.lm).known
+    names = [earlier["name"] for earlier in card.beside]
+    for earlier in card.beside:
+        name = earlier["name"]
+        if name not in known:
+            raise InputError(
+                f"extension '{card.name}' was made with '{name}' active, and it is not loaded.",
+                where=str(folder),
+                hint=f"Load '{name}' first.",
+            )
+        if digest_of(model, name) != earlier["digest"]:
+            raise InputError(
+                f"extension '{card.name}' was made with another extension '{name}' than the loaded one.",
+                where=str(folder),
+                hint=f"Unload '{name}' and load the one that it was made with.",
+            )
+    loaded = [name for name in known if name in names]
+    if loaded != names:
+        raise InputError(
+            f"extension '{card.name}' was made with {', '.join(names)} active, but the order is "
+            f"{', '.join(loaded)}.",
+            where=str(folder),
+            hint="Unload them and load them in that order.",
+        )
+
+
+def check_plan(model: MultimodalLM, card: Card, path: Path) -> None:
+    """Raises InputError if the file has another number of experts than the card, before memory is allocated."""
+    held, sites = shapes(path), find_sites(model.lm)
+    for block, sources in card.plan.items():
+        if not block.isdecimal() or int(block) >= len(sites):
+            continue  # attach reports it
+        start = f"{sites[int(block)].name}."
+        mine = [
+            shape for name, (shape, _) in held.items() if name.startswith(start) and ".ext_groups." in name
+        ]
+        if not mine or any(shape[:1] != (len(sources),) for shape in mine):
+            raise misfit(path)
