@@ -99,7 +99,7 @@ def _record(check: Check) -> dict[str, Any]:
 def junit(gates: Sequence[Gate]) -> str:
     """The verdicts as JUnit XML, which CI systems read: a suite a method, a failure where something is lost.
 
-    What cannot be told is an error, so that no system counts it as passed.
+    An undecided cell is an error, so that no system counts it as passed.
     """
     root = ElementTree.Element("testsuites")
     for found in gates:

@@ -53,7 +53,7 @@ def test_changed_answers_are_seen(run: RunDir) -> None:
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe", b'{"id": 3}\n', b"[]\n"])
 @pytest.mark.parametrize("task", ["task1", "text1"])
-def test_damaged_answers_are_said_and_raise_nothing(run: RunDir, task: str, content: bytes | None) -> None:
+def test_damaged_answers_are_named_and_raise_nothing(run: RunDir, task: str, content: bytes | None) -> None:
     path = predictions(run, task)
     if content is None:
         path.unlink()
