@@ -118,7 +118,7 @@ def test_sari_by_hand():
     # Source a b, predicted a c, reference a c. Words: a kept, b gone, c added, all right. Pairs: "a b" gone, "a c"
     # added, none kept: 0/0 = 1; of longer ones there are none. All shares are 1.
     assert sari("a c", "a b", ["a c"]) == 1.0
-    # Said a b. Words: kept F1 of P 1/2, R 1 = 2/3; nothing gone: 1; none added of one: P 1, R 0: 0. Pairs: kept P 0,
+    # Predicted a b. Words: kept F1 of P 1/2, R 1 = 2/3; nothing gone: 1; none added of one: P 1, R 0: 0. Pairs: kept P 0,
     # R 1: 0; gone 1; added 0. Triples and quadruples: all 1.
     assert sari("a b", "a b", ["a c"]) == pytest.approx((2 / 3 + 1 + 0 + 0 + 1 + 0 + 6) / 12)
     assert sari("", "a b", ["a c"]) == 0.0
