@@ -219,6 +219,10 @@ class SequenceSpec(Spec):
         return packaged if files.exists(packaged) and not files.exists(own) else own
 
 
+OWN = "sequence"
+"""The workspace's own sequence, registry/sequence.yaml, whatever name it has."""
+
+
 def read_sequence(path: Path) -> SequenceSpec:
     """The sequence in a YAML file."""
     sequence = spec.read(SequenceSpec, path).model_copy(update={"path": path.resolve()})
@@ -228,7 +232,7 @@ def read_sequence(path: Path) -> SequenceSpec:
             where=f"{path}: sequence",
             hint="Use letters, digits, '-', '_', '.' and '+', a letter or digit first.",
         )
-    if sequence.sequence != path.stem:
+    if sequence.sequence != path.stem and path.stem != OWN:
         raise SpecError(
             f"the sequence is called '{sequence.sequence}', and its file '{path.stem}'.",
             where=f"{path}: sequence",

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.run.rundir import RunConfig
-from moextend.bench.sequence import Mode, SequenceSpec, find_learned, find_sequence, scored_tasks, stage_tasks
+from moextend.bench.sequence import (
+    OWN,
+    Mode,
+    SequenceSpec,
+    find_learned,
+    find_sequence,
+    scored_tasks,
+    stage_tasks,
+)
 from moextend.bench.task import TaskSpec, code_allowed, find_task
 from moextend.errors import InputError, masked, short
 from moextend.training.settings import clash
@@ -23,8 +31,6 @@ if TYPE_CHECKING:
 
 DEFAULT = "tiny"
 """Name of the sequence in the package."""
-OWN = "sequence"
-"""Name of the workspace's own sequence: registry/sequence.yaml."""
 
 STEPS = "steps"
 """No settings are matched: methods share only the steps, as always."""

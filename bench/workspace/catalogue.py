@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from moextend.bench import methods, scorers
 from moextend.bench.plugins import Listed
 from moextend.bench.references import KIND, read_reference
-from moextend.bench.run.plan import DEFAULT, OWN
-from moextend.bench.sequence import read_sequence
+from moextend.bench.run.plan import DEFAULT
+from moextend.bench.sequence import OWN, read_sequence
 from moextend.bench.task import read_task
 from moextend.errors import SpecError, UnknownName, visible
 from moextend.util import content

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from moextend.bench.run.plan import DEFAULT, OWN
-from moextend.bench.sequence import SequenceSpec, read_sequence
+from moextend.bench.run.plan import DEFAULT
+from moextend.bench.sequence import OWN, SequenceSpec, read_sequence
 from moextend.bench.task import TaskSpec, read_task
 from moextend.bench.workspace import new_sequence
 from moextend.bench.workspace.yaml_edit import Items, edit_list, quoted

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from moextend.bench.run.plan import DEFAULT, OWN
-from moextend.bench.sequence import Base
+from moextend.bench.run.plan import DEFAULT
+from moextend.bench.sequence import OWN, Base
 from moextend.bench.task import NAME
 from moextend.bench.workspace.yaml_edit import edit_list, quoted
 from moextend.errors import InputError, short

@@ -1,6 +1,7 @@
 """What the user asked for becomes runs, with everything resolved."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,7 +10,9 @@ from moextend.bench.run.config import differences
 from moextend.bench.run.plan import Request, ordered, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.run.rundir import open_run
+from moextend.bench.sequence import find_sequence
 from moextend.errors import InputError, SpecError, UnknownName
+from moextend.util import content as contents
 
 SEQUENCE = {
     "sequence": "mine",
@@ -258,3 +261,15 @@ def test_what_would_be_ignored_is_refused(tmp_path, write, change, what):
     write(**change)
     with pytest.raises(InputError, match=what):
         resolve(Request(tmp_path))
+
+
+def test_a_sequence_has_the_name_of_its_file_but_the_workspaces_own(tmp_path: Path) -> None:
+    content = (contents.package_folder("registry") / "tiny.yaml").read_text()
+    (tmp_path / "registry").mkdir()
+    for name in ("sequence", "mine"):
+        (tmp_path / f"registry/{name}.yaml").write_text(content)
+    assert find_sequence("sequence", tmp_path).sequence == "tiny"
+    with pytest.raises(
+        SpecError, match=r"mine\.yaml: sequence: the sequence is called 'tiny', and its file 'mine'"
+    ):
+        find_sequence("mine", tmp_path)
