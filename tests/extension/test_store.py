@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -19,21 +20,23 @@ from moextend import activate, attach, detach, extensions, load_extension, new_p
 from moextend.errors import InputError
 from moextend.extension.store import active_fingerprint
 from moextend.extension.tensor_files import is_complete, load_tensors
-from moextend.model import multimodal
+from moextend.model import fingerprint, multimodal
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach as expand
+from moextend.moe.recipe import Mode
 from tests.toys import WORDS, ToyEncoder, toy_lm, toy_model, toy_tokenizer
 
 
 def logits(model: MultimodalLM, ids: Tensor) -> Tensor:
     with torch.no_grad():
-        return model.lm(ids).logits
+        logits: Tensor = model.lm(ids).logits
+        return logits
 
 
-def grown(mode: str, *names: str) -> MultimodalLM:
+def grown(mode: Mode, *names: str) -> MultimodalLM:
     model = toy_model()
     for name in names:
-        attach(model.lm, name, {0: [1], 2: [0, 3]}, mode=mode)  # type: ignore[arg-type]
+        attach(model.lm, name, {0: [1], 2: [0, 3]}, mode=mode)
         with torch.no_grad():
             for parameter in new_parameters(model.lm, name).values():
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
@@ -41,7 +44,7 @@ def grown(mode: str, *names: str) -> MultimodalLM:
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_saved_loaded_and_unloaded(mode: str, tmp_path: Path, ids: Tensor) -> None:
+def test_saved_loaded_and_unloaded(mode: Mode, tmp_path: Path, ids: Tensor) -> None:
     model = grown(mode, "a", "b")
     save_extension(model, "a", folder=tmp_path / "a")
     save_extension(model, "b", folder=tmp_path / "b", coactive=["a"])
@@ -62,6 +65,7 @@ def test_an_extension_of_another_base_is_refused(tmp_path: Path) -> None:
     save_extension(model, "a", folder=tmp_path)
     other = toy_model()
     with torch.no_grad():
+        assert other.projector
         other.projector.inner.weight.add_(1)
     with pytest.raises(InputError, match="made with another projector"):
         load_extension(other, tmp_path)
@@ -165,6 +169,7 @@ def test_a_model_in_a_shorter_type_is_saved_and_loaded(dtype: torch.dtype, tmp_p
             assert torch.equal(loaded[key], parameter.float())
     assert active_fingerprint(other) == active_fingerprint(model)
     with torch.no_grad():
+        assert model.projector
         model.projector.inner.weight.add_(1)
     assert active_fingerprint(other) != active_fingerprint(model)
 
@@ -241,7 +246,8 @@ def test_a_plan_that_the_file_does_not_hold_takes_no_memory(
 def in_dtype(dtype: torch.dtype, encoder: bool = True, seed: int = 0) -> MultimodalLM:
     """The base as `load(dtype=...)` gives it."""
     torch.manual_seed(1)
-    return MultimodalLM(toy_lm(seed=seed).to(dtype), toy_tokenizer(), ToyEncoder() if encoder else None)
+    lm: torch.nn.Module = toy_lm(seed=seed)
+    return MultimodalLM(lm.to(dtype), toy_tokenizer(), ToyEncoder() if encoder else None)
 
 
 @pytest.mark.parametrize("encoder", [True, False])
@@ -272,6 +278,7 @@ def test_another_encoder_is_not_taken_for_another_dtype(tmp_path: Path) -> None:
     save_extension(model, "a", folder=tmp_path)
     short = in_dtype(torch.bfloat16)
     with torch.no_grad():
+        assert short.projector
         short.projector.inner.weight.add_(1)
     with pytest.raises(InputError, match="belongs to another base"):
         load_extension(short, tmp_path, allow_dtype=True)
@@ -368,13 +375,12 @@ def test_a_deeply_nested_card_is_no_json(tmp_path: Path) -> None:
 
 
 def test_the_base_is_read_once_for_all_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, read = toy_model(), list[int]()
-    digest = multimodal.rounded_digest
-    monkeypatch.setattr(multimodal, "rounded_digest", lambda base: read.append(len(base)) or digest(base))
+    model, digest = toy_model(), Mock(wraps=fingerprint.rounded_digest)
+    monkeypatch.setattr(multimodal, "rounded_digest", digest)
     for name in ("a", "b"):
         moextend.attach(model.lm, name, {0: [1]})
         moextend.save_extension(model, name, folder=tmp_path / name)
     cards = [json.loads((tmp_path / name / "extension.json").read_text()) for name in ("a", "b")]
-    assert len(read) == 1 and cards[0]["base_rounded"] == cards[1]["base_rounded"] != ""
+    assert digest.call_count == 1 and cards[0]["base_rounded"] == cards[1]["base_rounded"] != ""
     model.rename_base()
-    assert model.base_rounded() == cards[0]["base_rounded"] and len(read) == 2
+    assert model.base_rounded() == cards[0]["base_rounded"] and digest.call_count == 2

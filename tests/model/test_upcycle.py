@@ -80,7 +80,8 @@ def dense_model() -> MultimodalLM:
 
 @torch.no_grad()
 def logits(lm: Any, ids: Tensor) -> Tensor:
-    return lm(ids).logits
+    found: Tensor = lm(ids).logits
+    return found
 
 
 @pytest.fixture
@@ -163,7 +164,11 @@ def test_any_number_of_experts_is_equal(
     experts: int, top_k: int, heads: tuple[int, int], seed: int, dtype: torch.dtype
 ) -> None:
     top_k = min(top_k, experts)
-    shape = {"num_attention_heads": heads[0], "num_key_value_heads": heads[1], "num_hidden_layers": 1}
+    shape: dict[str, Any] = {
+        "num_attention_heads": heads[0],
+        "num_key_value_heads": heads[1],
+        "num_hidden_layers": 1,
+    }
     dense = dense_lm(**shape).to(dtype)
     moe = upcycle_lm(dense, experts=experts, top_k=top_k, seed=seed)
     ids = torch.randint(4, len(WORDS), (1, 9), generator=torch.Generator().manual_seed(seed))
@@ -179,11 +184,12 @@ def test_experts_are_copies_and_tokens_spread(long_ids: Tensor) -> None:
     chosen: list[Tensor] = []
     for site, layer in zip(find_sites(moe), dense.model.layers, strict=True):
         gate_up = torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight])
-        assert all(torch.equal(expert, gate_up) for expert in site.experts.gate_up_proj)
-        assert all(torch.equal(expert, layer.mlp.down_proj.weight) for expert in site.experts.down_proj)
+        assert all(torch.equal(expert, gate_up) for expert in site.experts.get_parameter("gate_up_proj"))
+        down = site.experts.get_parameter("down_proj")
+        assert all(torch.equal(expert, layer.mlp.down_proj.weight) for expert in down)
         site.router.register_forward_hook(lambda _m, _a, out: chosen.append(out[2]))
     logits(moe, long_ids)
-    assert all(len(index.unique()) == 4 for index in chosen)
+    assert all(len(torch.unique(index)) == 4 for index in chosen)
     rows = [upcycle_lm(dense, experts=4, seed=seed).model.layers[1].mlp.gate.weight for seed in (0, 0, 1)]
     assert torch.equal(rows[0], rows[1]) and not torch.equal(rows[0], rows[2])
 
@@ -323,7 +329,7 @@ def test_paired_experts_stay_equal_unless_a_share_is_redrawn(tmp_path: Path) -> 
     def pair_is_equal(share: float) -> bool:
         model = upcycle(dense_model(), experts=4, top_k=2, rows="paired")
         specialise(model, stories(), 5, folder=tmp_path / "t", share=share, length=16)
-        experts = find_sites(model.lm)[0].experts
+        experts: Any = find_sites(model.lm)[0].experts
         assert not torch.equal(experts.down_proj[0], experts.down_proj[2])
         return torch.equal(experts.down_proj[0], experts.down_proj[1])
 
@@ -334,10 +340,10 @@ def test_paired_experts_stay_equal_unless_a_share_is_redrawn(tmp_path: Path) -> 
 @settings(max_examples=10)
 def test_a_share_of_neurons_is_drawn_again(share: float, seed: int) -> None:
     model = upcycle(dense_model(), experts=3)
-    before = [site.experts.down_proj.clone() for site in find_sites(model.lm)]
+    before = [site.experts.get_parameter("down_proj").clone() for site in find_sites(model.lm)]
     redraw(model, share, seed)
     for site, old in zip(find_sites(model.lm), before, strict=True):
-        changed = (site.experts.down_proj != old).any(dim=1)
+        changed = (site.experts.get_parameter("down_proj") != old).any(dim=1)
         assert changed.sum(dim=1).tolist() == [round(share * 24)] * 3
 
 

@@ -131,7 +131,7 @@ def at(module: Any, path: str) -> Any:
 
 
 def dot(row: Tensor, x: Tensor) -> float:
-    return sum(a * b for a, b in zip(row.tolist(), x.tolist(), strict=True))
+    return sum((a * b for a, b in zip(row.tolist(), x.tolist(), strict=True)), 0.0)
 
 
 def logits_of(name: str, router: Any, stated: Plain, x: Tensor, parts: list[Any]) -> list[float]:
@@ -210,13 +210,13 @@ def stated_weights(
         of = {g: sum(sorted(v)[-2:]) if stated.groups == "two" else max(v) for g, v in groups.items()}
         open_ = best(of, router.topk_group)
         merit = {e: v for e, v in merit.items() if e >= m or e // size in open_}  # new ones are always open
-    chosen = best(merit, k)
+    top = best(merit, k)
     if stated.normalise:
-        whole = sum(scores[e] for e in chosen) + stated.plus
-        weights = {e: max(changed[e] / whole, 1e-6) for e in chosen}
+        whole = sum(scores[e] for e in top) + stated.plus
+        weights = {e: max(changed[e] / whole, 1e-6) for e in top}
         weights = {e: w / sum(weights.values()) for e, w in weights.items()}
     else:
-        weights = {e: max(changed[e], 1e-6) for e in chosen}
+        weights = {e: max(changed[e], 1e-6) for e in top}
     if stated.scale:
         weights = {e: w * getattr(router, stated.scale) for e, w in weights.items()}
     if "gemma" in name:
@@ -233,7 +233,8 @@ def watch(model: nn.Module, module: nn.Module, ids: Tensor) -> tuple[tuple[Any, 
     hook = module.register_forward_hook(lambda m, args, out: seen.append((args, out)))
     outputs(model, ids)
     hook.remove()
-    return seen[-1]
+    found: tuple[tuple[Any, ...], Any] = seen[-1]
+    return found
 
 
 def extended(lm: Any) -> Any:
@@ -262,7 +263,8 @@ def check_experts(lm: Any, site: Any, ids: Tensor) -> None:
     (h, index, weights), out = watch(lm, site.experts, ids)
     groups = [site.experts.ext_groups[part] for part in "ab"]
     homes = [(group, e) for group in groups for e in range(group.num_experts)]
-    base, first = type(site.experts).__mro__[2].forward, site.experts.ext_first
+    plain: Any = type(site.experts).__mro__[2]
+    base, first = plain.forward, site.experts.ext_first
     for t in range(0, len(h), 7):
         expected = torch.zeros_like(h[t])
         for e, w in zip(index[t].tolist(), weights[t], strict=True):
@@ -347,7 +349,8 @@ def test_paper_routing_of_llama_4_equals_the_equations() -> None:
 
     def compute(home: Any, place: int, inputs: Tensor) -> Tensor:
         gate, up = (inputs @ home.gate_up_proj[place]).chunk(2)
-        return (up * torch.nn.functional.silu(gate)) @ home.down_proj[place]
+        out: Tensor = (up * torch.nn.functional.silu(gate)) @ home.down_proj[place]
+        return out
 
     homes = [(site.experts, e) for e in range(4)] + [
         (group, e) for group in groups for e in range(group.num_experts)

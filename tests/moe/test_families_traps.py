@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial, update_wrapper
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from moextend import (
 )
 from moextend.errors import InputError
 from moextend.moe.paper_routing import paper_choice
+from moextend.moe.recipe import Mode
 from moextend.moe.router_parts import Calibration, RouterPart
 from moextend.moe.routing import hard_gate
 from moextend.moe.scoring import Scoring
@@ -40,7 +42,7 @@ def close_rows(lm: nn.Module, name: str) -> None:
         for site in find_sites(lm):
             if name not in getattr(site.router, "ext_parts", {}):
                 continue
-            part = site.router.ext_parts[name]
+            part: Any = site.router.get_submodule(f"ext_parts.{name}")
             part.bias = nn.Parameter(torch.full((part.count,), -1e4))
 
 
@@ -64,7 +66,8 @@ def test_a_replaced_forward_is_refused_and_nothing_is_changed(name: str, module:
 
 def test_experts_that_are_split_over_devices_are_refused() -> None:
     lm = build("mixtral")
-    find_sites(lm)[0].experts._is_expert_parallel = True
+    experts: Any = find_sites(lm)[0].experts
+    experts._is_expert_parallel = True
     with pytest.raises(InputError, match="split over devices by expert parallelism"):
         attach(lm, "a", everywhere(lm, 1))
 
@@ -92,7 +95,7 @@ def test_an_idle_expert_gets_gradients_of_zero_and_optimiser_state(ids: Tensor) 
     lm(ids).logits.square().mean().backward()
     assert all(p.grad is not None for p in new.values())
     idle = [p for key, p in new.items() if ".ext_groups." in key]
-    assert idle and all(not p.grad.any() for p in idle)  # type: ignore[union-attr]
+    assert idle and all(p.grad is not None and not p.grad.any() for p in idle)
     optimiser = torch.optim.AdamW(new.values())
     optimiser.step()
     assert all(optimiser.state[p] for p in new.values())
@@ -109,7 +112,7 @@ def test_an_idle_extension_next_to_a_busy_one_gets_gradients_of_zero(ids: Tensor
     assert all(p.grad is not None for p in new_parameters(lm, "b").values())
 
 
-def test_an_idle_expert_does_not_break_training_on_many_processes(ids: Tensor, tmp_path: Any) -> None:
+def test_an_idle_expert_does_not_break_training_on_many_processes(ids: Tensor, tmp_path: Path) -> None:
     """DistributedDataParallel fails at the second step if a parameter got no gradient at the first."""
     from torch import distributed
     from torch.nn.parallel import DistributedDataParallel
@@ -151,14 +154,14 @@ def test_gates_learn_where_only_one_expert_is_active(ids: Tensor) -> None:
     attach(lm, "a", everywhere(lm, 1))
     shake(lm, "a", 0.1)
     lm(ids).logits.square().mean().backward()
-    assert all(p.grad.any() for p in new_parameters(lm, "a").values())  # type: ignore[union-attr]
+    assert all(p.grad is not None and p.grad.any() for p in new_parameters(lm, "a").values())
 
 
 # The router's first output stays the base's logits, which the auxiliary loss of transformers reads.
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper"])
-def test_the_auxiliary_loss_sees_the_base_router(mode: Any, ids: Tensor) -> None:
+def test_the_auxiliary_loss_sees_the_base_router(mode: Mode, ids: Tensor) -> None:
     lm = toy_lm()
     with torch.no_grad():
         base = lm(ids, output_router_logits=True, labels=ids)
@@ -174,7 +177,7 @@ def test_the_auxiliary_loss_sees_the_base_router(mode: Any, ids: Tensor) -> None
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper"])
-def test_gradient_checkpointing_gives_the_same_gradients(mode: Any, ids: Tensor) -> None:
+def test_gradient_checkpointing_gives_the_same_gradients(mode: Mode, ids: Tensor) -> None:
     found = []
     for checkpointed in (False, True):
         lm = toy_lm()
@@ -237,7 +240,7 @@ def test_memory_reads_what_the_rows_read() -> None:
     x = torch.randn(50, 32, generator=torch.Generator().manual_seed(1))
     loss = retention_loss(model, "a", {0: x}, margin=0.0, weight=1.0, sample=50, seed=0)
     with torch.no_grad():
-        site.router.ext_parts["a"].bias.fill_(-100.0)
+        site.router.get_parameter("ext_parts.a.bias").fill_(-100.0)
         assert float(loss({}, {})) == 0
         gates = site.router(x)[1][:, -1]
     assert not gates.any()
@@ -283,7 +286,7 @@ def test_gradients_of_a_gate_between_closed_and_full() -> None:
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper"])
-def test_gradients_of_extended_experts(mode: Any) -> None:
+def test_gradients_of_extended_experts(mode: Mode) -> None:
     lm = build("mixtral").double()
     lm.set_experts_implementation("eager")  # the others know no float64
     attach(lm, "a", {0: [1, 2]}, mode=mode)
@@ -303,7 +306,7 @@ class Live(TorchDispatchMode):
     """Bytes of tensors made inside that live at the same time, at most."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self.seen: set[int] = set()
 
@@ -330,7 +333,7 @@ class Live(TorchDispatchMode):
 
 @pytest.mark.parametrize("mode", ["exact", "paper"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attaching_takes_the_memory_of_the_new_parameters(mode: Any, dtype: torch.dtype) -> None:
+def test_attaching_takes_the_memory_of_the_new_parameters(mode: Mode, dtype: torch.dtype) -> None:
     lm = build("mixtral", hidden_size=128, intermediate_size=256).to(dtype)
     with Live() as live:
         attach(lm, "a", {0: [1], 1: [0, 3]}, mode=mode)
@@ -358,12 +361,12 @@ def compiler() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_the_extended_model_compiles_without_a_graph_break(mode: Any, ids: Tensor, compiler: None) -> None:
+def test_the_extended_model_compiles_without_a_graph_break(mode: Mode, ids: Tensor, compiler: None) -> None:
     lm = build("mixtral", num_hidden_layers=1)
     lm.set_experts_implementation("batched_mm")  # the eager loop of transformers breaks the graph by itself
     attach(lm, "a", {0: [1, 3]}, mode=mode)
     shake(lm, "a")
-    compiled = torch.compile(lm, fullgraph=True, backend="eager")
+    compiled: Callable[..., Any] = torch.compile(lm, fullgraph=True, backend="eager")
     with torch.no_grad():
         assert torch.allclose(
             compiled(ids, use_cache=False).logits, lm(ids, use_cache=False).logits, atol=1e-5
@@ -447,7 +450,7 @@ def test_exact_at_real_widths(name: str) -> None:
     attach(lm, "a", {0: [1]})
     assert torch.equal(outputs(lm, ids), base)
     with torch.no_grad():
-        find_sites(lm)[0].experts.ext_groups["a"].down_proj.fill_(0.01)
+        find_sites(lm)[0].experts.get_parameter("ext_groups.a.down_proj").fill_(0.01)
     assert not torch.equal(outputs(lm, ids), base)
     activate(lm, [])
     assert torch.equal(outputs(lm, ids), base)

@@ -14,14 +14,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from moextend import Conversation, MultimodalLM, Settings, attach, new_parameters, retention_loss, train
 from moextend.errors import InputError, RunFailed, UnknownName
 from moextend.extension import router_memory
+from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
 from moextend.training import loop
 from moextend.training.loop import draw_order
 from moextend.training.prepare import asks_to_shard
+from moextend.training.trainer import TokenTrainer
 from tests.toys import picture, toy_model
 
 DATA = [
@@ -210,7 +214,7 @@ def layers(model: MultimodalLM) -> list[nn.Module]:
     return list(model.lm.model.layers)
 
 
-class Seen(loop.TokenTrainer):
+class Seen(TokenTrainer):
     """Keeps the trainers that are made."""
 
     made: list[Any]
@@ -318,8 +322,9 @@ def test_bfloat16_computes_in_it_and_learns_in_float32(tmp_path: Path) -> None:
     model.lm.to(torch.bfloat16)
     for parameter in model.trainable().values():
         parameter.data = parameter.data.float()
-    kinds = set()
-    handle = layers(model)[2].self_attn.q_proj.register_forward_hook(lambda m, a, out: kinds.add(out.dtype))
+    kinds: set[torch.dtype] = set()
+    projection = layers(model)[2].get_submodule("self_attn.q_proj")
+    handle = projection.register_forward_hook(lambda m, a, out: kinds.add(out.dtype))
     before = parts(model)
     settings = Settings(steps=40, batch_size=12, learning_rate=1e-2, bf16=True)
     report = train(model, DATA, settings, folder=tmp_path / "t")
@@ -341,7 +346,7 @@ def test_what_is_narrow_is_held_in_float32_while_it_learns(tmp_path: Path) -> No
     settings = Settings(steps=3, batch_size=4, learning_rate=1e-4)
     with pytest.raises(InputError, match=r"gate\.weight' learns, but is torch\.bfloat16.*bf16: true"):
         train(model, DATA, settings, folder=tmp_path / "t")
-    kinds = set()
+    kinds: set[torch.dtype] = set()
     train(
         model, DATA, replace(settings, bf16=True), folder=tmp_path / "t",
         on_step=lambda done, total: kinds.update(model.get_parameter(name).dtype for name in names),
@@ -353,13 +358,15 @@ def test_what_is_narrow_is_held_in_float32_while_it_learns(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_checkpointed_layers_are_those_that_learn(tmp_path: Path, mode: str) -> None:
+def test_checkpointed_layers_are_those_that_learn(tmp_path: Path, mode: Mode) -> None:
     def run(again: bool) -> tuple[MultimodalLM, list[int], set[int]]:
         model = toy_model()
-        attach(model.lm, "a", {1: [1, 0], 2: [0]}, mode=mode)  # type: ignore[arg-type]
+        attach(model.lm, "a", {1: [1, 0], 2: [0]}, mode=mode)
         runs, reached = [0, 0, 0], set()
         for i, layer in enumerate(layers(model)):
-            layer.self_attn.register_forward_hook(lambda m, a, out, i=i: runs.__setitem__(i, runs[i] + 1))
+            layer.get_submodule("self_attn").register_forward_hook(
+                lambda m, a, out, i=i: runs.__setitem__(i, runs[i] + 1)
+            )
             layer.register_forward_hook(lambda m, a, out, i=i: reached.add(i) if out.requires_grad else None)
         settings = Settings(
             steps=3, batch_size=4, learning_rate=1e-2, gradient_checkpointing=again, balance=0.5
@@ -379,7 +386,7 @@ def test_all_layers_are_checkpointed_where_the_projector_learns(tmp_path: Path) 
     model = toy_model()
     model.learn_only([name for name, _ in model.named_parameters() if name.startswith("projector.")])
     runs: list[int] = []
-    layers(model)[0].self_attn.register_forward_hook(lambda m, a, out: runs.append(1))
+    layers(model)[0].get_submodule("self_attn").register_forward_hook(lambda m, a, out: runs.append(1))
     train(model, DATA, replace(SETTINGS, steps=1, gradient_checkpointing=True), folder=tmp_path / "t")
     assert len(runs) == 2
 
@@ -436,9 +443,9 @@ def test_a_tracker_that_is_not_there_is_one_clear_error(
 
 
 def test_a_tracker_gets_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logged: list[tuple[str, float]] = []
+    logged: list[tuple[str | None, float]] = []
 
-    class Tracker(loop.TrainerCallback):  # type: ignore[misc]
+    class Tracker(TrainerCallback):
         logging_dir: str | None = None
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -446,7 +453,7 @@ def test_a_tracker_gets_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: p
                 logged.append((self.logging_dir, logs["loss"]))
 
     monkeypatch.setattr(loop, "get_available_reporting_integrations", lambda: ["tensorboard"])
-    monkeypatch.setitem(loop.INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
     report = train(extended(), DATA, replace(SETTINGS, report_to="tensorboard"), folder=tmp_path / "t")
     assert len(logged) == 9 and logged[0][1] == report.loss_first
     assert logged[0][0] == str(tmp_path / "logs"), "what a tracker writes outlives the training's folder"
@@ -491,7 +498,7 @@ def test_a_training_that_diverges_fails_with_its_step(
     tmp_path: Path, where: str, step: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not at_once:
-        monkeypatch.setattr(loop.TokenTrainer, "read_at_once", ())
+        monkeypatch.setattr(TokenTrainer, "read_at_once", ())
     model = extended()
 
     def spoil(done: int, total: int) -> None:

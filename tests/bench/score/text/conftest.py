@@ -2,7 +2,10 @@
 
 import json
 import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -48,8 +51,10 @@ aggregate_metric_list:
 metadata: {version: 1}
 """
 
+MakeTask = Callable[..., TaskSpec]
 
-def items(n, seed):
+
+def items(n: int, seed: str) -> Iterator[dict[str, object]]:
     rng = random.Random(seed)
     for _ in range(n):
         choices = rng.sample(WORDS[:6], 3)
@@ -62,7 +67,7 @@ def items(n, seed):
 
 
 @pytest.fixture
-def workspace(tmp_path):
+def workspace(tmp_path: Path) -> Path:
     """A workspace with a folder `lm` of lm-eval tasks."""
     folder = tmp_path / "work" / "tasks" / "lm"
     (folder / "data").mkdir(parents=True)
@@ -77,8 +82,8 @@ def workspace(tmp_path):
 
 
 @pytest.fixture
-def make_task(workspace):
-    def make(name, **changes):
+def make_task(workspace: Path) -> MakeTask:
+    def make(name: str, **changes: Any) -> TaskSpec:
         text = TextTask(task=name, path="lm", **changes)
         path = workspace / "tasks" / f"t-{name}.yaml"
         return TaskSpec(task=f"t-{name}", version=1, kind="text", lm_eval=text, path=path)
@@ -86,7 +91,7 @@ def make_task(workspace):
     return make
 
 
-def random_model(seed=0):
+def random_model(seed: int = 0) -> Any:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
@@ -112,10 +117,10 @@ def random_model(seed=0):
 
 
 @pytest.fixture
-def make_model():
+def make_model() -> Callable[..., Any]:
     return random_model
 
 
 @pytest.fixture
-def model():
+def model() -> Any:
     return random_model()
