@@ -58,6 +58,7 @@ def test_a_replaced_forward_is_refused_and_nothing_is_changed(name: str, module:
     hidden.forward = update_wrapper(partial(hidden.forward), hidden.forward)  # as device maps do
     if (name, module) == ("mixtral", "block"):
         attach(lm, "a", everywhere(lm, 1))  # the block of a routed family keeps its class
+        assert new_parameters(lm, "a")
         return
     with pytest.raises(InputError, match="would hide the extension"):
         attach(lm, "a", everywhere(lm, 1))
@@ -127,6 +128,7 @@ def test_an_idle_expert_does_not_break_training_on_many_processes(ids: Tensor, t
         many = DistributedDataParallel(lm)
         for _ in range(2):
             many(ids).logits.square().mean().backward()
+            assert all(p.grad is not None for p in new_parameters(lm, "a").values())
     finally:
         distributed.destroy_process_group()
 

@@ -190,6 +190,7 @@ def test_a_device_map_of_one_device_is_no_obstacle() -> None:
     lm: Any = toy_lm()
     lm.hf_device_map = {"": "cpu"}
     moextend.attach(lm, "a", {1: [0]})
+    assert moextend.new_parameters(lm, "a")
 
 
 @pytest.mark.parametrize(
