@@ -9,9 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -20,9 +18,9 @@ from safetensors.torch import load_file
 import moextend
 import moextend.training.loop
 from moextend import MultimodalLM
-from moextend.bench.run import alignment, costs, models, runner
+from moextend.bench.run import costs, runner
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.progress import Progress, Unit, read_status
+from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir, open_run
 from moextend.bench.score import evaluate, vqa
 from moextend.bench.task import TaskSpec
@@ -339,29 +337,3 @@ def test_joint_and_independent_runs(workspace: Path) -> None:
         rows = {stage for stage, _ in run.cells()}
         assert rows == ({0, 1} if mode == "joint" else {0, 1, 2})
         assert read_status(run.folder).state == "done"
-
-
-def test_the_alignment_shows_its_true_step_after_a_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def align(*_: object, on_step: Callable[[int, int], None], **__: object) -> None:
-        for done in (301, 302):
-            on_step(done, 400)
-
-    unit, seen = Unit("align", 0, "captions", 400), list[int]()
-    monkeypatch.setattr(alignment, "align", align)
-    monkeypatch.setattr(moextend, "load", lambda *_, **__: SimpleNamespace(vision=None))
-    for name in ("conversations", "data_digest"):
-        monkeypatch.setattr(models, name, lambda *_: "")
-    context = MagicMock()
-    context.sequence.align = SimpleNamespace(task="captions", steps=400)
-    context.sequence.base.upcycle = None
-    with Progress(tmp_path, [unit]) as progress:
-
-        def advance() -> None:
-            Progress.advance(progress)
-            seen.append(progress.status().step)
-
-        monkeypatch.setattr(progress, "advance", advance)
-        models.base(context, progress)
-    assert seen == [301, 302]

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from moextend.bench.score.evaluate import score_cell
+from moextend.bench.score.records import Cell
+from moextend.bench.sequence import Scoring
 from moextend.bench.task import TaskSpec, TextTask
 
 WORDS = ["red", "blue", "green", "one", "two", "three", "is", "the", "sky", "car", "Q", "A:", "what", "."]
@@ -124,3 +127,14 @@ def make_model() -> Callable[..., Any]:
 @pytest.fixture
 def model() -> Any:
     return random_model()
+
+
+@pytest.fixture
+def score(workspace: Path, model: Any, tmp_path: Path) -> Callable[..., Cell]:
+    def call(task: TaskSpec, weights: str = "w", used: Any = None, **changes: Any) -> Cell:
+        return score_cell(
+            used or model, task, weights=weights, folder=tmp_path / "predictions", workspace=workspace,
+            scoring=changes.pop("scoring", Scoring(batch_size=8)), **changes,
+        )  # fmt: skip
+
+    return call
