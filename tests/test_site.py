@@ -52,7 +52,7 @@ def test_the_reference_is_generated_and_complete(site: Path) -> None:
     assert shown == set(moextend.__all__) - modules, "docs/reference/api.md names the public names"
 
     cli = text_of(site / "reference" / "cli.html")
-    commands = typer.main.get_command(app).commands
+    commands = typer.main.get_group(app).commands
     for name, command in commands.items():
         for words in [name, *(f"{name} {below}" for below in getattr(command, "commands", {}))]:
             assert f"$ moextend {words}" in cli

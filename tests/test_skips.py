@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 TESTS = """
 import pytest
@@ -22,7 +23,7 @@ def test_device():
 """
 
 
-def outcome(tmp_path, **environment):
+def outcome(tmp_path: Path, **environment: Any) -> str:
     (tmp_path / "conftest.py").write_text((Path(__file__).parent / "conftest.py").read_text())
     (tmp_path / "test_x.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
@@ -33,7 +34,7 @@ def outcome(tmp_path, **environment):
     return done.stdout.strip().splitlines()[-1]
 
 
-def test_a_missing_package_is_a_failure_only_where_all_are_installed(tmp_path):
+def test_a_missing_package_is_a_failure_only_where_all_are_installed(tmp_path: Path) -> None:
     assert outcome(tmp_path).startswith("6 skipped")
     assert outcome(tmp_path, MOEXTEND_ALL_PACKAGES="1").startswith("4 failed, 2 skipped")
     assert outcome(tmp_path, MOEXTEND_ALL_PACKAGES="large").startswith("5 failed, 1 skipped")

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from moextend.bench.report.comparison import CHANGE, METRICS
@@ -48,7 +49,7 @@ ALLOWED = re.compile(
 """Uses that stay."""
 
 
-def texts():
+def texts() -> Iterator[tuple[str, str]]:
     """Code, documents and configs; not fixtures and content that others wrote."""
     listed = subprocess.run(
         ["git", "ls-files", "*.py", "*.md", "*.toml", "registry/*.yaml", "tasks/*.yaml", "Makefile"],
@@ -61,7 +62,7 @@ def texts():
             yield name, path.read_text(encoding="utf-8")
 
 
-def test_replaced_words_stay_away():
+def test_replaced_words_stay_away() -> None:
     found, seen = [], 0
     words = re.compile(rf"(?<![A-Za-z])({'|'.join(GONE)})(?![A-Za-z])", re.IGNORECASE)
     for name, text in texts():
@@ -75,7 +76,7 @@ def test_replaced_words_stay_away():
     assert not found, "\n".join(found)
 
 
-def test_tables_have_the_names_of_the_literature():
+def test_tables_have_the_names_of_the_literature() -> None:
     titles = [column.title for column in COLUMNS if not column.wide]
     assert titles == ["method", "task id", "LA", "ACC", "BWT", "FM", "FWT", "text", "Δ text", "runs"]
     assert [*METRICS.values(), CHANGE] == ["LA", "ACC", "BWT", "FM", "FWT", "Δ text"]

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from moextend import ImageRef, MultimodalLM
+from moextend.model.vision import VisionEncoder
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{i}" for i in range(60))]
 TOKENS, WIDTH = 4, 8
@@ -26,7 +27,7 @@ def toy_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def toy_lm(family: str = "mixtral", seed: int = 0, **more: object) -> torch.nn.Module:
+def toy_lm(family: str = "mixtral", seed: int = 0, **more: object) -> PreTrainedModel:
     shape = {
         "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
         "vocab_size": len(WORDS), "intermediate_size": 24, "max_position_embeddings": 128,
@@ -41,7 +42,8 @@ def toy_lm(family: str = "mixtral", seed: int = 0, **more: object) -> torch.nn.M
         "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
     }[family]  # fmt: skip
     torch.manual_seed(seed)
-    lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape, **experts, **more)).eval()
+    config = AutoConfig.for_model(family, **shape, **experts, **more)
+    lm: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for parameter in lm.parameters():
             if parameter.dim() > 1:
@@ -50,13 +52,14 @@ def toy_lm(family: str = "mixtral", seed: int = 0, **more: object) -> torch.nn.M
     return lm
 
 
-class ToyEncoder(torch.nn.Module):
+class ToyEncoder(VisionEncoder):
     """Stands for an open_clip tower: four patches of mean colours through a fixed random map."""
 
     tokens, width = TOKENS, WIDTH
+    map: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
+        torch.nn.Module.__init__(self)
         self.register_buffer("map", torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0)))
 
     def forward(self, images: Sequence[ImageRef]) -> Tensor:
@@ -73,6 +76,13 @@ def picture(red: int, green: int = 0, blue: int = 0) -> ImageRef:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), (red, green, blue)).save(buffer, "PNG")
     return ImageRef(data=buffer.getvalue())
+
+
+def features_of(model: MultimodalLM, images: Sequence[ImageRef]) -> Tensor:
+    """Features of images, by the model's own encoder."""
+    assert model.vision
+    found: Tensor = model.vision(images)
+    return found
 
 
 def toy_model(family: str = "mixtral") -> MultimodalLM:

@@ -27,7 +27,7 @@ from moextend.bench.run.rundir import RunDir
 from moextend.errors import MoextendError, RunFailed
 from moextend.util.foreign import explained
 
-WORKER = (sys.executable, "-P", "-m", "moextend.bench.run.worker")
+WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "moextend.bench.run.worker")
 """Command of a worker: reads a line with a run folder from stdin, answers with a JSON line {"run", "state", "error"}.
 
 -P: modules come from the installation and from PYTHONPATH, never from the current folder, which may not be trusted.

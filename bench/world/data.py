@@ -77,7 +77,7 @@ def _rows(name: str, split: Split, scenes: Iterable[tuple[Scene, list[Question]]
 
 def _write(table: list[Row], path: Path) -> None:
     """Writes a parquet file atomically; two writers at once write the same bytes."""
-    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow
     from pyarrow import parquet
 
     image = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])

@@ -46,7 +46,7 @@ def _linear_probe(x: Tensor, y: Tensor, classes: int, seed: int, steps: int = 30
     for _ in range(steps):
         loss = functional.cross_entropy(classifier(x), y)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return classifier.requires_grad_(False)
 

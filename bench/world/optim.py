@@ -68,7 +68,7 @@ class Optimizers:
     def step(self, loss: Tensor) -> None:
         """One step downhill, with the gradient's norm clipped at 1."""
         self.model.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for part, rate in zip(self.parts, self.rates, strict=True):
             for group in part.param_groups:

@@ -83,7 +83,7 @@ class ArrowTable:
 
     def holds_bytes(self, name: str) -> bool:
         """Whether every cell of a column of images holds the encoded image, and not only a path."""
-        import pyarrow  # type: ignore[import-untyped]
+        import pyarrow
         from pyarrow import compute
 
         column = self.dataset.data.column(name)

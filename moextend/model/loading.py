@@ -33,7 +33,7 @@ def load(
     vision: str | None = None,
     resize: Resize | None = None,
     revision: str | None = None,
-    dtype: str = "float32",
+    dtype: str | torch.dtype = "float32",
     device: str = "cpu",
     attn_implementation: str | None = None,
     chat: bool | None = None,

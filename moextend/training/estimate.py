@@ -224,7 +224,7 @@ def _traced(lm: Any, layers: Sequence[nn.Module], sites: Sequence[Any], step: St
             loss = functional.cross_entropy(
                 lm_head.logits(lm, chosen).float(), torch.zeros(len(chosen), dtype=torch.long)
             )
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         found.total = float(count.total)
     return found
 

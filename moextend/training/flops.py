@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 
-class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Counter(TorchDispatchMode):
     """Within it matrix products and attention are counted; a multiply-add is two operations, elementwise work none.
 
     Unlike torch's own counter it leaves every operator as it is, so that what is computed keeps its bits.
@@ -55,11 +55,11 @@ def _grouped(a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
 
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return cast(int, sdpa_flop_count(query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
+    return cast(int, sdpa_flop_count(query.shape, key.shape, value.shape))
 
 
 def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
     return cast(
         int,
-        sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape),  # type: ignore[no-untyped-call]
+        sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape),
     )

@@ -1,9 +1,9 @@
 """A small run config, and folders for runs of it."""
 
-import importlib.util
 import os
-import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +11,13 @@ from moextend.bench.run.rundir import Cell, RunConfig, RunDir, open_run
 
 TASKS = ("colour", "count")
 
+MakeConfig = Callable[..., RunConfig]
+"""Makes a config of `method`, `seed` and other fields; see `config`."""
+MakeRun = Callable[..., RunDir]
+"""Makes a run folder of `method`, `seed`, `rows` of the matrix, `text` rows, and other fields of the config."""
 
-def config(method="lora", seed=0, **changes):
+
+def config(method: str = "lora", seed: int = 0, **changes: Any) -> RunConfig:
     task = {"version": 1, "kind": "vqa", "data": {"path": "world:x"}}
     text = {"task": "facts", "version": 1, "kind": "text", "lm_eval": {"task": "facts"}}
     sequence = {
@@ -27,7 +32,7 @@ def config(method="lora", seed=0, **changes):
     return RunConfig(**{"sequence": sequence, "tasks": tasks, "method": method, "seed": seed, **changes})
 
 
-def fill(run: RunDir, rows, text=()):
+def fill(run: RunDir, rows: Sequence[Sequence[float]], text: Sequence[float] = ()) -> None:
     """Writes a matrix, and the text row of each stage, as cells."""
     for stage, row in enumerate(rows):
         for task, value in zip(run.config.stages, row, strict=True):
@@ -39,13 +44,19 @@ def fill(run: RunDir, rows, text=()):
 
 
 @pytest.fixture
-def make_config():
+def make_config() -> MakeConfig:
     return config
 
 
 @pytest.fixture
-def make_run(tmp_path):
-    def make(method="lora", seed=0, rows=(), text=(), **changes):
+def make_run(tmp_path: Path) -> MakeRun:
+    def make(
+        method: str = "lora",
+        seed: int = 0,
+        rows: Sequence[Sequence[float]] = (),
+        text: Sequence[float] = (),
+        **changes: Any,
+    ) -> RunDir:
         run = open_run(config(method, seed, **changes), tmp_path / "runs")
         fill(run, rows, text)
         return run
@@ -53,18 +64,8 @@ def make_run(tmp_path):
     return make
 
 
-@pytest.fixture(scope="session")
-def ledger():
-    """The module that writes run folders without training."""
-    path = Path(__file__).with_name("ledger.py")
-    spec = importlib.util.spec_from_file_location("bench_ledger", path)
-    module = sys.modules["bench_ledger"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def real_data():
+def real_data() -> Path:
     """The folder of real data; the test is skipped where there is none."""
     folder = Path(
         os.environ.get("MOEXTEND_REAL_DATA", Path(__file__).parents[2] / "../shared/data")

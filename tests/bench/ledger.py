@@ -241,7 +241,9 @@ def _write_stage(run: RunDir, shape: Shape, stage: int, task: str) -> None:
     """What a stage keeps: weights with their card, costs and routing."""
     folder = run.stage_folder(stage, task)
     header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
-    weights = len(header).to_bytes(8, "little") + header + np.float32([stage, run.config.seed]).tobytes()
+    weights = (
+        len(header).to_bytes(8, "little") + header + np.array([stage, run.config.seed], np.float32).tobytes()
+    )
     (folder / f"{STEM}.safetensors").write_bytes(weights)
     learned = StageCost(
         trained_parameters=98304, tokens=4682 + stage, flops=1.3e10, seconds=10.0, peak_rss_mb=814.0,

@@ -1,6 +1,8 @@
 """Published numbers: where they may stand, and where not."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -8,17 +10,18 @@ import yaml
 from moextend.bench.references import KIND, Reference, find_reference, read_reference
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.run.rundir import Cell
+from moextend.bench.report.table import Table
+from moextend.bench.run.rundir import Cell, RunDir
 from moextend.bench.sequence import read_sequence
 from moextend.bench.task import read_task
 from moextend.errors import InputError, SpecError, UnknownName
 from moextend.util import content
 from moextend.util.spec import parse
-from tests.bench.conftest import TASKS
+from tests.bench.conftest import TASKS, MakeConfig, MakeRun
 
 NOWHERE = Path("nowhere")
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
-REFERENCE = {
+REFERENCE: dict[str, Any] = {
     "reference": "mini",
     "protocol": "mini",
     "source": "arXiv 0000.00000",
@@ -35,15 +38,15 @@ REFERENCE = {
 }
 
 
-def reference(**changes):
+def reference(**changes: Any) -> Reference:
     return parse(Reference, {**REFERENCE, **changes}, where="mini.yaml")
 
 
-def shown(runs, *references):
+def shown(runs: Sequence[RunDir], *references: Reference) -> Table:
     return tables(collect(runs, unfinished=True), references=references)[-1]
 
 
-def test_measured_rows_stand_above_under_the_same_definitions(make_run):
+def test_measured_rows_stand_above_under_the_same_definitions(make_run: MakeRun) -> None:
     run = make_run("lora", rows=ROWS, text=(90.0, 88.0, 85.0), protocol="mini")
     table = shown([run], reference())
     measured, published = [[[value.text for value in row] for row in part] for part in table.sections]
@@ -57,39 +60,41 @@ def test_measured_rows_stand_above_under_the_same_definitions(make_run):
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "html"])
-def test_every_format_says_which_rows_are_published(make_run, form):
+def test_every_format_says_which_rows_are_published(make_run: MakeRun, form: str) -> None:
     run = make_run("lora", rows=ROWS, protocol="mini")
     words = render(tables(collect([run], unfinished=True), references=[reference()]), form)
     assert words.count("measured") >= 1 and "published" in words and "28.74" in words
 
 
-def test_that_fewer_items_were_scored_is_reported(make_run, make_config):
+def test_that_fewer_items_were_scored_is_reported(make_run: MakeRun, make_config: MakeConfig) -> None:
     short = dict(make_config().sequence, scoring={"limit": 40})
     table = shown([make_run("lora", rows=ROWS, protocol="mini", sequence=short)], reference())
     assert "mini was scored on 40 items a task at the most, the published numbers on all." in table.notes
 
 
 @pytest.mark.parametrize("protocol", [None, "mini-too"])
-def test_a_sequence_of_another_protocol_is_refused(make_run, protocol):
+def test_a_sequence_of_another_protocol_is_refused(make_run: MakeRun, protocol: str | None) -> None:
     run = make_run("lora", rows=ROWS, protocol=protocol)
     with pytest.raises(InputError, match="the published numbers follow 'mini'") as refused:
         shown([run], reference())
     assert refused.value.exit_code == 2
 
 
-def test_one_sequence_of_another_protocol_among_several_is_refused(make_run, make_config):
+def test_one_sequence_of_another_protocol_among_several_is_refused(
+    make_run: MakeRun, make_config: MakeConfig
+) -> None:
     other = dict(make_config().sequence, sequence="other")
     runs = [make_run("lora", rows=ROWS, protocol="mini"), make_run("lora", rows=ROWS, sequence=other)]
     with pytest.raises(InputError, match="sequence 'other' follows no published protocol"):
         shown(runs, reference())
 
 
-def test_two_protocols_are_refused_even_without_a_run():
+def test_two_protocols_are_refused_even_without_a_run() -> None:
     with pytest.raises(InputError, match="several protocols: mini, mini-too"):
         tables([], references=[reference(), reference(protocol="mini-too")])
 
 
-def test_two_tables_of_one_protocol_and_no_run():
+def test_two_tables_of_one_protocol_and_no_run() -> None:
     found = tables([], references=[reference(), reference(reference="second")])
     assert [table.key for table in found] == ["mini-published", "second-published"]
     assert [len(table.sections) for table in found] == [1, 1]
@@ -104,13 +109,13 @@ def test_two_tables_of_one_protocol_and_no_run():
         ([{"method": "LoRA", "acc": "many"}], r"rows\[0\] holds a word"),
     ],
 )
-def test_what_is_wrong_in_a_reference_is_reported(rows, message):
+def test_what_is_wrong_in_a_reference_is_reported(rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         reference(rows=rows)
 
 
 @pytest.mark.parametrize("name", content.names(KIND, NOWHERE))
-def test_every_reference_of_the_package_has_a_source_and_known_tasks(name):
+def test_every_reference_of_the_package_has_a_source_and_known_tasks(name: str) -> None:
     path = content.names(KIND, NOWHERE)[name]
     found = read_reference(path)
     assert found.reference == name and found.source and found.rows
@@ -124,7 +129,7 @@ def test_every_reference_of_the_package_has_a_source_and_known_tasks(name):
 
 
 @pytest.mark.parametrize("name", ["coin", "ucit", "trigap", "mllm-cl-dcl", "trace", "moextend-paper"])
-def test_a_published_sequence_names_a_protocol_that_has_references(name):
+def test_a_published_sequence_names_a_protocol_that_has_references(name: str) -> None:
     sequence = read_sequence(content.names("registry", NOWHERE)[name])
     found = [read_reference(path) for path in content.names(KIND, NOWHERE).values()]
     mine = [reference for reference in found if reference.protocol == sequence.protocol]
@@ -138,7 +143,7 @@ def test_a_published_sequence_names_a_protocol_that_has_references(name):
         )
 
 
-def test_a_workspace_has_its_own(tmp_path):
+def test_a_workspace_has_its_own(tmp_path: Path) -> None:
     folder = tmp_path / "registry" / "references"
     folder.mkdir(parents=True)
     (folder / "mini.yaml").write_text(yaml.safe_dump(REFERENCE))
@@ -147,7 +152,7 @@ def test_a_workspace_has_its_own(tmp_path):
         find_reference("coim", tmp_path)
 
 
-def test_the_protocol_is_no_part_of_what_a_run_is(make_config):
+def test_the_protocol_is_no_part_of_what_a_run_is(make_config: MakeConfig) -> None:
     assert make_config(protocol="mini").digest == make_config().digest
 
 
@@ -155,21 +160,21 @@ FIRST, SECOND = TASKS
 EXACT = {FIRST: "exact@1", SECOND: "exact@1"}
 
 
-def measured(table):
+def measured(table: Table) -> list[str]:
     return [value.text for value in table.sections[0][0][2:]]
 
 
-def refusals(table):
+def refusals(table: Table) -> list[str]:
     return [note for note in table.notes if "refused" in note]
 
 
-def test_a_column_of_tasks_that_are_scored_as_in_the_paper_is_measured(make_run):
+def test_a_column_of_tasks_that_are_scored_as_in_the_paper_is_measured(make_run: MakeRun) -> None:
     run = make_run("lora", rows=ROWS, text=(90.0, 88.0, 85.0), protocol="mini")
     table = shown([run], reference(scoring={**EXACT, "facts": "lm-eval"}))
     assert measured(table) == ["65.0", "-10.0", "85.0", "-"] and not refusals(table)
 
 
-def test_a_column_of_a_task_scored_otherwise_is_refused_with_the_reason(make_run):
+def test_a_column_of_a_task_scored_otherwise_is_refused_with_the_reason(make_run: MakeRun) -> None:
     run = make_run("lora", rows=ROWS, text=(90.0, 88.0, 85.0), protocol="mini")
     table = shown([run], reference(scoring={**EXACT, SECOND: "equal@1", "facts": "lm-eval"}))
     assert measured(table) == ["-", "-", "85.0", "-"], "the other columns stay"
@@ -188,14 +193,16 @@ def test_a_column_of_a_task_scored_otherwise_is_refused_with_the_reason(make_run
         ({}, f"{FIRST} is not known to be scored as in the paper."),
     ],
 )
-def test_a_column_of_a_task_that_cannot_be_scored_is_refused(make_run, unscored, why):
+def test_a_column_of_a_task_that_cannot_be_scored_is_refused(
+    make_run: MakeRun, unscored: dict[str, Any], why: str
+) -> None:
     run = make_run("lora", rows=ROWS, protocol="mini")
     table = shown([run], reference(scoring={SECOND: "exact@1"}, unscored=unscored))
     assert measured(table)[:2] == ["-", "-"]
     assert refusals(table)[0] == f"ACC is refused for measured runs: {why}"
 
 
-def test_a_column_may_show_a_further_metric_of_several_tasks(make_run):
+def test_a_column_may_show_a_further_metric_of_several_tasks(make_run: MakeRun) -> None:
     columns = {"f1": {"title": "POPE", "mean_of": [FIRST, SECOND], "reading": "f1"}}
     one = reference(columns=columns, rows=[{"method": "LLaVA", "f1": 85.9}])
     run = make_run("lora", rows=ROWS[:2], protocol="mini")
@@ -205,7 +212,7 @@ def test_a_column_may_show_a_further_metric_of_several_tasks(make_run):
     assert measured(shown([run], one)) == ["55.0"]
 
 
-def test_a_column_that_no_run_can_fill_says_why(make_run):
+def test_a_column_that_no_run_can_fill_says_why(make_run: MakeRun) -> None:
     columns = {**REFERENCE["columns"], "other": {"title": "MM-Vet", "refused": "it needs a judge"}}
     table = shown([make_run("lora", rows=ROWS, protocol="mini")], reference(columns=columns))
     assert refusals(table) == ["MM-Vet is refused for measured runs: it needs a judge."]

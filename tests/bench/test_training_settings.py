@@ -40,7 +40,7 @@ def test_a_sequence_has_every_setting_of_the_loop_with_its_default(tmp_path: Pat
 
 
 def test_what_is_set_reaches_the_loop(tmp_path: Path) -> None:
-    given = {
+    given: dict[str, Any] = {
         "schedule": "linear", "bf16": True, "gradient_checkpointing": True, "compile": True, "balance": 0.001,
         "report_to": "tensorboard", "gradient_accumulation": 2, "max_grad_norm": 0.5, "weight_decay": 0.1,
     }  # fmt: skip

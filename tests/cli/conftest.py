@@ -2,8 +2,10 @@
 
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,13 +15,30 @@ from moextend.cli import main
 FAKE = [sys.executable, str(Path(__file__).parent.parent / "bench" / "run" / "fake_worker.py")]
 
 
+@dataclass(frozen=True)
+class Result:
+    """How a command ended, and what it printed."""
+
+    code: int | str | None
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Result]
+
+
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
-def cli(tmp_path, monkeypatch, capfd, cache):
+def cli(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], cache: Path
+) -> Cli:
     """Calls `moextend` in the workspace tmp_path, with a worker that computes nothing."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".cache").symlink_to(cache)  # generated data are made once, not once a test
@@ -27,15 +46,15 @@ def cli(tmp_path, monkeypatch, capfd, cache):
     monkeypatch.setattr(launch, "TICK", 0.02)
     monkeypatch.setenv("COLUMNS", "100")
 
-    def call(*arguments):
+    def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["moextend", *map(str, arguments)])
         capfd.readouterr()
         try:
             main.run()
-            code = 0
+            code: int | str | None = 0
         except SystemExit as end:
             code = end.code
         out, err = capfd.readouterr()
-        return SimpleNamespace(code=code, out=out, err=err, json=lambda: json.loads(out))
+        return Result(code, out, err)
 
     return call

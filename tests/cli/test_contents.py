@@ -2,17 +2,20 @@
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.cli.conftest import Cli
 
-def stages(tmp_path):
+
+def stages(tmp_path: Path) -> list[str]:
     found = yaml.safe_load((tmp_path / "registry/sequence.yaml").read_text())
     return [stage["task"] for stage in found["stages"]]
 
 
-def test_add_task_makes_a_sequence_and_appends_to_it(cli, tmp_path):
+def test_add_task_makes_a_sequence_and_appends_to_it(cli: Cli, tmp_path: Path) -> None:
     found = cli("bench", "add-task", "vqa")
     assert found.code == 0, found.err
     assert "tiny-attributes (vqa): " in found.out
@@ -24,7 +27,7 @@ def test_add_task_makes_a_sequence_and_appends_to_it(cli, tmp_path):
     assert stages(tmp_path) == ["tiny-counting", "tiny-attributes", "tiny-reading"]
 
 
-def test_move_and_remove(cli, tmp_path):
+def test_move_and_remove(cli: Cli, tmp_path: Path) -> None:
     for name in ("tiny-counting", "tiny-reading"):
         cli("bench", "add-task", name)
     assert cli("bench", "move-task", "tiny-reading", "--to", "1").code == 0
@@ -35,7 +38,7 @@ def test_move_and_remove(cli, tmp_path):
     assert "has no stages. Add one" in cli("bench", "run").err
 
 
-def data(tmp_path, rows=20):
+def data(tmp_path: Path, rows: int = 20) -> None:
     from PIL import Image
 
     lines = ["photo,q,label"]
@@ -45,7 +48,7 @@ def data(tmp_path, rows=20):
     (tmp_path / "pets.csv").write_text("\n".join(lines) + "\n")
 
 
-def test_own_data_become_a_task(cli, tmp_path):
+def test_own_data_become_a_task(cli: Cli, tmp_path: Path) -> None:
     data(tmp_path)
     columns = "image=photo,question=q,answer=label"
     found = cli("bench", "add-task", "vqa", "--data", "pets.csv", "--name", "my-pets", "--columns", columns)
@@ -61,7 +64,7 @@ def test_own_data_become_a_task(cli, tmp_path):
     assert "there is a task 'my-pets' already" in again.err
 
 
-def test_nothing_is_written_when_a_check_fails(cli, tmp_path):
+def test_nothing_is_written_when_a_check_fails(cli: Cli, tmp_path: Path) -> None:
     data(tmp_path)
     for i in range(20):
         (tmp_path / f"{i}.png").write_bytes(b"no image")
@@ -89,7 +92,9 @@ def test_nothing_is_written_when_a_check_fails(cli, tmp_path):
         (["vqa", "--data", "pets.csv", "--columns", "image"], "--columns: 'image' is not key=value."),
     ],
 )
-def test_wrong_input_is_reported_and_writes_nothing(cli, tmp_path, arguments, message):
+def test_wrong_input_is_reported_and_writes_nothing(
+    cli: Cli, tmp_path: Path, arguments: list[str], message: str
+) -> None:
     found = cli("bench", "add-task", *arguments)
     assert found.code == 2
     assert message in found.err
@@ -97,7 +102,7 @@ def test_wrong_input_is_reported_and_writes_nothing(cli, tmp_path, arguments, me
     assert not (tmp_path / "registry").exists()
 
 
-def test_a_caption_column_may_have_any_name(cli, tmp_path):
+def test_a_caption_column_may_have_any_name(cli: Cli, tmp_path: Path) -> None:
     data(tmp_path, rows=60)
     for column, more in (("words", ["--columns", "answer=words"]), ("text", [])):
         rows = (tmp_path / "pets.csv").read_text().splitlines()[1:]
@@ -112,7 +117,7 @@ def test_a_caption_column_may_have_any_name(cli, tmp_path):
         assert (columns["answer"], columns["question"], columns["image"]) == (column, None, "image")
 
 
-def test_a_sequence_for_another_base_is_made_with_its_first_task(cli, tmp_path):
+def test_a_sequence_for_another_base_is_made_with_its_first_task(cli: Cli, tmp_path: Path) -> None:
     data(tmp_path)
     own = ["--data", "pets.csv", "--name", "pets", "--columns", "image=photo,question=q,answer=label"]
     found = cli(
@@ -131,7 +136,7 @@ def test_a_sequence_for_another_base_is_made_with_its_first_task(cli, tmp_path):
     assert "Which pet? what is it" in found.out
 
 
-def test_new_sequence(cli, tmp_path):
+def test_new_sequence(cli: Cli, tmp_path: Path) -> None:
     found = cli("bench", "new", "sequence", "mine")
     assert found.code == 0 and "Next: moextend bench add-task vqa --sequence mine" in found.out
     made = yaml.safe_load((tmp_path / "registry/mine.yaml").read_text())
@@ -142,7 +147,9 @@ def test_new_sequence(cli, tmp_path):
     assert cli("bench", "add-task", "vqa", "-s", "mine").code == 0
 
 
-def test_remove_run_asks_and_refuses_one_that_is_worked_on(cli, tmp_path, monkeypatch):
+def test_remove_run_asks_and_refuses_one_that_is_worked_on(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from moextend.bench.run.rundir import RunDir
 
     cli("bench", "add-task", "vqa")
@@ -157,13 +164,13 @@ def test_remove_run_asks_and_refuses_one_that_is_worked_on(cli, tmp_path, monkey
     assert "no run 'lora-s0'" in cli("bench", "remove-run", "lora-s0", "--yes").err
 
 
-def test_remove_and_move_need_a_sequence(cli):
+def test_remove_and_move_need_a_sequence(cli: Cli) -> None:
     found = cli("bench", "remove-task", "tiny-counting")
     assert (found.code, "no sequence of its own" in found.err) == (2, True)
     assert cli("bench", "move-task", "tiny-counting", "--to", "1").code == 2
 
 
-def test_list_names_everything_and_broken_files_with_their_error(cli, tmp_path):
+def test_list_names_everything_and_broken_files_with_their_error(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks/bad.yaml").write_text("task: bad\nverson: 1\n")
     found = cli("bench", "list")
@@ -179,7 +186,7 @@ def test_list_names_everything_and_broken_files_with_their_error(cli, tmp_path):
     assert "tasks/bad.yaml" in records["bad"]["error"]
 
 
-def test_show_a_task_a_sequence_and_neither(cli):
+def test_show_a_task_a_sequence_and_neither(cli: Cli) -> None:
     assert "scorer: exact@1" in cli("bench", "show", "tiny-counting").out
     assert cli("bench", "show", "tiny", "--json").json()["stages"][0]["task"] == "tiny-attributes"
     found = cli("bench", "show", "tiny-counting", "--example")
@@ -188,7 +195,7 @@ def test_show_a_task_a_sequence_and_neither(cli):
     assert (wrong.code, "Did you mean 'tiny-counting'" in wrong.err) == (2, True)
 
 
-def test_questions_without_images_become_a_task_with_a_note(cli, tmp_path):
+def test_questions_without_images_become_a_task_with_a_note(cli: Cli, tmp_path: Path) -> None:
     lines = [f'{{"question": "what color is thing {i} ?", "answer": "red"}}\n' for i in range(40)]
     (tmp_path / "qa.jsonl").write_text("".join(lines))
     found = cli("bench", "add-task", "qa", "--data", "qa.jsonl")

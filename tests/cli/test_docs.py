@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -32,7 +33,7 @@ def test_the_documents_show_commands() -> None:
 
 @pytest.mark.parametrize("line", shown())
 def test_a_command_of_the_documents_exists(line: str) -> None:
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
     words = shlex.split(line)[1:]
     while words and not words[0].startswith("-") and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.cli.conftest import Cli
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"<!-- (\S+) -->\n```\w+\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE))
 
 
 @pytest.mark.slow
-def test_the_page_quotes_what_the_dry_run_says(cli: Any, tmp_path: Path) -> None:
+def test_the_page_quotes_what_the_dry_run_says(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "olmoe").mkdir()
     for name in ("olmoe/config.json", "olmoe.yaml"):
         (tmp_path / name).write_text(FILES[name])

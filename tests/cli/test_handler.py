@@ -6,18 +6,22 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moextend.bench.run.progress import read_status
+from moextend.bench.run.rundir import RunDir
+from tests.cli.conftest import Cli
 
 
-def fails(monkeypatch, error):
+def fails(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Makes `bench status` fail."""
     from moextend.bench.run import rundir
 
-    def raises(*_):
+    def raises(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(rundir, "find_runs", raises)
@@ -33,7 +37,9 @@ def fails(monkeypatch, error):
         (RecursionError("maximum recursion depth exceeded"), "RecursionError: maximum recursion depth"),
     ],
 )
-def test_any_error_is_one_line_with_the_command_and_exit_code_1(cli, monkeypatch, error, words):
+def test_any_error_is_one_line_with_the_command_and_exit_code_1(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, words: str
+) -> None:
     fails(monkeypatch, error)
     found = cli("bench", "status")
     assert (found.code, found.out) == (1, "")
@@ -41,7 +47,7 @@ def test_any_error_is_one_line_with_the_command_and_exit_code_1(cli, monkeypatch
     assert len(found.err.splitlines()) == 1
 
 
-def test_the_traceback_is_shown_if_asked_for(cli, monkeypatch):
+def test_the_traceback_is_shown_if_asked_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     fails(monkeypatch, KeyError("x"))
     assert "Set MOEXTEND_DEBUG=1 for the traceback." in cli("bench", "status").err
     monkeypatch.setenv("MOEXTEND_DEBUG", "1")
@@ -57,24 +63,26 @@ def test_the_traceback_is_shown_if_asked_for(cli, monkeypatch):
         (["bnch"], "error: moextend: No such command 'bnch'. Did you mean 'bench'? "),
     ],
 )  # fmt: skip
-def test_wrong_usage_is_one_line_without_a_box(cli, monkeypatch, arguments, words):
+def test_wrong_usage_is_one_line_without_a_box(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     found = cli(*arguments)
     assert found.code == 2 and words in found.err
     assert len(found.err.splitlines()) == 1 and "Options: moextend" in found.err
 
 
-def test_no_arguments_print_the_help(cli):
+def test_no_arguments_print_the_help(cli: Cli) -> None:
     found = cli("bench")
     assert found.code == 2 and "Usage: moextend bench" in found.out and "error" not in found.err
 
 
-def test_an_error_in_a_thread_is_one_line(cli, monkeypatch):
+def test_an_error_in_a_thread_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
     from moextend.bench.run import rundir
 
-    def starts(*_):
+    def starts(*_: object) -> list[RunDir]:
         thread = threading.Thread(target=lambda: [][0])
         thread.start()
         thread.join()
@@ -86,7 +94,7 @@ def test_an_error_in_a_thread_is_one_line(cli, monkeypatch):
     assert len(found.err.splitlines()) == 1
 
 
-def shell(command, tmp_path):
+def shell(command: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command.replace('python', sys.executable, 1)}"],
@@ -95,20 +103,20 @@ def shell(command, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_output_that_cannot_be_written_is_reported(tmp_path):
+def test_output_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     done = shell("python -m moextend.cli.main bench list > /dev/full", tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: moextend bench list: no disk space left.")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_reader_that_closes_the_pipe_ends_the_report_quietly(cli, tmp_path):
+def test_a_reader_that_closes_the_pipe_ends_the_report_quietly(cli: Cli, tmp_path: Path) -> None:
     assert cli("bench", "run", "-m", "lora").code == 0
     done = shell("python -m moextend.cli.main bench report --matrix | true", tmp_path)
     assert done.stderr == ""
 
 
-def test_text_that_the_encoding_lacks_is_no_error(cli, tmp_path):
+def test_text_that_the_encoding_lacks_is_no_error(cli: Cli, tmp_path: Path) -> None:
     cli("bench", "run", "-m", "lora")
     done = shell("PYTHONIOENCODING=ascii python -m moextend.cli.main bench report --matrix", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -116,7 +124,7 @@ def test_text_that_the_encoding_lacks_is_no_error(cli, tmp_path):
 
 
 @pytest.mark.parametrize("module", ["world items", "perf --out"])
-def test_the_other_commands_print_no_traceback(tmp_path, module):
+def test_the_other_commands_print_no_traceback(tmp_path: Path, module: str) -> None:
     (tmp_path / "file").write_text("")
     name, *rest = module.split()
     done = shell(f"python -m moextend.bench.{name} {' '.join(rest)} file/x --size", tmp_path)
@@ -128,13 +136,15 @@ def test_the_other_commands_print_no_traceback(tmp_path, module):
         assert done.stderr == f"error: {expected}\n"
 
 
-def test_a_worker_keeps_the_traceback_and_says_one_line(cli, tmp_path, monkeypatch):
+def test_a_worker_keeps_the_traceback_and_says_one_line(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE", "assert")
     found = cli("bench", "run", "-m", "lora")
     run = tmp_path / "runs/tiny/lora-s0"
     assert found.code == 1 and "Traceback" not in found.err
     error = read_status(run).error
-    assert error.where == "stage 2, tiny-counting, train"
+    assert error and error.what and error.where == "stage 2, tiny-counting, train"
     assert error.what.startswith("AssertionError: no message, at `raise AssertionError` (fake_worker.py:")
     (line,) = [line for line in found.err.splitlines() if line.startswith("lora-s0 failed: ")]
     assert line == f"lora-s0 failed: {error.where}: {error.what} {error.hint}"
@@ -142,7 +152,9 @@ def test_a_worker_keeps_the_traceback_and_says_one_line(cli, tmp_path, monkeypat
     assert "Traceback" in (run / "worker.log").read_text()
 
 
-def test_a_run_fails_without_showing_a_password(cli, tmp_path, monkeypatch):
+def test_a_run_fails_without_showing_a_password(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE", "password")
     found = cli("bench", "run", "-m", "lora")
     status = (tmp_path / "runs/tiny/lora-s0/status.json").read_text()
@@ -150,7 +162,9 @@ def test_a_run_fails_without_showing_a_password(cli, tmp_path, monkeypatch):
     assert "secret" not in status + found.err
 
 
-def test_a_folder_in_the_place_of_the_log_is_refused_in_one_line(cli, tmp_path, monkeypatch):
+def test_a_folder_in_the_place_of_the_log_is_refused_in_one_line(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE", "talks")
     assert cli("bench", "run", "-m", "lora").code == 0
     run = tmp_path / "runs/tiny/lora-s0"
@@ -179,7 +193,7 @@ VIEWS = {"cost": "--costs", "facts": "--costs", "scores": "--costs"}
 """Damage -> a view that reads what is damaged."""
 
 
-def test_one_damaged_run_blocks_no_command_for_the_others(cli, tmp_path):
+def test_one_damaged_run_blocks_no_command_for_the_others(cli: Cli, tmp_path: Path) -> None:
     assert cli("bench", "run", "-m", "lora,ewc,replay").code == 0
     for damage, (name, text) in DAMAGE.items():
         path = tmp_path / "runs/tiny/ewc-s0" / name
@@ -201,7 +215,7 @@ def test_one_damaged_run_blocks_no_command_for_the_others(cli, tmp_path):
             path.write_bytes(before)
 
 
-def test_a_damaged_config_refuses_the_command_that_asks_for_its_run(cli, tmp_path):
+def test_a_damaged_config_refuses_the_command_that_asks_for_its_run(cli: Cli, tmp_path: Path) -> None:
     assert cli("bench", "run", "-m", "lora,ewc").code == 0
     config = tmp_path / "runs/tiny/ewc-s0/config.json"
     config.write_text("{")
@@ -210,7 +224,7 @@ def test_a_damaged_config_refuses_the_command_that_asks_for_its_run(cli, tmp_pat
     assert config.read_text() == "{"
 
 
-def test_foreign_files_among_the_runs_are_passed_over(cli, tmp_path):
+def test_foreign_files_among_the_runs_are_passed_over(cli: Cli, tmp_path: Path) -> None:
     assert cli("bench", "run", "-m", "lora").code == 0
     runs = tmp_path / "runs"
     (runs / "notes.txt").write_text("mine")
@@ -226,12 +240,12 @@ def test_foreign_files_among_the_runs_are_passed_over(cli, tmp_path):
 
 
 @pytest.fixture
-def read_only(monkeypatch):
+def read_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Makes every write below a folder fail as a file system does that is mounted read-only."""
 
-    def lock(folder):
-        def refuses(real, writes):
-            def call(path, *rest, **named):
+    def lock(folder: Path) -> None:
+        def refuses(real: Callable[..., Any], writes: Callable[..., object]) -> Callable[..., Any]:
+            def call(path: Any, *rest: Any, **named: Any) -> Any:
                 inside = isinstance(path, str | os.PathLike) and Path(path).absolute().is_relative_to(folder)
                 if inside and writes(*rest, **named):
                     raise OSError(errno.EROFS, "Read-only file system", os.fspath(path))
@@ -239,7 +253,7 @@ def read_only(monkeypatch):
 
             return call
 
-        def by_mode(mode="r", *_, **__):
+        def by_mode(mode: str = "r", *_: object, **__: object) -> set[str]:
             return set(mode) & set("wax+")
 
         monkeypatch.setattr(io, "open", refuses(io.open, by_mode))
@@ -252,7 +266,9 @@ def read_only(monkeypatch):
     return lock
 
 
-def test_runs_of_a_read_only_file_system_are_shown_and_reported(cli, tmp_path, read_only):
+def test_runs_of_a_read_only_file_system_are_shown_and_reported(
+    cli: Cli, tmp_path: Path, read_only: Callable[[Path], None]
+) -> None:
     assert cli("bench", "run", "-m", "lora,ewc").code == 0
     read_only(tmp_path / "runs")
     for command in (

@@ -3,36 +3,37 @@
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 
-from moextend.cli.main import app
+from moextend.cli import bench
+from tests.cli.conftest import Cli
 
-GROUP = typer.main.get_command(app)
-COMMANDS = dict(GROUP.commands["bench"].commands)
+COMMANDS = dict(typer.main.get_group(bench.app).commands)
 
 
-def test_the_commands_of_the_benchmark():
+def test_the_commands_of_the_benchmark() -> None:
     names = {"list", "show", "add-task", "move-task", "remove-task", "run", "status", "report"}
     assert names <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_has_a_sentence_an_example_and_a_word_on_every_option(cli, name):
+def test_help_has_a_sentence_an_example_and_a_word_on_every_option(cli: Cli, name: str) -> None:
     command = COMMANDS[name]
     found = cli("bench", name, "--help")
     assert found.code == 0
     assert command.help
     assert f"Example: moextend bench {name}" in found.out
     for parameter in command.params:
-        assert parameter.help, parameter.name
+        assert getattr(parameter, "help", None), parameter.name
         for option in parameter.opts:
             if option.startswith("--"):
                 assert option in found.out
 
 
-def test_help_is_quick_and_does_not_import_the_heavy_ones():
+def test_help_is_quick_and_does_not_import_the_heavy_ones() -> None:
     code = (
         "import sys; sys.argv = ['moextend', 'bench', 'run', '--help']\n"
         "from moextend.cli import main\n"
@@ -56,7 +57,7 @@ def _seconds_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def test_no_command_that_only_looks_imports_torch(tmp_path):
+def test_no_command_that_only_looks_imports_torch(tmp_path: Path) -> None:
     for arguments in (["list"], ["status"], ["run", "--dry-run"], ["show", "tiny"]):
         code = (
             f"import sys; sys.argv = ['moextend', 'bench', *{arguments!r}, '-w', {str(tmp_path)!r}]\n"
@@ -69,13 +70,13 @@ def test_no_command_that_only_looks_imports_torch(tmp_path):
         assert done.returncode == 0, (arguments, done.stderr)
 
 
-def test_version(cli):
+def test_version(cli: Cli) -> None:
     found = cli("--version")
     assert found.code == 0
     assert found.out.strip()
 
 
-def test_a_misspelt_command_or_option_is_wrong_input(cli):
+def test_a_misspelt_command_or_option_is_wrong_input(cli: Cli) -> None:
     assert cli("bench", "rum").code == 2
     assert cli("bench", "run", "--sede", "1").code == 2
     assert cli("bench", "run", "--limit", "0").code == 2

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.cli.conftest import Cli
+
 PAGES = Path(__file__).parents[2] / "docs" / "howto"
 HUB = re.compile(r"add-task chartqa|lmms-lab-encoder/|lmms:")
 
@@ -23,7 +25,7 @@ def commands(page: str) -> list[list[str]]:
 
 
 @pytest.fixture
-def own_data(tmp_path):
+def own_data(tmp_path: Path) -> None:
     """The files that the page on tasks names."""
     folder = tmp_path / "data" / "colors"
     folder.mkdir(parents=True)
@@ -43,7 +45,7 @@ def own_data(tmp_path):
     )
 
 
-def test_add_a_task(cli, tmp_path, own_data):
+def test_add_a_task(cli: Cli, tmp_path: Path, own_data: None) -> None:
     for words in commands("task.md"):
         done = cli(*words)
         assert done.code in (0, None), f"{words}\n{done.err}"
@@ -53,7 +55,7 @@ def test_add_a_task(cli, tmp_path, own_data):
     assert tickets["data"]["test"] == "all[90%:]", "the last tenth is the test split"
 
 
-def test_make_a_sequence(cli, tmp_path):
+def test_make_a_sequence(cli: Cli, tmp_path: Path) -> None:
     for words in commands("sequence.md"):
         done = cli(*words)
         assert done.code in (0, None), f"{words}\n{done.err}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Any
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -14,18 +15,19 @@ from PIL import Image
 import moextend
 from moextend.cli import library
 from moextend.cli.main import app
+from tests.cli.conftest import Cli
 
-COMMANDS = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+COMMANDS = dict(typer.main.get_group(app).commands)
 COLORS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
 
 
 @pytest.mark.parametrize("name", library.COMMANDS)
-def test_help_has_a_sentence_an_example_and_a_word_on_every_option(cli: Any, name: str) -> None:
+def test_help_has_a_sentence_an_example_and_a_word_on_every_option(cli: Cli, name: str) -> None:
     found = cli(name, "--help")
     assert found.code == 0 and COMMANDS[name].help
     assert f"Example: moextend {name}" in found.out
     for parameter in COMMANDS[name].params:
-        assert parameter.help, parameter.name
+        assert getattr(parameter, "help", None), parameter.name
 
 
 def test_help_does_not_import_the_heavy_ones() -> None:
@@ -39,13 +41,13 @@ def test_help_does_not_import_the_heavy_ones() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-def test_dtype_and_attention_reach_the_base(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, Any]] = []
-    load = moextend.load
-    monkeypatch.setattr(moextend, "load", lambda base, **how: asked.append(how) or load(base, **how))
+def test_dtype_and_attention_reach_the_base(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Mock(wraps=moextend.load)
+    monkeypatch.setattr(moextend, "load", load)
     question = ("generate", "tiny", "--prompt", "anna lives in", "--max-new-tokens", "1", "--device", "cpu")
     assert cli(*question, "--dtype", "auto", "--attention", "eager").code == 0
-    assert (asked[0]["dtype"], asked[0]["attn_implementation"]) == ("auto", "eager")
+    asked = load.call_args.kwargs
+    assert (asked["dtype"], asked["attn_implementation"]) == ("auto", "eager")
     for wrong, message in (
         (("--dtype", "bfloat61"), "--dtype: no dtype 'bfloat61'. Did you mean 'bfloat16'?"),
         (("--attention", "flash_attention_2"), "it runs on CUDA devices, not on 'cpu'"),
@@ -54,7 +56,7 @@ def test_dtype_and_attention_reach_the_base(cli: Any, monkeypatch: pytest.Monkey
         assert refused.code == 2 and message in refused.err.replace("\n", " ")
 
 
-def test_text_is_learned_generated_and_described(cli: Any, tmp_path: Any) -> None:
+def test_text_is_learned_generated_and_described(cli: Cli, tmp_path: Path) -> None:
     rows = [("carl works as", "poet"), ("anna lives in", "oslo"), ("bob owns a", "goat")]
     table = [{"question": question, "answer": answer} for question, answer in rows]
     (tmp_path / "facts.json").write_text(json.dumps(table))
@@ -87,7 +89,7 @@ def test_text_is_learned_generated_and_described(cli: Any, tmp_path: Any) -> Non
     assert wrong.code == 2 and "layers: Input should be 'probe'" in wrong.err
 
 
-def test_extend_says_what_changed_and_keeps_a_log(cli: Any, tmp_path: Any) -> None:
+def test_extend_says_what_changed_and_keeps_a_log(cli: Cli, tmp_path: Path) -> None:
     table = [{"question": f"carl works as {i}", "answer": "poet"} for i in range(20)]
     (tmp_path / "facts.json").write_text(json.dumps(table))
     (tmp_path / "own.yaml").write_text(
@@ -137,14 +139,14 @@ def test_extend_says_what_changed_and_keeps_a_log(cli: Any, tmp_path: Any) -> No
     assert "--report-to" in cli(*call, "--out", "new", "--report-to", "nothing").err
 
 
-def test_help_says_what_scope_and_routing_mean(cli: Any) -> None:
+def test_help_says_what_scope_and_routing_mean(cli: Cli) -> None:
     help_text = " ".join(cli("extend", "--help").out.replace("│", " ").split())
     assert "docs/method.md" not in help_text
     for words in ("own: for inputs", "auto: for inputs", "all: for every input", "exact: new", "slot: each"):
         assert words in help_text
 
 
-def test_images_are_aligned_learned_and_asked_about(cli: Any, tmp_path: Any) -> None:
+def test_images_are_aligned_learned_and_asked_about(cli: Cli, tmp_path: Path) -> None:
     table = []
     for i, (color, rgb) in enumerate([*COLORS.items()] * 4):
         Image.new("RGB", (32, 32), rgb).save(tmp_path / f"{i}.png")

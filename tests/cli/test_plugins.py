@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.run import launch
+from tests.cli.conftest import Cli
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "methods" / "lora_l2.py"
 SMALL = """
@@ -29,7 +30,7 @@ TASKS = {"colours": ("what color is thing", "red"), "shapes": ("what shape is th
 
 
 @pytest.fixture
-def small(cli, tmp_path, monkeypatch):
+def small(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """The command line with real workers, in a workspace with a small sequence over text."""
     monkeypatch.setattr(launch, "WORKER", (sys.executable, "-m", "moextend.bench.run.worker"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
@@ -45,13 +46,13 @@ def small(cli, tmp_path, monkeypatch):
     return cli
 
 
-def row(out, name):
+def row(out: str, name: str) -> list[str]:
     (found,) = [line.split() for line in out.splitlines() if line.split()[:1] == [name]]
     return found
 
 
 @pytest.mark.slow
-def test_a_method_of_a_stranger_gets_a_row_in_two_commands(small):
+def test_a_method_of_a_stranger_gets_a_row_in_two_commands(small: Cli) -> None:
     written = small("bench", "new", "method", "mine")
     assert written.code == 0, written.err
     assert "Next: moextend bench run --method mine" in written.out
@@ -61,7 +62,7 @@ def test_a_method_of_a_stranger_gets_a_row_in_two_commands(small):
 
 
 @pytest.mark.slow
-def test_the_example_runs_from_a_workspace_and_notes_where_it_came_from(small, tmp_path):
+def test_the_example_runs_from_a_workspace_and_notes_where_it_came_from(small: Cli, tmp_path: Path) -> None:
     (tmp_path / "methods").mkdir()
     shutil.copy(EXAMPLE, tmp_path / "methods")
     found = small("bench", "run", "--method", "lora-l2", "--steps", "2", "--limit", "5", "--jobs", "1")
@@ -78,7 +79,7 @@ def test_the_example_runs_from_a_workspace_and_notes_where_it_came_from(small, t
     assert row(small("bench", "report").out, "lora-l2")[1] == "none", "a report needs no method"
 
 
-def test_list_shows_where_methods_and_scorers_come_from(cli, tmp_path):
+def test_list_shows_where_methods_and_scorers_come_from(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "methods").mkdir()
     shutil.copy(EXAMPLE, tmp_path / "methods")
     (tmp_path / "methods" / "bad.py").write_text("x = (\n")
@@ -97,7 +98,7 @@ def test_list_shows_where_methods_and_scorers_come_from(cli, tmp_path):
     assert "methods/bad.py:1: cannot be imported" in records["bad"]["error"]
 
 
-def test_a_scorer_of_the_workspace_scores_a_task(cli, tmp_path):
+def test_a_scorer_of_the_workspace_scores_a_task(cli: Cli, tmp_path: Path) -> None:
     cli("bench", "new", "scorer", "my-rule")
     lines = [f'{{"question": "what color is thing {i} ?", "answer": "dark red"}}\n' for i in range(40)]
     (tmp_path / "qa.jsonl").write_text("".join(lines))
@@ -109,14 +110,14 @@ def test_a_scorer_of_the_workspace_scores_a_task(cli, tmp_path):
     assert (wrong.code, "Did you mean 'my-rule@VERSION'" in wrong.err) == (2, True)
 
 
-def test_new_writes_nothing_over_what_is_there(cli, tmp_path):
+def test_new_writes_nothing_over_what_is_there(cli: Cli, tmp_path: Path) -> None:
     assert cli("bench", "new", "method", "mine").code == 0
     again = cli("bench", "new", "method", "mine")
     assert (again.code, "'mine' is taken" in again.err) == (2, True)
     assert cli("bench", "new", "sequenze", "x").code == 2
 
 
-def test_run_names_a_broken_plug_in_in_one_line(cli, tmp_path):
+def test_run_names_a_broken_plug_in_in_one_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "bad.py").write_text("raise RuntimeError('boom')\n")
     found = cli("bench", "run", "--method", "bad", "--dry-run")

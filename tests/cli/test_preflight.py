@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 
 from moextend.bench.run import launch, preflight
 from moextend.model import loading
+from tests.cli.conftest import Cli, Result
 
 from . import bad_inputs
 
 HINT = re.compile(r"hint: \S|[.?)\]] [A-Z]")
 """What to do stands in a sentence of its own, after what is wrong."""
+
+Refused = Callable[[bad_inputs.Case], Result]
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
@@ -27,7 +31,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 @pytest.fixture
-def refused(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refused:
     """Types a case; a worker that starts, or a model that is loaded, fails the test."""
 
     def started(*_: Any, **__: Any) -> None:
@@ -40,7 +44,7 @@ def refused(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / ".cache").unlink()
 
-    def call(case: bad_inputs.Case) -> Any:
+    def call(case: bad_inputs.Case) -> Result:
         bad_inputs.fill(tmp_path, case.files)
         before = contents(tmp_path)
         found = cli(*case.arguments)
@@ -51,7 +55,7 @@ def refused(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("case", bad_inputs.QUICK, ids=lambda case: case.id)
-def test_a_bad_input_is_answered_by_one_line(refused: Any, case: bad_inputs.Case) -> None:
+def test_a_bad_input_is_answered_by_one_line(refused: Refused, case: bad_inputs.Case) -> None:
     found = refused(case)
     answer = found.err.strip()
     assert found.code == 2, answer
@@ -67,7 +71,7 @@ def test_a_bad_input_is_answered_by_one_line(refused: Any, case: bad_inputs.Case
 
 @pytest.mark.long
 @pytest.mark.parametrize("case", bad_inputs.SLOW, ids=lambda case: case.id)
-def test_what_needs_the_index_of_lm_eval_is_answered_too(refused: Any, case: bad_inputs.Case) -> None:
+def test_what_needs_the_index_of_lm_eval_is_answered_too(refused: Refused, case: bad_inputs.Case) -> None:
     test_a_bad_input_is_answered_by_one_line(refused, case)
 
 
@@ -76,7 +80,7 @@ def test_no_case_stands_twice() -> None:
     assert len(set(typed)) == len(typed) > 300
 
 
-def test_the_workspace_of_the_cases_is_right(cli: Any, tmp_path: Path) -> None:
+def test_the_workspace_of_the_cases_is_right(cli: Cli, tmp_path: Path) -> None:
     learned = bad_inputs.SEQUENCE.replace("tiny-counting", "own").replace("sequence: mine", "sequence: own")
     bad_inputs.fill(tmp_path, {"registry/own.yaml": learned})
     for name in ("mine", "own"):
@@ -85,7 +89,7 @@ def test_the_workspace_of_the_cases_is_right(cli: Any, tmp_path: Path) -> None:
         assert found.code == 0, found.err
 
 
-def test_an_answer_comes_at_once(refused: Any) -> None:
+def test_an_answer_comes_at_once(refused: Refused) -> None:
     began = time.process_time()
     refused(bad_inputs.option("bench run mine --steps 10000000000"))
     assert time.process_time() - began < 2

@@ -8,14 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir, find_runs
+from tests.cli.conftest import Cli
 
 
-def test_run_learns_all_methods_and_prints_the_report(cli, tmp_path):
+def test_run_learns_all_methods_and_prints_the_report(cli: Cli, tmp_path: Path) -> None:
     found = cli("bench", "run", "-m", "lora", "-m", "moextend:scope=own", "--seed", "0,1")
     assert found.code == 0, found.err
     lines = [" ".join(line.split()) for line in found.out.splitlines()]
@@ -27,13 +29,13 @@ def test_run_learns_all_methods_and_prints_the_report(cli, tmp_path):
     assert names == ["lora-s0", "lora-s1", "moextend+scope-own-s0", "moextend+scope-own-s1"]
 
 
-def test_sequence_is_a_flag_and_the_name_an_argument(cli):
+def test_sequence_is_a_flag_and_the_name_an_argument(cli: Cli) -> None:
     assert "Sequence tiny" in cli("bench", "run", "--sequence", "--dry-run").out
     assert "Sequence tiny" in cli("bench", "run", "--sequence", "tiny", "--dry-run").out
     assert "Sequence tiny" in cli("bench", "run", "tiny", "--dry-run").out
 
 
-def test_a_second_run_computes_nothing_again(cli, tmp_path):
+def test_a_second_run_computes_nothing_again(cli: Cli, tmp_path: Path) -> None:
     first = cli("bench", "run", "-m", "lora")
     scores = tmp_path / "runs/tiny/lora-s0/scores.jsonl"
     before = scores.stat().st_mtime_ns
@@ -43,7 +45,7 @@ def test_a_second_run_computes_nothing_again(cli, tmp_path):
     assert scores.stat().st_mtime_ns == before
 
 
-def test_a_done_run_that_lacks_something_is_repaired(cli, tmp_path):
+def test_a_done_run_that_lacks_something_is_repaired(cli: Cli, tmp_path: Path) -> None:
     first = cli("bench", "run", "-m", "lora")
     scores = tmp_path / "runs/tiny/lora-s0/scores.jsonl"
     whole = scores.read_text().splitlines()
@@ -56,7 +58,7 @@ def test_a_done_run_that_lacks_something_is_repaired(cli, tmp_path):
     assert cli("bench", "run", "-m", "lora").err == "1 of 1 runs were done before.\n"
 
 
-def test_a_failed_run_is_named_and_the_others_are_reported(cli, tmp_path):
+def test_a_failed_run_is_named_and_the_others_are_reported(cli: Cli, tmp_path: Path) -> None:
     found = cli("bench", "run", "-m", "full-ft,lora")
     assert found.code == 1
     assert "full-ft-s0 failed: stage 2: the loss is not finite. Lower the learning rate." in found.err
@@ -67,12 +69,12 @@ def test_a_failed_run_is_named_and_the_others_are_reported(cli, tmp_path):
     assert len(RunDir(tmp_path / "runs/tiny/full-ft-s0").cells()) == 2 * 8
 
 
-def test_all_failed_prints_no_table(cli):
+def test_all_failed_prints_no_table(cli: Cli) -> None:
     found = cli("bench", "run", "-m", "full-ft")
     assert (found.code, found.out) == (1, "")
 
 
-def test_a_killed_worker_loses_nothing(cli, tmp_path, monkeypatch):
+def test_a_killed_worker_loses_nothing(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE", "killed")
     found = cli("bench", "run", "-m", "lora")
     assert found.code == 1
@@ -84,7 +86,7 @@ def test_a_killed_worker_loses_nothing(cli, tmp_path, monkeypatch):
     assert len((run.folder / "scores.jsonl").read_text().splitlines()) == 4 * 8
 
 
-def test_an_added_stage_goes_on_from_what_was_computed(cli, tmp_path):
+def test_an_added_stage_goes_on_from_what_was_computed(cli: Cli, tmp_path: Path) -> None:
     for _ in range(2):
         assert cli("bench", "add-task", "vqa").code == 0
     assert cli("bench", "run", "-m", "lora").code == 0
@@ -94,7 +96,7 @@ def test_an_added_stage_goes_on_from_what_was_computed(cli, tmp_path):
     assert (tmp_path / "runs/sequence/lora-s0/scores.jsonl").read_text().startswith(before)
 
 
-def test_another_config_in_the_same_folder_is_refused_before_anything_starts(cli):
+def test_another_config_in_the_same_folder_is_refused_before_anything_starts(cli: Cli) -> None:
     assert cli("bench", "run", "-m", "lora").code == 0
     found = cli("bench", "run", "-m", "lora", "--steps", "7")
     assert found.code == 2
@@ -104,7 +106,7 @@ def test_another_config_in_the_same_folder_is_refused_before_anything_starts(cli
     assert cli("bench", "run", "-m", "lora", "--steps", "7", "--runs", "other").code == 0
 
 
-def test_another_config_replaces_a_run_that_trained_nothing(cli, tmp_path):
+def test_another_config_replaces_a_run_that_trained_nothing(cli: Cli, tmp_path: Path) -> None:
     assert cli("bench", "run", "-m", "lora").code == 0
     run = tmp_path / "runs/tiny/lora-s0"
     run = run if run.is_dir() else tmp_path / "runs/sequence/lora-s0"
@@ -117,7 +119,9 @@ def test_another_config_replaces_a_run_that_trained_nothing(cli, tmp_path):
     assert json.loads((run / "config.json").read_text())["identity"]["sequence"]["train"]["steps"] == 7
 
 
-def test_a_run_held_by_another_process_is_refused(cli, tmp_path, monkeypatch):
+def test_a_run_held_by_another_process_is_refused(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE", "killed")
     cli("bench", "run", "-m", "lora")
     with RunDir(tmp_path / "runs/tiny/lora-s0").lock():
@@ -139,7 +143,9 @@ def test_a_run_held_by_another_process_is_refused(cli, tmp_path, monkeypatch):
         (["no/such.yaml"], "no/such.yaml: no such file."),
     ],
 )
-def test_wrong_input_is_reported_in_one_line_with_a_hint(cli, tmp_path, arguments, message):
+def test_wrong_input_is_reported_in_one_line_with_a_hint(
+    cli: Cli, tmp_path: Path, arguments: list[str], message: str
+) -> None:
     found = cli("bench", "run", *arguments)
     assert found.code == 2
     assert found.err.startswith("error: ")
@@ -148,7 +154,9 @@ def test_wrong_input_is_reported_in_one_line_with_a_hint(cli, tmp_path, argument
     assert not (tmp_path / "runs").exists()
 
 
-def test_ctrl_c_ends_with_130_and_says_how_to_go_on(cli, tmp_path, monkeypatch):
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE", "slow")
     status = tmp_path / "runs/tiny/lora-s0/status.json"
 
@@ -164,7 +172,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(cli, tmp_path, monkeypatch):
     assert read_status(tmp_path / "runs/tiny/lora-s0").state == "interrupted"
 
 
-def test_run_as_json(cli):
+def test_run_as_json(cli: Cli) -> None:
     found = cli("bench", "run", "-m", "lora", "--json")
     assert found.err == ""
     (run,) = found.json()
@@ -172,27 +180,27 @@ def test_run_as_json(cli):
     assert cli("bench", "run", "-m", "lora", "--dry-run", "--json").json()["downloads"] == []
 
 
-def test_quiet_prints_the_report_only(cli):
+def test_quiet_prints_the_report_only(cli: Cli) -> None:
     found = cli("bench", "run", "-m", "lora", "--quiet")
     assert (found.code, found.err) == (0, "")
     assert found.out.startswith("tiny: ")
 
 
-def test_joint_and_independent_runs_are_bounds(cli):
+def test_joint_and_independent_runs_are_bounds(cli: Cli) -> None:
     found = cli("bench", "run", "-m", "lora", "--joint", "--independent")
     assert found.code == 0, found.err
     assert "joint, lora" in found.out
     assert "each alone, lora" in found.out
 
 
-def test_dry_run_writes_nothing(cli, tmp_path):
+def test_dry_run_writes_nothing(cli: Cli, tmp_path: Path) -> None:
     found = cli("bench", "run", "--dry-run")
     assert found.code == 0
     assert "cells to score" in found.out
     assert [path.name for path in tmp_path.iterdir()] == [".cache"]
 
 
-def test_status_lists_runs_and_shows_one(cli, tmp_path):
+def test_status_lists_runs_and_shows_one(cli: Cli, tmp_path: Path) -> None:
     assert "No runs in runs. Start one" in cli("bench", "status").out
     cli("bench", "run", "-m", "full-ft,lora")
     found = cli("bench", "status")
@@ -206,7 +214,7 @@ def test_status_lists_runs_and_shows_one(cli, tmp_path):
     assert cli("bench", "status", "nothing").code == 2
 
 
-def test_report_formats_and_files(cli, tmp_path):
+def test_report_formats_and_files(cli: Cli, tmp_path: Path) -> None:
     empty = cli("bench", "report")
     assert empty.code == 2
     assert "no run is done. Run first: moextend bench run." in empty.err
@@ -234,7 +242,7 @@ def test_report_formats_and_files(cli, tmp_path):
     assert (wrong.code, "Did you mean 'latex'" in wrong.err) == (2, True)
 
 
-def test_a_torn_or_broken_scores_line(cli, tmp_path):
+def test_a_torn_or_broken_scores_line(cli: Cli, tmp_path: Path) -> None:
     cli("bench", "run", "-m", "lora")
     path = tmp_path / "runs/tiny/lora-s0/scores.jsonl"
     whole = path.read_text()
@@ -246,7 +254,7 @@ def test_a_torn_or_broken_scores_line(cli, tmp_path):
     assert "scores.jsonl:1: not valid JSON" in found.err
 
 
-def test_a_damaged_run_does_not_hide_the_others(cli, tmp_path):
+def test_a_damaged_run_does_not_hide_the_others(cli: Cli, tmp_path: Path) -> None:
     cli("bench", "run", "-m", "lora,ewc,replay")
     folder = tmp_path / "runs/tiny"
     (folder / "ewc-s0/config.json").write_text("{")
@@ -267,7 +275,7 @@ def test_a_damaged_run_does_not_hide_the_others(cli, tmp_path):
     assert one.code == 0 and "scores.jsonl:1: not valid JSON" in " ".join(one.out.split())
 
 
-def test_runs_that_may_only_be_read_are_reported(cli, tmp_path):
+def test_runs_that_may_only_be_read_are_reported(cli: Cli, tmp_path: Path) -> None:
     cli("bench", "run", "-m", "lora")
     folder = tmp_path / "runs"
     made = [path for path in [folder, *folder.rglob("*")] if path.is_dir()]
@@ -284,10 +292,10 @@ def test_runs_that_may_only_be_read_are_reported(cli, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_a_full_disk_ends_with_one_line(cli, monkeypatch):
+def test_a_full_disk_ends_with_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    def full(handle):
+    def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
@@ -296,20 +304,22 @@ def test_a_full_disk_ends_with_one_line(cli, monkeypatch):
     assert "no disk space left. Free some space and run the same command again." in found.err
 
 
-def test_output_into_a_closed_pipe_is_no_traceback(tmp_path):
+def test_output_into_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     command = f"{sys.executable} -m moextend.cli.main bench list -w {tmp_path} --json | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
 
 
-def test_config_records_the_workspace_and_device(cli, tmp_path):
+def test_config_records_the_workspace_and_device(cli: Cli, tmp_path: Path) -> None:
     cli("bench", "run", "-m", "lora", "--device", "cpu")
     record = json.loads((tmp_path / "runs/tiny/lora-s0/config.json").read_text())
     assert record["device"] == "cpu"
     assert record["places"]["workspace"] == str(tmp_path)
 
 
-def test_references_stand_below_the_report_and_only_below_their_own_protocol(cli, tmp_path):
+def test_references_stand_below_the_report_and_only_below_their_own_protocol(
+    cli: Cli, tmp_path: Path
+) -> None:
     alone = cli("bench", "report", "--references", "moextend-text,moextend-vision", "-f", "markdown")
     assert alone.code == 0 and "| MoExtend | published | 93.12 |" in alone.out, alone.err
     cli("bench", "run", "-m", "lora")
@@ -320,7 +330,7 @@ def test_references_stand_below_the_report_and_only_below_their_own_protocol(cli
     assert mixed.code == 2 and "references of several protocols: coin, coin-hide." in mixed.err
 
 
-def test_methods_are_matched_and_reported(cli):
+def test_methods_are_matched_and_reported(cli: Cli) -> None:
     found = cli("bench", "run", "-m", "lora,full-ft", "--match", "params=moextend:layers=all", "--dry-run")
     assert found.code == 0 and "lora+rank-12-s0" in found.out, found.err
     assert "full-ft: left as it is, it has no rank; " in found.err and "NOT matched within 10%" in found.err

@@ -6,6 +6,7 @@ import re
 import runpy
 import shlex
 import sys
+from collections.abc import Callable
 from csv import DictReader
 from io import StringIO
 from pathlib import Path
@@ -16,6 +17,9 @@ from moextend.cli import main
 
 PAGES = Path(__file__).parents[2] / "docs" / "tutorials"
 BLOCK = re.compile(r'^```(\w+)(?: title="(\S+)")?\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE)
+
+Follow = Callable[[str], list[tuple[str, str]]]
+"""Does what a page says: name of the page -> [(line, what it printed)]."""
 
 
 def run_line(line: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -35,7 +39,7 @@ def run_line(line: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 
 @pytest.fixture
-def follow(tmp_path, monkeypatch, capfd):
+def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Follow:
     """Does what a page says in an empty folder: name of the page -> [(line, what it printed)]."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
@@ -59,7 +63,9 @@ def follow(tmp_path, monkeypatch, capfd):
 
 
 @pytest.mark.slow  # two runs of two stages, with their own worker processes: some 15 seconds of CPU
-def test_the_forgetting_table(follow, capfd, monkeypatch):
+def test_the_forgetting_table(
+    follow: Follow, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     follow("forgetting-table.md")
     cells = run_line("moextend bench report --matrix --format csv", capfd, monkeypatch)
     score = {
@@ -74,7 +80,7 @@ def test_the_forgetting_table(follow, capfd, monkeypatch):
 
 
 @pytest.mark.slow  # a training and four loaded models: some 10 seconds of CPU
-def test_the_skill(follow):
+def test_the_skill(follow: Follow) -> None:
     done = follow("skill.md")
     before, after = (out.strip() for line, out in done if line.startswith("moextend generate"))
     assert before != "E" and after == "E"

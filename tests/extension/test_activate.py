@@ -28,7 +28,8 @@ def prompt(row: Conversation) -> Prompt:
 
 def logits(model: MultimodalLM, ids: Tensor) -> Tensor:
     with torch.no_grad():
-        return model.lm(ids).logits
+        logits: Tensor = model.lm(ids).logits
+        return logits
 
 
 @pytest.fixture(scope="module")

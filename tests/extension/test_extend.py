@@ -23,7 +23,8 @@ SHORT = Settings(steps=6, batch_size=4, learning_rate=1e-2, checkpoint_steps=2)
 
 def logits(model: MultimodalLM, ids: Tensor) -> Tensor:
     with torch.no_grad():
-        return model.lm(ids).logits
+        logits: Tensor = model.lm(ids).logits
+        return logits
 
 
 def bits(model: MultimodalLM) -> dict[str, Tensor]:
@@ -51,12 +52,13 @@ def test_an_extension_is_learned_kept_and_loaded_bit_for_bit(tmp_path: Path, ids
 
 def test_a_preview_names_what_would_be_chosen_and_leaves_the_model_alone(tmp_path: Path) -> None:
     model = toy_model()
-    before, how = bits(model), {"share": 0.7, "experts": 2, "probe_steps": 2, "settings": SHORT}
-    found = moextend.preview(model, DATA, **how)  # type: ignore[arg-type]
+    before = bits(model)
+    how: dict[str, Any] = {"share": 0.7, "experts": 2, "probe_steps": 2, "settings": SHORT}
+    found = moextend.preview(model, DATA, **how)
     assert len(found.plan) == 2 and len(found.probe.change) == 3 and max(found.probe.change) > 0
     assert not moextend.extensions(model) and not model.trainable()
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
-    assert extend(model, "a", DATA, folder=tmp_path / "a", **how).plan == found.plan  # type: ignore[arg-type]
+    assert extend(model, "a", DATA, folder=tmp_path / "a", **how).plan == found.plan
     with pytest.raises(InputError, match="share: Input should be less"):
         moextend.preview(model, DATA, share=2)
     with pytest.raises(InputError, match="there are 1 conversations"):
@@ -98,7 +100,7 @@ class Reader(Sequence[Conversation]):
     def __len__(self) -> int:
         return 1000
 
-    def __getitem__(self, at: Any) -> Conversation:
+    def __getitem__(self, at: Any) -> Any:
         self.read.append(at)
         return DATA[range(1000)[at] % 24]
 
@@ -188,6 +190,7 @@ def test_a_projector_is_aligned_once(tmp_path: Path) -> None:
     model, fresh = toy_model(), toy_model()
     before, base = bits(model), model.base_fingerprint()
     report = moextend.align(model, DATA, SHORT, folder=tmp_path / "p")
+    assert model.projector
     assert report.trained_parameters == sum(p.numel() for p in model.projector.parameters())
     changed = {n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])}
     assert changed and all(name.startswith("projector.") for name in changed) and not model.trainable()

@@ -20,7 +20,7 @@ from moextend import (
     probe_layers,
     selection_shares,
 )
-from moextend.extension.probe import watched
+from moextend.extension.probe import LayerChoice, watched
 from moextend.moe.sites import find_sites
 from tests.toys import picture
 
@@ -52,8 +52,9 @@ def test_shares_are_of_the_most_preferred_experts(model: MultimodalLM) -> None:
     inputs = [x[real] for x in inputs]
     for site, x, shares in zip(sites, inputs, selection_shares(model, DATA), strict=True):
         counts = [0, 0, 0, 0]
+        weight = site.router.get_parameter("weight")
         for token in x:
-            ranked = sorted(range(4), key=lambda e, w=site.router.weight, t=token: -float(w[e] @ t))
+            ranked = (weight @ token).argsort(descending=True).tolist()
             for expert in ranked[:2]:
                 counts[expert] += 1
         assert shares == pytest.approx([count / sum(counts) for count in counts])
@@ -65,7 +66,7 @@ def test_the_probe_leaves_the_model_as_it_was(model: MultimodalLM) -> None:
     def tune() -> None:
         assert all("gate.weight" in name for name in model.trainable()) and len(model.trainable()) == 3
         with torch.no_grad():
-            find_sites(model.lm)[1].router.weight.mul_(-1)
+            find_sites(model.lm)[1].router.get_parameter("weight").mul_(-1)
 
     probe = probe_layers(model, DATA, tune)
     assert probe.change[1] > 0 and probe.change[0] == 0
@@ -74,7 +75,7 @@ def test_the_probe_leaves_the_model_as_it_was(model: MultimodalLM) -> None:
 
 
 def test_an_interrupted_probe_leaves_the_model_as_it_was(model: MultimodalLM) -> None:
-    weight = find_sites(model.lm)[0].router.weight
+    weight = find_sites(model.lm)[0].router.get_parameter("weight")
     before = weight.detach().clone()
 
     def tune() -> None:
@@ -101,8 +102,8 @@ PROBE = Probe([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.3, 0.5], [0.4, 0.4, 0.2
         ("last", 0.75, [1, 2, 3]),
     ],
 )
-def test_choice_of_layers(how: str, share: float, chosen: list[int]) -> None:
-    assert choose_layers(how, share, PROBE) == chosen  # type: ignore[arg-type]
+def test_choice_of_layers(how: LayerChoice, share: float, chosen: list[int]) -> None:
+    assert choose_layers(how, share, PROBE) == chosen
 
 
 def test_random_layers_depend_on_the_seed_alone() -> None:

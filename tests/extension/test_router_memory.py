@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from moextend import Conversation, MultimodalLM, Settings, attach, new_parameters, retention_loss, train
 from moextend.extension import router_memory
 from moextend.extension.probe import watched
+from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
 from tests.toys import picture
 
@@ -33,9 +37,9 @@ def test_a_memory_survives_the_disk(model: MultimodalLM, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_on_kept_tokens_the_model_stays_the_base(model: MultimodalLM, mode: str, tmp_path: Path) -> None:
+def test_on_kept_tokens_the_model_stays_the_base(model: MultimodalLM, mode: Mode, tmp_path: Path) -> None:
     old = router_memory.collect(model, OLD, tokens=40, seed=0)
-    attach(model.lm, "a", {0: [1], 1: [1]}, mode=mode)  # type: ignore[arg-type]
+    attach(model.lm, "a", {0: [1], 1: [1]}, mode=mode)
     loss = retention_loss(model, "a", old, margin=0.1, weight=10.0, sample=40, seed=0)
     before = float(loss({}, {}).detach())
     rows = {".rows": 3.0, ".bias": 3.0}
@@ -57,7 +61,7 @@ def test_the_loss_is_the_mean_excess_over_the_threshold(model: MultimodalLM) -> 
         for parameter in new_parameters(model.lm, "a").values():
             if parameter.dim() < 3:
                 parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    part = find_sites(model.lm)[1].router.ext_parts["a"]
+    part: Any = find_sites(model.lm)[1].router.get_submodule("ext_parts.a")
     loss = retention_loss(model, "a", {1: old[1]}, margin=0.25, weight=2.0, sample=40, seed=1)
     drawn = torch.randint(40, (40,), generator=torch.Generator().manual_seed(1))
     expected = (
@@ -76,6 +80,10 @@ def test_the_rows_do_not_depend_on_the_batch_size(model: MultimodalLM) -> None:
         assert all(torch.allclose(kept[layer], again[layer], atol=1e-5) for layer in kept), batch_size
 
 
+def keep(seen: list[Tensor], _: object, x: Tensor, out: object) -> None:
+    seen.append(x)
+
+
 def test_the_rows_are_drawn_evenly_from_every_64_conversations(model: MultimodalLM) -> None:
     """Stated again: all router inputs are kept, and a permutation of each group's real tokens says which stay."""
     rows = [Conversation(((" ".join(f"w{j}" for j in range(i % 9 + 1)), ""),)) for i in range(150)]
@@ -83,7 +91,7 @@ def test_the_rows_are_drawn_evenly_from_every_64_conversations(model: Multimodal
     site = find_sites(model.lm)[1]
     for start in range(0, 150, 64):
         group, seen = rows[start : start + 64], list[torch.Tensor]()
-        for mask in watched(model, group, [site], lambda _, x, out, seen=seen: seen.append(x), batch_size=64):
+        for mask in watched(model, group, [site], partial(keep, seen), batch_size=64):
             real = mask.flatten()
         x = seen[0].reshape(len(real), -1)[real]
         expected.append(x[torch.randperm(len(x), generator=generator)[:67]])

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import torch
 from moextend import ImageRef, MultimodalLM, Prompt, activate, attach, generate, new_parameters
 from moextend.extension import task_inference
 from moextend.model.likelihood import choice_likelihoods
-from tests.toys import picture
+from tests.toys import features_of, picture
 
 COLOUR = [Prompt(f"<image> w1 w2 w{i % 5 + 3}", (picture(i * 5),)) for i in range(40)]
 COUNT = [Prompt(f"<image> w30 w31 w{i % 5 + 3}", (picture(i * 5),)) for i in range(40)]
@@ -40,7 +41,7 @@ def test_an_extension_of_one_input_has_no_share_of_held_out_ones(model: Multimod
 
 def test_images_of_large_numbers_do_not_drown_the_question(model: MultimodalLM) -> None:
     drawn = random.Random(0)
-    model.features = lambda images: 1000 * model.vision(images)  # type: ignore[misc]
+    model.features = lambda images: 1000 * features_of(model, images)
     with torch.no_grad():
         model.lm.get_input_embeddings().weight.mul_(0.1)
     statistics = {}
@@ -148,11 +149,12 @@ def test_of_its_own_inputs_an_extension_rejects_what_it_states_and_of_others_all
 
 def test_a_threshold_is_an_order_statistic() -> None:
     distances = torch.arange(1.0, 1000.0)[torch.randperm(999, generator=torch.Generator().manual_seed(0))]
-    assert task_inference.threshold([distances]) == task_inference.Threshold((990.0,), pytest.approx(0.01))
+    one = task_inference.threshold([distances])
+    assert one.distances == (990.0,) and one.rejected == pytest.approx(0.01)
     both = task_inference.threshold([distances, distances])
-    assert both == task_inference.Threshold((995.0, 995.0), pytest.approx(0.01))
+    assert both.distances == (995.0, 995.0) and both.rejected == pytest.approx(0.01)
     few = task_inference.threshold([distances[:40]])
-    assert few == task_inference.Threshold((float(distances[:40].max()),), pytest.approx(1 / 41))
+    assert few.distances == (float(distances[:40].max()),) and few.rejected == pytest.approx(1 / 41)
     assert task_inference.threshold([distances[: task_inference.FEWEST - 1]]).distances == (math.inf,)
 
 
@@ -193,16 +195,14 @@ class Counting:
 
     def __call__(self, images: Sequence[ImageRef]) -> torch.Tensor:
         self.calls.append(len(images))
-        assert self.model.vision is not None
-        return self.model.vision(images)
+        return features_of(self.model, images)
 
 
 def test_a_covariance_is_factorised_once_and_an_image_encoded_once(
     model: MultimodalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[int] = []
-    cholesky = torch.linalg.cholesky
-    monkeypatch.setattr(torch.linalg, "cholesky", lambda x: made.append(len(x)) or cholesky(x))
+    factorise = Mock(wraps=torch.linalg.cholesky)
+    monkeypatch.setattr(torch.linalg, "cholesky", factorise)
     monkeypatch.setattr(torch.linalg, "solve", None)
     for name in ("colour", "count"):
         activate(model.lm, [])
@@ -219,9 +219,10 @@ def test_a_covariance_is_factorised_once_and_an_image_encoded_once(
     for _ in range(3):
         choice_likelihoods(model, [COLOUR[1], COUNT[2]], [["w3", "w4"]] * 2, batch_size=4)
     assert see.calls == [3, 2, 2, 2]
-    assert made == [32 + 8, 8], "all features, and the images'; the text's is a part of the first"
+    sizes = [len(call.args[0]) for call in factorise.call_args_list]
+    assert sizes == [32 + 8, 8], "all features, and the images'; the text's is a part of the first"
     del choose.statistics["count"]
-    assert choose([COLOUR[1], COUNT[2]]) == [("colour",)] * 2 and made == [40, 8] * 2
+    assert choose([COLOUR[1], COUNT[2]]) == [("colour",)] * 2 and factorise.call_count == 4
     given = Counting(model)
     generate(model, [COLOUR[5]], max_new_tokens=1, batch_size=1, features=given)
     assert given.calls == [1] and len(see.calls) == 5, "the choice uses the source that it is given"

@@ -12,6 +12,7 @@ from moextend.extension.probe import selection_shares
 from moextend.extension.usage import BASE, Use, _used, count_use
 from moextend.moe.attach import scope_of
 from moextend.moe.family_table import FAMILIES
+from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites, first_new_id
 from tests.moe.toy_families import VOCABULARY, family, outputs
 from tests.toys import picture
@@ -49,7 +50,7 @@ def test_the_base_is_used_as_the_probe_counts_it(model: MultimodalLM) -> None:
 def test_a_closed_gate_is_not_reached_and_an_open_one_is(model: MultimodalLM) -> None:
     attach(model.lm, "one", {0: [1], 2: [0, 3]})
     attach(model.lm, "two", {2: [0]})
-    part: Any = find_sites(model.lm)[2].router.ext_parts["one"]  # type: ignore[index]
+    part: Any = find_sites(model.lm)[2].router.get_submodule("ext_parts.one")
     with torch.no_grad():
         part.bias[1] = -1.0
     use = used(model)
@@ -74,7 +75,7 @@ def test_looking_changes_nothing(model: MultimodalLM) -> None:
 
 
 @pytest.mark.parametrize(("name", "mode"), BOTH)
-def test_every_family_is_understood(name: str, mode: Any) -> None:
+def test_every_family_is_understood(name: str, mode: Mode) -> None:
     lm = family(name)
     sites = find_sites(lm)
     attach(lm, "new", {sites[-1].layer: [0, 1]}, mode=mode)

@@ -11,7 +11,7 @@ from moextend import Conversation, MultimodalLM
 from moextend.errors import InputError
 from moextend.model.batches import Collator, encode, encode_prompt, piece_ids
 from moextend.model.multimodal import IGNORE, IMAGE
-from tests.toys import TOKENS, WORDS, picture, toy_tokenizer
+from tests.toys import TOKENS, WORDS, features_of, picture, toy_tokenizer
 
 ID = {word: i for i, word in enumerate(WORDS)}
 
@@ -74,10 +74,11 @@ def test_images_keep_their_order_over_turns_and_rows(model: MultimodalLM) -> Non
     ]
     batch = Collator.of(model)(talks)
     order = [images[i] for i in (0, 1, 4, 2, 3)]
-    assert torch.equal(batch["features"], model.vision(order))
+    assert torch.equal(batch["features"], features_of(model, order))
     assert (batch["input_ids"] == IMAGE).sum(1).tolist() == [3 * TOKENS, 0, 2 * TOKENS]
     embedded = model.embed(batch["input_ids"], batch["features"])
-    visual = model.projector(model.vision(order)).flatten(0, 1)
+    assert model.projector
+    visual = model.projector(features_of(model, order)).flatten(0, 1)
     assert torch.equal(embedded[batch["input_ids"] == IMAGE], visual)
 
 
@@ -118,7 +119,7 @@ def test_what_the_context_cannot_hold_goes_by_whole_turns(model: MultimodalLM) -
         kept = 1 if context < lengths[1] else 2
         assert batch["input_ids"].shape[1] == lengths[kept - 1] <= context
         assert torch.equal(batch["input_ids"], whole["input_ids"][:, : lengths[kept - 1]])
-        assert torch.equal(batch["features"], model.vision(talk.images[:kept]))
+        assert torch.equal(batch["features"], features_of(model, talk.images[:kept]))
     fits = Collator(model.tokenizer, TOKENS, model.vision, context=whole["input_ids"].shape[1])
     assert torch.equal(fits([talk])["input_ids"], whole["input_ids"])
 

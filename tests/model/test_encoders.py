@@ -82,7 +82,8 @@ class Watch:
 
 def test_a_clip_transformer_gives_its_penultimate_patches(tmp_path: Path) -> None:
     encoder = load_encoder(str(clip_folder(tmp_path, CLIP)))
-    blocks = encoder.tower.transformer.resblocks
+    tower: Any = encoder.tower
+    blocks = tower.transformer.resblocks
     penultimate, last = Watch(blocks[-2]), Watch(blocks[-1])
     tokens = encoder([noise()])
     assert tokens.shape == (1, 16, 32) == (1, encoder.tokens, encoder.width)
@@ -94,6 +95,7 @@ def test_a_clip_transformer_gives_its_penultimate_patches(tmp_path: Path) -> Non
 def test_a_transformer_of_timm_gives_its_penultimate_patches(
     trunk: str, prefix: int, home: str, tmp_path: Path
 ) -> None:
+    inner: Any
     if home == "timm":
         encoder = load_encoder(f"timm:{trunk}/{timm_file(trunk, tmp_path / 'w.safetensors')}")
         inner = encoder.tower
@@ -101,7 +103,7 @@ def test_a_transformer_of_timm_gives_its_penultimate_patches(
         pool = timm.create_model(trunk).global_pool
         vision = {"image_size": 160, "timm_model_name": trunk, "timm_pool": pool, "timm_proj": "linear"}
         encoder = load_encoder(str(clip_folder(tmp_path, vision)))
-        inner = encoder.tower.trunk
+        inner = encoder.tower.get_submodule("trunk")
     assert inner.num_prefix_tokens == prefix
     penultimate, last = Watch(inner.blocks[-2]), Watch(inner.blocks[-1])
     tokens = encoder([noise()])
@@ -115,11 +117,11 @@ def test_a_convolutional_network_gives_its_last_map(home: str, tmp_path: Path) -
         encoder = load_encoder(
             f"timm:test_efficientnet/{timm_file('test_efficientnet', tmp_path / 'w.safetensors')}"
         )
-        watched = Watch(encoder.tower.bn2)
+        watched = Watch(encoder.tower.get_submodule("bn2"))
     else:
         vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16}
         encoder = load_encoder(str(clip_folder(tmp_path, vision)))
-        watched = Watch(encoder.tower.layer4)
+        watched = Watch(encoder.tower.get_submodule("layer4"))
     tokens = encoder([noise(), drawn(Image.new("RGB", (50, 50), "red"))])
     rows, columns = watched.out.shape[2:]
     assert tokens.shape == (2, rows * columns, watched.out.shape[1])
@@ -127,7 +129,9 @@ def test_a_convolutional_network_gives_its_last_map(home: str, tmp_path: Path) -
 
 
 def test_a_map_with_channels_last_is_read_by_cells(tmp_path: Path) -> None:
-    tower = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=2, depths=(1, 1, 1, 1))
+    tower: Any = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=64, window_size=2, depths=(1, 1, 1, 1)
+    )
     tower.eval()
     made = encoders.Tower(tower, lambda image: torch.zeros(3, 64, 64), (64, 64), {})
     encoder = VisionEncoder(made)
@@ -135,7 +139,7 @@ def test_a_map_with_channels_last_is_read_by_cells(tmp_path: Path) -> None:
 
 
 def test_a_transformer_in_stages_gives_its_last_one() -> None:
-    tower = timm.create_model("hiera_tiny_224", stages=(1, 1, 1, 1), embed_dim=16, num_heads=1).eval()
+    tower: Any = timm.create_model("hiera_tiny_224", stages=(1, 1, 1, 1), embed_dim=16, num_heads=1).eval()
     encoder = VisionEncoder(encoders.Tower(tower, lambda image: torch.zeros(3, 224, 224), (224, 224), {}))
     last = Watch(tower.blocks[-1])
     tokens = encoder([noise()])
@@ -159,6 +163,7 @@ def test_timm_preprocessing_keeps_the_edges(tmp_path: Path) -> None:
         f"timm:test_efficientnet/{timm_file('test_efficientnet', tmp_path / 'w.safetensors')}"
     )
     config = timm.get_pretrained_cfg("test_efficientnet")
+    assert config
     image = Image.new("RGB", (400, 400), "white")
     image.paste("black", (10, 10, 390, 390))
     seen = encoder.preprocess(image)
@@ -204,7 +209,7 @@ def test_an_imagenet_encoder_of_a_package() -> None:
 
 def test_folders_of_both_libraries_load(tmp_path: Path, offline: None) -> None:
     torch.manual_seed(0)
-    save_for_hf(timm.create_model("test_vit"), tmp_path / "timm", safe_serialization=True)
+    save_for_hf(timm.create_model("test_vit"), str(tmp_path / "timm"), safe_serialization=True)
     assert load_encoder(str(tmp_path / "timm")).tokens == 100
     with pytest.raises(InputError, match="holds no image encoder"):
         load_encoder(str(tmp_path))
@@ -251,7 +256,8 @@ def test_a_built_in_model_takes_a_file_and_a_tag(
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, built_in, tags)
     monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda *_, **__: str(path))
     quick = load_encoder(f"{built_in}/made")
-    assert type(quick.tower.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
+    tower: Any = quick.tower
+    assert type(tower.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
     assert not torch.equal(quick([noise()]), plain([noise()]))
     with pytest.raises(InputError, match=rf"no vision encoder '{built_in}'\. Near: {built_in}/made"):
         encoders.locate(built_in)

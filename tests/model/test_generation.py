@@ -10,7 +10,8 @@ from moextend.errors import InputError
 from moextend.model.batches import Collator
 from moextend.model.generation import prompt_ids
 from moextend.model.multimodal import IMAGE
-from tests.toys import picture, toy_lm, toy_model, toy_tokenizer
+from moextend.moe.recipe import Mode
+from tests.toys import features_of, picture, toy_lm, toy_model, toy_tokenizer
 
 PROMPTS = [
     Prompt("<image> w1 w2", (picture(250),)),
@@ -25,7 +26,7 @@ PROMPTS = [
 def one_by_one(model: MultimodalLM, prompt: Prompt, steps: int) -> str:
     """Greedy answers without cache, batch or padding."""
     ids = prompt_ids(model, prompt)
-    features = model.vision(prompt.images) if prompt.images else None
+    features = features_of(model, prompt.images) if prompt.images else None
     answer_ids: list[int] = []
     for _ in range(steps):
         row = torch.tensor([ids + answer_ids])
@@ -34,14 +35,15 @@ def one_by_one(model: MultimodalLM, prompt: Prompt, steps: int) -> str:
         answer_ids.append(int(logits[0, -1].argmax()))
         if answer_ids[-1] == model.tokenizer.eos_token_id:
             break
-    return model.tokenizer.decode(answer_ids, skip_special_tokens=True).strip()
+    text: str = model.tokenizer.decode(answer_ids, skip_special_tokens=True)
+    return text.strip()
 
 
 @pytest.mark.parametrize("mode", [None, "exact", "paper", "slot"])
-def test_batched_cached_generation_equals_the_full_forward_pass(mode: str | None) -> None:
+def test_batched_cached_generation_equals_the_full_forward_pass(mode: Mode | None) -> None:
     model = toy_model()
     if mode:
-        attach(model.lm, "a", {0: [1], 1: [0], 2: [2]}, mode=mode)  # type: ignore[arg-type]
+        attach(model.lm, "a", {0: [1], 1: [0], 2: [2]}, mode=mode)
         with torch.no_grad():
             for parameter in new_parameters(model.lm, "a").values():
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
@@ -68,7 +70,7 @@ def test_the_checkpoints_own_way_of_decoding_is_left_aside() -> None:
 def test_as_many_holes_as_visual_tokens(model: MultimodalLM) -> None:
     ids = torch.tensor([[1, IMAGE, IMAGE]])
     with pytest.raises(AssertionError):
-        model.embed(ids, model.vision([picture(3)]))
+        model.embed(ids, features_of(model, [picture(3)]))
 
 
 def test_earlier_turns_read_as_in_training(model: MultimodalLM) -> None:

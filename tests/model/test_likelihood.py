@@ -13,7 +13,7 @@ from moextend import MultimodalLM, Prompt
 from moextend.model.batches import encode_prompt, piece_ids
 from moextend.model.likelihood import choice_likelihoods
 from moextend.moe import attach as expand
-from tests.toys import TOKENS, picture, toy_model
+from tests.toys import TOKENS, features_of, picture, toy_model
 
 PROMPTS = [
     Prompt("<image> w1 w2", (picture(250),)),
@@ -26,7 +26,7 @@ CHOICES = [("w1", "w2 w3 w4"), ("w9", "w8", "w7"), ("w5 w6",)]
 def by_hand(model: MultimodalLM, prompt: Prompt, choice: str) -> float:
     ids = encode_prompt(partial(piece_ids, model.tokenizer), f"{prompt.text} {choice}", TOKENS)
     row = torch.tensor([ids])
-    features = model.vision(prompt.images) if prompt.images else None
+    features = features_of(model, prompt.images) if prompt.images else None
     with torch.no_grad():
         steps = model(row, torch.ones_like(row), features=features)["logits"][0].log_softmax(-1)
     output = len(choice.split())
@@ -58,7 +58,7 @@ def test_each_prompt_reaches_what_it_chooses() -> None:
         def reaching(self, names: Sequence[str]) -> AbstractContextManager[None]:
             return expand.reaching(model.lm, names)
 
-        def __call__(self, prompts: list[Prompt], see: object = None) -> list[tuple[str, ...]]:
+        def __call__(self, prompts: Sequence[Prompt], see: object = None) -> list[tuple[str, ...]]:
             return [("a",) if len(prompt.text) > 14 else () for prompt in prompts]
 
         def fingerprint(self) -> str:
@@ -69,14 +69,14 @@ def test_each_prompt_reaches_what_it_chooses() -> None:
     with torch.no_grad():
         for parameter in new_parameters(model.lm, "a").values():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.5)
-    apart = {}
-    for names in ((), ("a",)):
-        activate(model.lm, names)
-        apart[names] = choice_likelihoods(model, PROMPTS, CHOICES, batch_size=4)
+    apart: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
+    for active in ((), ("a",)):
+        activate(model.lm, active)
+        apart[active] = choice_likelihoods(model, PROMPTS, CHOICES, batch_size=4)
     activate(model.lm, ())
-    model.choose = ByLength()
+    model.choose = choose = ByLength()
     mixed = choice_likelihoods(model, PROMPTS, CHOICES, batch_size=4)
     assert scope_of(model.lm).active == (), "what was active is active again"
-    for i, names in enumerate(model.choose(PROMPTS)):
+    for i, names in enumerate(choose(PROMPTS)):
         assert mixed[i] == pytest.approx(apart[names][i], abs=1e-4)
     assert apart[()] != apart[("a",)]

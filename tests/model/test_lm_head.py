@@ -14,7 +14,7 @@ from moextend.model import lm_head
 from moextend.model.multimodal import IGNORE, IMAGE
 from tests.moe.toy_composites import COMPOSITES, composite
 from tests.moe.toy_families import CONFIGS, build, class_of, config_of, family
-from tests.toys import TOKENS, WIDTH, ToyEncoder, picture, toy_tokenizer
+from tests.toys import TOKENS, WIDTH, ToyEncoder, features_of, picture, toy_tokenizer
 
 MORE = {
     "granitemoe": {"logits_scaling": 3.0},
@@ -36,7 +36,8 @@ OF_EVERY_KIND = [
 def lm_of(name: str) -> Any:
     if name in COMPOSITES:
         return composite(name)
-    return build(name, **MORE[name]) if name in MORE else family(name)
+    more: dict[str, Any] = MORE.get(name, {})
+    return build(name, **more) if name in MORE else family(name)
 
 
 def seeing(name: str) -> MultimodalLM:
@@ -49,13 +50,16 @@ def own_logits(model: MultimodalLM, ids: Tensor, features: Tensor | None) -> Ten
     table = model.lm.get_input_embeddings()
 
     def fill(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+        assert model.projector
         visual = model.projector(features)
         return out.masked_scatter((ids == IMAGE).unsqueeze(-1), visual.to(out.dtype).flatten(0, 1))
 
     hook = table.register_forward_hook(fill) if features is not None else None
     try:
         given = ids.masked_fill(ids == IMAGE, 0)
-        return model.lm(input_ids=given, attention_mask=torch.ones_like(ids), use_cache=False).logits
+        out = model.lm(input_ids=given, attention_mask=torch.ones_like(ids), use_cache=False)
+        found: Tensor = out.logits
+        return found
     finally:
         if hook is not None:
             hook.remove()
@@ -90,7 +94,7 @@ def test_generation_is_the_argmax_of_these_logits(name: str) -> None:
     for prompt in prompts:
         ids = model.tokenizer(prompt.text.replace("<image>", "<unk>"))["input_ids"]
         ids = [piece for i in ids for piece in ([IMAGE] * TOKENS if i == 3 else [i])]
-        features = model.vision(prompt.images) if prompt.images else None
+        features = features_of(model, prompt.images) if prompt.images else None
         start = len(ids)
         while len(ids) < start + 3 and ids[-1] != model.tokenizer.eos_token_id:
             ids.append(int(own_logits(model, torch.tensor([ids]), features)[0, -1].argmax()))

@@ -122,7 +122,8 @@ def test_a_damaged_or_incomplete_checkpoint_is_refused(tmp_path: Path, change: A
 
 
 def test_a_dtype_of_torch_is_taken_and_no_device_is_not() -> None:
-    assert moextend.load("tiny", dtype=torch.float32).base_dtype == "float32"  # type: ignore[arg-type]
-    for device in (None, "cpu:7", "gpu"):
+    assert moextend.load("tiny", dtype=torch.float32).base_dtype == "float32"
+    devices: tuple[Any, ...] = (None, "cpu:7", "gpu")
+    for device in devices:
         with pytest.raises(InputError, match="device"):
-            moextend.load("tiny", device=device)  # type: ignore[arg-type]
+            moextend.load("tiny", device=device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 import moextend
-from moextend import Conversation, MultimodalLM
+from moextend import MultimodalLM
 from moextend.errors import InputError
-from moextend.extension.specialise import cut, measure, redraw, specialise
 from moextend.model import loading, sources
-from moextend.model.upcycling import COUNTERPARTS, parameter_counts, upcycle, upcycle_lm
+from moextend.model.upcycling import COUNTERPARTS, parameter_counts, upcycle_lm
 from moextend.moe.sites import find_sites
+from tests.model.dense import dense_lm
 from tests.toys import WORDS, ToyEncoder, toy_tokenizer
 
 LLAMA3 = {
@@ -56,31 +55,12 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "olmo2": ("olmo2", {"attention_bias": True}, "FlexOlmo"),
 }
-SHAPE = {
-    "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "vocab_size": len(WORDS), "intermediate_size": 24, "max_position_embeddings": 128,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-
-
-def dense_lm(family: str = "llama", **more: Any) -> Any:
-    """A random dense model whose norms and biases are no defaults."""
-    torch.manual_seed(0)
-    lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**SHAPE, **more})).eval()
-    with torch.no_grad():
-        for parameter in lm.parameters():
-            noise = 0.2 * torch.randn_like(parameter)
-            parameter.copy_(noise if parameter.dim() > 1 else parameter + noise)
-    return lm
-
-
-def dense_model() -> MultimodalLM:
-    return MultimodalLM(dense_lm(), toy_tokenizer())
 
 
 @torch.no_grad()
 def logits(lm: Any, ids: Tensor) -> Tensor:
-    return lm(ids).logits
+    found: Tensor = lm(ids).logits
+    return found
 
 
 @pytest.fixture
@@ -163,7 +143,11 @@ def test_any_number_of_experts_is_equal(
     experts: int, top_k: int, heads: tuple[int, int], seed: int, dtype: torch.dtype
 ) -> None:
     top_k = min(top_k, experts)
-    shape = {"num_attention_heads": heads[0], "num_key_value_heads": heads[1], "num_hidden_layers": 1}
+    shape: dict[str, Any] = {
+        "num_attention_heads": heads[0],
+        "num_key_value_heads": heads[1],
+        "num_hidden_layers": 1,
+    }
     dense = dense_lm(**shape).to(dtype)
     moe = upcycle_lm(dense, experts=experts, top_k=top_k, seed=seed)
     ids = torch.randint(4, len(WORDS), (1, 9), generator=torch.Generator().manual_seed(seed))
@@ -179,11 +163,12 @@ def test_experts_are_copies_and_tokens_spread(long_ids: Tensor) -> None:
     chosen: list[Tensor] = []
     for site, layer in zip(find_sites(moe), dense.model.layers, strict=True):
         gate_up = torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight])
-        assert all(torch.equal(expert, gate_up) for expert in site.experts.gate_up_proj)
-        assert all(torch.equal(expert, layer.mlp.down_proj.weight) for expert in site.experts.down_proj)
+        assert all(torch.equal(expert, gate_up) for expert in site.experts.get_parameter("gate_up_proj"))
+        down = site.experts.get_parameter("down_proj")
+        assert all(torch.equal(expert, layer.mlp.down_proj.weight) for expert in down)
         site.router.register_forward_hook(lambda _m, _a, out: chosen.append(out[2]))
     logits(moe, long_ids)
-    assert all(len(index.unique()) == 4 for index in chosen)
+    assert all(len(torch.unique(index)) == 4 for index in chosen)
     rows = [upcycle_lm(dense, experts=4, seed=seed).model.layers[1].mlp.gate.weight for seed in (0, 0, 1)]
     assert torch.equal(rows[0], rows[1]) and not torch.equal(rows[0], rows[2])
 
@@ -276,87 +261,6 @@ def test_quantised_weights_are_refused() -> None:
 def test_numbers_that_do_not_fit_are_refused(numbers: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         upcycle_lm(dense_lm(), **numbers)
-
-
-def stories(count: int = 60) -> list[str]:
-    """Texts in which the next word follows from the last one."""
-    return [" ".join(f"w{(start + 7 * i) % 60}" for i in range(20)) for start in range(count)]
-
-
-def test_specialising_tells_experts_apart_and_learns(tmp_path: Path) -> None:
-    model = upcycle(dense_model(), experts=4, top_k=2)
-    name = model.base_fingerprint()
-    others = {
-        key: p.clone()
-        for key, p in model.named_parameters()
-        if ".experts." not in key and not key.endswith("gate.weight")
-    }
-    done = specialise(
-        model, stories(), 40, folder=tmp_path / "t", learning_rate=3e-3, length=16, batch_size=16, seed=1
-    )
-    assert done.before.distance == 0 < done.redrawn.distance < done.after.distance + 0.1 < math.sqrt(2)
-    assert done.after.loss < done.before.loss - 0.3
-    assert done.steps == 40 and done.pieces == 108
-    assert all(0 < each <= 1 for each in done.after.load_entropy) and len(done.after.load_entropy) == 3
-    assert all(torch.equal(model.get_parameter(key), value) for key, value in others.items())
-    assert done.trained_parameters == sum(p.numel() for p in model.lm.parameters()) - sum(
-        p.numel() for key, p in others.items() if key.startswith("lm.")
-    )
-    assert not model.trainable() and model.base_fingerprint() != name
-    assert not any(site.router._forward_hooks for site in find_sites(model.lm))
-
-
-def test_the_balance_loss_evens_the_load(tmp_path: Path) -> None:
-    even = []
-    for balance in (0.0, 1.0):
-        model = upcycle(dense_model(), experts=4, top_k=1)
-        done = specialise(
-            model, stories(), 25, folder=tmp_path / "t", share=0, balance=balance, learning_rate=3e-3,
-            length=16, batch_size=16,
-        )  # fmt: skip
-        assert done.redrawn == done.before
-        even.append(sum(done.after.load_entropy) / 3)
-    assert even[1] > even[0] and even[1] > 0.9
-
-
-def test_paired_experts_stay_equal_unless_a_share_is_redrawn(tmp_path: Path) -> None:
-    def pair_is_equal(share: float) -> bool:
-        model = upcycle(dense_model(), experts=4, top_k=2, rows="paired")
-        specialise(model, stories(), 5, folder=tmp_path / "t", share=share, length=16)
-        experts = find_sites(model.lm)[0].experts
-        assert not torch.equal(experts.down_proj[0], experts.down_proj[2])
-        return torch.equal(experts.down_proj[0], experts.down_proj[1])
-
-    assert pair_is_equal(0.0) and not pair_is_equal(0.5)
-
-
-@given(share=st.floats(0, 1), seed=st.integers(0, 99))
-@settings(max_examples=10)
-def test_a_share_of_neurons_is_drawn_again(share: float, seed: int) -> None:
-    model = upcycle(dense_model(), experts=3)
-    before = [site.experts.down_proj.clone() for site in find_sites(model.lm)]
-    redraw(model, share, seed)
-    for site, old in zip(find_sites(model.lm), before, strict=True):
-        changed = (site.experts.down_proj != old).any(dim=1)
-        assert changed.sum(dim=1).tolist() == [round(share * 24)] * 3
-
-
-def test_pieces_are_the_text_without_end_tokens() -> None:
-    pieces = cut(toy_tokenizer(), ["w1 w2 w3  w4 w5", "", "w9"], 2)
-    assert [piece.turns[0][1] for piece in pieces] == ["w1 w2", "w3  w4", "w5", "w9"]
-    state = measure(upcycle(dense_model(), experts=2, top_k=1), pieces, batch_size=3)
-    assert state.distance == 0 and state.loss > 1
-    assert pieces[0] == Conversation((("", "w1 w2"),), closed=False)
-
-
-@pytest.mark.parametrize(
-    ("texts", "share", "reason"), [(["w1"], 0.5, "too little"), (["w1 w2"], 1.5, "share")]
-)
-def test_specialising_without_text_is_refused(
-    texts: list[str], share: float, reason: str, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match=reason):
-        specialise(upcycle(dense_model(), experts=2), texts, 1, folder=tmp_path, share=share)
 
 
 def test_the_gguf_file_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

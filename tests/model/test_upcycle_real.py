@@ -35,12 +35,14 @@ def moe(dense: MultimodalLM) -> MultimodalLM:
 
 @torch.no_grad()
 def logits(model: MultimodalLM) -> Tensor:
-    return model.lm(**model.tokenizer(TEXT, return_tensors="pt")).logits
+    found: Tensor = model.lm(**model.tokenizer(TEXT, return_tensors="pt")).logits
+    return found
 
 
 def continuation(model: MultimodalLM) -> str:
     ids = model.lm.generate(**model.tokenizer(TEXT, return_tensors="pt"), max_new_tokens=12, do_sample=False)
-    return model.tokenizer.decode(ids[0])
+    text: str = model.tokenizer.decode(ids[0])
+    return text
 
 
 def test_it_is_the_dense_model(dense: MultimodalLM, moe: MultimodalLM) -> None:

@@ -6,11 +6,13 @@ import io
 import multiprocessing
 import random
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import moextend
 from moextend.data.images import ImageRef
@@ -26,7 +28,7 @@ class Counting(ToyEncoder):
         super().__init__()
         self.seen = 0
 
-    def forward(self, images):  # type: ignore[no-untyped-def]
+    def forward(self, images: Sequence[ImageRef]) -> Tensor:
         self.seen += len(images)
         return super().forward(images)
 
@@ -93,11 +95,15 @@ def test_a_damaged_file_costs_only_its_records(tmp_path: Path, damage: str) -> N
     assert encoder.seen == made_again[damage]
 
 
+class Other(ToyEncoder):
+    def fingerprint(self) -> str:
+        return "other"
+
+
 def test_another_encoder_never_reads_the_same_records(tmp_path: Path) -> None:
     FeatureStore(ToyEncoder(), tmp_path).prepare(IMAGES)
-    other = ToyEncoder()
+    other = Other()
     other.map.mul_(2)
-    other.fingerprint = lambda: "other"  # type: ignore[method-assign]
     assert torch.equal(FeatureStore(other, tmp_path)(IMAGES), other(IMAGES))
 
 
@@ -118,7 +124,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     class Wide(ToyEncoder):
         tokens, width = 64, 256
 
-        def forward(self, images):  # type: ignore[no-untyped-def]
+        def forward(self, images: Sequence[ImageRef]) -> Tensor:
             return torch.full((len(images), 64, 256), float(len(images[0].read())))
 
     store = FeatureStore(Wide(), tmp_path, batch_size=8)

@@ -18,6 +18,7 @@ from torch import Tensor
 import moextend
 from moextend.errors import InputError
 from moextend.moe.family_table import FAMILIES
+from moextend.moe.recipe import Mode
 from moextend.moe.scoring import Family
 from moextend.moe.sites import find_sites
 from tests.moe.toy_composites import COMPOSITES, composite
@@ -26,7 +27,7 @@ from tests.toys import toy_tokenizer
 
 DOC = Path(__file__).parents[2] / "docs" / "families.md"
 HEAD = "| model type | loads from | router | scoring | exact | slot | paper |"
-MODES = ("exact", "slot", "paper")
+MODES: tuple[Mode, ...] = ("exact", "slot", "paper")
 IDS = torch.tensor([[1, 5, 9, 33, 12]])
 
 
@@ -69,11 +70,11 @@ def _joined(answers: list[str]) -> str:
     return next((answer for answer in answers if answer != "yes"), "yes")
 
 
-def _extended(lm: Any, base: Tensor, row: Family, mode: str) -> str:
+def _extended(lm: Any, base: Tensor, row: Family, mode: Mode) -> str:
     """Whether the blocks with this router can be extended, by doing it."""
     plan = {site.layer: [0, 1] for site in find_sites(lm) if type(site.router).__name__ == row.router}
     try:
-        moextend.attach(lm, "new", plan, mode=mode)  # type: ignore[arg-type]
+        moextend.attach(lm, "new", plan, mode=mode)
     except InputError as error:
         return f"no: {row.refused if mode == 'paper' else error.what.partition(': ')[2].rstrip('.')}"
     start = outputs(lm, IDS)
@@ -85,7 +86,7 @@ def _extended(lm: Any, base: Tensor, row: Family, mode: str) -> str:
     return "yes"
 
 
-def _starts_right(start: Tensor, base: Tensor, mode: str) -> bool:
+def _starts_right(start: Tensor, base: Tensor, mode: Mode) -> bool:
     if mode == "paper":  # new experts compete from the start, by their own logits
         return bool(start.isfinite().all())
     return torch.equal(start, base) if mode == "exact" else torch.allclose(start, base, atol=1e-4)

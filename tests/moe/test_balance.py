@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 from moextend import Conversation, MultimodalLM, Settings, attach, new_parameters, train
 from moextend.model.batches import Collator
 from moextend.moe.balance import balance_loss, watch_balance
+from moextend.moe.recipe import Mode
 from tests.toys import picture, toy_model
 
 DATA = [Conversation(((f"<image> w{i} w{i + 3}", f"w{i % 3}"),), (picture(i * 20, 9),)) for i in range(12)]
 
 
-def extended(mode: str, plan: dict[int, list[int]], shift: float = 0.0) -> MultimodalLM:
+def extended(mode: Mode, plan: dict[int, list[int]], shift: float = 0.0) -> MultimodalLM:
     """`shift` moves the gates or rows of the first new expert away from the others."""
     model = toy_model()
-    attach(model.lm, "a", plan, mode=mode)  # type: ignore[arg-type]
+    attach(model.lm, "a", plan, mode=mode)
     scatter(model, "a", shift)
     return model
 
@@ -30,7 +31,7 @@ def scatter(model: MultimodalLM, name: str, shift: float = 0.0) -> None:
     with torch.no_grad():
         for key, parameter in new_parameters(model.lm, name).items():
             if key.endswith((".rows", ".bias")):
-                parameter += 0.3 * torch.randn(parameter.shape, generator=drawn)
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=drawn))
                 parameter[0] += shift
 
 
@@ -61,7 +62,7 @@ def test_even_use_costs_one_and_a_single_taker_n() -> None:
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_padding_has_no_part_in_it(mode: str) -> None:
+def test_padding_has_no_part_in_it(mode: Mode) -> None:
     model = extended(mode, {0: [1, 0], 2: [2, 3]})
     short, longer = DATA[0], Conversation((("w1 w2 w3 w4 w5 w6 w7 w8 w9 w10", "w1"),))
     with watch_balance(model.lm) as loss, torch.no_grad():
@@ -76,9 +77,9 @@ def test_padding_has_no_part_in_it(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_it_is_over_the_new_experts_that_learn_alone(mode: str) -> None:
+def test_it_is_over_the_new_experts_that_learn_alone(mode: Mode) -> None:
     model = extended(mode, {1: [1, 0]})
-    attach(model.lm, "b", {1: [2, 3]}, mode=mode)  # type: ignore[arg-type]
+    attach(model.lm, "b", {1: [2, 3]}, mode=mode)
     scatter(model, "b")
     with watch_balance(model.lm) as loss:
         batch = batch_of(model, DATA[:4])
@@ -91,7 +92,7 @@ def test_it_is_over_the_new_experts_that_learn_alone(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_a_single_new_expert_has_nobody_to_be_balanced_with(mode: str) -> None:
+def test_a_single_new_expert_has_nobody_to_be_balanced_with(mode: Mode) -> None:
     model = extended(mode, {1: [1]})
     with watch_balance(model.lm) as loss:
         batch = batch_of(model, DATA[:4])
@@ -103,7 +104,7 @@ def test_a_single_new_expert_has_nobody_to_be_balanced_with(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_training_with_it_evens_the_use_of_new_experts(mode: str, tmp_path: Path) -> None:
+def test_training_with_it_evens_the_use_of_new_experts(mode: Mode, tmp_path: Path) -> None:
     def end(factor: float) -> float:
         model = extended(mode, {1: [1, 0]}, shift=0.4 if mode == "paper" else -0.6)
         settings = Settings(steps=30, batch_size=12, learning_rate=1e-2, balance=factor)

@@ -15,6 +15,7 @@ from moextend.errors import InputError
 from moextend.extension import activate as activating
 from moextend.extension import task_inference
 from moextend.moe import attach as expand
+from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
 from tests.toys import toy_lm, toy_model
 
@@ -116,7 +117,7 @@ def test_it_is_saved_and_loaded(ids: Tensor, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_it_is_not_active_without_its_co_active_extensions(mode: Any) -> None:
+def test_it_is_not_active_without_its_co_active_extensions(mode: Mode) -> None:
     lm = toy_lm()
     for name in ("a", "b", "c"):
         attach(lm, name, {0: [1]}, mode=mode)
@@ -146,7 +147,7 @@ def test_it_is_not_active_without_its_co_active_extensions(mode: Any) -> None:
 @pytest.mark.parametrize(
     ("mode", "calibrate"), [("exact", False), ("slot", False), ("paper", False), ("paper", True)]
 )
-def test_a_measurement_may_activate_a_part(mode: Any, calibrate: bool) -> None:
+def test_a_measurement_may_activate_a_part(mode: Mode, calibrate: bool) -> None:
     lm = toy_lm()
     for name in ("a", "b"):
         attach(lm, name, {0: [1]}, mode=mode, calibrate=calibrate)

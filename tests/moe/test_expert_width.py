@@ -15,8 +15,10 @@ from moextend.errors import InputError
 from moextend.extension.store import handle
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import expert_width
+from moextend.moe.recipe import Mode
 from moextend.moe.sites import count_experts, find_sites, first_new_id
-from tests.moe.test_families import ALL, HEADLESS, KINDS, everywhere, ids, kernels, lm, outputs, shake, use
+from tests.moe.test_families import ALL, HEADLESS, KINDS, everywhere, ids, kernels, lm, shake, use
+from tests.moe.toy_families import outputs
 
 __all__ = ["ids", "lm"]
 THIRD = 0.3
@@ -27,7 +29,7 @@ THIRD = 0.3
 def test_a_narrow_expert_is_its_parent_without_the_weakest_neurons(name: str, lm: Any, ids: Tensor) -> None:
     attach(lm, "a", everywhere(lm, 1), width=THIRD)
     site = find_sites(lm)[0]
-    base, group = site.experts, site.experts.ext_groups["a"]
+    base, group = site.experts, site.experts.get_submodule("ext_groups.a")
     inner = expert_width.inner_size(base)
     assert expert_width.inner_size(group) == 8 < inner
     whole = {key: p.detach() for key, p in base._parameters.items() if p is not None}
@@ -40,7 +42,7 @@ def test_a_narrow_expert_is_its_parent_without_the_weakest_neurons(name: str, lm
     for key, tensor in whole.items():
         if tensor.shape[0] in (count_experts(site), first_new_id(site)):
             parent._parameters[key] = torch.nn.Parameter(tensor[1:2].clone())
-    down = parent.down_proj.data[0]
+    down = parent.get_parameter("down_proj").data[0]
     columns = down if down.shape[0] == hidden else down.T
     columns[:, columns.norm(dim=0).argsort()[:-8]] = 0
     h = torch.randn(5, hidden, generator=torch.Generator().manual_seed(1))
@@ -88,6 +90,7 @@ def test_saved_and_loaded_with_full_width_ones(name: str, lm: Any, ids: Tensor, 
 def test_widths_are_rounded_up_and_checked(name: str, lm: Any) -> None:
     experts = find_sites(lm)[0].experts
     assert [expert_width.count(experts, width) for width in (0.01, 1 / 3, 0.34, 0.9, 1)] == [8, 8, 16, 24, 24]
-    for mode, width in (("slot", 0.5), ("paper", 0.5), ("exact", 0.0), ("exact", 1.5)):
+    wrong: list[tuple[Mode, float]] = [("slot", 0.5), ("paper", 0.5), ("exact", 0.0), ("exact", 1.5)]
+    for mode, width in wrong:
         with pytest.raises(InputError, match="cannot have experts of"):
-            attach(lm, "a", everywhere(lm, 1), mode=mode, width=width)  # type: ignore[arg-type]
+            attach(lm, "a", everywhere(lm, 1), mode=mode, width=width)

@@ -13,6 +13,7 @@ from moextend import activate, attach, detach, new_parameters
 from moextend.errors import InputError
 from moextend.moe.families import family_of
 from moextend.moe.family_table import FAMILIES
+from moextend.moe.recipe import Mode
 from moextend.moe.routing import skips_sentinel
 from moextend.moe.sites import count_experts, find_sites
 from tests.moe.toy_families import CONFIGS, VOCABULARY, family, outputs
@@ -90,7 +91,7 @@ def same(model: nn.Module, before: dict[str, tuple[int, Tensor]]) -> None:
 
 
 @pytest.mark.parametrize(("name", "mode"), BOTH)
-def test_the_base_returns_and_only_new_parts_learn(name: str, mode: Any, lm: Any, ids: Tensor) -> None:
+def test_the_base_returns_and_only_new_parts_learn(name: str, mode: Mode, lm: Any, ids: Tensor) -> None:
     base, before = outputs(lm, ids), state(lm)
     modules = {key: (id(m), type(m), set(m.__dict__)) for key, m in lm.named_modules()}
     attach(lm, "a", everywhere(lm, 1, 2), mode=mode)
@@ -126,7 +127,7 @@ def test_the_base_returns_and_only_new_parts_learn(name: str, mode: Any, lm: Any
 
 
 @pytest.mark.parametrize(("name", "mode"), [pair for pair in KINDS_BOTH if pair[0] not in HEADLESS])
-def test_generation_with_a_cache_equals_the_full_forward(name: str, mode: Any, lm: Any, ids: Tensor) -> None:
+def test_generation_with_a_cache_equals_the_full_forward(name: str, mode: Mode, lm: Any, ids: Tensor) -> None:
     attach(lm, "a", everywhere(lm, 1), mode=mode)
     shake(lm, "a", 0.1)
     made = lm.generate(
@@ -139,7 +140,7 @@ def test_generation_with_a_cache_equals_the_full_forward(name: str, mode: Any, l
 
 
 @pytest.mark.parametrize(("name", "mode"), KINDS_BOTH)
-def test_padding_and_order_do_not_matter(name: str, mode: Any, lm: Any, ids: Tensor) -> None:
+def test_padding_and_order_do_not_matter(name: str, mode: Mode, lm: Any, ids: Tensor) -> None:
     attach(lm, "a", everywhere(lm, 1), mode=mode)
     shake(lm, "a", 0.1)
     alone = outputs(lm, ids)
@@ -150,7 +151,7 @@ def test_padding_and_order_do_not_matter(name: str, mode: Any, lm: Any, ids: Ten
 
 
 @pytest.mark.parametrize(("name", "mode"), KINDS_BOTH)
-def test_implementations_of_experts_agree(name: str, mode: Any, lm: Any, ids: Tensor) -> None:
+def test_implementations_of_experts_agree(name: str, mode: Mode, lm: Any, ids: Tensor) -> None:
     attach(lm, "a", everywhere(lm, 1, 0), mode=mode)
     shake(lm, "a", 0.1)
     attach(lm, "b", everywhere(lm, 2), mode=mode)
@@ -175,12 +176,11 @@ def test_paper_is_refused_with_the_reason_and_leaves_the_model_alone(name: str, 
 @pytest.mark.parametrize("name", [name for name in PAPER if name != "llama4_text"])  # has no slots
 def test_slots_that_new_experts_won_add_nothing_to_the_base(name: str, lm: Any, ids: Tensor) -> None:
     """Where an implementation has no id to leave out, it computes a spare expert with weight zero."""
-    site = find_sites(lm)[0]
+    site: Any = find_sites(lm)[0]
     k, m = 2, count_experts(site)
-    width = site.experts._parameters["down_proj"].shape[
-        2 if not getattr(site.experts, "is_transposed", False) else 1
-    ]
-    width = site.experts._parameters["down_proj"].numel() // m // width
+    down = site.experts.get_parameter("down_proj")
+    width = down.shape[2 if not getattr(site.experts, "is_transposed", False) else 1]
+    width = down.numel() // m // width
     h = torch.randn(5, width, generator=torch.Generator().manual_seed(1))
     weights = torch.rand(5, k, generator=torch.Generator().manual_seed(2))
     index = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0], [0, 2]])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from transformers import (
     DogeConfig,
     JetMoeConfig,
     NllbMoeConfig,
+    PreTrainedConfig,
     SwitchTransformersConfig,
 )
 
@@ -66,11 +69,11 @@ def test_no_model_of_transformers_with_fused_experts_is_forgotten() -> None:
     assert fused <= known
 
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 9,
     "intermediate_size": 16,
 }  # fmt: skip
-REFUSED = {
+REFUSED: dict[str, Callable[[], PreTrainedConfig]] = {
     "DbrxFFN": lambda: DbrxConfig(d_model=16, n_heads=2, n_layers=1, vocab_size=9, attn_config={"rope_theta": 1e4}),
     "JetMoeMoE": lambda: JetMoeConfig(**SMALL, kv_channels=8),
     "NllbMoeSparseMLP": lambda: NllbMoeConfig(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from moextend import attach, new_parameters
+from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
 from tests.moe.test_families import everywhere, shake, use
 from tests.moe.test_matrix import EXTENSIONS, caught, in_float64, last_of_each_router, near, plain_sum
@@ -22,7 +23,7 @@ ROOM = {torch.float32: 1e-3, torch.bfloat16: 4e-2}
 """dtype of the base -> how far a number may be off, as a share of the largest one."""
 
 
-def extended(name: str, mode: Any, dtype: torch.dtype) -> Any:
+def extended(name: str, mode: Mode, dtype: torch.dtype) -> Any:
     """A family on the GPU, with three extensions that all learn."""
     lm = build(name).to(dtype)
     for extension, parents in EXTENSIONS.items():
@@ -39,7 +40,7 @@ def extended(name: str, mode: Any, dtype: torch.dtype) -> Any:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["mixtral", "gpt_oss"])
 def test_values_and_gradients_are_those_of_a_plain_sum_on_the_cpu(
-    name: str, mode: Any, dtype: torch.dtype
+    name: str, mode: Mode, dtype: torch.dtype
 ) -> None:
     lm = extended(name, mode, dtype)
     sites = last_of_each_router(lm)
@@ -83,7 +84,7 @@ def waiting_is_an_error() -> Iterator[None]:
 
 @pytest.mark.parametrize("learning", [True, False], ids=["training", "inference"])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_forward_pass_never_waits_for_the_device(mode: Any, learning: bool) -> None:
+def test_a_forward_pass_never_waits_for_the_device(mode: Mode, learning: bool) -> None:
     lm = extended("mixtral", mode, torch.bfloat16)
     x = torch.randn(2, 9, 32, device=DEVICE, dtype=torch.bfloat16)
     with torch.set_grad_enabled(learning):

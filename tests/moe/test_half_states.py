@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +19,8 @@ from moextend import Conversation, MultimodalLM, Settings, activate, attach, det
 from moextend.errors import InputError
 from moextend.moe import attach as expand
 from moextend.moe.attach import scope_of
+from moextend.moe.copies import new_experts
+from moextend.moe.recipe import Mode
 from moextend.moe.router_parts import Calibration
 from moextend.moe.sites import find_sites
 from tests.moe.unchanged import same, snapshot, unchanged
@@ -77,7 +80,7 @@ def stopped_at(line: int, call: Callable[[], object]) -> bool:
 @pytest.mark.parametrize(("mode", "earlier"), [("exact", False), ("exact", True), ("paper", True)])
 @pytest.mark.parametrize("what", ["attach", "detach"])
 def test_stopped_at_any_line_it_is_done_or_nothing_is(
-    what: str, mode: Any, earlier: bool, ids: Tensor
+    what: str, mode: Mode, earlier: bool, ids: Tensor
 ) -> None:
     lm = toy_lm()
     lm.lm_head.requires_grad_(True)
@@ -113,7 +116,7 @@ def test_stopped_at_any_line_it_is_done_or_nothing_is(
 @pytest.mark.parametrize("block", [0, 1, 2])
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
 def test_out_of_memory_in_any_block(block: int, error: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lm, made = toy_lm(), expand.new_experts
+    lm, made = toy_lm(), new_experts
 
     def scarce(site: Any, *args: Any) -> nn.Module:
         if site.layer == block:
@@ -145,14 +148,14 @@ def test_what_is_refused_changes_nothing(ids: Tensor) -> None:
         lambda: activate(lm, ["a", "c"]),
         lambda: activate(lm, ["b"]),
     ]
-    calls += [lambda name=name: attach(lm, name, PLAN) for name in ("", "a.b", "all", "none", "auto")]  # type: ignore[misc]
+    calls += [partial(attach, lm, name, PLAN) for name in ("", "a.b", "all", "none", "auto")]
     for call in calls:
         with unchanged(lm), pytest.raises(InputError):
             call()
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_the_generator_is_left_alone_and_a_seed_gives_the_same_numbers(mode: Any) -> None:
+def test_the_generator_is_left_alone_and_a_seed_gives_the_same_numbers(mode: Mode) -> None:
     lm = toy_lm()
     torch.manual_seed(7)
     state = torch.get_rng_state()
@@ -169,7 +172,7 @@ def test_the_generator_is_left_alone_and_a_seed_gives_the_same_numbers(mode: Any
 @pytest.mark.parametrize(
     ("mode", "names"), [("exact", NASTY), ("paper", ["calibration", "inner", "rows", "training"])]
 )
-def test_any_name_without_a_dot(mode: Any, names: list[str], ids: Tensor, tmp_path: Path) -> None:
+def test_any_name_without_a_dot(mode: Mode, names: list[str], ids: Tensor, tmp_path: Path) -> None:
     model, other = toy_model(), toy_model()
     base, before = logits(model.lm, ids), snapshot(model.lm)["modules"]
     for place, name in enumerate(names):

@@ -28,6 +28,7 @@ from moextend import (
     train,
 )
 from moextend.errors import InputError
+from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
 from tests.moe.toy_families import build
 from tests.moe.unchanged import unchanged
@@ -52,12 +53,14 @@ def fused(block: Any, hidden_states: Tensor) -> Tensor:
     """What a kernel for the whole block does: it reads the router's weights and calls neither router nor experts."""
     x = hidden_states.reshape(-1, hidden_states.shape[-1])
     weights, index = (x @ block.gate.weight.T).softmax(-1).topk(2)
-    return type(block.experts).__mro__[-3].forward(block.experts, x, index, weights).view_as(hidden_states)  # type: ignore[no-any-return]
+    experts: Any = type(block.experts).__mro__[-3]
+    out: Tensor = experts.forward(block.experts, x, index, weights).view_as(hidden_states)
+    return out
 
 
 def places(lm: nn.Module) -> dict[str, nn.Module]:
-    site, layers = find_sites(lm)[1], lm.get_submodule("model.layers")
-    return {"block": site.block, "router": site.router, "experts": site.experts, "layer": layers[1]}  # type: ignore[index]
+    site, layer = find_sites(lm)[1], lm.get_submodule("model.layers.1")
+    return {"block": site.block, "router": site.router, "experts": site.experts, "layer": layer}
 
 
 WAYS: dict[str, Callable[[Any], Any]] = {
@@ -178,7 +181,7 @@ def device_map(last: str) -> dict[str, Any]:
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
 @pytest.mark.parametrize("last", ["cpu", "disk"])
 def test_an_extended_model_is_dispatched_and_its_extension_comes_off(
-    mode: Any, last: str, ids: Tensor, tmp_path: Path
+    mode: Mode, last: str, ids: Tensor, tmp_path: Path
 ) -> None:
     lm = toy_lm()
     base = logits(lm, ids)

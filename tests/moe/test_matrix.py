@@ -19,6 +19,7 @@ from moextend.model.multimodal import MultimodalLM
 from moextend.moe import routing
 from moextend.moe.attach import scope_of
 from moextend.moe.dense_blocks import dense_weights
+from moextend.moe.recipe import Mode
 from moextend.moe.sites import Site, find_sites
 from tests.moe.test_families import ALL, KINDS, PAPER, everywhere, kernels, shake, use
 from tests.moe.toy_families import VOCABULARY, family, outputs
@@ -26,10 +27,18 @@ from tests.moe.toy_families import VOCABULARY, family, outputs
 IDS = torch.randint(3, VOCABULARY, (3, 7), generator=torch.Generator().manual_seed(2))
 EXTENSIONS = {"a": (1, 2), "b": (0,), "c": (1,)}
 """Name -> parents of its new experts: first a group of two experts alone, then groups of one."""
-MODES = {
-    name: ["exact", *(["paper"] if name in PAPER else []), *(["slot"] if name != "llama4_text" else [])]
-    for name in ALL
-}
+
+
+def modes_of(name: str) -> list[Mode]:
+    found: list[Mode] = ["exact"]
+    if name in PAPER:
+        found.append("paper")
+    if name != "llama4_text":
+        found.append("slot")
+    return found
+
+
+MODES = {name: modes_of(name) for name in ALL}
 
 
 def each(name: str, *more: Any) -> Any:
@@ -134,7 +143,7 @@ def ways(lm: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "mode"), [each(n, m) for n in ALL for m in MODES[n] if n != "llama4_text"])
 def test_values_and_gradients_are_those_of_a_plain_sum(
-    name: str, mode: Any, lm: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, mode: Mode, lm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One extension that learns, a second one that learns while it is active, and three that all learn."""
     reached, sites = False, last_of_each_router(lm)
@@ -176,7 +185,7 @@ def test_values_and_gradients_are_those_of_a_plain_sum(
 
 @pytest.mark.parametrize("name", ["llama4_text"])
 @pytest.mark.parametrize("mode", MODES["llama4_text"])
-def test_experts_that_compute_every_token_are_a_plain_sum_too(name: str, mode: Any, lm: Any) -> None:
+def test_experts_that_compute_every_token_are_a_plain_sum_too(name: str, mode: Mode, lm: Any) -> None:
     for extension, parents in EXTENSIONS.items():
         attach(lm, extension, everywhere(lm, *parents), mode=mode)
         shake(lm, extension)
@@ -211,7 +220,7 @@ def test_the_base_is_kept_to_the_bit_and_what_is_saved_is_what_was(
     assert all(out.isfinite().all() for out in base.values())
     for mode in MODES[name]:
         for extension in "ab":
-            attach(lm, extension, everywhere(lm, *EXTENSIONS[extension]), mode=mode)  # type: ignore[arg-type]
+            attach(lm, extension, everywhere(lm, *EXTENSIONS[extension]), mode=mode)
         if mode != "paper":
             same(each_implementation(lm), base, (mode, "before training"))
         for extension in "ab":

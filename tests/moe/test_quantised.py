@@ -17,6 +17,7 @@ from transformers.integrations.mxfp4 import Mxfp4GptOssExperts, Mxfp4GptOssMLP
 from moextend import attach, detach, load_extension, new_parameters, save_extension
 from moextend.errors import InputError
 from moextend.model.multimodal import MultimodalLM
+from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
 from tests.moe.toy_families import build
 from tests.toys import toy_lm
@@ -88,7 +89,7 @@ def logits(lm: Any, ids: Tensor) -> Tensor:
 @pytest.mark.parametrize("power", [False, True])
 @pytest.mark.parametrize("block", [(16, 16), (32, 8), (20, 20)])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_copy_holds_the_values_of_its_source(mode: Any, block: tuple[int, int], power: bool) -> None:
+def test_a_copy_holds_the_values_of_its_source(mode: Mode, block: tuple[int, int], power: bool) -> None:
     lm = fp8(block, power)
     attach(lm, "a", {1: [2, 0]}, mode=mode)
     site = find_sites(lm)[1]
@@ -116,7 +117,7 @@ def test_a_narrow_copy_keeps_the_neurons_of_largest_value() -> None:
 
 @pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("mode", MODES)
-def test_it_computes_learns_and_comes_off(mode: Any, ids: Tensor, tmp_path: Path) -> None:
+def test_it_computes_learns_and_comes_off(mode: Mode, ids: Tensor, tmp_path: Path) -> None:
     lm = fp8()
     model = MultimodalLM(lm, tokenizer=None)
     base = logits(lm, ids)
@@ -143,7 +144,7 @@ def test_it_computes_learns_and_comes_off(mode: Any, ids: Tensor, tmp_path: Path
 def test_a_group_computes_what_its_weights_say() -> None:
     lm = fp8()
     attach(lm, "a", {0: [1, 3]}, mode="paper")
-    group: Any = find_sites(lm)[0].experts.ext_groups["a"]  # type: ignore[index]
+    group: Any = find_sites(lm)[0].experts.get_submodule("ext_groups.a")
     x = torch.randn(9, 32, generator=torch.Generator().manual_seed(0))
     index = torch.tensor([[0, 1], [1, 0]] * 4 + [[0, 1]])
     weights = torch.rand(9, 2, generator=torch.Generator().manual_seed(1))
@@ -173,14 +174,15 @@ class Wrapped(Tensor):
     """A tensor that says it is float32 and holds something else, as those of quantisation libraries do."""
 
     @staticmethod
-    def __new__(cls, shape: torch.Size) -> Wrapped:
-        return Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32)  # type: ignore[attr-defined, no-any-return]
+    def __new__(cls: type[Wrapped], shape: torch.Size) -> Wrapped:
+        made: Wrapped = Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32)
+        return made
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if "detach" in function.__name__:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        if "detach" in func.__name__:
             return Wrapped(args[0].shape)
-        raise NotImplementedError(function)
+        raise NotImplementedError(func)
 
 
 def wrapped(site: Any) -> None:
@@ -202,7 +204,7 @@ def wrapped(site: Any) -> None:
 )
 @pytest.mark.parametrize("mode", MODES)
 def test_what_cannot_be_read_is_refused_by_name(
-    mode: Any, spoil: Callable[[Any], None], message: str
+    mode: Mode, spoil: Callable[[Any], None], message: str
 ) -> None:
     lm = toy_lm()
     spoil(find_sites(lm)[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,7 @@ from torch import Tensor
 from moextend import activate, attach, detach, new_parameters
 from moextend.moe.attach import scope_of
 from moextend.moe.paper_routing import merged_softmax
+from moextend.moe.recipe import Mode
 from moextend.moe.router_parts import Calibration
 from moextend.moe.routing import HardGate
 from moextend.moe.sites import find_sites
@@ -20,7 +23,8 @@ FAMILIES = ["mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "granitemoe"]
 
 def logits(lm: torch.nn.Module, ids: Tensor) -> Tensor:
     with torch.no_grad():
-        return lm(ids).logits
+        found: Tensor = lm(ids).logits
+    return found
 
 
 def shake(lm: torch.nn.Module, name: str, size: float = 0.3) -> None:
@@ -44,10 +48,10 @@ def test_exact_equals_the_base_before_training(family: str, kernel: str, ids: Te
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("mode", ["exact", "paper"])
-def test_base_returns_when_extensions_are_off_or_gone(family: str, mode: str, ids: Tensor) -> None:
+def test_base_returns_when_extensions_are_off_or_gone(family: str, mode: Mode, ids: Tensor) -> None:
     lm = toy_lm(family)
     base, kinds = logits(lm, ids), {name: type(m) for name, m in lm.named_modules()}
-    attach(lm, "a", {0: [1], 1: [1], 2: [0]}, mode=mode)  # type: ignore[arg-type]
+    attach(lm, "a", {0: [1], 1: [1], 2: [0]}, mode=mode)
     shake(lm, "a")
     assert not torch.equal(logits(lm, ids), base)
     activate(lm, [])
@@ -62,7 +66,7 @@ def test_exact_gate_matches_a_plain_loop(ids: Tensor) -> None:
     lm = toy_lm()
     attach(lm, "a", {1: [1, 2]})
     shake(lm, "a")
-    site = find_sites(lm)[1]
+    site: Any = find_sites(lm)[1]
     x = torch.randn(20, 32, generator=torch.Generator().manual_seed(3))
     part, group = site.router.ext_parts["a"], site.experts.ext_groups["a"]
     with torch.no_grad():
@@ -83,7 +87,8 @@ def test_a_token_with_closed_gates_is_the_base_bit_for_bit(ids: Tensor) -> None:
     attach(lm, "a", {0: [1], 1: [1], 2: [1]})
     shake(lm, "a")
     with torch.no_grad():
-        for site in find_sites(lm):
+        sites: list[Any] = list(find_sites(lm))
+        for site in sites:
             site.router.ext_parts["a"].rows.zero_()
             site.router.ext_parts["a"].bias.fill_(-0.01)
     assert torch.equal(logits(lm, ids), base)
@@ -92,7 +97,8 @@ def test_a_token_with_closed_gates_is_the_base_bit_for_bit(ids: Tensor) -> None:
 def test_the_hard_gate_passes_gradients_that_bring_it_back() -> None:
     gate = torch.tensor([-1.0, -1.0, 0.5, 2.0, 2.0], requires_grad=True)
     push = torch.tensor([1.0, -1.0, 3.0, -1.0, 1.0])
-    (HardGate.apply(gate) * push).sum().backward()
+    opened: Tensor = HardGate.apply(gate)  # type: ignore[no-untyped-call]
+    (opened * push).sum().backward()
     assert gate.grad is not None
     assert gate.grad.tolist() == [0.0, -1.0, 3.0, 0.0, 1.0]
 
@@ -128,7 +134,7 @@ def test_paper_mode_equals_the_equations(family: str) -> None:
     shake(lm, "a")
     attach(lm, "b", {1: [2]}, mode="paper")
     shake(lm, "b", 0.2)
-    router = find_sites(lm)[1].router
+    router: Any = find_sites(lm)[1].router
     x = torch.randn(40, 32, generator=torch.Generator().manual_seed(4))
     parts = [(router.ext_parts[n].rows, router.ext_parts[n].calibration) for n in "ab"]
     with torch.no_grad():
@@ -145,7 +151,7 @@ def test_paper_mode_equals_the_equations(family: str) -> None:
 def test_paper_mode_copies_expert_and_row() -> None:
     lm = toy_lm()
     attach(lm, "a", {0: [3]}, mode="paper")
-    site = find_sites(lm)[0]
+    site: Any = find_sites(lm)[0]
     assert torch.equal(site.router.ext_parts["a"].rows[0], site.router.weight[3])
     assert torch.equal(site.experts.ext_groups["a"].down_proj[0], site.experts.down_proj[3])
     assert torch.equal(site.experts.ext_groups["a"].gate_up_proj[0], site.experts.gate_up_proj[3])
@@ -155,7 +161,7 @@ def test_paper_mode_output_is_the_weighted_sum_of_the_chosen_experts(ids: Tensor
     lm = toy_lm()
     attach(lm, "a", {0: [1]}, mode="paper")
     shake(lm, "a")
-    site = find_sites(lm)[0]
+    site: Any = find_sites(lm)[0]
     x = torch.randn(30, 32, generator=torch.Generator().manual_seed(6))
     with torch.no_grad():
         _, weights, index = site.router(x)[:3]

@@ -50,7 +50,8 @@ def everywhere(lm: torch.nn.Module, *parents: int) -> dict[int, list[int]]:
 
 def logits(model: MultimodalLM) -> Tensor:
     with torch.no_grad():
-        return model.lm(TEXT).logits
+        logits: Tensor = model.lm(TEXT).logits
+    return logits
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_equals_the_base_before_training_and_learns_from_the_start(name: str, lm
         learning.square().mean().backward()
         new = new_parameters(lm, "b")
         assert all(p.grad is not None and p.grad.isfinite().all() for p in new.values())
-        assert any(p.grad.any() for key, p in new.items() if ".ext_groups." in key)
+        assert any(p.grad is not None and p.grad.any() for key, p in new.items() if ".ext_groups." in key)
         detach(lm, "b")
         detach(lm, "a")
 
@@ -109,7 +110,8 @@ def expert(site: Any, which: int, x: Tensor) -> Tensor:
     home = site.experts if which < 4 else site.experts.ext_groups["ab"[(which - 4) // 2]]
     place = which if which < 4 else (which - 4) % 2
     a, b = (home.gate_up_proj[place] @ x).chunk(2)
-    return home.down_proj[place] @ (F.silu(a) * b)
+    out: Tensor = home.down_proj[place] @ (F.silu(a) * b)
+    return out
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -190,7 +192,7 @@ def test_gradients_of_rows_are_those_of_the_difference_that_a_child_makes() -> N
 
 def test_the_switch_passes_gradients_that_bring_a_lead_back() -> None:
     lead = torch.tensor([-0.6, -0.6, -0.1, 0.0, 0.6, 0.6, -torch.inf], requires_grad=True)
-    out = Switch.apply(lead)
+    out: Tensor = Switch.apply(lead)  # type: ignore[no-untyped-call]
     out.backward(torch.tensor([1.0, -1.0, 3.0, 2.0, -1.0, 1.0, 1.0]))
     assert out.tolist() == [0, 0, 0, 1, 1, 1, 0]
     assert lead.grad is not None and lead.grad.tolist() == [0, -1, 3, 2, 0, 1, 0]

@@ -33,13 +33,14 @@ SETTINGS = Settings(steps=1, batch_size=2, learning_rate=1e-3)
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     folder = tmp_path / "base"
-    toy_lm("olmoe").to(torch.bfloat16).save_pretrained(folder)
+    toy_lm("olmoe").bfloat16().save_pretrained(folder)
     toy_tokenizer().save_pretrained(folder)
     return folder
 
 
 def test_auto_takes_the_checkpoints_dtype_and_float32_stays_the_default(saved: Path) -> None:
-    found = {how: moextend.load(str(saved), **({"dtype": how} if how else {})).lm for how in ("", *DTYPES)}
+    how_to: dict[str, dict[str, Any]] = {how: {"dtype": how} if how else {} for how in ("", *DTYPES)}
+    found = {how: moextend.load(str(saved), **options).lm for how, options in how_to.items()}
     kinds = {how: {p.dtype for p in lm.parameters()} for how, lm in found.items()}
     assert kinds == {
         "": {torch.float32}, "auto": {torch.bfloat16}, "float32": {torch.float32}, "bfloat16": {torch.bfloat16},
@@ -75,10 +76,10 @@ def test_attention_is_the_one_that_was_asked_for(saved: Path) -> None:
     ],
 )
 def test_options_that_no_base_can_have_are_one_clear_error_before_any_work(
-    options: dict[str, str], message: str
+    options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(MoextendError, match=message):
-        moextend.load("no/such-model", **options)  # type: ignore[arg-type]
+        moextend.load("no/such-model", **options)
 
 
 def test_flash_attention_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,9 +187,10 @@ def test_set_ups_that_an_extension_does_not_know_are_refused_by_name(
 
 
 def test_a_device_map_of_one_device_is_no_obstacle() -> None:
-    lm = toy_lm()
-    lm.hf_device_map = {"": "cpu"}  # type: ignore[assignment]
+    lm: Any = toy_lm()
+    lm.hf_device_map = {"": "cpu"}
     moextend.attach(lm, "a", {1: [0]})
+    assert moextend.new_parameters(lm, "a")
 
 
 @pytest.mark.parametrize(

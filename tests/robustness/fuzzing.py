@@ -85,7 +85,7 @@ def mutated(number: int, known: list[bytes]) -> bytes:
 
 
 def flip(content: bytearray, draw: random.Random, _: list[bytes]) -> None:
-    for _ in range(draw.choice((1, 2, 8, 40))):
+    for _time in range(draw.choice((1, 2, 8, 40))):
         if content:
             content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
 

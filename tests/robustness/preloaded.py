@@ -16,11 +16,12 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import Any
 
 STREAMS = 3
 
 
-def connect(path: str, order: dict[str, object], streams: tuple[int, ...]) -> socket.socket:
+def connect(path: str, order: dict[str, Any], streams: tuple[int, ...]) -> socket.socket:
     """A connection to the server that has forked a process for `order`; it ends with the process, and the reverse."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     client.connect(path)
@@ -65,10 +66,6 @@ def be_client(path: str) -> None:
 
 def serve(path: str) -> None:
     """Forks for every client until the standard input ends."""
-    import moextend.bench.run.runner
-    import moextend.bench.run.worker
-    import moextend.cli.runs
-    from moextend.bench.methods import lora, moextend  # noqa: F401
 
     server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     server.bind(path)
@@ -78,7 +75,8 @@ def serve(path: str) -> None:
     print("ready", flush=True)
     children: dict[int, socket.socket] = {}
     while True:
-        ready, _, _ = select.select([0, server, *children.values()], [], [], 0.02 if children else None)
+        watched: list[int | socket.socket] = [0, server, *children.values()]
+        ready, _, _ = select.select(watched, [], [], 0.02 if children else None)
         if 0 in ready:
             break
         if server in ready:
@@ -126,7 +124,7 @@ def _forked(
     return pid
 
 
-def _become(order: dict[str, object], path: str) -> None:
+def _become(order: dict[str, Any], path: str) -> None:
     """Runs the worker or the command line in this process, and ends it."""
     code = 1
     try:

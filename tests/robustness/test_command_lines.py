@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -49,10 +50,10 @@ class Guard:
         ):
             self._written(arguments[1] if event in ("os.rename", "os.symlink", "os.link") else arguments[0])
 
-    def _written(self, path: object) -> None:
+    def _written(self, path: Any) -> None:
         if isinstance(path, int) or self.inside is None:
             return
-        place = os.path.realpath(os.fsdecode(path))  # type: ignore[arg-type]
+        place = os.path.realpath(os.fsdecode(path))
         allowed = (
             str(self.inside),
             "/dev/null",

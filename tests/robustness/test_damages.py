@@ -97,6 +97,7 @@ def results(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for (stage, task), cell in sorted(cells.items()):
         found[f"{stage} {task}"] = (cell.value, cell.stderr, cell.n, cell.scorer, cell.by_kind)
+        assert cell.predictions
         found[f"{stage} {task} predictions"] = (folder / cell.predictions).read_text()
     for path in sorted(folder.glob("stages/*/extension.safetensors")):
         found[path.parent.name] = {name: tensor.tolist() for name, tensor in load_file(path).items()}

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,14 @@ def alive(pid: int) -> bool:
         return False
 
 
+def gone(*pids: int) -> bool:
+    return not any(alive(pid) for pid in pids)
+
+
+def started_or_gone(folder: Path, method: str, parent: int) -> bool:
+    return worker_of(folder, method) > 0 or not alive(parent)
+
+
 def until(true: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not true():
@@ -119,7 +128,7 @@ def test_killed_at_any_time(
     draw, kills, method = random.Random(f"{whom} {seed}"), 0, "lora"
     while kills < 4:
         client, parent = command.start(method)
-        until(lambda parent=parent: worker_of(command.folder, method) or not alive(parent))
+        until(partial(started_or_gone, command.folder, method, parent))
         time.sleep(draw.uniform(0, 0.8))
         worker = worker_of(command.folder, method)
         if not worker:
@@ -128,7 +137,7 @@ def test_killed_at_any_time(
             continue
         os.kill(parent if whom == "parent" else worker, signal.SIGKILL)
         assert preloaded.status_of(client) == (-signal.SIGKILL if whom == "parent" else 1)
-        until(lambda worker=worker: not alive(worker))
+        until(partial(gone, worker))
         kills += 1
     assert command.finish(method) == undisturbed[method]
 
@@ -184,7 +193,7 @@ def test_thirty_kills_of_the_embedded_default(tmp_path: Path) -> None:
         os.kill(victim, signal.SIGKILL)
         kills += 1
         process.communicate()
-        until(lambda workers=workers: not any(alive(pid) for pid in workers))
+        until(partial(gone, *workers))
     process = start(broken)
     output = process.communicate()[1].decode()
     assert process.returncode == 0 and "Traceback" not in output, output

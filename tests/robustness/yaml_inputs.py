@@ -10,7 +10,7 @@ from .workspace import SEQUENCE, TASK
 
 GONE = object()
 """Stands for a key that is left out."""
-Change = tuple[str, Any]
+Change = tuple[Any, Any]
 
 SEQUENCES: list[Change] = [
     ("sequence", GONE), ("sequence", ""), ("sequence", 7), ("sequence", "../small"), ("sequence", "other"), ("sequence", ["small"]),

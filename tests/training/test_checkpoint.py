@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -74,7 +75,9 @@ class Projector(torch.nn.Linear):
 def test_a_damaged_projector_in_the_cache_is_aligned_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = SimpleNamespace(projector=Projector(3, 2, bias=False), chat=None, base_fingerprint=lambda: "base")
+    model: Any = SimpleNamespace(
+        projector=Projector(3, 2, bias=False), chat=None, base_fingerprint=lambda: "base"
+    )
     trained: list[str] = []
 
     def train_projector(*arguments: object, **more: object) -> None:

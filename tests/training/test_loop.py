@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
@@ -11,46 +10,22 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from moextend import Conversation, MultimodalLM, Settings, attach, new_parameters, retention_loss, train
-from moextend.errors import InputError, RunFailed, UnknownName
+from moextend.errors import InputError, UnknownName
 from moextend.extension import router_memory
+from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
 from moextend.training import loop
 from moextend.training.loop import draw_order
 from moextend.training.prepare import asks_to_shard
-from tests.toys import picture, toy_model
-
-DATA = [
-    Conversation(((f"<image> w{i} w{i + 1}", f"w{i % 3}"), (f"w{i + 2}", f"w{i % 4}")), (picture(i * 20, 9),))
-    for i in range(12)
-]
-UNEVEN = [
-    Conversation(((f"<image> w{i}", f"w{i % 3}" + " w9" * (i % 5)),), (picture(i * 20, 9),))
-    for i in range(12)
-]
-SETTINGS = Settings(steps=9, batch_size=4, learning_rate=1e-2, checkpoint_steps=3, seed=3)
-
-
-def extended() -> MultimodalLM:
-    model = toy_model()
-    attach(model.lm, "a", {0: [1], 2: [0]})
-    return model
-
-
-def parts(model: MultimodalLM) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in new_parameters(model.lm, "a").items()}
-
-
-def stop_at(step: int) -> Callable[[int, int], None]:
-    def on_step(done: int, total: int) -> None:
-        if done == step:
-            raise KeyboardInterrupt
-
-    return on_step
+from moextend.training.trainer import TokenTrainer
+from tests.toys import toy_model
+from tests.training.toy_training import DATA, SETTINGS, UNEVEN, difference, extended, parts, stop_at
 
 
 def test_training_learns_and_touches_new_parts_only(tmp_path: Path) -> None:
@@ -66,124 +41,6 @@ def test_training_learns_and_touches_new_parts_only(tmp_path: Path) -> None:
     assert report.trained_parameters == sum(p.numel() for p in parts(model).values())
     assert all(torch.equal(model.get_parameter(n), value) for n, value in frozen.items())
     assert not (tmp_path / "t").exists()
-
-
-@pytest.mark.parametrize("stopped_at", [2, 3, 5, 8])
-def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
-    tmp_path: Path, stopped_at: int
-) -> None:
-    whole = extended()
-    train(whole, DATA, SETTINGS, folder=tmp_path / "whole")
-    broken = extended()
-    with pytest.raises(KeyboardInterrupt):
-        train(broken, DATA, SETTINGS, folder=tmp_path / "broken", on_step=stop_at(stopped_at))
-    again = extended()
-    seen: list[int] = []
-    train(again, DATA, SETTINGS, folder=tmp_path / "broken", on_step=lambda done, total: seen.append(done))
-    assert seen[0] == stopped_at - stopped_at % 3 + 1 or (stopped_at % 3 == 0 and seen[0] == stopped_at - 2)
-    for name, value in parts(whole).items():
-        assert torch.equal(parts(again)[name], value), name
-
-
-def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    whole = extended()
-    train(whole, DATA, SETTINGS, folder=tmp_path / "whole")
-    broken = extended()
-    with pytest.raises(KeyboardInterrupt):
-        train(broken, DATA, SETTINGS, folder=tmp_path / "b", on_step=stop_at(8))
-    newest = tmp_path / "b" / "checkpoint-6"
-    (newest / "trainer_state.json").write_text('{"global_st')
-    again = extended()
-    train(again, DATA, SETTINGS, folder=tmp_path / "b")
-    for name, value in parts(whole).items():
-        assert torch.equal(parts(again)[name], value), name
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def halve(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
-    """The folder of a training that was stopped with two checkpoints, and what it learns undisturbed."""
-    folder = tmp_path_factory.mktemp("stopped")
-    whole = extended()
-    train(whole, DATA, SETTINGS, folder=folder / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train(extended(), DATA, SETTINGS, folder=folder / "t", on_step=stop_at(8))
-    return folder / "t", parts(whole)
-
-
-FILES = ("trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "flops.json",
-         "manifest.json")  # fmt: skip
-
-
-def test_a_file_in_the_place_of_a_checkpoint_is_no_checkpoint(
-    tmp_path: Path, stopped: tuple[Path, dict[str, torch.Tensor]]
-) -> None:
-    folder = shutil.copytree(stopped[0], tmp_path / "t")
-    shutil.rmtree(folder / "checkpoint-6")
-    (folder / "checkpoint-6").write_text("mine")
-    (folder / "checkpoint-9").mkdir()
-    (folder / "checkpoint-9" / "manifest.json").write_text("{}")
-    assert loop._last_checkpoint(folder) == str(folder / "checkpoint-3")
-    assert not (folder / "checkpoint-6").exists()
-
-
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", [Path.unlink, halve, flip])
-def test_a_damaged_checkpoint_is_not_whole_and_the_older_one_is(
-    tmp_path: Path,
-    stopped: tuple[Path, dict[str, torch.Tensor]],
-    name: str,
-    damage: Callable[[Path], None],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    folder = shutil.copytree(stopped[0], tmp_path / "t")
-    assert loop._last_checkpoint(folder) == str(folder / "checkpoint-6")
-    damage(folder / "checkpoint-6" / name)
-    assert loop._last_checkpoint(folder) == str(folder / "checkpoint-3")
-    (message,) = caplog.messages
-    assert "checkpoint-6: is not whole (" in message and "goes on from an older one" in message
-    assert not (folder / "checkpoint-6").exists()
-
-
-def test_a_training_goes_on_from_the_older_checkpoint_and_ends_the_same(
-    tmp_path: Path, stopped: tuple[Path, dict[str, torch.Tensor]]
-) -> None:
-    folder = shutil.copytree(stopped[0], tmp_path / "t")
-    (folder / "checkpoint-6" / "optimizer.pt").unlink()
-    again, seen = extended(), list[int]()
-    train(again, DATA, SETTINGS, folder=folder, on_step=lambda done, total: seen.append(done))
-    assert seen[0] == 4
-    for name, value in stopped[1].items():
-        assert torch.equal(parts(again)[name], value), name
-
-
-def test_the_flops_of_a_resumed_training_are_those_of_the_whole_one(tmp_path: Path) -> None:
-    rows = [Conversation(((" ".join(["w1"] * (1 + i % 7)), "w2"),)) for i in range(12)]  # padding varies
-    whole = train(extended(), rows, SETTINGS, folder=tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train(extended(), rows, SETTINGS, folder=tmp_path / "t", on_step=stop_at(5))
-    assert train(extended(), rows, SETTINGS, folder=tmp_path / "t") == whole
-
-
-def test_a_checkpoint_holds_what_learns_alone(tmp_path: Path) -> None:
-    model = extended()
-    with pytest.raises(KeyboardInterrupt):
-        train(model, DATA, SETTINGS, folder=tmp_path / "t", on_step=stop_at(5))
-    kept = tmp_path / "t" / "checkpoint-3"
-    assert {path.name for path in kept.iterdir()} == {
-        "trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json",
-        "flops.json", "manifest.json",
-    }  # fmt: skip
-    assert set(load_file(kept / "trained.safetensors")) == set(model.trainable())
 
 
 def test_the_order_depends_on_seed_and_data_alone() -> None:
@@ -210,7 +67,7 @@ def layers(model: MultimodalLM) -> list[nn.Module]:
     return list(model.lm.model.layers)
 
 
-class Seen(loop.TokenTrainer):
+class Seen(TokenTrainer):
     """Keeps the trainers that are made."""
 
     made: list[Any]
@@ -225,12 +82,6 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     Seen.made = []
     monkeypatch.setattr(loop, "TokenTrainer", Seen)
     return Seen.made
-
-
-def difference(one: MultimodalLM, other: MultimodalLM) -> float:
-    return max(
-        float((a - b).abs().max()) for a, b in zip(parts(one).values(), parts(other).values(), strict=True)
-    )
 
 
 def test_an_accumulated_step_is_one_big_batch(tmp_path: Path) -> None:
@@ -318,8 +169,9 @@ def test_bfloat16_computes_in_it_and_learns_in_float32(tmp_path: Path) -> None:
     model.lm.to(torch.bfloat16)
     for parameter in model.trainable().values():
         parameter.data = parameter.data.float()
-    kinds = set()
-    handle = layers(model)[2].self_attn.q_proj.register_forward_hook(lambda m, a, out: kinds.add(out.dtype))
+    kinds: set[torch.dtype] = set()
+    projection = layers(model)[2].get_submodule("self_attn.q_proj")
+    handle = projection.register_forward_hook(lambda m, a, out: kinds.add(out.dtype))
     before = parts(model)
     settings = Settings(steps=40, batch_size=12, learning_rate=1e-2, bf16=True)
     report = train(model, DATA, settings, folder=tmp_path / "t")
@@ -341,7 +193,7 @@ def test_what_is_narrow_is_held_in_float32_while_it_learns(tmp_path: Path) -> No
     settings = Settings(steps=3, batch_size=4, learning_rate=1e-4)
     with pytest.raises(InputError, match=r"gate\.weight' learns, but is torch\.bfloat16.*bf16: true"):
         train(model, DATA, settings, folder=tmp_path / "t")
-    kinds = set()
+    kinds: set[torch.dtype] = set()
     train(
         model, DATA, replace(settings, bf16=True), folder=tmp_path / "t",
         on_step=lambda done, total: kinds.update(model.get_parameter(name).dtype for name in names),
@@ -353,13 +205,15 @@ def test_what_is_narrow_is_held_in_float32_while_it_learns(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_checkpointed_layers_are_those_that_learn(tmp_path: Path, mode: str) -> None:
+def test_checkpointed_layers_are_those_that_learn(tmp_path: Path, mode: Mode) -> None:
     def run(again: bool) -> tuple[MultimodalLM, list[int], set[int]]:
         model = toy_model()
-        attach(model.lm, "a", {1: [1, 0], 2: [0]}, mode=mode)  # type: ignore[arg-type]
+        attach(model.lm, "a", {1: [1, 0], 2: [0]}, mode=mode)
         runs, reached = [0, 0, 0], set()
         for i, layer in enumerate(layers(model)):
-            layer.self_attn.register_forward_hook(lambda m, a, out, i=i: runs.__setitem__(i, runs[i] + 1))
+            layer.get_submodule("self_attn").register_forward_hook(
+                lambda m, a, out, i=i: runs.__setitem__(i, runs[i] + 1)
+            )
             layer.register_forward_hook(lambda m, a, out, i=i: reached.add(i) if out.requires_grad else None)
         settings = Settings(
             steps=3, batch_size=4, learning_rate=1e-2, gradient_checkpointing=again, balance=0.5
@@ -379,7 +233,7 @@ def test_all_layers_are_checkpointed_where_the_projector_learns(tmp_path: Path) 
     model = toy_model()
     model.learn_only([name for name, _ in model.named_parameters() if name.startswith("projector.")])
     runs: list[int] = []
-    layers(model)[0].self_attn.register_forward_hook(lambda m, a, out: runs.append(1))
+    layers(model)[0].get_submodule("self_attn").register_forward_hook(lambda m, a, out: runs.append(1))
     train(model, DATA, replace(SETTINGS, steps=1, gradient_checkpointing=True), folder=tmp_path / "t")
     assert len(runs) == 2
 
@@ -436,9 +290,9 @@ def test_a_tracker_that_is_not_there_is_one_clear_error(
 
 
 def test_a_tracker_gets_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logged: list[tuple[str, float]] = []
+    logged: list[tuple[str | None, float]] = []
 
-    class Tracker(loop.TrainerCallback):  # type: ignore[misc]
+    class Tracker(TrainerCallback):
         logging_dir: str | None = None
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -446,7 +300,7 @@ def test_a_tracker_gets_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: p
                 logged.append((self.logging_dir, logs["loss"]))
 
     monkeypatch.setattr(loop, "get_available_reporting_integrations", lambda: ["tensorboard"])
-    monkeypatch.setitem(loop.INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
     report = train(extended(), DATA, replace(SETTINGS, report_to="tensorboard"), folder=tmp_path / "t")
     assert len(logged) == 9 and logged[0][1] == report.loss_first
     assert logged[0][0] == str(tmp_path / "logs"), "what a tracker writes outlives the training's folder"
@@ -469,47 +323,3 @@ def test_a_tracker_gets_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: p
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         replace(SETTINGS, **wrong)
-
-
-def not_finite(at: int, where: str, model: MultimodalLM) -> Any:
-    """An extra loss whose value, or whose gradient alone, is not finite in step `at`."""
-    steps = iter(range(1, 100))
-
-    def loss(batch: Mapping[str, torch.Tensor], out: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        zero = (next(iter(model.trainable().values())) * 0).sum()
-        if next(steps) != at:
-            return zero
-        # The slope of the root is infinite at zero, and infinity times zero is no number.
-        return zero + torch.nan if where == "loss" else zero.sqrt() * 0
-
-    return loss
-
-
-@pytest.mark.parametrize(("where", "step"), [("loss", 5), ("gradient", 5), ("weight", 6), ("weight", 9)])
-@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "as on a GPU"])
-def test_a_training_that_diverges_fails_with_its_step(
-    tmp_path: Path, where: str, step: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not at_once:
-        monkeypatch.setattr(loop.TokenTrainer, "read_at_once", ())
-    model = extended()
-
-    def spoil(done: int, total: int) -> None:
-        if (where, done) == ("weight", step):
-            with torch.no_grad():
-                next(iter(model.trainable().values())).view(-1)[0] = torch.inf
-
-    spoiled = None if where == "weight" else not_finite(step, where, model)
-    with pytest.raises(RunFailed, match=f"the training diverged: the {where}") as error:
-        train(model, DATA, SETTINGS, folder=tmp_path / "t", extra_loss=spoiled, on_step=spoil)
-    assert error.value.where == f"step {step}"
-    assert "Use a lower learning rate" in str(error.value)
-    for checkpoint in (tmp_path / "t").glob("checkpoint-*/trained.safetensors"):
-        assert all(bool(tensor.isfinite().all()) for tensor in load_file(checkpoint).values())
-
-
-def test_a_learning_rate_that_is_far_too_high_is_no_perfect_training(tmp_path: Path) -> None:
-    model = toy_model()
-    model.learn_only([name for name, _ in model.named_parameters() if name.startswith("lm.")])
-    with pytest.raises(RunFailed, match="the training diverged"):
-        train(model, DATA, replace(SETTINGS, learning_rate=1e30), folder=tmp_path / "t")

@@ -18,6 +18,7 @@ from moextend.model.batches import Collator
 from moextend.moe.recipe import Mode
 from moextend.training import loop
 from moextend.training.prefix_cache import PrefixCache
+from moextend.training.trainer import TokenTrainer
 from tests.toys import picture, toy_model
 
 EVEN = [Conversation(((f"<image> w{i}", f"w{i % 3}"),), (picture(i * 20, 9),)) for i in range(8)]
@@ -27,9 +28,9 @@ UNEVEN = [
 SETTINGS = Settings(steps=8, batch_size=4, learning_rate=1e-2)
 
 
-def extended(family: str = "mixtral", mode: str = "exact") -> MultimodalLM:
+def extended(family: str = "mixtral", mode: Mode = "exact") -> MultimodalLM:
     model = toy_model(family)
-    attach(model.lm, "a", {1: [1], 2: [0]}, mode=mode)  # type: ignore[arg-type]
+    attach(model.lm, "a", {1: [1], 2: [0]}, mode=mode)
     if mode == "paper":  # copied rows tie with their parents, and rounding would decide
         for name, parameter in new_parameters(model.lm, "a").items():
             if name.endswith(".rows"):
@@ -70,7 +71,7 @@ def runs_of(model: MultimodalLM) -> list[int]:
 @pytest.mark.parametrize("mode", get_args(Mode))
 @pytest.mark.parametrize("data", [EVEN, UNEVEN])
 def test_a_kept_prefix_changes_nothing_but_rounding(
-    tmp_path: Path, data: list[Conversation], mode: str
+    tmp_path: Path, data: list[Conversation], mode: Mode
 ) -> None:
     plain, short = extended(mode=mode), extended(mode=mode)
     whole = losses(plain, data, SETTINGS, tmp_path / "a")
@@ -163,7 +164,7 @@ def test_a_model_that_it_does_not_fit_is_one_clear_error(
 def test_it_does_not_go_with_compile_or_fsdp(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cache_prefix does not go with compile"):
         replace(SETTINGS, cache_prefix=True, compile=True)
-    sharded = cast(loop.TokenTrainer, SimpleNamespace(sharded=True))
+    sharded = cast(TokenTrainer, SimpleNamespace(sharded=True))
     with pytest.raises(InputError, match="cache_prefix does not go with FSDP"):
         loop._prefix(toy_model(), sharded, tmp_path)
 

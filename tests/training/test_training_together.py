@@ -81,8 +81,8 @@ def test_two_processes_learn_what_one_does(
     assert ranks[1]["accumulated"]["seen"] == [], "the first process alone tells"
     assert "cannot be shared by 2 processes. Make batch_size a multiple of 2" in ranks[0]["refused"]["output"]
     if not environment:
-        for rank in ranks:
-            output = rank["refused"]["tensor parallel"]
+        for facts in ranks:
+            output = facts["refused"]["tensor parallel"]
             assert output.pop("kind") == "DTensor"
             assert set(output) == {"attach", "train"}
             assert all(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,14 +24,16 @@ from moextend import Conversation, MultimodalLM, Settings
 from moextend.errors import InputError
 from moextend.extension import router_memory
 from moextend.model.fingerprint import tensors_digest
+from moextend.moe.recipe import Mode
 from moextend.training import loop
+from moextend.training.trainer import TokenTrainer
 from tests.toys import picture, toy_model
 
 DATA = [
     Conversation(((f"<image> w{i}", f"w{i % 3}" + " w9" * (i % 4)),), (picture(i * 20, 9),))
     for i in range(12)
 ]
-BASE = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "seed": 3, "checkpoint_steps": 2}
+BASE: dict[str, Any] = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "seed": 3, "checkpoint_steps": 2}
 JOBS: dict[str, dict[str, Any]] = {
     "accumulated": {"settings": BASE | {"gradient_accumulation": 3}, "stop": 7},
     "paper": {"settings": BASE | {"gradient_checkpointing": True}, "mode": "paper", "memory": True},
@@ -40,17 +43,17 @@ JOBS: dict[str, dict[str, Any]] = {
 """What is trained; `stop`: interrupted at that forward pass, then resumed."""
 
 
-def learner(mode: str, dtype: str) -> MultimodalLM:
+def learner(mode: Mode, dtype: str) -> MultimodalLM:
     """A toy model with an earlier, frozen extension and one that learns in layers 1 and 2."""
     model = toy_model()
     model.lm.to(getattr(torch, dtype))
-    moextend.attach(model.lm, "old", {0: [1]}, mode=mode)  # type: ignore[arg-type]
-    moextend.attach(model.lm, "a", {1: [1, 0], 2: [0]}, mode=mode)  # type: ignore[arg-type]
+    moextend.attach(model.lm, "old", {0: [1]}, mode=mode)
+    moextend.attach(model.lm, "a", {1: [1, 0], 2: [0]}, mode=mode)
     if mode == "paper":  # a new row is a copy: which of two equal ones is chosen is up to rounding
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name.endswith(".rows"):
-                    parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+                    parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     return model
 
 
@@ -62,7 +65,7 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
     memory = router_memory.collect(model, DATA[:6], tokens=30, seed=0) if job.get("memory") else {}
     closed = memory and moextend.retention_loss(model, "a", memory, margin=0.1, weight=1.0, sample=10, seed=0)
 
-    class Spy(loop.TokenTrainer):
+    class Spy(TokenTrainer):
         """Notes how the model was wrapped, and what is sharded."""
 
         def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -83,7 +86,8 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
         )  # fmt: skip
 
     files: set[str] = set()
-    loop.TokenTrainer, kept = Spy, loop.TokenTrainer  # type: ignore[misc]
+    swapped = pytest.MonkeyPatch()
+    swapped.setattr(loop, "TokenTrainer", Spy)
     try:
         report = attempt(model)
     except KeyboardInterrupt:
@@ -92,7 +96,7 @@ def run(name: str, job: dict[str, Any], folder: Path, flight: Path) -> dict[str,
         frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
         report = attempt(model)
     finally:
-        loop.TokenTrainer = kept  # type: ignore[misc]
+        swapped.undo()
     learned = {n: p.detach() for n, p in moextend.new_parameters(model.lm, "a").items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(learned, folder / f"{name}.safetensors")
@@ -129,10 +133,11 @@ def tensor_parallel(folder: Path, model: MultimodalLM) -> dict[str, str]:
     torch.nn.Module.__init__(split)
     split.lm = lm
     output = {"kind": type(lm.model.layers[0].self_attn.q_proj.weight.data).__name__}
-    for name, call in {
+    calls: dict[str, Callable[[], object]] = {
         "attach": lambda: moextend.attach(lm, "a", {0: [0]}),
         "train": lambda: moextend.train(split, DATA, Settings(**BASE), folder=folder / "never"),
-    }.items():
+    }
+    for name, call in calls.items():
         try:
             call()
         except InputError as error:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +36,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: 1\na: 1", r":2:1: not valid YAML \(key 'a' stands twice, also in line 1\)"),
     ],
 )
-def test_yaml_that_passes_a_bound_is_refused_at_once(tmp_path, text, what):
+def test_yaml_that_passes_a_bound_is_refused_at_once(tmp_path: Path, text: str, what: str) -> None:
     path = tmp_path / "task.yaml"
     path.write_text(text)
     for read in (read_yaml, read_task, read_sequence):
@@ -47,7 +48,7 @@ def test_yaml_that_passes_a_bound_is_refused_at_once(tmp_path, text, what):
         assert str(caught.value).startswith(str(path))
 
 
-def test_what_is_no_file_of_yaml_is_refused(tmp_path):
+def test_what_is_no_file_of_yaml_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     for path in (tmp_path / "pipe.yaml", tmp_path):
         with pytest.raises(SpecError, match="is no regular file"):
@@ -56,7 +57,7 @@ def test_what_is_no_file_of_yaml_is_refused(tmp_path):
         read_yaml(tmp_path / "none.yaml")
 
 
-def test_usual_yaml_is_what_it_was(tmp_path):
+def test_usual_yaml_is_what_it_was(tmp_path: Path) -> None:
     text = "base: &base {a: 1, list: [1, 2]}\none: {<<: *base, a: 2}\ntwo: *base\n1: x\n'1': y\n"
     base = {"a": 1, "list": [1, 2]}
     assert bounded_yaml.load(text, where="x") == {
@@ -71,7 +72,7 @@ def test_usual_yaml_is_what_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["x" * 400_000, "[" + ", ".join(["{a: [1, 2, 3]}"] * 1_500) + "]"])
-def test_a_message_shows_little_of_a_long_value(tmp_path, value):
+def test_a_message_shows_little_of_a_long_value(tmp_path: Path, value: str) -> None:
     path = tmp_path / "task.yaml"
     path.write_text(f"task: t\nversion: 1\nkind: {value}\n")
     with pytest.raises(SpecError, match=r"kind: Input should be .*\(found ") as caught:
@@ -79,7 +80,7 @@ def test_a_message_shows_little_of_a_long_value(tmp_path, value):
     assert len(str(caught.value)) < 900
 
 
-def test_errors_are_cut():
+def test_errors_are_cut() -> None:
     for error in (
         MoextendError("w" * 9999, where="p" * 9999),
         UnknownName("task", "n" * 5_000_000, ["one", "two"]),

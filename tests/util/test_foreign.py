@@ -14,18 +14,18 @@ class OutOfMemoryError(RuntimeError):
 
 
 class Unprintable(Exception):
-    def __str__(self):
+    def __str__(self) -> str:
         raise ValueError
 
 
-def raised(error):
+def raised(error: Exception) -> Exception:
     try:
         raise error
     except Exception as caught:
         return explained(caught)
 
 
-def test_an_error_of_the_tree_stays_as_it_is():
+def test_an_error_of_the_tree_stays_as_it_is() -> None:
     error = InputError("wrong.", where="x", hint="Fix it.")
     assert explained(error, where="y") is error
 
@@ -52,13 +52,13 @@ def test_an_error_of_the_tree_stays_as_it_is():
         (RuntimeError("https://me:secret@host/x"), "RuntimeError: https://***@host/x"),
     ],
 )  # fmt: skip
-def test_one_line_says_what_where_and_a_hint(error, words):
+def test_one_line_says_what_where_and_a_hint(error: Exception, words: str) -> None:
     found = raised(error)
     assert isinstance(found, RunFailed) and found.hint
     assert words in str(found) and "\n" not in str(found) and "secret" not in str(found)
 
 
-def test_an_assertion_without_a_message_names_its_line():
+def test_an_assertion_without_a_message_names_its_line() -> None:
     try:
         assert os.sep == "|"
     except AssertionError as error:
@@ -68,7 +68,7 @@ def test_an_assertion_without_a_message_names_its_line():
     assert found.startswith(expected) and "MOEXTEND_DEBUG=1" in found
 
 
-def test_an_error_that_a_library_raises_after_a_full_disk():
+def test_an_error_that_a_library_raises_after_a_full_disk() -> None:
     try:
         try:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -78,7 +78,7 @@ def test_an_error_that_a_library_raises_after_a_full_disk():
         assert explained(error).what == "no disk space left."
 
 
-def test_the_place_is_the_last_line_of_the_package():
+def test_the_place_is_the_last_line_of_the_package() -> None:
     from moextend.util import files
 
     try:

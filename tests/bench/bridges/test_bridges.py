@@ -17,7 +17,7 @@ from moextend.bench.data import open_items
 from moextend.bench.run import runner
 from moextend.bench.run.models import restored
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.rundir import open_run
+from moextend.bench.run.rundir import RunDir, open_run
 from moextend.errors import InputError
 
 SEQUENCE = """
@@ -34,7 +34,7 @@ LIMIT = 40
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bridges")
     (folder / "registry").mkdir()
     (folder / "registry" / "small.yaml").write_text(SEQUENCE)
@@ -42,7 +42,7 @@ def workspace(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(workspace):
+def run(workspace: Path) -> RunDir:
     (config,) = resolve(Request(workspace, sequence="small", methods=("lora",)))
     found = open_run(config, workspace / "runs")
     runner.run(found.folder)
@@ -50,7 +50,7 @@ def run(workspace):
 
 
 @pytest.mark.slow
-def test_a_stage_is_restored_bit_for_bit(run):
+def test_a_stage_is_restored_bit_for_bit(run: RunDir) -> None:
     ids = torch.tensor([[1, 20, 30, 40, 50]])
     with torch.no_grad():
         logits = [restored(run, stage=stage).lm(ids).logits for stage in (0, 1, 2, 2)]
@@ -61,14 +61,14 @@ def test_a_stage_is_restored_bit_for_bit(run):
         restored(run, stage=3)
 
 
-def test_arguments_that_name_no_model_are_refused():
+def test_arguments_that_name_no_model_are_refused() -> None:
     with pytest.raises(InputError, match="neither or both of run and pretrained are given"):
         opened()
     with pytest.raises(InputError, match="not a run folder"):
         opened(run="nowhere")
 
 
-def printed():
+def printed() -> list[str]:
     """The words of the README's lm-eval command."""
     text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     (line,) = (line for line in text.splitlines() if line.startswith("moextend lm-eval "))
@@ -76,7 +76,9 @@ def printed():
 
 
 @pytest.mark.slow
-def test_the_lm_eval_command_of_the_readme_gives_the_numbers_of_the_table(run, tmp_path, monkeypatch):
+def test_the_lm_eval_command_of_the_readme_gives_the_numbers_of_the_table(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As it is printed, on a task that needs no network and with where to find it and to write."""
     from moextend.cli.main import app
 
@@ -99,7 +101,7 @@ def test_the_lm_eval_command_of_the_readme_gives_the_numbers_of_the_table(run, t
     assert 100 * found == pytest.approx(run.cells()[2, "tiny-textqa"].value)
 
 
-def test_what_lm_eval_needs_is_supplied_where_it_is_not_given():
+def test_what_lm_eval_needs_is_supplied_where_it_is_not_given() -> None:
     from moextend.bench.bridges.lm_eval import completed
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -131,10 +133,12 @@ def test_what_lm_eval_needs_is_supplied_where_it_is_not_given():
         ("--tasks arc_easy --model_args=pretrained=tinny", "model_args: pretrained: no model 'tinny'."),
     ],
 )
-def test_wrong_arguments_of_lm_eval_are_refused_in_one_line(arguments, message, monkeypatch):
+def test_wrong_arguments_of_lm_eval_are_refused_in_one_line(
+    arguments: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from moextend.bench.bridges import lm_eval
 
-    def asked():
+    def asked() -> None:
         raise ValueError("Tasks not found: arc_esay")
 
     monkeypatch.setattr("lm_eval.__main__.cli_evaluate", asked)
@@ -148,7 +152,7 @@ def test_wrong_arguments_of_lm_eval_are_refused_in_one_line(arguments, message, 
 
 
 @pytest.fixture
-def lmms_task(run, workspace, tmp_path):
+def lmms_task(run: RunDir, workspace: Path, tmp_path: Path) -> Path:
     """A task of the generated world as lmms-eval reads one: a data set on disk and a YAML."""
     from datasets import Dataset, Features, Image, Value
 
@@ -186,7 +190,7 @@ def lmms_task(run, workspace, tmp_path):
 
 
 @pytest.fixture
-def alone(monkeypatch):
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """lmms-eval makes file locks of one path one lock, and has PIL accept cut images: not after these tests."""
     import filelock
     from PIL import ImageFile
@@ -198,7 +202,7 @@ def alone(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("alone")
-def test_lmms_eval_gives_the_numbers_of_the_table(run, lmms_task):
+def test_lmms_eval_gives_the_numbers_of_the_table(run: RunDir, lmms_task: Path) -> None:
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.models import get_model
     from lmms_eval.tasks import TaskManager
@@ -215,7 +219,7 @@ def test_lmms_eval_gives_the_numbers_of_the_table(run, lmms_task):
 
 
 @pytest.mark.slow
-def test_lmms_eval_scores_choices(run, lmms_task):
+def test_lmms_eval_scores_choices(run: RunDir, lmms_task: Path) -> None:
     """The likelihood of an answer, against the model's own loss on it."""
     from types import SimpleNamespace
 

@@ -3,12 +3,21 @@
 import base64
 import io
 import json
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from moextend.bench.task import Columns, Data, TaskSpec
+from tests.bench.data.hub_rows import Hub
+
+Rows = list[dict[str, object]]
+MakePng = Callable[..., bytes]
+MakeRows = Callable[..., Rows]
+MakeTask = Callable[..., TaskSpec]
+WriteJsonl = Callable[[Path, Iterable[object]], Path]
 
 
 def png(shade: int = 0) -> bytes:
@@ -17,7 +26,7 @@ def png(shade: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def rows(n: int = 6, start: int = 0) -> list[dict[str, object]]:
+def rows(n: int = 6, start: int = 0) -> Rows:
     """Two questions about each image."""
     return [
         {
@@ -42,17 +51,17 @@ NAMED = {
 
 
 @pytest.fixture
-def make_png():
+def make_png() -> MakePng:
     return png
 
 
 @pytest.fixture
-def make_rows():
+def make_rows() -> MakeRows:
     return rows
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def pictures(tmp_path: Path) -> Path:
     """A folder `data` with images img0.png ... img5.png."""
     folder = tmp_path / "data"
     folder.mkdir()
@@ -62,17 +71,24 @@ def pictures(tmp_path):
 
 
 @pytest.fixture
-def workspace(tmp_path):
+def workspace(tmp_path: Path) -> Path:
     folder = tmp_path / "work"
     (folder / "tasks").mkdir(parents=True)
     return folder
 
 
 @pytest.fixture
-def make_task(workspace):
+def make_task(workspace: Path) -> MakeTask:
     """A task in the workspace; columns as in `rows` by default."""
 
-    def make(path, *, columns=None, train="train", test="test", **changes):
+    def make(
+        path: Path | str,
+        *,
+        columns: dict[str, str | None] | None = None,
+        train: str | None = "train",
+        test: str = "test",
+        **changes: Any,
+    ) -> TaskSpec:
         data = Data(path=str(path), train=train, test=test, **changes.pop("data", {}))
         return TaskSpec(
             task="mini", version=1, kind="vqa", data=data, columns=Columns(**(NAMED | (columns or {}))),
@@ -83,8 +99,8 @@ def make_task(workspace):
 
 
 @pytest.fixture
-def write_jsonl():
-    def write(path: Path, values):
+def write_jsonl() -> WriteJsonl:
+    def write(path: Path, values: Iterable[object]) -> Path:
         path.write_text("".join(json.dumps(value) + "\n" for value in values))
         return path
 
@@ -92,17 +108,17 @@ def write_jsonl():
 
 
 @pytest.fixture
-def encoded():
+def encoded() -> str:
     return base64.b64encode(png(7)).decode()
 
 
 @pytest.fixture(scope="session")
-def hub_folder(tmp_path_factory):
+def hub_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("hub")
 
 
 @pytest.fixture
-def hub(hub_folder, monkeypatch):
+def hub(hub_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """The hub with five rows of every data set of the catalogue; nothing else is reached."""
     import datasets
 

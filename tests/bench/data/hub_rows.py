@@ -5,27 +5,34 @@ import io
 import shutil
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import datasets
 import yaml
 from PIL import Image
 
+from moextend.bench.task import TaskSpec
+
 FOLDER = Path(__file__).parents[2] / "fixtures" / "hub"
+
+Fixture = dict[str, Any]
+"""Rows of a data set on the hub: id, config, splits, features, rows."""
 
 
 @cache
-def fixtures():
+def fixtures() -> dict[tuple[str, str | None], Fixture]:
     """(hub id, config) -> the fixture's YAML."""
     found = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.yaml"))]
     return {(fixture["data"], fixture.get("config")): fixture for fixture in found}
 
 
-def of_task(task):
+def of_task(task: TaskSpec) -> Fixture:
     """The fixture of the data that a task is scored on."""
+    assert task.data
     return fixtures()[task.data.path, task.data.config]
 
 
-def parquet(fixture, path):
+def parquet(fixture: Fixture, path: Path) -> Path:
     """The rows of a fixture as a parquet file, as `push_to_hub` writes it."""
     features = {name: _feature(kind) for name, kind in fixture["features"].items()}
     rows = [
@@ -36,7 +43,7 @@ def parquet(fixture, path):
     return path
 
 
-def _feature(kind):
+def _feature(kind: Any) -> Any:
     if isinstance(kind, list):
         return datasets.List(_feature(kind[0]))
     if isinstance(kind, dict):
@@ -44,7 +51,7 @@ def _feature(kind):
     return datasets.Image() if kind == "image" else datasets.Value(kind)
 
 
-def _cell(value, kind, name):
+def _cell(value: Any, kind: Any, name: str) -> Any:
     """A cell as the hub has it: an image, written as its size, becomes a PNG."""
     if isinstance(kind, list):
         return [_cell(part, kind[0], f"{name}-{i}") for i, part in enumerate(value)]
@@ -52,7 +59,7 @@ def _cell(value, kind, name):
         return {key: _cell(value[key], part, name) for key, part in kind.items()}
     if kind != "image" or value is None:
         return value
-    size = tuple(int(side) for side in value.split("x"))
+    size = [int(side) for side in value.split("x")]
     buffer = io.BytesIO()
     Image.new("RGB", size, (sum(name.encode()) % 256, 80, 160)).save(buffer, "PNG")
     return {"bytes": buffer.getvalue(), "path": f"{name}.png"}
@@ -61,10 +68,13 @@ def _cell(value, kind, name):
 class Hub:
     """Stands in for the hub: opens a data set by id, config and split, as `datasets.load_dataset` does."""
 
-    def __init__(self, folder):
-        self.folder, self.asked = folder, []
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[tuple[str, str | None, str, str | None]] = []
 
-    def load_dataset(self, name, config=None, *, split, revision=None, **options):
+    def load_dataset(
+        self, name: str, config: str | None = None, *, split: str, revision: str | None = None, **options: Any
+    ) -> Any:
         if name == "parquet":
             return _REAL(name, config, split=split, **options)
         self.asked.append((name, config, split, revision))
@@ -82,8 +92,9 @@ class Hub:
             shutil.copy(read.cache_files[0]["filename"], arrow)
         return datasets.Dataset.from_file(str(arrow))  # lies in a folder named by the commit, as in the cache
 
-    def split_names(self, name, config=None, **_):
-        return fixtures()[name, config]["splits"]
+    def split_names(self, name: str, config: str | None = None, **_: object) -> list[str]:
+        splits: list[str] = fixtures()[name, config]["splits"]
+        return splits
 
 
 _REAL = datasets.load_dataset

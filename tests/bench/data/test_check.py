@@ -1,20 +1,26 @@
 """A task looked at before it costs anything: golds that its prompt cannot bring about, and words that are not known."""
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moextend.bench.data import check_task, guess_task, open_items, prompt_text
-from moextend.bench.task import read_task
+from moextend.bench.task import TaskSpec, read_task
 from moextend.bench.workspace.new_task import check, new_task, write_task
 from moextend.errors import InputError, UnknownName
+from tests.bench.data.conftest import MakePng, MakeRows, MakeTask, WriteJsonl
 
 
 @pytest.fixture
-def lettered(pictures, make_task, write_jsonl):
+def lettered(pictures: Path, make_task: MakeTask, write_jsonl: WriteJsonl) -> MakeTask:
     """A multiple-choice task whose gold is as given."""
 
-    def make(golds, options=("cat", "dog", "hen"), **changes):
+    def make(
+        golds: Iterable[object], options: Sequence[object] = ("cat", "dog", "hen"), **changes: Any
+    ) -> TaskSpec:
         rows = [
             {"picture": "img0.png", "ask": "which?", "reply": gold, "options": list(options), "qid": i}
             for i, gold in enumerate(golds)
@@ -29,7 +35,7 @@ def lettered(pictures, make_task, write_jsonl):
     return make
 
 
-def test_a_letter_is_asked_but_the_gold_is_none(lettered, workspace):
+def test_a_letter_is_asked_but_the_gold_is_none(lettered: MakeTask, workspace: Path) -> None:
     with pytest.raises(InputError) as caught:
         check_task(lettered(["0", "2", "3"]), workspace)
     text = str(caught.value)
@@ -41,7 +47,7 @@ def test_a_letter_is_asked_but_the_gold_is_none(lettered, workspace):
         check_task(lettered(["A", "cow"]), workspace)
 
 
-def test_a_letter_is_asked_but_the_scorer_compares_texts(lettered, workspace):
+def test_a_letter_is_asked_but_the_scorer_compares_texts(lettered: MakeTask, workspace: Path) -> None:
     task = lettered(["cat", "A"]).model_copy(update={"scorer": "exact@1"})
     with pytest.raises(
         InputError, match=r"mini.yaml: scorer: asks for a letter, but 'exact@1' compares it with the"
@@ -49,7 +55,9 @@ def test_a_letter_is_asked_but_the_scorer_compares_texts(lettered, workspace):
         check_task(task, workspace)
 
 
-def test_questions_without_choices_among_others_are_asked_for_a_word(pictures, write_jsonl, workspace):
+def test_questions_without_choices_among_others_are_asked_for_a_word(
+    pictures: Path, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     row = {"image": "img0.png", "question": "which?", "answer": "A", "options": ["cat", "dog"]}
     write_jsonl(pictures / "test.jsonl", [row, {**row, "answer": "6", "options": []}])
     task = guess_task(str(pictures), name="mine", workspace=workspace, columns={})
@@ -58,19 +66,21 @@ def test_questions_without_choices_among_others_are_asked_for_a_word(pictures, w
     assert check_task(task, workspace).items == {"test": 2}
 
 
-def test_letters_that_are_to_be_read_are_no_options(pictures, make_task, make_rows, write_jsonl, workspace):
+def test_letters_that_are_to_be_read_are_no_options(
+    pictures: Path, make_task: MakeTask, make_rows: MakeRows, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     path = write_jsonl(pictures / "all.jsonl", make_rows(4))
     task = make_task(path, train=None, test="all", prompt="<image>\nRead the letters. {question}")
     assert check_task(task, workspace).items == {"test": 4}
 
 
-def test_positions_written_as_text_are_positions(lettered, workspace):
+def test_positions_written_as_text_are_positions(lettered: MakeTask, workspace: Path) -> None:
     task = lettered(["0", "2"])
     assert [item.answers for item in open_items(task, "test", workspace)] == [("cat",), ("hen",)]
     assert check_task(task, workspace).answer == "A"
 
 
-def test_numbers_among_the_choices_are_text_by_default(lettered, workspace):
+def test_numbers_among_the_choices_are_text_by_default(lettered: MakeTask, workspace: Path) -> None:
     numbers = ("1", "2", "3")
     task = lettered(["1", "2"], numbers)
     assert [item.answers for item in open_items(task, "test", workspace)] == [("1",), ("2",)]
@@ -89,12 +99,16 @@ def test_numbers_among_the_choices_are_text_by_default(lettered, workspace):
         ("position", "cat", "answer cat is no position among 3 choices."),
     ],
 )
-def test_answers_of_another_form_than_the_task_says(form, gold, message, lettered, workspace):
+def test_answers_of_another_form_than_the_task_says(
+    form: str, gold: str, message: str, lettered: MakeTask, workspace: Path
+) -> None:
     with pytest.raises(InputError, match=message):
         list(open_items(lettered([gold], answer_as=form), "test", workspace))
 
 
-def test_captions_are_not_guessed_to_be_scored_by_their_very_words(pictures, write_jsonl, workspace):
+def test_captions_are_not_guessed_to_be_scored_by_their_very_words(
+    pictures: Path, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     rows = [{"file_name": f"img{i}.png", "caption": f"a picture of number {i} and more"} for i in range(4)]
     write_jsonl(pictures / "test.jsonl", rows)
     task = guess_task(str(pictures), name="mine", workspace=workspace, columns={})
@@ -103,18 +117,18 @@ def test_captions_are_not_guessed_to_be_scored_by_their_very_words(pictures, wri
         check_task(task.model_copy(update={"scorer": "exact@1"}), workspace)
 
 
-def own(path, workspace, kind="vqa", **columns):
+def own(path: Path, workspace: Path, kind: str = "vqa", **columns: Any) -> TaskSpec:
     return new_task(kind, str(path), workspace, name="mine", columns=columns, scorer=None)
 
 
-def qa(tmp_path, rows, name="qa.jsonl"):
+def qa(tmp_path: Path, rows: Iterable[Mapping[str, object]], name: str = "qa.jsonl") -> Path:
     path = tmp_path / name
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 @pytest.mark.parametrize("kind", ["vqa", "qa"])
-def test_questions_without_images(kind, tmp_path, workspace):
+def test_questions_without_images(kind: str, tmp_path: Path, workspace: Path) -> None:
     path = qa(tmp_path, [{"question": f"what is {i} plus 1?", "answer": str(i + 1)} for i in range(40)])
     task = own(path, workspace, kind)
     assert (task.kind, task.columns.image, task.scorer) == ("vqa", None, "exact@1")
@@ -124,7 +138,7 @@ def test_questions_without_images(kind, tmp_path, workspace):
     assert found["warnings"] == ["there is no column of images: the questions are text alone."]
 
 
-def test_prompts_and_completions(tmp_path, workspace):
+def test_prompts_and_completions(tmp_path: Path, workspace: Path) -> None:
     long = "This is a rather long answer of more than a handful of words."
     task = own(
         qa(tmp_path, [{"prompt": f"say {i}", "completion": f"{long} {i}"} for i in range(40)]), workspace
@@ -134,7 +148,7 @@ def test_prompts_and_completions(tmp_path, workspace):
     assert check(task, workspace)["answer"].startswith("This is")
 
 
-def test_instructions_with_an_input(tmp_path, workspace):
+def test_instructions_with_an_input(tmp_path: Path, workspace: Path) -> None:
     rows = [
         {"instruction": f"Translate {i}.", "input": "" if i % 2 else "Hund", "output": "dog"}
         for i in range(40)
@@ -146,7 +160,9 @@ def test_instructions_with_an_input(tmp_path, workspace):
     assert shown == {"Hund", "Answer the question using a single word or phrase."}
 
 
-def test_long_answers_of_several_annotators_are_texts(pictures, write_jsonl, workspace):
+def test_long_answers_of_several_annotators_are_texts(
+    pictures: Path, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     long = "this is an answer of rather many words which no one would call a word or phrase"
     row = {"image": "img0.png", "question": "why?", "answers": [f"{long} {i}" for i in range(5)]}
     write_jsonl(pictures / "test.jsonl", [row, {**row, "image": "img1.png"}])
@@ -158,29 +174,37 @@ def test_long_answers_of_several_annotators_are_texts(pictures, write_jsonl, wor
     assert (short.scorer, short.max_new_tokens) == ("vqa@2", 16)
 
 
-def test_an_image_that_was_not_found_by_name_is_asked_for(pictures, write_jsonl, workspace):
+def test_an_image_that_was_not_found_by_name_is_asked_for(
+    pictures: Path, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     path = write_jsonl(pictures / "x.jsonl", [{"foto": "img0.png", "question": "what?", "answer": "a"}] * 3)
     with pytest.raises(InputError, match="which column holds the image"):
         own(path, workspace)
 
 
-def test_several_questions_in_a_row_are_several_items(pictures, write_jsonl, workspace):
+def test_several_questions_in_a_row_are_several_items(
+    pictures: Path, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     row = {"image": "img0.png", "questions": ["what?", "who?"], "answers": ["a cup", "she"]}
     write_jsonl(pictures / "test.jsonl", [row, {**row, "image": "img1.png"}])
     task = guess_task(str(pictures), name="mine", workspace=workspace, columns={})
-    assert task.data.each == ("questions", "answers")
+    assert task.data and task.data.each == ("questions", "answers")
     assert [item.answers for item in open_items(task, "test", workspace)] == [("a cup",), ("she",)] * 2
     assert check_task(task, workspace).items == {"test": 4}
 
 
-def test_a_guessed_task_is_read_again_as_it_was_written(pictures, write_jsonl, workspace):
+def test_a_guessed_task_is_read_again_as_it_was_written(
+    pictures: Path, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     row = {"image": "img0.png", "questions": ["what?", "who?"], "answers": ["a cup", "she"]}
     write_jsonl(pictures / "test.jsonl", [row])
     task = guess_task(str(pictures), name="mine", workspace=workspace, columns={})
     assert read_task(write_task(task)) == task
 
 
-def test_lists_of_unequal_length(pictures, make_task, write_jsonl, workspace):
+def test_lists_of_unequal_length(
+    pictures: Path, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     row = {"picture": "img0.png", "ask": ["what?", "who?"], "reply": ["a"], "qid": 1, "sort": "x"}
     path = write_jsonl(pictures / "all.jsonl", [row])
     task = make_task(path, train=None, test="all", data={"each": ("ask", "reply")})
@@ -191,25 +215,31 @@ def test_lists_of_unequal_length(pictures, make_task, write_jsonl, workspace):
         open_items(other, "test", workspace)
 
 
-def test_words_that_the_base_does_not_know_are_reported(tmp_path, workspace):
+def test_words_that_the_base_does_not_know_are_reported(tmp_path: Path, workspace: Path) -> None:
     rows = [{"question": "what color is it ?", "answer": "red" if i % 4 else "Zürich"} for i in range(40)]
     found = check(own(qa(tmp_path, rows), workspace), workspace, "tiny")
     answers = next(line for line in found["warnings"] if "of the answers" in line)
     assert "have words that the tokenizer of 'tiny' does not know, such as 'Zürich'" in answers
     assert not any(
-        "of the answers" in line
-        for line in check(own(qa(tmp_path, rows), workspace), workspace).get("warnings")
+        "of the answers" in line for line in check(own(qa(tmp_path, rows), workspace), workspace)["warnings"]
     )
 
 
-def test_an_unknown_name_among_thousands_is_one_line():
+def test_an_unknown_name_among_thousands_is_one_line() -> None:
     names = [f"leaderboard_task_number_{i}" for i in range(12_000)] + ["arc_easy"]
     text = str(UnknownName("lm-eval task", "arc_eazy", names))
     assert text.startswith("no lm-eval task 'arc_eazy'. Did you mean 'arc_easy'?")
     assert len(text) < 300
 
 
-def chosen(make_task, write_jsonl, pictures, answers, choices=("Red", "Blue", "Green"), **changes):
+def chosen(
+    make_task: MakeTask,
+    write_jsonl: WriteJsonl,
+    pictures: Path,
+    answers: Iterable[object],
+    choices: Sequence[object] = ("Red", "Blue", "Green"),
+    **changes: Any,
+) -> TaskSpec:
     values = [
         {"qid": f"q{i}", "picture": "img0.png", "ask": "which?", "reply": answer, "options": list(choices)}
         for i, answer in enumerate(answers)
@@ -223,8 +253,13 @@ def chosen(make_task, write_jsonl, pictures, answers, choices=("Red", "Blue", "G
 @pytest.mark.parametrize("scorer", ["letter@1", "letter@2", "option@1", "option@2"])
 @pytest.mark.parametrize("wrong", ["3", 1.0, "1.0", "red", "Reds", "D"])
 def test_a_gold_that_is_no_choice_is_refused_with_its_row(
-    wrong, scorer, make_task, write_jsonl, pictures, workspace
-):
+    wrong: str | float,
+    scorer: str,
+    make_task: MakeTask,
+    write_jsonl: WriteJsonl,
+    pictures: Path,
+    workspace: Path,
+) -> None:
     task = chosen(make_task, write_jsonl, pictures, ["Red", "B", 2, "0", wrong], scorer=scorer)
     refused = rf"all\.jsonl:5: column 'reply': answer .* is none of the 3 choices, and '{scorer}' needs one\."
     for look in (lambda: check_task(task, workspace), lambda: list(open_items(task, "test", workspace))):
@@ -235,8 +270,8 @@ def test_a_gold_that_is_no_choice_is_refused_with_its_row(
 
 
 def test_a_scorer_of_letters_without_letters_or_choices_is_refused(
-    make_task, make_rows, write_jsonl, pictures, workspace
-):
+    make_task: MakeTask, make_rows: MakeRows, write_jsonl: WriteJsonl, pictures: Path, workspace: Path
+) -> None:
     path = write_jsonl(pictures / "all.jsonl", make_rows(4))
     task = make_task(path, train=None, test="all", scorer="letter@1")
     with pytest.raises(
@@ -245,7 +280,9 @@ def test_a_scorer_of_letters_without_letters_or_choices_is_refused(
         check_task(task, workspace)
 
 
-def test_more_choices_than_letters_are_refused(make_task, write_jsonl, pictures, workspace):
+def test_more_choices_than_letters_are_refused(
+    make_task: MakeTask, write_jsonl: WriteJsonl, pictures: Path, workspace: Path
+) -> None:
     many = [f"n{i}" for i in range(27)]
     for changes in (
         {"scorer": "letter@1"},
@@ -263,7 +300,14 @@ def test_more_choices_than_letters_are_refused(make_task, write_jsonl, pictures,
     assert check_task(full, workspace).answer == "Z"
 
 
-def test_train_that_is_test_is_named(make_task, make_rows, make_png, write_jsonl, pictures, workspace):
+def test_train_that_is_test_is_named(
+    make_task: MakeTask,
+    make_rows: MakeRows,
+    make_png: MakePng,
+    write_jsonl: WriteJsonl,
+    pictures: Path,
+    workspace: Path,
+) -> None:
     for i in range(6, 20):
         (pictures / f"img{i}.png").write_bytes(make_png(i))
     for name, start in (("train", 0), ("copy", 0), ("other", 20)):

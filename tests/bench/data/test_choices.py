@@ -1,6 +1,9 @@
 """Choices that share a text, lack one, or stand in a cell of another form: the gold keeps its letter."""
 
 import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,10 +18,15 @@ LETTERED = ["letter@1", "letter@2", "option@1", "option@2", "coin-scienceqa@1", 
 
 
 @pytest.fixture
-def chosen(tmp_path):
+def chosen(tmp_path: Path) -> Callable[..., TaskSpec]:
     """A multiple-choice task without images, of rows as given."""
 
-    def make(rows, scorer="option@2", choices="options", **changes):
+    def make(
+        rows: Iterable[Mapping[str, object]],
+        scorer: str = "option@2",
+        choices: str | None = "options",
+        **changes: Any,
+    ) -> TaskSpec:
         path = tmp_path / "all.jsonl"
         path.write_text("".join(json.dumps({"question": "which?", **row}) + "\n" for row in rows))
         data = Data(path=str(path), train=None, test="all", **changes.pop("data", {}))
@@ -46,7 +54,15 @@ def chosen(tmp_path):
         (["cat", "dog", "cat"], ["C"], "letter", "C"),
     ],
 )
-def test_choices_of_one_text(scorer, options, gold, form, right, chosen, tmp_path):
+def test_choices_of_one_text(
+    scorer: str,
+    options: list[str],
+    gold: int | str | list[str],
+    form: str | None,
+    right: str,
+    chosen: Callable[..., TaskSpec],
+    tmp_path: Path,
+) -> None:
     task = chosen([{"options": options, "answer": gold}], scorer, answer_as=form)
     (item,) = open_items(task, "test", tmp_path)
     assert target_text(task, item) == right
@@ -63,7 +79,11 @@ def test_choices_of_one_text(scorer, options, gold, form, right, chosen, tmp_pat
     "options", [{"A": "red", "B": "blue"}, {"B": "blue", "A": "red"}, {"1": "blue", "0": "red"},
                 {"a": "red", "b": "blue", "c": None}, "{'A': 'red', 'B': 'blue'}", {"text": ["red", "blue"]}]
 )  # fmt: skip
-def test_choices_by_letter(options, chosen, tmp_path):
+def test_choices_by_letter(
+    options: Any,
+    chosen: Callable[..., TaskSpec],
+    tmp_path: Path,
+) -> None:
     task = chosen([{"options": options, "answer": "blue"}, {"options": {}, "answer": "2"}])
     item, free = open_items(task, "test", tmp_path)
     assert free.choices is None
@@ -75,12 +95,14 @@ def test_choices_by_letter(options, chosen, tmp_path):
     "options", [{"first": "red", "second": "blue"}, {"1": "red", "2": "blue"}, {"A": "red", "C": "blue"},
                 {"text": "red"}]
 )  # fmt: skip
-def test_choices_of_other_keys_are_refused(options, chosen, tmp_path):
+def test_choices_of_other_keys_are_refused(
+    options: dict[str, str], chosen: Callable[..., TaskSpec], tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=r"all.jsonl:1: column 'options': .*choices"):
         list(open_items(chosen([{"options": options, "answer": "red"}]), "test", tmp_path))
 
 
-def test_a_guessed_task_has_the_choices_by_letter(tmp_path):
+def test_a_guessed_task_has_the_choices_by_letter(tmp_path: Path) -> None:
     rows = [
         {"question": f"which {i}?", "options": {"A": "red", "B": "blue"}, "answer": "B"} for i in range(3)
     ]
@@ -89,7 +111,9 @@ def test_a_guessed_task_has_the_choices_by_letter(tmp_path):
     assert check_task(task, tmp_path).answer == "B"
 
 
-def test_an_empty_column_takes_no_letter_from_the_others(chosen, tmp_path):
+def test_an_empty_column_takes_no_letter_from_the_others(
+    chosen: Callable[..., TaskSpec], tmp_path: Path
+) -> None:
     """MMBench writes "nan" for a choice that is not there."""
     row = {"A": "red", "B": "nan", "C": "blue", "D": "nan", "answer": "C"}
     task = chosen([row], choices="A,B,C,D", answer_as="letter", data={"absent": ["nan"]})
@@ -102,7 +126,7 @@ def test_an_empty_column_takes_no_letter_from_the_others(chosen, tmp_path):
                                data={"absent": ["nan"]}), "test", tmp_path))  # fmt: skip
 
 
-def test_open_answers_written_as_a_list_are_several(chosen, tmp_path):
+def test_open_answers_written_as_a_list_are_several(chosen: Callable[..., TaskSpec], tmp_path: Path) -> None:
     """MMMU writes the golds of an open question so; its choices are "[]"."""
     rows = [{"options": "[]", "answer": "['24/7', '3.429']"}, {"options": "[]", "answer": "[0.1, 2]"}]
     rows += [{"options": "['a', 'b']", "answer": "B"}, {"options": "[]", "answer": "[open"}]
@@ -123,7 +147,9 @@ def test_open_answers_written_as_a_list_are_several(chosen, tmp_path):
         (7, "answer 7 is"),
     ],
 )
-def test_golds_of_the_training_rows_are_looked_at(gold, message, tmp_path):
+def test_golds_of_the_training_rows_are_looked_at(
+    gold: str | int | None, message: str, tmp_path: Path
+) -> None:
     row = {"question": "which?", "options": ["cat", "dog"], "answer": "cat"}
     (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
     rows = [row, row, {**row, "answer": gold}]
@@ -133,7 +159,9 @@ def test_golds_of_the_training_rows_are_looked_at(gold, message, tmp_path):
         check_task(task, tmp_path)
 
 
-def test_lines_keep_the_position_only_where_it_is_needed(chosen, tmp_path):
+def test_lines_keep_the_position_only_where_it_is_needed(
+    chosen: Callable[..., TaskSpec], tmp_path: Path
+) -> None:
     rows = [{"options": ["1", "1"], "answer": 1}, {"options": ["1", "1"], "answer": 0}]
     rows += [{"options": ["1", "2"], "answer": 1}]
     task = chosen(rows, answer_as="position")
@@ -154,7 +182,7 @@ def test_lines_keep_the_position_only_where_it_is_needed(chosen, tmp_path):
     )
 
 
-def test_a_text_that_two_choices_share_names_none_of_them():
+def test_a_text_that_two_choices_share_names_none_of_them() -> None:
     for right in (0, 1):
         item = Item("1", (), "?", ("red car",), ("red car", "red car", "car"), position=right)
         for output in ("red car", "It is the red car."):

@@ -1,66 +1,78 @@
 """Wrong data: every error names the place and a hint."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moextend.bench.data import check_task, data_digest, open_items
+from moextend.bench.data.open import Items
+from moextend.bench.task import TaskSpec
 from moextend.errors import InputError, SpecError, UnknownName
+from tests.bench.data.conftest import MakePng, MakeRows, MakeTask, Rows, WriteJsonl
 
 
 @pytest.fixture
-def one_file(pictures, make_rows, make_task, write_jsonl):
+def one_file(pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl) -> MakeTask:
     """A task whose test split is one file with these rows."""
 
-    def make(values=None, **changes):
+    def make(values: Rows | None = None, **changes: Any) -> TaskSpec:
         path = write_jsonl(pictures / "all.jsonl", make_rows(4) if values is None else values)
         return make_task(path, **({"train": None, "test": "all"} | changes))
 
     return make
 
 
-def raised(workspace, task, kind=InputError, *, use=lambda items: list(items)):
+def raised(
+    workspace: Path,
+    task: TaskSpec,
+    kind: type[InputError] = InputError,
+    *,
+    use: Callable[[Items], object] = lambda items: list(items),
+) -> str:
     with pytest.raises(kind) as caught:
         use(open_items(task, "test", workspace))
     assert caught.value.exit_code == 2
     return str(caught.value)
 
 
-def test_missing_column_names_the_near_one_and_all(one_file, workspace):
+def test_missing_column_names_the_near_one_and_all(one_file: MakeTask, workspace: Path) -> None:
     text = raised(workspace, one_file(columns={"question": "aks"}), SpecError)
     assert "mini.yaml: columns.question: no column 'aks' in" in text and "all.jsonl" in text
     assert "Did you mean 'ask'? Columns: qid, picture, ask, reply, sort." in text
 
 
-def test_missing_column_of_the_prompt(one_file, workspace):
+def test_missing_column_of_the_prompt(one_file: MakeTask, workspace: Path) -> None:
     text = raised(workspace, one_file(prompt="<image> {question} {hnit}"), SpecError)
     assert "prompt {hnit}: no column 'hnit'" in text
 
 
-def test_unbalanced_braces_in_the_prompt(one_file, workspace):
+def test_unbalanced_braces_in_the_prompt(one_file: MakeTask, workspace: Path) -> None:
     text = raised(workspace, one_file(prompt="<image> {question"), SpecError)
     assert "mini.yaml: prompt: cannot be read" in text and "Write a brace that is text twice" in text
 
 
-def test_nameless_placeholder(one_file, workspace):
+def test_nameless_placeholder(one_file: MakeTask, workspace: Path) -> None:
     assert "no placeholder '{}'" in raised(workspace, one_file(prompt="<image> {}"), SpecError)
 
 
-def test_choices_in_the_prompt_but_not_in_the_task(one_file, workspace):
+def test_choices_in_the_prompt_but_not_in_the_task(one_file: MakeTask, workspace: Path) -> None:
     with pytest.raises(
         SpecError, match=r"prompt: names \{choices\}, but the task has none. Set columns.choices"
     ):
         check_task(one_file(prompt="<image> {choices}"), workspace)
 
 
-def test_more_images_than_marks(one_file, make_rows, workspace):
+def test_more_images_than_marks(one_file: MakeTask, make_rows: MakeRows, workspace: Path) -> None:
     value = make_rows(1)[0] | {"picture": ["img0.png", "img1.png", "img2.png"]}
     task = one_file([value], prompt="<image> and <image> {question}", columns={"group": None})
     with pytest.raises(SpecError, match=r"has 2 <image> marks, but .*:1 has 3 images"):
         check_task(task, workspace)
 
 
-def test_prompt_without_a_mark(one_file, workspace):
+def test_prompt_without_a_mark(one_file: MakeTask, workspace: Path) -> None:
     with pytest.raises(SpecError, match=r"has 0 <image> marks, but .* has 1 images. Write <image> once"):
         check_task(one_file(prompt="{question}"), workspace)
 
@@ -78,7 +90,15 @@ def test_prompt_without_a_mark(one_file, workspace):
         ("data:image/png;base64,AAA", "the image is not valid base64"),
     ],
 )
-def test_images_that_are_none(cell, what, one_file, make_rows, pictures, workspace, make_png):
+def test_images_that_are_none(
+    cell: str | int | None,
+    what: str,
+    one_file: MakeTask,
+    make_rows: MakeRows,
+    pictures: Path,
+    workspace: Path,
+    make_png: MakePng,
+) -> None:
     (pictures / "broken.png").write_bytes(b"no image")
     (pictures / "cut.png").write_bytes(make_png(1)[:45])
     first, second = make_rows(2)
@@ -89,7 +109,7 @@ def test_images_that_are_none(cell, what, one_file, make_rows, pictures, workspa
     assert "all.jsonl:2: column 'picture'" in str(caught.value)
 
 
-def test_digest_finds_a_missing_image(one_file, make_rows, workspace):
+def test_digest_finds_a_missing_image(one_file: MakeTask, make_rows: MakeRows, workspace: Path) -> None:
     task = one_file([make_rows(1)[0] | {"picture": "gone.png"}])
     with pytest.raises(
         InputError, match=r"all.jsonl:1: column 'picture': .*gone.png: the image cannot be read"
@@ -98,28 +118,30 @@ def test_digest_finds_a_missing_image(one_file, make_rows, workspace):
 
 
 @pytest.mark.parametrize("answer", [None, "", " ", [], [""], float("nan")])
-def test_no_answer(answer, one_file, make_rows, workspace):
+def test_no_answer(
+    answer: str | list[str] | float | None, one_file: MakeTask, make_rows: MakeRows, workspace: Path
+) -> None:
     text = raised(workspace, one_file([make_rows(1)[0] | {"reply": answer}]))
     assert "all.jsonl:1: column 'reply': has no answer. Add the answer or remove the row." in text
 
 
-def test_answer_beyond_the_choices(one_file, make_rows, workspace):
+def test_answer_beyond_the_choices(one_file: MakeTask, make_rows: MakeRows, workspace: Path) -> None:
     task = one_file([make_rows(1)[0] | {"reply": 2, "options": ["a", "b"]}], columns={"choices": "options"})
     assert "answer 2 is no position among 2 choices. Positions count from 0." in raised(workspace, task)
 
 
-def test_choices_that_are_no_list(one_file, make_rows, workspace):
+def test_choices_that_are_no_list(one_file: MakeTask, make_rows: MakeRows, workspace: Path) -> None:
     task = one_file([make_rows(1)[0] | {"options": "a or b"}], columns={"choices": "options"})
     assert "'a or b' is not a list of choices" in raised(workspace, task)
 
 
-def test_id_that_is_not_unique(one_file, workspace):
+def test_id_that_is_not_unique(one_file: MakeTask, workspace: Path) -> None:
     text = raised(workspace, one_file(columns={"id": "picture"}))
     assert "all.jsonl:2: column 'picture': id 'img0.png' stands twice, also at" in text
     assert "set columns.id: null to count the rows" in text
 
 
-def test_row_without_the_column(one_file, make_rows, workspace):
+def test_row_without_the_column(one_file: MakeTask, make_rows: MakeRows, workspace: Path) -> None:
     first, second = make_rows(2)
     del second["ask"]
     assert "all.jsonl:2: has no 'ask'. Add it or remove the row." in raised(
@@ -144,14 +166,16 @@ def test_row_without_the_column(one_file, make_rows, workspace):
         ("x.docx", b"", r"x.docx: not a format of data that is known. Known: .parquet"),
     ],
 )
-def test_broken_files(name, content, what, tmp_path, make_task, workspace):
+def test_broken_files(
+    name: str, content: str | bytes, what: str, tmp_path: Path, make_task: MakeTask, workspace: Path
+) -> None:
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=what):
         list(open_items(make_task(path, train=None, test="all"), "test", workspace))
 
 
-def test_no_such_path(tmp_path, make_task, workspace, one_file):
+def test_no_such_path(tmp_path: Path, make_task: MakeTask, workspace: Path, one_file: MakeTask) -> None:
     one_file()
     text = raised(workspace, make_task(tmp_path / "data" / "al.jsonl", train=None))
     assert (
@@ -159,14 +183,16 @@ def test_no_such_path(tmp_path, make_task, workspace, one_file):
     )
 
 
-def test_folder_without_data(tmp_path, make_task, workspace):
+def test_folder_without_data(tmp_path: Path, make_task: MakeTask, workspace: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "empty holds no data. A split is a file <split>" in raised(
         workspace, make_task(tmp_path / "empty")
     )
 
 
-def test_split_that_there_is_not(pictures, make_rows, make_task, write_jsonl, workspace):
+def test_split_that_there_is_not(
+    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     write_jsonl(pictures / "testmini.jsonl", make_rows(2))
     write_jsonl(pictures / "train.jsonl", make_rows(2))
     text = raised(workspace, make_task(pictures), UnknownName)
@@ -176,17 +202,19 @@ def test_split_that_there_is_not(pictures, make_rows, make_task, write_jsonl, wo
     )
 
 
-def test_one_file_for_two_splits(one_file, workspace):
+def test_one_file_for_two_splits(one_file: MakeTask, workspace: Path) -> None:
     text = raised(workspace, one_file(train="train", test="test"))
     assert "is one piece, without a split 'test'. Cut it: train: 'all[:90%]', test: 'all[90%:]'" in text
 
 
 @pytest.mark.parametrize("part", ["all[90%:80%]", "all[:0%]", "all[50%:101%]"])
-def test_part_that_holds_nothing(part, one_file, workspace):
+def test_part_that_holds_nothing(part: str, one_file: MakeTask, workspace: Path) -> None:
     assert f"'{part}' holds nothing. Write a part as" in raised(workspace, one_file(test=part))
 
 
-def test_unknown_config(pictures, make_rows, make_task, write_jsonl, workspace):
+def test_unknown_config(
+    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     configs = [{"config_name": name, "data_files": "*.jsonl"} for name in ("one", "two")]
     (pictures / "README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n")
     write_jsonl(pictures / "a.jsonl", make_rows(2))
@@ -195,7 +223,7 @@ def test_unknown_config(pictures, make_rows, make_task, write_jsonl, workspace):
     assert "has several configs. Name one: one, two." in raised(workspace, make_task(pictures, train=None))
 
 
-def test_data_card_that_is_no_yaml(pictures, make_task, workspace):
+def test_data_card_that_is_no_yaml(pictures: Path, make_task: MakeTask, workspace: Path) -> None:
     (pictures / "README.md").write_text("---\nconfigs: [\n---\n")
     assert "README.md: its front matter:" in raised(workspace, make_task(pictures), SpecError)
 
@@ -209,27 +237,35 @@ def test_data_card_that_is_no_yaml(pictures, make_task, workspace):
         ({"conversations": [{"from": "human"}, {}]}, "has a message without 'from' and 'value'"),
         (
             {"conversations": [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}]},
-            "entry 1, turn 1: is output by 'gpt' and answered by 'human'",
+            "entry 1, turn 1: is asked by 'gpt' and answered by 'human'",
         ),
     ],
 )
-def test_conversations_that_are_none(entry, what, tmp_path, make_task, workspace):
+def test_conversations_that_are_none(
+    entry: dict[str, Any],
+    what: str,
+    tmp_path: Path,
+    make_task: MakeTask,
+    workspace: Path,
+) -> None:
     path = tmp_path / "x.json"
     path.write_text(json.dumps([entry]))
     with pytest.raises(InputError, match=what):
         open_items(make_task(path, train=None, test="all"), "test", workspace)
 
 
-def test_unknown_world(make_task, workspace):
+def test_unknown_world(make_task: MakeTask, workspace: Path) -> None:
     assert "no data set of the generated world 'colours'" in raised(
         workspace, make_task("world:colours"), UnknownName
     )
 
 
-def test_hub_that_does_not_answer(make_task, workspace, monkeypatch):
+def test_hub_that_does_not_answer(
+    make_task: MakeTask, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import datasets
 
-    def offline(*_, **__):
+    def offline(*_: object, **__: object) -> None:
         raise ConnectionError("Couldn't reach 'some/data' on the Hub (offline)")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
@@ -238,10 +274,10 @@ def test_hub_that_does_not_answer(make_task, workspace, monkeypatch):
     assert "offline, download it first, or name a local folder" in text
 
 
-def test_hub_with_other_splits(make_task, workspace, monkeypatch):
+def test_hub_with_other_splits(make_task: MakeTask, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    def unknown(*_, **__):
+    def unknown(*_: object, **__: object) -> None:
         raise ValueError("Unknown split 'test'.")
 
     monkeypatch.setattr(datasets, "load_dataset", unknown)
@@ -250,18 +286,18 @@ def test_hub_with_other_splits(make_task, workspace, monkeypatch):
     assert "no split 'test'. Did you mean 'testmini'?" in text
 
 
-def test_task_without_a_train_split(one_file, workspace):
+def test_task_without_a_train_split(one_file: MakeTask, workspace: Path) -> None:
     with pytest.raises(InputError, match=r"data.train: is null: this task is only scored"):
         open_items(one_file(), "train", workspace)
 
 
-def test_scorer_that_does_not_fit(one_file, workspace):
+def test_scorer_that_does_not_fit(one_file: MakeTask, workspace: Path) -> None:
     with pytest.raises(
         InputError, match=r"scorer: 'pope@1' gives an item's own answer 0.00 at the most, not 1"
     ):
         check_task(one_file(scorer="pope@1"), workspace)
 
 
-def test_unknown_scorer(one_file, workspace):
+def test_unknown_scorer(one_file: MakeTask, workspace: Path) -> None:
     with pytest.raises(UnknownName, match=r"mini.yaml: scorer: no scorer 'exact'. Did you mean 'exact@1'\?"):
         check_task(one_file(scorer="exact"), workspace)

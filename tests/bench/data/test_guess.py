@@ -1,18 +1,21 @@
 """Tasks guessed from their data."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from moextend.bench.data import check_task, guess_task
+from moextend.bench.task import TaskSpec
 from moextend.errors import InputError, UnknownName
+from tests.bench.data.conftest import MakePng, MakeRows, Rows, WriteJsonl
 
 
 @pytest.fixture
-def usual(make_rows):
+def usual(make_rows: MakeRows) -> MakeRows:
     """Rows with the names that most data use."""
 
-    def make(n, start=0):
+    def make(n: int, start: int = 0) -> Rows:
         names = {
             "qid": "question_id",
             "picture": "image",
@@ -25,14 +28,19 @@ def usual(make_rows):
     return make
 
 
-def guess(data, workspace, columns=None, scorer=None):
+def guess(
+    data: Path | str, workspace: Path, columns: dict[str, str] | None = None, scorer: str | None = None
+) -> TaskSpec:
     return guess_task(str(data), name="mine", workspace=workspace, columns=columns or {}, scorer=scorer)
 
 
-def test_folder_with_splits(pictures, usual, write_jsonl, workspace):
+def test_folder_with_splits(
+    pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     write_jsonl(pictures / "train.jsonl", usual(6))
     write_jsonl(pictures / "validation.jsonl", usual(4))
     task = guess(pictures, workspace)
+    assert task.data
     assert (task.data.path, task.data.train, task.data.test) == (pictures.as_posix(), "train", "validation")
     assert task.columns.model_dump() == {
         "image": "image", "question": "question", "answer": "answer", "id": "question_id", "group": None,
@@ -45,22 +53,29 @@ def test_folder_with_splits(pictures, usual, write_jsonl, workspace):
     assert checked.answer == "red"
 
 
-def test_single_file_is_cut_by_images(pictures, usual, write_jsonl, workspace):
+def test_single_file_is_cut_by_images(
+    pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     path = write_jsonl(pictures / "mine.jsonl", usual(6))
     task = guess(path, workspace)
+    assert task.data
     assert (task.data.train, task.data.test) == ("all[:90%]", "all[90%:]")
 
 
-def test_path_in_the_workspace_is_relative(pictures, usual, write_jsonl, workspace):
+def test_path_in_the_workspace_is_relative(
+    pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     inside = workspace / "data"
     pictures.rename(inside)
     write_jsonl(inside / "test.jsonl", usual(6))
     task = guess(inside, workspace)
-    assert task.data.path == "../data"
+    assert task.data and task.data.path == "../data"
     assert check_task(task, workspace).items == {"test": 6}
 
 
-def test_given_columns_win(pictures, make_rows, write_jsonl, workspace):
+def test_given_columns_win(
+    pictures: Path, make_rows: MakeRows, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     path = write_jsonl(pictures / "test.jsonl", make_rows(6)).parent
     given = {"image": "picture", "question": "ask", "answer": "reply"}
     task = guess(path, workspace, given, scorer="vqa@2")
@@ -68,7 +83,9 @@ def test_given_columns_win(pictures, make_rows, write_jsonl, workspace):
     assert check_task(task, workspace).items == {"test": 6}
 
 
-def test_choices_annotators_and_groups(pictures, usual, write_jsonl, workspace):
+def test_choices_annotators_and_groups(
+    pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     values = [value | {"options": ["red", "blue"], "image_id": value["image"]} for value in usual(6)]
     write_jsonl(pictures / "test.jsonl", values)
     task = guess(pictures, workspace)
@@ -78,14 +95,14 @@ def test_choices_annotators_and_groups(pictures, usual, write_jsonl, workspace):
     assert guess(pictures, workspace).scorer == "vqa@2"
 
 
-def test_captions(pictures, usual, write_jsonl, workspace):
+def test_captions(pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path) -> None:
     values = [{"file_name": value["image"], "caption": "a thing"} for value in usual(4)]
     write_jsonl(pictures / "metadata.jsonl", values)
     task = guess(pictures, workspace)
     assert (task.kind, task.columns.question, task.columns.image) == ("caption", None, "file_name")
 
 
-def test_conversations(pictures, workspace):
+def test_conversations(pictures: Path, workspace: Path) -> None:
     talk = [{"from": "human", "value": "<image>\nwhat? Be short."}, {"from": "gpt", "value": "a cat"}]
     entries = [{"id": i, "image": "img0.png", "conversations": talk} for i in range(4)]
     for split in ("train", "test"):
@@ -95,7 +112,7 @@ def test_conversations(pictures, workspace):
     assert check_task(task, workspace).prompt == "<image>\nwhat? Be short."
 
 
-def test_hub(usual, workspace, monkeypatch, make_png):
+def test_hub(usual: MakeRows, workspace: Path, monkeypatch: pytest.MonkeyPatch, make_png: MakePng) -> None:
     import datasets
 
     rows = [value | {"image": {"bytes": make_png(), "path": None}} for value in usual(4)]
@@ -103,11 +120,14 @@ def test_hub(usual, workspace, monkeypatch, make_png):
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_, **__: ["train", "test"])
     task = guess("someone/somewhat", workspace)
+    assert task.data
     assert (task.data.path, task.columns.image) == ("someone/somewhat", "image")
     assert check_task(task, workspace).items == {"train": 4, "test": 4}
 
 
-def test_column_that_cannot_be_guessed(pictures, make_rows, write_jsonl, workspace):
+def test_column_that_cannot_be_guessed(
+    pictures: Path, make_rows: MakeRows, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     write_jsonl(pictures / "test.jsonl", make_rows(4))
     with pytest.raises(
         InputError, match=r"which column holds the answer\? Columns of .*: qid, picture, ask"
@@ -116,7 +136,7 @@ def test_column_that_cannot_be_guessed(pictures, make_rows, write_jsonl, workspa
     assert "Say it: --columns answer=COLUMN." in str(caught.value)
 
 
-def test_wrong_names(pictures, usual, write_jsonl, workspace):
+def test_wrong_names(pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path) -> None:
     write_jsonl(pictures / "test.jsonl", usual(4))
     with pytest.raises(UnknownName, match=r"no key of columns 'queston'. Did you mean 'question'\?"):
         guess(pictures, workspace, {"queston": "question"})
@@ -124,14 +144,16 @@ def test_wrong_names(pictures, usual, write_jsonl, workspace):
         guess(pictures, workspace, {"answer": "ansver"})
 
 
-def test_no_such_path(pictures, workspace, monkeypatch):
+def test_no_such_path(pictures: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pictures.parent)
     for path in ("dat", "data/img9.png", "./x/y", "a/b/c.json"):
         with pytest.raises(InputError, match=f"data {path}: no such file or folder"):
             guess(path, workspace)
 
 
-def test_splits_that_say_nothing(pictures, usual, write_jsonl, workspace):
+def test_splits_that_say_nothing(
+    pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     for name in ("one", "two"):
         write_jsonl(pictures / f"{name}.jsonl", usual(4))
     with pytest.raises(InputError, match="has the splits one, two"):

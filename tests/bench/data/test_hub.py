@@ -1,15 +1,16 @@
 """Every task on the hub, on five rows of its data's true columns and types: what is right scores 100, nothing 0."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
-from moextend.bench.data import check_task, hub_revision, open_items, prompt_text
+from moextend.bench.data import Item, check_task, hub_revision, open_items, prompt_text
 from moextend.bench.scorers import Answered, find_scorer, score_set
-from moextend.bench.task import read_task
+from moextend.bench.task import Data, TaskSpec, read_task
 from moextend.errors import InputError
 from moextend.util import content
-from tests.bench.data.hub_rows import FOLDER, fixtures, of_task
+from tests.bench.data.hub_rows import FOLDER, Hub, fixtures, of_task
 
 PACKAGED = {name: read_task(path) for name, path in content.names("tasks", Path("nowhere")).items()}
 TASKS = {
@@ -22,13 +23,13 @@ AVERAGED = {"coco-captions", "flickr30k", "flickr30k-karpathy"}
 """CIDEr-D averages over references that differ, so that no caption reaches the top."""
 
 
-def percent(task, items, answers):
+def percent(task: TaskSpec, items: Sequence[Item], answers: Iterable[str]) -> float:
     answered = [Answered.by(answer, item) for answer, item in zip(answers, items, strict=True)]
     return 100 * score_set(task.scorer, answered).value / find_scorer(task.scorer).top
 
 
 @pytest.mark.parametrize("name", SCORED)
-def test_perfect_answers_score_100_and_none_scores_0(name, hub, workspace):
+def test_perfect_answers_score_100_and_none_scores_0(name: str, hub: Hub, workspace: Path) -> None:
     task, fixture = TASKS[name], of_task(TASKS[name])
     items = list(open_items(task, "test", workspace))
     assert prompt_text(task, items[0]) == fixture["prompt"][name]
@@ -40,7 +41,7 @@ def test_perfect_answers_score_100_and_none_scores_0(name, hub, workspace):
 
 
 @pytest.mark.parametrize("name", SCORED)
-def test_what_is_learned_is_what_scores(name, hub, workspace):
+def test_what_is_learned_is_what_scores(name: str, hub: Hub, workspace: Path) -> None:
     from moextend.bench.data import target_text
 
     task = TASKS[name]
@@ -51,15 +52,15 @@ def test_what_is_learned_is_what_scores(name, hub, workspace):
     assert check_task(task, workspace).items["test"] == len(items)
 
 
-def test_a_task_that_needs_a_judge_is_refused(hub, workspace):
+def test_a_task_that_needs_a_judge_is_refused(hub: Hub, workspace: Path) -> None:
     task = TASKS["mmvet"]
     assert len(open_items(task, "test", workspace)) == 5, "its data can be read"
     with pytest.raises(InputError, match=r"mmvet.yaml: needs: a judge .*lmms-eval"):
         check_task(task, workspace)
 
 
-def test_every_fixture_has_five_rows_of_its_columns_and_says_from_where():
-    used = {(task.data.path, config) for task in TASKS.values() for config in _configs(task)}
+def test_every_fixture_has_five_rows_of_its_columns_and_says_from_where() -> None:
+    used = {(data.path, config) for data in map(_data, TASKS.values()) for config in _configs(data)}
     assert used == set(fixtures())
     for fixture in fixtures().values():
         assert len(fixture["rows"]) == 5 and len(fixture["source"]) > 20
@@ -67,27 +68,34 @@ def test_every_fixture_has_five_rows_of_its_columns_and_says_from_where():
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 300_000
 
 
-def _configs(task):
-    return [task.data.config, *([task.data.join.config] if task.data.join else [])]
+def _data(task: TaskSpec) -> Data:
+    assert task.data
+    return task.data
+
+
+def _configs(data: Data) -> list[str | None]:
+    return [data.config, *([data.join.config] if data.join else [])]
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_splits_are_those_of_the_hub(name):
+def test_splits_are_those_of_the_hub(name: str) -> None:
     task = TASKS[name]
-    splits = of_task(task)["splits"]
-    assert task.data.test in splits and task.data.train in (*splits, None)
-    assert task.data.revision is None or len(task.data.revision) == 40
+    data, splits = _data(task), of_task(task)["splits"]
+    assert data.test in splits and data.train in (*splits, None)
+    assert data.revision is None or len(data.revision) == 40
 
 
-def test_the_commit_that_was_opened_is_known_and_the_pinned_one_is_asked_for(hub, workspace):
+def test_the_commit_that_was_opened_is_known_and_the_pinned_one_is_asked_for(
+    hub: Hub, workspace: Path
+) -> None:
     pinned, latest = TASKS["ai2d"], TASKS["chartqa"]
-    assert hub_revision(pinned, workspace) == pinned.data.revision == hub.asked[-1][3]
-    assert latest.data.revision is None
-    assert len(hub_revision(latest, workspace)) == 40 and hub.asked[-1][3] is None
+    assert hub_revision(pinned, workspace) == _data(pinned).revision == hub.asked[-1][3]
+    assert _data(latest).revision is None
+    assert len(hub_revision(latest, workspace) or "") == 40 and hub.asked[-1][3] is None
     assert hub_revision(PACKAGED["tiny-counting"], workspace) is None
 
 
-def test_options_that_are_letters_make_one_answer_right(hub, workspace):
+def test_options_that_are_letters_make_one_answer_right(hub: Hub, workspace: Path) -> None:
     task = TASKS["mmbench"]
     last = open_items(task, "test", workspace)[4]
     assert last.choices == ("B", "A", "C")
@@ -95,7 +103,7 @@ def test_options_that_are_letters_make_one_answer_right(hub, workspace):
     assert scores == [0, 100, 0]
 
 
-def test_the_rows_of_an_image_are_one_group(hub, workspace):
+def test_the_rows_of_an_image_are_one_group(hub: Hub, workspace: Path) -> None:
     items = open_items(TASKS["ocrvqa"], "test", workspace)
     assert [(item.id, item.group) for item in items[:4]] == [
         ("0001-0", "0001"), ("0001-1", "0001"), ("0001-2", "0001"), ("0002-0", "0002"),
@@ -103,7 +111,7 @@ def test_the_rows_of_an_image_are_one_group(hub, workspace):
     assert items.groups() == [item.group for item in items]
 
 
-def test_open_questions_and_several_images(hub, workspace):
+def test_open_questions_and_several_images(hub: Hub, workspace: Path) -> None:
     task = TASKS["mmmu"]
     items = open_items(task, "test", workspace)
     assert [len(item.images) for item in items] == [1, 2, 1, 1, 1]

@@ -1,6 +1,7 @@
 """A cell of the data may name an image of the data's folders, and nothing else of the machine."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,10 +9,11 @@ from moextend.bench.data import data_digest, open_items
 from moextend.bench.run.stage_data import own_data
 from moextend.data import cells
 from moextend.errors import InputError
+from tests.bench.data.conftest import MakePng, MakeRows, MakeTask, WriteJsonl
 
 
 @pytest.fixture
-def secret(tmp_path, make_png):
+def secret(tmp_path: Path, make_png: MakePng) -> Path:
     """An image that lies outside the folder of the data."""
     (tmp_path / "private").mkdir()
     (tmp_path / "private" / "secret.png").write_bytes(make_png(9))
@@ -20,8 +22,15 @@ def secret(tmp_path, make_png):
 
 @pytest.mark.parametrize("named", ["../private/secret.png", "{secret}", "link.png", "linked/secret.png"])
 def test_an_image_outside_the_folder_is_refused(
-    named, secret, pictures, make_rows, make_task, make_png, write_jsonl, workspace
-):
+    named: str,
+    secret: Path,
+    pictures: Path,
+    make_rows: MakeRows,
+    make_task: MakeTask,
+    make_png: MakePng,
+    write_jsonl: WriteJsonl,
+    workspace: Path,
+) -> None:
     (pictures / "link.png").symlink_to(secret)
     (pictures / "linked").symlink_to(secret.parent)
     values = [row | {"picture": named.format(secret=secret)} for row in make_rows(2)]
@@ -39,7 +48,9 @@ def test_an_image_outside_the_folder_is_refused(
     assert data_digest(allowed, "test", workspace)
 
 
-def test_a_command_names_the_folder_of_its_images(secret, pictures, make_png, workspace):
+def test_a_command_names_the_folder_of_its_images(
+    secret: Path, pictures: Path, make_png: MakePng, workspace: Path
+) -> None:
     path = pictures / "own.json"
     path.write_text(json.dumps([{"image": str(secret), "question": "what?", "answer": "red"}] * 20))
     with pytest.raises(InputError, match=r"outside the folder of the data\. .*--images"):
@@ -48,7 +59,9 @@ def test_a_command_names_the_folder_of_its_images(secret, pictures, make_png, wo
     assert rows[0].images[0].read() == make_png(9)
 
 
-def test_data_of_the_hub_name_no_file_of_the_machine(secret, monkeypatch, make_png):
+def test_data_of_the_hub_name_no_file_of_the_machine(
+    secret: Path, monkeypatch: pytest.MonkeyPatch, make_png: MakePng
+) -> None:
     monkeypatch.chdir(secret.parent)
     for named in ("secret.png", str(secret), {"bytes": None, "path": str(secret)}):
         (ref,) = cells.images(named, where="hub:x/y (test): row 1", folders=())
@@ -60,7 +73,14 @@ def test_data_of_the_hub_name_no_file_of_the_machine(secret, monkeypatch, make_p
 
 
 @pytest.mark.parametrize("named", ["x" * 10_000, "a\0b.png", "/dev/zero", "."])
-def test_what_is_no_file_is_refused(named, pictures, make_rows, make_task, write_jsonl, workspace):
+def test_what_is_no_file_is_refused(
+    named: str,
+    pictures: Path,
+    make_rows: MakeRows,
+    make_task: MakeTask,
+    write_jsonl: WriteJsonl,
+    workspace: Path,
+) -> None:
     path = write_jsonl(pictures / "all.jsonl", [row | {"picture": named} for row in make_rows(2)])
     task = make_task(path, train=None, test="all", data={"images": "/"})
     with pytest.raises(InputError, match=r"all\.jsonl:1: column 'picture': ") as caught:

@@ -1,12 +1,15 @@
 """Data put in place by hand, images in a table of their own, and LLaVA's evaluation files."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moextend.bench.data import data_digest, open_items
-from moextend.bench.task import Join
+from moextend.bench.task import Join, TaskSpec
 from moextend.errors import InputError, SpecError
+from tests.bench.data.conftest import MakePng, MakeRows, MakeTask, WriteJsonl
 
 LLAVA = {
     "image": "image",
@@ -19,8 +22,8 @@ LLAVA = {
 
 
 def test_data_put_in_place_by_hand_lies_in_the_workspace(
-    workspace, make_task, make_png, make_rows, write_jsonl
-):
+    workspace: Path, make_task: MakeTask, make_png: MakePng, make_rows: MakeRows, write_jsonl: WriteJsonl
+) -> None:
     task = make_task(
         "data:suite/Set", data={"images": "data:suite", "prepare": "Download it from the authors."}
     )
@@ -36,7 +39,9 @@ def test_data_put_in_place_by_hand_lies_in_the_workspace(
     assert items[0].images[0].read() == make_png(3), "found from the folder of images"
 
 
-def test_conversations_to_learn_and_an_evaluation_file_to_score(workspace, make_task, make_png):
+def test_conversations_to_learn_and_an_evaluation_file_to_score(
+    workspace: Path, make_task: MakeTask, make_png: MakePng
+) -> None:
     folder = workspace / "data" / "suite"
     folder.mkdir(parents=True)
     (folder / "a.png").write_bytes(make_png(1))
@@ -57,7 +62,7 @@ def test_conversations_to_learn_and_an_evaluation_file_to_score(workspace, make_
 
 
 @pytest.fixture
-def gqa(workspace, make_task, make_png):
+def gqa(workspace: Path, make_task: MakeTask, make_png: MakePng) -> TaskSpec:
     """Questions and images in two configs of one data set, as the hub's GQA has them."""
     from datasets import Dataset, Features, Image, Value
 
@@ -76,17 +81,20 @@ def gqa(workspace, make_task, make_png):
     return make_task("data:gqa", columns=columns, train=None, test="testdev", data=data)
 
 
-def test_images_are_looked_up_in_their_own_table(gqa, workspace, make_png):
+def test_images_are_looked_up_in_their_own_table(gqa: TaskSpec, workspace: Path, make_png: MakePng) -> None:
     items = open_items(gqa, "test", workspace)
     assert [item.images[0].read() for item in items] == [make_png(0), make_png(0), make_png(1), make_png(1)]
     assert [item.group for item in items] == ["n0", "n0", "n1", "n1"]
     assert data_digest(gqa, "test", workspace)
 
 
-def test_an_image_that_is_not_there_is_named(gqa, workspace):
-    def joined(**changes):
+def test_an_image_that_is_not_there_is_named(gqa: TaskSpec, workspace: Path) -> None:
+    data = gqa.data
+    assert data
+
+    def joined(**changes: Any) -> TaskSpec:
         join = Join(**{"config": "images", "split": "testdev", "by": "imageId", **changes})
-        return gqa.model_copy(update={"data": gqa.data.model_copy(update={"join": join})})
+        return gqa.model_copy(update={"data": data.model_copy(update={"join": join})})
 
     with pytest.raises(InputError, match=r"row 1: column 'qid': there is no image 'q0' in .*images"):
         open_items(joined(by="qid"), "test", workspace)[0]

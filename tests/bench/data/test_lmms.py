@@ -1,21 +1,27 @@
 """Tasks of lmms-eval, imported from its own YAMLs without running its code."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moextend.bench.data import open_items, prompt_text
-from moextend.bench.task import find_task
+from moextend.bench.task import TaskSpec, find_task
 from moextend.bench.workspace.new_task import check, lmms_task
 from moextend.errors import InputError, UnknownName
+from tests.bench.data.hub_rows import Hub
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "lmms"
 
+Imported = Callable[..., tuple[TaskSpec, tuple[str, ...]]]
+"""Imports a task of lmms-eval by name; its other arguments are columns."""
+
 
 @pytest.fixture
-def imported(hub, workspace):
-    def call(what, include=FOLDER, **columns):
+def imported(hub: Hub, workspace: Path) -> Imported:
+    def call(what: str, include: Path | None = FOLDER, **columns: Any) -> tuple[TaskSpec, tuple[str, ...]]:
         return lmms_task(
             f"lmms:{what}", workspace, name="mine", include=include, columns=columns, scorer=None
         )
@@ -26,14 +32,12 @@ def imported(hub, workspace):
 @pytest.mark.parametrize(
     ("what", "same"), [("chartqa", "chartqa"), ("docvqa_val", "docvqa"), ("vqav2_val", "vqav2")]
 )
-def test_a_task_is_the_catalogues_own(what, same, imported, workspace):
+def test_a_task_is_the_catalogues_own(what: str, same: str, imported: Imported, workspace: Path) -> None:
     task, notes = imported(what)
     own = find_task(same, workspace)
-    assert (task.data.path, task.data.config, task.data.test) == (
-        own.data.path,
-        own.data.config,
-        own.data.test,
-    )
+    assert task.data and own.data
+    for key in ("path", "config", "test"):
+        assert getattr(task.data, key) == getattr(own.data, key)
     assert (task.prompt, task.scorer, task.max_new_tokens) == (own.prompt, own.scorer, own.max_new_tokens)
     for key in ("image", "question", "answer"):
         assert getattr(task.columns, key) == getattr(own.columns, key)
@@ -41,7 +45,7 @@ def test_a_task_is_the_catalogues_own(what, same, imported, workspace):
     assert any(note.startswith("doc_to_visual: !function utils.") for note in notes)
 
 
-def test_captions_and_choices(imported, workspace):
+def test_captions_and_choices(imported: Imported, workspace: Path) -> None:
     task, notes = imported("flickr30k_test")
     assert (task.kind, task.scorer, task.columns.answer) == ("caption", "cider@1", "caption")
     task, notes = imported("ai2d")
@@ -67,19 +71,19 @@ def test_captions_and_choices(imported, workspace):
         ("docvqa", r"is a group of tasks: docvqa_val, docvqa_test. Import them one by one"),
     ],
 )
-def test_what_cannot_be_imported_is_reported(what, message, imported):
+def test_what_cannot_be_imported_is_reported(what: str, message: str, imported: Imported) -> None:
     with pytest.raises(InputError, match=message):
         imported(what)
 
 
-def test_names_and_folders_that_there_are_not(imported, tmp_path):
+def test_names_and_folders_that_there_are_not(imported: Imported, tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match=r"no lmms-eval task 'chartqaa'. Did you mean 'chartqa'"):
         imported("chartqaa")
     with pytest.raises(InputError, match="no such folder"):
         imported("chartqa", tmp_path / "none")
 
 
-def write(folder, text):
+def write(folder: Path, text: str) -> Path:
     folder.mkdir()
     (folder / "own.yaml").write_text(
         "task: own\ndataset_path: lmms-lab-encoder/ChartQA\ntest_split: test\n" + text
@@ -87,7 +91,7 @@ def write(folder, text):
     return folder
 
 
-def test_templates_are_read_where_they_are_columns_alone(imported, tmp_path):
+def test_templates_are_read_where_they_are_columns_alone(imported: Imported, tmp_path: Path) -> None:
     task, _ = imported(
         "own",
         write(tmp_path / "a", 'doc_to_text: "Q {x}: {{question}} ({{type}})"\ndoc_to_target: "{{answer}}"\n'),
@@ -105,13 +109,13 @@ REST = "dataset_path: lmms-lab-encoder/ChartQA\ntest_split: test\ndoc_to_text: q
     ["task: own  # a comment", '"task": own', "task : 'own'", 'task: "own" # quoted', "'task':\n  own",
      "task: own\ngroup: [many]", "group: many\ntag:\n- a\n- b\ntask: own"],
 )  # fmt: skip
-def test_names_are_read_as_yaml(named, imported, tmp_path):
+def test_names_are_read_as_yaml(named: str, imported: Imported, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(f"{named}\n{REST}")
     (tmp_path / "broken.yaml").write_text("task: [\ngroup:x\n\ntag: !include x\n")
     assert imported("own", tmp_path)[0].columns.question == "question"
 
 
-def test_groups_and_tags_are_named_as_such(imported, tmp_path):
+def test_groups_and_tags_are_named_as_such(imported: Imported, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(f"task: a\ngroup: [many]  # of two\ntag: old\n{REST}")
     (tmp_path / "b.yaml").write_text(f"task: b\ngroup: many\n{REST}")
     (tmp_path / "c.yaml").write_text("group: both\ntask:\n  - a\n  - task: b\n")
@@ -136,21 +140,23 @@ def test_groups_and_tags_are_named_as_such(imported, tmp_path):
         ("metric_list: !function utils.x\n", "sets metric_list by code"),
     ],
 )
-def test_what_a_yaml_cannot_hold_is_one_line(text, message, imported, tmp_path):
+def test_what_a_yaml_cannot_hold_is_one_line(
+    text: str, message: str, imported: Imported, tmp_path: Path
+) -> None:
     folder = write(tmp_path / "d", text)
     (folder / "other").write_text("include: own.yaml\n")
     with pytest.raises(InputError, match=message):
         imported("own", folder)
 
 
-def test_examples_and_choices_that_are_dropped_are_reported(imported, tmp_path):
+def test_examples_and_choices_that_are_dropped_are_reported(imported: Imported, tmp_path: Path) -> None:
     folder = write(tmp_path / "e", "num_fewshot: 5\ndoc_to_choice: !function utils.options\n")
     notes = imported("own", folder)[1]
     assert "num_fewshot 5: not used." in notes
     assert "doc_to_choice !function utils.options: not used." in notes
 
 
-def test_no_code_of_the_folder_is_run(imported, tmp_path):
+def test_no_code_of_the_folder_is_run(imported: Imported, tmp_path: Path) -> None:
     folder = write(tmp_path / "c", "doc_to_text: !function utils.doc_to_text\n")
     (folder / "utils.py").write_text("raise SystemExit('this was run')\n")
     (folder / "evil.yaml").write_text("task: evil\nx: !!python/object/apply:os.system ['true']\n")
@@ -159,7 +165,9 @@ def test_no_code_of_the_folder_is_run(imported, tmp_path):
     assert imported("own", folder)[0].columns.question == "question"
 
 
-def test_from_the_command_line(hub, workspace, monkeypatch, capsys):
+def test_from_the_command_line(
+    hub: Hub, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from moextend.cli import main
 
     arguments = ["bench", "add-task", "lmms:chartqa", "--include-path", str(FOLDER), "--name", "charts"]
@@ -172,11 +180,12 @@ def test_from_the_command_line(hub, workspace, monkeypatch, capsys):
         "charts (vqa): 5 test items" in output and "not imported: doc_to_visual: !function utils." in output
     )
     written = find_task("charts", workspace)
+    assert written.data
     assert (written.scorer, written.data.path) == ("relaxed@1", "lmms-lab-encoder/ChartQA")
     assert check(written, workspace)["items"] == {"test": 5}
 
 
-def test_without_lmms_eval_a_folder_is_asked_for(imported, monkeypatch):
+def test_without_lmms_eval_a_folder_is_asked_for(imported: Imported, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moextend.bench.data.lmms_files.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"lmms-eval is not installed.*--include-path FOLDER"):
         imported("chartqa", None)

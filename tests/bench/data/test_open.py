@@ -3,23 +3,26 @@
 import csv
 import json
 import socket
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import pytest
 
-from moextend.bench.data import data_digest, open_items, prompt_text, render_prompt
+from moextend.bench.data import Item, data_digest, open_items, prompt_text
 from moextend.bench.world import data as world
 from moextend.data.images import ImageRef
+from tests.bench.data.conftest import MakePng, MakeRows, MakeTask, Rows, WriteJsonl
 
 
-def columns_of(items):
+def columns_of(items: Iterable[Item]) -> list[tuple[object, ...]]:
     return [(item.id, item.question, item.answers, item.kind, item.group) for item in items]
 
 
-def expected(values):
+def expected(values: Rows) -> list[tuple[object, ...]]:
     return [(v["qid"], v["ask"], (v["reply"],), v["sort"], v["picture"]) for v in values]
 
 
-def write_parquet(path, values, images=None):
+def write_parquet(path: Path, values: Rows, images: Sequence[object] | None = None) -> Path:
     import pyarrow
     from pyarrow import parquet
 
@@ -31,7 +34,9 @@ def write_parquet(path, values, images=None):
     return path
 
 
-def test_jsonl_folder_with_a_file_a_split(pictures, make_rows, make_task, write_jsonl, workspace):
+def test_jsonl_folder_with_a_file_a_split(
+    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     write_jsonl(pictures / "train.jsonl", make_rows(6))
     write_jsonl(pictures / "test.jsonl", make_rows(4, start=6))
     task = make_task(pictures)
@@ -45,7 +50,9 @@ def test_jsonl_folder_with_a_file_a_split(pictures, make_rows, make_task, write_
 
 
 @pytest.mark.parametrize("kind", ["json", "json-in-key", "json-by-id", "csv", "tsv", "parquet"])
-def test_other_files(kind, pictures, make_rows, make_task, workspace):
+def test_other_files(
+    kind: str, pictures: Path, make_rows: MakeRows, make_task: MakeTask, workspace: Path
+) -> None:
     values = make_rows(6)
     path = pictures / f"all.{kind.split('-')[0]}"
     if kind == "json":
@@ -66,7 +73,9 @@ def test_other_files(kind, pictures, make_rows, make_task, workspace):
     assert items[3].images[0].open().size == (4, 4)
 
 
-def test_parquet_with_images_of_datasets(tmp_path, make_png, make_rows, make_task, workspace):
+def test_parquet_with_images_of_datasets(
+    tmp_path: Path, make_png: MakePng, make_rows: MakeRows, make_task: MakeTask, workspace: Path
+) -> None:
     values = make_rows(6)
     images = [{"bytes": make_png(i), "path": None} for i in range(6)]
     path = write_parquet(tmp_path / "test.parquet", values, images)
@@ -75,23 +84,29 @@ def test_parquet_with_images_of_datasets(tmp_path, make_png, make_rows, make_tas
     assert items[4].row == f"{path}: row 5"
 
 
-def test_no_image_is_touched_without_images(tmp_path, make_rows, make_task, write_jsonl, workspace):
+def test_no_image_is_touched_without_images(
+    tmp_path: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     path = write_jsonl(tmp_path / "q.jsonl", make_rows(4))
     items = open_items(make_task(path, train=None, test="all"), "test", workspace, images=False)
     assert all(item.images == () for item in items)
 
 
-def test_shards_and_hub_layout(pictures, make_rows, make_task, workspace):
+def test_shards_and_hub_layout(
+    pictures: Path, make_rows: MakeRows, make_task: MakeTask, workspace: Path
+) -> None:
     (pictures / "data").mkdir()
     for shard, start in ((0, 0), (1, 3)):
-        values = [value | {"picture": "../" + value["picture"]} for value in make_rows(3, start)]
+        values = [value | {"picture": f"../{value['picture']}"} for value in make_rows(3, start)]
         write_parquet(pictures / "data" / f"test-{shard:05}-of-00002.parquet", values)
     items = open_items(make_task(pictures, train=None), "test", workspace)
     assert [item.id for item in items] == [f"q{i}" for i in range(6)]
     assert items[5].images[0].open()
 
 
-def test_data_card_with_configs(pictures, make_rows, make_task, write_jsonl, workspace):
+def test_data_card_with_configs(
+    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     for name in ("one", "two"):
         (pictures / name).mkdir()
         write_jsonl(pictures / name / "a.jsonl", make_rows(2, start=2 * (name == "two")))
@@ -106,7 +121,9 @@ def test_data_card_with_configs(pictures, make_rows, make_task, write_jsonl, wor
     assert items[0].images[0].open(), "the folder of the data is tried, too"
 
 
-def test_folder_of_images_with_metadata(pictures, make_rows, make_task, write_jsonl, workspace):
+def test_folder_of_images_with_metadata(
+    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     for split in ("train", "test"):
         (pictures / split).mkdir()
         for i in range(2):
@@ -117,14 +134,18 @@ def test_folder_of_images_with_metadata(pictures, make_rows, make_task, write_js
     assert items[0].images[0].path == pictures / "test" / "img0.png"
 
 
-def test_split_named_as_a_file(pictures, make_rows, make_task, write_jsonl, workspace):
+def test_split_named_as_a_file(
+    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     write_jsonl(pictures / "learn_me.jsonl", make_rows(4))
     write_jsonl(pictures / "score_me.jsonl", make_rows(2))
     task = make_task(pictures, train="learn_me.jsonl", test="score_me.jsonl")
     assert [len(open_items(task, split, workspace)) for split in ("train", "test")] == [4, 2]
 
 
-def test_parts_of_a_single_file_share_no_image(pictures, make_rows, make_task, write_jsonl, workspace):
+def test_parts_of_a_single_file_share_no_image(
+    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     values = [value | {"picture": f"p{i // 2}.png"} for i, value in enumerate(make_rows(400))]
     path = write_jsonl(pictures / "all.jsonl", values)
     task = make_task(path, train="all[:80%]", test="all[80%:]")
@@ -134,7 +155,7 @@ def test_parts_of_a_single_file_share_no_image(pictures, make_rows, make_task, w
     assert not {item.group for item in train} & {item.group for item in test}
 
 
-def test_conversations(pictures, make_task, workspace):
+def test_conversations(pictures: Path, make_task: MakeTask, workspace: Path) -> None:
     talk = [
         ("human", "<image>\nwhat colour?"), ("gpt", "red"), ("human", "how many?"), ("gpt", "two"),
     ]  # fmt: skip
@@ -164,86 +185,7 @@ def test_conversations(pictures, make_task, workspace):
     assert items[1].row == f"{path}: entry 1, turn 2"
 
 
-def test_base64_and_data_addresses(pictures, encoded, make_rows, make_task, write_jsonl, make_png, workspace):
-    first, second = make_rows(2)
-    values = [first | {"picture": encoded}, second | {"picture": f"data:image/png;base64,{encoded}"}]
-    path = write_jsonl(pictures / "all.jsonl", values)
-    items = open_items(make_task(path, train=None, test="all", columns={"group": None}), "test", workspace)
-    assert [item.images[0].read() for item in items] == [make_png(7)] * 2
-
-
-def test_several_images_a_row(pictures, make_rows, make_task, write_jsonl, workspace):
-    values = [make_rows(1)[0] | {"picture": ["img0.png", "img1.png"]}]
-    path = write_jsonl(pictures / "all.jsonl", values)
-    task = make_task(path, train=None, test="all", columns={"group": None}, prompt="<image> {question}")
-    prompt = render_prompt(task, open_items(task, "test", workspace)[0])
-    assert prompt.text == "<image><image> what is 0"
-    assert [image.path for image in prompt.images] == [pictures / "img0.png", pictures / "img1.png"]
-
-
-def test_answers_of_annotators_numbers_and_choices(pictures, make_rows, make_task, write_jsonl, workspace):
-    value = make_rows(1)[0]
-    replies = [
-        [{"answer": "a", "answer_id": 1}, {"answer": "b", "answer_id": 2}], ["x", "y"], 3, 2.5, True, "one",
-    ]  # fmt: skip
-    path = write_jsonl(
-        pictures / "all.jsonl", [value | {"reply": r, "qid": i} for i, r in enumerate(replies)]
-    )
-    items = open_items(make_task(path, train=None, test="all"), "test", workspace)
-    assert [item.answers for item in items] == [("a", "b"), ("x", "y"), ("3",), ("2.5",), ("true",), ("one",)]
-    chosen = [
-        value | {"reply": 1, "options": ["cat", "dog"], "qid": 0},
-        value | {"reply": "cat", "options": "['cat', 'dog']", "qid": 1},
-        value | {"reply": "dog", "options": {"label": ["A", "B"], "text": ["cat", "dog"]}, "qid": 2},
-    ]
-    path = write_jsonl(pictures / "choices.jsonl", chosen)
-    task = make_task(
-        path, train=None, test="all", columns={"choices": "options"}, prompt="<image>\n{choices}"
-    )
-    items = open_items(task, "test", workspace)
-    assert [item.answers for item in items] == [("dog",), ("cat",), ("dog",)]
-    assert {item.choices for item in items} == {("cat", "dog")}
-    assert prompt_text(task, items[0]) == "<image>\nA. cat\nB. dog"
-
-
-def test_choices_in_columns_of_their_own(pictures, make_rows, make_task, write_jsonl, workspace):
-    path = write_jsonl(
-        pictures / "all.jsonl", [make_rows(1)[0] | {"A": "cat", "B": "dog", "C": None, "reply": "B"}]
-    )
-    task = make_task(path, train=None, test="all", columns={"choices": "A,B,C"})
-    assert open_items(task, "test", workspace)[0].choices == ("cat", "dog")
-
-
-def test_prompt_may_name_other_columns(pictures, make_rows, make_task, write_jsonl, workspace):
-    value = make_rows(1)[0] | {"hint": "it is {red}", "words": ["STOP", "GO"]}
-    path = write_jsonl(pictures / "all.jsonl", [value])
-    task = make_task(path, train=None, test="all", prompt="<image>\n{hint}\n{question}\nOCR: {words}")
-    assert prompt_text(task, open_items(task, "test", workspace)[0]) == (
-        "<image>\nit is {red}\nwhat is 0\nOCR: STOP, GO"
-    )
-
-
-def test_class_labels_by_name(tmp_path, make_rows, make_task, workspace):
-    import datasets
-
-    values = [value | {"reply": i % 2} for i, value in enumerate(make_rows(4))]
-    labelled = datasets.Dataset.from_list(values).cast_column(
-        "reply", datasets.ClassLabel(names=["no", "yes"])
-    )
-    labelled.to_parquet(tmp_path / "test.parquet")
-    items = open_items(make_task(tmp_path, train=None, columns={"group": None}), "test", workspace)
-    assert [item.answers for item in items] == [("no",), ("yes",), ("no",), ("yes",)]
-
-
-def test_ids_count_the_rows_where_none_are_named(pictures, make_rows, make_task, write_jsonl, workspace):
-    path = write_jsonl(pictures / "all.jsonl", make_rows(4))
-    items = open_items(
-        make_task(path, train=None, test="all", columns={"id": None}), "test", workspace, limit=3
-    )
-    assert [item.id for item in items] == ["0", "1", "2"]
-
-
-def test_world(make_task, workspace, monkeypatch):
+def test_world(make_task: MakeTask, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world, "IMAGES", {"train": 6, "test": 4})
     own = {
         "id": "question_id",
@@ -258,8 +200,15 @@ def test_world(make_task, workspace, monkeypatch):
     assert (workspace / ".cache" / "world").is_dir()
 
 
-def test_local_data_ask_no_network(tmp_path, make_rows, make_png, make_task, workspace, monkeypatch):
-    def forbidden(*_, **__):
+def test_local_data_ask_no_network(
+    tmp_path: Path,
+    make_rows: MakeRows,
+    make_png: MakePng,
+    make_task: MakeTask,
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("the network was asked")
 
     monkeypatch.setattr(socket.socket, "connect", forbidden)
@@ -270,7 +219,9 @@ def test_local_data_ask_no_network(tmp_path, make_rows, make_png, make_task, wor
     assert (workspace / ".cache" / "hf-datasets").is_dir()
 
 
-def test_a_changed_file_is_read_again(pictures, make_rows, make_task, write_jsonl, workspace):
+def test_a_changed_file_is_read_again(
+    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     path = write_jsonl(pictures / "all.jsonl", make_rows(4))
     task = make_task(path, train=None, test="all")
     before = data_digest(task, "test", workspace)
@@ -280,7 +231,14 @@ def test_a_changed_file_is_read_again(pictures, make_rows, make_task, write_json
     assert data_digest(task, "test", workspace) != before
 
 
-def test_digest_names_content_and_not_place(pictures, make_rows, make_task, write_jsonl, make_png, workspace):
+def test_digest_names_content_and_not_place(
+    pictures: Path,
+    make_rows: MakeRows,
+    make_task: MakeTask,
+    write_jsonl: WriteJsonl,
+    make_png: MakePng,
+    workspace: Path,
+) -> None:
     path = write_jsonl(pictures / "all.jsonl", make_rows(4))
     task = make_task(path, train=None, test="all")
     before = data_digest(task, "test", workspace)
@@ -291,7 +249,14 @@ def test_digest_names_content_and_not_place(pictures, make_rows, make_task, writ
     assert data_digest(again, "test", workspace) != before, "a replaced image is other data"
 
 
-def test_memory_holds_no_image(pictures, make_rows, make_task, write_jsonl, workspace, monkeypatch):
+def test_memory_holds_no_image(
+    pictures: Path,
+    make_rows: MakeRows,
+    make_task: MakeTask,
+    write_jsonl: WriteJsonl,
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     path = write_jsonl(pictures / "all.jsonl", make_rows(6))
     monkeypatch.setattr(ImageRef, "read", lambda self: pytest.fail("an image was read"))
     items = open_items(make_task(path, train=None, test="all"), "test", workspace)

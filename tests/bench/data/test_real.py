@@ -1,5 +1,7 @@
 """Data that other people made."""
 
+from pathlib import Path
+
 import pytest
 
 from moextend.bench.data import check_task, guess_task, open_items, prompt_text, turns
@@ -16,7 +18,7 @@ SETS = {
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", SETS)
-def test_guessed_checked_and_read(name, real_data, workspace):
+def test_guessed_checked_and_read(name: str, real_data: Path, workspace: Path) -> None:
     scorer, sizes = SETS[name]
     task = guess_task(str(real_data / "vqa" / name), name=name, workspace=workspace, columns={}, scorer=None)
     assert task.scorer == scorer

@@ -7,6 +7,8 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -18,12 +20,13 @@ from moextend.bench.run.live import LiveView, PlainView
 from moextend.bench.run.progress import mark_failed
 from moextend.errors import InputError, RunFailed, UnknownName, visible
 from moextend.util import files
+from tests.bench.conftest import MakeRun
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08gone\u202e"
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 
 
-def table(word):
+def table(word: str) -> Table:
     columns = [Column("name", word, numeric=False), Column("x", "x"), Column("y", "y", numeric=False)]
     return Table("key", word, columns, [[[text(word), number(-1.5), text("-")]]], [f"note {word}"])
 
@@ -31,13 +34,13 @@ def table(word):
 @pytest.mark.parametrize(
     "render", [terminal.render, markdown.render, html.render, latex.render, as_csv.render]
 )
-def test_no_report_has_control_characters(render):
+def test_no_report_has_control_characters(render: Callable[[Sequence[Table]], str]) -> None:
     shown = render([table(HOSTILE)])
     assert not CONTROL.search(shown)
     assert "gone" in shown
 
 
-def test_errors_and_live_views_show_control_characters(make_run):
+def test_errors_and_live_views_show_control_characters(make_run: MakeRun) -> None:
     for error in (InputError(HOSTILE, where=HOSTILE, hint=HOSTILE), UnknownName("task", HOSTILE, [HOSTILE])):
         assert not CONTROL.search(str(error)) and "\\x1b]0;owned\\x07" in str(error)
     run = make_run("lora")
@@ -47,16 +50,19 @@ def test_errors_and_live_views_show_control_characters(make_run):
     for view in (LiveView, PlainView):
         out = io.StringIO()
         with view([run.folder], 1, Console(file=out, width=200)) as shown:
-            shown.states = {run.folder: "running"}
+            if isinstance(shown, PlainView):
+                shown.states = {run.folder: "running"}
             shown.update()
         assert "\x1b[2J gone" not in out.getvalue() and "\\x1b[2J gone" in out.getvalue()
 
 
-def test_what_is_harmless_stays():
+def test_what_is_harmless_stays() -> None:
     assert visible("two\nlines\té 中 🙂 ±0.8 → x") == "two\nlines\té 中 🙂 ±0.8 → x"
 
 
-def test_an_answer_is_printed_and_not_obeyed(monkeypatch, capfd):
+def test_an_answer_is_printed_and_not_obeyed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     import moextend
     from moextend.cli import library
 
@@ -68,12 +74,12 @@ def test_an_answer_is_printed_and_not_obeyed(monkeypatch, capfd):
     assert not CONTROL.search(out) and out.endswith("gone\\u202e\nnext\n")
 
 
-def test_markdown_has_no_links_of_others():
+def test_markdown_has_no_links_of_others() -> None:
     shown = markdown.render([table("[click](javascript:alert(1)) ![x](http://x) <b>")])
     assert "\\[click\\](javascript" in shown and not re.search(r"(?<!\\)[\[\]<]", shown)
 
 
-def test_no_cell_of_words_is_a_formula():
+def test_no_cell_of_words_is_a_formula() -> None:
     words = [
         "=1+1",
         "+cmd|' /C calc'!A0",
@@ -96,7 +102,7 @@ def test_no_cell_of_words_is_a_formula():
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
-def test_new_files_have_the_permissions_of_the_umask(tmp_path, mask):
+def test_new_files_have_the_permissions_of_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
         files.write_json(tmp_path / "new.json", {})
@@ -107,7 +113,7 @@ def test_new_files_have_the_permissions_of_the_umask(tmp_path, mask):
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask, path.name
 
 
-def test_the_command_line_shows_the_control_characters_of_an_error():
+def test_the_command_line_shows_the_control_characters_of_an_error() -> None:
     code = (
         "from moextend.cli import main\n"
         "from moextend.errors import MoextendError\n"

@@ -3,6 +3,9 @@
 import csv
 import io
 import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,19 +15,29 @@ from moextend.bench.report.comparison import comparison_table
 from moextend.bench.report.csv import cells
 from moextend.bench.report.forgetting import COLUMNS, forgetting_table
 from moextend.bench.report.matrix import matrix_tables
-from moextend.bench.report.table import number, over_runs
+from moextend.bench.report.table import Table, Value, number, over_runs
 from moextend.bench.run.progress import Progress, Unit, _write
-from moextend.bench.run.records import StageCost, Status
-from moextend.bench.run.rundir import Cell
+from moextend.bench.run.records import StageCost, State, Status
+from moextend.bench.run.rundir import Cell, RunDir
 from moextend.errors import InputError, RunFailed, UnknownName
 from moextend.util.files import write_json
+from tests.bench import ledger
+from tests.bench.conftest import MakeConfig, MakeRun
 
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
 
 
 @pytest.fixture
-def done(make_run):
-    def make(method="lora", seed=0, rows=ROWS, text=(90.0, 88.0, 85.0), state="done", facts=None, **changes):
+def done(make_run: MakeRun) -> MakeRun:
+    def make(
+        method: str = "lora",
+        seed: int = 0,
+        rows: Sequence[Sequence[float]] = ROWS,
+        text: Sequence[float] = (90.0, 88.0, 85.0),
+        state: State = "done",
+        facts: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> RunDir:
         run = make_run(method, seed, rows, text, **changes)
         _write(run.folder, Status(state=state))
         write_json(run.folder / "facts.json", facts or {"task_identity": "none"})
@@ -33,14 +46,14 @@ def done(make_run):
     return make
 
 
-def row_of(table, name):
+def row_of(table: Table, name: str) -> dict[str, Value]:
     keys = [column.key for column in table.columns]
     rows = [row for section in table.sections for row in section if row[0].text == name]
     assert len(rows) == 1, [row[0].text for section in table.sections for row in section]
     return dict(zip(keys, rows[0], strict=True))
 
 
-def test_the_row_of_one_run(done):
+def test_the_row_of_one_run(done: MakeRun) -> None:
     run = done(facts={"task_identity": "given"})
     run.write_cost(1, "colour", StageCost(trained_parameters=12000))
     (experiment,) = collect([run])
@@ -68,12 +81,14 @@ def test_the_row_of_one_run(done):
         ({"x": 1}, "?"),
     ],
 )
-def test_runs_of_early_versions_noted_whether_the_task_is_given(done, facts, shown):
+def test_runs_of_early_versions_noted_whether_the_task_is_given(
+    done: MakeRun, facts: dict[str, Any] | None, shown: str
+) -> None:
     (experiment,) = collect([done(facts=facts)])
     assert row_of(forgetting_table(experiment), "lora")["task_id"].text == shown
 
 
-def test_several_seeds_give_a_mean_and_a_standard_deviation(done):
+def test_several_seeds_give_a_mean_and_a_standard_deviation(done: MakeRun) -> None:
     runs = [done(seed=s, rows=[[20.0, 30.0], [80.0, 32.0], [60.0 + s, 70.0]]) for s in (0, 2)]
     table = forgetting_table(collect(runs)[0])
     row = row_of(table, "lora")
@@ -82,13 +97,13 @@ def test_several_seeds_give_a_mean_and_a_standard_deviation(done):
     assert "±: standard deviation over runs." in table.notes
 
 
-def test_other_orders_and_settings_are_rows_of_their_own(done):
+def test_other_orders_and_settings_are_rows_of_their_own(done: MakeRun) -> None:
     runs = [done(), done("lora:rank=2"), done(order="reverse")]
     table = forgetting_table(collect(runs)[0])
     assert [row[0].text for row in table.sections[-1]] == ["lora", "lora:rank=2", "lora (reverse)"]
 
 
-def test_bounds_stand_above_the_methods(done):
+def test_bounds_stand_above_the_methods(done: MakeRun) -> None:
     runs = [
         done(facts={"task_identity": "none", "majority": {"colour": 25.0, "count": 50.0}}),
         done(mode="joint", rows=[[20.0, 30.0], [85.0, 75.0]], text=(90.0, 87.0)),
@@ -104,7 +119,7 @@ def test_bounds_stand_above_the_methods(done):
     assert row_of(table, "lora")["intransigence"].number == pytest.approx((5 + 5) / 2)
 
 
-def test_runs_that_are_not_done_are_left_out_and_named(done):
+def test_runs_that_are_not_done_are_left_out_and_named(done: MakeRun) -> None:
     runs = [done(), done(seed=1, state="interrupted"), done("full-ft", state="waiting")]
     with pytest.raises(RunFailed), Progress(runs[2].folder, [Unit("score", 0, "x")]):
         raise RunFailed("no disk space left.")
@@ -114,7 +129,7 @@ def test_runs_that_are_not_done_are_left_out_and_named(done):
     assert table.notes[-1] == "Left out: lora-s1 (interrupted); full-ft-s0 (failed: no disk space left.)."
 
 
-def test_unfinished_runs_are_marked_when_asked_for(done):
+def test_unfinished_runs_are_marked_when_asked_for(done: MakeRun) -> None:
     runs = [done(), done("full-ft", state="interrupted", rows=ROWS[:2], text=(90.0,))]
     table = forgetting_table(collect(runs, unfinished=True)[0])
     row = row_of(table, "full-ft*")
@@ -122,14 +137,14 @@ def test_unfinished_runs_are_marked_when_asked_for(done):
     assert "*: not finished: full-ft-s0." in table.notes
 
 
-def test_no_run_done_is_an_error_with_a_hint(done):
+def test_no_run_done_is_an_error_with_a_hint(done: MakeRun) -> None:
     with pytest.raises(InputError, match=r"no run is done: lora-s0 \(waiting\)\. Run first: .* --unfinished"):
         some(collect([done(state="waiting")]))
     with pytest.raises(InputError, match="no run is done"):
         some(collect([]))
 
 
-def test_runs_of_other_settings_never_share_a_table(done, make_config):
+def test_runs_of_other_settings_never_share_a_table(done: MakeRun, make_config: MakeConfig) -> None:
     other = make_config().sequence
     other = {**other, "train": {**other["train"], "steps": 9}}
     experiments = collect([done(), done("full-ft", sequence=other), done("moextend")])
@@ -137,7 +152,7 @@ def test_runs_of_other_settings_never_share_a_table(done, make_config):
     assert "sequence.train.steps 9 instead of 4" in forgetting_table(experiments[1]).title
 
 
-def test_the_matrix_shows_every_stage_and_text_apart(done):
+def test_the_matrix_shows_every_stage_and_text_apart(done: MakeRun) -> None:
     tasks, text = matrix_tables(collect([done()])[0])
     shown = [[value.text for value in row] for row in tasks.sections[0]]
     assert shown == [
@@ -150,14 +165,14 @@ def test_the_matrix_shows_every_stage_and_text_apart(done):
     assert [row[1].text for row in text.sections[0]] == ["90.0 ±1.0", "88.0 ±1.0", "85.0 ±1.0"]
 
 
-def test_the_matrix_of_a_joint_run_has_two_rows(done):
+def test_the_matrix_of_a_joint_run_has_two_rows(done: MakeRun) -> None:
     run = done(mode="joint", rows=[[20.0, 30.0], [85.0, 75.0]], text=(90.0, 87.0))
     tasks, _ = matrix_tables(collect([run])[0])
     assert [row[0].text for row in tasks.sections[0]] == ["0 base", "1 all at once"]
 
 
 @pytest.fixture
-def tables(done):
+def tables(done: MakeRun) -> list[Table]:
     runs = [done(seed=s) for s in (0, 1, 2)]
     facts = {"task_identity": "given", "majority": {"colour": 25.0, "count": 30.0}}
     runs += [done("moextend:scope=all,routing=paper", facts=facts)]
@@ -165,7 +180,7 @@ def tables(done):
     return [forgetting_table(experiment), *matrix_tables(experiment)]
 
 
-def test_the_terminal_table_fits_80_columns_with_spreads_below_the_numbers(tables):
+def test_the_terminal_table_fits_80_columns_with_spreads_below_the_numbers(tables: list[Table]) -> None:
     lines = render(tables[:1], "table").splitlines()
     heads = [line for line in lines if line.startswith((" method", " lora", " moextend", "    "))]
     assert max(map(len, heads)) <= 80 and max(map(len, lines)) <= 100
@@ -176,13 +191,13 @@ def test_the_terminal_table_fits_80_columns_with_spreads_below_the_numbers(table
     assert "routing=paper" in shown
 
 
-def test_a_narrow_table_has_its_spreads_beside_the_numbers(done):
+def test_a_narrow_table_has_its_spreads_beside_the_numbers(done: MakeRun) -> None:
     runs = [done(seed=s, rows=[[20.0, 30.0], [80.0, 32.0], [60.0 + s, 70.0]], text=()) for s in (0, 2)]
     matrix = matrix_tables(collect(runs)[0])[0]
     assert "80.0 ±2.0" in render([matrix], "table")
 
 
-def test_nothing_is_cut_on_a_narrow_terminal(tables):
+def test_nothing_is_cut_on_a_narrow_terminal(tables: list[Table]) -> None:
     from rich.console import Console
 
     from moextend.bench.report.terminal import print_tables
@@ -194,7 +209,7 @@ def test_nothing_is_cut_on_a_narrow_terminal(tables):
         assert words in out.getvalue()
 
 
-def test_forward_transfer_is_in_the_main_table(done):
+def test_forward_transfer_is_in_the_main_table(done: MakeRun) -> None:
     """Before its turn a task may lose what the base could do: 31.0 -> 1.2 here."""
     run = done(rows=[[20.0, 31.0], [80.0, 1.2], [60.0, 70.0]])
     table = forgetting_table(collect([run])[0])
@@ -202,7 +217,7 @@ def test_forward_transfer_is_in_the_main_table(done):
     assert "FWT" in [column.title for column in table.narrow().columns]
 
 
-def test_text_that_nothing_learned_can_answer_is_marked(done):
+def test_text_that_nothing_learned_can_answer_is_marked(done: MakeRun) -> None:
     text = (90.0, 90.0, 90.0)
     facts = {"task_identity": "inferred", "text_untouched": True}
     runs = [done("moextend:scope=auto", facts=facts, text=text), done("lora", text=text)]
@@ -215,7 +230,7 @@ def test_text_that_nothing_learned_can_answer_is_marked(done):
     assert compared.sections[-1][0][2].text == "0.0†" and any("†" in note for note in compared.notes)
 
 
-def test_older_runs_are_marked_by_the_weights_that_answered(ledger, tmp_path):
+def test_older_runs_are_marked_by_the_weights_that_answered(tmp_path: Path) -> None:
     shape = ledger.Shape()
     run = ledger.write_run(tmp_path, shape, "moextend:scope=own", 0, ledger.Kind(text_lost=0.0))
     assert "†" not in row_of(forgetting_table(collect([run])[0]), "moextend:scope=own")["text_change"].text
@@ -226,7 +241,7 @@ def test_older_runs_are_marked_by_the_weights_that_answered(ledger, tmp_path):
     assert "†" in row_of(forgetting_table(collect([run])[0]), "moextend:scope=own")["text_change"].text
 
 
-def test_the_base_is_counted_once_a_seed(done):
+def test_the_base_is_counted_once_a_seed(done: MakeRun) -> None:
     runs = [
         done(method, seed, rows=[[20.0 + seed, 30.0], *ROWS[1:]])
         for method in ("lora", "b")
@@ -236,7 +251,7 @@ def test_the_base_is_counted_once_a_seed(done):
     assert row_of(forgetting_table(collect([runs[0], runs[2]])[0]), "zero-shot")["acc"].text == "25.0"
 
 
-def test_a_long_sequence_numbers_its_columns(done, make_config):
+def test_a_long_sequence_numbers_its_columns(done: MakeRun, make_config: MakeConfig) -> None:
     names = [f"a-rather-long-name-{i}" for i in range(12)]
     sequence = {**make_config().sequence, "stages": [{"task": name} for name in names], "retention": []}
     run = done(sequence=sequence, rows=[[50.0] * 12] * 13, text=())
@@ -246,7 +261,7 @@ def test_a_long_sequence_numbers_its_columns(done, make_config):
     assert max(map(len, render([table], "table").splitlines())) <= 100
 
 
-def test_markdown_is_a_table_with_notes(tables):
+def test_markdown_is_a_table_with_notes(tables: list[Table]) -> None:
     lines = render(tables[:1], "markdown").splitlines()
     assert lines[0] == "### mini: 2 tasks, base tiny"
     assert lines[2].startswith("| method | task id | LA |")
@@ -256,7 +271,7 @@ def test_markdown_is_a_table_with_notes(tables):
     assert "| **80.0 ±2.0** |" in render(tables, "markdown")
 
 
-def test_latex_is_escaped_and_balanced(done, make_config):
+def test_latex_is_escaped_and_balanced(done: MakeRun, make_config: MakeConfig) -> None:
     sequence = {**make_config().sequence, "sequence": "a_b & 50%"}
     tables = [forgetting_table(collect([done(sequence=sequence)])[0])]
     text = render(tables, "latex")
@@ -266,7 +281,7 @@ def test_latex_is_escaped_and_balanced(done, make_config):
     assert not re.search(r"(?<!\\)[&%_#](?=[^ ])", text.split(r"\midrule")[-1])
 
 
-def test_csv_holds_unrounded_numbers_and_all_metrics(tables):
+def test_csv_holds_unrounded_numbers_and_all_metrics(tables: list[Table]) -> None:
     lines = list(csv.DictReader(io.StringIO(render(tables[:1], "csv"))))
     row = next(line for line in lines if line["method"] == "lora")
     assert (float(row["acc"]), float(row["acc_sd"]), row["table"]) == (65.0, 0.0, "mini")
@@ -274,7 +289,7 @@ def test_csv_holds_unrounded_numbers_and_all_metrics(tables):
     assert {column.key for column in COLUMNS} <= set(row)
 
 
-def test_csv_of_cells_can_be_traced(done):
+def test_csv_of_cells_can_be_traced(done: MakeRun) -> None:
     run = done(text=())
     run.append_cell(
         Cell(stage=2, task="count", value=71.0, n=9, weights="abc", predictions="predictions/abc/count.jsonl")
@@ -285,20 +300,20 @@ def test_csv_of_cells_can_be_traced(done):
     assert lines[-1]["predictions"] == "predictions/abc/count.jsonl"
 
 
-def test_html_is_escaped(done):
+def test_html_is_escaped(done: MakeRun) -> None:
     page = render([forgetting_table(collect([done("a<b>")])[0])], "html")
     assert "a&lt;b&gt;" in page
     assert "<td class='word'>" in page
     assert page.count("<table>") == page.count("</table>") == 1
 
 
-def test_an_unknown_format_is_reported():
+def test_an_unknown_format_is_reported() -> None:
     assert set(FORMATS) == {"table", "markdown", "latex", "csv", "html"}
     with pytest.raises(UnknownName, match="Did you mean 'latex'"):
         render([], "latx")
 
 
-def test_numbers_as_text():
+def test_numbers_as_text() -> None:
     assert [number(v).text for v in (61.25, None, -0.01)] == ["61.2", "-", "0.0"]
     assert [number(v, signed=True).text for v in (3.0, -3.0, 0.0, 0.04)] == ["+3.0", "-3.0", "0.0", "0.0"]
     assert over_runs([1.0, 3.0]).text == "2.0 ±1.4"

@@ -1,17 +1,28 @@
 """Seeds and orders are separated if both were run."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
+from moextend.bench.report.table import Table, Value
+from moextend.bench.run.rundir import RunDir
+from tests.bench.conftest import MakeRun
 
 
-def final(value):
+def final(value: float) -> list[list[float]]:
     """A matrix of two tasks whose last row has this mean."""
     return [[20.0, 30.0], [80.0, 32.0], [value - 5, value + 5]]
 
 
-def crossed(make_run, method="lora", seeds=(0, 1), orders=("given", "reverse"), shift=0.0):
+def crossed(
+    make_run: MakeRun,
+    method: str = "lora",
+    seeds: Sequence[int] = (0, 1),
+    orders: Sequence[str] = ("given", "reverse"),
+    shift: float = 0.0,
+) -> list[RunDir]:
     """final = 50 + 4 a seed + 10 an order: nothing is left over."""
     return [
         make_run(method, seed, final(50 + 4 * seed + 10 * place + shift), (90.0, 85.0, 80.0), order=order)
@@ -20,12 +31,12 @@ def crossed(make_run, method="lora", seeds=(0, 1), orders=("given", "reverse"), 
     ]
 
 
-def rows(table):
+def rows(table: Table) -> dict[tuple[str, str], dict[str, Value]]:
     keys = [column.key for column in table.columns]
     return {(row[0].text, row[1].text): dict(zip(keys, row, strict=True)) for row in table.sections[0]}
 
 
-def test_components_are_those_of_the_two_way_table(make_run):
+def test_components_are_those_of_the_two_way_table(make_run: MakeRun) -> None:
     _, table = tables(collect(crossed(make_run), unfinished=True))
     row = rows(table)["lora", "ACC"]
     assert row["mean"].number == 57
@@ -37,24 +48,25 @@ def test_components_are_those_of_the_two_way_table(make_run):
     assert len(table.notes) == 1
 
 
-def test_one_order_has_no_such_table(make_run):
+def test_one_order_has_no_such_table(make_run: MakeRun) -> None:
     assert len(tables(collect(crossed(make_run, orders=("given",)), unfinished=True))) == 1
 
 
-def test_what_is_not_crossed_gives_the_total_only(make_run):
+def test_what_is_not_crossed_gives_the_total_only(make_run: MakeRun) -> None:
     _, table = tables(collect(crossed(make_run)[:-1], unfinished=True))
     row = rows(table)["lora", "ACC"]
-    assert row["sd"].number > 0 and row["seed"].text == row["order"].text == row["rest"].text == "-"
+    spread = row["sd"].number
+    assert spread and spread > 0 and row["seed"].text == row["order"].text == row["rest"].text == "-"
     assert table.notes[-1].startswith("-: not every seed was run in every order")
 
 
-def test_one_seed_in_three_orders_gives_the_order_alone(make_run):
+def test_one_seed_in_three_orders_gives_the_order_alone(make_run: MakeRun) -> None:
     runs = crossed(make_run, seeds=(0,), orders=("given", "reverse", "random:1"))
     row = rows(tables(collect(runs, unfinished=True))[1])["lora", "ACC"]
     assert row["order"].number == pytest.approx(10) and row["seed"].text == "-"
 
 
-def test_differences_are_of_the_same_seed_and_order(make_run):
+def test_differences_are_of_the_same_seed_and_order(make_run: MakeRun) -> None:
     runs = [*crossed(make_run), *crossed(make_run, "ewc", shift=3.0), make_run("lwf", 0, final(50))]
     _, table = tables(collect(runs, unfinished=True), "comparison", baseline="lora")
     assert {key[0] for key in rows(table)} == {"ewc"}

@@ -1,26 +1,30 @@
 """What the answers are besides their score."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
-from moextend.bench.run.rundir import Cell
+from moextend.bench.report.table import Table
+from moextend.bench.run.rundir import Cell, RunDir
 from moextend.errors import InputError
-from tests.bench.conftest import TASKS
+from tests.bench.conftest import TASKS, MakeRun
 
 FIRST, SECOND = TASKS
 ROWS = [[20.0, 30.0], [80.0, 32.0]]
 
 
-def shown(runs):
+def shown(runs: Sequence[RunDir]) -> Table:
     return tables(collect(runs, unfinished=True), "readings")[0]
 
 
-def answered(run, value, **readings):
+def answered(run: RunDir, value: float, **readings: Any) -> None:
     run.append_cell(Cell(stage=2, task=FIRST, value=value, scorer="vqa@2", readings=readings))
 
 
-def test_a_row_has_every_reading_and_the_older_version(make_run):
+def test_a_row_has_every_reading_and_the_older_version(make_run: MakeRun) -> None:
     run = make_run("lora", rows=ROWS)
     answered(run, 60.0, strict=65.0, normalised=70.0, **{"vqa@1": 55.0})
     table = shown([run])
@@ -29,7 +33,7 @@ def test_a_row_has_every_reading_and_the_older_version(make_run):
     ], "the second task has no readings"
 
 
-def test_runs_of_a_method_share_a_row(make_run):
+def test_runs_of_a_method_share_a_row(make_run: MakeRun) -> None:
     runs = [make_run("lora", seed=seed, rows=ROWS) for seed in (0, 1)]
     for run, strict in zip(runs, (40.0, 50.0), strict=True):
         answered(run, 60.0, strict=strict, normalised=70.0)
@@ -38,27 +42,27 @@ def test_runs_of_a_method_share_a_row(make_run):
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "html"])
-def test_every_format_shows_it(make_run, form):
+def test_every_format_shows_it(make_run: MakeRun, form: str) -> None:
     run = make_run("lora", rows=ROWS)
     answered(run, 60.0, strict=50.0, normalised=70.0, f1=12.5)
     words = render(tables(collect([run], unfinished=True), "readings"), form)
     assert "50.0" in words and "12.5" in words
 
 
-def test_runs_without_readings_are_reported(make_run):
+def test_runs_without_readings_are_reported(make_run: MakeRun) -> None:
     with pytest.raises(InputError, match="no answer to an image task has readings"):
         tables(collect([make_run("lora", rows=ROWS)], unfinished=True), "readings")
 
 
 @pytest.mark.parametrize(("strict", "normalised", "noted"), [(10.0, 60.0, True), (55.0, 60.0, False)])
-def test_a_wrong_form_is_reported(make_run, strict, normalised, noted):
+def test_a_wrong_form_is_reported(make_run: MakeRun, strict: float, normalised: float, noted: bool) -> None:
     run = make_run("lora", rows=ROWS)
     answered(run, 10.0, strict=strict, normalised=normalised)
     (row,) = shown([run]).sections[0]
     assert ("the form is wrong, not the answer" in row[-1].text) == noted
 
 
-def test_scores_by_kind_stand_below(make_run):
+def test_scores_by_kind_stand_below(make_run: MakeRun) -> None:
     run = make_run("lora", rows=ROWS)
     run.append_cell(
         Cell(

@@ -5,6 +5,8 @@ import io
 import os
 import time
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +16,14 @@ from moextend.bench.run.complete import lacks
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import find_runs
 from moextend.bench.run.statuses import layout, row_of
+from tests.bench import ledger
 
 METHODS = ("lora", "ewc", "lwf", "replay")
 SEEDS = (0, 1, 2)
 
 
 @pytest.fixture(scope="module")
-def folder(ledger, tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 complete runs of 6 stages and 8 tasks."""
     runs = tmp_path_factory.mktemp("runs")
     shape = ledger.Shape(stages=6, texts=2, items=100, shared_images=False)
@@ -29,12 +32,12 @@ def folder(ledger, tmp_path_factory):
 
 
 @pytest.fixture
-def opened(folder, monkeypatch):
+def opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each file of the runs has been opened."""
     counts: Counter[str] = Counter()
     plain = io.open
 
-    def counting(file, *args, **more):
+    def counting(file: Any, *args: Any, **more: Any) -> Any:
         name = os.fspath(file) if not isinstance(file, int) else ""
         if str(name).startswith(str(folder)):
             counts[os.path.relpath(name, folder)] += 1
@@ -45,19 +48,19 @@ def opened(folder, monkeypatch):
     return counts
 
 
-def test_the_runs_are_whole(folder):
+def test_the_runs_are_whole(folder: Path) -> None:
     assert [lacks(run) for run in find_runs(folder)] == [[]] * len(METHODS) * len(SEEDS)
 
 
 @pytest.mark.parametrize("view", ["forgetting", "matrix", "costs", "comparison"])
-def test_a_report_opens_every_file_once(folder, opened, view: View):
+def test_a_report_opens_every_file_once(folder: Path, opened: Counter[str], view: View) -> None:
     render(tables(collect(find_runs(folder)), view, baseline="lora"), "table")
     assert opened and max(opened.values()) == 1, opened.most_common(3)
     predictions = [name for name in opened if "/predictions/" in name]
     assert bool(predictions) == (view == "comparison")
 
 
-def test_a_comparison_reads_predictions_of_one_run_only(folder, opened):
+def test_a_comparison_reads_predictions_of_one_run_only(folder: Path, opened: Counter[str]) -> None:
     """The images of the items are the same in all runs; of the other runs the kept scores are enough."""
     render(tables(collect(find_runs(folder)), "comparison", baseline="zero-shot"), "csv")
     answers = [
@@ -66,14 +69,14 @@ def test_a_comparison_reads_predictions_of_one_run_only(folder, opened):
     assert len(answers) == 6
 
 
-def test_status_opens_two_small_files_a_run(folder, opened):
+def test_status_opens_two_small_files_a_run(folder: Path, opened: Counter[str]) -> None:
     layout([row_of(run, read_status(run.folder)) for run in find_runs(folder)], 80)
     assert set(opened.values()) == {1}
     assert {name.rpartition("/")[2] for name in opened} == {"config.json", "status.json"}
 
 
 @pytest.mark.parametrize(("view", "a_run"), [("forgetting", 0.03), ("matrix", 0.05), ("comparison", 0.12)])
-def test_a_report_takes_little_time_a_run(folder, view: View, a_run):
+def test_a_report_takes_little_time_a_run(folder: Path, view: View, a_run: float) -> None:
     """About ten times what it takes on one core of a server."""
     render(tables(collect(find_runs(folder)[:2]), view, baseline="ewc"), "table")  # imports
     began = time.process_time()

@@ -2,40 +2,55 @@
 
 import csv
 import io
-import json
-import re
-import shutil
-import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import get_args
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from moextend.bench.references import find_reference
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
+from moextend.bench.report.table import Value
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import StageCost, Status
-from moextend.bench.run.rundir import Cell, find_runs
+from moextend.bench.run.rundir import Cell, RunDir, find_runs
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.vqa import scores_path
 from moextend.errors import InputError, UnknownName
-from moextend.util import content
+from moextend.util import files
 from moextend.util.files import write_lines
+from tests.bench import ledger
+from tests.bench.conftest import MakeRun
 
 ALL = ("LA", "ACC", "BWT", "FM", "FWT", "Δ text")
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
 
+Right = Callable[[str, int], bool]
+"""Whether an answer is right, by task and number of the item."""
 
-def finish(run):
+
+def luckier(more: int, task: str, i: int) -> bool:
+    """Right in half of the items, and in `more` of 100 others."""
+    return i % 8 < 4 or i % 100 < more
+
+
+def amount(value: Value) -> float:
+    """The number of a cell that has one."""
+    assert value.number is not None
+    return value.number
+
+
+def finish(run: RunDir) -> RunDir:
     _write(run.folder, Status(state="done"))
     return run
 
 
-def answered(run, right, items=200, an_image=2):
+def answered(run: RunDir, right: Right, items: int = 200, an_image: int = 2) -> RunDir:
     """Gives the run's last row predictions, of which `right(task, item)` says which are right."""
 
-    def keep(task, value, scorer):
+    def keep(task: str, value: float, scorer: str) -> None:
         file = f"predictions/w/{task}.jsonl"
         cell = Cell(stage=2, task=task, value=value, stderr=1.0, n=items, scorer=scorer, predictions=file)
         run.append_cell(cell)
@@ -59,7 +74,9 @@ def answered(run, right, items=200, an_image=2):
     return finish(run)
 
 
-def compared(runs, baseline="lora", **more):
+def compared(
+    runs: Sequence[RunDir], baseline: str = "lora", **more: Any
+) -> dict[tuple[str, str], dict[str, Value]]:
     (experiment,) = collect(runs)
     (table,) = tables([experiment], "comparison", baseline=baseline, **more)
     keys = [column.key for column in table.columns]
@@ -67,43 +84,45 @@ def compared(runs, baseline="lora", **more):
     return {(row[0].text, row[1].text): dict(zip(keys, row, strict=True)) for row in rows}
 
 
-def both(make_run, method, right, seeds=(0, 1, 2), **more):
+def both(
+    make_run: MakeRun, method: str, right: Right, seeds: Sequence[int] = (0, 1, 2), **more: Any
+) -> list[RunDir]:
     return [answered(make_run(method, seed, ROWS, text=(90.0,)), right, **more) for seed in seeds]
 
 
-def test_a_large_difference_is_found_and_none_is_not(make_run):
+def test_a_large_difference_is_found_and_none_is_not(make_run: MakeRun) -> None:
     runs = both(make_run, "lora", lambda task, i: i % 4 == 0)
     runs += both(make_run, "ewc", lambda task, i: i % 4 < (1 if task == "facts" else 3))
     row = compared(runs)["ewc", "ACC"]
     assert row["difference"].number == pytest.approx(50)
     assert (row["verdict"].text, row["verdict"].style) == ("better", "bold")
     assert (row["seeds"].number, row["clusters"].number) == (3, 100), "both tasks ask about the same images"
-    assert row["low"].number < 50 < row["high"].number
+    assert amount(row["low"]) < 50 < amount(row["high"])
 
 
-def test_one_seed_gives_no_verdict(make_run):
+def test_one_seed_gives_no_verdict(make_run: MakeRun) -> None:
     runs = both(make_run, "lora", lambda task, i: i % 4 == 0, seeds=(0,))
     runs += both(make_run, "ewc", lambda task, i: i % 4 < 3, seeds=(0,))
     (experiment,) = collect(runs)
     (table,) = tables([experiment], "comparison", baseline="lora")
     assert not any(value.style == "bold" for section in table.sections for row in section for value in row)
     row = compared(runs)["ewc", "ACC"]
-    assert row["verdict"].text == "items only" and row["p"].number < 0.001
+    assert row["verdict"].text == "items only" and amount(row["p"]) < 0.001
     assert any(note.startswith("items only: ") for note in table.notes)
 
 
-def test_runs_that_differ_as_much_as_methods_are_undecided(make_run):
+def test_runs_that_differ_as_much_as_methods_are_undecided(make_run: MakeRun) -> None:
     """Over items alone this is significant: 12 points of 400 items."""
     runs = both(make_run, "lora", lambda task, i: i % 8 < 4)
     for seed, more in zip((0, 1, 2), (30, 5, 1), strict=True):
-        runs += both(make_run, "ewc", lambda task, i, n=more: i % 8 < 4 or i % 100 < n, seeds=(seed,))
+        runs += both(make_run, "ewc", partial(luckier, more), seeds=(seed,))
     row = compared(runs)["ewc", "ACC"]
-    assert row["verdict"].text == "undecided" and row["p"].number > 0.05
-    assert row["difference"].number / row["item_error"].number > 2
-    assert row["resolves"].number > row["difference"].number
+    assert row["verdict"].text == "undecided" and amount(row["p"]) > 0.05
+    assert amount(row["difference"]) / amount(row["item_error"]) > 2
+    assert amount(row["resolves"]) > amount(row["difference"])
 
 
-def test_only_runs_of_the_same_seed_are_paired(make_run):
+def test_only_runs_of_the_same_seed_are_paired(make_run: MakeRun) -> None:
     runs = both(make_run, "lora", lambda task, i: i % 2 == 0, seeds=(0, 1))
     runs += both(make_run, "ewc", lambda task, i: i % 2 == 0 or i < 40, seeds=(1, 2))
     row = compared(runs)["ewc", "ACC"]
@@ -112,7 +131,7 @@ def test_only_runs_of_the_same_seed_are_paired(make_run):
     assert any(note.startswith("items only: ") for note in table.notes), "one shared seed"
 
 
-def test_a_method_that_shares_no_seed_with_the_baseline_is_named(make_run):
+def test_a_method_that_shares_no_seed_with_the_baseline_is_named(make_run: MakeRun) -> None:
     runs = both(make_run, "lora", lambda task, i: i % 2 == 0, seeds=(0, 1))
     runs += both(make_run, "ewc", lambda task, i: i % 3 == 0, seeds=(2, 3))
     runs += both(make_run, "lwf", lambda task, i: i % 3 == 0, seeds=(0, 1))
@@ -122,24 +141,24 @@ def test_a_method_that_shares_no_seed_with_the_baseline_is_named(make_run):
     assert any(note.startswith("no shared seed: ") for note in table.notes)
 
 
-def test_what_has_no_predictions_is_shown_and_not_tested(make_run):
+def test_what_has_no_predictions_is_shown_and_not_tested(make_run: MakeRun) -> None:
     runs = [finish(make_run(method, 0, ROWS, text=(90.0, 88.0, 85.0))) for method in ("lora", "ewc")]
     row = compared(runs)["ewc", "BWT"]
     assert (row["difference"].text, row["verdict"].text, row["p"].text) == ("0.0", "items not kept", "-")
 
 
-def test_the_baseline_must_have_run(make_run):
+def test_the_baseline_must_have_run(make_run: MakeRun) -> None:
     with pytest.raises(UnknownName, match="no method 'replay'"):
         compared([answered(make_run("lora", rows=ROWS), lambda task, i: True)], "replay")
 
 
-def test_a_margin_must_be_one(make_run):
+def test_a_margin_must_be_one(make_run: MakeRun) -> None:
     with pytest.raises(InputError, match="0 is no margin"):
         compared([answered(make_run("lora", rows=ROWS), lambda task, i: True)], "lora", margin=0.0)
 
 
 @pytest.fixture(scope="module")
-def ledger_runs(ledger, tmp_path_factory):
+def ledger_runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunDir]:
     """Three methods, four seeds, three tasks and a text task; the second is the first with other luck."""
     kinds = {
         "lora": ledger.Kind(run_sd=0.01),
@@ -150,7 +169,7 @@ def ledger_runs(ledger, tmp_path_factory):
     return ledger.write_runs(tmp_path_factory.mktemp("ledger"), shape, kinds, (2, 3, 4, 5))
 
 
-def test_every_column_is_tested(ledger_runs):
+def test_every_column_is_tested(ledger_runs: list[RunDir]) -> None:
     rows = compared(ledger_runs)
     better = {metric: rows["moextend:scope=auto", metric]["verdict"].text for metric in ALL}
     assert better == {
@@ -159,34 +178,34 @@ def test_every_column_is_tested(ledger_runs):
     assert {rows["ewc", metric]["verdict"].text for metric in ALL} <= {"undecided", "equivalent"}
     for metric in ALL:
         row = rows["moextend:scope=auto", metric]
-        assert row["low"].number < row["difference"].number < row["high"].number
-        assert row["tests"].number == 2 and 0 < row["resolves"].number < 30
+        assert amount(row["low"]) < amount(row["difference"]) < amount(row["high"])
+        assert amount(row["tests"]) == 2 and 0 < amount(row["resolves"]) < 30
 
 
-def test_differences_are_those_of_the_forgetting_table(ledger_runs):
+def test_differences_are_those_of_the_forgetting_table(ledger_runs: list[RunDir]) -> None:
     table = forgetting(ledger_runs)
     rows = compared(ledger_runs)
     names = dict(zip(ALL, ("la", "acc", "bwt", "fm", "fwt", "text_change"), strict=True))
     for metric, key in names.items():
-        expected = table["ewc"][key].number - table["lora"][key].number
+        expected = amount(table["ewc"][key]) - amount(table["lora"][key])
         assert rows["ewc", metric]["difference"].number == pytest.approx(expected)
 
 
-def test_the_base_is_always_a_baseline(ledger_runs):
+def test_the_base_is_always_a_baseline(ledger_runs: list[RunDir]) -> None:
     rows = compared(ledger_runs, "zero-shot")
     assert {method for method, _ in rows} == {"lora", "ewc", "moextend:scope=auto"}
     table = forgetting(ledger_runs)
-    final = table["lora"]["acc"].number - table["zero-shot"]["acc"].number
+    final = amount(table["lora"]["acc"]) - amount(table["zero-shot"]["acc"])
     assert rows["lora", "ACC"]["difference"].number == pytest.approx(final)
     assert rows["lora", "FWT"]["difference"].number == pytest.approx(table["lora"]["fwt"].number)
     assert rows["lora", "Δ text"]["verdict"].text == "worse"
 
 
-def test_a_wide_margin_makes_equal_methods_equivalent(ledger_runs):
+def test_a_wide_margin_makes_equal_methods_equivalent(ledger_runs: list[RunDir]) -> None:
     assert compared(ledger_runs, margin=30.0)["ewc", "ACC"]["verdict"].text == "equivalent"
 
 
-def test_the_comparison_in_csv_has_numbers(ledger_runs):
+def test_the_comparison_in_csv_has_numbers(ledger_runs: list[RunDir]) -> None:
     (experiment,) = collect(ledger_runs)
     text = render(tables([experiment], "comparison", baseline="lora"), "csv")
     lines = list(csv.DictReader(io.StringIO(text)))
@@ -201,36 +220,43 @@ def test_the_comparison_in_csv_has_numbers(ledger_runs):
         assert all(not value or float(value) is not None for key, value in line.items() if key not in words)
 
 
-def test_a_file_is_read_once(ledger_runs, monkeypatch):
+def test_a_file_is_read_once(ledger_runs: list[RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
     from moextend.bench.report import items
 
-    read = []
-    plain = items.read_lines
-    monkeypatch.setattr(items, "read_lines", lambda path: read.append(path) or plain(path))
+    read: list[Path] = []
+
+    def reading(path: Path) -> Any:
+        read.append(path)
+        return files.read_lines(path)
+
+    monkeypatch.setattr(items, "read_lines", reading)
     compared(ledger_runs)
     assert len(read) == len(set(read))
 
 
-def test_kept_scores_of_other_items_are_not_taken(ledger, tmp_path):
+def test_kept_scores_of_other_items_are_not_taken(tmp_path: Path) -> None:
     """The scores' file of one run is damaged: they are made again from the predictions."""
     kinds = {"lora": ledger.Kind(), "ewc": ledger.Kind(learned=0.9)}
     runs = ledger.write_runs(tmp_path, ledger.Shape(items=100), kinds, (0, 1))
     before = compared(runs)["ewc", "ACC"]["item_error"].number
-    path = scores_path(runs[-1].folder / runs[-1].cells()[3, "task1"].predictions, ledger.SCORER)
+    predictions = runs[-1].cells()[3, "task1"].predictions
+    assert predictions
+    path = scores_path(runs[-1].folder / predictions, ledger.SCORER)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:50]))
     assert compared(runs)["ewc", "ACC"]["item_error"].number == pytest.approx(before)
 
 
-def test_costs_that_are_not_matched_are_marked(make_run):
+def test_costs_that_are_not_matched_are_marked(make_run: MakeRun) -> None:
     runs = []
     for method, trained in (("full-ft", 1000), ("lora", 990), ("ewc", 500)):
         run = finish(make_run(method, rows=ROWS))
         run.write_facts(task_identity="none", base_flops={"colour": 100.0, "count": 100.0})
         for stage, task in enumerate(run.config.stages, 1):
-            cost = {"trained_parameters": trained, "tokens": 50 * stage, "flops": 2e12, "stored_mb": 0.5}
-            run.write_cost(
-                stage, task, StageCost(**cost, forward_flops=110.0 + stage, seconds=3.0, peak_rss_mb=9.0)
-            )
+            cost = StageCost(
+                trained_parameters=trained, tokens=50 * stage, flops=2e12, stored_mb=0.5,
+                forward_flops=110.0 + stage, seconds=3.0, peak_rss_mb=9.0,
+            )  # fmt: skip
+            run.write_cost(stage, task, cost)
         runs.append(run)
     (table,) = tables(collect(runs), "costs")
     shown = [[value.text for value in row] for row in table.sections[0]]
@@ -244,19 +270,19 @@ def test_costs_that_are_not_matched_are_marked(make_run):
 
 @pytest.mark.parametrize("view", ["forgetting", "matrix", "costs", "comparison"])
 @pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "html"])
-def test_every_view_has_every_format(make_run, view: View, form: str):
+def test_every_view_has_every_format(make_run: MakeRun, view: View, form: str) -> None:
     runs = [answered(make_run(name, rows=ROWS), lambda task, i: i % 2 == 0) for name in ("lora", "ewc")]
     shown = render(tables(collect(runs), view, baseline="lora"), form)
     assert "ewc" in shown
 
 
-def forgetting(runs):
+def forgetting(runs: Sequence[RunDir]) -> dict[str, dict[str, Value]]:
     (table,) = tables(collect(runs))
     keys = [column.key for column in table.columns]
     return {row[0].text: dict(zip(keys, row, strict=True)) for section in table.sections for row in section}
 
 
-def test_a_method_that_learns_nothing_does_not_look_good(make_run):
+def test_a_method_that_learns_nothing_does_not_look_good(make_run: MakeRun) -> None:
     """It forgets nothing: the column of what was learned, and the base's row above it, say why."""
     nothing = finish(make_run("zero-shot", rows=[[20.0, 30.0]] * 3, text=(90.0,) * 3))
     rows = forgetting([nothing, finish(make_run("lora", rows=ROWS, text=(90.0, 88.0, 85.0)))])
@@ -265,7 +291,7 @@ def test_a_method_that_learns_nothing_does_not_look_good(make_run):
     assert rows["lora"]["la"].number == 75.0
 
 
-def test_a_method_that_guesses_does_not_look_good(ledger, tmp_path):
+def test_a_method_that_guesses_does_not_look_good(tmp_path: Path) -> None:
     """Its scores are those of chance at every stage; compared with one that learned, it is worse."""
     guess = ledger.Kind(base=0.25, learned=0.25, future=0.0, text_lost=0.65)
     learned = ledger.Kind(base=0.25, text_lost=0.1)
@@ -273,11 +299,11 @@ def test_a_method_that_guesses_does_not_look_good(ledger, tmp_path):
     rows = compared(runs)
     assert rows["ewc", "ACC"]["verdict"].text == rows["ewc", "Δ text"]["verdict"].text == "worse"
     table = forgetting(runs)["ewc"]
-    assert abs(table["bwt"].number) < 3 and table["la"].number < 30
-    assert table["text_change"].number < -50
+    assert abs(amount(table["bwt"])) < 3 and amount(table["la"]) < 30
+    assert amount(table["text_change"]) < -50
 
 
-def test_costs_are_compared_with_the_first_moextend(make_run):
+def test_costs_are_compared_with_the_first_moextend(make_run: MakeRun) -> None:
     for method, trained in (("lora", 500), ("moextend:layers=all", 990), ("full-ft", 1000)):
         run = finish(make_run(method, rows=ROWS))
         run.write_cost(1, "colour", StageCost(trained_parameters=trained))
@@ -286,68 +312,3 @@ def test_costs_are_compared_with_the_first_moextend(make_run):
     shown = {row[0].text: row[1].text for row in table.sections[0]}
     assert shown == {"full-ft": "1,000", "lora": "500 ≠", "moextend:layers=all": "990"}
     assert "from moextend:layers=all's" in table.notes[-1]
-
-
-PREAMBLE = r"""\documentclass[twocolumn]{article}
-\usepackage{booktabs,graphicx}
-\begin{document}
-%s
-\end{document}
-"""
-
-
-@pytest.fixture(scope="module")
-def latex(ledger, tmp_path_factory):
-    """View -> its LaTeX, of runs whose names hold what LaTeX minds."""
-    kinds = {
-        "moextend:scope=all,k_x=2": ledger.Kind(),
-        "lora": ledger.Kind(),
-        "a&b~50%^#$é中<": ledger.Kind(),
-    }
-    runs = ledger.write_runs(tmp_path_factory.mktemp("latex"), ledger.Shape(items=40), kinds, (0, 1))
-    for number, run in enumerate(runs, 1):
-        run.write_facts(text_untouched=True, majority=dict.fromkeys(run.config.stages, 20.0))
-        for stage, task in enumerate(run.config.stages, 1):
-            run.write_cost(stage, task, StageCost(trained_parameters=1000 * number, tokens=5, flops=2e12))
-            folder = run.stage_folder(stage, task)
-            seen = {"reached": [{"task1": 0.5}], "drift": [0.1]}
-            (folder / "routing.json").write_text(
-                json.dumps({"tasks": {"task1": seen, "(text)": seen}, "layers": [0, 1], "change": [0.1, 0.2]})
-            )
-    folder, shape = runs[0].folder.parents[1], ledger.Shape(items=40)
-    for method, kind in kinds.items():
-        runs += [ledger.write_run(folder, shape, method, seed, kind, order="reverse") for seed in (0, 1)]
-    experiments = collect(runs)
-    views = {view: tables(experiments, view, baseline="lora") for view in get_args(View)}
-    assert len(views["forgetting"]) == len(views["comparison"]) == 2, "with the tables of seeds and orders"
-    nowhere = tmp_path_factory.mktemp("none")
-    published = content.names("registry/references", nowhere)
-    assert published
-    views |= {name: tables([], references=[find_reference(name, nowhere)]) for name in published}
-    return {view: render(shown, "latex") for view, shown in views.items()}
-
-
-def test_latex_of_every_view_is_plain_ascii_without_loose_specials(latex):
-    assert "neq" in latex["costs"] and "dagger" in latex["forgetting"]
-    for view, text in latex.items():
-        assert text.isascii(), view
-        for line in text.splitlines():
-            # commands, what they take, and the & and \\\\ of rows aside, no special may be left
-            bare = re.sub(r"^% needs .*|\\resizebox.*|%$", "", line)
-            bare = re.sub(r"\\[&%$#_{}]|\\\\$| & |\$[^$]{1,9}\$", "", bare)
-            assert not re.search(r"[&%$#_~^]", bare), (view, line)
-            assert bare.count("{") == bare.count("}") or line.startswith((r"\resizebox", r"\end{tabular}")), (
-                line
-            )
-
-
-def test_every_latex_view_compiles_and_fits_its_column(latex, tmp_path):
-    pdflatex = shutil.which("pdflatex")
-    if pdflatex is None:
-        pytest.skip("needs pdflatex: apt-get install texlive-latex-recommended")
-    for view, text in latex.items():
-        (tmp_path / f"{view}.tex").write_text(PREAMBLE % text)
-        command = [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "-draftmode", f"{view}.tex"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode == 0, done.stdout[-2000:]
-        assert "Overfull" not in done.stdout, view

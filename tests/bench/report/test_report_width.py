@@ -6,10 +6,11 @@ import re
 import pytest
 from rich.console import Console
 
-from moextend.bench.report import render, tables
-from moextend.bench.report.collect import collect
+from moextend.bench.report import View, render, tables
+from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.terminal import print_tables
 from moextend.util.fold import folded, folded_between
+from tests.bench import ledger
 
 TASKS = [
     f"{name}-questions" for name in ("attributes", "counting", "spatial-relations", "reading", "colours")
@@ -18,7 +19,7 @@ WIDTHS = [40, 60, 80, 100, 120]
 
 
 @pytest.fixture(scope="module")
-def experiments(ledger, tmp_path_factory):
+def experiments(tmp_path_factory: pytest.TempPathFactory) -> list[Experiment]:
     """Two methods, two seeds, five stages with long names."""
 
     class Named(ledger.Shape):
@@ -31,19 +32,19 @@ def experiments(ledger, tmp_path_factory):
     return collect(runs)
 
 
-def shown(experiments, view, width):
+def shown(experiments: list[Experiment], view: View, width: int | None) -> str:
     out = io.StringIO()
     found = tables(experiments, view, baseline="lora" if view == "comparison" else None)
     print_tables(found, Console(file=out, color_system=None), width)
     return out.getvalue()
 
 
-def numbers(text):
+def numbers(text: str) -> list[str]:
     return sorted(re.findall(r"[+-]?\d+\.\d", text))
 
 
 @pytest.mark.parametrize("view", ["forgetting", "matrix", "readings", "costs", "comparison"])
-def test_every_view_fits_and_loses_no_number(experiments, view):
+def test_every_view_fits_and_loses_no_number(experiments: list[Experiment], view: View) -> None:
     whole = shown(experiments, view, None)
     for width in WIDTHS:
         text = shown(experiments, view, width)
@@ -51,18 +52,18 @@ def test_every_view_fits_and_loses_no_number(experiments, view):
         assert numbers(text) == numbers(whole) and "…" not in text
 
 
-def lines(text, count):
+def lines(text: str, count: int) -> list[str]:
     return [line.rstrip() for line in text.splitlines()[:count]]
 
 
-def test_the_matrix_at_40_columns_is_in_blocks_that_name_the_stage(experiments):
+def test_the_matrix_at_40_columns_is_in_blocks_that_name_the_stage(experiments: list[Experiment]) -> None:
     found = lines(shown(experiments, "matrix", 40)[len("ledger/moextend+scope-all+routing-slot-s") :], 30)
     heads = [line for line in found if line.startswith(" stage")]
     assert [line.split()[1:] for line in heads][:2] == [["1", "2", "3", "4", "5"], ["mean"]]
     assert [line.split()[0] for line in found if line[:2] in (" 0", " 4")][:3] == ["0", "4", "0"]
 
 
-def test_readings_at_80_columns_are_one_table_with_wrapped_names(experiments):
+def test_readings_at_80_columns_are_one_table_with_wrapped_names(experiments: list[Experiment]) -> None:
     found = lines(shown(experiments, "readings", 80), 9)
     assert found[2].split() == [
         "method", "task", "scorer", "score", "strict", "normalised", "likelihood", "more",
@@ -71,19 +72,19 @@ def test_readings_at_80_columns_are_one_table_with_wrapped_names(experiments):
     assert found[5].split()[:2] == ["scope=all,", "questions"]
 
 
-def test_a_file_has_the_tables_in_full_width(experiments):
+def test_a_file_has_the_tables_in_full_width(experiments: list[Experiment]) -> None:
     text = render(tables(experiments, "readings"), "table")
     assert max(map(len, text.splitlines())) > 80 and "likelihood" in text
     assert text == render(tables(experiments, "readings"), "table")
 
 
-def test_a_wide_terminal_has_spreads_beside_the_numbers(experiments):
+def test_a_wide_terminal_has_spreads_beside_the_numbers(experiments: list[Experiment]) -> None:
     on_one_line = re.compile(r"\d ±\d")
     assert on_one_line.search("".join(lines(shown(experiments, "readings", 120), 8)))
     assert not on_one_line.search("".join(lines(shown(experiments, "readings", 80), 8)))
 
 
-def test_names_are_broken_between_their_parts():
+def test_names_are_broken_between_their_parts() -> None:
     name = "moextend:scope=all,routing=slot"
     assert folded(name, 40) == [name]
     assert folded(name, 20) == ["moextend:scope=all,", "routing=slot"]

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from moextend.bench.run.complete import stage_names
 from moextend.bench.run.costs import peak_memory
@@ -17,7 +18,7 @@ from moextend.bench.run.worker import serve
 from moextend.errors import RunFailed
 from moextend.util import files
 
-ON_CPU = SimpleNamespace(device=SimpleNamespace(type="cpu"))
+ON_CPU: Any = SimpleNamespace(device=SimpleNamespace(type="cpu"))
 BIG = 300 * 2**20
 
 
@@ -62,7 +63,7 @@ def work(run: RunDir) -> None:
             progress.finish(unit)
         for stage, task in enumerate(stage_names(config), 1):
             keep_nothing(run.stage_folder(stage, task))
-            run.write_cost(stage, task, StageCost(seconds=1.0, **peak_memory(ON_CPU)))
+            run.write_cost(stage, task, StageCost.model_validate({"seconds": 1.0, **peak_memory(ON_CPU)}))
         identity = "given" if config.method.startswith("moextend") else "none"
         run.write_facts(task_identity=identity, majority=dict.fromkeys(config.stages, 25.0))
 

@@ -9,7 +9,7 @@ FAKE = [sys.executable, str(Path(__file__).with_name("fake_worker.py"))]
 
 
 class Silent:
-    def update(self):
+    def update(self) -> None:
         print("working", flush=True)
 
 

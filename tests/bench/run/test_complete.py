@@ -220,7 +220,8 @@ def test_the_costs_of_an_interrupted_stage_are_those_of_the_whole_one(
 ) -> None:
     """Stopped between the weights and their costs, and between the training and the weights."""
     broken = open_run(whole.config, tmp_path)
-    original, spent = getattr(runner, place), []
+    original = getattr(runner, place)
+    spent: list[float] = []
 
     def stopping(*arguments: object, **more: object) -> object:
         found = original(*arguments, **more) if place == "train" else None

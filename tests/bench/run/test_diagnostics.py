@@ -7,13 +7,15 @@ import pytest
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.run.diagnostics import drift
+from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError
 from moextend.util.files import write_json
+from tests.bench.conftest import MakeRun
 
 ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
 
 
-def test_drift_is_zero_for_equal_choices_and_worked_out_by_hand_for_others():
+def test_drift_is_zero_for_equal_choices_and_worked_out_by_hand_for_others() -> None:
     then = [{"": [10, 30]}, {"": [7, 7]}]
     assert drift(then, then) == [0, 0]
     now = [{"": [30, 10]}, {"": [7, 7], "new": [13]}]
@@ -24,12 +26,12 @@ def test_drift_is_zero_for_equal_choices_and_worked_out_by_hand_for_others():
     assert drift(then, now) == pytest.approx([first, second])
 
 
-def test_an_expert_that_nobody_chooses_is_no_drift():
+def test_an_expert_that_nobody_chooses_is_no_drift() -> None:
     assert drift([{"": [4, 5]}], [{"": [4, 5], "new": [0]}]) == [0]
 
 
 @pytest.fixture
-def run(make_run):
+def run(make_run: MakeRun) -> RunDir:
     run = make_run("moextend:scope=all", rows=ROWS)
     looked_at = {"tokens": 10, "experts": [{}, {}, {}]}
     first = {**looked_at, "reached": [{"colour": 0.8}, {}, {"colour": 0.6}]}
@@ -54,7 +56,7 @@ def run(make_run):
     return run
 
 
-def test_the_view_shows_who_reaches_what_and_how_far_it_drifted(run):
+def test_the_view_shows_who_reaches_what_and_how_far_it_drifted(run: RunDir) -> None:
     (table,) = tables(collect([run], unfinished=True), "routing")
     assert [column.title for column in table.columns][2:] == [
         "colour",
@@ -76,18 +78,18 @@ def test_the_view_shows_who_reaches_what_and_how_far_it_drifted(run):
 
 
 @pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "html"])
-def test_the_view_has_every_format(run, form):
+def test_the_view_has_every_format(run: RunDir, form: str) -> None:
     assert "colour" in render(tables(collect([run], unfinished=True), "routing"), form)
 
 
-def test_runs_of_which_nothing_is_known_are_named(make_run, run):
+def test_runs_of_which_nothing_is_known_are_named(make_run: MakeRun, run: RunDir) -> None:
     other = make_run("lora", rows=ROWS)
     assert len(tables(collect([other, run], unfinished=True), "routing")) == 1
     with pytest.raises(InputError, match="of no run it is known how it routes"):
         tables(collect([other], unfinished=True), "routing")
 
 
-def test_the_view_shows_where_inputs_of_every_task_go(make_run):
+def test_the_view_shows_where_inputs_of_every_task_go(make_run: MakeRun) -> None:
     run = make_run("moextend:scope=auto", rows=ROWS)
     for index, (name, reached) in enumerate(
         [("colour", {"": 0.02, "colour": 0.98}), ("count", {"": 0.01, "colour": 0.0, "count": 0.99})], 1

@@ -6,8 +6,10 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -20,39 +22,40 @@ from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunError, Status
 from moextend.bench.run.rundir import Cell
 from moextend.bench.run.statuses import duration, seconds_left
+from tests.bench.conftest import MakeRun
 
 FAKE = [sys.executable, str(Path(__file__).with_name("fake_worker.py"))]
 
 
 class Silent:
-    def update(self):
+    def update(self) -> None:
         pass
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "TICK", 0.02)
     monkeypatch.setattr(launching, "GRACE", 1.0)
 
 
-def test_all_runs_are_done_with_fewer_workers_than_runs(make_run):
+def test_all_runs_are_done_with_fewer_workers_than_runs(make_run: MakeRun) -> None:
     runs = [make_run("lora", seed).folder for seed in range(3)]
     outcomes = launch(runs, jobs=2, view=Silent(), command=FAKE)
     assert [outcomes[run].state for run in runs] == ["done"] * 3
     assert all(read_status(run).state == "done" for run in runs)
 
 
-def test_the_peak_memory_of_a_run_is_its_own(make_run):
+def test_the_peak_memory_of_a_run_is_its_own(make_run: MakeRun) -> None:
     """Neither that of the run before it in the queue, nor that of the process that started it."""
     runs = {method: make_run(method) for method in ("big", "lora")}
     held = bytearray(300 * 2**20)
     launch([run.folder for run in runs.values()], jobs=1, view=Silent(), command=FAKE)
     del held
-    big, small = (max(cost.peak_rss_mb for cost in run.costs().values()) for run in runs.values())
+    big, small = (max(cost.peak_rss_mb or 0 for cost in run.costs().values()) for run in runs.values())
     assert big > 300 > 200 > small
 
 
-def test_a_failed_run_does_not_stop_the_others(make_run):
+def test_a_failed_run_does_not_stop_the_others(make_run: MakeRun) -> None:
     bad, good = make_run("full-ft"), make_run("lora")
     outcomes = launch([bad.folder, good.folder], jobs=1, view=Silent(), command=FAKE)
     assert outcomes[good.folder].state == "done"
@@ -61,19 +64,21 @@ def test_a_failed_run_does_not_stop_the_others(make_run):
     assert len(bad.cells()) == 6  # rows 0 and 1 are kept
 
 
-def test_a_killed_worker_costs_one_run_and_names_the_log(make_run):
+def test_a_killed_worker_costs_one_run_and_names_the_log(make_run: MakeRun) -> None:
     killed, good = make_run("killed"), make_run("lora")
     outcomes = launch([killed.folder, good.folder], jobs=1, view=Silent(), command=FAKE)
     assert outcomes[good.folder].state == "done"
     error = outcomes[killed.folder].error
-    assert "was killed by SIGKILL; the system may have run out of memory" in error
+    assert error and "was killed by SIGKILL; the system may have run out of memory" in error
     assert f"{killed.log}: " in error
     status = read_status(killed.folder)
     assert (status.state, status.stage) == ("failed", 2)
     assert len(killed.cells()) == 6
 
 
-def test_the_same_call_goes_on_where_a_killed_run_stopped(make_run, monkeypatch):
+def test_the_same_call_goes_on_where_a_killed_run_stopped(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     killed = make_run("killed")
     launch([killed.folder], jobs=1, view=Silent(), command=FAKE)
     first = (killed.folder / "scores.jsonl").read_text()
@@ -84,31 +89,31 @@ def test_the_same_call_goes_on_where_a_killed_run_stopped(make_run, monkeypatch)
     assert len(text.splitlines()) == 9
 
 
-def test_a_crash_tells_the_last_line_and_keeps_the_log(make_run):
+def test_a_crash_tells_the_last_line_and_keeps_the_log(make_run: MakeRun) -> None:
     run = make_run("crash")
     error = launch([run.folder], jobs=1, view=Silent(), command=FAKE)[run.folder].error
-    assert "ended with code 3 (cannot open the weights)" in error
+    assert error and "ended with code 3 (cannot open the weights)" in error
     assert sorted(run.log.read_text().splitlines()) == [
         "cannot open the weights",
         "some library printed this",
     ]
 
 
-def test_a_worker_that_cannot_start_fails_every_run(make_run):
+def test_a_worker_that_cannot_start_fails_every_run(make_run: MakeRun) -> None:
     runs = [make_run("lora", seed).folder for seed in range(2)]
     command = [sys.executable, "-c", "raise SystemExit('no torch here')"]
     outcomes = launch(runs, jobs=1, view=Silent(), command=command)
-    assert all("no torch here" in outcomes[run].error for run in runs)
+    assert all("no torch here" in (outcomes[run].error or "") for run in runs)
     outcomes = launch(runs, jobs=1, view=Silent(), command=["/no/such/python"])
-    assert all("/no/such/python" in outcomes[run].error for run in runs)
+    assert all("/no/such/python" in (outcomes[run].error or "") for run in runs)
 
 
 @pytest.mark.parametrize("method", ["slow", "deaf", "frozen"])
-def test_ctrl_c_stops_the_workers_and_passes_through(make_run, method):
+def test_ctrl_c_stops_the_workers_and_passes_through(make_run: MakeRun, method: str) -> None:
     run, waiting = make_run(method), make_run("lora")
 
     class Interrupting:
-        def update(self):
+        def update(self) -> None:
             if read_status(run.folder).phase == "train" and not self.sent:
                 self.sent = True
                 os.kill(os.getpid(), signal.SIGINT)
@@ -125,7 +130,7 @@ def test_ctrl_c_stops_the_workers_and_passes_through(make_run, method):
     assert threading.active_count() < 5
 
 
-def test_a_kill_stops_the_workers_too(make_run):
+def test_a_kill_stops_the_workers_too(make_run: MakeRun) -> None:
     run = make_run("slow")
     timer = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
@@ -134,7 +139,7 @@ def test_a_kill_stops_the_workers_too(make_run):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_threads_of_a_worker_share_the_cores(monkeypatch):
+def test_threads_of_a_worker_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8))
     assert launching._environment(3)["OMP_NUM_THREADS"] == "2"
@@ -143,14 +148,14 @@ def test_threads_of_a_worker_share_the_cores(monkeypatch):
     assert launching._environment(3)["OMP_NUM_THREADS"] == "5"
 
 
-def show(view_class, runs, **console):
+def show(view_class: Callable[..., Any], runs: Sequence[Path], **console: Any) -> str:
     out = io.StringIO()
     with view_class(runs, 1, Console(file=out, width=100, **console)) as view:
         launch(runs, jobs=1, view=view, command=FAKE)
     return out.getvalue()
 
 
-def test_plain_lines_tell_scored_stages_and_the_end(make_run):
+def test_plain_lines_tell_scored_stages_and_the_end(make_run: MakeRun) -> None:
     runs = [make_run("lora").folder, make_run("full-ft").folder]
     lines = [line for line in show(PlainView, runs).splitlines() if " so far, about " not in line]
     of = {
@@ -177,7 +182,9 @@ def test_plain_lines_tell_scored_stages_and_the_end(make_run):
 @pytest.mark.parametrize(
     ("pid", "lines"), [(1, ["lora-s0: started", "lora-s0: failed: x"]), (None, ["lora-s0: failed: x"])]
 )
-def test_a_run_that_ends_between_two_looks_has_started_if_its_process_came(make_run, pid, lines):
+def test_a_run_that_ends_between_two_looks_has_started_if_its_process_came(
+    make_run: MakeRun, pid: int | None, lines: list[str]
+) -> None:
     run, out = make_run("lora"), io.StringIO()
     view = PlainView([run.folder], 1, Console(file=out))
     error = RunError(what="x", where=None, hint=None)
@@ -187,7 +194,7 @@ def test_a_run_that_ends_between_two_looks_has_started_if_its_process_came(make_
     assert out.getvalue().splitlines() == lines
 
 
-def test_stages_that_are_scored_between_two_looks_are_reported(make_run):
+def test_stages_that_are_scored_between_two_looks_are_reported(make_run: MakeRun) -> None:
     run, out = make_run("lora", rows=[[10.0, 20.0]], text=[90.0]), io.StringIO()
     view = PlainView([run.folder], 1, Console(file=out))
     view.update()
@@ -205,11 +212,13 @@ def test_stages_that_are_scored_between_two_looks_are_reported(make_run):
     ]
 
 
-def test_the_time_left_is_reported_at_most_once_a_minute(make_run, monkeypatch):
+def test_the_time_left_is_reported_at_most_once_a_minute(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, out, now = make_run("lora"), io.StringIO(), [1000.0]
     status = Status(state="running", elapsed=10, left=None)
     monkeypatch.setattr(live, "read_status", lambda folder: status)
-    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     view = PlainView([run.folder], 1, Console(file=out))
     view.update()
     assert out.getvalue() == ""
@@ -222,7 +231,7 @@ def test_the_time_left_is_reported_at_most_once_a_minute(make_run, monkeypatch):
     ]
 
 
-def test_a_pipe_that_nobody_reads_stops_no_run(make_run):
+def test_a_pipe_that_nobody_reads_stops_no_run(make_run: MakeRun) -> None:
     run = make_run("lora").folder
     reads, writes = os.pipe()
     os.close(reads)
@@ -232,29 +241,31 @@ def test_a_pipe_that_nobody_reads_stops_no_run(make_run):
     assert read_status(run).state == "done"
 
 
-def test_an_error_in_the_thread_of_a_worker_fails_its_run(make_run, monkeypatch):
-    def work(*_):
+def test_an_error_in_the_thread_of_a_worker_fails_its_run(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object) -> None:
         raise KeyError("run")
 
     run = make_run("lora").folder
     monkeypatch.setattr(launching._Worker, "work", work)
     outcome = launch([run], jobs=1, view=Silent(), command=FAKE)[run]
     assert outcome.state == "failed"
-    assert outcome.error.startswith("KeyError: 'run' (moextend/bench/run/launch.py:")
+    assert outcome.error and outcome.error.startswith("KeyError: 'run' (moextend/bench/run/launch.py:")
 
 
-def test_the_live_table_names_every_run(make_run):
+def test_the_live_table_names_every_run(make_run: MakeRun) -> None:
     runs = [make_run("lora").folder, make_run("moextend:scope=all", order="reverse").folder]
     text = show(LiveView, runs, force_terminal=True)
     for word in ("lora", "moextend:scope=all reverse", "done", "2/2", "2 done; "):
         assert word in text
 
 
-def test_durations():
+def test_durations() -> None:
     assert [duration(s) for s in (None, 0.4, 42, 185, 7800)] == ["-", "0s", "42s", "3m 05s", "2h 10m"]
 
 
-def test_time_left_over_all_runs():
+def test_time_left_over_all_runs() -> None:
     running = Status(state="running", elapsed=50, left=50)
     assert seconds_left([running], 1) == 50
     assert seconds_left([running, Status()], 1) == 150

@@ -1,11 +1,15 @@
 """How much methods train, counted without a model, and the settings with which it is as much."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import PreTrainedModel
 
 import moextend
 from moextend.bench.methods import adapters, parse
+from moextend.bench.methods.weights import TrainedWeights
 from moextend.bench.run import matching
 from moextend.bench.run.matching import nearest, skeleton
 from moextend.bench.run.plan import Request, resolve
@@ -18,23 +22,24 @@ EXPERT = 3 * 96 * 128
 """Of the tiny base: gate, up and down projection; 4 layers of 4 experts, of which 2 are chosen."""
 
 
-def make():
-    return skeleton(TINY, Path("nowhere"))
+def make() -> PreTrainedModel:
+    lm: PreTrainedModel = skeleton(TINY, Path("nowhere"))
+    return lm
 
 
-def size(text, lm):
+def size(text: str, lm: PreTrainedModel) -> matching.Size:
     return matching.size(parse(text), lm)
 
 
-def match(texts, how):
+def match(texts: Sequence[str], how: Any) -> Any:
     return matching.match([parse(text) for text in texts], how, make)
 
 
-def params(text):
+def params(text: str) -> int:
     return size(text, make()).params
 
 
-def test_sizes_are_those_of_the_shapes():
+def test_sizes_are_those_of_the_shapes() -> None:
     assert params("moextend:layers=all,width=1") == 4 * (EXPERT + 96 + 1)
     assert params("moextend:layers=all") == 4 * (EXPERT // 4 + 96 + 1), "a quarter of the width"
     assert params("moextend:layers=probe,width=1") == 2 * (EXPERT + 96 + 1), "half of the layers"
@@ -52,7 +57,7 @@ def test_sizes_are_those_of_the_shapes():
 @pytest.mark.parametrize(
     "text", ["lora:rank=5", "moe-lora:rank=2", "full-ft", "moextend:routing=paper,layers=all"]
 )
-def test_a_skeleton_counts_what_the_model_has(text):
+def test_a_skeleton_counts_what_the_model_has(text: str) -> None:
     model = moextend.load("tiny")
     method = parse(text).make()
     if text.startswith("moextend"):
@@ -60,26 +65,32 @@ def test_a_skeleton_counts_what_the_model_has(text):
         trained = moextend.new_parameters(model.lm, "first")
     else:
         method.start(model, 0)
-        trained = method.parameters(model)
+        assert isinstance(method, TrainedWeights)
+        trained = dict(method.parameters(model))
     assert params(text) == sum(parameter.numel() for parameter in trained.values())
 
 
-def test_an_upcycled_base_is_counted_before_it_is_made(tmp_path):
+def test_an_upcycled_base_is_counted_before_it_is_made(tmp_path: Path) -> None:
     from transformers import LlamaConfig
 
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "vocab_size": 50}
+    shape: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "vocab_size": 50,
+    }
     LlamaConfig(**shape, num_attention_heads=2, num_key_value_heads=2).save_pretrained(tmp_path / "dense")
     base = Base(model="dense", upcycle={"experts": 4, "top_k": 2})
     found = size("moextend:layers=all,width=1", skeleton(base, tmp_path))
     assert found.params == 3 * (3 * 32 * 48 + 32 + 1)
 
 
-def test_the_nearest_whole_number():
+def test_the_nearest_whole_number() -> None:
     assert [nearest(10, 20, wanted) for wanted in (-5, 10, 14, 16, 100)] == [1, 1, 1, 2, 10]
     assert nearest(10, 10, 50) == 1
 
 
-def test_ranks_are_set_and_what_cannot_be_matched_is_reported():
+def test_ranks_are_set_and_what_cannot_be_matched_is_reported() -> None:
     texts = [
         "zero-shot",
         "full-ft",
@@ -101,7 +112,7 @@ def test_ranks_are_set_and_what_cannot_be_matched_is_reported():
     assert words[WHOLE].endswith("147,844 trained parameters, which the others are matched with")
 
 
-def test_operations_are_matched_by_what_a_token_meets():
+def test_operations_are_matched_by_what_a_token_meets() -> None:
     found = match(["lora", WHOLE], "flops")
     assert found[0].method.text == "lora:rank=19"
 
@@ -116,14 +127,16 @@ def test_operations_are_matched_by_what_a_token_meets():
         ("moextend:layers=all,width=0.5", 24, "moextend:layers=all,width=0.5"),
     ],
 )
-def test_a_named_reference_sets_the_number_and_width_of_new_experts(text, rank, chosen):
+def test_a_named_reference_sets_the_number_and_width_of_new_experts(
+    text: str, rank: int, chosen: str
+) -> None:
     found = match([text, "lora"], f"params=lora:rank={rank}")
     assert found[0].method.text == chosen
     near = "NOT matched" not in found[0].note
     assert near == (text != chosen or rank == 3)
 
 
-def test_a_method_that_is_matched_already_keeps_its_name():
+def test_a_method_that_is_matched_already_keeps_its_name() -> None:
     assert match(["lora"], "params=o-lora")[0].method.text == "lora"
 
 
@@ -136,20 +149,20 @@ def test_a_method_that_is_matched_already_keeps_its_name():
         ("params=lara", "no method 'lara'"),
     ],
 )
-def test_wrong_requests(how, message):
+def test_wrong_requests(how: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         match(["lora"], how)
 
 
-def test_runs_that_are_matched_do_not_meet_those_that_are_not(tmp_path):
+def test_runs_that_are_matched_do_not_meet_those_that_are_not(tmp_path: Path) -> None:
     request = Request(tmp_path, methods=("lora", "moextend"), match="params")
-    notes = []
+    notes: list[str] = []
     assert [config.slug for config in resolve(request, notes.append)] == ["lora+rank-12-s0", "moextend-s0"]
     assert len(notes) == 2
     assert resolve(Request(tmp_path, methods=("lora",)))[0].slug == "lora-s0"
 
 
-def test_matching_leaves_the_adapters_of_a_model_alone():
+def test_matching_leaves_the_adapters_of_a_model_alone() -> None:
     lm = make()
     size("lora", lm)
     assert all(p.is_meta for n, p in lm.named_parameters() if adapters.LORA in n)

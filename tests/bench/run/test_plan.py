@@ -1,7 +1,9 @@
 """What the user asked for becomes runs, with everything resolved."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -9,8 +11,8 @@ import yaml
 from moextend.bench.run.config import differences
 from moextend.bench.run.plan import Request, ordered, resolve
 from moextend.bench.run.preview import describe, preview
-from moextend.bench.run.rundir import open_run
-from moextend.bench.sequence import find_sequence
+from moextend.bench.run.rundir import RunConfig, open_run
+from moextend.bench.sequence import Mode, find_sequence
 from moextend.errors import InputError, SpecError, UnknownName
 from moextend.util import content as contents
 
@@ -27,8 +29,8 @@ SEQUENCE = {
 
 
 @pytest.fixture
-def write(tmp_path):
-    def write(name="sequence", **changes):
+def write(tmp_path: Path) -> Callable[..., Path]:
+    def write(name: str = "sequence", **changes: Any) -> Path:
         path = tmp_path / "registry" / f"{name}.yaml"
         path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump({**SEQUENCE, **changes}))
@@ -37,11 +39,13 @@ def write(tmp_path):
     return write
 
 
-def slugs(configs):
+def slugs(configs: Sequence[RunConfig]) -> list[str]:
     return [config.slug for config in configs]
 
 
-def test_without_a_name_the_workspaces_sequence_runs_else_the_default(tmp_path, write):
+def test_without_a_name_the_workspaces_sequence_runs_else_the_default(
+    tmp_path: Path, write: Callable[..., Path]
+) -> None:
     assert {config.sequence["sequence"] for config in resolve(Request(tmp_path))} == {"tiny"}
     write()
     configs = resolve(Request(tmp_path))
@@ -49,7 +53,7 @@ def test_without_a_name_the_workspaces_sequence_runs_else_the_default(tmp_path, 
     assert slugs(configs) == ["lora-s0", "full-ft-s0"]
 
 
-def test_every_method_seed_order_and_mode_is_a_run(tmp_path):
+def test_every_method_seed_order_and_mode_is_a_run(tmp_path: Path) -> None:
     request = Request(
         tmp_path,
         methods=("lora", "lora"),
@@ -74,11 +78,13 @@ def test_every_method_seed_order_and_mode_is_a_run(tmp_path):
         (("joint",), ("sequence", "independent"), ["full-ft-s0-independent", "full-ft-s0-joint"]),
     ],
 )
-def test_the_bounds_may_be_named_among_the_methods(tmp_path, named, modes, found):
+def test_the_bounds_may_be_named_among_the_methods(
+    tmp_path: Path, named: tuple[str, ...], modes: tuple[Mode, ...], found: list[str]
+) -> None:
     assert sorted(slugs(resolve(Request(tmp_path, methods=named, modes=modes)))) == found
 
 
-def test_a_config_survives_the_disk(tmp_path, write):
+def test_a_config_survives_the_disk(tmp_path: Path, write: Callable[..., Path]) -> None:
     write()
     config = resolve(Request(tmp_path, methods=("lora",)))[0]
     run = open_run(config, tmp_path / "runs")
@@ -88,7 +94,9 @@ def test_a_config_survives_the_disk(tmp_path, write):
     assert run.config.sequence_spec().settings == {"lora": {}}
 
 
-def test_what_does_not_change_a_result_is_no_part_of_the_run(tmp_path, write):
+def test_what_does_not_change_a_result_is_no_part_of_the_run(
+    tmp_path: Path, write: Callable[..., Path]
+) -> None:
     write()
     lora = Request(tmp_path, methods=("lora",))
     before = resolve(lora)[0]
@@ -98,7 +106,7 @@ def test_what_does_not_change_a_result_is_no_part_of_the_run(tmp_path, write):
     assert resolve(lora)[0].digest != before.digest
 
 
-def test_limit_and_steps_override_the_sequence(tmp_path, write):
+def test_limit_and_steps_override_the_sequence(tmp_path: Path, write: Callable[..., Path]) -> None:
     align = {"task": "tiny-captions", "steps": 100, "batch_size": 2, "learning_rate": 0.1}
     write(align=align, base={"model": "tiny", "vision": "tiny"})
     config = resolve(Request(tmp_path, limit=9, steps=3))[0]
@@ -109,7 +117,7 @@ def test_limit_and_steps_override_the_sequence(tmp_path, write):
     assert set(config.tasks) == {"tiny-captions", "tiny-counting", "tiny-reading", "tiny-facts"}
 
 
-def test_orders():
+def test_orders() -> None:
     stages = list("abcde")
     assert ordered(stages, "given") == stages
     assert ordered(stages, "reverse") == stages[::-1]
@@ -131,13 +139,18 @@ def test_orders():
         ({"train": {"steps": "many", "batch_size": 2, "learning_rate": 1}}, r"train.steps: .*found 'many'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_in_a_sequence_is_reported_with_its_place(tmp_path, write, changes, message):
+def test_what_is_wrong_in_a_sequence_is_reported_with_its_place(
+    tmp_path: Path,
+    write: Callable[..., Path],
+    changes: dict[str, Any],
+    message: str,
+) -> None:
     write(**changes)
     with pytest.raises(InputError, match=message):
         resolve(Request(tmp_path))
 
 
-def test_wrong_requests(tmp_path, write):
+def test_wrong_requests(tmp_path: Path, write: Callable[..., Path]) -> None:
     write()
     with pytest.raises(UnknownName, match=r"no sequence 'tinyy'\. Did you mean 'tiny'"):
         resolve(Request(tmp_path, sequence="tinyy"))
@@ -150,7 +163,7 @@ def test_wrong_requests(tmp_path, write):
         resolve(Request(tmp_path, sequence="bad"))
 
 
-def test_all_methods(tmp_path):
+def test_all_methods(tmp_path: Path) -> None:
     from moextend.bench.methods import OWN
 
     configs = resolve(Request(tmp_path, methods=("all", "moextend:scope=auto", "lora")))
@@ -162,7 +175,7 @@ def test_all_methods(tmp_path):
     ]
 
 
-def test_the_preview_of_the_default_needs_no_download(tmp_path):
+def test_the_preview_of_the_default_needs_no_download(tmp_path: Path) -> None:
     request = Request(tmp_path, methods=("lora",), modes=("sequence", "joint"))
     found = preview(request, resolve(request))
     assert json.loads(json.dumps(found)) == found
@@ -176,7 +189,9 @@ def test_the_preview_of_the_default_needs_no_download(tmp_path):
     assert "One training step: not estimated for a base of 4.3 MB, which fits any GPU." in words
 
 
-def test_the_preview_names_downloads_and_non_commercial_licences(tmp_path, write, monkeypatch):
+def test_the_preview_names_downloads_and_non_commercial_licences(
+    tmp_path: Path, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     tasks = tmp_path / "tasks"
     tasks.mkdir()
@@ -197,7 +212,7 @@ def test_the_preview_names_downloads_and_non_commercial_licences(tmp_path, write
         assert part in words
 
 
-def test_the_chat_template_is_part_of_what_a_run_is(tmp_path, write):
+def test_the_chat_template_is_part_of_what_a_run_is(tmp_path: Path, write: Callable[..., Path]) -> None:
     write()
     usual = resolve(Request(tmp_path))[0].identity()
     assert usual["sequence"]["base"]["chat"] is None
@@ -212,17 +227,19 @@ def test_the_chat_template_is_part_of_what_a_run_is(tmp_path, write):
     assert differences(usual, without) == [("sequence.base.chat", None, False)]
 
 
-def test_the_preview_refuses_a_misspelt_encoder(tmp_path, write):
+def test_the_preview_refuses_a_misspelt_encoder(tmp_path: Path, write: Callable[..., Path]) -> None:
     write(base={"model": "tiny", "vision": "ViT-L-14-337/openai"})
     request = Request(tmp_path)
     with pytest.raises(InputError, match="Near: ViT-L-14-336/openai"):
         preview(request, resolve(request))
 
 
-def test_tasks_that_run_written_code_are_left_out_and_named(tmp_path, write, monkeypatch):
+def test_tasks_that_run_written_code_are_left_out_and_named(
+    tmp_path: Path, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
     write(retention=["tiny-facts", "mbpp"])
-    output = []
+    output: list[str] = []
     request = Request(tmp_path, methods=("lora",))
     config = resolve(request, output.append)[0]
     assert config.retention == ["tiny-facts"]
@@ -234,7 +251,9 @@ def test_tasks_that_run_written_code_are_left_out_and_named(tmp_path, write, mon
     assert len(output) == 1 and "left out" not in describe(preview(request, resolve(request)))
 
 
-def test_a_task_that_needs_a_judge_is_refused_before_a_run(tmp_path, write):
+def test_a_task_that_needs_a_judge_is_refused_before_a_run(
+    tmp_path: Path, write: Callable[..., Path]
+) -> None:
     write(transfer=["mmvet"])
     with pytest.raises(InputError, match=r"mmvet.yaml: needs: a judge .* is needed"):
         resolve(Request(tmp_path))
@@ -257,7 +276,12 @@ def test_a_task_that_needs_a_judge_is_refused_before_a_run(tmp_path, write):
         ),
     ],
 )
-def test_what_would_be_ignored_is_refused(tmp_path, write, change, what):
+def test_what_would_be_ignored_is_refused(
+    tmp_path: Path,
+    write: Callable[..., Path],
+    change: dict[str, Any],
+    what: str,
+) -> None:
     write(**change)
     with pytest.raises(InputError, match=what):
         resolve(Request(tmp_path))

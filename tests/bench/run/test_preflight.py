@@ -45,7 +45,7 @@ def test_data_that_is_large_is_not_opened(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "rows.jsonl").write_text('{"question": "a", "answer": "b"}\n' * 4)
     data = {"path": "rows.jsonl", "train": None, "test": "all"}
     record = {"task": "rows", "version": 1, "kind": "vqa", "data": data, "columns": {"image": "photo"}}
-    task = TaskSpec(**record, path=tmp_path / "rows.yaml")  # type: ignore[arg-type]
+    task = TaskSpec(**record, path=tmp_path / "rows.yaml")
     with pytest.raises(InputError, match="no column 'photo'"):
         preflight._check_data(task, "test", tmp_path)
     monkeypatch.setattr(preflight, "SMALL", 10)

@@ -6,22 +6,30 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moextend.bench.run import launch as launching
 from moextend.bench.run.progress import read_status
+from moextend.bench.run.rundir import RunDir
+from tests.bench.conftest import MakeRun
 
 PARENT = [sys.executable, str(Path(__file__).with_name("launching.py"))]
 
+Start = Callable[..., tuple[subprocess.Popen[Any], RunDir]]
+
 
 @pytest.fixture
-def start(make_run):
+def start(make_run: MakeRun) -> Iterator[Start]:
     """Starts a process that launches a run of a method; returns once the run trains."""
-    started = []
+    started: list[tuple[subprocess.Popen[Any], RunDir]] = []
 
-    def begin(method="slow", *, shell=None, grace=20, **options):
+    def begin(
+        method: str = "slow", *, shell: str | None = None, grace: float = 20, **options: Any
+    ) -> tuple[subprocess.Popen[Any], RunDir]:
         run = make_run(method, seed=len(started))
         command = [*PARENT, str(run.folder)]
         if shell:
@@ -41,28 +49,29 @@ def start(make_run):
         process.wait()
 
 
-def until(true, seconds=60):
+def until(true: Callable[[], bool], seconds: int = 60) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.02)
 
 
-def alive(pid):
+def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
 
 
-def ends(run, seconds=10):
+def ends(run: RunDir, seconds: int = 10) -> str:
     """The state that the run's own worker writes before it ends."""
     pid = read_status(run.folder).pid
+    assert pid
     until(lambda: not alive(pid), seconds)
     return recorded(run)
 
 
-def recorded(run):
+def recorded(run: RunDir) -> str:
     return (
         '"state": "' + (run.folder / "status.json").read_text().partition('"state": "')[2].partition('"')[0]
     )
@@ -71,7 +80,7 @@ def recorded(run):
 INTERRUPTED = '"state": "interrupted'
 
 
-def test_a_killed_parent_ends_its_worker(start):
+def test_a_killed_parent_ends_its_worker(start: Start) -> None:
     process, run = start()
     process.kill()
     process.wait()
@@ -81,14 +90,14 @@ def test_a_killed_parent_ends_its_worker(start):
         pass  # the same command can go on at once
 
 
-def test_a_worker_that_cannot_be_interrupted_ends_too(start):
+def test_a_worker_that_cannot_be_interrupted_ends_too(start: Start) -> None:
     process, run = start("deaf", grace=0.5)
     process.kill()
     ends(run)
     assert read_status(run.folder).state == "interrupted"
 
 
-def test_a_frozen_worker_ends_with_its_parent(start):
+def test_a_frozen_worker_ends_with_its_parent(start: Start) -> None:
     process, run = start("frozen")
     process.kill()
     ends(run)
@@ -96,14 +105,14 @@ def test_a_frozen_worker_ends_with_its_parent(start):
 
 
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_stops_parent_and_worker_in_order(start, number):
+def test_a_signal_stops_parent_and_worker_in_order(start: Start, number: signal.Signals) -> None:
     process, run = start()
     process.send_signal(number)
     assert process.wait(timeout=15) == 130
     assert ends(run) == INTERRUPTED
 
 
-def test_a_job_in_the_background_stops_in_order(start):
+def test_a_job_in_the_background_stops_in_order(start: Start) -> None:
     """A script's `&` has SIGINT ignored, in all that it starts."""
     process, run = start(shell='trap \'\' INT; exec "$0" "$@"')
     process.send_signal(signal.SIGINT)
@@ -116,10 +125,12 @@ def test_a_job_in_the_background_stops_in_order(start):
     assert ends(run) == INTERRUPTED
 
 
-def test_nohup_is_respected(start):
+def test_nohup_is_respected(start: Start) -> None:
     process, run = start(shell='exec nohup "$0" "$@"')
     process.send_signal(signal.SIGHUP)
-    os.kill(read_status(run.folder).pid, signal.SIGHUP)
+    pid = read_status(run.folder).pid
+    assert pid
+    os.kill(pid, signal.SIGHUP)
     time.sleep(0.7)
     assert process.poll() is None and read_status(run.folder).state == "running"
     process.terminate()
@@ -127,10 +138,10 @@ def test_nohup_is_respected(start):
     assert ends(run) == INTERRUPTED
 
 
-def test_a_closed_terminal_stops_the_runs_in_order(start):
+def test_a_closed_terminal_stops_the_runs_in_order(start: Start) -> None:
     ours, theirs = pty.openpty()
 
-    def take_terminal():
+    def take_terminal() -> None:
         import fcntl
         import termios
 
@@ -144,7 +155,9 @@ def test_a_closed_terminal_stops_the_runs_in_order(start):
     assert ends(run) == INTERRUPTED
 
 
-def test_workers_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
+def test_workers_import_nothing_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The true worker's command, in a folder that has a module of the standard library's name."""
     (tmp_path / "select.py").write_text("open('executed', 'w').close()")
     (tmp_path / "own.py").write_text("")

@@ -4,6 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,21 +24,23 @@ PLAN = [
 ]
 
 
+class Clock:
+    now = 1000.0
+
+
 @pytest.fixture
-def clock(monkeypatch):
-    class Clock:
-        now = 1000.0
-
-    monkeypatch.setattr(progress.time, "time", lambda: Clock.now)
-    monkeypatch.setattr(progress.time, "monotonic", lambda: Clock.now)
-    return Clock
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "time", lambda: clock.now)
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    return clock
 
 
-def test_a_run_that_never_began_waits(tmp_path):
+def test_a_run_that_never_began_waits(tmp_path: Path) -> None:
     assert read_status(tmp_path) == Status(state="waiting")
 
 
-def test_what_is_written_while_running(tmp_path):
+def test_what_is_written_while_running(tmp_path: Path) -> None:
     with Progress(tmp_path, PLAN) as run:
         run.begin(PLAN[0])
         status = read_status(tmp_path)
@@ -47,7 +52,7 @@ def test_what_is_written_while_running(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
 
 
-def test_time_left_is_unknown_until_every_phase_to_come_was_measured(tmp_path, clock):
+def test_time_left_is_unknown_until_every_phase_to_come_was_measured(tmp_path: Path, clock: Clock) -> None:
     with Progress(tmp_path, PLAN) as run:
         run.begin(PLAN[0])
         clock.now += 20  # 2 seconds an item
@@ -61,7 +66,7 @@ def test_time_left_is_unknown_until_every_phase_to_come_was_measured(tmp_path, c
         assert run.status().fraction == pytest.approx(30 / 260)
 
 
-def test_a_tasks_own_pace_comes_before_that_of_its_phase(tmp_path, clock):
+def test_a_tasks_own_pace_comes_before_that_of_its_phase(tmp_path: Path, clock: Clock) -> None:
     plan = [Unit("score", s, t, 10) for s in (0, 1) for t in ("slow", "fast")]
     with Progress(tmp_path, plan) as run:
         for unit, seconds in zip(plan[:2], (100, 10), strict=True):
@@ -72,7 +77,7 @@ def test_a_tasks_own_pace_comes_before_that_of_its_phase(tmp_path, clock):
         assert run.status().left == pytest.approx(10)
 
 
-def test_a_resumed_unit_counts_only_the_steps_made_now(tmp_path, clock):
+def test_a_resumed_unit_counts_only_the_steps_made_now(tmp_path: Path, clock: Clock) -> None:
     with Progress(tmp_path, PLAN[1:2]) as run:
         run.begin(PLAN[1], step=60)
         clock.now += 20
@@ -81,7 +86,7 @@ def test_a_resumed_unit_counts_only_the_steps_made_now(tmp_path, clock):
         assert run.status().step == 80
 
 
-def test_a_training_that_is_followed_begins_at_its_checkpoint(tmp_path, clock):
+def test_a_training_that_is_followed_begins_at_its_checkpoint(tmp_path: Path, clock: Clock) -> None:
     with Progress(tmp_path, PLAN[1:2]) as run:
         run.begin(PLAN[1])
         follow = run.follow(PLAN[1])
@@ -99,23 +104,26 @@ def test_a_training_that_is_followed_begins_at_its_checkpoint(tmp_path, clock):
         {"error": {"what": 5, "where": None, "hint": None}}, {"error": {"what": "x"}}, {"host": None},
     ],
 )  # fmt: skip
-def test_a_status_of_wrong_values_is_an_interrupted_run(tmp_path, change):
+def test_a_status_of_wrong_values_is_an_interrupted_run(
+    tmp_path: Path,
+    change: dict[str, Any],
+) -> None:
     Progress(tmp_path, PLAN).begin(PLAN[1])
     record = json.loads((tmp_path / "status.json").read_text())
     (tmp_path / "status.json").write_text(json.dumps({**record, **change}))
     assert read_status(tmp_path) == Status(state="interrupted")
 
 
-def test_passwords_are_masked(tmp_path):
+def test_passwords_are_masked(tmp_path: Path) -> None:
     with pytest.raises(ValueError), Progress(tmp_path, PLAN) as run:
         run.begin(PLAN[1])
         raise ValueError("no answer from https://me:secret@host/x")
     error = read_status(tmp_path).error
-    assert error.what.startswith("ValueError: no answer from https://***@host/x (")
+    assert error and error.what and error.what.startswith("ValueError: no answer from https://***@host/x (")
     assert error.where == "stage 1, colour, train"
 
 
-def test_units_that_were_done_before_count_as_done(tmp_path):
+def test_units_that_were_done_before_count_as_done(tmp_path: Path) -> None:
     with Progress(tmp_path, PLAN) as run:
         for unit in PLAN[:3]:
             run.finish(unit)
@@ -124,7 +132,9 @@ def test_units_that_were_done_before_count_as_done(tmp_path):
         assert run.status().fraction == pytest.approx(3 / 5)
 
 
-def test_it_is_written_at_most_twice_a_second(tmp_path, clock, monkeypatch):
+def test_it_is_written_at_most_twice_a_second(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = []
     monkeypatch.setattr(progress, "_write", lambda folder, status: written.append(status.step))
     with Progress(tmp_path, PLAN) as run:
@@ -135,7 +145,7 @@ def test_it_is_written_at_most_twice_a_second(tmp_path, clock, monkeypatch):
     assert 20 <= len(written) <= 25
 
 
-def test_a_failed_run_says_what_where_and_a_hint(tmp_path):
+def test_a_failed_run_says_what_where_and_a_hint(tmp_path: Path) -> None:
     with pytest.raises(RunFailed), Progress(tmp_path, PLAN):
         raise RunFailed("no disk space left.", where="/runs", hint="Free some.")
     status = read_status(tmp_path)
@@ -143,17 +153,21 @@ def test_a_failed_run_says_what_where_and_a_hint(tmp_path):
     assert status.error == RunError(what="no disk space left.", where="/runs", hint="Free some.")
     with pytest.raises(ZeroDivisionError), Progress(tmp_path, PLAN):
         _ = 1 / 0
-    what = read_status(tmp_path).error.what
-    assert what.startswith("ZeroDivisionError: division by zero (test_progress.py:")
+    error = read_status(tmp_path).error
+    assert (
+        error
+        and error.what
+        and error.what.startswith("ZeroDivisionError: division by zero (test_progress.py:")
+    )
 
 
-def test_ctrl_c_is_an_interruption(tmp_path):
+def test_ctrl_c_is_an_interruption(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), Progress(tmp_path, PLAN):
         raise KeyboardInterrupt
     assert read_status(tmp_path).state == "interrupted"
 
 
-def test_a_killed_process_leaves_an_interrupted_run(tmp_path):
+def test_a_killed_process_leaves_an_interrupted_run(tmp_path: Path) -> None:
     code = (
         "import os, signal, pathlib; from moextend.bench.run.progress import *\n"
         "unit = Unit('train', 1, 'x', 9)\n"
@@ -166,7 +180,7 @@ def test_a_killed_process_leaves_an_interrupted_run(tmp_path):
     assert read_status(tmp_path).stage == 1
 
 
-def test_a_process_with_a_reused_number_is_another_one(tmp_path):
+def test_a_process_with_a_reused_number_is_another_one(tmp_path: Path) -> None:
     with Progress(tmp_path, PLAN):
         record = json.loads((tmp_path / "status.json").read_text())
         assert record["pid"] == os.getpid()
@@ -174,7 +188,7 @@ def test_a_process_with_a_reused_number_is_another_one(tmp_path):
         assert read_status(tmp_path).state == "interrupted"
 
 
-def test_on_another_machine_the_heartbeat_decides(tmp_path, clock):
+def test_on_another_machine_the_heartbeat_decides(tmp_path: Path, clock: Clock) -> None:
     with Progress(tmp_path, PLAN):
         record = {**json.loads((tmp_path / "status.json").read_text()), "host": "elsewhere"}
         (tmp_path / "status.json").write_text(json.dumps(record))
@@ -183,13 +197,14 @@ def test_on_another_machine_the_heartbeat_decides(tmp_path, clock):
         assert read_status(tmp_path).state == "interrupted"
 
 
-def test_a_broken_status_is_an_interrupted_run(tmp_path):
+def test_a_broken_status_is_an_interrupted_run(tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text("{")
     assert read_status(tmp_path).state == "interrupted"
 
 
-def test_the_parent_can_mark_a_run_failed(tmp_path):
+def test_the_parent_can_mark_a_run_failed(tmp_path: Path) -> None:
     Progress(tmp_path, PLAN).begin(PLAN[1])
     mark_failed(tmp_path, InputError("was killed.", where="log"))
     status = read_status(tmp_path)
+    assert status.error
     assert (status.state, status.error.what, status.task) == ("failed", "was killed.", "colour")

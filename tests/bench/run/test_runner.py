@@ -9,8 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import MagicMock
+from typing import Any
 
 import pytest
 import torch
@@ -18,11 +17,13 @@ from safetensors.torch import load_file
 
 import moextend
 import moextend.training.loop
-from moextend.bench.run import costs, models, runner
+from moextend import MultimodalLM
+from moextend.bench.run import costs, runner
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.progress import Progress, Unit, read_status
+from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir, open_run
 from moextend.bench.score import evaluate, vqa
+from moextend.bench.task import TaskSpec
 from moextend.errors import RunConflict, RunFailed
 from moextend.extension import extend as extending
 from moextend.extension import tensor_files
@@ -53,8 +54,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prepared(workspace: Path, method: str, runs: str = "runs", **more: object) -> RunDir:
-    request = Request(workspace=workspace, sequence="small", methods=(method,), **more)  # type: ignore[arg-type]
+def prepared(workspace: Path, method: str, runs: str = "runs", **more: Any) -> RunDir:
+    request = Request(workspace=workspace, sequence="small", methods=(method,), **more)
     (config,) = resolve(request)
     return open_run(config, workspace / runs)
 
@@ -111,6 +112,7 @@ def test_scope_own_forgets_nothing_bit_for_bit(finished: Callable[[str], RunDir]
     with torch.no_grad():
         base = model.lm(ids).logits
     aligned = next((workspace / ".cache" / "aligned").glob("*.safetensors"))
+    assert model.projector
     model.projector.load_state_dict(load_file(aligned))
     logits = {}
     for stage, task in ((1, "tiny-attributes"), (2, "tiny-counting")):
@@ -295,10 +297,10 @@ def test_a_cell_that_fails_costs_only_itself(
 ) -> None:
     original = evaluate.score_cell
 
-    def failing(model: object, task: object, **more: object) -> object:
-        if task.task == "tiny-facts":  # type: ignore[attr-defined]
+    def failing(model: MultimodalLM, task: TaskSpec, **more: Any) -> object:
+        if task.task == "tiny-facts":
             raise RunFailed("broken on purpose.")
-        return original(model, task, **more)  # type: ignore[arg-type]
+        return original(model, task, **more)
 
     run = prepared(workspace, "full-ft", "failing")
     with monkeypatch.context() as patch:
@@ -335,29 +337,3 @@ def test_joint_and_independent_runs(workspace: Path) -> None:
         rows = {stage for stage, _ in run.cells()}
         assert rows == ({0, 1} if mode == "joint" else {0, 1, 2})
         assert read_status(run.folder).state == "done"
-
-
-def test_the_alignment_shows_its_true_step_after_a_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def align(*_: object, on_step: Callable[[int, int], None], **__: object) -> None:
-        for done in (301, 302):
-            on_step(done, 400)
-
-    unit, seen = Unit("align", 0, "captions", 400), list[int]()
-    monkeypatch.setattr(models.alignment, "align", align)
-    monkeypatch.setattr(models.moextend, "load", lambda *_, **__: SimpleNamespace(vision=None))
-    for name in ("conversations", "data_digest"):
-        monkeypatch.setattr(models, name, lambda *_: "")
-    context = MagicMock()
-    context.sequence.align = SimpleNamespace(task="captions", steps=400)
-    context.sequence.base.upcycle = None
-    with Progress(tmp_path, [unit]) as progress:
-
-        def advance() -> None:
-            Progress.advance(progress)
-            seen.append(progress.status().step)
-
-        monkeypatch.setattr(progress, "advance", advance)
-        models.base(context, progress)
-    assert seen == [301, 302]

@@ -1,5 +1,7 @@
 """No file that a run writes, and no error, holds a secret of the environment, the hub's token or a YAML's address."""
 
+from pathlib import Path
+
 import pytest
 
 from moextend.bench.run.launch import launch
@@ -33,12 +35,12 @@ methods: [lora]
 
 
 class Silent:
-    def update(self):
+    def update(self) -> None:
         pass
 
 
 @pytest.fixture
-def written(tmp_path, monkeypatch):
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
     """A run by a true worker with secrets all around it: what it wrote, by path."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
@@ -65,7 +67,7 @@ def written(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_no_file_of_a_run_holds_a_secret(written):
+def test_no_file_of_a_run_holds_a_secret(written: dict[Path, bytes]) -> None:
     assert {"config.json", "scores.jsonl", "status.json", "facts.json"} <= {path.name for path in written}
     secrets = [*SECRETS.values(), "hf_plantedTokenOfAFile", "plantedYamlPassword", "planted-user"]
     found = [
@@ -76,7 +78,7 @@ def test_no_file_of_a_run_holds_a_secret(written):
     assert b"https://***@host.example/data" in config, "the rest of the address is kept"
 
 
-def test_no_error_holds_a_password():
+def test_no_error_holds_a_password() -> None:
     with pytest.raises(InputError, match=r"web address \(https://\*\*\*@host\.example/data/a\.png\)"):
         cells.images(f"{LOGIN}/a.png", where="row 1", folders=())
     assert masked("at http://u:p@ss@h/x and ftp://h/y@z, a@b.c") == "at http://***@h/x and ftp://h/y@z, a@b.c"

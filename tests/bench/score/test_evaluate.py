@@ -2,32 +2,39 @@
 
 import io
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
+from transformers import PreTrainedTokenizerFast
 
 from moextend.bench.score.evaluate import prompt_digest, score_cell, tokenizer_digest
+from moextend.bench.score.records import Cell
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Columns, Data, TaskSpec, read_task
 from moextend.errors import InputError, SpecError
 from moextend.model import generation
+from moextend.model.generation import Prompt
 
 
 class Tokenizer:
-    special_tokens_map: ClassVar = {}
+    special_tokens_map: ClassVar[dict[str, str]] = {}
 
-    def get_vocab(self):
+    def get_vocab(self) -> dict[str, int]:
         return {"a": 0}
 
 
 @pytest.fixture
-def answers(monkeypatch):
+def answers(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What the stubbed model says to each prompt, with the batches it was asked in."""
     asked = []
 
-    def generate(model, prompts, *, max_new_tokens, batch_size, **_):
+    def generate(
+        model: Any, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int, **_: object
+    ) -> list[str]:
         asked.append([prompt.text for prompt in prompts])
         assert all(prompt.images[0].open().size == (2, 2) for prompt in prompts)
         return [model.says for _ in prompts]
@@ -37,14 +44,14 @@ def answers(monkeypatch):
 
 
 @pytest.fixture
-def model():
+def model() -> Any:
     return SimpleNamespace(
         lm=SimpleNamespace(dtype="float32"), tokenizer=Tokenizer(), device="cpu", says="Red."
     )
 
 
 @pytest.fixture
-def task(tmp_path):
+def task(tmp_path: Path) -> TaskSpec:
     rows = [
         {"image": f"{i}.png", "question": f"colour {i}?", "answer": ["red", "blue"][i % 2], "kind": "colour"}
         for i in range(10)
@@ -60,24 +67,25 @@ def task(tmp_path):
     )  # fmt: skip
 
 
-def score(model, task, tmp_path, **changes):
+def score(model: Any, task: TaskSpec, tmp_path: Path, **changes: Any) -> Cell:
     return score_cell(
         model, task, weights="w0", folder=tmp_path / "predictions", workspace=tmp_path / "work",
         scoring=Scoring(**{"batch_size": 4} | changes),
     )  # fmt: skip
 
 
-def test_cell(model, task, tmp_path, answers):
+def test_cell(model: Any, task: TaskSpec, tmp_path: Path, answers: list[list[str]]) -> None:
     cell = score(model, task, tmp_path)
     assert (cell.task, cell.value, cell.n, cell.scorer, cell.weights) == ("mini", 50.0, 10, "exact@1", "w0")
     assert (cell.reused, cell.by_kind, cell.kind_sizes) == (False, {"colour": 50.0}, {"colour": 10})
     assert cell.stderr == pytest.approx(100 * (10 * 0.25 / 9 / 10) ** 0.5)
-    assert (tmp_path / "predictions" / cell.predictions).is_file() and cell.predictions.startswith("w0/mini-")
+    assert cell.predictions and cell.predictions.startswith("w0/mini-")
+    assert (tmp_path / "predictions" / cell.predictions).is_file()
     assert [len(batch) for batch in answers] == [4, 4, 2]
     assert answers[0][0] == "<image> colour 0?"
 
 
-def test_reuse_and_other_scorer(model, task, tmp_path, answers):
+def test_reuse_and_other_scorer(model: Any, task: TaskSpec, tmp_path: Path, answers: list[list[str]]) -> None:
     first = score(model, task, tmp_path)
     again = score(model, task, tmp_path)
     other = score(model, task.model_copy(update={"scorer": "letter@1"}), tmp_path)
@@ -85,22 +93,23 @@ def test_reuse_and_other_scorer(model, task, tmp_path, answers):
     assert again.value == first.value and other.scorer == "letter@1"
 
 
-def test_limit(model, task, tmp_path, answers):
+def test_limit(model: Any, task: TaskSpec, tmp_path: Path, answers: list[list[str]]) -> None:
     assert score(model, task, tmp_path, limit=3).n == 3
 
 
-def test_a_broken_image_names_its_row(model, task, tmp_path, answers):
+def test_a_broken_image_names_its_row(
+    model: Any, task: TaskSpec, tmp_path: Path, answers: list[list[str]]
+) -> None:
     (tmp_path / "5.png").write_bytes(b"no")
     with pytest.raises(InputError, match=r"test.json: entry 6: column 'image': the image is broken"):
         score(model, task, tmp_path)
 
 
-def test_tokenizer_digest_is_what_the_tokenizer_does(tmp_path):
+def test_tokenizer_digest_is_what_the_tokenizer_does(tmp_path: Path) -> None:
     from tokenizers import Tokenizer as Core
     from tokenizers import models
-    from transformers import PreTrainedTokenizerFast
 
-    def make(*words):
+    def make(*words: str) -> PreTrainedTokenizerFast:
         core = Core(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="?"))
         return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="?", pad_token="?")
 
@@ -115,11 +124,11 @@ def test_tokenizer_digest_is_what_the_tokenizer_does(tmp_path):
     )
 
 
-def test_a_chat_template_is_part_of_what_becomes_of_a_prompt():
+def test_a_chat_template_is_part_of_what_becomes_of_a_prompt() -> None:
     tokenizer = SimpleNamespace()
     digests = set()
     for chat in (None, "one", "other"):
-        model = SimpleNamespace(
+        model: Any = SimpleNamespace(
             tokenizer=tokenizer, chat=chat and SimpleNamespace(fingerprint=lambda name=chat: name)
         )
         with pytest.MonkeyPatch.context() as patch:
@@ -128,12 +137,12 @@ def test_a_chat_template_is_part_of_what_becomes_of_a_prompt():
     assert digests == {"words", "words-one", "words-other"}
 
 
-def names_that_lead_elsewhere():
+def names_that_lead_elsewhere() -> list[str]:
     return ["../mine", "/tmp/mine", "a/b", "..", ".hidden", "", "a\\b", "x" * 101, "a b", "line\nbreak", "-x"]
 
 
 @pytest.mark.parametrize("name", names_that_lead_elsewhere())
-def test_a_tasks_name_that_could_lead_elsewhere_is_refused_with_its_file(tmp_path, name):
+def test_a_tasks_name_that_could_lead_elsewhere_is_refused_with_its_file(tmp_path: Path, name: str) -> None:
     path = tmp_path / "mine.yaml"
     record = {"task": name, "version": 1, "kind": "vqa", "data": {"path": "."}}
     path.write_text(json.dumps(record))
@@ -142,14 +151,16 @@ def test_a_tasks_name_that_could_lead_elsewhere_is_refused_with_its_file(tmp_pat
     assert error.value.where == f"{path}: task" and len(str(error.value).splitlines()) == 1
 
 
-def test_a_task_has_the_name_of_its_file(tmp_path):
+def test_a_task_has_the_name_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(json.dumps({"task": "yours", "version": 1, "kind": "vqa", "data": {"path": "."}}))
     with pytest.raises(SpecError, match=r"called 'yours', and its file 'mine'\. Give both the same name\."):
         read_task(path)
 
 
-def test_no_predictions_are_written_outside_their_folder(tmp_path, task, model, answers):
+def test_no_predictions_are_written_outside_their_folder(
+    tmp_path: Path, task: TaskSpec, model: Any, answers: list[list[str]]
+) -> None:
     """Whatever way a task came to its name."""
     folder = tmp_path / "deep" / "predictions"
     for name in names_that_lead_elsewhere():

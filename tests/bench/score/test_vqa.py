@@ -1,6 +1,9 @@
 """Predictions that survive interruptions, and scores made from them."""
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -8,14 +11,16 @@ from PIL import Image
 from moextend.bench.data import Item, open_items
 from moextend.bench.score import vqa
 from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.records import Scores
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Columns, Data, TaskSpec
 from moextend.errors import RunFailed
+from moextend.model.generation import Prompt
 
 TASK = TaskSpec(task="mini", version=1, kind="vqa", data=Data(path="x"), prompt="{question}")
 
 
-def items(n):
+def items(n: int) -> list[Item]:
     return [
         Item(str(i), (), f"what is {i}", (f"answer {i % 3}",), kind=["even", "odd"][i % 2], row=f"row {i}")
         for i in range(n)
@@ -25,10 +30,11 @@ def items(n):
 class Parrot:
     """Answers that depend on the whole batch, as those of a real model in low precision do."""
 
-    def __init__(self, stop_after=None):
-        self.batches, self.stop_after = [], stop_after
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.batches: list[list[str]] = []
+        self.stop_after = stop_after
 
-    def __call__(self, prompts):
+    def __call__(self, prompts: Sequence[Prompt]) -> list[str]:
         if self.stop_after is not None and len(self.batches) == self.stop_after:
             raise KeyboardInterrupt
         self.batches.append([prompt.text for prompt in prompts])
@@ -36,15 +42,17 @@ class Parrot:
 
 
 @pytest.fixture
-def every_batch(monkeypatch):
+def every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vqa, "_KEPT_EVERY", 0.0)
 
 
-def run(path, n=10, answer=None, **changes):
+def run(
+    path: Path, n: int = 10, answer: vqa.Answer | None = None, **changes: Any
+) -> tuple[list[PredictionLine], int]:
     return vqa.predict(TASK, items(n), answer or Parrot(), path, batch_size=4, **changes)
 
 
-def test_predictions_are_kept_and_found_again(tmp_path):
+def test_predictions_are_kept_and_found_again(tmp_path: Path) -> None:
     path = tmp_path / "w" / "mini.jsonl"
     records, made = run(path)
     assert (len(records), made) == (10, 10)
@@ -58,7 +66,7 @@ def test_predictions_are_kept_and_found_again(tmp_path):
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
-def test_interrupted_between_batches(after, tmp_path, every_batch):
+def test_interrupted_between_batches(after: int, tmp_path: Path, every_batch: None) -> None:
     whole, _ = run(tmp_path / "whole.jsonl")
     path = tmp_path / "cut.jsonl"
     with pytest.raises(KeyboardInterrupt):
@@ -69,7 +77,7 @@ def test_interrupted_between_batches(after, tmp_path, every_batch):
     assert path.read_text() == (tmp_path / "whole.jsonl").read_text()
 
 
-def test_cut_at_any_byte(tmp_path, every_batch):
+def test_cut_at_any_byte(tmp_path: Path, every_batch: None) -> None:
     run(tmp_path / "whole.jsonl")
     whole = (tmp_path / "whole.jsonl").read_bytes()
     path = tmp_path / "cut.jsonl"
@@ -79,7 +87,7 @@ def test_cut_at_any_byte(tmp_path, every_batch):
         assert path.read_bytes() == whole, f"cut at byte {cut}"
 
 
-def test_lines_of_other_items_are_not_taken(tmp_path):
+def test_lines_of_other_items_are_not_taken(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     run(path)
     lines = path.read_text().splitlines()
@@ -92,19 +100,19 @@ def test_lines_of_other_items_are_not_taken(tmp_path):
     assert len(path.read_text().splitlines()) == 6
 
 
-def test_progress(tmp_path):
+def test_progress(tmp_path: Path) -> None:
     seen = []
     run(tmp_path / "p.jsonl", on_items=lambda done, total: seen.append((done, total)))
     assert seen == [(4, 10), (8, 10), (10, 10)]
 
 
-def test_too_few_answers_fail(tmp_path):
+def test_too_few_answers_fail(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="mini: 1 answers to 4 prompts"):
         run(tmp_path / "p.jsonl", answer=lambda prompts: ["one"])
 
 
-def test_key_names_all_that_predictions_depend_on():
-    base = {"task": TASK, "data": "d", "scoring": Scoring(), "tokenizer": "t", "dtype": "f"}
+def test_key_names_all_that_predictions_depend_on() -> None:
+    base: dict[str, Any] = {"task": TASK, "data": "d", "scoring": Scoring(), "tokenizer": "t", "dtype": "f"}
     keys = {vqa.prediction_key(**base)}
     for change in (
         {"data": "e"}, {"tokenizer": "u"}, {"dtype": "g"}, {"scoring": Scoring(batch_size=8)},
@@ -120,15 +128,15 @@ def test_key_names_all_that_predictions_depend_on():
     )
 
 
-def record(prediction, answer, kind=None, id="1"):
+def record(prediction: str, answer: str, kind: str | None = None, id: str = "1") -> PredictionLine:
     return PredictionLine(id, prediction, (answer,), kind=kind)
 
 
-def scored(records, scorer):
+def scored(records: Sequence[PredictionLine], scorer: str) -> Scores:
     return vqa.score_items(records, scorer)[0]
 
 
-def test_scores_by_hand():
+def test_scores_by_hand() -> None:
     output = [("a", "a", "x"), ("b", "a", "x"), ("a.", "a", "y"), ("A", "a", "y")]
     scores = scored([record(*one, id=str(i)) for i, one in enumerate(output)], "exact@1")
     assert (scores.value, scores.n) == (75.0, 4)
@@ -138,14 +146,14 @@ def test_scores_by_hand():
     assert scores.readings == {"strict": 25.0, "normalised": 75.0}
 
 
-def test_the_standard_error_needs_two_images():
+def test_the_standard_error_needs_two_images() -> None:
     assert scored([record("a", "a")], "exact@1").stderr is None
     assert scored([record("a", "a"), record("b", "b", id="2")], "exact@1").stderr == 0.0
     one_image = [PredictionLine(str(i), "a", ("a",), group="g") for i in range(4)]
     assert scored(one_image, "exact@1").stderr is None
 
 
-def test_items_of_one_image_are_drawn_together():
+def test_items_of_one_image_are_drawn_together() -> None:
     output = ["a", "a", "b", "b"]
     apart = [PredictionLine(str(i), text, ("a",)) for i, text in enumerate(output)]
     together = [PredictionLine(str(i), text, ("a",), group=text) for i, text in enumerate(output)]
@@ -154,14 +162,14 @@ def test_items_of_one_image_are_drawn_together():
     assert scored(apart, "exact@1").stderr == pytest.approx(100 / 12**0.5)
 
 
-def test_scorer_changes_the_scores_and_not_the_predictions(tmp_path):
+def test_scorer_changes_the_scores_and_not_the_predictions(tmp_path: Path) -> None:
     records, _ = run(tmp_path / "p.jsonl", answer=lambda prompts: ["Answer 0."] * len(prompts))
     assert scored(records, "exact@1").value == 40.0
     assert scored(records, "anls@1").value > 40.0
 
 
-def test_majority_level_by_hand(tmp_path):
-    def rows(*pairs):
+def test_majority_level_by_hand(tmp_path: Path) -> None:
+    def rows(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
         return [{"q": "?", "answer": answer, "kind": kind, "image": "none"} for kind, answer in pairs]
 
     data = {
@@ -180,7 +188,7 @@ def test_majority_level_by_hand(tmp_path):
     assert vqa.majority_level(scored, tmp_path) is None
 
 
-def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path):
+def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path: Path) -> None:
     rows = [
         {"image": "AI2D_1.png", "question": "Which states are there?", "answer": "ohio,utah"},
         {"image": "MapQA_2.png", "question": "Which states are there?", "answer": "ohio,utah"},
@@ -200,10 +208,10 @@ def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path):
     )
 
 
-def test_long_questions_come_first_and_the_records_stay_in_order(tmp_path, every_batch):
+def test_long_questions_come_first_and_the_records_stay_in_order(tmp_path: Path, every_batch: None) -> None:
     asked = [Item(str(i), (), "x" * (7 * i % 10 + 1), ("a",), row=f"row {i}") for i in range(10)]
 
-    def predict(answer, name):
+    def predict(answer: Parrot, name: str) -> tuple[list[PredictionLine], int]:
         return vqa.predict(TASK, asked, answer, tmp_path / name, batch_size=4)
 
     parrot = Parrot()

@@ -207,7 +207,8 @@ KINDS: dict[str, Callable[[Draw], Pair]] = {
 
 def pairs(kind: str, seed: int = 0, count: int = COUNT) -> list[Pair]:
     """`count` pairs of a kind; predictions without outer spaces and never empty, as the papers' models write them."""
-    draw, found = Draw(seed), []
+    draw = Draw(seed)
+    found: list[Pair] = []
     while len(found) < count:
         pair = KINDS[kind](draw)
         predicted = pair.prediction.strip()

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,24 +31,25 @@ annotators = st.lists(texts, min_size=4, max_size=10)
 oracle = settings(max_examples=150, deadline=None)
 
 
-def blank(text):
+def blank(text: str) -> bool:
     return not any(letter.isalnum() for letter in text)
 
 
 @cache
-def contractions():
+def contractions() -> dict[str, str]:
     """The official table, as the VQA evaluation in lmms-eval's files has it; nothing of that package is imported."""
     package = find_spec("lmms_eval")
-    if package is None:
+    if package is None or not package.submodule_search_locations:
         pytest.skip("needs the official table of contractions: pip install --no-deps lmms-eval")
     path = Path(package.submodule_search_locations[0]) / "tasks" / "_task_utils" / "vqa_eval_metric.py"
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CONTRACTIONS":
-            return ast.literal_eval(node.value)
+            table: dict[str, str] = ast.literal_eval(node.value)
+            return table
     raise AssertionError(f"{path} has no table CONTRACTIONS")
 
 
-def the_form(text):
+def the_form(text: str) -> str:
     """Rule "Normalisation (official VQA)", steps 1 to 4."""
     text = text.replace("\n", " ").replace("\t", " ").strip()
     out = text
@@ -61,12 +63,12 @@ def the_form(text):
     return " ".join(contractions().get(word, word) for word in kept if word not in ("a", "an", "the"))
 
 
-def the_evalai_form(text):
+def the_evalai_form(text: str) -> str:
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     return the_form(text)
 
 
-def leave_one_out(predicted, golds):
+def leave_one_out(predicted: str, golds: list[str]) -> float:
     """Mean over the leave-one-out sets of min(1, matches / 3)."""
     values = []
     for left_out in range(len(golds)):
@@ -79,12 +81,12 @@ def leave_one_out(predicted, golds):
 @given(anything)
 @example("1,000 a/b")
 @example("a , b/c")
-def test_forms(text):
+def test_forms(text: str) -> None:
     assert vqa_form(text) == the_form(text)
     assert evalai_form(text) == the_evalai_form(text)
 
 
-def test_every_contraction_of_the_official_table():
+def test_every_contraction_of_the_official_table() -> None:
     assert len(contractions()) == 120
     for word, full in contractions().items():
         if word.islower():  # the others are looked up after lower-casing, and never found
@@ -94,7 +96,7 @@ def test_every_contraction_of_the_official_table():
 
 @oracle
 @given(texts, annotators)
-def test_vqa(prediction, golds):
+def test_vqa(prediction: str, golds: list[str]) -> None:
     if blank(prediction):
         return  # an answer without a letter or digit is handled below
     tidy = [gold.replace("\n", " ").replace("\t", " ").strip() for gold in golds]
@@ -108,7 +110,7 @@ def test_vqa(prediction, golds):
 
 @oracle
 @given(texts, annotators)
-def test_evalai(prediction, golds):
+def test_evalai(prediction: str, golds: list[str]) -> None:
     if blank(prediction):
         return
     expected = leave_one_out(the_evalai_form(prediction), [the_evalai_form(gold) for gold in golds])
@@ -117,7 +119,7 @@ def test_evalai(prediction, golds):
 
 @oracle
 @given(texts, texts)
-def test_gqa(prediction, gold):
+def test_gqa(prediction: str, gold: str) -> None:
     if not blank(prediction):
         expected = prediction.strip().rstrip(".").strip().lower() == gold.strip().rstrip(".").strip().lower()
         assert score("exact@1", prediction, Answered("1", "", (gold,))) == expected
@@ -128,9 +130,10 @@ def test_gqa(prediction, gold):
     st.one_of(texts, st.sampled_from(["A", "B. x", "The answer is C.", "C", "A.", "D", "E. y", "B"])),
     st.data(),
 )
-def test_scienceqa(prediction, data):
+def test_scienceqa(prediction: str, data: st.DataObject) -> None:
     right = data.draw(st.sampled_from("ABCD"))
     predicted = prediction.strip()
+    letter: str | None
     if predicted in ("A", "B", "C", "D"):
         letter = predicted
     elif re.match(r"[ABCD]\. ", predicted):
@@ -144,7 +147,7 @@ def test_scienceqa(prediction, data):
 
 @oracle
 @given(texts, st.sampled_from(["yes", "no"]))
-def test_pope(prediction, gold):
+def test_pope(prediction: str, gold: str) -> None:
     first = prediction.split(".")[0].replace(",", " ").split()
     predicted = "no" if any(word.lower() in ("no", "not") for word in first) else "yes"
     expected = bool(prediction.strip()) and predicted == gold
@@ -161,8 +164,8 @@ numbers = st.one_of(
 
 @oracle
 @given(numbers, numbers)
-def test_chartqa(prediction, target):
-    def value(text):
+def test_chartqa(prediction: str, target: str) -> None:
+    def value(text: str) -> float | None:
         try:
             return float(text[:-1]) / 100 if text.endswith("%") else float(text)
         except ValueError:
@@ -176,7 +179,7 @@ def test_chartqa(prediction, target):
     assert score("relaxed@1", prediction, Answered("1", "", (target,))) == expected
 
 
-def distance(a, b):
+def distance(a: str, b: str) -> int:
     """Edit distance by its recursion."""
     table = {(i, 0): i for i in range(len(a) + 1)} | {(0, j): j for j in range(len(b) + 1)}
     for i in range(1, len(a) + 1):
@@ -188,7 +191,7 @@ def distance(a, b):
 
 @oracle
 @given(anything, st.lists(texts.filter(str.strip), min_size=1, max_size=3))
-def test_docvqa(prediction, golds):
+def test_docvqa(prediction: str, golds: list[str]) -> None:
     best = 0.0
     predicted = " ".join(prediction.lower().split())
     for gold in golds:
@@ -199,7 +202,7 @@ def test_docvqa(prediction, golds):
 
 
 @given(st.sampled_from(["", " ", "\n", "?", " . ", ",", "!?", "…"]), annotators)
-def test_without_a_letter_only_the_same_text_counts(prediction, golds):
+def test_without_a_letter_only_the_same_text_counts(prediction: str, golds: list[str]) -> None:
     same = [gold.strip() == prediction.strip() for gold in golds]
     matching = sum(same) if prediction.strip() else 0
     values = [min(1.0, (matching - one) / 3) if matching else 0.0 for one in same]
@@ -216,20 +219,20 @@ FORMS = {"exact": plain, "raw": one_line, "official": vqa_form, "anls": words_fo
 @pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
 @oracle
 @given(st.one_of(anything, st.sampled_from(["couldnt've", "somebody'd", "ow's'at", "5..5", "1.-5 2,3", "İ"])))
-def test_a_form_of_a_form_is_itself(form, text):
+def test_a_form_of_a_form_is_itself(form: Callable[[str], str], text: str) -> None:
     assume(
         form is not plain or not plain(text).endswith(".")
     )  # GQA's rule drops the periods of one end only: ". ."
     assert form(form(text)) == form(text)
 
 
-def test_the_evalai_form_is_the_one_that_is_not():
+def test_the_evalai_form_is_the_one_that_is_not() -> None:
     assert evalai_form("hes") == "he's" and evalai_form("he's") == "he 's"
 
 
 @oracle
 @given(anything)
-def test_tokens_of_tokens_are_themselves(text):
+def test_tokens_of_tokens_are_themselves(text: str) -> None:
     once = ptb_tokens(re.sub(r"[^\w\s]", "", text))
     assert ptb_tokens(" ".join(once)) == once
 
@@ -239,13 +242,13 @@ corners = st.tuples(*[st.integers(0, 999)] * 4)
 
 @oracle
 @given(corners, corners)
-def test_iou(a, b):
+def test_iou(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> None:
     """By counting cells of a grid of 1000 x 1000, in one direction and the other."""
 
-    def cells(low, high):
+    def cells(low: int, high: int) -> set[int]:
         return set(range(min(low, high), max(low, high)))
 
-    def area(box):
+    def area(box: tuple[int, int, int, int]) -> int:
         return len(cells(box[0], box[2])) * len(cells(box[1], box[3]))
 
     wide = len(cells(a[0], a[2]) & cells(b[0], b[2]))

@@ -1,6 +1,7 @@
 """What holds of every scorer and every text."""
 
 from dataclasses import dataclass
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,19 +53,19 @@ golds = st.builds(Gold, st.lists(non_blank, min_size=1, max_size=10).map(tuple))
 
 
 @given(names, texts, golds)
-def test_between_nothing_and_one(name, prediction, gold):
+def test_between_nothing_and_one(name: str, prediction: str, gold: Gold) -> None:
     assert 0.0 <= score(name, prediction, gold) <= 1.0
     assert set(readings(prediction, gold).values()) <= {0.0, 1.0}
 
 
 @given(names, st.sampled_from(["", " ", "\n", "\t "]), golds)
-def test_an_empty_answer_is_never_right(name, nothing, gold):
+def test_an_empty_answer_is_never_right(name: str, nothing: str, gold: Gold) -> None:
     assert score(name, nothing, gold) == 0.0
     assert readings(nothing, gold) == {"strict": 0.0, "normalised": 0.0}
 
 
 @given(names.filter(lambda name: name not in PAPERS | YES_OR_NO), non_blank, st.integers(1, 10))
-def test_the_own_answer_scores_one(name, answer, annotators):
+def test_the_own_answer_scores_one(name: str, answer: str, annotators: int) -> None:
     gold = Gold((answer,) * annotators)
     assert score(name, own_answer(name, gold), gold) == 1.0
     assert readings(answer, gold) == {"strict": 1.0, "normalised": 1.0}
@@ -74,19 +75,19 @@ def test_the_own_answer_scores_one(name, answer, annotators):
     st.sampled_from(sorted(PAPERS & set(SINGLE))),
     st.sampled_from(["red", "b", "1,000", "5%", "[a]"]),
 )
-def test_the_own_answer_scores_one_by_the_rules_of_papers(name, answer):
+def test_the_own_answer_scores_one_by_the_rules_of_papers(name: str, answer: str) -> None:
     gold = Gold((answer,))
     assert score(name, own_answer(name, gold), gold) == 1.0
 
 
 @given(LETTERED, st.lists(non_blank, min_size=2, max_size=6, unique_by=str.strip), st.data())
-def test_the_own_letter_scores_one(name, choices, data):
+def test_the_own_letter_scores_one(name: str, choices: list[str], data: st.DataObject) -> None:
     gold = Gold((data.draw(st.sampled_from(choices)),), tuple(choices))
     assert score(name, own_answer(name, gold), gold) == 1.0
 
 
 @given(st.sampled_from(["letter@2", "option@2"]), st.permutations("ABCD"), st.integers(0, 3))
-def test_one_letter_is_right_where_the_choices_are_letters(name, choices, right):
+def test_one_letter_is_right_where_the_choices_are_letters(name: str, choices: list[str], right: int) -> None:
     """Two of them were: the letter of the option, and the letter that is its text."""
     gold = Gold((choices[right],), tuple(choices))
     assert [score(name, letter, gold) for letter in "ABCD"] == [float(i == right) for i in range(4)]
@@ -97,7 +98,7 @@ def test_one_letter_is_right_where_the_choices_are_letters(name, choices, right)
     st.sampled_from("BCD"),
     st.text("abcdefgh BCDXYZ", min_size=1, max_size=12),
 )
-def test_a_letter_inside_a_word_is_none(name, letter, rest):
+def test_a_letter_inside_a_word_is_none(name: str, letter: str, rest: str) -> None:
     """Not before a word, not in one, not behind one."""
     gold = Gold((letter,), ("one", "two", "three", "four"))
     assert score(name, f"x{letter}{rest.replace(' ', '')}x", gold) == 0.0
@@ -107,7 +108,7 @@ def test_a_letter_inside_a_word_is_none(name, letter, rest):
     st.sampled_from(sorted(YES_OR_NO)),
     st.sampled_from(["yes", "no", "Yes", "No", "Yes.", "No.", "NO", "YES", "nO."]),
 )
-def test_pope_knows_its_own_answers(name, answer):
+def test_pope_knows_its_own_answers(name: str, answer: str) -> None:
     gold = Gold((answer,))
     assert score(name, own_answer(name, gold), gold) == 1.0
     if answer not in ("NO", "nO."):
@@ -115,7 +116,7 @@ def test_pope_knows_its_own_answers(name, answer):
 
 
 @given(names, non_blank, golds)
-def test_outer_spaces_change_nothing(name, prediction, gold):
+def test_outer_spaces_change_nothing(name: str, prediction: str, gold: Gold) -> None:
     assert score(name, f"  {prediction} ", gold) == score(name, prediction, gold)
 
 
@@ -125,21 +126,23 @@ def test_outer_spaces_change_nothing(name, prediction, gold):
     golds,
     st.randoms(),
 )
-def test_the_order_of_annotators_changes_nothing(name, prediction, gold, random):
+def test_the_order_of_annotators_changes_nothing(
+    name: str, prediction: str, gold: Gold, random: Random
+) -> None:
     other = list(gold.answers)
     random.shuffle(other)
     assert score(name, prediction, gold) == score(name, prediction, Gold(tuple(other)))
 
 
 @given(non_blank.filter(str.isascii), golds)
-def test_case_changes_nothing(prediction, gold):
+def test_case_changes_nothing(prediction: str, gold: Gold) -> None:
     for name in ("exact@1", "evalai@1", "anls@1"):
         assert score(name, prediction.swapcase(), gold) == score(name, prediction, gold)
 
 
 @given(non_blank, non_blank, st.integers(1, 9))
-def test_more_annotators_score_no_less(prediction, other, agreeing):
-    def value(m):
+def test_more_annotators_score_no_less(prediction: str, other: str, agreeing: int) -> None:
+    def value(m: int) -> float:
         return score("evalai@1", prediction, Gold((prediction,) * m + (other,) * (10 - m)))
 
     assert value(agreeing) <= value(agreeing + 1)
@@ -147,7 +150,7 @@ def test_more_annotators_score_no_less(prediction, other, agreeing):
 
 @settings(max_examples=300)
 @given(texts)
-def test_forms_are_stable(text):
+def test_forms_are_stable(text: str) -> None:
     assert plain(plain(text)) == plain(text)
     assert vqa_form(f" {text}\n") == vqa_form(text)
     assert evalai_form(text.lower()) == evalai_form(text)

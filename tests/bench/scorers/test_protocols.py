@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,11 +21,11 @@ PROTOCOLS = sorted(path.stem for path in FOLDER.glob("*.json"))
 generated = cache(pairs)
 
 
-def read(name):
+def read(name: str) -> Any:
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def answered(kind):
+def answered(kind: str) -> list[Answered]:
     return [
         Answered(str(i), pair.prediction, pair.answers, pair.question, image=pair.image)
         for i, pair in enumerate(generated(kind))
@@ -32,7 +33,7 @@ def answered(kind):
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_no_pair_is_scored_otherwise_than_by_the_paper(name):
+def test_no_pair_is_scored_otherwise_than_by_the_paper(name: str) -> None:
     frozen = read(name)
     assert pairs_digest(generated(frozen["kind"])) == frozen["pairs"], (
         "the pairs are not those of the verdicts"
@@ -49,26 +50,26 @@ def test_no_pair_is_scored_otherwise_than_by_the_paper(name):
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_the_pairs_tell_rules_apart(name):
+def test_the_pairs_tell_rules_apart(name: str) -> None:
     frozen = read(name)
     values = [float(verdict) for verdict in frozen["verdicts"]]
     assert 0.05 < sum(values) / COUNT < 0.95
     assert frozen["source"].startswith("github.com/") and "@" in frozen["source"] and frozen["licence"]
 
 
-def test_every_scorer_of_a_published_sequence_is_frozen():
+def test_every_scorer_of_a_published_sequence_is_frozen() -> None:
     frozen = {read(name)["scorer"] for name in PROTOCOLS}
     assert {scorer.name for scorer in PUBLISHED} <= frozen
 
 
-def test_the_f1_of_pope_is_the_papers():
+def test_the_f1_of_pope_is_the_papers() -> None:
     found = score_set("pope@2", answered("yes_or_no")).metrics
     theirs = read("pope")["metrics"]
     assert {key: round(found[key] / 100, 6) for key in theirs} == pytest.approx(theirs, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", [scorer.name for scorer in PUBLISHED])
-def test_only_an_empty_prediction_is_judged_otherwise(name):
+def test_only_an_empty_prediction_is_judged_otherwise(name: str) -> None:
     """Some papers' code finds nothing in everything: here an empty prediction is wrong everywhere."""
     nothing = [Answered("1", blank, ("red",), image="AI2D_1.png") for blank in ("", " ", "\n")]
     assert score_set(name, nothing).items == (0.0, 0.0, 0.0)
@@ -91,7 +92,7 @@ GOLDS = {
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_a_perfect_model_has_all_of_a_published_task_and_a_silent_one_nothing(name):
+def test_a_perfect_model_has_all_of_a_published_task_and_a_silent_one_nothing(name: str) -> None:
     task, gold = read_task(TASKS / f"{name}.yaml"), GOLDS.get(name, "a red kite")
     golds = [Answered(str(i), "", (gold,), f"where is {gold}", image="AI2D_1.png") for i in range(3)]
     perfect = [replace(one, prediction=own_answer(task.scorer, one)) for one in golds]

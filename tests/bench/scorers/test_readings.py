@@ -2,7 +2,10 @@
 
 import json
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,13 +19,20 @@ from moextend.bench.scorers import Answered, readings
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Columns, Data, TaskSpec
 from moextend.model import generation, likelihood
+from moextend.model.generation import Prompt
 from moextend.util.files import read_lines
 from tests.bench.scorers.single import SINGLE, score
 
 CHOICES = ("cat", "dog", "fox")
 
 
-def one(prediction, answers, choices=None, likelihoods=None, right=False):
+def one(
+    prediction: str,
+    answers: str | Sequence[str],
+    choices: tuple[str, ...] | None = None,
+    likelihoods: tuple[float, ...] | None = None,
+    right: bool = False,
+) -> dict[str, float]:
     answers = (answers,) if isinstance(answers, str) else tuple(answers)
     return readings(
         prediction, Answered("1", "", answers, choices=choices), right=right, likelihoods=likelihoods
@@ -44,11 +54,17 @@ def one(prediction, answers, choices=None, likelihoods=None, right=False):
         ("A", "dog", CHOICES, 0, 0),
     ],
 )  # fmt: skip
-def test_strict_and_normalised(prediction, answers, choices, strict, normalised):
+def test_strict_and_normalised(
+    prediction: str,
+    answers: str | Sequence[str],
+    choices: tuple[str, ...] | None,
+    strict: int,
+    normalised: int,
+) -> None:
     assert one(prediction, answers, choices) == {"strict": strict, "normalised": normalised}
 
 
-def test_full_marks_of_the_scorer_are_normalised():
+def test_full_marks_of_the_scorer_are_normalised() -> None:
     assert one("104", "100") == {"strict": 0.0, "normalised": 0.0}
     assert one("104", "100", right=True) == {"strict": 0.0, "normalised": 1.0}
 
@@ -57,12 +73,12 @@ def test_full_marks_of_the_scorer_are_normalised():
     ("likelihoods", "value"),
     [((-3.0, -1.0, -2.0), 1), ((-1.0, -3.0, -2.0), 0), ((-1.0, -1.0, -2.0), 0), ((-2.0, -1.0, -1.0), 1)],
 )
-def test_likelihood(likelihoods, value):
+def test_likelihood(likelihoods: tuple[float, ...] | None, value: int) -> None:
     assert one("nonsense", "dog", CHOICES, likelihoods)["likelihood"] == value
     assert one("nonsense", "B", CHOICES, likelihoods)["likelihood"] == value
 
 
-def test_no_likelihood_where_it_means_nothing():
+def test_no_likelihood_where_it_means_nothing() -> None:
     assert "likelihood" not in one("dog", "dog", CHOICES)
     assert "likelihood" not in one("dog", "dog", None, (-1.0, -2.0))
     assert "likelihood" not in one("dog", "wolf", CHOICES, (-1.0, -2.0, -3.0)), "no choice is right"
@@ -73,7 +89,7 @@ texts = st.lists(st.sampled_from(WORDS.split()), max_size=4).map(" ".join)
 
 
 @given(texts, texts.filter(str.strip), st.sampled_from(SINGLE))
-def test_strict_implies_normalised_and_full_marks_do(prediction, gold, name):
+def test_strict_implies_normalised_and_full_marks_do(prediction: str, gold: str, name: str) -> None:
     item = Answered("1", prediction, (gold,))
     full = score(name, prediction, item) == 1.0
     found = readings(prediction, item, right=full)
@@ -88,7 +104,7 @@ RECORDS = [
 ]
 
 
-def test_item_scores_and_summary():
+def test_item_scores_and_summary() -> None:
     scores, items = vqa.score_items(RECORDS, "letter@1")
     assert [tuple(vars(item).values()) for item in items] == [
         ("0", 1.0, 1.0, 1.0, 1.0), ("1", 0.0, 0.0, 1.0, 1.0), ("2", 0.0, 0.0, 0.0, 1.0), ("3", 0.0, 0.0, 0.0, None)
@@ -98,7 +114,7 @@ def test_item_scores_and_summary():
     assert (scores.value, scores.n, scores.by_kind) == (25.0, 4, {"x": 50.0, "y": 0.0})
 
 
-def test_a_record_is_read_as_it_was_written_and_an_older_one_without_likelihoods():
+def test_a_record_is_read_as_it_was_written_and_an_older_one_without_likelihoods() -> None:
     for record in RECORDS:
         assert PredictionLine.read(json.loads(json.dumps(record.line()))) == record
     assert "likelihoods" not in RECORDS[3].line()
@@ -107,13 +123,13 @@ def test_a_record_is_read_as_it_was_written_and_an_older_one_without_likelihoods
     assert vqa.score_items([PredictionLine.read(old)], "exact@1")[1][0].likelihood is None
 
 
-def read_scores(predictions, scorer):
+def read_scores(predictions: Path, scorer: str) -> Any:
     records = [PredictionLine.read(line) for line in read_lines(predictions)]
     kept = read_lines(vqa.scores_path(predictions, scorer))
     return vqa.item_scores(records, kept, predictions, scorer)
 
 
-def test_item_scores_are_kept_and_made_again_when_they_do_not_fit(tmp_path):
+def test_item_scores_are_kept_and_made_again_when_they_do_not_fit(tmp_path: Path) -> None:
     predictions = tmp_path / "task-key.jsonl"
     assert read_scores(predictions, "letter@1") == []
     predictions.write_text("".join(json.dumps(record.line()) + "\n" for record in RECORDS))
@@ -130,27 +146,27 @@ def test_item_scores_are_kept_and_made_again_when_they_do_not_fit(tmp_path):
     assert sorted(read_scores(predictions, "letter@1"), key=lambda item: item.id) == made
 
 
-def test_an_older_line_of_scores_lacks_readings(tmp_path):
+def test_an_older_line_of_scores_lacks_readings(tmp_path: Path) -> None:
     predictions = tmp_path / "p.jsonl"
     predictions.write_text(json.dumps({"id": "1", "prediction": "a", "answers": ["a"]}) + "\n")
     vqa.scores_path(predictions, "exact@1").write_text('{"id": "1", "score": 1.0}\n')
     assert read_scores(predictions, "exact@1") == [vqa.ItemScore("1", 1.0, None, None, None)]
 
 
-def test_scorers_of_sets_keep_one_line_an_item():
+def test_scorers_of_sets_keep_one_line_an_item() -> None:
     turned = [PredictionLine(str(i * 1_000_000), "AB"[i], ("AB"[i],), "?", ("x", "y"), "k") for i in range(2)]
     scores, items = vqa.score_items(turned, "circular@1")
     assert [item.score for item in items] == [1.0, None] and items[1].strict == 1.0
     assert (scores.value, scores.n, scores.stderr, scores.kind_sizes) == (100.0, 1, None, {"k": 1})
 
 
-def test_an_item_answered():
+def test_an_item_answered() -> None:
     item = Item("7", (), "what?", ("a",), ("a", "b"), kind="k")
     assert Answered.by("x", item) == Answered("7", "x", ("a",), "what?", ("a", "b"))
 
 
 @pytest.mark.parametrize("name", ["exact@1", "vqa@1"])
-def test_scoring_again_is_quick(name):
+def test_scoring_again_is_quick(name: str) -> None:
     records = [
         PredictionLine(
             str(i), f"The answer {i % 997}.", tuple(f"answer {(i + k) % 997}" for k in range(10)), kind="k"
@@ -164,7 +180,7 @@ def test_scoring_again_is_quick(name):
     )
 
 
-def asked(prompt):
+def asked(prompt: str) -> TaskSpec:
     return TaskSpec(
         task="t",
         version=1,
@@ -179,16 +195,18 @@ def asked(prompt):
     ("prompt", "predicted"),
     [("{question}\n{choices}", ["A", "B", "C"]), ("{question}", ["cat", "dog", "fox"])],
 )
-def test_predictions_keep_the_likelihoods_of_choices(tmp_path, prompt, predicted):
+def test_predictions_keep_the_likelihoods_of_choices(
+    tmp_path: Path, prompt: str, predicted: list[str]
+) -> None:
     free = Item("1", (), "how many?", ("2",))
     chosen = [Item(str(i), (), "what?", ("dog",), CHOICES) for i in (0, 2)]
     seen = []
 
-    def rate(prompts, choices):
+    def rate(prompts: Sequence[Prompt], choices: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:
         seen.append([list(own) for own in choices])
         return [(-2.0, -1.0, -3.0) for _ in prompts]
 
-    def run(**more):
+    def run(**more: Any) -> Any:
         items = [chosen[0], free, chosen[1]]
         answer = lambda prompts: ["x"] * len(prompts)  # noqa: E731
         return vqa.predict(asked(prompt), items, answer, tmp_path / "p.jsonl", batch_size=2, **more)
@@ -203,8 +221,8 @@ def test_predictions_keep_the_likelihoods_of_choices(tmp_path, prompt, predicted
     assert vqa.score_items(records, "option@1")[0].readings["likelihood"] == 100.0
 
 
-def test_scorers_of_letters_and_of_texts_share_predictions():
-    known = {"data": "d", "scoring": Scoring(), "tokenizer": "t", "dtype": "f"}
+def test_scorers_of_letters_and_of_texts_share_predictions() -> None:
+    known: dict[str, Any] = {"data": "d", "scoring": Scoring(), "tokenizer": "t", "dtype": "f"}
     texts = asked("{question}")
     letters = texts.model_copy(update={"scorer": "letter@1"})
     free = texts.model_copy(update={"columns": Columns()})
@@ -212,7 +230,7 @@ def test_scorers_of_letters_and_of_texts_share_predictions():
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_a_cell_with_choices(tmp_path, monkeypatch):
+def test_a_cell_with_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"question": f"what {i}?", "answer": i % 2, "options": ["cat", "dog"]} for i in range(4)]
     (tmp_path / "test.json").write_text(json.dumps(rows))
     task = TaskSpec(
@@ -223,7 +241,7 @@ def test_a_cell_with_choices(tmp_path, monkeypatch):
     monkeypatch.setattr(
         likelihood, "choice_likelihoods", lambda model, prompts, choices, **_: [(-1.0, -0.5) for _ in prompts]
     )
-    model = SimpleNamespace(
+    model: Any = SimpleNamespace(
         lm=SimpleNamespace(dtype="float32"),
         tokenizer=type("T", (), {"special_tokens_map": {}, "get_vocab": lambda self: {}})(),
     )
@@ -231,5 +249,6 @@ def test_a_cell_with_choices(tmp_path, monkeypatch):
         model, task, weights="w", folder=tmp_path / "p", scoring=Scoring(batch_size=4), workspace=tmp_path
     )
     assert cell.value == 0.0 and cell.readings == {"strict": 0.0, "normalised": 50.0, "likelihood": 50.0}
+    assert cell.predictions
     kept = read_scores(tmp_path / "p" / cell.predictions, "letter@1")
     assert [(item.normalised, item.likelihood) for item in kept] == [(1.0, 0.0), (0.0, 1.0)] * 2

@@ -18,7 +18,7 @@ class Gold:
     position: int | None = None
 
 
-def gold(answers, choices=None):
+def gold(answers: str | list[str], choices: tuple[str, ...] | None = None) -> Gold:
     return Gold((answers,) if isinstance(answers, str) else tuple(answers), choices)
 
 
@@ -32,11 +32,11 @@ def gold(answers, choices=None):
         ("-", "+", 0), ("", "", 0), ("garbage bin", "garbage  bin", 0), ("ÄRGER", "ärger", 1),
     ],
 )  # fmt: skip
-def test_exact(prediction, answer, right):
+def test_exact(prediction: str, answer: str, right: int) -> None:
     assert score("exact@1", prediction, gold(answer)) == right
 
 
-def test_exact_takes_any_of_several_answers():
+def test_exact_takes_any_of_several_answers() -> None:
     assert score("exact@1", "sofa", gold(["couch", "sofa"])) == 1.0
 
 
@@ -54,7 +54,7 @@ def test_exact_takes_any_of_several_answers():
         ("  two   dogs ", "2 dogs"), ("$5", "$5"), ("50%", "50%"), ("x,y 1,2", "xy 12"), ("a-frame", "frame"),
     ],
 )  # fmt: skip
-def test_official_form(text, form):
+def test_official_form(text: str, form: str) -> None:
     assert vqa_form(text) == form
 
 
@@ -62,7 +62,7 @@ def test_official_form(text, form):
     ("text", "form"),
     [("What's this?", "what 's this"), ("1,000", "1000"), ("red,blue", "redblue"), ("The Stop", "stop")],
 )
-def test_evalai_form(text, form):
+def test_evalai_form(text: str, form: str) -> None:
     assert evalai_form(text) == form
 
 
@@ -73,11 +73,11 @@ def test_evalai_form(text, form):
         (2, 2, 1.0), (1, 2, 0.5), (3, 3, 1.0), (2, 3, 2 / 3), (1, 3, 1 / 3), (4, 4, 1.0), (3, 4, 0.75), (1, 4, 0.25),
     ],
 )  # fmt: skip
-def test_consensus(matches, annotators, value):
+def test_consensus(matches: int, annotators: int, value: float) -> None:
     assert consensus(matches, annotators) == pytest.approx(value)
 
 
-def test_consensus_is_the_mean_of_the_leave_one_out_sets():
+def test_consensus_is_the_mean_of_the_leave_one_out_sets() -> None:
     for annotators in range(4, 12):
         for matches in range(annotators + 1):
             predicted = [True] * matches + [False] * (annotators - matches)
@@ -100,7 +100,7 @@ AGREED, SPLIT = ["yes"] * 10, ["yes"] * 2 + ["no"] * 8
         ("evalai@1", "unanswerable", ["unanswerable"] * 5 + ["x"] * 5, 1.0), ("evalai@1", "", [""] * 10, 0.0),
     ],
 )  # fmt: skip
-def test_annotators(scorer, prediction, answers, value):
+def test_annotators(scorer: str, prediction: str, answers: str | list[str], value: float) -> None:
     assert score(scorer, prediction, gold(answers)) == pytest.approx(value)
 
 
@@ -117,19 +117,19 @@ ANIMALS = ("cat", "dog", "fox")
         ("Because", 0, 0), ("B dog", 0, 0), ("[B], dog", 0, 1),
     ],
 )  # fmt: skip
-def test_letter(prediction, strict, lenient):
+def test_letter(prediction: str, strict: int, lenient: int) -> None:
     question = gold("dog", ANIMALS)
     assert score("letter@1", prediction, question) == strict
     assert readings(prediction, question)["normalised"] == lenient
 
 
-def test_letter_of_a_gold_that_is_a_letter():
+def test_letter_of_a_gold_that_is_a_letter() -> None:
     assert score("letter@1", "B", gold("B", ANIMALS)) == 1.0
     assert score("letter@1", "B", gold("B")) == 1.0
     assert score("letter@1", "A", gold("B", ("B", "A"))) == 1.0, "the text of a choice wins over its letter"
 
 
-def test_letter_without_choices_is_exact():
+def test_letter_without_choices_is_exact() -> None:
     assert score("letter@1", "42.", gold("42")) == 1.0
     assert score("letter@1", "41", gold("42")) == 0.0
 
@@ -144,7 +144,7 @@ def test_letter_without_choices_is_exact():
         ("inf", "5", 0), ("5", "inf", 0),
     ],
 )  # fmt: skip
-def test_relaxed(prediction, answer, right):
+def test_relaxed(prediction: str, answer: str, right: int) -> None:
     assert score("relaxed@1", prediction, gold(answer)) == right
 
 
@@ -156,7 +156,7 @@ def test_relaxed(prediction, answer, right):
         ("abcd", "abxy", 0.5), ("abc", "axyz", 0.0), ("12 may", "12  May", 1.0), ("cat", ["dog", "cut"], 2 / 3),
     ],
 )  # fmt: skip
-def test_anls(prediction, answers, value):
+def test_anls(prediction: str, answers: str | list[str], value: float) -> None:
     assert score("anls@1", prediction, gold(answers)) == pytest.approx(value)
 
 
@@ -164,7 +164,7 @@ def test_anls(prediction, answers, value):
     ("a", "b", "steps"),
     [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("abc", "abc", 0), ("ab", "ba", 2)],
 )
-def test_levenshtein(a, b, steps):
+def test_levenshtein(a: str, b: str, steps: int) -> None:
     assert levenshtein(a, b) == levenshtein(b, a) == steps
 
 
@@ -176,20 +176,20 @@ def test_levenshtein(a, b, steps):
         ("no\nyes", "no"), ("Yes, it is.", "yes"),
     ],
 )  # fmt: skip
-def test_yes_or_no(text, read):
+def test_yes_or_no(text: str, read: str) -> None:
     assert yes_or_no(text) == read
 
 
-def test_pope():
+def test_pope() -> None:
     assert score("pope@1", "Yes, there is.", gold("yes")) == 1.0
     assert score("pope@1", "No.", gold("Yes")) == 0.0
     assert score("pope@1", "", gold("yes")) == 0.0
 
 
-def test_pope_set_metrics():
+def test_pope_set_metrics() -> None:
     pairs = [("yes", "yes"), ("yes", "no"), ("yes", "no"), ("no", "yes"), ("no", "no"), ("", "yes")]
 
-    def metrics(name, *pairs):
+    def metrics(name: str, *pairs: tuple[str, str]) -> dict[str, float]:
         return score_set(name, [Answered("1", predicted, (right,)) for predicted, right in pairs]).metrics
 
     found = metrics("pope@1", *pairs)
@@ -203,17 +203,17 @@ def test_pope_set_metrics():
     ("prediction", "strict", "normalised"),
     [("two", 1, 1), ("Two", 0, 1), ("2", 0, 1), ("three", 0, 0), ("", 0, 0), ("the two.", 0, 1)],
 )
-def test_readings(prediction, strict, normalised):
+def test_readings(prediction: str, strict: int, normalised: int) -> None:
     assert readings(prediction, gold("two")) == {"strict": strict, "normalised": normalised}
 
 
-def test_own_answer():
+def test_own_answer() -> None:
     assert own_answer("vqa@1", gold(["a", "b", "b"])) == "b"
     assert own_answer("letter@1", gold("fox", ANIMALS)) == "C"
     assert own_answer("letter@1", gold("wolf", ANIMALS)) == "wolf"
 
 
-def test_unknown_scorer():
+def test_unknown_scorer() -> None:
     with pytest.raises(
         UnknownName, match=r"no scorer 'exact@2'. Did you mean 'exact@1'\? Available: anls@1, cider@1"
     ):

@@ -13,7 +13,7 @@ GOLDS = {"grounding@1": "[0, 0, 1, 1]", "grounding@2": "[0, 0, 1, 1]", "coin-gro
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
-def test_a_long_text_is_scored_at_once(name):
+def test_a_long_text_is_scored_at_once(name: str) -> None:
     scorer = BY_NAME[name]
     gold = GOLDS.get(name, "B" if scorer.lettered else "a red car")
     choices = ("red", "blue", "a", "1") if scorer.lettered else None

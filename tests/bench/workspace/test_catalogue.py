@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from moextend.bench.data.items import OWN_PLACEHOLDERS, Item, placeholders, prompt_text
 from moextend.bench.run.plan import Request, resolve
@@ -115,11 +116,13 @@ def test_text_tasks_are_lm_evals_own_with_that_metric(name: str) -> None:
 def test_the_list_says_which_tasks_need_a_judge(tmp_path: Path) -> None:
     found = catalogue.catalogue(tmp_path)
     assert [task["name"] for task in found["tasks"] if task["needs"] == "judge"] == ["mmvet"]
-    cells = [str(cell) for column in tables(found)[2].columns for cell in column.cells]
+    table = tables(found)[2]
+    assert isinstance(table, Table)
+    cells = [str(cell) for column in table.columns for cell in column.cells]
     assert sum(cell.startswith("(needs a judge)") for cell in cells) == 1
 
 
-def test_a_task_says_which_published_numbers_it_is_comparable_with(tmp_path):
+def test_a_task_says_which_published_numbers_it_is_comparable_with(tmp_path: Path) -> None:
     found = catalogue.details("coin-gqa", tmp_path, example=False)
     assert found["comparable_with"] == "CoIN rows"
     words = catalogue.describe(found)

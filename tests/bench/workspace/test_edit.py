@@ -1,5 +1,7 @@
 """A workspace's sequence is made and changed by commands."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -11,11 +13,11 @@ from moextend.errors import InputError, SpecError, UnknownName
 
 
 @pytest.fixture
-def draft(tmp_path):
+def draft(tmp_path: Path) -> edit.Draft:
     return edit.draft(None, tmp_path, create=True)
 
 
-def test_a_new_workspace_gets_the_default_without_its_stages(draft, tmp_path):
+def test_a_new_workspace_gets_the_default_without_its_stages(draft: edit.Draft, tmp_path: Path) -> None:
     default = find_sequence(DEFAULT, tmp_path)
     assert (draft.tasks, draft.sequence.sequence) == ([], "sequence")
     assert draft.sequence.retention == default.retention
@@ -24,10 +26,11 @@ def test_a_new_workspace_gets_the_default_without_its_stages(draft, tmp_path):
     assert draft.write() == tmp_path / "registry" / "sequence.yaml"
     found = read_sequence(tmp_path / "registry" / "sequence.yaml")
     assert found.memory_file() == default.memory_file()
-    assert found.memory_file().is_file()
+    memory = found.memory_file()
+    assert memory and memory.is_file()
 
 
-def test_the_packages_tasks_come_in_the_order_of_the_default(draft, tmp_path):
+def test_the_packages_tasks_come_in_the_order_of_the_default(draft: edit.Draft, tmp_path: Path) -> None:
     names = []
     for _ in range(3):
         task = edit.next_default("vqa", draft)
@@ -36,12 +39,12 @@ def test_the_packages_tasks_come_in_the_order_of_the_default(draft, tmp_path):
     assert names == draft.tasks == [stage.task for stage in find_sequence(DEFAULT, tmp_path).stages]
 
 
-def test_when_the_package_has_no_more_the_hint_is_own_data(draft):
+def test_when_the_package_has_no_more_the_hint_is_own_data(draft: edit.Draft) -> None:
     with pytest.raises(InputError, match=r"all text tasks .* are in the sequence.* --data PATH"):
         edit.next_default("text", draft)
 
 
-def test_adding_moving_removing(draft, tmp_path):
+def test_adding_moving_removing(draft: edit.Draft, tmp_path: Path) -> None:
     names = ["tiny-attributes", "tiny-counting", "tiny-reading"]
     for name in names:
         draft = edit.add(draft, find_task(name, tmp_path))
@@ -55,7 +58,7 @@ def test_adding_moving_removing(draft, tmp_path):
     assert draft.sequence.retention[-1] == "tiny-facts"
 
 
-def test_wrong_names_and_places(draft, tmp_path):
+def test_wrong_names_and_places(draft: edit.Draft, tmp_path: Path) -> None:
     task = find_task("tiny-counting", tmp_path)
     draft = edit.add(draft, task)
     with pytest.raises(InputError, match="is in the sequence already"):
@@ -66,19 +69,19 @@ def test_wrong_names_and_places(draft, tmp_path):
         edit.move(draft, "tiny-counting", 3)
 
 
-def test_a_workspace_without_a_sequence_says_how_to_make_one(tmp_path):
+def test_a_workspace_without_a_sequence_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no sequence of its own\. Make one: moextend bench add-task vqa"):
         edit.draft(None, tmp_path, create=False)
 
 
-def test_a_sequence_of_the_package_is_copied_not_changed(tmp_path):
+def test_a_sequence_of_the_package_is_copied_not_changed(tmp_path: Path) -> None:
     before = find_sequence(DEFAULT, tmp_path)
     edit.remove(edit.draft(DEFAULT, tmp_path, create=False), before.stages[0].task).write()
-    assert read_sequence(before.path) == before
+    assert before.path and read_sequence(before.path) == before
     assert [s.task for s in find_sequence(DEFAULT, tmp_path).stages] == [s.task for s in before.stages[1:]]
 
 
-def test_a_broken_sequence_is_reported_before_it_is_edited(tmp_path):
+def test_a_broken_sequence_is_reported_before_it_is_edited(tmp_path: Path) -> None:
     path = tmp_path / "registry" / "sequence.yaml"
     path.parent.mkdir()
     path.write_text("sequence: x\nversion: 1\nbase: {model: tiny}\nstage: []\ntrain: {}\n")
@@ -98,11 +101,11 @@ def test_a_broken_sequence_is_reported_before_it_is_edited(tmp_path):
         ("...", "task"),
     ],
 )
-def test_names_made_from_data(data, name):
+def test_names_made_from_data(data: str, name: str) -> None:
     assert new_task.default_name(data) == name
 
 
-def test_names_that_are_taken_or_are_none(tmp_path):
+def test_names_that_are_taken_or_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is a task 'tiny-facts' already"):
         new_task.free_name("tiny-facts", tmp_path)
     for name in ("../x", "", "a b", "-x"):
@@ -111,7 +114,7 @@ def test_names_that_are_taken_or_are_none(tmp_path):
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path: Path) -> Path:
     from PIL import Image
 
     folder = tmp_path / "mine"
@@ -124,7 +127,7 @@ def data(tmp_path):
     return folder / "data.csv"
 
 
-def test_a_task_made_from_data_can_be_read_again(data, tmp_path):
+def test_a_task_made_from_data_can_be_read_again(data: Path, tmp_path: Path) -> None:
     task = new_task.new_task("vqa", str(data), tmp_path, name="pets", columns={}, scorer=None)
     found = new_task.check(task, tmp_path)
     assert sum(found["items"].values()) == 20
@@ -137,13 +140,14 @@ def test_a_task_made_from_data_can_be_read_again(data, tmp_path):
     assert yaml.safe_load(path.read_text())["data"]["path"] == "../mine/data.csv"
 
 
-def test_data_of_another_kind_is_reported(data, tmp_path):
+def test_data_of_another_kind_is_reported(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="looks like a vqa task: its columns hold a question"):
         new_task.new_task("caption", str(data), tmp_path, name=None, columns={}, scorer=None)
 
 
-def test_a_text_task_names_an_lm_eval_task(tmp_path):
+def test_a_text_task_names_an_lm_eval_task(tmp_path: Path) -> None:
     task = new_task.new_task("text", "arc_easy", tmp_path, name=None, columns={}, scorer=None)
     new_task.write_task(task)
     again = find_task("arc_easy", tmp_path)
+    assert again.lm_eval
     assert (again.kind, again.lm_eval.task, again.data) == ("text", "arc_easy", None)

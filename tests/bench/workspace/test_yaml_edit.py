@@ -1,5 +1,7 @@
 """Editing a list of a YAML leaves the rest of the file alone."""
 
+from collections.abc import Callable
+
 import pytest
 import yaml
 
@@ -21,25 +23,25 @@ train: {steps: 3}
 """
 
 
-def edited(text, change, key="stages"):
+def edited(text: str, change: Callable[[list[str]], list[str]], key: str = "stages") -> str:
     values = yaml.safe_load(text).get(key) or []
     found = {str(i): value for i, value in enumerate(values)}
     names = change(list(found))
     wanted = [found.get(name, {"task": name}) for name in names]
 
-    def by_text(items):
+    def by_text(items: list[str]) -> list[str]:
         texts = dict(zip(found, items, strict=True))
         return [texts.get(name, f"- task: {name}\n") for name in names]
 
     return edit_list(text, key, by_text, wanted, where="x.yaml")
 
 
-def test_an_item_is_added_at_the_end():
+def test_an_item_is_added_at_the_end() -> None:
     text = edited(BLOCK, lambda items: [*items, "new"])
     assert text == BLOCK.replace("  - {task: c}\n", "  - {task: c}\n  - task: new\n")
 
 
-def test_a_comment_goes_with_the_item_below_it():
+def test_a_comment_goes_with_the_item_below_it() -> None:
     text = edited(BLOCK, lambda items: ["1", "2", "0"])
     assert (
         text.index("# the hard one") < text.index("task: b") < text.index("task: c") < text.index("task: a")
@@ -48,14 +50,14 @@ def test_a_comment_goes_with_the_item_below_it():
     assert text.endswith("# how it is trained\ntrain: {steps: 3}\n")
 
 
-def test_an_item_is_removed_with_its_comment():
+def test_an_item_is_removed_with_its_comment() -> None:
     text = edited(BLOCK, lambda items: ["0", "2"])
     assert "hard" not in text
     assert "task: b" not in text
     assert "# the easy one" in text
 
 
-def test_all_items_are_removed_and_one_comes_back():
+def test_all_items_are_removed_and_one_comes_back() -> None:
     text = edited(BLOCK, lambda items: [])
     assert "stages: []" in text
     again = edited(text, lambda items: ["new"])
@@ -78,23 +80,23 @@ def test_all_items_are_removed_and_one_comes_back():
         ),
     ],
 )
-def test_other_ways_of_writing_a_list(text, wanted):
+def test_other_ways_of_writing_a_list(text: str, wanted: str) -> None:
     assert edited(text, lambda items: [*items, "new"]) == wanted
 
 
-def test_names_in_brackets_stay_in_brackets():
+def test_names_in_brackets_stay_in_brackets() -> None:
     text = "retention: [a, b]  # text\n"
     found = edit_list(text, "retention", lambda items: [*items, "- c\n"], ["a", "b", "c"], where="x")
     assert found == "retention: [a, b, c]  # text\n"
     assert edit_list(found, "retention", lambda items: [], [], where="x") == "retention: []  # text\n"
 
 
-def test_what_cannot_be_edited_is_refused_with_the_outcome():
+def test_what_cannot_be_edited_is_refused_with_the_outcome() -> None:
     text = "one: &x {task: a}\nstages: [*x]\n"
     with pytest.raises(SpecError, match=r"x.yaml: 'stages' is written in a way .* by hand; it should hold: "):
         edited(text, lambda items: [*items, "new"])
 
 
 @pytest.mark.parametrize("name", ["plain", "123", "no", "1e5", "2024-01-01", "a.b-c"])
-def test_names_are_quoted_where_yaml_would_read_something_else(name):
+def test_names_are_quoted_where_yaml_would_read_something_else(name: str) -> None:
     assert yaml.safe_load(f"- task: {quoted(name)}") == [{"task": name}]

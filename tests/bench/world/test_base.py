@@ -79,7 +79,7 @@ def test_orthogonal_momentum_goes_downhill() -> None:
     for _ in range(20):
         loss = (weight**2).sum()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     assert (weight**2).sum() < 0.5
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from moextend.bench.world import words
 from moextend.bench.world.render import CELL, RGB, glyph_mask, png, render
-from moextend.bench.world.scenes import Scene, Thing, any_scene, caption, draw_scene, twin
+from moextend.bench.world.scenes import Scene, Split, Thing, any_scene, caption, draw_scene, twin
 
 
 def drawn(seed: int, count: int) -> list[Scene]:
@@ -34,9 +34,9 @@ def test_png_holds_the_pixels() -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_draw_scene_keeps_to_its_split(split: str) -> None:
+def test_draw_scene_keeps_to_its_split(split: Split) -> None:
     rng = random.Random(2)
-    assert all(draw_scene(rng, split).split() == split for _ in range(200))  # type: ignore[arg-type]
+    assert all(draw_scene(rng, split).split() == split for _ in range(200))
 
 
 def test_split_ignores_what_no_question_asks_for() -> None:

@@ -2,10 +2,16 @@
 
 import json
 import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from moextend.bench.score.evaluate import score_cell
+from moextend.bench.score.records import Cell
+from moextend.bench.sequence import Scoring
 from moextend.bench.task import TaskSpec, TextTask
 
 WORDS = ["red", "blue", "green", "one", "two", "three", "is", "the", "sky", "car", "Q", "A:", "what", "."]
@@ -48,8 +54,10 @@ aggregate_metric_list:
 metadata: {version: 1}
 """
 
+MakeTask = Callable[..., TaskSpec]
 
-def items(n, seed):
+
+def items(n: int, seed: str) -> Iterator[dict[str, object]]:
     rng = random.Random(seed)
     for _ in range(n):
         choices = rng.sample(WORDS[:6], 3)
@@ -62,7 +70,7 @@ def items(n, seed):
 
 
 @pytest.fixture
-def workspace(tmp_path):
+def workspace(tmp_path: Path) -> Path:
     """A workspace with a folder `lm` of lm-eval tasks."""
     folder = tmp_path / "work" / "tasks" / "lm"
     (folder / "data").mkdir(parents=True)
@@ -77,8 +85,8 @@ def workspace(tmp_path):
 
 
 @pytest.fixture
-def make_task(workspace):
-    def make(name, **changes):
+def make_task(workspace: Path) -> MakeTask:
+    def make(name: str, **changes: Any) -> TaskSpec:
         text = TextTask(task=name, path="lm", **changes)
         path = workspace / "tasks" / f"t-{name}.yaml"
         return TaskSpec(task=f"t-{name}", version=1, kind="text", lm_eval=text, path=path)
@@ -86,7 +94,7 @@ def make_task(workspace):
     return make
 
 
-def random_model(seed=0):
+def random_model(seed: int = 0) -> Any:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
@@ -112,10 +120,21 @@ def random_model(seed=0):
 
 
 @pytest.fixture
-def make_model():
+def make_model() -> Callable[..., Any]:
     return random_model
 
 
 @pytest.fixture
-def model():
+def model() -> Any:
     return random_model()
+
+
+@pytest.fixture
+def score(workspace: Path, model: Any, tmp_path: Path) -> Callable[..., Cell]:
+    def call(task: TaskSpec, weights: str = "w", used: Any = None, **changes: Any) -> Cell:
+        return score_cell(
+            used or model, task, weights=weights, folder=tmp_path / "predictions", workspace=workspace,
+            scoring=changes.pop("scoring", Scoring(batch_size=8)), **changes,
+        )  # fmt: skip
+
+    return call

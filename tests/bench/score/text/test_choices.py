@@ -1,6 +1,7 @@
 """Choices that share a context, against lm-eval's own way of scoring them."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -8,26 +9,27 @@ from lm_eval.models.huggingface import HFLM
 
 import moextend
 from moextend.bench.score.text import choices as room
-from moextend.bench.score.text.choices import SharedContext
+from moextend.bench.score.text.choices import Answer, Request, SharedContext
+from moextend.model.multimodal import MultimodalLM
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> MultimodalLM:
     return moextend.load("tiny", vision="tiny")
 
 
-def both(model, **more):
-    def make(kind):
+def both(model: MultimodalLM, **more: Any) -> tuple[HFLM, SharedContext]:
+    def make(kind: Any) -> Any:
         return kind(pretrained=model.lm, tokenizer=model.tokenizer, backend="causal", device="cpu", **more)
 
     return make(HFLM), make(SharedContext)
 
 
-def requests(questions=12, seed=0, longest=40):
+def requests(questions: int = 12, seed: int = 0, longest: int = 40) -> list[Request]:
     """Contexts of 1 to `longest` tokens, each with 1 to 5 choices of 1 to 6 tokens."""
     draw = random.Random(seed)
 
-    def ids(n):
+    def ids(n: int) -> list[int]:
         return [draw.randrange(5, 180) for _ in range(n)]
 
     found = []
@@ -38,7 +40,7 @@ def requests(questions=12, seed=0, longest=40):
     return found
 
 
-def agree(mine, theirs):
+def agree(mine: list[Answer], theirs: list[Answer]) -> None:
     assert len(mine) == len(theirs)
     for (a, greedy_a), (b, greedy_b) in zip(mine, theirs, strict=True):
         assert a == pytest.approx(b, abs=1e-4)
@@ -46,14 +48,14 @@ def agree(mine, theirs):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_the_numbers_are_those_of_lm_eval(model, batch_size):
+def test_the_numbers_are_those_of_lm_eval(model: MultimodalLM, batch_size: int) -> None:
     theirs, mine = both(model, batch_size=batch_size)
     asked = requests()
     with torch.no_grad():
         agree(mine._loglikelihood_tokens(asked), theirs._loglikelihood_tokens(asked))
 
 
-def test_what_greedy_decoding_would_say_is_known(model):
+def test_what_greedy_decoding_would_say_is_known(model: MultimodalLM) -> None:
     theirs, mine = both(model, batch_size=4)
     with torch.no_grad():
         output = model.lm.generate(torch.tensor([[5, 9, 12]]), max_new_tokens=4, do_sample=False)[
@@ -65,11 +67,11 @@ def test_what_greedy_decoding_would_say_is_known(model):
     assert [greedy for _, greedy in found] == [True, False]
 
 
-def test_a_context_is_computed_once(model, monkeypatch):
+def test_a_context_is_computed_once(model: MultimodalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     _, mine = both(model, batch_size=8)
     seen = 0
 
-    def count(module, args, kwargs):
+    def count(module: object, args: object, kwargs: dict[str, Any]) -> None:
         nonlocal seen
         seen += kwargs["attention_mask"].shape[0] * kwargs["input_ids"].shape[1]
 
@@ -81,14 +83,14 @@ def test_a_context_is_computed_once(model, monkeypatch):
     assert seen == 50 + 4, "the context, and the first token of each choice"
 
 
-def test_what_does_not_fit_is_left_to_lm_eval(model, monkeypatch):
+def test_what_does_not_fit_is_left_to_lm_eval(model: MultimodalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, mine = both(model, batch_size=4, max_length=30)
     asked = requests(longest=60, seed=3)
     with torch.no_grad():
         agree(mine._loglikelihood_tokens(asked), theirs._loglikelihood_tokens(asked))
 
 
-def test_scores_are_taken_in_pieces(model, monkeypatch):
+def test_scores_are_taken_in_pieces(model: MultimodalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, mine = both(model, batch_size=64)
     monkeypatch.setattr(room, "_LOGITS", 1000)
     asked = requests(seed=5)
@@ -96,7 +98,7 @@ def test_scores_are_taken_in_pieces(model, monkeypatch):
         agree(mine._loglikelihood_tokens(asked), theirs._loglikelihood_tokens(asked))
 
 
-def test_an_extension_is_scored_as_it_is(model):
+def test_an_extension_is_scored_as_it_is(model: MultimodalLM) -> None:
     """The new experts take part, and padding changes nothing."""
     moextend.attach(model.lm, "more", {1: [0], 2: [3]}, mode="exact")
     try:

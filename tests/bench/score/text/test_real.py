@@ -2,11 +2,13 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moextend.bench.score.evaluate import score_cell
 from moextend.bench.sequence import Scoring
+from tests.bench.score.text.conftest import MakeTask
 
 TASKS = {
     "piqa": ("piqa/piqa.yaml", "piqa", "training_split: null"),
@@ -17,7 +19,7 @@ TASKS = {
 
 
 @pytest.fixture
-def real_text(real_data):
+def real_text(real_data: Path) -> Path:
     """The folder of real lm-eval data."""
     if not (real_data / "lm_eval").is_dir():
         pytest.skip(f"no lm_eval in {real_data} (set MOEXTEND_REAL_DATA)")
@@ -26,9 +28,12 @@ def real_text(real_data):
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", TASKS)
-def test_own_yaml_of_lm_eval_on_a_local_folder(name, real_text, workspace, model, make_task, tmp_path):
+def test_own_yaml_of_lm_eval_on_a_local_folder(
+    name: str, real_text: Path, workspace: Path, model: Any, make_task: MakeTask, tmp_path: Path
+) -> None:
     yaml, data, more = TASKS[name]
     spec = find_spec("lm_eval")
+    assert spec and spec.submodule_search_locations
     include = Path(spec.submodule_search_locations[0]) / "tasks" / yaml
     (workspace / "tasks" / "lm" / f"{name}.yaml").write_text(
         f"include: {include}\ntask: {name}\ndataset_path: {real_text / data}\n{more}\n"

@@ -1,0 +1,101 @@
+"""Experts of an upcycled model become different."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moextend import Conversation
+from moextend.errors import InputError
+from moextend.extension.specialise import cut, measure, redraw, specialise
+from moextend.model.upcycling import upcycle
+from moextend.moe.sites import find_sites
+from tests.model.dense import dense_model
+from tests.toys import toy_tokenizer
+
+
+def stories(count: int = 60) -> list[str]:
+    """Texts in which the next word follows from the last one."""
+    return [" ".join(f"w{(start + 7 * i) % 60}" for i in range(20)) for start in range(count)]
+
+
+def test_specialising_tells_experts_apart_and_learns(tmp_path: Path) -> None:
+    model = upcycle(dense_model(), experts=4, top_k=2)
+    name = model.base_fingerprint()
+    others = {
+        key: p.clone()
+        for key, p in model.named_parameters()
+        if ".experts." not in key and not key.endswith("gate.weight")
+    }
+    done = specialise(
+        model, stories(), 40, folder=tmp_path / "t", learning_rate=3e-3, length=16, batch_size=16, seed=1
+    )
+    assert done.before.distance == 0 < done.redrawn.distance < done.after.distance + 0.1 < math.sqrt(2)
+    assert done.after.loss < done.before.loss - 0.3
+    assert done.steps == 40 and done.pieces == 108
+    assert all(0 < each <= 1 for each in done.after.load_entropy) and len(done.after.load_entropy) == 3
+    assert all(torch.equal(model.get_parameter(key), value) for key, value in others.items())
+    assert done.trained_parameters == sum(p.numel() for p in model.lm.parameters()) - sum(
+        p.numel() for key, p in others.items() if key.startswith("lm.")
+    )
+    assert not model.trainable() and model.base_fingerprint() != name
+    assert not any(site.router._forward_hooks for site in find_sites(model.lm))
+
+
+def test_the_balance_loss_evens_the_load(tmp_path: Path) -> None:
+    even = []
+    for balance in (0.0, 1.0):
+        model = upcycle(dense_model(), experts=4, top_k=1)
+        done = specialise(
+            model, stories(), 25, folder=tmp_path / "t", share=0, balance=balance, learning_rate=3e-3,
+            length=16, batch_size=16,
+        )  # fmt: skip
+        assert done.redrawn == done.before
+        even.append(sum(done.after.load_entropy) / 3)
+    assert even[1] > even[0] and even[1] > 0.9
+
+
+def test_paired_experts_stay_equal_unless_a_share_is_redrawn(tmp_path: Path) -> None:
+    def pair_is_equal(share: float) -> bool:
+        model = upcycle(dense_model(), experts=4, top_k=2, rows="paired")
+        specialise(model, stories(), 5, folder=tmp_path / "t", share=share, length=16)
+        experts: Any = find_sites(model.lm)[0].experts
+        assert not torch.equal(experts.down_proj[0], experts.down_proj[2])
+        return torch.equal(experts.down_proj[0], experts.down_proj[1])
+
+    assert pair_is_equal(0.0) and not pair_is_equal(0.5)
+
+
+@given(share=st.floats(0, 1), seed=st.integers(0, 99))
+@settings(max_examples=10)
+def test_a_share_of_neurons_is_drawn_again(share: float, seed: int) -> None:
+    model = upcycle(dense_model(), experts=3)
+    before = [site.experts.get_parameter("down_proj").clone() for site in find_sites(model.lm)]
+    redraw(model, share, seed)
+    for site, old in zip(find_sites(model.lm), before, strict=True):
+        changed = (site.experts.get_parameter("down_proj") != old).any(dim=1)
+        assert changed.sum(dim=1).tolist() == [round(share * 24)] * 3
+
+
+def test_pieces_are_the_text_without_end_tokens() -> None:
+    pieces = cut(toy_tokenizer(), ["w1 w2 w3  w4 w5", "", "w9"], 2)
+    assert [piece.turns[0][1] for piece in pieces] == ["w1 w2", "w3  w4", "w5", "w9"]
+    state = measure(upcycle(dense_model(), experts=2, top_k=1), pieces, batch_size=3)
+    assert state.distance == 0 and state.loss > 1
+    assert pieces[0] == Conversation((("", "w1 w2"),), closed=False)
+
+
+@pytest.mark.parametrize(
+    ("texts", "share", "reason"), [(["w1"], 0.5, "too little"), (["w1 w2"], 1.5, "share")]
+)
+def test_specialising_without_text_is_refused(
+    texts: list[str], share: float, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        specialise(upcycle(dense_model(), experts=2), texts, 1, folder=tmp_path, share=share)

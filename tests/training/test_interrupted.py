@@ -1,0 +1,133 @@
+"""A training that is interrupted goes on from a whole checkpoint, and ends where an uninterrupted one does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from moextend import Conversation, train
+from moextend.training import loop
+from tests.training.toy_training import DATA, SETTINGS, extended, parts, stop_at
+
+
+@pytest.mark.parametrize("stopped_at", [2, 3, 5, 8])
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
+    tmp_path: Path, stopped_at: int
+) -> None:
+    whole = extended()
+    train(whole, DATA, SETTINGS, folder=tmp_path / "whole")
+    broken = extended()
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, DATA, SETTINGS, folder=tmp_path / "broken", on_step=stop_at(stopped_at))
+    again = extended()
+    seen: list[int] = []
+    train(again, DATA, SETTINGS, folder=tmp_path / "broken", on_step=lambda done, total: seen.append(done))
+    assert seen[0] == stopped_at - stopped_at % 3 + 1 or (stopped_at % 3 == 0 and seen[0] == stopped_at - 2)
+    for name, value in parts(whole).items():
+        assert torch.equal(parts(again)[name], value), name
+
+
+def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    whole = extended()
+    train(whole, DATA, SETTINGS, folder=tmp_path / "whole")
+    broken = extended()
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, DATA, SETTINGS, folder=tmp_path / "b", on_step=stop_at(8))
+    newest = tmp_path / "b" / "checkpoint-6"
+    (newest / "trainer_state.json").write_text('{"global_st')
+    again = extended()
+    train(again, DATA, SETTINGS, folder=tmp_path / "b")
+    for name, value in parts(whole).items():
+        assert torch.equal(parts(again)[name], value), name
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """The folder of a training that was stopped with two checkpoints, and what it learns undisturbed."""
+    folder = tmp_path_factory.mktemp("stopped")
+    whole = extended()
+    train(whole, DATA, SETTINGS, folder=folder / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(extended(), DATA, SETTINGS, folder=folder / "t", on_step=stop_at(8))
+    return folder / "t", parts(whole)
+
+
+FILES = ("trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "flops.json",
+         "manifest.json")  # fmt: skip
+
+
+def test_a_file_in_the_place_of_a_checkpoint_is_no_checkpoint(
+    tmp_path: Path, stopped: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    folder = shutil.copytree(stopped[0], tmp_path / "t")
+    shutil.rmtree(folder / "checkpoint-6")
+    (folder / "checkpoint-6").write_text("mine")
+    (folder / "checkpoint-9").mkdir()
+    (folder / "checkpoint-9" / "manifest.json").write_text("{}")
+    assert loop._last_checkpoint(folder) == str(folder / "checkpoint-3")
+    assert not (folder / "checkpoint-6").exists()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [Path.unlink, halve, flip])
+def test_a_damaged_checkpoint_is_not_whole_and_the_older_one_is(
+    tmp_path: Path,
+    stopped: tuple[Path, dict[str, torch.Tensor]],
+    name: str,
+    damage: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = shutil.copytree(stopped[0], tmp_path / "t")
+    assert loop._last_checkpoint(folder) == str(folder / "checkpoint-6")
+    damage(folder / "checkpoint-6" / name)
+    assert loop._last_checkpoint(folder) == str(folder / "checkpoint-3")
+    (message,) = caplog.messages
+    assert "checkpoint-6: is not whole (" in message and "goes on from an older one" in message
+    assert not (folder / "checkpoint-6").exists()
+
+
+def test_a_training_goes_on_from_the_older_checkpoint_and_ends_the_same(
+    tmp_path: Path, stopped: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    folder = shutil.copytree(stopped[0], tmp_path / "t")
+    (folder / "checkpoint-6" / "optimizer.pt").unlink()
+    again, seen = extended(), list[int]()
+    train(again, DATA, SETTINGS, folder=folder, on_step=lambda done, total: seen.append(done))
+    assert seen[0] == 4
+    for name, value in stopped[1].items():
+        assert torch.equal(parts(again)[name], value), name
+
+
+def test_the_flops_of_a_resumed_training_are_those_of_the_whole_one(tmp_path: Path) -> None:
+    rows = [Conversation(((" ".join(["w1"] * (1 + i % 7)), "w2"),)) for i in range(12)]  # padding varies
+    whole = train(extended(), rows, SETTINGS, folder=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(extended(), rows, SETTINGS, folder=tmp_path / "t", on_step=stop_at(5))
+    assert train(extended(), rows, SETTINGS, folder=tmp_path / "t") == whole
+
+
+def test_a_checkpoint_holds_what_learns_alone(tmp_path: Path) -> None:
+    model = extended()
+    with pytest.raises(KeyboardInterrupt):
+        train(model, DATA, SETTINGS, folder=tmp_path / "t", on_step=stop_at(5))
+    kept = tmp_path / "t" / "checkpoint-3"
+    assert {path.name for path in kept.iterdir()} == {
+        "trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json",
+        "flops.json", "manifest.json",
+    }  # fmt: skip
+    assert set(load_file(kept / "trained.safetensors")) == set(model.trainable())
