@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -17,13 +16,13 @@ from moextend.bench.task import TaskSpec
 from moextend.bench.world.data import DATASETS
 from moextend.errors import InputError, at
 from moextend.model import encoders, sources
+from moextend.model.preflight import check_device
+from moextend.training.trackers import check_tracker
 from moextend.util import content, files
 from moextend.util.lookup import choose
 
 READ = {".json", ".jsonl", ".csv", ".tsv"}
 """File types that are opened here to find a wrong column early: fast to read, without a library."""
-PACKAGES = {"azure_ml": ("azureml",), "flyte": ("flytekit",), "tensorboard": ("tensorboard", "tensorboardX")}
-"""Tracker -> name of its package, if it is another one."""
 SMALL = 32 * 2**20
 """Maximum size in bytes of data that is opened here."""
 
@@ -93,40 +92,6 @@ def _find_base(sequence: SequenceSpec, workspace: Path) -> None:
             where=f"{file}: base.chat",
             hint="Remove the key: prompts are then used as they are.",
         )
-
-
-def check_device(device: str, dtype: str, attention: str | None, *, where: str) -> None:
-    """Raises InputError if torch has no such device, or the device does not support this attention."""
-    if device in ("auto", "cpu") and attention != "flash_attention_2":
-        return  # torch need not be imported
-    from moextend.moe import supported
-
-    if device != "auto":
-        with at("--device"):
-            supported.check_device(device)
-    if attention == "flash_attention_2":
-        if device == "auto":
-            import torch
-
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        with at(where):
-            supported.check_options(dtype, device, attention)
-
-
-def check_tracker(name: str, *, where: str) -> None:
-    """Raises InputError if a tracker is not installed; asks transformers only if its package is installed."""
-    if name in ("none", "all"):
-        return
-    packages = PACKAGES.get(name, (name,))
-    if not any(find_spec(package) for package in packages):
-        raise InputError(
-            f"the tracker '{name}' is not installed.",
-            where=where,
-            hint=f"Install its package ({packages[0]}), or use report_to: none.",
-        )
-    from moextend.training.loop import check_tracker
-
-    check_tracker(name, where=where)
 
 
 def _check_task(task: TaskSpec) -> None:

@@ -36,9 +36,10 @@ from moextend.moe.recipe import Mode, Recipe, check_name
 from moextend.moe.recipe import recipe as read_recipe
 from moextend.moe.sites import find_sites
 from moextend.training import resuming
-from moextend.training.loop import Report, check_tracker, train
+from moextend.training.loop import Report, train
 from moextend.training.settings import Settings
 from moextend.training.splits import HELD_OUT, complete, hold_out
+from moextend.training.trackers import check_tracker
 from moextend.training.trainer import ExtraLoss
 from moextend.util import files
 from moextend.util.processes import first_writes

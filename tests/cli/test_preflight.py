@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.run import launch, preflight
+from moextend.bench.run import launch
 from moextend.model import loading
+from moextend.training import trackers
 
 from . import bad_inputs
 
@@ -36,7 +37,7 @@ def refused(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(launch, "launch", started)
     monkeypatch.setattr(loading, "_reader", started)
     monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available=False: None)
-    monkeypatch.setattr(preflight, "find_spec", lambda name: None)  # no tracker is installed
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)  # no tracker is installed
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / ".cache").unlink()
 
