@@ -10,13 +10,13 @@ from itertools import islice
 from pathlib import Path
 
 from moextend.bench.data.digests import FileDigests
-from moextend.bench.data.items import Item, prompt_text, target_text, template
 from moextend.bench.data.open import SplitName, check_gold, open_items, open_table
 from moextend.bench.data.unknown import unknown_words
 from moextend.bench.scorers import Answered, find_scorer, is_lettered, own_answer, score_set
 from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import TaskSpec
 from moextend.data.images import MARK
+from moextend.data.prompts import Item, prompt_text, target_text, template
 from moextend.errors import InputError
 
 EXACT = "exact@1"

@@ -10,17 +10,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from moextend.bench.data.hub import open_hub
-from moextend.bench.data.items import LETTERS, OWN_PLACEHOLDERS, Item, placeholders
 from moextend.bench.data.join import Joined
-from moextend.bench.data.source import Part, files_of, locate, parse_split, place
 from moextend.bench.scorers import is_lettered, search
 from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import Data, Join, TaskSpec
 from moextend.data import cells
-from moextend.data.conversations import expand
 from moextend.data.each import Each
+from moextend.data.hub import open_hub
 from moextend.data.images import ImageRef
+from moextend.data.llava import expand
+from moextend.data.prompts import LETTERS, OWN_PLACEHOLDERS, Item, placeholders
+from moextend.data.source import Part, files_of, locate, parse_split, place
 from moextend.data.table import Row, Table, read_table
 from moextend.errors import InputError, SpecError
 

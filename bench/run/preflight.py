@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from moextend.bench.data import open_items
-from moextend.bench.data.items import placeholders
-from moextend.bench.data.source import files_of, locate, parse_split
 from moextend.bench.score.text.names import check_name
 from moextend.bench.scorers.table import find_scorer, search
 from moextend.bench.sequence import SequenceSpec, memory_texts
 from moextend.bench.task import TaskSpec
 from moextend.bench.world.data import DATASETS
+from moextend.data.prompts import placeholders
+from moextend.data.source import files_of, locate, parse_split
 from moextend.errors import InputError, at
 from moextend.model import encoders, sources
 from moextend.model.preflight import check_device

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench.data import Item, guess_task, open_items, prompt_text, target_text, turns
-from moextend.bench.data.source import parse_split
 from moextend.bench.sequence import memory_texts
 from moextend.bench.task import TaskSpec
+from moextend.data.source import parse_split
 from moextend.training.splits import Lazy, hold_out
 from moextend.util import files
 

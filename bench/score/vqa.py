@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from moextend.bench.data import Item, data_digest, open_items, render_prompt
-from moextend.bench.data.items import LETTERS, placeholders
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Scores
 from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
 from moextend.bench.sequence import Scoring
 from moextend.bench.stats import clustered_error
 from moextend.bench.task import TaskSpec
+from moextend.data.prompts import LETTERS, placeholders
 from moextend.errors import MoextendError, RunFailed, SpecError
 from moextend.util.files import append_lines, digest, repair_lines, write_lines
 

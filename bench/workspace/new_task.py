@@ -40,7 +40,7 @@ def new_task(
     if scorer is not None:
         search(workspace)
         find_scorer(scorer, where="--scorer")
-    from moextend.bench.data.guess import CAPTIONED, guess_task
+    from moextend.data.guess import CAPTIONED, guess_task
 
     needs = {"needs": CAPTIONED} if kind == "caption" else {}
     task = guess_task(data, name=name, workspace=workspace, columns=columns, scorer=scorer, **needs)

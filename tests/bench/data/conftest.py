@@ -106,7 +106,7 @@ def hub(hub_folder, monkeypatch):
     """The hub with five rows of every data set of the catalogue; nothing else is reached."""
     import datasets
 
-    from moextend.bench.data import hub as opened
+    from moextend.data import hub as opened
     from tests.bench.data.hub_rows import Hub
 
     found = Hub(hub_folder)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.data.items import OWN_PLACEHOLDERS, Item, placeholders, prompt_text
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.scorers import own_answer
@@ -15,6 +14,7 @@ from moextend.bench.sequence import read_sequence
 from moextend.bench.task import read_task
 from moextend.bench.workspace import catalogue
 from moextend.bench.workspace.catalogue import tables
+from moextend.data.prompts import OWN_PLACEHOLDERS, Item, placeholders, prompt_text
 from moextend.util import content
 
 TASKS = content.names("tasks", Path("nowhere"))

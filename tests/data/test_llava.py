@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moextend.data.conversations import expand
+from moextend.data.llava import expand
 from moextend.data.table import ListTable
 from moextend.errors import InputError
 

@@ -8,12 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.data.hub import hub_splits
 from moextend.bench.data.open import open_table
-from moextend.bench.data.source import WHOLE, Source, like_hub_id, locate, near
 from moextend.bench.task import Columns, Data, TaskSpec
 from moextend.data.cells import text
-from moextend.data.conversations import Turns
+from moextend.data.hub import hub_splits
+from moextend.data.llava import Turns
+from moextend.data.source import WHOLE, Source, like_hub_id, locate, near
 from moextend.data.table import Row, Table
 from moextend.errors import InputError, UnknownName
 
