@@ -10,13 +10,14 @@ from itertools import islice
 from pathlib import Path
 
 from moextend.bench.data.digests import FileDigests
+from moextend.bench.data.items import Item, prompt_text, target_text
 from moextend.bench.data.open import SplitName, check_gold, open_items, open_table
 from moextend.bench.data.unknown import unknown_words
 from moextend.bench.scorers import Answered, find_scorer, is_lettered, own_answer, score_set
 from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import TaskSpec
 from moextend.data.images import MARK
-from moextend.data.prompts import Item, prompt_text, target_text, template
+from moextend.data.prompts import template
 from moextend.errors import InputError
 
 EXACT = "exact@1"
@@ -97,7 +98,7 @@ def _of_splits(same: bool) -> Iterator[str]:
 
 def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
     """InputError where the prompt or the scorer asks for what the golds are not."""
-    lettered = [item for item in items if _LETTER.search(template(task, item))]
+    lettered = [item for item in items if _LETTER.search(template(task.layout, item))]
     others = [item for item in lettered if gold_position(item) is None]
     if others:
         first = others[0]

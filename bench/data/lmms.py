@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moextend.bench.data.guess import guess_columns
 from moextend.bench.data.lmms_files import PREFIX, Function, find
 from moextend.bench.data.open import open_table
 from moextend.bench.task import Data, TaskSpec
-from moextend.data.guess import guess_columns
 from moextend.errors import InputError
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")

@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 from moextend.bench.data import open_items
+from moextend.bench.data.source import files_of, find_source, is_generated, parse_split
 from moextend.bench.score.text.names import check_name
 from moextend.bench.scorers.table import find_scorer, search
 from moextend.bench.sequence import SequenceSpec, memory_texts
 from moextend.bench.task import TaskSpec
-from moextend.bench.world.data import DATASETS
-from moextend.data.prompts import placeholders
-from moextend.data.source import files_of, locate, parse_split
 from moextend.errors import InputError, at
 from moextend.model import encoders, sources
 from moextend.model.preflight import check_device
 from moextend.training.trackers import check_tracker
 from moextend.util import content, files
-from moextend.util.lookup import choose
 
 READ = {".json", ".jsonl", ".csv", ".tsv"}
 """File types that are opened here to find a wrong column early: fast to read, without a library."""
@@ -103,7 +100,7 @@ def _check_task(task: TaskSpec) -> None:
     find_scorer(task.scorer, where=f"{file}: scorer")
     if not task.prompt.strip():
         raise InputError("is empty.", where=f"{file}: prompt", hint="Write what the model is asked.")
-    placeholders(task)
+    task.layout.placeholders()
     for key in ("train", "test"):
         name = getattr(task.data, key)
         if name is not None:
@@ -112,13 +109,7 @@ def _check_task(task: TaskSpec) -> None:
 
 def _check_data(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -> None:
     """Raises InputError if local data of a task does not exist, or lacks a split or column."""
-    assert task.data is not None
-    if task.data.path.startswith("world:"):
-        where = f"{task.path or task.task}: data"
-        name = task.data.path.removeprefix("world:")
-        choose("data set of the generated world", name, dict.fromkeys(DATASETS), where=f"{where}.path")
-        return
-    if readable(task, split, workspace):
+    if not is_generated(task) and readable(task, split, workspace):
         open_items(task, split, workspace, 1, images=False, strict=False)
 
 
@@ -126,7 +117,7 @@ def readable(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -
     """Whether the data of a split are small local files that are fast to read; InputError without files."""
     assert task.data is not None
     where = f"{task.path or task.task}: data"
-    source = locate(task.data, task.folder(), workspace, where=f"{where}.path")
+    source = find_source(task.data, task.folder(), workspace, where=f"{where}.path")
     if source.hub is not None:
         return False
     part = parse_split(getattr(task.data, split), where=f"{where}.{split}")

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.data import unknown_notes
+from moextend.bench.data.source import HAND, place
 from moextend.bench.run import budget, matching
 from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
 from moextend.bench.run.preflight import readable
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
-from moextend.data.source import HAND, place
 from moextend.errors import InputError
 from moextend.util import content
 

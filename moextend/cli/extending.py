@@ -28,6 +28,7 @@ from moextend.cli.opening import (
     Template,
     Vision,
     describe,
+    first_of,
     load_active,
     opened,
     rows_of,
@@ -129,7 +130,7 @@ def extend(
     before.check_model(base, vision, projector, dtype, attention, device)
     before.check_extensions(extension or [])
     before.check_out(out, holds="an extension", stem="extension")
-    rows = rows_of(data, columns, images, template, workspace)
+    rows = rows_of(data, columns, images, template, workspace, vision)
     model = opened(base, vision, projector, dtype, attention, device, workspace)
     for folder in extension or ():
         load_active(model, folder)
@@ -151,7 +152,7 @@ def extend(
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
-    options.echo(f"{len(rows)} conversations, the first prompt: {record['prompt']!r}")
+    options.echo(first_of(rows))
     typer.echo(f"{describe(record)}; {made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB")
     typer.echo("\n".join(_effect_lines(out, asdict(effect), wanted["scope"])))
     typer.echo(f"wrote {out}; log: {out / LOG}")

@@ -1,19 +1,16 @@
-"""A task made from nothing but its data: columns, splits and scorer guessed from names and values."""
+"""Columns, splits and prompt, guessed from nothing but the names and values of data."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from moextend.bench.data.open import open_table
-from moextend.bench.task import Columns, Data, TaskSpec
 from moextend.data.cells import text
-from moextend.data.hub import hub_splits
+from moextend.data.columns import Columns
 from moextend.data.llava import Turns
-from moextend.data.source import WHOLE, Source, like_hub_id, locate, near
+from moextend.data.source import WHOLE
 from moextend.data.table import Row, Table
 from moextend.errors import InputError, UnknownName
 
@@ -57,9 +54,9 @@ _NAMES = {
 }
 _CAPTIONS = ("caption", "captions", "description")
 NEEDED = ("answer", "question")
-"""Columns that a task cannot do without; captions have no question, but an image."""
+"""Columns that data cannot do without; captions have no question, but an image."""
 CAPTIONED = ("answer", "image")
-"""Columns that a caption task cannot do without."""
+"""Columns that data of captions cannot do without."""
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 _LONG = 6
 """Answers of more words than this, half of the time, are texts: no single word is asked for."""
@@ -70,69 +67,56 @@ _KINDS = range(2, 51)
 """A column of kinds has as many different values."""
 
 
-def guess_task(
-    data: str,
-    *,
-    name: str,
-    workspace: Path,
-    columns: Mapping[str, str],
-    scorer: str | None = None,
-    needs: Sequence[str] = NEEDED,
-) -> TaskSpec:
-    """A task for `data` (file, folder, hub id, `world:<name>`), as it would be written in the workspace.
+AnswerKind = Literal["caption", "letter", "text", "several", "word"]
+"""What is answered: a caption, the letter of a choice, a text, one of several annotators' words, or a word."""
 
-    `columns` says which column holds what, and wins over the guess. Keys that are not in `needs` may be
-    left without a column.
+
+@dataclass(frozen=True)
+class Guess:
+    """What data hold."""
+
+    columns: Columns
+    prompt: str
+    open_prompt: str | None
+    """The prompt of a question without choices, where others have some."""
+    answers: AnswerKind
+    each: tuple[str, ...] | None
+    """The columns of questions and answers, where every row holds several of each."""
+
+
+def guess(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str] = NEEDED) -> Guess:
+    """What a table holds. `given` says which column holds what, and wins.
+
+    Keys that are not in `needs` may be left without a column.
 
     Raises:
         InputError: question, answer or image cannot be guessed; with the columns there are.
     """
-    yaml = workspace.resolve() / "tasks" / f"{name}.yaml"
-    where = f"data {data}"
-    found = _data(data, yaml.parent, workspace, where=where)
-    return guess_columns(
-        found,
-        path=yaml,
-        workspace=workspace,
-        columns=columns,
-        scorer=scorer,
-        needs=needs,
-        source=data,
-        where=where,
-    )
-
-
-def guess_columns(
-    found: Data,
-    *,
-    path: Path,
-    workspace: Path,
-    columns: Mapping[str, str],
-    scorer: str | None = None,
-    needs: Sequence[str] = NEEDED,
-    source: str,
-    where: str,
-) -> TaskSpec:
-    """The task at `path` for data whose splits are known; as `guess_task`."""
-    task = TaskSpec(task=path.stem, version=1, kind="vqa", data=found, max_new_tokens=16, path=path)
-    table = open_table(task, "test", workspace).table
-    guessed = _columns(table, columns, where=where, needs=needs)
+    columns = _columns(table, given, where=where, needs=needs)
     first = [table.row(i, table.columns) for i in range(min(_LOOKED_AT, len(table)))]
-    asks = guessed.question is not None
-    prompt, rule, tokens = _form(guessed, first, asks=asks, bare=isinstance(table, Turns))
-    each = _each(guessed, first)
-    return task.model_copy(
-        update={
-            "kind": "vqa" if asks else "caption",
-            "data": found.model_copy(update={"each": each}) if each else found,
-            "columns": guessed,
-            "prompt": prompt,
-            "open_prompt": _open_prompt(guessed, first),
-            "scorer": scorer or rule,
-            "max_new_tokens": tokens,
-            "source": source,
-        }
-    )
+    prompt, answers = _form(columns, first, bare=isinstance(table, Turns))
+    return Guess(columns, prompt, _open_prompt(columns, first), answers, _each(columns, first))
+
+
+def text_column(table: Table) -> str | None:
+    """The column `text` of a table that has no other column to ask about or to answer with; None for other tables."""
+    kinds = (_NAMES["question"], _NAMES["answer"], _NAMES["image"], _CAPTIONS)
+    if any(_named(names, table.columns) for names in kinds) or _image_column(table, table.columns):
+        return None
+    return _named(("text",), table.columns)
+
+
+def named_splits(splits: Sequence[str], name: str, *, where: str, hint: str) -> tuple[str | None, str | None]:
+    """The splits of data called `name` to learn from and to score, by their names; a single one is learned from.
+
+    `hint`: the way out where the names say nothing.
+    """
+    train = next((split for split in _TRAIN if split in splits), None)
+    test = next((split for split in _TEST if split in splits), None)
+    only = WHOLE if WHOLE in splits else splits[0] if len(splits) == 1 else None
+    if train is None and test is None and only is None:
+        raise InputError(f"{name} has the splits {', '.join(splits)}.", where=where, hint=hint)
+    return train or (only if test is None else None), test
 
 
 def _open_prompt(columns: Columns, rows: Sequence[Row]) -> str | None:
@@ -153,47 +137,6 @@ def _each(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...] | None:
         if not (isinstance(asked, list) and isinstance(replies, list) and len(asked) == len(replies)):
             return None
     return names if rows else None
-
-
-def _data(data: str, folder: Path, workspace: Path, *, where: str) -> Data:
-    """Path (relative to the YAML where it lies in the workspace) and splits."""
-    local = Path(data).expanduser()
-    if local.exists():
-        path = _seen_from(local, folder, workspace)
-    elif data.startswith("world:") or like_hub_id(data, Path()):
-        path = data
-    else:
-        hint = "Name a file, a folder, a hub id or world:<name>."
-        raise InputError("no such file or folder.", where=where, hint=near(local) + hint)
-    draft = Data(path=path)
-    source = locate(draft, folder, workspace, where=where)
-    splits = hub_splits(source.hub, draft, where=where) if source.hub else list(source.splits)
-    train, test = _splits(splits, source, where=where)
-    return Data(path=path, train=train, test=test)
-
-
-def _seen_from(path: Path, folder: Path, workspace: Path) -> str:
-    path = path.resolve()
-    inside = path.is_relative_to(workspace.resolve())
-    return Path(os.path.relpath(path, folder)).as_posix() if inside else path.as_posix()
-
-
-def _splits(splits: Sequence[str], source: Source, *, where: str) -> tuple[str | None, str]:
-    """Train and test: by their names; one single split is cut in two by images."""
-    train = next((name for name in _TRAIN if name in splits), None)
-    test = next((name for name in _TEST if name in splits), None)
-    if train and test:
-        return train, test
-    if test:
-        return None, test
-    only = train or (WHOLE if WHOLE in splits else splits[0] if len(splits) == 1 else None)
-    if only is None:
-        raise InputError(
-            f"{source.name} has the splits {', '.join(splits)}.",
-            where=where,
-            hint="Write the task's YAML by hand and name data.train and data.test.",
-        )
-    return f"{only}[:90%]", f"{only}[90%:]"
 
 
 def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str]) -> Columns:
@@ -219,7 +162,7 @@ def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Seque
 
 
 def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str, needs: Sequence[str]) -> None:
-    """InputError where a column that a task cannot do without was neither given nor guessed."""
+    """InputError where a column that is needed was neither given nor guessed."""
     caption = guessed["answer"] in _CAPTIONS
     # A caption is of an image; and what looks like images is not left out in silence.
     shows = guessed["image"] is None and (caption or (needs == NEEDED and _pictures(table)))
@@ -281,21 +224,21 @@ def _repeats(values: list[Any]) -> bool:
     return 1 < len(set(values)) < len(values)
 
 
-def _form(columns: Columns, rows: Sequence[Row], *, asks: bool, bare: bool) -> tuple[str, str, int]:
-    """Prompt, scorer and new tokens that fit the answers."""
-    if not asks:
-        return CAPTION, "cider@1", 64
+def _form(columns: Columns, rows: Sequence[Row], *, bare: bool) -> tuple[str, AnswerKind]:
+    """The prompt that fits the answers, and what these are."""
+    if columns.question is None:
+        return CAPTION, "caption"
     # Alpaca's layout: what an instruction is to be applied to stands in a column of its own.
     more = _named(("input",), {name for row in rows for name in row})
     if columns.choices is not None:
-        return _shown(LETTER, columns, more), "letter@1", 16
+        return _shown(LETTER, columns, more), "letter"
     answers = [row.get(columns.answer) for row in rows]
     parts = [part for answer in answers for part in (answer if isinstance(answer, list) else [answer])]
     lengths = sorted(len(_answer_text(part).split()) for part in parts)
     if lengths and lengths[len(lengths) // 2] > _LONG:
-        return _shown(BARE, columns, more), "rouge-l@1", 128
+        return _shown(BARE, columns, more), "text"
     several = any(isinstance(answer, list) and len(answer) > 3 for answer in answers)
-    return _shown(BARE if bare else SHORT, columns, more), "vqa@2" if several else "exact@1", 16
+    return _shown(BARE if bare else SHORT, columns, more), "several" if several else "word"
 
 
 def _answer_text(answer: Any) -> str:

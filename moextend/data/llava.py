@@ -99,7 +99,7 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
         place = f"{where}, turn {turn + 1}"
         if asks not in _ASKS or answers not in _ANSWERS:
             raise InputError(
-                f"is talk by '{asks}' and answered by '{answers}'.",
+                f"is a message of '{asks}' and answered by '{answers}'.",
                 where=place,
                 hint=f"A question is by {' or '.join(_ASKS)}, an answer by {' or '.join(_ANSWERS)}.",
             )

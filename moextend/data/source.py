@@ -1,4 +1,4 @@
-"""Where a task's data lies: `world:` data, files, folders of several layouts, hub data sets."""
+"""Where data lie: files, folders of several layouts, hub data sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.task import Data
 from moextend.data.table import FORMATS
 from moextend.errors import InputError, UnknownName
 from moextend.util import bounded_yaml
@@ -18,10 +17,9 @@ from moextend.util.files import exists
 
 WHOLE = "all"
 """The one split of data that is a single file."""
-_PART = re.compile(r"^(?P<name>.*?)(?:\[(?P<low>\d*)%?:(?P<high>\d*)%?\])?$", re.DOTALL)
+_SPLITS = tuple(suffix for suffix, kind in FORMATS.items() if kind != "text")
+"""Endings of files that are splits of a folder: a text file there may be a licence or a list of labels."""
 _SHARD = re.compile(r"[-_]\d+(-of-\d+)?$")
-HAND = "data:"
-"""Begins the path of data that is put in place by hand: below data/ of the workspace."""
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
@@ -37,89 +35,28 @@ class Source:
     hub: str | None = None
 
 
-@dataclass(frozen=True)
-class Part:
-    """A split, or a part of it: the images whose hash, in percent, is from `low` up to `high`."""
+def locate(name: str, path: Path, config: str | None, *, where: str) -> Source | None:
+    """The data called `name`, which would lie at `path`; None where there is nothing, and it is no id of the hub.
 
-    split: str
-    low: int = 0
-    high: int = 100
-
-    @property
-    def is_full_split(self) -> bool:
-        """Whether it is the full split."""
-        return (self.low, self.high) == (0, 100)
-
-
-def parse_split(name: str, *, where: str) -> Part:
-    """`test`, or a part of it by images: `all[:90%]`, `all[90%:]`."""
-    match = _PART.match(name)
-    assert match is not None, "the pattern matches every text"
-    low, high = int(match["low"] or 0), int(match["high"] or 100)
-    if not 0 <= low < high <= 100:
-        raise InputError(
-            f"'{name}' holds nothing.", where=where, hint="Write a part as all[:90%] or all[90%:]."
-        )
-    return Part(match["name"] or WHOLE, low, high)
-
-
-def locate(data: Data, base: Path, workspace: Path, *, where: str) -> Source:
-    """The data of a task whose relative paths start from `base`; InputError where there is none."""
-    if data.path.startswith("world:"):
-        return _world(data, workspace)
-    path = place(data.path, base, workspace)
+    `config` names one of several parts of a data set.
+    """
     if exists(path):  # neither is asked of a name that is too long
         if path.is_file():
             return _file(path)
         if path.is_dir():
-            return _folder(path, data.config, where=where)
-    if like_hub_id(data.path, base):
-        return Source(f"hub:{data.path}", None, {}, hub=data.path)
-    if data.path.startswith(HAND):
-        raise InputError(
-            f"no file or folder {path}.", where=where, hint=data.prepare or "Put the data there."
-        )
-    raise InputError(
-        f"no file or folder '{data.path}'.",
-        where=where,
-        hint=near(path) + "Relative paths start at the YAML.",
-    )
+            return _folder(path, config, where=where)
+    return Source(f"hub:{name}", None, {}, hub=name) if like_hub_id(name, path) else None
 
 
-def place(path: str, base: Path, workspace: Path) -> Path:
-    """Where a local path of a task lies; there may be nothing."""
-    if path.startswith(HAND):
-        return workspace / "data" / path.removeprefix(HAND)
-    # normed, for "../x" must be found also where the folder of the YAML is still to be made
-    return Path(os.path.normpath(base / Path(path).expanduser()))
+def place(name: str, base: Path) -> Path:
+    """Where a path lies that starts from `base`; there may be nothing."""
+    # normed, for "../x" must be found also where the base is still to be made
+    return Path(os.path.normpath(base / Path(name).expanduser()))
 
 
-def like_hub_id(text: str, base: Path) -> bool:
-    """Whether a text that is no path can be a hub id: `owner/name`, and no folder is called as the owner."""
-    return _HUB.match(text) is not None and not (base / text).parent.is_dir()
-
-
-def files_of(source: Source, split: str, *, where: str) -> tuple[Path, ...]:
-    """The files of a split of local data; UnknownName with the splits there are."""
-    if split in source.splits:
-        return source.splits[split]
-    if source.folder is not None and (source.folder / split).is_file():
-        return (source.folder / split,)
-    if set(source.splits) == {WHOLE}:
-        raise InputError(
-            f"{source.name} is one piece, without a split '{split}'.",
-            where=where,
-            hint="Cut it: train: 'all[:90%]', test: 'all[90%:]'. Or only score it: train: null, test: all.",
-        )
-    raise UnknownName("split", split, source.splits, where=f"{where} ({source.name})")
-
-
-def _world(data: Data, workspace: Path) -> Source:
-    from moextend.bench.world.data import materialise
-
-    name = data.path.removeprefix("world:")
-    folder = materialise(name, workspace / ".cache" / "world")
-    return Source(data.path, folder, {path.stem: (path,) for path in sorted(folder.glob("*.parquet"))})
+def like_hub_id(text: str, path: Path) -> bool:
+    """Whether a text that would be `path` can be a hub id: `owner/name`, and no folder is called as the owner."""
+    return _HUB.match(text) is not None and not path.parent.is_dir()
 
 
 def _file(path: Path) -> Source:
@@ -143,7 +80,7 @@ def _folder(path: Path, config: str | None, *, where: str) -> Source:
         raise InputError(
             f"{inner} holds no data.",
             where=where,
-            hint=f"A split is a file <split>{'|'.join(FORMATS)}, or a folder with metadata.csv or .jsonl.",
+            hint=f"A split is a file <split>{'|'.join(_SPLITS)}, or a folder with metadata.csv or .jsonl.",
         )
     return Source(str(inner), inner, splits)
 
@@ -156,7 +93,7 @@ def _splits(folder: Path) -> dict[str, tuple[Path, ...]]:
             if path.is_dir():
                 for metadata in sorted(path.glob("metadata.*")):
                     found.setdefault(path.name, []).append(metadata)
-            elif path.suffix.lower() in FORMATS:
+            elif path.suffix.lower() in _SPLITS:
                 name = WHOLE if path.stem == "metadata" else _SHARD.sub("", path.stem)
                 found.setdefault(name, []).append(path)
     return {name: tuple(files) for name, files in found.items()}

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from moextend.data.conversations import Conversation
 from moextend.errors import InputError, SpecError
 from moextend.extension import router_memory, store, task_inference, tensor_files
 from moextend.extension.origin import NOWHERE, Made, Origin, made_of
@@ -27,7 +28,6 @@ from moextend.extension.probe import (
     selection_shares,
 )
 from moextend.extension.store import Extension
-from moextend.model.batches import Conversation
 from moextend.model.feature_cache import kept_features
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach

@@ -18,8 +18,9 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from moextend.data.conversations import Conversation
 from moextend.errors import InputError
-from moextend.model.batches import Collator, Conversation
+from moextend.model.batches import Collator
 from moextend.model.feature_cache import kept_features
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import reach

@@ -48,7 +48,7 @@ def test_nameless_placeholder(one_file, workspace):
 
 def test_choices_in_the_prompt_but_not_in_the_task(one_file, workspace):
     with pytest.raises(
-        SpecError, match=r"prompt: names \{choices\}, but the task has none. Set columns.choices"
+        SpecError, match=r"prompt: names \{choices\}, but no column holds them. Set columns.choices"
     ):
         check_task(one_file(prompt="<image> {choices}"), workspace)
 

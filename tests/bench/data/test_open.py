@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from moextend.bench.data import data_digest, open_items, prompt_text, render_prompt
+from moextend.bench.data import data_digest, open_items, prompt_text
 from moextend.bench.world import data as world
 from moextend.data.images import ImageRef
 
@@ -176,9 +176,9 @@ def test_several_images_a_row(pictures, make_rows, make_task, write_jsonl, works
     values = [make_rows(1)[0] | {"picture": ["img0.png", "img1.png"]}]
     path = write_jsonl(pictures / "all.jsonl", values)
     task = make_task(path, train=None, test="all", columns={"group": None}, prompt="<image> {question}")
-    prompt = render_prompt(task, open_items(task, "test", workspace)[0])
-    assert prompt.text == "<image><image> what is 0"
-    assert [image.path for image in prompt.images] == [pictures / "img0.png", pictures / "img1.png"]
+    (item,) = open_items(task, "test", workspace)
+    assert prompt_text(task, item) == "<image><image> what is 0"
+    assert [image.path for image in item.images] == [pictures / "img0.png", pictures / "img1.png"]
 
 
 def test_answers_of_annotators_numbers_and_choices(pictures, make_rows, make_task, write_jsonl, workspace):

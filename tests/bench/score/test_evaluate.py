@@ -10,7 +10,8 @@ from PIL import Image
 
 from moextend.bench.score.evaluate import prompt_digest, score_cell, tokenizer_digest
 from moextend.bench.sequence import Scoring
-from moextend.bench.task import Columns, Data, TaskSpec, read_task
+from moextend.bench.task import Data, TaskSpec, read_task
+from moextend.data.columns import Columns
 from moextend.errors import InputError, SpecError
 from moextend.model import generation
 

@@ -1,0 +1,104 @@
+"""A task made from nothing but its data: columns, splits and scorer guessed from names and values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from moextend.bench.data.open import open_table
+from moextend.bench.data.source import find_source
+from moextend.bench.task import Data, TaskSpec
+from moextend.data.guess import CAPTIONED, NEEDED, AnswerKind, guess, named_splits
+from moextend.data.hub import hub_splits
+from moextend.data.source import like_hub_id, near
+from moextend.errors import InputError
+
+RULES: dict[AnswerKind, tuple[str, int]] = {
+    "caption": ("cider@1", 64),
+    "letter": ("letter@1", 16),
+    "text": ("rouge-l@1", 128),
+    "several": ("vqa@2", 16),
+    "word": ("exact@1", 16),
+}
+"""What is answered -> scorer and new tokens."""
+TOKENS = 16
+
+
+def guess_task(
+    data: str,
+    *,
+    name: str,
+    workspace: Path,
+    columns: Mapping[str, str],
+    scorer: str | None = None,
+    captions: bool = False,
+) -> TaskSpec:
+    """A task for `data` (file, folder, hub id, `world:<name>`), as it would be written in the workspace.
+
+    `columns` says which column holds what, and wins over the guess; `captions`: there need be no question.
+
+    Raises:
+        InputError: question, answer or image cannot be guessed; with the columns there are.
+    """
+    yaml = workspace.resolve() / "tasks" / f"{name}.yaml"
+    where = f"data {data}"
+    return guess_columns(
+        _data(data, yaml.parent, workspace, where=where), path=yaml, workspace=workspace, columns=columns,
+        scorer=scorer, captions=captions, source=data, where=where,
+    )  # fmt: skip
+
+
+def guess_columns(
+    found: Data,
+    *,
+    path: Path,
+    workspace: Path,
+    columns: Mapping[str, str],
+    scorer: str | None = None,
+    captions: bool = False,
+    source: str,
+    where: str,
+) -> TaskSpec:
+    """The task at `path` for data whose splits are known; as `guess_task`."""
+    task = TaskSpec(task=path.stem, version=1, kind="vqa", data=found, max_new_tokens=TOKENS, path=path)
+    table = open_table(task, "test", workspace).table
+    guessed = guess(table, columns, where=where, needs=CAPTIONED if captions else NEEDED)
+    rule, tokens = RULES[guessed.answers]
+    return task.model_copy(
+        update={
+            "kind": "caption" if guessed.answers == "caption" else "vqa",
+            "data": found.model_copy(update={"each": guessed.each}) if guessed.each else found,
+            "columns": guessed.columns,
+            "prompt": guessed.prompt,
+            "open_prompt": guessed.open_prompt,
+            "scorer": scorer or rule,
+            "max_new_tokens": tokens,
+            "source": source,
+        }
+    )
+
+
+def _data(data: str, folder: Path, workspace: Path, *, where: str) -> Data:
+    """Path (relative to the YAML where it lies in the workspace) and splits; one single split is cut by images."""
+    local = Path(data).expanduser()
+    if local.exists():
+        path = _seen_from(local, folder, workspace)
+    elif data.startswith("world:") or like_hub_id(data, local):
+        path = data
+    else:
+        hint = "Name a file, a folder, a hub id or world:<name>."
+        raise InputError("no such file or folder.", where=where, hint=near(local) + hint)
+    source = find_source(Data(path=path), folder, workspace, where=where)
+    splits = hub_splits(source.hub, where=where) if source.hub else list(source.splits)
+    hint = "Write the task's YAML by hand and name data.train and data.test."
+    train, test = named_splits(splits, source.name, where=where, hint=hint)
+    if test is None:
+        return Data(path=path, train=f"{train}[:90%]", test=f"{train}[90%:]")
+    return Data(path=path, train=train, test=test)
+
+
+def _seen_from(path: Path, folder: Path, workspace: Path) -> str:
+    path = path.resolve()
+    inside = path.is_relative_to(workspace.resolve())
+    return Path(os.path.relpath(path, folder)).as_posix() if inside else path.as_posix()

@@ -1,0 +1,36 @@
+"""One item of a task, and the prompt and the answer that it becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from moextend.bench.scorers import own_answer
+from moextend.bench.task import TaskSpec
+from moextend.data import prompts
+from moextend.data.examples import Example
+
+
+@dataclass(frozen=True)
+class Item(Example):
+    """An example with what a benchmark knows it by."""
+
+    id: str = field(kw_only=True)
+    """Unique among the items of a split."""
+    kind: str | None = field(default=None, kw_only=True)
+    """Kind of question, for scores by kind."""
+
+    @property
+    def image_name(self) -> str:
+        """The file name of the first image; "" for images in memory, and where there is none."""
+        path = self.images[0].path if self.images else None
+        return path.name if path else ""
+
+
+def prompt_text(task: TaskSpec, item: Item) -> str:
+    """The task's prompt filled for `item`, with one `<image>` mark for each of its images."""
+    return prompts.prompt_text(task.layout, item)
+
+
+def target_text(task: TaskSpec, item: Item) -> str:
+    """What a model should learn to say to the item's prompt: the answer most annotators gave, or its letter."""
+    return own_answer(task.scorer, item)

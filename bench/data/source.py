@@ -1,0 +1,104 @@
+"""Where a task's data lie: the generated world, data put in place by hand, files, folders, the hub; and its splits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from moextend.bench.task import Data, TaskSpec
+from moextend.data import source
+from moextend.data.source import WHOLE, Source
+from moextend.errors import InputError, UnknownName
+from moextend.util.lookup import choose
+
+_PART = re.compile(r"^(?P<name>.*?)(?:\[(?P<low>\d*)%?:(?P<high>\d*)%?\])?$", re.DOTALL)
+WORLD = "world:"
+"""Begins the path of generated data."""
+HAND = "data:"
+"""Begins the path of data that is put in place by hand: below data/ of the workspace."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A split, or a part of it: the images whose hash, in percent, is from `low` up to `high`."""
+
+    split: str
+    low: int = 0
+    high: int = 100
+
+    @property
+    def is_full_split(self) -> bool:
+        """Whether it is the full split."""
+        return (self.low, self.high) == (0, 100)
+
+
+def parse_split(name: str, *, where: str) -> Part:
+    """`test`, or a part of it by images: `all[:90%]`, `all[90%:]`."""
+    match = _PART.match(name)
+    assert match is not None, "the pattern matches every text"
+    low, high = int(match["low"] or 0), int(match["high"] or 100)
+    if not 0 <= low < high <= 100:
+        raise InputError(
+            f"'{name}' holds nothing.", where=where, hint="Write a part as all[:90%] or all[90%:]."
+        )
+    return Part(match["name"] or WHOLE, low, high)
+
+
+def find_source(data: Data, base: Path, workspace: Path, *, where: str) -> Source:
+    """The data of a task whose relative paths start from `base`; InputError where there is none."""
+    if data.path.startswith(WORLD):
+        from moextend.bench.world.data import materialise
+
+        folder = materialise(data.path.removeprefix(WORLD), workspace / ".cache" / "world")
+        files = {path.stem: (path,) for path in sorted(folder.glob("*.parquet"))}
+        return Source(data.path, folder, files)
+    path = place(data.path, base, workspace)
+    found = source.locate(data.path, path, data.config, where=where)
+    if found is not None:
+        return found
+    if data.path.startswith(HAND):
+        raise InputError(
+            f"no file or folder {path}.", where=where, hint=data.prepare or "Put the data there."
+        )
+    raise InputError(
+        f"no file or folder '{data.path}'.",
+        where=where,
+        hint=source.near(path) + "Relative paths start at the YAML.",
+    )
+
+
+def is_generated(task: TaskSpec) -> bool:
+    """Whether a task's data are of the generated world; UnknownName where it has no such data set."""
+    if task.data is None or not task.data.path.startswith(WORLD):
+        return False
+    from moextend.bench.world.data import DATASETS
+
+    name = task.data.path.removeprefix(WORLD)
+    choose(
+        "data set of the generated world", name, dict.fromkeys(DATASETS),
+        where=f"{task.path or task.task}: data.path",
+    )  # fmt: skip
+    return True
+
+
+def place(path: str, base: Path, workspace: Path) -> Path:
+    """Where a local path of a task lies; there may be nothing."""
+    if path.startswith(HAND):
+        return workspace / "data" / path.removeprefix(HAND)
+    return source.place(path, base)
+
+
+def files_of(found: Source, split: str, *, where: str) -> tuple[Path, ...]:
+    """The files of a split of local data; UnknownName with the splits there are."""
+    if split in found.splits:
+        return found.splits[split]
+    if found.folder is not None and (found.folder / split).is_file():
+        return (found.folder / split,)
+    if set(found.splits) == {WHOLE}:
+        raise InputError(
+            f"{found.name} is one piece, without a split '{split}'.",
+            where=where,
+            hint="Cut it: train: 'all[:90%]', test: 'all[90%:]'. Or only score it: train: null, test: all.",
+        )
+    raise UnknownName("split", split, found.splits, where=f"{where} ({found.name})")

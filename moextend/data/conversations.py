@@ -1,0 +1,88 @@
+"""Conversations about images, and of examples: questions about one image are turns of one conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar, overload
+
+from moextend.data.examples import Example
+from moextend.data.images import ImageRef
+
+TURNS = 4
+"""Questions about one image that are learned as one conversation, at the most."""
+E = TypeVar("E", bound=Example)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns of question and answer about some images; the images stand at the marks of the prompts, in order."""
+
+    turns: tuple[tuple[str, str], ...]
+    """(prompt, answer) pairs; an empty answer is not learned. Images may stand in any turn."""
+    images: tuple[ImageRef, ...] = ()
+    closed: bool = True
+    """Whether each answer ends with the end token."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is plain text, around which no chat template is put.
+
+        Without any answer it is read as it is; without any prompt it is learned.
+        """
+        return not (any(prompt for prompt, _ in self.turns) and any(answer for _, answer in self.turns))
+
+
+class Lazy(Sequence[Conversation]):
+    """Conversations that are made when they are asked for, so that memory does not grow with the data."""
+
+    def _one(self, at: int) -> Conversation:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, at: int) -> Conversation: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Conversation]: ...
+    def __getitem__(self, at: int | slice) -> Conversation | list[Conversation]:
+        if isinstance(at, slice):
+            return [self._one(i) for i in range(*at.indices(len(self)))]
+        return self._one(at)
+
+    def __iter__(self) -> Iterator[Conversation]:
+        return (self._one(i) for i in range(len(self)))
+
+
+class Conversations(Lazy, Generic[E]):
+    """Examples as conversations; the image stands in the first turn only."""
+
+    def __init__(
+        self,
+        read: Callable[[int], E],
+        groups: Sequence[str | None],
+        ask: Callable[[E], str],
+        answer: Callable[[E], str],
+    ) -> None:
+        """`read` makes an example, `groups` has that of every one; `ask` and `answer` give prompt and answer."""
+        self._read, self._ask, self._answer = read, ask, answer
+        self._pieces = joined(groups)
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def _one(self, at: int) -> Conversation:
+        first, *rest = map(self._read, self._pieces[at])
+        turns = [(self._ask(first), self._answer(first))]
+        turns += [(self._ask(replace(one, images=())), self._answer(one)) for one in rest]
+        return Conversation(tuple(turns), first.images)
+
+
+def joined(groups: Sequence[str | None], most: int = TURNS) -> list[tuple[int, ...]]:
+    """Places of one group, in pieces of at most `most`, in the order of first appearance; None is no group."""
+    by_group: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        by_group.setdefault(f"={group}" if group is not None else f"#{i}", []).append(i)
+    return [
+        tuple(places[start : start + most])
+        for places in by_group.values()
+        for start in range(0, len(places), most)
+    ]

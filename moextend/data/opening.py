@@ -1,0 +1,48 @@
+"""Rows of files and of the hub, with the folders that their images start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from moextend.data.hub import open_hub
+from moextend.data.llava import expand
+from moextend.data.table import Table, read_table
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Rows, and where they lie."""
+
+    table: Table
+    folder: Path | None
+    """Relative paths of images start here, besides the folder of their file."""
+    files: tuple[Path, ...]
+
+
+def open_files(files: Sequence[Path], folder: Path | None, cache: Path) -> Opened:
+    """The rows of files of one format; `cache` is a folder for what `datasets` makes of them."""
+    stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    return Opened(_read(stamps, cache), folder, tuple(files))
+
+
+def open_remote(
+    name: str,
+    split: str,
+    folder: Path | None = None,
+    *,
+    config: str | None = None,
+    revision: str | None = None,
+    where: str,
+) -> Opened:
+    """The rows of a split of a hub data set."""
+    remote = open_hub(name, split, config, revision, where=where)
+    return Opened(expand(remote), folder, tuple(remote.files()))
+
+
+@lru_cache(maxsize=8)
+def _read(stamps: tuple[tuple[Path, int, int], ...], cache: Path) -> Table:
+    """The table of files; kept in the process for as long as the files stay what they are."""
+    return expand(read_table([path for path, _, _ in stamps], cache))

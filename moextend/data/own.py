@@ -1,0 +1,114 @@
+"""A user's own data as conversations: a file, a folder or a hub id, with its columns guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from moextend.data import cells
+from moextend.data.conversations import Conversation, Conversations, Lazy
+from moextend.data.each import Each
+from moextend.data.examples import Example, Layout, Reader, cell, check_choice
+from moextend.data.guess import guess, named_splits, text_column
+from moextend.data.hub import hub_splits
+from moextend.data.opening import Opened, open_files, open_remote
+from moextend.data.prompts import answer_text, prompt_text
+from moextend.data.source import locate, near, place
+from moextend.data.table import Table
+from moextend.data.text import COLUMN
+from moextend.errors import InputError, UnknownName
+
+
+def own_data(
+    data: str,
+    cache: Path,
+    *,
+    columns: Mapping[str, str],
+    template: str | None = None,
+    images: Path | None = None,
+) -> Lazy:
+    """All rows of a user's data (file, folder, hub id) as conversations.
+
+    Questions about one image are turns of one conversation. Data of plain text, a text file or a table with a column
+    `text` and none of questions and answers, are learned as they are.
+
+    Args:
+        data: a path, or an id of the hub. Of several splits the one to train on is read.
+        cache: a folder for what is computed from the data.
+        columns: which column holds what (the fields of `Columns`, or `text` for plain text); the others are guessed.
+        template: the prompt, e.g. "<image> {question}"; with one there need be no column of questions.
+        images: a folder that holds the images, besides that of the data; files anywhere else are refused.
+
+    Raises:
+        InputError: there is no such data, or it cannot be told which column holds the answer.
+    """
+    where = f"data {data}"
+    opened = _opened(data, cache, where)
+    text = _text_column(opened.table, columns, template, where)
+    if text is not None:
+        return Texts(opened.table, text)
+    needs = ("answer",) if template else ("answer", "question")
+    found = guess(opened.table, columns, where=where, needs=needs)
+    layout = Layout(
+        found.columns, template or found.prompt, None if template else found.open_prompt, where=where
+    )
+    table = Each(opened.table, found.each) if found.each else opened.table
+    reader = Reader(table, layout, images.resolve() if images else opened.folder)
+    lettered = found.answers == "letter"
+
+    def answer(example: Example) -> str:
+        if lettered:
+            check_choice(example, found.columns.answer, needed_by="a letter as the answer")
+        return answer_text(example, lettered=lettered)
+
+    groups = reader.groups(range(len(table)))
+    return Conversations(reader.example, groups, lambda example: prompt_text(layout, example), answer)
+
+
+class Texts(Lazy):
+    """The cells of a column as plain text to learn."""
+
+    def __init__(self, table: Table, column: str) -> None:
+        self._table, self._column = table, column
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def _one(self, at: int) -> Conversation:
+        where = self._table.where(at)
+        text = cells.text(cell(self._table.row(at, (self._column,)), self._column, where))
+        if not text.strip():
+            raise InputError(
+                "has no text.", where=f"{where}: column '{self._column}'", hint="Remove the row."
+            )
+        return Conversation((("", text),))
+
+
+def _opened(data: str, cache: Path, where: str) -> Opened:
+    path = place(data, Path())
+    source = locate(data, path, None, where=where)
+    if source is None:
+        hint = near(path) + "Name a file, a folder or a hub id."
+        raise InputError("no such file or folder.", where=where, hint=hint)
+    splits = hub_splits(source.hub, where=where) if source.hub else list(source.splits)
+    hint = "Name one of its files, or call the split to learn from train."
+    train, test = named_splits(splits, source.name, where=where, hint=hint)
+    split = train or test or splits[0]
+    if source.hub:
+        return open_remote(source.hub, split, where=where)
+    return open_files(source.splits[split], source.folder, cache)
+
+
+def _text_column(table: Table, columns: Mapping[str, str], template: str | None, where: str) -> str | None:
+    """The column of plain text; None for data of questions and answers."""
+    if COLUMN not in columns:
+        return None if columns or template else text_column(table)
+    if template or len(columns) > 1:
+        raise InputError(
+            "plain text has no prompt and no other columns.",
+            where=f"{where}: text={columns[COLUMN]}",
+            hint="Name the columns question and answer instead of text.",
+        )
+    if columns[COLUMN] not in table.columns:
+        raise UnknownName("column", columns[COLUMN], table.columns, where=f"{where} ({table.source})")
+    return columns[COLUMN]
