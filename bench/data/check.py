@@ -188,6 +188,13 @@ def _scored(task: TaskSpec, items: Sequence[Item]) -> tuple[Item, str]:
         if value is not None and (value >= scorer.top or (value > 0 and not scorer.own_is_top)):
             return item, answer
         best = max(best, value or 0.0)
+    if scorer.items is not None and best == 0:
+        count = "the only test item scores" if len(items) == 1 else f"all {len(items)} test items score"
+        raise InputError(
+            f"'{scorer.name}' compares the test items with one another: {count} 0 with the right answer.",
+            where=where,
+            hint="Use more or more varied test data, or a scorer of single items, such as rouge-l@1 (--scorer).",
+        )
     raise InputError(
         f"'{scorer.name}' gives an item's own answer {best:.2f} at the most, not {scorer.top:.0f} "
         f"({items[0].row}: {items[0].answers[0]!r}).",

@@ -1,4 +1,4 @@
-"""One item of a task, and the prompt and the answer that it becomes."""
+"""One item of a task, its prompt and its target answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moextend.data.examples import Example
 
 @dataclass(frozen=True)
 class Item(Example):
-    """An example with what a benchmark knows it by."""
+    """An example with its id and kind."""
 
     id: str = field(kw_only=True)
     """Unique among the items of a split."""

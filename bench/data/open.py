@@ -49,17 +49,18 @@ def open_items(
 
 
 def _empty_part(task: TaskSpec, split: SplitName, table: Table) -> InputError:
-    """The error of a part that no row falls into: rows are drawn by their image (or group), and few may all miss it."""
+    """The error of a part without rows: rows are assigned by the hash of their image (or group)."""
     what = "image" if task.columns.group or task.columns.image else "row"
     return InputError(
-        f"none of the {len(table):,} rows of {table.source} falls into this part: it is drawn by {what}.",
+        f"none of the {len(table):,} rows of {table.source} falls into this part: {what}s are assigned to parts by "
+        "their hash.",
         where=_at(task, f"data.{split}"),
         hint="Use more data, a larger part (such as all[50%:]), or a folder with the files train and test.",
     )
 
 
 def conversations(task: TaskSpec, workspace: Path) -> Conversations[Item]:
-    """All training items of a task as conversations: those of one image are turns of one."""
+    """All training conversations of a task; items of one image are turns of one conversation."""
     items = open_items(task, "train", workspace)
     return Conversations(
         items.item, items.groups(), lambda item: prompt_text(task, item), lambda item: target_text(task, item)
@@ -213,7 +214,8 @@ def check_gold(task: TaskSpec, item: Item) -> None:
 
     It would fall back to exact match, and a model that answers by letter would score 0.
     """
-    check_choice(item, task.columns.answer, needed_by=f"'{task.scorer}'")
+    more = " (answer_as), or choose another scorer"
+    check_choice(item, task.columns.answer, why=f"'{task.scorer}' needs one", more=more)
 
 
 def _part_rows(table: Table, part: Part, task: TaskSpec) -> list[int]:

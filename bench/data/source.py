@@ -1,4 +1,4 @@
-"""Where a task's data lie: the generated world, data put in place by hand, files, folders, the hub; and its splits."""
+"""Finds a task's data: generated data, data put in place by hand, files, folders, hub data sets; and its splits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def parse_split(name: str, *, where: str) -> Part:
 
 
 def find_source(data: Data, base: Path, workspace: Path, *, where: str) -> Source:
-    """The data of a task whose relative paths start from `base`; InputError where there is none."""
+    """The data of a task whose relative paths start from `base`. Raises InputError if it does not exist."""
     if data.path.startswith(WORLD):
         from moextend.bench.world.data import materialise
 
@@ -69,7 +69,7 @@ def find_source(data: Data, base: Path, workspace: Path, *, where: str) -> Sourc
 
 
 def is_generated(task: TaskSpec) -> bool:
-    """Whether a task's data are of the generated world; UnknownName where it has no such data set."""
+    """Whether a task's data are generated. Raises UnknownName if the generated world has no such data set."""
     if task.data is None or not task.data.path.startswith(WORLD):
         return False
     from moextend.bench.world.data import DATASETS
@@ -83,7 +83,7 @@ def is_generated(task: TaskSpec) -> bool:
 
 
 def place(path: str, base: Path, workspace: Path) -> Path:
-    """Where a local path of a task lies; there may be nothing."""
+    """The local path of a task's data; it need not exist."""
     if path.startswith(HAND):
         return workspace / "data" / path.removeprefix(HAND)
     return source.place(path, base)

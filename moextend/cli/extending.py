@@ -154,11 +154,11 @@ def extend(
         return
     options.echo(first_of(rows))
     typer.echo(f"{describe(record)}; {made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB")
-    typer.echo("\n".join(_effect_lines(out, asdict(effect), wanted["scope"])))
+    typer.echo("\n".join(_effect_lines(out, asdict(effect), wanted["scope"], texts=rows[0].is_text)))
     typer.echo(f"wrote {out}; log: {out / LOG}")
 
 
-def _effect_lines(out: Path, effect: dict[str, Any], scope: str) -> list[str]:
+def _effect_lines(out: Path, effect: dict[str, Any], scope: str, *, texts: bool) -> list[str]:
     """The rows loss, held-out scores and what else changed."""
     from moextend.extension.card import read_extension
 
@@ -170,10 +170,11 @@ def _effect_lines(out: Path, effect: dict[str, Any], scope: str) -> list[str]:
             "  (first and last tenth of the steps)"
         )
     first, last = effect["before"], effect["after"]
-    count = f"{effect['held_out']} held-out conversations"
+    what = "a token" if texts else "a token of the answer"
+    count = f"{effect['held_out']} held-out {'texts' if texts else 'conversations'}"
     lines.append(
         f"  held-out likelihood   {first['likelihood']:.3f} -> {last['likelihood']:.3f}"
-        f"  (log-likelihood a token of the answer, {count})"
+        f"  (log-likelihood {what}, {count})"
     )
     if first["exact"] is not None:
         lines.append(

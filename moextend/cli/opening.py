@@ -114,7 +114,7 @@ def rows_of(
     workspace: Path,
     vision: str | None,
 ) -> Sequence[Conversation]:
-    """The user's data as conversations; InputError where they have images, and `vision` names no encoder."""
+    """The user's data as conversations. Raises InputError if they have images and `vision` is None."""
     from moextend.data.own import own_data
 
     named = options.pairs(columns or [], "--columns")

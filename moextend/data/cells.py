@@ -186,9 +186,7 @@ def position(
 def right_choice(
     answers: Sequence[str], options: Sequence[str] | None, position: int | None = None
 ) -> int | None:
-    """Place of the right choice: `position`, else of the choice that the answer repeats, else the one whose letter it
-    is.
-    """
+    """Index of the right choice: `position`, else the choice with the text of the answer, else with its letter."""
     if position is not None:
         return position
     texts, answer = [option.strip() for option in options or ()], answers[0].strip()

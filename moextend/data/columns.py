@@ -1,4 +1,4 @@
-"""Which column of the data holds what."""
+"""The columns of data by their role."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversations about images, and of examples: questions about one image are turns of one conversation."""
+"""Conversations, and examples as conversations: questions about one image are its turns."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from moextend.data.examples import Example
 from moextend.data.images import ImageRef
 
 TURNS = 4
-"""Questions about one image that are learned as one conversation, at the most."""
+"""Maximum number of questions about one image in one conversation."""
 E = TypeVar("E", bound=Example)
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns of question and answer about some images; the images stand at the marks of the prompts, in order."""
+    """Turns of question and answer, with images at the marks of the prompts, in order."""
 
     turns: tuple[tuple[str, str], ...]
-    """(prompt, answer) pairs; an empty answer is not learned. Images may stand in any turn."""
+    """(prompt, answer) pairs; an empty answer is not learned. Any turn may have images."""
     images: tuple[ImageRef, ...] = ()
     closed: bool = True
     """Whether each answer ends with the end token."""
 
     @property
     def is_text(self) -> bool:
-        """Whether it is plain text, around which no chat template is put.
+        """Whether it is plain text, which is used without a chat template.
 
-        Without any answer it is read as it is; without any prompt it is learned.
+        It has no answers (text to read) or no prompts (text to learn).
         """
         return not (any(prompt for prompt, _ in self.turns) and any(answer for _, answer in self.turns))
 
 
 class Lazy(Sequence[Conversation]):
-    """Conversations that are made when they are asked for, so that memory does not grow with the data."""
+    """Conversations that are read on access, so that memory does not grow with the data."""
 
     def _one(self, at: int) -> Conversation:
         raise NotImplementedError
@@ -53,7 +53,7 @@ class Lazy(Sequence[Conversation]):
 
 
 class Conversations(Lazy, Generic[E]):
-    """Examples as conversations; the image stands in the first turn only."""
+    """Examples as conversations; only the first turn has the image."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Conversations(Lazy, Generic[E]):
         ask: Callable[[E], str],
         answer: Callable[[E], str],
     ) -> None:
-        """`read` makes an example, `groups` has that of every one; `ask` and `answer` give prompt and answer."""
+        """Args: read: index -> example. groups: the group of every example. ask, answer: example -> prompt, answer."""
         self._read, self._ask, self._answer = read, ask, answer
         self._pieces = joined(groups)
 
@@ -77,7 +77,7 @@ class Conversations(Lazy, Generic[E]):
 
 
 def joined(groups: Sequence[str | None], most: int = TURNS) -> list[tuple[int, ...]]:
-    """Places of one group, in pieces of at most `most`, in the order of first appearance; None is no group."""
+    """Indices of one group, in pieces of at most `most`, in the order of first appearance; None is no group."""
     by_group: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
         by_group.setdefault(f"={group}" if group is not None else f"#{i}", []).append(i)

@@ -35,10 +35,10 @@ class Layout:
     absent: tuple[str, ...] = field(default=(), kw_only=True)
     """Texts that stand for an empty cell."""
     where: str = field(kw_only=True)
-    """What says so, for error messages."""
+    """Source of the layout, for error messages."""
 
     def placeholders(self) -> tuple[str, ...]:
-        """Names in braces in the prompts, each once; SpecError where the braces are not balanced."""
+        """Names in braces in the prompts, each once. Raises SpecError if the braces are not balanced."""
         prompts = [text for text in (self.prompt, self.open_prompt) if text is not None]
         try:
             parts = [part for text in prompts for part in string.Formatter().parse(text)]
@@ -63,7 +63,7 @@ class Layout:
         return SpecError(what, where=f"{self.where}: prompt", hint=hint)
 
     def check(self, table: Table) -> None:
-        """SpecError where the table lacks a column of the layout, with the columns there are."""
+        """Raises SpecError if the table lacks a column of the layout; the hint lists its columns."""
         named = {
             f"columns.{key}": name for key, name in self.columns.model_dump().items() if name is not None
         }
@@ -111,7 +111,7 @@ class Example:
 
 
 class Reader:
-    """Makes examples of the rows of a table, one by one; no image is read before its use."""
+    """Reads the rows of a table as examples; images are read on use."""
 
     def __init__(self, table: Table, layout: Layout, folder: Path | None, *, images: bool = True) -> None:
         """Args: images: whether examples have images. Raises: SpecError: the table lacks a column of the layout."""
@@ -129,14 +129,14 @@ class Reader:
         self._absent = frozenset(layout.absent)
 
     def cells(self, i: int) -> Row:
-        """The cells of row `i` that the layout names; those that stand for an empty one are empty."""
+        """The cells of row `i` in the columns of the layout; `absent` texts become empty cells."""
         row = self.table.row(i, self._wanted)
         if not self._absent:
             return row
         return {name: None if _among(value, self._absent) else value for name, value in row.items()}
 
     def example(self, i: int, row: Row | None = None) -> Example:
-        """The example of row `i`, whose cells are `row`."""
+        """The example of row `i`; `row`: its cells, if they are read already."""
         row = self.cells(i) if row is None else row
         names, where = self._layout.columns, self.table.where(i)
         options, refs = self._options(row, where), self._refs(row, i, where)
@@ -217,7 +217,7 @@ def _among(value: Any, texts: frozenset[str]) -> bool:
 
 
 def check_letters(example: Example) -> None:
-    """InputError where letters cannot name the choices."""
+    """Raises InputError if there are more choices than letters."""
     choices = example.choices or ()
     if len(choices) > len(LETTERS):
         raise InputError(
@@ -227,14 +227,15 @@ def check_letters(example: Example) -> None:
         )
 
 
-def check_choice(example: Example, column: str, *, needed_by: str) -> None:
-    """InputError where an example has choices, and its answer, in `column`, is none of them."""
+def check_choice(example: Example, column: str, *, why: str, more: str = "") -> None:
+    """Raises InputError if an example has choices and its answer, in `column`, is none of them.
+
+    Args: why: the reason that it must be one. more: more ways out, for the hint.
+    """
     position = cells.right_choice(example.answers, example.choices, example.position)
     if example.choices is not None and position is None:
         raise InputError(
-            f"answer {example.answers[0][:80]!r} is none of the {len(example.choices)} choices, and {needed_by} needs "
-            "one.",
+            f"answer {example.answers[0][:80]!r} is none of the {len(example.choices)} choices, and {why}.",
             where=f"{example.row}: column '{column}'",
-            hint="Write it as it stands among the choices, its letter or its position from 0 (answer_as), or choose "
-            "another scorer.",
+            hint=f"Write it as it stands among the choices, its letter or its position from 0{more}.",
         )

@@ -1,4 +1,4 @@
-"""Columns, splits and prompt, guessed from nothing but the names and values of data."""
+"""Guesses columns, splits and prompt from the names and values of data."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ _KINDS = range(2, 51)
 
 
 AnswerKind = Literal["caption", "letter", "text", "several", "word"]
-"""What is answered: a caption, the letter of a choice, a text, one of several annotators' words, or a word."""
+"""Kinds of answers: a caption, the letter of a choice, a long text, a word by several annotators, a word."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What data hold."""
+    """The guessed layout of data."""
 
     columns: Columns
     prompt: str
@@ -85,9 +85,9 @@ class Guess:
 
 
 def guess(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str] = NEEDED) -> Guess:
-    """What a table holds. `given` says which column holds what, and wins.
+    """Guesses the layout of a table. `given`: role -> column, which are kept.
 
-    Keys that are not in `needs` may be left without a column.
+    Roles that are not in `needs` may have no column.
 
     Raises:
         InputError: question, answer or image cannot be guessed; with the columns there are.
@@ -99,7 +99,7 @@ def guess(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence
 
 
 def text_column(table: Table) -> str | None:
-    """The column `text` of a table that has no other column to ask about or to answer with; None for other tables."""
+    """The column `text` of a table without questions, answers and images; None for other tables."""
     kinds = (_NAMES["question"], _NAMES["answer"], _NAMES["image"], _CAPTIONS)
     if any(_named(names, table.columns) for names in kinds) or _image_column(table, table.columns):
         return None
@@ -107,9 +107,9 @@ def text_column(table: Table) -> str | None:
 
 
 def named_splits(splits: Sequence[str], name: str, *, where: str, hint: str) -> tuple[str | None, str | None]:
-    """The splits of data called `name` to learn from and to score, by their names; a single one is learned from.
+    """(training split, test split) of the data called `name`, by their names; a single split is for training.
 
-    `hint`: the way out where the names say nothing.
+    `hint`: the way out if no split has a known name.
     """
     train = next((split for split in _TRAIN if split in splits), None)
     test = next((split for split in _TEST if split in splits), None)

@@ -1,4 +1,4 @@
-"""Rows of files and of the hub, with the folders that their images start from."""
+"""Opens files and hub data sets as tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moextend.data.table import Table, read_table
 
 @dataclass(frozen=True)
 class Opened:
-    """Rows, and where they lie."""
+    """A table and its location."""
 
     table: Table
     folder: Path | None
@@ -23,7 +23,7 @@ class Opened:
 
 
 def open_files(files: Sequence[Path], folder: Path | None, cache: Path) -> Opened:
-    """The rows of files of one format; `cache` is a folder for what `datasets` makes of them."""
+    """The rows of files of one format; `cache`: a folder for the caches of `datasets`."""
     stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return Opened(_read(stamps, cache), folder, tuple(files))
 
@@ -44,5 +44,5 @@ def open_remote(
 
 @lru_cache(maxsize=8)
 def _read(stamps: tuple[tuple[Path, int, int], ...], cache: Path) -> Table:
-    """The table of files; kept in the process for as long as the files stay what they are."""
+    """The table of files, cached in the process until a file changes."""
     return expand(read_table([path for path, _, _ in stamps], cache))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 
 from moextend.data import cells
 from moextend.data.conversations import Conversation, Conversations, Lazy
 from moextend.data.each import Each
-from moextend.data.examples import Example, Layout, Reader, cell, check_choice
+from moextend.data.examples import Example, Layout, Reader, check_choice
 from moextend.data.guess import guess, named_splits, text_column
 from moextend.data.hub import hub_splits
 from moextend.data.opening import Opened, open_files, open_remote
@@ -29,18 +30,18 @@ def own_data(
 ) -> Lazy:
     """All rows of a user's data (file, folder, hub id) as conversations.
 
-    Questions about one image are turns of one conversation. Data of plain text, a text file or a table with a column
-    `text` and none of questions and answers, are learned as they are.
+    Questions about one image are turns of one conversation. Plain text has no prompt: a text file, or a table with a
+    column `text` and no column of questions, answers or images.
 
     Args:
-        data: a path, or an id of the hub. Of several splits the one to train on is read.
-        cache: a folder for what is computed from the data.
-        columns: which column holds what (the fields of `Columns`, or `text` for plain text); the others are guessed.
-        template: the prompt, e.g. "<image> {question}"; with one there need be no column of questions.
-        images: a folder that holds the images, besides that of the data; files anywhere else are refused.
+        data: a path, or a hub id. Of several splits, the training split is read.
+        cache: a folder for the caches of `datasets`.
+        columns: role (a field of `Columns`, or `text`) -> column; the others are guessed.
+        template: the prompt, e.g. "<image> {question}"; with it no column of questions is needed.
+        images: a folder of images besides that of the data; files in other places are refused.
 
     Raises:
-        InputError: there is no such data, or it cannot be told which column holds the answer.
+        InputError: the data does not exist, or the column of the answer cannot be guessed.
     """
     where = f"data {data}"
     opened = _opened(data, cache, where)
@@ -58,7 +59,7 @@ def own_data(
 
     def answer(example: Example) -> str:
         if lettered:
-            check_choice(example, found.columns.answer, needed_by="a letter as the answer")
+            check_choice(example, found.columns.answer, why="the prompt asks for the letter of one")
         return answer_text(example, lettered=lettered)
 
     groups = reader.groups(range(len(table)))
@@ -66,26 +67,28 @@ def own_data(
 
 
 class Texts(Lazy):
-    """The cells of a column as plain text to learn."""
+    """The cells of a column as plain text, without empty cells."""
 
     def __init__(self, table: Table, column: str) -> None:
+        """Raises: InputError: all cells are empty."""
         self._table, self._column = table, column
+        full = (i for i, value in enumerate(table.column(column)) if cells.text(value).strip())
+        self._rows = array("Q", full)
+        if not self._rows:
+            raise InputError(
+                "holds no text.", where=f"{table.source}: column '{column}'", hint="Name another column."
+            )
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self._rows)
 
     def _one(self, at: int) -> Conversation:
-        where = self._table.where(at)
-        text = cells.text(cell(self._table.row(at, (self._column,)), self._column, where))
-        if not text.strip():
-            raise InputError(
-                "has no text.", where=f"{where}: column '{self._column}'", hint="Remove the row."
-            )
-        return Conversation((("", text),))
+        row = self._table.row(self._rows[at], (self._column,))
+        return Conversation((("", cells.text(row[self._column])),))
 
 
 def _opened(data: str, cache: Path, where: str) -> Opened:
-    path = place(data, Path())
+    path = place(data, Path.cwd())
     source = locate(data, path, None, where=where)
     if source is None:
         hint = near(path) + "Name a file, a folder or a hub id."

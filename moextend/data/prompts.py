@@ -1,4 +1,4 @@
-"""The prompt that an example becomes, and what a model should answer."""
+"""The prompt and the target answer of an example."""
 
 from __future__ import annotations
 
@@ -72,6 +72,6 @@ def _marks(layout: Layout, example: Example, images: int) -> str:
 
 
 def answer_text(example: Example, *, lettered: bool) -> str:
-    """What a model should answer: the answer that most annotators gave, or the letter of the right choice."""
+    """The target answer: the most common one, or the letter of the right choice."""
     position = cells.right_choice(example.answers, example.choices, example.position) if lettered else None
     return LETTERS[position] if position is not None else Counter(example.answers).most_common(1)[0][0]

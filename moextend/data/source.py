@@ -1,4 +1,4 @@
-"""Where data lie: files, folders of several layouts, hub data sets."""
+"""Finds data: files, folders of several layouts, hub data sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from moextend.util.files import exists
 WHOLE = "all"
 """The one split of data that is a single file."""
 _SPLITS = tuple(suffix for suffix, kind in FORMATS.items() if kind != "text")
-"""Endings of files that are splits of a folder: a text file there may be a licence or a list of labels."""
+"""Suffixes of splits in a folder; a text file there may be a licence or a list of labels."""
 _SHARD = re.compile(r"[-_]\d+(-of-\d+)?$")
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
 
@@ -36,9 +36,9 @@ class Source:
 
 
 def locate(name: str, path: Path, config: str | None, *, where: str) -> Source | None:
-    """The data called `name`, which would lie at `path`; None where there is nothing, and it is no id of the hub.
+    """The data called `name`: the file or folder `path`, else a hub data set; None if it is neither.
 
-    `config` names one of several parts of a data set.
+    `config`: name of one of several parts of a data set.
     """
     if exists(path):  # neither is asked of a name that is too long
         if path.is_file():
@@ -49,13 +49,13 @@ def locate(name: str, path: Path, config: str | None, *, where: str) -> Source |
 
 
 def place(name: str, base: Path) -> Path:
-    """Where a path lies that starts from `base`; there may be nothing."""
+    """The path `name` relative to `base`; it need not exist."""
     # normed, for "../x" must be found also where the base is still to be made
     return Path(os.path.normpath(base / Path(name).expanduser()))
 
 
 def like_hub_id(text: str, path: Path) -> bool:
-    """Whether a text that would be `path` can be a hub id: `owner/name`, and no folder is called as the owner."""
+    """Whether `text` can be a hub id: `owner/name`, and the folder of `path` does not exist."""
     return _HUB.match(text) is not None and not path.parent.is_dir()
 
 
@@ -113,10 +113,13 @@ def _front_matter(readme: Path) -> list[dict[str, Any]]:
 
 def _from_configs(path: Path, configs: list[dict[str, Any]], wanted: str | None, *, where: str) -> Source:
     by_name = {str(config.get("config_name", "default")): config for config in configs}
-    name = wanted or ("default" if "default" in by_name else next(iter(by_name)))
-    if wanted is None and len(by_name) > 1 and "default" not in by_name:
+    marked = next((name for name, config in by_name.items() if config.get("default") is True), "default")
+    name = wanted or (marked if marked in by_name else next(iter(by_name)))
+    if wanted is None and len(by_name) > 1 and marked not in by_name:
         raise InputError(
-            f"{path} has several configs.", where=f"{where}.config", hint=f"Name one: {', '.join(by_name)}."
+            f"{path} has several configs: {', '.join(by_name)}.",
+            where=where,
+            hint="Name the folder or a file of one; in a task, data.config.",
         )
     if name not in by_name:
         raise UnknownName("config", name, by_name, where=f"{where}.config")

@@ -1,4 +1,4 @@
-"""Rows of plain text files: paragraphs, or lines where nothing parts paragraphs."""
+"""Rows of plain text files: paragraphs, or lines of files without paragraphs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ COLUMN = "text"
 
 
 class TextTable:
-    """The paragraphs of text files, which empty lines part; of a file without such lines each line.
+    """The paragraphs of text files, separated by empty lines; each line of a file without empty lines.
 
-    Only where each one begins and ends is kept in memory.
+    Memory holds only the positions of the texts.
     """
 
     columns: tuple[str, ...] = (COLUMN,)
@@ -34,12 +34,12 @@ class TextTable:
 
     def _index(self, f: int, path: Path) -> None:
         """Adds the texts of a file."""
-        whole = _parts_paragraphs(path)
+        paragraphs = _has_paragraphs(path)
         offset, within = 0, False
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 text = bool(line.strip())
-                if text and not (within and whole):
+                if text and not (within and paragraphs):
                     self._file.append(f)
                     self._line.append(number)
                     self._start.append(offset)
@@ -78,14 +78,14 @@ class TextTable:
         return self._files[self._file[i]].parent
 
 
-def _parts_paragraphs(path: Path) -> bool:
-    """Whether an empty line stands between two texts of a file."""
-    begun = parted = False
+def _has_paragraphs(path: Path) -> bool:
+    """Whether a file has an empty line between two texts."""
+    begun = separated = False
     with path.open("rb") as file:
         for line in file:
             if not line.strip():
-                parted = begun
-            elif parted:
+                separated = begun
+            elif separated:
                 return True
             else:
                 begun = True

@@ -112,7 +112,7 @@ def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_si
 
 @torch.no_grad()
 def _of_texts(model: MultimodalLM, texts: Sequence[Conversation], batch_size: int) -> float:
-    """Mean log-likelihood of a token of plain texts, each read as it is learned."""
+    """Mean log-likelihood per token of plain texts, encoded as in training."""
     collate, device = Collator.of(model), model.device
     total, tokens = 0.0, 0
     for start in range(0, len(texts), batch_size):

@@ -1,4 +1,4 @@
-"""What is checked of a device before a model is loaded onto it."""
+"""Checks of a device before a model is loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from moextend.errors import at
 
 
 def check_device(device: str, dtype: str, attention: str | None, *, where: str) -> None:
-    """InputError where torch has no such device here, or it does not compute this attention.
+    """Raises InputError if torch has no such device, or the device does not support this attention.
 
     `where`: the option or key of the attention.
     """

@@ -1,4 +1,4 @@
-"""Whether a tracker of transformers can follow a training here."""
+"""Checks of the trackers of transformers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from importlib.util import find_spec
 from moextend.errors import InputError, UnknownName
 
 PACKAGES = {"azure_ml": ("azureml",), "flyte": ("flytekit",), "tensorboard": ("tensorboard", "tensorboardX")}
-"""Trackers whose package has another name than they."""
+"""Tracker -> names of its package, if it is another one."""
 
 
 def check_tracker(name: str, *, where: str = "report_to") -> None:
-    """InputError where transformers does not know the tracker `name`, or it is not installed; `where` is its key."""
+    """Raises InputError if transformers does not know the tracker `name`, or it is not installed; `where`: its key."""
     if name in ("none", "all"):
         return
     from transformers.integrations import get_available_reporting_integrations

@@ -192,7 +192,9 @@ def test_unknown_config(pictures, make_rows, make_task, write_jsonl, workspace):
     write_jsonl(pictures / "a.jsonl", make_rows(2))
     task = make_task(pictures, train=None, data={"config": "tow"})
     assert "data.path.config: no config 'tow'. Did you mean 'two'?" in raised(workspace, task, UnknownName)
-    assert "has several configs. Name one: one, two." in raised(workspace, make_task(pictures, train=None))
+    assert "has several configs: one, two. Name the folder" in raised(
+        workspace, make_task(pictures, train=None)
+    )
 
 
 def test_data_card_that_is_no_yaml(pictures, make_task, workspace):
@@ -209,7 +211,7 @@ def test_data_card_that_is_no_yaml(pictures, make_task, workspace):
         ({"conversations": [{"from": "human"}, {}]}, "has a message without 'from' and 'value'"),
         (
             {"conversations": [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}]},
-            "entry 1, turn 1: is output by 'gpt' and answered by 'human'",
+            "entry 1, turn 1: is a message of 'gpt' and answered by 'human'",
         ),
     ],
 )
