@@ -9,7 +9,7 @@ from pathlib import Path
 from moextend.bench.data.open import open_table
 from moextend.bench.data.source import find_source
 from moextend.bench.task import Data, TaskSpec
-from moextend.data.guess import CAPTIONED, NEEDED, AnswerKind, guess, named_splits
+from moextend.data.guess import CAPTIONED, NEEDED, AnswerKind, guess, named_splits, text_column
 from moextend.data.hub import hub_splits
 from moextend.data.source import like_hub_id, near
 from moextend.errors import InputError
@@ -63,6 +63,12 @@ def guess_columns(
     """The task at `path` for data whose splits are known; as `guess_task`."""
     task = TaskSpec(task=path.stem, version=1, kind="vqa", data=found, max_new_tokens=TOKENS, path=path)
     table = open_table(task, "test", workspace).table
+    if not columns and text_column(table):
+        raise InputError(
+            f"{table.source} holds plain text, and a task needs questions or images with their answers.",
+            where=where,
+            hint="Name the columns (--columns question=...,answer=...), or train on the text with 'moextend extend'.",
+        )
     guessed = guess(table, columns, where=where, needs=CAPTIONED if captions else NEEDED)
     rule, tokens = RULES[guessed.answers]
     return task.model_copy(
