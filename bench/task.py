@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from moextend.data.cells import AnswerForm
+from moextend.data.columns import Columns
+from moextend.data.examples import Layout
 from moextend.errors import InputError, SpecError
 from moextend.util import content, spec
 from moextend.util.limits import MOST_TOKENS
@@ -91,25 +93,6 @@ class Data(Spec):
     """How to get data that has to be put in place by hand."""
 
 
-class Columns(Spec):
-    """Which column of the data holds what."""
-
-    image: str | None = "image"
-    """One column, or several that hold one image each, empty or not ("image_1,image_2")."""
-    question: str | None = "question"
-    """Null for captions."""
-    answer: str = "answer"
-    """A string, or a list of strings (several annotators)."""
-    id: str | None = None
-    """Unique per item; null counts the rows."""
-    group: str | None = None
-    """Items of one image: learned as one conversation of several turns."""
-    kind: str | None = None
-    """Kind of question, for scores by kind and the majority answer."""
-    choices: str | None = None
-    """A list, several columns ("A,B,C,D"), or an object by letter or position."""
-
-
 class TextTask(Spec):
     """A task of lm-eval."""
 
@@ -170,6 +153,14 @@ class TaskSpec(Spec):
     """Required for text tasks."""
     path: Path | None = Field(None, exclude=True)
     """The file that this was read from."""
+
+    @property
+    def layout(self) -> Layout:
+        """How the rows of its data become items."""
+        return Layout(
+            self.columns, self.prompt, self.open_prompt, answer_as=self.answer_as,
+            absent=(self.data.absent if self.data else None) or (), where=str(self.path or self.task),
+        )  # fmt: skip
 
     def folder(self) -> Path:
         """The folder that relative paths of this task start from."""

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from moextend.data.conversations import Conversation as Conversation
     from moextend.data.images import ImageRef as ImageRef
     from moextend.extension.activate import activate as activate
     from moextend.extension.activate import unload as unload
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from moextend.extension.store import extensions as extensions
     from moextend.extension.store import load_extension as load_extension
     from moextend.extension.store import save_extension as save_extension
-    from moextend.model.batches import Conversation as Conversation
     from moextend.model.generation import Prompt as Prompt
     from moextend.model.generation import generate as generate
     from moextend.model.loading import load as load
@@ -55,7 +55,7 @@ except PackageNotFoundError:
     __version__ = "0.0.0"
 
 _HOME = {  # name -> module
-    "Conversation": "model.batches",
+    "Conversation": "data.conversations",
     "Extension": "extension.store",
     "ImageRef": "data.images",
     "MultimodalLM": "model.multimodal",

@@ -14,8 +14,9 @@ from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
 from moextend.bench.bridges.opened import opened
+from moextend.data.conversations import Conversation
 from moextend.data.images import MARK, ImageRef
-from moextend.model.batches import Collator, Conversation
+from moextend.model.batches import Collator
 from moextend.model.generation import Prompt, generate
 from moextend.model.multimodal import IGNORE
 

@@ -3,21 +3,20 @@
 from moextend.bench.data.check import Checked, check_task, unknown_notes
 from moextend.bench.data.digests import data_digest, hub_revision
 from moextend.bench.data.guess import guess_task
-from moextend.bench.data.items import Item, prompt_text, render_prompt, target_text, turns
-from moextend.bench.data.open import Items, open_items
+from moextend.bench.data.items import Item, prompt_text, target_text
+from moextend.bench.data.open import Items, conversations, open_items
 
 __all__ = [
     "Checked",
     "Item",
     "Items",
     "check_task",
+    "conversations",
     "data_digest",
     "guess_task",
     "hub_revision",
     "open_items",
     "prompt_text",
-    "render_prompt",
     "target_text",
-    "turns",
     "unknown_notes",
 ]

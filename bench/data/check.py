@@ -10,13 +10,14 @@ from itertools import islice
 from pathlib import Path
 
 from moextend.bench.data.digests import FileDigests
-from moextend.bench.data.items import Item, prompt_text, target_text, template
+from moextend.bench.data.items import Item, prompt_text, target_text
 from moextend.bench.data.open import SplitName, check_gold, open_items, open_table
 from moextend.bench.data.unknown import unknown_words
 from moextend.bench.scorers import Answered, find_scorer, is_lettered, own_answer, score_set
 from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import TaskSpec
 from moextend.data.images import MARK
+from moextend.data.prompts import template
 from moextend.errors import InputError
 
 EXACT = "exact@1"
@@ -97,7 +98,7 @@ def _of_splits(same: bool) -> Iterator[str]:
 
 def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
     """InputError where the prompt or the scorer asks for what the golds are not."""
-    lettered = [item for item in items if _LETTER.search(template(task, item))]
+    lettered = [item for item in items if _LETTER.search(template(task.layout, item))]
     others = [item for item in lettered if gold_position(item) is None]
     if others:
         first = others[0]
@@ -187,6 +188,13 @@ def _scored(task: TaskSpec, items: Sequence[Item]) -> tuple[Item, str]:
         if value is not None and (value >= scorer.top or (value > 0 and not scorer.own_is_top)):
             return item, answer
         best = max(best, value or 0.0)
+    if scorer.items is not None and best == 0:
+        count = "the only test item scores" if len(items) == 1 else f"all {len(items)} test items score"
+        raise InputError(
+            f"'{scorer.name}' compares the test items with one another: {count} 0 with the right answer.",
+            where=where,
+            hint="Use more or more varied test data, or a scorer of single items, such as rouge-l@1 (--scorer).",
+        )
     raise InputError(
         f"'{scorer.name}' gives an item's own answer {best:.2f} at the most, not {scorer.top:.0f} "
         f"({items[0].row}: {items[0].answers[0]!r}).",

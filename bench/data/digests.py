@@ -8,10 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from moextend.bench.data.hub import commit_of
-from moextend.bench.data.open import Opened, SplitName, open_items, open_table, several
+from moextend.bench.data.open import Opened, SplitName, open_items, open_table
 from moextend.bench.task import TaskSpec
 from moextend.data.each import Each
+from moextend.data.examples import several
+from moextend.data.hub import commit_of
 from moextend.data.images import ImageRef
 from moextend.data.table import ArrowTable
 from moextend.errors import InputError

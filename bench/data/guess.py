@@ -3,71 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from moextend.bench.data.hub import hub_splits
 from moextend.bench.data.open import open_table
-from moextend.bench.data.source import WHOLE, Source, like_hub_id, locate, near
-from moextend.bench.task import Columns, Data, TaskSpec
-from moextend.data.cells import text
-from moextend.data.conversations import Turns
-from moextend.data.table import Row, Table
-from moextend.errors import InputError, UnknownName
+from moextend.bench.data.source import find_source
+from moextend.bench.task import Data, TaskSpec
+from moextend.data.guess import CAPTIONED, NEEDED, AnswerKind, guess, named_splits, text_column
+from moextend.data.hub import hub_splits
+from moextend.data.source import like_hub_id, near
+from moextend.errors import InputError
 
-SHORT = "<image>\n{question}\nAnswer the question using a single word or phrase."
-LETTER = "<image>\n{question}\n{choices}\nAnswer with the option's letter from the given choices directly."
-CAPTION = "<image>\nDescribe the image in one sentence."
-BARE = "<image>\n{question}"
-"""Conversation data say in their questions how to answer."""
-
-_TRAIN = ("train", "training")
-_TEST = ("test", "testmini", "validation", "val", "valid", "dev", "eval", "evaluation")
-_NAMES = {
-    "image": ("image", "images", "img", "picture", "photo", "image_path", "file_name", "filename"),
-    "question": (
-        "question",
-        "questions",
-        "query",
-        "instruction",
-        "problem",
-        "statement",
-        "sentence",
-        "prompt",
-        "input",
-    ),
-    "answer": (
-        "answer",
-        "answers",
-        "label",
-        "labels",
-        "target",
-        "ground_truth",
-        "gold",
-        "response",
-        "output",
-        "completion",
-    ),
-    "id": ("question_id", "questionid", "id", "qid", "uid"),
-    "group": ("group", "image_id", "imageid", "img_id", "image_name", "scene_id"),
-    "kind": ("kind", "question_type", "type", "question_kind", "category", "subject", "puzzle"),
-    "choices": ("choices", "options", "multiple_choices"),
+RULES: dict[AnswerKind, tuple[str, int]] = {
+    "caption": ("cider@1", 64),
+    "letter": ("letter@1", 16),
+    "text": ("rouge-l@1", 128),
+    "several": ("vqa@2", 16),
+    "word": ("exact@1", 16),
 }
-_CAPTIONS = ("caption", "captions", "description")
-NEEDED = ("answer", "question")
-"""Columns that a task cannot do without; captions have no question, but an image."""
-CAPTIONED = ("answer", "image")
-"""Columns that a caption task cannot do without."""
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
-_LONG = 6
-"""Answers of more words than this, half of the time, are texts: no single word is asked for."""
-_LETTERS = ("A", "B", "C", "D")
-_LOOKED_AT = 500
-"""Rows that a guess is made from."""
-_KINDS = range(2, 51)
-"""A column of kinds has as many different values."""
+"""What is answered -> scorer and new tokens."""
+TOKENS = 16
 
 
 def guess_task(
@@ -77,29 +32,21 @@ def guess_task(
     workspace: Path,
     columns: Mapping[str, str],
     scorer: str | None = None,
-    needs: Sequence[str] = NEEDED,
+    captions: bool = False,
 ) -> TaskSpec:
     """A task for `data` (file, folder, hub id, `world:<name>`), as it would be written in the workspace.
 
-    `columns` says which column holds what, and wins over the guess. Keys that are not in `needs` may be
-    left without a column.
+    `columns` says which column holds what, and wins over the guess; `captions`: there need be no question.
 
     Raises:
         InputError: question, answer or image cannot be guessed; with the columns there are.
     """
     yaml = workspace.resolve() / "tasks" / f"{name}.yaml"
     where = f"data {data}"
-    found = _data(data, yaml.parent, workspace, where=where)
     return guess_columns(
-        found,
-        path=yaml,
-        workspace=workspace,
-        columns=columns,
-        scorer=scorer,
-        needs=needs,
-        source=data,
-        where=where,
-    )
+        _data(data, yaml.parent, workspace, where=where), path=yaml, workspace=workspace, columns=columns,
+        scorer=scorer, captions=captions, source=data, where=where,
+    )  # fmt: skip
 
 
 def guess_columns(
@@ -109,25 +56,28 @@ def guess_columns(
     workspace: Path,
     columns: Mapping[str, str],
     scorer: str | None = None,
-    needs: Sequence[str] = NEEDED,
+    captions: bool = False,
     source: str,
     where: str,
 ) -> TaskSpec:
     """The task at `path` for data whose splits are known; as `guess_task`."""
-    task = TaskSpec(task=path.stem, version=1, kind="vqa", data=found, max_new_tokens=16, path=path)
+    task = TaskSpec(task=path.stem, version=1, kind="vqa", data=found, max_new_tokens=TOKENS, path=path)
     table = open_table(task, "test", workspace).table
-    guessed = _columns(table, columns, where=where, needs=needs)
-    first = [table.row(i, table.columns) for i in range(min(_LOOKED_AT, len(table)))]
-    asks = guessed.question is not None
-    prompt, rule, tokens = _form(guessed, first, asks=asks, bare=isinstance(table, Turns))
-    each = _each(guessed, first)
+    if not columns and text_column(table):
+        raise InputError(
+            f"{table.source} holds plain text, and a task needs questions or images with their answers.",
+            where=where,
+            hint="Name the columns (--columns question=...,answer=...), or train on the text with 'moextend extend'.",
+        )
+    guessed = guess(table, columns, where=where, needs=CAPTIONED if captions else NEEDED)
+    rule, tokens = RULES[guessed.answers]
     return task.model_copy(
         update={
-            "kind": "vqa" if asks else "caption",
-            "data": found.model_copy(update={"each": each}) if each else found,
-            "columns": guessed,
-            "prompt": prompt,
-            "open_prompt": _open_prompt(guessed, first),
+            "kind": "caption" if guessed.answers == "caption" else "vqa",
+            "data": found.model_copy(update={"each": guessed.each}) if guessed.each else found,
+            "columns": guessed.columns,
+            "prompt": guessed.prompt,
+            "open_prompt": guessed.open_prompt,
             "scorer": scorer or rule,
             "max_new_tokens": tokens,
             "source": source,
@@ -135,40 +85,22 @@ def guess_columns(
     )
 
 
-def _open_prompt(columns: Columns, rows: Sequence[Row]) -> str | None:
-    """What a question without choices is asked by, where others have some: it has no letter."""
-    if columns.choices is None:
-        return None
-    values = [row.get(columns.choices) for row in rows if columns.choices in row]
-    return _shown(SHORT, columns, None) if any(value in (None, "", "[]", []) for value in values) else None
-
-
-def _each(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...] | None:
-    """The columns of questions and answers, where every row holds several of each."""
-    if columns.question is None:
-        return None
-    names = (columns.question, columns.answer)
-    for row in rows:
-        asked, replies = (row.get(name) for name in names)
-        if not (isinstance(asked, list) and isinstance(replies, list) and len(asked) == len(replies)):
-            return None
-    return names if rows else None
-
-
 def _data(data: str, folder: Path, workspace: Path, *, where: str) -> Data:
-    """Path (relative to the YAML where it lies in the workspace) and splits."""
+    """Path (relative to the YAML where it lies in the workspace) and splits; one single split is cut by images."""
     local = Path(data).expanduser()
     if local.exists():
         path = _seen_from(local, folder, workspace)
-    elif data.startswith("world:") or like_hub_id(data, Path()):
+    elif data.startswith("world:") or like_hub_id(data, local):
         path = data
     else:
         hint = "Name a file, a folder, a hub id or world:<name>."
         raise InputError("no such file or folder.", where=where, hint=near(local) + hint)
-    draft = Data(path=path)
-    source = locate(draft, folder, workspace, where=where)
-    splits = hub_splits(source.hub, draft, where=where) if source.hub else list(source.splits)
-    train, test = _splits(splits, source, where=where)
+    source = find_source(Data(path=path), folder, workspace, where=where)
+    splits = hub_splits(source.hub, where=where) if source.hub else list(source.splits)
+    hint = "Write the task's YAML by hand and name data.train and data.test."
+    train, test = named_splits(splits, source.name, where=where, hint=hint)
+    if test is None:
+        return Data(path=path, train=f"{train}[:90%]", test=f"{train}[90%:]")
     return Data(path=path, train=train, test=test)
 
 
@@ -176,135 +108,3 @@ def _seen_from(path: Path, folder: Path, workspace: Path) -> str:
     path = path.resolve()
     inside = path.is_relative_to(workspace.resolve())
     return Path(os.path.relpath(path, folder)).as_posix() if inside else path.as_posix()
-
-
-def _splits(splits: Sequence[str], source: Source, *, where: str) -> tuple[str | None, str]:
-    """Train and test: by their names; one single split is cut in two by images."""
-    train = next((name for name in _TRAIN if name in splits), None)
-    test = next((name for name in _TEST if name in splits), None)
-    if train and test:
-        return train, test
-    if test:
-        return None, test
-    only = train or (WHOLE if WHOLE in splits else splits[0] if len(splits) == 1 else None)
-    if only is None:
-        raise InputError(
-            f"{source.name} has the splits {', '.join(splits)}.",
-            where=where,
-            hint="Write the task's YAML by hand and name data.train and data.test.",
-        )
-    return f"{only}[:90%]", f"{only}[90%:]"
-
-
-def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str]) -> Columns:
-    for key, column in given.items():
-        if key not in Columns.model_fields:
-            raise UnknownName("key of columns", key, Columns.model_fields, where=where)
-        if column not in table.columns and key != "choices":
-            raise UnknownName("column", column, table.columns, where=f"{where} ({table.source})")
-    free = [column for column in table.columns if column not in given.values()]
-    guessed: dict[str, str | None] = {key: _named(names, free) for key, names in _NAMES.items()}
-    guessed["image"] = _image_column(table, free) or guessed["image"]
-    if guessed["choices"] is None and all(letter in free for letter in _LETTERS):
-        guessed["choices"] = ",".join(letter for letter in "ABCDEFGH" if letter in free)
-    if guessed["question"] is None and guessed["answer"] is None:
-        words = (*_CAPTIONS, "text") if needs == CAPTIONED else _CAPTIONS
-        guessed["answer"] = _named(words, free)
-    guessed["id"] = _kept(table, guessed["id"], _unique)
-    guessed["kind"] = _kept(table, guessed["kind"], _few)
-    guessed["group"] = _kept(table, guessed["group"], _repeats)
-    guessed |= given
-    _complete(guessed, table, where=where, needs=needs)
-    return Columns.model_validate(guessed)
-
-
-def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str, needs: Sequence[str]) -> None:
-    """InputError where a column that a task cannot do without was neither given nor guessed."""
-    caption = guessed["answer"] in _CAPTIONS
-    # A caption is of an image; and what looks like images is not left out in silence.
-    shows = guessed["image"] is None and (caption or (needs == NEEDED and _pictures(table)))
-    for key in ("image", *needs) if shows else needs:
-        if guessed[key] is None and not (key == "question" and caption):
-            raise InputError(
-                f"which column holds the {key}? Columns of {table.source}: {', '.join(table.columns)}.",
-                where=where,
-                hint=f"Say it: --columns {key}=COLUMN.",
-            )
-
-
-def _named(names: Sequence[str], columns: Iterable[str]) -> str | None:
-    """The column that bears the first of the names, whatever its case."""
-    lower = {column.lower(): column for column in columns}
-    return next((lower[name] for name in names if name in lower), None)
-
-
-def _image_column(table: Table, columns: Sequence[str]) -> str | None:
-    """The one column whose cells are encoded images."""
-    row = table.row(0, table.columns)
-    found = [column for column in columns if _encoded(row.get(column))]
-    return found[0] if len(found) == 1 else None
-
-
-def _pictures(table: Table) -> bool:
-    """Whether a cell of the first row is an image, or names one."""
-    cells = table.row(0, table.columns).values()
-    return any(
-        _encoded(cell) or (isinstance(cell, str) and cell.lower().endswith(_PICTURES)) for cell in cells
-    )
-
-
-def _encoded(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return bool(value) and _encoded(value[0])
-    if isinstance(value, Mapping):
-        return set(value) == {"bytes", "path"}
-    return isinstance(value, bytes)
-
-
-def _kept(table: Table, column: str | None, fits: Callable[[list[Any]], bool]) -> str | None:
-    """The column, if its first values are what such a column holds."""
-    if column is None:
-        return None
-    values = [str(value) for value in islice(table.column(column), 20 * _LOOKED_AT)]
-    return column if fits(values) else None
-
-
-def _unique(values: list[Any]) -> bool:
-    return len(set(values)) == len(values)
-
-
-def _few(values: list[Any]) -> bool:
-    return len(set(values)) in _KINDS
-
-
-def _repeats(values: list[Any]) -> bool:
-    return 1 < len(set(values)) < len(values)
-
-
-def _form(columns: Columns, rows: Sequence[Row], *, asks: bool, bare: bool) -> tuple[str, str, int]:
-    """Prompt, scorer and new tokens that fit the answers."""
-    if not asks:
-        return CAPTION, "cider@1", 64
-    # Alpaca's layout: what an instruction is to be applied to stands in a column of its own.
-    more = _named(("input",), {name for row in rows for name in row})
-    if columns.choices is not None:
-        return _shown(LETTER, columns, more), "letter@1", 16
-    answers = [row.get(columns.answer) for row in rows]
-    parts = [part for answer in answers for part in (answer if isinstance(answer, list) else [answer])]
-    lengths = sorted(len(_answer_text(part).split()) for part in parts)
-    if lengths and lengths[len(lengths) // 2] > _LONG:
-        return _shown(BARE, columns, more), "rouge-l@1", 128
-    several = any(isinstance(answer, list) and len(answer) > 3 for answer in answers)
-    return _shown(BARE if bare else SHORT, columns, more), "vqa@2" if several else "exact@1", 16
-
-
-def _answer_text(answer: Any) -> str:
-    """The text of one annotator's answer."""
-    return text(answer.get("answer", answer.get("text")) if isinstance(answer, Mapping) else answer)
-
-
-def _shown(prompt: str, columns: Columns, more: str | None) -> str:
-    """The prompt, without a mark for an image where there is none; below an instruction its input."""
-    if columns.question is not None and columns.question.lower() == "instruction" and more is not None:
-        prompt = prompt.replace("{question}", f"{{question}}\n{{{more}}}")
-    return prompt if columns.image is not None else prompt.removeprefix("<image>\n")

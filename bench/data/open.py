@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from moextend.bench.data.hub import open_hub
-from moextend.bench.data.items import LETTERS, OWN_PLACEHOLDERS, Item, placeholders
+from moextend.bench.data.items import Item, prompt_text, target_text
 from moextend.bench.data.join import Joined
-from moextend.bench.data.source import Part, files_of, locate, parse_split, place
+from moextend.bench.data.source import Part, files_of, find_source, parse_split, place
 from moextend.bench.scorers import is_lettered, search
-from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import Data, Join, TaskSpec
-from moextend.data import cells
-from moextend.data.conversations import expand
+from moextend.data import cells, opening
+from moextend.data.conversations import Conversations
 from moextend.data.each import Each
+from moextend.data.examples import Reader, cell, check_choice, check_letters, no_column
 from moextend.data.images import ImageRef
-from moextend.data.table import Row, Table, read_table
+from moextend.data.table import Table
 from moextend.errors import InputError, SpecError
 
 SplitName = Literal["train", "test"]
@@ -42,24 +39,39 @@ def open_items(
     search(workspace)
     opened = open_table(task, split, workspace)
     table, part = opened.table, opened.part
-    extra = tuple(name for name in placeholders(task) if name not in OWN_PLACEHOLDERS)
-    _check_columns(task, table, extra)
+    reader = Reader(table, task.layout, opened.folder, images=images)
     rows: Sequence[int] = range(len(table)) if part.is_full_split else _part_rows(table, part, task)
     if not rows:
-        raise InputError("holds no rows.", where=_at(task, f"data.{split}"), hint="Choose another part.")
-    items = Items(task, table, rows[:limit], opened.folder, extra, images=images, strict=strict)
+        raise _empty_part(task, split, table)
+    items = Items(task, reader, rows[:limit], strict=strict)
     items.check_ids()
     return items
 
 
-@dataclass(frozen=True)
-class Opened:
-    """The rows behind a split (all of them, also where the task takes only a part), and where they lie."""
+def _empty_part(task: TaskSpec, split: SplitName, table: Table) -> InputError:
+    """The error of a part without rows: rows are assigned by the hash of their image (or group)."""
+    what = "image" if task.columns.group or task.columns.image else "row"
+    return InputError(
+        f"none of the {len(table):,} rows of {table.source} falls into this part: {what}s are assigned to parts by "
+        "their hash.",
+        where=_at(task, f"data.{split}"),
+        hint="Use more data, a larger part (such as all[50%:]), or a folder with the files train and test.",
+    )
 
-    table: Table
+
+def conversations(task: TaskSpec, workspace: Path) -> Conversations[Item]:
+    """All training conversations of a task; items of one image are turns of one conversation."""
+    items = open_items(task, "train", workspace)
+    return Conversations(
+        items.item, items.groups(), lambda item: prompt_text(task, item), lambda item: target_text(task, item)
+    )
+
+
+@dataclass(frozen=True)
+class Opened(opening.Opened):
+    """The rows behind a split: all of them, also where the task takes only a part."""
+
     part: Part
-    folder: Path | None
-    files: tuple[Path, ...]
 
 
 def open_table(task: TaskSpec, split: SplitName, workspace: Path) -> Opened:
@@ -73,7 +85,7 @@ def open_table(task: TaskSpec, split: SplitName, workspace: Path) -> Opened:
         return opened
     for name in data.each:
         if name not in opened.table.columns:
-            raise _no_column(task, "data.each", name, opened.table)
+            raise no_column(name, opened.table, where=_at(task, "data.each"))
     return replace(opened, table=Each(opened.table, data.each))
 
 
@@ -83,28 +95,25 @@ def _joined(task: TaskSpec, data: Data, join: Join, opened: Opened, workspace: P
     images = _opened(task, other, Part(join.split), workspace, where=_at(task, "data.join.split"))
     for key, name in (("id", join.id), ("image", join.image)):
         if name not in images.table.columns:
-            raise _no_column(task, f"data.join.{key}", name, images.table)
+            raise no_column(name, images.table, where=_at(task, f"data.join.{key}"))
     if join.by not in opened.table.columns:
-        raise _no_column(task, "data.join.by", join.by, opened.table)
+        raise no_column(join.by, opened.table, where=_at(task, "data.join.by"))
     joined = Joined(opened.table, images.table, join)
     return replace(opened, table=joined, files=(*opened.files, *images.files))
 
 
 def _opened(task: TaskSpec, data: Data, part: Part, workspace: Path, *, where: str) -> Opened:
-    source = locate(data, task.folder(), workspace, where=_at(task, "data.path"))
+    source = find_source(data, task.folder(), workspace, where=_at(task, "data.path"))
     folder = source.folder if data.images is None else place(data.images, task.folder(), workspace)
     if source.hub is not None:
-        remote = open_hub(source.hub, part.split, data, where=_at(task, "data.path"))
-        return Opened(expand(remote), part, folder, tuple(remote.files()))
-    files = files_of(source, part.split, where=where)
-    stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
-    return Opened(_read(stamps, workspace / ".cache" / "hf-datasets"), part, folder, files)
-
-
-@lru_cache(maxsize=8)
-def _read(stamps: tuple[tuple[Path, int, int], ...], cache: Path) -> Table:
-    """The table of files; kept in the process for as long as the files stay what they are."""
-    return expand(read_table([path for path, _, _ in stamps], cache))
+        found = opening.open_remote(
+            source.hub, part.split, folder, config=data.config, revision=data.revision,
+            where=_at(task, "data.path"),
+        )  # fmt: skip
+    else:
+        cache = workspace / ".cache" / "hf-datasets"
+        found = opening.open_files(files_of(source, part.split, where=where), folder, cache)
+    return Opened(found.table, found.folder, found.files, part)
 
 
 def data_of(task: TaskSpec) -> Data:
@@ -128,63 +137,13 @@ def _at(task: TaskSpec, key: str) -> str:
     return f"{task.path or task.task}: {key}"
 
 
-def _columns(task: TaskSpec, extra: tuple[str, ...]) -> dict[str, str]:
-    """key of the YAML -> column, of everything that the task reads."""
-    named = {f"columns.{key}": name for key, name in task.columns.model_dump().items() if name is not None}
-    return named | {f"prompt {{{name}}}": name for name in extra}
-
-
-def several(name: str, table: Table) -> tuple[str, ...]:
-    """The columns that hold choices or images: one with lists, or several with one each ("A,B,C,D")."""
-    return (name,) if name in table.columns else tuple(part.strip() for part in name.split(","))
-
-
-def _check_columns(task: TaskSpec, table: Table, extra: tuple[str, ...]) -> None:
-    for key, column in _columns(task, extra).items():
-        names = several(column, table) if key in ("columns.choices", "columns.image") else (column,)
-        for name in names:
-            if name not in table.columns:
-                raise _no_column(task, key, name, table)
-
-
-def _no_column(task: TaskSpec, key: str, name: str, table: Table) -> SpecError:
-    near = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5)
-    meant = f"Did you mean '{near[0]}'? " if near else ""
-    return SpecError(
-        f"no column '{name}' in {table.source}.",
-        where=_at(task, key),
-        hint=f"{meant}Columns: {', '.join(table.columns)}.",
-    )
-
-
 class Items(Sequence[Item]):
     """The items of a split; each is built when it is asked for."""
 
-    def __init__(
-        self,
-        task: TaskSpec,
-        table: Table,
-        rows: Sequence[int],
-        folder: Path | None,
-        extra: tuple[str, ...] = (),
-        *,
-        images: bool = True,
-        strict: bool = True,
-    ) -> None:
-        self._strict = strict
-        self._task, self._table, self._rows, self._folder = task, table, rows, folder
-        self.columns = table.columns
-        self._extra, self._images = extra, images
-        columns = dict(task.columns.model_dump())
-        choices, image = columns.pop("choices"), columns.pop("image")
-        self._choices = several(choices, table) if choices else ()
-        # A box is made relative to its image, so that the image's size is needed even where it is not shown.
-        self._shown = several(image, table) if image and (images or task.answer_as == "box") else ()
-        wanted = [name for name in columns.values() if name is not None]
-        self._wanted = tuple(dict.fromkeys([*wanted, *self._shown, *self._choices, *extra]))
+    def __init__(self, task: TaskSpec, reader: Reader, rows: Sequence[int], *, strict: bool = True) -> None:
+        self._task, self._reader, self._rows, self._strict = task, reader, rows, strict
+        self._table, self.columns = reader.table, reader.table.columns
         self._lettered = is_lettered(task.scorer)
-        self._listed = "choices" in placeholders(task)
-        self._absent = frozenset((task.data.absent if task.data else None) or ())
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -195,21 +154,19 @@ class Items(Sequence[Item]):
     def __getitem__(self, at: slice) -> Items: ...
     def __getitem__(self, at: int | slice) -> Item | Items:
         if isinstance(at, slice):
-            return Items(
-                self._task, self._table, self._rows[at], self._folder, self._extra, images=self._images,
-                strict=self._strict,
-            )  # fmt: skip
-        return self._item(self._rows[at])
+            return Items(self._task, self._reader, self._rows[at], strict=self._strict)
+        return self.item(at)
 
     def __iter__(self) -> Iterator[Item]:
-        return (self._item(row) for row in self._rows)
+        return map(self.item, range(len(self)))
 
     def groups(self) -> list[str | None]:
         """The group of every item, without reading anything else."""
-        column = self._task.columns.group
-        if column is None:
-            return [None] * len(self)
-        return [cells.text(value) or None for value in self._column(column)]
+        return self._reader.groups(self._rows)
+
+    def image_refs(self) -> Iterator[ImageRef]:
+        """The images of all items, row by row, without reading the other columns."""
+        return self._reader.images(self._rows)
 
     def check_ids(self) -> None:
         """InputError where two items have one id."""
@@ -217,7 +174,7 @@ class Items(Sequence[Item]):
         if column is None:
             return
         seen: dict[str, int] = {}
-        for row, value in zip(self._rows, self._column(column), strict=True):
+        for row, value in zip(self._rows, self._reader.column(column, self._rows), strict=True):
             name = self._name(value, row)
             if name in seen or not name:
                 twice = (
@@ -235,86 +192,21 @@ class Items(Sequence[Item]):
         name = cells.text(value)
         return f"{name}-{self._table.entry(i)}" if name and isinstance(self._table, Each) else name
 
-    def _column(self, name: str) -> Iterator[Any]:
-        if len(self._rows) == len(self._table):
-            return self._table.column(name)
-        return (self._table.row(i, (name,)).get(name) for i in self._rows)
-
-    def _item(self, i: int) -> Item:
-        row, names, where = self._row(i), self._task.columns, self._table.where(i)
-        options, refs = self._options(row, where), self._refs(row, i, where)
-        answers, position = self._answers(row, options, refs, where)
+    def item(self, at: int) -> Item:
+        """The item at a place."""
+        i = self._rows[at]
+        names, where = self._task.columns, self._table.where(i)
+        row = self._reader.cells(i)
         item = Item(
-            id=self._name(_cell(row, names.id, where), i) if names.id else str(i),
-            images=refs if self._images else (),
-            question=cells.text(_cell(row, names.question, where)) if names.question else "",
-            answers=answers,
-            choices=options,
-            position=position,
+            **vars(self._reader.example(i, row)),
+            id=self._name(cell(row, names.id, where), i) if names.id else str(i),
             kind=cells.text(row.get(names.kind)) or None if names.kind else None,
-            group=cells.text(row.get(names.group)) or None if names.group else None,
-            row=where,
-            fields={name: cells.text(row.get(name)) for name in self._extra},
         )
-        if options is not None:
-            self._check_choices(item)
+        if item.choices is not None and self._lettered:
+            check_letters(item)
+            if self._strict:
+                check_gold(self._task, item)
         return item
-
-    def _check_choices(self, item: Item) -> None:
-        """InputError where letters cannot name the choices, or the answer is none of them."""
-        choices = item.choices or ()
-        if len(choices) > len(LETTERS) and (self._lettered or self._listed):
-            raise InputError(
-                f"has {len(choices)} choices, more than there are letters.",
-                where=f"{item.row}: columns.choices",
-                hint="Leave choices out, or take {choices} out of the prompt and choose a scorer of texts.",
-            )
-        if self._strict and self._lettered:
-            check_gold(self._task, item)
-
-    def _row(self, i: int) -> Row:
-        """The cells of a row; those that stand for an empty one are empty."""
-        row = self._table.row(i, self._wanted)
-        if not self._absent:
-            return row
-        return {name: None if _among(value, self._absent) else value for name, value in row.items()}
-
-    def _answers(
-        self, row: Row, options: tuple[str, ...] | None, refs: tuple[ImageRef, ...], where: str
-    ) -> tuple[tuple[str, ...], int | None]:
-        name, form = self._task.columns.answer, self._task.answer_as
-        value, at = _cell(row, name, where), f"{where}: column '{name}'"
-        if form == "box" and refs:
-            return (cells.box(value, refs[0].size(), where=at),), None
-        if self._choices and options is None:
-            value = cells.listed(value)
-        found = cells.answers(value, options, where=at, form=form)
-        return found, cells.position(value, options, where=at, form=form)
-
-    def _refs(self, row: Row, i: int, where: str) -> tuple[ImageRef, ...]:
-        if not self._shown:
-            return ()
-        folders = tuple(
-            dict.fromkeys(folder for folder in (self._table.home(i), self._folder) if folder is not None)
-        )
-        found: list[ImageRef] = []
-        for column in self._shown:
-            value = _cell(row, column, where)
-            if len(self._shown) == 1 or not cells.missing(value):
-                found += cells.images(value, where=f"{where}: column '{column}'", folders=folders)
-        return tuple(found)
-
-    def _options(self, row: Row, where: str) -> tuple[str, ...] | None:
-        if not self._choices:
-            return None
-        if len(self._choices) == 1:
-            return cells.choices(row.get(self._choices[0]), where=f"{where}: column '{self._choices[0]}'")
-        return cells.placed(row.get(name) for name in self._choices)
-
-    def image_refs(self) -> Iterator[ImageRef]:
-        """The images of all items, row by row, without reading the other columns."""
-        for i in self._rows if self._shown else ():
-            yield from self._refs(self._table.row(i, self._shown), i, self._table.where(i))
 
 
 def check_gold(task: TaskSpec, item: Item) -> None:
@@ -322,25 +214,8 @@ def check_gold(task: TaskSpec, item: Item) -> None:
 
     It would fall back to exact match, and a model that answers by letter would score 0.
     """
-    if item.choices is not None and gold_position(item) is None:
-        raise InputError(
-            f"answer {item.answers[0][:80]!r} is none of the {len(item.choices)} choices, and '{task.scorer}' needs "
-            "one.",
-            where=f"{item.row}: column '{task.columns.answer}'",
-            hint="Write it as it stands among the choices, its letter or its position from 0 (answer_as), or choose "
-            "another scorer.",
-        )
-
-
-def _among(value: Any, texts: frozenset[str]) -> bool:
-    return isinstance(value, str) and value in texts
-
-
-def _cell(row: Row, column: str, where: str) -> Any:
-    """A cell that must be there."""
-    if column not in row:
-        raise InputError(f"has no '{column}'.", where=where, hint="Add it or remove the row.")
-    return row[column]
+    more = " (answer_as), or choose another scorer"
+    check_choice(item, task.columns.answer, why=f"'{task.scorer}' needs one", more=more)
 
 
 def _part_rows(table: Table, part: Part, task: TaskSpec) -> list[int]:

@@ -1,40 +1,22 @@
-"""Where a task's data lies: `world:` data, files, folders of several layouts, hub data sets."""
+"""Finds a task's data: generated data, data put in place by hand, files, folders, hub data sets; and its splits."""
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from moextend.bench.task import Data
-from moextend.data.table import FORMATS
+from moextend.bench.task import Data, TaskSpec
+from moextend.data import source
+from moextend.data.source import WHOLE, Source
 from moextend.errors import InputError, UnknownName
-from moextend.util import bounded_yaml
-from moextend.util.files import exists
+from moextend.util.lookup import choose
 
-WHOLE = "all"
-"""The one split of data that is a single file."""
 _PART = re.compile(r"^(?P<name>.*?)(?:\[(?P<low>\d*)%?:(?P<high>\d*)%?\])?$", re.DOTALL)
-_SHARD = re.compile(r"[-_]\d+(-of-\d+)?$")
+WORLD = "world:"
+"""Begins the path of generated data."""
 HAND = "data:"
 """Begins the path of data that is put in place by hand: below data/ of the workspace."""
-_HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Data that was found, with the files of every split; a hub data set has none here."""
-
-    name: str
-    """As it is called in error messages."""
-    folder: Path | None
-    """Relative paths of images start here."""
-    splits: Mapping[str, tuple[Path, ...]]
-    hub: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,18 +45,18 @@ def parse_split(name: str, *, where: str) -> Part:
     return Part(match["name"] or WHOLE, low, high)
 
 
-def locate(data: Data, base: Path, workspace: Path, *, where: str) -> Source:
-    """The data of a task whose relative paths start from `base`; InputError where there is none."""
-    if data.path.startswith("world:"):
-        return _world(data, workspace)
+def find_source(data: Data, base: Path, workspace: Path, *, where: str) -> Source:
+    """The data of a task whose relative paths start from `base`. Raises InputError if it does not exist."""
+    if data.path.startswith(WORLD):
+        from moextend.bench.world.data import materialise
+
+        folder = materialise(data.path.removeprefix(WORLD), workspace / ".cache" / "world")
+        files = {path.stem: (path,) for path in sorted(folder.glob("*.parquet"))}
+        return Source(data.path, folder, files)
     path = place(data.path, base, workspace)
-    if exists(path):  # neither is asked of a name that is too long
-        if path.is_file():
-            return _file(path)
-        if path.is_dir():
-            return _folder(path, data.config, where=where)
-    if like_hub_id(data.path, base):
-        return Source(f"hub:{data.path}", None, {}, hub=data.path)
+    found = source.locate(data.path, path, data.config, where=where)
+    if found is not None:
+        return found
     if data.path.startswith(HAND):
         raise InputError(
             f"no file or folder {path}.", where=where, hint=data.prepare or "Put the data there."
@@ -82,130 +64,41 @@ def locate(data: Data, base: Path, workspace: Path, *, where: str) -> Source:
     raise InputError(
         f"no file or folder '{data.path}'.",
         where=where,
-        hint=near(path) + "Relative paths start at the YAML.",
+        hint=source.near(path) + "Relative paths start at the YAML.",
     )
 
 
+def is_generated(task: TaskSpec) -> bool:
+    """Whether a task's data are generated. Raises UnknownName if the generated world has no such data set."""
+    if task.data is None or not task.data.path.startswith(WORLD):
+        return False
+    from moextend.bench.world.data import DATASETS
+
+    name = task.data.path.removeprefix(WORLD)
+    choose(
+        "data set of the generated world", name, dict.fromkeys(DATASETS),
+        where=f"{task.path or task.task}: data.path",
+    )  # fmt: skip
+    return True
+
+
 def place(path: str, base: Path, workspace: Path) -> Path:
-    """Where a local path of a task lies; there may be nothing."""
+    """The local path of a task's data; it need not exist."""
     if path.startswith(HAND):
         return workspace / "data" / path.removeprefix(HAND)
-    # normed, for "../x" must be found also where the folder of the YAML is still to be made
-    return Path(os.path.normpath(base / Path(path).expanduser()))
+    return source.place(path, base)
 
 
-def like_hub_id(text: str, base: Path) -> bool:
-    """Whether a text that is no path can be a hub id: `owner/name`, and no folder is called as the owner."""
-    return _HUB.match(text) is not None and not (base / text).parent.is_dir()
-
-
-def files_of(source: Source, split: str, *, where: str) -> tuple[Path, ...]:
+def files_of(found: Source, split: str, *, where: str) -> tuple[Path, ...]:
     """The files of a split of local data; UnknownName with the splits there are."""
-    if split in source.splits:
-        return source.splits[split]
-    if source.folder is not None and (source.folder / split).is_file():
-        return (source.folder / split,)
-    if set(source.splits) == {WHOLE}:
+    if split in found.splits:
+        return found.splits[split]
+    if found.folder is not None and (found.folder / split).is_file():
+        return (found.folder / split,)
+    if set(found.splits) == {WHOLE}:
         raise InputError(
-            f"{source.name} is one piece, without a split '{split}'.",
+            f"{found.name} is one piece, without a split '{split}'.",
             where=where,
             hint="Cut it: train: 'all[:90%]', test: 'all[90%:]'. Or only score it: train: null, test: all.",
         )
-    raise UnknownName("split", split, source.splits, where=f"{where} ({source.name})")
-
-
-def _world(data: Data, workspace: Path) -> Source:
-    from moextend.bench.world.data import materialise
-
-    name = data.path.removeprefix("world:")
-    folder = materialise(name, workspace / ".cache" / "world")
-    return Source(data.path, folder, {path.stem: (path,) for path in sorted(folder.glob("*.parquet"))})
-
-
-def _file(path: Path) -> Source:
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(
-            "not a format of data that is known.", where=str(path), hint=f"Known: {', '.join(FORMATS)}."
-        )
-    return Source(str(path), path.parent, {WHOLE: (path,)})
-
-
-def _folder(path: Path, config: str | None, *, where: str) -> Source:
-    configs = _front_matter(path / "README.md")
-    if configs:
-        return _from_configs(path, configs, config, where=where)
-    inner = path / config if config else path
-    if not inner.is_dir():
-        known = [child.name for child in path.iterdir() if child.is_dir()]
-        raise UnknownName("config", config or "", known, where=f"{where}: {path}")
-    splits = _splits(inner)
-    if not splits:
-        raise InputError(
-            f"{inner} holds no data.",
-            where=where,
-            hint=f"A split is a file <split>{'|'.join(FORMATS)}, or a folder with metadata.csv or .jsonl.",
-        )
-    return Source(str(inner), inner, splits)
-
-
-def _splits(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The splits of a folder: files by name, shards together, folders of images by their metadata."""
-    found: dict[str, list[Path]] = {}
-    for place in (folder, folder / "data"):
-        for path in sorted(place.glob("*")) if place.is_dir() else ():
-            if path.is_dir():
-                for metadata in sorted(path.glob("metadata.*")):
-                    found.setdefault(path.name, []).append(metadata)
-            elif path.suffix.lower() in FORMATS:
-                name = WHOLE if path.stem == "metadata" else _SHARD.sub("", path.stem)
-                found.setdefault(name, []).append(path)
-    return {name: tuple(files) for name, files in found.items()}
-
-
-def _front_matter(readme: Path) -> list[dict[str, Any]]:
-    """The `configs` of a data card, empty where it has none."""
-    if not readme.is_file():
-        return []
-    parts = readme.read_text(encoding="utf-8").split("---", 2)
-    if len(parts) < 3 or parts[0].strip():
-        return []
-    value = bounded_yaml.load(parts[1], where=f"{readme}: its front matter", loader=bounded_yaml.Loader)
-    configs = value.get("configs") if isinstance(value, dict) else None
-    return [config for config in configs or [] if isinstance(config, dict) and config.get("data_files")]
-
-
-def _from_configs(path: Path, configs: list[dict[str, Any]], wanted: str | None, *, where: str) -> Source:
-    by_name = {str(config.get("config_name", "default")): config for config in configs}
-    name = wanted or ("default" if "default" in by_name else next(iter(by_name)))
-    if wanted is None and len(by_name) > 1 and "default" not in by_name:
-        raise InputError(
-            f"{path} has several configs.", where=f"{where}.config", hint=f"Name one: {', '.join(by_name)}."
-        )
-    if name not in by_name:
-        raise UnknownName("config", name, by_name, where=f"{where}.config")
-    splits = _data_files(path, by_name[name]["data_files"])
-    for split, files in splits.items():
-        if not files:
-            raise InputError(
-                f"split '{split}' has no files.", where=str(path / "README.md"), hint="Repair its paths."
-            )
-    return Source(str(path) if name == "default" else f"{path} ({name})", path, splits)
-
-
-def _data_files(path: Path, value: Any) -> dict[str, tuple[Path, ...]]:
-    """split -> files of a card's `data_files`: a pattern, patterns, or a list of {split, path}."""
-    entries = value if isinstance(value, list) else [value]
-    found: dict[str, tuple[Path, ...]] = {}
-    for entry in entries:
-        split, patterns = (entry["split"], entry["path"]) if isinstance(entry, dict) else ("train", entry)
-        for pattern in patterns if isinstance(patterns, list) else [patterns]:
-            found[str(split)] = (*found.get(str(split), ()), *sorted(path.glob(pattern)))
-    return found
-
-
-def near(path: Path) -> str:
-    """A hint at what a path that there is not could mean, ready to stand before another sentence."""
-    if not path.parent.is_dir():
-        return f"There is no folder {path.parent} either. "
-    found = difflib.get_close_matches(path.name, [child.name for child in path.parent.iterdir()], n=1)
-    return f"Did you mean '{found[0]}'? " if found else ""
+    raise UnknownName("split", split, found.splits, where=f"{where} ({found.name})")

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import moextend
-from moextend.bench.data import data_digest
+from moextend.bench.data import conversations, data_digest
 from moextend.bench.methods.method import Stage
 from moextend.bench.run import alignment
 from moextend.bench.run.config import JOINT
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.run.stage_data import StageData, conversations, stage_data, stage_seed
+from moextend.bench.run.stage_data import StageData, stage_data, stage_seed
 from moextend.errors import InputError
 from moextend.extension import tensor_files
 

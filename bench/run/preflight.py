@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from moextend.bench.data import open_items
-from moextend.bench.data.items import placeholders
-from moextend.bench.data.source import files_of, locate, parse_split
+from moextend.bench.data.source import files_of, find_source, is_generated, parse_split
 from moextend.bench.score.text.names import check_name
 from moextend.bench.scorers.table import find_scorer, search
 from moextend.bench.sequence import SequenceSpec, memory_texts
 from moextend.bench.task import TaskSpec
-from moextend.bench.world.data import DATASETS
 from moextend.errors import InputError, at
 from moextend.model import encoders, sources
+from moextend.model.preflight import check_device
+from moextend.training.trackers import check_tracker
 from moextend.util import content, files
-from moextend.util.lookup import choose
 
 READ = {".json", ".jsonl", ".csv", ".tsv"}
 """File types that are opened here to find a wrong column early: fast to read, without a library."""
-PACKAGES = {"azure_ml": ("azureml",), "flyte": ("flytekit",), "tensorboard": ("tensorboard", "tensorboardX")}
-"""Tracker -> name of its package, if it is another one."""
 SMALL = 32 * 2**20
 """Maximum size in bytes of data that is opened here."""
 
@@ -95,40 +91,6 @@ def _find_base(sequence: SequenceSpec, workspace: Path) -> None:
         )
 
 
-def check_device(device: str, dtype: str, attention: str | None, *, where: str) -> None:
-    """Raises InputError if torch has no such device, or the device does not support this attention."""
-    if device in ("auto", "cpu") and attention != "flash_attention_2":
-        return  # torch need not be imported
-    from moextend.moe import supported
-
-    if device != "auto":
-        with at("--device"):
-            supported.check_device(device)
-    if attention == "flash_attention_2":
-        if device == "auto":
-            import torch
-
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        with at(where):
-            supported.check_options(dtype, device, attention)
-
-
-def check_tracker(name: str, *, where: str) -> None:
-    """Raises InputError if a tracker is not installed; asks transformers only if its package is installed."""
-    if name in ("none", "all"):
-        return
-    packages = PACKAGES.get(name, (name,))
-    if not any(find_spec(package) for package in packages):
-        raise InputError(
-            f"the tracker '{name}' is not installed.",
-            where=where,
-            hint=f"Install its package ({packages[0]}), or use report_to: none.",
-        )
-    from moextend.training.loop import check_tracker
-
-    check_tracker(name, where=where)
-
-
 def _check_task(task: TaskSpec) -> None:
     if task.lm_eval is not None and task.lm_eval.path is None:
         check_name(task.lm_eval.task, where=f"{task.path or task.task}: lm_eval.task")
@@ -138,7 +100,7 @@ def _check_task(task: TaskSpec) -> None:
     find_scorer(task.scorer, where=f"{file}: scorer")
     if not task.prompt.strip():
         raise InputError("is empty.", where=f"{file}: prompt", hint="Write what the model is asked.")
-    placeholders(task)
+    task.layout.placeholders()
     for key in ("train", "test"):
         name = getattr(task.data, key)
         if name is not None:
@@ -147,13 +109,7 @@ def _check_task(task: TaskSpec) -> None:
 
 def _check_data(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -> None:
     """Raises InputError if local data of a task does not exist, or lacks a split or column."""
-    assert task.data is not None
-    if task.data.path.startswith("world:"):
-        where = f"{task.path or task.task}: data"
-        name = task.data.path.removeprefix("world:")
-        choose("data set of the generated world", name, dict.fromkeys(DATASETS), where=f"{where}.path")
-        return
-    if readable(task, split, workspace):
+    if not is_generated(task) and readable(task, split, workspace):
         open_items(task, split, workspace, 1, images=False, strict=False)
 
 
@@ -161,7 +117,7 @@ def readable(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -
     """Whether the data of a split are small local files that are fast to read; InputError without files."""
     assert task.data is not None
     where = f"{task.path or task.task}: data"
-    source = locate(task.data, task.folder(), workspace, where=f"{where}.path")
+    source = find_source(task.data, task.folder(), workspace, where=f"{where}.path")
     if source.hub is not None:
         return False
     part = parse_split(getattr(task.data, split), where=f"{where}.{split}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import string
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -14,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from moextend.bench.data import Item, data_digest, open_items, render_prompt
-from moextend.bench.data.items import LETTERS, placeholders
+from moextend.bench.data import Item, data_digest, open_items, prompt_text
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Scores
 from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
@@ -107,7 +107,7 @@ def predict(
     saved_at = time.monotonic()
     for start in range(before, len(items), batch_size):
         batch = [items[place] for place in order[start : start + batch_size]]
-        prompts = [render_prompt(task, item) for item in batch]
+        prompts = [_prompt(task, item) for item in batch]
         answers = answer(prompts)
         if len(answers) != len(batch):
             raise RunFailed(f"{len(answers)} answers to {len(batch)} prompts.", where=task.task)
@@ -122,6 +122,13 @@ def predict(
     return [answered[place] for place in range(len(items))], len(records) - before
 
 
+def _prompt(task: TaskSpec, item: Item) -> Prompt:
+    """The prompt of `item`: its text and its images (not decoded)."""
+    from moextend.model.generation import Prompt
+
+    return Prompt(prompt_text(task, item), item.images)
+
+
 def _longest_first(items: Sequence[Item]) -> list[int]:
     """Indices of the items, sorted by the length of question and choices (stable)."""
     lengths = [len(item.question) + sum(map(len, item.choices or ())) for item in items]
@@ -133,13 +140,15 @@ def _rated(
 ) -> list[tuple[float, ...] | None]:
     """Log-likelihoods of the choices of each item; None for an item without choices."""
     found: list[tuple[float, ...] | None] = [None] * len(batch)
-    lettered = "choices" in placeholders(task)
+    lettered = "choices" in task.layout.placeholders()
     # The text of a choice that is not there cannot be rated; its letter can.
     asked = [i for i, item in enumerate(batch) if item.choices and (lettered or all(item.choices))]
     if rate is None or not asked:
         return found
     options = [
-        LETTERS[: len(choices)] if lettered else choices for i in asked if (choices := batch[i].choices)
+        string.ascii_uppercase[: len(choices)] if lettered else choices
+        for i in asked
+        if (choices := batch[i].choices)
     ]
     for i, values in zip(asked, rate([prompts[i] for i in asked], options), strict=True):
         found[i] = values

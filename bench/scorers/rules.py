@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from moextend.bench.scorers.forms import evalai_form, one_line, plain, vqa_form, words_form
 from moextend.bench.scorers.gold import Gold
+from moextend.data.cells import right_choice
 
 _THE_ANSWER_IS = re.compile(r"The answer is ([A-Z])\.?")
 _LETTER = re.compile(r"^[(\[]?([A-Z])(?:[)\].:,]+(?:\s.*)?)?$", re.DOTALL | re.IGNORECASE)
@@ -67,14 +68,7 @@ def gold_position(gold: Gold) -> int | None:
     """Position of the right choice: the item's own, else of the choice that the answer repeats, else the one whose
     letter it is.
     """
-    if gold.position is not None:
-        return gold.position
-    choices, answer = gold.choices or (), gold.answers[0].strip()
-    texts = [choice.strip() for choice in choices]
-    if answer in texts:
-        return texts.index(answer)
-    at = string.ascii_uppercase.find(answer) if len(answer) == 1 else -1
-    return at if 0 <= at < (len(choices) or 26) else None
+    return right_choice(gold.answers, gold.choices, gold.position)
 
 
 def letter(prediction: str, gold: Gold) -> float:

@@ -40,10 +40,11 @@ def new_task(
     if scorer is not None:
         search(workspace)
         find_scorer(scorer, where="--scorer")
-    from moextend.bench.data.guess import CAPTIONED, guess_task
+    from moextend.bench.data import guess_task
 
-    needs = {"needs": CAPTIONED} if kind == "caption" else {}
-    task = guess_task(data, name=name, workspace=workspace, columns=columns, scorer=scorer, **needs)
+    task = guess_task(
+        data, name=name, workspace=workspace, columns=columns, scorer=scorer, captions=kind == "caption"
+    )
     if task.kind != kind:
         raise InputError(
             f"looks like a {task.kind} task: its columns {'lack' if kind == 'vqa' else 'hold'} a question.",

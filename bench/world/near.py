@@ -11,13 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from random import Random
 
+from moextend import ImageRef, MultimodalLM, Prompt
 from moextend.bench.world.data import asked_scenes
 from moextend.bench.world.render import png
 from moextend.bench.world.scenes import Split
-from moextend.data.images import ImageRef
 from moextend.extension import task_inference
-from moextend.model.generation import Prompt
-from moextend.model.multimodal import MultimodalLM
 
 TASKS = ("attributes", "counting", "reading", "position", "comparison")
 LEARNED = TASKS[:3]

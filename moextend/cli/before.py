@@ -17,8 +17,8 @@ def check_model(
     base: str, vision: str | None, projector: Path | None, dtype: str, attention: str | None, device: str
 ) -> None:
     """InputError where the options name a base, an encoder or a way to load them that there is not."""
-    from moextend.bench.run.preflight import check_device
     from moextend.model import encoders, sources
+    from moextend.model.preflight import check_device
     from moextend.util import lookup
     from moextend.util.limits import ATTENTION, DTYPES
 
@@ -65,8 +65,8 @@ def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
 
 def check_settings(values: Mapping[str, Any]) -> None:
     """InputError where the settings of a training are out of range, or its tracker is not installed."""
-    from moextend.bench.run.preflight import check_tracker
     from moextend.training.settings import Settings
+    from moextend.training.trackers import check_tracker
 
     if not values["learning_rate"] > 0:
         raise InputError(

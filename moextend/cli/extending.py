@@ -28,6 +28,7 @@ from moextend.cli.opening import (
     Template,
     Vision,
     describe,
+    first_of,
     load_active,
     opened,
     rows_of,
@@ -129,7 +130,7 @@ def extend(
     before.check_model(base, vision, projector, dtype, attention, device)
     before.check_extensions(extension or [])
     before.check_out(out, holds="an extension", stem="extension")
-    rows = rows_of(data, columns, images, template, workspace)
+    rows = rows_of(data, columns, images, template, workspace, vision)
     model = opened(base, vision, projector, dtype, attention, device, workspace)
     for folder in extension or ():
         load_active(model, folder)
@@ -151,13 +152,13 @@ def extend(
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
-    options.echo(f"{len(rows)} conversations, the first prompt: {record['prompt']!r}")
+    options.echo(first_of(rows))
     typer.echo(f"{describe(record)}; {made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB")
-    typer.echo("\n".join(_effect_lines(out, asdict(effect), wanted["scope"])))
+    typer.echo("\n".join(_effect_lines(out, asdict(effect), wanted["scope"], texts=rows[0].is_text)))
     typer.echo(f"wrote {out}; log: {out / LOG}")
 
 
-def _effect_lines(out: Path, effect: dict[str, Any], scope: str) -> list[str]:
+def _effect_lines(out: Path, effect: dict[str, Any], scope: str, *, texts: bool) -> list[str]:
     """The rows loss, held-out scores and what else changed."""
     from moextend.extension.card import read_extension
 
@@ -169,10 +170,11 @@ def _effect_lines(out: Path, effect: dict[str, Any], scope: str) -> list[str]:
             "  (first and last tenth of the steps)"
         )
     first, last = effect["before"], effect["after"]
-    count = f"{effect['held_out']} held-out conversations"
+    what = "a token" if texts else "a token of the answer"
+    count = f"{effect['held_out']} held-out {'texts' if texts else 'conversations'}"
     lines.append(
         f"  held-out likelihood   {first['likelihood']:.3f} -> {last['likelihood']:.3f}"
-        f"  (log-likelihood a token of the answer, {count})"
+        f"  (log-likelihood {what}, {count})"
     )
     if first["exact"] is not None:
         lines.append(

@@ -63,7 +63,7 @@ def align(
     before.check_settings(values)
     before.check_model(base, vision, None, dtype, attention, device)
     before.check_out(out, holds="a projector", stem="projector")
-    rows = rows_of(data, columns, images, template, workspace)
+    rows = rows_of(data, columns, images, template, workspace, vision)
     model = opened(base, vision, None, dtype, attention, device, workspace)
     settings = settings_of(model, len(rows), values)
     from moextend.extension.align import align as aligned
@@ -104,7 +104,7 @@ def probe(
     values = {"steps": None, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     before.check_settings(values)
     before.check_model(base, vision, projector, dtype, attention, device)
-    rows = rows_of(data, columns, images, template, workspace)
+    rows = rows_of(data, columns, images, template, workspace, vision)
     model = opened(base, vision, projector, dtype, attention, device, workspace)
     settings = settings_of(model, len(rows), values)
     from moextend.extension.extend import preview

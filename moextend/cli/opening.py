@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moextend.cli import options
+from moextend.errors import InputError, short
 from moextend.util.limits import MOST_BATCH, MOST_SEED, MOST_STEPS
 
 if TYPE_CHECKING:
-    from moextend.model.batches import Conversation
+    from moextend.data.conversations import Conversation
     from moextend.model.multimodal import MultimodalLM
     from moextend.training.settings import Settings
 
@@ -31,7 +32,9 @@ Projector = Annotated[
 ]
 Data = Annotated[
     str,
-    typer.Option(help="JSON(L), CSV or parquet file, folder or hub id: questions and answers, or LLaVA's."),
+    typer.Option(
+        help="JSON(L), CSV, parquet or text file, folder or hub id: questions and answers, LLaVA's, or plain text."
+    ),
 ]
 Columns = Annotated[
     list[str] | None,
@@ -104,13 +107,35 @@ def load_active(model: MultimodalLM, folder: Path) -> None:
 
 
 def rows_of(
-    data: str, columns: list[str] | None, images: Path | None, template: str | None, workspace: Path
+    data: str,
+    columns: list[str] | None,
+    images: Path | None,
+    template: str | None,
+    workspace: Path,
+    vision: str | None,
 ) -> Sequence[Conversation]:
-    """The user's data as conversations."""
-    from moextend.bench.run.stage_data import own_data
+    """The user's data as conversations. Raises InputError if they have images and `vision` is None."""
+    from moextend.data.own import own_data
 
     named = options.pairs(columns or [], "--columns")
-    return own_data(data, workspace, columns=named, template=template, images=images)
+    rows = own_data(
+        data, workspace / ".cache" / "hf-datasets", columns=named, template=template, images=images
+    )
+    if vision is None and rows[0].images:
+        raise InputError(
+            f"the data have images ({rows[0].images[0].where}), and there is no image encoder.",
+            where=f"data {data}",
+            hint="Name one: --vision tiny, a folder, or a model of open_clip or timm.",
+        )
+    return rows
+
+
+def first_of(rows: Sequence[Conversation]) -> str:
+    """The number of conversations, and how the first one begins."""
+    prompt, answer = rows[0].turns[0]
+    if rows[0].is_text:
+        return f"{len(rows)} texts, the first: {short(answer, 80)!r}"
+    return f"{len(rows)} conversations, the first prompt: {prompt!r}"
 
 
 def settings_of(model: MultimodalLM, conversations: int, values: Mapping[str, Any]) -> Settings:

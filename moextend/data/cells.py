@@ -8,7 +8,7 @@ import binascii
 import json
 import os
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -181,6 +181,19 @@ def position(
         return None
     texts = [option.strip() for option in options]
     return place if texts.index(texts[place]) != place else None
+
+
+def right_choice(
+    answers: Sequence[str], options: Sequence[str] | None, position: int | None = None
+) -> int | None:
+    """Index of the right choice: `position`, else the choice with the text of the answer, else with its letter."""
+    if position is not None:
+        return position
+    texts, answer = [option.strip() for option in options or ()], answers[0].strip()
+    if answer in texts:
+        return texts.index(answer)
+    at = string.ascii_uppercase.find(answer) if len(answer) == 1 else -1
+    return at if 0 <= at < (len(texts) or 26) else None
 
 
 def _answer(value: Any, options: tuple[str, ...] | None, where: str, form: AnswerForm | None) -> str:

@@ -1,145 +1,88 @@
-"""LLaVA's layouts: of conversations every question with its answer becomes a row of its own; of evaluation files the
-column `text` is the question and `question_id` the id.
-"""
+"""Conversations, and examples as conversations: questions about one image are its turns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar, overload
 
-from moextend.data.images import MARK
-from moextend.data.table import ListTable, Row, Table
-from moextend.errors import InputError
+from moextend.data.examples import Example
+from moextend.data.images import ImageRef
 
-COLUMNS = ("conversations", "messages")
-_EVALUATION = {"question_id", "text"}
-_NAMES = {"id": "question_id", "question": "text", "group": "image"}
-_ASKS = ("human", "user")
-_ANSWERS = ("gpt", "assistant", "model")
-_RULES = ("system",)
-"""A message that opens a conversation: it is put before the first question, as templates without this role do."""
+TURNS = 4
+"""Maximum number of questions about one image in one conversation."""
+E = TypeVar("E", bound=Example)
 
 
-class Turns(ListTable):
-    """The turns of conversations as rows."""
+@dataclass(frozen=True)
+class Conversation:
+    """Turns of question and answer, with images at the marks of the prompts, in order."""
+
+    turns: tuple[tuple[str, str], ...]
+    """(prompt, answer) pairs; an empty answer is not learned. Any turn may have images."""
+    images: tuple[ImageRef, ...] = ()
+    closed: bool = True
+    """Whether each answer ends with the end token."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is plain text, which is used without a chat template.
+
+        It has no answers (text to read) or no prompts (text to learn).
+        """
+        return not (any(prompt for prompt, _ in self.turns) and any(answer for _, answer in self.turns))
 
 
-class Asked:
-    """An evaluation file of LLaVA (question_id, image, text, answer) under the names that conversations have."""
+class Lazy(Sequence[Conversation]):
+    """Conversations that are read on access, so that memory does not grow with the data."""
 
-    def __init__(self, table: Table) -> None:
-        self._table, self.source = table, table.source
-        self.columns = tuple(dict.fromkeys((*table.columns, "id", "question", "image", "group")))
+    def _one(self, at: int) -> Conversation:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, at: int) -> Conversation: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Conversation]: ...
+    def __getitem__(self, at: int | slice) -> Conversation | list[Conversation]:
+        if isinstance(at, slice):
+            return [self._one(i) for i in range(*at.indices(len(self)))]
+        return self._one(at)
+
+    def __iter__(self) -> Iterator[Conversation]:
+        return (self._one(i) for i in range(len(self)))
+
+
+class Conversations(Lazy, Generic[E]):
+    """Examples as conversations; only the first turn has the image."""
+
+    def __init__(
+        self,
+        read: Callable[[int], E],
+        groups: Sequence[str | None],
+        ask: Callable[[E], str],
+        answer: Callable[[E], str],
+    ) -> None:
+        """Args: read: index -> example. groups: the group of every example. ask, answer: example -> prompt, answer."""
+        self._read, self._ask, self._answer = read, ask, answer
+        self._pieces = joined(groups)
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self._pieces)
 
-    def row(self, i: int, columns: Sequence[str]) -> Row:
-        """The cells of row `i` in `columns`."""
-        own = [_NAMES.get(name, name) for name in columns]
-        cells = self._table.row(i, tuple(name for name in own if name in self._table.columns))
-        found = {name: cells[known] for name, known in zip(columns, own, strict=True) if known in cells}
-        if isinstance(found.get("question"), str):
-            found["question"] = found["question"].replace(MARK, "").strip()
-        if "image" in columns:
-            found.setdefault("image", [])
-        return found
-
-    def column(self, name: str) -> Iterator[Any]:
-        """The cells of a column."""
-        known = _NAMES.get(name, name)
-        if known in self._table.columns:
-            return self._table.column(known)
-        return iter([None] * len(self))
-
-    def where(self, i: int) -> str:
-        """File and entry, for error messages."""
-        return self._table.where(i)
-
-    def home(self, i: int) -> Path | None:
-        """The folder of the file."""
-        return self._table.home(i)
+    def _one(self, at: int) -> Conversation:
+        first, *rest = map(self._read, self._pieces[at])
+        turns = [(self._ask(first), self._answer(first))]
+        turns += [(self._ask(replace(one, images=())), self._answer(one)) for one in rest]
+        return Conversation(tuple(turns), first.images)
 
 
-def expand(table: Table) -> Table:
-    """The table itself; of conversations one row a turn: id, image, question, answer, group."""
-    column = next((name for name in COLUMNS if name in table.columns), None)
-    if column is None:
-        return (
-            Asked(table) if set(table.columns) >= _EVALUATION and "question" not in table.columns else table
-        )
-    rows: list[Row] = []
-    places: list[str] = []
-    homes: list[Path | None] = []
-    for i in range(len(table)):
-        for row, place in _turns(table.row(i, table.columns), column, i, table.where(i)):
-            rows.append(row)
-            places.append(place)
-            homes.append(table.home(i))
-    expanded = Turns(rows, places, table.source, homes)
-    others = [name for name in table.columns if name not in (column, *expanded.columns)]
-    expanded.columns = (*expanded.columns, *others)
-    return expanded
-
-
-def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, str]]:
-    rules, talk = _split(_messages(entry.get(column), where), where)
-    if len(talk) % 2 or not talk:
-        raise InputError(
-            f"has {len(talk)} messages.",
-            where=where,
-            hint="A conversation is questions, each with its answer.",
-        )
-    group = str(entry.get("id", i))
-    shared = {name: value for name, value in entry.items() if name != column}
-    # An entry without an image is a text-only turn: no image, and not an image that is missing.
-    shared.setdefault("image", [])
-    for turn, ((asks, question), (answers, answer)) in enumerate(zip(talk[::2], talk[1::2], strict=True)):
-        place = f"{where}, turn {turn + 1}"
-        if asks not in _ASKS or answers not in _ANSWERS:
-            raise InputError(
-                f"is asked by '{asks}' and answered by '{answers}'.",
-                where=place,
-                hint=f"A question is by {' or '.join(_ASKS)}, an answer by {' or '.join(_ANSWERS)}.",
-            )
-        own = {
-            "id": f"{group}-{turn}",
-            "question": rules * (turn == 0) + question.replace(MARK, "").strip(),
-            "answer": answer.strip(),
-            "group": group,
-        }
-        yield {**shared, **own}, place
-
-
-def _split(messages: list[tuple[str, str]], where: str) -> tuple[str, list[tuple[str, str]]]:
-    """What stands before the first question, and the messages that follow."""
-    opening = messages[:1] if messages and messages[0][0] in _RULES else []
-    talk = messages[len(opening) :]
-    if any(who in _RULES for who, _ in talk):
-        raise InputError(
-            "has a system message that does not open the conversation.",
-            where=where,
-            hint="Keep one, as the first message, or make it part of a question.",
-        )
-    rules = "".join(what.replace(MARK, "").strip() for _, what in opening)
-    return rules and f"{rules}\n\n", talk
-
-
-def _messages(value: Any, where: str) -> list[tuple[str, str]]:
-    """(who, what) of each message."""
-    found = []
-    for message in value if isinstance(value, list | tuple) else [None]:
-        if not isinstance(message, Mapping):
-            raise InputError(
-                "holds no list of messages.", where=where, hint='Write {"from": ..., "value": ...}.'
-            )
-        who, what = message.get("from", message.get("role")), message.get("value", message.get("content"))
-        if not isinstance(who, str) or not isinstance(what, str):
-            raise InputError(
-                "has a message without 'from' and 'value'.",
-                where=where,
-                hint="Add them (role and content do too).",
-            )
-        found.append((who, what))
-    return found
+def joined(groups: Sequence[str | None], most: int = TURNS) -> list[tuple[int, ...]]:
+    """Indices of one group, in pieces of at most `most`, in the order of first appearance; None is no group."""
+    by_group: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        by_group.setdefault(f"={group}" if group is not None else f"#{i}", []).append(i)
+    return [
+        tuple(places[start : start + most])
+        for places in by_group.values()
+        for start in range(0, len(places), most)
+    ]

@@ -1,4 +1,4 @@
-"""Rows with named columns, read lazily from parquet, JSON lines, JSON or CSV."""
+"""Rows with named columns, read lazily from parquet, JSON lines, JSON, CSV or plain text."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from moextend.data.text import TextTable
 from moextend.errors import InputError, type_name
 from moextend.util.quiet import quiet_datasets, quiet_loggers
 
 Row = Mapping[str, Any]
 FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json": "json"}
-FORMATS |= {".csv": "csv", ".tsv": "csv"}
+FORMATS |= {".csv": "csv", ".tsv": "csv", ".txt": "text"}
 _LOOKED_AT = 200
 """Rows of a JSON file in which its columns are looked for."""
 
@@ -191,6 +192,8 @@ def read_table(files: Sequence[Path], cache: Path) -> Table:
         table = _arrow(kind, files, cache)
     elif kind == "jsonl":
         table = LinesTable(files)
+    elif kind == "text":
+        table = TextTable(files)
     else:
         table = _in_memory(files, _json_rows if kind == "json" else _csv_rows)
     if not len(table):

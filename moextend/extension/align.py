@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from moextend.data.conversations import Conversation
 from moextend.data.images import ImageRef
 from moextend.errors import InputError
 from moextend.extension import tensor_files
-from moextend.model.batches import Conversation
 from moextend.model.feature_cache import kept_features
 from moextend.model.multimodal import MultimodalLM, Projector, set_scale
 from moextend.training import resuming

@@ -6,20 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from moextend.data.images import MARK
 from moextend.extension import store
 from moextend.extension.task_inference import TaskInference, read
-from moextend.model.batches import piece_ids
+from moextend.model.batches import Collator, piece_ids
 from moextend.model.generation import Prompt, generate
 from moextend.model.likelihood import choice_likelihoods
+from moextend.model.multimodal import IGNORE
 from moextend.moe import attach
 from moextend.training.splits import hold_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from moextend.data.conversations import Conversation
     from moextend.extension.store import Extension
-    from moextend.model.batches import Conversation
     from moextend.model.multimodal import MultimodalLM
 
 MOST = 64
@@ -86,6 +89,9 @@ def measured(
 
 def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_size: int) -> Scores:
     """Scores of the first turns of up to `MOST` conversations, with the active extensions."""
+    texts = [one for one in conversations[:MOST] if one.is_text]
+    if texts:
+        return Scores(_of_texts(model, texts, batch_size), None)
     asked: list[tuple[Prompt, str]] = []
     for at in range(min(MOST, len(conversations))):
         conversation = conversations[at]
@@ -102,6 +108,20 @@ def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_si
         )
         exact = sum(a.strip() == b.strip() for a, (_, b) in zip(generated, asked, strict=True)) / len(asked)
     return Scores(_likelihood(model, asked, batch_size), exact)
+
+
+@torch.no_grad()
+def _of_texts(model: MultimodalLM, texts: Sequence[Conversation], batch_size: int) -> float:
+    """Mean log-likelihood per token of plain texts, encoded as in training."""
+    collate, device = Collator.of(model), model.device
+    total, tokens = 0.0, 0
+    for start in range(0, len(texts), batch_size):
+        batch = collate(texts[start : start + batch_size])
+        count = int((batch["labels"][:, 1:] != IGNORE).sum())
+        if count:
+            out = model(**{name: tensor.to(device) for name, tensor in batch.items()})
+            total, tokens = total - float(out["loss"]) * count, tokens + count
+    return total / tokens if tokens else float("nan")
 
 
 def _generic(model: MultimodalLM, batch_size: int) -> float:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from moextend.data.conversations import Conversation
 from moextend.errors import InputError, SpecError
 from moextend.extension import router_memory, store, task_inference, tensor_files
 from moextend.extension.origin import NOWHERE, Made, Origin, made_of
@@ -27,7 +28,6 @@ from moextend.extension.probe import (
     selection_shares,
 )
 from moextend.extension.store import Extension
-from moextend.model.batches import Conversation
 from moextend.model.feature_cache import kept_features
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
@@ -36,9 +36,10 @@ from moextend.moe.recipe import Mode, Recipe, check_name
 from moextend.moe.recipe import recipe as read_recipe
 from moextend.moe.sites import find_sites
 from moextend.training import resuming
-from moextend.training.loop import Report, check_tracker, train
+from moextend.training.loop import Report, train
 from moextend.training.settings import Settings
 from moextend.training.splits import HELD_OUT, complete, hold_out
+from moextend.training.trackers import check_tracker
 from moextend.training.trainer import ExtraLoss
 from moextend.util import files
 from moextend.util.processes import first_writes

@@ -9,8 +9,9 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor
 
+from moextend.data.conversations import Conversation
 from moextend.errors import InputError, UnknownName
-from moextend.model.batches import Collator, Conversation
+from moextend.model.batches import Collator
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.families import chosen_experts, rows_of
 from moextend.moe.sites import Site, count_experts, find_sites

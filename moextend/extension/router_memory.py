@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from moextend.data.conversations import Conversation
 from moextend.errors import InputError
 from moextend.extension.probe import watched
-from moextend.model.batches import Collator, Conversation
+from moextend.model.batches import Collator
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.families import chooses_by_logits, family_of, features
 from moextend.moe.router_parts import RouterPart

@@ -18,9 +18,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from moextend.data.conversations import Conversation
 from moextend.errors import InputError
 from moextend.extension.probe import selection_shares
-from moextend.model.batches import Collator, Conversation
+from moextend.model.batches import Collator
 from moextend.model.multimodal import IGNORE, MultimodalLM
 from moextend.moe.sites import Site, count_experts, find_sites
 from moextend.training.loop import train

@@ -22,8 +22,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from moextend.data.conversations import Conversation
 from moextend.data.images import MARK
-from moextend.model.batches import Conversation
 from moextend.model.feature_cache import See
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.generation import Prompt
@@ -105,9 +105,14 @@ def collect(model: MultimodalLM, prompts: Sequence[Prompt], *, tested: int = 256
 
 
 def prompts_of(conversations: Sequence[Conversation]) -> list[Prompt]:
-    """First questions as prompts for `collect`: of conversations with images if there are any, else of all."""
+    """First questions (of plain text, the text) as prompts for `collect`.
+
+    Of conversations with images if there are any, else of all.
+    """
     prompts = [
-        Prompt(text, row.images[: text.count(MARK)]) for row in conversations for text, _ in row.turns[:1]
+        Prompt(text or answer, row.images[: text.count(MARK)])
+        for row in conversations
+        for text, answer in row.turns[:1]
     ]
     return [prompt for prompt in prompts if prompt.images] or prompts
 

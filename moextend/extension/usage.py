@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moextend.data.conversations import Conversation
 from moextend.extension.probe import watched
-from moextend.model.batches import Conversation
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.dense_blocks import DenseRouter, dense_weights
 from moextend.moe.families import chosen_experts

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from moextend.data.conversations import Conversation
 from moextend.data.images import MARK, ImageRef
 from moextend.errors import InputError
 from moextend.model.chat import Chat, Tokens
 from moextend.model.multimodal import IGNORE, IMAGE, MultimodalLM
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """Turns of question and answer, with images at the marks of the prompts, in order.
-
-    A conversation without any answer is plain text, which is used without a chat template.
-    """
-
-    turns: tuple[tuple[str, str], ...]
-    """(prompt, answer) pairs; an empty answer is not learned. Any turn may have images."""
-    images: tuple[ImageRef, ...] = ()
-    closed: bool = True
-    """Whether each answer ends with the end token."""
-
 
 Pieces = Callable[[str, bool], list[int]]
 """(text, with the tokenizer's start tokens) -> ids, which must not be changed."""
@@ -62,7 +48,10 @@ def encode(
     labels: list[int] = []
     for prompt, answer in conversation.turns:
         asked = encode_prompt(ids_of, prompt, visual_tokens, first=not ids)
-        answer_ids = [*ids_of(f" {answer}", False), *([eos] if conversation.closed else [])]
+        answer_ids = [
+            *ids_of(f" {answer}" if prompt or ids else answer, False),
+            *([eos] if conversation.closed else []),
+        ]
         ids += asked + answer_ids
         labels += [IGNORE] * len(asked) + (answer_ids if answer else [IGNORE] * len(answer_ids))
     return ids, labels
@@ -190,7 +179,9 @@ class Collator:
         while self.context is not None and len(row[0]) > self.context:
             turns = conversation.turns[:-1]
             images = conversation.images
-            if not turns and not images and not conversation.turns[0][1]:
+            if not turns and not images and conversation.is_text:
+                if any(label != IGNORE for label in row[1][self.context :]):
+                    warnings.warn(f"Texts of more than {self.context} tokens lose their end.", stacklevel=3)
                 return (row[0][: self.context], row[1][: self.context]), ()  # plain text may end anywhere
             if not turns:
                 where = images[0].where if images else None
@@ -207,7 +198,7 @@ class Collator:
         return row, conversation.images
 
     def _encode(self, conversation: Conversation) -> tuple[list[int], list[int]]:
-        if self.chat is None or not any(answer for _, answer in conversation.turns):
+        if self.chat is None or conversation.is_text:
             return encode(self._ids, self.tokenizer.eos_token_id, conversation, self.visual_tokens)
         check_marks([prompt for prompt, _ in conversation.turns], conversation.images)
         return encode_chat(self.chat, conversation.turns, self.visual_tokens)

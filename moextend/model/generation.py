@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from moextend.data.conversations import Conversation
 from moextend.data.images import MARK, ImageRef
 from moextend.errors import InputError
 from moextend.model.batches import (
-    Conversation,
     check_marks,
     encode,
     encode_chat,

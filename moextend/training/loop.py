@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import get_available_reporting_integrations
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
-from moextend.errors import InputError, UnknownName
-from moextend.model.batches import Collator, Conversation
+from moextend.data.conversations import Conversation
+from moextend.errors import InputError
+from moextend.model.batches import Collator
 from moextend.model.feature_cache import kept_features
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import reach
@@ -39,6 +38,7 @@ from moextend.training.prepare import (
     warn_of_precision,
 )
 from moextend.training.settings import SCHEDULES, Settings
+from moextend.training.trackers import check_tracker
 from moextend.training.trainer import ITEMS, ExtraLoss, TokenTrainer
 
 log = logging.getLogger(__name__)
@@ -205,20 +205,6 @@ def _prefix(model: MultimodalLM, trainer: TokenTrainer, folder: Path) -> PrefixC
     batch = trainer.data_collator([rows[place] for place in range(each)])
     cache.check({name: tensor.to(model.device) for name, tensor in batch.items() if name != ITEMS})
     return cache
-
-
-def check_tracker(name: str, *, where: str = "report_to") -> None:
-    """InputError where transformers does not know the tracker `name`, or it is not installed; `where` is its key."""
-    if name in ("none", "all"):
-        return
-    if name not in INTEGRATION_TO_CALLBACK:
-        raise UnknownName("tracker", name, ["none", "all", *INTEGRATION_TO_CALLBACK], where=where)
-    if name not in get_available_reporting_integrations():
-        raise InputError(
-            f"the tracker '{name}' is not installed.",
-            where=where,
-            hint="Install its package, or use report_to: none.",
-        )
 
 
 def _arguments(settings: Settings, folder: Path, device: torch.device) -> TrainingArguments:

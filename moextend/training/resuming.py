@@ -9,9 +9,9 @@ from typing import Any
 
 from xxhash import xxh3_128
 
+from moextend.data.conversations import Conversation
 from moextend.data.images import ImageRef
 from moextend.errors import InputError
-from moextend.model.batches import Conversation
 from moextend.training.loop import draw_order
 from moextend.training.settings import Settings
 from moextend.util import files

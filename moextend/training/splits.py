@@ -1,35 +1,15 @@
-"""Conversations that are made when they are asked for, and the part of them that is held out."""
+"""The part of conversations that is held out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import overload
+from collections.abc import Sequence
 
 import torch
 
-from moextend.model.batches import Conversation
+from moextend.data.conversations import Conversation, Lazy
 
 HELD_OUT = 512
 """Conversations that are held out at the most; never more than a tenth, but one at the least."""
-
-
-class Lazy(Sequence[Conversation]):
-    """Conversations that are made when they are asked for, so that memory does not grow with the data."""
-
-    def _one(self, at: int) -> Conversation:
-        raise NotImplementedError
-
-    @overload
-    def __getitem__(self, at: int) -> Conversation: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Conversation]: ...
-    def __getitem__(self, at: int | slice) -> Conversation | list[Conversation]:
-        if isinstance(at, slice):
-            return [self._one(i) for i in range(*at.indices(len(self)))]
-        return self._one(at)
-
-    def __iter__(self) -> Iterator[Conversation]:
-        return (self._one(i) for i in range(len(self)))
 
 
 class Chosen(Lazy):

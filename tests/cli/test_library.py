@@ -139,7 +139,31 @@ def test_extend_says_what_changed_and_keeps_a_log(cli: Cli, tmp_path: Path) -> N
     assert "--report-to" in cli(*call, "--out", "new", "--report-to", "nothing").err
 
 
-def test_help_says_what_scope_and_routing_mean(cli: Cli) -> None:
+def test_a_text_file_is_learned_as_it_is(cli: Any, tmp_path: Any) -> None:
+    (tmp_path / "own.txt").write_text("carl works as poet\nanna lives in oslo\nbob owns a goat\n")
+    made = cli("extend", "tiny", "--data", "own.txt", "--name", "own", "--out", "out", "--layers", "0,3",
+               "--steps", "25", "--learning-rate", "5e-3")  # fmt: skip
+    assert made.code == 0, made.err
+    assert made.out.startswith("3 texts, the first: 'carl works as poet'\n")
+    assert "(log-likelihood a token, 1 held-out texts)" in made.out and "held-out exact" not in made.out
+    question = ("generate", "tiny", "--prompt", "carl works as", "--max-new-tokens", "1")
+    assert cli(*question, "--extension", "out", "--auto").out.strip() == "poet"
+    assert cli(*question).out.strip() != "poet"
+
+
+def test_images_without_an_encoder_are_refused_before_a_model_is_loaded(
+    cli: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moextend, "load", None)
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    (tmp_path / "captions.csv").write_text("image,caption\n" + "0.png,a thing\n" * 20)
+    for command in (("extend", "--name", "x", "--out", "x"), ("probe",)):
+        found = cli(command[0], "tiny", "--data", "captions.csv", *command[1:])
+        assert found.code == 2 and "captions.csv: row 1: column 'image'" in found.err
+        assert "there is no image encoder. Name one: --vision tiny" in found.err
+
+
+def test_help_says_what_scope_and_routing_mean(cli: Any) -> None:
     help_text = " ".join(cli("extend", "--help").out.replace("│", " ").split())
     assert "docs/method.md" not in help_text
     for words in ("own: for inputs", "auto: for inputs", "all: for every input", "exact: new", "slot: each"):

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.run import launch, preflight
+from moextend.bench.run import launch
 from moextend.model import loading
-from tests.cli.conftest import Cli, Result
+from moextend.training import trackers
 
 from . import bad_inputs
 
@@ -40,7 +40,7 @@ def refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refuse
     monkeypatch.setattr(launch, "launch", started)
     monkeypatch.setattr(loading, "_reader", started)
     monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available=False: None)
-    monkeypatch.setattr(preflight, "find_spec", lambda name: None)  # no tracker is installed
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)  # no tracker is installed
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / ".cache").unlink()
 

@@ -1,31 +1,31 @@
-"""Conversations as rows: what opens one is kept."""
+"""Examples joined into conversations."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-
-from moextend.data.conversations import expand
-from moextend.data.table import ListTable
-from moextend.errors import InputError
+from moextend.data.conversations import Conversation, Conversations, joined
+from moextend.data.examples import Example
+from moextend.data.images import ImageRef
 
 
-def rows(*messages: tuple[str, str]) -> list[Any]:
-    entry = {"messages": [{"role": who, "content": what} for who, what in messages]}
-    table = expand(ListTable([entry], ["chats.json: entry 0"], "chats.json", [None]))
-    return [table.row(i, ("question", "answer")) for i in range(len(table))]
+def test_places_of_one_group_are_joined_in_order() -> None:
+    assert joined(list("aabaac"), 3) == [(0, 1, 3), (4,), (2,), (5,)]
+    assert joined([None, None, "x", "x"], 5) == [(0,), (1,), (2, 3)]
 
 
-def test_a_system_message_stands_before_the_first_question() -> None:
-    asked = ("user", "Where?"), ("assistant", "Here."), ("user", "And now?"), ("assistant", "There.")
-    assert rows(("system", "Answer in one word. "), *asked) == [
-        {"question": "Answer in one word.\n\nWhere?", "answer": "Here."},
-        {"question": "And now?", "answer": "There."},
+def test_the_image_stands_in_the_first_turn() -> None:
+    image = ImageRef(data=b"x")
+    examples = [Example((image,), f"q{i}", (f"a{i}",)) for i in range(3)]
+    found = Conversations(
+        examples.__getitem__, ["x", "y", "x"],
+        lambda one: f"{len(one.images)} {one.question}", lambda one: one.answers[0],
+    )  # fmt: skip
+    assert list(found) == [
+        Conversation((("1 q0", "a0"), ("0 q2", "a2")), (image,)),
+        Conversation((("1 q1", "a1"),), (image,)),
     ]
-    assert rows(*asked)[0]["question"] == "Where?"
+    assert len(found) == 2 and found[-1].turns[0][1] == "a1" and len(found[:1]) == 1
 
 
-def test_a_later_system_message_is_refused() -> None:
-    with pytest.raises(InputError, match="entry 0: has a system message that does not open"):
-        rows(("user", "Where?"), ("assistant", "Here."), ("system", "Be short."))
+def test_plain_text_has_no_answer_or_no_prompt() -> None:
+    assert Conversation((("read", ""),)).is_text and Conversation((("", "learned"),)).is_text
+    assert not Conversation((("q", "a"),)).is_text and not Conversation((("", "a"), ("q", ""))).is_text

@@ -28,6 +28,18 @@ def test_only_answers_and_their_ends_are_learned() -> None:
     assert labels == [IGNORE] * 4 + [ID["w2"], ID["w3"], 2, IGNORE, ID["w5"], 2]
 
 
+def test_plain_text_is_learned_from_its_first_word_to_its_end() -> None:
+    pieces: list[tuple[str, bool]] = []
+
+    def ids_of(text: str, start: bool) -> list[int]:
+        pieces.append((text, start))
+        return piece_ids(toy_tokenizer(), text, start)
+
+    ids, labels = encode(ids_of, 2, Conversation((("", "w1 w2"),)), 2)
+    assert ids == [1, ID["w1"], ID["w2"], 2] and labels == [IGNORE, ID["w1"], ID["w2"], 2]
+    assert pieces[-1][0] == "w1 w2", "as in the text: no space before its first word"
+
+
 def test_marks_and_images_must_agree() -> None:
     with pytest.raises(InputError, match="2 images, but 1 <image> marks"):
         encode(
@@ -130,3 +142,11 @@ def test_a_first_turn_that_is_too_long_is_refused(model: MultimodalLM) -> None:
     with pytest.raises(InputError, match=r"takes 164 tokens \(160 of 40 images\).*context holds 128"):
         Collator.of(model)([talk])
     assert Collator.of(model)([Conversation((("w1 " * 200, ""),))])["input_ids"].shape == (1, 128)
+
+
+def test_a_text_that_is_too_long_to_learn_loses_its_end(model: MultimodalLM) -> None:
+    collate = Collator(model.tokenizer, TOKENS, model.vision, context=4)
+    with pytest.warns(UserWarning, match=r"Texts of more than 4 tokens lose their end\."):
+        batch = collate([Conversation((("", "w1 w2 w3 w4 w5"),))])
+    assert batch["input_ids"].tolist() == [[1, ID["w1"], ID["w2"], ID["w3"]]]
+    assert batch["labels"].tolist() == [[IGNORE, ID["w1"], ID["w2"], ID["w3"]]]

@@ -256,6 +256,14 @@ def test_a_batch_is_in_the_chat_template_and_plain_text_is_not() -> None:
     assert torch.equal(batch["input_ids"][1][: plain["input_ids"].shape[1]], plain["input_ids"][0])
 
 
+def test_plain_text_is_learned_without_the_template() -> None:
+    model = toy_chat()
+    batch = Collator.of(model)([Conversation((("", "w1 w2"),))])
+    tokens = model.tokenizer.convert_ids_to_tokens
+    assert tokens(batch["input_ids"][0]) == ["<bos>", "w1", "w2", "<eos>"]
+    assert tokens(batch["labels"][0][batch["labels"][0] != IGNORE]) == ["w1", "w2", "<eos>"]
+
+
 def test_generation_asks_in_the_chat_template() -> None:
     model = toy_chat()
     prompts = [

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from moextend import Conversation, MultimodalLM, Settings, attach, new_parameters, retention_loss, train
@@ -284,7 +283,7 @@ def test_a_tracker_that_is_not_there_is_one_clear_error(
 ) -> None:
     with pytest.raises(UnknownName, match=r"no tracker 'tensorbord'\. Did you mean 'tensorboard'\?"):
         train(extended(), DATA, replace(SETTINGS, report_to="tensorbord"), folder=tmp_path / "t")
-    monkeypatch.setattr(loop, "get_available_reporting_integrations", list)
+    monkeypatch.setattr("transformers.integrations.get_available_reporting_integrations", list)
     with pytest.raises(InputError, match=r"the tracker 'wandb' is not installed\."):
         train(extended(), DATA, replace(SETTINGS, report_to="wandb"), folder=tmp_path / "t")
 
@@ -299,7 +298,10 @@ def test_a_tracker_gets_the_losses_and_keeps_them(tmp_path: Path, monkeypatch: p
             if "loss" in logs:
                 logged.append((self.logging_dir, logs["loss"]))
 
-    monkeypatch.setattr(loop, "get_available_reporting_integrations", lambda: ["tensorboard"])
+    monkeypatch.setattr(
+        "transformers.integrations.get_available_reporting_integrations", lambda: ["tensorboard"]
+    )
+    monkeypatch.setattr("moextend.training.trackers.find_spec", lambda name: True)
     monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
     report = train(extended(), DATA, replace(SETTINGS, report_to="tensorboard"), folder=tmp_path / "t")
     assert len(logged) == 9 and logged[0][1] == report.loss_first

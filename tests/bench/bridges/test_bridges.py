@@ -224,7 +224,8 @@ def test_lmms_eval_scores_choices(run: RunDir, lmms_task: Path) -> None:
     from types import SimpleNamespace
 
     from moextend.bench.bridges.lmms_eval import MoextendLMM
-    from moextend.model.batches import Collator, Conversation
+    from moextend.data.conversations import Conversation
+    from moextend.model.batches import Collator
 
     adapter = MoextendLMM(run=str(run.folder))
     adapter.task_dict = {"t": {"test": [{"text": "plain"}]}}

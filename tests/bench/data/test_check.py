@@ -117,7 +117,26 @@ def test_captions_are_not_guessed_to_be_scored_by_their_very_words(
         check_task(task.model_copy(update={"scorer": "exact@1"}), workspace)
 
 
-def own(path: Path, workspace: Path, kind: str = "vqa", **columns: Any) -> TaskSpec:
+def test_a_single_caption_cannot_be_scored_by_cider(pictures, write_jsonl, workspace):
+    write_jsonl(pictures / "test.jsonl", [{"file_name": "img0.png", "caption": "a picture of a cat"}])
+    task = guess_task(str(pictures), name="mine", workspace=workspace, columns={}, captions=True)
+    message = r"'cider@1' compares the test items with one another: the only test item scores 0 .*--scorer"
+    with pytest.raises(InputError, match=message):
+        check_task(task, workspace)
+    assert check_task(task.model_copy(update={"scorer": "rouge-l@1"}), workspace).items == {"test": 1}
+
+
+def test_a_part_that_no_row_falls_into_says_so(pictures, write_jsonl, workspace):
+    rows = [{"image": "img0.png", "question": "what?", "answer": "cat"}] * 2
+    task = guess_task(
+        str(write_jsonl(pictures / "mine.jsonl", rows)), name="mine", workspace=workspace, columns={}
+    )
+    message = r"data\.test: none of the 2 rows of .*mine\.jsonl falls into this part: images are assigned .*Use more"
+    with pytest.raises(InputError, match=message):
+        check_task(task, workspace)
+
+
+def own(path, workspace, kind="vqa", **columns):
     return new_task(kind, str(path), workspace, name="mine", columns=columns, scorer=None)
 
 

@@ -10,7 +10,8 @@ import pytest
 from moextend.bench.data import Item, check_task, guess_task, open_items, prompt_text, target_text
 from moextend.bench.score import vqa
 from moextend.bench.scorers import Answered, readings, score_set
-from moextend.bench.task import Columns, Data, TaskSpec
+from moextend.bench.task import Data, TaskSpec
+from moextend.data.columns import Columns
 from moextend.errors import InputError
 from tests.bench.scorers.single import score
 
@@ -184,6 +185,6 @@ def test_lines_keep_the_position_only_where_it_is_needed(
 
 def test_a_text_that_two_choices_share_names_none_of_them() -> None:
     for right in (0, 1):
-        item = Item("1", (), "?", ("red car",), ("red car", "red car", "car"), position=right)
+        item = Item((), "?", ("red car",), ("red car", "red car", "car"), id="1", position=right)
         for output in ("red car", "It is the red car."):
             assert score("option@2", output, item) == 0.0

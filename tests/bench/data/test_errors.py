@@ -60,7 +60,7 @@ def test_nameless_placeholder(one_file: MakeTask, workspace: Path) -> None:
 
 def test_choices_in_the_prompt_but_not_in_the_task(one_file: MakeTask, workspace: Path) -> None:
     with pytest.raises(
-        SpecError, match=r"prompt: names \{choices\}, but the task has none. Set columns.choices"
+        SpecError, match=r"prompt: names \{choices\}, but no column holds them. Set columns.choices"
     ):
         check_task(one_file(prompt="<image> {choices}"), workspace)
 
@@ -220,7 +220,9 @@ def test_unknown_config(
     write_jsonl(pictures / "a.jsonl", make_rows(2))
     task = make_task(pictures, train=None, data={"config": "tow"})
     assert "data.path.config: no config 'tow'. Did you mean 'two'?" in raised(workspace, task, UnknownName)
-    assert "has several configs. Name one: one, two." in raised(workspace, make_task(pictures, train=None))
+    assert "has several configs: one, two. Name the folder" in raised(
+        workspace, make_task(pictures, train=None)
+    )
 
 
 def test_data_card_that_is_no_yaml(pictures: Path, make_task: MakeTask, workspace: Path) -> None:
@@ -237,7 +239,7 @@ def test_data_card_that_is_no_yaml(pictures: Path, make_task: MakeTask, workspac
         ({"conversations": [{"from": "human"}, {}]}, "has a message without 'from' and 'value'"),
         (
             {"conversations": [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}]},
-            "entry 1, turn 1: is asked by 'gpt' and answered by 'human'",
+            "entry 1, turn 1: is a message of 'gpt' and answered by 'human'",
         ),
     ],
 )

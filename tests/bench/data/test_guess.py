@@ -158,3 +158,11 @@ def test_splits_that_say_nothing(
         write_jsonl(pictures / f"{name}.jsonl", usual(4))
     with pytest.raises(InputError, match="has the splits one, two"):
         guess(pictures, workspace)
+
+
+def test_plain_text_is_no_task(tmp_path, workspace):
+    (tmp_path / "own.txt").write_text("one\ntwo\n")
+    with pytest.raises(
+        InputError, match=r"own\.txt holds plain text, and a task needs questions .* 'moextend extend'"
+    ):
+        guess(tmp_path / "own.txt", workspace)

@@ -1,9 +1,6 @@
 """Prompts and conversations of items."""
 
-from pathlib import Path
-from typing import Any
-
-from moextend.bench.data import Item, open_items, prompt_text, target_text, turns
+from moextend.bench.data import Item, conversations, prompt_text, target_text
 from moextend.data.images import ImageRef
 from tests.bench.data.conftest import MakeRows, MakeTask, WriteJsonl
 
@@ -40,21 +37,12 @@ def test_target(make_task: MakeTask) -> None:
     assert target_text(make_task("x", scorer="letter@1"), item(choices=("one", "two"))) == "B"
 
 
-def test_turns_join_items_of_one_group_in_order() -> None:
-    items = [item(id=str(i), group=group) for i, group in enumerate("aabaac")]
-    joined = turns(items, 3)
-    assert [[one.id for one in turn] for turn in joined] == [["0", "1", "3"], ["4"], ["2"], ["5"]]
-    assert len(joined) == 4 and joined[-1][0].id == "5" and len(joined[1:3]) == 2
-
-
-def test_turns_keep_items_without_a_group_apart() -> None:
-    assert len(turns([item(), item(), item(group="x"), item(group="x")], 5)) == 3
-
-
-def test_turns_of_opened_items_read_only_their_groups(
-    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
+def test_items_of_one_group_are_turns_of_one_conversation(
+    pictures, make_rows, make_task, write_jsonl, workspace
+):
     path = write_jsonl(pictures / "all.jsonl", make_rows(6))
-    task = make_task(path, train=None, test="all")
-    joined = turns(open_items(task, "test", workspace), 2)
-    assert [[one.id for one in turn] for turn in joined] == [["q0", "q1"], ["q2", "q3"], ["q4", "q5"]]
+    found = conversations(make_task(path, train="all", test="all", prompt="<image> {question}"), workspace)
+    assert [[prompt for prompt, _ in one.turns] for one in found] == [
+        ["<image> what is 0", "what is 1"], ["<image> what is 2", "what is 3"], ["<image> what is 4", "what is 5"],
+    ]  # fmt: skip
+    assert [len(one.images) for one in found] == [1, 1, 1] and found[0].turns[0][1] == "red"

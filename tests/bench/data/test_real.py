@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.data import check_task, guess_task, open_items, prompt_text, turns
+from moextend.bench.data import check_task, guess_task, open_items, prompt_text
+from moextend.data.conversations import joined
 
 SETS = {
     "chartqa_split": ("exact@1", {"train": 1455, "test": 918}),
@@ -28,6 +29,6 @@ def test_guessed_checked_and_read(name: str, real_data: Path, workspace: Path) -
     for i in range(0, len(items), 50):
         assert prompt_text(task, items[i]) and min(items[i].images[0].open().size) > 10
     if task.columns.group:
-        joined = turns(items, 4)
-        assert sum(map(len, joined)) == len(items)
-        assert all(len({item.group for item in turn}) == 1 for turn in joined[:100])
+        pieces = joined(items.groups())
+        assert sum(map(len, pieces)) == len(items)
+        assert all(len({items[place].group for place in piece}) == 1 for piece in pieces[:100])

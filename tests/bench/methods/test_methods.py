@@ -19,7 +19,8 @@ from moextend.bench import methods
 from moextend.bench.methods.method import Stage
 from moextend.bench.run.stage_data import stage_data
 from moextend.bench.task import find_task
-from moextend.model.batches import Collator, Conversation
+from moextend.data.conversations import Conversation
+from moextend.model.batches import Collator
 from moextend.training.loop import Report, train
 from moextend.training.settings import Settings
 

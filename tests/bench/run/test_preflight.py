@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,24 +9,6 @@ import pytest
 from moextend.bench.run import preflight
 from moextend.errors import InputError
 from moextend.util import files
-
-
-def test_a_package_of_a_tracker_that_is_here_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "find_spec", lambda name: True)
-    asked = []
-    monkeypatch.setattr(
-        "moextend.training.loop.check_tracker", lambda name, where: asked.append((name, where))
-    )
-    preflight.check_tracker("wandb", where="train.report_to")
-    assert asked == [("wandb", "train.report_to")]
-
-
-def test_no_tracker_that_transformers_finds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers.integrations.integration_utils import get_available_reporting_integrations
-
-    for name in get_available_reporting_integrations():
-        packages = preflight.PACKAGES.get(name, (name,))
-        assert any(find_spec(package) for package in packages), name
 
 
 def test_a_folder_that_can_be_written_to_is_left_as_it_was(tmp_path: Path) -> None:

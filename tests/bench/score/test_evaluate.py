@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from moextend.bench.score.evaluate import prompt_digest, score_cell, tokenizer_digest
 from moextend.bench.score.records import Cell
 from moextend.bench.sequence import Scoring
-from moextend.bench.task import Columns, Data, TaskSpec, read_task
+from moextend.bench.task import Data, TaskSpec, read_task
+from moextend.data.columns import Columns
 from moextend.errors import InputError, SpecError
 from moextend.model import generation
 from moextend.model.generation import Prompt

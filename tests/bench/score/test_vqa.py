@@ -13,7 +13,8 @@ from moextend.bench.score import vqa
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Scores
 from moextend.bench.sequence import Scoring
-from moextend.bench.task import Columns, Data, TaskSpec
+from moextend.bench.task import Data, TaskSpec
+from moextend.data.columns import Columns
 from moextend.errors import RunFailed
 from moextend.model.generation import Prompt
 
@@ -22,7 +23,7 @@ TASK = TaskSpec(task="mini", version=1, kind="vqa", data=Data(path="x"), prompt=
 
 def items(n: int) -> list[Item]:
     return [
-        Item(str(i), (), f"what is {i}", (f"answer {i % 3}",), kind=["even", "odd"][i % 2], row=f"row {i}")
+        Item((), f"what is {i}", (f"answer {i % 3}",), id=str(i), kind=["even", "odd"][i % 2], row=f"row {i}")
         for i in range(n)
     ]
 
@@ -208,8 +209,8 @@ def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path: Pat
     )
 
 
-def test_long_questions_come_first_and_the_records_stay_in_order(tmp_path: Path, every_batch: None) -> None:
-    asked = [Item(str(i), (), "x" * (7 * i % 10 + 1), ("a",), row=f"row {i}") for i in range(10)]
+def test_long_questions_come_first_and_the_records_stay_in_order(tmp_path, every_batch):
+    asked = [Item((), "x" * (7 * i % 10 + 1), ("a",), id=str(i), row=f"row {i}") for i in range(10)]
 
     def predict(answer: Parrot, name: str) -> tuple[list[PredictionLine], int]:
         return vqa.predict(TASK, asked, answer, tmp_path / name, batch_size=4)

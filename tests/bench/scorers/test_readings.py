@@ -17,7 +17,8 @@ from moextend.bench.score.evaluate import score_cell
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.scorers import Answered, readings
 from moextend.bench.sequence import Scoring
-from moextend.bench.task import Columns, Data, TaskSpec
+from moextend.bench.task import Data, TaskSpec
+from moextend.data.columns import Columns
 from moextend.model import generation, likelihood
 from moextend.model.generation import Prompt
 from moextend.util.files import read_lines
@@ -160,8 +161,8 @@ def test_scorers_of_sets_keep_one_line_an_item() -> None:
     assert (scores.value, scores.n, scores.stderr, scores.kind_sizes) == (100.0, 1, None, {"k": 1})
 
 
-def test_an_item_answered() -> None:
-    item = Item("7", (), "what?", ("a",), ("a", "b"), kind="k")
+def test_an_item_answered():
+    item = Item((), "what?", ("a",), ("a", "b"), id="7", kind="k")
     assert Answered.by("x", item) == Answered("7", "x", ("a",), "what?", ("a", "b"))
 
 
@@ -195,11 +196,9 @@ def asked(prompt: str) -> TaskSpec:
     ("prompt", "predicted"),
     [("{question}\n{choices}", ["A", "B", "C"]), ("{question}", ["cat", "dog", "fox"])],
 )
-def test_predictions_keep_the_likelihoods_of_choices(
-    tmp_path: Path, prompt: str, predicted: list[str]
-) -> None:
-    free = Item("1", (), "how many?", ("2",))
-    chosen = [Item(str(i), (), "what?", ("dog",), CHOICES) for i in (0, 2)]
+def test_predictions_keep_the_likelihoods_of_choices(tmp_path, prompt, predicted):
+    free = Item((), "how many?", ("2",), id="1")
+    chosen = [Item((), "what?", ("dog",), CHOICES, id=str(i)) for i in (0, 2)]
     seen = []
 
     def rate(prompts: Sequence[Prompt], choices: Sequence[Sequence[str]]) -> list[tuple[float, ...]]:

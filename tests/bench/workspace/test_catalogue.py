@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from moextend.bench.data.items import OWN_PLACEHOLDERS, Item, placeholders, prompt_text
+from moextend.bench.data import Item, prompt_text
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.scorers import own_answer
@@ -39,8 +39,8 @@ def test_every_task_says_what_it_is_and_how_it_is_scored(name: str) -> None:
     if task.kind == "text":
         return
     columns = {value for value in task.columns.model_dump().values() if value}
-    own = set(placeholders(task)) - set(OWN_PLACEHOLDERS)
-    item = Item("1", (), "What?", ("A",), ("one", "two"), fields=dict.fromkeys(own, "some text"))
+    own = task.layout.more()
+    item = Item((), "What?", ("A",), ("one", "two"), id="1", fields=dict.fromkeys(own, "some text"))
     assert own_answer(task.scorer, item), "the scorer is known"
     shown = prompt_text(task, item)
     assert ("{" not in shown and "some text" in shown) or not own
@@ -49,9 +49,9 @@ def test_every_task_says_what_it_is_and_how_it_is_scored(name: str) -> None:
 
 def test_a_line_that_names_an_empty_column_is_left_out() -> None:
     task = read_task(TASKS["scienceqa"])
-    item = Item("1", (), "What?", ("A",), ("one", "two"), fields={"hint": ""})
+    item = Item((), "What?", ("A",), ("one", "two"), id="1", fields={"hint": ""})
     assert prompt_text(task, item).splitlines()[0] == "What?"
-    item = Item("1", (), "What?", ("A",), ("one", "two"), fields={"hint": "Look."})
+    item = Item((), "What?", ("A",), ("one", "two"), id="1", fields={"hint": "Look."})
     assert prompt_text(task, item).splitlines()[:2] == ["Context: Look.", "What?"]
 
 

@@ -1,4 +1,4 @@
-"""Data sets of the hub, opened by name when a task names one."""
+"""Data sets of the hub, opened by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.task import Data
 from moextend.data.table import ArrowTable
 from moextend.errors import InputError, UnknownName
 from moextend.util.quiet import quiet_datasets, quiet_loggers
@@ -16,9 +15,11 @@ from moextend.util.quiet import quiet_datasets, quiet_loggers
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def open_hub(name: str, split: str, data: Data, *, where: str) -> ArrowTable:
+def open_hub(
+    name: str, split: str, config: str | None = None, revision: str | None = None, *, where: str
+) -> ArrowTable:
     """The rows of a hub data set's split, in the user's own cache of `datasets`."""
-    return ArrowTable(_load(name, split, data.config, data.revision, where), f"hub:{name} ({split})", None)
+    return ArrowTable(_load(name, split, config, revision, where), f"hub:{name} ({split})", None)
 
 
 @lru_cache(maxsize=16)
@@ -61,9 +62,9 @@ def commit_of(files: Iterable[Path]) -> str | None:
     return next((path.parent.name for path in files if _COMMIT.fullmatch(path.parent.name)), None)
 
 
-def hub_splits(name: str, data: Data, *, where: str) -> list[str]:
+def hub_splits(name: str, *, where: str) -> list[str]:
     """The splits of a hub data set; InputError where it cannot be asked."""
-    found = _splits(name, data.config, data.revision)
+    found = _splits(name, None, None)
     if not found:
         raise InputError(
             f"no file or folder '{name}', and the hub did not name its splits.",

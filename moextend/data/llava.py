@@ -1,0 +1,145 @@
+"""LLaVA's layouts: of conversations every question with its answer becomes a row of its own; of evaluation files the
+column `text` is the question and `question_id` the id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from moextend.data.images import MARK
+from moextend.data.table import ListTable, Row, Table
+from moextend.errors import InputError
+
+COLUMNS = ("conversations", "messages")
+_EVALUATION = {"question_id", "text"}
+_NAMES = {"id": "question_id", "question": "text", "group": "image"}
+_ASKS = ("human", "user")
+_ANSWERS = ("gpt", "assistant", "model")
+_RULES = ("system",)
+"""A message that opens a conversation: it is put before the first question, as templates without this role do."""
+
+
+class Turns(ListTable):
+    """The turns of conversations as rows."""
+
+
+class Asked:
+    """An evaluation file of LLaVA (question_id, image, text, answer) under the names that conversations have."""
+
+    def __init__(self, table: Table) -> None:
+        self._table, self.source = table, table.source
+        self.columns = tuple(dict.fromkeys((*table.columns, "id", "question", "image", "group")))
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def row(self, i: int, columns: Sequence[str]) -> Row:
+        """The cells of row `i` in `columns`."""
+        own = [_NAMES.get(name, name) for name in columns]
+        cells = self._table.row(i, tuple(name for name in own if name in self._table.columns))
+        found = {name: cells[known] for name, known in zip(columns, own, strict=True) if known in cells}
+        if isinstance(found.get("question"), str):
+            found["question"] = found["question"].replace(MARK, "").strip()
+        if "image" in columns:
+            found.setdefault("image", [])
+        return found
+
+    def column(self, name: str) -> Iterator[Any]:
+        """The cells of a column."""
+        known = _NAMES.get(name, name)
+        if known in self._table.columns:
+            return self._table.column(known)
+        return iter([None] * len(self))
+
+    def where(self, i: int) -> str:
+        """File and entry, for error messages."""
+        return self._table.where(i)
+
+    def home(self, i: int) -> Path | None:
+        """The folder of the file."""
+        return self._table.home(i)
+
+
+def expand(table: Table) -> Table:
+    """The table itself; of conversations one row a turn: id, image, question, answer, group."""
+    column = next((name for name in COLUMNS if name in table.columns), None)
+    if column is None:
+        return (
+            Asked(table) if set(table.columns) >= _EVALUATION and "question" not in table.columns else table
+        )
+    rows: list[Row] = []
+    places: list[str] = []
+    homes: list[Path | None] = []
+    for i in range(len(table)):
+        for row, place in _turns(table.row(i, table.columns), column, i, table.where(i)):
+            rows.append(row)
+            places.append(place)
+            homes.append(table.home(i))
+    expanded = Turns(rows, places, table.source, homes)
+    others = [name for name in table.columns if name not in (column, *expanded.columns)]
+    expanded.columns = (*expanded.columns, *others)
+    return expanded
+
+
+def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, str]]:
+    rules, talk = _split(_messages(entry.get(column), where), where)
+    if len(talk) % 2 or not talk:
+        raise InputError(
+            f"has {len(talk)} messages.",
+            where=where,
+            hint="A conversation is questions, each with its answer.",
+        )
+    group = str(entry.get("id", i))
+    shared = {name: value for name, value in entry.items() if name != column}
+    # An entry without an image is a text-only turn: no image, and not an image that is missing.
+    shared.setdefault("image", [])
+    for turn, ((asks, question), (answers, answer)) in enumerate(zip(talk[::2], talk[1::2], strict=True)):
+        place = f"{where}, turn {turn + 1}"
+        if asks not in _ASKS or answers not in _ANSWERS:
+            raise InputError(
+                f"is a message of '{asks}' and answered by '{answers}'.",
+                where=place,
+                hint=f"A question is by {' or '.join(_ASKS)}, an answer by {' or '.join(_ANSWERS)}.",
+            )
+        own = {
+            "id": f"{group}-{turn}",
+            "question": rules * (turn == 0) + question.replace(MARK, "").strip(),
+            "answer": answer.strip(),
+            "group": group,
+        }
+        yield {**shared, **own}, place
+
+
+def _split(messages: list[tuple[str, str]], where: str) -> tuple[str, list[tuple[str, str]]]:
+    """What stands before the first question, and the messages that follow."""
+    opening = messages[:1] if messages and messages[0][0] in _RULES else []
+    talk = messages[len(opening) :]
+    if any(who in _RULES for who, _ in talk):
+        raise InputError(
+            "has a system message that does not open the conversation.",
+            where=where,
+            hint="Keep one, as the first message, or make it part of a question.",
+        )
+    rules = "".join(what.replace(MARK, "").strip() for _, what in opening)
+    return rules and f"{rules}\n\n", talk
+
+
+def _messages(value: Any, where: str) -> list[tuple[str, str]]:
+    """(who, what) of each message."""
+    found = []
+    for message in value if isinstance(value, list | tuple) else [None]:
+        if not isinstance(message, Mapping):
+            raise InputError(
+                "holds no list of messages.", where=where, hint='Write {"from": ..., "value": ...}.'
+            )
+        who, what = message.get("from", message.get("role")), message.get("value", message.get("content"))
+        if not isinstance(who, str) or not isinstance(what, str):
+            raise InputError(
+                "has a message without 'from' and 'value'.",
+                where=where,
+                hint="Add them (role and content do too).",
+            )
+        found.append((who, what))
+    return found

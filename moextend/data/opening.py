@@ -1,0 +1,48 @@
+"""Opens files and hub data sets as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from moextend.data.hub import open_hub
+from moextend.data.llava import expand
+from moextend.data.table import Table, read_table
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A table and its location."""
+
+    table: Table
+    folder: Path | None
+    """Relative paths of images start here, besides the folder of their file."""
+    files: tuple[Path, ...]
+
+
+def open_files(files: Sequence[Path], folder: Path | None, cache: Path) -> Opened:
+    """The rows of files of one format; `cache`: a folder for the caches of `datasets`."""
+    stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    return Opened(_read(stamps, cache), folder, tuple(files))
+
+
+def open_remote(
+    name: str,
+    split: str,
+    folder: Path | None = None,
+    *,
+    config: str | None = None,
+    revision: str | None = None,
+    where: str,
+) -> Opened:
+    """The rows of a split of a hub data set."""
+    remote = open_hub(name, split, config, revision, where=where)
+    return Opened(expand(remote), folder, tuple(remote.files()))
+
+
+@lru_cache(maxsize=8)
+def _read(stamps: tuple[tuple[Path, int, int], ...], cache: Path) -> Table:
+    """The table of files, cached in the process until a file changes."""
+    return expand(read_table([path for path, _, _ in stamps], cache))

@@ -1,0 +1,117 @@
+"""A user's own data as conversations: a file, a folder or a hub id, with its columns guessed."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from pathlib import Path
+
+from moextend.data import cells
+from moextend.data.conversations import Conversation, Conversations, Lazy
+from moextend.data.each import Each
+from moextend.data.examples import Example, Layout, Reader, check_choice
+from moextend.data.guess import guess, named_splits, text_column
+from moextend.data.hub import hub_splits
+from moextend.data.opening import Opened, open_files, open_remote
+from moextend.data.prompts import answer_text, prompt_text
+from moextend.data.source import locate, near, place
+from moextend.data.table import Table
+from moextend.data.text import COLUMN
+from moextend.errors import InputError, UnknownName
+
+
+def own_data(
+    data: str,
+    cache: Path,
+    *,
+    columns: Mapping[str, str],
+    template: str | None = None,
+    images: Path | None = None,
+) -> Lazy:
+    """All rows of a user's data (file, folder, hub id) as conversations.
+
+    Questions about one image are turns of one conversation. Plain text has no prompt: a text file, or a table with a
+    column `text` and no column of questions, answers or images.
+
+    Args:
+        data: a path, or a hub id. Of several splits, the training split is read.
+        cache: a folder for the caches of `datasets`.
+        columns: role (a field of `Columns`, or `text`) -> column; the others are guessed.
+        template: the prompt, e.g. "<image> {question}"; with it no column of questions is needed.
+        images: a folder of images besides that of the data; files in other places are refused.
+
+    Raises:
+        InputError: the data does not exist, or the column of the answer cannot be guessed.
+    """
+    where = f"data {data}"
+    opened = _opened(data, cache, where)
+    text = _text_column(opened.table, columns, template, where)
+    if text is not None:
+        return Texts(opened.table, text)
+    needs = ("answer",) if template else ("answer", "question")
+    found = guess(opened.table, columns, where=where, needs=needs)
+    layout = Layout(
+        found.columns, template or found.prompt, None if template else found.open_prompt, where=where
+    )
+    table = Each(opened.table, found.each) if found.each else opened.table
+    reader = Reader(table, layout, images.resolve() if images else opened.folder)
+    lettered = found.answers == "letter"
+
+    def answer(example: Example) -> str:
+        if lettered:
+            check_choice(example, found.columns.answer, why="the prompt asks for the letter of one")
+        return answer_text(example, lettered=lettered)
+
+    groups = reader.groups(range(len(table)))
+    return Conversations(reader.example, groups, lambda example: prompt_text(layout, example), answer)
+
+
+class Texts(Lazy):
+    """The cells of a column as plain text, without empty cells."""
+
+    def __init__(self, table: Table, column: str) -> None:
+        """Raises: InputError: all cells are empty."""
+        self._table, self._column = table, column
+        full = (i for i, value in enumerate(table.column(column)) if cells.text(value).strip())
+        self._rows = array("Q", full)
+        if not self._rows:
+            raise InputError(
+                "holds no text.", where=f"{table.source}: column '{column}'", hint="Name another column."
+            )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _one(self, at: int) -> Conversation:
+        row = self._table.row(self._rows[at], (self._column,))
+        return Conversation((("", cells.text(row[self._column])),))
+
+
+def _opened(data: str, cache: Path, where: str) -> Opened:
+    path = place(data, Path.cwd())
+    source = locate(data, path, None, where=where)
+    if source is None:
+        hint = near(path) + "Name a file, a folder or a hub id."
+        raise InputError("no such file or folder.", where=where, hint=hint)
+    splits = hub_splits(source.hub, where=where) if source.hub else list(source.splits)
+    hint = "Name one of its files, or call the split to learn from train."
+    train, test = named_splits(splits, source.name, where=where, hint=hint)
+    split = train or test or splits[0]
+    if source.hub:
+        return open_remote(source.hub, split, where=where)
+    return open_files(source.splits[split], source.folder, cache)
+
+
+def _text_column(table: Table, columns: Mapping[str, str], template: str | None, where: str) -> str | None:
+    """The column of plain text; None for data of questions and answers."""
+    if COLUMN not in columns:
+        return None if columns or template else text_column(table)
+    if template or len(columns) > 1:
+        raise InputError(
+            "plain text has no prompt and no other columns.",
+            where=f"{where}: text={columns[COLUMN]}",
+            hint="Name the columns question and answer instead of text.",
+        )
+    if columns[COLUMN] not in table.columns:
+        raise UnknownName("column", columns[COLUMN], table.columns, where=f"{where} ({table.source})")
+    return columns[COLUMN]

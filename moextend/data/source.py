@@ -1,0 +1,151 @@
+"""Finds data: files, folders of several layouts, hub data sets."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moextend.data.table import FORMATS
+from moextend.errors import InputError, UnknownName
+from moextend.util import bounded_yaml
+from moextend.util.files import exists
+
+WHOLE = "all"
+"""The one split of data that is a single file."""
+_SPLITS = tuple(suffix for suffix, kind in FORMATS.items() if kind != "text")
+"""Suffixes of splits in a folder; a text file there may be a licence or a list of labels."""
+_SHARD = re.compile(r"[-_]\d+(-of-\d+)?$")
+_HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data that was found, with the files of every split; a hub data set has none here."""
+
+    name: str
+    """As it is called in error messages."""
+    folder: Path | None
+    """Relative paths of images start here."""
+    splits: Mapping[str, tuple[Path, ...]]
+    hub: str | None = None
+
+
+def locate(name: str, path: Path, config: str | None, *, where: str) -> Source | None:
+    """The data called `name`: the file or folder `path`, else a hub data set; None if it is neither.
+
+    `config`: name of one of several parts of a data set.
+    """
+    if exists(path):  # neither is asked of a name that is too long
+        if path.is_file():
+            return _file(path)
+        if path.is_dir():
+            return _folder(path, config, where=where)
+    return Source(f"hub:{name}", None, {}, hub=name) if like_hub_id(name, path) else None
+
+
+def place(name: str, base: Path) -> Path:
+    """The path `name` relative to `base`; it need not exist."""
+    # normed, for "../x" must be found also where the base is still to be made
+    return Path(os.path.normpath(base / Path(name).expanduser()))
+
+
+def like_hub_id(text: str, path: Path) -> bool:
+    """Whether `text` can be a hub id: `owner/name`, and the folder of `path` does not exist."""
+    return _HUB.match(text) is not None and not path.parent.is_dir()
+
+
+def _file(path: Path) -> Source:
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(
+            "not a format of data that is known.", where=str(path), hint=f"Known: {', '.join(FORMATS)}."
+        )
+    return Source(str(path), path.parent, {WHOLE: (path,)})
+
+
+def _folder(path: Path, config: str | None, *, where: str) -> Source:
+    configs = _front_matter(path / "README.md")
+    if configs:
+        return _from_configs(path, configs, config, where=where)
+    inner = path / config if config else path
+    if not inner.is_dir():
+        known = [child.name for child in path.iterdir() if child.is_dir()]
+        raise UnknownName("config", config or "", known, where=f"{where}: {path}")
+    splits = _splits(inner)
+    if not splits:
+        raise InputError(
+            f"{inner} holds no data.",
+            where=where,
+            hint=f"A split is a file <split>{'|'.join(_SPLITS)}, or a folder with metadata.csv or .jsonl.",
+        )
+    return Source(str(inner), inner, splits)
+
+
+def _splits(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The splits of a folder: files by name, shards together, folders of images by their metadata."""
+    found: dict[str, list[Path]] = {}
+    for place in (folder, folder / "data"):
+        for path in sorted(place.glob("*")) if place.is_dir() else ():
+            if path.is_dir():
+                for metadata in sorted(path.glob("metadata.*")):
+                    found.setdefault(path.name, []).append(metadata)
+            elif path.suffix.lower() in _SPLITS:
+                name = WHOLE if path.stem == "metadata" else _SHARD.sub("", path.stem)
+                found.setdefault(name, []).append(path)
+    return {name: tuple(files) for name, files in found.items()}
+
+
+def _front_matter(readme: Path) -> list[dict[str, Any]]:
+    """The `configs` of a data card, empty where it has none."""
+    if not readme.is_file():
+        return []
+    parts = readme.read_text(encoding="utf-8").split("---", 2)
+    if len(parts) < 3 or parts[0].strip():
+        return []
+    value = bounded_yaml.load(parts[1], where=f"{readme}: its front matter", loader=bounded_yaml.Loader)
+    configs = value.get("configs") if isinstance(value, dict) else None
+    return [config for config in configs or [] if isinstance(config, dict) and config.get("data_files")]
+
+
+def _from_configs(path: Path, configs: list[dict[str, Any]], wanted: str | None, *, where: str) -> Source:
+    by_name = {str(config.get("config_name", "default")): config for config in configs}
+    marked = next((name for name, config in by_name.items() if config.get("default") is True), "default")
+    name = wanted or (marked if marked in by_name else next(iter(by_name)))
+    if wanted is None and len(by_name) > 1 and marked not in by_name:
+        raise InputError(
+            f"{path} has several configs: {', '.join(by_name)}.",
+            where=where,
+            hint="Name the folder or a file of one; in a task, data.config.",
+        )
+    if name not in by_name:
+        raise UnknownName("config", name, by_name, where=f"{where}.config")
+    splits = _data_files(path, by_name[name]["data_files"])
+    for split, files in splits.items():
+        if not files:
+            raise InputError(
+                f"split '{split}' has no files.", where=str(path / "README.md"), hint="Repair its paths."
+            )
+    return Source(str(path) if name == "default" else f"{path} ({name})", path, splits)
+
+
+def _data_files(path: Path, value: Any) -> dict[str, tuple[Path, ...]]:
+    """split -> files of a card's `data_files`: a pattern, patterns, or a list of {split, path}."""
+    entries = value if isinstance(value, list) else [value]
+    found: dict[str, tuple[Path, ...]] = {}
+    for entry in entries:
+        split, patterns = (entry["split"], entry["path"]) if isinstance(entry, dict) else ("train", entry)
+        for pattern in patterns if isinstance(patterns, list) else [patterns]:
+            found[str(split)] = (*found.get(str(split), ()), *sorted(path.glob(pattern)))
+    return found
+
+
+def near(path: Path) -> str:
+    """A hint at what a path that there is not could mean, ready to stand before another sentence."""
+    if not path.parent.is_dir():
+        return f"There is no folder {path.parent} either. "
+    found = difflib.get_close_matches(path.name, [child.name for child in path.parent.iterdir()], n=1)
+    return f"Did you mean '{found[0]}'? " if found else ""

@@ -1,0 +1,63 @@
+"""Small data in every layout: fixtures for the tests of moextend.data and of moextend.bench.data."""
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+def png(shade: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (shade % 256, shade // 256 % 256, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def rows(n: int = 6, start: int = 0) -> list[dict[str, object]]:
+    """Two questions about each image."""
+    return [
+        {
+            "qid": f"q{start + i}",
+            "picture": f"img{(start + i) // 2}.png",
+            "ask": f"what is {start + i}",
+            "reply": ["red", "blue", "red"][(start + i) % 3],
+            "sort": ["colour", "count"][(start + i) % 2],
+        }
+        for i in range(n)
+    ]
+
+
+@pytest.fixture
+def make_png():
+    return png
+
+
+@pytest.fixture
+def make_rows():
+    return rows
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder `data` with images img0.png ... img5.png."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for i in range(6):
+        (folder / f"img{i}.png").write_bytes(png(i))
+    return folder
+
+
+@pytest.fixture
+def write_jsonl():
+    def write(path: Path, values):
+        path.write_text("".join(json.dumps(value) + "\n" for value in values))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def encoded():
+    return base64.b64encode(png(7)).decode()
