@@ -13,6 +13,7 @@ import pytest
 from moextend.bench.run import launch
 from moextend.model import loading
 from moextend.training import trackers
+from tests.cli.conftest import Cli, Result
 
 from . import bad_inputs
 

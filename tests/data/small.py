@@ -3,10 +3,16 @@
 import base64
 import io
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+Rows = list[dict[str, object]]
+MakePng = Callable[..., bytes]
+MakeRows = Callable[..., Rows]
+WriteJsonl = Callable[[Path, Iterable[object]], Path]
 
 
 def png(shade: int = 0) -> bytes:
@@ -15,7 +21,7 @@ def png(shade: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def rows(n: int = 6, start: int = 0) -> list[dict[str, object]]:
+def rows(n: int = 6, start: int = 0) -> Rows:
     """Two questions about each image."""
     return [
         {
@@ -30,17 +36,17 @@ def rows(n: int = 6, start: int = 0) -> list[dict[str, object]]:
 
 
 @pytest.fixture
-def make_png():
+def make_png() -> MakePng:
     return png
 
 
 @pytest.fixture
-def make_rows():
+def make_rows() -> MakeRows:
     return rows
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def pictures(tmp_path: Path) -> Path:
     """A folder `data` with images img0.png ... img5.png."""
     folder = tmp_path / "data"
     folder.mkdir()
@@ -50,8 +56,8 @@ def pictures(tmp_path):
 
 
 @pytest.fixture
-def write_jsonl():
-    def write(path: Path, values):
+def write_jsonl() -> WriteJsonl:
+    def write(path: Path, values: Iterable[object]) -> Path:
         path.write_text("".join(json.dumps(value) + "\n" for value in values))
         return path
 
@@ -59,5 +65,5 @@ def write_jsonl():
 
 
 @pytest.fixture
-def encoded():
+def encoded() -> str:
     return base64.b64encode(png(7)).decode()

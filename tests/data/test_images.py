@@ -1,23 +1,27 @@
 """A cell of the data may name an image of the data's folders, and nothing else of the machine."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from moextend.data import cells
 from moextend.data.own import own_data
 from moextend.errors import InputError
+from tests.data.small import MakePng
 
 
 @pytest.fixture
-def secret(tmp_path, make_png):
+def secret(tmp_path: Path, make_png: MakePng) -> Path:
     """An image that lies outside the folder of the data."""
     (tmp_path / "private").mkdir()
     (tmp_path / "private" / "secret.png").write_bytes(make_png(9))
     return tmp_path / "private" / "secret.png"
 
 
-def test_a_command_names_the_folder_of_its_images(secret, pictures, make_png, tmp_path):
+def test_a_command_names_the_folder_of_its_images(
+    secret: Path, pictures: Path, make_png: MakePng, tmp_path: Path
+) -> None:
     path = pictures / "own.json"
     path.write_text(json.dumps([{"image": str(secret), "question": "what?", "answer": "red"}] * 20))
     with pytest.raises(InputError, match=r"outside the folder of the data\. .*--images"):
@@ -26,7 +30,9 @@ def test_a_command_names_the_folder_of_its_images(secret, pictures, make_png, tm
     assert rows[0].images[0].read() == make_png(9)
 
 
-def test_data_of_the_hub_name_no_file_of_the_machine(secret, monkeypatch, make_png):
+def test_data_of_the_hub_name_no_file_of_the_machine(
+    secret: Path, monkeypatch: pytest.MonkeyPatch, make_png: MakePng
+) -> None:
     monkeypatch.chdir(secret.parent)
     for named in ("secret.png", str(secret), {"bytes": None, "path": str(secret)}):
         (ref,) = cells.images(named, where="hub:x/y (test): row 1", folders=())

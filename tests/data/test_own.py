@@ -99,7 +99,12 @@ def test_data_of_the_hub(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
 
     table = datasets.Dataset.from_list([{"question": "what?", "answer": "this"}] * 3)
     asked: list[Any] = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda *names, **how: asked.append((names, how)) or table)
+
+    def load(*names: Any, **how: Any) -> Any:
+        asked.append((names, how))
+        return table
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_, **__: ["train", "test"])
     rows = own("someone/somewhat", template="Q {question} A:")
     assert [*rows] == [Conversation((("Q what? A:", "this"),))] * 3

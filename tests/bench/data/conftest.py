@@ -1,12 +1,19 @@
 """Tasks that read small data."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from moextend.bench.task import Data, TaskSpec
 from moextend.data.columns import Columns
+from tests.bench.data.hub_rows import Hub
 from tests.data.small import encoded, make_png, make_rows, pictures, write_jsonl
 
 __all__ = ["encoded", "make_png", "make_rows", "pictures", "write_jsonl"]
+
+MakeTask = Callable[..., TaskSpec]
 
 NAMED = {
     "image": "picture",
@@ -19,7 +26,7 @@ NAMED = {
 
 
 @pytest.fixture
-def workspace(tmp_path):
+def workspace(tmp_path: Path) -> Path:
     folder = tmp_path / "work"
     (folder / "tasks").mkdir(parents=True)
     return folder
@@ -57,7 +64,6 @@ def hub(hub_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     import datasets
 
     from moextend.data import hub as opened
-    from tests.bench.data.hub_rows import Hub
 
     found = Hub(hub_folder)
     opened._load.cache_clear()

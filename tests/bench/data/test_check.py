@@ -11,7 +11,8 @@ from moextend.bench.data import check_task, guess_task, open_items, prompt_text
 from moextend.bench.task import TaskSpec, read_task
 from moextend.bench.workspace.new_task import check, new_task, write_task
 from moextend.errors import InputError, UnknownName
-from tests.bench.data.conftest import MakePng, MakeRows, MakeTask, WriteJsonl
+from tests.bench.data.conftest import MakeTask
+from tests.data.small import MakePng, MakeRows, WriteJsonl
 
 
 @pytest.fixture
@@ -117,7 +118,9 @@ def test_captions_are_not_guessed_to_be_scored_by_their_very_words(
         check_task(task.model_copy(update={"scorer": "exact@1"}), workspace)
 
 
-def test_a_single_caption_cannot_be_scored_by_cider(pictures, write_jsonl, workspace):
+def test_a_single_caption_cannot_be_scored_by_cider(
+    pictures: Path, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     write_jsonl(pictures / "test.jsonl", [{"file_name": "img0.png", "caption": "a picture of a cat"}])
     task = guess_task(str(pictures), name="mine", workspace=workspace, columns={}, captions=True)
     message = r"'cider@1' compares the test items with one another: the only test item scores 0 .*--scorer"
@@ -126,7 +129,9 @@ def test_a_single_caption_cannot_be_scored_by_cider(pictures, write_jsonl, works
     assert check_task(task.model_copy(update={"scorer": "rouge-l@1"}), workspace).items == {"test": 1}
 
 
-def test_a_part_that_no_row_falls_into_says_so(pictures, write_jsonl, workspace):
+def test_a_part_that_no_row_falls_into_says_so(
+    pictures: Path, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     rows = [{"image": "img0.png", "question": "what?", "answer": "cat"}] * 2
     task = guess_task(
         str(write_jsonl(pictures / "mine.jsonl", rows)), name="mine", workspace=workspace, columns={}
@@ -136,7 +141,7 @@ def test_a_part_that_no_row_falls_into_says_so(pictures, write_jsonl, workspace)
         check_task(task, workspace)
 
 
-def own(path, workspace, kind="vqa", **columns):
+def own(path: Path, workspace: Path, kind: str = "vqa", **columns: str) -> TaskSpec:
     return new_task(kind, str(path), workspace, name="mine", columns=columns, scorer=None)
 
 

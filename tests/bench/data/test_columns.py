@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from moextend.bench.data import open_items, prompt_text, render_prompt
-from tests.bench.data.conftest import MakePng, MakeRows, MakeTask, WriteJsonl
+from moextend.bench.data import open_items, prompt_text
+from tests.bench.data.conftest import MakeTask
+from tests.data.small import MakePng, MakeRows, WriteJsonl
 
 
 def test_base64_and_data_addresses(
@@ -28,9 +29,9 @@ def test_several_images_a_row(
     values = [make_rows(1)[0] | {"picture": ["img0.png", "img1.png"]}]
     path = write_jsonl(pictures / "all.jsonl", values)
     task = make_task(path, train=None, test="all", columns={"group": None}, prompt="<image> {question}")
-    prompt = render_prompt(task, open_items(task, "test", workspace)[0])
-    assert prompt.text == "<image><image> what is 0"
-    assert [image.path for image in prompt.images] == [pictures / "img0.png", pictures / "img1.png"]
+    (item,) = open_items(task, "test", workspace)
+    assert prompt_text(task, item) == "<image><image> what is 0"
+    assert [image.path for image in item.images] == [pictures / "img0.png", pictures / "img1.png"]
 
 
 def test_answers_of_annotators_numbers_and_choices(

@@ -11,7 +11,8 @@ from moextend.bench.data import check_task, data_digest, open_items
 from moextend.bench.data.open import Items
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError, SpecError, UnknownName
-from tests.bench.data.conftest import MakePng, MakeRows, MakeTask, Rows, WriteJsonl
+from tests.bench.data.conftest import MakeTask
+from tests.data.small import MakePng, MakeRows, Rows, WriteJsonl
 
 
 @pytest.fixture

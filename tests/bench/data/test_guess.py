@@ -8,7 +8,7 @@ import pytest
 from moextend.bench.data import check_task, guess_task
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError, UnknownName
-from tests.bench.data.conftest import MakePng, MakeRows, Rows, WriteJsonl
+from tests.data.small import MakePng, MakeRows, Rows, WriteJsonl
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_splits_that_say_nothing(
         guess(pictures, workspace)
 
 
-def test_plain_text_is_no_task(tmp_path, workspace):
+def test_plain_text_is_no_task(tmp_path: Path, workspace: Path) -> None:
     (tmp_path / "own.txt").write_text("one\ntwo\n")
     with pytest.raises(
         InputError, match=r"own\.txt holds plain text, and a task needs questions .* 'moextend extend'"

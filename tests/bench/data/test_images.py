@@ -1,10 +1,13 @@
 """A cell of the data may name an image of the data's folders, and nothing else of the machine."""
 
+from pathlib import Path
+
 import pytest
 
 from moextend.bench.data import data_digest, open_items
 from moextend.errors import InputError
-from tests.bench.data.conftest import MakePng, MakeRows, MakeTask, WriteJsonl
+from tests.bench.data.conftest import MakeTask
+from tests.data.small import MakePng, MakeRows, WriteJsonl
 
 
 @pytest.fixture

@@ -1,8 +1,12 @@
 """Prompts and conversations of items."""
 
+from pathlib import Path
+from typing import Any
+
 from moextend.bench.data import Item, conversations, prompt_text, target_text
 from moextend.data.images import ImageRef
-from tests.bench.data.conftest import MakeRows, MakeTask, WriteJsonl
+from tests.bench.data.conftest import MakeTask
+from tests.data.small import MakeRows, WriteJsonl
 
 IMAGE = ImageRef(data=b"x")
 
@@ -38,8 +42,8 @@ def test_target(make_task: MakeTask) -> None:
 
 
 def test_items_of_one_group_are_turns_of_one_conversation(
-    pictures, make_rows, make_task, write_jsonl, workspace
-):
+    pictures: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
     path = write_jsonl(pictures / "all.jsonl", make_rows(6))
     found = conversations(make_task(path, train="all", test="all", prompt="<image> {question}"), workspace)
     assert [[prompt for prompt, _ in one.turns] for one in found] == [

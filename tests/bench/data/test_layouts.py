@@ -9,7 +9,8 @@ import pytest
 from moextend.bench.data import data_digest, open_items
 from moextend.bench.task import Join, TaskSpec
 from moextend.errors import InputError, SpecError
-from tests.bench.data.conftest import MakePng, MakeRows, MakeTask, WriteJsonl
+from tests.bench.data.conftest import MakeTask
+from tests.data.small import MakePng, MakeRows, WriteJsonl
 
 LLAVA = {
     "image": "image",

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.data import data_digest, open_items, prompt_text
+from moextend.bench.data import Item, data_digest, open_items, prompt_text
 from moextend.bench.world import data as world
 from moextend.data.images import ImageRef
-from tests.bench.data.conftest import MakePng, MakeRows, MakeTask, Rows, WriteJsonl
+from tests.bench.data.conftest import MakeTask
+from tests.data.small import MakePng, MakeRows, Rows, WriteJsonl
 
 
 def columns_of(items: Iterable[Item]) -> list[tuple[object, ...]]:
@@ -185,86 +186,7 @@ def test_conversations(pictures: Path, make_task: MakeTask, workspace: Path) -> 
     assert items[1].row == f"{path}: entry 1, turn 2"
 
 
-def test_base64_and_data_addresses(pictures, encoded, make_rows, make_task, write_jsonl, make_png, workspace):
-    first, second = make_rows(2)
-    values = [first | {"picture": encoded}, second | {"picture": f"data:image/png;base64,{encoded}"}]
-    path = write_jsonl(pictures / "all.jsonl", values)
-    items = open_items(make_task(path, train=None, test="all", columns={"group": None}), "test", workspace)
-    assert [item.images[0].read() for item in items] == [make_png(7)] * 2
-
-
-def test_several_images_a_row(pictures, make_rows, make_task, write_jsonl, workspace):
-    values = [make_rows(1)[0] | {"picture": ["img0.png", "img1.png"]}]
-    path = write_jsonl(pictures / "all.jsonl", values)
-    task = make_task(path, train=None, test="all", columns={"group": None}, prompt="<image> {question}")
-    (item,) = open_items(task, "test", workspace)
-    assert prompt_text(task, item) == "<image><image> what is 0"
-    assert [image.path for image in item.images] == [pictures / "img0.png", pictures / "img1.png"]
-
-
-def test_answers_of_annotators_numbers_and_choices(pictures, make_rows, make_task, write_jsonl, workspace):
-    value = make_rows(1)[0]
-    replies = [
-        [{"answer": "a", "answer_id": 1}, {"answer": "b", "answer_id": 2}], ["x", "y"], 3, 2.5, True, "one",
-    ]  # fmt: skip
-    path = write_jsonl(
-        pictures / "all.jsonl", [value | {"reply": r, "qid": i} for i, r in enumerate(replies)]
-    )
-    items = open_items(make_task(path, train=None, test="all"), "test", workspace)
-    assert [item.answers for item in items] == [("a", "b"), ("x", "y"), ("3",), ("2.5",), ("true",), ("one",)]
-    chosen = [
-        value | {"reply": 1, "options": ["cat", "dog"], "qid": 0},
-        value | {"reply": "cat", "options": "['cat', 'dog']", "qid": 1},
-        value | {"reply": "dog", "options": {"label": ["A", "B"], "text": ["cat", "dog"]}, "qid": 2},
-    ]
-    path = write_jsonl(pictures / "choices.jsonl", chosen)
-    task = make_task(
-        path, train=None, test="all", columns={"choices": "options"}, prompt="<image>\n{choices}"
-    )
-    items = open_items(task, "test", workspace)
-    assert [item.answers for item in items] == [("dog",), ("cat",), ("dog",)]
-    assert {item.choices for item in items} == {("cat", "dog")}
-    assert prompt_text(task, items[0]) == "<image>\nA. cat\nB. dog"
-
-
-def test_choices_in_columns_of_their_own(pictures, make_rows, make_task, write_jsonl, workspace):
-    path = write_jsonl(
-        pictures / "all.jsonl", [make_rows(1)[0] | {"A": "cat", "B": "dog", "C": None, "reply": "B"}]
-    )
-    task = make_task(path, train=None, test="all", columns={"choices": "A,B,C"})
-    assert open_items(task, "test", workspace)[0].choices == ("cat", "dog")
-
-
-def test_prompt_may_name_other_columns(pictures, make_rows, make_task, write_jsonl, workspace):
-    value = make_rows(1)[0] | {"hint": "it is {red}", "words": ["STOP", "GO"]}
-    path = write_jsonl(pictures / "all.jsonl", [value])
-    task = make_task(path, train=None, test="all", prompt="<image>\n{hint}\n{question}\nOCR: {words}")
-    assert prompt_text(task, open_items(task, "test", workspace)[0]) == (
-        "<image>\nit is {red}\nwhat is 0\nOCR: STOP, GO"
-    )
-
-
-def test_class_labels_by_name(tmp_path, make_rows, make_task, workspace):
-    import datasets
-
-    values = [value | {"reply": i % 2} for i, value in enumerate(make_rows(4))]
-    labelled = datasets.Dataset.from_list(values).cast_column(
-        "reply", datasets.ClassLabel(names=["no", "yes"])
-    )
-    labelled.to_parquet(tmp_path / "test.parquet")
-    items = open_items(make_task(tmp_path, train=None, columns={"group": None}), "test", workspace)
-    assert [item.answers for item in items] == [("no",), ("yes",), ("no",), ("yes",)]
-
-
-def test_ids_count_the_rows_where_none_are_named(pictures, make_rows, make_task, write_jsonl, workspace):
-    path = write_jsonl(pictures / "all.jsonl", make_rows(4))
-    items = open_items(
-        make_task(path, train=None, test="all", columns={"id": None}), "test", workspace, limit=3
-    )
-    assert [item.id for item in items] == ["0", "1", "2"]
-
-
-def test_world(make_task, workspace, monkeypatch):
+def test_world(make_task: MakeTask, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world, "IMAGES", {"train": 6, "test": 4})
     own = {
         "id": "question_id",

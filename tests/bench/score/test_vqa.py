@@ -209,7 +209,7 @@ def test_the_name_of_the_image_reaches_a_scorer_that_depends_on_it(tmp_path: Pat
     )
 
 
-def test_long_questions_come_first_and_the_records_stay_in_order(tmp_path, every_batch):
+def test_long_questions_come_first_and_the_records_stay_in_order(tmp_path: Path, every_batch: None) -> None:
     asked = [Item((), "x" * (7 * i % 10 + 1), ("a",), id=str(i), row=f"row {i}") for i in range(10)]
 
     def predict(answer: Parrot, name: str) -> tuple[list[PredictionLine], int]:

@@ -161,7 +161,7 @@ def test_scorers_of_sets_keep_one_line_an_item() -> None:
     assert (scores.value, scores.n, scores.stderr, scores.kind_sizes) == (100.0, 1, None, {"k": 1})
 
 
-def test_an_item_answered():
+def test_an_item_answered() -> None:
     item = Item((), "what?", ("a",), ("a", "b"), id="7", kind="k")
     assert Answered.by("x", item) == Answered("7", "x", ("a",), "what?", ("a", "b"))
 
@@ -196,7 +196,9 @@ def asked(prompt: str) -> TaskSpec:
     ("prompt", "predicted"),
     [("{question}\n{choices}", ["A", "B", "C"]), ("{question}", ["cat", "dog", "fox"])],
 )
-def test_predictions_keep_the_likelihoods_of_choices(tmp_path, prompt, predicted):
+def test_predictions_keep_the_likelihoods_of_choices(
+    tmp_path: Path, prompt: str, predicted: list[str]
+) -> None:
     free = Item((), "how many?", ("2",), id="1")
     chosen = [Item((), "what?", ("dog",), CHOICES, id=str(i)) for i in (0, 2)]
     seen = []
