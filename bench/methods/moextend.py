@@ -28,7 +28,7 @@ class MoExtend(Method):
         """What can be set."""
 
         scope: Scope = "own"
-        """The benchmark gives the task unless told otherwise."""
+        """own: the benchmark gives the task by default."""
         learning_rate: Rate | None = None
         """None: that of the sequence."""
 

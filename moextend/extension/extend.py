@@ -233,7 +233,7 @@ def _recipe(recipe: Recipe | None, fields: Mapping[str, Any], where: str) -> Rec
         raise InputError(f"{recipe!r} is no recipe.", where=where, hint="Give moextend.Recipe(...).")
     if fields:
         raise InputError(
-            f"there is a recipe, and {', '.join(fields)} besides.",
+            f"a recipe is given, and {', '.join(fields)} besides.",
             where=where,
             hint="Put all into the recipe.",
         )

@@ -44,6 +44,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "images": ({"data": changed(data(), images=(picture(7),))}, "data, held_out"),
     "end": ({"data": changed(data(), closed=False)}, "data, held_out"),
     "settings": ({"settings": SHORT.having(learning_rate=2e-2)}, "settings.learning_rate"),
+    "betas": ({"settings": SHORT.having(betas=(0.9, 0.95))}, "settings.betas"),
     "recipe": ({"experts": 2}, "recipe.experts"),
     "seed": ({"seed": 1}, "data, held_out, seed"),
 }

@@ -32,7 +32,7 @@ def test_names_are_those_of_transformers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"steps": 0}, r"steps: Input should be greater than or equal to 1 \(found 0\)"),
         ({"steps": 2.5}, "steps: Input should be a valid integer"),
@@ -56,9 +56,9 @@ def test_names_are_those_of_transformers() -> None:
         ({"steps": 1_000_000, "batch_size": 1000}, "steps x batch_size x gradient_accumulation is"),
     ],
 )
-def test_a_wrong_setting_is_one_clear_error(wrong: dict[str, Any], said: str) -> None:
+def test_a_wrong_setting_is_one_clear_error(wrong: dict[str, Any], message: str) -> None:
     for make in (lambda: Settings(**{**dict(PLAIN), **wrong}), lambda: PLAIN.having(**wrong)):
-        with pytest.raises(InputError, match=f"^training settings: {said}") as error:
+        with pytest.raises(InputError, match=f"^training settings: {message}") as error:
             make()
         assert "\n" not in str(error.value)
 
@@ -92,7 +92,7 @@ def test_a_record_of_the_defaults_is_that_of_former_runs() -> None:
 
 def test_every_setting_is_documented_with_its_default() -> None:
     rows = [line.split("|")[1:4] for line in DOC.read_text().splitlines() if line.startswith("| `")]
-    told = {name.strip(): default.strip() for names, default, _ in rows for name in names.split(",")}
+    table = {name.strip(): default.strip() for names, default, _ in rows for name in names.split(",")}
     for name, field in Training.model_fields.items():
         default = "" if field.is_required() else json.dumps(field.default).strip('"')
-        assert told[f"`{name}`"].strip("`") == default, name
+        assert table[f"`{name}`"].strip("`") == default, name
