@@ -35,8 +35,8 @@ Beta = Annotated[float, Field(ge=0, lt=1, strict=True)]
 
 PASSES = 3
 """Passes over the data of a training for which no steps are named."""
-ADDED = ("betas", "epsilon")
-"""Settings that records of former runs lack; they were trained with today's defaults."""
+ADDED = {"betas": (0.9, 0.98), "epsilon": 1e-8}
+"""Settings that records of former runs lack, with the values that these runs were trained with."""
 
 
 class Training(Spec):
@@ -94,10 +94,10 @@ class Training(Spec):
     def record(self) -> dict[str, Any]:
         """What names the settings in the records of a run, as JSON values.
 
-        An added setting that has its default is left out, so that a former run stays the run that it was.
+        An added setting is left out where it is what former runs had, so that these stay the same runs.
         """
-        usual = {name for name in ADDED if getattr(self, name) == Training.model_fields[name].default}
-        return self.model_dump(mode="json", exclude=usual)
+        former = {name for name, value in ADDED.items() if getattr(self, name) == value}
+        return self.model_dump(mode="json", exclude=former)
 
     def settings(
         self, seed: int, *, steps: int | None = None, learning_rate: float | None = None
