@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from moextend.bench.task import NAME, TaskSpec, find_task
 from moextend.errors import InputError, SpecError
-from moextend.training.settings import clash
+from moextend.training.settings import Batch, Seed, Steps, Training
 from moextend.util import content, files, spec
-from moextend.util.limits import MOST_BATCH, MOST_SEED, MOST_STEPS
 from moextend.util.spec import Spec
 
-if TYPE_CHECKING:
-    from moextend.training.settings import Settings
-
-
-Schedule = Literal["cosine", "linear", "constant"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
-Tracker = Literal[
-    "none", "all", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow",
-    "neptune", "swanlab", "tensorboard", "trackio", "wandb",
-]  # fmt: skip
-"""Trackers that transformers knows."""
-Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
-Batch = Annotated[int, Field(ge=1, le=MOST_BATCH)]
-Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 
 
 def _no_name_twice(names: list[str]) -> list[str]:
@@ -89,60 +75,6 @@ class Base(Spec):
         """The model as `moextend.load` takes it: a folder of the workspace goes first."""
         folder = workspace / self.model
         return str(folder) if files.exists(folder) and folder.is_dir() else self.model
-
-
-class Training(Spec):
-    """Settings of one training, the same for every method (a method may set its own learning rate).
-
-    What they mean: `moextend.training.settings.Settings`.
-    """
-
-    steps: Steps
-    """Optimizer steps."""
-    batch_size: Batch
-    """Conversations a forward pass."""
-    learning_rate: float = Field(gt=0)
-    """Highest learning rate."""
-    schedule: Schedule = "cosine"
-    """How the learning rate goes on after the warm-up."""
-    warmup: float = Field(0.03, ge=0, le=1)
-    """Share of the steps in which the learning rate rises from zero."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Of AdamW."""
-    max_grad_norm: float = Field(1.0, ge=0)
-    """The gradient is cut to this norm; 0 leaves it as it is."""
-    gradient_accumulation: Batch = 1
-    """Forward passes an optimizer step."""
-    checkpoint_steps: Steps = 100
-    """Steps between two checkpoints that an interrupted training goes on from."""
-    bf16: bool = False
-    """Compute in bfloat16; what learns is held in float32."""
-    gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, more time."""
-    compile: bool = False
-    """Compile the decoder's layers."""
-    balance: float = Field(0.0, ge=0)
-    """Factor on the load-balance loss among the new experts of a stage."""
-    cache_prefix: bool = False
-    """Keep what enters the lowest layer that learns, and begin there from the second epoch on."""
-    report_to: Tracker = "none"
-    """A tracker of transformers that follows the training."""
-
-    @model_validator(mode="after")
-    def _go_together(self) -> Self:
-        if problem := clash(self):
-            raise ValueError(problem)
-        return self
-
-    def settings(
-        self, seed: int, *, steps: int | None = None, learning_rate: float | None = None
-    ) -> Settings:
-        """What the training loop takes; None leaves a value as it stands here."""
-        from moextend.training.settings import Settings
-
-        shared = self.model_dump(include=set(Training.model_fields))
-        own = {"steps": steps, "learning_rate": learning_rate}
-        return Settings(**shared | {k: v for k, v in own.items() if v is not None}, seed=seed)
 
 
 class Align(Training):

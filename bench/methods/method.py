@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, S
 from pydantic import Field
 
 from moextend.bench.task import TaskIdentity
+from moextend.training.settings import Rate as Rate
 from moextend.util.spec import Spec
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from moextend.training.loop import Report
     from moextend.training.trainer import ExtraLoss
 
-Rate = Annotated[float, Field(gt=0)]
-"""A learning rate, or another factor that cannot be zero."""
 Rank = Annotated[int, Field(ge=1, le=65_536)]
 
 Parameters = Mapping[str, "nn.Parameter"]

@@ -9,7 +9,7 @@ import moextend
 from moextend.bench.methods import inferred, trained
 from moextend.bench.methods.method import Knob, Loop, Method, Parameters, Rate, Stage
 from moextend.bench.task import TaskIdentity
-from moextend.moe.recipe import Recipe
+from moextend.moe.recipe import Recipe, Scope
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
@@ -27,6 +27,8 @@ class MoExtend(Method):
     class Config(Recipe):
         """What can be set."""
 
+        scope: Scope = "own"
+        """own: the benchmark gives the task by default."""
         learning_rate: Rate | None = None
         """None: that of the sequence."""
 
@@ -49,10 +51,10 @@ class MoExtend(Method):
 
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
         """Probes which layers change most, adds experts there, and trains only these."""
-        from moextend.extension import extend as extending
+        from moextend.extension import learning
 
         config, earlier = self.config, stage.earlier
-        learned = extending.learn(
+        learned = learning.learn(
             model, stage.task, config, loop, held_out=stage.held_out, seed=stage.seed,
             learning_rate=config.learning_rate,
             coactive=[task for task, _ in earlier] if config.scope == "all" else [],
@@ -71,13 +73,13 @@ class MoExtend(Method):
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
         """Writes the expert set, and the router-input memory for later stages."""
-        from moextend.extension import extend as extending
+        from moextend.extension import learning
 
-        extending.keep(
+        learning.keep(
             model, stage.task, self.config, stage.folder, held_out=stage.held_out, seed=stage.seed,
             batch_size=stage.batch_size,
         )  # fmt: skip
-        extending.forget_probe(stage.folder)
+        learning.forget_probe(stage.folder)
         if self.config.scope == "auto":
             inferred.choose(model, stage)
 

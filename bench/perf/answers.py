@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from moextend.bench.perf import floor
+from moextend.bench.perf import lower_bound
 from moextend.bench.perf.measure import Moment, Times, now
-from moextend.bench.perf.sizes import Size, batch, twin
-from moextend.bench.perf.ways import extended, modes, new_share, used
+from moextend.bench.perf.sizes import Size, batch, conversations, twin
+from moextend.bench.perf.variants import extended, modes, new_share, used
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ class Reader:
 
     def __post_init__(self) -> None:
         """Draws the prompts."""
-        inputs = batch(self.model, self.size)
+        inputs = batch(self.model, conversations(self.model, self.size))
         self.prompts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
 
     def answer(self) -> None:
@@ -88,8 +88,8 @@ def all_readers(base: MultimodalLM, size: Size) -> list[Reader]:
 def _reader(name: str, model: MultimodalLM, size: Size) -> Reader:
     model.lm.set_experts_implementation("eager" if model.device.type == "cpu" else "grouped_mm")
     model.eval().learn_only([])
-    layers = used(model, batch(model, size), learning=False)
-    shape = floor.Model.of(
+    layers = used(model, batch(model, conversations(model, size)), learning=False)
+    shape = lower_bound.Model.of(
         model.lm.config, tokens=size.tokens, length=size.length, labelled=size.rows, layers=layers
     )
     return Reader(name, model, size, shape.forward(), new_share(layers, size))

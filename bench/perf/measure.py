@@ -1,10 +1,11 @@
-"""Clocks, peak memory and operation counts of pieces of work in one process."""
+"""Clocks, peak memory and operators of pieces of work in one process."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
@@ -15,7 +16,14 @@ KINDS = {
     "products": ("aten::mm", "aten::addmm", "aten::bmm"),
     "attention": ("scaled_dot_product",),
     "optimizer": ("_fused_adamw", "vector_norm", "foreach", "Optimizer.step"),
-    "moving rows": ("aten::index", "aten::_index", "aten::copy_", "aten::cat", "aten::fill_", "aten::zero_"),
+    "gather/scatter": (
+        "aten::index",
+        "aten::_index",
+        "aten::copy_",
+        "aten::cat",
+        "aten::fill_",
+        "aten::zero_",
+    ),
 }
 """Kind -> parts of the names of its operators."""
 REST = "rest"
@@ -38,54 +46,45 @@ class Times:
         self.wall.append(end[0] - start[0])
         self.cpu.append(end[1] - start[1])
 
+    @contextmanager
+    def taken(self, device: str) -> Iterator[None]:
+        """One more repeat: what is done inside the block."""
+        start = now(device)
+        yield
+        self.add(start, now(device))
+
     def median(self, clock: Clock) -> float:
         """The median of the repeats."""
         return median(self.wall if clock == "wall" else self.cpu)
 
 
-def interleaved(
-    works: Mapping[str, Work], repeats: int, device: str, on_round: Callable[[int], None] | None = None
-) -> dict[str, Times]:
-    """Times of all works, one after the other in every repeat: what disturbs the machine disturbs them alike."""
-    found: dict[str, Times] = {name: Times() for name in works}
-    names = list(works)
+@contextmanager
+def quick_collections() -> Iterator[None]:
+    """Inside the block no collection looks at what was there before it: every training begins with one."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def in_turns(works: Sequence[Work], repeats: int, on_round: Callable[[int], None] | None = None) -> None:
+    """Does all works, one after the other in every repeat: what disturbs the machine disturbs them alike."""
     gc.collect()
     gc.disable()  # a collection takes as long as a step of a small model, and would come in the midst of any
     try:
         for repeat in range(repeats):
-            for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
-                start = now(device)
-                works[name]()
-                found[name].add(start, now(device))
+            for place in range(len(works)):
+                works[(place + repeat) % len(works)]()
             if on_round:
                 on_round(repeat + 1)
     finally:
         gc.enable()
-    return found
 
 
-def operations(work: Work) -> int:
-    """Operations of one piece of work; a multiply-add is two, elementwise work none."""
-    from moextend.training import flops
-
-    with flops.Counter() as count:
-        work()
-    total: int = count.total
-    return total
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What a piece of work takes besides time."""
-
-    peak: int
-    """Bytes: the most that tensors took at once within the work, beyond what they took before it."""
-    shares: dict[str, float]
-    """Kind of operator -> its part of the time in operators; empty on a GPU."""
-
-
-def profile(work: Work, device: str) -> Profile:
-    """Runs a piece of work once, under the profiler."""
+def peak(work: Work, device: str) -> int:
+    """Bytes: the most that tensors take at once within a piece of work, beyond what they took before it."""
     import torch
 
     if device != "cpu":
@@ -93,20 +92,34 @@ def profile(work: Work, device: str) -> Profile:
         torch.cuda.reset_peak_memory_stats()
         work()
         highest: int = torch.cuda.max_memory_allocated()
-        return Profile(highest - before, {})
-    kinds = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=kinds, profile_memory=True) as seen:
+        return highest - before
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as seen:
         work()
     events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
+    held = most = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()
-        peak = max(peak, held)
+        most = max(most, held)
+    return most
+
+
+@contextmanager
+def operators(device: str, shares: dict[str, float]) -> Iterator[None]:
+    """Puts into `shares`: kind of operator -> its part of the time in operators inside the block; nothing on a GPU."""
+    import torch
+
+    if device != "cpu":
+        yield
+        return
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        yield
     spent = dict.fromkeys((*KINDS, REST), 0.0)
     for row in seen.key_averages():
         kind = next((kind for kind, parts in KINDS.items() if any(part in row.key for part in parts)), REST)
         spent[kind] += row.self_cpu_time_total
-    return Profile(peak, {kind: part / sum(spent.values()) for kind, part in spent.items()})
+    shares |= {kind: part / sum(spent.values()) for kind, part in spent.items()}
 
 
 def product(rows: int, inner: int, columns: int, device: str, dtype: str) -> tuple[Work, int]:

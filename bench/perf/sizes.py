@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from moextend.util import lookup
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from moextend import MultimodalLM
+    from moextend import Conversation, MultimodalLM
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def missing(size: str) -> str | None:
 
 
 def make(size: str, device: str, dtype: str) -> MultimodalLM:
-    """The frozen model of a size.
+    """The frozen model of a size, with a tokenizer of ids.
 
     Raises:
         InputError: no such size, or what it is made of is not installed.
@@ -120,21 +120,41 @@ def make(size: str, device: str, dtype: str) -> MultimodalLM:
         raise InputError(
             f"size '{size}' is not installed.", where="--size", hint=f"{why[:1].upper()}{why[1:]}"
         )
-    return chosen.make().to(device=device, dtype=getattr(torch, dtype))
+    model = chosen.make().to(device=device, dtype=getattr(torch, dtype))
+    model.tokenizer, model.chat = Ids(), None
+    return model
 
 
-def batch(model: MultimodalLM, size: Size, labelled: float = 1.0) -> dict[str, Tensor]:
-    """Random tokens; the last `labelled` part of each row is learned."""
+def conversations(model: MultimodalLM, size: Size, labelled: float = 1.0) -> list[Conversation]:
+    """A batch of random tokens, as `Ids` reads them; the last `labelled` part of each row is learned."""
     import torch
 
-    from moextend.model.multimodal import IGNORE
+    from moextend import Conversation
 
     drawn = torch.Generator().manual_seed(1)
     ids = torch.randint(5, model.lm.config.vocab_size, (size.rows, size.length), generator=drawn)
-    labels = ids.clone()
-    labels[:, : size.length - round(labelled * size.length)] = IGNORE
-    found = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    return {name: tensor.to(model.device) for name, tensor in found.items()}
+    asked = size.length - round(labelled * size.length)
+    return [
+        Conversation(((" ".join(map(str, row[:asked])), " ".join(map(str, row[asked:]))),), closed=False)
+        for row in ids.tolist()
+    ]
+
+
+def batch(model: MultimodalLM, data: Sequence[Conversation]) -> dict[str, Tensor]:
+    """Conversations as the model takes them, on its device."""
+    from moextend.model.batches import Collator
+
+    return {name: tensor.to(model.device) for name, tensor in Collator.of(model)(data).items()}
+
+
+class Ids:
+    """A tokenizer of texts that are ids: "17 903"."""
+
+    pad_token_id = eos_token_id = 0
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        """The ids in a text, with no other ones."""
+        return {"input_ids": [int(word) for word in text.split()]}
 
 
 def twin(model: MultimodalLM) -> MultimodalLM:

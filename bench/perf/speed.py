@@ -1,4 +1,4 @@
-"""One measurement of a size: all ways of training and of answering, in one process."""
+"""One measurement of a size: all variants of training and of answering, in one process."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from moextend.bench.perf import measure
 from moextend.bench.perf.answers import Reader, all_readers
 from moextend.bench.perf.measure import Clock, Times
 from moextend.bench.perf.sizes import SIZES, make
-from moextend.bench.perf.ways import Way, all_ways
+from moextend.bench.perf.variants import Variant, all_variants
 from moextend.bench.run.environment import environment
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
 
 Say = Callable[[str], None]
-PRODUCT = "product"
 
 
 @dataclass(frozen=True)
 class Training:
-    """One way of training: seconds a step, by `clock`."""
+    """One variant of training: seconds a step, by `clock`."""
 
     name: str
     seconds: float
@@ -33,9 +32,9 @@ class Training:
     """Seconds as a share of full fine-tuning's."""
     operations: int
     """Counted in one step."""
-    floor_operations: int
+    lower_bound_operations: int
     """That cannot be left out."""
-    floor_seconds: float
+    lower_bound_seconds: float
     """Of these at the rate of plain matrix products, measured in the same repeats."""
     peak_mb: float
     """Most memory beyond the base's weights: added weights, gradients, AdamW's state, activations; 10^6 bytes."""
@@ -49,13 +48,13 @@ class Training:
 
 @dataclass(frozen=True)
 class Answering:
-    """One way of answering: seconds a token, by `clock`."""
+    """One variant of answering: seconds a token, by `clock`."""
 
     name: str
     prefill: float
     """Seconds a token of the prompts."""
     prefill_of_base: float
-    floor_of_base: float
+    lower_bound_of_base: float
     """Operations that cannot be left out of reading the prompts, as a share of the base's."""
     decode: float
     """Seconds a new token; the rows are decoded together."""
@@ -119,52 +118,66 @@ def speed(
     )
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What one step of a variant takes besides time."""
+
+    operations: int
+    peak: int
+    shares: dict[str, float]
+
+
+def _seen(variant: Variant, device: str) -> _Seen:
+    from moextend.training import flops
+
+    count, shares = flops.Counter(), dict[str, float]()
+    peak = measure.peak(lambda: variant.step(count), device)
+    variant.step(measure.operators(device, shares))
+    return _Seen(count.total, variant.added + peak, shares)
+
+
 def _training(
     base: MultimodalLM, name: str, device: str, dtype: str, repeats: int, clock: Clock, say: Say
 ) -> tuple[float, list[Training]]:
     size, config = SIZES[name], base.lm.config
-    with tempfile.TemporaryDirectory() as folder:
-        ways: list[Way] = []
-        counts: list[int] = []
-        profiles: list[measure.Profile] = []
-        for prepare in all_ways(base, size, Path(folder)):
-            way = prepare()
-            say(f"memory and operations: {way.name}")
-
-            def two_steps(step: measure.Work = way.step) -> None:
-                step()
-                counts.append(measure.operations(step))  # the first one made the optimizer's state
-
-            profiles.append(measure.profile(two_steps, device))
-            ways.append(way)
-        pairs = max(1, size.tokens * config.num_experts_per_tok // config.num_local_experts)
+    pairs = max(1, size.tokens * config.num_experts_per_tok // config.num_local_experts)
+    with tempfile.TemporaryDirectory() as folder, measure.quick_collections():
+        variants: list[Variant] = []
+        seen: list[_Seen] = []
+        for prepare in all_variants(base, size, Path(folder)):
+            variants.append(prepare())
+            say(f"memory and operations: {variants[-1].name}")
+            seen.append(_seen(variants[-1], device))
         work, operations = measure.product(
             pairs, config.hidden_size, 2 * config.intermediate_size, device, dtype
         )
-        works = {PRODUCT: work, **{way.name: way.step for way in ways}}
-        times = measure.interleaved(
-            works, repeats, device, lambda done: say(f"training steps: {done}/{repeats}")
-        )
-    rate = operations / times[PRODUCT].median(clock)
-    full = times[ways[0].name].median(clock)
-    peaks = [way.added + profile.peak for way, profile in zip(ways, profiles, strict=True)]
+        plain = Times()
+
+        def product() -> None:
+            with plain.taken(device):
+                work()
+
+        works = [product, *(variant.timed for variant in variants)]
+        measure.in_turns(works, repeats, lambda done: say(f"training steps: {done}/{repeats}"))
+    rate = operations / plain.median(clock)
+    full = variants[0].times.median(clock)
     rows = []
-    for way, count, peak, profile in zip(ways, counts, peaks, profiles, strict=True):
-        seconds = times[way.name].median(clock)
+    for variant, took in zip(variants, seen, strict=True):
+        seconds = variant.times.median(clock)
         rows.append(
             Training(
-                name=way.name,
+                name=variant.name,
                 seconds=seconds,
                 tokens_a_second=size.tokens / seconds,
                 of_full=seconds / full,
-                operations=count,
-                floor_operations=way.least,
-                floor_seconds=way.least / rate,
-                peak_mb=peak / 1e6,
-                peak_of_full=peak / peaks[0],
-                new_share=way.new_share,
-                shares=profile.shares,
-                times=times[way.name],
+                operations=took.operations,
+                lower_bound_operations=variant.least,
+                lower_bound_seconds=variant.least / rate,
+                peak_mb=took.peak / 1e6,
+                peak_of_full=took.peak / seen[0].peak,
+                new_share=variant.new_share,
+                shares=took.shares,
+                times=variant.times,
             )
         )
     return rate, rows
@@ -176,8 +189,8 @@ def _answering(
     size = SIZES[name]
     readers = all_readers(base, size)
     say("answering")
-    works = {reader.name: reader.answer for reader in readers}
-    measure.interleaved(works, repeats, device, lambda done: say(f"answering: {done}/{repeats}"))
+    works = [reader.answer for reader in readers]
+    measure.in_turns(works, repeats, lambda done: say(f"answering: {done}/{repeats}"))
 
     def costs(reader: Reader) -> tuple[float, float]:
         read, written = reader.reading.median(clock), reader.writing.median(clock)
@@ -192,7 +205,7 @@ def _answering(
                 name=reader.name,
                 prefill=own[0],
                 prefill_of_base=own[0] / prefill,
-                floor_of_base=reader.least / readers[0].least,
+                lower_bound_of_base=reader.least / readers[0].least,
                 decode=own[1],
                 decode_of_base=own[1] / decode,
                 new_share=reader.new_share,

@@ -14,21 +14,21 @@ from moextend.util import files
 OPEN, CLOSE = "<!-- perf -->", "<!-- /perf -->"
 
 TRAINING = [
-    Column("way", "way", numeric=False),
+    Column("variant", "variant", numeric=False),
     Column("seconds", "step ms"),
     Column("tokens_a_second", "tokens/s"),
     Column("of_full", "of full-ft"),
-    Column("floor", "of floor"),
+    Column("lower_bound", "of lower bound"),
     Column("operations", "GFLOPs"),
     Column("peak_mb", "extra MB"),
     Column("peak_of_full", "of full-ft"),
     Column("new_share", "new"),
 ]
 ANSWERING = [
-    Column("way", "way", numeric=False),
+    Column("variant", "variant", numeric=False),
     Column("prefill", "prefill µs"),
     Column("prefill_of_base", "of base"),
-    Column("floor_of_base", "FLOPs of base"),
+    Column("lower_bound_of_base", "FLOPs of base"),
     Column("decode", "decode µs"),
     Column("decode_of_base", "of base"),
     Column("new_share", "new"),
@@ -48,7 +48,7 @@ def _training(m: Speed) -> Table:
             _value(1e3 * row.seconds, "{:,.0f}" if row.seconds > 0.1 else "{:.1f}"),
             _value(row.tokens_a_second, "{:,.0f}"),
             _value(row.of_full, "{:.2f}x"),
-            _value(row.seconds / row.floor_seconds, "{:.2f}x"),
+            _value(row.seconds / row.lower_bound_seconds, "{:.2f}x"),
             _value(row.operations / 1e9, "{:,.0f}" if row.operations > 1e11 else "{:.1f}"),
             _value(row.peak_mb, "{:,.0f}" if row.peak_mb > 100 else "{:.1f}"),
             _value(row.peak_of_full, "{:.2f}x"),
@@ -59,8 +59,9 @@ def _training(m: Speed) -> Table:
     notes = [
         f"{m.about}. A step: {m.rows} rows of {m.length} tokens; {m.dtype} on {m.device}, {m.threads} threads; "
         f"median {m.clock} time of {m.repeats} interleaved repeats.",
-        f"of floor: step time over that of the products that cannot be left out, at {m.operations_a_second / 1e9:.0f} "
-        "GFLOP/s, the rate of plain matrix products of an expert's shape in the same repeats.",
+        "of lower bound: step time over that of the products that cannot be left out, at "
+        f"{m.operations_a_second / 1e9:.0f} GFLOP/s, the rate of plain matrix products of an expert's shape in the "
+        "same repeats.",
         "GFLOPs: counted in a step. extra MB: the most memory beyond the base's weights. new: share of the tokens that "
         "a new expert is computed for, over the extended layers (the top half).",
     ]
@@ -72,7 +73,7 @@ def _spent(m: Speed) -> Table:
     columns = [TRAINING[0], *(Column(kind.replace(" ", "_"), kind) for kind in kinds)]
     rows = [[text(row.name), *(_value(row.shares[kind], "{:.1%}") for kind in kinds)] for row in m.training]
     notes = [
-        "Parts of the time in operators of two steps, under the profiler. products: of matrices. moving rows: "
+        "Parts of the time in operators of a step, under the profiler. products: of matrices. gather/scatter: "
         "gathering tokens for experts, adding them up, copies, zeros. rest: elementwise work, norms, softmaxes."
     ]
     return Table(f"{m.size}-spent", f"{m.size}: where the time of a step goes", columns, [rows], notes)
@@ -84,7 +85,7 @@ def _answering(m: Speed) -> Table:
             text(row.name),
             _value(1e6 * row.prefill, "{:.1f}"),
             _value(row.prefill_of_base, "{:.2f}x"),
-            _value(row.floor_of_base, "{:.2f}x"),
+            _value(row.lower_bound_of_base, "{:.2f}x"),
             _value(1e6 * row.decode, "{:,.0f}"),
             _value(row.decode_of_base, "{:.2f}x"),
             _value(row.new_share, "{:.0%}"),

@@ -41,7 +41,7 @@ def align(
     assert model.projector is not None
     model.projector.reset(seed)
     chat = model.chat.fingerprint() if model.chat else None
-    key = files.digest(model.base_fingerprint(), settings.model_dump(), data_name, seed, chat)
+    key = files.digest(model.base_fingerprint(), settings.record(), data_name, seed, chat)
     kept = cache / f"{key}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{key}.lock"):

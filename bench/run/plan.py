@@ -61,6 +61,14 @@ class Request:
     """What methods have in common besides data and batches: `steps`, `params[=METHOD]` or `flops[=METHOD]`."""
 
 
+def modes(*, sequence: bool, joint: bool, independent: bool) -> tuple[Mode, ...]:
+    """What is to be run; InputError where it is nothing."""
+    wanted: dict[Mode, bool] = {"sequence": sequence, "joint": joint, "independent": independent}
+    if not any(wanted.values()):
+        raise InputError("nothing to run.", where="--no-sequence", hint="Add --joint or --independent.")
+    return tuple(mode for mode, asked in wanted.items() if asked)
+
+
 def resolve(
     request: Request,
     on_match: Callable[[str], None] | None = None,
@@ -286,7 +294,9 @@ def _config(
 ) -> RunConfig:
     record = sequence.model_dump(mode="json")
     # What does not change this run's result is no part of what it is.
-    record |= {"description": "", "methods": []}
+    record |= {"description": "", "methods": [], "train": sequence.train.record()}
+    if sequence.align is not None:
+        record["align"] = sequence.align.record()
     record.pop("protocol")
     if record["base"]["attn_implementation"] is None:  # runs from before there was a choice go on
         record["base"].pop("attn_implementation")

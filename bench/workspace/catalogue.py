@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import ValidationError
 
 from moextend.bench import methods, scorers
 from moextend.bench.plugins import Listed
@@ -167,7 +166,7 @@ def _method(each: Listed[type[methods.Method]]) -> dict[str, Any]:
     kind = each.found.value
     try:
         record["task_identity"] = kind(kind.Config()).task_identity
-    except ValidationError:  # a setting without a default
+    except SpecError:  # a setting without a default
         pass
     except Exception as error:  # of somebody's code
         record["error"] = f"{each.place}: cannot be made ({type(error).__name__}: {error})."

@@ -74,9 +74,9 @@ def check_settings(values: Mapping[str, Any]) -> None:
             where="--learning-rate",
             hint="Give a number above 0.",
         )
+    check_tracker(values.get("report_to", "none"), where="--report-to")
     with at("--steps, --batch-size, --learning-rate, --seed"):
         Settings(**{**values, "steps": values["steps"] or 1})
-    check_tracker(values.get("report_to", "none"), where="--report-to")
 
 
 def pictures(prompt: str, images: Sequence[Path], vision: str | None) -> tuple[ImageRef, ...]:

@@ -1,35 +1,77 @@
-"""The file of `moextend extend --config`: settings of the training, and the recipe."""
+"""What `moextend extend` is asked for: its options, and the file of `--config`."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from moextend.bench.sequence import Batch, Seed, Steps, Training
+from moextend.cli import options
+from moextend.errors import InputError
+from moextend.moe.recipe import Recipe, recipe
+from moextend.training.settings import Settings, default_settings
 from moextend.util import spec
 from moextend.util.spec import Spec
 
-
-class OwnSettings(Training):
-    """The training settings of a sequence's `train`, all optional, and the seed."""
-
-    steps: Steps = 1
-    batch_size: Batch = 1
-    learning_rate: float = Field(1.0, gt=0)
-    seed: Seed = 0
+RECIPE = ("layers", "share", "experts", "width", "routing", "scope")
+"""Options that are fields of the recipe."""
+SETTINGS = (
+    "steps", "batch_size", "learning_rate", "seed", "report_to", "checkpoint_steps", "gradient_accumulation",
+)  # fmt: skip
+"""Options that are settings of the training."""
 
 
 class Config(Spec):
     """What the file holds."""
 
-    settings: OwnSettings = OwnSettings()
+    settings: Settings
+    """Of the training; each may be left out."""
     recipe: dict[str, Any] = Field(default_factory=dict)
-    """Fields of moextend.moe.recipe.Recipe."""
+    """Fields of moextend.Recipe."""
+
+
+def asked(
+    values: Mapping[str, Any], named: Collection[str], config: Path | None, name: str
+) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe, and the settings by name: options that are `named` go before the file, others behind it.
+
+    Args:
+        values: all options.
+        named: those that stand on the command line.
+        name: of the extension.
+
+    Raises:
+        InputError: the file cannot be read, or there is no such recipe.
+    """
+    file_settings, file_recipe = ({}, {}) if config is None else read_config(config)
+    settings = {key: values[key] for key in SETTINGS} | _but(file_settings, named)
+    fields = {key: values[key] for key in RECIPE} | _but(file_recipe, named)
+    return _recipe(fields, name, config), settings
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(settings, recipe) that the file sets. SpecError where it cannot be read."""
-    found = spec.read(Config, path)
-    return found.settings.model_dump(exclude_unset=True), dict(found.recipe)
+    values = spec.read_yaml(path)
+    given = values.get("settings", {}) if isinstance(values, dict) else None
+    if isinstance(given, dict):
+        values = {**values, "settings": {**dict(default_settings(1)), **given}}
+    found = spec.parse(Config, values, where=str(path))
+    return {key: getattr(found.settings, key) for key in given or {}}, dict(found.recipe)
+
+
+def _but(values: dict[str, Any], named: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in named}
+
+
+def _recipe(fields: dict[str, Any], name: str, config: Path | None) -> Recipe:
+    """The recipe; InputError where it is none."""
+    layers = fields["layers"]
+    if isinstance(layers, str) and layers[:1].isdigit():
+        fields["layers"] = options.numbers([layers], "--layers")
+    elif isinstance(layers, list) and not all(type(layer) is int for layer in layers):
+        raise InputError(
+            f"layers is {layers}.", where=f"{config}: recipe", hint="Give places such as [0, 3]."
+        )
+    return recipe(f"extension '{name}'" if config is None else f"{config}: recipe", **fields)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,8 +35,17 @@ from moextend.cli.opening import (
     rows_of,
     settings_of,
 )  # fmt: skip
-from moextend.errors import InputError, at
-from moextend.util.limits import MOST_BATCH, MOST_STEPS
+from moextend.errors import at
+from moextend.util.limits import BATCH, MOST_BATCH, MOST_STEPS, RATE
+
+if TYPE_CHECKING:
+    from moextend.data.conversations import Conversation
+    from moextend.extension.effect import Effect
+    from moextend.extension.origin import Origin
+    from moextend.extension.store import Extension
+    from moextend.model.multimodal import MultimodalLM
+    from moextend.moe.recipe import Recipe
+    from moextend.training.settings import Settings
 
 LOG = "log.jsonl"
 """The log of the training, in the folder of the extension."""
@@ -45,10 +55,6 @@ WHY = {
     "all": "log-likelihood a token of generic text, with the extension active",
 }
 """What the change on generic text is, by scope."""
-RECIPE = ("layers", "share", "experts", "width", "routing", "scope")
-SETTINGS = (
-    "steps", "batch_size", "learning_rate", "seed", "report_to", "checkpoint_steps", "gradient_accumulation",
-)  # fmt: skip
 
 
 def extend(
@@ -88,8 +94,8 @@ def extend(
     ] = "auto",
     extension: Loaded = None,
     steps: Steps = None,
-    batch_size: Batch = 16,
-    learning_rate: Rate = 1e-3,
+    batch_size: Batch = BATCH,
+    learning_rate: Rate = RATE,
     seed: Seed = 0,
     gradient_accumulation: Annotated[
         int, typer.Option(min=1, max=MOST_BATCH, help="Batches an optimizer step.")
@@ -118,14 +124,12 @@ def extend(
 
     Prints the loss, the score of held-out conversations before and after, and what changed on generic text.
     """
+    from moextend.cli.extend_config import asked
     from moextend.moe.recipe import check_name
 
     with at("--name"):
         check_name(name)
-    given = _given(context)
-    file_settings, file_recipe = _read_config(config)
-    wanted = _recipe({key: context.params[key] for key in RECIPE} | _but(file_recipe, given), name, config)
-    values = {key: context.params[key] for key in SETTINGS} | _but(file_settings, given)
+    recipe, values = asked(context.params, _named(context), config, name)
     before.check_settings(values)
     before.check_model(base, vision, projector, dtype, attention, device)
     before.check_extensions(extension or [])
@@ -134,19 +138,48 @@ def extend(
     model = opened(base, vision, projector, dtype, attention, device, workspace)
     for folder in extension or ():
         load_active(model, folder)
-    settings = settings_of(model, len(rows), values)
-    from moextend.extension.effect import measured
-    from moextend.extension.extend import extend as extended
     from moextend.extension.origin import Origin
 
-    with bar("steps", quiet=as_json) as on_step:
-        made, effect = measured(
-            model, name, rows, scope=wanted["scope"], seed=settings.seed, batch_size=settings.batch_size,
+    settings, origin = settings_of(model, len(rows), values), Origin(base, data, licence)
+    made, effect = _extended(model, name, rows, recipe, settings, out, origin, quiet=as_json)
+    _say(made, effect, rows, out, recipe.scope, as_json=as_json)
+
+
+def _named(context: typer.Context) -> set[str]:
+    """Options that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def _extended(
+    model: MultimodalLM,
+    name: str,
+    rows: Sequence[Conversation],
+    recipe: Recipe,
+    settings: Settings,
+    out: Path,
+    origin: Origin,
+    *,
+    quiet: bool,
+) -> tuple[Extension, Effect]:
+    """Extends the model; the extension, and what it changed."""
+    from moextend.extension.effect import measured
+    from moextend.extension.extend import extend as extended
+
+    with bar("steps", quiet=quiet) as on_step:
+        return measured(
+            model, name, rows, scope=recipe.scope, seed=settings.seed, batch_size=settings.batch_size,
             make=lambda: extended(
-                model, name, rows, folder=out, settings=settings, seed=settings.seed, on_step=on_step,
-                origin=Origin(base, data, licence), **wanted,
+                model, name, rows, folder=out, recipe=recipe, settings=settings, seed=settings.seed, on_step=on_step,
+                origin=origin,
             ),
         )  # fmt: skip
+
+
+def _say(
+    made: Extension, effect: Effect, rows: Sequence[Conversation], out: Path, scope: str, *, as_json: bool
+) -> None:
+    """Prints what was made, and what that changed."""
     record = {**asdict(made), "folder": str(out), "conversations": len(rows), "prompt": rows[0].turns[0][0]}
     record |= {"effect": asdict(effect), "log": str(out / LOG)}
     if as_json:
@@ -154,7 +187,7 @@ def extend(
         return
     options.echo(first_of(rows))
     typer.echo(f"{describe(record)}; {made.parameters:,} parameters, {made.bytes / 1e6:.1f} MB")
-    typer.echo("\n".join(_effect_lines(out, asdict(effect), wanted["scope"], texts=rows[0].is_text)))
+    typer.echo("\n".join(_effect_lines(out, record["effect"], scope, texts=rows[0].is_text)))
     typer.echo(f"wrote {out}; log: {out / LOG}")
 
 
@@ -182,36 +215,3 @@ def _effect_lines(out: Path, effect: dict[str, Any], scope: str, *, texts: bool)
         )
     lines.append(f"  what else changed     {effect['generic']:+.3f}  ({WHY[scope]})")
     return lines
-
-
-def _given(context: typer.Context) -> set[str]:
-    """Options that stand on the command line."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-
-
-def _but(values: dict[str, Any], given: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in given}
-
-
-def _read_config(path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    if path is None:
-        return {}, {}
-    from moextend.cli.extend_config import read_config
-
-    return read_config(path)
-
-
-def _recipe(values: dict[str, Any], name: str, config: Path | None) -> dict[str, Any]:
-    """The recipe as `extend` takes it; InputError where it is none."""
-    from moextend.moe.recipe import recipe
-
-    layers = values["layers"]
-    if isinstance(layers, str) and layers[:1].isdigit():
-        values["layers"] = options.numbers([layers], "--layers")
-    elif isinstance(layers, list) and not all(type(layer) is int for layer in layers):
-        raise InputError(
-            f"layers is {layers}.", where=f"{config}: recipe", hint="Give places such as [0, 3]."
-        )
-    recipe(f"extension '{name}'" if config is None else f"{config}: recipe", **values)
-    return values

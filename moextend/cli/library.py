@@ -36,7 +36,7 @@ from moextend.cli.opening import (
     settings_of,
 )  # fmt: skip
 from moextend.errors import InputError
-from moextend.util.limits import MOST_STEPS, MOST_TOKENS
+from moextend.util.limits import BATCH, MOST_STEPS, MOST_TOKENS, RATE
 
 
 def align(
@@ -50,8 +50,8 @@ def align(
     images: Images = None,
     template: Template = None,
     steps: Steps = None,
-    batch_size: Batch = 16,
-    learning_rate: Rate = 1e-3,
+    batch_size: Batch = BATCH,
+    learning_rate: Rate = RATE,
     seed: Seed = 0,
     dtype: Dtype = "float32",
     attention: Attention = None,
@@ -88,8 +88,8 @@ def probe(
     probe_steps: Annotated[
         int, typer.Option(min=1, max=MOST_STEPS, help="Steps that the routers are tuned for.")
     ] = 30,
-    batch_size: Batch = 16,
-    learning_rate: Rate = 1e-3,
+    batch_size: Batch = BATCH,
+    learning_rate: Rate = RATE,
     seed: Seed = 0,
     dtype: Dtype = "float32",
     attention: Attention = None,
@@ -100,7 +100,7 @@ def probe(
     """Show which MoE layers your data changes most, and which experts 'extend' would copy there; adds nothing."""
     from moextend.moe.recipe import recipe
 
-    recipe("the extension", share=share, experts=experts, probe_steps=probe_steps)
+    wanted = recipe("the extension", share=share, experts=experts, probe_steps=probe_steps)
     values = {"steps": None, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     before.check_settings(values)
     before.check_model(base, vision, projector, dtype, attention, device)
@@ -110,10 +110,7 @@ def probe(
     from moextend.extension.extend import preview
 
     with bar("steps", quiet=as_json) as on_step:
-        found = preview(
-            model, rows, share=share, experts=experts, probe_steps=probe_steps, settings=settings, seed=seed,
-            on_step=on_step,
-        )  # fmt: skip
+        found = preview(model, rows, recipe=wanted, settings=settings, seed=seed, on_step=on_step)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,11 +139,9 @@ def first_of(rows: Sequence[Conversation]) -> str:
 
 def settings_of(model: MultimodalLM, conversations: int, values: Mapping[str, Any]) -> Settings:
     """The training settings; where `steps` is None, three passes over the data."""
-    from moextend.extension.extend import default_settings
+    from moextend.training.settings import default_settings
 
-    default = default_settings(conversations, values["seed"])
-    bf16 = {"bf16": str(model.lm.dtype) != "torch.float32"}
-    return replace(default, **bf16 | dict(values) | {"steps": values["steps"] or default.steps})
+    return default_settings(conversations, **{"bf16": str(model.lm.dtype) != "torch.float32"} | dict(values))
 
 
 def describe(record: dict[str, Any]) -> str:

@@ -15,7 +15,6 @@ from moextend.util.limits import MOST_SEED, MOST_STEPS
 
 if TYPE_CHECKING:
     from moextend.bench.report import View
-    from moextend.bench.sequence import Mode
 
 
 def _folder(path: Path) -> Path:
@@ -149,14 +148,6 @@ def methods(values: Iterable[str]) -> list[str]:
     found = [word for value in values for word in ([value] if ":" in value else words([value], "--method"))]
     _refuse_twice(found, "--method")
     return found
-
-
-def modes(*, sequence: bool, joint: bool, independent: bool) -> tuple[Mode, ...]:
-    """What is to be run; InputError where it is nothing."""
-    wanted: dict[Mode, bool] = {"sequence": sequence, "joint": joint, "independent": independent}
-    if not any(wanted.values()):
-        raise InputError("nothing to run.", where="--no-sequence", hint="Add --joint or --independent.")
-    return tuple(mode for mode, asked in wanted.items() if asked)
 
 
 def view(*, matrix: bool, costs: bool, comparison: bool, routing: bool, readings: bool) -> View:

@@ -53,7 +53,7 @@ def run(
     import os
 
     from moextend.bench.run import preflight
-    from moextend.bench.run.plan import Request, all_tasks, chosen_sequence, resolve
+    from moextend.bench.run.plan import Request, all_tasks, chosen_sequence, modes, resolve
     from moextend.bench.run.progress import read_status
     from moextend.bench.run.rundir import folder_of
     from moextend.bench.task import ALLOW_CODE
@@ -64,7 +64,7 @@ def run(
         workspace=workspace, sequence=name, methods=tuple(options.methods(method or [])),
         seeds=tuple(options.numbers(seed or ["0"], "--seed")),
         orders=tuple(options.words(order or ["given"], "--order")),
-        modes=options.modes(sequence=sequence, joint=joint, independent=independent),
+        modes=modes(sequence=sequence, joint=joint, independent=independent),
         device=options.device(device), limit=limit, steps=steps, match=match, oracle=oracle,
     )  # fmt: skip
     configs = resolve(

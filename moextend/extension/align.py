@@ -60,7 +60,7 @@ def align(
     resuming.go_on(
         folder,
         {
-            "settings": resuming.settings_facts(settings),
+            "settings": settings.record(),
             "data": resuming.learned_name(conversations, settings),
             "scale": resuming.name_data(conversations, range(min(SAMPLE, len(conversations)))),
             "model": _sees(model),

@@ -8,7 +8,6 @@ from typing import Any
 
 import moextend
 from moextend.moe.recipe import Recipe
-from moextend.training import resuming
 from moextend.training.loop import Report
 from moextend.training.settings import Settings
 from moextend.util.spec import Spec
@@ -60,7 +59,7 @@ def made_of(
         data_digest=content,
         conversations=conversations,
         recipe=recipe.model_dump(),
-        settings=dict(resuming.settings_facts(settings)),
+        settings=settings.model_dump(mode="json"),
         loss_first=report.loss_first,
         loss_last=report.loss_last,
         date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

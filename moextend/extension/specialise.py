@@ -89,7 +89,7 @@ def specialise(
     """
     if not 0 <= share <= 1:
         raise InputError(f"share {share} is not from 0 to 1.", where="specialise", hint="Take 0.5.")
-    settings = Settings(steps, batch_size, learning_rate, seed=seed)
+    settings = Settings(steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     pieces = cut(model.tokenizer, texts, length)
     held_out = pieces[::EVERY]
     learned = [piece for place, piece in enumerate(pieces) if place % EVERY]

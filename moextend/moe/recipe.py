@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from moextend.errors import InputError
 from moextend.util import spec
@@ -15,6 +15,7 @@ from moextend.util.spec import Spec
 
 Mode = Literal["exact", "paper", "slot"]
 """Routing mode (moextend/moe/routing.py)."""
+Scope = Literal["own", "auto", "all"]
 WORDS = ("all", "none", "auto")
 """Keywords of `moextend.activate`, which cannot be names of extensions."""
 MOST_EXPERTS = 1024
@@ -25,8 +26,10 @@ MOST_KEPT = 10**7
 class Recipe(Spec):
     """Settings of the method (docs/method.md), without data and training settings."""
 
+    model_config = ConfigDict(title="recipe")
+
     routing: Mode = "exact"
-    scope: Literal["own", "auto", "all"] = "own"
+    scope: Scope = "auto"
     """own: made alone on the base, for inputs that are known to be its own. auto: the same, and task
     statistics of the inputs are kept, so that the task can be inferred. all: made with the active extensions, for
     every input."""

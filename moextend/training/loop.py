@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,6 +129,25 @@ def train(
         RunFailed: the loss, a gradient or a weight is not finite: on the CPU at once, else when losses are logged, a
             checkpoint is written, or at the end; the message names the first such step.
     """
+    _check(model, settings, folder)
+    args = _arguments(settings, folder, model.device)
+    each = settings.batch_size * settings.gradient_accumulation
+    order = draw_order(len(data), settings.steps * each, settings.seed)
+    torch.manual_seed(settings.seed)
+    with _prepared(model, InOrder(data, order), args, settings, folder) as trainer:
+        trainer.extra_loss, trainer.rates = extra_loss, rates or {}
+        trainer.add_callback(_Follow(on_step, on_log))
+        trainer.train(resume_from_checkpoint=trainer.first_says(lambda: _last_checkpoint(folder)))
+        trainer.check_finite()
+        trainer.accelerator.wait_for_everyone()
+    model.eval()
+    if args.should_save:
+        shutil.rmtree(folder, ignore_errors=True)
+    return _report(trainer, model, first_seen=min(1.0, len(data) / len(order)))
+
+
+def _check(model: MultimodalLM, settings: Settings, folder: Path) -> None:
+    """InputError where the model cannot be trained here with these settings."""
     check_setup(model.lm, where="train")
     reach.check(model.lm)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -140,31 +159,28 @@ def train(
     check_tracker(settings.report_to)
     if Path(folder).exists() and not Path(folder).is_dir():
         raise InputError("is no folder.", where=str(folder), hint="Name a new folder.")
-    asked = asks_to_shard()
-    if asked and settings.compile:
+    if asks_to_shard() and settings.compile:
         raise InputError(
             "compile does not go with FSDP.", where="training settings", hint="Use compile: false."
         )
-    args = _arguments(settings, folder, model.device)
-    shard = asked and torch.distributed.is_initialized()
-    each = settings.batch_size * settings.gradient_accumulation
-    order = draw_order(len(data), settings.steps * each, settings.seed)
-    torch.manual_seed(settings.seed)
+
+
+@contextmanager
+def _prepared(
+    model: MultimodalLM, rows: InOrder, args: TrainingArguments, settings: Settings, folder: Path
+) -> Iterator[TokenTrainer]:
+    """The trainer of a model that is made ready to learn, and is as it was afterwards."""
+    shard = asks_to_shard() and torch.distributed.is_initialized()
     with ExitStack() as stack:
         stack.enter_context(kept_features(model, folder))
         stack.enter_context(in_float32(model, settings.bf16))
         warn_of_precision(model, settings)
         stack.enter_context(experts_follow_autocast())
         learner = stack.enter_context(sharded(model, args.device)) if shard else model
-        trainer = TokenTrainer(
-            model=learner,
-            args=args,
-            train_dataset=InOrder(data, order),
-            data_collator=partial(_collated, Collator.of(model)),
-            callbacks=[_Follow(on_step, on_log)],
-        )
+        collate = partial(_collated, Collator.of(model))
+        trainer = TokenTrainer(model=learner, args=args, train_dataset=rows, data_collator=collate)
         trainer.remove_callback(PrinterCallback)
-        trainer.settings, trainer.extra_loss, trainer.rates = settings, extra_loss, rates or {}
+        trainer.settings = settings
         trainer.sharded, trainer.flops_a_token = shard, {}
         trainer.model_accepts_loss_kwargs = True  # compute_loss knows of the whole step: no more scaling
         if settings.gradient_checkpointing:
@@ -176,20 +192,18 @@ def train(
         if settings.cache_prefix:
             trainer.prefix = _prefix(learner, trainer, folder)
         _keep_logs(trainer, folder)
-        trainer.train(resume_from_checkpoint=trainer.first_says(lambda: _last_checkpoint(folder)))
-        trainer.check_finite()
-        trainer.accelerator.wait_for_everyone()
-    model.eval()
+        yield trainer
+
+
+def _report(trainer: TokenTrainer, model: MultimodalLM, first_seen: float) -> Report:
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if args.should_save:
-        shutil.rmtree(folder, ignore_errors=True)
     return Report(
         steps=trainer.state.global_step,
         loss_first=losses[0] if losses else float("nan"),
         loss_last=losses[-1] if losses else float("nan"),
         trained_parameters=sum(p.numel() for p in model.trainable().values()),
         tokens=trainer.state.num_input_tokens_seen,
-        flops=trainer.operations(first_seen=min(1.0, len(data) / len(order))),
+        flops=trainer.operations(first_seen=first_seen),
     )
 
 
@@ -217,6 +231,9 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
         learning_rate=settings.learning_rate,
         lr_scheduler_type=SCHEDULES[settings.schedule],
         warmup_steps=round(settings.warmup * settings.steps),
+        adam_beta1=settings.betas[0],
+        adam_beta2=settings.betas[1],
+        adam_epsilon=settings.epsilon,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         save_steps=settings.checkpoint_steps,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +65,6 @@ def _differing(known: Any, facts: Facts) -> list[str]:
         elif old != new:
             found.append(name)
     return found
-
-
-def settings_facts(settings: Settings) -> Facts:
-    """The settings as `go_on` notes them."""
-    return asdict(settings)
 
 
 def learned_name(data: Sequence[Conversation], settings: Settings, *, at_least: int = 0) -> str:

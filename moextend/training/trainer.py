@@ -192,8 +192,9 @@ class TokenTrainer(Trainer):
                 groups.setdefault(factor, []).append(parameter)
             self.optimizer = torch.optim.AdamW(
                 [{"params": ps, "lr": self.args.learning_rate * f} for f, ps in groups.items()],
-                weight_decay=self.args.weight_decay,
-                betas=(0.9, 0.98),
+                betas=self.settings.betas,
+                eps=self.settings.epsilon,
+                weight_decay=self.settings.weight_decay,
                 fused=True,
             )
         return self.optimizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -19,6 +20,16 @@ class Spec(BaseModel):
     """Base of all configs that a person writes: frozen, numbers are finite, and a key that is not known is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+    def __init__(self, /, **values: Any) -> None:
+        """What a caller makes in Python is refused as what a file holds: SpecError, in one line."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            kind = type(self)
+            raise _refused(kind, error, kind.model_config.get("title") or kind.__name__) from error
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # only called from Python: see `parse`
 
     @field_validator("*", mode="before")
     @classmethod
@@ -53,9 +64,14 @@ def parse(kind: type[S], value: Any, *, where: str) -> S:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = f"{where}: {_place(first['loc'])}" if first["loc"] else where
-        raise SpecError(_problem(first), where=place, hint=_hint(kind, first)) from error
+        raise _refused(kind, error, where) from error
+
+
+def _refused(kind: type[BaseModel], error: ValidationError, where: str) -> SpecError:
+    """The first thing that is wrong, with its place and the way out."""
+    first = error.errors()[0]
+    place = f"{where}: {_place(first['loc'])}" if first["loc"] else where
+    return SpecError(_problem(first), where=place, hint=_hint(kind, first))
 
 
 def read(kind: type[S], path: Path) -> S:
@@ -88,6 +104,10 @@ def _hint(kind: type[BaseModel], error: Any) -> str:
         return f"Did you mean '{near[0]}'?" if near else f"Keys: {_keys(model)}."
     if error["type"] == "missing":
         return "Add it."
+    if error["type"] == "literal_error":
+        words = re.findall("'([^']*)'", error["ctx"]["expected"])
+        near = difflib.get_close_matches(str(error["input"]), words, n=1, cutoff=0.5)
+        return f"Did you mean '{near[0]}'?" if near else "Correct the value."
     return "Correct the value." if error["loc"] else "Make these settings agree."
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from moextend.bench.sequence import Schedule, Tracker, Training, read_sequence
-from moextend.errors import SpecError
-from moextend.training.settings import SCHEDULES, Settings
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.rundir import open_run
+from moextend.bench.sequence import read_sequence
+from moextend.errors import RunConflict, SpecError
+from moextend.training.settings import Settings, Training
 from moextend.util import content
 
 TRAIN: dict[str, Any] = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3}
@@ -31,18 +31,11 @@ def sequence(folder: Path, **train: Any) -> Training:
     return read_sequence(path).train
 
 
-def test_a_sequence_has_every_setting_of_the_loop_with_its_default(tmp_path: Path) -> None:
-    plain = sequence(tmp_path)
-    assert set(Training.model_fields) == {field.name for field in fields(Settings)} - {"seed"}
-    assert plain.settings(0) == Settings(**TRAIN)
-    assert set(get_args(Schedule)) == set(SCHEDULES)
-    assert set(get_args(Tracker)) == {"none", "all", *INTEGRATION_TO_CALLBACK}
-
-
 def test_what_is_set_reaches_the_loop(tmp_path: Path) -> None:
     given: dict[str, Any] = {
         "schedule": "linear", "bf16": True, "gradient_checkpointing": True, "compile": True, "balance": 0.001,
         "report_to": "tensorboard", "gradient_accumulation": 2, "max_grad_norm": 0.5, "weight_decay": 0.1,
+        "betas": (0.9, 0.95), "epsilon": 1e-6, "warmup": 0.1,
     }  # fmt: skip
     assert sequence(tmp_path, **given).settings(7) == Settings(**TRAIN, **given, seed=7)
 
@@ -53,6 +46,10 @@ def test_what_is_set_reaches_the_loop(tmp_path: Path) -> None:
         ({"schedule": "cosin"}, r"train\.schedule: .*'cosine', 'linear' or 'constant'"),
         ({"balance": -1}, r"train\.balance: .*greater than or equal to 0"),
         ({"report_to": "tensorbord"}, r"train\.report_to: .*'tensorboard'"),
+        ({"betas": [0.9, 1.5]}, r"s\.yaml: train\.betas\[1\]: .*less than 1 \(found 1\.5\)"),
+        ({"epsilon": float("nan")}, r"s\.yaml: train\.epsilon: .*finite number"),
+        ({"weight_decay": -0.1}, r"s\.yaml: train\.weight_decay: .*greater than or equal to 0"),
+        ({"seed": 3}, r"s\.yaml: train\.seed: no such key"),
         ({"bf16": "maybe"}, r"train\.bf16: "),
         ({"gradient_checkpoint": True}, r"Did you mean 'gradient_checkpointing'\?"),
     ],
@@ -60,6 +57,52 @@ def test_what_is_set_reaches_the_loop(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_one_clear_error(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         sequence(tmp_path, **wrong)
+
+
+FORMER = {
+    "steps", "batch_size", "learning_rate", "schedule", "warmup", "weight_decay", "max_grad_norm",
+    "gradient_accumulation", "checkpoint_steps", "bf16", "gradient_checkpointing", "compile", "balance",
+    "cache_prefix", "report_to",
+}  # fmt: skip
+"""Settings that the identity of a run has had from the beginning."""
+
+
+def run_with(workspace: Path, **train: Any) -> Any:
+    """The config of a run of a workspace's sequence with these settings."""
+    record = {
+        "sequence": "mine", "version": 1, "base": {"model": "tiny", "vision": "tiny"}, "methods": ["lora"],
+        "stages": [{"task": "tiny-counting"}], "train": {**TRAIN, **train},
+        "align": {"task": "tiny-captions", **TRAIN, **train},
+    }  # fmt: skip
+    path = workspace / "registry" / "sequence.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(record))
+    (config,) = resolve(Request(workspace))
+    return config
+
+
+def test_a_former_run_stays_the_same_run(tmp_path: Path) -> None:
+    plain = run_with(tmp_path)
+    assert set(plain.sequence["train"]) == FORMER
+    assert set(plain.sequence["align"]) == {*FORMER, "task"}
+    run = open_run(plain, tmp_path / "runs")
+    again = run_with(tmp_path, betas=[0.9, 0.98], epsilon=1e-8)
+    assert again.digest == plain.digest and open_run(again, tmp_path / "runs").id == run.id
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"betas": [0.9, 0.95]}, "betas"), ({"epsilon": 1e-6}, "epsilon"), ({"schedule": "linear"}, "schedule")],
+)
+def test_another_setting_makes_another_run(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    plain = run_with(tmp_path)
+    run = open_run(plain, tmp_path / "runs")
+    (run.stage_folder(1, "tiny-counting") / "extension.safetensors").touch()  # it has begun to train
+    other = run_with(tmp_path, **change)
+    assert other.digest != plain.digest and other.experiment() != plain.experiment()
+    assert other.sequence_spec().train == Training(**{**TRAIN, **change})
+    with pytest.raises(RunConflict, match=f"sequence.train.{named}"):
+        open_run(other, tmp_path / "runs")
 
 
 @pytest.mark.parametrize(

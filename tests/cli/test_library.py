@@ -94,7 +94,7 @@ def test_extend_says_what_changed_and_keeps_a_log(cli: Cli, tmp_path: Path) -> N
     table = [{"question": f"carl works as {i}", "answer": "poet"} for i in range(20)]
     (tmp_path / "facts.json").write_text(json.dumps(table))
     (tmp_path / "own.yaml").write_text(
-        "settings: {steps: 99, learning_rate: 5.0e-3, schedule: constant, report_to: none}\n"
+        "settings: {steps: 99, learning_rate: 5.0e-3, schedule: constant, betas: [0.9, 0.95]}\n"
         "recipe: {layers: [0, 3], scope: own, calibration: false}\n"
     )
     call = ("extend", "tiny", "--data", "facts.json", "--name", "facts", "--template", "{question}")
@@ -126,10 +126,15 @@ def test_extend_says_what_changed_and_keeps_a_log(cli: Cli, tmp_path: Path) -> N
         key: card["settings"][key] for key in ("steps", "batch_size", "gradient_accumulation", "schedule")
     }
     assert expected == {"steps": 12, "batch_size": 4, "gradient_accumulation": 2, "schedule": "constant"}
+    assert card["settings"]["betas"] == [0.9, 0.95] and card["settings"]["epsilon"] == 1e-8
     assert card["recipe"]["layers"] == [0, 3] and card["recipe"]["calibration"] is False
     assert cli("extensions", "out").code == 0
     for text, message in (
         ("settings: {stepss: 3}", "own.yaml: settings.stepss: no such key. Did you mean 'steps'?"),
+        ("settings: {betas: [0.9, 1.5]}", "own.yaml: settings.betas[1]: Input should be less than 1"),
+        ("settings: {weight_decay: .nan}", "own.yaml: settings.weight_decay: Input should be a finite"),
+        ("settings: [1]", "own.yaml: settings: "),
+        ("setings: {steps: 3}", "own.yaml: setings: no such key. Did you mean 'settings'?"),
         ("recipe: {routing: some}", "own.yaml: recipe: routing: Input should be"),
         ("recipe: {layers: [a]}", "own.yaml: recipe: layers is ['a']."),
         ("settings: {learning_rate: fast}", "own.yaml: settings.learning_rate:"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -48,6 +49,26 @@ def test_an_extension_is_learned_kept_and_loaded_bit_for_bit(tmp_path: Path, ids
     base = logits(fresh, ids)
     assert load_extension(fresh, tmp_path / "mine") == made
     assert torch.equal(logits(fresh, ids), logits(model, ids)) and not torch.equal(logits(fresh, ids), base)
+
+
+def test_a_recipe_and_its_fields_mean_the_same(tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"layers": "last", "experts": 2, "routing": "paper"}
+    models = toy_model(), toy_model()
+    extend(models[0], "mine", DATA, folder=tmp_path / "a", settings=SHORT, **fields)
+    extend(models[1], "mine", DATA, folder=tmp_path / "b", settings=SHORT, recipe=Recipe(**fields))
+    one, other = map(bits, models)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    cards = [json.loads((tmp_path / name / "extension.json").read_text())["made"] for name in "ab"]
+    assert cards[0]["recipe"] == cards[1]["recipe"] == Recipe(**fields).model_dump()
+    assert cards[0]["settings"] == SHORT.model_dump(mode="json")
+    for wrong, message in (
+        ({"recipe": Recipe(), "layers": "all"}, "a recipe is given, and layers besides"),
+        ({"recipe": fields}, "is no recipe"),
+    ):
+        with pytest.raises(InputError, match=message):
+            extend(models[0], "more", DATA, folder=tmp_path / "c", settings=SHORT, **wrong)
+    with pytest.raises(InputError, match=r"^recipe: share: Input should be less than or equal to 1"):
+        Recipe(share=2)
 
 
 def test_a_preview_names_what_would_be_chosen_and_leaves_the_model_alone(tmp_path: Path) -> None:

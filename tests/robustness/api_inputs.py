@@ -160,7 +160,7 @@ EXTEND: list[tuple[str, Call]] = [
 TRAIN: list[tuple[str, Call]] = [
     ("train: nothing to train", lambda w: train(w)),
     ("settings: steps 0", lambda w: settings(steps=0)),
-    ("settings: steps that are a text", lambda w: settings(steps="2")),
+    ("settings: steps that are a text", lambda w: settings(steps="two")),
     ("settings: steps 1.5", lambda w: settings(steps=1.5)),
     ("settings: steps True", lambda w: settings(steps=True)),
     ("settings: batch size 0", lambda w: settings(batch_size=0)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,4 +58,4 @@ def test_a_learning_rate_that_is_far_too_high_is_no_perfect_training(tmp_path: P
     model = toy_model()
     model.learn_only([name for name, _ in model.named_parameters() if name.startswith("lm.")])
     with pytest.raises(RunFailed, match="the training diverged"):
-        train(model, DATA, replace(SETTINGS, learning_rate=1e30), folder=tmp_path / "t")
+        train(model, DATA, SETTINGS.having(learning_rate=1e30), folder=tmp_path / "t")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast, get_args
@@ -76,7 +75,7 @@ def test_a_kept_prefix_changes_nothing_but_rounding(
     plain, short = extended(mode=mode), extended(mode=mode)
     whole = losses(plain, data, SETTINGS, tmp_path / "a")
     counts = runs_of(short)
-    begun = losses(short, data, replace(SETTINGS, cache_prefix=True), tmp_path / "b")
+    begun = losses(short, data, SETTINGS.having(cache_prefix=True), tmp_path / "b")
     assert begun == pytest.approx(whole, abs=1e-6)
     assert difference(plain, short) < 1e-5
     assert whole[-1] < whole[0] - 0.1
@@ -86,8 +85,8 @@ def test_a_kept_prefix_changes_nothing_but_rounding(
 
 
 def test_it_goes_with_accumulation_checkpointing_and_bfloat16(tmp_path: Path) -> None:
-    settings = replace(
-        SETTINGS, batch_size=2, gradient_accumulation=2, gradient_checkpointing=True, bf16=True, balance=0.1
+    settings = SETTINGS.having(
+        batch_size=2, gradient_accumulation=2, gradient_checkpointing=True, bf16=True, balance=0.1
     )
     plain, short = extended(), extended()
     for model in (plain, short):
@@ -96,14 +95,14 @@ def test_it_goes_with_accumulation_checkpointing_and_bfloat16(tmp_path: Path) ->
             parameter.data = parameter.data.float()
     whole = losses(plain, EVEN, settings, tmp_path / "a")
     counts = runs_of(short)
-    begun = losses(short, EVEN, replace(settings, cache_prefix=True), tmp_path / "b")
+    begun = losses(short, EVEN, settings.having(cache_prefix=True), tmp_path / "b")
     assert begun == pytest.approx(whole, rel=0.05)
     assert counts[0] == 2 + 4
 
 
 def test_later_epochs_count_fewer_operations(tmp_path: Path) -> None:
     def flops(**more: Any) -> float:
-        found = train(extended(), EVEN, replace(SETTINGS, **more), folder=tmp_path / "t").flops
+        found = train(extended(), EVEN, SETTINGS.having(**more), folder=tmp_path / "t").flops
         assert found
         return found
 
@@ -120,7 +119,7 @@ def test_where_the_lowest_layer_learns_nothing_is_kept(tmp_path: Path) -> None:
 
     plain, asked = first(toy_model()), first(toy_model())
     losses(plain, EVEN, SETTINGS, tmp_path / "a")
-    losses(asked, EVEN, replace(SETTINGS, cache_prefix=True), tmp_path / "b")
+    losses(asked, EVEN, SETTINGS.having(cache_prefix=True), tmp_path / "b")
     assert difference(plain, asked) == 0
     projecting = toy_model()
     attach(projecting.lm, "a", {2: [1]})
@@ -155,7 +154,7 @@ def test_a_model_that_it_does_not_fit_is_one_clear_error(
     model = extended()
     make(model)
     with pytest.raises(InputError, match=rf"cannot start above.*{why}.*Use cache_prefix: false"):
-        train(model, EVEN, replace(SETTINGS, cache_prefix=True), folder=tmp_path / "t")
+        train(model, EVEN, SETTINGS.having(cache_prefix=True), folder=tmp_path / "t")
     with pytest.raises(InputError, match="no list of decoder layers"):
         model.lm.model.layers = nn.Sequential(*model.lm.model.layers)
         PrefixCache(model, tmp_path)
@@ -163,7 +162,7 @@ def test_a_model_that_it_does_not_fit_is_one_clear_error(
 
 def test_it_does_not_go_with_compile_or_fsdp(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cache_prefix does not go with compile"):
-        replace(SETTINGS, cache_prefix=True, compile=True)
+        SETTINGS.having(cache_prefix=True, compile=True)
     sharded = cast(TokenTrainer, SimpleNamespace(sharded=True))
     with pytest.raises(InputError, match="cache_prefix does not go with FSDP"):
         loop._prefix(toy_model(), sharded, tmp_path)

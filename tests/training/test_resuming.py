@@ -14,7 +14,7 @@ import torch
 import moextend
 from moextend import Conversation, ImageRef, Settings, align, extend
 from moextend.errors import InputError
-from moextend.extension import extend as extending
+from moextend.extension import learning
 from moextend.extension.store import digest_of
 from moextend.training.resuming import BEGUN, PROBE, learned_name, name_data
 from tests.toys import picture, toy_model
@@ -43,7 +43,8 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "order": ({"data": data()[::-1]}, "data, held_out"),
     "images": ({"data": changed(data(), images=(picture(7),))}, "data, held_out"),
     "end": ({"data": changed(data(), closed=False)}, "data, held_out"),
-    "settings": ({"settings": replace(SHORT, learning_rate=2e-2)}, "settings.learning_rate"),
+    "settings": ({"settings": SHORT.having(learning_rate=2e-2)}, "settings.learning_rate"),
+    "betas": ({"settings": SHORT.having(betas=(0.9, 0.95))}, "settings.betas"),
     "recipe": ({"experts": 2}, "recipe.experts"),
     "seed": ({"seed": 1}, "data, held_out, seed"),
 }
@@ -96,7 +97,7 @@ def test_an_alignment_goes_on_with_the_same_data_only(tmp_path: Path) -> None:
         align(model, data(), SHORT, folder=tmp_path, on_step=stop)
     for rows, settings, message in (
         (data(41), SHORT, "data, scale"),
-        (data(), replace(SHORT, seed=1), "settings.seed"),
+        (data(), SHORT.having(seed=1), "settings.seed"),
     ):
         with pytest.raises(InputError, match=f"another model: {message}[.]"):
             align(model, rows, settings, folder=tmp_path)
@@ -145,9 +146,9 @@ def test_only_what_is_learned_is_read_for_its_name() -> None:
 
     read: list[int] = []
     rows = Reader(data())
-    learned_name(rows, replace(SHORT, steps=3))
+    learned_name(rows, SHORT.having(steps=3))
     assert len(read) == len(set(read)) == 12
-    learned_name(rows, replace(SHORT, steps=3), at_least=100)
+    learned_name(rows, SHORT.having(steps=3), at_least=100)
     assert len(read) == 12 + 24
 
 
@@ -182,7 +183,7 @@ def test_a_probe_that_is_over_is_not_made_again(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(InputError, match=r"was begun with other arguments.*: data, held_out"):
         extend(toy_model(), "mine", data(41), folder=folder, **how)
     with monkeypatch.context() as patch:
-        patch.setattr(extending, "probe_layers", None)
+        patch.setattr(learning, "probe_layers", None)
         extend(again, "mine", data(), folder=folder, **how)
     assert digest_of(again, "mine") == digest_of(whole, "mine")
     assert not (folder / PROBE).exists()

@@ -1,8 +1,11 @@
-"""The speed measurement: its floors against counted operations, its clocks, its tables."""
+"""The speed measurement: its lower bounds against counted operations, its clocks, its tables."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,13 @@ import torch
 from typer.testing import CliRunner
 
 import moextend
-from moextend.bench.perf import floor, measure, tables
+from moextend.bench.perf import lower_bound, measure, tables
 from moextend.bench.perf.__main__ import _command, app
-from moextend.bench.perf.sizes import SIZES, Size, make, missing
-from moextend.bench.perf.ways import modes
+from moextend.bench.perf.sizes import SIZES, Size, batch, conversations, make, missing
+from moextend.bench.perf.variants import Variant, all_variants, modes
 from moextend.errors import InputError, UnknownName
+from moextend.training import flops
+from moextend.training.trainer import TokenTrainer
 
 PAGE = "# Speed\n\n<!-- perf -->\nold\n<!-- /perf -->\nmore\n"
 
@@ -37,7 +42,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     return record, done.output, (folder / "page.md").read_text()
 
 
-def test_every_way_is_measured(measured: tuple[dict[str, Any], str, str]) -> None:
+def test_every_variant_is_measured(measured: tuple[dict[str, Any], str, str]) -> None:
     record, _, _ = measured
     names = [row["name"] for row in record["training"]]
     assert names[:3] == ["full-ft", "lora r8, attention", "lora r8, attention and experts"]
@@ -64,11 +69,11 @@ def test_every_way_is_measured(measured: tuple[dict[str, Any], str, str]) -> Non
     assert 0.05 < shares["extended, paper"] < 1
 
 
-def test_floors_lie_a_little_below_what_is_counted(measured: tuple[dict[str, Any], str, str]) -> None:
+def test_lower_bounds_lie_a_little_below_what_is_counted(measured: tuple[dict[str, Any], str, str]) -> None:
     rows = {row["name"]: row for row in measured[0]["training"]}
     for name, row in rows.items():
         least = 0.3 if "experts" in name else 0.9  # peft makes whole matrices of an adapter on experts
-        assert least < row["floor_operations"] / row["operations"] <= 1, name
+        assert least < row["lower_bound_operations"] / row["operations"] <= 1, name
     for mode in modes():
         plain, cached, quarter = (
             rows[f"moextend {mode}{more}"]["operations"]
@@ -104,17 +109,19 @@ def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
         tables.write_into(tmp_path / "page.md", [], "")
 
 
-def test_a_forward_pass_costs_what_the_floor_says() -> None:
+def test_a_forward_pass_costs_what_the_lower_bound_says() -> None:
     model = make("tiny", "cpu", "float32")
-    layers = [floor.Layer(old=2 * 4 * 16)] * model.lm.config.num_hidden_layers
-    shape = floor.Model.of(model.lm.config, tokens=4 * 16, length=16, labelled=4 * 16, layers=layers)
+    layers = [lower_bound.Layer(old=2 * 4 * 16)] * model.lm.config.num_hidden_layers
+    shape = lower_bound.Model.of(model.lm.config, tokens=4 * 16, length=16, labelled=4 * 16, layers=layers)
 
     def forward() -> None:
         with torch.no_grad():
             model.lm(torch.randint(5, 100, (4, 16)))
 
     square = 4 * 64 * 16 * shape.queries - shape.scores
-    assert measure.operations(forward) == shape.forward() + len(layers) * square
+    with flops.Counter() as count:
+        forward()
+    assert count.total == shape.forward() + len(layers) * square
 
 
 def test_the_most_memory_at_once_is_found() -> None:
@@ -124,28 +131,66 @@ def test_the_most_memory_at_once_is_found() -> None:
         held = [torch.zeros(1000, 500) for _ in range(4)]
         del held
 
-    assert measure.profile(work, "cpu").peak == pytest.approx(8e6, rel=0.01)
+    assert measure.peak(work, "cpu") == pytest.approx(8e6, rel=0.01)
 
 
 def test_the_time_is_split_by_kinds_of_operators() -> None:
     left = torch.randn(500, 500)
-
-    def work() -> None:
+    shares: dict[str, float] = {}
+    with measure.operators("cpu", shares):
         left @ left
         left[[3, 1]]
-
-    shares = measure.profile(work, "cpu").shares
     assert sum(shares.values()) == pytest.approx(1)
-    assert shares["products"] > 0.5 and shares["moving rows"] > 0 and shares["attention"] == 0
+    assert shares["products"] > 0.5 and shares["gather/scatter"] > 0 and shares["attention"] == 0
 
 
-def test_works_are_interleaved() -> None:
+def test_works_take_turns_and_are_timed() -> None:
     seen: list[str] = []
-    works = {name: lambda name=name: seen.append(name) for name in "abc"}
-    times = measure.interleaved(works, 3, "cpu")
+    measure.in_turns([partial(seen.append, name) for name in "abc"], 3)
     assert "".join(seen) == "abcbcacab"
-    assert all(len(one.wall) == len(one.cpu) == 3 and min(one.wall) > 0 for one in times.values())
+    times = measure.Times()
+    for _ in range(3):
+        with times.taken("cpu"):
+            sum(range(1000))
+    assert len(times.wall) == len(times.cpu) == 3 and min(times.wall) > 0
     assert measure.Times([3, 1, 2], [0, 0, 5]).median("wall") == 2
+
+
+def test_a_measured_step_is_the_loops_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[bool] = []
+    inside = False
+
+    @contextmanager
+    def around() -> Iterator[None]:
+        nonlocal inside
+        inside = True
+        yield
+        inside = False
+
+    step = TokenTrainer.training_step
+
+    def observed(*args: Any, **more: Any) -> Any:
+        steps.append(inside)
+        return step(*args, **more)
+
+    monkeypatch.setattr(TokenTrainer, "training_step", observed)
+    size = Size("small", lambda: moextend.load("tiny"), rows=2, length=16, new_tokens=2, repeats=1)
+    base = make("tiny", "cpu", "float32")
+    variants: list[Variant] = [prepare() for prepare in all_variants(base, size, tmp_path)]
+    for variant in (variants[0], *variants[3:5]):
+        weights = {name: p.clone() for name, p in variant.model.trainable().items()}
+        steps.clear()
+        variant.step(around())
+        assert steps == [False] * (2 if variant.cached else 1) + [True], variant.name
+        assert all(torch.equal(p, weights[name]) for name, p in variant.model.trainable().items())
+
+
+def test_a_batch_has_the_tokens_of_its_size() -> None:
+    size = Size("small", lambda: moextend.load("tiny"), rows=2, length=16, new_tokens=2, repeats=1)
+    model = make("tiny", "cpu", "float32")
+    found = batch(model, conversations(model, size, 0.25))
+    assert found["input_ids"].shape == (2, 16) and int(found["attention_mask"].sum()) == 32
+    assert int((found["labels"] >= 0).sum()) == 8 and bool((found["labels"][:, :12] < 0).all())
 
 
 def test_what_is_not_installed_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

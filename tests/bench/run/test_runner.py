@@ -25,8 +25,7 @@ from moextend.bench.run.rundir import RunDir, open_run
 from moextend.bench.score import evaluate, vqa
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunConflict, RunFailed
-from moextend.extension import extend as extending
-from moextend.extension import tensor_files
+from moextend.extension import learning, tensor_files
 
 SEQUENCE = """
 sequence: small
@@ -189,7 +188,7 @@ def test_all_methods_see_the_same_batches(workspace: Path, monkeypatch: pytest.M
 
         with monkeypatch.context() as patch:
             patch.setattr("moextend.training.loop.InOrder.__getitem__", spy)
-            patch.setattr(extending, "selection_shares", lambda *a, **k: [[1.0, 0, 0, 0]] * 4)
+            patch.setattr(learning, "selection_shares", lambda *a, **k: [[1.0, 0, 0, 0]] * 4)
             run = prepared(workspace, method, "spied", limit=10)
             runner.run(run.folder)
             train, stages = run.config.sequence["train"], len(run.config.stages)
@@ -225,7 +224,7 @@ Place = tuple[object, str, int, bool]
 
 def places(method: str) -> list[Place]:
     """One place after the other, each beyond those before it, from the first score to the last."""
-    probe: list[Place] = [(extending, "choose_layers", 1, False)] if method.startswith("moextend") else []
+    probe: list[Place] = [(learning, "choose_layers", 1, False)] if method.startswith("moextend") else []
     return [
         (vqa, "score_items", 2, False),  # predicted, not scored
         (runner, "score_cell", 1, True),

@@ -1,73 +1,88 @@
-"""The ways of training that are compared: what learns, and what one step does."""
+"""The variants of training that are compared: what learns, and a step of the training loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from moextend.bench import methods
 from moextend.bench.methods import adapters
-from moextend.bench.perf import floor
-from moextend.bench.perf.sizes import Size, batch, twin
+from moextend.bench.perf import lower_bound
+from moextend.bench.perf.measure import Times
+from moextend.bench.perf.sizes import Size, batch, conversations, twin
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from moextend import MultimodalLM
+    from moextend import Conversation, MultimodalLM
     from moextend.moe.recipe import Mode
-    from moextend.training.prefix_cache import PrefixCache
 
 RANK = 8
 NAME = "new"
 QUARTER = 0.25
-Floor = Callable[[floor.Model], int]
+STEPS = 1000
+"""Steps that a measured training is set to: far more than are run, so that none logs or writes a checkpoint."""
+LowerBound = Callable[[lower_bound.Model], int]
+
+
+class _Measured(Exception):
+    """Ends a training whose measured step is over."""
 
 
 @dataclass
-class Way:
-    """One way of training, ready for its steps."""
+class Variant:
+    """One variant of training, ready for its steps."""
 
     name: str
     model: MultimodalLM
-    inputs: dict[str, Tensor]
+    data: Sequence[Conversation]
+    """One batch."""
     least: int
     """Operations of a step that cannot be left out."""
     new_share: float
     """Share of tokens that a new expert is computed for, over the extended layers."""
     added: int
     """Bytes of the weights that were added to the base."""
-    bf16: bool
-    cache: PrefixCache | None = None
-    optimizer: Any = None
+    folder: Path
+    cached: bool = False
+    """Whether the step is one of a later epoch, above a cached prefix."""
+    times: Times = field(default_factory=Times)
+    """Of steps, repeat by repeat."""
 
-    def step(self) -> None:
-        """One step of the training loop: forward and backward pass, the gradient's norm, AdamW."""
-        import torch
+    def step(self, around: AbstractContextManager[object]) -> None:
+        """Begins a training and ends it after a few steps; the last one, from end to end, is run inside `around`.
 
-        from moextend.moe.kernels import experts_follow_autocast
+        The first one makes the optimizer's state and fills the cache, and the loop counts the operations of the first
+        one of its kind. Nothing is learned, so that every call does the same.
+        """
+        import moextend
 
-        learning = list(self.model.trainable().values())
-        if self.optimizer is None:  # nothing is learned, so that every repeat does the same
-            self.optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=0.0, fused=True)
-        bf16 = torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16)
-        with experts_follow_autocast(), bf16:
-            loss = self.forward()["loss"]
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(learning, 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def forward(self) -> dict[str, Tensor]:
-        """The forward pass, with the prefix that is kept where one is."""
+        settings = moextend.Settings(
+            steps=STEPS, batch_size=len(self.data), learning_rate=1.0, schedule="constant", warmup=0.0,
+            checkpoint_steps=STEPS, cache_prefix=self.cached, bf16=str(self.model.lm.dtype) != "torch.float32",
+        )  # fmt: skip
+        before = 2 if self.cached else 1
         with ExitStack() as stack:
-            if self.cache is not None:
-                items = list(range(len(self.inputs["input_ids"])))
-                stack.enter_context(self.cache.around(items, self.inputs["attention_mask"]))
-            return self.model(**self.inputs)  # type: ignore[no-any-return]
+
+            def on_step(done: int, total: int) -> None:
+                if done == before:
+                    stack.enter_context(around)
+                elif done > before:
+                    stack.close()
+                    raise _Measured
+
+            with suppress(_Measured):
+                moextend.train(
+                    self.model, self.data, settings, folder=self.folder, rates={"": 0.0}, on_step=on_step
+                )
+
+    def timed(self) -> None:
+        """One more repeat of a step, timed."""
+        self.step(self.times.taken(self.model.device.type))
 
 
 def modes() -> tuple[Mode, ...]:
@@ -77,60 +92,65 @@ def modes() -> tuple[Mode, ...]:
     return get_args(Mode)
 
 
-def all_ways(base: MultimodalLM, size: Size, folder: Path) -> Iterator[Callable[[], Way]]:
-    """What makes each way over the weights of `base`; full fine-tuning first."""
-    yield partial(_full, base, size)
-    yield partial(_lora, base, size, experts=False)
-    yield partial(_lora, base, size, experts=True)
+def all_variants(base: MultimodalLM, size: Size, folder: Path) -> Iterator[Callable[[], Variant]]:
+    """What makes each variant over the weights of `base`; full fine-tuning first. `folder`: of trainings in flight."""
+    yield partial(_full, base, size, folder)
+    yield partial(_lora, base, size, folder, experts=False)
+    yield partial(_lora, base, size, folder, experts=True)
     for mode in modes():
-        yield partial(_extension, base, size, mode)
-        yield partial(_extension, base, size, mode, folder)
-        yield partial(_extension, base, size, mode, folder, QUARTER)
-    yield partial(_extension, base, size, "exact", width=1.0)
+        yield partial(_extension, base, size, folder, mode)
+        yield partial(_extension, base, size, folder, mode, cached=True)
+        yield partial(_extension, base, size, folder, mode, cached=True, labelled=QUARTER)
+    yield partial(_extension, base, size, folder, "exact", width=1.0)
 
 
-def _full(base: MultimodalLM, size: Size) -> Way:
+def _full(base: MultimodalLM, size: Size, folder: Path) -> Variant:
     model = twin(base)
     _implementation(model, stacks_learn=True)
     model.learn_only([name for name, _ in model.named_parameters() if name.startswith("lm.")])
-    return _ready(methods.named("bound"), base, model, size, floor.full)
+    return _ready(methods.named("bound"), base, model, size, folder, lower_bound.full)
 
 
-def _lora(base: MultimodalLM, size: Size, *, experts: bool) -> Way:
+def _lora(base: MultimodalLM, size: Size, folder: Path, *, experts: bool) -> Variant:
     model = twin(base)
     adapters.inject(model, adapters.Adapter(rank=RANK, experts=experts), 0)
     _implementation(model, stacks_learn=experts)
     model.learn_only([name for name, _ in model.named_parameters() if adapters.LORA in name])
     name = f"lora r{RANK}, attention" + (" and experts" if experts else "")
     # An adapter on experts hides them, and changes nothing yet: what is used is what the base uses.
-    return _ready(name, base, model, size, lambda shape: floor.lora(shape, RANK, experts=experts), seen=base)
+    return _ready(
+        name,
+        base,
+        model,
+        size,
+        folder,
+        lambda shape: lower_bound.lora(shape, RANK, experts=experts),
+        seen=base,
+    )
 
 
 def _extension(
     base: MultimodalLM,
     size: Size,
+    folder: Path,
     mode: Mode,
-    folder: Path | None = None,
+    *,
+    cached: bool = False,
     labelled: float = 1.0,
     width: float | None = None,
-) -> Way:
+) -> Variant:
     import moextend
     from moextend.extension import store
-    from moextend.training.prefix_cache import PrefixCache
 
     model = extended(base, mode, width)
     first = min(store.plan_of(model, NAME))
     model.learn_only([f"lm.{name}" for name in moextend.new_parameters(model.lm, NAME)])
-    name = f"moextend {mode}" + (", whole experts" if width else "") + (", cached prefix" if folder else "")
+    name = f"moextend {mode}" + (", whole experts" if width else "") + (", cached prefix" if cached else "")
     name += ", 1/4 labelled" if labelled < 1 else ""
-    cached = folder is not None
-    way = _ready(
-        name, base, model, size, lambda shape: floor.extension(shape, first, cached=cached), labelled
-    )
-    if folder is not None:
-        way.cache = PrefixCache(model, folder)
-        way.forward()  # fills it
-    return way
+    return _ready(
+        name, base, model, size, folder, lambda shape: lower_bound.extension(shape, first, cached=cached),
+        labelled=labelled, cached=cached,
+    )  # fmt: skip
 
 
 def extended(
@@ -162,21 +182,28 @@ def extended(
 
 
 def _implementation(model: MultimodalLM, *, stacks_learn: bool) -> None:
-    """The quickest kernels for each way: HF's loop over experts fills whole gradients with zeros, expert by expert."""
+    """The quickest kernels for a variant: HF's loop over experts fills whole gradients with zeros, expert by expert."""
     on_cpu = model.device.type == "cpu"
     model.lm.set_experts_implementation("eager" if on_cpu and not stacks_learn else "grouped_mm")
 
 
 def _ready(
-    name: str, base: MultimodalLM, model: MultimodalLM, size: Size, least: Floor, labelled: float = 1.0,
+    name: str,
+    base: MultimodalLM,
+    model: MultimodalLM,
+    size: Size,
+    folder: Path,
+    least: LowerBound,
+    *,
+    labelled: float = 1.0,
+    cached: bool = False,
     seen: MultimodalLM | None = None,
-) -> Way:  # fmt: skip
-    """The way, its floor counted on the experts that `seen` uses (None: the model itself)."""
-    import torch
-
-    inputs = batch(model, size, labelled)
+) -> Variant:
+    """The variant, its lower bound counted on the experts that `seen` uses (None: the model itself)."""
+    data = conversations(model, size, labelled)
+    inputs = batch(model, data)
     layers = used(seen or model, inputs, learning=True)
-    shape = floor.Model.of(
+    shape = lower_bound.Model.of(
         model.lm.config,
         tokens=size.tokens,
         length=size.length,
@@ -184,16 +211,13 @@ def _ready(
         layers=layers,
     )
     known = {p.data_ptr() for p in base.parameters()}
-    bf16 = base.lm.dtype == torch.bfloat16
-    model.train()
     added = sum(p.nbytes for p in model.parameters() if p.data_ptr() not in known)
-    if bf16:
-        for parameter in model.trainable().values():
-            parameter.data = parameter.data.float()
-    return Way(name, model, inputs, least(shape), new_share(layers, size), added, bf16)
+    return Variant(
+        name, model, data, least(shape), new_share(layers, size), added, folder / "in-flight", cached
+    )
 
 
-def used(model: MultimodalLM, inputs: dict[str, Tensor], *, learning: bool) -> list[floor.Layer]:
+def used(model: MultimodalLM, inputs: dict[str, Tensor], *, learning: bool) -> list[lower_bound.Layer]:
     """The pairs of a token and an expert that are computed for a batch, layer by layer.
 
     While experts learn that is all that the routers ask for, weighted with zero or not: what does not count yet needs
@@ -216,11 +240,11 @@ def used(model: MultimodalLM, inputs: dict[str, Tensor], *, learning: bool) -> l
         new = (asked >= old) & (asked < old + rows)  # ids beyond stand for no expert
         group = cast(Any, site.experts).ext_groups[NAME] if parts else site.experts
         width = inner_size(group) / inner_size(site.experts)
-        found.append(floor.Layer(int((asked < old).sum()), int(new.sum()), rows, width))
+        found.append(lower_bound.Layer(int((asked < old).sum()), int(new.sum()), rows, width))
     return found
 
 
-def new_share(layers: list[floor.Layer], size: Size) -> float:
+def new_share(layers: list[lower_bound.Layer], size: Size) -> float:
     """Share of a batch's tokens that a new expert is computed for, over the extended layers."""
     whose = [layer.new for layer in layers if layer.rows]
     return sum(whose) / len(whose) / size.tokens if whose else 0.0

@@ -1,4 +1,4 @@
-"""The least work of a training step: operations that no implementation can leave out.
+"""The lower bound of a training step: operations that no implementation can leave out.
 
 A multiply-add is two operations; only matrix products and attention count. A product costs its forward operations once
 more for the gradient of what goes in, where something below it learns, and once more for the gradient of its weights,

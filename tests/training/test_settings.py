@@ -1,0 +1,104 @@
+"""The settings of a training: what they may be, and what names them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+from moextend.errors import InputError
+from moextend.training.settings import (
+    ADDED,
+    SCHEDULES,
+    Schedule,
+    Settings,
+    Tracker,
+    Training,
+    default_settings,
+)
+
+PLAIN = Settings(steps=2, batch_size=4, learning_rate=1e-3)
+DOC = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+def test_names_are_those_of_transformers() -> None:
+    assert set(get_args(Schedule)) == set(SCHEDULES)
+    assert set(get_args(Tracker)) == {"none", "all", *INTEGRATION_TO_CALLBACK}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"steps": 0}, r"steps: Input should be greater than or equal to 1 \(found 0\)"),
+        ({"steps": 2.5}, "steps: Input should be a valid integer"),
+        ({"steps": True}, "steps: is true or false, not a number"),
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
+        ({"learning_rate": 0}, "learning_rate: Input should be greater than 0"),
+        ({"learning_rate": float("nan")}, "learning_rate: Input should be a finite number"),
+        ({"learning_rate": float("inf")}, "learning_rate: Input should be a finite number"),
+        ({"warmup": 1.5}, "warmup: Input should be less than or equal to 1"),
+        ({"weight_decay": float("inf")}, "weight_decay: Input should be a finite number"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm: Input should be greater than or equal to 0"),
+        ({"balance": -1.0}, "balance: Input should be greater than or equal to 0"),
+        ({"betas": (0.9, 1.0)}, r"betas\[1\]: Input should be less than 1"),
+        ({"betas": (-0.1, 0.9)}, r"betas\[0\]: Input should be greater than or equal to 0"),
+        ({"betas": (0.9, float("nan"))}, r"betas\[1\]: Input should be a finite number"),
+        ({"betas": 0.9}, "betas: Input should be a valid tuple"),
+        ({"epsilon": 0.0}, "epsilon: Input should be greater than 0"),
+        ({"schedule": "cosin"}, r"schedule: .*Did you mean 'cosine'\?"),
+        ({"beta": (0.9, 0.9)}, r"beta: no such key\. Did you mean 'betas'\?"),
+        ({"cache_prefix": True, "compile": True}, "cache_prefix does not go with compile"),
+        ({"steps": 1_000_000, "batch_size": 1000}, "steps x batch_size x gradient_accumulation is"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_error(wrong: dict[str, Any], message: str) -> None:
+    def fresh() -> Settings:
+        return Settings(**{**dict(PLAIN), **wrong})
+
+    def changed() -> Settings:
+        return PLAIN.having(**wrong)
+
+    for make in (fresh, changed):
+        with pytest.raises(InputError, match=f"^training settings: {message}") as error:
+            make()
+        assert "\n" not in str(error.value)
+
+
+def test_settings_are_values() -> None:
+    assert Settings(batch_size=4, learning_rate=0.001, steps=2, betas=[0.9, 0.98]) == PLAIN
+    assert PLAIN == copy.deepcopy(PLAIN) == pickle.loads(pickle.dumps(PLAIN)) == PLAIN.having()
+    assert PLAIN.having(seed=3).seed == 3 and PLAIN.seed == 0
+
+
+def test_a_sequence_shares_all_but_the_seed() -> None:
+    shared = Training(steps=2, batch_size=4, learning_rate=1e-3)
+    assert shared.settings(0) == PLAIN
+    assert shared.settings(7, steps=5, learning_rate=0.1) == PLAIN.having(seed=7, steps=5, learning_rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"),
+    [({}, 5), ({"batch_size": 4}, 17), ({"batch_size": 4, "gradient_accumulation": 2}, 9), ({"steps": 2}, 2)],
+)
+def test_without_steps_there_are_three_passes(given: dict[str, Any], steps: int) -> None:
+    found = default_settings(22, **given, seed=1, betas=None)
+    assert (found.steps, found.seed, found.betas) == (steps, 1, PLAIN.betas)
+
+
+def test_a_record_of_the_defaults_is_that_of_former_runs() -> None:
+    assert set(PLAIN.record()) == set(Settings.model_fields) - set(ADDED)
+    assert PLAIN.having(betas=(0.9, 0.95)).record() == {**PLAIN.record(), "betas": [0.9, 0.95]}
+    assert PLAIN.having(epsilon=1e-6).record() == {**PLAIN.record(), "epsilon": 1e-6}
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    rows = [line.split("|")[1:4] for line in DOC.read_text().splitlines() if line.startswith("| `")]
+    table = {name.strip(): default.strip() for names, default, _ in rows for name in names.split(",")}
+    for name, field in Training.model_fields.items():
+        default = "" if field.is_required() else json.dumps(field.default).strip('"')
+        assert table[f"`{name}`"].strip("`") == default, name
