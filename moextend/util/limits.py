@@ -1,14 +1,14 @@
-"""What options may be: names that are known, and the largest numbers that are taken."""
+"""Limits of options: known names, and the largest numbers."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
-"""Of a base's weights; auto: the checkpoint's own."""
+"""Number types of a base's weights; auto: the checkpoint's own."""
 ATTENTION = ("eager", "sdpa", "flash_attention_2")
-"""Implementations of attention that a base can be loaded with."""
+"""Attention implementations of a base."""
 MOST_SEED = 2**32 - 1
-"""The largest seed that numpy takes."""
+"""Largest seed of numpy."""
 MOST_STEPS = 1_000_000
 MOST_BATCH = 100_000
 MOST_TOKENS = 100_000
-"""Of one answer."""
+"""Largest number of tokens of one answer."""
 MOST_SEEN = 10**8
-"""Conversations of one training, repetitions counted: their order is drawn before the first step."""
+"""Largest number of conversations of one training, with repetitions: their order is drawn before the first step."""
