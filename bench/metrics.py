@@ -1,9 +1,8 @@
 """Metrics of continual learning: pure functions of the accuracy matrix.
 
-A[t][i] is the score (0..100) on task i after stage t. Row 0 is the base as it is; the columns are the
-tasks in the order they are learned, so that task i (counted from 1) stands in column i-1 and is learned at
-stage i. T tasks give T+1 rows. A cell that was not scored is None; a metric that needs such a cell, or that
-is not defined for the matrix (backward transfer of a single task), is None.
+A[t][i] is the score (0..100) on task i after stage t. Row 0 is the base. The columns are the tasks in training order:
+task i (from 1) is in column i-1 and is learned at stage i. T tasks give T+1 rows. A cell without a score is None, and
+so is a metric that needs such a cell, or is not defined for the matrix (backward transfer of a single task).
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ Matrix = Sequence[Sequence[float | None]]
 
 
 def _cells(values: Iterable[float | None]) -> list[float] | None:
-    """The values, or None where one of them is unknown or there is none."""
+    """The values; None if one of them is unknown or there are none."""
     found = list(values)
     known = [value for value in found if value is not None]
     return known if known and len(known) == len(found) else None
 
 
 def average(values: Iterable[float | None]) -> float | None:
-    """The mean; None where a value is unknown or there is none."""
+    """The mean; None if a value is unknown or there are none."""
     known = _cells(values)
     return None if known is None else fmean(known)
 
@@ -33,7 +32,7 @@ def _less(a: float | None, b: float | None) -> float | None:
 
 
 def length(a: Matrix) -> int:
-    """T, the number of tasks; ValueError where the matrix is not (T+1) x T."""
+    """T, the number of tasks; ValueError if the matrix is not (T+1) x T."""
     tasks = len(a) - 1
     if tasks < 1 or any(len(row) != tasks for row in a):
         raise ValueError(
@@ -95,7 +94,7 @@ def fwt(a: Matrix, *, chance: Sequence[float | None] | None = None) -> float | N
 
 
 def intransigence(a: Matrix, joint: Sequence[float | None]) -> float | None:
-    """What the sequence could not learn: mean_i (A_joint[i] - A[i][i]); `joint` is its final row."""
+    """Intransigence: mean_i (A_joint[i] - A[i][i]); `joint` is the final row of joint training."""
     return average(_less(joint[i - 1], a[i][i - 1]) for i in range(1, length(a) + 1))
 
 
@@ -121,7 +120,7 @@ Weights = dict[tuple[int, int], float]
 
 
 def weights(name: str, a: Matrix) -> Weights | None:
-    """The metric as a sum over cells, sum A[t][i] weights[t, i]; None where it is not known.
+    """The metric as a sum over cells, sum A[t][i] weights[t, i]; None if it is not known.
 
     `name`: la, acc, bwt, fm ("max", with the best row of this matrix) or fwt; divisors as above.
     """
@@ -160,7 +159,7 @@ def text_change(before: Sequence[float | None], after: Sequence[float | None]) -
 
 
 def text_retention(before: Sequence[float | None], after: Sequence[float | None]) -> float | None:
-    """Part of the text scores that is left: mean_j A[T][j] / A[0][j]; None where a base score is 0."""
+    """Retained share of the text scores: mean_j A[T][j] / A[0][j]; None if a base score is 0."""
     if any(b == 0 for b in before):
         return None
     pairs = zip(before, after, strict=True)
@@ -168,7 +167,7 @@ def text_retention(before: Sequence[float | None], after: Sequence[float | None]
 
 
 def mean_and_sd(values: Iterable[float | None]) -> tuple[float | None, float | None]:
-    """Mean and sample deviation over runs; no deviation of fewer than two, None where one is unknown."""
+    """Mean and sample deviation over runs; no deviation for fewer than two; None if a value is unknown."""
     known = _cells(values)
     if known is None:
         return None, None

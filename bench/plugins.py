@@ -1,8 +1,8 @@
-"""Methods and scorers that other people add: files of a workspace, and entry points of installed packages.
+"""Plug-ins for methods and scorers: files of a workspace, and entry points of installed packages.
 
-A file `FOLDER/my_name.py` of the workspace, or an entry point `my-name`, adds what is called `my-name`. The name says
-what it could hold, so that nothing is imported before it is asked for or listed. The code of a workspace is that of
-its user and runs like any other Python file.
+A file `FOLDER/my_name.py` of the workspace, or an entry point `my-name`, adds the plug-in `my-name`. The name is known
+without an import, so a plug-in is imported only when it is used or listed. The code of a workspace belongs to its user
+and runs like any other Python file.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from moextend.util import files, lookup
 
 T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
-"""What a plug-in may be called: its name becomes part of the names of folders."""
+"""Pattern of names of plug-ins, which become part of folder names."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where something comes from."""
+    """Origin of a method or scorer."""
 
     origin: str
     """"package", "workspace", or the distribution of an entry point with its version."""
     place: str = ""
-    """The file, relative to the workspace, or what the entry point names."""
+    """The file, relative to the workspace, or the object of the entry point."""
     sha256: str = ""
-    """Of the file; "" for the package's own."""
+    """Digest of the file; "" for the package's own."""
 
     def record(self) -> dict[str, str]:
-        """What a run notes of it."""
+        """Record for a run."""
         return {"from": self.origin, "place": self.place, "sha256": self.sha256}
 
 
@@ -48,7 +48,7 @@ PACKAGE = Source("package")
 
 @dataclass(frozen=True)
 class Found(Generic[T]):
-    """What a name stands for."""
+    """The object of a name, with its origin."""
 
     name: str
     value: T
@@ -57,7 +57,7 @@ class Found(Generic[T]):
 
 @dataclass(frozen=True)
 class Listed(Generic[T]):
-    """One entry of a list: what was found, or why it cannot be used."""
+    """One entry of a list: an object, or why it cannot be used."""
 
     name: str
     origin: str
@@ -68,44 +68,44 @@ class Listed(Generic[T]):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plug-in that nothing was imported of."""
+    """A plug-in that is not imported yet."""
 
     name: str
     origin: str
     place: str
     where: str
-    """As errors show it."""
+    """Its place for error messages."""
     load: Callable[[], tuple[Any, str]]
-    """Imports it; the module or object, and the digest of its file."""
+    """Imports it; returns the module or object, and the digest of its file."""
 
 
 @dataclass(frozen=True)
 class Plugins(Generic[T]):
-    """One kind of thing that can be added."""
+    """The plug-ins of one kind (methods or scorers), with the package's own."""
 
     noun: str
     folder: str
-    """Of the workspace."""
+    """Folder in the workspace."""
     group: str
-    """Of entry points."""
+    """Group of entry points."""
     own: Callable[[], Mapping[str, Callable[[], T]]]
-    """Name -> what loads it, of the package's own."""
+    """Name -> loader, for the package's own."""
     take: Callable[[Any, str], T]
-    """From an imported module, or the object of an entry point, to what `name` stands for; ValueError says why not."""
+    """(imported module or object of an entry point, name) -> the object of that name; ValueError if there is none."""
     reserved: tuple[str, ...] = ()
-    """Names that mean something else."""
+    """Reserved names."""
 
     def names(self, workspace: Path | None) -> list[str]:
-        """All names that can be asked for. Imports nothing."""
+        """All names. Imports nothing."""
         own = self.own()
         added = [each.name for each in self._candidates(workspace) if self._wrong_name(each) is None]
         return list(dict.fromkeys([*own, *added]))
 
     def find(self, name: str, workspace: Path | None, *, where: str | None = None) -> Found[T]:
-        """What `name` stands for; of plug-ins only this one is imported.
+        """The object of `name`; imports no other plug-in.
 
         Raises:
-            UnknownName: there is nothing of this name.  InputError: the plug-in is broken, or there are two of it.
+            UnknownName: the name is unknown.  InputError: the plug-in is broken, or two have this name.
         """
         own = self.own()
         if name in own:
@@ -119,12 +119,12 @@ class Plugins(Generic[T]):
         return self._load(same[0])
 
     def hidden(self, workspace: Path | None) -> dict[str, InputError]:
-        """Name of the package -> the error of a plug-in that has it, too, and is left out. Imports nothing."""
+        """Name of the package's own -> error of a plug-in with the same name, which is left out. Imports nothing."""
         found = {each.name: self._wrong_name(each) for each in self._candidates(workspace)}
         return {name: problem for name, problem in found.items() if problem is not None}
 
     def listed(self, workspace: Path | None) -> list[Listed[T]]:
-        """Everything, the package's own first; imports all plug-ins, and lists broken ones with what is wrong."""
+        """All entries, the package's own first; imports all plug-ins, and lists broken ones with their errors."""
         found = [
             Listed(name, PACKAGE.origin, "", Found(name, load(), PACKAGE))
             for name, load in self.own().items()
@@ -208,7 +208,7 @@ class _PointLoader:
 
 @cache
 def _module(path: Path, source: bytes) -> ModuleType:
-    """The module in a file, made from just these bytes, so that no older compiled one is taken."""
+    """Module from the bytes of a file, so that no stale compiled file is used."""
     name = f"moextend_workspace_{hashlib.sha256(bytes(path) + source).hexdigest()[:16]}_{path.stem}"
     module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(path)
@@ -225,7 +225,7 @@ def _name(stem: str) -> str:
 
 
 def _broken(error: BaseException, where: str) -> InputError:
-    """Why a plug-in cannot be imported, with the line of its own file."""
+    """Error for a plug-in that cannot be imported, with the line of its own file."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename).name == Path(where).name]
     if isinstance(error, SyntaxError):
@@ -238,7 +238,7 @@ def _broken(error: BaseException, where: str) -> InputError:
 
 
 def changed(known: Mapping[str, Mapping[str, str]], now: Mapping[str, Source]) -> str | None:
-    """The first plug-in whose file is not what it was when it was noted, in words; None where all are."""
+    """Description of the first plug-in with a changed file; None if there is none."""
     for name, source in now.items():
         before = known.get(name)
         if before is not None and before["sha256"] != source.sha256:
@@ -247,5 +247,5 @@ def changed(known: Mapping[str, Mapping[str, str]], now: Mapping[str, Source]) -
 
 
 def load_later(target: str) -> Callable[[], Any]:
-    """What loads "module:object" when it is called."""
+    """Function that loads "module:object"."""
     return lambda: lookup.load(target)

@@ -1,4 +1,4 @@
-"""Published numbers that a table may show beside what was measured: one YAML a table in `registry/references/`."""
+"""Published numbers for comparison with measured ones: one YAML file per table in `registry/references/`."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from moextend.util.spec import Spec
 KIND: content.Kind = "registry/references"
 
 Metric = Literal["la", "acc", "maa", "bwt", "bwt_t", "zero_shot", "text_change"]
-"""What a column of published numbers is here: a metric by its name in the report (see forgetting.summary)."""
+"""Metrics for columns of published numbers, by their names in the report (see forgetting.summary)."""
 
 
 class PublishedColumn(Spec):
-    """One column of published numbers, and what stands in it for a measured run."""
+    """One column of published numbers, and the corresponding value of a measured run."""
 
     title: str
-    """As the paper writes it."""
+    """Title in the paper."""
     means: str = ""
     """Its definition; divisors differ between papers."""
     metric: Metric | None = None
     """The metric of a run that is defined the same way; null: no measured number is shown."""
     task: str | None = None
-    """Instead of a metric: the task whose final score is shown."""
+    """Instead of a metric: a task; its final score is shown."""
     mean_of: tuple[str, ...] = ()
-    """Instead of one task: several, whose mean is shown once all are scored."""
+    """Instead of one task: several; their mean is shown if all are scored."""
     reading: str | None = None
-    """Of `task` or `mean_of` not the score, but this further metric of its cells, such as f1."""
+    """For `task` or `mean_of`: this metric of the cells, such as f1, instead of the score."""
     refused: str = ""
-    """Why no measured number can stand in this column, such as a judge that is not at hand."""
+    """Why this column has no measured number, such as a missing judge model."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks whose scores are shown; none where a metric over all tasks is."""
+        """Tasks of the shown scores; empty for a metric over all tasks."""
         return self.mean_of or (() if self.task is None else (self.task,))
 
 
@@ -45,20 +45,20 @@ class Reference(Spec):
 
     reference: str
     protocol: str
-    """Numbers of two protocols never stand in one table."""
+    """Protocol; a table never mixes two protocols."""
     source: str
-    """Where the numbers are published."""
+    """Publication of the numbers."""
     backbone: str = ""
-    """The model that they were made with, where it is known."""
+    """Model of the publication, if it is known."""
     description: str = ""
     scoring: dict[str, str] = Field(default_factory=dict)
-    """Task -> the scorer that counts as the paper's evaluation code does; a column that depends on a task scored
-    otherwise shows no measured number. Empty: nothing is known, and nothing refused."""
+    """Task -> the scorer equal to the paper's evaluation code; a column with a task scored by another one shows no
+    measured number. Empty: not known, and no column is refused."""
     unscored: dict[str, str] = Field(default_factory=dict)
     """Task -> why it cannot be scored as the paper does; "*" is every task without an entry in `scoring`."""
     columns: dict[str, PublishedColumn]
     rows: list[dict[str, str | float]]
-    """`method`, and the published number of each column that is known."""
+    """`method`, and the known published numbers by column."""
 
     @model_validator(mode="after")
     def _rows_fit(self) -> Reference:
@@ -75,10 +75,10 @@ class Reference(Spec):
 
 
 def read_reference(path: Path) -> Reference:
-    """The published numbers in a YAML file."""
+    """Published numbers from a YAML file."""
     return spec.read(Reference, path)
 
 
 def find_reference(name: str, workspace: Path) -> Reference:
-    """The reference called `name`, from the workspace or the package; UnknownName for another."""
+    """Reference `name` of the workspace or the package; UnknownName if there is none."""
     return read_reference(content.find(KIND, name, workspace, where="--references"))

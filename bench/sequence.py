@@ -1,4 +1,4 @@
-"""What a sequence is: an ordered list of stages, its base, and what is scored: one YAML in `registry/`."""
+"""The spec of a sequence: ordered stages, a base, and tasks to score; one YAML file in `registry/`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Attention = Literal["eager", "sdpa", "flash_attention_2"]
 
 
 def _no_name_twice(names: list[str]) -> list[str]:
-    """ValueError where a name stands twice in a list."""
+    """Raises ValueError if a list has a name twice."""
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(f"'{twice[0]}' stands twice")
@@ -27,20 +27,20 @@ def _no_name_twice(names: list[str]) -> list[str]:
 
 Names = Annotated[list[str], AfterValidator(_no_name_twice)]
 Mode = Literal["sequence", "joint", "independent"]
-"""How the tasks are learned: one after the other, all at once, or each from the base."""
+"""Training of the tasks: one after the other, all at once, or each from the base."""
 
 
 class Upcycle(Spec):
-    """How a dense model is made a Mixture of Experts (docs/upcycling.md)."""
+    """Settings for upcycling a dense model to a Mixture of Experts (docs/upcycling.md)."""
 
     experts: int = Field(ge=2)
-    """Experts a layer."""
+    """Experts per layer."""
     top_k: int = Field(2, ge=1)
-    """Experts that a token uses."""
+    """Experts per token."""
     rows: Literal["random", "paired"] = "random"
-    """paired: groups of top_k experts are chosen together, evenly."""
+    """Router rows; paired: groups of top_k experts are always chosen together."""
     seed: Seed = 0
-    """Of the router's rows."""
+    """Seed of the router's rows."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -57,35 +57,35 @@ class Base(Spec):
     model: str = Field(min_length=1)
     """A model of the package ("tiny"), a folder (of the workspace, else of the current one), "smollm2", or a hub id."""
     upcycle: Upcycle | None = None
-    """For a dense model."""
+    """Settings to upcycle a dense model."""
     vision: str | None = Field(None, min_length=1)
     """An image encoder: "tiny", a local folder, or one of open_clip or timm (docs/vision.md)."""
     resize: Literal["shortest", "longest", "squash"] | None = None
-    """How images become square: sides cut off, padded, or squeezed; null as the encoder's own config says."""
+    """How images become square: cropped, padded or squeezed; null: as in the encoder's config."""
     revision: str | None = None
     """Pinned revision of a hub model."""
     dtype: Dtype = "float32"
-    """Of its weights; auto takes the checkpoint's own."""
+    """Number type of its weights; auto: the checkpoint's own."""
     attn_implementation: Attention | None = None
     """eager, sdpa or flash_attention_2; null: transformers' choice."""
     chat: bool | None = None
-    """Whether prompts are put into the tokenizer's chat template; null: where it has one."""
+    """Whether prompts use the tokenizer's chat template; null: if it has one."""
 
     def found(self, workspace: Path) -> str:
-        """The model as `moextend.load` takes it: a folder of the workspace goes first."""
+        """The model for `moextend.load`: a folder of the workspace takes precedence."""
         folder = workspace / self.model
         return str(folder) if files.exists(folder) and folder.is_dir() else self.model
 
 
 class Align(Training):
-    """How the projector of the modality is aligned, once, before the first stage."""
+    """Alignment of the modality's projector, once, before the first stage."""
 
     task: str
-    """A caption task, whose items train the projector."""
+    """Caption task for training the projector."""
 
 
 class Stage(Spec):
-    """One task being learned."""
+    """One task to learn."""
 
     task: str
     """Name of the task."""
@@ -94,47 +94,47 @@ class Stage(Spec):
 
 
 class Scoring(Spec):
-    """How every cell of the matrix is scored."""
+    """Scoring of the cells of the matrix."""
 
     batch_size: Batch = 64
-    """Prompts that are answered together."""
+    """Prompts per batch."""
     limit: int | None = Field(None, ge=1)
-    """Items a task at the most; null scores all."""
+    """Maximum items per task; null: all."""
 
 
 class SequenceSpec(Spec):
     """An ordered list of stages with its base, its scored tasks and its training settings."""
 
     sequence: str
-    """Its name, which is also that of its folder of runs."""
+    """Its name, and the name of its folder of runs."""
     version: int | str
-    """Raised whenever scores can change."""
+    """Incremented with every change that can change scores."""
     description: str = ""
     """One sentence, for lists."""
     protocol: str | None = None
-    """The published protocol that is followed: only references of the same one may stand beside what is measured."""
+    """Published protocol of the sequence: only references of the same protocol are compared with its scores."""
     base: Base
     """The model that is extended."""
     align: Align | None = None
     """Null for a base without images."""
     stages: list[Stage]
-    """The tasks in the order they are learned."""
+    """Tasks in training order."""
     retention: Names = []
-    """Text tasks that are only scored: what the base could do and should not forget."""
+    """Text tasks that are only scored: abilities of the base that should not be forgotten."""
     transfer: Names = []
-    """Image tasks that are only scored: what the stages' skill carries over to. In the matrix, in no mean."""
+    """Image tasks that are only scored: transfer of the stages' skills. They are in the matrix, but in no mean."""
     memory: str | None = None
-    """A text file, one line a text: generic text that stands for what the base knows (retention options)."""
+    """Text file with one text per line: generic text as a sample of the base's knowledge (retention options)."""
     train: Training
     """Settings of the training of a stage."""
     scoring: Scoring = Scoring()
-    """How answers are made."""
+    """Settings of inference and scoring."""
     methods: list[str] = ["full-ft", "lora", "moextend"]
-    """Methods that run when none is named: `name` or `name:key=value,...`."""
+    """Default methods: `name` or `name:key=value,...`."""
     settings: dict[str, dict[str, str | int | float | bool | list[str]]] = {}
     """Settings of a method in this sequence, e.g. its learning rate."""
     path: Path | None = Field(None, exclude=True)
-    """The file that this was read from."""
+    """File of the spec."""
 
     @model_validator(mode="after")
     def _aligns_an_encoder(self) -> Self:
@@ -156,7 +156,7 @@ OWN = "sequence"
 
 
 def read_sequence(path: Path) -> SequenceSpec:
-    """The sequence in a YAML file."""
+    """Sequence from a YAML file."""
     sequence = spec.read(SequenceSpec, path).model_copy(update={"path": path.resolve()})
     if not NAME.fullmatch(sequence.sequence):
         raise SpecError(
@@ -183,12 +183,12 @@ def read_sequence(path: Path) -> SequenceSpec:
 
 
 def find_sequence(name: str, workspace: Path) -> SequenceSpec:
-    """The sequence called `name`, from the workspace or the package."""
+    """Sequence `name` of the workspace or the package."""
     return read_sequence(content.find("registry", name, workspace))
 
 
 def stage_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
-    """The tasks of the stages, in learning order."""
+    """Tasks of the stages, in training order."""
     where = str(sequence.path or sequence.sequence)
     return [
         find_learned(stage.task, workspace, where=f"{where}: stages[{i}].task")
@@ -197,7 +197,7 @@ def stage_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
 
 
 def find_learned(name: str, workspace: Path, *, where: str) -> TaskSpec:
-    """The task called `name`; SpecError where it cannot be learned from."""
+    """Task `name`; SpecError if it cannot be learned."""
     task = find_task(name, workspace, where=where)
     if task.data is None or task.data.train is None:
         why = "a text task of lm-eval" if task.data is None else "without training data (data.train is null)"
@@ -229,7 +229,7 @@ def scored_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
 
 
 def memory_texts(path: Path | None) -> list[str]:
-    """The lines of a file of generic text; InputError where it cannot be read."""
+    """Lines of a file of generic text; InputError if it cannot be read."""
     if path is None:
         return []
     if files.exists(path) and not path.is_file():  # a device may never end

@@ -1,4 +1,4 @@
-"""What a task is: one YAML in `tasks/`."""
+"""The spec of a task: one YAML file in `tasks/`."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from moextend.util import content, spec
 from moextend.util.limits import MOST_TOKENS
 from moextend.util.spec import Spec
 
-"""text: as it is. letter: that of the right choice. position: that of the right choice, from 0, as a number or as
-text. box: left, top, width, height in pixels of the image."""
+"""text: the answer itself. letter: the letter of the right choice. position: the index of the right choice, from 0, as
+a number or as text. box: left, top, width, height in pixels of the image."""
 
 
 TaskIdentity = Literal["none", "given", "inferred"]
-"""What a method knows of the task at inference. none: nothing. given: it is named with every input. inferred: the
-method finds it out from the input."""
+"""Task identity at inference. none: not used. given: every input comes with its task. inferred: the method infers the
+task from the input."""
 
 ALLOW_CODE = "HF_ALLOW_CODE_EVAL"
-"""Environment variable that is "1" where code that a model writes may run (the one of Hugging Face evaluate)."""
+"""Environment variable that is "1" if code from a model may run (the one of Hugging Face evaluate)."""
 
 
 def code_allowed() -> bool:
-    """Whether code that a model writes may run here."""
+    """Whether code from a model may run."""
     return os.environ.get(ALLOW_CODE) == "1"
 
 
@@ -40,11 +40,11 @@ def _unset(default: Any) -> Any:
 
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}")
-"""What a task may be called: its name becomes part of the names of files and folders."""
+"""Pattern of names of tasks, which become part of file and folder names."""
 
 
 def check_name(name: str) -> str:
-    """The name of a task; ValueError where it is none."""
+    """The name of a task; ValueError if it is invalid."""
     if not NAME.fullmatch(name):
         raise ValueError(
             "a task's name has letters, digits, '-', '_', '.' and '+' (100 at the most), a letter or digit first"
@@ -53,14 +53,14 @@ def check_name(name: str) -> str:
 
 
 class Join(Spec):
-    """Images that stand in a table of their own, once each."""
+    """Images in a separate table, once each."""
 
     config: str
-    """Configuration of the same data set that holds them."""
+    """Configuration of the same data set with the images."""
     split: str
-    """Its split that holds them."""
+    """Its split with the images."""
     by: str
-    """Column of the items that holds the id of their image."""
+    """Column of the items with the id of their image."""
     id: str = "id"
     """Column of that table with the id."""
     image: str = "image"
@@ -68,7 +68,7 @@ class Join(Spec):
 
 
 class Data(Spec):
-    """Where the items of a task come from."""
+    """Source of the items of a task."""
 
     path: str
     """A file or folder (relative to the YAML), `data:<folder>` in the workspace's data/, a hub id, or `world:<name>`
@@ -78,19 +78,19 @@ class Data(Spec):
     revision: str | None = None
     """Pinned revision of a hub data set."""
     train: str | None = "train"
-    """Name of the split that is learned from; null for a task that is only scored."""
+    """Name of the training split; null for a task that is only scored."""
     test: str = "test"
-    """Name of the split that is scored."""
+    """Name of the scored split."""
     images: str | None = None
-    """Where relative paths of images start (a folder as in `path`), besides the folder of the data."""
+    """Base folder of relative image paths (as in `path`), besides the folder of the data."""
     join: Join | None = None
-    """The images stand in another table."""
+    """Table of the images, if it is another one."""
     each: tuple[str, ...] | None = _unset(None)
-    """Columns whose cells are lists with one entry an item: such a row is as many items."""
+    """Columns with lists of one entry per item: a row has several items."""
     absent: tuple[str, ...] | None = _unset(None)
-    """Texts that stand for an empty cell, such as "nan"."""
+    """Texts of empty cells, such as "nan"."""
     prepare: str = ""
-    """How to get data that has to be put in place by hand."""
+    """How to get data that the user has to provide."""
 
 
 class TextTask(Spec):
@@ -103,56 +103,56 @@ class TextTask(Spec):
     metric: str = "acc"
     """One of the task's metrics in lm-eval."""
     limit: int | None = None
-    """Items at the most; null scores all."""
+    """Maximum number of items; null: all."""
     num_fewshot: int | None = None
-    """Examples in the prompt; null takes the task's own number."""
+    """Examples in the prompt; null: the task's own number."""
     runs_code: bool = _unset(False)
-    """Whether scoring runs the code that the model writes: only with `--allow-code`."""
+    """Whether scoring runs code from the model: only with `--allow-code`."""
     trust_remote_code: bool = _unset(False)
-    """Whether the Python code that the folder's YAMLs name may run; that of lm-eval and of the package may."""
+    """Whether Python code in the folder's YAML files may run; that of lm-eval and of the package may."""
     data: str | None = None
-    """Where data lies that has to be put in place by hand: `data:` and a path below data/ of the workspace."""
+    """Path of data that the user has to provide: `data:` and a path below data/ of the workspace."""
     prepare: str = ""
     """How to get it."""
 
 
 class TaskSpec(Spec):
-    """One task: something learned, scored, or both."""
+    """One task: learned, scored, or both."""
 
     task: Annotated[str, AfterValidator(check_name)]
-    """Its name, which is also that of its file."""
+    """Its name, and the name of its file."""
     version: int | str
-    """Raised whenever scores can change."""
+    """Incremented with every change that can change scores."""
     kind: Literal["vqa", "text", "caption"]
     """vqa: questions, with or without images. caption: images without questions. text: a task of lm-eval."""
     description: str = ""
     """One sentence, for lists."""
     source: str = ""
-    """Where the data come from, and the paper."""
+    """Source of the data, and the paper."""
     licence: str = ""
     """Of the data."""
     non_commercial: bool = False
     """Whether the licence forbids commercial use."""
     data: Data | None = None
-    """Required but for text tasks."""
+    """Required, except for text tasks."""
     columns: Columns = Columns()
-    """Which column holds what."""
+    """Columns by role."""
     prompt: str = "<image>\n{question}\nAnswer the question using a single word or phrase."
     """Template with `<image>`, `{question}`, `{choices}` and other columns of the data."""
     open_prompt: str | None = _unset(None)
-    """The prompt of an item without choices, where other items have some; null takes `prompt`."""
+    """Prompt of an item without choices among items with choices; null: `prompt`."""
     answer_as: AnswerForm | None = _unset(None)
-    """How the data write an answer; null takes a number among choices for a position, all else for text."""
+    """Form of answers in the data; null: a number with choices is a position, everything else is text."""
     scorer: str = "exact@1"
-    """Name and version of the rule that scores an answer."""
+    """Name and version of the scorer."""
     max_new_tokens: int = Field(16, ge=1, le=MOST_TOKENS)
-    """Tokens of an answer at the most."""
+    """Maximum number of tokens of an answer."""
     needs: Literal["judge"] | None = _unset(None)
-    """What scoring needs and this package does not have: "judge" is a language model that grades free text."""
+    """Requirement of scoring that this package lacks: "judge" is a language model that grades free text."""
     lm_eval: TextTask | None = None
     """Required for text tasks."""
     path: Path | None = Field(None, exclude=True)
-    """The file that this was read from."""
+    """File of the spec."""
 
     @property
     def layout(self) -> Layout:
@@ -163,18 +163,18 @@ class TaskSpec(Spec):
         )  # fmt: skip
 
     def folder(self) -> Path:
-        """The folder that relative paths of this task start from."""
+        """Base folder of relative paths of this task."""
         return self.path.parent if self.path else Path()
 
     def predictions(self, folder: Path, key: str) -> Path:
-        """The file in `folder` of the answers that `key` names; SpecError where the name could lead elsewhere."""
+        """File of the predictions with `key` in `folder`; SpecError for a name that leaves the folder."""
         try:
             return folder / f"{check_name(self.task)}-{key}.jsonl"
         except ValueError as error:
             raise SpecError(f"{error} (found {self.task!r}).", where="task", hint="Rename it.") from error
 
     def refuse_needs(self) -> None:
-        """InputError where scoring needs what this package does not have."""
+        """Raises InputError if scoring needs something that this package lacks."""
         if self.needs is not None:
             raise InputError(
                 "a judge (a language model that grades free text) is needed, and there is none here.",
@@ -183,13 +183,13 @@ class TaskSpec(Spec):
             )
 
     def reading(self) -> dict[str, Any]:
-        """What decides, besides columns and prompt, how rows become items; without what is not set."""
+        """Settings besides columns and prompt that determine how rows become items; unset ones are left out."""
         data = self.data.model_dump(include={"each", "absent"}) if self.data else {}
         return {**data, **self.model_dump(include={"open_prompt", "answer_as"})}
 
 
 def read_task(path: Path) -> TaskSpec:
-    """The task in a YAML file, checked as far as it can be without opening its data."""
+    """Task from a YAML file, checked without opening its data."""
     task = spec.read(TaskSpec, path).model_copy(update={"path": path.resolve()})
     if task.task != path.stem:
         raise SpecError(
@@ -211,5 +211,5 @@ def read_task(path: Path) -> TaskSpec:
 
 
 def find_task(name: str, workspace: Path, *, where: str | None = None) -> TaskSpec:
-    """The task called `name`, from the workspace or the package."""
+    """Task `name` of the workspace or the package."""
     return read_task(content.find("tasks", name, workspace, where=where))

@@ -18,25 +18,25 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _LONGEST = 600
-"""Characters of what is wrong, and of where; the list of a hint may have ten times as many."""
+"""Maximum length of the problem and of its place in characters; a hint may be ten times as long."""
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Control characters but tab and line feed, and those that turn the direction of a line."""
+"""Control characters except tab and line feed, and characters that change the direction of a line."""
 _LOGIN = re.compile(r"(?<=://)[^/\s]+(?=@)")
 """User and password in an address."""
 
 
 def visible(text: str) -> str:
-    """The text with control characters as Python writes them ("\\x1b"), so that it cannot steer a terminal."""
+    """The text with escaped control characters ("\\x1b"), which cannot control a terminal."""
     return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def masked(text: str) -> str:
-    """The text without the user and password of its addresses ("https://***@host"): it may be kept or shown."""
+    """The text without users and passwords in addresses ("https://***@host")."""
     return _LOGIN.sub("***", text)
 
 
 def short(text: str, limit: int) -> str:
-    """The text, its middle left out where it is longer than `limit`: values of others may have megabytes."""
+    """The text, without its middle if it is longer than `limit`: values in files may have megabytes."""
     if len(text) <= limit:
         return text
     half = (limit - 3) // 2
@@ -48,12 +48,12 @@ def _shown(text: str, limit: int) -> str:
 
 
 def type_name(value: object) -> str:
-    """What a value of a file is, in a message: "str", "list", ...; "nothing" for null."""
+    """Name of a value's type for a message: "str", "list", ...; "nothing" for null."""
     return "nothing" if value is None else type(value).__name__
 
 
 class MoextendError(Exception):
-    """An error with a place and a hint, printed as ``where: what hint``: long texts cut, control characters shown."""
+    """An error with a place and a hint, printed as ``where: what hint``, with long texts shortened."""
 
     exit_code = 1
 
@@ -76,11 +76,11 @@ class InputError(MoextendError):
 
 
 _LISTED = 200
-"""Names that an error lists; of more only the nearest."""
+"""Maximum number of names in an error; of more names only the nearest are listed."""
 
 
 class UnknownName(InputError):
-    """A name that no table or folder knows; the hint names the nearest known ones."""
+    """An unknown name; the hint has the nearest known ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> None:
         known, name = sorted(known), short(str(name), 100)
@@ -97,7 +97,7 @@ class UnknownName(InputError):
 
 
 class SpecError(InputError):
-    """A file of the user's cannot be read as what it should be."""
+    """A file of the user has invalid content."""
 
 
 class RunConflict(InputError):
@@ -105,12 +105,12 @@ class RunConflict(InputError):
 
 
 class RunFailed(MoextendError):
-    """A run began and could not end; what it had computed is kept."""
+    """A run started and failed; its results so far are kept."""
 
 
 @contextmanager
 def at(where: str) -> Iterator[None]:
-    """Says of errors inside the block that the option or key `where` names what is wrong."""
+    """Context that sets the place of errors inside it to the option or key `where`."""
     try:
         yield
     except InputError as error:

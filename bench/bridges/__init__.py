@@ -1,1 +1,1 @@
-"""Models of this project in other harnesses: lm-eval and lmms-eval. Arguments are translated, nothing else."""
+"""Models of this project in other harnesses: lm-eval and lmms-eval. Bridges only translate arguments."""

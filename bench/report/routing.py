@@ -22,7 +22,7 @@ INFERRED = (
     "Columns: per cent of its inputs that reach each extension, and none (the base answers). Inputs of a learned task "
     "are training items that its statistics were not made from."
 )
-ORACLE = "oracle: score with the task's own extension forced on; final: as it is."
+ORACLE = "oracle: score with only the task's own extension active; final: as it is."
 
 Stages = Mapping[int, RoutingReport]
 

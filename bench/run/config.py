@@ -51,7 +51,7 @@ class RunConfig(Identity):
     protocol: str | None = None
     """Published protocol of the sequence."""
     oracle: bool = False
-    """Whether learned tasks are also scored at the end with their own extension forced on; changes no other score."""
+    """Whether learned tasks are also scored at the end with only their own extension active; changes no other score."""
 
     def identity(self) -> dict[str, Any]:
         """The part that is equal for two runs exactly if they are the same run."""
@@ -140,7 +140,7 @@ class ConfigFile(Record):
     protocol: str | None = None
     """Published protocol of the sequence. null: none."""
     oracle: bool = False
-    """Whether learned tasks are also scored at the end with their own extension forced on."""
+    """Whether learned tasks are also scored at the end with only their own extension active."""
     environments: list[dict[str, Any]] = Field(default_factory=list)
     """Versions, commit and machine of the run, with a new entry after each change. No score depends on them."""
 

@@ -10,7 +10,7 @@ from moextend.bench.scorers.gold import Gold
 from moextend.bench.scorers.rules import exact
 
 RIGHT = 0.5
-"""A box counts as found above this IoU (CoIN), or from it on (lmms-eval)."""
+"""Threshold of the IoU: above it (CoIN), or at least it (lmms-eval)."""
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"
 _PAIR = rf"\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)"
 _CORNERS = re.compile(rf"{_PAIR}\s*,?\s*{_PAIR}")
@@ -37,7 +37,7 @@ class Box(NamedTuple):
 
 
 def read_box(text: str) -> Box | None:
-    """The first box in a text; None where there is none.
+    """The first box in a text; None if there is none.
 
     "[x1, y1, x2, y2]" (any brackets, or four bare numbers and no other) are fractions if none is above 1, else
     pixels; "<box>(x1,y1),(x2,y2)</box>" counts in thousandths, "{<x1><y1><x2><y2>}" in hundredths and
@@ -68,7 +68,7 @@ def _box(numbers: tuple[str, ...], grid: int | None) -> Box | None:
 
 
 def overlap(a: Box, b: Box) -> float:
-    """Intersection over union; 0 of boxes in different units, and of boxes without area unless they are equal."""
+    """Intersection over union; 0 for boxes in different units, and for unequal boxes without area."""
     if a == b:
         return 1.0
     wide = min(a.right, b.right) - max(a.left, b.left)
@@ -79,19 +79,19 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def iou(prediction: str, gold: Gold) -> float:
-    """Intersection over union with the best of the gold boxes; a gold that is no box is scored as `exact`."""
+    """Maximum intersection over union with the gold boxes; a gold answer without a box is scored by `exact`."""
     return (
         max(_iou(prediction, answer) for answer in gold.answers) if _boxed(gold) else exact(prediction, gold)
     )
 
 
 def grounding(prediction: str, gold: Gold) -> float:
-    """1 where the IoU is above one half (accuracy at 0.5); a gold that is no box is scored as `exact`."""
+    """1 if the IoU is above one half (accuracy at 0.5); a gold answer without a box is scored by `exact`."""
     return float(iou(prediction, gold) > RIGHT)
 
 
 def grounding2(prediction: str, gold: Gold) -> float:
-    """1 where the IoU is one half or above (lmms-eval); a gold that is no box is scored as `exact`."""
+    """1 if the IoU is at least one half (lmms-eval); a gold answer without a box is scored by `exact`."""
     return float(iou(prediction, gold) >= RIGHT)
 
 

@@ -1,6 +1,6 @@
 """CIDEr-D (Vedantam et al. 2015, with the clipping and length penalty of the COCO evaluation).
 
-pycocoevalcap has it, too, but finds the words with a program in Java. The tests compare with it.
+pycocoevalcap has it too, but needs a Java program to split words. The tests compare with it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ENDING = re.compile(r"(?<=\w)(n't|'(?:s|m|d|re|ve|ll))$")
 
 
 def ptb_tokens(text: str) -> list[str]:
-    """Lower-case words in the manner of the Penn Treebank, without punctuation, as the COCO evaluation counts them.
+    """Lower-case words in Penn Treebank style, without punctuation, as in the COCO evaluation.
 
     Contractions are split ("do n't", "man 's"), words with hyphens are one, brackets have names.
     """
@@ -60,7 +60,7 @@ def _tokens(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Vector:
-    """tf-idf weights and norms by order of the n-grams, and the length that the penalty counts."""
+    """tf-idf weights and norms by order of the n-grams, and the length for the penalty."""
 
     weights: Sequence[dict[Gram, float]]
     norms: Sequence[float]
@@ -68,11 +68,11 @@ class _Vector:
 
 
 def cider_d(answered: Sequence[Answered]) -> list[float]:
-    """CIDEr-D of every item, 0..10; n-grams are weighed by how few of these items' references have them.
+    """CIDEr-D of every item, 0..10; rare n-grams in the references of these items have larger weights.
 
-    g(c, s) = 10/4 sum_n exp(-(l_c - l_s)^2 / 2 sigma^2) min(c_n, s_n) s_n / (|c_n| |s_n|), the mean over the
-    references s; weights are counts times log(items / items whose references have the n-gram), lengths are counted
-    in pairs of words. A set of one item scores 0, for then no n-gram tells anything.
+    g(c, s) = 10/4 sum_n exp(-(l_c - l_s)^2 / 2 sigma^2) min(c_n, s_n) s_n / (|c_n| |s_n|), averaged over the
+    references s. Weights are counts times log(items / items with the n-gram in their references); lengths are counted
+    in pairs of words. A set of one item scores 0, because all weights are zero.
     """
     frequency: Counter[Gram] = Counter()
     for one in answered:

@@ -1,4 +1,4 @@
-"""Forms of a text in which answers are compared."""
+"""Normal forms of texts for the comparison of answers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def vqa_form(text: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def evalai_form(text: str) -> str:
-    """The form of TextVQA and VizWiz (EvalAI): no commas and question marks, `'s` apart, then `vqa_form`."""
+    """The form of TextVQA and VizWiz (EvalAI): without commas and question marks, `'s` separate, then `vqa_form`."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
     return vqa_form(text.strip())
 

@@ -1,4 +1,4 @@
-"""The scorers that belong to no single sequence, by name and version: a changed rule gets a new version."""
+"""General scorers by name and version; a changed rule gets a new version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scorer knows of an item."""
+"""Inputs of scorers: gold answers, questions and predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Gold(Protocol):
 
     @property
     def position(self) -> int | None:
-        """Place of the right choice, from 0, where the answer does not say it (two choices of one text); else None."""
+        """Index of the right choice, from 0, if the answer is ambiguous (two equal choices); else None."""
 
 
 class Question(Gold, Protocol):
@@ -31,31 +31,31 @@ class Question(Gold, Protocol):
 
     @property
     def question(self) -> str:
-        """The question; the source text of a task that rewrites."""
+        """The question; for rewriting tasks the source text."""
 
     @property
     def image_name(self) -> str:
-        """The file name of the first image; "" where it has none."""
+        """File name of the first image; "" without one."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One item with what was answered."""
+    """One item with its prediction."""
 
     id: str
     """Unique among the items of a set."""
     prediction: str
-    """What the model answered."""
+    """Answer of the model."""
     answers: tuple[str, ...]
     """One gold answer, or those of several annotators."""
     question: str = ""
-    """The question; the source text of a task that rewrites."""
+    """The question; for rewriting tasks the source text."""
     choices: tuple[str, ...] | None = None
     """The options of a multiple-choice question, in their order. null: none."""
     image: str = field(default="", kw_only=True)
-    """The file name of the first image; "" where it has none."""
+    """File name of the first image; "" without one."""
     position: int | None = field(default=None, kw_only=True)
-    """Place of the right choice from 0, where the answer does not say it; else null."""
+    """Index of the right choice, from 0, if the answer is ambiguous; else null."""
 
     @staticmethod
     def by(prediction: str, item: Question) -> Answered:

@@ -1,8 +1,8 @@
-"""The option that a longer answer names: its letter in any usual dress, or the text of one choice alone.
+"""Reads the option from a longer answer: its letter in a usual format, or the text of exactly one choice.
 
-The forms are those that VLMEvalKit reads without a judge, the same in Chinese ("答案是A", "选B", "A、红色"), and
-the markdown and LaTeX in which models put an answer. A letter inside a word is none, the article "A" is none, and an
-answer that names several options names none.
+The formats are those that VLMEvalKit reads without a judge, also in Chinese ("答案是A", "选B", "A、红色"), and markdown
+and LaTeX formats of models. A letter inside a word and the article "A" are not options. An answer with several options
+has none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from moextend.bench.scorers.gold import Gold
 from moextend.bench.scorers.rules import exact, gold_position
 
 LAST = 5
-"""A letter that stands alone in a sentence is the answer among this many last words (VLMEvalKit)."""
+"""A separate letter in a sentence is the answer if it is among this number of last words (VLMEvalKit)."""
 
 _HAN = "\u3400-\u9fff"
 _WIDE = str.maketrans(
@@ -44,7 +44,7 @@ _BEHIND = (
     rf"(?:{_WHY}|(?:and|or|but|in|from|with|for|on|at|by|as|if|here|there|which|where|when|among|under|within|of)"
     r"(?![\w'’-])|based\s+on\b|according\s+to\b|given\s+that\b|due\s+to\b)"
 )
-"""What may follow an option's letter in a sentence, and never an article: "A in this case"."""
+"""Words that may follow an option's letter in a sentence, but not an article: "A in this case"."""
 _UPPER = rf"(?![AI][ \t]+(?!{_BEHIND})\w)([A-Z])(?!['’-]|(?![{_HAN}])\w)"
 """A capital that is neither part of a word nor the word "A" or "I" of a sentence, which a line break ends."""
 _LOWER = r"([a-z])(?=\s*$|\s*\n|[.,;:!?)\]}\"']+(?:\s|$))"
@@ -99,7 +99,7 @@ def _judged(prediction: str, gold: Gold, *, texts: bool) -> float:
 
 
 def read_option(prediction: str, letters: str, choices: Sequence[str] = ()) -> int | None:
-    """Position of the option that a text names, by letter or (with `choices`) by text; None for none or several."""
+    """Index of the option in a text, by letter or (with `choices`) by text; None for none or several."""
     boxed = [found for found in _BOXED.findall(prediction) if found.upper() in letters]
     if boxed:
         return letters.index(boxed[-1].upper())
@@ -127,7 +127,7 @@ def read_option(prediction: str, letters: str, choices: Sequence[str] = ()) -> i
 
 
 def _lead(text: str, letters: str) -> int | None:
-    """The letter that the text is, or begins with before a mark or a line break."""
+    """The letter that is the full text, or its start before punctuation or a line break."""
     found = _LEAD.match(text)
     if found is None or found[1].upper() not in letters or _MORE.match(text[found.end(1) :]):
         return None
@@ -135,7 +135,7 @@ def _lead(text: str, letters: str) -> int | None:
 
 
 def _full_answer(text: str, letters: str, choices: Sequence[str]) -> int | None:
-    """The choice whose text the prediction is."""
+    """The choice with a text equal to the prediction."""
     form = vqa_form(text.rstrip("."))
     same = [i for i, choice in enumerate(_texts(letters, choices)) if choice and choice == form]
     return same[0] if len(same) == 1 else None
@@ -148,7 +148,7 @@ def _texts(letters: str, choices: Sequence[str]) -> list[str]:
 
 
 def _mentioned(text: str, letters: str, choices: Sequence[str]) -> int | None:
-    """The one option that a sentence mentions, by a letter that stands alone or by its text; None where they differ."""
+    """The only option in a sentence, by a separate letter or by its text; None if these differ."""
     held = _held(text, letters, choices)
     words = _SPLIT.sub(" ", text).split()
     alone = [
@@ -163,14 +163,14 @@ def _mentioned(text: str, letters: str, choices: Sequence[str]) -> int | None:
 
 
 def _free(word: str, after: str | None) -> bool:
-    """Whether a letter is no article or pronoun: "A" and "I" are where a word in lower case follows."""
+    """Whether a letter is not an article or pronoun, as "A" and "I" are before a lower-case word."""
     return word not in "AI" or after is None or not after.islower() or after in ("and", "or", "is")
 
 
 def _held(text: str, letters: str, choices: Sequence[str]) -> list[int]:
-    """The choices whose texts a sentence holds, word by word; one that is a part of another counts only by itself.
+    """Choices with texts in a sentence, compared by words; a text inside another choice's text does not count there.
 
-    A text that two choices share names both.
+    A text of two choices counts for both.
     """
     if len(text) > 2 * sum(map(len, choices)):
         return []

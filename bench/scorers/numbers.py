@@ -22,7 +22,7 @@ _SCALES = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 def relaxed(prediction: str, gold: Gold) -> float:
     """ChartQA's relaxed accuracy: numbers within 5% of the target (percent as hundredths).
 
-    What is no number, and a target of 0, must be the same text but for case and final periods.
+    Other texts, and a target of 0, must be equal up to case and final periods.
     """
     return float(any(_relaxed(prediction, answer) for answer in gold.answers))
 
@@ -46,8 +46,8 @@ def _number(text: str) -> float | None:
 def number(prediction: str, gold: Gold) -> float:
     """Like `relaxed`, and reads "1,200", "1 200", "$5", "3.2 million", "5 kg".
 
-    Where prediction and target both have a unit (or currency), it must be the same but for a plural s; a target
-    of 0 must be met exactly.
+    If prediction and target both have a unit (or currency), it must be equal up to a plural s. A target of 0 must be
+    matched exactly.
     """
     return float(any(_near(prediction, answer) for answer in gold.answers))
 
@@ -61,7 +61,7 @@ def _near(prediction: str, answer: str) -> bool:
 
 
 def quantity(text: str) -> tuple[float, str] | None:
-    """The number that is all of a text, and its unit ("" without one); percent are hundredths, without unit."""
+    """Number and unit ("" without one) if they are the full text; percent are hundredths, without unit."""
     match = _QUANTITY.fullmatch(text.strip().rstrip(".").strip())
     if match is None:
         return None

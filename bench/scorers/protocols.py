@@ -1,8 +1,8 @@
-"""Rules of published continual-learning benchmarks, as their evaluation code counts.
+"""Rules of published continual-learning benchmarks, equal to their evaluation code.
 
-Each is the paper's own rule down to its quirks, so that a number stands beside the paper's. Two things are ours: outer
-spaces of a prediction are dropped first, as the papers' answering scripts do, and an empty prediction is never right.
-`tests/fixtures/protocols` holds what the papers' code made of 2,000 generated pairs each.
+Each rule has the quirks of the paper's code, so that numbers are comparable. Two things differ: outer spaces of a
+prediction are removed first, as in the papers' inference scripts, and an empty prediction is never right.
+`tests/fixtures/protocols` has the results of the papers' code for 2,000 generated pairs each.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WITH_EQUALITY = ("AI2D", "TQA", "VQA", "SciVerse")
 
 
 def _best(rule: Rule) -> Item:
-    """The best over the golds of a rule for one; 0 for an empty prediction."""
+    """Rule with the maximum over the gold answers; 0 for an empty prediction."""
 
     def item(prediction: str, gold: Gold) -> float:
         predicted = prediction.strip()
@@ -130,10 +130,10 @@ dcl_finance = _best(_dcl_finance)
 def dcl_science(answered: Sequence[Answered]) -> list[float]:
     """MLLM-CL science: equality for AI2D, TQA, VQA and SciVerse; MapQA by containment, or the share of states named.
 
-    Which of them an item is from stands in the name of its image, and what MapQA asks in its question.
+    The name of the image identifies the source, and the question the kind of MapQA item.
 
     Raises:
-        InputError: an item without the name of its image.
+        InputError: an item without an image name.
     """
     return [_science(one) for one in answered]
 
@@ -170,7 +170,7 @@ def trace_rouge(prediction: str, gold: Gold) -> float:
     """ROUGE-L of summaries as the package `rouge` 1.0.1 counts: F1 of the union of the sentences' longest common
     subsequences over distinct words; sentences end at a period, words at a space.
 
-    A prediction or gold without a word scores 0; there the package raises an error.
+    A prediction or gold answer without a word scores 0, where the package raises an error.
     """
     return max(_rouge(prediction.strip(), answer) for answer in gold.answers)
 
@@ -192,12 +192,12 @@ def _rouge(predicted: str, gold: str) -> float:
 
 
 def _sentences(text: str) -> list[list[str]]:
-    """Words of the sentences; one of spaces alone has the empty word, which the package counts too."""
+    """Words of the sentences; a sentence of spaces has the empty word, as in the package."""
     return [sentence.split() or [""] for sentence in text.split(".") if sentence]
 
 
 def _common(x: Sequence[str], y: Sequence[str]) -> list[str]:
-    """The longest common subsequence; of several, the one that the package takes."""
+    """The longest common subsequence; if there are several, the package's choice."""
     table = [[0] * (len(y) + 1) for _ in range(len(x) + 1)]
     for i, word in enumerate(x, 1):
         for j, other in enumerate(y, 1):
@@ -215,7 +215,7 @@ def _common(x: Sequence[str], y: Sequence[str]) -> list[str]:
 
 
 def _resolved(code: str) -> str:
-    """The code with its literals in place of <STR_LIT:...>, <NUM_LIT:...> and <CHAR_LIT:...>."""
+    """The code with literals instead of <STR_LIT:...>, <NUM_LIT:...> and <CHAR_LIT:...>."""
     for name, value in _EMPTY_LITERALS.items():
         code = code.replace(name, value)
     for kind, literal in _LITERAL.findall(code):

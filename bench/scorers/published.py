@@ -1,4 +1,4 @@
-"""The scorers of published sequences: the papers' own rules, frozen in tests/fixtures/protocols."""
+"""Scorers of published sequences: the papers' own rules, with frozen results in tests/fixtures/protocols."""
 
 from __future__ import annotations
 

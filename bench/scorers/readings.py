@@ -1,4 +1,4 @@
-"""Three readings of an answer beside its score, so that forgetting a form and forgetting what is asked tell apart."""
+"""Three readings of an answer besides its score, to distinguish forgetting a format from forgetting the answer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from moextend.bench.scorers.table import own_answer
 def readings(
     prediction: str, gold: Gold, *, right: bool = False, likelihoods: Sequence[float] | None = None
 ) -> dict[str, float]:
-    """`strict` and `normalised`, 0 or 1, and `likelihood` where the choices' log-likelihoods are known.
+    """`strict` and `normalised`, 0 or 1, and `likelihood` if the choices' log-likelihoods are known.
 
-    strict: the gold text as it is, or its letter. normalised: full marks by the task's scorer (`right`), or the
-    gold after the official VQA form, or words that contain it; with choices, its letter in any dress. likelihood:
-    the right choice is the likeliest (the first of equal ones); there is none without choices or without a known
-    right one.
+    strict: the exact gold text, or its letter. normalised: the maximum of the task's scorer (`right`), or the gold
+    answer in the official VQA form, or words that contain it; with choices, its letter in a usual format. likelihood:
+    the right choice has the highest log-likelihood (the first of equal ones); missing without choices or without a
+    known right one.
     """
     text = prediction.strip()
     golds = {answer.strip() for answer in gold.answers} | {own_answer("letter@1", gold)}
@@ -39,6 +39,6 @@ def _normalised(prediction: str, gold: Gold) -> bool:
 
 
 def _contains(prediction: str, answers: Sequence[str]) -> bool:
-    """Whether the words of an answer stand in the prediction, side by side."""
+    """Whether the prediction contains the words of an answer consecutively."""
     predicted = f" {vqa_form(prediction)} "
     return any(form and f" {form} " in predicted for form in map(vqa_form, answers))

@@ -1,4 +1,4 @@
-"""One function a scorer: prediction and gold -> 0..1. No rule marks an empty prediction right."""
+"""One function per scorer: (prediction, gold) -> 0..1. An empty prediction is never right."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _ANSWER_IS = re.compile(r"\banswer(?: is)?:? ?[(\[]?([A-Z])(?:[)\].:,]|$)", re.I
 
 
 def same(prediction: str, gold: str, form: Callable[[str], str]) -> bool:
-    """Whether both have one form; without a letter or digit in it, a prediction must repeat the gold."""
+    """Whether both have the same form; a text without letters and digits must be equal to the gold answer."""
     return matches(prediction, (gold,), form) == 1
 
 
 def matches(prediction: str, answers: Iterable[str], form: Callable[[str], str]) -> int:
-    """How many of the answers are the `same` as the prediction."""
+    """Number of answers that are the `same` as the prediction."""
     if any(letter.isalnum() for letter in prediction):
         predicted = form(prediction)
         return sum(form(answer) == predicted for answer in answers)
@@ -30,15 +30,15 @@ def matches(prediction: str, answers: Iterable[str], form: Callable[[str], str])
 
 
 def exact(prediction: str, gold: Gold) -> float:
-    """1 for a gold answer, but for case, outer spaces and final periods (GQA)."""
+    """1 for a gold answer, up to case, outer spaces and final periods (GQA)."""
     return float(matches(prediction, gold.answers, plain) > 0)
 
 
 def consensus(matching: int, annotators: int) -> float:
     """Mean over the leave-one-out sets of min(1, matches / 3).
 
-    (m min(1, (m-1)/3) + (n-m) min(1, m/3)) / n for n annotators of whom m gave the prediction. Fewer than
-    four cannot give three others: all the others must match then, and of a single annotator the one.
+    (m min(1, (m-1)/3) + (n-m) min(1, m/3)) / n for n annotators, m of them with the prediction. With fewer than four
+    annotators all the others must match, and a single annotator must match.
     """
     if annotators == 1:
         return float(matching)
@@ -48,19 +48,19 @@ def consensus(matching: int, annotators: int) -> float:
 
 
 def vqa(prediction: str, gold: Gold) -> float:
-    """Official VQAv2 accuracy: consensus of the annotators, normalised where they do not all agree."""
+    """Official VQAv2 accuracy: consensus of the annotators, in normal form unless all of them agree."""
     agreed = len({one_line(answer) for answer in gold.answers}) == 1
     form = one_line if agreed and len(gold.answers) > 1 else vqa_form
     return consensus(matches(prediction, gold.answers, form), len(gold.answers))
 
 
 def vqa2(prediction: str, gold: Gold) -> float:
-    """VQAv2 accuracy as lmms-eval counts: consensus after the official form, also where all annotators agree."""
+    """VQAv2 accuracy of lmms-eval: consensus in the official form, also if all annotators agree."""
     return consensus(matches(prediction, gold.answers, vqa_form), len(gold.answers))
 
 
 def evalai(prediction: str, gold: Gold) -> float:
-    """TextVQA and VizWiz accuracy: consensus after the EvalAI form, always."""
+    """TextVQA and VizWiz accuracy: consensus in the EvalAI form, always."""
     return consensus(matches(prediction, gold.answers, evalai_form), len(gold.answers))
 
 
@@ -72,9 +72,9 @@ def gold_position(gold: Gold) -> int | None:
 
 
 def letter(prediction: str, gold: Gold) -> float:
-    """1 for the right letter, predicted as "B", "B. ..." or "The answer is B." (ScienceQA); all else is wrong.
+    """1 for the right letter as "B", "B. ..." or "The answer is B." (ScienceQA); everything else is wrong.
 
-    A question without choices among others is scored as `exact`.
+    A question without choices among others is scored by `exact`.
     """
     text, right = prediction.strip(), gold_position(gold)
     if right is None:
@@ -91,7 +91,7 @@ def letter(prediction: str, gold: Gold) -> float:
 
 
 def option(prediction: str, gold: Gold) -> float:
-    """1 for the right letter in any usual dress, or for the right choice's text and nothing else.
+    """1 for the right letter in a usual format, or for exactly the text of the right choice.
 
     "(b)", "b:", "B) red", "the answer is (b)", "Answer: B". A question without choices among others is scored as
     `exact`; what names no letter, or several, is wrong.
@@ -101,7 +101,7 @@ def option(prediction: str, gold: Gold) -> float:
         return exact(prediction, gold)
     if letter(prediction, gold):
         return 1.0
-    # A choice may itself be a letter: then "B" is the second choice, and never the choice whose text is "B".
+    # A choice may itself be a letter: then "B" is the second choice, not the choice with the text "B".
     lettered = prediction.strip() in tuple(string.ascii_uppercase[: len(gold.choices or ())])
     if gold.choices and not lettered and same(prediction, gold.choices[right], vqa_form):
         return 1.0
@@ -111,7 +111,7 @@ def option(prediction: str, gold: Gold) -> float:
 
 
 def anls(prediction: str, gold: Gold) -> float:
-    """Average normalised Levenshtein similarity (DocVQA): the best over the answers, 0 below one half."""
+    """Average normalised Levenshtein similarity (DocVQA): maximum over the answers, 0 below one half."""
     if not prediction.strip():
         return 0.0
     best = max(_similarity(words_form(prediction), words_form(answer)) for answer in gold.answers)
@@ -159,6 +159,6 @@ def pope2(prediction: str, gold: Gold) -> float:
 
 
 def spoken(answer: str) -> str:
-    """A gold of POPE as a model should say it: as it is, or ("NO") in lower case where `yes_or_no2` reads only that."""
+    """A gold answer of POPE as a model should generate it: unchanged, or ("NO") in lower case for `yes_or_no2`."""
     form = plain(answer)
     return answer if yes_or_no2(answer) == form or yes_or_no2(form) != form else form

@@ -1,4 +1,4 @@
-"""What a scorer is."""
+"""The interface of a scorer."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ class Scorer:
     name: str
     """name@version"""
     rule: str
-    """What it does, in one line."""
+    """Description in one line."""
     source: str = "ours"
     used_by: str = ""
     comparable_with: str = "none"
-    """The published numbers that this rule's may stand beside; "none" for rules of this project."""
+    """Published numbers that are comparable; "none" for rules of this project."""
     item: Item | None = None
     items: Callable[[Sequence[Answered]], Sequence[float | None]] | None = None
     metrics: Metrics | None = None
     """More metrics of all items together, in percent."""
     top: float = 1.0
-    """The most that an item can score."""
+    """Maximum score of an item."""
     by_image: bool = False
-    """The rule depends on the name of the image."""
+    """Whether the rule depends on the name of the image."""
     lettered: bool = False
-    """The answer to a question with choices is a letter."""
+    """Whether the answer to a question with choices is a letter."""
     spoken: Callable[[str], str] | None = None
-    """Gold -> how a model says it; None where it says the gold as it is."""
+    """Gold answer -> expected output of a model; None: they are equal."""
     own_is_top: bool = True
-    """A gold answer reaches the top; not so where references are averaged or n-grams weighed."""
+    """Whether a gold answer reaches the maximum; not so for averages over references or weighted n-grams."""
 
 
 def mean_of(name: str, item: Item) -> Metrics:

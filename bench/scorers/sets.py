@@ -12,19 +12,19 @@ from moextend.bench.scorers.letters import option2
 from moextend.errors import InputError
 
 TURN = 1_000_000
-"""Rotations of a MMBench question have ids that are equal modulo this."""
+"""Rotations of an MMBench question have ids that are equal modulo this number."""
 
 
 def circular(answered: Sequence[Answered]) -> list[float | None]:
-    """MMBench: a question is right only if every rotation of its choices is, each judged as by `option`.
+    """MMBench: a question is right only if every rotation of its choices is right by `option`.
 
-    The first rotation carries the question's value; None for the others, which do not count by themselves.
+    The first rotation has the question's value; the others have None, as they do not count by themselves.
     """
     return _circular(answered, rules.option)
 
 
 def circular2(answered: Sequence[Answered]) -> list[float | None]:
-    """As `circular`, each rotation judged as by `option2`."""
+    """Like `circular`, with `option2` for each rotation."""
     return _circular(answered, option2)
 
 
@@ -47,12 +47,12 @@ def _question(one: Answered) -> int:
 
 
 def yes_no(pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:
-    """POPE's metrics beside accuracy, in percent: precision, recall, F1 and the share of predicted "yes"."""
+    """POPE's metrics besides accuracy, in percent: precision, recall, F1 and the share of predicted "yes"."""
     return _yes_no(pairs, rules.yes_or_no)
 
 
 def yes_no2(pairs: Iterable[tuple[str, Gold]]) -> dict[str, float]:
-    """As `yes_no`, answers read by `yes_or_no2`."""
+    """Like `yes_no`, with answers read by `yes_or_no2`."""
     return _yes_no(pairs, rules.yes_or_no2)
 
 

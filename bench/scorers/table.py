@@ -1,4 +1,4 @@
-"""The scorers by name and version: a changed rule gets a new version."""
+"""The table of scorers by name and version; a changed rule gets a new version."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from moextend.util.lookup import choose
 
 @dataclass(frozen=True)
 class SetScore:
-    """What a scorer makes of the answers to a task."""
+    """Scores of the answers to a task."""
 
     value: float
     """Mean of the items that count, 0..1 (CIDEr-D: 0..10)."""
     items: tuple[float | None, ...]
-    """One value an item, in order; None where it counts only together with an item before it."""
+    """One value per item, in order; None if it counts only together with an earlier item."""
     stderr: float | None
     """Standard error of `value` over the items that count, clusters drawn; None for fewer than two of them."""
     metrics: dict[str, float]
@@ -38,7 +38,7 @@ class SetScore:
 
     @property
     def n(self) -> int:
-        """The items that count."""
+        """Number of items that count."""
         return sum(item is not None for item in self.items)
 
 
@@ -47,7 +47,7 @@ BY_NAME = {scorer.name: scorer for scorer in ALL}
 
 
 def _scorers_in(value: Any, name: str) -> tuple[Scorer, ...]:
-    """The versions of a scorer in a module, or the object of an entry point; ValueError where there are none."""
+    """Versions of a scorer in a module, or the object of an entry point; ValueError if there are none."""
     if isinstance(value, ModuleType):
         value = list(vars(value).values())
     things = value if isinstance(value, tuple | list) else [value]
@@ -83,19 +83,19 @@ _SEARCHED: list[Path] = []
 
 
 def search(workspace: Path) -> None:
-    """From now on plug-in scorers are looked for in this workspace, besides installed packages."""
+    """Sets the workspace for plug-in scorers, besides installed packages."""
     _SEARCHED[:] = [workspace.resolve()]
 
 
 def find_scorer(name: str, *, where: str | None = None) -> Scorer:
-    """The scorer called `name`; UnknownName where there is none, InputError where its plug-in is broken."""
+    """Scorer `name`; UnknownName if there is none, InputError if its plug-in is broken."""
     if name in BY_NAME:
         return BY_NAME[name]
     return _plugged(name, _SEARCHED[0] if _SEARCHED else None, where)
 
 
 def source_of(name: str, workspace: Path) -> Source:
-    """Where a scorer comes from; UnknownName where there is none."""
+    """Origin of a scorer; UnknownName if there is none."""
     return KNOWN.find(_stem(name), workspace).source
 
 
@@ -123,9 +123,9 @@ def score_set(
     clusters: Sequence[Hashable] | None = None,
     where: str | None = None,
 ) -> SetScore:
-    """What a scorer of either sort makes of all (at least one) answers to a task; UnknownName where there is none.
+    """Scores of all (at least one) answers to a task; UnknownName for an unknown scorer.
 
-    `clusters`: what each item shares with others, such as its image; without it items are drawn one by one.
+    `clusters`: cluster of each item, such as its image, for the standard error; without it items are independent.
     """
     scorer = find_scorer(name, where=where)
     items: tuple[float | None, ...]
@@ -142,13 +142,13 @@ def score_set(
 
 
 def is_lettered(name: str) -> bool:
-    """Whether the scorer takes the answer to a question with choices for a letter."""
+    """Whether the scorer reads the answer to a question with choices as a letter."""
     scorer = _known(name)
     return scorer is not None and scorer.lettered
 
 
 def own_answer(name: str, gold: Gold) -> str:
-    """What a model that knows the gold would say: the most common answer as the scorer reads it, or its letter."""
+    """Expected output of a model that knows the gold answer: the most common answer for the scorer, or its letter."""
     scorer = _known(name)
     position = rules.gold_position(gold) if scorer and scorer.lettered else None
     if position is not None:

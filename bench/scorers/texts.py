@@ -32,7 +32,7 @@ def _tokenizer() -> Callable[[str], str]:
 def rouge_l(prediction: str, gold: Gold) -> float:
     """F1 of the longest common subsequence of words, without stemming: the best over the references.
 
-    Words are a-z and 0-9 (the package's rule); a text without any has to be repeated as it is.
+    Words are a-z and 0-9 (the package's rule); a text without words must be repeated exactly.
     """
     if not prediction.strip():
         return 0.0
@@ -55,9 +55,9 @@ def similarity(prediction: str, gold: Gold) -> float:
 
 
 def substring(prediction: str, gold: Gold) -> float:
-    """1 where the prediction contains a gold answer or lies in it, as they are written (CoIN's ImageNet).
+    """1 if the prediction contains a gold answer or is a part of it, character by character (CoIN's ImageNet).
 
-    An empty prediction or gold lies in nothing; one without a letter or digit must repeat the gold.
+    An empty prediction or gold answer never matches; one without letters and digits must be equal to the gold answer.
     """
     predicted = prediction.strip()
     return float(any(_within(predicted, answer.strip()) for answer in gold.answers))
@@ -72,11 +72,11 @@ def _within(predicted: str, answer: str) -> bool:
 
 
 def sari(answered: Sequence[Answered]) -> list[float]:
-    """SARI of every item (Xu et al. 2016), the question as source: mean of F1 of kept and added n-grams and
+    """SARI of every item (Xu et al. 2016) with the question as source: mean of the F1 of kept and added n-grams and the
     precision of deleted ones, over n = 1..4.
 
-    Counted as in the reference implementation, with 0/0 = 1 and kept n-grams recalled by their sum; lower-case,
-    13a tokens. An empty prediction scores 0.
+    As in the reference implementation, 0/0 = 1 and the recall of kept n-grams uses their sum; lower case, 13a tokens.
+    An empty prediction scores 0.
     """
     return [_sari(one) for one in answered]
 

@@ -1,8 +1,8 @@
-"""Statistics over items and over runs: what a table may claim, and what it cannot tell.
+"""Statistics over items and over runs: tests and intervals for comparisons of methods.
 
-Two sources of variance enter every comparison. Seeds are drawn: a method trained again gives other scores. Items are
-drawn, whole images at a time, and all seeds answer the same items, so that their luck is shared and does not average
-out over seeds. docs/statistics.md has the derivation and the simulations.
+Every comparison has two sources of variance. Seeds: a method trained again gives other scores. Items: the sample of
+images with their questions; all seeds answer the same items, so this error does not average out over seeds.
+docs/statistics.md has the derivation and the simulations.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Contrast:
 
     value: float
     seed_variance: float
-    """Of the mean, from seeds: sample variance over seeds / S; 0 for one seed."""
+    """Variance of the mean from seeds: sample variance over seeds / S; 0 for one seed."""
     item_variance: float
-    """Of the mean, from the items that all seeds share."""
+    """Variance of the mean from the items that all seeds share."""
     seeds: int
     clusters: int
-    """Images, or items without company, over all tasks."""
+    """Number of clusters over all tasks: images, or single items."""
     changed: int
-    """Clusters in which the two methods differ at all."""
+    """Number of clusters in which the two methods differ."""
 
     @property
     def error(self) -> float:
@@ -49,7 +49,7 @@ class Contrast:
 
     @property
     def p(self) -> float:
-        """Two-sided p of no difference; never below 2^(1 - changed), the least that exchanging the methods gives."""
+        """Two-sided p of no difference; at least 2^(1 - changed), the minimum of a permutation of the methods."""
         return min(1.0, max(self._p(abs(self.value)), 2.0 ** (1 - self.changed)))
 
     def p_equivalent(self, margin: float) -> float:
@@ -63,7 +63,7 @@ class Contrast:
         return self._p(room) / 2 if room > 0 else 1 - self._p(-room) / 2
 
     def resolves(self, level: float = LEVEL, power: float = POWER) -> float:
-        """The least true difference that is found with `power` at `level`, by these variances."""
+        """Least true difference that is detected with `power` at `level`, given these variances."""
         return detectable(
             level,
             self.seed_variance,
@@ -93,9 +93,9 @@ class Contrast:
 
 
 def verdict(p: float, p_equivalent: float, *, gain: float, seeds: int) -> Verdict:
-    """What may be concluded at corrected p-values; `gain` is the difference, positive where the first method is better.
+    """Conclusion at corrected p-values; `gain` is the difference, positive if the first method is better.
 
-    A difference that is within the margin is called equivalent even where its sign is certain.
+    A difference within the margin is called equivalent even if its sign is certain.
     """
     if seeds < 2:
         return "items only"
@@ -107,7 +107,7 @@ def verdict(p: float, p_equivalent: float, *, gain: float, seeds: int) -> Verdic
 
 
 def contrast(values: Sequence[float], deviations: Array, *, changed: int, floor: float = 0.0) -> Contrast:
-    """The difference over seeds, from one value a seed and what each cluster adds to it.
+    """The difference over seeds, from one value per seed and the contributions of clusters.
 
     Args:
         values: [S], the difference of each seed.
@@ -125,9 +125,9 @@ def contrast(values: Sequence[float], deviations: Array, *, changed: int, floor:
 
 
 def unseen(scale: float, clusters: int) -> float:
-    """Variance of two clusters more, one for each method, on a task of `clusters`.
+    """Variance of two additional clusters, one for each method, on a task of `clusters`.
 
-    Without it, items that all agree would claim certainty (Bonett and Price, 2012, add the same two pairs).
+    Without it, equal answers to all items would have zero variance (Bonett and Price, 2012, add the same two pairs).
     """
     return 2 * (scale / (clusters + 2)) ** 2
 
@@ -183,7 +183,7 @@ def detectable(
     clusters: int,
     power: float = POWER,
 ) -> float:
-    """The least true difference that a test at `level` finds with `power`, if the variances are these."""
+    """Least true difference that a test at `level` detects with `power`, given these variances."""
     import numpy as np
     from scipy.special import chdtri, ndtr
 
@@ -203,7 +203,7 @@ def detectable(
 
 
 def clustered_error(values: Sequence[float], clusters: Sequence[Hashable]) -> float | None:
-    """Standard error of the mean of `values` with whole clusters drawn; None for fewer than two clusters.
+    """Standard error of the mean of `values` with clusters as sampling units; None for fewer than two clusters.
 
     sqrt(G / (G - 1) sum_g (sum_{i in g} (x_i - mean))^2) / n; with one item a cluster it is s / sqrt(n).
     """
@@ -236,7 +236,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Components:
-    """Where a metric's spread over runs comes from: standard deviations, None where runs cannot tell."""
+    """Components of a metric's spread over runs: standard deviations, None if the runs do not determine them."""
 
     mean: float
     sd: float | None
@@ -244,7 +244,7 @@ class Components:
     seed: float | None
     order: float | None
     rest: float | None
-    """What neither seed nor order explains."""
+    """Residual of seed and order."""
 
 
 def components(values: Mapping[tuple[int, str], float]) -> Components:

@@ -1,4 +1,4 @@
-"""A bar over steps that are counted elsewhere."""
+"""A progress bar for callbacks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, moved by calls with (done, total)."""
+    """A bar on stderr, updated by calls with (done, total)."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

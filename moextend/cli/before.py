@@ -1,4 +1,4 @@
-"""What the commands over the core library check before they load a model."""
+"""Checks of the commands of the core library before they load a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def check_model(
     base: str, vision: str | None, projector: Path | None, dtype: str, attention: str | None, device: str
 ) -> None:
-    """InputError where the options name a base, an encoder or a way to load them that there is not."""
+    """Raises InputError if the base, the encoder or a loading option does not exist."""
     from moextend.model import encoders, sources
     from moextend.model.preflight import check_device
     from moextend.util import lookup
@@ -42,7 +42,7 @@ def check_model(
 
 
 def check_extensions(folders: Sequence[Path]) -> None:
-    """InputError where a folder holds no extension."""
+    """Raises InputError if a folder has no extension."""
     if folders:
         from moextend.extension.card import read_extension
 
@@ -52,7 +52,7 @@ def check_extensions(folders: Sequence[Path]) -> None:
 
 
 def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
-    """InputError where a result cannot be written to this folder, or it `holds` one already, in files of this stem."""
+    """Raises InputError if a result cannot be written to this folder, or it already has one with this stem."""
     from moextend.util import files
 
     files.check_writable(folder, where="--out")
@@ -64,7 +64,7 @@ def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
 
 
 def check_settings(values: Mapping[str, Any]) -> None:
-    """InputError where the settings of a training are out of range, or its tracker is not installed."""
+    """Raises InputError if training settings are out of range, or the tracker is not installed."""
     from moextend.training.settings import Settings
     from moextend.training.trackers import check_tracker
 
@@ -80,7 +80,7 @@ def check_settings(values: Mapping[str, Any]) -> None:
 
 
 def pictures(prompt: str, images: Sequence[Path], vision: str | None) -> tuple[ImageRef, ...]:
-    """The images of a prompt; InputError where they do not go with it, or one cannot be read."""
+    """Images of a prompt; InputError if they do not fit it, or one cannot be read."""
     from moextend.data.images import MARK, ImageRef
 
     marks = prompt.count(MARK)

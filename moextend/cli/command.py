@@ -1,4 +1,4 @@
-"""A command that refuses empty values, and options that are given twice where one value counts."""
+"""A command class that refuses empty values, and repeated options that take one value."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typer.core import TyperCommand
 from moextend.errors import InputError, short
 
 TEXTS = ("prompt", "template")
-"""Parameters that hold a text; all others hold numbers, names, paths or lists of them."""
+"""Parameters with a text; all others are numbers, names, paths or lists of them."""
 LONGEST = 255
 """Bytes of the name of a file."""
 
 
 class Command(TyperCommand):
-    """The class of all commands here. In a shell, an empty value usually is a variable that is not set."""
+    """Class of all commands. An empty value in a shell is usually an unset variable."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Reads the arguments; InputError for an empty value, or one that a second one would silently replace."""
+        """Reads the arguments; InputError for an empty value, or for a repeated option that takes one value."""
         values, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in order:
             name = _name(parameter)
@@ -36,14 +36,14 @@ class Command(TyperCommand):
 
 
 def _name(parameter: Any) -> str:
-    """As the help writes it: --seed, NAME."""
+    """Name of a parameter as in the help: --seed, NAME."""
     if parameter.param_type_name == "option":
         return str(max(parameter.opts, key=len))
     return str(parameter.metavar or parameter.name.upper()).rstrip(".")
 
 
 def _refuse_long(value: str, where: str) -> None:
-    """InputError where a part of a value is longer than a name can be."""
+    """Raises InputError if a part of a value is longer than a name can be."""
     long = next((part for part in re.split("[/,]", value) if len(part.encode()) > LONGEST), None)
     if long is not None:
         raise InputError(

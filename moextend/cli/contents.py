@@ -1,4 +1,4 @@
-"""Commands about what a workspace holds: list, show, new, add-task, move-task, remove-task."""
+"""Commands for the content of a workspace: list, show, new, add-task, move-task, remove-task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Base = Annotated[
 ]
 Vision = Annotated[str | None, typer.Option(help="Image encoder of a new sequence, e.g. ViT-B-32/openai.")]
 Task = Annotated[str, typer.Argument(metavar="TASK", help="Its name.")]
-Position = Annotated[int | None, typer.Option("--to", min=1, help="Place from 1 on. Default: the last.")]
+Position = Annotated[int | None, typer.Option("--to", min=1, help="Position, from 1. Default: the last.")]
 
 
 def add_task(
@@ -60,7 +60,7 @@ def add_task(
     trust_remote_code: Annotated[
         bool,
         typer.Option(
-            "--trust-remote-code", help="Run the Python code that a folder of lm-eval YAMLs (--data) names."
+            "--trust-remote-code", help="Run the Python code in a folder of lm-eval YAMLs (--data)."
         ),
     ] = False,
     to: Position = None,
@@ -109,11 +109,11 @@ def add_task(
 
 def move_task(
     task: Task,
-    to: Annotated[int, typer.Option("--to", min=1, help="Its new place, from 1 on.")],
+    to: Annotated[int, typer.Option("--to", min=1, help="New position, from 1.")],
     sequence: Sequence = None,
     workspace: options.Workspace = Path(),
 ) -> None:
-    """Give a task another place in the sequence."""
+    """Move a task to another position in the sequence."""
     from moextend.bench.workspace import edit
 
     moved = edit.move(edit.draft(sequence, workspace, create=False), task, to)
@@ -122,7 +122,7 @@ def move_task(
 
 
 def remove_task(task: Task, sequence: Sequence = None, workspace: options.Workspace = Path()) -> None:
-    """Take a task out of the sequence; the task itself and what runs computed stay."""
+    """Remove a task from the sequence; the task itself and the results of runs stay."""
     from moextend.bench.workspace import edit
 
     shorter = edit.remove(edit.draft(sequence, workspace, create=False), task)
@@ -156,7 +156,7 @@ def show(
     workspace: options.Workspace = Path(),
     as_json: options.Json = False,
 ) -> None:
-    """Show a task or a sequence: what it holds, where it comes from, its licence."""
+    """Show a task or a sequence: content, origin and licence."""
     from moextend.bench.workspace import catalogue
 
     found = catalogue.details(name, workspace, example=example)
@@ -193,7 +193,7 @@ def remove_run(
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Remove a run with all that it learned and scored; a run that is being worked on is refused."""
+    """Remove a run with its weights and scores; refused while a process works on it."""
     from moextend.bench.run import removal
     from moextend.bench.run.rundir import find_runs, run_name
 
@@ -222,7 +222,7 @@ def _task_to_add(
     what: str, data: str | None, name: str | None, columns: list[str] | None, scorer: str | None, prompt: str | None,
     draft: Draft, workspace: Path, *, trust_code: bool,
 ) -> tuple[TaskSpec, bool]:  # fmt: skip
-    """The task, and whether its YAML is still to be written."""
+    """The task, and whether its YAML has to be written."""
     from moextend.bench.task import TaskSpec, find_task
     from moextend.bench.workspace import edit, new_task
     from moextend.errors import UnknownName

@@ -1,4 +1,4 @@
-"""`moextend extend`: extend a base with one's own data, and say what that changed."""
+"""`moextend extend`: extends a base with one's own data, and prints the effect."""
 
 from __future__ import annotations
 
@@ -69,27 +69,29 @@ def extend(
     images: Images = None,
     template: Template = None,
     layers: Annotated[
-        str, typer.Option(help="probe, all, first, last, random, or places of MoE layers: 0,3.")
+        str, typer.Option(help="probe, all, first, last, random, or numbers of MoE layers: 0,3.")
     ] = "probe",
     share: Annotated[float, typer.Option(help="Share of the MoE layers that get new experts.")] = 0.5,
-    experts: Annotated[int, typer.Option(min=1, help="New experts a layer.")] = 1,
+    experts: Annotated[int, typer.Option(min=1, help="New experts per layer.")] = 1,
     width: Annotated[
         float | None,
-        typer.Option(help="Share of their parents' width (default: a quarter in exact routing, else all)."),
+        typer.Option(
+            help="Width as a share of the parents' (default: a quarter in exact routing, else all)."
+        ),
     ] = None,
     routing: Annotated[
         str,
         typer.Option(
-            help="exact: new experts act beside the base's k and start silent; where their gates are closed, the base"
-            " computes as before, bit for bit. paper: they compete with the old ones for the k slots, as published."
-            " slot: each competes only with the expert that it is a copy of."
+            help="exact: new experts compute in addition to the base's k and start without effect; tokens with closed"
+            " gates are computed as in the base, bit for bit. paper: they compete with the old ones for the k slots, as"
+            " published. slot: each competes only with the expert that it was copied from."
         ),
     ] = "exact",
     scope: Annotated[
         str,
         typer.Option(
-            help="own: for inputs that you activate it for. auto: for inputs that look like its data, chosen at"
-            " inference. all: for every input, co-active with earlier extensions; it learns not to act on their inputs."
+            help="own: for inputs that you activate it for. auto: for inputs similar to its data, inferred from each"
+            " input. all: for every input, co-active with earlier extensions; it learns not to act on their inputs."
         ),
     ] = "auto",
     extension: Loaded = None,
@@ -98,29 +100,30 @@ def extend(
     learning_rate: Rate = RATE,
     seed: Seed = 0,
     gradient_accumulation: Annotated[
-        int, typer.Option(min=1, max=MOST_BATCH, help="Batches an optimizer step.")
+        int, typer.Option(min=1, max=MOST_BATCH, help="Batches per optimizer step.")
     ] = 1,
     checkpoint_steps: Annotated[
-        int, typer.Option(min=1, max=MOST_STEPS, help="Steps between checkpoints that it resumes from.")
+        int,
+        typer.Option(min=1, max=MOST_STEPS, help="Steps between checkpoints, from which a call resumes."),
     ] = 100,
     report_to: Annotated[
-        str, typer.Option(help="A tracker that transformers knows, e.g. tensorboard; none, or all.")
+        str, typer.Option(help="A tracker of transformers, e.g. tensorboard; none, or all.")
     ] = "none",
     config: Annotated[
         Path | None,
         typer.Option(
             dir_okay=False,
-            help="YAML with 'settings' (of the training) and 'recipe'; options on the command line win.",
+            help="YAML with 'settings' (of the training) and 'recipe'; command-line options override it.",
         ),
     ] = None,
-    licence: Annotated[str, typer.Option(help="Of the extension, kept in extension.json.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the extension, saved in extension.json.")] = "",
     dtype: Dtype = "float32",
     attention: Attention = None,
     device: options.Device = "auto",
     workspace: options.Workspace = Path(),
     as_json: options.Json = False,
 ) -> None:
-    """Extend a model with your own data; the result is a folder of the new experts alone.
+    """Extend a model with your own data; the result is a folder with the new experts only.
 
     Prints the loss, the score of held-out conversations before and after, and what changed on generic text.
     """

@@ -83,11 +83,9 @@ def probe(
     columns: Columns = None,
     images: Images = None,
     template: Template = None,
-    share: Annotated[float, typer.Option(help="Share of the MoE layers that would get new experts.")] = 0.5,
-    experts: Annotated[int, typer.Option(min=1, help="New experts a layer.")] = 1,
-    probe_steps: Annotated[
-        int, typer.Option(min=1, max=MOST_STEPS, help="Steps that the routers are tuned for.")
-    ] = 30,
+    share: Annotated[float, typer.Option(help="Share of the MoE layers for new experts.")] = 0.5,
+    experts: Annotated[int, typer.Option(min=1, help="New experts per layer.")] = 1,
+    probe_steps: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Steps of router tuning.")] = 30,
     batch_size: Batch = BATCH,
     learning_rate: Rate = RATE,
     seed: Seed = 0,
@@ -134,7 +132,7 @@ def probe(
 def generate(
     base: Base,
     prompt: Annotated[
-        str, typer.Option("--prompt", "-p", help="The text; <image> stands where an image stands.")
+        str, typer.Option("--prompt", "-p", help="The text; <image> marks the place of an image.")
     ],
     image: Annotated[
         list[Path] | None,
@@ -144,19 +142,19 @@ def generate(
     ] = None,
     extension: Loaded = None,
     auto: Annotated[
-        bool, typer.Option("--auto", help="Let the input choose among the extensions. Else all are active.")
+        bool, typer.Option("--auto", help="Infer the extension from the input. Default: all are active.")
     ] = False,
     vision: Vision = None,
     projector: Projector = None,
     max_new_tokens: Annotated[
-        int, typer.Option(min=1, max=MOST_TOKENS, help="Tokens of the answer at the most.")
+        int, typer.Option(min=1, max=MOST_TOKENS, help="Maximum number of tokens of the answer.")
     ] = 32,
     dtype: Dtype = "float32",
     attention: Attention = None,
     device: options.Device = "auto",
     workspace: options.Workspace = Path(),
 ) -> None:
-    """Print what a base says to a prompt, with extensions or without."""
+    """Print the answer of a base to a prompt, with extensions or without."""
     before.check_model(base, vision, projector, dtype, attention, device)
     pictures = before.pictures(prompt, image or [], vision)
     if auto and not extension:
@@ -183,7 +181,7 @@ def extensions(
     ],
     as_json: options.Json = False,
 ) -> None:
-    """Say what extensions are: routing, layers, co-active extensions, and their base."""
+    """Describe extensions: routing, layers, co-active extensions, and base."""
     from moextend.extension.card import read_extension
 
     records: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Options that name a base and data, and how they are opened, for the commands over the core library."""
+"""Options for a base and data, and functions that open them, for the commands of the core library."""
 
 from __future__ import annotations
 
@@ -49,19 +49,24 @@ Template = Annotated[
 Out = Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="A new folder for the result.")]
 Loaded = Annotated[
     list[Path] | None,
-    typer.Option("--extension", "-e", file_okay=False, help="Folder of one, in the order of their making."),
+    typer.Option(
+        "--extension",
+        "-e",
+        file_okay=False,
+        help="Folder of an extension; repeatable, oldest first.",
+    ),
 ]
 Steps = Annotated[
     int | None,
     typer.Option(min=1, max=MOST_STEPS, help="Optimizer steps. Default: three passes over the data."),
 ]
-Batch = Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Conversations a step.")]
+Batch = Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Conversations per step.")]
 Rate = Annotated[float, typer.Option(min=0, help="Highest learning rate.")]
-Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of all that is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of all random numbers.")]
 Dtype = Annotated[
     str,
     typer.Option(
-        help="Of the base: float32, bfloat16, or auto (the checkpoint's); it is trained in bf16 unless in float32."
+        help="Number type of the base: float32, bfloat16, or auto (the checkpoint's). Unless float32: bf16 training."
     ),
 ]
 Attention = Annotated[
@@ -79,7 +84,7 @@ def opened(
     device: str,
     workspace: Path,
 ) -> MultimodalLM:
-    """The base, with the projector that its encoder was aligned with, and features kept on disk."""
+    """The base with the projector of its encoder, and a cache of features on disk."""
     import torch
 
     import moextend
@@ -138,7 +143,7 @@ def first_of(rows: Sequence[Conversation]) -> str:
 
 
 def settings_of(model: MultimodalLM, conversations: int, values: Mapping[str, Any]) -> Settings:
-    """The training settings; where `steps` is None, three passes over the data."""
+    """The training settings; `steps` None: three passes over the data."""
     from moextend.training.settings import default_settings
 
     return default_settings(conversations, **{"bf16": str(model.lm.dtype) != "torch.float32"} | dict(values))

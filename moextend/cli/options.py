@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read."""
+"""Options of several commands, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -73,28 +73,30 @@ Match = Annotated[
 ]
 Oracle = Annotated[
     bool,
-    typer.Option("--oracle", help="Also score learned tasks at the end with their own extension forced on."),
+    typer.Option(
+        "--oracle", help="Also score learned tasks at the end with only their own extension active."
+    ),
 ]
 AllowCode = Annotated[
-    bool, typer.Option("--allow-code", help="Score tasks that run the code that the model writes (mbpp).")
+    bool, typer.Option("--allow-code", help="Score tasks that run code from the model (mbpp).")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Score so many items a task at the most.")]
-Steps = Annotated[int | None, typer.Option(min=1, max=MOST_STEPS, help="Train so many steps a stage.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of scored items per task.")]
+Steps = Annotated[int | None, typer.Option(min=1, max=MOST_STEPS, help="Training steps per stage.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, max=1024, help="Runs at a time. Default: for tiny one a core, up to 4; else 1."),
+    typer.Option(min=1, max=1024, help="Runs at a time. Default: for tiny one per core, up to 4; else 1."),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what would be done, downloaded and needed.")
+    bool, typer.Option("--dry-run", help="Only show what would be done, downloaded and needed.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the report only.")]
 
 
 def words(values: Iterable[str], option: str) -> list[str]:
-    """The parts of options that may be repeated or hold comma lists: ["0,1", "2"] -> ["0", "1", "2"].
+    """Values of options that may be repeated or have comma lists: ["0,1", "2"] -> ["0", "1", "2"].
 
-    InputError where one is empty, or stands twice.
+    Raises InputError if one is empty or repeated.
     """
     found = [word.strip() for value in values for word in value.split(",")]
     if "" in found:
@@ -114,7 +116,7 @@ def _refuse_twice(found: list[Any], option: str) -> None:
 
 
 def numbers(values: Iterable[str], option: str) -> list[int]:
-    """The same as integers from 0 to the largest seed; InputError for another word."""
+    """`words` as integers from 0 to the largest seed; InputError for another word."""
     found = words(values, option)
     for word in found:
         if not re.fullmatch("[0-9]+", word):
@@ -129,7 +131,7 @@ def numbers(values: Iterable[str], option: str) -> list[int]:
 
 
 def pairs(values: Iterable[str], option: str) -> dict[str, str]:
-    """The parts of options like image=picture,answer=label; InputError for one without a value."""
+    """Key -> value of options like image=picture,answer=label; InputError for a key without a value."""
     found: dict[str, str] = {}
     for word in words(values, option):
         key, equals, value = (part.strip() for part in word.partition("="))
@@ -144,7 +146,7 @@ def pairs(values: Iterable[str], option: str) -> dict[str, str]:
 
 
 def methods(values: Iterable[str]) -> list[str]:
-    """Method specs; a comma parts names, but inside NAME:KEY=VALUE,... it parts settings."""
+    """Method specs; a comma separates names, but settings inside NAME:KEY=VALUE,..."""
     found = [word for value in values for word in ([value] if ":" in value else words([value], "--method"))]
     _refuse_twice(found, "--method")
     return found
@@ -180,7 +182,7 @@ def margin(points: float | None, baseline: str | None) -> float:
 
 
 def device(name: str) -> str:
-    """The device, if there may be one of this name."""
+    """The device; InputError for an invalid name."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise InputError(
             f"no device '{name}'.", where="--device", hint="Devices: auto, cpu, cuda, cuda:N, mps."
@@ -189,5 +191,5 @@ def device(name: str) -> str:
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Prints what a model, a data set or a file says, with control characters shown and not obeyed."""
+    """Prints text from a model, a data set or a file, with escaped control characters."""
     typer.echo(visible(text), err=err)

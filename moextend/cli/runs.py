@@ -118,7 +118,7 @@ def status(
 
 
 def _print_states(runs: Sequence[tuple[RunDir, Status]]) -> None:
-    """The table of the runs of one sequence."""
+    """Prints the table of the runs of one sequence."""
     from rich.text import Text
 
     from moextend.bench.run.statuses import layout, row_of
@@ -138,7 +138,7 @@ def _config_problem(run: RunDir) -> MoextendError | None:
 
 
 def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[RunDir], list[RunDir]]:
-    """The folders of all runs, and those that are to be worked on; nothing was changed where one is refused."""
+    """Folders of all runs, and those with work to do; if one is refused, nothing changes."""
     from moextend.bench.run.complete import lacks, names_of
     from moextend.bench.run.progress import read_status
     from moextend.bench.run.provenance import refuse_changed_plugins
@@ -168,7 +168,7 @@ def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[Ru
 
 
 def _jobs(configs: list[RunConfig]) -> int:
-    """Runs at a time, where the user did not say: several only of models so small that they surely fit."""
+    """Default number of runs at a time: several only for models that are certainly small enough."""
     from moextend.bench.run.launch import cores
 
     small = all(config.sequence["base"]["model"] == "tiny" for config in configs)
@@ -176,7 +176,7 @@ def _jobs(configs: list[RunConfig]) -> int:
 
 
 def _launch(opened: list[RunDir], waiting: list[RunDir], jobs: int, *, quiet: bool) -> list[Outcome]:
-    """Works on the runs that are waiting; how those ended."""
+    """Executes the waiting runs; returns how they ended."""
     from rich.console import Console
 
     from moextend.bench.run.launch import launch
@@ -199,7 +199,7 @@ def _launch(opened: list[RunDir], waiting: list[RunDir], jobs: int, *, quiet: bo
 
 
 def _end(outcomes: list[Outcome]) -> None:
-    """Names the runs that failed, and ends with code 1 if there is one."""
+    """Prints the failed runs, and exits with code 1 if there is one."""
     from moextend.bench.run.rundir import RunDir
 
     failed = [outcome for outcome in outcomes if outcome.state != "done"]

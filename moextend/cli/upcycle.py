@@ -1,4 +1,4 @@
-"""`moextend upcycle`: a dense model -> a Mixture of Experts that computes the same, in a folder."""
+"""`moextend upcycle`: converts a dense model into an equivalent Mixture of Experts in a folder."""
 
 from __future__ import annotations
 
@@ -32,19 +32,22 @@ def upcycle(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for the model.")],
-    experts: Annotated[int, typer.Option(min=2, help="Experts a layer.")] = 4,
-    top_k: Annotated[int, typer.Option(min=1, help="Experts that a token uses.")] = 2,
+    experts: Annotated[int, typer.Option(min=2, help="Experts per layer.")] = 4,
+    top_k: Annotated[int, typer.Option(min=1, help="Experts per token.")] = 2,
     rows: Annotated[
-        str, typer.Option(help="random, or paired: groups of top-k experts are chosen together, evenly.")
+        str,
+        typer.Option(
+            help="Router rows: random, or paired (groups of top-k experts are always chosen together)."
+        ),
     ] = "random",
-    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the router's rows.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the router's rows.")] = 0,
     dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16, float16, or auto (the source's).")
+        str, typer.Option(help="Number type: float32, bfloat16, float16, or auto (the source's).")
     ] = "float32",
-    revision: Annotated[str | None, typer.Option(help="Of a hub model.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Make a dense language model a Mixture of Experts that computes the same, as a base for extensions."""
+    """Convert a dense language model into an equivalent Mixture of Experts, as a base for extensions."""
     from moextend.model import sources
     from moextend.model.loading import check_new, load, save_base
     from moextend.model.upcycling import check_numbers, parameter_counts
@@ -69,7 +72,7 @@ def upcycle(
     save_base(moe, out)
     kind, fingerprint = type(moe.lm).__name__, moe.base_fingerprint()
     total, active = parameter_counts(moe.lm)
-    del dense, moe  # there need not be memory for two
+    del dense, moe  # memory may not be enough for two
     found = _logits(load(str(out), dtype=dtype))
     record = {
         "source": source, "dense": name, "moe": kind, "out": str(out),

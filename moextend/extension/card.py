@@ -57,7 +57,7 @@ def read_extension(folder: str | Path) -> Card:
     known = set(Card.model_fields)
     if not known - OPTIONAL <= set(values) <= known:
         raise InputError(
-            "holds files of another method, and no expert set.",
+            "holds no expert set, but files of another method.",
             where=str(folder),
             hint="Name a folder that extend or save_extension wrote.",
         )

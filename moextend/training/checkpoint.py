@@ -18,19 +18,19 @@ from moextend.util import files
 MANIFEST = "manifest.json"
 """Name -> size and digest (XXH3, 128 bits) of every file of a checkpoint."""
 DIGEST = "digest"
-"""Where the header of a file of tensors keeps what names them."""
+"""Key of the identity in the header of a file of tensors."""
 BLOCK = 1 << 22
-"""Bytes that are read at a time."""
+"""Bytes per read."""
 
 
 def seal(folder: Path) -> None:
-    """Notes what the files of a checkpoint are; without this note it does not count."""
+    """Writes the manifest of a checkpoint; a checkpoint without it is ignored."""
     found = {path.name: _facts(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
     files.write_json(folder / MANIFEST, found)
 
 
 def problem(folder: Path) -> str | None:
-    """What is wrong with a checkpoint; None where every file is the one that was written."""
+    """Problem of a checkpoint; None if every file is as it was written."""
     try:
         known = dict(files.read_json(folder / MANIFEST))
         if not known:
@@ -66,10 +66,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors that `write_tensors` wrote; files of early versions are not checked.
+    """Tensors from a file of `write_tensors`; files of early versions are not checked.
 
     Raises:
-        InputError: the file is missing, or is not what was written.
+        InputError: the file is missing or damaged.
     """
     try:
         with safe_open(path, "pt") as file:

@@ -1,4 +1,4 @@
-"""Counts floating point operations, grouped matrix products and CPU attention included."""
+"""Counts floating-point operations, including grouped matrix products and attention on the CPU."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 
 class Counter(TorchDispatchMode):
-    """Within it matrix products and attention are counted; a multiply-add is two operations, elementwise work none.
+    """Context that counts matrix products and attention; a multiply-add is two operations, elementwise work is none.
 
-    Unlike torch's own counter it leaves every operator as it is, so that what is computed keeps its bits.
+    Unlike torch's counter it does not decompose operators, so the results do not change in any bit.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
-        """Operations so far."""
+        """Number of operations so far."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -35,7 +35,7 @@ class Counter(TorchDispatchMode):
 
 @cache
 def _formulas() -> dict[Any, Callable[..., int]]:
-    """Operator -> its cost: torch's own, and those of operators that torch has none for."""
+    """Operator -> cost function: torch's, and our own for operators without one."""
     found: dict[Any, Callable[..., int]] = dict(flop_registry)
     for library, name, formula in (
         ("aten", "_grouped_mm", _grouped),
@@ -50,7 +50,7 @@ def _formulas() -> dict[Any, Callable[..., int]]:
 
 
 def _grouped(a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
-    """Rows of `a` each meet one matrix of `b` (or, for a weight's gradient, columns meet rows)."""
+    """Each row of `a` is multiplied with one matrix of `b` (for a weight's gradient: columns with rows)."""
     return int(2 * a.shape[-2] * a.shape[-1] * b.shape[-1])
 
 

@@ -1,6 +1,6 @@
-"""What enters the lowest layer that learns is the same in every epoch: computed once, kept on disk, handed in.
+"""Cache of the hidden states below the lowest trained layer: computed in the first epoch, saved on disk, used again.
 
-Below that layer all is frozen, so that an item's hidden states there do not change while it is seen again and again.
+All layers below are frozen, so an item has the same hidden states there in every epoch.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from moextend.util import files
 log = logging.getLogger(__name__)
 
 States = list[Tensor]
-"""Hidden states [T, ...] of some items, padding left out."""
+"""Hidden states [T, ...] of items, without padding."""
 
 
 class PrefixCache:
-    """The hidden states that enter the lowest layer that learns, by item; use it while the same parameters learn.
+    """Hidden states at the input of the lowest trained layer, by item; valid while the same parameters are trained.
 
-    They are kept as they are computed, in a nameless file that goes with the process: T x H x 4 bytes an item in
-    float32, and half of it in bfloat16. Where nothing is frozen below what learns, nothing is kept.
+    They are stored in their dtype in an unnamed temporary file: T x H x 4 bytes per item in float32, half of it in
+    bfloat16. Without frozen layers below, nothing is stored.
     """
 
     def __init__(self, model: MultimodalLM, folder: Path) -> None:
-        """Args: folder: on the disk that has room for the file.
+        """Args: folder: on the disk for the file.
 
         Raises:
             InputError: the model has no list of decoder layers.
@@ -46,22 +46,22 @@ class PrefixCache:
             raise _unfit(model, "it has no list of decoder layers")
         self.model = model
         self.skipped: list[nn.Module] = list(found)[: lowest(model, list(found))]
-        """The layers below the lowest one that learns, which are left out for items that are known."""
+        """Layers below the lowest trained one, which are skipped for cached items."""
         if not self.skipped:
             log.info("cache_prefix: nothing is frozen below what learns, so nothing is kept.")
         self._store = _Store(folder)
 
     def knows(self, items: Sequence[int]) -> bool:
-        """Whether the states of all these items are kept."""
+        """Whether the states of all these items are cached."""
         return all(item in self._store for item in items)
 
     @contextmanager
     def around(self, items: Sequence[int], attention_mask: Tensor) -> Iterator[None]:
-        """Within it the model's forward pass, called once, begins at the lowest layer that learns where it can.
+        """Context for one forward pass, which starts at the lowest trained layer if all items are cached.
 
         Args:
-            items: what the rows of the batch are known by.
-            attention_mask: of the batch, [B, T]; padding stands at the right.
+            items: ids of the rows of the batch.
+            attention_mask: of the batch, [B, T]; padding is on the right.
         """
         if not self.skipped:
             yield
@@ -82,11 +82,10 @@ class PrefixCache:
 
     @torch.no_grad()
     def check(self, inputs: Mapping[str, Tensor]) -> None:
-        """Computes one batch with and without the layers below, in train mode; the generators stay as they are.
+        """Computes one batch with and without the layers below, in train mode; random states do not change.
 
         Raises:
-            InputError: the results differ: something below is random, or the layers above look at more than what the
-                layer below hands on.
+            InputError: the results differ: a layer below is random, or the layers above use more than its output.
         """
         if not self.skipped:
             return
@@ -109,7 +108,7 @@ class PrefixCache:
 
     @contextmanager
     def _caught(self) -> Iterator[States]:
-        """The output [B, T, ...] of the last layer that is skipped, once the model was called within."""
+        """Context that yields the output [B, T, ...] of the last skipped layer after a forward pass."""
         caught: States = []
 
         def catch(layer: nn.Module, args: Any, out: Any) -> None:
@@ -125,7 +124,7 @@ class PrefixCache:
 
     @contextmanager
     def _handing_in(self, states: Tensor) -> Iterator[None]:
-        """Within it the skipped layers compute nothing, and the last of them gives `states`."""
+        """Context in which the skipped layers compute nothing, and the last of them returns `states`."""
 
         def through(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             return hidden_states
@@ -146,7 +145,7 @@ class PrefixCache:
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
-    """Whether two results are equal but for what sums in another order would make of them."""
+    """Whether two results are equal up to rounding of sums in another order."""
     most = float(one.abs().max()) if one.numel() else 0.0
     return torch.allclose(one, other, rtol=0, atol=1e-3 * most)
 
@@ -160,7 +159,7 @@ def _unfit(model: MultimodalLM, why: str) -> InputError:
 
 
 class _Store:
-    """Tensors of one dtype by number, in a file that is gone when the process is."""
+    """Tensors of one dtype by number, in a temporary file of the process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""What is done to a model while it learns, and undone after it: precision, checkpoints, compilation, sharding."""
+"""Contexts for a model in training: precision, gradient checkpointing, compilation, sharding."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WARNED: set[str] = set()
 
 @contextmanager
 def in_float32(model: MultimodalLM, bf16: bool) -> Iterator[None]:
-    """Holds what learns in float32 inside the block: bfloat16 loses small updates."""
+    """Context in which trainable parameters are float32, because bfloat16 loses small updates."""
     narrow = {name: (p, p.dtype) for name, p in model.trainable().items() if p.dtype != torch.float32}
     if narrow and not bf16:
         name, (_, dtype) = next(iter(narrow.items()))
@@ -47,11 +47,11 @@ def in_float32(model: MultimodalLM, bf16: bool) -> Iterator[None]:
 
 
 class PrecisionWarning(UserWarning):
-    """The base's dtype and the training's settings do not go together well; nothing is computed wrong."""
+    """The base's dtype and the training settings are a poor combination; results are correct."""
 
 
 def warn_of_precision(model: MultimodalLM, settings: Settings) -> None:
-    """Warns, once a process, where the base's dtype and `bf16` disagree: PrecisionWarning says what that costs."""
+    """Warns once per process if the base's dtype and `bf16` disagree."""
     dtype = model.lm.dtype
     size = sum(p.numel() * p.element_size() for p in model.lm.parameters() if not p.requires_grad) / 1e9
     if settings.bf16 and dtype == torch.float32:
@@ -78,7 +78,7 @@ def warn_of_precision(model: MultimodalLM, settings: Settings) -> None:
 
 
 def asks_to_shard() -> bool:
-    """Whether the launcher's config asks for FSDP; InputError where it asks for what cannot be had."""
+    """Whether the launcher's config sets FSDP; InputError for unsupported settings."""
     check_launcher()
     if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
         return False
@@ -92,24 +92,24 @@ def asks_to_shard() -> bool:
 
 
 class Unsharded(nn.Module):
-    """Stands for DistributedDataParallel around a model that needs none."""
+    """Wrapper with the interface of DistributedDataParallel, for a model that needs none."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, **inputs: Any) -> Any:
-        """The model's own."""
+        """Forward pass of the model."""
         return self.module(**inputs)
 
 
 @contextmanager
 def sharded(model: MultimodalLM, device: torch.device) -> Iterator[MultimodalLM]:
-    """A second model of the same weights whose frozen ones FSDP2 spreads over the processes, a layer at a time.
+    """A second model with the same weights; FSDP2 shards the frozen ones over the processes, layer by layer.
 
-    What learns is shared by both models and stays unsharded, on `device`, in every process: it is small, extra losses
-    read it outside the forward pass, and an expert that is idle in one process needs no care. `model` itself is left
-    as it is, so load it into host memory.
+    Both models share the trainable parameters, which stay unsharded on `device` in every process: they are small, extra
+    losses read them outside the forward pass, and an expert may be idle in one process. `model` does not change, so
+    load it into host memory.
     """
     home, learning = model.device, list(model.trainable().values())
     memo: dict[int, Any] = {id(p): p for p in learning}
@@ -149,9 +149,9 @@ def _layers(model: MultimodalLM) -> list[GradientCheckpointingLayer]:
 
 @contextmanager
 def checkpointing(model: MultimodalLM) -> Iterator[None]:
-    """Checkpoints the layers that the backward pass reaches: those from the lowest one on in which anything learns.
+    """Context with gradient checkpointing of the layers from the lowest trained one upwards.
 
-    transformers' own switch makes the embeddings require gradients, which drags the backward pass to the first layer.
+    transformers' own option makes the embeddings require gradients, which extends the backward pass to the first layer.
     """
     layers: list[Any] = [*_layers(model)]
     if not layers:
@@ -172,7 +172,7 @@ def checkpointing(model: MultimodalLM) -> Iterator[None]:
 
 
 def lowest(model: MultimodalLM, layers: Sequence[nn.Module]) -> int:
-    """The lowest layer whose output needs a gradient; 0 where what comes before all layers learns."""
+    """Index of the lowest layer with a gradient of its output; 0 if parameters before all layers are trained."""
     early = [model.lm.get_input_embeddings(), model.projector]
     if any(p.requires_grad for module in early if module is not None for p in module.parameters()):
         return 0
@@ -182,7 +182,7 @@ def lowest(model: MultimodalLM, layers: Sequence[nn.Module]) -> int:
 
 @contextmanager
 def compiled(model: MultimodalLM) -> Iterator[None]:
-    """Compiles each decoder layer on its own, in place."""
+    """Context in which each decoder layer is compiled separately, in place."""
     layers = _layers(model)
     for layer in layers:
         layer.compile()

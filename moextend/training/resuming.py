@@ -1,4 +1,4 @@
-"""What an interrupted call was begun with, so that it is not continued with something else."""
+"""Records the arguments of a call, so that an interrupted call is not continued with other ones."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from moextend.util import files
 from moextend.util.processes import first_writes
 
 BEGUN = "begun.json"
-"""Names the arguments of a call that is not over."""
+"""File with the arguments of an unfinished call."""
 
 PROBE = "probe.json"
-"""What the probe of a call that is not over saw."""
+"""File with the result of the probe of an unfinished call."""
 
 Facts = Mapping[str, Any]
-"""Argument -> its value as JSON, or what names it."""
+"""Argument -> its value as JSON, or its digest."""
 
 
 def go_on(folder: Path, facts: Facts) -> None:
-    """Notes what is begun in `folder`.
+    """Writes the arguments of a new call to `folder`.
 
     Raises:
-        InputError: there is a checkpoint, or a probe's outcome, of a call with other facts; the message names those
-            that differ.
+        InputError: there is a checkpoint, or the result of a probe, of a call with other arguments; the message names
+            them.
     """
     path = folder / BEGUN
     learned = any(folder.glob("*-in-flight/checkpoint-*")) or (folder / PROBE).is_file()
@@ -49,12 +49,12 @@ def go_on(folder: Path, facts: Facts) -> None:
 
 
 def done(folder: Path) -> None:
-    """Forgets what was begun in `folder`."""
+    """Removes the arguments from `folder`."""
     (folder / BEGUN).unlink(missing_ok=True)
 
 
 def _differing(known: Any, facts: Facts) -> list[str]:
-    """Names of the facts that are not the same; of settings and the like each field."""
+    """Names of the arguments that differ; for settings and recipes each field."""
     if not isinstance(known, dict):
         return ["begun by another version"]
     found = []
@@ -68,9 +68,9 @@ def _differing(known: Any, facts: Facts) -> list[str]:
 
 
 def learned_name(data: Sequence[Conversation], settings: Settings, *, at_least: int = 0) -> str:
-    """Names the content of what a training with these settings, or of `at_least` steps, reads of `data`.
+    """Digest of the part of `data` that a training with these settings, or with `at_least` steps, reads.
 
-    What it never reads is not read for its name either.
+    Other conversations are not read.
     """
     each = settings.batch_size * settings.gradient_accumulation
     order = draw_order(len(data), max(settings.steps, at_least) * each, settings.seed)
@@ -78,9 +78,9 @@ def learned_name(data: Sequence[Conversation], settings: Settings, *, at_least: 
 
 
 def name_data(data: Sequence[Conversation], places: Iterable[int] | None = None) -> str:
-    """32 hex digits that name the content of conversations (those at `places`, or all), read one by one.
+    """32 hex digits over the content of conversations (those at `places`, or all), read one by one.
 
-    Images in memory count by their bytes, those in files by path, size and time of change: files are not read.
+    Images in memory are hashed by their bytes, image files by path, size and modification time, without reading them.
     """
     hasher = xxh3_128(str(len(data)).encode())
     for place in range(len(data)) if places is None else places:

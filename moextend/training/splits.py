@@ -1,4 +1,4 @@
-"""The part of conversations that is held out."""
+"""The held-out part of conversations."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from moextend.data.conversations import Conversation, Lazy
 
 HELD_OUT = 512
-"""Conversations that are held out at the most; never more than a tenth, but one at the least."""
+"""Maximum number of held-out conversations; also at most a tenth, but at least one."""
 
 
 class Chosen(Lazy):
-    """Some conversations of one or several sequences of them, by (sequence, place)."""
+    """Some conversations of one or several sequences, by (sequence, index)."""
 
     def __init__(self, parts: Sequence[Sequence[Conversation]], places: Sequence[tuple[int, int]]) -> None:
         self._parts, self._places = parts, places
@@ -27,16 +27,16 @@ class Chosen(Lazy):
 
 
 def complete(part: Sequence[Conversation]) -> Sequence[Conversation]:
-    """All of a sequence, read one by one: it need not know slices."""
+    """All conversations of a sequence, read one by one; the sequence does not need slices."""
     return Chosen([part], [(0, place) for place in range(len(part))])
 
 
 def hold_out(
     parts: Sequence[Sequence[Conversation]], seed: int
 ) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
-    """S_t and S_e of MoExtend, section 3.2: what may be learned, and a part of each sequence that never is.
+    """S_t and S_e of MoExtend, section 3.2: conversations for training, and a held-out part of each sequence.
 
-    Both are drawn by the seed alone, and read when they are asked for.
+    Both depend on the seed only, and are read lazily.
     """
     learn: list[tuple[int, int]] = []
     held_out: list[tuple[int, int]] = []

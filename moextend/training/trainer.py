@@ -1,4 +1,4 @@
-"""transformers' Trainer, made to weigh labelled tokens evenly, take further losses, and keep only what learns."""
+"""transformers' Trainer with equal weights of labelled tokens and extra losses; saves trained parameters only."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from moextend.util import files
 WEIGHTS = "trained.safetensors"
 DRAWN = "extra_loss.safetensors"
 COUNTED = "flops.json"
-"""Where a checkpoint keeps the operations a token that were counted at the beginning of the training."""
+"""File of a checkpoint with the operations per token, which are counted at the beginning of the training."""
 WATCHED = ("loss", "gradient")
 """What is watched in every step."""
 ITEMS = "items"
-"""Where a batch keeps the places of its rows in the data; not for the model."""
+"""Key of a batch with the indices of its rows in the data; not an input of the model."""
 ExtraLoss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
-"""(batch, what the model returned for it) -> a loss that is added to the model's own."""
+"""(batch, model output) -> a loss that is added to the model's own."""
 
 
 @runtime_checkable
 class Stateful(Protocol):
-    """An extra loss that draws at random: its state is part of a checkpoint."""
+    """An extra loss with random numbers: its state is part of a checkpoint."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The state as it is now."""
+        """Current state."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from a state."""
+        """Restores a state."""
         ...
 
 
 def diverged(what: str, step: int) -> RunFailed:
-    """The error of a training whose numbers are no longer finite."""
+    """Error for a training with a number that is not finite."""
     return RunFailed(
         f"the training diverged: {what} (NaN or infinite).",
         where=f"step {step}",
@@ -58,27 +58,27 @@ def diverged(what: str, step: int) -> RunFailed:
 
 
 class TokenTrainer(Trainer):
-    """Trainer that weighs labelled tokens evenly, takes extra losses, and keeps only what learns."""
+    """Trainer with equal weights of labelled tokens and extra losses, which saves trained parameters only."""
 
     model: Any
-    """A MultimodalLM, which Trainer's own type does not allow for."""
+    """A MultimodalLM, which the type of Trainer does not include."""
     settings: Settings
     extra_loss: ExtraLoss | None = None
     balance: Callable[[Tensor], Tensor] | None = None
     rates: Mapping[str, float]
     prefix: PrefixCache | None = None
     flops_a_token: dict[bool, float]
-    """Operations a token of a step: False of a whole one, True of one that began above the frozen layers."""
+    """Operations per token of a step: False: full step, True: step that starts above the frozen layers."""
     sharded = False
-    """Whether the model was sharded already: then what learns is unsharded in every process, and averaged here."""
+    """Whether the model is sharded: then trained parameters are unsharded in every process, and averaged here."""
 
     read_at_once: tuple[str, ...] = ("cpu",)
-    """Devices whose numbers can be read in every step: there is nothing to wait for."""
+    """Device types with values that can be read in every step without waiting."""
     _bad: Tensor | None = None
-    """[2], on the device: the first step whose loss, and whose gradient, was not finite; -1 where none was."""
+    """[2], on the device: first step with a loss, and with a gradient, that is not finite; -1: none."""
 
     def _watch(self, what: int, value: Any) -> None:
-        """Notes a number of this step that is not finite, without waiting for the device; on the CPU it is the end."""
+        """Records a value of this step that is not finite, without waiting for the device; on the CPU raises."""
         value = torch.as_tensor(value)
         if value.device.type in self.read_at_once:
             if not bool(value.isfinite()):
@@ -90,7 +90,7 @@ class TokenTrainer(Trainer):
         self._bad[what] = torch.where(first, self.state.global_step + 1, self._bad[what])
 
     def check_finite(self, *, weights: bool = True) -> None:
-        """RunFailed where a loss or a gradient so far, or a weight now, is not finite; waits for the device."""
+        """Raises RunFailed if an earlier loss or gradient, or a current weight, is not finite; waits for the device."""
         for what, step in zip(WATCHED, [] if self._bad is None else self._bad.tolist(), strict=False):
             if step >= 0:
                 raise diverged(f"the {what} is not finite", step)
@@ -108,24 +108,24 @@ class TokenTrainer(Trainer):
         return norm
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Tells the trackers; a training that diverged ends here at the latest."""
+        """Logs to the trackers; a diverged training fails here at the latest."""
         if "loss" in logs:
             self.check_finite(weights=False)
         super().log(logs, *args, **kwargs)
 
     @property
     def drawn(self) -> Stateful | None:
-        """The extra loss, where it has a state to keep."""
+        """The extra loss if it has a state, else None."""
         loss: object = self.extra_loss
         return loss if isinstance(loss, Stateful) else None
 
     def first_says(self, ask: Callable[[], str | None]) -> str | None:
-        """The answer of the first process, for all of them."""
+        """Answer of the first process, broadcast to all processes."""
         answer = [ask() if self.args.process_index == 0 else None]
         return cast("list[str | None]", broadcast_object_list(answer))[0]
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-        """The batches of one optimizer step and the number of their labelled tokens, over all processes."""
+        """Batches of one optimizer step, and the number of their labelled tokens over all processes."""
         batches = list(islice(epoch_iterator, num_batches))
         own = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches)
         return batches, int(self.accelerator.reduce(torch.tensor(own, device=device), "sum"))
@@ -159,7 +159,7 @@ class TokenTrainer(Trainer):
         return Unsharded(model) if self.sharded else super()._wrap_model(model, *args, **kwargs)
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Forward and backward pass of one batch; what the first one costs is counted."""
+        """Forward and backward pass of one batch; counts the operations of the first one."""
         short = self.prefix is not None and self.prefix.knows(inputs[ITEMS].tolist())
         counted = short not in self.flops_a_token and not self.settings.compile
         with flops.Counter() if counted else nullcontext() as count:
@@ -175,7 +175,7 @@ class TokenTrainer(Trainer):
         return loss
 
     def operations(self, first_seen: float) -> float | None:
-        """Operations of all steps; `first_seen`: share of the items that were not seen before."""
+        """Operations of all steps; `first_seen`: share of items that are seen for the first time."""
         if not self.flops_a_token:
             return None
         full = self.flops_a_token.get(False, 0.0)
@@ -183,7 +183,7 @@ class TokenTrainer(Trainer):
         return float(self.state.num_input_tokens_seen) * (first_seen * full + (1 - first_seen) * short)
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """AdamW over what learns, grouped by learning rate."""
+        """AdamW for the trained parameters, grouped by learning rate."""
         self.optimizer: torch.optim.Optimizer | None
         if self.optimizer is None:
             groups: dict[float, list[nn.Parameter]] = {}

@@ -1,7 +1,7 @@
-"""YAML with bounds: a file of a few hundred bytes must not fill the memory, and no value the screen.
+"""YAML with limits: a file of a few hundred bytes must not fill the memory, and no value the screen.
 
-Aliases count as what they stand for, so that a few lines cannot become billions of values; nesting and length are
-bounded; and in what a person writes a key stands once, for the second would silently win over the first.
+Aliases count as their expansion, so a few lines cannot become billions of values. Nesting and length are limited.
+Repeated keys in users' files are errors, because the second would silently override the first.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import yaml
 from moextend.errors import InputError, SpecError
 
 LENGTH = 1 << 19
-"""Characters of one YAML at the most."""
+"""Maximum number of characters of a YAML text."""
 DEPTH = 50
-"""Lists and mappings in one another at the most."""
+"""Maximum depth of nested lists and mappings."""
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with bounds; of a key that stands twice the last wins, as YAML's users are used to."""
+    """PyYAML's safe loader with limits; the last of repeated keys counts, as usual in YAML."""
 
     most = 100_000
-    """Values at the most, every alias counted as what it stands for."""
+    """Maximum number of values; an alias counts as its expansion."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
@@ -33,7 +33,7 @@ class Loader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """One value with all that is in it; a ConstructorError where a bound is passed."""
+        """Composes a value; ConstructorError above a limit."""
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         alias = self.check_event(yaml.AliasEvent)
         before, self._depth = self._values, self._depth + 1
@@ -52,12 +52,12 @@ class Loader(yaml.SafeLoader):
 
 
 class StrictLoader(Loader):
-    """For what a person writes: a key stands once."""
+    """Loader for users' files: repeated keys are errors."""
 
     most = 10_000
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping; a ConstructorError where a key stands twice."""
+        """Constructs a mapping; ConstructorError for a repeated key."""
         seen: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
@@ -71,18 +71,18 @@ class StrictLoader(Loader):
 
 
 def load(text: str, *, where: str, loader: type[Loader] = StrictLoader) -> Any:
-    """The value of a YAML text; SpecError with line and column where it is none, or passes a bound."""
+    """Value of a YAML text; SpecError with line and column if it is invalid or exceeds a limit."""
     return _guarded(lambda: yaml.load(_short_enough(text, where), Loader=loader), where)
 
 
 def compose(text: str, *, where: str) -> yaml.Node | None:
-    """The nodes of a YAML text, nothing constructed; SpecError as `load`."""
+    """Nodes of a YAML text, without construction; SpecError as in `load`."""
     node: yaml.Node | None = _guarded(lambda: yaml.compose(_short_enough(text, where), Loader=Loader), where)
     return node
 
 
 def read_text(path: Path) -> str:
-    """The text of a YAML file; InputError where there is none, SpecError where it is too long, or not UTF-8."""
+    """Text of a YAML file; InputError if it does not exist, SpecError if it is too long or not UTF-8."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
@@ -101,7 +101,7 @@ def read_text(path: Path) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a message: as Python writes it, cut where it is long or deep."""
+    """A value for a message: its repr, shortened if it is long or deep."""
     return _SHOWN.repr(value)
 
 

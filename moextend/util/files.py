@@ -1,4 +1,4 @@
-"""Files that survive an interruption: atomic writes, append-only lines, digests."""
+"""Interrupt-safe files: atomic writes, append-only lines, digests."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from moextend.errors import InputError, SpecError
 from moextend.util.foreign import of_disk
 
 BLOCK = 1 << 16
-"""Bytes that are read at a time, from the end, to find the last line break."""
+"""Bytes per read when searching the last line break from the end."""
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk or a forbidden folder into one clear error."""
+    """Context that turns a full disk or missing permissions into one clear error."""
     try:
         yield
     except OSError as error:
@@ -33,7 +33,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def exists(path: Path | str) -> bool:
-    """Whether there is something at `path`; False also for a name that no file can have, such as one too long."""
+    """Whether `path` exists; False also for an invalid name, such as one that is too long."""
     try:
         Path(path).stat()
     except (OSError, ValueError):
@@ -42,7 +42,7 @@ def exists(path: Path | str) -> bool:
 
 
 def check_writable(path: Path, *, where: str) -> None:
-    """InputError where `path` is a file, or a folder that cannot be made or written to; nothing is left behind."""
+    """Raises InputError if `path` is a file, or a folder that cannot be created or written to; leaves no files."""
     place = path
     while not exists(place) and place != place.parent:
         place = place.parent
@@ -61,9 +61,10 @@ def check_writable(path: Path, *, where: str) -> None:
 
 @contextmanager
 def atomic(path: Path, *, synced: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well, else removed.
+    """Context with a temporary path in the folder of `path`, renamed to it on success and removed on failure.
 
-    With `synced` the content is on disk first; without, a power cut may leave a torn file, which is far faster.
+    With `synced` the content is synced to disk first; without it, which is much faster, a power failure may leave an
+    incomplete file.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,7 @@ def atomic(path: Path, *, synced: bool = True) -> Iterator[Path]:
 
 
 def _umask() -> int:
-    """The process's mask of permissions; it can only be read by setting it."""
+    """The process's umask, which can only be read by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
@@ -112,7 +113,7 @@ def write_lines(path: Path, records: list[Any], *, synced: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`.
+    """JSON value of the file `path`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -123,7 +124,7 @@ def read_json(path: Path) -> Any:
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a regular file; those of a FIFO or a device may never end."""
+    """Bytes of a regular file; a FIFO or a device is refused, as it may never end."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError("cannot be read (not a regular file).", where=str(path), hint="Move it away.")
@@ -137,9 +138,9 @@ def _read(path: Path) -> bytes:
 
 
 def append_lines(path: Path, records: list[Any]) -> None:
-    """Appends one JSON line a record, all of them flushed and synced, or none.
+    """Appends one JSON line per record: all of them, synced, or none.
 
-    A last line that an interruption tore is cut off first, so that nothing is glued onto it.
+    An incomplete last line is removed first.
     """
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
     with disk_errors(path):
@@ -156,17 +157,17 @@ def append_lines(path: Path, records: list[Any]) -> None:
 
 
 def _write_all(file: io.FileIO, text: bytes) -> None:
-    """Writes all bytes, where one call of a raw file may write a part of them."""
+    """Writes all bytes; a single call of a raw file may write only a part."""
     rest = memoryview(text)
     while rest:
         rest = rest[file.write(rest) or 0 :]
 
 
 def read_lines(path: Path) -> list[Any]:
-    """The records of an append-only file; a last line torn by an interruption is left out.
+    """Records of an append-only file, without an incomplete last line.
 
     Raises:
-        SpecError: a line before it is not JSON.
+        SpecError: another line is not JSON.
         InputError: the file cannot be read.
     """
     try:
@@ -190,20 +191,20 @@ def _parse(text: bytes, where: str, hint: str) -> Any:
 
 
 def repair_lines(path: Path) -> list[Any]:
-    """Cuts a torn last line off the file, so that the next append does not glue onto it; the records."""
+    """Removes an incomplete last line from the file; returns the records."""
     cut_torn_line(path)
     return read_lines(path)
 
 
 def cut_torn_line(path: Path) -> None:
-    """Cuts a last line without its end off the file, where there is one."""
+    """Removes an incomplete last line from the file."""
     if path.exists():
         with disk_errors(path):
             _cut_torn(path)
 
 
 def _cut_torn(path: Path) -> int:
-    """Cuts what follows the last line break; the length of the file then."""
+    """Removes the bytes after the last line break; returns the length of the file."""
     with path.open("rb") as file:
         size = end = file.seek(0, os.SEEK_END)
         while end:
@@ -226,7 +227,7 @@ def sha256(path: Path) -> str:
 
 
 def digest(*values: Any) -> str:
-    """Sixteen hex digits that name a JSON-able value (or bytes, or several of them)."""
+    """Sixteen hex digits over JSON values or bytes."""
     hasher = hashlib.sha256()
     for value in values:
         if isinstance(value, bytes):

@@ -1,13 +1,13 @@
-"""Long names in several lines."""
+"""Wraps long names."""
 
 from __future__ import annotations
 
 ENDS = ":,/ _-"
-"""Characters that a name may be broken after."""
+"""Characters after which a name may be wrapped."""
 
 
 def parts(text: str, ends: str = ENDS) -> list[str]:
-    """The text in the pieces that stay together: "moextend:", "scope=all,", "routing=slot"."""
+    """Parts of the text that stay together: "moextend:", "scope=all,", "routing=slot"."""
     found = [""]
     for place, char in enumerate(text):
         found[-1] += char
@@ -17,7 +17,7 @@ def parts(text: str, ends: str = ENDS) -> list[str]:
 
 
 def _breaks(text: str, place: int, ends: str) -> bool:
-    """Whether the text may be broken after this character. The sign of a number stays with it."""
+    """Whether the text may be wrapped after this character. The sign of a number stays with it."""
     char, after = text[place], text[place + 1 : place + 2]
     if char == " " and " " not in ends:  # then a space goes with what is before it
         char = text[:place].rstrip()[-1:]
@@ -27,7 +27,7 @@ def _breaks(text: str, place: int, ends: str) -> bool:
 
 
 def folded(text: str, width: int, ends: str = ENDS) -> list[str]:
-    """The lines of a text, broken between its parts; a part that is longer than `width` is broken at `width`."""
+    """Lines of a text, wrapped between its parts; a part longer than `width` is split at `width`."""
     lines = [""]
     for part in parts(text, ends):
         if len(lines[-1] + part.rstrip()) > width and lines[-1]:
@@ -39,5 +39,5 @@ def folded(text: str, width: int, ends: str = ENDS) -> list[str]:
 
 
 def folded_between(text: str, width: int, ends: str = ENDS) -> list[str]:
-    """The same, but no part is broken: lines may be longer than `width`."""
+    """Like `folded`, but no part is split: lines may be longer than `width`."""
     return folded(text, max([width, *(len(part.rstrip()) for part in parts(text, ends))]), ends)

@@ -1,4 +1,4 @@
-"""Errors of Python and of other libraries in one line: what kind, its message, where, and a hint."""
+"""Errors of Python and other libraries in one line: kind, message, place and hint."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _DISK = {
     errno.ENOMEM: ("out of memory.", _MEMORY),
     errno.EIO: ("the disk reports an input/output error.", "Check the disk and its cable or network."),
 }
-"""Number of an OSError -> what is wrong, and the way out."""
+"""Number of an OSError -> problem and hint."""
 _PASSED_ON = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
-"""Numbers that also count where a library raised its own error after them."""
+"""Numbers that also count if a library raised its own error after them."""
 _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded|\(os error (?:28|122)\)", re.IGNORECASE)
 _NO_MEMORY = re.compile(
     r"out of memory|(?:can't|cannot) allocate memory|not enough memory|STATUS_ALLOC_FAILED", re.IGNORECASE
@@ -44,20 +44,20 @@ _NETWORK = (
     "ConnectionError", "ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError", "SSLError",
     "LocalEntryNotFoundError", "OfflineModeIsEnabled",
 )  # fmt: skip
-"""Names of the errors of libraries that download."""
+"""Names of the errors of download libraries."""
 
 
 def debugging() -> bool:
-    """Whether tracebacks are asked for."""
+    """Whether tracebacks are requested."""
     return os.environ.get(DEBUG) == "1"
 
 
 def explained(error: BaseException, *, where: str | None = None, hint: str = REPORT) -> MoextendError:
-    """An error as one of the tree: one of the tree stays as it is.
+    """An error as a MoextendError; such errors are returned unchanged.
 
     Args:
-        where: the command or the run; the file of an OSError is added to it.
-        hint: the way out, where the kind of the error suggests none.
+        where: the command or the run; the file of an OSError is added.
+        hint: used if the kind of the error has no hint.
     """
     if isinstance(error, MoextendError):
         return error
@@ -67,13 +67,13 @@ def explained(error: BaseException, *, where: str | None = None, hint: str = REP
 
 
 def of_disk(error: OSError, path: Path) -> MoextendError | None:
-    """The error of a full disk, a forbidden folder and the like, at `path`; None for any other."""
+    """MoextendError for a full disk, missing permissions and the like, at `path`; None for other errors."""
     known = _DISK.get(error.errno or 0)
     return RunFailed(known[0], where=str(path), hint=known[1]) if known else None
 
 
 def _known(error: BaseException) -> tuple[str, str] | None:
-    """What is wrong and the way out, for errors whose kind says it."""
+    """Problem and hint for known kinds of errors."""
     for cause in _causes(error):
         number = (cause.errno or 0) if isinstance(cause, OSError) else 0
         if number in (_DISK if cause is error else _PASSED_ON):
@@ -93,7 +93,7 @@ def _known(error: BaseException) -> tuple[str, str] | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and those that it was raised from or after."""
+    """The error and its causes."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -109,7 +109,7 @@ def _file(error: BaseException) -> str | None:
 
 
 def _named(error: BaseException) -> str:
-    """The kind of an error and its message, or else the line of code that raised it."""
+    """Kind and message of an error, or else the line of code that raised it."""
     text = _message(error)
     if not text:
         last = _frames(error)[-1:]
@@ -118,7 +118,7 @@ def _named(error: BaseException) -> str:
 
 
 def _message(error: BaseException) -> str:
-    """The message in one line; "" where there is none."""
+    """Message in one line; "" if there is none."""
     try:
         return " ".join(str(error).split())
     except Exception:  # __str__ is the library's own
@@ -126,7 +126,7 @@ def _message(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """File and line, in brackets, of the last line of this package that was reached, else of the last one at all."""
+    """File and line, in brackets, of the innermost frame of this package, else of the innermost frame."""
     frames = _frames(error)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
     for frame in reversed(own or frames):

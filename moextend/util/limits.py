@@ -1,18 +1,18 @@
-"""What options may be: names that are known, the largest numbers that are taken, and what is taken if none is named."""
+"""Limits of options: known names, the largest numbers, and the values of options that are not named."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
-"""Of a base's weights; auto: the checkpoint's own."""
+"""Number types of a base's weights; auto: the checkpoint's own."""
 ATTENTION = ("eager", "sdpa", "flash_attention_2")
-"""Implementations of attention that a base can be loaded with."""
+"""Attention implementations of a base."""
 MOST_SEED = 2**32 - 1
-"""The largest seed that numpy takes."""
+"""Largest seed of numpy."""
 MOST_STEPS = 1_000_000
 MOST_BATCH = 100_000
 MOST_TOKENS = 100_000
-"""Of one answer."""
+"""Largest number of tokens of one answer."""
 MOST_SEEN = 10**8
-"""Conversations of one training, repetitions counted: their order is drawn before the first step."""
+"""Largest number of conversations of one training, with repetitions: their order is drawn before the first step."""
 BATCH = 16
-"""Conversations a step of a training for which no batch size is named: a start, not tuned to any model."""
+"""Batch size of a training if none is named: a start, not tuned to any model."""
 RATE = 1e-3
-"""Learning rate of a training for which none is named: likewise."""
+"""Learning rate of a training if none is named: likewise."""

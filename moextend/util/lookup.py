@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 def choose(kind: str, name: str, table: Mapping[str, T], *, where: str | None = None) -> T:
-    """The entry of `name`, or UnknownName with the nearest known name."""
+    """Entry of `name`; UnknownName with the nearest known name if there is none."""
     if name not in table:
         raise UnknownName(kind, name, table, where=where)
     return table[name]
 
 
 def load(target: str) -> Any:
-    """The object behind "package.module:attribute"; without a colon, the module."""
+    """Object of "package.module:attribute"; without a colon, the module."""
     module, _, attribute = target.partition(":")
     found = import_module(module)
     return getattr(found, attribute) if attribute else found

@@ -1,4 +1,4 @@
-"""Several processes that train together."""
+"""Data-parallel processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def first_writes() -> Iterator[bool]:
-    """Says whether this process is the first of those that train together; all of them leave when it is done."""
+    """Context that yields whether this process is the first one; all processes leave it together."""
     import torch
 
     together = torch.distributed.is_available() and torch.distributed.is_initialized()

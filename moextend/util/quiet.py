@@ -1,4 +1,4 @@
-"""Libraries that talk while they work, made silent for a while."""
+"""Silences libraries that print progress and log messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 @contextmanager
 def quiet_datasets() -> Iterator[None]:
-    """No progress bars of `datasets` inside the block; as before after it."""
+    """Context without progress bars of `datasets`."""
     import datasets
 
     before = datasets.are_progress_bars_disabled()
@@ -23,7 +23,7 @@ def quiet_datasets() -> Iterator[None]:
 
 @contextmanager
 def quiet_loggers(*names: str, level: int = logging.ERROR) -> Iterator[None]:
-    """Loggers that say nothing below `level` inside the block; as before after it."""
+    """Context in which loggers are silent below `level`."""
     with ExitStack() as stack:
         for name in names:
             logger = logging.getLogger(name)
@@ -33,7 +33,7 @@ def quiet_loggers(*names: str, level: int = logging.ERROR) -> Iterator[None]:
 
 
 def quiet_process() -> None:
-    """Makes the libraries of this process say nothing but errors, for good."""
+    """Makes the libraries of this process print errors only, permanently."""
     import warnings
 
     import datasets

@@ -1,7 +1,7 @@
-"""A file of a run -> a typed, frozen record; whoever writes one and whoever reads it use the same class.
+"""Typed, frozen records for the files of a run; writers and readers use the same classes.
 
-Every record has a `schema_version`. Files that were made before it existed have none; they are read through `former`.
-A file of a later version is refused.
+Every record has a `schema_version`. Older files have none; they are converted by `former`. A file of a later version is
+refused.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ AGAIN = "Run again: it is made again."
 
 
 class LaterVersion(InputError):
-    """A file that a later release wrote: not damaged, but not readable here."""
+    """A file of a later release, which this release cannot read."""
 
 
 class Record(BaseModel):
-    """Base of all records: frozen, of the exact types, numbers are finite, keys that are not known are left out."""
+    """Base of all records: frozen, with strict types and finite numbers; unknown keys are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -33,12 +33,12 @@ class Record(BaseModel):
 
     @classmethod
     def former(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The values of a file without a version, in today's form."""
+        """Converts the values of a file without a version to the current form."""
         return values
 
     @classmethod
     def parse(cls, values: Any, *, where: str, hint: str = AGAIN) -> Self:
-        """The record in a JSON value; SpecError where it is none, LaterVersion where this release cannot read it."""
+        """Record from a JSON value; SpecError if it is invalid, LaterVersion for a later version."""
         if not isinstance(values, dict):
             raise SpecError(f"holds {type_name(values)}, not a mapping of keys.", where=where, hint=hint)
         version = values.get("schema_version", 0)
@@ -57,7 +57,7 @@ class Record(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """The record in a JSON file; None where there is no file. Raises as `parse` does."""
+        """Record from a JSON file; None without a file. Raises the errors of `parse`."""
         try:
             values = files.read_json(path)
         except FileNotFoundError:
@@ -72,7 +72,7 @@ class Record(BaseModel):
 
 
 def problem_of(error: ValidationError) -> str:
-    """The first thing that is wrong: its place in the record, and what was found there."""
+    """First problem: its place in the record, and the value there."""
     first = error.errors(include_url=False)[0]
     place = ".".join(map(str, first["loc"]))
     return f"'{place}': {first['msg']} (found {bounded_yaml.shown(first['input'])})"

@@ -1,4 +1,4 @@
-"""A user's YAML -> a typed, frozen config, with errors that say file, place and hint."""
+"""Typed, frozen configs from users' YAML files; errors have file, place and hint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ S = TypeVar("S", bound="Spec")
 
 
 class Spec(BaseModel):
-    """Base of all configs that a person writes: frozen, numbers are finite, and a key that is not known is an error."""
+    """Base of all configs of users: frozen, with finite numbers; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
@@ -34,14 +34,14 @@ class Spec(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """``steps: true`` would be one step."""
+        """Refuses booleans for numbers: ``steps: true`` would be one step."""
         if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("is true or false, not a number")
         return value
 
 
 def _is_number(annotation: Any) -> bool:
-    """Whether a field takes a number (or null) and nothing else."""
+    """Whether a field only takes a number (or null)."""
     if get_origin(annotation) is Annotated:
         return _is_number(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -51,12 +51,12 @@ def _is_number(annotation: Any) -> bool:
 
 
 def read_yaml(path: Path) -> Any:
-    """The value in a YAML file; SpecError with line and column where it is not YAML, or passes a bound."""
+    """Value of a YAML file; SpecError with line and column if it is not YAML or exceeds a limit."""
     return bounded_yaml.load(bounded_yaml.read_text(path), where=str(path))
 
 
 def parse(kind: type[S], value: Any, *, where: str) -> S:
-    """`value` as a `kind`; SpecError names the first wrong key, what was found and what is wanted."""
+    """`value` as a `kind`; SpecError with the first wrong key, the value there and what is expected."""
     if not isinstance(value, dict):
         raise SpecError(
             f"holds {type_name(value)}, not a mapping of keys.", where=where, hint=f"Keys: {_keys(kind)}."
@@ -83,7 +83,7 @@ def _place(location: tuple[int | str, ...]) -> str:
     text = ""
     for part in location:
         if isinstance(part, str) and "[" in part:
-            continue  # no key, but which of several types was tried
+            continue  # not a key, but one of several alternative types
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
 
@@ -112,7 +112,7 @@ def _hint(kind: type[BaseModel], error: Any) -> str:
 
 
 def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """The model that a location in the YAML belongs to, followed through lists and optional fields."""
+    """Model of a location in the YAML, through lists and optional fields."""
     model: type[BaseModel] | None = kind
     for part in location:
         if isinstance(part, int):

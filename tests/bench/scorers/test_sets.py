@@ -162,7 +162,7 @@ def test_circular_wants_every_rotation() -> None:
 
 
 def test_circular_needs_numbers() -> None:
-    with pytest.raises(InputError, match=r"id 'q1' is no number.*columns.id"):
+    with pytest.raises(InputError, match=r"id 'q1' is not a number.*columns.id"):
         score_set("circular@1", [Answered("q1", "A", ("A",), choices=("x", "y"))])
 
 
