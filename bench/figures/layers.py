@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from moextend.bench.figures import style
 from moextend.bench.figures.source import NothingToDraw, Source, label_looks, labelled
 from moextend.bench.report.collect import Experiment, Result, grouped
-from moextend.bench.run.records import RoutingReport, TaskRouting
+
+if TYPE_CHECKING:
+    from moextend.bench.run.records import RoutingReport, TaskRouting
 
 What = Literal["share", "drift"]
 TITLES: dict[What, str] = {

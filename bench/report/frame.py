@@ -108,7 +108,8 @@ def summary(results: DataFrame) -> DataFrame:
             joint=first["mode"] == "joint",
         )
         found.append({name: first[name] for name in names} | metrics)
-    return pd.DataFrame(found)
+    made = pd.DataFrame(found)
+    return made.astype({name: "float64" for name in made if name not in names})
 
 
 def _known(values: Any) -> list[float | None]:

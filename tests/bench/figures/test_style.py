@@ -1,5 +1,7 @@
 """Figures are one column wide, readable, the same on every day, and methods differ in them."""
 
+import warnings
+from contextlib import suppress
 from itertools import combinations
 
 import matplotlib
@@ -8,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from moextend.bench.figures import FIGURES, NothingToDraw, draw, save
+from moextend.bench.figures import FIGURES, NothingToDraw, Source, draw, save
 from moextend.bench.figures.style import (
     FOREIGN,
     GREY,
@@ -25,6 +27,7 @@ from moextend.bench.figures.style import (
     style,
 )  # fmt: skip
 from moextend.bench.methods import KNOWN
+from moextend.bench.report.collect import collect
 
 LONG = "my-very-long-plugin-method-name:first_setting=0.001,second_setting=a-long-value"
 
@@ -184,3 +187,30 @@ def test_names_are_no_formulas(make_source, ledger, tmp_path):
     for name in ("accuracy", "matrix", "text", "spread"):
         for number, part in enumerate(draw(name, odd)):
             save(part, tmp_path / f"{name}{number}.png")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7])
+def test_a_run_that_is_not_done_is_drawn_as_far_as_it_is(ledger, tmp_path, kept):
+    run = ledger.write_run(
+        tmp_path / "runs", ledger.Shape(stages=2, texts=1, items=6), "lora", 0, ledger.Kind()
+    )
+    path = run.folder / "scores.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
+    own = Source.of(collect([run], unfinished=True)[0])
+    drawn = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in FIGURES:
+            with suppress(NothingToDraw):
+                for part in draw(name, own):
+                    save(part, tmp_path / f"{name}.png")
+                drawn.add(name)
+    assert ("accuracy" in drawn) == (kept > 0) and ("flows" in drawn) == (kept > 3)
+
+
+def test_joint_runs_alone_have_no_figures(make_run):
+    run = make_run("full-ft", 0, [[20.0, 30.0], [60.0, 70.0]], (90.0, 85.0), mode="joint")
+    own = Source.of(collect([run], unfinished=True)[0])
+    for name in FIGURES:
+        with pytest.raises(NothingToDraw):
+            draw(name, own)
