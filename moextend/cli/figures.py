@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moextend.cli import options
-from moextend.cli.reports import Names, Unfinished
+from moextend.cli.reports import Names
 
 if TYPE_CHECKING:
     from moextend.bench.figures import Source
@@ -26,7 +26,9 @@ def figures(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", metavar="NAME", help="Figures by name; repeatable. Default: all that can be drawn."
+            "--only",
+            metavar="NAME",
+            help="accuracy, matrix, plasticity, forest, text, flows, routing, spread, cost; repeatable. Default: all.",
         ),
     ] = None,
     method: Annotated[
@@ -41,7 +43,7 @@ def figures(
             "--baseline", metavar="METHOD", help="What the forest plot compares with. Default: moextend."
         ),
     ] = None,
-    unfinished: Unfinished = False,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Take in runs that are not done.")] = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ def test_all_figures_are_written(cli: Any, runs: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert done.out.split()[1::2] == [f"made/{name}.png" for name in FIGURES]
     assert {path.name for path in (tmp_path / "made").iterdir()} == {f"{name}.png" for name in FIGURES}
+
+
+def test_the_help_names_every_figure(cli: Any) -> None:
+    words = " ".join(cli("bench", "figures", "--help").out.replace("│", " ").split())
+    assert f"{', '.join(FIGURES)}; repeatable." in words
 
 
 def test_some_figures_of_some_methods(cli: Any, runs: Path, tmp_path: Path) -> None:
@@ -152,3 +158,15 @@ def test_the_code_of_the_page_runs(ledger: Any, tmp_path: Path, monkeypatch: pyt
     exec(compile(code, "docs/figures.md", "exec"), scope)
     assert len(scope["lost"]) > 0 and len(scope["results"]) == 2 * 4 * 4 * 12
     assert scope["left"].lines and scope["right"].get_legend()
+
+
+def test_a_report_of_tables_imports_neither_pandas_nor_matplotlib(runs: Path) -> None:
+    code = (
+        f"import sys; sys.argv = ['moextend', 'bench', 'report', '--runs', {str(runs)!r}]\n"
+        "from moextend.cli import main\n"
+        "try: main.run()\n"
+        "except SystemExit: pass\n"
+        "sys.exit(str({'pandas', 'matplotlib', 'pyarrow', 'torch'} & set(sys.modules) or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "" and "moextend" in done.stdout
