@@ -35,7 +35,8 @@ docs: $(VENV)/installed-dev   ## install, build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 figure: demo   ## run the demo, draw the picture of the README from its numbers
-	$(BIN)/moextend bench report tiny --workspace demo --matrix --format csv | $(BIN)/python docs/images/make_matrix.py
+	$(BIN)/moextend bench figures tiny --workspace demo --only matrix --format svg --out docs/images \
+	    --method full-ft --method moextend:scope=auto
 
 clean:          ## remove what the other targets made
 	rm -rf $(VENV) demo dist build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,1 +1,26 @@
-"""The harness: sequences of stages, learned by several methods and scored after every stage."""
+"""The harness: sequences of stages, learned by several methods and scored after every stage.
+
+    from moextend import bench
+    results = bench.frame("tiny", workspace="demo")     # pandas, a row an answered item
+    (experiment,) = bench.experiments("tiny", workspace="demo")
+
+docs/figures.md shows both in use. Names are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moextend.bench.report.notebook import experiments as experiments
+    from moextend.bench.report.notebook import frame as frame
+
+_HOME = {"experiments": "report.notebook", "frame": "report.notebook"}  # name -> module
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"moextend.bench.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'moextend.bench' has no attribute '{name}'")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
 import sys
 import tomllib
 from html import unescape
-from io import StringIO
 from pathlib import Path
 from types import ModuleType
 
-import pandas as pd
 import pytest
 import typer
 import yaml
@@ -76,25 +73,6 @@ def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
     (paper,) = citation["references"]
     assert paper["title"] in (DOCS / "method.md").read_text(encoding="utf-8")
     assert paper["identifiers"][0]["value"] == "arXiv:2408.03511"
-
-
-def test_the_picture_shows_the_cells_of_a_report(tmp_path: Path) -> None:
-    name = importlib.util.spec_from_file_location("make_matrix", DOCS / "images" / "make_matrix.py")
-    assert name is not None and name.loader is not None
-    module = importlib.util.module_from_spec(name)
-    name.loader.exec_module(module)
-    tasks = [f"tiny-{task}" for task in module.STAGES]
-    lines = ["method,mode,stage,task,value"]
-    for shift, method in enumerate(module.METHODS):
-        for t in range(4):
-            values = [*((task, 10 * t + i + 41 * shift) for i, task in enumerate(tasks))]
-            values += [(task, 90 + t) for task in module.TEXT]
-            lines += [f"{method},sequence,{t},{task},{value}" for task, value in values]
-    module.draw(pd.read_csv(StringIO("\n".join(lines))), tmp_path / "out.svg")
-    drawn = re.findall(r">(\d+)</text>", (tmp_path / "out.svg").read_text())
-    expected = [[10 * t + i + 41 * s for i in range(3)] + [90 + t] for s in range(2) for t in range(4)]
-    assert sorted(map(int, drawn)) == sorted(value for row in expected for value in row)
-    assert (DOCS / "images" / "matrix.svg").stat().st_size < 60_000
 
 
 def test_every_key_of_a_yaml_has_a_meaning(site: Path) -> None:

@@ -61,6 +61,12 @@ class Result:
         cells = [self.cells.get((stage, task)) for task in tasks]
         return [cell.value if cell else None for cell in cells]
 
+    def note_damage(self, task: str, error: Exception) -> None:
+        """Notes that the predictions of a task cannot be read."""
+        what = f"the predictions of {task} (damaged: {explained(error).what})"
+        if what not in self.lacks:
+            self.lacks.append(what)
+
     @property
     def matrix(self) -> list[list[float | None]]:
         """A[stage][task] of the learned tasks; see metrics."""

@@ -31,7 +31,7 @@ def render(tables: Sequence[Table]) -> str:
         for section in table.sections:
             for row in section:
                 parts = [_parts(column, value) for column, value in zip(table.columns, row, strict=True)]
-                writer.writerow([_words(table.key), *chain.from_iterable(parts)])
+                writer.writerow([words(table.key), *chain.from_iterable(parts)])
     return out.getvalue()
 
 
@@ -55,11 +55,11 @@ def cells(experiments: Sequence[Experiment]) -> str:
             ]
             for _, cell in sorted(result.cells.items()):
                 found = [*run, *(getattr(cell, name) for name in names)]
-                writer.writerow([_words(one) if isinstance(one, str) else one for one in found])
+                writer.writerow([words(one) if isinstance(one, str) else one for one in found])
     return out.getvalue()
 
 
-def _words(text: str) -> str:
+def words(text: str) -> str:
     """A cell of words that no spreadsheet takes for a formula: what begins like one gets an apostrophe."""
     formula = _FORMULA.match(text) and not _NUMBER.fullmatch(text)
     return visible(f"'{text}" if formula else text)
@@ -76,7 +76,7 @@ def _parts(column: Column, value: Value) -> list[str | float | None]:
         return []
     if _has_spread(column):
         return [value.number, value.spread]
-    return [value.number if column.numeric else _words(value.text)]
+    return [value.number if column.numeric else words(value.text)]
 
 
 def _has_spread(column: Column) -> bool:

@@ -65,12 +65,22 @@ def forgetting_table(experiment: Experiment) -> Table:
 
 def summary(result: Result) -> dict[str, float | None]:
     """The metrics of one run, by name."""
-    before, after = _before_after(result)
-    a = result.matrix
-    joint = result.config.mode == "joint"
+    final = result.row(result.last, result.tasks)
+    return run_metrics(result.matrix, final, *_before_after(result), joint=result.config.mode == "joint")
+
+
+def run_metrics(
+    a: metrics.Matrix,
+    final: Sequence[float | None],
+    before: Sequence[float | None],
+    after: Sequence[float | None],
+    *,
+    joint: bool,
+) -> dict[str, float | None]:
+    """The metrics of a run, by name, from its matrix, its last row, and its text scores before and after all stages."""
     return {
         "la": None if joint else metrics.mft(a),
-        "acc": metrics.average(result.row(result.last, result.tasks)),
+        "acc": metrics.average(final),
         "maa": None if joint else metrics.maa(a),
         "bwt": None if joint else metrics.bwt(a),
         "bwt_t": None if joint else metrics.bwt(a, divisor="T"),

@@ -15,7 +15,6 @@ from moextend.bench.score.vqa import item_scores, scores_path
 from moextend.bench.scorers import search
 from moextend.errors import SpecError
 from moextend.util.files import read_lines
-from moextend.util.foreign import explained
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -123,7 +122,7 @@ class ItemReader:
                 self._read[key] = self._text(path, task) if text else self._vqa(path, task, cell, result)
             except Exception as error:  # as if they were not kept: one damaged file hides no other run
                 self._read[key] = None
-                result.lacks.append(f"the predictions of {task} (damaged: {explained(error).what})")
+                result.note_damage(task, error)
         return self._read[key]
 
     def _text(self, path: Path, task: str) -> Items | None:

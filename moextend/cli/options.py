@@ -168,6 +168,13 @@ def view(*, matrix: bool, costs: bool, comparison: bool, routing: bool, readings
     return asked[0] if asked else "forgetting"
 
 
+def refuse_beside(option: str, others: Iterable[str]) -> None:
+    """InputError where an option that is a view of its own is given with options of other views."""
+    named = ", ".join(others)
+    if named:
+        raise InputError(f"does not go with {named}.", where=option, hint="Choose one a call.")
+
+
 def margin(points: float | None, baseline: str | None) -> float:
     """What counts as no difference, in points; InputError where it is no number from 0 on, or counts for nothing."""
     if points is None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from moextend.bench.references import Reference
     from moextend.bench.report import View
     from moextend.bench.report.collect import Experiment
+    from moextend.bench.run.rundir import RunDir
 
 LOST, UNDECIDED = 1, 3
 """Exit codes of the gate."""
@@ -65,8 +66,15 @@ def report(
             "--references", metavar="NAME", help="Published numbers of the same protocol, below; repeatable."
         ),
     ] = None,
+    items: Annotated[
+        bool,
+        typer.Option("--items", help="The results themselves, a row an answered item: csv, parquet or json."),
+    ] = False,
     form: Annotated[
-        str, typer.Option("--format", "-f", help="table, markdown, latex, csv or html.")
+        str,
+        typer.Option(
+            "--format", "-f", help="table, markdown, latex, csv or html; with --items csv, parquet or json."
+        ),
     ] = "table",
     to: Annotated[
         Path | None, typer.Option("--out", "-o", help="A file, or a folder for forgetting.* and matrix.*.")
@@ -82,6 +90,23 @@ def report(
     from moextend.bench.run.rundir import find_runs
     from moextend.util import files, lookup
 
+    if items:
+        others: dict[str, object] = {
+            "--matrix": matrix,
+            "--costs": costs,
+            "--routing": routing,
+            "--readings": readings,
+        }
+        others |= {"--baseline": baseline, "--margin": margin, "--references": references}
+        options.refuse_beside("--items", [name for name, given in others.items() if given])
+        _write_items(find_runs(runs or workspace / "runs", names or []), form, to, unfinished=unfinished)
+        return
+    if form in ("json", "parquet"):
+        raise InputError(
+            f"no table is written as {form}.",
+            where="--format",
+            hint="Add --items for the results themselves.",
+        )
     lookup.choose("format", form, FORMATS, where="--format")
     view = options.view(
         matrix=matrix, costs=costs, comparison=baseline is not None, routing=routing, readings=readings
@@ -108,6 +133,29 @@ def report(
         below = published if shown == view else []
         files.write_text(path, _rendered(experiments, form, shown, baseline, below, points))
         typer.echo(f"wrote {path}")
+
+
+def _write_items(runs: Sequence[RunDir], form: str, to: Path | None, *, unfinished: bool) -> None:
+    """Writes the frame of results; names on standard error what is left out of it."""
+    import sys
+
+    from moextend.bench.report import export
+    from moextend.bench.report.collect import collect, lacking_notes, some
+    from moextend.bench.report.frame import frame
+    from moextend.util import files
+
+    export.check(form, to)
+    if to is not None:
+        files.check_writable(to.parent if to.suffix else to, where="--out")
+        to = to if to.suffix else to / f"items.{form}"
+    experiments = some(collect(runs, unfinished=unfinished))
+    export.write(frame(experiments), form, to or sys.stdout)
+    for experiment in experiments:
+        left_out = [f"left out: {name}" for name in experiment.left_out]
+        for note in [*left_out, *lacking_notes(experiment.results)]:
+            options.echo(note, err=True)
+    if to is not None:
+        typer.echo(f"wrote {to}")
 
 
 def gate(

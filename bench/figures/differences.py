@@ -1,0 +1,86 @@
+"""Paired differences to a baseline, with intervals and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from moextend.bench.figures import style
+from moextend.bench.figures.source import NothingToDraw, Source, label_looks
+from moextend.bench.report.collect import Experiment, grouped
+from moextend.bench.report.comparison import CHANGE, MARGIN, comparison_table
+from moextend.bench.report.forgetting import UNTOUCHED
+from moextend.bench.report.table import Value
+
+SHOWN = ("ACC", CHANGE)
+"""Metrics of the figure."""
+SURE = ("better", "worse")
+
+Row = dict[str, Value]
+
+
+def forest(
+    experiment: Experiment, baseline: str, ax: Axes, *, metric: str = "ACC", margin: float = MARGIN
+) -> Axes:
+    """Draws every method less the baseline in a metric: the difference and its interval, as `--baseline` prints them.
+
+    Filled markers: better or worse; open ones: equivalent, undecided or from one seed only. The band is the margin.
+    """
+    return _forest(ax, rows(experiment, baseline, margin), experiment, metric, margin)
+
+
+def rows(experiment: Experiment, baseline: str, margin: float = MARGIN) -> list[Row]:
+    """The rows of the comparison, by column."""
+    table = comparison_table(experiment, baseline, margin)
+    keys = [column.key for column in table.columns]
+    return [dict(zip(keys, row, strict=True)) for section in table.sections for row in section]
+
+
+def _forest(ax: Axes, found: Sequence[Row], experiment: Experiment, metric: str, margin: float) -> Axes:
+    pairs = list(grouped(experiment.of("sequence")))
+    looks = label_looks(pairs)
+    places = style.rows(list(dict.fromkeys(row["method"].text for row in found)))
+    ax.axvspan(-margin, margin, color="#eeeeee", linewidth=0, zorder=0)
+    ax.axvline(0, color=style.BLACK, linewidth=0.6, zorder=1)
+    for row in found:
+        value, own = row["difference"].number, looks[row["method"].text]
+        if row["metric"].text != metric or value is None:
+            continue
+        y = places[row["method"].text]
+        if (low := row["low"].number) is not None and (high := row["high"].number) is not None:
+            ax.plot([low, high], [y, y], color=own.color, linewidth=1.0, solid_capstyle="butt")
+        face = own.color if row["verdict"].text in SURE else "white"
+        ax.plot([value], [y], linestyle="none", **{**own.points(), "markerfacecolor": face}, markersize=4.5)
+        if UNTOUCHED in row["difference"].text:
+            ax.annotate(UNTOUCHED, (value, y), (4, 0), textcoords="offset points", fontsize=style.SMALL)
+    style.names_axis(ax, places)
+    ax.set_xlabel(f"{metric} (points)")
+    ax.spines["left"].set_visible(False)
+    return ax
+
+
+def figures(source: Source) -> list[Figure]:
+    """ACC and the change of text, side by side."""
+    experiment, baseline = source.experiment, source.compared_with
+    found = [row for row in rows(experiment, baseline) if row["difference"].number is not None]
+    shown = [metric for metric in SHOWN if any(row["metric"].text == metric for row in found)]
+    if not shown:
+        raise NothingToDraw(
+            f"no method shares a seed with {baseline}.",
+            where="forest",
+            hint="Name another --baseline METHOD.",
+        )
+    drawn, axes = style.panels(len(shown), len(shown), 1.0, sharey=True)
+    for ax, metric in zip(axes, shown, strict=True):
+        _forest(ax, found, experiment, metric, MARGIN)
+        ax.grid(axis="x")
+    lines = style.row_lines(style.rows(list(dict.fromkeys(row["method"].text for row in found))))
+    drawn.set_figheight(0.85 + 0.15 * lines)
+    drawn.suptitle(style.name(f"difference from {baseline}", 60))
+    notes = "lines: 95% intervals of all tests together;\nfilled: better or worse; grey band: no difference"
+    if any(UNTOUCHED in row["difference"].text for row in found):
+        notes += f";\n{UNTOUCHED}: by construction"
+    drawn.supxlabel(notes, fontsize=style.SMALL)
+    return [drawn]

@@ -1,0 +1,132 @@
+"""The accuracy matrix of a method as a heat map of what every stage changed."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from pandas import DataFrame
+
+from moextend.bench.figures import style
+from moextend.bench.figures.source import NothingToDraw, Source, groups
+from moextend.bench.figures.stages import TEXT, over_seeds
+
+COLORS = "RdBu"
+LEAST = 10.0
+"""Points: the scale of colours reaches at least so far."""
+DARK = 0.55
+"""Part of the scale from which numbers are white."""
+
+
+def matrix(results: DataFrame, ax: Axes, *, most: float | None = None) -> Axes:
+    """Draws the matrix of the runs of one method and order, mean over seeds: a row a stage, a column a task.
+
+    Colours and signed numbers are changes from row 0, the base, whose row shows its accuracy. Tasks that are not
+    learned yet are hatched; bold is the task just learned. The last column is the mean over the text tasks.
+
+    Args:
+        most: change in points at which the scale of colours ends; None: the largest one.
+    """
+    values = scores(results)
+    base, change = list(map(float, values.loc[0])), _change(values)
+    most = most or _largest(change)
+    ax.imshow(change, cmap=COLORS, norm=Normalize(-most, most), aspect="auto")
+    learned = len(values.columns.drop(TEXT, errors="ignore"))
+    for (stage, place), value in np.ndenumerate(change):
+        if 0 < stage <= place < learned:
+            ax.add_patch(_hatched(stage, place))
+        shown = base[place] if stage == 0 else float(value)
+        ax.text(
+            place, stage, _number(shown, signed=stage > 0), ha="center", va="center", fontsize=style.SMALL,
+            fontweight="bold" if stage == place + 1 and place < learned else "normal",
+            color="white" if abs(value) > DARK * most else "black",
+        )  # fmt: skip
+    if learned < change.shape[1]:
+        ax.axvline(learned - 0.5, color="white", linewidth=2.5)
+    ax.set_xticks(
+        range(change.shape[1]), [str(i + 1) if i < learned else TEXT for i in range(change.shape[1])]
+    )
+    ax.set_yticks(range(len(values)), ["base", *(f"{i}" for i in range(1, len(values)))])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def scores(results: DataFrame) -> DataFrame:
+    """[stage, task] mean accuracy over the runs of one method and order; `text` is the mean over the text tasks."""
+    own = results.drop_duplicates(["run", "stage", "task"])
+    tasks = own[own["role"] == "learned"].sort_values("learned_at")["task"].astype(str).drop_duplicates()
+    columns = [*tasks, *([TEXT] if (own["role"] == "text").any() else [])]
+    found = DataFrame(index=range(int(own["stage"].max()) + 1), columns=columns, dtype=float)
+    for column in columns:
+        stages, mean, _ = over_seeds(own, column)
+        found.loc[stages, column] = mean
+    return found
+
+
+def _change(values: DataFrame) -> np.ndarray:
+    return (values - values.loc[0]).to_numpy(float)
+
+
+def _largest(change: np.ndarray) -> float:
+    return float(max(LEAST, np.nanmax(np.abs(change), initial=0.0)))
+
+
+def _hatched(stage: int, place: int) -> Rectangle:
+    return Rectangle(
+        (place - 0.5, stage - 0.5), 1, 1, fill=False, hatch="////", edgecolor="#bbbbbb", linewidth=0
+    )
+
+
+def _number(value: float, *, signed: bool) -> str:
+    if np.isnan(value):
+        return "–"
+    rounded = round(value) + 0
+    return f"{rounded:+d}".replace("-", "−") if signed and rounded else str(rounded)
+
+
+def figures(source: Source) -> list[Figure]:
+    """A panel a method and order, all with one scale of colours."""
+    own = dict(groups(source.cells))
+    if not own:
+        raise NothingToDraw("no sequence run has scores.", where="matrix", hint="Run a sequence first.")
+    found = {label: scores(results) for label, results in own.items()}
+    most = max(_largest(_change(values)) for values in found.values())
+    rows, columns = (max(values.shape[axis] for values in found.values()) for axis in (0, 1))
+    beside, height = 2 if columns <= 6 else 1, 0.32 + 0.16 * rows
+    note = f"{_tasks(found)}\nfirst row: accuracy (%); bold: just learned; hatched: not learned yet"
+    around = 0.45 + 0.1 * note.count("\n")
+    made = []
+    for labels in style.pages(list(own), beside, height, around):
+        drawn, axes = style.panels(len(labels), beside, height)
+        for place, (label, ax) in enumerate(zip(labels, axes, strict=True)):
+            matrix(own[label], ax, most=most)
+            ax.set_title(style.name(label, 26 if beside == 2 else 46))
+            ax.set_ylabel("after stage" if place % beside == 0 else "")
+        _bar(drawn, axes)
+        drawn.supxlabel(note, fontsize=style.SMALL)
+        drawn.set_figheight(drawn.get_figheight() + around)
+        made.append(drawn)
+    return made
+
+
+def _bar(drawn: Figure, axes: list[Axes]) -> None:
+    """The scale of colours, below all panels."""
+    thick, height = 0.06, drawn.get_figheight()
+    bar = drawn.colorbar(
+        axes[0].images[0], ax=axes, location="bottom", fraction=thick / height, aspect=0.8 * style.WIDTH / thick,
+        pad=0.06 / height,
+    )  # fmt: skip
+    bar.set_label("change from the base (points)")
+    bar.outline.set_visible(False)
+
+
+def _tasks(found: dict[str, DataFrame]) -> str:
+    """What the columns are, where all panels have the same."""
+    orders = {tuple(values.columns.drop(TEXT, errors="ignore")) for values in found.values()}
+    if len(orders) > 1:
+        return "columns: tasks in the order in which they are learned"
+    words = ", ".join(f"{i} {task}" for i, task in enumerate(next(iter(orders)), 1))
+    return style.name(f"columns: {words}", 62)

@@ -1,0 +1,129 @@
+"""Accuracy against what a stage costs, with the line of the methods that no other one beats in both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from moextend.bench import metrics
+from moextend.bench.figures import style
+from moextend.bench.figures.source import NothingToDraw, Source, label_looks, labelled
+from moextend.bench.report.collect import Experiment, grouped
+from moextend.bench.report.costs import costs_table
+from moextend.bench.report.forgetting import summary
+
+What = Literal["trained_parameters", "flops", "stored_mb"]
+UNITS: dict[What, str] = {
+    "trained_parameters": "trained\nparameters", "flops": "training\nTFLOPs", "stored_mb": "stored MB",
+}  # fmt: skip
+"""Columns of the cost table -> their name at the axis."""
+
+TICKS = 3
+"""The most ticks of an axis of costs."""
+
+Point = tuple[float, float]
+
+
+def cost(experiment: Experiment, what: What, ax: Axes) -> Axes:
+    """Draws final accuracy (ACC) against a cost of one stage, a point a method, with the Pareto line.
+
+    Costs are those of `moextend bench report --costs`. A method that trains nothing is a line across.
+    """
+    found, looks = points(experiment, what), label_looks(list(grouped(experiment.of("sequence"))))
+    spent = {label: point for label, point in found.items() if point[0] > 0}
+    for label, (x, y) in found.items():
+        if label in spent:
+            ax.plot([x], [y], label=label, linestyle="none", **looks[label].points())
+        else:
+            ax.axhline(y, label=label, color=looks[label].color, linestyle=":", linewidth=0.8, zorder=0)
+    ax.set_xscale("log")
+    ax.set_xlabel(UNITS[what])
+    if spent:
+        _scale(ax, [x for x, _ in spent.values()])
+        best = pareto(list(spent.values()))
+        line = [*best, (ax.get_xlim()[1], best[-1][1])]
+        ax.step(
+            [x for x, _ in line], [y for _, y in line], where="post", color="#999999", linewidth=0.8, zorder=0
+        )
+    return ax
+
+
+def _scale(ax: Axes, values: Sequence[float]) -> None:
+    """Room around the values on a logarithmic axis, and few ticks in plain numbers."""
+    low, high = min(values), max(values)
+    room = max((high / low) ** 0.15, 1.6)
+    low, high = low / room, high * room
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    fine = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
+    ticks = next(
+        inside
+        for tried in (fine, *([10.0**power for power in decades[::step]] for step in range(1, 100)))
+        if len(inside := [tick for tick in tried if low <= tick <= high]) <= TICKS
+    )
+    ax.set_xlim(low, high)
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+
+
+def _short(value: float) -> str:
+    """A number as people say it: 200k, 1.5M, 0.02."""
+    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:g}{letter}"
+    return f"{value:g}"
+
+
+def points(experiment: Experiment, what: What) -> dict[str, Point]:
+    """Label -> (cost of a stage, ACC), where both are known; a method that trains nothing costs 0."""
+    table = costs_table(experiment)
+    keys = [column.key for column in table.columns]
+    rows = [dict(zip(keys, row, strict=True)) for section in table.sections for row in section]
+    trains = {row["method"].text: row["trained_parameters"].number != 0 for row in rows}
+    costs = {row["method"].text: row[what].number for row in rows}
+    found = {}
+    for (method, order), group in grouped(experiment.of("sequence")).items():
+        label = labelled(method, order)
+        acc, _ = metrics.mean_and_sd(summary(result)["acc"] for result in group)
+        known = costs.get(label)
+        if acc is not None and known is not None:
+            found[label] = (known if trains[label] else 0.0, acc)
+    return found
+
+
+def pareto(found: Sequence[Point]) -> list[Point]:
+    """The points that no other one beats, from the cheapest on: less or equal cost and higher accuracy."""
+    best: list[Point] = []
+    for x, y in sorted(found, key=lambda point: (point[0], -point[1])):
+        if not best or y > best[-1][1]:
+            best.append((x, y))
+    return best
+
+
+def figures(source: Source) -> list[Figure]:
+    """Parameters, operations and bytes, side by side."""
+    experiment = source.experiment
+    shown: dict[What, dict[str, Point]] = {what: points(experiment, what) for what in UNITS}
+    shown = {what: found for what, found in shown.items() if any(x > 0 for x, _ in found.values())}
+    if not shown:
+        raise NothingToDraw(
+            "no costs are known.", where="cost", hint="They are noted while a stage is learned."
+        )
+    drawn, axes = style.panels(len(shown), len(shown), 1.7, sharey=True)
+    for what, ax in zip(shown, axes, strict=True):
+        cost(experiment, what, ax)
+        ax.grid(axis="y")
+    axes[0].set_ylabel("ACC (%)")
+    looks = label_looks(list(grouped(experiment.of("sequence"))))
+    known = {label: x for found in shown.values() for label, (x, _) in found.items()}
+    marks = style.handles({label: looks[label] for label in known}, lines=False)
+    for label, mark in marks.items():
+        if known[label] == 0:
+            mark.set(linestyle=":", marker="", linewidth=0.8)
+    style.legend(drawn, marks, length=1.2)
+    return [drawn]

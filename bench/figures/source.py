@@ -1,0 +1,95 @@
+"""What a figure is drawn from, read when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from pandas import DataFrame
+
+from moextend.bench import methods, metrics
+from moextend.bench.figures.style import Look, looks
+from moextend.bench.report.collect import Experiment
+from moextend.bench.report.frame import frame
+from moextend.errors import InputError, UnknownName
+
+
+class NothingToDraw(InputError):
+    """The runs do not have what a figure shows."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An experiment and its results."""
+
+    experiment: Experiment
+    baseline: str | None = None
+    """The method that others are compared with. None: the package's own method, else the base."""
+
+    @staticmethod
+    def of(experiment: Experiment, only: Sequence[str] = (), baseline: str | None = None) -> Source:
+        """Of some methods, in the order in which they are named; UnknownName for one without a run."""
+        known = list(dict.fromkeys(result.config.method for result in experiment.results))
+        for method in only:
+            if method not in known:
+                raise UnknownName("method", method, known, where="--method")
+        wanted = [*only, *([baseline] if only and baseline and baseline not in only else [])]
+        kept = [
+            result
+            for method in wanted or known
+            for result in experiment.results
+            if result.config.method == method
+        ]
+        return Source(replace(experiment, results=kept), baseline)
+
+    @cached_property
+    def cells(self) -> DataFrame:
+        """The frame with a row a cell, of the sequence runs."""
+        return _sequence(frame([self.experiment], items=False))
+
+    @cached_property
+    def items(self) -> DataFrame:
+        """The frame with a row an item, of the sequence runs."""
+        return _sequence(frame([self.experiment]))
+
+    @property
+    def compared_with(self) -> str:
+        """The baseline, or what stands for it: the first run of the package's own method, else the base."""
+        known = [result.config.method for result in self.experiment.of("sequence")]
+        own = sorted({method for method in known if methods.role_of(method) == "reference"}, key=known.index)
+        plain = methods.named("reference")
+        return self.baseline or (plain if plain in own else next(iter(own), methods.named("base")))
+
+
+def _sequence(results: DataFrame) -> DataFrame:
+    return results[results["mode"] == "sequence"]
+
+
+def labelled(method: str, order: str) -> str:
+    """A row's name, as tables have it."""
+    return method if order == "given" else f"{method} ({order})"
+
+
+def groups(results: DataFrame) -> Iterator[tuple[str, DataFrame]]:
+    """(label, rows) of every method and order of a frame, in the order in which they come."""
+    for (method, order), own in results.groupby(["method", "order"], observed=True, sort=False):
+        yield labelled(str(method), str(order)), own
+
+
+def looks_of(results: DataFrame) -> dict[str, Look]:
+    """Label -> look, of every method and order of a frame."""
+    pairs = results[["method", "order"]].drop_duplicates().astype(str).itertuples(index=False)
+    return label_looks([(str(pair.method), str(pair.order)) for pair in pairs])
+
+
+def over_runs(values: Any) -> tuple[float | None, float | None]:
+    """Mean and standard deviation of a column of a frame, a row a run, as tables have them; None where one lacks."""
+    return metrics.mean_and_sd(None if value != value else float(value) for value in values)
+
+
+def label_looks(pairs: Sequence[tuple[str, str]]) -> dict[str, Look]:
+    """Label -> look, of methods and orders."""
+    found = looks(pairs)
+    return {labelled(*pair): found[pair] for pair in pairs}

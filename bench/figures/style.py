@@ -1,0 +1,219 @@
+"""How figures look: one column of a paper, fonts that are embedded, and a look for every method by its name."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from moextend.errors import visible
+from moextend.util import files
+from moextend.util.fold import folded
+
+WIDTH = 3.3
+"""Inches: a column of a paper with two."""
+HEIGHT = 8.8
+"""Inches: what a figure of many panels has at most before it goes on in another one."""
+SMALL = 6.0
+"""Points of the smallest text."""
+RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans", "font.size": 7, "axes.titlesize": 7, "axes.labelsize": 7, "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5, "legend.fontsize": 6.5, "figure.titlesize": 7, "figure.labelsize": 7,
+    "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False,
+    "grid.linewidth": 0.4, "grid.color": "#dddddd", "lines.linewidth": 1.0, "lines.markersize": 3.8,
+    "lines.markeredgewidth": 0.7, "patch.linewidth": 0.6, "hatch.linewidth": 0.5, "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6, "xtick.major.size": 2.5, "ytick.major.size": 2.5, "axes.titlepad": 3,
+    "axes.labelpad": 2, "legend.frameon": False,
+    "legend.handlelength": 2.2, "legend.columnspacing": 1.0, "legend.handletextpad": 0.5, "legend.labelspacing": 0.3,
+    "pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "moextend", "savefig.dpi": 300,
+    "figure.constrained_layout.h_pad": 0.03, "figure.constrained_layout.w_pad": 0.03, "axes.unicode_minus": True,
+    "text.usetex": False,
+}  # fmt: skip
+"""matplotlib's settings; Type 42 embeds TrueType fonts whole, as publishers ask."""
+DATELESS: dict[str, dict[str, Any]] = {
+    "pdf": {"CreationDate": None, "ModDate": None},
+    "png": {"Software": None},
+    "svg": {"Date": None},
+}
+"""Format -> metadata that leave out what would differ from one day to the next."""
+
+PALETTE = {
+    "blue": "#0072B2", "vermilion": "#D55E00", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73",
+    "purple": "#CC79A7", "brown": "#4D3800", "wine": "#882255", "indigo": "#332288",
+}  # fmt: skip
+"""Okabe and Ito's colours without black and yellow, two of Tol's, and brown: safe with any colour vision."""
+GREY, BLACK = "#777777", "#000000"
+FOREIGN = (BLACK, "#44AA99", "#999933", "#CC6677")
+"""Colours of methods that are not the package's own."""
+MARKERS = "os^DvPX<>ph*"
+DASHES: tuple[Any, ...] = ((0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+"""Lines of methods with settings."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn."""
+
+    color: str
+    marker: str
+    filled: bool = True
+    dash: Any = "-"
+
+    def points(self) -> dict[str, Any]:
+        """Arguments of matplotlib for markers."""
+        face = self.color if self.filled else "white"
+        return {
+            "color": self.color,
+            "marker": self.marker,
+            "markerfacecolor": face,
+            "markeredgecolor": self.color,
+        }
+
+    def line(self) -> dict[str, Any]:
+        """Arguments of matplotlib for a line with markers."""
+        return {**self.points(), "linestyle": self.dash}
+
+
+NAMED = {
+    "zero-shot": Look(GREY, "s"), "full-ft": Look(PALETTE["vermilion"], "v"), "lora": Look(PALETTE["orange"], "^"),
+    "lora-per-task": Look(PALETTE["sky"], "D"), "replay": Look(PALETTE["green"], "s"),
+    "ewc": Look(PALETTE["purple"], "P"), "lwf": Look(PALETTE["brown"], "X"), "o-lora": Look(PALETTE["wine"], "<"),
+    "moe-lora": Look(PALETTE["indigo"], ">"), "moextend": Look(PALETTE["blue"], "o"),
+}  # fmt: skip
+"""The package's methods without settings of their own; all other looks come from the name."""
+
+
+def look(method: str, order: str = "given") -> Look:
+    """The look of a method by its name alone: the colour is of the name, the marker of settings and order."""
+    name, _, settings = method.partition(":")
+    plain = NAMED.get(name) or Look(FOREIGN[_digest(name) % len(FOREIGN)], _marker(name))
+    more = settings + ("" if order == "given" else f" {order}")
+    if not more:
+        return plain
+    return Look(plain.color, _marker(more), filled=False, dash=DASHES[_digest(more) % len(DASHES)])
+
+
+def looks(methods: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Look]:
+    """The looks of methods and orders in one figure: the second of two that would look alike gets a free marker."""
+    found: dict[tuple[str, str], Look] = {}
+    for method, order in sorted(set(methods), key=lambda one: (":" in one[0], one[1] != "given", one)):
+        own = look(method, order)
+        place = MARKERS.index(own.marker)
+        tried = [replace(own, marker=MARKERS[(place + i) % len(MARKERS)]) for i in range(len(MARKERS))]
+        taken = {(other.color, other.marker, other.filled) for other in found.values()}
+        free = (one for one in tried if (one.color, one.marker, one.filled) not in taken)
+        found[method, order] = next(free, own)
+    return found
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def _marker(text: str) -> str:
+    return MARKERS[_digest(text) // 100 % len(MARKERS)]
+
+
+def style() -> AbstractContextManager[None]:
+    """The settings of matplotlib while figures are made and saved."""
+    return matplotlib.rc_context(RC)
+
+
+def pages(labels: Sequence[str], columns: int, height: float, around: float) -> list[list[str]]:
+    """The panels of each figure where one would be too high; `around` is the height of all that is no panel."""
+    most = columns * max(1, int((HEIGHT - around) / height))
+    return [list(labels[start : start + most]) for start in range(0, len(labels), most)]
+
+
+def panels(number: int, columns: int, height: float, **more: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of `number` panels, `height` inches each, and its Axes."""
+    columns = min(columns, number)
+    rows = math.ceil(number / columns)
+    figure = Figure(figsize=(WIDTH, rows * height), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, **more).ravel()
+    for empty in grid[number:]:
+        empty.remove()
+    return figure, list(grid[:number])
+
+
+def step(last: int) -> int:
+    """From one tick to the next on an axis of stages or layers that ends at `last`."""
+    return next((step for step in (1, 2, 5, 10, 20) if last / step <= 6), 50)
+
+
+def outer(axes: Sequence[Axes], columns: int, x: str = "", y: str = "") -> None:
+    """Names the axes of a grid that shares them: below the last panel of a column, left of the first of a row."""
+    for place, ax in enumerate(axes):
+        below, left = place + columns >= len(axes), place % columns == 0
+        ax.tick_params(labelbottom=below, labelleft=left)
+        ax.set_xlabel(x if below else "")
+        ax.set_ylabel(y if left else "")
+
+
+def legend(figure: Figure, handles: Mapping[str, Any], *, length: float = 2.2) -> None:
+    """A legend below the panels, in as many columns as its labels leave room for; the figure grows by its height."""
+    if not handles:
+        return
+    labels = [name(label, 55) for label in handles]
+    widest = max(len(line) for label in labels for line in label.split("\n"))
+    columns = max(1, min(5, len(labels), int(WIDTH * 72 / (widest * 3.7 + 6.5 * length + 10))))
+    lines = sum(sorted((label.count("\n") + 1 for label in labels), reverse=True)[::columns])
+    figure.set_figheight(figure.get_figheight() + lines * 0.125 + 0.08)
+    figure.legend(
+        list(handles.values()), labels, loc="outside lower center", ncols=columns, handlelength=length
+    )
+
+
+def handles(methods: Mapping[str, Look], *, lines: bool = True) -> dict[str, Line2D]:
+    """What a legend shows of methods."""
+    return {
+        label: Line2D([], [], **(own.line() if lines else {**own.points(), "linestyle": "none"}))
+        for label, own in methods.items()
+    }
+
+
+def name(text: str, width: int = 24) -> str:
+    """A name in lines of at most `width` characters, as it is written: no formula, no control character."""
+    return "\n".join(folded(visible(text), width)).replace("$", r"\$")
+
+
+def rows(names: Sequence[str], width: int = 24) -> dict[str, float]:
+    """Name -> the middle of its row on the y axis, the first one on top, in lines of text: long names take several."""
+    places, lines = {}, 0.0
+    for text in names:
+        own = max(1.0, 0.75 * (name(text, width).count("\n") + 1))
+        places[text] = lines + own / 2
+        lines += own
+    return places
+
+
+def names_axis(ax: Axes, places: Mapping[str, float], width: int = 24) -> None:
+    """Names at their rows of the y axis."""
+    ax.set_yticks(list(places.values()), [name(text, width) for text in places], fontsize=SMALL)
+    ax.set_ylim(row_lines(places), 0)
+    ax.tick_params(axis="y", length=0)
+
+
+def row_lines(places: Mapping[str, float]) -> float:
+    """The lines of all rows together."""
+    ends = [0.0]
+    for place in places.values():
+        ends.append(2 * place - ends[-1])
+    return ends[-1]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure in the format of the file's suffix, whole or not at all; the same figure gives the same bytes."""
+    form = path.suffix.lstrip(".")
+    more: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if form == "png" else {}
+    with style(), files.atomic(path) as temporary:
+        figure.savefig(temporary, format=form, metadata=DATELESS.get(form), **more)

@@ -1,0 +1,41 @@
+"""Experiments of a few sizes, and empty Axes."""
+
+import pytest
+from matplotlib.figure import Figure
+
+from moextend.bench.figures import Source
+from moextend.bench.report.collect import collect
+from moextend.bench.run.rundir import find_runs
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+@pytest.fixture(scope="session")
+def make_source(ledger, tmp_path_factory):
+    """Makes a source of runs that are written for it."""
+
+    def make(methods, seeds=(0, 1), orders=("given",), **shape):
+        runs = tmp_path_factory.mktemp("figures") / "runs"
+        for method, kind in methods.items():
+            for seed in seeds:
+                for order in orders:
+                    ledger.write_run(runs, ledger.Shape(**shape), method, seed, kind, order=order)
+        (experiment,) = collect(find_runs(runs))
+        return Source.of(experiment)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def source(ledger, make_source):
+    """Three methods, two seeds, three tasks and two text tasks."""
+    kind = ledger.Kind
+    methods = {
+        "full-ft": kind(keeps=0.1, run_sd=0.05),
+        "lora": kind(run_sd=0.05),
+        "moextend": kind(keeps=1.0),
+    }
+    return make_source(methods, stages=3, texts=2, items=60)

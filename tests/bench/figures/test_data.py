@@ -1,0 +1,267 @@
+"""What figures draw are the numbers of the tables."""
+
+import csv
+import io
+from statistics import fmean, stdev
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
+
+from moextend.bench import figures
+from moextend.bench.figures import Source
+from moextend.bench.figures.bands import mean_shares
+from moextend.bench.figures.layers import by_layer
+from moextend.bench.figures.pareto import pareto, points
+from moextend.bench.figures.slopes import apart
+from moextend.bench.figures.style import look
+from moextend.bench.report import render, tables
+from moextend.bench.report.fate import fate_shares
+from moextend.bench.report.forgetting import summary
+from moextend.errors import UnknownName
+
+METHODS = ["full-ft", "lora", "moextend"]
+
+
+@pytest.fixture(scope="module")
+def printed(source):
+    """(method) -> row of the forgetting table, and of others, as CSV has them."""
+
+    def of(view="forgetting", **more):
+        text = render(tables([source.experiment], view, **more), "csv")
+        return list(csv.DictReader(io.StringIO(text.split("\n\n")[0])))
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def values(source):
+    """(method, stage, task) -> scores of the seeds."""
+    found = {}
+    for result in source.experiment.results:
+        for (stage, task), cell in result.cells.items():
+            found.setdefault((result.config.method, stage, task), []).append(cell.value)
+    return found
+
+
+def line(ax, label):
+    (found,) = [one for one in ax.lines if one.get_label() == label]
+    return found
+
+
+def test_accuracy_over_stages(source, values, ax):
+    assert figures.accuracy(source.cells, "task2", ax) is ax
+    for method in METHODS:
+        drawn = line(ax, method)
+        assert list(drawn.get_xdata()) == [0, 1, 2, 3]
+        means = [fmean(values[method, stage, "task2"]) for stage in range(4)]
+        assert drawn.get_ydata() == pytest.approx(means)
+    band = ax.collections[0].get_paths()[0].vertices
+    at_last = band[band[:, 0] == 3][:, 1]
+    known = values["full-ft", 3, "task2"]
+    assert at_last.max() - at_last.min() == pytest.approx(2 * stdev(known))
+    (learned,) = [one for one in ax.lines if one.get_linestyle() == ":"]
+    assert list(learned.get_xdata()) == [2, 2]
+
+
+def test_accuracy_of_text_is_the_mean_over_tasks(source, printed, ax):
+    figures.accuracy(source.cells, "text", ax)
+    for row in printed():
+        if row["method"] in METHODS:
+            assert line(ax, row["method"]).get_ydata()[-1] == pytest.approx(float(row["text_after"]))
+
+
+def test_the_heat_map(source, values, ax):
+    own = source.cells[source.cells["method"] == "lora"]
+    assert figures.matrix(own, ax) is ax
+    drawn = np.asarray(ax.images[0].get_array())
+    tasks = ["task1", "task2", "task3"]
+    for stage in range(4):
+        for place, task in enumerate(tasks):
+            change = fmean(values["lora", stage, task]) - fmean(values["lora", 0, task])
+            assert drawn[stage, place] == pytest.approx(change)
+        text = fmean(fmean(values["lora", stage, task]) for task in ("text1", "text2"))
+        base = fmean(fmean(values["lora", 0, task]) for task in ("text1", "text2"))
+        assert drawn[stage, 3] == pytest.approx(text - base)
+    low, high = ax.images[0].get_clim()
+    assert low == -high, "no change is the middle of the scale"
+    hatched = {
+        (p.get_y() + 0.5, p.get_x() + 0.5) for p in ax.patches if isinstance(p, Rectangle) and p.get_hatch()
+    }
+    assert hatched == {(1, 1), (1, 2), (2, 2)}, "tasks that are learned later"
+    texts = {(t.get_position()[1], t.get_position()[0]): t for t in ax.texts}
+    assert texts[0, 0].get_text() == f"{fmean(values['lora', 0, 'task1']):.0f}", (
+        "the base's row is its accuracy"
+    )
+    assert texts[2, 1].get_text() == f"{drawn[2, 1]:+.0f}".replace("-", "−")
+    assert {place for place, text in texts.items() if text.get_fontweight() == "bold"} == {
+        (1, 0),
+        (2, 1),
+        (3, 2),
+    }
+
+
+def test_plasticity_and_stability(source, printed, ax):
+    assert figures.plasticity(source.cells, ax) is ax
+    drawn = {box.get_label(): box for box in ax.containers}
+    for row in printed():
+        if row["method"] in METHODS:
+            point, _, bars = drawn[row["method"]]
+            assert point.get_xydata()[0] == pytest.approx([float(row["la"]), float(row["bwt"])])
+            (low, _), (high, _) = bars[0].get_segments()[0]
+            assert (high - low) / 2 == pytest.approx(float(row["la_sd"]))
+
+
+def test_a_method_lies_on_the_line_of_its_acc(source, ax):
+    """ACC = LA + BWT (T - 1) / T: the lines are those of one ACC."""
+    figures.plasticity(source.cells, ax)
+    named = {t.get_position(): float(t.get_text().split()[1]) for t in ax.texts}
+    assert len(named) >= 3
+    for (x, y), acc in named.items():
+        assert x + y * 2 / 3 == pytest.approx(acc)
+
+
+@pytest.mark.parametrize("metric", ["ACC", "LA", "Δ text"])
+def test_the_forest_plot_is_the_comparison(source, printed, ax, metric):
+    assert figures.forest(source.experiment, "lora", ax, metric=metric) is ax
+    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    rows = {row["method"]: row for row in printed("comparison", baseline="lora") if row["metric"] == metric}
+    assert names == list(rows)
+    spans = [
+        one for one in ax.lines if len(one.get_xdata()) == 2 and one.get_xdata()[0] != one.get_xdata()[1]
+    ]
+    dots = [one for one in ax.lines if len(one.get_xdata()) == 1]
+    for row, span, dot in zip(rows.values(), spans, dots, strict=True):
+        assert list(span.get_xdata()) == pytest.approx([float(row["low"]), float(row["high"])])
+        assert dot.get_xdata()[0] == pytest.approx(float(row["difference"]))
+        sure = row["verdict"] in ("better", "worse")
+        assert (dot.get_markerfacecolor() != "white") == sure
+
+
+def test_text_slopes(source, printed, ax):
+    assert figures.text(source.cells, ax) is ax
+    for row in printed():
+        if row["method"] in METHODS:
+            ends = [float(row["text_before"]), float(row["text_after"])]
+            assert line(ax, row["method"]).get_ydata() == pytest.approx(ends)
+            (name,) = [t.get_text() for t in ax.texts if t.get_text().startswith(row["method"])]
+            change = f"{float(row['text_change']):+.1f}".replace("-", "−")
+            assert name.split()[-1] in (change, "0.0")
+
+
+def test_item_flows(source, ax):
+    shares = fate_shares(source.items)
+    own = shares[shares["method"] == "full-ft"]
+    assert figures.flows(own, ax) is ax
+    heights = [bar.get_height() for bar in ax.containers[0]]
+    runs = [result for result in source.experiment.results if result.config.method == "full-ft"]
+    means = [fmean(fmean(result.row(stage, result.tasks)) for result in runs) for stage in range(4)]
+    assert heights == pytest.approx(means), "the dark part is the mean accuracy of the learned tasks"
+    found = mean_shares(own)
+    bands = [band.get_paths()[0].vertices for band in ax.collections]
+    for band, (stage, fate) in zip(bands, _drawn(found), strict=True):
+        at_end = band[band[:, 0] == band[:, 0].max()][:, 1]
+        assert at_end.max() - at_end.min() == pytest.approx(found.loc[stage, fate])
+    one = mean_shares(own, "task1").loc[1]
+    value = fmean(result.cells[1, "task1"].value for result in runs)
+    assert one[["kept", "learned", "regained"]].sum() == pytest.approx(value)
+
+
+def _drawn(found):
+    order = ("wrong", "kept", "learned", "regained", "lost")
+    return [(stage, fate) for stage, row in found.iterrows() for fate in order if row[fate] > 0]
+
+
+def test_routing_by_layer(source, ax):
+    assert figures.routing(source.experiment, "drift", ax) is ax
+    # 0.01 nats a stage in every layer, as the ledger writes it
+    assert list(line(ax, "lora").get_ydata()) == pytest.approx([30.0] * 4)
+    assert by_layer(source.experiment, "share") == {}
+
+
+def test_the_share_of_own_experts(source, ax, monkeypatch):
+    from moextend.bench.run.records import RoutingReport, TaskRouting
+
+    def routing(_):
+        reached = [{"task1": 0.5, "task2": 0.1}, {"task2": 0.3}, {}]
+        own = TaskRouting(tokens=10, experts=[{}] * 3, reached=reached, drift=None)
+        return {3: RoutingReport(tasks={"task1": own, "task2": own, "(text)": own})}
+
+    monkeypatch.setattr("moextend.bench.run.rundir.RunDir.routing", routing)
+    figures.routing(source.experiment, "share", ax)
+    assert list(line(ax, "lora").get_ydata())[:2] == pytest.approx([30.0, 30.0])
+    assert np.isnan(line(ax, "lora").get_ydata()[2])
+    assert by_layer(source.experiment, "share", "task1")["lora"][0] == 50
+
+
+def test_the_spread_shows_every_run(source, ax):
+    assert figures.spread(source.cells, ax, metric="acc") is ax
+    dots = line(ax, "lora, given")
+    known = [summary(result)["acc"] for result in source.experiment.results if result.config.method == "lora"]
+    assert sorted(dots.get_xdata()) == pytest.approx(sorted(known))
+
+
+def test_the_spread_marks_orders(ledger, make_source, ax):
+    own = make_source(
+        {"lora": ledger.Kind(run_sd=0.1)}, orders=("given", "reverse"), stages=2, texts=0, items=10
+    )
+    figures.spread(own.cells, ax)
+    markers = {one.get_label(): one.get_marker() for one in ax.lines if "lora" in one.get_label()}
+    assert markers == {"lora, given": "o", "lora, reverse": "s"}
+
+
+def test_accuracy_against_cost(source, printed, ax):
+    assert figures.cost(source.experiment, "stored_mb", ax) is ax
+    costs = {row["method"]: float(row["stored_mb"]) for row in printed("costs")}
+    for row in printed():
+        if row["method"] in METHODS:
+            (x,), (y,) = line(ax, row["method"]).get_data()
+            assert (x, y) == pytest.approx((costs[row["method"]], float(row["acc"])))
+
+
+def test_what_trains_nothing_is_a_line_across(ledger, make_source, ax):
+    from moextend.bench.run.records import StageCost
+
+    own = make_source({"zero-shot": ledger.Kind(), "lora": ledger.Kind()}, seeds=[0], stages=2, items=10)
+    (free,) = [result for result in own.experiment.results if result.config.method == "zero-shot"]
+    free.costs.update({stage: StageCost(trained_parameters=0, stored_mb=1e-5) for stage in (1, 2)})
+    assert points(own.experiment, "stored_mb")["zero-shot"][0] == 0
+    figures.cost(own.experiment, "stored_mb", ax)
+    across = line(ax, "zero-shot")
+    assert len(set(across.get_ydata())) == 1 and list(across.get_xdata()) == [0, 1]
+
+
+def test_pareto():
+    assert pareto([(3, 5), (1, 1), (2, 4), (2, 3), (4, 4), (5, 6), (1, 0)]) == [
+        (1, 1),
+        (2, 4),
+        (3, 5),
+        (5, 6),
+    ]
+    assert pareto([]) == []
+
+
+def test_labels_are_moved_apart():
+    assert apart([0, 0, 10], [2, 2, 2], -5, 11) == [-2, 0, 10]
+    assert apart([9, 10, 10], [2, 2, 2], 0, 11) == [6, 8, 10]
+    assert apart([0, 0], [2, 2], 0, 11) == [1, 3]
+    assert apart([], [], 0, 1) == []
+
+
+def test_colours_belong_to_methods(source, ax):
+    figures.accuracy(source.cells, "task1", ax)
+    for method in METHODS:
+        assert to_hex(line(ax, method).get_color()) == look(method).color.lower()
+
+
+def test_methods_are_chosen_and_ordered(source):
+    chosen = Source.of(source.experiment, ["moextend", "lora"])
+    assert list(chosen.cells["method"].unique()) == ["moextend", "lora"]
+    assert chosen.compared_with == "moextend"
+    assert list(Source.of(source.experiment, ["lora"], "full-ft").cells["method"].unique()) == [
+        "lora",
+        "full-ft",
+    ]
+    with pytest.raises(UnknownName, match="--method"):
+        Source.of(source.experiment, ["lroa"])

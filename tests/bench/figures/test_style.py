@@ -1,0 +1,216 @@
+"""Figures are one column wide, readable, the same on every day, and methods differ in them."""
+
+import warnings
+from contextlib import suppress
+from itertools import combinations
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
+
+from moextend.bench.figures import FIGURES, NothingToDraw, Source, draw, save
+from moextend.bench.figures.style import (
+    FOREIGN,
+    GREY,
+    HEIGHT,
+    NAMED,
+    PALETTE,
+    SMALL,
+    WIDTH,
+    look,
+    looks,
+    pages,
+    row_lines,
+    rows,
+    style,
+)  # fmt: skip
+from moextend.bench.methods import KNOWN
+from moextend.bench.report.collect import collect
+
+LONG = "my-very-long-plugin-method-name:first_setting=0.001,second_setting=a-long-value"
+
+
+@pytest.fixture(scope="session")
+def shapes(ledger, make_source, source):
+    """Name -> source of an unusual size."""
+    kind = ledger.Kind
+    twelve = ["full-ft", "lora", "lora:rank=64", "replay", "ewc", "lwf", "o-lora", "moe-lora", "lora-per-task",
+              "moextend", "moextend:scope=auto", LONG]  # fmt: skip
+    many = {method: kind(keeps=0.08 * i, text_lost=0.02 * i) for i, method in enumerate(twelve)}
+    few = {method: kind() for method in ("lora", LONG)}
+    return {
+        "usual": source,
+        "one run": make_source({"lora": kind()}, [0], stages=3, texts=1, items=12),
+        "one stage": make_source({"lora": kind(), "ewc": kind()}, [0], stages=1, texts=1, items=12),
+        "orders": make_source({"lora": kind()}, (0, 1), ("given", "reverse"), stages=2, texts=0, items=12),
+        "twelve methods": make_source(many, [0], stages=2, texts=1, items=12),
+        "ten stages": make_source(few, [0], stages=10, texts=1, items=12),
+    }
+
+
+@pytest.mark.parametrize("shape", ["usual", "one run", "one stage", "orders", "twelve methods", "ten stages"])
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_of_every_size_are_readable(shapes, name, shape):
+    """All is inside the column, no text is small, no label lies on another one, and no legend on a panel."""
+    try:
+        parts = draw(name, shapes[shape])
+    except NothingToDraw as error:
+        assert (name, shape) in {("text", "orders"), ("plasticity", "one stage")}, error
+        return
+    for part in parts:
+        with style():
+            part.draw_without_rendering()
+            width, height = part.get_size_inches()
+            assert width == WIDTH and height <= HEIGHT + 0.2
+            inside = part.get_tightbbox()
+            assert inside.x0 >= -0.02 and inside.x1 <= WIDTH + 0.02 and inside.y0 >= -0.02
+            assert inside.y1 <= height + 0.02
+            for text in part.findobj(Text):
+                assert text.get_fontsize() >= SMALL or not text.get_text(), text
+            around = [ax.get_tightbbox() for ax in part.axes]
+            for legend in part.legends:
+                assert not any(legend.get_window_extent().overlaps(box) for box in around)
+            for ax in part.axes:
+                boxes = [(t.get_text(), t.get_window_extent().shrunk(0.9, 0.8)) for t in labels(ax)]
+                clash = [(a, b) for (a, one), (b, two) in combinations(boxes, 2) if one.overlaps(two)]
+                assert not clash, clash
+
+
+def labels(ax):
+    """The texts of an Axes that are seen; of a heat map without its cells."""
+    ticks = []
+    for axis in (ax.xaxis, ax.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        ticks += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    shown = [*ticks, *([] if ax.images else ax.texts), ax.title, ax.xaxis.label, ax.yaxis.label]
+    return [text for text in shown if text.get_visible() and text.get_text().strip() not in ("", "†")]
+
+
+@pytest.mark.parametrize("form", ["pdf", "png", "svg"])
+def test_the_same_figure_gives_the_same_bytes(source, tmp_path, form):
+    for place in "ab":
+        (drawn,) = draw("plasticity", source)
+        save(drawn, tmp_path / f"{place}.{form}")
+    made = (tmp_path / f"a.{form}").read_bytes()
+    assert made == (tmp_path / f"b.{form}").read_bytes()
+    assert b"CreationDate" not in made and b"<dc:date>" not in made
+
+
+def test_a_pdf_embeds_its_fonts_as_type_42(source, tmp_path):
+    (drawn,) = draw("cost", source)
+    save(drawn, tmp_path / "x.pdf")
+    made = (tmp_path / "x.pdf").read_bytes()
+    assert b"/FontFile2" in made and b"/Type3" not in made and b"/Subtype /Type3" not in made
+    assert b"/CIDFontType2" in made or b"/TrueType" in made
+
+
+def test_settings_of_matplotlib_stay_as_they_are(source, tmp_path):
+    before = dict(matplotlib.rcParams)
+    (drawn,) = draw("spread", source)
+    save(drawn, tmp_path / "x.png")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_every_method_of_the_package_has_its_look():
+    assert set(NAMED) == set(KNOWN.names(None))
+    assert len({(own.color, own.marker) for own in NAMED.values()}) == len(NAMED)
+    assert len({own.color for own in NAMED.values()}) == len(NAMED), "by colour alone, too"
+
+
+def test_a_look_depends_on_the_name_alone():
+    names = ["lora", "lora:rank=8", "my-method", "my-method:x=1", "moextend:scope=auto", "moextend:scope=all"]
+    alone = {name: looks([(name, "given")])[name, "given"] for name in names}
+    together = looks([(name, "given") for name in reversed(names)])
+    assert alone == {name: own for (name, _), own in together.items()} == {name: look(name) for name in names}
+    assert look("my-method") == look("my-method") and look("my-method").color in FOREIGN
+    assert look("lora:rank=8").color == look("lora").color, "settings keep the colour"
+    assert look("lora:rank=8") != look("lora") != look("lora", "reverse")
+
+
+def test_looks_of_one_figure_differ():
+    many = [(f"moextend:k={i}", "given") for i in range(12)]
+    found = looks(many)
+    assert len({(own.color, own.marker, own.filled) for own in found.values()}) == 12
+    assert len(looks([(f"moextend:k={i}", "given") for i in range(40)])) == 40, "more than there are markers"
+
+
+# Viénot, Brettel and Mollon (1999) for protanopia and deuteranopia, Brettel's first plane for tritanopia; linear RGB
+SIMULATED = {
+    "normal": np.eye(3),
+    "protanopia": [[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]],
+    "deuteranopia": [[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]],
+    "tritanopia": [[1.01277, 0.13548, -0.14826], [-0.01243, 0.86812, 0.14431], [0.07589, 0.805, 0.11911]],
+}
+
+
+@pytest.mark.parametrize("sight", SIMULATED)
+def test_colours_differ_for_all_eyes(sight):
+    """The least distance in CIE Lab; 2 is just visible, 10 is clear at a glance."""
+    labs = {
+        name: lab(np.array(SIMULATED[sight]) @ linear(color))
+        for name, color in {**PALETTE, "grey": GREY}.items()
+    }
+    near = {pair: float(np.linalg.norm(labs[pair[0]] - labs[pair[1]])) for pair in combinations(labs, 2)}
+    assert min(near.values()) > 10, sorted(near.items(), key=lambda one: one[1])[:3]
+
+
+def linear(color):
+    rgb = np.array(to_rgb(color))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb):
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ np.clip(
+        rgb, 0, 1
+    )
+    f = np.cbrt(xyz / [0.9505, 1.0, 1.089])
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def test_rows_leave_room_for_long_names():
+    places = rows(["a", LONG, "b"])
+    assert places["a"] == 0.5 and places["b"] - places["a"] > 3
+    assert row_lines(places) == places["b"] + 0.5
+
+
+def test_panels_go_on_on_the_next_page():
+    labels = [str(i) for i in range(12)]
+    assert pages(labels, 2, 1.0, 0.5) == [labels]
+    assert [len(page) for page in pages(labels, 1, 2.0, 0.5)] == [4, 4, 4]
+    assert pages(["a"], 1, 20.0, 0.5) == [["a"]]
+
+
+def test_names_are_no_formulas(make_source, ledger, tmp_path):
+    odd = make_source({"lora:tag=$x_1$": ledger.Kind()}, [0], stages=2, texts=1, items=8)
+    for name in ("accuracy", "matrix", "text", "spread"):
+        for number, part in enumerate(draw(name, odd)):
+            save(part, tmp_path / f"{name}{number}.png")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7])
+def test_a_run_that_is_not_done_is_drawn_as_far_as_it_is(ledger, tmp_path, kept):
+    run = ledger.write_run(
+        tmp_path / "runs", ledger.Shape(stages=2, texts=1, items=6), "lora", 0, ledger.Kind()
+    )
+    path = run.folder / "scores.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
+    own = Source.of(collect([run], unfinished=True)[0])
+    drawn = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in FIGURES:
+            with suppress(NothingToDraw):
+                for part in draw(name, own):
+                    save(part, tmp_path / f"{name}.png")
+                drawn.add(name)
+    assert ("accuracy" in drawn) == (kept > 0) and ("flows" in drawn) == (kept > 3)
+
+
+def test_joint_runs_alone_have_no_figures(make_run):
+    run = make_run("full-ft", 0, [[20.0, 30.0], [60.0, 70.0]], (90.0, 85.0), mode="joint")
+    own = Source.of(collect([run], unfinished=True)[0])
+    for name in FIGURES:
+        with pytest.raises(NothingToDraw):
+            draw(name, own)

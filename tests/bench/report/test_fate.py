@@ -1,0 +1,77 @@
+"""The fate of an item, on cases made by hand."""
+
+import numpy as np
+import pytest
+
+from moextend.bench.report.collect import collect
+from moextend.bench.report.fate import FATES, UNKNOWN, fate_shares, fates, item_fates
+from moextend.bench.report.frame import frame
+
+
+@pytest.mark.parametrize(
+    ("right", "expected"),
+    [
+        ("0000", "wrong wrong wrong"),
+        ("1111", "kept kept kept"),
+        ("0111", "learned kept kept"),
+        ("0110", "learned kept lost"),
+        ("0101", "learned lost regained"),
+        ("1000", "lost wrong wrong"),
+        ("1001", "lost wrong regained"),
+        ("1101", "kept lost regained"),
+        ("0010", "wrong learned lost"),
+        ("0?11", "? ? kept"),
+        ("1?01", "? ? regained"),
+        ("0?01", "? ? learned"),
+        ("10", "lost"),
+    ],
+)
+def test_a_history_of_answers_and_its_fates(right, expected):
+    column = np.array([[np.nan if mark == "?" else float(mark)] for mark in right])
+    found = ["?" if place == UNKNOWN else FATES[place] for place in fates(column)[:, 0]]
+    assert found == expected.split()
+
+
+def test_the_base_alone_has_no_fates():
+    assert fates(np.ones((1, 3))).shape == (0, 3)
+
+
+def test_what_is_kept_learned_and_regained_is_the_accuracy(ledger, tmp_path):
+    shape = ledger.Shape(stages=3, texts=1, items=40)
+    ledger.write_run(tmp_path, shape, "lora", 0, ledger.Kind())
+    (experiment,) = collect([ledger.RunDir(path.parent) for path in tmp_path.glob("*/*/config.json")])
+    results = frame([experiment])
+    shares = fate_shares(results)
+    assert len(shares) == 3 * 4, "a row a stage and task, text among them"
+    assert shares[list(FATES)].sum(axis=1).to_numpy() == pytest.approx(100)
+    value = results.drop_duplicates(["stage", "task"]).set_index(["stage", "task"])["value"]
+    for row in shares.itertuples():
+        assert row.kept + row.learned + row.regained == pytest.approx(value[row.stage, row.task])
+        assert row.kept + row.lost == pytest.approx(value[row.stage - 1, row.task])
+
+
+def test_one_item_is_followed_by_its_id(ledger, tmp_path):
+    run = ledger.write_run(tmp_path, ledger.Shape(stages=2, texts=0, items=12), "lora", 0, ledger.Kind())
+    results = frame(collect([run]))
+    found = item_fates(results)
+    item = found["item"].iloc[0]
+    history = results[(results["item"] == item) & (results["task"] == "task1")].sort_values("stage")["score"]
+    own = found[(found["item"] == item) & (found["task"] == "task1")].sort_values("stage")["fate"]
+    assert list(own) == [FATES[place] for place in fates(history.to_numpy()[:, None])[:, 0]]
+
+
+def test_half_of_the_top_is_right(ledger, tmp_path):
+    """CIDEr-D goes to 10: 4.9 is wrong, 5 is right; an accuracy of 0.5 is right."""
+    run = ledger.write_run(tmp_path, ledger.Shape(stages=1, texts=0, items=3), "lora", 0, ledger.Kind())
+    results = frame(collect([run]))
+    results["score"] = [0.0, 0.0, 0.0, 4.9, 5.0, 0.5]
+    results["scorer"] = results["scorer"].cat.rename_categories({"exact@1": "cider@1"})
+    assert list(item_fates(results)["fate"]) == ["wrong", "learned", "wrong"]
+    results["scorer"] = results["scorer"].cat.rename_categories({"cider@1": "gone@1"})
+    assert list(item_fates(results)["fate"]) == ["learned", "learned", "learned"]
+
+
+def test_items_without_scores_have_no_fate(ledger, tmp_path):
+    run = ledger.write_run(tmp_path, ledger.Shape(stages=1, texts=0, items=3), "lora", 0, ledger.Kind())
+    assert item_fates(frame(collect([run]), items=False)).empty
+    assert fate_shares(frame(collect([run]), items=False)).empty

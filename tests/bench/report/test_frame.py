@@ -1,0 +1,319 @@
+"""The frame of results: what it holds, and that tables say the same numbers."""
+
+import csv
+import io
+import json
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moextend import bench
+from moextend.bench.report import export, render, tables
+from moextend.bench.report.collect import collect
+from moextend.bench.report.csv import cells as cells_csv
+from moextend.bench.report.forgetting import summary as summary_of
+from moextend.bench.report.frame import COLUMNS, ITEM, NUMBERS, cells, frame, matrix, summary
+from moextend.bench.run.rundir import RunDir, find_runs
+from moextend.errors import InputError, UnknownName
+
+METHODS = ("lora", "ewc", "moextend:scope=all")
+SEEDS = (0, 1)
+
+
+@pytest.fixture(scope="module")
+def runs(ledger, tmp_path_factory):
+    """Six runs of three stages and two text tasks."""
+    folder = tmp_path_factory.mktemp("frame") / "runs"
+    shape = ledger.Shape(stages=3, texts=2, items=40)
+    ledger.write_runs(folder, shape, dict.fromkeys(METHODS, ledger.Kind(run_sd=0.05)), SEEDS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def experiments(runs):
+    return collect(find_runs(runs))
+
+
+@pytest.fixture(scope="module")
+def results(experiments):
+    return frame(experiments)
+
+
+@pytest.fixture
+def one(ledger, tmp_path):
+    """A run of its own, to be damaged."""
+    return ledger.write_run(
+        tmp_path / "runs", ledger.Shape(stages=2, texts=1, items=10), "lora", 0, ledger.Kind()
+    )
+
+
+def predictions(folder, task):
+    """The files of the answers to a task, a stage each."""
+    return [
+        path for path in sorted(folder.glob(f"predictions/*/{task}-*.jsonl")) if "scores" not in path.name
+    ]
+
+
+def test_the_columns_and_their_types(results):
+    assert list(results) == list(COLUMNS)
+    for name in COLUMNS:
+        assert str(results[name].dtype) == NUMBERS.get(name, "category")
+    assert len(results) == len(METHODS) * len(SEEDS) * 4 * 5 * 40
+    assert results[["item", "answer", "score", "value", "weights", "scorer"]].notna().all(axis=None)
+    assert results.memory_usage(deep=True).sum() / len(results) < 120, "words are kept once"
+
+
+def test_an_item_is_what_was_predicted(results, runs):
+    path = predictions(runs / "ledger" / "lora-s1", "task2")[0]
+    weights = path.parent.name
+    own = results[
+        (results["run"] == "lora-s1") & (results["task"] == "task2") & (results["weights"] == weights)
+    ]
+    own = own.set_index("item")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == 40
+    for line in lines:
+        row = own.loc[line["id"]]
+        assert (row["answer"], row["kind"], row["group"]) == (line["prediction"], line["kind"], line["group"])
+        assert row["score"] == (line["prediction"] in line["answers"])
+
+
+def test_roles_and_when_a_task_is_learned(results):
+    found = results.drop_duplicates("task").set_index("task")[["role", "learned_at"]]
+    assert found.loc["task3"].tolist() == ["learned", 3]
+    assert found.loc["text1"].tolist() == ["text", 0]
+
+
+def test_without_items_no_predictions_are_read(experiments, results, monkeypatch):
+    monkeypatch.setattr("moextend.bench.report.answers.read_lines", lambda path: pytest.fail(str(path)))
+    quick = frame(experiments, items=False)
+    assert quick[list(ITEM)].isna().all(axis=None)
+    pd.testing.assert_frame_equal(cells(quick), cells(results))
+
+
+def test_files_of_one_content_are_read_once(runs, experiments, monkeypatch):
+    """Row 0 is the same for all methods of a seed."""
+    from moextend.bench.report import answers
+
+    read = answers.read_lines
+    opened = []
+    monkeypatch.setattr(answers, "read_lines", lambda path: opened.append(path) or read(path))
+    frame(experiments)
+    predictions = [path for path in opened if ".scores" not in path.name]
+    stages = len(METHODS) * len(SEEDS) * 3 + len(SEEDS)
+    assert len(predictions) <= stages * 5
+
+
+# -- the numbers agree ---------------------------------------------------------------------------------
+
+
+def by_hand(results):
+    """Run -> the metrics, from the items' scores alone, with the formulas of docs/statistics.md."""
+    found = {}
+    means = results.groupby(["run", "stage", "task"], observed=True)["score"].mean() * 100
+    for run in results["run"].unique():
+        own = means[run].unstack("task")
+        a, text = own[["task1", "task2", "task3"]].to_numpy(), own[["text1", "text2"]].to_numpy()
+        diagonal = [a[i, i - 1] for i in (1, 2, 3)]
+        found[run] = {
+            "la": np.mean(diagonal),
+            "acc": np.mean(a[3]),
+            "bwt": np.mean([a[3, i] - diagonal[i] for i in (0, 1)]),
+            "fm": np.mean([max(a[i + 1 : 3, i]) - a[3, i] for i in (0, 1)]),
+            "fwt": np.mean([a[i, i] - a[0, i] for i in (1, 2)]),
+            "text_change": np.mean(text[3] - text[0]),
+        }
+    return found
+
+
+def test_the_metrics_of_runs(results, experiments):
+    found = summary(results).set_index("run")
+    expected = by_hand(results)
+    for result in experiments[0].results:
+        known = summary_of(result)
+        assert {name: found.loc[result.name, name] for name in known} == known
+        for name, value in expected[result.name].items():
+            assert known[name] == pytest.approx(value, abs=1e-9)
+
+
+def test_the_forgetting_table_says_the_same(results, experiments):
+    shown = tables(experiments)
+    rows = {row["method"]: row for row in csv.DictReader(io.StringIO(render(shown, "csv")))}
+    lines = [
+        re.split(r"\s*\|\s*", line)[1:-1] for line in render(shown, "markdown").splitlines() if "|" in line
+    ]
+    head = lines[0]
+    printed = {line[0]: dict(zip(head, line, strict=True)) for line in lines[2:]}
+    runs = pd.DataFrame(by_hand(results)).T
+    methods = results.drop_duplicates("run").set_index("run")["method"].astype(str)
+    names = {"la": "LA", "acc": "ACC", "bwt": "BWT", "fm": "FM", "fwt": "FWT", "text_change": "Δ text"}
+    for method in METHODS:
+        own = runs[methods.reindex(runs.index) == method]
+        for key, title in names.items():
+            mean, sd = own[key].mean(), own[key].std()
+            assert float(rows[method][key]) == pytest.approx(mean, abs=1e-9)
+            assert float(rows[method][f"{key}_sd"]) == pytest.approx(sd, abs=1e-9)
+            sign = "+" if key in ("bwt", "fm", "fwt", "text_change") else ""
+            assert printed[method][title] == f"{mean:{sign}.1f} ±{sd:.1f}"
+
+
+def test_the_cells_say_the_same(results, experiments):
+    rows = list(csv.DictReader(io.StringIO(cells_csv(experiments))))
+    own = cells(results)
+    assert len(rows) == len(own)
+    key = ["run", "stage", "task"]
+    means = (results.groupby(key, observed=True)["score"].mean() * 100).to_dict()
+    values = own.set_index(key)["value"].to_dict()
+    for row in rows:
+        place = (row["run"], int(row["stage"]), row["task"])
+        assert float(row["value"]) == values[place] == pytest.approx(means[place], abs=1e-9)
+
+
+def test_the_matrix_of_a_run(results, experiments):
+    result = experiments[0].results[0]
+    found = matrix(results[results["run"] == result.name])
+    assert found.to_numpy().tolist() == result.matrix and list(found) == result.tasks
+
+
+# -- what is missing or odd ----------------------------------------------------------------------------
+
+
+def test_a_cell_without_predictions_keeps_its_row(one):
+    predictions(one.folder, "task1")[0].unlink()
+    found = frame(collect([one]))
+    rows = found[found["item"].isna()]
+    assert len(rows) == 1 and rows[["value", "weights"]].notna().all(axis=None)
+    assert rows[["answer", "score", "kind"]].isna().all(axis=None)
+    assert len(cells(found)) == 3 * 3
+
+
+def test_damaged_predictions_are_named_and_hide_nothing_else(one):
+    predictions(one.folder, "task1")[0].write_text('{"id": 1}\n' * 3)
+    (experiment,) = collect([one])
+    found = frame([experiment])
+    assert found["item"].isna().sum() == 1
+    assert any("task1 (damaged" in note for note in experiment.results[0].lacks)
+
+
+def test_lost_scores_are_made_again(one):
+    whole = frame(collect([one]))
+    for path in (one.folder / "predictions").glob("*/*.scores*"):
+        path.unlink()
+    again = frame(collect([one]))
+    assert again["score"].tolist() == whole["score"].tolist()
+
+
+def test_a_joint_run_learns_all_tasks_at_its_one_stage(done_joint):
+    found = frame(collect([done_joint]), items=False)
+    assert set(found["learned_at"]) == {0, 1} and set(found["mode"]) == {"joint"}
+    row = summary(found).iloc[0]
+    assert row["acc"] == 65.0 and np.isnan(row["la"])
+
+
+@pytest.fixture
+def done_joint(make_run):
+    from moextend.bench.run.progress import _write
+    from moextend.bench.run.records import Status
+
+    run = make_run("full-ft", 0, [[20.0, 30.0], [60.0, 70.0]], (90.0, 85.0), mode="joint")
+    _write(run.folder, Status(state="done"))
+    return run
+
+
+def test_experiments_that_differ_have_names_of_their_own(ledger, tmp_path):
+    first, other = (
+        ledger.write_run(
+            tmp_path / str(n), ledger.Shape(stages=n, texts=0, items=5), "lora", 0, ledger.Kind()
+        )
+        for n in (2, 3)
+    )
+    found = frame(collect([first, other]), items=False)
+    assert found["sequence"].nunique() == 2
+    assert len(cells(found)) == 3 * 2 + 4 * 3
+
+
+def test_a_run_of_an_early_version():
+    found = frame(collect([RunDir(Path(__file__).parents[2] / "fixtures" / "old_run")], unfinished=True))
+    assert found["value"].notna().all() and found["item"].notna().any()
+
+
+# -- notebooks and files -------------------------------------------------------------------------------
+
+
+def test_a_notebook_gets_the_frame_by_name_or_folder(runs, results):
+    for given in ("ledger", runs / "ledger", ["ledger"], [runs]):
+        found = bench.frame(given, workspace=runs.parent, items=False)
+        assert found["value"].tolist() == cells(results)["value"].tolist()
+    assert len(bench.frame(workspace=runs.parent)) == len(results)
+    assert len(bench.frame("lora-s0", workspace=runs.parent, items=False)) == 4 * 5
+    assert [experiment.name for experiment in bench.experiments(workspace=runs.parent)] == ["ledger"]
+
+
+def test_a_notebook_is_warned_of_what_is_left_out(ledger, tmp_path):
+    for seed in (0, 1):
+        run = ledger.write_run(tmp_path / "runs", ledger.Shape(items=4), "lora", seed, ledger.Kind())
+    (run.folder / "status.json").unlink()
+    with pytest.warns(UserWarning, match=r"left out: lora-s1 \(waiting\)") as caught:
+        bench.frame(workspace=tmp_path)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert bench.frame(workspace=tmp_path, unfinished=True)["run"].nunique() == 2
+
+
+def test_the_names_of_the_benchmark():
+    assert bench.__all__ == ["experiments", "frame"]
+    with pytest.raises(AttributeError, match="no attribute 'fram'"):
+        bench.fram  # noqa: B018
+    with pytest.raises(UnknownName):
+        bench.frame("nothing", workspace="/nowhere")
+    with pytest.raises(InputError, match="no run is done"):
+        bench.frame(workspace="/nowhere")
+
+
+@pytest.mark.parametrize("form", export.FORMATS)
+def test_files_hold_the_frame(results, tmp_path, form):
+    path = tmp_path / f"items.{form}"
+    export.check(form, path)
+    export.write(results, form, path)
+    read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[form](path)
+    assert list(read) == list(results)
+    for name in results:
+        if name in NUMBERS:
+            assert read[name].to_numpy() == pytest.approx(results[name].to_numpy(), abs=0, nan_ok=True), name
+        else:
+            texts = [
+                list(found[name].astype(object).where(found[name].notna(), None)) for found in (read, results)
+            ]
+            assert texts[0] == texts[1], name
+
+
+def test_the_same_frame_gives_the_same_bytes(results, tmp_path):
+    for form in export.FORMATS:
+        for place in "ab":
+            export.write(results, form, tmp_path / f"{place}.{form}")
+        assert (tmp_path / f"a.{form}").read_bytes() == (tmp_path / f"b.{form}").read_bytes()
+
+
+def test_answers_of_any_kind_stay_as_they_are(results, tmp_path):
+    hostile = ["=1+1", "<b>", 'a "quoted", one', "two\nlines", "\x1b[31m", "NA", "", "ünï", "\\x"]
+    odd = results.head(len(hostile)).assign(answer=pd.Categorical(hostile, categories=hostile))
+    for form in ("json", "parquet"):
+        export.write(odd, form, tmp_path / f"x.{form}")
+    assert [row["answer"] for row in json.loads((tmp_path / "x.json").read_text())] == hostile
+    assert pd.read_parquet(tmp_path / "x.parquet")["answer"].tolist() == hostile
+    out = io.StringIO()
+    export.write(odd, "csv", out)
+    read = [row["answer"] for row in csv.DictReader(io.StringIO(out.getvalue()))]
+    assert read == ["'=1+1", "<b>", 'a "quoted", one', "two\nlines", "\\x1b[31m", "NA", "", "ünï", "\\x"]
+
+
+def test_parquet_needs_a_file():
+    with pytest.raises(InputError, match="no text"):
+        export.check("parquet", None)
+    with pytest.raises(UnknownName, match="csv"):
+        export.check("cvs", None)
