@@ -153,7 +153,7 @@ def test_scope_all_is_made_with_the_active_ones(model: MultimodalLM, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("a.b", {}, "is no name"),
+        ("a.b", {}, "cannot be the name"),
         ("auto", {}, "none of: all, none, auto"),
         ("old", {}, "has one of this name already"),
         ("new", {"folder": "old"}, "holds an extension already"),

@@ -66,7 +66,7 @@ def test_two_processes_learn_what_one_does(
                 assert tensor.dtype == torch.float32
                 assert float((tensor - wanted[key]).abs().max()) < (2e-2 if loose else 1e-4), (name, key)
             assert facts[name]["frozen"]
-            kind = ["Whole", True, False] if environment else ["DistributedDataParallel", False, False]
+            kind = ["Unsharded", True, False] if environment else ["DistributedDataParallel", False, False]
             assert facts[name]["kinds"] == [kind], "frozen weights are sharded, what learns is unsharded"
         first, second = (load_file(tmp_path / str(rank) / f"{name}.safetensors") for rank in (0, 1))
         assert all(torch.equal(first[key], second[key]) for key in first), "both hold the same"
