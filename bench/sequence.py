@@ -26,8 +26,6 @@ def _no_name_twice(names: list[str]) -> list[str]:
 
 
 Names = Annotated[list[str], AfterValidator(_no_name_twice)]
-Mode = Literal["sequence", "joint", "independent"]
-"""Training of the tasks: one after the other, all at once, or each from the base."""
 
 
 class Upcycle(Spec):

@@ -25,6 +25,9 @@ TaskIdentity = Literal["none", "given", "inferred"]
 """Task identity at inference. none: not used. given: every input comes with its task. inferred: the method infers the
 task from the input."""
 
+Mode = Literal["sequence", "joint", "independent"]
+"""Training of the tasks: one after the other, all at once, or each from the base."""
+
 ALLOW_CODE = "HF_ALLOW_CODE_EVAL"
 """Environment variable that is "1" if code from a model may run (the one of Hugging Face evaluate)."""
 

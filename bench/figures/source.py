@@ -9,9 +9,10 @@ from typing import Any
 
 from pandas import DataFrame
 
-from moextend.bench import methods, metrics
+from moextend.bench import metrics
 from moextend.bench.figures.style import Look, looks
 from moextend.bench.report.collect import Experiment
+from moextend.bench.report.comparison import default_baseline
 from moextend.bench.report.frame import frame
 from moextend.errors import InputError, UnknownName
 
@@ -58,9 +59,7 @@ class Source:
     def compared_with(self) -> str:
         """The baseline, or what stands for it: the first run of the package's own method, else the base."""
         known = [result.config.method for result in self.experiment.of("sequence")]
-        own = sorted({method for method in known if methods.role_of(method) == "reference"}, key=known.index)
-        plain = methods.named("reference")
-        return self.baseline or (plain if plain in own else next(iter(own), methods.named("base")))
+        return self.baseline or default_baseline(known)
 
 
 def _sequence(results: DataFrame) -> DataFrame:

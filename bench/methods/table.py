@@ -10,7 +10,7 @@ from typing import Any
 
 from moextend.bench.methods.method import Method, Role
 from moextend.bench.plugins import Plugins, Source, load_later
-from moextend.bench.sequence import Mode
+from moextend.bench.task import Mode
 from moextend.errors import InputError
 from moextend.util import lookup, spec
 from moextend.util.spec import Spec

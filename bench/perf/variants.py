@@ -140,10 +140,10 @@ def _extension(
     width: float | None = None,
 ) -> Variant:
     import moextend
-    from moextend.extension import store
 
     model = extended(base, mode, width)
-    first = min(store.plan_of(model, NAME))
+    (own,) = (each for each in moextend.extensions(model) if each.name == NAME)
+    first = min(own.plan)
     model.learn_only([f"lm.{name}" for name in moextend.new_parameters(model.lm, NAME)])
     name = f"moextend {mode}" + (", whole experts" if width else "") + (", cached prefix" if cached else "")
     name += ", 1/4 labelled" if labelled < 1 else ""

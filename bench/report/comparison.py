@@ -74,6 +74,13 @@ def comparison_table(experiment: Experiment, baseline: str, margin: float = MARG
     )
 
 
+def default_baseline(known: Sequence[str]) -> str:
+    """Baseline if none is named: the package's own method, without options if it ran so, else the base."""
+    own = [method for method in known if methods.role_of(method) == "reference"]
+    plain = methods.named("reference")
+    return plain if plain in own else next(iter(own), methods.named("base"))
+
+
 @dataclass(frozen=True)
 class Test:
     """One row: a method against the baseline in one metric."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from moextend.bench.metrics import average
-from moextend.bench.references import PublishedColumn, Reference
+from moextend.bench.references import PublishedColumn, Reference, find_reference
 from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.forgetting import summary
 from moextend.bench.report.table import Column, Table, Value, over_runs, text
@@ -15,6 +16,11 @@ NOTE = (
     "published: numbers of a paper, with its own base, data sizes and training; they are no baseline that was run "
     "here, and nothing is tested against them. measured: this project's runs under the same definitions."
 )
+
+
+def read_references(names: Sequence[str], workspace: Path) -> list[Reference]:
+    """The published numbers of these names, from the workspace or the package; UnknownName for a missing one."""
+    return [find_reference(name, workspace) for name in names]
 
 
 def published_tables(experiments: Sequence[Experiment], references: Sequence[Reference]) -> list[Table]:

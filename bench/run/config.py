@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moextend.bench.sequence import Mode, SequenceSpec
-from moextend.bench.task import TaskSpec
+from moextend.bench.sequence import SequenceSpec
+from moextend.bench.task import Mode, TaskSpec
 from moextend.errors import SpecError
 from moextend.util import files, spec
 from moextend.util.record import Record, problem_of

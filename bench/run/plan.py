@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import (
     OWN,
-    Mode,
     SequenceSpec,
     find_learned,
     find_sequence,
     scored_tasks,
     stage_tasks,
 )
-from moextend.bench.task import TaskSpec, code_allowed, find_task
+from moextend.bench.task import Mode, TaskSpec, code_allowed, find_task
 from moextend.errors import InputError, masked, short
 from moextend.training.settings import clash
 from moextend.util import content, lookup

@@ -84,9 +84,9 @@ def report(
     runs: options.Runs = None,
 ) -> None:
     """Print what was learned and what was forgotten: one row a method."""
-    from moextend.bench.references import find_reference
     from moextend.bench.report import FORMATS, SUFFIX
     from moextend.bench.report.collect import collect, some
+    from moextend.bench.report.published import read_references
     from moextend.bench.run.rundir import find_runs
     from moextend.util import files, lookup
 
@@ -115,7 +115,7 @@ def report(
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
     asked = options.words(references or [], "--references")
-    published = [find_reference(reference, workspace) for reference in asked]
+    published = read_references(asked, workspace)
     found = find_runs(runs or workspace / "runs", names or [])
     # Published numbers can be looked at before anything has run.
     experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
