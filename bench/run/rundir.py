@@ -259,7 +259,7 @@ def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:
     if not path.exists():
         if _holds_files(run.folder):
             raise RunConflict(
-                "holds files of a run, but config.json is missing.",
+                "holds files of a run, but no config.json.",
                 where=str(run.folder),
                 hint="Put config.json back, use another --runs folder, or remove this folder.",
             )
