@@ -2,11 +2,16 @@
 
 import csv
 import io
+from collections.abc import Callable
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import Collection
 from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from moextend.bench import figures
@@ -16,19 +21,28 @@ from moextend.bench.figures.layers import by_layer
 from moextend.bench.figures.pareto import pareto, points
 from moextend.bench.figures.slopes import apart
 from moextend.bench.figures.style import look
-from moextend.bench.report import render, tables
+from moextend.bench.report import View, render, tables
 from moextend.bench.report.fate import fate_shares
 from moextend.bench.report.forgetting import summary
+from moextend.bench.run.records import RoutingReport, StageCost, TaskRouting
+from moextend.bench.run.rundir import RunDir
 from moextend.errors import UnknownName
+from tests.bench import ledger
+from tests.bench.figures.conftest import MakeSource
 
 METHODS = ["full-ft", "lora", "moextend"]
 
+Printed = Callable[..., list[dict[str, str]]]
+"""Prints a view of the tables, the forgetting table by default, as CSV has it: a dict a row."""
+Values = dict[tuple[str, int, str], list[float]]
+"""(method, stage, task) -> scores of the seeds."""
+
 
 @pytest.fixture(scope="module")
-def printed(source):
-    """(method) -> row of the forgetting table, and of others, as CSV has them."""
+def printed(source: Source) -> Printed:
+    """The tables that the report prints of the source."""
 
-    def of(view="forgetting", **more):
+    def of(view: View = "forgetting", **more: Any) -> list[dict[str, str]]:
         text = render(tables([source.experiment], view, **more), "csv")
         return list(csv.DictReader(io.StringIO(text.split("\n\n")[0])))
 
@@ -36,43 +50,56 @@ def printed(source):
 
 
 @pytest.fixture(scope="module")
-def values(source):
+def values(source: Source) -> Values:
     """(method, stage, task) -> scores of the seeds."""
-    found = {}
+    found: Values = {}
     for result in source.experiment.results:
         for (stage, task), cell in result.cells.items():
             found.setdefault((result.config.method, stage, task), []).append(cell.value)
     return found
 
 
-def line(ax, label):
+def line(ax: Axes, label: str) -> Line2D:
     (found,) = [one for one in ax.lines if one.get_label() == label]
     return found
 
 
-def test_accuracy_over_stages(source, values, ax):
+def xs(drawn: Line2D) -> list[float]:
+    return [float(x) for x in np.asarray(drawn.get_xdata())]
+
+
+def ys(drawn: Line2D) -> list[float]:
+    return [float(y) for y in np.asarray(drawn.get_ydata())]
+
+
+def height(band: Collection, x: float | None = None) -> float:
+    """The height of a filled band at `x`, or at its right end."""
+    corners = np.asarray(band.get_paths()[0].vertices)
+    at = corners[corners[:, 0] == (corners[:, 0].max() if x is None else x)][:, 1]
+    return float(at.max() - at.min())
+
+
+def test_accuracy_over_stages(source: Source, values: Values, ax: Axes) -> None:
     assert figures.accuracy(source.cells, "task2", ax) is ax
     for method in METHODS:
         drawn = line(ax, method)
-        assert list(drawn.get_xdata()) == [0, 1, 2, 3]
+        assert xs(drawn) == [0, 1, 2, 3]
         means = [fmean(values[method, stage, "task2"]) for stage in range(4)]
-        assert drawn.get_ydata() == pytest.approx(means)
-    band = ax.collections[0].get_paths()[0].vertices
-    at_last = band[band[:, 0] == 3][:, 1]
+        assert ys(drawn) == pytest.approx(means)
     known = values["full-ft", 3, "task2"]
-    assert at_last.max() - at_last.min() == pytest.approx(2 * stdev(known))
+    assert height(ax.collections[0], 3) == pytest.approx(2 * stdev(known))
     (learned,) = [one for one in ax.lines if one.get_linestyle() == ":"]
-    assert list(learned.get_xdata()) == [2, 2]
+    assert xs(learned) == [2, 2]
 
 
-def test_accuracy_of_text_is_the_mean_over_tasks(source, printed, ax):
+def test_accuracy_of_text_is_the_mean_over_tasks(source: Source, printed: Printed, ax: Axes) -> None:
     figures.accuracy(source.cells, "text", ax)
     for row in printed():
         if row["method"] in METHODS:
-            assert line(ax, row["method"]).get_ydata()[-1] == pytest.approx(float(row["text_after"]))
+            assert ys(line(ax, row["method"]))[-1] == pytest.approx(float(row["text_after"]))
 
 
-def test_the_heat_map(source, values, ax):
+def test_the_heat_map(source: Source, values: Values, ax: Axes) -> None:
     own = source.cells[source.cells["method"] == "lora"]
     assert figures.matrix(own, ax) is ax
     drawn = np.asarray(ax.images[0].get_array())
@@ -102,7 +129,7 @@ def test_the_heat_map(source, values, ax):
     }
 
 
-def test_plasticity_and_stability(source, printed, ax):
+def test_plasticity_and_stability(source: Source, printed: Printed, ax: Axes) -> None:
     assert figures.plasticity(source.cells, ax) is ax
     drawn = {box.get_label(): box for box in ax.containers}
     for row in printed():
@@ -113,7 +140,7 @@ def test_plasticity_and_stability(source, printed, ax):
             assert (high - low) / 2 == pytest.approx(float(row["la_sd"]))
 
 
-def test_a_method_lies_on_the_line_of_its_acc(source, ax):
+def test_a_method_lies_on_the_line_of_its_acc(source: Source, ax: Axes) -> None:
     """ACC = LA + BWT (T - 1) / T: the lines are those of one ACC."""
     figures.plasticity(source.cells, ax)
     named = {t.get_position(): float(t.get_text().split()[1]) for t in ax.texts}
@@ -123,116 +150,106 @@ def test_a_method_lies_on_the_line_of_its_acc(source, ax):
 
 
 @pytest.mark.parametrize("metric", ["ACC", "LA", "Δ text"])
-def test_the_forest_plot_is_the_comparison(source, printed, ax, metric):
+def test_the_forest_plot_is_the_comparison(source: Source, printed: Printed, ax: Axes, metric: str) -> None:
     assert figures.forest(source.experiment, "lora", ax, metric=metric) is ax
     names = [tick.get_text() for tick in ax.get_yticklabels()]
     rows = {row["method"]: row for row in printed("comparison", baseline="lora") if row["metric"] == metric}
     assert names == list(rows)
-    spans = [
-        one for one in ax.lines if len(one.get_xdata()) == 2 and one.get_xdata()[0] != one.get_xdata()[1]
-    ]
-    dots = [one for one in ax.lines if len(one.get_xdata()) == 1]
+    spans = [one for one in ax.lines if len(xs(one)) == 2 and xs(one)[0] != xs(one)[1]]
+    dots = [one for one in ax.lines if len(xs(one)) == 1]
     for row, span, dot in zip(rows.values(), spans, dots, strict=True):
-        assert list(span.get_xdata()) == pytest.approx([float(row["low"]), float(row["high"])])
-        assert dot.get_xdata()[0] == pytest.approx(float(row["difference"]))
+        assert xs(span) == pytest.approx([float(row["low"]), float(row["high"])])
+        assert xs(dot)[0] == pytest.approx(float(row["difference"]))
         sure = row["verdict"] in ("better", "worse")
         assert (dot.get_markerfacecolor() != "white") == sure
 
 
-def test_text_slopes(source, printed, ax):
+def test_text_slopes(source: Source, printed: Printed, ax: Axes) -> None:
     assert figures.text(source.cells, ax) is ax
     for row in printed():
         if row["method"] in METHODS:
             ends = [float(row["text_before"]), float(row["text_after"])]
-            assert line(ax, row["method"]).get_ydata() == pytest.approx(ends)
+            assert ys(line(ax, row["method"])) == pytest.approx(ends)
             (name,) = [t.get_text() for t in ax.texts if t.get_text().startswith(row["method"])]
             change = f"{float(row['text_change']):+.1f}".replace("-", "−")
             assert name.split()[-1] in (change, "0.0")
 
 
-def test_item_flows(source, ax):
+def test_item_flows(source: Source, ax: Axes) -> None:
     shares = fate_shares(source.items)
     own = shares[shares["method"] == "full-ft"]
     assert figures.flows(own, ax) is ax
     heights = [bar.get_height() for bar in ax.containers[0]]
     runs = [result for result in source.experiment.results if result.config.method == "full-ft"]
-    means = [fmean(fmean(result.row(stage, result.tasks)) for result in runs) for stage in range(4)]
+    means = [
+        fmean(result.cells[stage, task].value for result in runs for task in result.tasks)
+        for stage in range(4)
+    ]
     assert heights == pytest.approx(means), "the dark part is the mean accuracy of the learned tasks"
-    found = mean_shares(own)
-    bands = [band.get_paths()[0].vertices for band in ax.collections]
-    for band, (stage, fate) in zip(bands, _drawn(found), strict=True):
-        at_end = band[band[:, 0] == band[:, 0].max()][:, 1]
-        assert at_end.max() - at_end.min() == pytest.approx(found.loc[stage, fate])
+    sizes = mean_shares(own)[["wrong", "kept", "learned", "regained", "lost"]].to_numpy().ravel()
+    assert [height(band) for band in ax.collections] == pytest.approx(sizes[sizes > 0])
     one = mean_shares(own, "task1").loc[1]
     value = fmean(result.cells[1, "task1"].value for result in runs)
     assert one[["kept", "learned", "regained"]].sum() == pytest.approx(value)
 
 
-def _drawn(found):
-    order = ("wrong", "kept", "learned", "regained", "lost")
-    return [(stage, fate) for stage, row in found.iterrows() for fate in order if row[fate] > 0]
-
-
-def test_routing_by_layer(source, ax):
+def test_routing_by_layer(source: Source, ax: Axes) -> None:
     assert figures.routing(source.experiment, "drift", ax) is ax
     # 0.01 nats a stage in every layer, as the ledger writes it
-    assert list(line(ax, "lora").get_ydata()) == pytest.approx([30.0] * 4)
+    assert ys(line(ax, "lora")) == pytest.approx([30.0] * 4)
     assert by_layer(source.experiment, "share") == {}
 
 
-def test_the_share_of_own_experts(source, ax, monkeypatch):
-    from moextend.bench.run.records import RoutingReport, TaskRouting
-
-    def routing(_):
+def test_the_share_of_own_experts(source: Source, ax: Axes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def routing(_: RunDir) -> dict[int, RoutingReport]:
         reached = [{"task1": 0.5, "task2": 0.1}, {"task2": 0.3}, {}]
         own = TaskRouting(tokens=10, experts=[{}] * 3, reached=reached, drift=None)
         return {3: RoutingReport(tasks={"task1": own, "task2": own, "(text)": own})}
 
     monkeypatch.setattr("moextend.bench.run.rundir.RunDir.routing", routing)
     figures.routing(source.experiment, "share", ax)
-    assert list(line(ax, "lora").get_ydata())[:2] == pytest.approx([30.0, 30.0])
-    assert np.isnan(line(ax, "lora").get_ydata()[2])
+    assert ys(line(ax, "lora"))[:2] == pytest.approx([30.0, 30.0])
+    assert np.isnan(ys(line(ax, "lora"))[2])
     assert by_layer(source.experiment, "share", "task1")["lora"][0] == 50
 
 
-def test_the_spread_shows_every_run(source, ax):
+def test_the_spread_shows_every_run(source: Source, ax: Axes) -> None:
     assert figures.spread(source.cells, ax, metric="acc") is ax
     dots = line(ax, "lora, given")
-    known = [summary(result)["acc"] for result in source.experiment.results if result.config.method == "lora"]
-    assert sorted(dots.get_xdata()) == pytest.approx(sorted(known))
+    own = [result for result in source.experiment.results if result.config.method == "lora"]
+    known = [acc for acc in (summary(result)["acc"] for result in own) if acc is not None]
+    assert sorted(xs(dots)) == pytest.approx(sorted(known))
 
 
-def test_the_spread_marks_orders(ledger, make_source, ax):
+def test_the_spread_marks_orders(make_source: MakeSource, ax: Axes) -> None:
     own = make_source(
         {"lora": ledger.Kind(run_sd=0.1)}, orders=("given", "reverse"), stages=2, texts=0, items=10
     )
     figures.spread(own.cells, ax)
-    markers = {one.get_label(): one.get_marker() for one in ax.lines if "lora" in one.get_label()}
+    markers = {one.get_label(): one.get_marker() for one in ax.lines if "lora" in str(one.get_label())}
     assert markers == {"lora, given": "o", "lora, reverse": "s"}
 
 
-def test_accuracy_against_cost(source, printed, ax):
+def test_accuracy_against_cost(source: Source, printed: Printed, ax: Axes) -> None:
     assert figures.cost(source.experiment, "stored_mb", ax) is ax
     costs = {row["method"]: float(row["stored_mb"]) for row in printed("costs")}
     for row in printed():
         if row["method"] in METHODS:
-            (x,), (y,) = line(ax, row["method"]).get_data()
-            assert (x, y) == pytest.approx((costs[row["method"]], float(row["acc"])))
+            point = line(ax, row["method"])
+            assert [*xs(point), *ys(point)] == pytest.approx([costs[row["method"]], float(row["acc"])])
 
 
-def test_what_trains_nothing_is_a_line_across(ledger, make_source, ax):
-    from moextend.bench.run.records import StageCost
-
+def test_what_trains_nothing_is_a_line_across(make_source: MakeSource, ax: Axes) -> None:
     own = make_source({"zero-shot": ledger.Kind(), "lora": ledger.Kind()}, seeds=[0], stages=2, items=10)
     (free,) = [result for result in own.experiment.results if result.config.method == "zero-shot"]
     free.costs.update({stage: StageCost(trained_parameters=0, stored_mb=1e-5) for stage in (1, 2)})
     assert points(own.experiment, "stored_mb")["zero-shot"][0] == 0
     figures.cost(own.experiment, "stored_mb", ax)
     across = line(ax, "zero-shot")
-    assert len(set(across.get_ydata())) == 1 and list(across.get_xdata()) == [0, 1]
+    assert len(set(ys(across))) == 1 and xs(across) == [0, 1]
 
 
-def test_pareto():
+def test_pareto() -> None:
     assert pareto([(3, 5), (1, 1), (2, 4), (2, 3), (4, 4), (5, 6), (1, 0)]) == [
         (1, 1),
         (2, 4),
@@ -242,20 +259,20 @@ def test_pareto():
     assert pareto([]) == []
 
 
-def test_labels_are_moved_apart():
+def test_labels_are_moved_apart() -> None:
     assert apart([0, 0, 10], [2, 2, 2], -5, 11) == [-2, 0, 10]
     assert apart([9, 10, 10], [2, 2, 2], 0, 11) == [6, 8, 10]
     assert apart([0, 0], [2, 2], 0, 11) == [1, 3]
     assert apart([], [], 0, 1) == []
 
 
-def test_colours_belong_to_methods(source, ax):
+def test_colours_belong_to_methods(source: Source, ax: Axes) -> None:
     figures.accuracy(source.cells, "task1", ax)
     for method in METHODS:
         assert to_hex(line(ax, method).get_color()) == look(method).color.lower()
 
 
-def test_methods_are_chosen_and_ordered(source):
+def test_methods_are_chosen_and_ordered(source: Source) -> None:
     chosen = Source.of(source.experiment, ["moextend", "lora"])
     assert list(chosen.cells["method"].unique()) == ["moextend", "lora"]
     assert chosen.compared_with == "moextend"

@@ -3,10 +3,13 @@
 import warnings
 from contextlib import suppress
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
@@ -28,12 +31,17 @@ from moextend.bench.figures.style import (
 )  # fmt: skip
 from moextend.bench.methods import KNOWN
 from moextend.bench.report.collect import collect
+from tests.bench import ledger
+from tests.bench.conftest import MakeRun
+from tests.bench.figures.conftest import MakeSource
+
+Array = np.ndarray[Any, Any]
 
 LONG = "my-very-long-plugin-method-name:first_setting=0.001,second_setting=a-long-value"
 
 
 @pytest.fixture(scope="session")
-def shapes(ledger, make_source, source):
+def shapes(make_source: MakeSource, source: Source) -> dict[str, Source]:
     """Name -> source of an unusual size."""
     kind = ledger.Kind
     twelve = ["full-ft", "lora", "lora:rank=64", "replay", "ewc", "lwf", "o-lora", "moe-lora", "lora-per-task",
@@ -52,7 +60,7 @@ def shapes(ledger, make_source, source):
 
 @pytest.mark.parametrize("shape", ["usual", "one run", "one stage", "orders", "twelve methods", "ten stages"])
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_of_every_size_are_readable(shapes, name, shape):
+def test_figures_of_every_size_are_readable(shapes: dict[str, Source], name: str, shape: str) -> None:
     """All is inside the column, no text is small, no label lies on another one, and no legend on a panel."""
     try:
         parts = draw(name, shapes[shape])
@@ -68,8 +76,8 @@ def test_figures_of_every_size_are_readable(shapes, name, shape):
             assert inside.x0 >= -0.02 and inside.x1 <= WIDTH + 0.02 and inside.y0 >= -0.02
             assert inside.y1 <= height + 0.02
             for text in part.findobj(Text):
-                assert text.get_fontsize() >= SMALL or not text.get_text(), text
-            around = [ax.get_tightbbox() for ax in part.axes]
+                assert float(text.get_fontsize()) >= SMALL or not text.get_text(), text
+            around = [box for box in (ax.get_tightbbox() for ax in part.axes) if box]
             for legend in part.legends:
                 assert not any(legend.get_window_extent().overlaps(box) for box in around)
             for ax in part.axes:
@@ -78,7 +86,7 @@ def test_figures_of_every_size_are_readable(shapes, name, shape):
                 assert not clash, clash
 
 
-def labels(ax):
+def labels(ax: Axes) -> list[Text]:
     """The texts of an Axes that are seen; of a heat map without its cells."""
     ticks = []
     for axis in (ax.xaxis, ax.yaxis):
@@ -89,7 +97,7 @@ def labels(ax):
 
 
 @pytest.mark.parametrize("form", ["pdf", "png", "svg"])
-def test_the_same_figure_gives_the_same_bytes(source, tmp_path, form):
+def test_the_same_figure_gives_the_same_bytes(source: Source, tmp_path: Path, form: str) -> None:
     for place in "ab":
         (drawn,) = draw("plasticity", source)
         save(drawn, tmp_path / f"{place}.{form}")
@@ -98,7 +106,7 @@ def test_the_same_figure_gives_the_same_bytes(source, tmp_path, form):
     assert b"CreationDate" not in made and b"<dc:date>" not in made
 
 
-def test_a_pdf_embeds_its_fonts_as_type_42(source, tmp_path):
+def test_a_pdf_embeds_its_fonts_as_type_42(source: Source, tmp_path: Path) -> None:
     (drawn,) = draw("cost", source)
     save(drawn, tmp_path / "x.pdf")
     made = (tmp_path / "x.pdf").read_bytes()
@@ -106,20 +114,20 @@ def test_a_pdf_embeds_its_fonts_as_type_42(source, tmp_path):
     assert b"/CIDFontType2" in made or b"/TrueType" in made
 
 
-def test_settings_of_matplotlib_stay_as_they_are(source, tmp_path):
+def test_settings_of_matplotlib_stay_as_they_are(source: Source, tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     (drawn,) = draw("spread", source)
     save(drawn, tmp_path / "x.png")
     assert dict(matplotlib.rcParams) == before
 
 
-def test_every_method_of_the_package_has_its_look():
+def test_every_method_of_the_package_has_its_look() -> None:
     assert set(NAMED) == set(KNOWN.names(None))
     assert len({(own.color, own.marker) for own in NAMED.values()}) == len(NAMED)
     assert len({own.color for own in NAMED.values()}) == len(NAMED), "by colour alone, too"
 
 
-def test_a_look_depends_on_the_name_alone():
+def test_a_look_depends_on_the_name_alone() -> None:
     names = ["lora", "lora:rank=8", "my-method", "my-method:x=1", "moextend:scope=auto", "moextend:scope=all"]
     alone = {name: looks([(name, "given")])[name, "given"] for name in names}
     together = looks([(name, "given") for name in reversed(names)])
@@ -129,7 +137,7 @@ def test_a_look_depends_on_the_name_alone():
     assert look("lora:rank=8") != look("lora") != look("lora", "reverse")
 
 
-def test_looks_of_one_figure_differ():
+def test_looks_of_one_figure_differ() -> None:
     many = [(f"moextend:k={i}", "given") for i in range(12)]
     found = looks(many)
     assert len({(own.color, own.marker, own.filled) for own in found.values()}) == 12
@@ -146,7 +154,7 @@ SIMULATED = {
 
 
 @pytest.mark.parametrize("sight", SIMULATED)
-def test_colours_differ_for_all_eyes(sight):
+def test_colours_differ_for_all_eyes(sight: str) -> None:
     """The least distance in CIE Lab; 2 is just visible, 10 is clear at a glance."""
     labs = {
         name: lab(np.array(SIMULATED[sight]) @ linear(color))
@@ -156,12 +164,12 @@ def test_colours_differ_for_all_eyes(sight):
     assert min(near.values()) > 10, sorted(near.items(), key=lambda one: one[1])[:3]
 
 
-def linear(color):
+def linear(color: str) -> Array:
     rgb = np.array(to_rgb(color))
     return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
 
 
-def lab(rgb):
+def lab(rgb: Array) -> Array:
     xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ np.clip(
         rgb, 0, 1
     )
@@ -169,20 +177,20 @@ def lab(rgb):
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-def test_rows_leave_room_for_long_names():
+def test_rows_leave_room_for_long_names() -> None:
     places = rows(["a", LONG, "b"])
     assert places["a"] == 0.5 and places["b"] - places["a"] > 3
     assert row_lines(places) == places["b"] + 0.5
 
 
-def test_panels_go_on_on_the_next_page():
+def test_panels_go_on_on_the_next_page() -> None:
     labels = [str(i) for i in range(12)]
     assert pages(labels, 2, 1.0, 0.5) == [labels]
     assert [len(page) for page in pages(labels, 1, 2.0, 0.5)] == [4, 4, 4]
     assert pages(["a"], 1, 20.0, 0.5) == [["a"]]
 
 
-def test_names_are_no_formulas(make_source, ledger, tmp_path):
+def test_names_are_no_formulas(make_source: MakeSource, tmp_path: Path) -> None:
     odd = make_source({"lora:tag=$x_1$": ledger.Kind()}, [0], stages=2, texts=1, items=8)
     for name in ("accuracy", "matrix", "text", "spread"):
         for number, part in enumerate(draw(name, odd)):
@@ -190,7 +198,7 @@ def test_names_are_no_formulas(make_source, ledger, tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0, 1, 7])
-def test_a_run_that_is_not_done_is_drawn_as_far_as_it_is(ledger, tmp_path, kept):
+def test_a_run_that_is_not_done_is_drawn_as_far_as_it_is(tmp_path: Path, kept: int) -> None:
     run = ledger.write_run(
         tmp_path / "runs", ledger.Shape(stages=2, texts=1, items=6), "lora", 0, ledger.Kind()
     )
@@ -208,7 +216,7 @@ def test_a_run_that_is_not_done_is_drawn_as_far_as_it_is(ledger, tmp_path, kept)
     assert ("accuracy" in drawn) == (kept > 0) and ("flows" in drawn) == (kept > 3)
 
 
-def test_joint_runs_alone_have_no_figures(make_run):
+def test_joint_runs_alone_have_no_figures(make_run: MakeRun) -> None:
     run = make_run("full-ft", 0, [[20.0, 30.0], [60.0, 70.0]], (90.0, 85.0), mode="joint")
     own = Source.of(collect([run], unfinished=True)[0])
     for name in FIGURES:

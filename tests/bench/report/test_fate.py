@@ -1,11 +1,15 @@
 """The fate of an item, on cases made by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from moextend.bench.report.collect import collect
 from moextend.bench.report.fate import FATES, UNKNOWN, fate_shares, fates, item_fates
 from moextend.bench.report.frame import frame
+from moextend.bench.run.rundir import find_runs
+from tests.bench import ledger
 
 
 @pytest.mark.parametrize(
@@ -26,31 +30,33 @@ from moextend.bench.report.frame import frame
         ("10", "lost"),
     ],
 )
-def test_a_history_of_answers_and_its_fates(right, expected):
+def test_a_history_of_answers_and_its_fates(right: str, expected: str) -> None:
     column = np.array([[np.nan if mark == "?" else float(mark)] for mark in right])
     found = ["?" if place == UNKNOWN else FATES[place] for place in fates(column)[:, 0]]
     assert found == expected.split()
 
 
-def test_the_base_alone_has_no_fates():
+def test_the_base_alone_has_no_fates() -> None:
     assert fates(np.ones((1, 3))).shape == (0, 3)
 
 
-def test_what_is_kept_learned_and_regained_is_the_accuracy(ledger, tmp_path):
+def test_what_is_kept_learned_and_regained_is_the_accuracy(tmp_path: Path) -> None:
     shape = ledger.Shape(stages=3, texts=1, items=40)
     ledger.write_run(tmp_path, shape, "lora", 0, ledger.Kind())
-    (experiment,) = collect([ledger.RunDir(path.parent) for path in tmp_path.glob("*/*/config.json")])
+    (experiment,) = collect(find_runs(tmp_path))
     results = frame([experiment])
     shares = fate_shares(results)
     assert len(shares) == 3 * 4, "a row a stage and task, text among them"
     assert shares[list(FATES)].sum(axis=1).to_numpy() == pytest.approx(100)
-    value = results.drop_duplicates(["stage", "task"]).set_index(["stage", "task"])["value"]
-    for row in shares.itertuples():
-        assert row.kept + row.learned + row.regained == pytest.approx(value[row.stage, row.task])
-        assert row.kept + row.lost == pytest.approx(value[row.stage - 1, row.task])
+    values = results.drop_duplicates(["stage", "task"]).set_index(["stage", "task"])["value"].to_dict()
+    right = shares[["kept", "learned", "regained"]].sum(axis=1)
+    right_before = shares[["kept", "lost"]].sum(axis=1)
+    places = list(zip(shares["stage"], shares["task"], strict=True))
+    assert list(right) == pytest.approx([values[stage, task] for stage, task in places])
+    assert list(right_before) == pytest.approx([values[stage - 1, task] for stage, task in places])
 
 
-def test_one_item_is_followed_by_its_id(ledger, tmp_path):
+def test_one_item_is_followed_by_its_id(tmp_path: Path) -> None:
     run = ledger.write_run(tmp_path, ledger.Shape(stages=2, texts=0, items=12), "lora", 0, ledger.Kind())
     results = frame(collect([run]))
     found = item_fates(results)
@@ -60,7 +66,7 @@ def test_one_item_is_followed_by_its_id(ledger, tmp_path):
     assert list(own) == [FATES[place] for place in fates(history.to_numpy()[:, None])[:, 0]]
 
 
-def test_half_of_the_top_is_right(ledger, tmp_path):
+def test_half_of_the_top_is_right(tmp_path: Path) -> None:
     """CIDEr-D goes to 10: 4.9 is wrong, 5 is right; an accuracy of 0.5 is right."""
     run = ledger.write_run(tmp_path, ledger.Shape(stages=1, texts=0, items=3), "lora", 0, ledger.Kind())
     results = frame(collect([run]))
@@ -71,7 +77,7 @@ def test_half_of_the_top_is_right(ledger, tmp_path):
     assert list(item_fates(results)["fate"]) == ["learned", "learned", "learned"]
 
 
-def test_items_without_scores_have_no_fate(ledger, tmp_path):
+def test_items_without_scores_have_no_fate(tmp_path: Path) -> None:
     run = ledger.write_run(tmp_path, ledger.Shape(stages=1, texts=0, items=3), "lora", 0, ledger.Kind())
     assert item_fates(frame(collect([run]), items=False)).empty
     assert fate_shares(frame(collect([run]), items=False)).empty

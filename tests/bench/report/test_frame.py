@@ -5,27 +5,33 @@ import io
 import json
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from pandas import DataFrame
 
 from moextend import bench
 from moextend.bench.report import export, render, tables
-from moextend.bench.report.collect import collect
+from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.csv import cells as cells_csv
 from moextend.bench.report.forgetting import summary as summary_of
 from moextend.bench.report.frame import COLUMNS, ITEM, NUMBERS, cells, frame, matrix, summary
 from moextend.bench.run.rundir import RunDir, find_runs
 from moextend.errors import InputError, UnknownName
+from moextend.util.files import read_lines
+from tests.bench import ledger
+from tests.bench.conftest import MakeRun
 
 METHODS = ("lora", "ewc", "moextend:scope=all")
 SEEDS = (0, 1)
 
 
 @pytest.fixture(scope="module")
-def runs(ledger, tmp_path_factory):
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six runs of three stages and two text tasks."""
     folder = tmp_path_factory.mktemp("frame") / "runs"
     shape = ledger.Shape(stages=3, texts=2, items=40)
@@ -34,31 +40,31 @@ def runs(ledger, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def experiments(runs):
+def experiments(runs: Path) -> list[Experiment]:
     return collect(find_runs(runs))
 
 
 @pytest.fixture(scope="module")
-def results(experiments):
+def results(experiments: list[Experiment]) -> DataFrame:
     return frame(experiments)
 
 
 @pytest.fixture
-def one(ledger, tmp_path):
+def one(tmp_path: Path) -> RunDir:
     """A run of its own, to be damaged."""
     return ledger.write_run(
         tmp_path / "runs", ledger.Shape(stages=2, texts=1, items=10), "lora", 0, ledger.Kind()
     )
 
 
-def predictions(folder, task):
+def predictions(folder: Path, task: str) -> list[Path]:
     """The files of the answers to a task, a stage each."""
     return [
         path for path in sorted(folder.glob(f"predictions/*/{task}-*.jsonl")) if "scores" not in path.name
     ]
 
 
-def test_the_columns_and_their_types(results):
+def test_the_columns_and_their_types(results: DataFrame) -> None:
     assert list(results) == list(COLUMNS)
     for name in COLUMNS:
         assert str(results[name].dtype) == NUMBERS.get(name, "category")
@@ -67,7 +73,7 @@ def test_the_columns_and_their_types(results):
     assert results.memory_usage(deep=True).sum() / len(results) < 120, "words are kept once"
 
 
-def test_an_item_is_what_was_predicted(results, runs):
+def test_an_item_is_what_was_predicted(results: DataFrame, runs: Path) -> None:
     path = predictions(runs / "ledger" / "lora-s1", "task2")[0]
     weights = path.parent.name
     own = results[
@@ -82,26 +88,32 @@ def test_an_item_is_what_was_predicted(results, runs):
         assert row["score"] == (line["prediction"] in line["answers"])
 
 
-def test_roles_and_when_a_task_is_learned(results):
-    found = results.drop_duplicates("task").set_index("task")[["role", "learned_at"]]
-    assert found.loc["task3"].tolist() == ["learned", 3]
-    assert found.loc["text1"].tolist() == ["text", 0]
+def test_roles_and_when_a_task_is_learned(results: DataFrame) -> None:
+    found = results.drop_duplicates("task").set_index("task")[["role", "learned_at"]].to_dict("index")
+    assert found["task3"] == {"role": "learned", "learned_at": 3}
+    assert found["text1"] == {"role": "text", "learned_at": 0}
 
 
-def test_without_items_no_predictions_are_read(experiments, results, monkeypatch):
+def test_without_items_no_predictions_are_read(
+    experiments: list[Experiment], results: DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("moextend.bench.report.answers.read_lines", lambda path: pytest.fail(str(path)))
     quick = frame(experiments, items=False)
     assert quick[list(ITEM)].isna().all(axis=None)
     pd.testing.assert_frame_equal(cells(quick), cells(results))
 
 
-def test_files_of_one_content_are_read_once(runs, experiments, monkeypatch):
+def test_files_of_one_content_are_read_once(
+    runs: Path, experiments: list[Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Row 0 is the same for all methods of a seed."""
-    from moextend.bench.report import answers
+    opened: list[Path] = []
 
-    read = answers.read_lines
-    opened = []
-    monkeypatch.setattr(answers, "read_lines", lambda path: opened.append(path) or read(path))
+    def read(path: Path) -> list[dict[str, Any]]:
+        opened.append(path)
+        return read_lines(path)
+
+    monkeypatch.setattr("moextend.bench.report.answers.read_lines", read)
     frame(experiments)
     predictions = [path for path in opened if ".scores" not in path.name]
     stages = len(METHODS) * len(SEEDS) * 3 + len(SEEDS)
@@ -111,7 +123,7 @@ def test_files_of_one_content_are_read_once(runs, experiments, monkeypatch):
 # -- the numbers agree ---------------------------------------------------------------------------------
 
 
-def by_hand(results):
+def by_hand(results: DataFrame) -> dict[str, dict[str, float]]:
     """Run -> the metrics, from the items' scores alone, with the formulas of docs/statistics.md."""
     found = {}
     means = results.groupby(["run", "stage", "task"], observed=True)["score"].mean() * 100
@@ -130,7 +142,7 @@ def by_hand(results):
     return found
 
 
-def test_the_metrics_of_runs(results, experiments):
+def test_the_metrics_of_runs(results: DataFrame, experiments: list[Experiment]) -> None:
     found = summary(results).set_index("run")
     expected = by_hand(results)
     for result in experiments[0].results:
@@ -140,7 +152,7 @@ def test_the_metrics_of_runs(results, experiments):
             assert known[name] == pytest.approx(value, abs=1e-9)
 
 
-def test_the_forgetting_table_says_the_same(results, experiments):
+def test_the_forgetting_table_says_the_same(results: DataFrame, experiments: list[Experiment]) -> None:
     shown = tables(experiments)
     rows = {row["method"]: row for row in csv.DictReader(io.StringIO(render(shown, "csv")))}
     lines = [
@@ -161,7 +173,7 @@ def test_the_forgetting_table_says_the_same(results, experiments):
             assert printed[method][title] == f"{mean:{sign}.1f} ±{sd:.1f}"
 
 
-def test_the_cells_say_the_same(results, experiments):
+def test_the_cells_say_the_same(results: DataFrame, experiments: list[Experiment]) -> None:
     rows = list(csv.DictReader(io.StringIO(cells_csv(experiments))))
     own = cells(results)
     assert len(rows) == len(own)
@@ -173,7 +185,7 @@ def test_the_cells_say_the_same(results, experiments):
         assert float(row["value"]) == values[place] == pytest.approx(means[place], abs=1e-9)
 
 
-def test_the_matrix_of_a_run(results, experiments):
+def test_the_matrix_of_a_run(results: DataFrame, experiments: list[Experiment]) -> None:
     result = experiments[0].results[0]
     found = matrix(results[results["run"] == result.name])
     assert found.to_numpy().tolist() == result.matrix and list(found) == result.tasks
@@ -182,7 +194,7 @@ def test_the_matrix_of_a_run(results, experiments):
 # -- what is missing or odd ----------------------------------------------------------------------------
 
 
-def test_a_cell_without_predictions_keeps_its_row(one):
+def test_a_cell_without_predictions_keeps_its_row(one: RunDir) -> None:
     predictions(one.folder, "task1")[0].unlink()
     found = frame(collect([one]))
     rows = found[found["item"].isna()]
@@ -191,7 +203,7 @@ def test_a_cell_without_predictions_keeps_its_row(one):
     assert len(cells(found)) == 3 * 3
 
 
-def test_damaged_predictions_are_named_and_hide_nothing_else(one):
+def test_damaged_predictions_are_named_and_hide_nothing_else(one: RunDir) -> None:
     predictions(one.folder, "task1")[0].write_text('{"id": 1}\n' * 3)
     (experiment,) = collect([one])
     found = frame([experiment])
@@ -199,7 +211,7 @@ def test_damaged_predictions_are_named_and_hide_nothing_else(one):
     assert any("task1 (damaged" in note for note in experiment.results[0].lacks)
 
 
-def test_lost_scores_are_made_again(one):
+def test_lost_scores_are_made_again(one: RunDir) -> None:
     whole = frame(collect([one]))
     for path in (one.folder / "predictions").glob("*/*.scores*"):
         path.unlink()
@@ -207,7 +219,7 @@ def test_lost_scores_are_made_again(one):
     assert again["score"].tolist() == whole["score"].tolist()
 
 
-def test_a_joint_run_learns_all_tasks_at_its_one_stage(done_joint):
+def test_a_joint_run_learns_all_tasks_at_its_one_stage(done_joint: RunDir) -> None:
     found = frame(collect([done_joint]), items=False)
     assert set(found["learned_at"]) == {0, 1} and set(found["mode"]) == {"joint"}
     row = summary(found).iloc[0]
@@ -215,7 +227,7 @@ def test_a_joint_run_learns_all_tasks_at_its_one_stage(done_joint):
 
 
 @pytest.fixture
-def done_joint(make_run):
+def done_joint(make_run: MakeRun) -> RunDir:
     from moextend.bench.run.progress import _write
     from moextend.bench.run.records import Status
 
@@ -224,7 +236,7 @@ def done_joint(make_run):
     return run
 
 
-def test_experiments_that_differ_have_names_of_their_own(ledger, tmp_path):
+def test_experiments_that_differ_have_names_of_their_own(tmp_path: Path) -> None:
     first, other = (
         ledger.write_run(
             tmp_path / str(n), ledger.Shape(stages=n, texts=0, items=5), "lora", 0, ledger.Kind()
@@ -236,7 +248,7 @@ def test_experiments_that_differ_have_names_of_their_own(ledger, tmp_path):
     assert len(cells(found)) == 3 * 2 + 4 * 3
 
 
-def test_a_run_of_an_early_version():
+def test_a_run_of_an_early_version() -> None:
     found = frame(collect([RunDir(Path(__file__).parents[2] / "fixtures" / "old_run")], unfinished=True))
     assert found["value"].notna().all() and found["item"].notna().any()
 
@@ -244,7 +256,7 @@ def test_a_run_of_an_early_version():
 # -- notebooks and files -------------------------------------------------------------------------------
 
 
-def test_a_notebook_gets_the_frame_by_name_or_folder(runs, results):
+def test_a_notebook_gets_the_frame_by_name_or_folder(runs: Path, results: DataFrame) -> None:
     for given in ("ledger", runs / "ledger", ["ledger"], [runs]):
         found = bench.frame(given, workspace=runs.parent, items=False)
         assert found["value"].tolist() == cells(results)["value"].tolist()
@@ -253,7 +265,7 @@ def test_a_notebook_gets_the_frame_by_name_or_folder(runs, results):
     assert [experiment.name for experiment in bench.experiments(workspace=runs.parent)] == ["ledger"]
 
 
-def test_a_notebook_is_warned_of_what_is_left_out(ledger, tmp_path):
+def test_a_notebook_is_warned_of_what_is_left_out(tmp_path: Path) -> None:
     for seed in (0, 1):
         run = ledger.write_run(tmp_path / "runs", ledger.Shape(items=4), "lora", seed, ledger.Kind())
     (run.folder / "status.json").unlink()
@@ -265,7 +277,7 @@ def test_a_notebook_is_warned_of_what_is_left_out(ledger, tmp_path):
         assert bench.frame(workspace=tmp_path, unfinished=True)["run"].nunique() == 2
 
 
-def test_the_names_of_the_benchmark():
+def test_the_names_of_the_benchmark() -> None:
     assert bench.__all__ == ["experiments", "frame"]
     with pytest.raises(AttributeError, match="no attribute 'fram'"):
         bench.fram  # noqa: B018
@@ -275,12 +287,19 @@ def test_the_names_of_the_benchmark():
         bench.frame(workspace="/nowhere")
 
 
+READERS: dict[str, Callable[[Path], DataFrame]] = {
+    "csv": pd.read_csv,
+    "json": pd.read_json,
+    "parquet": pd.read_parquet,
+}
+
+
 @pytest.mark.parametrize("form", export.FORMATS)
-def test_files_hold_the_frame(results, tmp_path, form):
+def test_files_hold_the_frame(results: DataFrame, tmp_path: Path, form: str) -> None:
     path = tmp_path / f"items.{form}"
     export.check(form, path)
     export.write(results, form, path)
-    read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[form](path)
+    read = READERS[form](path)
     assert list(read) == list(results)
     for name in results:
         if name in NUMBERS:
@@ -292,14 +311,14 @@ def test_files_hold_the_frame(results, tmp_path, form):
             assert texts[0] == texts[1], name
 
 
-def test_the_same_frame_gives_the_same_bytes(results, tmp_path):
+def test_the_same_frame_gives_the_same_bytes(results: DataFrame, tmp_path: Path) -> None:
     for form in export.FORMATS:
         for place in "ab":
             export.write(results, form, tmp_path / f"{place}.{form}")
         assert (tmp_path / f"a.{form}").read_bytes() == (tmp_path / f"b.{form}").read_bytes()
 
 
-def test_answers_of_any_kind_stay_as_they_are(results, tmp_path):
+def test_answers_of_any_kind_stay_as_they_are(results: DataFrame, tmp_path: Path) -> None:
     hostile = ["=1+1", "<b>", 'a "quoted", one', "two\nlines", "\x1b[31m", "NA", "", "ünï", "\\x"]
     odd = results.head(len(hostile)).assign(answer=pd.Categorical(hostile, categories=hostile))
     for form in ("json", "parquet"):
@@ -312,7 +331,7 @@ def test_answers_of_any_kind_stay_as_they_are(results, tmp_path):
     assert read == ["'=1+1", "<b>", 'a "quoted", one', "two\nlines", "\\x1b[31m", "NA", "", "ünï", "\\x"]
 
 
-def test_parquet_needs_a_file():
+def test_parquet_needs_a_file() -> None:
     with pytest.raises(InputError, match="no text"):
         export.check("parquet", None)
     with pytest.raises(UnknownName, match="csv"):
