@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
 
+from moextend.bench.run.rundir import RunDir
 from moextend.errors import SpecError
 from moextend.util import files
-
-if TYPE_CHECKING:
-    from moextend.bench.run.rundir import RunDir
 
 KEPT = (".lock", "owner.json")
 """Files of the lock of a run."""

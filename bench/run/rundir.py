@@ -18,23 +18,21 @@ import os
 import re
 import socket
 import time
-import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.run import removal
 from moextend.bench.run.cell import Key, line_of, parse_cell
-from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug
+from moextend.bench.run.config import ConfigFile, RunConfig, slug
 from moextend.bench.run.environment import environment
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost
 from moextend.bench.score.records import Cell
 from moextend.errors import InputError, RunConflict, SpecError, UnknownName
 from moextend.util import files
 
-__all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "open_run", "open_runs", "slug"]
+__all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "run_name", "slug"]
 
 RESTORE = "Put the file back as it was, or remove the folder of this run and run again."
 RECORDS = ("config.json", "scores.jsonl", "status.json")
@@ -49,6 +47,10 @@ class RunDir:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def create(self) -> None:
+        """Creates the folder if it is missing."""
+        self._made(self.folder)
 
     @property
     def config_path(self) -> Path:
@@ -68,9 +70,10 @@ class RunDir:
     @cached_property
     def _first_record(self) -> ConfigFile:
         """Content of config.json when it was first read; the identity of a run does not change."""
-        return self._record()
+        return self.read_config_file()
 
-    def _record(self) -> ConfigFile:
+    def read_config_file(self) -> ConfigFile:
+        """Content of config.json as it is now; InputError if it is missing or broken."""
         path = self.config_path
         if not path.is_file():
             raise InputError(
@@ -90,11 +93,11 @@ class RunDir:
     @property
     def environments(self) -> list[dict[str, Any]]:
         """What the run was made with: versions, commit and machine, one entry each time that they changed."""
-        return self._record().environments
+        return self.read_config_file().environments
 
     def record_environment(self, **more: Any) -> None:
         """Records the environment of the run if it differs from the last one."""
-        record, now = self._record(), environment(**more)
+        record, now = self.read_config_file(), environment(**more)
         history = record.environments
         last = history[-1] if history else {}
         if any(last.get(key, ...) != value for key, value in now.items()):
@@ -200,135 +203,6 @@ class RunDir:
             lock.release()
 
 
-def folder_of(config: RunConfig, runs: Path) -> Path:
-    """Folder of a run below `runs`; it may not exist."""
-    return runs / slug(str(config.sequence["sequence"])) / config.slug
-
-
-def open_run(config: RunConfig, runs: Path) -> RunDir:
-    """Folder of `config` below `runs`, created if missing; see `open_runs`."""
-    return open_runs([config], runs)[0]
-
-
-def open_runs(
-    configs: Sequence[RunConfig],
-    runs: Path,
-    *,
-    must_be_free: Callable[[RunDir], bool] = lambda run: False,
-    on_replace: Callable[[RunDir], None] = lambda run: None,
-) -> list[RunDir]:
-    """Folders of the configs below `runs`, created if missing.
-
-    A config that only adds later stages or scored tasks takes over an existing folder with its results. A run of
-    another config without any training is replaced, after a call of `on_replace`. Before anything is written, all
-    folders are checked, and those that change or satisfy `must_be_free` are locked.
-
-    Raises:
-        RunConflict: a folder belongs to another config, has files without a config, or another process works on it.
-    """
-    opened = [(RunDir(folder_of(config, runs)), config) for config in configs]
-    changing = []
-    for run, config in opened:
-        record = _fitting_record(run, config)
-        if _wanted_record(record, config) != record or must_be_free(run):
-            changing.append((run, config))
-    with ExitStack() as locks:
-        for run, _ in changing:
-            run._made(run.folder)
-            locks.enter_context(run.lock())
-        # Again: another process may have written before the lock was held.
-        records = [_fitting_record(run, config) for run, config in changing]
-        for (run, config), record in zip(changing, records, strict=True):
-            if not record and run.config_path.exists():
-                on_replace(run)
-                removal.clear(run)
-            _write_config(run, record, _wanted_record(record, config))
-    return [run for run, _ in opened]
-
-
-def _fitting_record(run: RunDir, config: RunConfig) -> ConfigFile | None:
-    """Content of config.json; None for a new folder, and for a run of another config without any training.
-
-    Raises RunConflict if `config` does not fit the folder.
-    """
-    path = run.config_path
-    if run.folder.exists() and not run.folder.is_dir():
-        raise RunConflict(
-            "is no folder.", where=str(run.folder), hint="Move it away, or use another --runs folder."
-        )
-    if not path.exists():
-        if _holds_files(run.folder):
-            raise RunConflict(
-                "holds files of a run, but no config.json.",
-                where=str(run.folder),
-                hint="Put config.json back, use another --runs folder, or remove this folder.",
-            )
-        return None
-    record = run._record()
-    record.config(path)  # refuses one that was edited
-    _check_kinds(run.folder)
-    identity = _stored_identity(config)
-    found = differences(record.identity, identity)
-    if found and not grows(record.identity, identity):
-        if removal.untrained(RunDir(run.folder)):  # a run of its own: what it reads of the old config is kept
-            return None
-        raise _conflict(run.folder, found)
-    return record
-
-
-def _check_kinds(folder: Path) -> None:
-    """Raises RunConflict if there is another object at the path of a file or folder of the run."""
-    for path in (folder / "stages", folder / "predictions", *sorted(folder.glob("stages/*/*-in-flight"))):
-        if path.exists() and not path.is_dir():
-            raise RunConflict(
-                "lies where a folder of the run belongs, and is none.", where=str(path), hint="Move it away."
-            )
-    for pattern in ("*", "stages/*/*", "predictions/*/*"):
-        for path in sorted(folder.glob(pattern)):
-            is_record = path.name == ".lock" or path.suffix in (".json", ".jsonl", ".log", ".safetensors")
-            if is_record and path.exists() and not path.is_file():
-                raise RunConflict(
-                    "lies where a file of the run belongs, and is none.",
-                    where=str(path),
-                    hint="Move it away.",
-                )
-
-
-def _holds_files(folder: Path) -> bool:
-    """Whether a folder has more files than an interrupt during its creation leaves."""
-    if not folder.is_dir():
-        return False
-    return any(not path.name.startswith(".") and path.name != "owner.json" for path in folder.iterdir())
-
-
-def _stored_identity(config: RunConfig) -> dict[str, Any]:
-    # through JSON, so that tuples and paths compare as they are stored
-    identity: dict[str, Any] = json.loads(json.dumps(config.identity(), default=str))
-    return identity
-
-
-def _wanted_record(record: ConfigFile | None, config: RunConfig) -> ConfigFile:
-    """New content of config.json; equal to `record` if nothing changes."""
-    identity = _stored_identity(config)
-    return ConfigFile(
-        # A record without an id is of an early version, and stays so: its scores name none, or one that is lost.
-        id=record.id if record else uuid.uuid4().hex,
-        digest=files.digest(identity), identity=identity, places=config.places, device=config.device,
-        protocol=config.protocol, oracle=config.oracle or bool(record and record.oracle),
-        environments=record.environments if record else [],
-    )  # fmt: skip
-
-
-def _write_config(run: RunDir, record: ConfigFile | None, wanted: ConfigFile) -> None:
-    """Writes the config; a run with more stages or tasks than before is no longer done."""
-    if wanted == record:
-        return
-    if record and (record.oracle != wanted.oracle or differences(record.identity, wanted.identity)):
-        (run.folder / "status.json").unlink(missing_ok=True)
-    wanted.write(run.config_path)
-    run.record_environment()
-
-
 def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
     """Runs below `runs`, or those with these names: a path, `<sequence>/<run>`, `<run>` or `<sequence>`.
 
@@ -355,25 +229,9 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
     return [RunDir(folder) for folder in dict.fromkeys(chosen)]
 
 
-def _conflict(folder: Path, found: list[tuple[str, Any, Any]]) -> RunConflict:
-    shown = "; ".join(f"{place}: {_short(old)} there, {_short(new)} now" for place, old, new in found[:3])
-    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-    return RunConflict(
-        f"holds a run of another config ({shown}{more}).",
-        where=str(folder),
-        hint="Use another --runs folder or --workspace, or remove the run: "
-        f"moextend bench remove-run {run_name(folder)}.",
-    )
-
-
 def run_name(folder: Path) -> str:
     """<sequence>/<run>, a name for `find_runs`."""
     return f"{folder.parent.name}/{folder.name}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _owner(path: Path) -> str:

@@ -53,9 +53,9 @@ def run(
     import os
 
     from moextend.bench.run import preflight
+    from moextend.bench.run.opening import folder_of
     from moextend.bench.run.plan import Request, all_tasks, chosen_sequence, modes, resolve
     from moextend.bench.run.progress import read_status
-    from moextend.bench.run.rundir import folder_of
     from moextend.bench.task import ALLOW_CODE
 
     if allow_code:
@@ -140,9 +140,10 @@ def _config_problem(run: RunDir) -> MoextendError | None:
 def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[RunDir], list[RunDir]]:
     """Folders of all runs, and those with work to do; if one is refused, nothing changes."""
     from moextend.bench.run.complete import lacks, names_of
+    from moextend.bench.run.opening import open_runs
     from moextend.bench.run.progress import read_status
     from moextend.bench.run.provenance import refuse_changed_plugins
-    from moextend.bench.run.rundir import open_runs, run_name
+    from moextend.bench.run.rundir import run_name
 
     incomplete: dict[Path, str] = {}
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.run.rundir import Cell, RunConfig, RunDir, open_run
+from moextend.bench.run.opening import open_run
+from moextend.bench.run.rundir import Cell, RunConfig, RunDir
 
 TASKS = ("colour", "count")
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.rundir import open_run
 from moextend.bench.sequence import read_sequence
 from moextend.errors import RunConflict, SpecError
 from moextend.training.settings import Settings, Training

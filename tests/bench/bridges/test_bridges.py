@@ -16,8 +16,9 @@ from moextend.bench.bridges.opened import opened
 from moextend.bench.data import open_items
 from moextend.bench.run import runner
 from moextend.bench.run.models import restored
+from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
-from moextend.bench.run.rundir import RunDir, open_run
+from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError
 
 SEQUENCE = """

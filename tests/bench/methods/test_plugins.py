@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from moextend.bench import methods, plugins, scorers
+from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.provenance import plugins_of, refuse_changed_plugins
-from moextend.bench.run.rundir import open_run
 from moextend.bench.scorers import Answered, find_scorer, own_answer, score_set
 from moextend.bench.workspace import new_plugin
 from moextend.errors import InputError, RunConflict, UnknownName

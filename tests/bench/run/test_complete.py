@@ -17,9 +17,10 @@ from moextend.bench.report.comparison import comparison_table
 from moextend.bench.report.forgetting import forgetting_table
 from moextend.bench.run import runner
 from moextend.bench.run.complete import lacks
+from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.rundir import RunDir, open_run
+from moextend.bench.run.rundir import RunDir
 from moextend.bench.score import vqa
 from moextend.errors import RunFailed
 

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from moextend.bench.run.config import differences
+from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, ordered, resolve
 from moextend.bench.run.preview import describe, preview
-from moextend.bench.run.rundir import RunConfig, open_run
+from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import find_sequence
 from moextend.bench.task import Mode
 from moextend.errors import InputError, SpecError, UnknownName

@@ -19,9 +19,10 @@ import moextend
 import moextend.training.loop
 from moextend import MultimodalLM
 from moextend.bench.run import costs, runner
+from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.rundir import RunDir, open_run
+from moextend.bench.run.rundir import RunDir
 from moextend.bench.score import evaluate, vqa
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunConflict, RunFailed

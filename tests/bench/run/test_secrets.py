@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.run.launch import launch
+from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.rundir import open_run
 from moextend.data import cells
 from moextend.errors import InputError, masked
 from moextend.util import content

@@ -1,0 +1,181 @@
+"""A run takes over a folder whose config fits, and one that does not fit is refused and stays as it is."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from moextend.bench.run.opening import open_run, open_runs
+from moextend.bench.run.rundir import Cell, RunConfig, RunDir
+from moextend.errors import RunConflict, SpecError
+from tests.bench.conftest import MakeConfig
+
+
+def test_the_same_config_opens_the_same_folder(tmp_path: Path, make_config: MakeConfig) -> None:
+    run = open_run(make_config(), tmp_path)
+    run.append_cell(Cell(stage=0, task="colour", value=50.0))
+    again = open_run(make_config(device="cuda", places={"workspace": "/moved"}), tmp_path)
+    assert again.folder == run.folder
+    assert again.cells() == {(0, "colour"): Cell(stage=0, task="colour", value=50.0)}
+    assert again.config.device == "cuda"
+    assert str(again.config.workspace) == "/moved"
+
+
+def test_another_config_is_refused_with_the_difference_and_a_hint(
+    tmp_path: Path, make_config: MakeConfig
+) -> None:
+    run = open_run(make_config(), tmp_path)
+    run.append_cell(Cell(stage=1, task="colour", value=50.0))
+    other = make_config()
+    other.sequence["train"]["steps"] = 9
+    with pytest.raises(RunConflict) as error:
+        open_run(other, tmp_path)
+    assert str(error.value) == (
+        f"{run.folder}: holds a run of another config (sequence.train.steps: 4 there, 9 now). "
+        "Use another --runs folder or --workspace, or remove the run: moextend bench remove-run mini/lora-s0."
+    )
+    assert error.value.exit_code == 2
+    assert run.config == make_config()
+
+
+def test_a_run_that_trained_nothing_is_replaced_by_another_config(
+    tmp_path: Path, make_config: MakeConfig
+) -> None:
+    run = open_run(make_config(), tmp_path)
+    run.append_cell(Cell(stage=0, task="colour", value=50.0))
+    run.stage_folder(1, "colour")
+    other = make_config()
+    other.sequence["train"]["steps"] = 9
+    replaced: list[RunDir] = []
+    (again,) = open_runs([other], tmp_path, on_replace=replaced.append)
+    assert [run.folder for run in replaced] == [again.folder]
+    assert again.config == other and again.cells() == {} and again.id not in ("", run.id)
+    with again.lock(), pytest.raises(RunConflict, match="another process"):
+        open_run(make_config(), tmp_path)
+
+
+def with_stage(config: RunConfig, name: str = "new", retention: Sequence[str] = ()) -> RunConfig:
+    sequence = {**config.sequence, "stages": [*config.sequence["stages"], {"task": name}]}
+    sequence["retention"] = [*sequence["retention"], *retention]
+    changed = {"sequence": sequence, "tasks": {**config.tasks, name: config.tasks["colour"]}}
+    return RunConfig(**{**config.model_dump(), **changed})
+
+
+def test_a_stage_added_at_the_end_takes_the_run_over(tmp_path: Path, make_config: MakeConfig) -> None:
+    run = open_run(make_config(), tmp_path)
+    run.append_cell(Cell(stage=1, task="colour", value=50.0))
+    (run.folder / "status.json").write_text("{}")
+    longer = with_stage(make_config(), retention=["copying"])
+    again = open_run(longer, tmp_path)
+    assert again.folder == run.folder
+    assert again.config.stages == ["colour", "count", "new"]
+    assert again.cells()
+    assert not (run.folder / "status.json").exists()
+    with pytest.raises(RunConflict, match="another config"):
+        open_run(make_config(), tmp_path)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("change", ["more stages", "a later scored task", "the oracle", "another device"])
+def test_a_run_that_is_worked_on_is_not_touched_by_a_second_command(
+    tmp_path: Path, make_config: MakeConfig, change: str
+) -> None:
+    run = open_run(make_config(), tmp_path)
+    run.append_cell(Cell(stage=0, task="colour", value=50.0))
+    (run.folder / "status.json").write_text("{}")
+    with (run.folder / "scores.jsonl").open("a") as file:
+        file.write('{"stage": 1, "ta')
+    wanted = {
+        "more stages": with_stage(make_config()),
+        "a later scored task": with_stage(make_config(), retention=["copying"]),
+        "the oracle": make_config(oracle=True),
+        "another device": make_config(device="cuda"),
+    }[change]
+    with run.lock():
+        before = contents(tmp_path)
+        with pytest.raises(RunConflict, match="another process is working on this run"):
+            open_run(wanted, tmp_path)
+        assert contents(tmp_path) == before
+
+
+def test_no_run_is_touched_where_another_of_the_same_command_is_refused(
+    tmp_path: Path, make_config: MakeConfig
+) -> None:
+    runs = [open_run(make_config(method), tmp_path) for method in ("lora", "full-ft", "ewc")]
+    for run in runs:
+        (run.folder / "status.json").write_text("{}")
+        (run.stage_folder(1, "colour") / "cost.json").write_text("{}")
+    longer = [with_stage(make_config(method)) for method in ("lora", "full-ft", "ewc")]
+    other = with_stage(make_config("ewc"))
+    other.sequence["train"] = {**other.sequence["train"], "steps": 9}
+    before = contents(tmp_path)
+    with pytest.raises(RunConflict, match=r"ewc-s0: holds a run of another config .*9 now"):
+        open_runs([*longer[:2], other], tmp_path)
+    assert contents(tmp_path) == before
+    with runs[1].lock():
+        before = contents(tmp_path)
+        with pytest.raises(RunConflict, match="another process"):
+            open_runs(longer, tmp_path)
+        with pytest.raises(RunConflict, match="another process"):
+            open_runs([make_config("lora"), make_config("full-ft")], tmp_path, must_be_free=lambda run: True)
+        assert {k: v for k, v in contents(tmp_path).items() if k.name != ".lock"} == {
+            k: v for k, v in before.items() if k.name != ".lock"
+        }
+    opened = open_runs(longer, tmp_path)
+    assert [run.config.stages[-1] for run in opened] == ["new"] * 3
+    assert not list(tmp_path.rglob("status.json")), "none of them is done any more"
+
+
+def test_a_folder_without_its_config_is_not_adopted(tmp_path: Path, make_config: MakeConfig) -> None:
+    run = open_run(make_config(), tmp_path)
+    run.append_cell(Cell(stage=0, task="colour", value=50.0))
+    (run.folder / "config.json").unlink()
+    other = make_config()
+    other.sequence["train"]["steps"] = 9
+    before = contents(tmp_path)
+    for config in (other, make_config()):
+        with pytest.raises(RunConflict, match=r"no config\.json\. Put config\.json back, use another"):
+            open_run(config, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_that_an_interruption_left_before_its_config_is_used(
+    tmp_path: Path, make_config: MakeConfig
+) -> None:
+    folder = tmp_path / "mini" / make_config().slug
+    folder.mkdir(parents=True)
+    for name in (".lock", ".config.json.x1", "owner.json"):
+        (folder / name).write_text("")
+    assert open_run(make_config(), tmp_path).config == make_config()
+
+
+def test_every_error_about_a_config_says_to_put_it_back_and_never_to_remove_it_alone(
+    tmp_path: Path, make_config: MakeConfig
+) -> None:
+    run = open_run(make_config(), tmp_path)
+    path = run.folder / "config.json"
+    record = json.loads(path.read_text())
+    for text in ["{", "[]", '{"identity": 1}', json.dumps({**record, "identity": {"seed": 5}}), "\xff"]:
+        path.write_text(text, encoding="latin-1")
+        for read in (lambda: RunDir(run.folder).config, lambda: open_run(make_config(), tmp_path)):
+            with pytest.raises(SpecError) as error:
+                read()
+            assert error.value.hint
+            assert "remove the" in error.value.hint.lower() and "folder" in error.value.hint
+            assert path.read_text(encoding="latin-1") == text
+
+
+def test_a_run_is_known_by_its_id(tmp_path: Path, make_config: MakeConfig) -> None:
+    run, other = open_run(make_config(), tmp_path), open_run(make_config(), tmp_path / "more")
+    assert run.id and run.id != other.id
+    assert open_run(with_stage(make_config()), tmp_path).id == run.id
+
+
+def test_a_joint_run_learns_all_at_once_and_does_not_grow(tmp_path: Path, make_config: MakeConfig) -> None:
+    open_run(make_config(mode="joint"), tmp_path).append_cell(Cell(stage=1, task="colour", value=50.0))
+    with pytest.raises(RunConflict):
+        open_run(with_stage(make_config(mode="joint")), tmp_path)
