@@ -19,6 +19,7 @@ from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from moextend.bench.report.style import ReportStyle, TableStyle
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import TaskSpec
 from moextend.cli.main import app
@@ -66,14 +67,16 @@ def command_line() -> str:
 
 
 def yaml_keys() -> str:
-    """The keys of tasks and sequences, read from the models that check them."""
+    """The keys of tasks, sequences and `report.yaml`, read from the models that check them."""
     parts = [
         "# Keys of tasks and sequences\n",
         "A task is a YAML file in `tasks/` of the workspace, a sequence one in `registry/`. A key that is not listed"
-        " is an error. [Adding a task](../adding.md) explains the keys with examples.\n",
+        " is an error. [Adding a task](../adding.md) explains the keys with examples, [Results in a"
+        " paper](../howto/paper.md) those of `report.yaml`.\n",
     ]
-    for title, model in (("Task", TaskSpec), ("Sequence", SequenceSpec)):
+    for title, model in (("Task", TaskSpec), ("Sequence", SequenceSpec), ("Report", ReportStyle)):
         held = dict(_held(model))
+        held |= {TableStyle: "tables.TABLE"} if TableStyle in held else {}  # the same for every table
         parts += [f"## {title}\n", _table(model, held)]
         parts += [
             f"### `{place}:` {{: #{_anchor(part)} }}\n\n{_table(part, held)}" for part, place in held.items()

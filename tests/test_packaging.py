@@ -38,6 +38,7 @@ def test_the_wheel_holds_the_harness_and_the_content(installed: Path) -> None:
     for path in (
         "py.typed", "cli/main.py", "bench/run/runner.py",
         "bench/workspace/templates/method.py", "content/tasks/tiny-attributes.yaml",
+        "content/tasks/references.bib", "content/registry/references.bib", "bench/methods/references.bib",
         "content/tasks/tiny/lm_eval/tiny_facts.yaml", "content/registry/tiny.yaml", "content/registry/tiny-generic.txt",
         "content/registry/references/coin.yaml",
         "content/registry/models/tiny/lm/model.safetensors",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from moextend.bench.references import Reference
+from moextend.bench.report.ablations import ablation_tables
 from moextend.bench.report.collect import Experiment
 from moextend.bench.report.comparison import MARGIN, comparison_table
 from moextend.bench.report.costs import costs_table
@@ -13,9 +14,12 @@ from moextend.bench.report.forgetting import forgetting_table
 from moextend.bench.report.matrix import matrix_tables
 from moextend.bench.report.orders import difference_tables, orders_tables
 from moextend.bench.report.published import published_tables
+from moextend.bench.report.ranks import ranked
 from moextend.bench.report.readings import kinds_table, readings_table
 from moextend.bench.report.routing import routing_tables
+from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table
+from moextend.bench.report.tasks import tasks_table, text_table
 from moextend.errors import InputError
 from moextend.util import lookup
 
@@ -31,7 +35,26 @@ FORMATS = {
 SUFFIX = {"table": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
 
 
-View = Literal["forgetting", "matrix", "costs", "comparison", "routing", "readings"]
+View = Literal[
+    "forgetting", "tasks", "text", "ablations", "matrix", "costs", "comparison", "routing", "readings"
+]
+"""What is shown of the results; `bench report` has an option for each."""
+EMPTY: dict[View, tuple[str, str]] = {
+    "text": ("no run scores text tasks.", "Name some under 'retention' of the sequence."),
+    "ablations": (
+        "no method ran with several settings.",
+        "Run a method with others: moextend bench run -m moextend -m moextend:layers=first.",
+    ),
+    "readings": (
+        "no answer to an image task has readings.",
+        "They are made with the scores of a sequence; joint and independent runs are left out.",
+    ),
+    "routing": (
+        "of no run it is known how it routes.",
+        "It is looked at while a sequence is learned; joint and independent runs are left out.",
+    ),
+}
+"""View -> what is reported where no experiment has a table of it, and the hint."""
 
 
 def tables(
@@ -41,59 +64,51 @@ def tables(
     baseline: str | None = None,
     margin: float = MARGIN,
     references: Sequence[Reference] = (),
+    rank: bool = False,
+    style: Styling | None = None,
 ) -> list[Table]:
     """The tables of one view of each experiment, and below them the published ones.
 
-    `comparison` needs the method that all are compared with; `margin` is what counts as no difference, in points.
+    Args:
+        baseline: the method that all are compared with; `comparison` needs it.
+        margin: what counts as no difference, in points.
+        rank: whether the best and second best values are marked that tests can tell from the rest (ranks.ranked).
+        style: how the tables look, and which methods they have.
 
     Raises:
-        InputError: the references do not belong beside these experiments.
+        InputError: there is no such table, or the references do not belong beside these experiments.
+        UnknownName: the style names a column that a table does not have.
     """
+    if style:
+        experiments = style.arranged(experiments)
     published = published_tables(experiments, references) if references else []
-    return [*_measured(experiments, view, baseline, margin), *published]
+    measured = [
+        ranked(experiment, table) if rank else table
+        for experiment in experiments
+        for table in _measured(experiment, view, baseline, margin)
+    ]
+    if experiments and not measured:
+        what, hint = EMPTY[view]
+        raise InputError(what, where=f"--{view}", hint=hint)
+    found = [*measured, *published]
+    return style.styled(found) if style else found
 
 
-def _measured(
-    experiments: Sequence[Experiment], view: View, baseline: str | None, margin: float
-) -> list[Table]:
-    if view == "matrix":
-        return [table for experiment in experiments for table in matrix_tables(experiment)]
-    if view == "costs":
-        return [costs_table(experiment) for experiment in experiments]
-    if view == "readings":
-        read = [table for experiment in experiments if (table := readings_table(experiment))]
-        if not read:
-            raise InputError(
-                "no answer to an image task has readings.",
-                where="--readings",
-                hint="They are made with the scores of a sequence; joint and independent runs are left out.",
-            )
-        kinds = [table for experiment in experiments if (table := kinds_table(experiment))]
-        return [*read, *kinds]
-    if view == "routing":
-        found = [table for experiment in experiments for table in routing_tables(experiment)]
-        if not found:
-            raise InputError(
-                "of no run it is known how it routes.",
-                where="--routing",
-                hint="It is looked at while a sequence is learned; joint and independent runs are left out.",
-            )
-        return found
+def _measured(experiment: Experiment, view: View, baseline: str | None, margin: float) -> list[Table]:
+    several: dict[View, Callable[[Experiment], list[Table]]] = {
+        "matrix": matrix_tables, "routing": routing_tables, "ablations": ablation_tables,
+    }  # fmt: skip
+    if view in several:
+        return several[view](experiment)
     if view == "comparison":
         assert baseline is not None, "the view's own argument"
-        return [
-            table
-            for experiment in experiments
-            for table in (
-                comparison_table(experiment, baseline, margin),
-                *difference_tables(experiment, baseline),
-            )
-        ]
-    return [
-        table
-        for experiment in experiments
-        for table in (forgetting_table(experiment), *orders_tables(experiment))
-    ]
+        return [comparison_table(experiment, baseline, margin), *difference_tables(experiment, baseline)]
+    found: dict[View, list[Callable[[Experiment], Table | None]]] = {
+        "tasks": [tasks_table], "text": [text_table], "costs": [costs_table],
+        "readings": [readings_table, kinds_table], "forgetting": [forgetting_table],
+    }  # fmt: skip
+    shown = [table for make in found[view] if (table := make(experiment))]
+    return [*shown, *orders_tables(experiment)] if view == "forgetting" else shown
 
 
 def render(tables: Sequence[Table], form: str) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from moextend.bench import methods
+from moextend.bench.report.table import Value, named
 from moextend.bench.run.complete import lacking_scores, names_of
 from moextend.bench.run.config import JOINT, differences
 from moextend.bench.run.progress import read_status
@@ -15,6 +17,8 @@ from moextend.bench.run.rundir import Cell, Key, RunConfig, RunDir
 from moextend.errors import InputError
 from moextend.util import files
 from moextend.util.foreign import explained
+
+UNFINISHED = "*"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class Result:
     def last(self) -> int:
         """The last stage: T, or 1 of a joint run, which learns all at once."""
         return len(self.stage_names)
+
+    @property
+    def given(self) -> bool:
+        """Whether the method is given the task at inference."""
+        return self.facts.task_identity == "given"
 
     def row(self, stage: int, tasks: Sequence[str]) -> list[float | None]:
         """Scores of `tasks` after `stage`; None where one was not scored."""
@@ -187,6 +196,33 @@ def grouped(results: Sequence[Result]) -> Groups:
     for result in results:
         groups.setdefault((result.config.method, result.config.order), []).append(result)
     return groups
+
+
+def row_name(group: Sequence[Result], *, before: str = "", mark: str = "") -> Value:
+    """The cell that names a group of runs: its method with a mark, and its order."""
+    config = group[0].config
+    order = "" if config.order == "given" else f" ({config.order})"
+    return named(config.method, before=before, after=f"{mark}{order}", given=group[0].given)
+
+
+def unfinished_mark(group: Sequence[Result]) -> str:
+    """What stands behind the name of runs that are not all done."""
+    return "" if all(result.state == "done" for result in group) else UNFINISHED
+
+
+def base_runs(experiment: Experiment) -> list[Result]:
+    """One run a seed with row 0, which is the same for all methods."""
+    by_seed = {
+        result.config.seed: result
+        for result in reversed(experiment.results)
+        if (0, result.tasks[0]) in result.cells
+    }
+    return list(by_seed.values())
+
+
+def has_base_row(experiment: Experiment) -> bool:
+    """Whether the method that learns nothing is among the runs, with a row of its own."""
+    return any(methods.role_of(result.config.method) == "base" for result in experiment.of("sequence"))
 
 
 def _tell_apart(experiments: list[Experiment]) -> None:

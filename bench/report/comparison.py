@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from moextend.bench import methods, metrics, stats
-from moextend.bench.report.collect import Experiment, Groups, Result, grouped, lacking_notes
+from moextend.bench.report.collect import Experiment, Groups, Result, grouped, lacking_notes, row_name
 from moextend.bench.report.forgetting import BY_CONSTRUCTION, UNTOUCHED, text_untouched
 from moextend.bench.report.items import ItemReader, Parts, Weights, contrast
-from moextend.bench.report.table import Column, Table, Value, count, number, p_value, text
+from moextend.bench.report.table import Column, Table, Value, count, interval, number, p_value, text
 from moextend.errors import InputError, UnknownName
 
 COLUMNS = [
@@ -58,7 +59,7 @@ def comparison_table(experiment: Experiment, baseline: str, margin: float = MARG
         raise UnknownName("method", baseline, known, where="--baseline")
     reader = ItemReader()
     tests = {
-        metric: list(_tests(_Measured(reader, metric), groups, baseline))
+        metric: list(_tests(Measured(reader, partial(metric_weights, metric)), groups, baseline))
         for metric in [*METRICS.values(), CHANGE]
     }
     sections = [_section(rows, metric, margin) for metric, rows in tests.items()]
@@ -71,6 +72,7 @@ def comparison_table(experiment: Experiment, baseline: str, margin: float = MARG
             *_notes(groups, [test for rows in tests.values() for test in rows], baseline, margin),
             *_missing_notes(experiment),
         ],
+        kind="comparison",
     )
 
 
@@ -81,36 +83,42 @@ def default_baseline(known: Sequence[str]) -> str:
     return plain if plain in own else next(iter(own), methods.named("base"))
 
 
+Weigh = Callable[[Result, int | None], Weights | None]
+"""A run, and the row of the matrix to take for all (None: each its own) -> the cells of a metric with their weights."""
+Measure = tuple[float, Parts | None]
+"""A metric of a run, and what clusters add to it; None where the items are not kept."""
+
+
 @dataclass(frozen=True)
 class Test:
     """One row: a method against the baseline in one metric."""
 
-    method: str
+    name: Value
     values: list[float]
     """One difference a seed that the method and the baseline share."""
     found: stats.Contrast | None
     """None where the items are not kept, or no seed is shared."""
-    marked: bool = False
-    """Whether the method's own value is what it is by construction."""
+    untouched: bool = False
+    """Whether the method's text is what it is by construction."""
 
 
-class _Measured:
+class Measured:
     """One metric of runs, measured once a run."""
 
-    def __init__(self, reader: ItemReader, metric: str) -> None:
-        self.metric = metric
+    def __init__(self, reader: ItemReader, weigh: Weigh) -> None:
+        self._weigh = weigh
         self._reader = reader
-        self._known: dict[tuple[Path, int | None], tuple[float, Parts | None] | None] = {}
+        self._known: dict[tuple[Path, int | None], Measure | None] = {}
 
-    def __call__(self, result: Result, *, at: int | None = None) -> tuple[float, Parts | None] | None:
+    def __call__(self, result: Result, *, at: int | None = None) -> Measure | None:
         """The metric, and what clusters add to it; `at` takes that row of the matrix for all."""
         key = (result.run.folder, at)
         if key not in self._known:
             self._known[key] = self._measure(result, at)
         return self._known[key]
 
-    def _measure(self, result: Result, at: int | None) -> tuple[float, Parts | None] | None:
-        found = _weights(result, self.metric, at)
+    def _measure(self, result: Result, at: int | None) -> Measure | None:
+        found = self._weigh(result, at)
         if found is None:
             return None
         cells = {key: result.cells.get((key[0] if at is None else at, key[1])) for key in found}
@@ -121,28 +129,37 @@ class _Measured:
         return value, self._reader.parts(result, found, at=at)
 
 
-def _tests(measured: _Measured, groups: Groups, baseline: str) -> Iterator[Test]:
+def differences(
+    pairs: Sequence[tuple[Measure | None, Measure | None]],
+) -> tuple[list[float], stats.Contrast | None] | None:
+    """The first of each pair less the second, and what can be concluded of it; None where one is not known."""
+    known = [(mine, theirs) for mine, theirs in pairs if mine and theirs]
+    if len(known) < len(pairs):
+        return None
+    values = [mine[0] - theirs[0] for mine, theirs in known]
+    parts = [(mine[1], theirs[1]) for mine, theirs in known if mine[1] and theirs[1]]
+    return values, contrast(values, parts) if parts and len(parts) == len(known) else None
+
+
+def same_seeds(mine: Sequence[Result], theirs: Sequence[Result]) -> list[tuple[Result, Result]]:
+    """The runs of both that share a seed."""
+    by_seed = {result.config.seed: result for result in theirs}
+    return [(each, by_seed[each.config.seed]) for each in mine if each.config.seed in by_seed]
+
+
+def _tests(measured: Measured, groups: Groups, baseline: str) -> Iterator[Test]:
     """One test a method and order, as far as the metric of both is known in every pair of runs."""
     for (method, order), group in groups.items():
         if method == baseline:
             continue
-        base = {result.config.seed: result for result in groups.get((baseline, order), [])}
         if _is_row_zero(baseline):
             pairs = [(measured(mine), measured(mine, at=0)) for mine in group]
         else:
-            met = [(mine, base[mine.config.seed]) for mine in group if mine.config.seed in base]
+            met = same_seeds(group, groups.get((baseline, order), []))
             pairs = [(measured(mine), measured(other)) for mine, other in met]
-        name = method + (f" ({order})" if order != "given" else "")
-        if not pairs:
-            yield Test(name, [], None)
-            continue
-        known = [(mine, theirs) for mine, theirs in pairs if mine and theirs]
-        if len(known) < len(pairs):
-            continue
-        values = [mine[0] - theirs[0] for mine, theirs in known]
-        parts = [(mine[1], theirs[1]) for mine, theirs in known if mine[1] and theirs[1]]
-        found = contrast(values, parts) if len(parts) == len(known) else None
-        yield Test(name, values, found, marked=measured.metric == CHANGE and all(map(text_untouched, group)))
+        found = differences(pairs)
+        if found is not None:
+            yield Test(row_name(group), *found, untouched=bool(pairs) and all(map(text_untouched, group)))
 
 
 def _is_row_zero(baseline: str) -> bool:
@@ -150,8 +167,8 @@ def _is_row_zero(baseline: str) -> bool:
     return methods.role_of(baseline) == "base"
 
 
-def _weights(result: Result, metric: str, at: int | None) -> Weights | None:
-    """(stage, task) -> its weight in the metric; None where the metric is not known."""
+def metric_weights(metric: str, result: Result, at: int | None) -> Weights | None:
+    """(stage, task) -> its weight in a metric of the forgetting table; None where the metric is not known."""
     if metric == CHANGE:
         share = 1 / max(len(result.text), 1)
         ends = [(0, -share), (result.last, share)]
@@ -173,9 +190,9 @@ def _section(tests: Sequence[Test], metric: str, margin: float) -> list[list[Val
     for test in tests:
         difference = number(*metrics.mean_and_sd(test.values), signed=True) if test.values else Value("-")
         cells = {
-            "method": text(test.method),
+            "method": test.name,
             "metric": text(metric),
-            "difference": replace(difference, text=f"{difference.text}{UNTOUCHED * test.marked}"),
+            "difference": difference.marked(UNTOUCHED if test.untouched and metric == CHANGE else ""),
             "verdict": text("items not kept" if test.values else "no shared seed"),
             "seeds": count(len(test.values)),
         }
@@ -195,7 +212,7 @@ def _details(found: stats.Contrast, tests: int, margin: float) -> dict[str, Valu
     level = stats.LEVEL / tests
     low, high = found.interval(level)
     return {
-        "interval": text(f"{low:+.1f} to {high:+.1f}"),
+        "interval": interval(low, high),
         "low": number(low, signed=True),
         "high": number(high, signed=True),
         "resolves": number(found.resolves(level)),

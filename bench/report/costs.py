@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moextend.bench import methods, metrics
-from moextend.bench.report.collect import Experiment, Result, grouped
-from moextend.bench.report.table import Column, Table, Value, text
+from moextend.bench.report.collect import Experiment, Result, grouped, row_name
+from moextend.bench.report.table import Column, Table, Value
 
 COLUMNS = [
     Column("method", "method", numeric=False),
@@ -21,6 +21,8 @@ COLUMNS = [
 ]
 NEAR = 0.1
 """Parts by which two numbers may differ and still count as matched."""
+UNMATCHED = "≠"
+"""Marks a number that is not."""
 
 NOTE = (
     "A stage, mean over stages and runs. trained: parameters (the most of any stage). stored: what later stages "
@@ -34,24 +36,43 @@ NOTE = (
 def costs_table(experiment: Experiment) -> Table:
     """One row a method; what is not matched with the reference (without one, the first method) is marked."""
     groups = grouped(experiment.of("sequence"))
-    references = (key for key in groups if methods.role_of(key[0]) == "reference")
-    reference = next(references, next(iter(groups), None))
+    reference = reference_of(experiment)
     first = _row(groups[reference], None) if reference else []
     rows: list[list[Value]] = []
-    for (method, order), group in groups.items():
-        name = method + (f" ({order})" if order != "given" else "")
-        rows.append([text(name), *_row(group, first)])
+    for group in groups.values():
+        rows.append([row_name(group), *_row(group, first)])
     notes = [NOTE]
     if reference and len(rows) > 1:
         notes.append(
-            f"≠: more than {NEAR:.0%} from {reference[0]}'s: not matched in this (moextend bench run --match)."
+            f"{UNMATCHED}: more than {NEAR:.0%} from {reference[0]}'s: not matched in this "
+            "(moextend bench run --match)."
         )
-    return Table(f"{experiment.name}-costs", f"{experiment.name}: costs", COLUMNS, [rows], notes)
+    name = experiment.name
+    return Table(f"{name}-costs", f"{name}: costs", COLUMNS, [rows], notes, kind="costs")
+
+
+def reference_of(experiment: Experiment) -> tuple[str, str] | None:
+    """The (method, order) that others are matched with: of role `reference`, without one the first."""
+    groups = grouped(experiment.of("sequence"))
+    references = (key for key in groups if methods.role_of(key[0]) == "reference")
+    return next(references, next(iter(groups), None))
+
+
+def unmatched(experiment: Experiment) -> dict[str, list[str]]:
+    """Column -> the methods that differ in it from the one that they are matched with."""
+    table = costs_table(experiment)
+    found = {
+        column.key: list(
+            dict.fromkeys(row[0].of for row in table.sections[0] if row[place].text.endswith(UNMATCHED))
+        )
+        for place, column in enumerate(table.columns)
+    }
+    return {key: methods for key, methods in found.items() if methods}
 
 
 def _row(group: Sequence[Result], first: Sequence[Value] | None) -> list[Value]:
     values = [
-        _largest(group),
+        trained_parameters(group),
         _value(_mean(group, "stored_mb"), "{:.2f}"),
         _value(_mean(group, "tokens"), "{:,.0f}"),
         _value(_mean(group, "flops", 1e-12), "{:.2f}"),
@@ -70,7 +91,7 @@ def _row(group: Sequence[Result], first: Sequence[Value] | None) -> list[Value]:
 def _marked(value: Value, other: float | None) -> Value:
     if value.number is None or other is None or abs(value.number - other) <= NEAR * abs(other):
         return value
-    return Value(f"{value.text} ≠", value.number, value.spread)
+    return value.marked(f" {UNMATCHED}")
 
 
 def _value(number: float | None, form: str) -> Value:
@@ -81,7 +102,8 @@ def _known(result: Result, what: str) -> list[float]:
     return [float(known) for cost in result.costs.values() if (known := getattr(cost, what)) is not None]
 
 
-def _largest(group: Sequence[Result]) -> Value:
+def trained_parameters(group: Sequence[Result]) -> Value:
+    """Of a stage, the most of any."""
     known = [number for result in group for number in _known(result, "trained_parameters")]
     return _value(max(known, default=None), "{:,.0f}")
 

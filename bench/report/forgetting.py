@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from statistics import fmean
 
 from moextend.bench import methods, metrics
-from moextend.bench.report.collect import Experiment, Groups, Result, grouped, lacking_notes
-from moextend.bench.report.table import Column, Table, Value, number, over_runs, text
+from moextend.bench.report.collect import (
+    Experiment,
+    Groups,
+    Result,
+    base_runs,
+    grouped,
+    has_base_row,
+    lacking_notes,
+    row_name,
+    unfinished_mark,
+)
+from moextend.bench.report.table import Column, Table, Value, named, number, over_runs, text
 
 COLUMNS = [
     Column("method", "method", numeric=False),
@@ -53,7 +62,7 @@ def forgetting_table(experiment: Experiment) -> Table:
     """One row a method, below the bounds that are known."""
     groups = grouped(experiment.of("sequence"))
     joint = grouped(experiment.of("joint"))
-    rows = [_row(key, group, joint.get(key) or joint.get((key[0], "given"))) for key, group in groups.items()]
+    rows = [_row(group, joint.get(key) or joint.get((key[0], "given"))) for key, group in groups.items()]
     bounds = _bounds(experiment, joint)
     title = f"{experiment.name}: {_count(experiment)}"
     if experiment.differs:
@@ -93,14 +102,12 @@ def run_metrics(
     }
 
 
-def _row(key: tuple[str, str], group: list[Result], joint: list[Result] | None) -> list[Value]:
+def _row(group: list[Result], joint: list[Result] | None) -> list[Value]:
     def over(metric: Callable[[metrics.Matrix], float | None], *, signed: bool = False) -> Value:
         return over_runs([metric(result.matrix) for result in group], signed=signed)
 
-    method, order = key
-    unfinished = "" if all(result.state == "done" for result in group) else "*"
     return [
-        text(f"{method}{unfinished}" + (f" ({order})" if order != "given" else "")),
+        row_name(group, mark=unfinished_mark(group)),
         text(group[0].facts.task_identity or "?"),
         over(metrics.mft),
         over(metrics.acc),
@@ -142,7 +149,7 @@ def _text(group: list[Result]) -> list[Value]:
     after = over_runs([metrics.average(after) for _, after in pairs])
     change = over_runs([metrics.text_change(*pair) for pair in pairs], signed=True)
     if change.number is not None and all(map(text_untouched, group)):
-        change = replace(change, text=f"{change.text}{UNTOUCHED}")
+        change = change.marked(UNTOUCHED)
     return [after, change]
 
 
@@ -161,26 +168,27 @@ def _answered_by_base(result: Result, tasks: Sequence[str]) -> bool:
 
 def _bounds(experiment: Experiment, joint: Groups) -> list[list[Value]]:
     known = [_majority(experiment.results)]
-    roles = {methods.role_of(result.config.method) for result in experiment.of("sequence")}
-    if "base" not in roles:  # else a row of its own
-        known.append(_zero_shot(experiment.results))
+    if not has_base_row(experiment):
+        known.append(_zero_shot(base_runs(experiment)))
     rows = [row for row in known if row]
-    for (method, _), group in joint.items():
+    for group in joint.values():
         finals = [metrics.average(result.row(result.last, result.tasks)) for result in group]
-        rows.append(_bound(f"joint, {method}", len(group), acc=over_runs(finals), words=_text(group)))
-    for (method, _), group in grouped(experiment.of("independent")).items():
+        rows.append(
+            _bound(row_name(group, before="joint, "), len(group), acc=over_runs(finals), words=_text(group))
+        )
+    for group in grouped(experiment.of("independent")).values():
         learned = over_runs([metrics.mft(result.matrix) for result in group])
-        rows.append(_bound(f"each alone, {method}", len(group), la=learned))
+        rows.append(_bound(row_name(group, before="each alone, "), len(group), la=learned))
     return rows
 
 
 def _bound(
-    name: str, runs: int, *, la: Value | None = None, acc: Value | None = None,
+    name: Value, runs: int, *, la: Value | None = None, acc: Value | None = None,
     words: list[Value] | None = None,
 ) -> list[Value]:  # fmt: skip
     after, change = words or (Value(), Value())
     known = {
-        "method": text(name), "la": la, "acc": acc, "text_after": after, "text_change": change,
+        "method": name, "la": la, "acc": acc, "text_after": after, "text_change": change,
         "runs": Value(str(runs), runs) if runs else None,
     }  # fmt: skip
     return [known.get(column.key) or Value() for column in COLUMNS]
@@ -192,20 +200,16 @@ def _majority(results: Sequence[Result]) -> list[Value] | None:
         majority = result.facts.majority or {}
         known = [level for task in result.tasks if (level := majority.get(task)) is not None]
         if known and len(known) == len(result.tasks):
-            return _bound(MAJORITY, 0, acc=number(fmean(known)))
+            return _bound(text(MAJORITY), 0, acc=number(fmean(known)))
     return None
 
 
 def _zero_shot(results: Sequence[Result]) -> list[Value] | None:
-    # row 0 is the same for all methods, so that it is counted once a seed
-    by_seed = {
-        result.config.seed: result for result in reversed(results) if (0, result.tasks[0]) in result.cells
-    }
-    if not by_seed:
+    if not results:
         return None
-    known = [metrics.average(result.row(0, result.tasks)) for result in by_seed.values()]
-    before = over_runs(metrics.average(_before_after(result)[0]) for result in by_seed.values())
-    return _bound(methods.named("base"), 0, acc=over_runs(known), words=[before, Value()])
+    known = [metrics.average(result.row(0, result.tasks)) for result in results]
+    before = over_runs(metrics.average(_before_after(result)[0]) for result in results)
+    return _bound(named(methods.named("base")), 0, acc=over_runs(known), words=[before, Value()])
 
 
 def _count(experiment: Experiment) -> str:

@@ -35,7 +35,9 @@ def gate_table(found: Gate) -> Table:
         sections.setdefault(check.method, []).append(_row(check))
     counts = ", ".join(f"{count} {verdict}" for verdict, count in found.counts.items() if count)
     title = f"{found.experiment}: {found.verdict} ({counts})"
-    return Table(f"{found.experiment}-gate", title, COLUMNS, list(sections.values()), found.notes)
+    return Table(
+        f"{found.experiment}-gate", title, COLUMNS, list(sections.values()), found.notes, kind="gate"
+    )
 
 
 def _row(check: Check) -> list[Value]:

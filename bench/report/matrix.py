@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import replace
 
 from moextend.bench import metrics
 from moextend.bench.report.collect import Experiment, Result
-from moextend.bench.report.table import WIDTH, Column, Table, Value, number, text
+from moextend.bench.report.table import WIDTH, Column, Style, Table, Value, named, number, text
 
 NOTE = "Row: after this stage. Dim: tasks learned later. Bold: the one just learned."
 SPREAD = "±: standard error over items."
@@ -34,19 +34,24 @@ def _table(result: Result, tasks: Sequence[str], key: str, title: str) -> Table:
     learned = tasks == result.tasks
     columns = [Column("stage", "stage", numeric=False)]
     for place, task in enumerate(tasks, 1):
-        columns.append(Column(task, task if with_names or not learned else str(place), spread="se"))
+        columns.append(_column(task, task if with_names or not learned else str(place)))
     columns.append(Column("mean", "mean"))
     rows = [_row(result, stage, tasks, errors) for stage in range(result.last + 1)]
     notes = [NOTE] if learned else []
     notes += [NUMBERED] if learned and not with_names else []
     notes += [SPREAD] if errors else []
-    return Table(key, title, columns, [rows], [" ".join(notes)] if notes else [])
+    return Table(key, title, columns, [rows], [" ".join(notes)] if notes else [], kind="matrix")
+
+
+def _column(task: str, title: str) -> Column:
+    return Column(task, title, spread="se", of=task if title == task else "")
 
 
 def _row(result: Result, stage: int, tasks: Sequence[str], errors: bool) -> list[Value]:
     learned = ["base", *(["all at once"] if result.config.mode == "joint" else result.tasks)][stage]
+    name = named(learned, before=f"{stage} ") if learned in result.tasks else text(f"{stage} {learned}")
     values = [_cell(result, stage, task, errors) for task in tasks]
-    return [text(f"{stage} {learned}"), *values, number(metrics.average(result.row(stage, tasks)))]
+    return [name, *values, number(metrics.average(result.row(stage, tasks)))]
 
 
 def _cell(result: Result, stage: int, task: str, with_error: bool) -> Value:
@@ -54,10 +59,10 @@ def _cell(result: Result, stage: int, task: str, with_error: bool) -> Value:
     if cell is None:
         return Value("-", style="dim")
     shown = number(cell.value, cell.stderr if with_error else None)
-    return Value(shown.text, cell.value, cell.stderr, _style(result, stage, task))
+    return replace(shown, spread=cell.stderr, style=_style(result, stage, task))
 
 
-def _style(result: Result, stage: int, task: str) -> Literal["", "dim", "bold"]:
+def _style(result: Result, stage: int, task: str) -> Style:
     if task not in result.tasks or (result.config.mode == "joint" and stage):
         return ""
     learned_at = result.tasks.index(task) + 1

@@ -8,7 +8,7 @@ from operator import attrgetter
 from moextend.bench import metrics, stats
 from moextend.bench.report.collect import Experiment, Result
 from moextend.bench.report.forgetting import summary
-from moextend.bench.report.table import Column, Table, Value, number, text
+from moextend.bench.report.table import Column, Table, Value, named, number, text
 
 COLUMNS = [
     Column("method", "method", numeric=False),
@@ -84,12 +84,13 @@ def _tables(
         known = {run: value for run, value in values.items() if value is not None}
         if len(known) == len(values):
             rows.append(
-                [text(method), text(what), *_values(known, signed=what in ("BWT", "FM", "FWT", "Δ text"))]
+                [named(method), text(what), *_values(known, signed=what in ("BWT", "FM", "FWT", "Δ text"))]
             )
     if not rows:
         return []
     apart = all(row[4].number is not None for row in rows)
-    return [Table(key, title, COLUMNS, [rows], [NOTE, *([] if apart else [CROSSED])])]
+    notes = [NOTE, *([] if apart else [CROSSED])]
+    return [Table(key, title, COLUMNS, [rows], notes, kind="orders")]
 
 
 def _values(known: Mapping[tuple[int, str], float], *, signed: bool) -> list[Value]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moextend.bench.metrics import average
 from moextend.bench.references import PublishedColumn, Reference, find_reference
-from moextend.bench.report.collect import Experiment, Result, grouped
+from moextend.bench.report.collect import Experiment, Result, grouped, row_name
 from moextend.bench.report.forgetting import summary
 from moextend.bench.report.table import Column, Table, Value, over_runs, text
 from moextend.errors import InputError
@@ -58,12 +58,12 @@ def _table(experiments: Sequence[Experiment], reference: Reference) -> Table:
     columns += [Column(key, column.title) for key, column in reference.columns.items()]
     measured = [
         [
-            text(_named(experiment, experiments, method, order)),
+            row_name(group, before="" if len(experiments) == 1 else f"{experiment.name}: "),
             text("measured"),
             *_measured(group, reference, refused),
         ]
         for experiment in experiments
-        for (method, order), group in grouped(experiment.of("sequence")).items()
+        for group in grouped(experiment.of("sequence")).values()
     ]
     published = [
         [
@@ -92,12 +92,8 @@ def _table(experiments: Sequence[Experiment], reference: Reference) -> Table:
         columns,
         [section for section in (measured, published) if section],
         notes,
+        kind="published",
     )
-
-
-def _named(experiment: Experiment, among: Sequence[Experiment], method: str, order: str) -> str:
-    name = method if len(among) == 1 else f"{experiment.name}: {method}"
-    return name + (f" ({order})" if order != "given" else "")
 
 
 def _measured(group: Sequence[Result], reference: Reference, refused: dict[str, str]) -> list[Value]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from moextend.bench.report.collect import Experiment, Result, grouped
-from moextend.bench.report.table import Column, Table, Value, over_runs, text
+from moextend.bench.report.collect import Experiment, Result, grouped, row_name
+from moextend.bench.report.table import Column, Table, Value, named, over_runs, text
 
 READINGS = ("strict", "normalised", "likelihood")
 NOTE = (
@@ -27,11 +27,11 @@ def kinds_table(experiment: Experiment) -> Table | None:
     """The final score of each kind of question; None where no cell knows kinds."""
     sections = [
         [
-            [text(method if order == "given" else f"{method} ({order})"), text(task), text(kind), value]
+            [row_name(group), named(task), text(kind), value]
             for task in group[0].tasks
             for kind, value in _by_kind(group, task).items()
         ]
-        for (method, order), group in grouped(experiment.of("sequence")).items()
+        for group in grouped(experiment.of("sequence")).values()
     ]
     sections = [rows for rows in sections if rows]
     if not sections:
@@ -42,7 +42,8 @@ def kinds_table(experiment: Experiment) -> Table | None:
     ]
     name = experiment.name
     note = "After the last stage. A kind is what the task's column of kinds says of a question."
-    return Table(f"{name}-kinds", f"{name}: scores by kind of question", columns, sections, [note])
+    title = f"{name}: scores by kind of question"
+    return Table(f"{name}-kinds", title, columns, sections, [note], kind="kinds")
 
 
 def _by_kind(group: Sequence[Result], task: str) -> dict[str, Value]:
@@ -62,14 +63,14 @@ def readings_table(experiment: Experiment) -> Table | None:
         Column("more", "more", numeric=False),
     ]
     sections = [
-        [_row(f"{method} ({order})" if order != "given" else method, task, group) for task in _tasks(group)]
-        for (method, order), group in grouped(experiment.of("sequence")).items()
+        [_row(task, group) for task in _tasks(group)] for group in grouped(experiment.of("sequence")).values()
     ]
     sections = [rows for rows in sections if rows]
     if not sections:
         return None
     name = experiment.name
-    return Table(f"{name}-readings", f"{name}: readings of the answers", columns, sections, [NOTE])
+    title = f"{name}: readings of the answers"
+    return Table(f"{name}-readings", title, columns, sections, [NOTE], kind="readings")
 
 
 def _tasks(group: Sequence[Result]) -> list[str]:
@@ -84,14 +85,14 @@ def _read(result: Result, task: str) -> dict[str, float]:
     return cell.readings if cell else {}
 
 
-def _row(method: str, task: str, group: Sequence[Result]) -> list[Value]:
+def _row(task: str, group: Sequence[Result]) -> list[Value]:
     read = [_read(result, task) for result in group]
     cells = [cell for result in group if (cell := result.cells.get((result.last, task)))]
     form = [FORM] if _wrong_form(read) else []
     more = dict.fromkeys(name for one in read for name in one if name not in READINGS)
     return [
-        text(method),
-        text(task),
+        row_name(group),
+        named(task),
         text(", ".join(sorted({cell.scorer for cell in cells}))),
         over_runs(cell.value for cell in cells),
         *(over_runs(one.get(name) for one in read) for name in READINGS),

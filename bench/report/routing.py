@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from moextend.bench import metrics
 from moextend.bench.report.collect import Experiment, Result, damaged_run
-from moextend.bench.report.table import WIDTH, Column, Table, Value, number, text
+from moextend.bench.report.table import WIDTH, Column, Table, Value, named, number, text
 from moextend.bench.run.records import RoutingReport, TaskRouting
 from moextend.errors import InputError
 
@@ -59,7 +59,7 @@ def _inferred(experiment: Experiment, result: Result, stages: Stages) -> Table:
     ]
     sections = [
         [
-            [text(str(stage)), text(task)]
+            [text(str(stage)), named(task)]
             + [number(100 * row.reached.get(name, 0.0)) for name in ("", *extensions)]
             for task, row in known.tasks.items()
         ]
@@ -72,17 +72,18 @@ def _inferred(experiment: Experiment, result: Result, stages: Stages) -> Table:
         f"A threshold rejects at most {100 * promised:.1f}% of an extension's own inputs in expectation.",
     ]
     name = f"{experiment.name}/{result.name}"
-    return Table(f"{name}-inferred", f"{name}: task inference", columns, sections, notes)
+    return Table(f"{name}-inferred", f"{name}: task inference", columns, sections, notes, kind="routing")
 
 
 def _table(experiment: Experiment, result: Result, stages: Stages) -> Table:
     reached = [_reached(row) for stage in stages.values() for row in stage.tasks.values()]
     extensions = [name for name in result.tasks if any(name in row for row in reached)]
-    named = len("stage task") + sum(map(len, [*result.tasks, *extensions])) + 30 <= WIDTH
+    with_names = len("stage task") + sum(map(len, [*result.tasks, *extensions])) + 30 <= WIDTH
     oracle = any(stage.oracle for stage in stages.values())
     columns = [Column("stage", "stage", numeric=False), Column("task", "task", numeric=False)]
     columns += [
-        Column(f"reaches_{name}", name if named else str(result.tasks.index(name) + 1)) for name in extensions
+        Column(f"reaches_{name}", name if with_names else str(result.tasks.index(name) + 1))
+        for name in extensions
     ]
     columns += [Column("kl", "KL"), Column("kl_most", "most")]
     columns += [Column("final", "final"), Column("oracle", "oracle")] if oracle else []
@@ -93,11 +94,11 @@ def _table(experiment: Experiment, result: Result, stages: Stages) -> Table:
         ]
         for stage in sorted(stages)
     ]
-    notes = [] if named else ["Columns: the tasks by the number of their stage."]
+    notes = [] if with_names else ["Columns: the tasks by the number of their stage."]
     notes += [ORACLE] if oracle else []
     notes += [_layers(stage, stages[stage]) for stage in sorted(stages) if stages[stage].layers is not None]
     name = f"{experiment.name}/{result.name}"
-    return Table(f"{name}-routing", f"{name}: routing", columns, sections, notes)
+    return Table(f"{name}-routing", f"{name}: routing", columns, sections, notes, kind="routing")
 
 
 def _row(
@@ -116,7 +117,7 @@ def _row(
         cell = result.cells.get((stage, name))
         forced = (stages[stage].oracle or {}).get(name)
         values += [number(cell.value if cell else None), number(forced)]
-    return [text(str(stage)), text(name), *values]
+    return [text(str(stage)), named(name), *values]
 
 
 def _most(drift: Sequence[float]) -> float | None:

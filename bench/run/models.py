@@ -46,7 +46,8 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     )
     if spec.upcycle is not None:
         model = moextend.upcycle(model, **spec.upcycle.model_dump(), keep_dense=False)
-    context.run.record_environment(device=device, threads=torch.get_num_threads())
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
+    context.run.record_environment(device=device, threads=torch.get_num_threads(), **gpu)
     if model.vision is not None:
         model.features = FeatureStore(model.vision, context.cache / "features")
     if settings is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from moextend.cli import contents, figures, reports, runs, sharing
+from moextend.cli import contents, figures, papers, reports, runs, sharing
 from moextend.cli.command import Command
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "status": (runs.status, "moextend bench status"),
     "report": (reports.report, "moextend bench report --format latex --out tables/"),
     "figures": (figures.figures, "moextend bench figures tiny --out figures/"),
+    "paper": (papers.paper, "moextend bench paper tiny --out paper/"),
     "gate": (reports.gate, "moextend bench gate tiny --margin 1 --junit gate.xml"),
     "explain": (reports.explain, "moextend bench explain tiny/lora-s0 3 tiny-attributes"),
     "pack": (sharing.pack, "moextend bench pack tiny --out tiny.tar.zst"),

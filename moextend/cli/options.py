@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -152,20 +152,17 @@ def methods(values: Iterable[str]) -> list[str]:
     return found
 
 
-def view(*, matrix: bool, costs: bool, comparison: bool, routing: bool, readings: bool) -> View:
-    """The view of the results that is to be shown; InputError where it is more than one."""
-    wanted: dict[View, bool] = {
-        "matrix": matrix, "costs": costs, "comparison": comparison, "routing": routing,
-        "readings": readings,
-    }  # fmt: skip
-    asked = [view for view, given in wanted.items() if given]
-    if len(asked) > 1:
+def view(**asked: bool) -> View:
+    """The view of the results whose option is given; InputError where there are several."""
+    given = [view for view, wanted in asked.items() if wanted]
+    if len(given) > 1:
+        *others, last = (f"--{'baseline' if view == 'comparison' else view}" for view in given)
         raise InputError(
-            "--matrix, --costs, --routing, --readings and --baseline are five views.",
+            f"{', '.join(others)} and {last} are views of their own.",
             where="report",
             hint="Choose one a call.",
         )
-    return asked[0] if asked else "forgetting"
+    return cast("View", given[0]) if given else "forgetting"
 
 
 def refuse_beside(option: str, others: Iterable[str]) -> None:

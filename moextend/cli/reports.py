@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,6 @@ from moextend.cli.output import output
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
-    from moextend.bench.references import Reference
     from moextend.bench.report import View
     from moextend.bench.report.collect import Experiment
     from moextend.bench.run.rundir import RunDir
@@ -26,6 +25,14 @@ Names = Annotated[
     list[str] | None,
     typer.Argument(metavar="RUN...", help="Runs or sequences: names or folders. Default: all."),
 ]
+Style = Annotated[
+    Path | None,
+    typer.Option(
+        "--style",
+        metavar="FILE",
+        help="YAML with columns, precision, names and captions. Default: report.yaml of the workspace.",
+    ),
+]
 Unfinished = Annotated[
     bool, typer.Option("--unfinished", help="Take in runs that are not done, and mark them.")
 ]
@@ -33,6 +40,13 @@ Unfinished = Annotated[
 
 def report(
     names: Names = None,
+    tasks: Annotated[bool, typer.Option("--tasks", help="Final scores task by task.")] = False,
+    text: Annotated[
+        bool, typer.Option("--text", help="What is left of text, task by task, below the base.")
+    ] = False,
+    ablations: Annotated[
+        bool, typer.Option("--ablations", help="Methods that ran with several settings, side by side.")
+    ] = False,
     matrix: Annotated[bool, typer.Option("--matrix", help="The accuracy matrix of every run.")] = False,
     costs: Annotated[
         bool, typer.Option("--costs", help="What each method costs, and what is not matched.")
@@ -79,6 +93,7 @@ def report(
     to: Annotated[
         Path | None, typer.Option("--out", "-o", help="A file, or a folder for forgetting.* and matrix.*.")
     ] = None,
+    style: Style = None,
     unfinished: Unfinished = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
@@ -87,17 +102,21 @@ def report(
     from moextend.bench.report import FORMATS, SUFFIX
     from moextend.bench.report.collect import collect, some
     from moextend.bench.report.published import read_references
+    from moextend.bench.report.style import find_style
     from moextend.bench.run.rundir import find_runs
     from moextend.util import files, lookup
 
     if items:
         others: dict[str, object] = {
+            "--tasks": tasks,
+            "--text": text,
+            "--ablations": ablations,
             "--matrix": matrix,
             "--costs": costs,
             "--routing": routing,
             "--readings": readings,
         }
-        others |= {"--baseline": baseline, "--margin": margin, "--references": references}
+        others |= {"--baseline": baseline, "--margin": margin, "--references": references, "--style": style}
         options.refuse_beside("--items", [name for name, given in others.items() if given])
         _write_items(find_runs(runs or workspace / "runs", names or []), form, to, unfinished=unfinished)
         return
@@ -108,9 +127,12 @@ def report(
             hint="Add --items for the results themselves.",
         )
     lookup.choose("format", form, FORMATS, where="--format")
-    view = options.view(
-        matrix=matrix, costs=costs, comparison=baseline is not None, routing=routing, readings=readings
-    )
+    more: dict[View, bool] = {
+        "tasks": tasks, "text": text, "ablations": ablations, "routing": routing, "readings": readings,
+        "comparison": baseline is not None,
+    }  # fmt: skip
+    view = options.view(matrix=matrix, costs=costs, **more)
+    styling = find_style(style, workspace)
     points = options.margin(margin, baseline)
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")
@@ -119,19 +141,22 @@ def report(
     found = find_runs(runs or workspace / "runs", names or [])
     # Published numbers can be looked at before anything has run.
     experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
+    shown = {"baseline": baseline, "margin": points, "style": styling}
     if to is None:
-        print_tables(experiments, form, view, baseline, published, points)
+        print_tables(experiments, form, view, references=published, **shown)
         return
     views: dict[Path, View] = {to: view}
     if not to.suffix:
-        every: list[View] = ["forgetting", "matrix", "costs"]
-        every += ["routing"] if routing else []
-        every += ["readings"] if readings else []
-        every += ["comparison"] if baseline else []
-        views = {to / f"{view}.{SUFFIX[form]}": view for view in every}
-    for path, shown in views.items():
-        below = published if shown == view else []
-        files.write_text(path, _rendered(experiments, form, shown, baseline, below, points))
+        every: list[View] = [
+            "forgetting",
+            "matrix",
+            "costs",
+            *(name for name, given in more.items() if given),
+        ]
+        views = {to / f"{name}.{SUFFIX[form]}": name for name in every}
+    for path, name in views.items():
+        below = published if name == view else []
+        files.write_text(path, _rendered(experiments, form, name, references=below, **shown))
         typer.echo(f"wrote {path}")
 
 
@@ -247,27 +272,22 @@ def explain(
 
 
 def print_tables(
-    experiments: list[Experiment], form: str, view: View = "forgetting", baseline: str | None = None,
-    references: Sequence[Reference] = (), margin: float = 1.0,
-) -> None:  # fmt: skip
-    """The tables of one view in the terminal, or as text of another format."""
+    experiments: list[Experiment], form: str = "table", view: View = "forgetting", **how: Any
+) -> None:
+    """The tables of one view in the terminal, or as text of another format; `how` as `report.tables` takes it."""
     if form != "table":
-        typer.echo(_rendered(experiments, form, view, baseline, references, margin), nl=False)
+        typer.echo(_rendered(experiments, form, view, **how), nl=False)
         return
     from moextend.bench.report import tables, terminal
 
     console, width = output()
-    shown = tables(experiments, view, baseline=baseline, margin=margin, references=references)
-    terminal.print_tables(shown, console, width)
+    terminal.print_tables(tables(experiments, view, **how), console, width)
 
 
-def _rendered(
-    experiments: list[Experiment], form: str, view: View, baseline: str | None,
-    references: Sequence[Reference] = (), margin: float = 1.0,
-) -> str:  # fmt: skip
+def _rendered(experiments: list[Experiment], form: str, view: View, **how: Any) -> str:
     from moextend.bench.report import render, tables
     from moextend.bench.report.csv import cells
 
-    if form == "csv" and view == "matrix" and not references:
-        return cells(experiments)
-    return render(tables(experiments, view, baseline=baseline, margin=margin, references=references), form)
+    if form == "csv" and view == "matrix" and not how.get("references"):
+        return cells(how["style"].arranged(experiments))
+    return render(tables(experiments, view, rank=form == "latex", **how), form)

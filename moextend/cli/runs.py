@@ -254,7 +254,7 @@ def _print_details(run: RunDir) -> None:
     experiments = collect([run], unfinished=True)
     for left in (name for experiment in experiments for name in experiment.left_out):
         typer.echo(left)
-    print_tables([experiment for experiment in experiments if experiment.results], "table", "matrix")
+    print_tables([experiment for experiment in experiments if experiment.results], view="matrix")
 
 
 def _print_report(opened: list[RunDir]) -> None:
@@ -262,7 +262,7 @@ def _print_report(opened: list[RunDir]) -> None:
 
     experiments = [experiment for experiment in collect(opened) if experiment.results]
     if experiments:
-        print_tables(experiments, "table")
+        print_tables(experiments)
 
 
 def _preview(request: Request, configs: list[RunConfig], as_json: bool) -> None:

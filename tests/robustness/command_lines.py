@@ -46,8 +46,12 @@ BENCH: list[Row] = [
         *WORDS, "none", "small/none", ["--runs", "note.txt"], ["--workspace", "note.txt"], ["--format", "xml"], ["--format", ""],
         ["--baseline", "none"], ["--baseline", ""], ["--margin", "x"], ["--margin", "-1", "--baseline", "lora"],
         ["--margin", "nan", "--baseline", "lora"], ["--references", "none"], ["--references", ""], ["--out", "note.txt/below"],
-        ["--out", ""], ["--fromat", "csv"],
+        ["--out", ""], ["--fromat", "csv"], ["--style", "none.yaml"], ["--style", "note.txt"], ["--style", NUL], ["--style", LONG],
+        ["--style", "."], ["--tasks", "--text"], ["--ablations", "--matrix"],
     ]),
+    ("bench paper", ["--out", "out/paper"], "", [*WORDS, "none", "small/none", ["--style", "none.yaml"], ["--style", NUL], ["--runs", "note.txt"]]),
+    ("bench paper", [], "--out", ["note.txt", "note.txt/below", "/dev/null", NUL, LONG]),
+    ("bench paper", [], "", [[], ["small"]]),
     ("bench show", [], "", [*WORDS, "none", "../colour", "tasks/colour", [], ["colour", "shade"], ["captions", "--exmaple"], ["colour", "--workspace", "none"]]),
     ("bench list", [], "", ["extra", ["--workspace", "none"], ["--workspace", "note.txt"], ["--json", "--x"]]),
     ("bench move-task", ["-s", "small"], "", [

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,24 @@ def test_no_report_has_control_characters(render: Callable[[Sequence[Table]], st
     shown = render([table(HOSTILE)])
     assert not CONTROL.search(shown)
     assert "gone" in shown
+
+
+PRINTED = r"\write18{x} #1 100% a_b^2 ~$&{} <b onclick='x'>[bold]z[/] | *i* `c` -- [a](b) " + "\x1b[2J\u202eé"
+
+
+def test_every_format_shows_words_as_they_are() -> None:
+    """Read back as a terminal, a browser, a Markdown reader and a spreadsheet do; LaTeX: test_paper.py."""
+    want = visible(PRINTED)
+    shown = {
+        "html": unescape(re.sub(r"<[^>]*>", "\n", html.render([table(PRINTED)]))),
+        "markdown": re.sub(r"\\([\\|*_<>`\[\]])", r"\1", markdown.render([table(PRINTED)])),
+    }
+    for form, text_of in shown.items():
+        assert text_of.count(want) >= 3, form
+    row = next(csv.reader(io.StringIO(as_csv.render([table(PRINTED)]).splitlines()[1])))
+    assert row[1] == want
+    folded = "".join(terminal.render([table(PRINTED)]).split())
+    assert folded.count("".join(f"note {want}".split())) == 1, "rich markup is text"
 
 
 def test_errors_and_live_views_show_control_characters(make_run: MakeRun) -> None:

@@ -275,9 +275,10 @@ def test_latex_is_escaped_and_balanced(done: MakeRun, make_config: MakeConfig) -
     sequence = {**make_config().sequence, "sequence": "a_b & 50%"}
     tables = [forgetting_table(collect([done(sequence=sequence)])[0])]
     text = render(tables, "latex")
-    assert r"\caption{a\_b \& 50\%: 2 tasks" in text
+    assert r"\caption{\raggedright a\_b \& 50\%: 2 tasks" in text
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
-    assert r"lora & none & 75.0 & 65.0 & $-$20.0 & $+$20.0 & $+$2.0 & 85.0 & $-$5.0 & 1 \\" in text
+    assert r"lora & none & 75.0 & 65.0 & -20.0 & +20.0 & +2.0 & 85.0 & -5.0 & 1 \\" in text
+    assert r"S[table-format=+2.1]" in text and text.count("S[table-format=2.1]") == 3
     assert not re.search(r"(?<!\\)[&%_#](?=[^ ])", text.split(r"\midrule")[-1])
 
 

@@ -17,7 +17,7 @@ from moextend.util import content
 from tests.bench import ledger
 
 PREAMBLE = r"""\documentclass[twocolumn]{article}
-\usepackage{booktabs,graphicx}
+\usepackage{booktabs,graphicx,siunitx}
 \begin{document}
 %s
 \end{document}
@@ -30,11 +30,14 @@ def latex(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     kinds = {
         "moextend:scope=all,k_x=2": ledger.Kind(),
         "lora": ledger.Kind(),
-        "a&b~50%^#$é中<": ledger.Kind(),
+        "lora:rank=2": ledger.Kind(),
+        "a&b~50%^#$é中<": ledger.Kind(learned=0.95, keeps=1.0),
     }
     runs = ledger.write_runs(tmp_path_factory.mktemp("latex"), ledger.Shape(items=40), kinds, (0, 1))
     for number, run in enumerate(runs, 1):
-        run.write_facts(text_untouched=True, majority=dict.fromkeys(run.config.stages, 20.0))
+        run.write_facts(
+            task_identity="given", text_untouched=True, majority=dict.fromkeys(run.config.stages, 20.0)
+        )
         for stage, task in enumerate(run.config.stages, 1):
             run.write_cost(stage, task, StageCost(trained_parameters=1000 * number, tokens=5, flops=2e12))
             folder = run.stage_folder(stage, task)
@@ -46,7 +49,7 @@ def latex(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for method, kind in kinds.items():
         runs += [ledger.write_run(folder, shape, method, seed, kind, order="reverse") for seed in (0, 1)]
     experiments = collect(runs)
-    views = {view: tables(experiments, view, baseline="lora") for view in get_args(View)}
+    views = {view: tables(experiments, view, baseline="lora", rank=True) for view in get_args(View)}
     assert len(views["forgetting"]) == len(views["comparison"]) == 2, "with the tables of seeds and orders"
     nowhere = tmp_path_factory.mktemp("none")
     published = content.names("registry/references", nowhere)
@@ -56,12 +59,12 @@ def latex(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_latex_of_every_view_is_plain_ascii_without_loose_specials(latex: dict[str, str]) -> None:
-    assert "neq" in latex["costs"] and "dagger" in latex["forgetting"]
+    assert "neq" in latex["costs"] and "\\dagger" in latex["forgetting"] and "\\ddagger" in latex["text"]
     for view, text in latex.items():
         assert text.isascii(), view
         for line in text.splitlines():
             # commands, what they take, and the & and \\\\ of rows aside, no special may be left
-            bare = re.sub(r"^% needs .*|\\resizebox.*|%$", "", line)
+            bare = re.sub(r"^% needs .*|\\resizebox.*|\\label\{[\w:.-]+\}|%$", "", line)
             bare = re.sub(r"\\[&%$#_{}]|\\\\$| & |\$[^$]{1,9}\$", "", bare)
             assert not re.search(r"[&%$#_~^]", bare), (view, line)
             assert bare.count("{") == bare.count("}") or line.startswith((r"\resizebox", r"\end{tabular}")), (
@@ -72,10 +75,10 @@ def test_latex_of_every_view_is_plain_ascii_without_loose_specials(latex: dict[s
 def test_every_latex_view_compiles_and_fits_its_column(latex: dict[str, str], tmp_path: Path) -> None:
     pdflatex = shutil.which("pdflatex")
     if pdflatex is None:
-        pytest.skip("needs pdflatex: apt-get install texlive-latex-recommended")
-    for view, text in latex.items():
-        (tmp_path / f"{view}.tex").write_text(PREAMBLE % text)
-        command = [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "-draftmode", f"{view}.tex"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode == 0, done.stdout[-2000:]
-        assert "Overfull" not in done.stdout, view
+        pytest.skip("needs pdflatex: apt-get install texlive-latex-recommended texlive-science")
+    (tmp_path / "views.tex").write_text(PREAMBLE % "\n\\clearpage\n".join(latex.values()))
+    command = [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "views.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    complaints = re.findall(r"^(?:Over|Under)full.*|^.*Warning: (?!Label).*", done.stdout, re.MULTILINE)
+    assert not complaints

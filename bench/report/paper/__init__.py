@@ -1,0 +1,161 @@
+"""Runs -> a small LaTeX project: tables, figures, how it was done, and what to cite.
+
+`main.tex` and `latexmkrc` are written once and are the author's from then on; all other files are written again by
+every call, so that new runs reach the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moextend.bench.report.ablations import ablation_tables
+from moextend.bench.report.collect import Experiment
+from moextend.bench.report.costs import costs_table
+from moextend.bench.report.forgetting import forgetting_table
+from moextend.bench.report.latex import Labels, environment, escape, pages
+from moextend.bench.report.orders import orders_tables
+from moextend.bench.report.paper.bibliography import Bibliography, find_entries
+from moextend.bench.report.paper.setup import setup_text
+from moextend.bench.report.ranks import ranked
+from moextend.bench.report.style import Styling
+from moextend.bench.report.table import Table
+from moextend.bench.report.tasks import tasks_table, text_table
+from moextend.errors import InputError
+from moextend.util import files
+
+MARK = "% Written by moextend bench paper: changes here are lost at its next call."
+MAIN = r"""\documentclass[10pt]{article}
+\def\DoNotLoadEpstopdf{}%% figures are PDF: no program has to be started
+\usepackage[margin=2.5cm]{geometry}
+\usepackage{booktabs,graphicx,siunitx}
+\emergencystretch=2em
+
+\title{%(title)s}
+\author{}
+\date{}
+
+\begin{document}
+\maketitle
+
+\section{Experimental setup}
+\input{setup}
+
+\section{Results}
+%(main)s
+%(figures)s%(further)s
+\clearpage
+\bibliographystyle{plain}
+\bibliography{references}
+\end{document}
+"""
+MAIN_LABEL = "tab:main"
+LATEXMKRC = """$pdf_mode = 1;
+$pdflatex = 'pdflatex -interaction=nonstopmode -halt-on-error -no-shell-escape %O %S';
+"""
+TITLES = {
+    "text": "What is left of text", "tasks": "Final scores by task", "ablations": "Settings of a method",
+    "costs": "Costs",
+}  # fmt: skip
+"""Tables besides the main one -> their sections."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that was drawn into the project."""
+
+    file: str
+    """Its name in `figures/`."""
+    caption: str
+
+
+Draw = Callable[[Experiment, Path], Sequence[Picture]]
+"""Draws an experiment's figures into a folder; none where figures cannot be drawn."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written."""
+
+    files: list[Path]
+    kept: list[Path]
+    """Files that were there and are the author's."""
+    pictures: int
+    uncited: list[str]
+    """Methods, tasks and models of which no reference is known."""
+
+
+def write(experiment: Experiment, styling: Styling, folder: Path, draw: Draw) -> Written:
+    """Writes the project of one experiment.
+
+    Raises:
+        InputError: a file of the project is there and was not written by this function.
+        UnknownName: the style names a column, task or method that does not exist.
+    """
+    (experiment,) = styling.arranged([experiment])
+    bibliography = Bibliography(find_entries(styling.workspace))
+    texts = {f"tables/{name}.tex": text for name, text in _tables(experiment, styling).items()}
+    further = [name for name in TITLES if f"tables/{name}.tex" in texts]
+    texts["setup.tex"] = setup_text(experiment, styling.style.names, bibliography)
+    texts["references.bib"] = bibliography.text
+    for name in texts:
+        _refuse_foreign(folder / name)
+    pictures = list(draw(experiment, folder / "figures"))
+    label = styling.style.tables.forgetting.label or MAIN_LABEL
+    once = {"main.tex": _main(experiment, label, further, pictures), "latexmkrc": LATEXMKRC}
+    kept = [folder / name for name in once if files.exists(folder / name)]
+    made = {name: f"{MARK}\n{text}" for name, text in texts.items()}
+    made |= {name: text for name, text in once.items() if folder / name not in kept}
+    for name, text in made.items():
+        files.write_text(folder / name, text)
+    drawn = [folder / "figures" / picture.file for picture in pictures]
+    return Written([*(folder / name for name in made), *drawn], kept, len(pictures), bibliography.unknown)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """InputError where a file is there that this module did not write."""
+    if files.exists(path) and not path.read_bytes().startswith(MARK.encode()):
+        raise InputError(
+            "is there and was not written by this command.",
+            where=str(path),
+            hint="Name another --out folder, or move the file away.",
+        )
+
+
+def _tables(experiment: Experiment, styling: Styling) -> dict[str, str]:
+    """Name -> table environments."""
+    text = text_table(experiment)
+    made: dict[str, list[Table]] = {
+        "main": [forgetting_table(experiment), *orders_tables(experiment)],
+        "tasks": [tasks_table(experiment)],
+        "text": [text] if text else [],
+        "ablations": ablation_tables(experiment),
+        "costs": [costs_table(experiment)] if any(result.costs for result in experiment.results) else [],
+    }
+    labels = Labels()
+    return {
+        name: "\n".join(
+            environment(part, labels.of(part, f"tab:{name}"), place="tp" if name == "main" else "htp")
+            for table in styling.styled([ranked(experiment, table) for table in found])
+            for part in pages(table)
+        )
+        for name, found in made.items()
+        if found
+    }
+
+
+def _main(experiment: Experiment, label: str, further: Sequence[str], pictures: Sequence[Picture]) -> str:
+    floats = "".join(
+        "\\begin{figure}[tp]\n\\centering\n"
+        f"\\includegraphics{{figures/{picture.file}}}\n"
+        f"\\caption{{{escape(picture.caption)}}}\n\\end{{figure}}\n"
+        for picture in pictures
+    )
+    more = "".join(f"\n\\subsection{{{TITLES[name]}}}\n\\input{{tables/{name}}}\n" for name in further)
+    return MAIN % {
+        "title": f"Forgetting on {escape(experiment.name)}",
+        "main": f"Table~\\ref{{{label}}} has the results.\n\\input{{tables/main}}\n",
+        "figures": floats,
+        "further": more,
+    }

@@ -1,0 +1,230 @@
+"""How tables look in a paper: columns, precision, names and order of methods, captions, labels (`report.yaml`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from moextend.bench import methods
+from moextend.bench.report.collect import Experiment
+from moextend.bench.report.table import Column, Table, Value
+from moextend.errors import InputError, UnknownName
+from moextend.util import content, files, spec
+from moextend.util.spec import Spec
+
+FILE = "report.yaml"
+"""Its name in a workspace."""
+TITLE = "{title}"
+"""Stands in a caption for the usual title."""
+
+Decimals = Annotated[int, Field(ge=0, le=6)]
+
+
+class TableStyle(Spec):
+    """How one kind of table looks."""
+
+    columns: tuple[str, ...] | None = None
+    """Columns by their names in CSV, in order, instead of the usual ones; those of tasks are called like the task."""
+    precision: Decimals | None = None
+    """Decimals of its scores; null: those of all tables."""
+    caption: str | None = Field(None, min_length=1)
+    """Its title; `{title}` stands for the usual one."""
+    label: str = Field("", pattern=r"^[A-Za-z0-9:._-]*$")
+    """What LaTeX refers to it by; "": one is made of its name."""
+
+    @field_validator("columns")
+    @classmethod
+    def _each_once(cls, columns: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if columns is not None and (not columns or len(set(columns)) < len(columns)):
+            raise ValueError("names no column, or one twice")
+        return columns
+
+
+class TableStyles(Spec):
+    """The kinds of tables."""
+
+    forgetting: TableStyle = TableStyle()
+    """The summary, one row a method."""
+    tasks: TableStyle = TableStyle()
+    """Final scores task by task (`--tasks`)."""
+    text: TableStyle = TableStyle()
+    """What is left of text (`--text`)."""
+    ablations: TableStyle = TableStyle()
+    """Settings of a method side by side (`--ablations`)."""
+    matrix: TableStyle = TableStyle()
+    """The matrix of each run (`--matrix`)."""
+    costs: TableStyle = TableStyle()
+    """`--costs`"""
+    comparison: TableStyle = TableStyle()
+    """`--baseline`"""
+    orders: TableStyle = TableStyle()
+    """Spread over seeds and orders, below the summary and the comparison."""
+    routing: TableStyle = TableStyle()
+    """`--routing`"""
+    readings: TableStyle = TableStyle()
+    """`--readings`"""
+    kinds: TableStyle = TableStyle()
+    """Scores by kind of question, below the readings."""
+    published: TableStyle = TableStyle()
+    """`--references`"""
+
+
+class ReportStyle(Spec):
+    """`report.yaml`: how the tables of a workspace look, in every format."""
+
+    methods: dict[str, str | None] = Field(default_factory=dict)
+    """Method with its settings -> the name that tables show; null: its own. Rows stand in this order."""
+    others: bool = True
+    """Whether methods that are not named above have rows, too, below the others."""
+    tasks: dict[str, str | None] = Field(default_factory=dict)
+    """Task -> the name that tables show; null: its own. The order is that of the sequence."""
+    precision: Decimals | None = None
+    """Decimals of scores; null: one. CSV holds unrounded numbers."""
+    tables: TableStyles = TableStyles()
+    """What differs between the kinds of tables."""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Method or task -> the name that is shown, where it is another."""
+        return {key: name for key, name in {**self.tasks, **self.methods}.items() if name}
+
+
+@dataclass(frozen=True)
+class Styling:
+    """A style with the file that holds it, for tables and messages."""
+
+    style: ReportStyle
+    where: str
+    workspace: Path
+
+    def arranged(self, experiments: Sequence[Experiment]) -> list[Experiment]:
+        """The experiments with their runs in the style's order, and without those that it leaves out.
+
+        Raises:
+            UnknownName: the style names a task or method that does not exist.
+            InputError: no run is left.
+        """
+        self._check_names(experiments)
+        shown = [self._arranged(experiment) for experiment in experiments]
+        if experiments and not any(experiment.results for experiment in shown):
+            raise InputError(
+                "none of its methods has run.", where=f"{self.where}: methods", hint="Write others: true."
+            )
+        return [experiment for experiment in shown if experiment.results]
+
+    def _arranged(self, experiment: Experiment) -> Experiment:
+        place = {method: number for number, method in enumerate(self.style.methods)}
+        results = sorted(experiment.results, key=lambda result: place.get(result.config.method, len(place)))
+        hidden = [
+            result
+            for result in results
+            if not self.style.others
+            and result.config.mode == "sequence"
+            and result.config.method not in place
+        ]
+        names = ", ".join(dict.fromkeys(result.config.method for result in hidden))
+        left_out = [*experiment.left_out, *([f"{names} (not in {Path(self.where).name})"] if names else [])]
+        kept = [result for result in results if result not in hidden]
+        return replace(experiment, results=kept, left_out=left_out)
+
+    def _check_names(self, experiments: Sequence[Experiment]) -> None:
+        configs = [result.config for experiment in experiments for result in experiment.results]
+        ran = {config.method for config in configs}
+        for method in self.style.methods:
+            if configs and method not in ran:  # one that has not run yet must be one that can
+                methods.parse(method, workspace=self.workspace, where=f"{self.where}: methods")
+        known = [task for config in configs for task in config.tasks]
+        for task in self.style.tasks:
+            if configs and task not in known:
+                content.find("tasks", task, self.workspace, where=f"{self.where}: tasks")
+
+    def styled(self, tables: Sequence[Table]) -> list[Table]:
+        """The tables as the style has them; UnknownName where it names a column that a table does not have."""
+        return [_styled(table, self.style, self.where) for table in tables]
+
+
+def find_style(path: Path | None, workspace: Path) -> Styling:
+    """The style in a file, or in the workspace's `report.yaml` where there is one.
+
+    Raises:
+        InputError: no such file.  SpecError: a key or value is wrong; says which.
+    """
+    found = path or workspace / FILE
+    default = path is None and not files.exists(found)
+    return Styling(ReportStyle() if default else spec.read(ReportStyle, found), str(found), workspace)
+
+
+def _styled(table: Table, style: ReportStyle, where: str) -> Table:
+    own: TableStyle = getattr(style.tables, table.kind, TableStyle())
+    decimals = style.precision if own.precision is None else own.precision
+    if own.columns is not None:
+        table = _chosen(table, own.columns, f"{where}: tables.{table.kind}.columns")
+    names = style.names
+    sections = [
+        [[_cell(value, names, decimals) for value in row] for row in section] for section in table.sections
+    ]
+    title = _renamed(table.title, names)
+    return replace(
+        table,
+        title=title if own.caption is None else own.caption.replace(TITLE, title),
+        columns=[_column(column, names) for column in table.columns],
+        sections=sections,
+        notes=[_renamed(note, names) for note in table.notes],
+        label=own.label or table.label,
+    )
+
+
+def _cell(value: Value, names: dict[str, str], decimals: int | None) -> Value:
+    if value.of in names:
+        value = replace(value, text=value.text.replace(value.of, names[value.of], 1))
+    return value if decimals is None else value.rounded(decimals)
+
+
+def _column(column: Column, names: dict[str, str]) -> Column:
+    name = names.get(column.of)
+    return replace(column, title=column.title.replace(column.of, name, 1)) if name else column
+
+
+def _chosen(table: Table, keys: Sequence[str], where: str) -> Table:
+    """The table with these columns alone, in this order; those that name the rows stay where none is asked for."""
+    place = {column.key: number for number, column in enumerate(table.columns)}
+    for key in keys:
+        if key not in place:
+            raise UnknownName("column", key, place, where=where)
+    first = table.columns[0].key
+    wanted = [place[key] for key in dict.fromkeys([first, *keys])]
+    columns = [replace(table.columns[i], wide=False) for i in wanted]
+    sections = [[[row[i] for i in wanted] for row in section] for section in table.sections]
+    kept = [[row for row in section if any(value.text for value in row[1:])] for section in sections]
+    hidden = [column.title for column in table.columns if column not in [table.columns[i] for i in wanted]]
+    notes = [note for note in (_without(note, hidden) for note in table.notes) if note]
+    return replace(table, columns=columns, sections=[section for section in kept if section], notes=notes)
+
+
+_DEFINITION = re.compile(r"(?:^|(?<=[.;] ))(?=[\w Δ]{1,12}: )")
+"""Where a note begins to say what a column is."""
+
+
+def _without(note: str, titles: Sequence[str]) -> str:
+    """The note without what it says of the columns of these titles."""
+    parts = [
+        part
+        for part in _DEFINITION.split(note)
+        if not any(f"{title} ".startswith(f"{part.partition(':')[0]} ") for title in titles if ": " in part)
+    ]
+    shown = "".join(parts).strip()
+    return f"{shown[:-1]}." if shown.endswith(";") else shown
+
+
+def _renamed(text: str, names: dict[str, str]) -> str:
+    """The text with methods and tasks as they are shown; commands, runs and longer names that hold one stay."""
+    if not names:
+        return text
+    longest_first = sorted(names, key=len, reverse=True)
+    pattern = rf"(?<![\w:=,+./-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w:=+/-]|[.,]\w| bench\b)"
+    return re.sub(pattern, lambda found: names[found[0]], text)

@@ -1,0 +1,89 @@
+"""The command `paper`: results as a LaTeX project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moextend.cli import options, reports
+from moextend.errors import InputError
+
+if TYPE_CHECKING:
+    from moextend.bench.report.collect import Experiment
+    from moextend.bench.report.paper import Picture
+
+FIGURES = {
+    "accuracy": "Accuracy on each task after every stage.",
+    "plasticity": "What a method learns (LA) against what it forgets.",
+}
+"""Figures of a paper -> captions."""
+
+
+def paper(
+    to: Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder of the LaTeX project.")],
+    names: reports.Names = None,
+    style: reports.Style = None,
+    pdf: Annotated[bool, typer.Option("--pdf/--no-pdf", help="Make a PDF where a TeX is installed.")] = True,
+    unfinished: reports.Unfinished = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Write a small LaTeX project: tables, figures, the experimental setup, and what to cite.
+
+    main.tex and latexmkrc are written once and are yours; all other files are written again by every call.
+    """
+    from moextend.bench.report import paper as papers
+    from moextend.bench.report.collect import collect, some
+    from moextend.bench.report.paper.tex import PACKAGES, compile_pdf
+    from moextend.bench.report.style import find_style
+    from moextend.bench.run.rundir import find_runs
+    from moextend.util import files
+
+    styling = find_style(style, workspace)
+    files.check_writable(to, where="--out")
+    experiments = some(collect(find_runs(runs or workspace / "runs", names or []), unfinished=unfinished))
+    if len(experiments) > 1:
+        each = ", ".join(f"{found.name} ({len(found.results)} runs)" for found in experiments)
+        raise InputError(
+            f"these are {len(experiments)} experiments: {each}.",
+            where="RUN",
+            hint="Name a sequence, or runs of one experiment.",
+        )
+    written = papers.write(experiments[0], styling, to, draw_figures)
+    for path in written.files:
+        typer.echo(f"wrote {path}")
+    for path in written.kept:
+        typer.echo(f"kept {path}: it is yours")
+    if written.uncited:
+        options.echo(f"no reference is known for: {', '.join(written.uncited)}", err=True)
+    if not pdf:
+        return
+    made = compile_pdf(to)
+    if made is None:
+        typer.echo(f"no PDF: no TeX was found ({PACKAGES})", err=True)
+        return
+    typer.echo(f"wrote {made.pdf}")
+    if made.warnings:
+        options.echo(f"TeX has {len(made.warnings)} warnings; the first: {made.warnings[0]}", err=True)
+
+
+def draw_figures(experiment: Experiment, folder: Path) -> list[Picture]:
+    """The two figures of a paper, drawn into its folder; says which the runs do not have."""
+    from moextend.bench.figures import NothingToDraw, Source, draw, save
+    from moextend.bench.report.paper import Picture
+
+    source = Source.of(experiment)
+    drawn = []
+    for name, caption in FIGURES.items():
+        try:
+            parts = draw(name, source)
+        except NothingToDraw as error:
+            options.echo(f"left out: {error}", err=True)
+            continue
+        for number, part in enumerate(parts, 1):
+            file = f"{name}{f'-{number}' if len(parts) > 1 else ''}.pdf"
+            save(part, folder / file)
+            drawn.append(Picture(file, caption))
+    return drawn

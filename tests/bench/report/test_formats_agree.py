@@ -1,0 +1,130 @@
+"""Numbers of every view are the same to the digit in every format; CSV has them unrounded."""
+
+import csv
+import html
+import io
+import re
+from functools import partial
+from typing import get_args
+
+import pytest
+from rich.console import Console
+
+from moextend.bench.report import View, render, tables
+from moextend.bench.report.collect import collect
+from moextend.bench.report.latex import escape
+from moextend.bench.report.style import find_style
+from moextend.bench.report.table import Table
+from moextend.bench.report.terminal import print_tables
+from moextend.bench.run.records import StageCost
+from tests.bench import ledger
+
+Views = dict[str, list[Table]]
+
+COLUMNS = 400
+"""A terminal in which every table is in one block, and every cell on one line."""
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory: pytest.TempPathFactory) -> Views:
+    """View -> its tables, as they are and with another precision."""
+    folder = tmp_path_factory.mktemp("agree")
+    kinds = {
+        "lora": ledger.Kind(run_sd=0.02),
+        "lora:rank=2": ledger.Kind(learned=0.9, run_sd=0.02),
+        "moextend": ledger.Kind(learned=0.95, keeps=1.0, text_lost=0.0),
+    }
+    runs = ledger.write_runs(folder / "runs", ledger.Shape(items=60, texts=2), kinds, (0, 1, 2))
+    for number, run in enumerate(runs, 1):
+        run.write_facts(task_identity="given", text_untouched=number > 6)
+        for stage, task in enumerate(run.config.stages, 1):
+            run.write_cost(stage, task, StageCost(trained_parameters=1000 * number, tokens=5, flops=2e12))
+    (folder / "report.yaml").write_text("precision: 3\nmethods: {moextend: Ours}\n")
+    style = find_style(None, folder)
+    made: Views = {}
+    for view in get_args(View):
+        if view != "routing":
+            found = partial(tables, collect(runs), view, baseline="lora", rank=True)
+            made[view], made[f"{view}, 3 decimals"] = found(), found(style=style)
+    return made
+
+
+def cells(table: Table) -> list[list[str]]:
+    return [[value.text for value in row] for section in table.sections for row in section]
+
+
+def test_markdown(views: Views) -> None:
+    for found in views.values():
+        for table in found:
+            lines = [line for line in render([table], "markdown").splitlines() if line.startswith("| ")][2:]
+            shown = [
+                [re.sub(r"\\(.)", r"\1", cell.strip()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+                for line in lines
+            ]
+            bare = [[re.sub(r"^\*\*(.*)\*\*$", r"\1", cell) for cell in row] for row in shown]
+            assert bare == cells(table.narrow())
+
+
+def test_html(views: Views) -> None:
+    for found in views.values():
+        for table in found:
+            page = render([table], "html")
+            rows = re.findall(r"<tr>(<td.*?)</tr>", page)
+            shown = [
+                [html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows
+            ]
+            assert shown == cells(table)
+
+
+def test_terminal(views: Views) -> None:
+    for found in views.values():
+        for table in found:
+            out = io.StringIO()
+            print_tables([table], Console(file=out, color_system=None, width=COLUMNS), COLUMNS)
+            shown = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+            for row in cells(table.narrow()):
+                if "\n" not in "".join(row) and len(row[0]) <= 20:
+                    assert " ".join(" ".join(row).split()) in shown
+
+
+def test_latex(views: Views) -> None:
+    for found in views.values():
+        for table in found:
+            body = re.findall(r"^(.*) \\\\$", render([table], "latex"), re.MULTILINE)
+            shown = [[printed(cell) for cell in row.split(" & ")] for row in body]
+            shown = [row for row in shown if row[0] != "method" and row[0] != "stage"]
+            want = [
+                [printed(escape(text)).replace("†", "‡") for text in row] for row in cells(table.narrow())
+            ]
+            assert [[cell.replace("‡", "†") for cell in row[1:]] for row in shown] == [
+                [cell.replace("‡", "†") for cell in row[1:]] for row in want
+            ]
+
+
+def printed(cell: str) -> str:
+    """What a cell of a tabular prints."""
+    cell = re.sub(r"\\llap\{\\underline\{\\phantom\{\$.*?\$\}\}\}", "", cell.strip())
+    cell = (
+        re.sub(r"\\(bfseries|mdseries|scriptsize) ?", "", cell)
+        .replace(r"$\,\pm\,$", " ±")
+        .replace(r"$\pm$", "±")
+    )
+    cell = cell.replace(r"$\ddagger$", "‡").replace(r"$\dagger$", "†").replace(r"$\neq$", "≠")
+    cell = re.sub(r"\$([-+])\$", r"\1", cell).replace(r"\textless{}", "<")
+    cell = re.sub(r"\\textbf\{(.*)\}", r"\1", cell).replace("{", "").replace("}", "")
+    return re.sub(r"(?<=\d),(?=\d{3})", "", cell)
+
+
+def test_csv_is_the_same_before_rounding(views: Views) -> None:
+    for found in views.values():
+        for table in found:
+            lines = list(csv.DictReader(io.StringIO(render([table], "csv"))))
+            for line, row in zip(lines, (row for section in table.sections for row in section), strict=True):
+                for column, value in zip(table.columns, row, strict=True):
+                    number = re.match(r"[-+]?\d+\.(\d+)", value.text)
+                    if column.numeric and column.machines and number:
+                        assert f"{float(line[column.key]):.{len(number[1])}f}".replace("-0.0", "0.0").lstrip(
+                            "-"
+                        ) == (number[0].lstrip("+-")), (table.key, column.key)
+                    if column.numeric and column.machines and value.form:
+                        assert line[column.key] == str(value.number)

@@ -1,0 +1,134 @@
+"""Tables of final scores by task, of text, and of settings side by side."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from moextend.bench.report import tables
+from moextend.bench.report.collect import collect
+from moextend.bench.report.table import Table
+from moextend.bench.run.progress import _write
+from moextend.bench.run.records import StageCost, Status
+from moextend.bench.run.rundir import RunDir
+from moextend.errors import InputError
+from tests.bench.conftest import MakeConfig, MakeRun
+
+ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
+
+
+@pytest.fixture
+def done(make_run: MakeRun) -> MakeRun:
+    def make(
+        method: str = "lora",
+        seed: int = 0,
+        rows: Sequence[Sequence[float]] = ROWS,
+        text: Sequence[float] = (90.0, 88.0, 85.0),
+        facts: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> RunDir:
+        run = make_run(method, seed, rows, text, **changes)
+        _write(run.folder, Status(state="done"))
+        run.write_facts(**{"task_identity": "none", **(facts or {})})
+        return run
+
+    return make
+
+
+def rows_of(table: Table) -> dict[str, dict[str, str]]:
+    keys = [column.key for column in table.columns]
+    rows = [row for section in table.sections for row in section]
+    return {row[0].text: {key: value.text for key, value in zip(keys, row, strict=True)} for row in rows}
+
+
+def test_final_scores_by_task_with_their_bounds(done: MakeRun) -> None:
+    runs = [
+        done(), done(seed=1, rows=[*ROWS[:2], [62.0, 70.0]]), done("ewc"),
+        done("full-ft", mode="joint", rows=[[20.0, 30.0], [85.0, 75.0]], text=(90.0, 80.0)),
+        done("full-ft", mode="independent", rows=[[20.0, 30.0], [81.0, 30.0], [20.0, 72.0]], text=()),
+    ]  # fmt: skip
+    (table,) = tables(collect(runs), "tasks")
+    rows = rows_of(table)
+    assert list(rows) == ["zero-shot", "joint, full-ft", "each alone, full-ft", "lora", "ewc"]
+    assert rows["lora"] == {
+        "method": "lora", "colour": "61.0 ±1.4", "count": "70.0 ±0.0", "mean": "65.5 ±0.7",
+        "learned_colour": "80.0 ±0.0", "learned_count": "70.0 ±0.0",
+    }  # fmt: skip
+    assert (rows["zero-shot"]["colour"], rows["zero-shot"]["mean"]) == ("20.0 ±0.0", "25.0 ±0.0")
+    assert (rows["joint, full-ft"]["count"], rows["each alone, full-ft"]["count"]) == ("75.0", "72.0")
+    assert [column.wide for column in table.columns] == [False] * 4 + [True] * 2
+
+
+def test_text_stands_below_the_row_of_the_base(done: MakeRun) -> None:
+    (table,) = tables(
+        collect([done(), done("moextend", text=(90.0,) * 3, facts={"text_untouched": True})]), "text"
+    )
+    rows = rows_of(table)
+    assert list(rows) == ["zero-shot", "lora", "moextend"]
+    assert rows["zero-shot"] == {
+        "method": "zero-shot",
+        "facts": "90.0",
+        "mean": "90.0",
+        "change": "",
+        "change_facts": "",
+    }
+    assert rows["lora"] == {
+        "method": "lora",
+        "facts": "85.0",
+        "mean": "85.0",
+        "change": "-5.0",
+        "change_facts": "-5.0",
+    }
+    assert rows["moextend"]["change"] == "0.0†" and any("by construction" in note for note in table.notes)
+
+
+def test_a_base_that_ran_has_one_row_only(done: MakeRun) -> None:
+    runs = [done("zero-shot", rows=[[20.0, 30.0]] * 3, text=(90.0,) * 3), done()]
+    for view in ("tasks", "text"):
+        (table,) = tables(collect(runs), view)
+        assert list(rows_of(table)) == ["zero-shot", "lora"]
+
+
+def test_settings_that_differ_are_columns(done: MakeRun) -> None:
+    common = {"rank": 8, "experts": True}
+    runs = [
+        done("moextend", facts={"settings": {"layers": "all", "width": 1.0, "learning_rate": 0.005}}),
+        done(
+            "moextend:layers=first",
+            facts={"settings": {"layers": "first", "width": 1.0, "learning_rate": 0.005}},
+        ),
+        done("lora", facts={"settings": common}),
+        done("ewc", facts={"settings": {**common, "strength": 1.0}}),
+        done("ewc:strength=2", facts={"settings": {**common, "strength": 2.0}}),
+    ]
+    for number, run in enumerate(runs, 1):
+        run.write_cost(1, "colour", StageCost(trained_parameters=1000 * number))
+    moextend, ewc = tables(collect(runs), "ablations")
+    assert [column.title for column in moextend.columns[1:3]] == ["layers", "LA"]
+    assert rows_of(moextend)["moextend:layers=first"] == {
+        "method": "moextend:layers=first", "set_layers": "first", "la": "75.0", "acc": "65.0", "bwt": "-20.0",
+        "text_change": "-5.0", "trained_parameters": "2,000", "runs": "1",
+    }  # fmt: skip
+    assert [row["set_strength"] for row in rows_of(ewc).values()] == ["1", "2"]
+
+
+def test_settings_of_early_runs_are_those_of_their_names(done: MakeRun) -> None:
+    (table,) = tables(collect([done("lora"), done("lora:rank=2")]), "ablations")
+    assert [row["set_rank"] for row in rows_of(table).values()] == ["?", "2"]
+    assert any(note.startswith("?: ") for note in table.notes)
+
+
+def test_what_is_not_there_is_an_error_with_a_hint(done: MakeRun, make_config: MakeConfig) -> None:
+    with pytest.raises(InputError, match=r"--ablations: no method ran with several settings\. Run a method"):
+        tables(collect([done()]), "ablations")
+    sequence = {**make_config().sequence, "retention": []}
+    with pytest.raises(InputError, match=r"--text: no run scores text tasks"):
+        tables(collect([done("ewc", sequence=sequence, text=())]), "text")
+
+
+def test_long_names_are_numbered_and_listed(done: MakeRun, make_config: MakeConfig) -> None:
+    names = [f"a-rather-long-name-{i}" for i in range(12)]
+    sequence = {**make_config().sequence, "stages": [{"task": name} for name in names], "retention": []}
+    (table,) = tables(collect([done(sequence=sequence, rows=[[50.0] * 12] * 13, text=())]), "tasks")
+    assert [column.title for column in table.columns[1:3]] == ["1", "2"]
+    assert table.notes[0].startswith("Columns: 1 a-rather-long-name-0, 2 a-rather")
