@@ -12,7 +12,6 @@ docs/library.md is the tour. Names are loaded on first use, so that importing th
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,13 +47,10 @@ if TYPE_CHECKING:
     from moextend.moe.recipe import Recipe as Recipe
     from moextend.training.loop import train as train
     from moextend.training.settings import Settings as Settings
-
-try:
-    __version__ = version("moextend")
-except PackageNotFoundError:
-    __version__ = "0.0.0"
+    from moextend.util.release import __version__ as __version__
 
 _HOME = {  # name -> module
+    "__version__": "util.release",
     "Conversation": "data.conversations",
     "Extension": "extension.store",
     "ImageRef": "data.images",
@@ -88,7 +84,7 @@ _HOME = {  # name -> module
     "unload": "extension.activate",
     "upcycle": "model.upcycling",
 }
-__all__ = sorted(_HOME)
+__all__ = sorted(_HOME.keys() - {"__version__"})
 
 
 def __getattr__(name: str) -> Any:
@@ -98,4 +94,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return list(_HOME)

@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import moextend
 from moextend.moe.recipe import Recipe
 from moextend.training.loop import Report
 from moextend.training.settings import Settings
+from moextend.util.release import __version__
 from moextend.util.spec import Spec
 
 
@@ -63,5 +63,5 @@ def made_of(
         loss_first=report.loss_first,
         loss_last=report.loss_last,
         date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        version=moextend.__version__,
+        version=__version__,
     )

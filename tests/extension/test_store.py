@@ -131,7 +131,7 @@ def test_a_damaged_or_missing_extension_is_one_clear_error(tmp_path: Path) -> No
         ({"format": 2}, "is of format 2, and this version of moextend reads format 1"),
         ({"format": "x"}, "names no known format"),
         ({"format": None}, r"early versions.*Remove the folder and make it again"),
-        ({"plan": None}, "and no expert set"),
+        ({"plan": None}, "holds no expert set"),
         ({"plan": {"0": [1]}}, "holds other tensors than extension.json says"),
         ({"plan": {"7": [1]}}, "MoE blocks 0 to 2"),
         ({"name": "b"}, "holds other tensors"),
