@@ -10,9 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from moextend.bench import figures
+from moextend.bench.run.opening import open_run
 from moextend.bench.run.progress import _write
 from moextend.bench.run.records import Status
-from moextend.bench.run.rundir import RunDir, open_run
+from moextend.bench.run.rundir import RunDir
 from moextend.cli.papers import FIGURES
 from tests.bench import ledger
 from tests.cli.conftest import Cli
