@@ -6,7 +6,7 @@ every call, so that new runs reach the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from moextend.bench.report.orders import orders_tables
 from moextend.bench.report.paper.bibliography import Bibliography, find_entries
 from moextend.bench.report.paper.setup import setup_text
 from moextend.bench.report.ranks import ranked
-from moextend.bench.report.style import Styling
+from moextend.bench.report.style import Styling, TableStyle
 from moextend.bench.report.table import Table
 from moextend.bench.report.tasks import tasks_table, text_table
 from moextend.errors import InputError
@@ -50,15 +50,14 @@ MAIN = r"""\documentclass[10pt]{article}
 \bibliography{references}
 \end{document}
 """
-MAIN_LABEL = "tab:main"
 LATEXMKRC = """$pdf_mode = 1;
 $pdflatex = 'pdflatex -interaction=nonstopmode -halt-on-error -no-shell-escape %O %S';
 """
 TITLES = {
-    "text": "What is left of text", "tasks": "Final scores by task", "ablations": "Settings of a method",
-    "costs": "Costs",
+    "text": "what is left of text", "tasks": "final scores by task", "ablations": "settings of a method",
+    "costs": "costs",
 }  # fmt: skip
-"""Tables besides the main one -> their sections."""
+"""Tables besides the main one -> what they show."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +98,9 @@ def write(experiment: Experiment, styling: Styling, folder: Path, draw: Draw) ->
     further = [name for name in TITLES if f"tables/{name}.tex" in texts]
     texts["setup.tex"] = setup_text(experiment, styling.style.names, bibliography)
     texts["references.bib"] = bibliography.text
-    for name in texts:
-        _refuse_foreign(folder / name)
+    _refuse_foreign(folder, texts)
     pictures = list(draw(experiment, folder / "figures"))
-    label = styling.style.tables.forgetting.label or MAIN_LABEL
-    once = {"main.tex": _main(experiment, label, further, pictures), "latexmkrc": LATEXMKRC}
+    once = {"main.tex": _main(experiment, styling, further, pictures), "latexmkrc": LATEXMKRC}
     kept = [folder / name for name in once if files.exists(folder / name)]
     made = {name: f"{MARK}\n{text}" for name, text in texts.items()}
     made |= {name: text for name, text in once.items() if folder / name not in kept}
@@ -113,13 +110,17 @@ def write(experiment: Experiment, styling: Styling, folder: Path, draw: Draw) ->
     return Written([*(folder / name for name in made), *drawn], kept, len(pictures), bibliography.unknown)
 
 
-def _refuse_foreign(path: Path) -> None:
-    """InputError where a file is there that this module did not write."""
-    if files.exists(path) and not path.read_bytes().startswith(MARK.encode()):
+def _refuse_foreign(folder: Path, names: Iterable[str]) -> None:
+    """InputError where a file or the figures' folder is there that this module did not write."""
+    paths = [path for name in names if files.exists(path := folder / name)]
+    foreign = [path for path in paths if not (path.is_file() and path.read_bytes().startswith(MARK.encode()))]
+    if not paths and files.exists(folder / "figures"):
+        foreign.append(folder / "figures")
+    if foreign:
         raise InputError(
             "is there and was not written by this command.",
-            where=str(path),
-            hint="Name another --out folder, or move the file away.",
+            where=str(foreign[0]),
+            hint="Name another --out folder, or move it away.",
         )
 
 
@@ -145,17 +146,27 @@ def _tables(experiment: Experiment, styling: Styling) -> dict[str, str]:
     }
 
 
-def _main(experiment: Experiment, label: str, further: Sequence[str], pictures: Sequence[Picture]) -> str:
+def _label(styling: Styling, name: str) -> str:
+    """What the first table of a file is referred to by."""
+    style: TableStyle = getattr(styling.style.tables, "forgetting" if name == "main" else name)
+    return style.label or f"tab:{name}"
+
+
+def _main(
+    experiment: Experiment, styling: Styling, further: Sequence[str], pictures: Sequence[Picture]
+) -> str:
     floats = "".join(
         "\\begin{figure}[tp]\n\\centering\n"
         f"\\includegraphics{{figures/{picture.file}}}\n"
         f"\\caption{{{escape(picture.caption)}}}\n\\end{{figure}}\n"
         for picture in pictures
     )
-    more = "".join(f"\n\\subsection{{{TITLES[name]}}}\n\\input{{tables/{name}}}\n" for name in further)
+    named = ", ".join(f"{TITLES[name]} (Table~\\ref{{{_label(styling, name)}}})" for name in further)
+    inputs = "\n".join(f"\\input{{tables/{name}}}" for name in further)
     return MAIN % {
         "title": f"Forgetting on {escape(experiment.name)}",
-        "main": f"Table~\\ref{{{label}}} has the results.\n\\input{{tables/main}}\n",
+        "main": f"Table~\\ref{{{_label(styling, 'main')}}} has the results. Further tables: {named}.\n"
+        "\\input{tables/main}\n",
         "figures": floats,
-        "further": more,
+        "further": f"{inputs}\n",
     }

@@ -128,6 +128,20 @@ def test_files_of_others_are_not_overwritten(make: MakePaper, tmp_path: Path) ->
     ]
 
 
+def test_figures_of_others_are_not_overwritten(make: MakePaper, tmp_path: Path) -> None:
+    (tmp_path / "out" / "figures").mkdir(parents=True)
+    with pytest.raises(InputError, match="figures: is there and was not written by this command"):
+        make()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["figures"]
+
+
+def test_labels_of_the_style_are_referred_to(make: MakePaper, tmp_path: Path) -> None:
+    make(style="tables: {forgetting: {label: tab:ours}, text: {label: tab:kept}}")
+    main = (tmp_path / "out" / "main.tex").read_text()
+    assert r"\ref{tab:ours}" in main and r"\ref{tab:kept}" in main and r"\ref{tab:tasks}" in main
+    assert r"\label{tab:ours}" in (tmp_path / "out/tables/main.tex").read_text()
+
+
 def test_figures_stand_in_the_document(make: MakePaper, tmp_path: Path) -> None:
     def draw(experiment: Experiment, folder: Path) -> list[paper.Picture]:
         folder.mkdir(parents=True)
