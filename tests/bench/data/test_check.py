@@ -159,7 +159,7 @@ def test_questions_without_images(kind: str, tmp_path: Path, workspace: Path) ->
     assert "<image>" not in task.prompt
     found = check(task, workspace)
     assert found["prompt"].startswith("what is")
-    assert found["warnings"] == ["there is no column of images: the questions are text alone."]
+    assert found["warnings"] == ["there is no column of images: the questions are only text."]
 
 
 def test_prompts_and_completions(tmp_path: Path, workspace: Path) -> None:

@@ -138,7 +138,7 @@ def test_choices_that_are_no_list(one_file: MakeTask, make_rows: MakeRows, works
 
 def test_id_that_is_not_unique(one_file: MakeTask, workspace: Path) -> None:
     text = raised(workspace, one_file(columns={"id": "picture"}))
-    assert "all.jsonl:2: column 'picture': id 'img0.png' stands twice, also at" in text
+    assert "all.jsonl:2: column 'picture': id 'img0.png' occurs twice, also at" in text
     assert "set columns.id: null to count the rows" in text
 
 
@@ -295,9 +295,7 @@ def test_task_without_a_train_split(one_file: MakeTask, workspace: Path) -> None
 
 
 def test_scorer_that_does_not_fit(one_file: MakeTask, workspace: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"scorer: 'pope@1' gives an item's own answer 0.00 at the most, not 1"
-    ):
+    with pytest.raises(InputError, match=r"scorer: 'pope@1' gives an item's own answer at most 0.00, not 1"):
         check_task(one_file(scorer="pope@1"), workspace)
 
 
