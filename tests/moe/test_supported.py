@@ -230,7 +230,7 @@ def test_compile_does_not_go_with_fsdp(tmp_path: Path, monkeypatch: pytest.Monke
     for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
         monkeypatch.setenv(name, value)
     settings = Settings(steps=1, batch_size=2, learning_rate=1e-3, compile=True)
-    with pytest.raises(InputError, match=r"compile does not go with FSDP\. Use compile: false"):
+    with pytest.raises(InputError, match=r"compile cannot be combined with FSDP\. Use compile: false"):
         model = toy_model()
         model.learn_only([name for name, _ in model.named_parameters()][-1:])
         moextend.train(model, DATA, settings, folder=tmp_path / "t")

@@ -97,7 +97,7 @@ def test_a_damaged_checkpoint_is_not_whole_and_the_older_one_is(
     damage(folder / "checkpoint-6" / name)
     assert loop._last_checkpoint(folder) == str(folder / "checkpoint-3")
     (message,) = caplog.messages
-    assert "checkpoint-6: is not whole (" in message and "goes on from an older one" in message
+    assert "checkpoint-6: is not complete (" in message and "continues from an older one" in message
     assert not (folder / "checkpoint-6").exists()
 
 

@@ -161,10 +161,10 @@ def test_a_model_that_it_does_not_fit_is_one_clear_error(
 
 
 def test_it_does_not_go_with_compile_or_fsdp(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cache_prefix does not go with compile"):
+    with pytest.raises(InputError, match="cache_prefix cannot be combined with compile"):
         SETTINGS.having(cache_prefix=True, compile=True)
     sharded = cast(TokenTrainer, SimpleNamespace(sharded=True))
-    with pytest.raises(InputError, match="cache_prefix does not go with FSDP"):
+    with pytest.raises(InputError, match="cache_prefix cannot be combined with FSDP"):
         loop._prefix(toy_model(), sharded, tmp_path)
 
 
