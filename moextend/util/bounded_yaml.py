@@ -64,7 +64,7 @@ class StrictLoader(Loader):
                 continue
             if (key.tag, key.value) in seen:
                 first = seen[key.tag, key.value]
-                problem = f"key '{key.value}' stands twice, also in line {first}"
+                problem = f"key '{key.value}' occurs twice, also in line {first}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen[key.tag, key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)

@@ -32,8 +32,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: !!python/object/apply:os.system [id]", "could not determine a constructor"),
         ("a: " + "9" * 5000, "holds a value that cannot be read"),
         ("a: \0", "special characters are not allowed|unacceptable character"),
-        ("a: 1\nb: {c: 1,\n  c: 2}", r":3:3: not valid YAML \(key 'c' stands twice, also in line 2\)"),
-        ("a: 1\na: 1", r":2:1: not valid YAML \(key 'a' stands twice, also in line 1\)"),
+        ("a: 1\nb: {c: 1,\n  c: 2}", r":3:3: not valid YAML \(key 'c' occurs twice, also in line 2\)"),
+        ("a: 1\na: 1", r":2:1: not valid YAML \(key 'a' occurs twice, also in line 1\)"),
     ],
 )
 def test_yaml_that_passes_a_bound_is_refused_at_once(tmp_path: Path, text: str, what: str) -> None:
