@@ -1,4 +1,4 @@
-"""Decoding: what images become, and that no file, however it is damaged, gets out of it but as one error."""
+"""Decoding of images; every damaged file gives exactly one type of error."""
 
 from __future__ import annotations
 

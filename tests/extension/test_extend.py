@@ -1,4 +1,4 @@
-"""A model extended with one's own data: learned, kept, interrupted, refused."""
+"""`extend` on own data: training, saving, interruption, refused arguments."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_a_projector_is_aligned_once(tmp_path: Path) -> None:
     again = toy_model()
     moextend.align(again, DATA, SHORT, folder=tmp_path / "again")
     assert again.base_fingerprint() == model.base_fingerprint(), "of the seed and the data alone"
-    with pytest.raises(InputError, match="holds a projector already"):
+    with pytest.raises(InputError, match="already holds a projector"):
         moextend.align(model, DATA, SHORT, folder=tmp_path / "p")
     with pytest.raises(InputError, match="holds no projector"):
         moextend.load_projector(model, tmp_path)

@@ -1,4 +1,4 @@
-"""Loading an extension takes the memory of its own bytes."""
+"""Loading an extension needs only the memory of its own bytes."""
 
 from __future__ import annotations
 

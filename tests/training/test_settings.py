@@ -1,4 +1,4 @@
-"""The settings of a training: what they may be, and what names them."""
+"""Training settings: valid values, and their record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training by many processes: what is learned is what one process learns."""
+"""Training with several processes gives the result of one process."""
 
 from __future__ import annotations
 

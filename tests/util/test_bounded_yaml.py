@@ -1,4 +1,4 @@
-"""YAML of strangers: bounded in what it makes, in time, and in what an error shows of it."""
+"""Untrusted YAML: limits on its values, on time, and on the text of its errors."""
 
 import os
 import time
@@ -48,7 +48,7 @@ def test_yaml_that_passes_a_bound_is_refused_at_once(tmp_path: Path, text: str, 
         assert str(caught.value).startswith(str(path))
 
 
-def test_what_is_no_file_of_yaml_is_refused(tmp_path: Path) -> None:
+def test_files_without_yaml_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     for path in (tmp_path / "pipe.yaml", tmp_path):
         with pytest.raises(SpecError, match="is no regular file"):
@@ -57,7 +57,7 @@ def test_what_is_no_file_of_yaml_is_refused(tmp_path: Path) -> None:
         read_yaml(tmp_path / "none.yaml")
 
 
-def test_usual_yaml_is_what_it_was(tmp_path: Path) -> None:
+def test_usual_yaml_is_read_as_before(tmp_path: Path) -> None:
     text = "base: &base {a: 1, list: [1, 2]}\none: {<<: *base, a: 2}\ntwo: *base\n1: x\n'1': y\n"
     base = {"a": 1, "list": [1, 2]}
     assert bounded_yaml.load(text, where="x") == {

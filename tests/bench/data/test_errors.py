@@ -209,7 +209,7 @@ def test_one_file_for_two_splits(one_file: MakeTask, workspace: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["all[90%:80%]", "all[:0%]", "all[50%:101%]"])
-def test_part_that_holds_nothing(part: str, one_file: MakeTask, workspace: Path) -> None:
+def test_empty_part_is_refused(part: str, one_file: MakeTask, workspace: Path) -> None:
     assert f"'{part}' holds nothing. Write a part as" in raised(workspace, one_file(test=part))
 
 
@@ -226,7 +226,7 @@ def test_unknown_config(
     )
 
 
-def test_data_card_that_is_no_yaml(pictures: Path, make_task: MakeTask, workspace: Path) -> None:
+def test_invalid_data_card_is_refused(pictures: Path, make_task: MakeTask, workspace: Path) -> None:
     (pictures / "README.md").write_text("---\nconfigs: [\n---\n")
     assert "README.md: its front matter:" in raised(workspace, make_task(pictures), SpecError)
 
@@ -244,7 +244,7 @@ def test_data_card_that_is_no_yaml(pictures: Path, make_task: MakeTask, workspac
         ),
     ],
 )
-def test_conversations_that_are_none(
+def test_invalid_conversations_are_refused(
     entry: dict[str, Any],
     what: str,
     tmp_path: Path,

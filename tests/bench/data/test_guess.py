@@ -151,7 +151,7 @@ def test_no_such_path(pictures: Path, workspace: Path, monkeypatch: pytest.Monke
             guess(path, workspace)
 
 
-def test_splits_that_say_nothing(
+def test_splits_with_unknown_names_are_refused(
     pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
 ) -> None:
     for name in ("one", "two"):

@@ -1,4 +1,4 @@
-"""A workspace's sequence is made and changed by commands."""
+"""Commands create and change the sequence of a workspace."""
 
 from pathlib import Path
 
