@@ -40,7 +40,7 @@ def parse_split(name: str, *, where: str) -> Part:
     low, high = int(match["low"] or 0), int(match["high"] or 100)
     if not 0 <= low < high <= 100:
         raise InputError(
-            f"'{name}' holds nothing.", where=where, hint="Write a part as all[:90%] or all[90%:]."
+            f"'{name}' is empty.", where=where, hint="Write a part as all[:90%] or all[90%:]."
         )
     return Part(match["name"] or WHOLE, low, high)
 

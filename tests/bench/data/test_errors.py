@@ -210,7 +210,7 @@ def test_one_file_for_two_splits(one_file: MakeTask, workspace: Path) -> None:
 
 @pytest.mark.parametrize("part", ["all[90%:80%]", "all[:0%]", "all[50%:101%]"])
 def test_empty_part_is_refused(part: str, one_file: MakeTask, workspace: Path) -> None:
-    assert f"'{part}' holds nothing. Write a part as" in raised(workspace, one_file(test=part))
+    assert f"'{part}' is empty. Write a part as" in raised(workspace, one_file(test=part))
 
 
 def test_unknown_config(
