@@ -39,9 +39,7 @@ def parse_split(name: str, *, where: str) -> Part:
     assert match is not None, "the pattern matches every text"
     low, high = int(match["low"] or 0), int(match["high"] or 100)
     if not 0 <= low < high <= 100:
-        raise InputError(
-            f"'{name}' is empty.", where=where, hint="Write a part as all[:90%] or all[90%:]."
-        )
+        raise InputError(f"'{name}' is empty.", where=where, hint="Write a part as all[:90%] or all[90%:].")
     return Part(match["name"] or WHOLE, low, high)
 
 

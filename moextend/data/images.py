@@ -85,7 +85,7 @@ class ImageRef:
 
     def _check(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
-            raise self._error("the image is no regular file.", "Name an image file.")
+            raise self._error("the image is not a regular file.", "Name an image file.")
         if found.st_size > BYTES:
             raise self._error(
                 f"the image has {found.st_size:,} bytes, more than {BYTES:,}.", "Save it smaller."

@@ -134,7 +134,7 @@ def _messages(value: Any, where: str) -> list[tuple[str, str]]:
     for message in value if isinstance(value, list | tuple) else [None]:
         if not isinstance(message, Mapping):
             raise InputError(
-                "holds no list of messages.", where=where, hint='Write {"from": ..., "value": ...}.'
+                "is not a list of messages.", where=where, hint='Write {"from": ..., "value": ...}.'
             )
         who, what = message.get("from", message.get("role")), message.get("value", message.get("content"))
         if not isinstance(who, str) or not isinstance(what, str):

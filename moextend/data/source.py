@@ -62,7 +62,7 @@ def like_hub_id(text: str, path: Path) -> bool:
 def _file(path: Path) -> Source:
     if path.suffix.lower() not in FORMATS:
         raise InputError(
-            "not a format of data that is known.", where=str(path), hint=f"Known: {', '.join(FORMATS)}."
+            "unknown data format.", where=str(path), hint=f"Known: {', '.join(FORMATS)}."
         )
     return Source(str(path), path.parent, {WHOLE: (path,)})
 

@@ -185,7 +185,7 @@ def read_table(files: Sequence[Path], cache: Path) -> Table:
     kind = formats.pop()
     if kind is None or formats:
         raise InputError(
-            "not a format of data that is known.", where=str(files[0]), hint=f"Known: {', '.join(FORMATS)}."
+            "unknown data format.", where=str(files[0]), hint=f"Known: {', '.join(FORMATS)}."
         )
     table: Table
     if kind in ("parquet", "arrow"):
@@ -197,7 +197,7 @@ def read_table(files: Sequence[Path], cache: Path) -> Table:
     else:
         table = _in_memory(files, _json_rows if kind == "json" else _csv_rows)
     if not len(table):
-        raise InputError("holds no rows.", where=table.source, hint="Check the file.")
+        raise InputError("has no rows.", where=table.source, hint="Check the file.")
     return table
 
 
@@ -248,7 +248,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
         elif value and all(isinstance(part, dict) for part in value.values()):
             value = [{"id": key, **part} for key, part in value.items()]
     if not isinstance(value, list):
-        raise InputError("holds no list of rows.", where=str(path), hint="Write a list of objects.")
+        raise InputError("is not a list of rows.", where=str(path), hint="Write a list of objects.")
     for i, row in enumerate(value, start=1):
         yield f"{path}: entry {i}", _object(row, f"{path}: entry {i}")
 
@@ -261,7 +261,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Row]]:
             for i, row in enumerate(csv.DictReader(file, delimiter=delimiter), start=1):
                 if None in row or None in row.values():
                     raise InputError(
-                        f"has not as many cells as the header ({len(row)}).",
+                        "has more or fewer cells than the header.",
                         where=f"{path}: row {i}",
                         hint="Quote cells that hold the separator.",
                     )

@@ -86,7 +86,7 @@ def read_text(path: Path) -> str:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise SpecError("is no regular file.", where=str(path), hint="Name a YAML file.")
+            raise SpecError("is not a regular file.", where=str(path), hint="Name a YAML file.")
         if found.st_size > 4 * LENGTH:
             raise _too_long(found.st_size, str(path))
         return path.read_text(encoding="utf-8")

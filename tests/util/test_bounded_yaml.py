@@ -51,7 +51,7 @@ def test_yaml_that_passes_a_bound_is_refused_at_once(tmp_path: Path, text: str, 
 def test_files_without_yaml_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     for path in (tmp_path / "pipe.yaml", tmp_path):
-        with pytest.raises(SpecError, match="is no regular file"):
+        with pytest.raises(SpecError, match="is not a regular file"):
             read_yaml(path)
     with pytest.raises(InputError, match="no such file"):
         read_yaml(tmp_path / "none.yaml")

@@ -156,15 +156,15 @@ def test_row_without_the_column(one_file: MakeTask, make_rows: MakeRows, workspa
         ("x.jsonl", '{"qid": 1}\n{"qid": \n', r"x.jsonl:2: not valid JSON \(Expecting value"),
         ("x.jsonl", "[1]\n", "x.jsonl:1: holds list, not an object with columns"),
         ("x.json", '{"a": ', "x.json: not valid JSON"),
-        ("x.json", '"text"', "x.json: holds no list of rows"),
+        ("x.json", '"text"', "x.json: is not a list of rows"),
         ("x.json", "[1, 2]", "x.json: entry 1: holds int, not an object with columns"),
-        ("x.jsonl", "", "x.jsonl: holds no rows"),
-        ("x.json", "[]", "x.json: holds no rows"),
-        ("x.csv", "a,b\n1,2\n1\n", r"x.csv: row 2: has not as many cells as the header"),
-        ("x.csv", "a,b\n1,2,3\n", r"x.csv: row 1: has not as many cells as the header"),
+        ("x.jsonl", "", "x.jsonl: has no rows"),
+        ("x.json", "[]", "x.json: has no rows"),
+        ("x.csv", "a,b\n1,2\n1\n", r"x.csv: row 2: has more or fewer cells than the header"),
+        ("x.csv", "a,b\n1,2,3\n", r"x.csv: row 1: has more or fewer cells than the header"),
         ("x.csv", b"a,b\n\xff\xfe,1\n", r"x.csv: cannot be read as CSV \(.*Save it as UTF-8"),
         ("x.parquet", b"PAR1 no", "x.parquet: cannot be read as parquet"),
-        ("x.docx", b"", r"x.docx: not a format of data that is known. Known: .parquet"),
+        ("x.docx", b"", r"x.docx: unknown data format. Known: .parquet"),
     ],
 )
 def test_broken_files(
@@ -236,7 +236,7 @@ def test_invalid_data_card_is_refused(pictures: Path, make_task: MakeTask, works
     [
         ({"conversations": [{"from": "human", "value": "?"}]}, "entry 1: has 1 messages"),
         ({"conversations": []}, "entry 1: has 0 messages"),
-        ({"conversations": "hello"}, "entry 1: holds no list of messages"),
+        ({"conversations": "hello"}, "entry 1: is not a list of messages"),
         ({"conversations": [{"from": "human"}, {}]}, "has a message without 'from' and 'value'"),
         (
             {"conversations": [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}]},
