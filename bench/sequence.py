@@ -21,7 +21,7 @@ def _no_name_twice(names: list[str]) -> list[str]:
     """Raises ValueError if a list has a name twice."""
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise ValueError(f"'{twice[0]}' stands twice")
+        raise ValueError(f"'{twice[0]}' occurs twice")
     return names
 
 
@@ -175,7 +175,7 @@ def read_sequence(path: Path) -> SequenceSpec:
     ]:
         if seen.count(name) > (key == "stages"):
             raise SpecError(
-                f"task '{name}' stands twice.", where=f"{path}: {key}", hint="Name a task once a sequence."
+                f"task '{name}' occurs twice.", where=f"{path}: {key}", hint="Name a task once a sequence."
             )
     return sequence
 

@@ -1,1 +1,1 @@
-"""The tests, a package, so that one of this name among installed packages does not hide them."""
+"""Package of the tests, so that an installed package with the same name does not hide them."""

@@ -1,4 +1,4 @@
-"""The wheel works away from the checkout, and importing costs nothing."""
+"""The wheel works outside the checkout, and imports are fast."""
 
 from __future__ import annotations
 

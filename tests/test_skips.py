@@ -1,4 +1,4 @@
-"""A test that a missing package would skip fails where all packages should be there."""
+"""A test that is skipped because of a missing package fails if all packages should be installed."""
 
 import os
 import subprocess

@@ -33,6 +33,15 @@ GONE = {
     "portrait": "task statistics",
     "portraits": "task statistics",
     "portray": "collect task statistics",
+    "stands twice": "occurs twice",
+    "moving rows": "gather/scatter",
+    "kept prefix": "cached prefix",
+    "learns alone": "only ... is trained",
+    "in flight": "during the training",
+    "what there is": "(name the things)",
+    "whence": "from where",
+    "wherein": "in which",
+    "anybody": "(name the user or program)",
 }
 """Word -> what is written instead."""
 HISTORY = (

@@ -1,4 +1,4 @@
-"""A toy model that fits in a few milliseconds: a random Mixtral over a handful of words, with a random projector."""
+"""A toy model that runs in a few milliseconds: a random Mixtral with a small vocabulary and a random projector."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 NEW_TOKENS = 64
-"""New tokens at the most, where a task does not say."""
+"""Maximum number of new tokens if a task does not set it."""
 
 
 class MoextendLMM(lmms):  # type: ignore[misc]

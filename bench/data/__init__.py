@@ -1,4 +1,4 @@
-"""The items of a task: opened lazily from files, folders, the hub or the generated world."""
+"""Opens the items of a task lazily from files, folders, the hub or the generated world."""
 
 from moextend.bench.data.check import Checked, check_task, unknown_notes
 from moextend.bench.data.digests import data_digest, hub_revision

@@ -1,4 +1,4 @@
-"""A task looked at before it costs anything: its data opened, one example rendered and scored."""
+"""Checks a task before a run: opens its data, renders one example and scores it."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ _LETTER = re.compile(
     r"\banswer\W+with\W+(?:\w+\W+){0,2}letter\b|选项字母",
     re.IGNORECASE,
 )
-"""A prompt that asks for the letter of a choice."""
+"""Pattern of prompts that ask for the letter of a choice."""
 _LETTERS = frozenset(string.ascii_uppercase)
 _READ = 500
-"""Items of a split whose answers are read."""
+"""Number of items per split whose answers are read."""
 _TRIED = 50
-"""Items among which one must be found whose own answer scores 1 (annotators may disagree on single ones)."""
+"""Number of items of which at least one must score 1 with its own answer (annotators may disagree on some)."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found."""
+    """Result of the check of a task."""
 
     items: dict[str, int]
     """Split -> number of items."""
     prompt: str
-    """One example, as the model would read it."""
+    """One example, as the model reads it."""
     answer: str
-    """What scores 1 for this example."""
+    """Answer that scores 1 for this example."""
     columns: tuple[str, ...]
     warnings: tuple[str, ...] = ()
-    """What is possible, but hardly meant."""
+    """Warnings: valid settings that are probably mistakes."""
 
 
 def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Checked:
-    """What a vqa or caption task holds; InputError where its data, prompt or scorer do not fit together.
+    """Checks a vqa or caption task. Raises InputError if its data, prompt and scorer do not fit together.
 
-    `base`: the model whose tokenizer should know the words of the task.
+    Args: base: model whose tokenizer should know the words of the task.
     """
     task.refuse_needs()
     test = open_items(task, "test", workspace, strict=False)
@@ -80,7 +80,7 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
 
 
 def _same_rows(task: TaskSpec, workspace: Path) -> bool:
-    """Whether items to learn are among those to score: one split, parts that overlap, or files of one content."""
+    """Whether training and test items overlap: the same split, overlapping parts, or files with equal content."""
     train, test = (open_table(task, split, workspace) for split in ("train", "test"))
     apart = train.part.high <= test.part.low or test.part.high <= train.part.low
     if apart or [path.stat().st_size for path in train.files] != [path.stat().st_size for path in test.files]:
@@ -93,11 +93,11 @@ def _same_rows(task: TaskSpec, workspace: Path) -> bool:
 
 def _of_splits(same: bool) -> Iterator[str]:
     if same:
-        yield "train and test hold the same rows: the score will be of what was memorised (data.train, data.test)."
+        yield "train and test hold the same rows: the score measures memorised answers (data.train, data.test)."
 
 
 def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
-    """InputError where the prompt or the scorer asks for what the golds are not."""
+    """Raises InputError if the gold answers do not have the form that the prompt or the scorer asks for."""
     lettered = [item for item in items if _LETTER.search(template(task.layout, item))]
     others = [item for item in lettered if gold_position(item) is None]
     if others:
@@ -141,17 +141,17 @@ def _warnings(task: TaskSpec, items: Sequence[Item], base: str | None) -> Iterat
     numbers = {item.answers[0] for item in items if item.choices and item.answers[0].strip().isdecimal()}
     if task.answer_as is None and numbers and all(item.answers[0] in (item.choices or ()) for item in items):
         yield (
-            "answers are numbers that stand among the choices: they are read as the choices' text, not as positions "
+            "answers are numbers that are among the choices: they are read as the text of choices, not as positions "
             "(answer_as: position)."
         )
     if task.columns.image is None:
-        yield "there is no column of images: the questions are text alone."
+        yield "there is no column of images: the questions are only text."
     if base is not None:
         yield from _unknown(task, items, base)
 
 
 def unknown_notes(task: TaskSpec, workspace: Path, base: str) -> list[str]:
-    """What the tokenizer of `base` does not know of the first test items of a task."""
+    """Words of the first test items of a task that the tokenizer of `base` does not know."""
     items = list(islice(open_items(task, "test", workspace, images=False, strict=False), _READ))
     return list(_unknown(task, items, base))
 
@@ -174,7 +174,7 @@ def _open_images(item: Item) -> None:
 
 
 def _scored(task: TaskSpec, items: Sequence[Item]) -> tuple[Item, str]:
-    """The first item whose own answer scores all that it can, and that answer."""
+    """The first item whose own answer gets the top score, and this answer."""
     where = f"{task.path or task.task}: scorer"
     scorer = find_scorer(task.scorer, where=where)
     tried = list(islice(items, _TRIED))
@@ -184,7 +184,7 @@ def _scored(task: TaskSpec, items: Sequence[Item]) -> tuple[Item, str]:
     )
     best = 0.0
     for item, answer, value in zip(tried, answers, found.items, strict=True):
-        # Where references are averaged, or few items make all words common, less than the top is all there is.
+        # The best score is below the top if references are averaged, or if few items make all words common.
         if value is not None and (value >= scorer.top or (value > 0 and not scorer.own_is_top)):
             return item, answer
         best = max(best, value or 0.0)
@@ -196,7 +196,7 @@ def _scored(task: TaskSpec, items: Sequence[Item]) -> tuple[Item, str]:
             hint="Use more or more varied test data, or a scorer of single items, such as rouge-l@1 (--scorer).",
         )
     raise InputError(
-        f"'{scorer.name}' gives an item's own answer {best:.2f} at the most, not {scorer.top:.0f} "
+        f"'{scorer.name}' gives an item's own answer at most {best:.2f}, not {scorer.top:.0f} "
         f"({items[0].row}: {items[0].answers[0]!r}).",
         where=where,
         hint="Choose a scorer that fits the answers, or set columns.choices.",

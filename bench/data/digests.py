@@ -1,4 +1,4 @@
-"""Names data by its content, for the keys of what was computed from it."""
+"""Digests of data, for the keys of results that were computed from it."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ from moextend.errors import InputError
 from moextend.util.files import digest, sha256
 
 _SETTLED = 5.0
-"""Seconds without a change after which a file is known by its stamp: a younger one could change once more
-within the resolution of the clock."""
+"""Age in seconds from which size and times identify a file's content.
+
+A newer file could change again within the resolution of the clock."""
 
 
 def data_digest(task: TaskSpec, split: SplitName, workspace: Path) -> str:
-    """Sixteen hex digits of the content of a split: its files and the image files that they name."""
+    """Digest of a split (sixteen hex digits): its files, and the image files that they name."""
     opened = open_table(task, split, workspace)
     items = open_items(task, split, workspace)
     with FileDigests(workspace / ".cache") as known:
         files = [known.of(path) for path in opened.files]
-        # Parquet holds its images; the other formats name them, and a replaced image must show.
+        # Parquet contains its images; other formats name image files, which may be replaced.
         images = [] if _holds_images(opened, task) else [known.of_image(ref) for ref in items.image_refs()]
     return digest({"files": files, "images": images, "part": [opened.part.low, opened.part.high]})
 
 
 def hub_revision(task: TaskSpec, workspace: Path) -> str | None:
-    """The commit of the hub data set that a task is scored on, as it was opened; None for other data."""
+    """Commit of the opened hub data set of a task; None for other data."""
     if task.data is None or task.data.path.startswith(("world:", "data:")):
         return None
     try:
         opened = open_table(task, "test", workspace)
-    except InputError:  # its own scoring says so
+    except InputError:  # scoring reports this error
         return None
     return commit_of(opened.files) if opened.folder is None else None
 
@@ -54,7 +55,7 @@ def _holds_images(opened: Opened, task: TaskSpec) -> bool:
 
 
 class FileDigests:
-    """Digests of files, cached in a folder by path, size and times, so that large data is read once."""
+    """Digests of files, cached in a folder by path, size and times, so that large files are read once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -62,7 +63,7 @@ class FileDigests:
         self._new: list[tuple[str, str, str]] = []
 
     def __enter__(self) -> FileDigests:
-        # The cache only saves time: without a writable folder, every file is read again.
+        # The cache only saves time: without a writable folder every file is read again.
         with suppress(OSError, sqlite3.Error):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._store = sqlite3.connect(self._folder / "digests.sqlite", timeout=30)
@@ -76,14 +77,14 @@ class FileDigests:
     ) -> None:
         if self._store is None:
             return
-        # All at once, so that no other process waits while files are read.
+        # One transaction at the end, so that no other process waits while files are read.
         with suppress(sqlite3.Error), self._store:
             self._store.executemany("REPLACE INTO files VALUES (?, ?, ?)", self._new)
         self._store.close()
         self._store = None
 
     def of(self, path: Path) -> str:
-        """Sixteen hex digits of the file's content."""
+        """Digest of the file's content (sixteen hex digits)."""
         path = path.resolve()
         stat = path.stat()
         stamp = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
@@ -95,7 +96,7 @@ class FileDigests:
         return found
 
     def of_image(self, ref: ImageRef) -> str:
-        """Sixteen hex digits of the encoded image; InputError with its row where it is not there."""
+        """Digest of the encoded image (sixteen hex digits). Raises InputError with its row if it is missing."""
         return ref.digest if ref.path is None else self.of(ref.file())
 
     def _recall(self, path: Path, stamp: str) -> str | None:

@@ -1,4 +1,4 @@
-"""A task made from nothing but its data: columns, splits and scorer guessed from names and values."""
+"""Creates a task from its data: guesses columns, splits and scorer from names and values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RULES: dict[AnswerKind, tuple[str, int]] = {
     "several": ("vqa@2", 16),
     "word": ("exact@1", 16),
 }
-"""What is answered -> scorer and new tokens."""
+"""Kind of answers -> scorer and maximum number of new tokens."""
 TOKENS = 16
 
 
@@ -34,12 +34,14 @@ def guess_task(
     scorer: str | None = None,
     captions: bool = False,
 ) -> TaskSpec:
-    """A task for `data` (file, folder, hub id, `world:<name>`), as it would be written in the workspace.
+    """Task for `data` (a file, folder, hub id or `world:<name>`), as it would be written in the workspace.
 
-    `columns` says which column holds what, and wins over the guess; `captions`: there need be no question.
+    Args:
+        columns: role -> column; takes precedence over the guess.
+        captions: the data needs no column of questions.
 
     Raises:
-        InputError: question, answer or image cannot be guessed; with the columns there are.
+        InputError: question, answer or image cannot be guessed; the message lists the columns.
     """
     yaml = workspace.resolve() / "tasks" / f"{name}.yaml"
     where = f"data {data}"
@@ -60,12 +62,12 @@ def guess_columns(
     source: str,
     where: str,
 ) -> TaskSpec:
-    """The task at `path` for data whose splits are known; as `guess_task`."""
+    """Same as `guess_task`, for data with known splits; `path`: file of the task."""
     task = TaskSpec(task=path.stem, version=1, kind="vqa", data=found, max_new_tokens=TOKENS, path=path)
     table = open_table(task, "test", workspace).table
     if not columns and text_column(table):
         raise InputError(
-            f"{table.source} holds plain text, and a task needs questions or images with their answers.",
+            f"{table.source} holds plain text; a task needs questions or images with answers.",
             where=where,
             hint="Name the columns (--columns question=...,answer=...), or train on the text with 'moextend extend'.",
         )
@@ -86,7 +88,7 @@ def guess_columns(
 
 
 def _data(data: str, folder: Path, workspace: Path, *, where: str) -> Data:
-    """Path (relative to the YAML where it lies in the workspace) and splits; one single split is cut by images."""
+    """Path (relative to the YAML if it is in the workspace) and splits; a single split is divided by images."""
     local = Path(data).expanduser()
     if local.exists():
         path = _seen_from(local, folder, workspace)

@@ -1,4 +1,4 @@
-"""One item of a task, its prompt and its target answer."""
+"""Items of a task, with their prompts and target answers."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Item(Example):
 
     @property
     def image_name(self) -> str:
-        """The file name of the first image; "" for images in memory, and where there is none."""
+        """File name of the first image; "" for an image in memory or an item without images."""
         path = self.images[0].path if self.images else None
         return path.name if path else ""
 
 
 def prompt_text(task: TaskSpec, item: Item) -> str:
-    """The task's prompt filled for `item`, with one `<image>` mark for each of its images."""
+    """Prompt of `item`, with one `<image>` mark for each of its images."""
     return prompts.prompt_text(task.layout, item)
 
 
 def target_text(task: TaskSpec, item: Item) -> str:
-    """What a model should learn to say to the item's prompt: the answer most annotators gave, or its letter."""
+    """Target answer of `item`: the most common answer of its annotators, or the letter of this choice."""
     return own_answer(task.scorer, item)

@@ -1,4 +1,4 @@
-"""Images by their id in a table of their own, as data sets keep them that ask many questions about each."""
+"""Joins items with images in a separate table, as in data sets with many questions about each image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moextend.errors import InputError
 
 
 class Joined:
-    """A table with one more column: the image of another table whose id stands in the column `join.by`."""
+    """A table with an additional column: the image from another table, found by the id in the column `join.by`."""
 
     def __init__(self, table: Table, images: Table, join: Join) -> None:
         self.columns = tuple(dict.fromkeys((*table.columns, join.image)))
@@ -25,7 +25,7 @@ class Joined:
         return len(self._table)
 
     def row(self, i: int, columns: Sequence[str]) -> Row:
-        """The cells of row `i` in `columns`, its image looked up."""
+        """Cells of row `i` in `columns`, with its image from the other table."""
         own = [name for name in columns if name != self._image]
         if len(own) == len(columns):
             return self._table.row(i, columns)
@@ -33,7 +33,7 @@ class Joined:
         return {**row, self._image: self._looked_up(row.get(self._by), self.where(i))}
 
     def column(self, name: str) -> Iterator[Any]:
-        """The cells of a column; of the images their ids, which name them as well."""
+        """Cells of a column; for the image column the ids of the images."""
         return self._table.column(self._by if name == self._image else name)
 
     def where(self, i: int) -> str:
@@ -41,7 +41,7 @@ class Joined:
         return self._table.where(i)
 
     def home(self, i: int) -> Path | None:
-        """The folder of the file that row `i` stands in."""
+        """Folder of the file of row `i`."""
         return self._table.home(i)
 
     def _looked_up(self, name: Any, where: str) -> Any:

@@ -1,4 +1,4 @@
-"""A task of lmms-eval as one of this package, from its YAML; the Python code that its YAML names is never run."""
+"""Imports a task of lmms-eval from its YAML. Python code that the YAML names is never run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from moextend.errors import InputError
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _TEMPLATE = re.compile(r"\{[{%]")
 _METRICS = (("anls", "anls@1"), ("relaxed", "relaxed@1"), ("cider", "cider@1"))
-"""Words in the names of metrics, and the scorer of that rule."""
+"""Word in the name of a metric -> scorer with the same rule."""
 _TOKENS = 16
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A task, and what of lmms-eval's it does not have."""
+    """A task, and notes on its differences from the lmms-eval task."""
 
     task: TaskSpec
     notes: tuple[str, ...]
@@ -38,11 +38,11 @@ def import_task(
     columns: Mapping[str, str],
     scorer: str | None = None,
 ) -> Imported:
-    """The lmms-eval task called `task` (in the folder `include`, else in the installed lmms-eval).
+    """Imports the lmms-eval task `task` from the folder `include`, else from the installed lmms-eval.
 
     Raises:
         UnknownName: there is no such task.
-        InputError: it is a group, needs a judge, or changes its rows by code; or its data cannot be opened.
+        InputError: it is a group, needs a judge or changes its rows by code, or its data cannot be opened.
     """
     path, config = find(task, include)
     where = f"{PREFIX}{task} ({path})"
@@ -50,7 +50,7 @@ def import_task(
     data, at = _data(config, where), workspace.resolve() / "tasks" / f"{name}.yaml"
     draft = TaskSpec(task=name, version=1, kind="vqa", data=data, path=at)
     there = open_table(draft, "test", workspace).table.columns
-    # lmms-eval never reads doc_to_target where code scores: it may name a column that is not there.
+    # lmms-eval ignores doc_to_target if code scores, so its column may not exist.
     own = {"question": _column(config.get("doc_to_text")), "answer": _column(config.get("doc_to_target"))}
     found = guess_columns(
         data,
@@ -70,7 +70,7 @@ def import_task(
 
 
 def _refuse(config: Mapping[str, Any], where: str) -> None:
-    """InputError for what cannot be a task here."""
+    """Raises InputError if the task cannot be imported."""
     for key in ("lmms_eval_specific_kwargs", "generation_kwargs", "dataset_kwargs", "metric_list"):
         if isinstance(config.get(key), Function):
             raise InputError(
@@ -116,7 +116,7 @@ def _data(config: Mapping[str, Any], where: str) -> Data:
 
 
 def _column(value: Any) -> str | None:
-    """The column that `doc_to_text` or `doc_to_target` is, if it is one and nothing else."""
+    """Column of `doc_to_text` or `doc_to_target`; None if it is not a plain column."""
     if not isinstance(value, str):
         return None
     match = _PLACEHOLDER.fullmatch(value.strip())
@@ -124,7 +124,7 @@ def _column(value: Any) -> str | None:
 
 
 def _prompt(config: Mapping[str, Any], task: TaskSpec, where: str) -> str:
-    """The prompt: a template as it is, else the question between lmms-eval's default pre_prompt and post_prompt."""
+    """Prompt: the template, else the question between lmms-eval's default pre_prompt and post_prompt."""
     text = config.get("doc_to_text")
     mark = "<image>\n" if task.columns.image is not None else ""
     if isinstance(text, str) and _column(text) is None:
@@ -147,7 +147,7 @@ def _prompt(config: Mapping[str, Any], task: TaskSpec, where: str) -> str:
 
 
 def _default(config: Mapping[str, Any]) -> dict[str, Any]:
-    """lmms-eval's settings of no particular model."""
+    """lmms-eval's default settings, which apply to all models."""
     extra = config.get("lmms_eval_specific_kwargs") or {}
     return dict(extra.get("default") or {}) if isinstance(extra, dict) else {}
 
@@ -163,7 +163,7 @@ def _metrics(config: Mapping[str, Any]) -> list[str]:
 
 
 def _scorer(config: Mapping[str, Any]) -> str | None:
-    """The scorer with the rule of the metrics' name; None where the data decide."""
+    """Scorer for the names of the metrics; None if the data decide."""
     names = " ".join(_metrics(config)).lower()
     return next((scorer for word, scorer in _METRICS if word in names), None)
 
@@ -173,7 +173,7 @@ def _shown(value: Any) -> str:
 
 
 def _notes(config: Mapping[str, Any], task: TaskSpec) -> Iterator[str]:
-    """What is not lmms-eval's own, each with what stands for it."""
+    """Notes on the differences from the lmms-eval task and their replacements."""
     stands = {
         "doc_to_visual": f"column {task.columns.image!r}",
         "doc_to_text": f"the prompt {task.prompt!r} with lmms-eval's default pre_prompt and post_prompt",

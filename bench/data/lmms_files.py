@@ -1,4 +1,4 @@
-"""The YAMLs of lmms-eval: found by the name of a task, read with what they include; their code is never run."""
+"""Finds the YAML of an lmms-eval task by its name and reads it with its includes. Code is never run."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from moextend.errors import InputError, SpecError, UnknownName
 from moextend.util import bounded_yaml
 
 PREFIX = "lmms:"
-"""Before the name of a task of lmms-eval."""
+"""Prefix of names of lmms-eval tasks."""
 _KEY = re.compile(r"""^(["']?)(?:task|group|tag)\1[ \t]*:.*(?:\n(?:[ \t]+.*|-[ \t].*|#.*|))*""", re.MULTILINE)
-"""The lines that name a task and its groups in its YAML; only these are parsed of the tasks that are not asked for."""
+"""Lines with the names of a task and its groups; only these lines are parsed until the task is found."""
 
 
 @dataclass(frozen=True)
 class Function:
-    """`!function module.name`: Python code of lmms-eval."""
+    """A value `!function module.name`: Python code of lmms-eval."""
 
     name: str
 
 
 def find(task: str, include: Path | None) -> tuple[Path, dict[str, Any]]:
-    """The task's YAML with all that it includes."""
+    """The task's YAML, with its includes."""
     folder = include or _installed()
     if not folder.is_dir():
         raise InputError("no such folder.", where=f"--include-path {folder}", hint="Name a folder of YAMLs.")
@@ -48,17 +48,17 @@ def find(task: str, include: Path | None) -> tuple[Path, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Names:
-    """What a YAML calls itself."""
+    """Names in a YAML of lmms-eval."""
 
     task: str | None
     parts: tuple[str, ...]
-    """The tasks of a group."""
+    """Tasks of a group."""
     groups: tuple[str, ...]
-    """The groups and tags that it makes or belongs to."""
+    """Groups and tags that it defines or belongs to."""
 
 
 def _names(text: str) -> _Names:
-    """The names in a YAML, its other keys unread; none where these lines are no YAML."""
+    """Names in a YAML, without parsing its other keys; empty if these lines are not valid YAML."""
     found: dict[str, list[str]] = {"task": [], "group": [], "tag": []}
     single = False
     for match in _KEY.finditer(text):
@@ -78,7 +78,7 @@ def _names(text: str) -> _Names:
 
 
 def _part(part: Any) -> Any:
-    """The name of a member of a group."""
+    """Name of a member of a group."""
     return part.get("task", part.get("group")) if isinstance(part, Mapping) else part
 
 
@@ -99,7 +99,7 @@ def _installed() -> Path:
 
 
 class _Loader(bounded_yaml.Loader):
-    """YAML in which `!function` is a name and no code."""
+    """YAML loader that reads `!function` as a name and runs no code."""
 
 
 def _function(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Function:
@@ -116,7 +116,7 @@ _MERGED = "Copy what it names into one YAML."
 
 
 def _read(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The keys of a YAML, and those of the one that it includes; `within`: the files that led to it."""
+    """Keys of a YAML and of its include; `within`: files whose includes led to it."""
     try:
         config = bounded_yaml.load(bounded_yaml.read_text(path), where=str(path), loader=_Loader)
     except SpecError as error:

@@ -1,4 +1,4 @@
-"""Opens the items of a task's split, lazily."""
+"""Opens the items of a split lazily."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def open_items(
     task: TaskSpec, split: SplitName, workspace: Path, limit: int | None = None, *, images: bool = True,
     strict: bool = True,
 ) -> Items:  # fmt: skip
-    """The items of a split, in the order of the data (the first `limit`); no image is read before its use.
+    """Items of a split, in the order of the data (the first `limit`). Images are read on use.
 
-    Without `images` the column of images is not touched. Unless `strict`, an answer that its scorer cannot find among
-    the choices passes.
+    Args:
+        images: False: the column of images is not read.
+        strict: raise an error for an answer that its scorer does not find among the choices.
 
     Raises:
         InputError: the data cannot be opened, or lacks a column of the task; with file, row, column and hint.
@@ -49,7 +50,7 @@ def open_items(
 
 
 def _empty_part(task: TaskSpec, split: SplitName, table: Table) -> InputError:
-    """The error of a part without rows: rows are assigned by the hash of their image (or group)."""
+    """Error for a part without rows; rows are assigned by the hash of their image (or group)."""
     what = "image" if task.columns.group or task.columns.image else "row"
     return InputError(
         f"none of the {len(table):,} rows of {table.source} falls into this part: {what}s are assigned to parts by "
@@ -60,7 +61,7 @@ def _empty_part(task: TaskSpec, split: SplitName, table: Table) -> InputError:
 
 
 def conversations(task: TaskSpec, workspace: Path) -> Conversations[Item]:
-    """All training conversations of a task; items of one image are turns of one conversation."""
+    """All training conversations of a task; items of the same image are turns of one conversation."""
     items = open_items(task, "train", workspace)
     return Conversations(
         items.item, items.groups(), lambda item: prompt_text(task, item), lambda item: target_text(task, item)
@@ -69,13 +70,13 @@ def conversations(task: TaskSpec, workspace: Path) -> Conversations[Item]:
 
 @dataclass(frozen=True)
 class Opened(opening.Opened):
-    """The rows behind a split: all of them, also where the task takes only a part."""
+    """All rows of a split, also if the task uses only a part of them."""
 
     part: Part
 
 
 def open_table(task: TaskSpec, split: SplitName, workspace: Path) -> Opened:
-    """The rows that a split is taken from, without a look at the task's columns."""
+    """All rows of a split, without the task's columns."""
     data = data_of(task)
     part = parse_split(_split_name(task, split), where=_at(task, f"data.{split}"))
     opened = _opened(task, data, part, workspace, where=_at(task, f"data.{split}"))
@@ -90,7 +91,7 @@ def open_table(task: TaskSpec, split: SplitName, workspace: Path) -> Opened:
 
 
 def _joined(task: TaskSpec, data: Data, join: Join, opened: Opened, workspace: Path) -> Opened:
-    """The rows with the images that another table holds."""
+    """Rows with images from another table."""
     other = data.model_copy(update={"config": join.config})
     images = _opened(task, other, Part(join.split), workspace, where=_at(task, "data.join.split"))
     for key, name in (("id", join.id), ("image", join.image)):
@@ -117,7 +118,7 @@ def _opened(task: TaskSpec, data: Data, part: Part, workspace: Path, *, where: s
 
 
 def data_of(task: TaskSpec) -> Data:
-    """The task's data; SpecError for a text task, whose data belongs to lm-eval."""
+    """Data of the task. Raises SpecError for a text task, whose data belongs to lm-eval."""
     if task.data is None:
         raise SpecError(f"a {task.kind} task has no data.", where=_at(task, "data"), hint="Use a vqa task.")
     return task.data
@@ -138,7 +139,7 @@ def _at(task: TaskSpec, key: str) -> str:
 
 
 class Items(Sequence[Item]):
-    """The items of a split; each is built when it is asked for."""
+    """Items of a split, which are created on access."""
 
     def __init__(self, task: TaskSpec, reader: Reader, rows: Sequence[int], *, strict: bool = True) -> None:
         self._task, self._reader, self._rows, self._strict = task, reader, rows, strict
@@ -161,15 +162,15 @@ class Items(Sequence[Item]):
         return map(self.item, range(len(self)))
 
     def groups(self) -> list[str | None]:
-        """The group of every item, without reading anything else."""
+        """Group of every item; reads no other column."""
         return self._reader.groups(self._rows)
 
     def image_refs(self) -> Iterator[ImageRef]:
-        """The images of all items, row by row, without reading the other columns."""
+        """Images of all items, row by row; reads no other column."""
         return self._reader.images(self._rows)
 
     def check_ids(self) -> None:
-        """InputError where two items have one id."""
+        """Raises InputError if two items have the same id."""
         column = self._task.columns.id
         if column is None:
             return
@@ -178,7 +179,7 @@ class Items(Sequence[Item]):
             name = self._name(value, row)
             if name in seen or not name:
                 twice = (
-                    f"'{name}' stands twice, also at {self._table.where(seen[name])}" if name else "is empty"
+                    f"'{name}' occurs twice, also at {self._table.where(seen[name])}" if name else "is empty"
                 )
                 raise InputError(
                     f"id {twice}.",
@@ -188,12 +189,12 @@ class Items(Sequence[Item]):
             seen[name] = row
 
     def _name(self, value: Any, i: int) -> str:
-        """An item's id: the cell, and its place in the row where a row is several items."""
+        """Id of an item: the cell, with the position in the row if a row has several items."""
         name = cells.text(value)
         return f"{name}-{self._table.entry(i)}" if name and isinstance(self._table, Each) else name
 
     def item(self, at: int) -> Item:
-        """The item at a place."""
+        """Item `at`."""
         i = self._rows[at]
         names, where = self._task.columns, self._table.where(i)
         row = self._reader.cells(i)
@@ -210,16 +211,16 @@ class Items(Sequence[Item]):
 
 
 def check_gold(task: TaskSpec, item: Item) -> None:
-    """InputError where a scorer of letters finds no choice in an item's answer.
+    """Raises InputError if a scorer of letters finds no choice in an item's answer.
 
-    It would fall back to exact match, and a model that answers by letter would score 0.
+    The scorer would fall back to exact match, and a model that answers by letter would score 0.
     """
     more = " (answer_as), or choose another scorer"
     check_choice(item, task.columns.answer, why=f"'{task.scorer}' needs one", more=more)
 
 
 def _part_rows(table: Table, part: Part, task: TaskSpec) -> list[int]:
-    """The rows whose image (or group) falls into the part, so that no image is on both sides."""
+    """Rows whose image (or group) belongs to the part; an image belongs to one part only."""
     column = task.columns.group or task.columns.image
     values: Iterator[Any] = iter(range(len(table))) if column is None else table.column(column)
     return [i for i, value in enumerate(values) if part.low <= _percent(value) < part.high]

@@ -1,4 +1,4 @@
-"""Finds a task's data: generated data, data put in place by hand, files, folders, hub data sets; and its splits."""
+"""Finds a task's data and splits: generated data, data from the user, files, folders and hub data sets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from moextend.util.lookup import choose
 
 _PART = re.compile(r"^(?P<name>.*?)(?:\[(?P<low>\d*)%?:(?P<high>\d*)%?\])?$", re.DOTALL)
 WORLD = "world:"
-"""Begins the path of generated data."""
+"""Prefix of the path of generated data."""
 HAND = "data:"
-"""Begins the path of data that is put in place by hand: below data/ of the workspace."""
+"""Prefix of the path of data that the user puts below data/ of the workspace."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A split, or a part of it: the images whose hash, in percent, is from `low` up to `high`."""
+    """A split or a part of it: images with a hash, in percent, from `low` up to `high`."""
 
     split: str
     low: int = 0
@@ -34,19 +34,17 @@ class Part:
 
 
 def parse_split(name: str, *, where: str) -> Part:
-    """`test`, or a part of it by images: `all[:90%]`, `all[90%:]`."""
+    """Parses `test`, or a part by images: `all[:90%]`, `all[90%:]`."""
     match = _PART.match(name)
     assert match is not None, "the pattern matches every text"
     low, high = int(match["low"] or 0), int(match["high"] or 100)
     if not 0 <= low < high <= 100:
-        raise InputError(
-            f"'{name}' holds nothing.", where=where, hint="Write a part as all[:90%] or all[90%:]."
-        )
+        raise InputError(f"'{name}' is empty.", where=where, hint="Write a part as all[:90%] or all[90%:].")
     return Part(match["name"] or WHOLE, low, high)
 
 
 def find_source(data: Data, base: Path, workspace: Path, *, where: str) -> Source:
-    """The data of a task whose relative paths start from `base`. Raises InputError if it does not exist."""
+    """Data of a task; `base`: base of relative paths. Raises InputError if it does not exist."""
     if data.path.startswith(WORLD):
         from moextend.bench.world.data import materialise
 
@@ -83,14 +81,14 @@ def is_generated(task: TaskSpec) -> bool:
 
 
 def place(path: str, base: Path, workspace: Path) -> Path:
-    """The local path of a task's data; it need not exist."""
+    """Local path of a task's data; it need not exist."""
     if path.startswith(HAND):
         return workspace / "data" / path.removeprefix(HAND)
     return source.place(path, base)
 
 
 def files_of(found: Source, split: str, *, where: str) -> tuple[Path, ...]:
-    """The files of a split of local data; UnknownName with the splits there are."""
+    """Files of a split of local data. Raises UnknownName, with the existing splits, for another name."""
     if split in found.splits:
         return found.splits[split]
     if found.folder is not None and (found.folder / split).is_file():

@@ -1,4 +1,4 @@
-"""Words that a base's tokenizer does not know: what is asked or answered with them is lost."""
+"""Finds words that a base's tokenizer does not know; the model cannot read or answer them."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from moextend.util import content
 
 _FILE = "tokenizer.json"
 _SHOWN = 5
-"""Words that a warning names."""
+"""Number of words in a warning."""
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """What the tokenizer of a base does not know of some texts."""
+    """Unknown words of some texts."""
 
     texts: float = 0.0
-    """Share of the texts with a word that it does not know."""
+    """Share of texts with an unknown word."""
     tokens: float = 0.0
-    """Share of the tokens that stand for such words."""
+    """Share of unknown tokens."""
     words: tuple[str, ...] = ()
-    """The most frequent such words."""
+    """The most frequent unknown words."""
 
 
 def unknown_words(texts: Sequence[str], base: str) -> Unknown:
-    """What the tokenizer of `base` does not know of the texts.
+    """Words of the texts that the tokenizer of `base` does not know.
 
-    Nothing for a tokenizer that knows every text, and for one that is not on this machine: nothing is downloaded.
+    None found if the tokenizer can encode every text, or if it is not on this machine: nothing is downloaded.
     """
     path = _tokenizer(base)
     if path is None or not texts:
@@ -55,7 +55,7 @@ def unknown_words(texts: Sequence[str], base: str) -> Unknown:
 
 
 def _tokenizer(base: str) -> Path | None:
-    """The tokenizer's file of a packaged model, of a folder, or of a hub model in the cache."""
+    """Tokenizer file of a packaged model, of a folder, or of a hub model in the cache."""
     packaged = content.package_folder("registry") / "models" / base
     for folder in (packaged / "lm", Path(base), Path(base) / "lm"):
         if (folder / _FILE).is_file():
@@ -69,7 +69,7 @@ def _tokenizer(base: str) -> Path | None:
 
 
 def _unknown_token(path: Path) -> str | None:
-    """The token that stands for what the tokenizer does not know; None where bytes stand for everything."""
+    """Token for unknown words; None if the tokenizer falls back to bytes."""
     model = json.loads(path.read_text(encoding="utf-8")).get("model", {})
     if model.get("byte_fallback"):
         return None

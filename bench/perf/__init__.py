@@ -1,4 +1,5 @@
-"""How fast training and answering are, each variant of training beside full fine-tuning and its own lower bound.
+"""Measures the speed of training and answering.
 
-`python -m moextend.bench.perf --help`; docs/performance.md says what is measured and how.
+Variants of training are compared with full fine-tuning and with their lower bounds. See
+`python -m moextend.bench.perf --help` and docs/performance.md.
 """

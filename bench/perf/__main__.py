@@ -17,12 +17,12 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    size: Annotated[list[str] | None, typer.Option(help="tiny, mid or smollm2; may be given again.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Interleaved repeats; by size if left out.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; torch's own number if left out.")] = None,
+    size: Annotated[list[str] | None, typer.Option(help="tiny, mid or smollm2; may be repeated.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Interleaved repeats; default: by size.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's own number.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="Of the base: float32 or bfloat16.")] = "float32",
-    clock: Annotated[Literal["wall", "cpu"], typer.Option(help="cpu: where others use the machine.")] = "wall",
+    dtype: Annotated[str, typer.Option(help="Type of the base: float32 or bfloat16.")] = "float32",
+    clock: Annotated[Literal["wall", "cpu"], typer.Option(help="cpu: if others use the machine.")] = "wall",
     out: Annotated[Path | None, typer.Option(help="JSON file for all numbers.")] = None,
     write: Annotated[Path | None, typer.Option(help="Markdown page with the marks for the tables.")] = None,
 ) -> None:  # fmt: skip
@@ -41,8 +41,8 @@ def main(
 def _measure(
     sizes: list[str], repeats: int | None, threads: int | None, device: str, dtype: str, clock: Any
 ) -> list[Any]:
-    """Measures all sizes that can be made here, and prints their tables."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler would talk
+    """Measures all available sizes and prints their tables."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints messages
     import torch
 
     from moextend.bench.perf import sizes as known
@@ -78,7 +78,7 @@ def _measure(
 
 
 def _command() -> str:
-    """What was called, without the JSON's place, which changes nothing."""
+    """The command line, without the path of the JSON file, which does not affect the results."""
     words = sys.argv[1:]
     kept = [
         word

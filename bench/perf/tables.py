@@ -1,4 +1,4 @@
-"""Measurements as tables."""
+"""Formats measurements as tables."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ANSWERING = [
 
 
 def tables(measured: Speed) -> list[Table]:
-    """Training, where its time goes (on a CPU), and answering."""
+    """Tables of training, its time by operators (on a CPU), and answering."""
     spent = [_spent(measured)] if measured.training[0].shares else []
     return [_training(measured), *spent, _answering(measured)]
 
@@ -59,11 +59,11 @@ def _training(m: Speed) -> Table:
     notes = [
         f"{m.about}. A step: {m.rows} rows of {m.length} tokens; {m.dtype} on {m.device}, {m.threads} threads; "
         f"median {m.clock} time of {m.repeats} interleaved repeats.",
-        "of lower bound: step time over that of the products that cannot be left out, at "
+        "of lower bound: step time divided by the time of the necessary products at "
         f"{m.operations_a_second / 1e9:.0f} GFLOP/s, the rate of plain matrix products of an expert's shape in the "
         "same repeats.",
-        "GFLOPs: counted in a step. extra MB: the most memory beyond the base's weights. new: share of the tokens that "
-        "a new expert is computed for, over the extended layers (the top half).",
+        "GFLOPs: counted in a step. extra MB: peak memory without the base's weights. new: share of the tokens that "
+        "use a new expert, over the extended layers (the top half).",
     ]
     return Table(f"{m.size}-training", f"{m.size}: training", TRAINING, [rows], notes)
 
@@ -73,8 +73,8 @@ def _spent(m: Speed) -> Table:
     columns = [TRAINING[0], *(Column(kind.replace(" ", "_"), kind) for kind in kinds)]
     rows = [[text(row.name), *(_value(row.shares[kind], "{:.1%}") for kind in kinds)] for row in m.training]
     notes = [
-        "Parts of the time in operators of a step, under the profiler. products: of matrices. gather/scatter: "
-        "gathering tokens for experts, adding them up, copies, zeros. rest: elementwise work, norms, softmaxes."
+        "Shares of the time in operators of a step, under the profiler. products: matrix products. gather/scatter: "
+        "gathering tokens, adding outputs of experts, copies, zeros. rest: elementwise operations, norms, softmaxes."
     ]
     return Table(f"{m.size}-spent", f"{m.size}: where the time of a step goes", columns, [rows], notes)
 
@@ -93,8 +93,8 @@ def _answering(m: Speed) -> Table:
         for row in m.answering
     ]
     notes = [
-        f"A token of the prompts ({m.rows} rows of {m.length}), and a new token where the {m.rows} rows are decoded "
-        "together. FLOPs of base: operations of reading that cannot be left out.",
+        f"Per token of the prompts ({m.rows} rows of {m.length}), and per new token if the {m.rows} rows are decoded "
+        "together. FLOPs of base: lower bound of the operations of reading, relative to the base.",
     ]
     return Table(f"{m.size}-answering", f"{m.size}: answering", ANSWERING, [rows], notes)
 
@@ -104,10 +104,10 @@ def _value(number: float, form: str) -> Value:
 
 
 def write_into(page: Path, measured: Sequence[Speed], command: str) -> None:
-    """Puts the tables, with the command that made them, between the marks of a Markdown page.
+    """Writes the tables, with their command, between the marks of a Markdown page.
 
     Raises:
-        InputError: the page does not have the two marks.
+        InputError: the page lacks a mark.
     """
     before, opened, rest = page.read_text(encoding="utf-8").partition(OPEN)
     _, closed, after = rest.partition(CLOSE)

@@ -1,4 +1,4 @@
-"""The variants of training that are compared: what learns, and a step of the training loop."""
+"""Variants of training: their trained parameters, and a step of the training loop."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ RANK = 8
 NAME = "new"
 QUARTER = 0.25
 STEPS = 1000
-"""Steps that a measured training is set to: far more than are run, so that none logs or writes a checkpoint."""
+"""Steps in the settings of a measured training: too many for the few measured ones to log or write checkpoints."""
 LowerBound = Callable[[lower_bound.Model], int]
 
 
 class _Measured(Exception):
-    """Ends a training whose measured step is over."""
+    """Ends a training after its measured step."""
 
 
 @dataclass
 class Variant:
-    """One variant of training, ready for its steps."""
+    """A variant of training, ready to run."""
 
     name: str
     model: MultimodalLM
     data: Sequence[Conversation]
     """One batch."""
     least: int
-    """Operations of a step that cannot be left out."""
+    """Lower bound of the operations of a step."""
     new_share: float
-    """Share of tokens that a new expert is computed for, over the extended layers."""
+    """Share of tokens with a computed new expert, over the extended layers."""
     added: int
-    """Bytes of the weights that were added to the base."""
+    """Bytes of weights added to the base."""
     folder: Path
     cached: bool = False
-    """Whether the step is one of a later epoch, above a cached prefix."""
+    """Whether the step belongs to a later epoch, above a cached prefix."""
     times: Times = field(default_factory=Times)
-    """Of steps, repeat by repeat."""
+    """Times of steps, for each repeat."""
 
     def step(self, around: AbstractContextManager[object]) -> None:
-        """Begins a training and ends it after a few steps; the last one, from end to end, is run inside `around`.
+        """Starts a training and ends it after a few steps; the complete last step runs inside `around`.
 
-        The first one makes the optimizer's state and fills the cache, and the loop counts the operations of the first
-        one of its kind. Nothing is learned, so that every call does the same.
+        The first step creates the optimizer's state and fills the cache, and the loop counts operations in the first
+        step of each kind. The parameters do not change, so that all calls are equal.
         """
         import moextend
 
@@ -81,7 +81,7 @@ class Variant:
                 )
 
     def timed(self) -> None:
-        """One more repeat of a step, timed."""
+        """Measures a repeat of a step."""
         self.step(self.times.taken(self.model.device.type))
 
 
@@ -93,7 +93,7 @@ def modes() -> tuple[Mode, ...]:
 
 
 def all_variants(base: MultimodalLM, size: Size, folder: Path) -> Iterator[Callable[[], Variant]]:
-    """What makes each variant over the weights of `base`; full fine-tuning first. `folder`: of trainings in flight."""
+    """Functions that create the variants on the weights of `base`; full fine-tuning first. `folder`: for trainings."""
     yield partial(_full, base, size, folder)
     yield partial(_lora, base, size, folder, experts=False)
     yield partial(_lora, base, size, folder, experts=True)
@@ -117,7 +117,7 @@ def _lora(base: MultimodalLM, size: Size, folder: Path, *, experts: bool) -> Var
     _implementation(model, stacks_learn=experts)
     model.learn_only([name for name, _ in model.named_parameters() if adapters.LORA in name])
     name = f"lora r{RANK}, attention" + (" and experts" if experts else "")
-    # An adapter on experts hides them, and changes nothing yet: what is used is what the base uses.
+    # An adapter on experts hides them. It has no effect yet, so the usage equals that of the base.
     return _ready(
         name,
         base,
@@ -159,7 +159,7 @@ def extended(
     """A twin with one new expert in each layer of the top half.
 
     Args:
-        width: of the new experts in that of the base's; None: the default of the mode.
+        width: width of new experts as a share of base experts'; None: the default of the mode.
         closed: no token uses them (exact routing).
     """
     import torch
@@ -173,7 +173,9 @@ def extended(
     moextend.attach(model.lm, NAME, {layer: [0] for layer in layers}, mode=mode, width=width)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in moextend.new_parameters(model.lm, NAME).items():
-        if name.endswith(".rows") and mode != "exact":  # copied rows would tie with their parents'
+        if (
+            name.endswith(".rows") and mode != "exact"
+        ):  # scores of copied rows would equal those of their parents
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter.device)
         if name.endswith(".bias") and closed:
             parameter.data.fill_(-1.0)
@@ -182,7 +184,7 @@ def extended(
 
 
 def _implementation(model: MultimodalLM, *, stacks_learn: bool) -> None:
-    """The quickest kernels for a variant: HF's loop over experts fills whole gradients with zeros, expert by expert."""
+    """The fastest kernels for a variant. HF's loop over experts fills the full gradient with zeros for every expert."""
     on_cpu = model.device.type == "cpu"
     model.lm.set_experts_implementation("eager" if on_cpu and not stacks_learn else "grouped_mm")
 
@@ -199,7 +201,7 @@ def _ready(
     cached: bool = False,
     seen: MultimodalLM | None = None,
 ) -> Variant:
-    """The variant, its lower bound counted on the experts that `seen` uses (None: the model itself)."""
+    """The variant, with its lower bound for the experts that the model `seen` uses (None: the model itself)."""
     data = conversations(model, size, labelled)
     inputs = batch(model, data)
     layers = used(seen or model, inputs, learning=True)
@@ -218,10 +220,10 @@ def _ready(
 
 
 def used(model: MultimodalLM, inputs: dict[str, Tensor], *, learning: bool) -> list[lower_bound.Layer]:
-    """The pairs of a token and an expert that are computed for a batch, layer by layer.
+    """Computed pairs of a token and an expert for a batch, for each layer.
 
-    While experts learn that is all that the routers ask for, weighted with zero or not: what does not count yet needs
-    its gradient.
+    During training these are all pairs that the routers choose, including pairs with weight zero, which need a
+    gradient.
     """
     import torch
 
@@ -237,7 +239,7 @@ def used(model: MultimodalLM, inputs: dict[str, Tensor], *, learning: bool) -> l
         parts = getattr(site.router, "ext_parts", None)
         rows, old = (parts[NAME].count if parts else 0), count_experts(site)
         asked = index[(weights > 0) | learning]
-        new = (asked >= old) & (asked < old + rows)  # ids beyond stand for no expert
+        new = (asked >= old) & (asked < old + rows)  # larger ids mean no expert
         group = cast(Any, site.experts).ext_groups[NAME] if parts else site.experts
         width = inner_size(group) / inner_size(site.experts)
         found.append(lower_bound.Layer(int((asked < old).sum()), int(new.sum()), rows, width))
@@ -245,14 +247,14 @@ def used(model: MultimodalLM, inputs: dict[str, Tensor], *, learning: bool) -> l
 
 
 def new_share(layers: list[lower_bound.Layer], size: Size) -> float:
-    """Share of a batch's tokens that a new expert is computed for, over the extended layers."""
+    """Share of a batch's tokens with a computed new expert, over the extended layers."""
     whose = [layer.new for layer in layers if layer.rows]
     return sum(whose) / len(whose) / size.tokens if whose else 0.0
 
 
 @contextmanager
 def _choices(router: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Weights and experts [T, slots] of each call of a router within."""
+    """Weights and experts [T, slots] of each router call inside the context."""
     seen: list[tuple[Tensor, Tensor]] = []
 
     def note(module: nn.Module, args: Any, out: Any) -> None:

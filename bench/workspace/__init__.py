@@ -1,1 +1,1 @@
-"""What a user's folder holds: adding tasks, editing sequences, the catalogue."""
+"""The user's workspace: adding tasks, editing sequences, listing the catalogue."""

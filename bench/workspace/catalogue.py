@@ -1,4 +1,4 @@
-"""What there is in the workspace, in the package and in installed plug-ins, for `list` and `show`."""
+"""Contents of the workspace, the package and installed plug-ins, for `list` and `show`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def catalogue(workspace: Path) -> dict[str, list[dict[str, Any]]]:
     """{"sequences", "tasks", "references", "methods", "scorers": [...]}.
 
-    A YAML that cannot be read, and a plug-in that cannot be used, is listed with its error. The workspace's methods
-    and scorers are imported.
+    Unreadable YAMLs and broken plug-ins are listed with their errors. Methods and scorers of the workspace are
+    imported.
     """
     sequences, tasks = content.names("registry", workspace), content.names("tasks", workspace)
     references = content.names(KIND, workspace)
@@ -38,11 +38,11 @@ def catalogue(workspace: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 ROOMY = 110
-"""Columns of a terminal that has room for all that is known of a task."""
+"""Width of a terminal with room for all columns of tasks."""
 
 
 def tables(found: dict[str, list[dict[str, Any]]], width: int = 80) -> list[Table | str]:
-    """The catalogue for a terminal of `width` columns."""
+    """Catalogue for a terminal of `width` columns."""
     sequences = _table("Sequences", ["name", "version", "from", "stages"])
     for record in found["sequences"]:
         mark = " *" if record["default"] else ""
@@ -74,9 +74,9 @@ def tables(found: dict[str, list[dict[str, Any]]], width: int = 80) -> list[Tabl
 
 
 def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
-    """All of a task or sequence, and which published numbers a task's scores may stand beside.
+    """Details of a task or sequence, and references that are comparable with a task's scores.
 
-    With `example`, one item of a task as the model reads it.
+    Args: example: add one item of a task as the model reads it.
     """
     sequences, tasks = content.names("registry", workspace), content.names("tasks", workspace)
     if name in tasks:
@@ -97,7 +97,7 @@ def details(name: str, workspace: Path, *, example: bool) -> dict[str, Any]:
 
 
 def describe(record: dict[str, Any]) -> str:
-    """The details in words: the YAML, below the name of its file."""
+    """Details as text: the name of the file and its YAML."""
     rest = {key: value for key, value in record.items() if key not in ("file", "example", "comparable_with")}
     text = f"# {record['file']}\n"
     if "comparable_with" in record:
@@ -168,7 +168,7 @@ def _method(each: Listed[type[methods.Method]]) -> dict[str, Any]:
         record["task_identity"] = kind(kind.Config()).task_identity
     except SpecError:  # a setting without a default
         pass
-    except Exception as error:  # of somebody's code
+    except Exception as error:  # foreign code may raise any exception
         record["error"] = f"{each.place}: cannot be made ({type(error).__name__}: {error})."
     return {**record, "description": (kind.__doc__ or "").strip().partition("\n")[0]}
 
@@ -194,7 +194,7 @@ def _table(title: str, columns: list[str], narrow: str = "") -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in columns:  # a name is what one copies: it stays whole, and the words give way
+    for column in columns:  # names are copied, so they are not shortened; descriptions are
         table.add_column(
             column, no_wrap=column == "name", overflow="fold", max_width=16 if column == narrow else None
         )

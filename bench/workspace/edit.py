@@ -1,4 +1,4 @@
-"""Edits the sequences of a workspace: which tasks are learned, in which order, and which are only scored."""
+"""Edits the sequences of a workspace: tasks to learn, their order, and tasks that are only scored."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ ENDINGS = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class Draft:
-    """A sequence's YAML while it is edited; nothing is written before `write`."""
+    """YAML of a sequence during editing; only `write` changes the file."""
 
     path: Path
-    """Where it will stand in the workspace."""
+    """Its file in the workspace."""
     text: str
 
     @property
     def sequence(self) -> SequenceSpec:
-        """The sequence as it stands; SpecError where an edit broke it."""
+        """The current sequence. Raises SpecError if an edit made it invalid."""
         found = spec.parse(
             SequenceSpec, bounded_yaml.load(self.text, where=str(self.path)), where=str(self.path)
         )
@@ -37,11 +37,11 @@ class Draft:
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks that are learned, in order."""
+        """Tasks to learn, in order."""
         return [stage.task for stage in self.sequence.stages]
 
     def write(self) -> Path:
-        """Writes it, if it can be read as a sequence."""
+        """Writes the file if it is a valid sequence."""
         assert self.sequence
         files.write_text(self.path, self.text)
         return self.path
@@ -50,13 +50,14 @@ class Draft:
 def draft(
     name: str | None, workspace: Path, *, create: bool, base: str | None = None, vision: str | None = None
 ) -> Draft:
-    """The sequence to be edited: the workspace's own, or `name`; one of the package is copied first.
+    """Sequence to edit: the workspace's own or `name`; one of the package is copied first.
 
-    With `create`, a sequence that is not there is made: the package's default, its stages emptied, or a plain one for
-    another `base` or `vision`.
+    Args:
+        create: create a missing sequence: the package's default without stages, or a plain one for another `base` or
+            `vision`.
 
     Raises:
-        InputError: there is a sequence of this name, and it has another base or encoder.
+        InputError: the sequence exists with another base or encoder.
     """
     found = _draft(name, workspace, create=create, base=base, vision=vision)
     new_sequence.check_same(found.sequence.base, base, vision, found.path)
@@ -64,7 +65,7 @@ def draft(
 
 
 def new(name: str, workspace: Path, *, base: str | None = None, vision: str | None = None) -> Draft:
-    """A new sequence without stages; InputError where the name cannot be used, or is taken."""
+    """A new sequence without stages. Raises InputError if the name is invalid or taken."""
     path = new_sequence.new_path(name, workspace, where="bench new sequence")
     return Draft(path, new_sequence.new_text(path, base, vision))
 
@@ -81,7 +82,7 @@ def _draft(name: str | None, workspace: Path, *, create: bool, base: str | None,
         return Draft(path if found.stem == name else found, found.read_text(encoding="utf-8"))
     if not create:
         raise InputError(
-            "this workspace has no sequence of its own.",
+            "this workspace has no sequence.",
             where=str(path),
             hint=f"Make one: moextend bench add-task vqa. Or copy the package's: --sequence {DEFAULT}.",
         )
@@ -91,10 +92,10 @@ def _draft(name: str | None, workspace: Path, *, create: bool, base: str | None,
 
 
 def add(to: Draft, task: TaskSpec, *, at: int | None = None) -> Draft:
-    """The draft with a task more: a stage at place `at` (from 1; None: last), or a text task to be scored."""
+    """Draft with an additional task: a stage at position `at` (from 1; None: last), or a text task to score."""
     if task.task in to.tasks or task.task in to.sequence.retention:
         raise InputError(
-            f"task '{task.task}' is in the sequence already.",
+            f"task '{task.task}' is already in the sequence.",
             where=str(to.path),
             hint="Move it with move-task, or add another one.",
         )
@@ -106,13 +107,13 @@ def add(to: Draft, task: TaskSpec, *, at: int | None = None) -> Draft:
 
 
 def remove(of: Draft, name: str) -> Draft:
-    """The draft without a task."""
+    """Draft without a task."""
     key, index = _find(of, name)
     return _edit(of, key, lambda items: [*items[:index], *items[index + 1 :]])
 
 
 def move(of: Draft, name: str, to: int) -> Draft:
-    """The draft with a stage (or text task) at place `to`, counted from 1."""
+    """Draft with a stage (or text task) moved to position `to`, counted from 1."""
     key, index = _find(of, name)
     place = _place(of, to, len(of.tasks if key == "stages" else of.sequence.retention))
 
@@ -124,7 +125,7 @@ def move(of: Draft, name: str, to: int) -> Draft:
 
 
 def next_default(kind: str, to: Draft) -> TaskSpec:
-    """The next task of a kind that ships with the package and is not in the draft; those of its default first."""
+    """Next task of a kind in the package that is not in the draft; tasks of the default sequence come first."""
     known = {path.stem: path for path in sorted(content.package_folder("tasks").glob("*.yaml"))}
     default = read_sequence(content.package_folder("registry") / f"{DEFAULT}.yaml")
     first = [*(stage.task for stage in default.stages), *default.retention]
@@ -142,7 +143,7 @@ def next_default(kind: str, to: Draft) -> TaskSpec:
 
 
 def _at_hand(task: TaskSpec) -> bool:
-    """Whether the task needs no download and nothing put in place by hand."""
+    """Whether the task needs no download and no data from the user."""
     if task.lm_eval is not None:
         return task.lm_eval.path is not None and not task.lm_eval.data
     return task.data is not None and task.data.path.startswith("world:")
@@ -163,7 +164,7 @@ def _place(of: Draft, place: int, places: int) -> int:
 
 
 def _edit(of: Draft, key: str, change: Any) -> Draft:
-    # What the list should hold is made by the same change on its values, and compared with the edited text.
+    # The same change is applied to the parsed list, and the result is compared with the edited text.
     values: list[Any] = bounded_yaml.load(of.text, where=str(of.path)).get(key) or []
     marked = {f"- {index}\n": value for index, value in enumerate(values)}
     wanted = [marked[item] if item in marked else yaml.safe_load(item)[0] for item in change(list(marked))]

@@ -1,4 +1,4 @@
-"""A method or scorer for the workspace, written as a file that runs as it is."""
+"""Writes a method or scorer for the workspace: a file that runs without changes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True)
 class Kind:
-    """What can be written."""
+    """Kinds of plug-ins."""
 
     known: Plugins[Any]
     stand_in: str
-    """The name that the template has."""
+    """Name in the template."""
     next: str
-    """What to do with it."""
+    """Command that uses it."""
 
 
 KINDS = {
@@ -33,10 +33,11 @@ KINDS = {
 
 
 def write_new(kind: str, name: str, workspace: Path) -> tuple[Path, str]:
-    """Writes the file; its path, and the command that uses it.
+    """Writes the file; returns its path and the command that uses it.
 
     Raises:
-        UnknownName: there is no such kind.  InputError: the name cannot be used, or is taken.
+        UnknownName: the kind does not exist.
+        InputError: the name is invalid or taken.
     """
     if kind not in KINDS:
         raise UnknownName("kind", kind, KINDS, where="bench new")
@@ -44,7 +45,7 @@ def write_new(kind: str, name: str, workspace: Path) -> tuple[Path, str]:
     name = _free(name.replace("_", "-"), made.known, workspace)
     path = workspace / made.known.folder / f"{name.replace('-', '_')}.py"
     if path.exists():
-        raise InputError("there is this file already.", where=str(path), hint="Choose another name.")
+        raise InputError("the file already exists.", where=str(path), hint="Choose another name.")
     source = (Path(__file__).parent / "templates" / f"{kind}.py").read_text(encoding="utf-8")
     files.write_text(path, source.replace(made.stand_in, name).replace(_class(made.stand_in), _class(name)))
     return path, made.next.format(name=name)

@@ -1,4 +1,4 @@
-"""A new sequence of the workspace, without stages."""
+"""Creates sequences of the workspace, without stages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ALIGN = (
 
 
 def new_text(path: Path, base: str | None = None, vision: str | None = None) -> str:
-    """The YAML of a new sequence at `path`: the package's default without stages, or a plain one for another base."""
+    """YAML of a new sequence at `path`: the package's default without stages, or a plain one for another base."""
     default = content.package_folder("registry") / f"{DEFAULT}.yaml"
     if base in (None, DEFAULT) and vision in (None, DEFAULT):
         return _emptied(default, path)
@@ -45,7 +45,7 @@ def new_text(path: Path, base: str | None = None, vision: str | None = None) -> 
 
 
 def new_path(name: str, workspace: Path, *, where: str) -> Path:
-    """Where a new sequence of this name will stand; InputError where the name cannot be used, or is taken."""
+    """File of a new sequence. Raises InputError if the name is invalid or taken."""
     if not NAME.fullmatch(name) or name.endswith((".yaml", ".yml")):
         raise InputError(
             f"'{short(name, 60)}' is not a name.",
@@ -55,13 +55,13 @@ def new_path(name: str, workspace: Path, *, where: str) -> Path:
     known = content.names("registry", workspace)
     if name in known:
         raise InputError(
-            f"there is a sequence '{name}' already ({known[name]}).", where=where, hint="Choose another name."
+            f"a sequence '{name}' already exists ({known[name]}).", where=where, hint="Choose another name."
         )
     return workspace / "registry" / f"{name}.yaml"
 
 
 def check_same(found: Base, base: str | None, vision: str | None, path: Path) -> None:
-    """InputError where a sequence that is there has another base or encoder than the options ask for."""
+    """Raises InputError if a sequence has another base or encoder than the options."""
     for option, asked, has in (("--base", base, found.model), ("--vision", vision, found.vision)):
         if asked not in (None, has):
             raise InputError(
@@ -72,7 +72,7 @@ def check_same(found: Base, base: str | None, vision: str | None, path: Path) ->
 
 
 def run_command(sequence: str) -> str:
-    """The command that learns a sequence of the workspace."""
+    """Command that runs a sequence of the workspace."""
     return "moextend bench run" + ("" if sequence == OWN else f" {sequence}")
 
 

@@ -1,4 +1,4 @@
-"""A task made from a user's data: guessed, checked, and written as a YAML of the workspace."""
+"""Creates a task from a user's data: guesses it, checks it, and writes it as a YAML of the workspace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moextend.errors import InputError, short
 from moextend.util import content, files
 
 ALIASES = {"qa": "vqa"}
-"""Other words for a kind: questions and answers without images are of the kind of those with them."""
+"""Other names of kinds: questions without images have the same kind as questions with images."""
 HEAD = "# Guessed from the data; correct what is wrong, and raise the version when a change moves scores.\n"
 
 
@@ -29,9 +29,9 @@ def new_task(
     scorer: str | None,
     trust_code: bool = False,
 ) -> TaskSpec:
-    """A task for `data`, as it will be written; InputError where it has the name of another, or another kind.
+    """Task for `data`, as it will be written. Raises InputError if its name is taken or its kind is another one.
 
-    `trust_code`: whether the code that a folder of lm-eval YAMLs names may run.
+    Args: trust_code: whether code in a folder of lm-eval YAMLs may run.
     """
     name = free_name(name or default_name(data), workspace)
     if kind == "text":
@@ -55,10 +55,10 @@ def new_task(
 
 
 def with_prompt(task: TaskSpec, prompt: str) -> TaskSpec:
-    """The task with another prompt; InputError for a text task, whose prompts are lm-eval's."""
+    """Task with another prompt. Raises InputError for a text task, whose prompts are lm-eval's."""
     if task.kind == "text":
         raise InputError(
-            "a text task is prompted by lm-eval.", where="--prompt", hint="Leave the option out."
+            "lm-eval sets the prompt of a text task.", where="--prompt", hint="Leave the option out."
         )
     return task.model_copy(update={"prompt": prompt})
 
@@ -72,7 +72,7 @@ def lmms_task(
     columns: dict[str, str],
     scorer: str | None,
 ) -> tuple[TaskSpec, tuple[str, ...]]:
-    """The task of lmms-eval that "lmms:TASK" names, as it will be written, and what of it was not imported."""
+    """Task for "lmms:TASK", as it will be written, and notes on parts that are not imported."""
     from moextend.bench.data.lmms import import_task
     from moextend.bench.data.lmms_files import PREFIX
 
@@ -83,9 +83,9 @@ def lmms_task(
 
 
 def check(task: TaskSpec, workspace: Path, base: str | None = None) -> dict[str, Any]:
-    """What a task holds, its data opened and one example rendered and scored; InputError if that fails.
+    """Opens a task's data, renders one example and scores it. Raises InputError if that fails.
 
-    `base`: the model that should know the task's words.
+    Args: base: model whose tokenizer should know the task's words.
     """
     if task.kind == "text":
         return _check_text(task, workspace)
@@ -104,7 +104,7 @@ def write_task(task: TaskSpec) -> Path:
 
 
 def as_yaml(task: TaskSpec) -> str:
-    """The task as a person would write it: without what is not set."""
+    """Task without unset keys, as a person would write it."""
     record = task.model_dump(mode="json", exclude_defaults=True)
     record = {"task": task.task, "version": task.version, "kind": task.kind} | record
     if task.data is not None:
@@ -118,14 +118,14 @@ def as_yaml(task: TaskSpec) -> str:
 
 
 def default_name(data: str) -> str:
-    """A task's name from its data: "~/data/My set.jsonl" -> "my-set", "HuggingFaceM4/VQAv2" -> "vqav2"."""
+    """Name of a task from its data: "~/data/My set.jsonl" -> "my-set", "HuggingFaceM4/VQAv2" -> "vqav2"."""
     stem = Path(data.rstrip("/")).name.removeprefix("world:")
     stem = re.sub(r"\.(jsonl?|csv|tsv|parquet|arrow)$", "", stem, flags=re.IGNORECASE)
     return re.sub(r"[^a-z0-9._]+", "-", stem.lower()).strip("-.") or "task"
 
 
 def free_name(name: str, workspace: Path) -> str:
-    """The name, if it is one and no task has it."""
+    """The name. Raises InputError if it is invalid or taken."""
     stem = re.sub(r"\.(ya?ml|jsonl?|csv|tsv|parquet|arrow)$", "", name, flags=re.IGNORECASE)
     if stem != name:
         raise InputError(f"'{name}' is the name of a file.", where="--name", hint=f"Write: --name {stem}.")
@@ -133,12 +133,12 @@ def free_name(name: str, workspace: Path) -> str:
         raise InputError(
             f"'{short(name, 60)}' is not a name.",
             where="--name",
-            hint="Use letters, digits, '-', '_', '.' and '+' (100 at the most), a letter or digit first.",
+            hint="Use at most 100 letters, digits, '-', '_', '.' and '+', a letter or digit first.",
         )
     known = content.names("tasks", workspace)
     if name in known:
         raise InputError(
-            f"there is a task '{name}' already ({known[name]}).",
+            f"a task '{name}' already exists ({known[name]}).",
             where="--name",
             hint=f"Choose another name, or add that one: moextend bench add-task {name}.",
         )

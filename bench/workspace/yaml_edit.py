@@ -1,8 +1,8 @@
-"""Edits one list of a person's YAML and leaves the rest of the file, comments too, as it is.
+"""Edits one list of a person's YAML; the rest of the file, including comments, does not change.
 
-The file is edited as text, by the places that the YAML parser tells; afterwards it is parsed again, and refused if
-anything but that list has changed. ruamel.yaml keeps comments, too, but belonging to the item before them, so that a
-removed item takes its neighbour's along; and it writes the whole file again, with its own indents and line ends.
+The file is edited as text, at positions from the YAML parser. Then it is parsed again; the edit is refused if anything
+except the list has changed. ruamel.yaml attaches a comment to the item before it, so that removing an item also removes
+the comment of the next one, and it rewrites the whole file with its own indents and line ends.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import yaml
 from moextend.errors import SpecError
 
 Items = list[str]
-"""The lines of each item, with the comments above it."""
+"""Lines of each item, with the comments above it."""
 
 
 def edit_list(text: str, key: str, change: Callable[[Items], Items], wanted: list[Any], *, where: str) -> str:
-    """`text` with the list under `key` changed; SpecError where the outcome does not hold `wanted`.
+    """`text` with a changed list under `key`. Raises SpecError if the result is not `wanted`.
 
-    `change` gets and returns the items as text: "- task: x\n" of a list in lines, "x" of a list in brackets.
+    `change` gets and returns the items as text: "- task: x\n" for a block list, "x" for a list in brackets.
     """
     node = _node(text, key)
     if node is None:
@@ -37,7 +37,7 @@ def edit_list(text: str, key: str, change: Callable[[Items], Items], wanted: lis
 
 
 def quoted(name: str) -> str:
-    """A name as YAML: in quotes if it would else be read as a number, a date or a truth value."""
+    """A name as YAML, in quotes if YAML would read it as a number, a date or a truth value."""
     return str(yaml.safe_dump(name, default_flow_style=True, width=10**6)).splitlines()[0]
 
 
@@ -57,7 +57,7 @@ def _edit_flow(text: str, node: yaml.SequenceNode, change: Callable[[Items], Ite
     contents = [item.strip().removeprefix("- ") for item in items]
     if scalars and not any(re.search(r"[:\n#]", item) for item in contents):
         return f"{text[:start]}[{', '.join(contents)}]{text[end:]}"
-    # mappings stand better in lines of their own
+    # mappings are written on separate lines
     lines = "".join(f"  {item}" for item in items)
     return f"{text[:start].rstrip(' ')}\n{lines.rstrip(chr(10))}{text[end:]}"
 
@@ -66,7 +66,7 @@ def _edit_block(text: str, key: str, node: yaml.SequenceNode, change: Callable[[
     lines = text.splitlines(keepends=True)
     indent = " " * node.start_mark.column
     starts = [item.start_mark.line for item in node.value]
-    for i, start in enumerate(starts):  # a comment above an item goes with it
+    for i, start in enumerate(starts):  # a comment above an item belongs to it
         while lines[start - 1].startswith(f"{indent}#") and (i or indent):
             start -= 1
         starts[i] = start
@@ -103,7 +103,7 @@ def _verify(before: str, after: str, key: str, wanted: list[Any], where: str) ->
         found = None
     if found != {**yaml.safe_load(before), key: wanted}:
         raise SpecError(
-            f"'{key}' is written in a way that this command cannot edit.",
+            f"this command cannot edit the layout of '{key}'.",
             where=where,
             hint=f"Edit it by hand; it should hold: {yaml.safe_dump(wanted, default_flow_style=True).strip()}",
         )

@@ -45,9 +45,11 @@ def items(folder: Annotated[Path, typer.Argument(help="Folder of the JSON lines.
 
 @app.command()
 def generic(
-    out: Annotated[Path, typer.Argument(help="Text file, one line a text.")],
+    out: Annotated[Path, typer.Argument(help="Text file with one text per line.")],
     lines: Annotated[int, typer.Option(help="Lines.")] = 400,
-    seed: Annotated[int, typer.Option(help="Seed of the lines; not that of the base's training.")] = 1000,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the lines; the base's training uses another one.")
+    ] = 1000,
 ) -> None:
     """Write generic text of the kind that the base was trained on. Example: generic registry/tiny-generic.txt."""
     import random
@@ -79,7 +81,7 @@ def picture(
 def near(
     count: Annotated[int, typer.Option(help="Inputs of each kind.")] = 500,
 ) -> None:
-    """Measure which inputs scope auto takes for an extension's own. Example: near --count 500."""
+    """Measure which inputs scope auto assigns to an extension. Example: near --count 500."""
     import moextend
     from moextend.bench.world.near import measure
 

@@ -1,4 +1,4 @@
-"""The tiny base model: trains the language model and the vision encoder, and records what came out."""
+"""Builds the tiny base: trains the language model and the vision encoder, and records their scores."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ LIBRARIES = ("torch", "transformers", "open_clip_torch", "tokenizers", "numpy", 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how wide the base is trained."""
+    """Steps, batch sizes and seed of the build."""
 
     seed: int = 0
     language_steps: int = 900
     language_batch: int = 64
-    """Lines a step."""
+    """Lines per step."""
     vision_steps: int = 1500
     vision_batch: int = 32
-    """Groups (a scene and three twins) a step."""
+    """Groups (a scene and three twins) per step."""
 
 
 @dataclass(frozen=True)
 class Bars:
-    """Two progress bars, one a model."""
+    """Two progress bars, one per model."""
 
     language: Progress
     vision: Progress
@@ -57,8 +57,8 @@ def progress_bars(recipe: Recipe) -> Iterator[Bars]:
 
 
 def build(recipe: Recipe, out: Path) -> dict[str, Any]:
-    """Trains both models, saves them under `out` (lm/, vision/, build.json, README.md); the record."""
-    torch.set_num_threads(1)  # on one thread the sums of a step have one order
+    """Trains both models and saves them under `out` (lm/, vision/, build.json, README.md); returns the record."""
+    torch.set_num_threads(1)  # one thread keeps the order of sums, so that builds are reproducible
     with progress_bars(recipe) as bars:
         text_record = build_language(recipe, out / "lm", bars.language)
         image_record = build_vision(recipe, out / "vision", bars.vision)
@@ -77,7 +77,7 @@ def build(recipe: Recipe, out: Path) -> dict[str, Any]:
 
 
 def build_language(recipe: Recipe, folder: Path, tick: Progress) -> dict[str, Any]:
-    """Trains and saves the language model with its tokenizer; parameters, loss, scores, seconds."""
+    """Trains and saves the language model and its tokenizer; returns parameters, loss, scores and seconds."""
     start = time.perf_counter()
     model = language.build_language_model(recipe.seed)
     loss = language.train_language_model(
@@ -96,7 +96,7 @@ def build_language(recipe: Recipe, folder: Path, tick: Progress) -> dict[str, An
 
 
 def build_vision(recipe: Recipe, folder: Path, tick: Progress) -> dict[str, Any]:
-    """Trains and saves the vision encoder; parameters, loss, probes, retrieval, feature scale, seconds."""
+    """Trains and saves the vision encoder; returns parameters, loss, probes, retrieval, feature scale, seconds."""
     start = time.perf_counter()
     model = vision.build_vision_model(recipe.seed)
     loss = vision.train_vision_model(model, recipe.seed, recipe.vision_steps, recipe.vision_batch, tick)
@@ -112,7 +112,7 @@ def build_vision(recipe: Recipe, folder: Path, tick: Progress) -> dict[str, Any]
 
 
 def model_card(record: dict[str, Any]) -> str:
-    """The README of the built base."""
+    """README of the built base."""
     text, image = record["language"], record["vision"]
     text_rows = "\n".join(f"| {task} | {score} |" for task, score in text["accuracy"].items())
     image_rows = "\n".join(f"| {what} | {score} |" for what, score in image["probe_accuracy"].items())

@@ -1,4 +1,4 @@
-"""The image tasks and the captions as parquet files, made when they are first needed."""
+"""Image tasks and captions as parquet files, which are generated on first use."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ CAPTIONS = "captions"
 DATASETS = (*ASKERS, CAPTIONS)
 SPLITS: tuple[Split, ...] = ("train", "test")
 IMAGES = {"train": 8000, "test": 500}
-"""Images of an image task."""
+"""Number of images per split of an image task."""
 CAPTIONED = {"train": 4000, "test": 500}
-"""Images of the captions."""
+"""Number of images per split of the captions."""
 ASKED = {"train": 3, "test": 1}
-"""Questions about an image."""
+"""Number of questions per image."""
 
 Row = dict[str, Any]
 
 
 def materialise(name: str, folder: Path) -> Path:
-    """Folder with `train.parquet` and `test.parquet` of a data set, written under `folder` where missing."""
+    """Folder with `train.parquet` and `test.parquet` of a data set; missing files are written under `folder`."""
     if name not in DATASETS:
         raise UnknownName("data set of the generated world", name, DATASETS, where=f"world:{name}")
     target = folder / f"{name}-v{WORLD_VERSION}"
@@ -39,12 +39,12 @@ def materialise(name: str, folder: Path) -> Path:
 
 
 def rows(name: str, split: Split) -> list[Row]:
-    """The rows of a split: question_id, image_id, image, question, answer, kind."""
+    """Rows of a split: question_id, image_id, image, question, answer, kind."""
     return list(_rows(name, split, asked_scenes(name, split)))
 
 
 def asked_scenes(name: str, split: Split) -> Iterator[tuple[Scene, list[Question]]]:
-    """The scenes of a split with their questions (for captions: one empty question with the caption)."""
+    """Scenes of a split with their questions; for captions one empty question with the caption as answer."""
     rng = random.Random(hashed(f"{name} {split} v{WORLD_VERSION}"))
     if name == CAPTIONS:
         for _ in range(CAPTIONED[split]):
@@ -76,7 +76,7 @@ def _rows(name: str, split: Split, scenes: Iterable[tuple[Scene, list[Question]]
 
 
 def _write(table: list[Row], path: Path) -> None:
-    """Writes a parquet file atomically; two writers at once write the same bytes."""
+    """Writes a parquet file atomically; concurrent writers write the same bytes."""
     import pyarrow
     from pyarrow import parquet
 

@@ -1,4 +1,4 @@
-"""The language model of the tiny base: a stock Mixtral under a million parameters, for the text world."""
+"""Language model of the tiny base: a Mixtral with under a million parameters, for the text world."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from moextend.bench.world.tokens import LONGEST
 WORDS = words.vocabulary()
 IDS = {word: i for i, word in enumerate(WORDS)}
 ROPE_THETA = 500.0
-"""Lines are short: with Mixtral's own 1e6 most frequencies do not turn within a line, and the model does not learn
-to tie an attribute to its thing within a thousand steps."""
+"""RoPE base. Lines are short: with Mixtral's 1e6 most frequencies hardly rotate within a line, and the model does not
+learn within a thousand steps which attribute belongs to which thing."""
 AUXILIARY = 0.01
 """Weight of the router's load-balancing loss."""
 
@@ -54,13 +54,13 @@ def build_language_model(seed: int) -> Any:
 
 
 def padded(rows: list[list[int]]) -> Tensor:
-    """Token ids as one rectangle, padded on the right."""
+    """Token ids as one array, padded on the right."""
     tensors = [torch.tensor(row) for row in rows]
     return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=IDS[words.PAD])
 
 
 def line_batch(lines: list[Piece]) -> tuple[Tensor, Tensor]:
-    """Token ids with `<bos>` in front (B, L), and the weight of predicting each of them (B, L)."""
+    """Token ids with `<bos>` first (B, L), and the loss weight of each token (B, L)."""
     ids = padded([[IDS[words.BOS], *(IDS[word.text] for word in line)] for line in lines])
     weights = torch.zeros(ids.shape)
     for row, line in zip(weights, lines, strict=True):
@@ -69,7 +69,7 @@ def line_batch(lines: list[Piece]) -> tuple[Tensor, Tensor]:
 
 
 def train_language_model(model: Any, seed: int, steps: int, batch: int, tick: Progress) -> float:
-    """Trains in place on freshly drawn lines; the mean loss of the last 20 steps."""
+    """Trains in place on newly generated lines; returns the mean loss of the last 20 steps."""
     rng = random.Random(seed)
     balance = Balance(rng)
     optimizers = Optimizers(model, steps, _is_matrix, adam=3e-3, muon=0.02)
@@ -94,7 +94,7 @@ def _is_matrix(name: str, weight: Tensor) -> bool:
 
 @torch.no_grad()
 def text_accuracy(model: Any, items: list[Item], batch: int = 256) -> float:
-    """Percent of items whose right choice is the likeliest (sum of log-probabilities over its words)."""
+    """Percent of items whose right choice has the highest sum of log-probabilities."""
     rows = [(item, choice) for item in items for choice in item["choices"]]
     scores: list[float] = []
     for start in range(0, len(rows), batch):
@@ -119,5 +119,5 @@ def _choice_scores(model: Any, rows: list[tuple[Item, str]]) -> list[float]:
 
 
 def encoded(text: str) -> list[int]:
-    """Token ids with `<bos>` in front."""
+    """Token ids with `<bos>` first."""
     return [IDS[words.BOS], *(IDS[word] for word in text.split())]

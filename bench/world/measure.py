@@ -1,4 +1,4 @@
-"""What the vision encoder knows: linear probes on its patch tokens, and retrieval of captions."""
+"""Measures the vision encoder: linear probes on its patch tokens, and retrieval of captions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VALUES = {"color": COLORS, "shape": SHAPES, "size": SIZES, "letter": LETTERS}
 
 
 def probe_accuracies(model: Any, seed: int, learned: int = 3000, scored: int = 500) -> dict[str, float]:
-    """Percent of the things of test scenes whose attribute a linear map reads off the token of their cell."""
+    """Percent of things in test scenes whose attribute a linear probe predicts from the token of their cell."""
     train, test = probe_scenes(seed, learned, "train"), probe_scenes(seed + 1, scored, "test")
     train_x, test_x = _thing_tokens(model, train), _thing_tokens(model, test)
     mean, std = train_x.mean(0), train_x.std(0)
@@ -53,7 +53,7 @@ def _linear_probe(x: Tensor, y: Tensor, classes: int, seed: int, steps: int = 30
 
 @torch.no_grad()
 def retrieval(model: Any, seed: int, count: int = 100) -> float:
-    """Percent of test images whose own caption is the nearest of `count`."""
+    """Percent of test images whose caption is the nearest of `count` captions."""
     scenes = probe_scenes(seed, count, "test")
     image = model.encode_image(pixels(scenes), normalize=True)
     text = model.encode_text(caption_ids(scenes), normalize=True)
@@ -62,6 +62,6 @@ def retrieval(model: Any, seed: int, count: int = 100) -> float:
 
 
 def feature_scale(model: Any, seed: int, count: int = 500) -> float:
-    """Standard deviation of the raw patch tokens over train scenes: a projector divides by it."""
+    """Standard deviation of the raw patch tokens over training scenes; a projector divides by it."""
     features = patch_features(model, pixels(probe_scenes(seed, count, "train")))
     return float(features.std())

@@ -1,6 +1,6 @@
-"""How often `scope: auto` takes an input for an extension's own: of the task, near it, and far from it.
+"""Measures how often `scope: auto` assigns inputs to an extension: inputs of its task, similar and unrelated ones.
 
-The features that decide are frozen: no training is needed, only the tiny base and the generated world.
+Task inference uses frozen features, so that no training is needed, only the tiny base and the generated world.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from moextend.extension import task_inference
 
 TASKS = ("attributes", "counting", "reading", "position", "comparison")
 LEARNED = TASKS[:3]
-"""The tasks of the sequence `tiny`; the others are near them and belong to no extension."""
+"""Tasks of the sequence `tiny`. The other tasks are similar, but belong to no extension."""
 TEMPLATE = "<image> Q {} A:"
-"""The tasks' own prompt."""
+"""Prompt of the tasks."""
 HELD_OUT = 512
-"""Training prompts that an extension's statistics are made from, as in `extend`."""
+"""Number of training prompts for the statistics of an extension, as in `extend`."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one kind of input."""
+    """Result for one kind of input."""
 
     extension: str
     candidates: int
-    """Extensions that an input could reach, this one included."""
+    """Number of extensions that are candidates for an input, including this one."""
     inputs: str
     count: int
     accepted: float
-    """Share that reached `extension`, 0..1."""
+    """Share assigned to `extension`, 0..1."""
     elsewhere: float
-    """Share that reached another one; the rest reached none."""
+    """Share assigned to another extension; the rest is assigned to none."""
 
 
 def prompts(task: str, split: Split, count: int) -> list[Prompt]:
-    """The first questions about the first scenes of a task."""
+    """First questions about the first scenes of a task."""
     asked = islice(asked_scenes(task, split), count)
     return [Prompt(TEMPLATE.format(some[0].words), (ImageRef(data=png(scene)),)) for scene, some in asked]
 
 
 def measure(model: MultimodalLM, count: int = 500) -> list[Row]:
-    """Every kind of input for every extension of `LEARNED`, each alone and all together."""
+    """Shares for every kind of input and every extension of `LEARNED`, alone and with the others."""
     statistics = {task: task_inference.collect(model, prompts(task, "train", HELD_OUT)) for task in LEARNED}
     tests = {task: prompts(task, "test", count) for task in TASKS}
     found = []
@@ -63,7 +63,7 @@ def measure(model: MultimodalLM, count: int = 500) -> list[Row]:
 
 
 def inputs(task: str, tests: Mapping[str, Sequence[Prompt]]) -> dict[str, list[Prompt]]:
-    """Kinds of inputs by name, from a task's own to unrelated ones."""
+    """Name -> inputs, from the task's own to unrelated ones."""
     own, kinds = tests[task], {"own, unseen": list(tests[task])}
     for other, asked in tests.items():
         if other != task:

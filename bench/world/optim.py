@@ -1,6 +1,6 @@
-"""Optimizers of the build: AdamW for vectors and embeddings, orthogonalised momentum for matrices.
+"""Optimizers of the build: AdamW for vectors and embeddings, orthogonalised momentum (Muon) for matrices.
 
-AdamW alone learns copying late; orthogonalised momentum (Muon) learns it all within a few hundred steps.
+With AdamW alone the model learns copying late; with Muon it learns all skills within a few hundred steps.
 `torch.optim.Muon` takes 2-D weights only, but the experts of a layer are one stacked 3-D weight.
 """
 
@@ -17,7 +17,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The nearest (semi-)orthogonal matrices of one or several stacked matrices, approximately."""
+    """Approximation of the nearest (semi-)orthogonal matrix, for one matrix or a stack."""
     a, b, c = COEFFICIENTS
     tall = matrix.shape[-2] > matrix.shape[-1]
     x: Tensor = matrix.mT if tall else matrix
@@ -36,7 +36,7 @@ class OrthogonalMomentum(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Moves every weight by an orthogonal matrix times the learning rate."""
+        """Updates every weight by an orthogonal matrix times the learning rate."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is None:
@@ -50,7 +50,7 @@ class OrthogonalMomentum(torch.optim.Optimizer):
 
 
 class Optimizers:
-    """Both optimizers of a model, under one cosine schedule with warm-up."""
+    """Both optimizers of a model, with the same cosine schedule with warm-up."""
 
     def __init__(
         self, model: nn.Module, steps: int, is_matrix: Callable[[str, Tensor], bool], adam: float, muon: float
@@ -66,7 +66,7 @@ class Optimizers:
         self.rates = (adam, muon)
 
     def step(self, loss: Tensor) -> None:
-        """One step downhill, with the gradient's norm clipped at 1."""
+        """One step, with the gradient norm clipped at 1."""
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -78,7 +78,7 @@ class Optimizers:
 
 
 def schedule(step: int, steps: int, warmup: float = 0.05) -> float:
-    """Factor of the learning rate at a step: linear warm-up, then a cosine to zero."""
+    """Factor on the learning rate at a step: linear warm-up, then cosine to zero."""
     rise = max(1, int(warmup * steps))
     if step < rise:
         return (step + 1) / rise

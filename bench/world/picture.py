@@ -1,4 +1,4 @@
-"""A sheet of scenes, each with its caption and one question of every image task."""
+"""Draws scenes with their captions and one question of every image task."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moextend.util.files import atomic
 
 ROWS, COLUMNS = 2, 4
 LINE = 38
-"""Most characters of a line under an image."""
+"""Maximum number of characters in a line under an image."""
 
 
 def draw_sheet(out: Path, seed: int) -> None:

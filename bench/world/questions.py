@@ -1,4 +1,4 @@
-"""Questions about a scene with exact answers: all that a scene allows, then a balanced choice of them."""
+"""Questions about a scene with exact answers: all possible ones, and a balanced selection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moextend.bench.world.words import COLORS, COLUMNS, NUMBERS, PLURALS, ROWS, 
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its answer; both are words separated by spaces."""
+    """A question and its answer; both are words separated by spaces."""
 
     kind: str
     words: str
@@ -25,14 +25,14 @@ Asker = Callable[[Scene], Iterator[Question]]
 
 
 def single(things: Iterable[Thing], attribute: str) -> Iterator[Thing]:
-    """The things whose color, shape, size or letter no other thing has."""
+    """Things with a color, shape, size or letter that no other thing has."""
     things = tuple(things)
     seen = Counter(getattr(thing, attribute) for thing in things)
     return (thing for thing in things if seen[getattr(thing, attribute)] == 1)
 
 
 def attributes(scene: Scene) -> Iterator[Question]:
-    """What color or shape, of the thing at a place, of a color, of a shape, or with a letter; or both."""
+    """Asks for the color or shape (or both) of the thing at a place, of a color or shape, or with a letter."""
     for t in scene.things:
         yield Question("thing-at", f"what is at {t.place}", f"{t.color} {t.shape}")
         yield Question("color-at", f"what color at {t.place}", t.color)
@@ -46,7 +46,7 @@ def attributes(scene: Scene) -> Iterator[Question]:
 
 
 def counting(scene: Scene) -> Iterator[Question]:
-    """How many things there are: in all, of a color, of a shape, in a row, in a column."""
+    """Asks for the number of things: all, of a color, of a shape, in a row, in a column."""
     things = scene.things
     yield Question("count-all", "how many objects", NUMBERS[len(things)])
     for color in COLORS:
@@ -64,7 +64,7 @@ def counting(scene: Scene) -> Iterator[Question]:
 
 
 def reading(scene: Scene) -> Iterator[Question]:
-    """Which letter, at a place, on a color or on a shape."""
+    """Asks for the letter at a place, on a color or on a shape."""
     for t in scene.things:
         yield Question("letter-at", f"which letter at {t.place}", t.letter)
     for t in single(scene.things, "color"):
@@ -74,7 +74,7 @@ def reading(scene: Scene) -> Iterator[Question]:
 
 
 def position(scene: Scene) -> Iterator[Question]:
-    """Where a thing is, named by its color, shape or letter."""
+    """Asks for the place of the thing with a color, shape or letter."""
     for t in single(scene.things, "color"):
         yield Question("place-of-color", f"where is the {t.color} object", t.place)
     for t in single(scene.things, "shape"):
@@ -84,7 +84,7 @@ def position(scene: Scene) -> Iterator[Question]:
 
 
 def comparison(scene: Scene) -> Iterator[Question]:
-    """Two things or two sets of things compared: above, same color, same shape, bigger, more."""
+    """Compares two things or two sets of things: above, same color, same shape, bigger, more."""
     for a, b in permutations(scene.things, 2):
         yield Question("same-color", f"same color {a.place} and {b.place}", _yes(a.color == b.color))
         yield Question("same-shape", f"same shape {a.place} and {b.place}", _yes(a.shape == b.shape))
@@ -113,19 +113,19 @@ ASKERS: dict[str, Asker] = {
     "position": position,
     "comparison": comparison,
 }
-"""Image task -> everything that it can ask about a scene."""
+"""Image task -> function that returns all its questions about a scene."""
 
 
 @dataclass
 class Balance:
-    """Chooses questions such that kinds, and answers within a kind, come up about equally often."""
+    """Selects questions so that kinds, and answers within a kind, are about equally frequent."""
 
     rng: random.Random
     kinds: Counter[str] = field(default_factory=Counter)
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def choose(self, asked: Iterable[Question], count: int) -> list[Question]:
-        """Up to `count` different questions out of `asked`, the least used kinds and answers first."""
+        """At most `count` different questions of `asked`; the least used kinds and answers come first."""
         left = list(dict.fromkeys(asked))
         chosen: list[Question] = []
         while left and len(chosen) < count:
@@ -141,7 +141,7 @@ class Balance:
 
 
 def majority_level(learned: Iterable[Question], scored: Iterable[Question]) -> float:
-    """Accuracy in percent of answering with the most frequent learned answer of the question's kind."""
+    """Accuracy in percent of the most frequent training answer to the question's kind."""
     counts: dict[str, Counter[str]] = {}
     for q in learned:
         counts.setdefault(q.kind, Counter())[q.answer] += 1

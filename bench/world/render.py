@@ -1,4 +1,4 @@
-"""Scene -> pixels, with masks and letters of our own: no version of a drawing library changes a pixel."""
+"""Renders scenes with its own masks and letters, so that pixels do not depend on a drawing library."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GLYPHS = {
 
 
 def shape_mask(shape: str, radius: int, center: tuple[int, int]) -> Mask:
-    """Where a shape covers the image; `center` is (x, y)."""
+    """Mask of a shape; `center` is (x, y)."""
     ys, xs = np.mgrid[0:SIDE, 0:SIDE]
     x, y = xs - center[0], ys - center[1]
     inside: Mask = (abs(x) <= radius) & (abs(y) <= radius)
@@ -54,7 +54,7 @@ def shape_mask(shape: str, radius: int, center: tuple[int, int]) -> Mask:
 
 
 def glyph_mask(letter: str) -> Mask:
-    """A letter as seven rows of five."""
+    """Mask of a letter: seven rows of five."""
     return np.array([[dot == "#" for dot in row] for row in GLYPHS[letter].split()])
 
 

@@ -1,4 +1,4 @@
-"""Scenes: up to four things on a grid of three by three cells, each with its exact truth."""
+"""Scenes: up to four things with known attributes on a grid of three by three cells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 from moextend.bench.world.words import CELLS, COLORS, LETTERS, SHAPES, SIZES
 
 WORLD_VERSION = 1
-"""Goes up with every change that alters a scene, an image, a question or an answer."""
+"""Incremented with every change that alters a scene, an image, a question or an answer."""
 
 Split = Literal["train", "test"]
 GRID = 3
@@ -28,7 +28,7 @@ class Thing:
     size: str
     letter: str
     shift: tuple[int, int] = (0, 0)
-    """Pixels that the shape is off the middle of its cell; no question asks for it."""
+    """Offset of the shape from the middle of its cell in pixels; no question asks for it."""
 
     @property
     def place(self) -> str:
@@ -54,16 +54,16 @@ class Scene:
     background: int = 225
 
     def content(self) -> str:
-        """What can be asked about, as text: equal for scenes that differ in shifts and grey only."""
+        """Attributes that questions ask for, as text; equal for scenes that differ only in shifts and grey."""
         return caption(self)
 
     def split(self) -> Split:
-        """The split that the content belongs to, by hash: one in five is a test scene."""
+        """Split of the content, by its hash: one in five scenes is a test scene."""
         return "test" if hashed(self.content()) % 5 == 0 else "train"
 
 
 def hashed(text: str) -> int:
-    """An integer that depends on the text alone."""
+    """An integer that depends only on the text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
@@ -74,7 +74,7 @@ def caption(scene: Scene) -> str:
 
 
 def any_scene(rng: random.Random, least: int = 1, most: int = MOST_THINGS) -> Scene:
-    """A scene of either split; often of two colors or two shapes only, so that equals are common."""
+    """A scene of either split, often with only two colors or shapes, so that equal attributes are common."""
     colors = COLORS if rng.random() < 0.5 else tuple(rng.sample(COLORS, 2))
     shapes = SHAPES if rng.random() < 0.5 else tuple(rng.sample(SHAPES, 2))
     cells = sorted(rng.sample(range(GRID * GRID), rng.randint(least, most)))

@@ -1,7 +1,7 @@
 """The text world: agreement, facts, arithmetic, copying, and questions about described scenes.
 
-A piece of text is a list of words, each with the weight of its prediction in the loss of pre-training: what
-nothing predicts (a name, a list to be copied) weighs little, what shows a skill (a verb, an answer) much.
+A text is a list of words, each with its weight in the pre-training loss. Words that cannot be predicted (a name, a
+list to be copied) have a low weight, words that need a skill (a verb, an answer) a high one.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from moextend.bench.world.scenes import Scene, Split, caption, draw_scene, hashe
 
 FACT_SEED = 7
 SCENE_LINES, MAP_LINES = 0.5, 0.25
-"""Shares of the lines; the other ones are short pieces in a row."""
+"""Shares of the lines; the other lines consist of short pieces."""
 LINE_WORDS = 40
-"""Short pieces are joined to lines of at least so many words, so that no compute goes into padding."""
+"""Minimum number of words in a line; short pieces are joined to avoid padding."""
 
 
 class Word(NamedTuple):
-    """A word and the weight of its prediction."""
+    """A word and its weight in the loss."""
 
     text: str
     weight: float = 1.0
@@ -33,7 +33,7 @@ Piece = list[Word]
 
 
 class Agreement(NamedTuple):
-    """A subject, perhaps with an attractor; the verb in the subject's number and in the other one."""
+    """A subject, perhaps with an attractor, and the verb in the right and in the wrong number."""
 
     subject: str
     verb: str
@@ -55,7 +55,7 @@ class Copying(NamedTuple):
 
 
 def facts() -> list[Fact]:
-    """All facts of the world: the city, job and pet of everybody."""
+    """All facts of the world: city, job and pet of every person."""
     rng = random.Random(FACT_SEED)
     pools = {"city": words.CITIES, "job": words.JOBS, "pet": words.PETS}
     found = []
@@ -71,7 +71,7 @@ FACTS = tuple(facts())
 
 
 def text_split(text: str) -> Split:
-    """The split that a sentence belongs to, by hash: one in five is held out."""
+    """Split of a sentence, by its hash: one in five is held out."""
     return "test" if hashed(text) % 5 == 0 else "train"
 
 
@@ -91,7 +91,7 @@ def agreement(rng: random.Random, split: Split) -> Agreement:
 def copying(
     rng: random.Random, split: Split, pool: tuple[str, ...], least: int = 3, most: int = 5
 ) -> Copying:
-    """A list of the split; words may come twice."""
+    """A list of the split; words may occur twice."""
     while True:
         listed = tuple(rng.choice(pool) for _ in range(rng.randint(least, most)))
         if text_split(" ".join(listed)) == split:
@@ -99,25 +99,25 @@ def copying(
 
 
 def text_questions(scene: Scene) -> Iterator[Question]:
-    """What is asked about a described scene: a part of the kinds of the image tasks, in the same words."""
+    """Questions about a described scene: some kinds of the image tasks, in the same words."""
     kinds = ("color-at", "shape-at", "letter-at", "count-all", "count-color")
     askers = (questions.attributes, questions.reading, questions.counting)
     return (q for q in chain.from_iterable(asker(scene) for asker in askers) if q.kind in kinds)
 
 
 def say(text: str, weight: float = 1.0) -> Piece:
-    """The words of a text, all of one weight."""
+    """Words of a text, all with the same weight."""
     return [Word(word, weight) for word in text.split()]
 
 
 def agreement_piece(rng: random.Random) -> Piece:
-    """A sentence of training, its verb weighted."""
+    """A training sentence with a higher weight on its verb."""
     sentence = agreement(rng, "train")
     return [*say(sentence.subject, 0.5), Word(sentence.verb, 4.0), Word(".")]
 
 
 def fact_piece(rng: random.Random) -> Piece:
-    """A fact, its answer weighted."""
+    """A fact with a higher weight on its answer."""
     fact = rng.choice(FACTS)
     return [*say(fact.stem, 0.5), Word(fact.answer, 2.0), Word(".")]
 
@@ -129,7 +129,7 @@ def arithmetic_piece(rng: random.Random) -> Piece:
 
 
 def copying_piece(rng: random.Random) -> Piece:
-    """A list and its repetition, from all words of the world: every word is learned as input and as output."""
+    """A list of any words of the world and its repetition, so that every word is learned as input and as output."""
     listed = " ".join(copying(rng, "train", COPIED).listed)
     return [Word("copy"), *say(listed, 0.1), Word("to"), *say(listed), Word(".")]
 
@@ -142,24 +142,24 @@ PIECES = (
 
 
 def scene_line(rng: random.Random, balance: Balance) -> Piece:
-    """A described scene of training and questions about it: "caption Q ... A: answer <eos> Q ..."."""
+    """A described training scene and questions about it: "caption Q ... A: answer <eos> Q ..."."""
     scene = draw_scene(rng, "train")
     return say(caption(scene), 0.05) + turns(balance.choose(text_questions(scene), 4))
 
 
 def draw_map(scene: Scene, rng: random.Random) -> dict[int, str]:
-    """One attribute, "color" or another, for every cell that holds a thing: what a map tells about it."""
+    """Cell -> one attribute ("color" or another) of its thing, as shown in a map."""
     return {thing.cell: rng.choice(("color", "shape", "size", "letter")) for thing in scene.things}
 
 
 def map_words(scene: Scene, attributes: dict[int, str]) -> str:
-    """The map: nine words, one a cell, row by row; "none" where the cell is empty."""
+    """The map: nine words, one per cell, row by row; "none" for an empty cell."""
     shown = {thing.cell: str(getattr(thing, attributes[thing.cell])) for thing in scene.things}
     return " ".join(shown.get(cell, words.EMPTY) for cell in range(len(words.CELLS)))
 
 
 def map_questions(scene: Scene, attributes: dict[int, str]) -> Iterator[Question]:
-    """Questions that a map alone can answer: the attribute at a place, and the number of things."""
+    """Questions that a map can answer: the attribute at a place, and the number of things."""
     asked = {(f"{attributes[thing.cell]}-at", thing.place) for thing in scene.things}
     for q in text_questions(scene):
         if q.kind == "count-all" or (q.kind, q.words.partition(" at ")[2]) in asked:
@@ -167,7 +167,7 @@ def map_questions(scene: Scene, attributes: dict[int, str]) -> Iterator[Question
 
 
 def turns(asked: list[Question]) -> Piece:
-    """Questions with their answers: "Q ... A: answer <eos> Q ...", the answers weighted."""
+    """Questions with their answers: "Q ... A: answer <eos> Q ...", with a higher weight on the answers."""
     line: Piece = []
     for q in asked:
         line += [*say(f"Q {q.words} A:", 0.1), *say(q.answer, 5.0), Word(words.EOS, 0.3)]
@@ -175,9 +175,9 @@ def turns(asked: list[Question]) -> Piece:
 
 
 def map_line(rng: random.Random, balance: Balance) -> Piece:
-    """A map of a training scene, then what it answers, or the whole caption, of which it tells a part.
+    """A map of a training scene, then questions about it or the full caption.
 
-    A map stands where the nine tokens of an image will stand: it teaches which position is which place.
+    The words of a map have the positions of the nine image tokens: the model learns which position is which place.
     """
     scene = draw_scene(rng, "train")
     attributes = draw_map(scene, rng)
@@ -193,7 +193,7 @@ def map_line(rng: random.Random, balance: Balance) -> Piece:
 
 
 def short_line(rng: random.Random) -> Piece:
-    """Several short pieces in a row."""
+    """A line of several short pieces."""
     line: Piece = []
     while len(line) < LINE_WORDS:
         line += rng.choice(PIECES)(rng)

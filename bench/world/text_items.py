@@ -1,4 +1,4 @@
-"""The text tasks: multiple-choice items with one right answer, as the JSON lines that lm-eval reads."""
+"""Text tasks: multiple-choice items with one right answer, as JSON lines for lm-eval."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def agreement_item(rng: random.Random) -> Item:
 
 
 def fact_item(rng: random.Random) -> Item:
-    """A fact (all are learned: nothing is held out) with three wrong answers of the same relation."""
+    """A fact with three wrong answers of the same relation. No facts are held out."""
     fact = rng.choice(FACTS)
     return _item(rng, fact.stem, fact.answer, rng.sample(fact.others, 3))
 
 
 def arithmetic_item(rng: random.Random) -> Item:
-    """A sum (all are learned: nothing is held out) with three wrong sums near the right one."""
+    """A sum with three wrong sums near the right one. No sums are held out."""
     a, b = rng.randrange(10), rng.randrange(10)
     near = [str(n) for n in range(max(0, a + b - 4), min(18, a + b + 4) + 1) if n != a + b]
     return _item(rng, f"{a} plus {b} equals", str(a + b), rng.sample(near, 3))
@@ -73,7 +73,7 @@ def _textqa_items(rng: random.Random) -> list[Item]:
 
 
 def _tempting(rng: random.Random, wrong: list[str], context: str) -> list[str]:
-    """Three wrong answers, those first that are true of another thing of the scene."""
+    """Three wrong answers; answers that are true for another thing of the scene come first."""
     rng.shuffle(wrong)
     return sorted(wrong, key=lambda word: word not in context.split())[:3]
 
@@ -88,7 +88,7 @@ TEXT_TASKS = (*MAKERS, "textqa")
 
 
 def text_items(task: str) -> list[Item]:
-    """The items of a text task; the same ones on every call."""
+    """Items of a text task; every call returns the same ones."""
     rng = random.Random(hashed(f"text {task} v{WORLD_VERSION}"))
     if task == "textqa":
         return _textqa_items(rng)
@@ -96,7 +96,7 @@ def text_items(task: str) -> list[Item]:
 
 
 def write_items(folder: Path) -> list[Path]:
-    """Writes `<task>.jsonl` for every text task; the files."""
+    """Writes `<task>.jsonl` for every text task; returns the files."""
     import json
 
     paths = []

@@ -1,4 +1,4 @@
-"""The tokenizer of the world: a token a word, `<bos>` in front."""
+"""Tokenizer of the world: one token per word, `<bos>` first."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 LONGEST = 256
-"""Positions of the language model."""
+"""Maximum number of positions of the language model."""
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer that splits at white space, puts `<bos>` in front, and decodes to words and spaces."""
+    """A tokenizer that splits at white space, adds `<bos>` first, and decodes to words and spaces."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

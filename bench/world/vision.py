@@ -1,7 +1,7 @@
-"""The vision encoder of the tiny base: a stock open_clip CLIP, trained contrastively on captions of scenes.
+"""Vision encoder of the tiny base: a CLIP of open_clip, trained on captions of scenes.
 
-Every scene of a batch comes with twins that differ in one attribute of one thing. Without these hard
-negatives the encoder matches images and captions by colors and places, and never learns to read the letters.
+A batch contains, with every scene, twins that differ in one attribute of one thing. Without these hard negatives the
+encoder matches images and captions by colors and places, and does not learn to read letters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from moextend.util.files import write_json
 LAYERS, WIDTH, HEADS = 4, 64, 4
 CAPTION_TOKENS = 32
 POOL = 4000
-"""Groups of a scene and its twins that training draws from."""
+"""Number of groups (a scene and its twins) in the training set."""
 MEAN = STD = (0.5, 0.5, 0.5)
 CONFIG: dict[str, Any] = {
     "model_cfg": {
@@ -56,11 +56,11 @@ CONFIG: dict[str, Any] = {
         "resize_mode": "shortest",
     },
 }
-"""What `open_clip_config.json` holds."""
+"""Content of `open_clip_config.json`."""
 
 
 def build_vision_model(seed: int) -> Any:
-    """An untrained CLIP: patches of one cell, so that an image is nine tokens of width 64."""
+    """An untrained CLIP. A patch is one cell, so that an image has nine tokens of width 64."""
     import open_clip
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
@@ -74,13 +74,13 @@ def build_vision_model(seed: int) -> Any:
 
 
 def pixels(scenes: list[Scene]) -> Tensor:
-    """Images as the encoder takes them, (B, 3, 48, 48)."""
+    """Images as input of the encoder, (B, 3, 48, 48)."""
     stacked = torch.stack([torch.from_numpy(render(scene)) for scene in scenes])
     return (stacked.permute(0, 3, 1, 2).float() / 255 - MEAN[0]) / STD[0]
 
 
 def caption_ids(scenes: list[Scene]) -> Tensor:
-    """Captions as the text tower takes them, (B, 32)."""
+    """Captions as input of the text tower, (B, 32)."""
     ids = torch.full((len(scenes), CAPTION_TOKENS), IDS[words.PAD])
     for row, scene in zip(ids, scenes, strict=True):
         tokens = [words.BOS, *caption(scene).split(), words.EOS]
@@ -89,7 +89,7 @@ def caption_ids(scenes: list[Scene]) -> Tensor:
 
 
 class Pool(NamedTuple):
-    """Groups of a scene and its twins, drawn beforehand: (groups, members, ...)."""
+    """Generated groups of a scene and its twins: (groups, members, ...)."""
 
     images: Tensor
     captions: Tensor
@@ -119,7 +119,7 @@ def _group(rng: random.Random, members: int) -> list[Scene]:
 def train_vision_model(
     model: Any, seed: int, steps: int, batch: int, tick: Progress, members: int = 4
 ) -> float:
-    """Trains in place; the mean contrastive loss of the last 20 steps. `batch` counts groups."""
+    """Trains in place; returns the mean contrastive loss of the last 20 steps. `batch`: number of groups."""
     pool = draw_pool(seed, POOL, members)
     generator = torch.Generator().manual_seed(seed)
     optimizers = Optimizers(model, steps, _is_matrix, adam=2e-3, muon=0.02)
@@ -147,7 +147,7 @@ def _is_matrix(name: str, weight: Tensor) -> bool:
 
 @torch.no_grad()
 def patch_features(model: Any, images: Tensor, batch: int = 500) -> Tensor:
-    """Patch tokens of the penultimate layer, (B, 9, 64): what a projector reads."""
+    """Patch tokens of the penultimate layer, (B, 9, 64), the input of a projector."""
     features = []
     for part in torch.split(images, batch):
         out = model.visual.forward_intermediates(
@@ -158,7 +158,7 @@ def patch_features(model: Any, images: Tensor, batch: int = 500) -> Tensor:
 
 
 def save_vision_model(model: Any, folder: Path) -> None:
-    """Writes `open_clip_config.json` and `open_clip_model.safetensors`, as "local-dir:" reads them."""
+    """Writes `open_clip_config.json` and `open_clip_model.safetensors` in the format of "local-dir:"."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -168,6 +168,6 @@ def save_vision_model(model: Any, folder: Path) -> None:
 
 
 def probe_scenes(seed: int, count: int, split: Split) -> list[Scene]:
-    """Scenes that the encoder was not trained on one by one, for measuring it."""
+    """New scenes of a split for measuring the encoder."""
     rng = random.Random(seed)
     return [draw_scene(rng, split) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""The words of the generated world: everything that a caption, a question, an answer or a text can say."""
+"""Vocabulary of the generated world: all words of captions, questions, answers and texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = ("left", "center", "right")
 CELLS = tuple(f"{row}-{column}" for row in ROWS for column in COLUMNS)
 """Places, row by row."""
 EMPTY = "none"
-"""A cell without a thing, on a map."""
+"""Word for an empty cell on a map."""
 NUMBERS = ("zero", "one", "two", "three", "four")
 YES_NO = ("yes", "no")
 

@@ -60,7 +60,7 @@ def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
         from moextend.extension.tensor_files import is_complete
 
         if is_complete(folder, stem):
-            raise InputError(f"'{folder}' holds {holds} already.", where="--out", hint="Name a new folder.")
+            raise InputError(f"'{folder}' already holds {holds}.", where="--out", hint="Name a new folder.")
 
 
 def check_settings(values: Mapping[str, Any]) -> None:

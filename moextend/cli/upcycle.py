@@ -101,7 +101,7 @@ def _describe(record: dict[str, object]) -> str:
         f"{record['dense']}, {record['parameters_dense']:,} parameters -> {record['moe']}, "
         f"{record['experts']} experts, top-{record['top_k']}: {record['parameters']:,} parameters, "
         f"{record['parameters_active']:,} used by a token.\n"
-        f"Read back and compared on one sentence: logits differ by {record['largest_difference']:.1e} at the most "
+        f"Read back and compared on one sentence: logits differ by at most {record['largest_difference']:.1e} "
         f"(largest {record['largest_logit']:.1f}), next tokens agree at {100 * record['same_next_token']:.0f}%.\n"  # type: ignore[operator]
         f"wrote {record['out']}; base: model: {record['out']}"
     )

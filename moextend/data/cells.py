@@ -1,4 +1,4 @@
-"""What a cell of the data holds -> images, answers, choices, text."""
+"""Converts cells of the data to images, answers, choices and text."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from moextend.data.images import ImageRef
 from moextend.errors import InputError, type_name
 
 AnswerForm = Literal["text", "letter", "position", "box"]
-"""How a cell writes an answer."""
+"""Form of an answer in a cell."""
 _ENCODED = ("/9j/", "iVBOR", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0A")
-"""How base64 of a JPEG, PNG, GIF, WebP, BMP and TIFF begins."""
+"""First characters of a JPEG, PNG, GIF, WebP, BMP or TIFF in base64."""
 
 
 def missing(value: Any) -> bool:
-    """Whether a cell holds nothing: null, or the not-a-number that tables write for it."""
+    """Whether a cell is empty: null, or NaN, which some tables write for null."""
     return value is None or (isinstance(value, float) and value != value)
 
 
 def text(value: Any) -> str:
-    """A cell as text; a list is joined by commas, nothing is empty."""
+    """A cell as text; a list is joined by commas, an empty cell is ""."""
     if missing(value):
         return ""
     if isinstance(value, bool):
@@ -40,8 +40,10 @@ def text(value: Any) -> str:
 
 
 def images(value: Any, *, where: str, folders: tuple[Path, ...]) -> tuple[ImageRef, ...]:
-    """The images of a cell, not read: encoded bytes, a path (relative to the first of `folders` that has it),
-    base64, `datasets.Image`'s bytes and path, or a list of these.
+    """Images of a cell, which are not read yet.
+
+    A cell holds encoded bytes, a path (relative to the first of `folders` that has the file), base64, the bytes and
+    path of a `datasets.Image`, or a list of these.
     """
     if isinstance(value, list | tuple):
         return tuple(ref for part in value for ref in images(part, where=where, folders=folders))
@@ -70,7 +72,7 @@ def images(value: Any, *, where: str, folders: tuple[Path, ...]) -> tuple[ImageR
 
 
 def hub_caches() -> tuple[Path, ...]:
-    """Where the hub's libraries keep files: a data set of the hub names its images there, and nowhere else."""
+    """Cache folders of the hub's libraries. Image paths of a hub data set must lie there."""
     import datasets
     from huggingface_hub import constants
 
@@ -90,13 +92,15 @@ def _decoded(value: str, where: str) -> bytes:
 
 def _found(value: str, folders: tuple[Path, ...]) -> Path:
     candidates = [folder / value for folder in folders] or [Path(value)]
-    # os.path's, for what cannot be a path at all (a text of thousands of letters) does not exist either.
+    # os.path.exists is False for a text that is too long for a path; Path.exists raises.
     return next((place for place in candidates if os.path.exists(place)), candidates[0])  # noqa: PTH110
 
 
 def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
-    """The choices of a cell: a list of strings, or choices by letter ({"A": "red", "B": "blue"}) or position, or either
-    written as text; None where there are none.
+    """Choices of a cell; None if it has none.
+
+    A cell holds a list of strings, or choices by letter ({"A": "red", "B": "blue"}) or position, or one of these as
+    text.
     """
     if isinstance(value, str):
         try:
@@ -118,7 +122,7 @@ def choices(value: Any, *, where: str) -> tuple[str, ...] | None:
 
 
 def listed(value: Any) -> Any:
-    """The strings of a list that is written as text ("['24/7', '3.429']": several golds, in MMMU); else the value."""
+    """Strings of a list that is written as text ("['24/7', '3.429']": several golds in MMMU); else the value."""
     if isinstance(value, str) and value.strip().startswith("["):
         try:
             parts = ast.literal_eval(value.strip())
@@ -130,9 +134,9 @@ def listed(value: Any) -> Any:
 
 
 def placed(values: Iterable[Any]) -> tuple[str, ...] | None:
-    """Choices of which each has its place, and with it its letter: an empty one before others stays, as "".
+    """Choices at their positions, which determine their letters: an empty choice before others stays, as "".
 
-    None where all are empty.
+    None if all are empty.
     """
     texts = [text(value) for value in values]
     while texts and not texts[-1]:
@@ -141,7 +145,7 @@ def placed(values: Iterable[Any]) -> tuple[str, ...] | None:
 
 
 def _by_key(value: Mapping[Any, Any], where: str) -> tuple[str, ...] | None:
-    """The choices of {"A": ..., "B": ...} or {"0": ..., "1": ...}, in the order of the keys."""
+    """Choices of {"A": ..., "B": ...} or {"0": ..., "1": ...}, in the order of the keys."""
     if not value:
         return None
     keys = {str(key).strip().upper(): key for key in value}
@@ -158,9 +162,9 @@ def _by_key(value: Mapping[Any, Any], where: str) -> tuple[str, ...] | None:
 def answers(
     value: Any, options: tuple[str, ...] | None, *, where: str, form: AnswerForm | None = None
 ) -> tuple[str, ...]:
-    """The gold answers of a cell: one, or one an annotator; those that name a choice become its text.
+    """Gold answers of a cell: one, or one per annotator. An answer that names a choice becomes the choice's text.
 
-    A number among choices is a position from 0, and so is a number written as text, unless a choice is that text.
+    With choices, a number is a position from 0, also as text, unless the text is one of the choices.
     """
     parts = value if isinstance(value, list | tuple) else [value]
     found = tuple(_answer(part, options, where, form) for part in parts)
@@ -172,8 +176,9 @@ def answers(
 def position(
     value: Any, options: tuple[str, ...] | None, *, where: str, form: AnswerForm | None = None
 ) -> int | None:
-    """Place of the choice that the (first) gold of a cell gives by letter or position, where its text does not say it:
-    an earlier choice has the same text. Else None.
+    """Position of the choice that the (first) gold of a cell gives by letter or position.
+
+    None unless an earlier choice has the same text, so that the text alone is ambiguous.
     """
     first = value[0] if isinstance(value, list | tuple) and value else value
     place = _named(first, options, where, form)[1]
@@ -186,7 +191,7 @@ def position(
 def right_choice(
     answers: Sequence[str], options: Sequence[str] | None, position: int | None = None
 ) -> int | None:
-    """Index of the right choice: `position`, else the choice with the text of the answer, else with its letter."""
+    """Index of the right choice: `position`, else the choice with the answer's text, else with its letter."""
     if position is not None:
         return position
     texts, answer = [option.strip() for option in options or ()], answers[0].strip()
@@ -204,7 +209,7 @@ def _answer(value: Any, options: tuple[str, ...] | None, where: str, form: Answe
 def _named(
     value: Any, options: tuple[str, ...] | None, where: str, form: AnswerForm | None
 ) -> tuple[str, int | None]:
-    """A gold as text, and the place of the choice that it gives by letter or position."""
+    """A gold as text, and the position of the choice that it gives by letter or position."""
     if isinstance(value, Mapping):
         value = value.get("answer", value.get("text"))
     written = text(value)
@@ -230,7 +235,7 @@ def _named(
 def _position(
     number: int, written: str, options: tuple[str, ...], where: str, form: AnswerForm | None
 ) -> int:
-    """`number`, if it is the place of a choice."""
+    """`number`, if it is the position of a choice. Raises InputError if not."""
     if 0 <= number < len(options) and (form != "letter" or len(written.strip()) == 1):
         return number
     what, hint = f"no position among {len(options)} choices", "Positions count from 0."
@@ -241,8 +246,9 @@ def _position(
 
 
 def box(value: Any, size: tuple[int, int], *, where: str) -> str:
-    """[left, top, width, height] in pixels of an image of `size` (width, height) as the corners
-    "[left, top, right, bottom]" in fractions of it.
+    """Corners of a box as "[left, top, right, bottom]", in fractions of the image.
+
+    The cell holds [left, top, width, height] in pixels of an image of `size` (width, height).
     """
     try:
         left, top, width, height = (float(part) for part in value)

@@ -1,4 +1,4 @@
-"""Conversations, and examples as conversations: questions about one image are its turns."""
+"""Conversations; questions about one image become the turns of one conversation."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Conversations(Lazy, Generic[E]):
 
 
 def joined(groups: Sequence[str | None], most: int = TURNS) -> list[tuple[int, ...]]:
-    """Indices of one group, in pieces of at most `most`, in the order of first appearance; None is no group."""
+    """Groups of indices, at most `most` each, in the order of first appearance; None: an index of its own group."""
     by_group: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
         by_group.setdefault(f"={group}" if group is not None else f"#{i}", []).append(i)

@@ -1,4 +1,4 @@
-"""Rows that hold several items, such as all questions about one image: one row an item."""
+"""Splits rows with several items, such as all questions about one image, into one row per item."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from moextend.errors import InputError, type_name
 
 
 class Each:
-    """A table in which the lists of some columns are taken apart; the cells of the others repeat."""
+    """A table with one row per entry of the lists in some columns; cells of the other columns repeat."""
 
     def __init__(self, table: Table, lists: Sequence[str]) -> None:
-        """`lists`: columns of lists, equally long within a row."""
+        """Args: lists: columns of lists, of equal length within a row."""
         self.columns, self.source = table.columns, table.source
         self.table, self._lists = table, tuple(lists)
         self._row, self._at = array("L"), array("L")
@@ -29,7 +29,7 @@ class Each:
             raise InputError(
                 f"holds {type_name(value)}, not a list.",
                 where=f"{self.table.where(row)}: column '{name}'",
-                hint="Take the column out of data.each.",
+                hint="Remove the column from data.each.",
             )
         return len(value)
 
@@ -37,7 +37,7 @@ class Each:
         return len(self._row)
 
     def row(self, i: int, columns: Sequence[str]) -> Row:
-        """The cells of item `i` in `columns`."""
+        """Cells of item `i` in `columns`."""
         cells = self.table.row(self._row[i], columns)
         return {name: self._one(name, value, i) for name, value in cells.items()}
 
@@ -48,16 +48,16 @@ class Each:
             raise InputError(
                 f"has {len(value)} entries, fewer than '{self._lists[0]}'.",
                 where=f"{self.table.where(self._row[i])}: column '{name}'",
-                hint="Lists of data.each must be equally long in a row.",
+                hint="Lists of data.each must have equal lengths in a row.",
             )
         return value[self._at[i]]
 
     def entry(self, i: int) -> int:
-        """The place of item `i` in its row, from 0: what tells its id from the others of the row."""
+        """Position of item `i` in its row, from 0; it makes the ids of the items of a row different."""
         return self._at[i]
 
     def column(self, name: str) -> Iterator[Any]:
-        """The cells of a column, item by item."""
+        """Cells of a column, item by item."""
         i = 0
         for row, value in enumerate(self.table.column(name)):
             while i < len(self) and self._row[i] == row:
@@ -65,9 +65,9 @@ class Each:
                 i += 1
 
     def where(self, i: int) -> str:
-        """File, row, and place in the row, counted from 1."""
+        """File, row, and position in the row, counted from 1."""
         return f"{self.table.where(self._row[i])}, entry {self._at[i] + 1}"
 
     def home(self, i: int) -> Path | None:
-        """The folder of the file that item `i` stands in."""
+        """Folder of the file of item `i`."""
         return self.table.home(self._row[i])

@@ -18,24 +18,24 @@ from moextend.errors import InputError, SpecError
 
 LETTERS = string.ascii_uppercase
 OWN_PLACEHOLDERS = ("question", "choices")
-"""Placeholders of a prompt that are no columns."""
+"""Placeholders of a prompt that are not columns."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How rows become examples, and examples prompts."""
+    """Settings that turn rows into examples, and examples into prompts."""
 
     columns: Columns
     prompt: str
     """Template with `<image>`, `{question}`, `{choices}` and other columns of the data."""
     open_prompt: str | None = None
-    """The prompt of an example without choices, where others have some; None takes `prompt`."""
+    """Prompt of an example without choices among examples with choices; None: `prompt`."""
     answer_as: AnswerForm | None = field(default=None, kw_only=True)
-    """How the data write an answer; None takes a number among choices for a position, all else for text."""
+    """Form of answers in the data; None: with choices a number is a position, everything else is text."""
     absent: tuple[str, ...] = field(default=(), kw_only=True)
-    """Texts that stand for an empty cell."""
+    """Texts of empty cells."""
     where: str = field(kw_only=True)
-    """Source of the layout, for error messages."""
+    """File of the layout, for error messages."""
 
     def placeholders(self) -> tuple[str, ...]:
         """Names in braces in the prompts, each once. Raises SpecError if the braces are not balanced."""
@@ -55,7 +55,7 @@ class Layout:
         return tuple(dict.fromkeys(names))
 
     def more(self) -> tuple[str, ...]:
-        """Columns that the prompts name beside question and choices."""
+        """Columns in the prompts other than question and choices."""
         return tuple(name for name in self.placeholders() if name not in OWN_PLACEHOLDERS)
 
     def wrong_prompt(self, what: str, hint: str) -> SpecError:
@@ -76,7 +76,7 @@ class Layout:
 
 
 def no_column(name: str, table: Table, *, where: str) -> SpecError:
-    """The error of a column that a table does not have."""
+    """Error for a column that a table does not have."""
     near = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5)
     meant = f"Did you mean '{near[0]}'? " if near else ""
     return SpecError(
@@ -87,7 +87,7 @@ def no_column(name: str, table: Table, *, where: str) -> SpecError:
 
 
 def several(name: str, table: Table) -> tuple[str, ...]:
-    """The columns that hold choices or images: one with lists, or several with one each ("A,B,C,D")."""
+    """Columns with choices or images: one with lists, or several with one each ("A,B,C,D")."""
     return (name,) if name in table.columns else tuple(part.strip() for part in name.split(","))
 
 
@@ -101,13 +101,13 @@ class Example:
     """One gold answer, or those of several annotators."""
     choices: tuple[str, ...] | None = None
     position: int | None = field(default=None, kw_only=True)
-    """Place of the right choice, where the answer does not say it: another choice has the same text."""
+    """Position of the right choice if the answer is ambiguous, because another choice has the same text."""
     group: str | None = field(default=None, kw_only=True)
-    """Examples of one image share it."""
+    """Shared by all examples of an image."""
     row: str = field(default="", kw_only=True)
     """File and row, for error messages."""
     fields: Mapping[str, str] = field(default_factory=dict, compare=False, kw_only=True)
-    """The columns that the prompt names beside question and choices."""
+    """Columns in the prompt other than question and choices, with their cells as text."""
 
 
 class Reader:
@@ -120,7 +120,7 @@ class Reader:
         columns = dict(layout.columns.model_dump())
         choices, image = columns.pop("choices"), columns.pop("image")
         self._choices = several(choices, table) if choices else ()
-        # A box is made relative to its image, so that the image's size is needed even where it is not shown.
+        # The corners of a box are fractions of its image, so the image's size is needed even if the image is not shown.
         self._shown = several(image, table) if image and (images or layout.answer_as == "box") else ()
         self._more = layout.more()
         wanted = [name for name in columns.values() if name is not None]
@@ -129,14 +129,14 @@ class Reader:
         self._absent = frozenset(layout.absent)
 
     def cells(self, i: int) -> Row:
-        """The cells of row `i` in the columns of the layout; `absent` texts become empty cells."""
+        """Cells of row `i` in the columns of the layout; `absent` texts become empty cells."""
         row = self.table.row(i, self._wanted)
         if not self._absent:
             return row
         return {name: None if _among(value, self._absent) else value for name, value in row.items()}
 
     def example(self, i: int, row: Row | None = None) -> Example:
-        """The example of row `i`; `row`: its cells, if they are read already."""
+        """Example of row `i`; `row`: its cells, if they are already read."""
         row = self.cells(i) if row is None else row
         names, where = self._layout.columns, self.table.where(i)
         options, refs = self._options(row, where), self._refs(row, i, where)
@@ -156,20 +156,20 @@ class Reader:
         return found
 
     def column(self, name: str, rows: Sequence[int]) -> Iterator[Any]:
-        """The cells of a column in some rows, or in all."""
+        """Cells of a column in some rows, or in all."""
         if len(rows) == len(self.table):
             return self.table.column(name)
         return (self.table.row(i, (name,)).get(name) for i in rows)
 
     def groups(self, rows: Sequence[int]) -> list[str | None]:
-        """The groups of some rows, without reading anything else."""
+        """Groups of some rows; reads no other column."""
         column = self._layout.columns.group
         if column is None:
             return [None] * len(rows)
         return [cells.text(value) or None for value in self.column(column, rows)]
 
     def images(self, rows: Iterable[int]) -> Iterator[ImageRef]:
-        """The images of some rows, row by row, without reading the other columns."""
+        """Images of some rows, row by row; reads no other column."""
         for i in rows if self._shown else ():
             yield from self._refs(self.table.row(i, self._shown), i, self.table.where(i))
 
@@ -206,7 +206,7 @@ class Reader:
 
 
 def cell(row: Row, column: str, where: str) -> Any:
-    """A cell that must be there."""
+    """A required cell. Raises InputError if the row lacks it."""
     if column not in row:
         raise InputError(f"has no '{column}'.", where=where, hint="Add it or remove the row.")
     return row[column]
@@ -217,7 +217,7 @@ def _among(value: Any, texts: frozenset[str]) -> bool:
 
 
 def check_letters(example: Example) -> None:
-    """Raises InputError if there are more choices than letters."""
+    """Raises InputError if an example has more choices than there are letters."""
     choices = example.choices or ()
     if len(choices) > len(LETTERS):
         raise InputError(
@@ -228,9 +228,9 @@ def check_letters(example: Example) -> None:
 
 
 def check_choice(example: Example, column: str, *, why: str, more: str = "") -> None:
-    """Raises InputError if an example has choices and its answer, in `column`, is none of them.
+    """Raises InputError if an example has choices and its answer, in `column`, is not one of them.
 
-    Args: why: the reason that it must be one. more: more ways out, for the hint.
+    Args: why: reason for this requirement. more: further fixes, for the hint.
     """
     position = cells.right_choice(example.answers, example.choices, example.position)
     if example.choices is not None and position is None:

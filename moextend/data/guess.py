@@ -18,7 +18,7 @@ SHORT = "<image>\n{question}\nAnswer the question using a single word or phrase.
 LETTER = "<image>\n{question}\n{choices}\nAnswer with the option's letter from the given choices directly."
 CAPTION = "<image>\nDescribe the image in one sentence."
 BARE = "<image>\n{question}"
-"""Conversation data say in their questions how to answer."""
+"""Questions of conversation data already contain the instruction how to answer."""
 
 _TRAIN = ("train", "training")
 _TEST = ("test", "testmini", "validation", "val", "valid", "dev", "eval", "evaluation")
@@ -54,34 +54,34 @@ _NAMES = {
 }
 _CAPTIONS = ("caption", "captions", "description")
 NEEDED = ("answer", "question")
-"""Columns that data cannot do without; captions have no question, but an image."""
+"""Required columns. Captions have an image instead of a question."""
 CAPTIONED = ("answer", "image")
-"""Columns that data of captions cannot do without."""
+"""Required columns of caption data."""
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 _LONG = 6
-"""Answers of more words than this, half of the time, are texts: no single word is asked for."""
+"""Answers are texts if half of them have more words than this; the prompt then asks for no single word."""
 _LETTERS = ("A", "B", "C", "D")
 _LOOKED_AT = 500
-"""Rows that a guess is made from."""
+"""Number of rows that the guess looks at."""
 _KINDS = range(2, 51)
-"""A column of kinds has as many different values."""
+"""Allowed numbers of different values in a column of kinds."""
 
 
 AnswerKind = Literal["caption", "letter", "text", "several", "word"]
-"""Kinds of answers: a caption, the letter of a choice, a long text, a word by several annotators, a word."""
+"""Kinds of answers: a caption, the letter of a choice, a long text, words of several annotators, a word."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """The guessed layout of data."""
+    """Guessed layout of data."""
 
     columns: Columns
     prompt: str
     open_prompt: str | None
-    """The prompt of a question without choices, where others have some."""
+    """Prompt of a question without choices among questions with choices."""
     answers: AnswerKind
     each: tuple[str, ...] | None
-    """The columns of questions and answers, where every row holds several of each."""
+    """Columns of questions and answers if every row holds several of each; else None."""
 
 
 def guess(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str] = NEEDED) -> Guess:
@@ -90,7 +90,7 @@ def guess(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence
     Roles that are not in `needs` may have no column.
 
     Raises:
-        InputError: question, answer or image cannot be guessed; with the columns there are.
+        InputError: question, answer or image cannot be guessed; the message lists the columns.
     """
     columns = _columns(table, given, where=where, needs=needs)
     first = [table.row(i, table.columns) for i in range(min(_LOOKED_AT, len(table)))]
@@ -99,7 +99,7 @@ def guess(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence
 
 
 def text_column(table: Table) -> str | None:
-    """The column `text` of a table without questions, answers and images; None for other tables."""
+    """Column `text` of a table without questions, answers and images; None for other tables."""
     kinds = (_NAMES["question"], _NAMES["answer"], _NAMES["image"], _CAPTIONS)
     if any(_named(names, table.columns) for names in kinds) or _image_column(table, table.columns):
         return None
@@ -109,7 +109,7 @@ def text_column(table: Table) -> str | None:
 def named_splits(splits: Sequence[str], name: str, *, where: str, hint: str) -> tuple[str | None, str | None]:
     """(training split, test split) of the data called `name`, by their names; a single split is for training.
 
-    `hint`: the way out if no split has a known name.
+    Args: hint: hint of the error if no split has a known name.
     """
     train = next((split for split in _TRAIN if split in splits), None)
     test = next((split for split in _TEST if split in splits), None)
@@ -120,7 +120,7 @@ def named_splits(splits: Sequence[str], name: str, *, where: str, hint: str) -> 
 
 
 def _open_prompt(columns: Columns, rows: Sequence[Row]) -> str | None:
-    """What a question without choices is asked by, where others have some: it has no letter."""
+    """Prompt of a question without choices among questions with choices; it does not ask for a letter."""
     if columns.choices is None:
         return None
     values = [row.get(columns.choices) for row in rows if columns.choices in row]
@@ -128,7 +128,7 @@ def _open_prompt(columns: Columns, rows: Sequence[Row]) -> str | None:
 
 
 def _each(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...] | None:
-    """The columns of questions and answers, where every row holds several of each."""
+    """Columns of questions and answers if every row holds several of each; else None."""
     if columns.question is None:
         return None
     names = (columns.question, columns.answer)
@@ -162,34 +162,34 @@ def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Seque
 
 
 def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str, needs: Sequence[str]) -> None:
-    """InputError where a column that is needed was neither given nor guessed."""
+    """Raises InputError if a required column is neither given nor guessed."""
     caption = guessed["answer"] in _CAPTIONS
-    # A caption is of an image; and what looks like images is not left out in silence.
+    # A caption needs an image. Columns that look like images are not ignored silently.
     shows = guessed["image"] is None and (caption or (needs == NEEDED and _pictures(table)))
     for key in ("image", *needs) if shows else needs:
         if guessed[key] is None and not (key == "question" and caption):
             raise InputError(
                 f"which column holds the {key}? Columns of {table.source}: {', '.join(table.columns)}.",
                 where=where,
-                hint=f"Say it: --columns {key}=COLUMN.",
+                hint=f"Name it: --columns {key}=COLUMN.",
             )
 
 
 def _named(names: Sequence[str], columns: Iterable[str]) -> str | None:
-    """The column that bears the first of the names, whatever its case."""
+    """Column with the first of the names that the table has; the case is ignored."""
     lower = {column.lower(): column for column in columns}
     return next((lower[name] for name in names if name in lower), None)
 
 
 def _image_column(table: Table, columns: Sequence[str]) -> str | None:
-    """The one column whose cells are encoded images."""
+    """The only column with encoded images; None if there are several or none."""
     row = table.row(0, table.columns)
     found = [column for column in columns if _encoded(row.get(column))]
     return found[0] if len(found) == 1 else None
 
 
 def _pictures(table: Table) -> bool:
-    """Whether a cell of the first row is an image, or names one."""
+    """Whether a cell of the first row is an image or the path of one."""
     cells = table.row(0, table.columns).values()
     return any(
         _encoded(cell) or (isinstance(cell, str) and cell.lower().endswith(_PICTURES)) for cell in cells
@@ -205,7 +205,7 @@ def _encoded(value: Any) -> bool:
 
 
 def _kept(table: Table, column: str | None, fits: Callable[[list[Any]], bool]) -> str | None:
-    """The column, if its first values are what such a column holds."""
+    """The column, if its first values fit its role; else None."""
     if column is None:
         return None
     values = [str(value) for value in islice(table.column(column), 20 * _LOOKED_AT)]
@@ -225,10 +225,10 @@ def _repeats(values: list[Any]) -> bool:
 
 
 def _form(columns: Columns, rows: Sequence[Row], *, bare: bool) -> tuple[str, AnswerKind]:
-    """The prompt that fits the answers, and what these are."""
+    """Prompt that fits the answers, and the kind of the answers."""
     if columns.question is None:
         return CAPTION, "caption"
-    # Alpaca's layout: what an instruction is to be applied to stands in a column of its own.
+    # Alpaca's layout: the input of an instruction has its own column.
     more = _named(("input",), {name for row in rows for name in row})
     if columns.choices is not None:
         return _shown(LETTER, columns, more), "letter"
@@ -242,12 +242,12 @@ def _form(columns: Columns, rows: Sequence[Row], *, bare: bool) -> tuple[str, An
 
 
 def _answer_text(answer: Any) -> str:
-    """The text of one annotator's answer."""
+    """Text of one annotator's answer."""
     return text(answer.get("answer", answer.get("text")) if isinstance(answer, Mapping) else answer)
 
 
 def _shown(prompt: str, columns: Columns, more: str | None) -> str:
-    """The prompt, without a mark for an image where there is none; below an instruction its input."""
+    """The prompt without an image mark if there are no images, and with the input below an instruction."""
     if columns.question is not None and columns.question.lower() == "instruction" and more is not None:
         prompt = prompt.replace("{question}", f"{{question}}\n{{{more}}}")
     return prompt if columns.image is not None else prompt.removeprefix("<image>\n")

@@ -1,4 +1,4 @@
-"""Data sets of the hub, opened by name."""
+"""Opens data sets of the hub by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def open_hub(
     name: str, split: str, config: str | None = None, revision: str | None = None, *, where: str
 ) -> ArrowTable:
-    """The rows of a hub data set's split, in the user's own cache of `datasets`."""
+    """Rows of a split of a hub data set, in the user's cache of `datasets`."""
     return ArrowTable(_load(name, split, config, revision, where), f"hub:{name} ({split})", None)
 
 
@@ -58,12 +58,12 @@ def _splits(name: str, config: str | None, revision: str | None) -> list[str]:
 
 
 def commit_of(files: Iterable[Path]) -> str | None:
-    """The commit of the hub data set behind cached files: `datasets` names their folder by it, also offline."""
+    """Commit of the hub data set of cached files; `datasets` uses it as the folder name, also offline."""
     return next((path.parent.name for path in files if _COMMIT.fullmatch(path.parent.name)), None)
 
 
 def hub_splits(name: str, *, where: str) -> list[str]:
-    """The splits of a hub data set; InputError where it cannot be asked."""
+    """Splits of a hub data set. Raises InputError if the hub cannot be reached."""
     found = _splits(name, None, None)
     if not found:
         raise InputError(

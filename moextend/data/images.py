@@ -1,4 +1,4 @@
-"""Images by reference: opened when needed, named by their content."""
+"""References to images, which are opened when needed and named by their content."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MARK = "<image>"
-"""Stands in a text where an image belongs."""
+"""Placeholder of an image in a text."""
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An encoded image (PNG, JPEG, ...) in memory or in a file; nothing is decoded until `open`."""
+    """An encoded image (PNG, JPEG, ...) in memory or in a file; `open` decodes it."""
 
     data: bytes | None = None
     path: Path | None = None
     where: str = ""
-    """Where it comes from (file, row), for error messages."""
+    """Its source (file, row), for error messages."""
     folders: tuple[Path, ...] | None = field(default=None, compare=False)
-    """The folders that the file must lie in, symbolic links followed; None allows any place."""
+    """Folders that may contain the file, after symbolic links are resolved; None: any folder."""
 
     def read(self) -> bytes:
-        """The encoded bytes; InputError where the file is missing, or none that may be read."""
+        """The encoded bytes. Raises InputError if the file is missing or must not be read."""
         if self.data is not None:
             return self.data
         if self.path is None:
             raise InputError("holds no image.", where=self.where, hint="Remove the row or add its image.")
         file = self.file()
         try:
-            # The kind of file is checked again on what was opened; opening a pipe must not wait for a writer.
+            # The opened file is checked again: the path may have changed. Opening a pipe must not wait for a writer.
             handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
             with os.fdopen(handle, "rb") as opened:
                 self._check(os.fstat(opened.fileno()))
@@ -49,7 +49,10 @@ class ImageRef:
             raise self._unreadable(error.strerror) from error
 
     def file(self) -> Path:
-        """The image's file, links followed; InputError where it is missing, no regular file, too large or elsewhere."""
+        """The image's file, with links resolved.
+
+        Raises InputError if it is missing, not a regular file, too large or outside the allowed folders.
+        """
         assert self.path is not None, "only of an image in a file"
         try:
             file = Path(os.path.realpath(self.path))
@@ -69,20 +72,20 @@ class ImageRef:
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hex digits that name the content."""
+        """Digest of the content: sixteen hex digits."""
         return hashlib.sha256(self.read()).hexdigest()[:16]
 
     def open(self) -> Image:
-        """The decoded RGB image as it is meant to be seen (pictures.decode); InputError where it is broken."""
+        """The decoded RGB image (see pictures.decode). Raises InputError if it is broken."""
         return pictures.decode(self.read(), where=self.where or str(self.path or "image"))
 
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels of what `open` returns, from the header alone."""
+        """Width and height in pixels of the image that `open` returns, read from the header."""
         return pictures.size(self.read(), where=self.where or str(self.path or "image"))
 
     def _check(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
-            raise self._error("the image is no regular file.", "Name an image file.")
+            raise self._error("the image is not a regular file.", "Name an image file.")
         if found.st_size > BYTES:
             raise self._error(
                 f"the image has {found.st_size:,} bytes, more than {BYTES:,}.", "Save it smaller."

@@ -1,5 +1,7 @@
-"""LLaVA's layouts: of conversations every question with its answer becomes a row of its own; of evaluation files the
-column `text` is the question and `question_id` the id.
+"""LLaVA's layouts.
+
+Every question of a conversation becomes a row, with its answer. In evaluation files the column `text` is the question
+and `question_id` the id.
 """
 
 from __future__ import annotations
@@ -18,15 +20,15 @@ _NAMES = {"id": "question_id", "question": "text", "group": "image"}
 _ASKS = ("human", "user")
 _ANSWERS = ("gpt", "assistant", "model")
 _RULES = ("system",)
-"""A message that opens a conversation: it is put before the first question, as templates without this role do."""
+"""Role of a first message that is put before the first question, as chat templates without this role do."""
 
 
 class Turns(ListTable):
-    """The turns of conversations as rows."""
+    """Turns of conversations as rows."""
 
 
 class Asked:
-    """An evaluation file of LLaVA (question_id, image, text, answer) under the names that conversations have."""
+    """An evaluation file of LLaVA (question_id, image, text, answer) with the column names of conversations."""
 
     def __init__(self, table: Table) -> None:
         self._table, self.source = table, table.source
@@ -36,7 +38,7 @@ class Asked:
         return len(self._table)
 
     def row(self, i: int, columns: Sequence[str]) -> Row:
-        """The cells of row `i` in `columns`."""
+        """Cells of row `i` in `columns`."""
         own = [_NAMES.get(name, name) for name in columns]
         cells = self._table.row(i, tuple(name for name in own if name in self._table.columns))
         found = {name: cells[known] for name, known in zip(columns, own, strict=True) if known in cells}
@@ -47,7 +49,7 @@ class Asked:
         return found
 
     def column(self, name: str) -> Iterator[Any]:
-        """The cells of a column."""
+        """Cells of a column."""
         known = _NAMES.get(name, name)
         if known in self._table.columns:
             return self._table.column(known)
@@ -58,12 +60,12 @@ class Asked:
         return self._table.where(i)
 
     def home(self, i: int) -> Path | None:
-        """The folder of the file."""
+        """Folder of the file."""
         return self._table.home(i)
 
 
 def expand(table: Table) -> Table:
-    """The table itself; of conversations one row a turn: id, image, question, answer, group."""
+    """The table; for conversations one row per turn, with id, image, question, answer and group."""
     column = next((name for name in COLUMNS if name in table.columns), None)
     if column is None:
         return (
@@ -93,7 +95,7 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
         )
     group = str(entry.get("id", i))
     shared = {name: value for name, value in entry.items() if name != column}
-    # An entry without an image is a text-only turn: no image, and not an image that is missing.
+    # An entry without the key `image` is a text-only turn; its image is not missing.
     shared.setdefault("image", [])
     for turn, ((asks, question), (answers, answer)) in enumerate(zip(talk[::2], talk[1::2], strict=True)):
         place = f"{where}, turn {turn + 1}"
@@ -113,7 +115,7 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
 
 
 def _split(messages: list[tuple[str, str]], where: str) -> tuple[str, list[tuple[str, str]]]:
-    """What stands before the first question, and the messages that follow."""
+    """Text of the system message, and the messages after it."""
     opening = messages[:1] if messages and messages[0][0] in _RULES else []
     talk = messages[len(opening) :]
     if any(who in _RULES for who, _ in talk):
@@ -127,12 +129,12 @@ def _split(messages: list[tuple[str, str]], where: str) -> tuple[str, list[tuple
 
 
 def _messages(value: Any, where: str) -> list[tuple[str, str]]:
-    """(who, what) of each message."""
+    """(role, text) of each message."""
     found = []
     for message in value if isinstance(value, list | tuple) else [None]:
         if not isinstance(message, Mapping):
             raise InputError(
-                "holds no list of messages.", where=where, hint='Write {"from": ..., "value": ...}.'
+                "is not a list of messages.", where=where, hint='Write {"from": ..., "value": ...}.'
             )
         who, what = message.get("from", message.get("role")), message.get("value", message.get("content"))
         if not isinstance(who, str) or not isinstance(what, str):

@@ -14,16 +14,16 @@ from moextend.data.table import Table, read_table
 
 @dataclass(frozen=True)
 class Opened:
-    """A table and its location."""
+    """A table and the folder of its images."""
 
     table: Table
     folder: Path | None
-    """Relative paths of images start here, besides the folder of their file."""
+    """Base of relative image paths, besides the folder of their file."""
     files: tuple[Path, ...]
 
 
 def open_files(files: Sequence[Path], folder: Path | None, cache: Path) -> Opened:
-    """The rows of files of one format; `cache`: a folder for the caches of `datasets`."""
+    """Rows of files of one format; `cache`: folder for the caches of `datasets`."""
     stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return Opened(_read(stamps, cache), folder, tuple(files))
 
@@ -37,12 +37,12 @@ def open_remote(
     revision: str | None = None,
     where: str,
 ) -> Opened:
-    """The rows of a split of a hub data set."""
+    """Rows of a split of a hub data set."""
     remote = open_hub(name, split, config, revision, where=where)
     return Opened(expand(remote), folder, tuple(remote.files()))
 
 
 @lru_cache(maxsize=8)
 def _read(stamps: tuple[tuple[Path, int, int], ...], cache: Path) -> Table:
-    """The table of files, cached in the process until a file changes."""
+    """Table of files, cached in the process until a file changes."""
     return expand(read_table([path for path, _, _ in stamps], cache))

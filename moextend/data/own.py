@@ -1,4 +1,4 @@
-"""A user's own data as conversations: a file, a folder or a hub id, with its columns guessed."""
+"""Reads a user's data (a file, a folder or a hub id) as conversations and guesses its columns."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def own_data(
     column `text` and no column of questions, answers or images.
 
     Args:
-        data: a path, or a hub id. Of several splits, the training split is read.
+        data: a path or a hub id. If it has several splits, the training split is read.
         cache: a folder for the caches of `datasets`.
         columns: role (a field of `Columns`, or `text`) -> column; the others are guessed.
-        template: the prompt, e.g. "<image> {question}"; with it no column of questions is needed.
-        images: a folder of images besides that of the data; files in other places are refused.
+        template: the prompt, e.g. "<image> {question}"; the data then needs no column of questions.
+        images: folder of images, besides the folder of the data; files elsewhere are refused.
 
     Raises:
         InputError: the data does not exist, or the column of the answer cannot be guessed.
@@ -67,10 +67,10 @@ def own_data(
 
 
 class Texts(Lazy):
-    """The cells of a column as plain text, without empty cells."""
+    """Cells of a column as plain text, without empty cells."""
 
     def __init__(self, table: Table, column: str) -> None:
-        """Raises: InputError: all cells are empty."""
+        """Raises InputError if all cells are empty."""
         self._table, self._column = table, column
         full = (i for i, value in enumerate(table.column(column)) if cells.text(value).strip())
         self._rows = array("Q", full)
@@ -103,7 +103,7 @@ def _opened(data: str, cache: Path, where: str) -> Opened:
 
 
 def _text_column(table: Table, columns: Mapping[str, str], template: str | None, where: str) -> str | None:
-    """The column of plain text; None for data of questions and answers."""
+    """Column of plain text; None for data of questions and answers."""
     if COLUMN not in columns:
         return None if columns or template else text_column(table)
     if template or len(columns) > 1:

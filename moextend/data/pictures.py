@@ -1,8 +1,8 @@
-"""Encoded images -> RGB pixels: the one place where image files are decoded.
+"""Decodes encoded images to RGB pixels; no other module decodes image files.
 
-Files of others are hostile until decoded: a format is taken by its content from a short list (Pillow's other readers
-start programs or fail in their own ways), the size is checked before a pixel is decoded, and whatever a reader raises
-becomes one InputError.
+Image files are untrusted. The content decides the format, from a short list: other readers of Pillow start programs
+or raise unexpected errors. The size is checked before pixels are decoded. Every exception of a reader becomes an
+InputError.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _NAMES = "PNG, JPEG, WebP, GIF, BMP or TIFF"
 BYTES = 1 << 28
-"""Bytes of one encoded image at the most."""
+"""Maximum number of bytes of one encoded image."""
 PIXELS = 89_478_485
-"""Pixels of one image at the most (Pillow's own limit, at which it warns): a quarter of a GiB as RGB."""
+"""Maximum number of pixels of one image: 256 MiB as RGB. Pillow warns above the same limit."""
 _BAND = 1 << 20
-"""Pixels of more than eight bits that are converted at a time."""
+"""Number of pixels with more than eight bits that are converted at a time."""
 _ORIENTATION = 0x0112
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-"""Modes of more than eight bits a channel; Pillow has none of several channels."""
+"""Pillow's modes with more than eight bits; all have one channel."""
 
 
 def decode(data: bytes, *, where: str) -> Image:
@@ -48,10 +48,10 @@ def decode(data: bytes, *, where: str) -> Image:
 
 
 def size(data: bytes, *, where: str) -> tuple[int, int]:
-    """Width and height of what `decode` returns, from the header alone; raises as `decode`."""
+    """Width and height of the image that `decode` returns, read from the header. Raises the errors of `decode`."""
     with _opened(data, where) as image:
         width, height = image.size
-        # Pillow itself turns a TIFF, and tells its size as turned.
+        # Pillow rotates a TIFF itself; its size is that of the rotated image.
         turned = image.format != "TIFF" and _orientation(image) >= 5
         return (height, width) if turned else (width, height)
 
@@ -66,7 +66,7 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
         )
     _silence_readers()
     try:
-        # Readers warn of metadata that do not matter here, and of the size, which is checked.
+        # Readers warn about metadata, which is not used, and about the size, which is checked here.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -83,7 +83,7 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
             where=where,
             hint="Save the image smaller." if bomb else "Replace or convert the image, or remove the row.",
         ) from error
-    except Exception as error:  # a reader of broken data raises what its arithmetic raises
+    except Exception as error:  # readers raise many types of errors for broken data
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"the image is broken ({type(error).__name__}{': ' if reason else ''}{reason}).",
@@ -94,15 +94,15 @@ def _opened(data: bytes, where: str) -> Iterator[Image]:
 
 @cache
 def _silence_readers() -> None:
-    """Keeps Pillow's readers, and the libtiff that they use, from writing to the standard error stream by themselves.
+    """Stops Pillow's readers and their libtiff from writing to standard error; failures raise exceptions anyway.
 
-    What fails is known from their exceptions. Where libtiff's functions are not visible, it stays as it is.
+    Has no effect on libtiff if its functions are not accessible.
     """
     from PIL import _imaging
 
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     with suppress(OSError, AttributeError):
-        library = ctypes.CDLL(_imaging.__file__)  # its dependencies are searched, too
+        library = ctypes.CDLL(_imaging.__file__)  # the lookup includes its dependencies
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             handler = library[name]
             handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
@@ -122,11 +122,13 @@ def _check_size(image: Image, where: str) -> None:
 
 
 def _check_complete(image: Image, where: str) -> None:
-    """Refuses a TIFF whose strips do not reach its last row: Pillow leaves the rest black, and says nothing."""
+    """Raises InputError if the strips of a TIFF do not reach its last row: Pillow would leave the rest black."""
     boxes = [tile[1] for tile in getattr(image, "tile", [])]
     if image.format != "TIFF" or not boxes:
         return
-    rows = image.width if _orientation(image) >= 5 else image.height  # Pillow tells the size as turned
+    rows = (
+        image.width if _orientation(image) >= 5 else image.height
+    )  # Pillow gives the size of the rotated image
     if max(box[3] for box in boxes) < rows:
         raise InputError(
             "the image is broken (its last rows are missing).",
@@ -136,7 +138,7 @@ def _check_complete(image: Image, where: str) -> None:
 
 
 def _orientation(image: Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where there is none, or none that can be read."""
+    """EXIF orientation, 1 to 8; 1 if it is missing or cannot be read."""
     try:
         found = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # broken metadata, intact pixels
@@ -188,7 +190,7 @@ def _eight_bit(image: Image) -> Image:
 
 
 def _bands(image: Image) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
-    """First row and pixels of some rows at a time, in double precision and finite: all at once take too much memory."""
+    """Blocks of rows: the first row, and the pixels as finite doubles. All rows at once would need too much memory."""
     import numpy as np
 
     rows = max(1, _BAND // image.width)

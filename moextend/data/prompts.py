@@ -12,19 +12,19 @@ from moextend.data.images import MARK
 
 
 def template(layout: Layout, example: Example) -> str:
-    """The prompt that `example` gets: the layout's, or its `open_prompt` where there are no choices."""
+    """Template for `example`: the layout's prompt, or its `open_prompt` if the example has no choices."""
     if example.choices is None and layout.open_prompt is not None:
         return layout.open_prompt
     return layout.prompt
 
 
 def prompt_text(layout: Layout, example: Example) -> str:
-    """The prompt filled for `example`, with one `<image>` mark for each of its images.
+    """Prompt of `example`, with one `<image>` mark for each of its images.
 
-    A line that names a column which is empty for this example is left out.
+    A line with a column that is empty for this example is left out.
     """
     values = {name: value.replace(MARK, "") for name, value in example.fields.items()}
-    # A mark in the question would be taken for an image that is not there.
+    # A mark in the question would be read as a placeholder of another image.
     values["question"] = example.question.replace(MARK, "").strip()
     names = layout.placeholders()
     if "choices" in names:
@@ -40,23 +40,23 @@ def prompt_text(layout: Layout, example: Example) -> str:
             )
     filled = _marks(layout, example, len(example.images))
     for name, value in example.fields.items():
-        if not value:  # no label before nothing
+        if not value:  # no label without content
             line = rf"[^\n]*\{{{re.escape(name)}\}}[^\n]*"
             filled = re.sub(rf"{line}\n|\n{line}\Z", "", filled)
     if example.choices is None:
-        # One free question among others with choices: no empty line for them.
+        # A question without choices has no empty line in their place.
         filled = filled.replace("{choices}\n", "")
     return filled.format(**values)
 
 
 def choice_lines(choices: Sequence[str]) -> str:
-    """The choices as lines "A. ...", "B. ..."; an empty one has no line, and the others keep their letters."""
+    """Choices as lines "A. ...", "B. ..."; an empty choice has no line, and the others keep their letters."""
     lines = zip(LETTERS, choices, strict=False)
     return "\n".join(f"{letter}. {choice}" for letter, choice in lines if choice)
 
 
 def _marks(layout: Layout, example: Example, images: int) -> str:
-    """The template of an example with as many image marks as it has images."""
+    """Template with as many image marks as the example has images."""
     prompt = template(layout, example)
     marks = prompt.count(MARK)
     if marks == images:
@@ -72,6 +72,6 @@ def _marks(layout: Layout, example: Example, images: int) -> str:
 
 
 def answer_text(example: Example, *, lettered: bool) -> str:
-    """The target answer: the most common one, or the letter of the right choice."""
+    """Target answer: the most common one, or the letter of the right choice."""
     position = cells.right_choice(example.answers, example.choices, example.position) if lettered else None
     return LETTERS[position] if position is not None else Counter(example.answers).most_common(1)[0][0]

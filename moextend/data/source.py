@@ -16,31 +16,31 @@ from moextend.util import bounded_yaml
 from moextend.util.files import exists
 
 WHOLE = "all"
-"""The one split of data that is a single file."""
+"""Name of the only split of a single file."""
 _SPLITS = tuple(suffix for suffix, kind in FORMATS.items() if kind != "text")
-"""Suffixes of splits in a folder; a text file there may be a licence or a list of labels."""
+"""Suffixes of splits in a folder. Text files are excluded: one may be a licence or a list of labels."""
 _SHARD = re.compile(r"[-_]\d+(-of-\d+)?$")
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Data that was found, with the files of every split; a hub data set has none here."""
+    """Data that was found, with the files of every split; a hub data set has no files here."""
 
     name: str
-    """As it is called in error messages."""
+    """Name in error messages."""
     folder: Path | None
-    """Relative paths of images start here."""
+    """Base of relative image paths."""
     splits: Mapping[str, tuple[Path, ...]]
     hub: str | None = None
 
 
 def locate(name: str, path: Path, config: str | None, *, where: str) -> Source | None:
-    """The data called `name`: the file or folder `path`, else a hub data set; None if it is neither.
+    """Data with the name `name`: the file or folder `path`, else a hub data set; None if it is neither.
 
-    `config`: name of one of several parts of a data set.
+    Args: config: name of one configuration of a data set.
     """
-    if exists(path):  # neither is asked of a name that is too long
+    if exists(path):  # a name that is too long is neither
         if path.is_file():
             return _file(path)
         if path.is_dir():
@@ -50,19 +50,19 @@ def locate(name: str, path: Path, config: str | None, *, where: str) -> Source |
 
 def place(name: str, base: Path) -> Path:
     """The path `name` relative to `base`; it need not exist."""
-    # normed, for "../x" must be found also where the base is still to be made
+    # normalised, because "../x" must resolve even if the base does not exist yet
     return Path(os.path.normpath(base / Path(name).expanduser()))
 
 
 def like_hub_id(text: str, path: Path) -> bool:
-    """Whether `text` can be a hub id: `owner/name`, and the folder of `path` does not exist."""
+    """Whether `text` can be a hub id: it is `owner/name`, and the folder of `path` does not exist."""
     return _HUB.match(text) is not None and not path.parent.is_dir()
 
 
 def _file(path: Path) -> Source:
     if path.suffix.lower() not in FORMATS:
         raise InputError(
-            "not a format of data that is known.", where=str(path), hint=f"Known: {', '.join(FORMATS)}."
+            "unknown data format.", where=str(path), hint=f"Known: {', '.join(FORMATS)}."
         )
     return Source(str(path), path.parent, {WHOLE: (path,)})
 
@@ -86,7 +86,7 @@ def _folder(path: Path, config: str | None, *, where: str) -> Source:
 
 
 def _splits(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The splits of a folder: files by name, shards together, folders of images by their metadata."""
+    """Splits of a folder: files by name, with their shards, and folders of images by their metadata."""
     found: dict[str, list[Path]] = {}
     for place in (folder, folder / "data"):
         for path in sorted(place.glob("*")) if place.is_dir() else ():
@@ -100,7 +100,7 @@ def _splits(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _front_matter(readme: Path) -> list[dict[str, Any]]:
-    """The `configs` of a data card, empty where it has none."""
+    """The `configs` of a data card; empty if it has none."""
     if not readme.is_file():
         return []
     parts = readme.read_text(encoding="utf-8").split("---", 2)
@@ -133,7 +133,7 @@ def _from_configs(path: Path, configs: list[dict[str, Any]], wanted: str | None,
 
 
 def _data_files(path: Path, value: Any) -> dict[str, tuple[Path, ...]]:
-    """split -> files of a card's `data_files`: a pattern, patterns, or a list of {split, path}."""
+    """Split -> files, from `data_files` of a card: a pattern, patterns, or a list of {split, path}."""
     entries = value if isinstance(value, list) else [value]
     found: dict[str, tuple[Path, ...]] = {}
     for entry in entries:
@@ -144,7 +144,7 @@ def _data_files(path: Path, value: Any) -> dict[str, tuple[Path, ...]]:
 
 
 def near(path: Path) -> str:
-    """A hint at what a path that there is not could mean, ready to stand before another sentence."""
+    """First sentence of the hint for a missing path: its missing parent folder or a similar path; else ""."""
     if not path.parent.is_dir():
         return f"There is no folder {path.parent} either. "
     found = difflib.get_close_matches(path.name, [child.name for child in path.parent.iterdir()], n=1)

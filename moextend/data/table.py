@@ -19,29 +19,29 @@ Row = Mapping[str, Any]
 FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json": "json"}
 FORMATS |= {".csv": "csv", ".tsv": "csv", ".txt": "text"}
 _LOOKED_AT = 200
-"""Rows of a JSON file in which its columns are looked for."""
+"""Number of rows of a JSON file that determine its columns."""
 
 
 class Table(Protocol):
-    """Rows that are read when asked for."""
+    """Rows that are read on access."""
 
     columns: tuple[str, ...]
     source: str
-    """The file or data set, for error messages."""
+    """File or data set, for error messages."""
 
     def __len__(self) -> int: ...
 
     def row(self, i: int, columns: Sequence[str]) -> Row:
-        """The cells of row `i` in `columns`; a column that the row lacks is left out."""
+        """Cells of row `i` in `columns`, without columns that the row lacks."""
 
     def column(self, name: str) -> Iterator[Any]:
-        """The cells of a column, in order."""
+        """Cells of a column, in order."""
 
     def where(self, i: int) -> str:
         """File and row, for error messages."""
 
     def home(self, i: int) -> Path | None:
-        """The folder of the file that row `i` stands in."""
+        """Folder of the file of row `i`."""
 
 
 class ArrowTable:
@@ -60,7 +60,7 @@ class ArrowTable:
         return len(self.dataset)
 
     def row(self, i: int, columns: Sequence[str]) -> Row:
-        """The cells of row `i` in `columns`; class labels by name."""
+        """Cells of row `i` in `columns`; class labels by name."""
         wanted = tuple(columns)
         if wanted not in self._views:
             self._views[wanted] = self.dataset.select_columns(list(wanted))
@@ -68,7 +68,7 @@ class ArrowTable:
         return {name: self._named(name, value) for name, value in cells.items()}
 
     def column(self, name: str) -> Iterator[Any]:
-        """The cells of a column, read in blocks."""
+        """Cells of a column, read in blocks."""
         view = self.dataset.select_columns([name])
         for start in range(0, len(self), 256):
             for value in view[start : start + 256][name].to_pylist():
@@ -79,11 +79,11 @@ class ArrowTable:
         return labels[value] if labels and isinstance(value, int) and value >= 0 else value
 
     def files(self) -> list[Path]:
-        """The files on disk that hold the rows."""
+        """Files with the rows on disk."""
         return [Path(file["filename"]) for file in self.dataset.cache_files]
 
     def holds_bytes(self, name: str) -> bool:
-        """Whether every cell of a column of images holds the encoded image, and not only a path."""
+        """Whether every cell of an image column holds the encoded image, not only a path."""
         import pyarrow
         from pyarrow import compute
 
@@ -98,12 +98,12 @@ class ArrowTable:
         return f"{self.source}: row {i + 1}"
 
     def home(self, i: int) -> Path | None:
-        """The folder of the data."""
+        """Folder of the data."""
         return self._folder
 
 
 class ListTable:
-    """Rows in memory (JSON, CSV: no images in them, or small ones)."""
+    """Rows in memory (JSON and CSV, which have no images or small ones)."""
 
     def __init__(
         self, rows: list[Row], places: Sequence[str], source: str, homes: Sequence[Path | None]
@@ -115,11 +115,11 @@ class ListTable:
         return len(self._rows)
 
     def row(self, i: int, columns: Sequence[str]) -> Row:
-        """The cells of row `i` in `columns`."""
+        """Cells of row `i` in `columns`."""
         return {name: self._rows[i][name] for name in columns if name in self._rows[i]}
 
     def column(self, name: str) -> Iterator[Any]:
-        """The cells of a column."""
+        """Cells of a column."""
         return (row.get(name) for row in self._rows)
 
     def where(self, i: int) -> str:
@@ -127,12 +127,12 @@ class ListTable:
         return self._places[i]
 
     def home(self, i: int) -> Path | None:
-        """The folder of the file."""
+        """Folder of the file."""
         return self._homes[i]
 
 
 class LinesTable:
-    """Rows of JSON-lines files: only where each line begins is kept in memory."""
+    """Rows of JSON-lines files; memory holds only the offset of each line."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = list(files)
@@ -162,12 +162,12 @@ class LinesTable:
             return _object(_json(file.readline(), self.where(i)), self.where(i))
 
     def row(self, i: int, columns: Sequence[str]) -> Row:
-        """The cells of line `i` in `columns`."""
+        """Cells of line `i` in `columns`."""
         cells = self._read(i)
         return {name: cells[name] for name in columns if name in cells}
 
     def column(self, name: str) -> Iterator[Any]:
-        """The cells of a column, one line at a time."""
+        """Cells of a column, one line at a time."""
         return (self._read(i).get(name) for i in range(len(self)))
 
     def where(self, i: int) -> str:
@@ -175,17 +175,17 @@ class LinesTable:
         return f"{self._files[self._file[i]]}:{self._line[i]}"
 
     def home(self, i: int) -> Path | None:
-        """The folder of the file."""
+        """Folder of the file."""
         return self._files[self._file[i]].parent
 
 
 def read_table(files: Sequence[Path], cache: Path) -> Table:
-    """The rows of files of one format, one after the other; InputError where they cannot be read."""
+    """Rows of files of one format, one file after the other. Raises InputError if a file cannot be read."""
     formats = {FORMATS.get(path.suffix.lower()) for path in files}
     kind = formats.pop()
     if kind is None or formats:
         raise InputError(
-            "not a format of data that is known.", where=str(files[0]), hint=f"Known: {', '.join(FORMATS)}."
+            "unknown data format.", where=str(files[0]), hint=f"Known: {', '.join(FORMATS)}."
         )
     table: Table
     if kind in ("parquet", "arrow"):
@@ -197,7 +197,7 @@ def read_table(files: Sequence[Path], cache: Path) -> Table:
     else:
         table = _in_memory(files, _json_rows if kind == "json" else _csv_rows)
     if not len(table):
-        raise InputError("holds no rows.", where=table.source, hint="Check the file.")
+        raise InputError("has no rows.", where=table.source, hint="Check the file.")
     return table
 
 
@@ -205,7 +205,7 @@ def _arrow(kind: str, files: Sequence[Path], cache: Path) -> Table:
     import datasets
 
     try:
-        with quiet_datasets(), quiet_loggers("datasets", level=logging.CRITICAL):  # it tells before it raises
+        with quiet_datasets(), quiet_loggers("datasets", level=logging.CRITICAL):  # it logs before it raises
             dataset = datasets.load_dataset(
                 kind, data_files=[str(path) for path in files], split="train", cache_dir=str(cache)
             )
@@ -220,7 +220,7 @@ def _arrow(kind: str, files: Sequence[Path], cache: Path) -> Table:
 
 
 def root_cause(error: BaseException) -> str:
-    """The first line of the error that began a chain of errors."""
+    """First line of the first error in a chain of errors."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     lines = str(error).strip().splitlines()
@@ -248,7 +248,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Row]]:
         elif value and all(isinstance(part, dict) for part in value.values()):
             value = [{"id": key, **part} for key, part in value.items()]
     if not isinstance(value, list):
-        raise InputError("holds no list of rows.", where=str(path), hint="Write a list of objects.")
+        raise InputError("is not a list of rows.", where=str(path), hint="Write a list of objects.")
     for i, row in enumerate(value, start=1):
         yield f"{path}: entry {i}", _object(row, f"{path}: entry {i}")
 
@@ -261,7 +261,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Row]]:
             for i, row in enumerate(csv.DictReader(file, delimiter=delimiter), start=1):
                 if None in row or None in row.values():
                     raise InputError(
-                        f"has not as many cells as the header ({len(row)}).",
+                        "has more or fewer cells than the header.",
                         where=f"{path}: row {i}",
                         hint="Quote cells that hold the separator.",
                     )

@@ -1,4 +1,4 @@
-"""Rows of plain text files: paragraphs, or lines of files without paragraphs."""
+"""Reads plain text files as rows: paragraphs, or lines of files without paragraphs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ COLUMN = "text"
 
 
 class TextTable:
-    """The paragraphs of text files, separated by empty lines; each line of a file without empty lines.
+    """Paragraphs of text files, separated by empty lines, or the lines of a file without empty lines.
 
-    Memory holds only the positions of the texts.
+    Memory holds only the offsets of the texts.
     """
 
     columns: tuple[str, ...] = (COLUMN,)
@@ -53,7 +53,7 @@ class TextTable:
         return len(self._start)
 
     def row(self, i: int, columns: Sequence[str]) -> Row:
-        """The text `i`, if `columns` has it."""
+        """Text `i`, if `columns` contains the column."""
         return {name: self._read(i) for name in columns if name == COLUMN}
 
     def _read(self, i: int) -> str:
@@ -66,7 +66,7 @@ class TextTable:
             raise InputError("is not UTF-8 text.", where=self.where(i), hint="Save it as UTF-8.") from error
 
     def column(self, name: str) -> Iterator[Any]:
-        """The texts, one at a time."""
+        """Texts, one at a time."""
         return (self._read(i) for i in range(len(self)))
 
     def where(self, i: int) -> str:
@@ -74,7 +74,7 @@ class TextTable:
         return f"{self._files[self._file[i]]}:{self._line[i]}"
 
     def home(self, i: int) -> Path | None:
-        """The folder of the file."""
+        """Folder of the file."""
         return self._files[self._file[i]].parent
 
 

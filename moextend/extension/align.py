@@ -55,7 +55,7 @@ def align(
     _free_projector(model)
     if tensor_files.is_complete(folder, STEM):
         raise InputError(
-            "holds a projector already.", where=str(folder), hint="Use load_projector, or name a new folder."
+            "already holds a projector.", where=str(folder), hint="Use load_projector, or name a new folder."
         )
     resuming.go_on(
         folder,

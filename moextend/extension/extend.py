@@ -1,4 +1,4 @@
-"""Extends a model with one's own data: the one call of a user for all steps of the method (docs/method.md)."""
+"""`extend`: runs all steps of the method on the user's data (docs/method.md)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from moextend.util import files
 from moextend.util.processes import first_writes
 
 LOG = "log.jsonl"
-"""Losses of the probe and the training, a tenth of the steps a line, in the folder of the extension."""
+"""File in the folder of the extension with losses of the probe and the training: ten lines each."""
 
 
 def extend(
@@ -60,35 +60,32 @@ def extend(
     origin: Origin = NOWHERE,
     **fields: Any,
 ) -> Extension:
-    """Adds experts to `model` that learn `data`, and saves them; all that was there before stays as it is.
+    """Adds experts to `model`, trains them on `data` and saves them. Existing weights do not change.
 
-    A probe says which MoE layers change most, each of these gets copies of its most chosen experts, and the copies,
-    with their router rows, are trained alone (MoExtend, section 3.2). Afterwards everything is frozen and the model
-    computes as in training: the extension is active, with its co-active extensions; `activate` says otherwise.
+    A probe finds the MoE layers that change most. Each of them gets copies of its most chosen experts, and only these
+    copies and their router rows are trained (MoExtend, section 3.2). Afterwards everything is frozen. The extension
+    and its co-active extensions are active, as in training; `activate` changes that.
 
     Args:
         name: letters, digits, '-' and '_'.
-        data: conversations, any sequence of them, a lazily read one too. With images the projector must be aligned
-            (`align`) before.
-        folder: gets extension.safetensors, extension.json, log.jsonl and what the scope keeps. A call that was
-            interrupted goes on from the last checkpoint there when it is repeated with the same arguments;
-            conversations are the same where their texts and images are, whatever object holds them. Meanwhile it
-            keeps image features (16 GiB at the most, and half of what is free), unless `model.features` says where
-            these come from.
-        recipe: how the extension is made: layers, new experts, routing, scope; None: `Recipe()`.
-        settings: of the training; None: three passes over the data in batches of 16 at a learning rate of 1e-3, as
-            a start.
-        held_out: conversations to choose layers by, which are not learned; None takes a tenth of `data` (1 to 512).
-        generic: text that stands for what the base knows, on which experts of scope "all" learn not to act.
-        seed: of the held-out part, random layers, and the default settings.
+        data: a sequence of conversations, which may be read lazily. Images require an aligned projector (`align`).
+        folder: for extension.safetensors, extension.json, log.jsonl and the files of the scope. An interrupted call
+            continues from the last checkpoint there if it is repeated with the same arguments; conversations are
+            compared by their texts and images. During the call the folder also holds image features (at most 16 GiB
+            and half of the free space), unless `model.features` is set.
+        recipe: layers, new experts, routing and scope of the extension; None: `Recipe()`.
+        settings: training settings; None: a default of three passes in batches of 16 at a learning rate of 1e-3.
+        held_out: conversations for choosing layers, which are not learned; None: a tenth of `data` (1 to 512).
+        generic: texts as a sample of the base's knowledge; experts of scope "all" learn not to act on them.
+        seed: seed of the held-out part, of random layers and of the default settings.
         on_step: called with (steps done, steps in all), in the probe and then in the training.
-        origin: names of base and data and the licence, for extension.json.
-        fields: fields of a recipe instead of one: `layers=[0, 3]` is `recipe=Recipe(layers=[0, 3])`.
+        origin: names of base and data, and the licence, for extension.json.
+        fields: fields of the recipe: `layers=[0, 3]` is short for `recipe=Recipe(layers=[0, 3])`.
 
     Raises:
-        InputError: an argument is out of range, the name is taken, the folder holds an extension or one that was
-            begun otherwise, there are fewer than two conversations, or the data does not fit the model. The model is
-            as it was.
+        InputError: an argument is out of range, the name is taken, the folder holds an extension or was used by a
+            call with other arguments, there are fewer than two conversations, or the data does not fit the model.
+            The model is unchanged.
     """
     wanted = _recipe(recipe, fields, f"extension '{name}'")
     call = _checked(model, name, data, Path(folder), wanted, settings, held_out, generic, seed)
@@ -105,12 +102,12 @@ def extend(
 
 @dataclass(frozen=True)
 class Choice:
-    """Where an extension would go."""
+    """Layers and parents that `extend` would choose."""
 
     plan: dict[int, list[int]]
-    """MoE block, lowest 0 -> the base experts that its new ones would be copied from."""
+    """MoE block, lowest 0 -> base experts that would be copied."""
     probe: Probe
-    """What that was decided by."""
+    """Measurements behind the choice."""
 
 
 def preview(
@@ -124,7 +121,7 @@ def preview(
     on_step: Callable[[int, int], None] | None = None,
     **fields: Any,
 ) -> Choice:
-    """What `extend` would choose with the same arguments: layers, and the experts to copy. Nothing is added.
+    """Layers and experts to copy that `extend` would choose with the same arguments. Nothing is added.
 
     Raises:
         InputError: an argument is out of range, or there are fewer than two conversations.
@@ -146,7 +143,7 @@ def preview(
 
 @dataclass(frozen=True)
 class _Call:
-    """A call of `extend`, with everything resolved."""
+    """A call of `extend` with resolved arguments."""
 
     name: str
     folder: Path
@@ -158,12 +155,12 @@ class _Call:
     seed: int
     coactive: Sequence[str]
     earlier: Sequence[Path]
-    """Folders of the co-active extensions, if the recipe needs their router-input memories."""
+    """Folders of the co-active extensions if the recipe needs their router-input memories."""
     content: str
-    """Names what is learned."""
+    """Digest of the training data."""
 
     def facts(self, model: MultimodalLM) -> resuming.Facts:
-        """What the call must be repeated with to go on."""
+        """Arguments that must be the same to continue an interrupted call."""
         return {
             "name": self.name,
             "recipe": self.recipe.model_dump(),
@@ -177,7 +174,7 @@ class _Call:
         }
 
     def learn(self, model: MultimodalLM, on_step: Callable[[int, int], None] | None) -> Learned:
-        """Probes, expands and tunes."""
+        """Probes, adds experts and trains them."""
         loop = _OwnLoop(model, self.learned, self.settings, self.folder, on_step)
         return learn(
             model, self.name, self.recipe, loop, held_out=self.held_out, seed=self.seed, coactive=self.coactive,
@@ -185,7 +182,7 @@ class _Call:
         )  # fmt: skip
 
     def save(self, model: MultimodalLM, new: Learned, origin: Origin) -> None:
-        """Keeps the extension, with what its scope needs; the call is over then."""
+        """Saves the extension with the files of its scope, and removes the state of the call."""
         learned, held = self.learned, self.held_out
         if self.recipe.scope == "auto":
             rows = [*held[:HELD_OUT], *learned[: max(0, HELD_OUT - len(held))]]
@@ -210,7 +207,7 @@ def _checked(
     generic: Sequence[Conversation],
     seed: int,
 ) -> _Call:
-    """The call with everything resolved; InputError where it cannot be done. Nothing is changed."""
+    """The call with resolved arguments. Raises InputError if it is not possible; changes nothing."""
     if seed < 0:
         raise InputError(f"seed is {seed}.", where=f"extension '{name}'", hint="Give 0 or more.")
     _check_new(model, name, data, held_out, folder)
@@ -227,31 +224,33 @@ def _checked(
 
 
 def _recipe(recipe: Recipe | None, fields: Mapping[str, Any], where: str) -> Recipe:
-    """The recipe of a call; InputError where it is none."""
+    """Recipe of a call. Raises InputError for a wrong type."""
     if recipe is None:
         return read_recipe(where, **fields)
     if not isinstance(recipe, Recipe):
-        raise InputError(f"{recipe!r} is no recipe.", where=where, hint="Give moextend.Recipe(...).")
+        raise InputError(f"{recipe!r} is not a recipe.", where=where, hint="Give moextend.Recipe(...).")
     if fields:
         raise InputError(
-            f"a recipe is given, and {', '.join(fields)} besides.",
+            f"both a recipe and {', '.join(fields)} are given.",
             where=where,
-            hint="Put all into the recipe.",
+            hint="Set all of them in the recipe.",
         )
     return recipe
 
 
 def _settings(settings: Settings | None, conversations: int, seed: int) -> Settings:
-    """The settings of a call; InputError where these are none."""
+    """Settings of a call. Raises InputError for a wrong type."""
     chosen = settings or default_settings(conversations, seed=seed)
     if not isinstance(chosen, Settings):
-        raise InputError(f"{chosen!r} are no settings.", where="extend", hint="Give moextend.Settings(...).")
+        raise InputError(
+            f"{chosen!r} is not a Settings object.", where="extend", hint="Give moextend.Settings(...)."
+        )
     return chosen
 
 
 @dataclass(frozen=True)
 class _OwnLoop:
-    """The training loop of one call, bound to its data, settings and folder."""
+    """Training loop of one call, bound to its data, settings and folder."""
 
     model: MultimodalLM
     data: Sequence[Conversation]
@@ -280,14 +279,14 @@ class _OwnLoop:
 
 
 def _batch(settings: Settings) -> int:
-    """Conversations that one process computes at a time in a training with these settings."""
+    """Number of conversations per forward pass of one process in a training with these settings."""
     return max(1, settings.batch_size // int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def _split(
     data: Sequence[Conversation], held_out: Sequence[Conversation] | None, seed: int
 ) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
-    """What is learned, and what layers are chosen by."""
+    """Conversations to learn, and conversations for choosing layers."""
     return hold_out([data], seed) if held_out is None else (complete(data), complete(held_out))
 
 
@@ -298,18 +297,20 @@ def _check_new(
     held_out: Sequence[Conversation] | None,
     folder: Path,
 ) -> None:
-    """InputError where an extension of this name, of this data, in this folder cannot be made."""
+    """Raises InputError if the name, the folder or the data do not allow a new extension."""
     where = f"extension '{name}'"
     check_name(name)
     if name in attach.scope_of(model.lm).known:
-        raise InputError("the model has one of this name already.", where=where, hint="Choose another name.")
+        raise InputError(
+            "the model already has an extension of this name.", where=where, hint="Choose another name."
+        )
     _check_data(data, held_out, where)
     near = next(place for place in (folder, *folder.parents) if place.exists())
     if not near.is_dir():
         raise InputError("is no folder.", where=str(near), hint="Name a new folder.")
     if tensor_files.is_complete(folder):
         raise InputError(
-            "holds an extension already.",
+            "already holds an extension.",
             where=str(folder),
             hint="Load it (load_extension), or name a new folder.",
         )
@@ -320,24 +321,24 @@ def _check_data(data: Sequence[Conversation], held_out: Sequence[Conversation] |
         raise InputError(f"{data!r} holds no conversations.", where=where, hint="Give a list of them.")
     if len(data) < 2 or (held_out is not None and not len(held_out)):
         raise InputError(
-            f"there are {len(data)} conversations to learn from, and {len(held_out or ())} to choose layers by.",
+            f"there are {len(data)} conversations for training and {len(held_out or ())} for choosing layers.",
             where=where,
-            hint="Give two or more, and held_out, where it is given, one.",
+            hint="Give at least two, and at least one as held_out if you set it.",
         )
-    # What reads its conversations when they are needed is not asked for one here.
+    # A lazy sequence is not read here.
     if isinstance(data, list | tuple) and not (hasattr(data[0], "turns") and hasattr(data[0], "images")):
         raise InputError(
-            f"{data[0]!r} is no conversation.", where=where, hint="Give a list of moextend.Conversation."
+            f"{data[0]!r} is not a conversation.", where=where, hint="Give a list of moextend.Conversation."
         )
 
 
 def _folder_of(model: MultimodalLM, name: str) -> Path:
-    """The folder of an extension with a router-input memory."""
+    """Folder of an extension with a router-input memory. Raises InputError if it has none."""
     folder = store.handle(model, name).folder
     if folder is None or not (folder / router_memory.FILE).is_file():
         raise InputError(
             f"extension '{name}' is active and has no router-input memory.",
             where="scope 'all'",
-            hint="Make all of them with scope='all', activate others, or set retention='none'.",
+            hint="Create all of them with scope='all', activate others, or set retention='none'.",
         )
     return folder

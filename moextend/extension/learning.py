@@ -1,6 +1,6 @@
-"""Learns an extension: probe, expand, tune, keep (MoExtend, arXiv 2408.03511, section 3).
+"""Steps of learning an extension: probe, expand, tune, save (MoExtend, arXiv 2408.03511, section 3).
 
-`moextend.extend` and the benchmark's method of that name call `learn` and `keep`, each with its own training loop.
+`moextend.extend` and the benchmark's method `moextend` call `learn` and `keep` with their own training loops.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from moextend.util.processes import first_writes
 
 
 class Loop(Protocol):
-    """A training loop, bound to data and settings."""
+    """A training loop that is bound to data and settings."""
 
     def __call__(
         self,
@@ -40,17 +40,17 @@ class Loop(Protocol):
         steps: int | None = None,
         phase: str = "train",
     ) -> Report:
-        """Trains what requires gradients; None takes the loop's own setting. `phase`: probe or train."""
+        """Trains the parameters that require gradients; None: the loop's own setting. `phase`: probe or train."""
         ...
 
 
 @dataclass(frozen=True)
 class Learned:
-    """How an extension came about."""
+    """Layers, parents and losses of a new extension."""
 
     report: Report
     plan: dict[int, list[int]]
-    """MoE block -> the base experts that the new ones were copied from."""
+    """MoE block -> base experts that were copied."""
     probe: Probe
 
 
@@ -69,19 +69,19 @@ def learn(
     batch_size: int = 64,
     folder: Path | None = None,
 ) -> Learned:
-    """Probes which layers change most, adds experts there, and trains these alone; everything is frozen afterwards.
+    """Probes which layers change most, adds experts there and trains only these; then freezes everything.
 
     Args:
         loop: trains the probe's routers and then the new experts.
-        held_out: S_e of the paper: chooses layers and parents; the loop must not learn it.
-        learning_rate: of the training; None leaves it to the loop.
-        coactive: extensions that are active meanwhile.
-        earlier, generic: folders with a router-input memory, and generic text for it, if the recipe keeps one.
-        batch_size: conversations a forward pass, where the model is only looked at.
-        folder: keeps what the probe saw, so that an interrupted call does not probe again; `forget_probe` removes it.
+        held_out: data for choosing layers and parents (S_e of the paper), which the loop must not train on.
+        learning_rate: of the training; None: the loop's own.
+        coactive: extensions that are active during the training.
+        earlier, generic: folders of earlier router-input memories, and generic texts, if the recipe uses a memory.
+        batch_size: conversations per forward pass outside of the training.
+        folder: for the results of the probe, which an interrupted call reads again; `forget_probe` removes them.
 
     Raises:
-        InputError: the recipe does not fit the model. As after any interruption, the model is as it was.
+        InputError: the recipe does not fit the model. The model is unchanged, as after any interruption.
     """
     active = attach.scope_of(model.lm).active
     known = name in attach.scope_of(model.lm).known
@@ -125,7 +125,7 @@ def keep(
     batch_size: int = 64,
     made: Made | None = None,
 ) -> None:
-    """Writes the expert set, after the router-input memory for later ones; `batch_size`: of looking at the model."""
+    """Writes the router-input memory for later extensions, then the extension; `batch_size`: of forward passes."""
     if recipe.keeps_router_inputs:
         kept = router_memory.collect(model, held_out, recipe.memory_tokens, seed, batch_size=batch_size)
         router_memory.write(kept, folder)
@@ -133,12 +133,12 @@ def keep(
 
 
 def forget_probe(folder: Path) -> None:
-    """Removes what `learn` keeps of its probe, once the extension is kept."""
+    """Removes the results of the probe after the extension is saved."""
     (folder / resuming.PROBE).unlink(missing_ok=True)
 
 
 def _kept_probe(folder: Path | None) -> Probe | None:
-    """What the probe of an interrupted call saw; None where it was not over."""
+    """Results of the probe of an interrupted call; None if the probe was not complete."""
     if folder is None:
         return None
     try:
@@ -157,7 +157,7 @@ def _keep_probe(probe: Probe, folder: Path) -> None:
 def probed(
     model: MultimodalLM, recipe: Recipe, held_out: Sequence[Conversation], loop: Loop, batch_size: int
 ) -> Probe:
-    """What layers and parents are chosen by."""
+    """Measurements for choosing layers and parents."""
     if recipe.layers != "probe":
         return Probe(selection_shares(model, held_out, batch_size=batch_size), [])
     tune = partial(loop, steps=recipe.probe_steps, phase="probe")
@@ -199,7 +199,7 @@ def _memory(
 def _retention(
     model: MultimodalLM, name: str, recipe: Recipe, kept: router_memory.RouterInputs, seed: int
 ) -> dict[str, Any]:
-    """The retention loss on the router inputs `kept`, with the learning rates that it needs; nothing without them."""
+    """Retention loss on the router inputs `kept`, and its factors on learning rates; empty without router inputs."""
     if not kept:
         return {}
     loss = router_memory.retention_loss(
@@ -215,7 +215,7 @@ def _retention(
 
 
 def check_layers(layers: Sequence[int], total: int) -> None:
-    """InputError where a model of `total` MoE layers does not have these, each once."""
+    """Raises InputError unless the layers are different ones of a model with `total` MoE layers."""
     if not layers or len(set(layers)) < len(layers) or not all(0 <= layer < total for layer in layers):
         raise InputError(
             f"the model has MoE layers 0 to {total - 1}.",

@@ -260,8 +260,8 @@ NEEDS_TWO_SLOTS = {"LongcatFlashExperts"}
 NOT_FUSED = {
     "DbrxFFN": "DBRX keeps all experts in flat matrices inside another module",
     "JetMoeMoE": "JetMoE sorts tokens into its experts' linear layers itself",
-    "NllbMoeSparseMLP": "NLLB-MoE keeps one module an expert",
-    "SwitchTransformersSparseMLP": "Switch Transformers keeps one module an expert",
+    "NllbMoeSparseMLP": "NLLB-MoE keeps one module per expert",
+    "SwitchTransformersSparseMLP": "Switch Transformers keeps one module per expert",
     "DogeCDMoE": "Doge's experts are single rows of an embedding",
 }
 """MoE blocks without stacked (3-D) expert tensors -> why they cannot be extended."""

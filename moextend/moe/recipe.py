@@ -98,5 +98,5 @@ def check_name(name: str) -> None:
         raise InputError(
             "cannot be the name of an extension.",
             where=f"extension '{name}'",
-            hint=f"Use letters, digits, '-' and '_' (100 at the most), and none of: {', '.join(WORDS)}.",
+            hint=f"Use at most 100 letters, digits, '-' and '_', and none of: {', '.join(WORDS)}.",
         )

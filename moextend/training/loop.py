@@ -1,4 +1,4 @@
-"""The one training loop: transformers' Trainer on a fixed order of conversations, resumable at any step."""
+"""The training loop: transformers' Trainer on a fixed order of conversations, resumable at any step."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ log = logging.getLogger(__name__)
 
 
 LOGGED = ("loss", "grad_norm", "learning_rate")
-"""Keys that `on_log` gets."""
+"""Keys of the argument of `on_log`."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a training did."""
+    """Losses, counts and times of a training."""
 
     steps: int
     loss_first: float
@@ -58,18 +58,19 @@ class Report:
     """Mean loss (nats a labelled token) over the first and the last tenth of the steps."""
     trained_parameters: int
     tokens: int
-    """Seen, with repetition and without padding."""
+    """Number of tokens, with repetition and without padding."""
     flops: float | None
-    """Of all steps, forward and backward: those of one step a token, times the tokens. None of a compiled model.
+    """Operations of all steps, forward and backward: those per token of one step, times the tokens.
 
-    With `cache_prefix`, tokens of the first epoch count as one whole step's, later ones as one short step's.
+    None for a compiled model. With `cache_prefix`, tokens of the first epoch count as in a full step, later ones as in
+    a step that starts above the cached prefix.
     """
 
 
 def draw_order(count: int, wanted: int, seed: int) -> list[int]:
-    """The order in which items are seen: permutations of all items, one after the other, cut to `wanted`.
+    """Order of the items: permutations of all items, one after the other, cut to `wanted`.
 
-    It depends on the seed and the data alone, so that every method sees the same batches.
+    It depends only on the seed and the data, so that all methods see the same batches.
     """
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []
@@ -79,7 +80,7 @@ def draw_order(count: int, wanted: int, seed: int) -> list[int]:
 
 
 class InOrder(Dataset[tuple[int, Conversation]]):
-    """Conversations in a drawn order, each with its place in `data`."""
+    """Conversations in a random order, each with its index in `data`."""
 
     def __init__(self, data: Sequence[Conversation], order: Sequence[int]) -> None:
         self.data, self.order = data, order
@@ -93,7 +94,7 @@ class InOrder(Dataset[tuple[int, Conversation]]):
 
 
 def _collated(collate: Collator, items: Sequence[tuple[int, Conversation]]) -> dict[str, Tensor]:
-    """A batch, with what its rows are known by."""
+    """A batch, with the indices of its rows in the data."""
     batch = collate([conversation for _, conversation in items])
     return {**batch, ITEMS: torch.tensor([item for item, _ in items])}
 
@@ -111,23 +112,23 @@ def train(
 ) -> Report:
     """Trains the parameters of `model` that require gradients on `data`; the model is left in eval mode.
 
-    Under `accelerate launch` or `torchrun` every process calls it with the same arguments and takes its share of each
-    batch: what is learned is that of one process, up to rounding. Under FSDP frozen weights are sharded, what learns
-    is not. The first process alone writes weights and calls `on_step`.
+    Under `accelerate launch` or `torchrun` every process calls it with the same arguments and gets its share of each
+    batch. The result equals that of one process, up to rounding. FSDP shards frozen weights, but not trained ones. Only
+    the first process writes weights and calls `on_step`.
 
     Args:
-        folder: holds the trainer's state while in flight, and image features, unless `model.features` says where
-            these come from; a training that was interrupted goes on from its last checkpoint there. Removed at the end.
-        extra_loss: called after each forward pass with its batch and what the model gave; added to the loss.
-        rates: ending of a parameter's name -> factor on the learning rate.
-        on_step: called with (steps done, steps in all).
-        on_log: called with step, loss, learning rate and norm of the gradient, each tenth of the steps.
+        folder: for the trainer's state during the training, and for image features unless `model.features` is set. An
+            interrupted training continues from its last checkpoint there. Removed at the end.
+        extra_loss: called after each forward pass with its batch and the model's output; added to the loss.
+        rates: suffix of parameter names -> factor on the learning rate.
+        on_step: called with (steps done, total steps).
+        on_log: called with step, loss, learning rate and gradient norm, ten times per training.
 
     Raises:
-        InputError: the settings do not fit the model, the number of processes, or what is installed; or a forward
-            was replaced so that an extension would not be reached.
-        RunFailed: the loss, a gradient or a weight is not finite: on the CPU at once, else when losses are logged, a
-            checkpoint is written, or at the end; the message names the first such step.
+        InputError: the settings do not fit the model, the number of processes or the installed packages, or a forward
+            method was replaced so that extensions have no effect.
+        RunFailed: the loss, a gradient or a weight is not finite. The CPU raises it at once; other devices raise it
+            when losses are logged, when a checkpoint is written, or at the end. The message names the first such step.
     """
     _check(model, settings, folder)
     args = _arguments(settings, folder, model.device)
@@ -147,21 +148,21 @@ def train(
 
 
 def _check(model: MultimodalLM, settings: Settings, folder: Path) -> None:
-    """InputError where the model cannot be trained here with these settings."""
+    """Raises InputError if the model cannot be trained with these settings in this environment."""
     check_setup(model.lm, where="train")
     reach.check(model.lm)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(
             "no parameter requires gradients.",
             where="train",
-            hint="Attach an extension first, or name what learns: model.learn_only([...]).",
+            hint="Attach an extension first, or name the parameters to train: model.learn_only([...]).",
         )
     check_tracker(settings.report_to)
     if Path(folder).exists() and not Path(folder).is_dir():
         raise InputError("is no folder.", where=str(folder), hint="Name a new folder.")
     if asks_to_shard() and settings.compile:
         raise InputError(
-            "compile does not go with FSDP.", where="training settings", hint="Use compile: false."
+            "compile cannot be combined with FSDP.", where="training settings", hint="Use compile: false."
         )
 
 
@@ -169,7 +170,7 @@ def _check(model: MultimodalLM, settings: Settings, folder: Path) -> None:
 def _prepared(
     model: MultimodalLM, rows: InOrder, args: TrainingArguments, settings: Settings, folder: Path
 ) -> Iterator[TokenTrainer]:
-    """The trainer of a model that is made ready to learn, and is as it was afterwards."""
+    """Context with the trainer of a model that is prepared for training; afterwards the model is as before."""
     shard = asks_to_shard() and torch.distributed.is_initialized()
     with ExitStack() as stack:
         stack.enter_context(kept_features(model, folder))
@@ -182,7 +183,9 @@ def _prepared(
         trainer.remove_callback(PrinterCallback)
         trainer.settings = settings
         trainer.sharded, trainer.flops_a_token = shard, {}
-        trainer.model_accepts_loss_kwargs = True  # compute_loss knows of the whole step: no more scaling
+        trainer.model_accepts_loss_kwargs = (
+            True  # compute_loss scales by the tokens of the whole step already
+        )
         if settings.gradient_checkpointing:
             stack.enter_context(checkpointing(learner))
         if settings.compile:
@@ -208,10 +211,12 @@ def _report(trainer: TokenTrainer, model: MultimodalLM, first_seen: float) -> Re
 
 
 def _prefix(model: MultimodalLM, trainer: TokenTrainer, folder: Path) -> PrefixCache:
-    """The cache of a training, once a batch has shown that the model can do with it."""
+    """Prefix cache of a training, after a test with one batch."""
     if trainer.sharded:
         raise InputError(
-            "cache_prefix does not go with FSDP.", where="training settings", hint="Use cache_prefix: false."
+            "cache_prefix cannot be combined with FSDP.",
+            where="training settings",
+            hint="Use cache_prefix: false.",
         )
     cache = PrefixCache(model, folder)
     rows: Any = trainer.train_dataset
@@ -222,7 +227,7 @@ def _prefix(model: MultimodalLM, trainer: TokenTrainer, folder: Path) -> PrefixC
 
 
 def _arguments(settings: Settings, folder: Path, device: torch.device) -> TrainingArguments:
-    # A model that waits in host memory to be sharded still trains on the accelerators of its processes.
+    # A model in host memory that will be sharded is trained on the accelerators of its processes.
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1
     args = TrainingArguments(
         output_dir=str(folder),
@@ -245,18 +250,18 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
         use_cpu=device.type == "cpu" and not (together and torch.accelerator.is_available()),
         seed=settings.seed,
         report_to=settings.report_to,
-        logging_nan_inf_filter=False,  # it would hide what diverges, and waits for the device in every step
+        logging_nan_inf_filter=False,  # the filter would hide a divergence, and it waits for the device in every step
         include_num_input_tokens_seen="non_padding",
     )
     processes = args.world_size
     if settings.batch_size % processes:
         raise InputError(
-            f"a batch of {settings.batch_size} conversations cannot be shared by {processes} processes.",
+            f"a batch of {settings.batch_size} conversations cannot be divided among {processes} processes.",
             where="training settings",
             hint=f"Make batch_size a multiple of {processes}, or start fewer processes.",
         )
     args.per_device_train_batch_size = settings.batch_size // processes
-    args.dataloader_pin_memory = args.device.type == "cuda"  # a Collator's batches are in host memory
+    args.dataloader_pin_memory = args.device.type == "cuda"  # batches of a Collator are in host memory
     args._n_gpu = min(1, args.n_gpu)  # one process uses one accelerator: no nn.DataParallel
     args.mixed_precision = (
         "no"  # the settings decide, not the launcher's config; see TokenTrainer.compute_loss
@@ -265,14 +270,14 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
 
 
 def _keep_logs(trainer: Trainer, folder: Path) -> None:
-    """Trackers that write files write beside `folder`, which is removed at the end."""
+    """Context in which trackers write their files next to `folder`, which is removed at the end."""
     for callback in trainer.callback_handler.callbacks:
         if getattr(callback, "logging_dir", "") is None:
             callback.logging_dir = str(folder.parent / "logs")
 
 
 class _Follow(TrainerCallback):
-    """Tells how far the training is."""
+    """Reports the progress of the training."""
 
     def __init__(
         self,
@@ -282,7 +287,7 @@ class _Follow(TrainerCallback):
         self.on_step, self.log = on_step, on_log
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Called whenever the trainer tells its losses."""
+        """Called when the trainer logs losses."""
         if self.log and state.is_world_process_zero and "loss" in (logs or {}):
             self.log({"step": state.global_step, **{key: logs[key] for key in LOGGED if key in logs}})
 
@@ -293,14 +298,14 @@ class _Follow(TrainerCallback):
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that is whole; those that are not are removed, and named in the log."""
+    """The newest complete checkpoint; incomplete ones are removed, with a warning in the log."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: -_step(path))
     for newest in found:
         problem = checkpoint.problem(newest)
         if problem is None:
             return str(newest)
         log.warning(
-            "%s: is not whole (%s); the training goes on from an older one, or from its beginning.",
+            "%s: is not complete (%s); the training continues from an older one, or from the beginning.",
             newest,
             problem,
         )

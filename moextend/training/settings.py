@@ -1,7 +1,7 @@
-"""How a training goes: the one model that a sequence's `train:`, `moextend extend --config` and Python fill.
+"""Training settings: one model for a sequence's `train:`, `moextend extend --config` and Python.
 
-The defaults of schedule, warm-up and weight decay are those of LLaVA-1.5 (arXiv 2310.03744, its published scripts),
-whose settings MoExtend takes for its experiments (arXiv 2408.03511).
+Schedule, warm-up and weight decay have the defaults of LLaVA-1.5 (arXiv 2310.03744, its published scripts), which
+MoExtend uses in its experiments (arXiv 2408.03511).
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ SCHEDULES: dict[Schedule, str] = {
     "linear": "linear",
     "constant": "constant_with_warmup",
 }
-"""Name -> transformers' name; all of them begin with the warm-up."""
+"""Name -> transformers' name. All schedules begin with the warm-up."""
 Tracker = Literal[
     "none", "all", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow",
     "neptune", "swanlab", "tensorboard", "trackio", "wandb",
 ]  # fmt: skip
-"""Trackers that transformers knows."""
+"""Trackers that transformers supports."""
 Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
 Batch = Annotated[int, Field(ge=1, le=MOST_BATCH)]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Rate = Annotated[float, Field(gt=0)]
-"""A learning rate, or another factor that cannot be zero."""
+"""A learning rate or another factor above zero."""
 Beta = Annotated[float, Field(ge=0, lt=1, strict=True)]
 
 PASSES = 3
-"""Passes over the data of a training for which no steps are named."""
+"""Passes over the data if the number of steps is not set."""
 ADDED = {"betas": (0.9, 0.98), "epsilon": 1e-8}
-"""Settings that records of former runs lack, with the values that these runs were trained with."""
+"""Settings that are missing in records of early runs, with the values that these runs used."""
 
 
 class Training(Spec):
@@ -47,43 +47,43 @@ class Training(Spec):
     steps: Steps
     """Optimizer steps."""
     batch_size: Batch
-    """Conversations a forward pass, over all processes together."""
+    """Conversations per forward pass, over all processes."""
     learning_rate: Rate
     """Highest learning rate."""
     schedule: Schedule = "cosine"
-    """How the learning rate goes on after the warm-up: cosine or linear to zero, or constant. Default: LLaVA-1.5's."""
+    """Learning rate after the warm-up: cosine or linear to zero, or constant. Default: LLaVA-1.5's."""
     warmup: float = Field(0.03, ge=0, le=1)
-    """Share of the steps in which the learning rate rises from zero. Default: LLaVA-1.5's."""
+    """Share of the steps with a rising learning rate (warm-up). Default: LLaVA-1.5's."""
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     """AdamW's decay rates of the mean gradient and the mean square. Default: the Transformer's (arXiv 1706.03762,
-    section 5.3); 0.98 averages over about 50 steps, which fits trainings too short for the 1,000 steps of 0.999."""
+    section 5.3); 0.98 averages over about 50 steps, 0.999 over 1,000, which is too many for short trainings."""
     epsilon: float = Field(1e-8, gt=0)
-    """AdamW's addition to the denominator. Default: Adam's (arXiv 1412.6980), as in PyTorch and transformers."""
+    """AdamW's term in the denominator. Default: Adam's (arXiv 1412.6980), as in PyTorch and transformers."""
     weight_decay: float = Field(0.0, ge=0)
-    """AdamW's. Default: LLaVA-1.5's; new experts would else shrink away from the ones they are copies of."""
+    """AdamW's weight decay. Default: LLaVA-1.5's. A larger value shrinks new experts, away from their parents."""
     max_grad_norm: float = Field(1.0, ge=0)
-    """The gradient is cut to this norm; 0 leaves it as it is. Default: that of transformers."""
+    """Gradient clipping: maximum norm; 0: no clipping. Default: that of transformers."""
     gradient_accumulation: Batch = 1
-    """Forward passes an optimizer step. Every labelled token of a step weighs the same."""
+    """Forward passes per optimizer step. All labelled tokens of a step have the same weight."""
     checkpoint_steps: Steps = 100
-    """Steps between two checkpoints that an interrupted training goes on from."""
+    """Steps between two checkpoints; an interrupted training continues from the last one."""
     bf16: bool = False
-    """Compute in bfloat16 (autocast); what learns is held in float32 all the same."""
+    """Compute in bfloat16 (autocast); trained parameters stay in float32."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
+    """Recompute activations in the backward pass instead of storing them: less memory, more time."""
     compile: bool = False
-    """Compile the decoder's layers (torch.compile): pays where layers are large and the training is long."""
+    """Compile the decoder's layers (torch.compile): faster if layers are large and the training is long."""
     balance: float = Field(0.0, ge=0)
-    """Factor on the load-balance loss among the new experts that learn (see balance.balance_loss; paper: 0.001).
-    Default: none, since a single new expert a layer has nothing to balance."""
+    """Factor on the load-balance loss over the trained new experts (see balance.balance_loss; paper: 0.001).
+    Default: zero, because a single new expert per layer needs no balancing."""
     cache_prefix: bool = False
-    """Keep what enters the lowest layer that learns, item by item, and begin there from the second epoch on.
+    """Cache the input of the lowest trained layer for each item; later epochs start there.
 
-    What is learned is the same up to rounding. Only where all below is frozen and nothing there is random; not with
-    `compile`, and not under FSDP.
+    The result is the same up to rounding. Requires frozen layers without randomness below; not possible with
+    `compile` or FSDP.
     """
     report_to: Tracker = "none"
-    """A tracker that transformers knows and that is installed, "all" of them, or "none"."""
+    """An installed tracker that transformers supports, "all" of them, or "none"."""
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
@@ -92,9 +92,9 @@ class Training(Spec):
         return self
 
     def record(self) -> dict[str, Any]:
-        """What names the settings in the records of a run, as JSON values.
+        """Settings for the records of a run, as JSON values.
 
-        An added setting is left out where it is what former runs had, so that these stay the same runs.
+        A later setting is left out if it has the value of early runs, so that their records still match.
         """
         former = {name for name, value in ADDED.items() if getattr(self, name) == value}
         return self.model_dump(mode="json", exclude=former)
@@ -102,32 +102,32 @@ class Training(Spec):
     def settings(
         self, seed: int, *, steps: int | None = None, learning_rate: float | None = None
     ) -> Settings:
-        """The settings of one training; None leaves a value as it stands here."""
+        """Settings of one training; None keeps the sequence's value."""
         own = {"steps": steps, "learning_rate": learning_rate}
         shared = {name: getattr(self, name) for name in Training.model_fields}
         return Settings(**shared | {key: value for key, value in own.items() if value is not None}, seed=seed)
 
 
 class Settings(Training):
-    """How long and how fast to train, and from which seed.
+    """Settings of one training with its seed.
 
     Raises:
-        InputError: a value that no training can have.
+        InputError: a value is invalid.
     """
 
     seed: Seed = 0
-    """Of the order of the data and of what is drawn."""
+    """Seed of the data order and of all random numbers."""
 
     def having(self, **changes: Any) -> Settings:
-        """The same settings with changes; InputError for a wrong one."""
+        """A copy with changes. Raises InputError for an invalid value."""
         return Settings(**{**dict(self), **changes})
 
 
 def default_settings(conversations: int, **given: Any) -> Settings:
-    """A start for so many conversations, not tuned to any model: three passes in batches of 16 at 1e-3.
+    """Default settings for `n` conversations, not tuned to any model: three passes in batches of 16 at 1e-3.
 
     Args:
-        given: settings that stand instead of these; None leaves one as it is.
+        given: settings that replace the defaults; None keeps a default.
     """
     own = {"batch_size": BATCH, "learning_rate": RATE}
     own |= {name: value for name, value in given.items() if value is not None}
@@ -138,9 +138,9 @@ def default_settings(conversations: int, **given: Any) -> Settings:
 
 
 def clash(settings: Training) -> str | None:
-    """Why settings that are right one by one do not go together; None where they do."""
+    """Reason why settings that are valid alone do not fit together; None if they do."""
     if settings.cache_prefix and settings.compile:
-        return "cache_prefix does not go with compile"
+        return "cache_prefix cannot be combined with compile"
     seen = settings.steps * settings.batch_size * settings.gradient_accumulation
     if seen > MOST_SEEN:
         return f"steps x batch_size x gradient_accumulation is {seen:,}, more than {MOST_SEEN:,}"

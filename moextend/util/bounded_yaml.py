@@ -64,7 +64,7 @@ class StrictLoader(Loader):
                 continue
             if (key.tag, key.value) in seen:
                 first = seen[key.tag, key.value]
-                problem = f"key '{key.value}' stands twice, also in line {first}"
+                problem = f"key '{key.value}' occurs twice, also in line {first}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen[key.tag, key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
@@ -86,7 +86,7 @@ def read_text(path: Path) -> str:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise SpecError("is no regular file.", where=str(path), hint="Name a YAML file.")
+            raise SpecError("is not a regular file.", where=str(path), hint="Name a YAML file.")
         if found.st_size > 4 * LENGTH:
             raise _too_long(found.st_size, str(path))
         return path.read_text(encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Tests of the core library."""
+"""Tests of the benchmark."""

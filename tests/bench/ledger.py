@@ -1,4 +1,4 @@
-"""Run folders without training: answers drawn at random, written as a run writes them, so that reports have data.
+"""Writes run folders with random answers, without training, in the format of real runs, as data for reports.
 
     python tests/bench/ledger.py OUT [RUNS] [STAGES] [TEXTS] [ITEMS] [SEEDS]
 

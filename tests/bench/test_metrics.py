@@ -1,4 +1,4 @@
-"""Metrics on matrices that were worked out by hand."""
+"""Metrics on matrices that were computed by hand."""
 
 from itertools import pairwise
 

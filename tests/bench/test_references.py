@@ -1,4 +1,4 @@
-"""Published numbers: where they may stand, and where not."""
+"""Published numbers: allowed and refused comparisons."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -152,7 +152,7 @@ def test_a_workspace_has_its_own(tmp_path: Path) -> None:
         find_reference("coim", tmp_path)
 
 
-def test_the_protocol_is_no_part_of_what_a_run_is(make_config: MakeConfig) -> None:
+def test_the_protocol_is_not_part_of_the_identity_of_a_run(make_config: MakeConfig) -> None:
     assert make_config(protocol="mini").digest == make_config().digest
 
 

@@ -1,4 +1,4 @@
-"""Statistics on cases that can be worked by hand, and on data whose truth is known."""
+"""Statistics on cases computed by hand, and on data with known truth."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_variances_by_hand() -> None:
     assert (alone.seed_variance, alone.item_variance) == (0.0, 4.0)
 
 
-def test_luck_of_one_seed_is_no_luck_of_the_items() -> None:
+def test_noise_of_one_seed_is_not_noise_of_items() -> None:
     """Items whose errors have nothing to do with each other over seeds add to the seeds' variance alone."""
     assert made([0.0, 0.0], [[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0]]).item_variance == 0.0
 
@@ -135,7 +135,7 @@ def test_components_by_hand() -> None:
     assert found.order == pytest.approx(math.sqrt((16 - 1) / 2))
 
 
-def test_components_say_only_what_the_runs_can_tell() -> None:
+def test_components_contain_only_what_the_runs_determine() -> None:
     one = stats.components({(0, "given"): 5.0})
     assert (one.sd, one.seed, one.order) == (None, None, None)
     seeds = stats.components({(0, "given"): 4.0, (1, "given"): 6.0})

@@ -1,4 +1,4 @@
-"""The verdicts on simulated experiments whose truth is known: a few of the rows of docs/statistics.md."""
+"""The verdicts on simulated experiments with known truth: some rows of docs/statistics.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of a training in a sequence's YAML."""
+"""Training settings in a sequence's YAML."""
 
 from __future__ import annotations
 

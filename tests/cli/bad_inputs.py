@@ -1,4 +1,4 @@
-"""Bad inputs of the command line, one case each: what is typed, in which workspace, and what the answer names.
+"""Bad inputs of the command line: the arguments, the workspace, and the expected words of the error.
 
 To add one, write a line in a table. `test_preflight.py` runs them.
 """

@@ -1,4 +1,4 @@
-"""The command line, called as a user does."""
+"""The command line, called like by a user."""
 
 import json
 import sys

@@ -61,7 +61,7 @@ def test_own_data_become_a_task(cli: Cli, tmp_path: Path) -> None:
     assert "note: the data have images (column 'photo'), so this is a task about images." in asked.out
     again = cli("bench", "add-task", "vqa", "--data", "pets.csv", "--name", "my-pets")
     assert again.code == 2
-    assert "there is a task 'my-pets' already" in again.err
+    assert "a task 'my-pets' already exists" in again.err
 
 
 def test_nothing_is_written_when_a_check_fails(cli: Cli, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_new_sequence(cli: Cli, tmp_path: Path) -> None:
     made = yaml.safe_load((tmp_path / "registry/mine.yaml").read_text())
     assert (made["sequence"], made["stages"], made["base"]["model"]) == ("mine", [], "tiny")
     again = cli("bench", "new", "sequence", "mine")
-    assert again.code == 2 and "there is a sequence 'mine' already" in again.err
+    assert again.code == 2 and "a sequence 'mine' already exists" in again.err
     assert "--base: is for a sequence." in cli("bench", "new", "method", "m", "--base", "tiny").err
     assert cli("bench", "add-task", "vqa", "-s", "mine").code == 0
 
@@ -166,7 +166,7 @@ def test_remove_run_asks_and_refuses_one_that_is_worked_on(
 
 def test_remove_and_move_need_a_sequence(cli: Cli) -> None:
     found = cli("bench", "remove-task", "tiny-counting")
-    assert (found.code, "no sequence of its own" in found.err) == (2, True)
+    assert (found.code, "has no sequence" in found.err) == (2, True)
     assert cli("bench", "move-task", "tiny-counting", "--to", "1").code == 2
 
 
@@ -201,7 +201,7 @@ def test_questions_without_images_become_a_task_with_a_note(cli: Cli, tmp_path: 
     found = cli("bench", "add-task", "qa", "--data", "qa.jsonl")
     assert found.code == 0, found.err
     assert "qa (vqa): " in found.out
-    assert "note: there is no column of images: the questions are text alone." in found.out
+    assert "note: there is no column of images: the questions are only text." in found.out
     assert "that the tokenizer of 'tiny' does not know" in found.out
     assert re.search(r"[1-9]\d*% of their tokens are unknown\.", found.out)
     planned = cli("bench", "run", "--dry-run")

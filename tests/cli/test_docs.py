@@ -1,4 +1,4 @@
-"""The commands that the documents show exist, with the options that they show."""
+"""The commands in the docs exist and have the options that are used."""
 
 from __future__ import annotations
 

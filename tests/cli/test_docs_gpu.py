@@ -1,4 +1,4 @@
-"""The GPU page's estimate is what its command says, and its conclusions follow from it."""
+"""The estimate on the GPU page equals the output of its command, and the conclusions follow from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training page's script and commands run as they are shown (on a CPU, for a few steps)."""
+"""The script and commands of the training page run as printed (on a CPU, for a few steps)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that was made before its files had a version: status and report read it."""
+"""status and report read a run from before files had a version."""
 
 import json
 import shutil

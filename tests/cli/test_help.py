@@ -1,4 +1,4 @@
-"""Every command says what it does, with an example, and quickly."""
+"""The help of every command has a description and an example, and is fast."""
 
 import resource
 import subprocess

@@ -1,4 +1,4 @@
-"""The commands of the how-tos on tasks and sequences do what the pages say, but for those that need the hub."""
+"""The commands of the how-tos on tasks and sequences work as described, except those that need the hub."""
 
 from __future__ import annotations
 

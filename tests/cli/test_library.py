@@ -84,7 +84,7 @@ def test_text_is_learned_generated_and_described(cli: Cli, tmp_path: Path) -> No
         and ", 0.25 as wide" in line
     )
     again = cli("extend", "tiny", "--data", "facts.json", "--name", "b", "--out", "out")
-    assert again.code == 2 and "holds an extension already" in again.err
+    assert again.code == 2 and "already holds an extension" in again.err
     assert cli("extensions", "nothing").code == 2
     wrong = cli("extend", "tiny", "--data", "facts.json", "--name", "b", "--out", "new", "--layers", "some")
     assert wrong.code == 2 and "layers: Input should be 'probe'" in wrong.err

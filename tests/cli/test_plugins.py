@@ -1,4 +1,4 @@
-"""A method of a stranger, from nothing to a row in the table; what `list` and `run` say of broken ones."""
+"""A user's own method, from an empty workspace to a row in the table; reports of broken plug-ins."""
 
 import json
 import shutil

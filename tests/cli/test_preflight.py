@@ -1,4 +1,4 @@
-"""Every bad input is answered by one clear line before a worker starts, a model is loaded or a folder is made."""
+"""Every bad input gives one clear line before a worker starts, a model is loaded or a folder is created."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tutorials run as they are printed, one block after the other, and come to what they say."""
+"""The tutorials run as printed, one block after the other, and give the printed results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`moextend upcycle`, from a folder of a tiny dense model to one that the benchmark can name."""
+"""`moextend upcycle`, from the folder of a tiny dense model to a base for the benchmark."""
 
 from __future__ import annotations
 

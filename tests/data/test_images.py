@@ -1,4 +1,4 @@
-"""A cell of the data may name an image of the data's folders, and nothing else of the machine."""
+"""A cell may name an image in the folders of the data, but no other file of the machine."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Conversations as rows: what opens one is kept."""
+"""Conversations as rows; the system message is kept."""
 
 from __future__ import annotations
 

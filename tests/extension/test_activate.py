@@ -1,4 +1,4 @@
-"""Which extensions compute, and how one leaves the model."""
+"""Active extensions, and unloading."""
 
 from __future__ import annotations
 

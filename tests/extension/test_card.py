@@ -1,4 +1,4 @@
-"""The card of an extension: what is wrong in it is named, and the base is read once for all."""
+"""The card of an extension: errors name wrong entries, and the base is hashed once."""
 
 from __future__ import annotations
 

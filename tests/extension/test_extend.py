@@ -1,4 +1,4 @@
-"""A model extended with one's own data: learned, kept, interrupted, refused."""
+"""`extend` on own data: training, saving, interruption, refused arguments."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_a_recipe_and_its_fields_mean_the_same(tmp_path: Path) -> None:
     assert cards[0]["recipe"] == cards[1]["recipe"] == Recipe(**fields).model_dump()
     assert cards[0]["settings"] == SHORT.model_dump(mode="json")
     for wrong, message in (
-        ({"recipe": Recipe(), "layers": "all"}, "a recipe is given, and layers besides"),
-        ({"recipe": fields}, "is no recipe"),
+        ({"recipe": Recipe(), "layers": "all"}, "both a recipe and layers are given"),
+        ({"recipe": fields}, "is not a recipe"),
     ):
         with pytest.raises(InputError, match=message):
             extend(models[0], "more", DATA, folder=tmp_path / "c", settings=SHORT, **wrong)
@@ -176,10 +176,10 @@ def test_scope_all_is_made_with_the_active_ones(model: MultimodalLM, tmp_path: P
     [
         ("a.b", {}, "cannot be the name"),
         ("auto", {}, "none of: all, none, auto"),
-        ("old", {}, "has one of this name already"),
-        ("new", {"folder": "old"}, "holds an extension already"),
+        ("old", {}, "already has an extension of this name"),
+        ("new", {"folder": "old"}, "already holds an extension"),
         ("new", {"data": DATA[:1]}, "1 conversations"),
-        ("new", {"held_out": []}, "and 0 to choose layers by"),
+        ("new", {"held_out": []}, "and 0 for choosing layers"),
         ("new", {"share": 0.0}, "'new': share"),
         ("new", {"layers": "some"}, "'new': layers: .*'probe'"),
         ("new", {"layers": [1, 3]}, "MoE layers 0 to 2"),
@@ -224,7 +224,7 @@ def test_a_projector_is_aligned_once(tmp_path: Path) -> None:
     again = toy_model()
     moextend.align(again, DATA, SHORT, folder=tmp_path / "again")
     assert again.base_fingerprint() == model.base_fingerprint(), "of the seed and the data alone"
-    with pytest.raises(InputError, match="holds a projector already"):
+    with pytest.raises(InputError, match="already holds a projector"):
         moextend.align(model, DATA, SHORT, folder=tmp_path / "p")
     with pytest.raises(InputError, match="holds no projector"):
         moextend.load_projector(model, tmp_path)

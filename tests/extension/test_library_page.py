@@ -1,4 +1,4 @@
-"""What docs/library.md shows runs, in order, and prints what the page says."""
+"""The code of docs/library.md runs in order and prints the printed output."""
 
 from __future__ import annotations
 

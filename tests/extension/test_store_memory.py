@@ -1,4 +1,4 @@
-"""Loading an extension takes the memory of its own bytes."""
+"""Loading an extension needs only the memory of its own bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PEAK = Path("/proc/self/clear_refs")
 
 
 def resident(key: str) -> int:
-    """Bytes that this process holds in memory (VmRSS), or held at the most since its peak was reset (VmHWM)."""
+    """Bytes that this process holds in memory (VmRSS), or its peak since the last reset (VmHWM)."""
     found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return 1024 * int(found[1])

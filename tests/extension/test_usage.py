@@ -1,4 +1,4 @@
-"""Which experts tokens reach."""
+"""Experts that tokens reach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image towers by name: what each gives as tokens, how it sees an image, and which names are refused."""
+"""Image encoders by name: their tokens, their pre-processing, and refused names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of weights, and the cache that spares the large ones."""
+"""Fingerprints of weights, and the cache for large ones."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_damaged_entry_is_made_again(damage: bytes, folder: Path, slow: list[i
     assert entry.read_bytes() == whole
 
 
-def test_an_entry_of_other_weights_is_not_believed(folder: Path) -> None:
+def test_an_entry_of_other_weights_is_not_used(folder: Path) -> None:
     cached_digest(weights())
     (entry,) = folder.iterdir()
     wrong = entry.read_bytes()

@@ -1,4 +1,4 @@
-"""What `MultimodalLM` makes of ids and images is what the family's own forward pass makes of them."""
+"""The output of `MultimodalLM` for ids and images equals that of the family's own forward pass."""
 
 from __future__ import annotations
 

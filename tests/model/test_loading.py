@@ -1,4 +1,4 @@
-"""Loading a base: of the package, of a folder, and what is refused."""
+"""Loading a base from the package or a folder, and refused bases."""
 
 from __future__ import annotations
 

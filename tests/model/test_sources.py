@@ -1,4 +1,4 @@
-"""What the name of a base stands for, before anything is loaded."""
+"""Names of bases, resolved before anything is loaded."""
 
 from __future__ import annotations
 

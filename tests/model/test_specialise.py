@@ -25,7 +25,7 @@ def stories(count: int = 60) -> list[str]:
     return [" ".join(f"w{(start + 7 * i) % 60}" for i in range(20)) for start in range(count)]
 
 
-def test_specialising_tells_experts_apart_and_learns(tmp_path: Path) -> None:
+def test_specialising_makes_experts_different_and_learns(tmp_path: Path) -> None:
     model = upcycle(dense_model(), experts=4, top_k=2)
     name = model.base_fingerprint()
     others = {

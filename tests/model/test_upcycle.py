@@ -1,4 +1,4 @@
-"""Upcycling: what is equal and how exactly, what is carried, what is refused, and how experts become different."""
+"""Upcycling: exact equality, copied settings, refused models, and specialised experts."""
 
 from __future__ import annotations
 

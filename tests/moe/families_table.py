@@ -1,4 +1,4 @@
-"""Makes the table of docs/families.md by trying each row: ``python -m tests.moe.families_table [--write]``.
+"""Writes the table of docs/families.md after testing each row: ``python -m tests.moe.families_table [--write]``.
 
 A tiny model of each type is saved, loaded with `moextend.load`, extended in each routing mode and restored.
 """

@@ -1,4 +1,4 @@
-"""Paper routing of every family, stated again: scores, biases, groups and scales of its router."""
+"""A second implementation of paper routing for every family: scores, biases, groups and scales of its router."""
 
 from __future__ import annotations
 

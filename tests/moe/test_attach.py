@@ -1,4 +1,4 @@
-"""What attach refuses and what it leaves alone."""
+"""attach: refused arguments, and unchanged parts of the model."""
 
 from __future__ import annotations
 

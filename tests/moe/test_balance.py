@@ -53,7 +53,7 @@ def test_the_loss_is_that_of_switch_transformers(experts: int, tokens: int, seed
     assert float(balance_loss(shares, used, real)) == pytest.approx(wanted, abs=1e-5)
 
 
-def test_even_use_costs_one_and_a_single_taker_n() -> None:
+def test_even_use_has_loss_one_and_a_single_used_expert_n() -> None:
     even, all_real = torch.full((6, 3), 1 / 3), torch.ones(6, dtype=torch.bool)
     turns = torch.eye(3, dtype=torch.bool).repeat(2, 1)
     assert float(balance_loss(even, turns, all_real)) == pytest.approx(1)
@@ -92,7 +92,7 @@ def test_it_is_over_the_new_experts_that_learn_alone(mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
-def test_a_single_new_expert_has_nobody_to_be_balanced_with(mode: Mode) -> None:
+def test_a_single_new_expert_has_no_balance_loss(mode: Mode) -> None:
     model = extended(mode, {1: [1]})
     with watch_balance(model.lm) as loss:
         batch = batch_of(model, DATA[:4])

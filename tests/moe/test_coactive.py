@@ -1,4 +1,4 @@
-"""An extension needs its co-active extensions, and its calibration uses their columns and no others."""
+"""An extension needs its co-active extensions, and its calibration uses only their columns."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def stated(router: Any, x: Tensor, active: list[str]) -> list[dict[int, float]]:
     [["a"], ["b"], ["a", "b"], ["a", "c"], ["a", "b", "c"], ["b", "d"], ["a", "b", "d", "e"], list(COACTIVE)],
 )
 @torch.no_grad()
-def test_a_calibration_knows_the_columns_of_its_time(active: list[str]) -> None:
+def test_a_calibration_uses_the_columns_of_its_co_active_extensions(active: list[str]) -> None:
     lm = toy_lm()
     grown(lm)
     router: Any = find_sites(lm)[1].router

@@ -1,4 +1,4 @@
-"""Every MoE family of transformers: what extension leaves as it was, and what it changes."""
+"""Every MoE family of transformers: changed and unchanged parts of an extended model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/families.md says what the table of families says, and the table what transformers has."""
+"""docs/families.md equals the table of families, and the table covers all families of transformers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_router_is_what_its_model_has() -> None:
         assert row.router in {type(site.router).__name__ for site in find_sites(family(row.model))}
 
 
-def test_no_model_of_transformers_with_fused_experts_is_forgotten() -> None:
+def test_all_models_of_transformers_with_fused_experts_are_in_the_table() -> None:
     """Every module that fuses experts has a router in the table, but for encoders of images."""
     fused = {
         path.parent.name

@@ -1,4 +1,4 @@
-"""What can silently go wrong when a model of transformers is extended in place."""
+"""Silent errors that extending a model of transformers in place can cause."""
 
 from __future__ import annotations
 

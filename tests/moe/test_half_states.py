@@ -1,4 +1,4 @@
-"""A call that fails leaves no half state, whatever stops it, and any name can be an extension's."""
+"""A failed call leaves no partial state, whatever stops it, and any name is possible for an extension."""
 
 from __future__ import annotations
 

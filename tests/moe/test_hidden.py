@@ -1,4 +1,4 @@
-"""A forward that stands in front of an extension is refused, before and after it was attached; device maps too."""
+"""A forward method that hides an extension is refused, before and after attaching; device maps, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every family x implementation of experts x routing mode: values, gradients, and what is the same to the bit.
+"""Every family x implementation of experts x routing mode: values, gradients, and bitwise equality.
 
 Memory that a kernel leaves unwritten reads as not-a-number here, so that a row that is used unwritten shows.
 """

@@ -1,4 +1,4 @@
-"""The dtype of every product of experts, and what the device is asked in a forward pass."""
+"""The dtype of every product of experts, and synchronisation with the device in a forward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies of FP8 experts are their values, and what cannot be read is refused by name."""
+"""Copies of FP8 experts have dequantised values; unreadable weights are refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both routing modes against independent statements of their equations."""
+"""Both routing modes against independent implementations of their equations."""
 
 from __future__ import annotations
 

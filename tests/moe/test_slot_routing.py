@@ -1,4 +1,4 @@
-"""Slot routing against an independent statement of it, and what it keeps of the base."""
+"""Slot routing against an independent implementation, and its equality with the base."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_training_leaves_the_base_and_earlier_extensions_alone(tmp_path: Path) -
     assert torch.equal(logits(model), base)
 
 
-def test_memory_minds_the_tokens_whose_slots_a_child_could_win() -> None:
+def test_memory_uses_only_tokens_whose_slots_a_child_could_win() -> None:
     model = toy_model()
     attach(model.lm, "a", {1: [1, 3]}, mode="slot")
     shake(model.lm, "a")

@@ -1,4 +1,4 @@
-"""What a base can be loaded with, extended in and trained in; all else is refused by name."""
+"""Supported set-ups for loading, extending and training; all others are refused by name."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_flash_attention_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> N
         moextend.load("tiny", dtype="auto", device="cuda", attn_implementation="flash_attention_2")
 
 
-def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 0)
     with pytest.raises(InputError, match=r"no device 'cuda' that torch can use \(accelerators: none\)"):
@@ -214,7 +214,7 @@ def test_a_device_map_of_one_device_is_no_obstacle() -> None:
         ),
     ],
 )
-def test_what_a_launcher_asks_for_in_vain_is_refused_before_any_work(
+def test_unsupported_options_of_a_launcher_are_refused_before_any_work(
     environment: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = toy_model()
@@ -226,11 +226,11 @@ def test_what_a_launcher_asks_for_in_vain_is_refused_before_any_work(
     assert not (tmp_path / "t").exists()
 
 
-def test_compile_does_not_go_with_fsdp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_with_fsdp_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
         monkeypatch.setenv(name, value)
     settings = Settings(steps=1, batch_size=2, learning_rate=1e-3, compile=True)
-    with pytest.raises(InputError, match=r"compile does not go with FSDP\. Use compile: false"):
+    with pytest.raises(InputError, match=r"compile cannot be combined with FSDP\. Use compile: false"):
         model = toy_model()
         model.learn_only([name for name, _ in model.named_parameters()][-1:])
         moextend.train(model, DATA, settings, folder=tmp_path / "t")

@@ -1,4 +1,4 @@
-"""What a failing call must leave as it was."""
+"""Parts of the model that a failed call must not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad arguments to the library: (what it is, the call). `w` has a model, data and a folder; see test_api.py."""
+"""Bad arguments of the library: (description, call). `w` has a model, data and a folder; see test_api.py."""
 
 # The calls are wrong on purpose, and some do several things in one expression.
 # mypy: disable-error-code="arg-type, call-arg, list-item, dict-item, func-returns-value"

@@ -1,4 +1,4 @@
-"""What a clear answer is, and what a folder holds."""
+"""Definition of a clear error, and snapshots of folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damages to a run: (what it is, of which run, the damage). `d` has the workspace and the run's folder."""
+"""Damages to a run: (description, kind of run, damage). `d` has the workspace and the run's folder."""
 
 # Some damages do several things in one expression.
 # mypy: disable-error-code="func-returns-value"

@@ -1,4 +1,4 @@
-"""Bad data for `bench add-task`: (kind of task, what it is, name of the file, its content)."""
+"""Bad data for `bench add-task`: (kind of task, description, file name, content)."""
 
 from __future__ import annotations
 

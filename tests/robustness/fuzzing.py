@@ -1,4 +1,4 @@
-"""Mutated image files through the image opener, in a process of its own: `fuzzing.py FIRST COUNT` prints problems.
+"""Mutated image files through the image opener, in a separate process: `fuzzing.py FIRST COUNT` prints problems.
 
 Image number i is the same whoever asks for it. An image is either decoded or refused by an InputError; anything else is
 printed as a JSON line: another exception, an answer after SECONDS, more than MEGABYTES of memory.

@@ -1,4 +1,4 @@
-"""Every bad argument is answered by one clear error, and neither the model nor a file is changed by it."""
+"""Every bad argument gives one clear error and changes neither the model nor a file."""
 
 from __future__ import annotations
 

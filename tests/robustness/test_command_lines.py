@@ -1,4 +1,4 @@
-"""Every bad command line is answered by one clear error and exit code 2, before anything is started or written."""
+"""Every bad command line gives one clear error and exit code 2, before anything is started or written."""
 
 from __future__ import annotations
 

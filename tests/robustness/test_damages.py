@@ -1,4 +1,4 @@
-"""A damaged run is healed, to the same scores, predictions and weights, or refused in one line."""
+"""A damaged run is repaired, with the same scores, predictions and weights, or refused in one line."""
 
 from __future__ import annotations
 

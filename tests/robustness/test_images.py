@@ -1,4 +1,4 @@
-"""Mutated image files are decoded or refused: no other exception, no warning, no hang, no flood of memory."""
+"""Mutated image files are decoded or refused: no other exception, no warning, no hang, no excessive memory."""
 
 from __future__ import annotations
 

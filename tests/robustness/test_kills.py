@@ -1,4 +1,4 @@
-"""kill -9 of workers and of the command at any moment: the same command goes on, to the same results."""
+"""kill -9 of workers and of the command at any moment: the same command continues to the same results."""
 
 from __future__ import annotations
 

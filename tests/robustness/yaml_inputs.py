@@ -1,4 +1,4 @@
-"""Bad sequence and task YAMLs: of every key, and whole files."""
+"""Bad sequence and task YAMLs: bad values of every key, and bad files."""
 
 from __future__ import annotations
 

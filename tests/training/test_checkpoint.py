@@ -1,4 +1,4 @@
-"""Files of tensors that check themselves."""
+"""Tensor files with checksums."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""A training that diverges fails with its step."""
+"""A diverging training fails and names the step."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_training_that_diverges_fails_with_its_step(
         assert all(bool(tensor.isfinite().all()) for tensor in load_file(checkpoint).values())
 
 
-def test_a_learning_rate_that_is_far_too_high_is_no_perfect_training(tmp_path: Path) -> None:
+def test_a_learning_rate_that_is_too_high_fails(tmp_path: Path) -> None:
     model = toy_model()
     model.learn_only([name for name, _ in model.named_parameters() if name.startswith("lm.")])
     with pytest.raises(RunFailed, match="the training diverged"):

@@ -1,4 +1,4 @@
-"""What is estimated from shapes against what a real step keeps and multiplies."""
+"""Estimates from shapes against stored tensors and operations of a real step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations counted against what the shapes say."""
+"""Counted operations against operations from shapes."""
 
 import pytest
 import torch

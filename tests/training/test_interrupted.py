@@ -1,4 +1,4 @@
-"""A training that is interrupted goes on from a whole checkpoint, and ends where an uninterrupted one does."""
+"""An interrupted training continues from a complete checkpoint, to the result of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ FILES = ("trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",
          "manifest.json")  # fmt: skip
 
 
-def test_a_file_in_the_place_of_a_checkpoint_is_no_checkpoint(
+def test_a_file_is_not_accepted_as_a_checkpoint(
     tmp_path: Path, stopped: tuple[Path, dict[str, torch.Tensor]]
 ) -> None:
     folder = shutil.copytree(stopped[0], tmp_path / "t")
@@ -85,7 +85,7 @@ def test_a_file_in_the_place_of_a_checkpoint_is_no_checkpoint(
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", [Path.unlink, halve, flip])
-def test_a_damaged_checkpoint_is_not_whole_and_the_older_one_is(
+def test_a_damaged_checkpoint_is_incomplete_and_the_older_one_complete(
     tmp_path: Path,
     stopped: tuple[Path, dict[str, torch.Tensor]],
     name: str,
@@ -97,7 +97,7 @@ def test_a_damaged_checkpoint_is_not_whole_and_the_older_one_is(
     damage(folder / "checkpoint-6" / name)
     assert loop._last_checkpoint(folder) == str(folder / "checkpoint-3")
     (message,) = caplog.messages
-    assert "checkpoint-6: is not whole (" in message and "goes on from an older one" in message
+    assert "checkpoint-6: is not complete (" in message and "continues from an older one" in message
     assert not (folder / "checkpoint-6").exists()
 
 
@@ -113,7 +113,7 @@ def test_a_training_goes_on_from_the_older_checkpoint_and_ends_the_same(
         assert torch.equal(parts(again)[name], value), name
 
 
-def test_the_flops_of_a_resumed_training_are_those_of_the_whole_one(tmp_path: Path) -> None:
+def test_the_flops_of_a_resumed_training_include_all_attempts(tmp_path: Path) -> None:
     rows = [Conversation(((" ".join(["w1"] * (1 + i % 7)), "w2"),)) for i in range(12)]  # padding varies
     whole = train(extended(), rows, SETTINGS, folder=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -121,7 +121,7 @@ def test_the_flops_of_a_resumed_training_are_those_of_the_whole_one(tmp_path: Pa
     assert train(extended(), rows, SETTINGS, folder=tmp_path / "t") == whole
 
 
-def test_a_checkpoint_holds_what_learns_alone(tmp_path: Path) -> None:
+def test_a_checkpoint_contains_only_trained_parameters(tmp_path: Path) -> None:
     model = extended()
     with pytest.raises(KeyboardInterrupt):
         train(model, DATA, SETTINGS, folder=tmp_path / "t", on_step=stop_at(5))

@@ -1,4 +1,4 @@
-"""The training loop: order, resume, precision, accumulation, and what it leaves alone."""
+"""The training loop: order, resume, precision, accumulation, and unchanged parts of the model."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_batch_in_which_nothing_is_learned_counts_for_nothing(tmp_path: Path) 
     assert difference(model, alone) < 1e-5
 
 
-def test_resume_is_exact_with_accumulation_and_a_loss_that_draws(tmp_path: Path) -> None:
+def test_resume_is_exact_with_accumulation_and_a_random_loss(tmp_path: Path) -> None:
     settings = SETTINGS.having(steps=7, batch_size=2, gradient_accumulation=3, schedule="linear", balance=0.1)
 
     def run(name: str, stop: int | None) -> MultimodalLM:
@@ -181,7 +181,7 @@ def test_bfloat16_computes_in_it_and_learns_in_float32(tmp_path: Path) -> None:
     assert model.get_parameter("lm.lm_head.weight").dtype == torch.bfloat16
 
 
-def test_what_is_narrow_is_held_in_float32_while_it_learns(tmp_path: Path) -> None:
+def test_bfloat16_parameters_are_float32_during_training(tmp_path: Path) -> None:
     model = toy_model()
     model.lm.to(torch.bfloat16)
     names = [f"lm.{site.name}.gate.weight" for site in find_sites(model.lm)]
@@ -289,9 +289,7 @@ def test_adamw_gets_its_settings(tmp_path: Path, trainers: list[Any]) -> None:
     assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
 
 
-def test_a_tracker_that_is_not_there_is_one_clear_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_tracker_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"report_to: .*Did you mean 'tensorboard'\?"):
         SETTINGS.having(report_to="tensorbord")
     monkeypatch.setattr("transformers.integrations.get_available_reporting_integrations", list)

@@ -1,4 +1,4 @@
-"""Training above a kept prefix learns what training without it does."""
+"""Training above a cached prefix gives the result of training without it."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ def runs_of(model: MultimodalLM) -> list[int]:
 
 @pytest.mark.parametrize("mode", get_args(Mode))
 @pytest.mark.parametrize("data", [EVEN, UNEVEN])
-def test_a_kept_prefix_changes_nothing_but_rounding(
-    tmp_path: Path, data: list[Conversation], mode: Mode
-) -> None:
+def test_a_cached_prefix_changes_only_rounding(tmp_path: Path, data: list[Conversation], mode: Mode) -> None:
     plain, short = extended(mode=mode), extended(mode=mode)
     whole = losses(plain, data, SETTINGS, tmp_path / "a")
     counts = runs_of(short)
@@ -112,7 +110,7 @@ def test_later_epochs_count_fewer_operations(tmp_path: Path) -> None:
     assert one < flops(cache_prefix=True) < 3.5 * one
 
 
-def test_where_the_lowest_layer_learns_nothing_is_kept(tmp_path: Path) -> None:
+def test_if_the_lowest_layer_is_trained_nothing_is_cached(tmp_path: Path) -> None:
     def first(model: MultimodalLM) -> MultimodalLM:
         attach(model.lm, "a", {0: [1]})
         return model
@@ -160,11 +158,11 @@ def test_a_model_that_it_does_not_fit_is_one_clear_error(
         PrefixCache(model, tmp_path)
 
 
-def test_it_does_not_go_with_compile_or_fsdp(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cache_prefix does not go with compile"):
+def test_compile_and_fsdp_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cache_prefix cannot be combined with compile"):
         SETTINGS.having(cache_prefix=True, compile=True)
     sharded = cast(TokenTrainer, SimpleNamespace(sharded=True))
-    with pytest.raises(InputError, match="cache_prefix does not go with FSDP"):
+    with pytest.raises(InputError, match="cache_prefix cannot be combined with FSDP"):
         loop._prefix(toy_model(), sharded, tmp_path)
 
 

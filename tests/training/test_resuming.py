@@ -1,4 +1,4 @@
-"""An interrupted call is continued with what it was begun with, and with nothing else."""
+"""An interrupted call continues only with its original arguments."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_finished_extension_needs_no_note(tmp_path: Path) -> None:
     assert moextend.load_extension(toy_model(), tmp_path / "mine").name == "mine"
 
 
-def test_a_probe_that_is_over_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_probe_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     how: dict[str, Any] = {**HOW, "layers": "probe", "probe_steps": 2}
     whole, again = toy_model(), toy_model()
     extend(whole, "mine", data(), folder=tmp_path / "whole", **how)

@@ -1,4 +1,4 @@
-"""The settings of a training: what they may be, and what names them."""
+"""Training settings: valid values, and their record."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_names_are_those_of_transformers() -> None:
         ({"epsilon": 0.0}, "epsilon: Input should be greater than 0"),
         ({"schedule": "cosin"}, r"schedule: .*Did you mean 'cosine'\?"),
         ({"beta": (0.9, 0.9)}, r"beta: no such key\. Did you mean 'betas'\?"),
-        ({"cache_prefix": True, "compile": True}, "cache_prefix does not go with compile"),
+        ({"cache_prefix": True, "compile": True}, "cache_prefix cannot be combined with compile"),
         ({"steps": 1_000_000, "batch_size": 1000}, "steps x batch_size x gradient_accumulation is"),
     ],
 )

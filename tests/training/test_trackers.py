@@ -1,4 +1,4 @@
-"""Which trackers can follow a training here."""
+"""Available trackers of a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training by many processes: what is learned is what one process learns."""
+"""Training with several processes gives the result of one process."""
 
 from __future__ import annotations
 
@@ -79,7 +79,10 @@ def test_two_processes_learn_what_one_does(
         "manifest.json", "flops.json",
     }  # fmt: skip
     assert ranks[1]["accumulated"]["seen"] == [], "the first process alone tells"
-    assert "cannot be shared by 2 processes. Make batch_size a multiple of 2" in ranks[0]["refused"]["output"]
+    assert (
+        "cannot be divided among 2 processes. Make batch_size a multiple of 2"
+        in ranks[0]["refused"]["output"]
+    )
     if not environment:
         for facts in ranks:
             output = facts["refused"]["tensor parallel"]

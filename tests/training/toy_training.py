@@ -1,4 +1,4 @@
-"""A toy training: data, settings, a model with an extension that learns, and an interruption."""
+"""A toy training: data, settings, a model with a trainable extension, and an interruption."""
 
 from __future__ import annotations
 

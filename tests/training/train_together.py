@@ -1,4 +1,4 @@
-"""What each process of a training of many processes runs in the tests: `python train_together.py FOLDER`."""
+"""Script of each process of a distributed training in the tests: `python train_together.py FOLDER`."""
 
 from __future__ import annotations
 

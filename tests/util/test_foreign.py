@@ -1,4 +1,4 @@
-"""Errors of Python and of other libraries are output in one line."""
+"""Errors of Python and of other libraries are printed in one line."""
 
 import errno
 import os

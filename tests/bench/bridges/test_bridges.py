@@ -1,4 +1,4 @@
-"""A run's model in lm-eval and lmms-eval: their numbers are those of the run's own table."""
+"""A run's model in lm-eval and lmms-eval gives the numbers of the run's own table."""
 
 import json
 import shlex

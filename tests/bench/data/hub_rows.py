@@ -1,4 +1,4 @@
-"""The hub's data sets in small: five rows each, with the columns and types that the hub has."""
+"""Small copies of the data sets of the hub: five rows each, with the columns and types of the hub."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""A task looked at before it costs anything: golds that its prompt cannot bring about, and words that are not known."""
+"""Checks of a task before a run: golds that do not fit the prompt, and unknown words."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ def lettered(pictures: Path, make_task: MakeTask, write_jsonl: WriteJsonl) -> Ma
     return make
 
 
-def test_a_letter_is_asked_but_the_gold_is_none(lettered: MakeTask, workspace: Path) -> None:
+def test_a_prompt_for_letters_needs_golds_that_are_letters(lettered: MakeTask, workspace: Path) -> None:
     with pytest.raises(InputError) as caught:
         check_task(lettered(["0", "2", "3"]), workspace)
     text = str(caught.value)
@@ -67,7 +67,7 @@ def test_questions_without_choices_among_others_are_asked_for_a_word(
     assert check_task(task, workspace).items == {"test": 2}
 
 
-def test_letters_that_are_to_be_read_are_no_options(
+def test_letters_in_questions_about_reading_are_not_options(
     pictures: Path, make_task: MakeTask, make_rows: MakeRows, write_jsonl: WriteJsonl, workspace: Path
 ) -> None:
     path = write_jsonl(pictures / "all.jsonl", make_rows(4))
@@ -107,7 +107,7 @@ def test_answers_of_another_form_than_the_task_says(
         list(open_items(lettered([gold], answer_as=form), "test", workspace))
 
 
-def test_captions_are_not_guessed_to_be_scored_by_their_very_words(
+def test_guessed_captions_are_not_scored_by_exact_match(
     pictures: Path, write_jsonl: WriteJsonl, workspace: Path
 ) -> None:
     rows = [{"file_name": f"img{i}.png", "caption": f"a picture of number {i} and more"} for i in range(4)]
@@ -129,9 +129,7 @@ def test_a_single_caption_cannot_be_scored_by_cider(
     assert check_task(task.model_copy(update={"scorer": "rouge-l@1"}), workspace).items == {"test": 1}
 
 
-def test_a_part_that_no_row_falls_into_says_so(
-    pictures: Path, write_jsonl: WriteJsonl, workspace: Path
-) -> None:
+def test_a_part_without_rows_is_refused(pictures: Path, write_jsonl: WriteJsonl, workspace: Path) -> None:
     rows = [{"image": "img0.png", "question": "what?", "answer": "cat"}] * 2
     task = guess_task(
         str(write_jsonl(pictures / "mine.jsonl", rows)), name="mine", workspace=workspace, columns={}
@@ -159,7 +157,7 @@ def test_questions_without_images(kind: str, tmp_path: Path, workspace: Path) ->
     assert "<image>" not in task.prompt
     found = check(task, workspace)
     assert found["prompt"].startswith("what is")
-    assert found["warnings"] == ["there is no column of images: the questions are text alone."]
+    assert found["warnings"] == ["there is no column of images: the questions are only text."]
 
 
 def test_prompts_and_completions(tmp_path: Path, workspace: Path) -> None:
@@ -198,7 +196,7 @@ def test_long_answers_of_several_annotators_are_texts(
     assert (short.scorer, short.max_new_tokens) == ("vqa@2", 16)
 
 
-def test_an_image_that_was_not_found_by_name_is_asked_for(
+def test_an_unguessable_image_column_is_asked_for(
     pictures: Path, write_jsonl: WriteJsonl, workspace: Path
 ) -> None:
     path = write_jsonl(pictures / "x.jsonl", [{"foto": "img0.png", "question": "what?", "answer": "a"}] * 3)
@@ -324,7 +322,7 @@ def test_more_choices_than_letters_are_refused(
     assert check_task(full, workspace).answer == "Z"
 
 
-def test_train_that_is_test_is_named(
+def test_equal_train_and_test_data_is_reported(
     make_task: MakeTask,
     make_rows: MakeRows,
     make_png: MakePng,

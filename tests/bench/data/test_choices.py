@@ -1,4 +1,4 @@
-"""Choices that share a text, lack one, or stand in a cell of another form: the gold keeps its letter."""
+"""Choices with equal texts, missing choices, or other forms of cells: the gold keeps its letter."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -148,9 +148,7 @@ def test_open_answers_written_as_a_list_are_several(chosen: Callable[..., TaskSp
         (7, "answer 7 is"),
     ],
 )
-def test_golds_of_the_training_rows_are_looked_at(
-    gold: str | int | None, message: str, tmp_path: Path
-) -> None:
+def test_golds_of_training_rows_are_checked(gold: str | int | None, message: str, tmp_path: Path) -> None:
     row = {"question": "which?", "options": ["cat", "dog"], "answer": "cat"}
     (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
     rows = [row, row, {**row, "answer": gold}]
@@ -183,7 +181,7 @@ def test_lines_keep_the_position_only_where_it_is_needed(
     )
 
 
-def test_a_text_that_two_choices_share_names_none_of_them() -> None:
+def test_a_text_of_two_choices_identifies_neither() -> None:
     for right in (0, 1):
         item = Item((), "?", ("red car",), ("red car", "red car", "car"), id="1", position=right)
         for output in ("red car", "It is the red car."):

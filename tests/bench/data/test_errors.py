@@ -138,7 +138,7 @@ def test_choices_that_are_no_list(one_file: MakeTask, make_rows: MakeRows, works
 
 def test_id_that_is_not_unique(one_file: MakeTask, workspace: Path) -> None:
     text = raised(workspace, one_file(columns={"id": "picture"}))
-    assert "all.jsonl:2: column 'picture': id 'img0.png' stands twice, also at" in text
+    assert "all.jsonl:2: column 'picture': id 'img0.png' occurs twice, also at" in text
     assert "set columns.id: null to count the rows" in text
 
 
@@ -156,15 +156,15 @@ def test_row_without_the_column(one_file: MakeTask, make_rows: MakeRows, workspa
         ("x.jsonl", '{"qid": 1}\n{"qid": \n', r"x.jsonl:2: not valid JSON \(Expecting value"),
         ("x.jsonl", "[1]\n", "x.jsonl:1: holds list, not an object with columns"),
         ("x.json", '{"a": ', "x.json: not valid JSON"),
-        ("x.json", '"text"', "x.json: holds no list of rows"),
+        ("x.json", '"text"', "x.json: is not a list of rows"),
         ("x.json", "[1, 2]", "x.json: entry 1: holds int, not an object with columns"),
-        ("x.jsonl", "", "x.jsonl: holds no rows"),
-        ("x.json", "[]", "x.json: holds no rows"),
-        ("x.csv", "a,b\n1,2\n1\n", r"x.csv: row 2: has not as many cells as the header"),
-        ("x.csv", "a,b\n1,2,3\n", r"x.csv: row 1: has not as many cells as the header"),
+        ("x.jsonl", "", "x.jsonl: has no rows"),
+        ("x.json", "[]", "x.json: has no rows"),
+        ("x.csv", "a,b\n1,2\n1\n", r"x.csv: row 2: has more or fewer cells than the header"),
+        ("x.csv", "a,b\n1,2,3\n", r"x.csv: row 1: has more or fewer cells than the header"),
         ("x.csv", b"a,b\n\xff\xfe,1\n", r"x.csv: cannot be read as CSV \(.*Save it as UTF-8"),
         ("x.parquet", b"PAR1 no", "x.parquet: cannot be read as parquet"),
-        ("x.docx", b"", r"x.docx: not a format of data that is known. Known: .parquet"),
+        ("x.docx", b"", r"x.docx: unknown data format. Known: .parquet"),
     ],
 )
 def test_broken_files(
@@ -209,8 +209,8 @@ def test_one_file_for_two_splits(one_file: MakeTask, workspace: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["all[90%:80%]", "all[:0%]", "all[50%:101%]"])
-def test_part_that_holds_nothing(part: str, one_file: MakeTask, workspace: Path) -> None:
-    assert f"'{part}' holds nothing. Write a part as" in raised(workspace, one_file(test=part))
+def test_empty_part_is_refused(part: str, one_file: MakeTask, workspace: Path) -> None:
+    assert f"'{part}' is empty. Write a part as" in raised(workspace, one_file(test=part))
 
 
 def test_unknown_config(
@@ -226,7 +226,7 @@ def test_unknown_config(
     )
 
 
-def test_data_card_that_is_no_yaml(pictures: Path, make_task: MakeTask, workspace: Path) -> None:
+def test_invalid_data_card_is_refused(pictures: Path, make_task: MakeTask, workspace: Path) -> None:
     (pictures / "README.md").write_text("---\nconfigs: [\n---\n")
     assert "README.md: its front matter:" in raised(workspace, make_task(pictures), SpecError)
 
@@ -236,7 +236,7 @@ def test_data_card_that_is_no_yaml(pictures: Path, make_task: MakeTask, workspac
     [
         ({"conversations": [{"from": "human", "value": "?"}]}, "entry 1: has 1 messages"),
         ({"conversations": []}, "entry 1: has 0 messages"),
-        ({"conversations": "hello"}, "entry 1: holds no list of messages"),
+        ({"conversations": "hello"}, "entry 1: is not a list of messages"),
         ({"conversations": [{"from": "human"}, {}]}, "has a message without 'from' and 'value'"),
         (
             {"conversations": [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}]},
@@ -244,7 +244,7 @@ def test_data_card_that_is_no_yaml(pictures: Path, make_task: MakeTask, workspac
         ),
     ],
 )
-def test_conversations_that_are_none(
+def test_invalid_conversations_are_refused(
     entry: dict[str, Any],
     what: str,
     tmp_path: Path,
@@ -295,9 +295,7 @@ def test_task_without_a_train_split(one_file: MakeTask, workspace: Path) -> None
 
 
 def test_scorer_that_does_not_fit(one_file: MakeTask, workspace: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"scorer: 'pope@1' gives an item's own answer 0.00 at the most, not 1"
-    ):
+    with pytest.raises(InputError, match=r"scorer: 'pope@1' gives an item's own answer at most 0.00, not 1"):
         check_task(one_file(scorer="pope@1"), workspace)
 
 

@@ -133,7 +133,7 @@ def test_column_that_cannot_be_guessed(
         InputError, match=r"which column holds the answer\? Columns of .*: qid, picture, ask"
     ) as caught:
         guess(pictures, workspace)
-    assert "Say it: --columns answer=COLUMN." in str(caught.value)
+    assert "Name it: --columns answer=COLUMN." in str(caught.value)
 
 
 def test_wrong_names(pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path) -> None:
@@ -151,7 +151,7 @@ def test_no_such_path(pictures: Path, workspace: Path, monkeypatch: pytest.Monke
             guess(path, workspace)
 
 
-def test_splits_that_say_nothing(
+def test_splits_with_unknown_names_are_refused(
     pictures: Path, usual: MakeRows, write_jsonl: WriteJsonl, workspace: Path
 ) -> None:
     for name in ("one", "two"):
@@ -163,6 +163,6 @@ def test_splits_that_say_nothing(
 def test_plain_text_is_no_task(tmp_path: Path, workspace: Path) -> None:
     (tmp_path / "own.txt").write_text("one\ntwo\n")
     with pytest.raises(
-        InputError, match=r"own\.txt holds plain text, and a task needs questions .* 'moextend extend'"
+        InputError, match=r"own\.txt holds plain text; a task needs questions .* 'moextend extend'"
     ):
         guess(tmp_path / "own.txt", workspace)

@@ -1,4 +1,4 @@
-"""Every task on the hub, on five rows of its data's true columns and types: what is right scores 100, nothing 0."""
+"""Every task of the hub on five rows with the real columns and types: right answers score 100, empty ones 0."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_perfect_answers_score_100_and_none_scores_0(name: str, hub: Hub, worksp
 
 
 @pytest.mark.parametrize("name", SCORED)
-def test_what_is_learned_is_what_scores(name: str, hub: Hub, workspace: Path) -> None:
+def test_the_target_answer_gets_full_score(name: str, hub: Hub, workspace: Path) -> None:
     from moextend.bench.data import target_text
 
     task = TASKS[name]
@@ -85,9 +85,7 @@ def test_splits_are_those_of_the_hub(name: str) -> None:
     assert data.revision is None or len(data.revision) == 40
 
 
-def test_the_commit_that_was_opened_is_known_and_the_pinned_one_is_asked_for(
-    hub: Hub, workspace: Path
-) -> None:
+def test_the_opened_commit_is_known_and_the_pinned_one_is_requested(hub: Hub, workspace: Path) -> None:
     pinned, latest = TASKS["ai2d"], TASKS["chartqa"]
     assert hub_revision(pinned, workspace) == _data(pinned).revision == hub.asked[-1][3]
     assert _data(latest).revision is None

@@ -1,4 +1,4 @@
-"""A cell of the data may name an image of the data's folders, and nothing else of the machine."""
+"""A cell may name an image in the folders of the data, but no other file of the machine."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_an_image_outside_the_folder_is_refused(
 
 
 @pytest.mark.parametrize("named", ["x" * 10_000, "a\0b.png", "/dev/zero", "."])
-def test_what_is_no_file_is_refused(
+def test_anything_but_a_regular_file_is_refused(
     named: str,
     pictures: Path,
     make_rows: MakeRows,

@@ -1,4 +1,4 @@
-"""Data put in place by hand, images in a table of their own, and LLaVA's evaluation files."""
+"""Data that the user puts in place, images in a separate table, and LLaVA's evaluation files."""
 
 import json
 from pathlib import Path

@@ -76,7 +76,7 @@ def test_what_cannot_be_imported_is_reported(what: str, message: str, imported: 
         imported(what)
 
 
-def test_names_and_folders_that_there_are_not(imported: Imported, tmp_path: Path) -> None:
+def test_unknown_names_and_missing_folders_are_refused(imported: Imported, tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match=r"no lmms-eval task 'chartqaa'. Did you mean 'chartqa'"):
         imported("chartqaa")
     with pytest.raises(InputError, match="no such folder"):
@@ -91,7 +91,7 @@ def write(folder: Path, text: str) -> Path:
     return folder
 
 
-def test_templates_are_read_where_they_are_columns_alone(imported: Imported, tmp_path: Path) -> None:
+def test_templates_of_plain_columns_are_imported(imported: Imported, tmp_path: Path) -> None:
     task, _ = imported(
         "own",
         write(tmp_path / "a", 'doc_to_text: "Q {x}: {{question}} ({{type}})"\ndoc_to_target: "{{answer}}"\n'),
@@ -140,9 +140,7 @@ def test_groups_and_tags_are_named_as_such(imported: Imported, tmp_path: Path) -
         ("metric_list: !function utils.x\n", "sets metric_list by code"),
     ],
 )
-def test_what_a_yaml_cannot_hold_is_one_line(
-    text: str, message: str, imported: Imported, tmp_path: Path
-) -> None:
+def test_invalid_yaml_is_one_clear_error(text: str, message: str, imported: Imported, tmp_path: Path) -> None:
     folder = write(tmp_path / "d", text)
     (folder / "other").write_text("include: own.yaml\n")
     with pytest.raises(InputError, match=message):

@@ -1,4 +1,4 @@
-"""Items from every layout that data come in."""
+"""Items from every layout of data."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Data that other people made."""
+"""Public data sets."""
 
 from pathlib import Path
 

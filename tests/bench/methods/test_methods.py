@@ -1,4 +1,4 @@
-"""Every method over two short stages: it starts as the base, is restored bit for bit, and does what its paper says."""
+"""Every method over two short stages: it starts as the base, is restored bit for bit, and follows its paper."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def drift(world: World, spec: str) -> float:
     return sum(float((a[name] - b[name]).square().sum()) for name in a)
 
 
-def test_ewc_holds_what_mattered(world: World) -> None:
+def test_ewc_protects_important_weights(world: World) -> None:
     free, held = (
         drift(World(world.data, world.folder / name), f"ewc:strength={strength}")
         for name, strength in (("free", 1e-9), ("held", 1e9))
@@ -211,7 +211,7 @@ def test_ewc_holds_what_mattered(world: World) -> None:
     assert sum(float(f.sum()) for f in fisher.values()) > 0
 
 
-def test_lwf_holds_the_answers_of_the_model_before(world: World) -> None:
+def test_lwf_distils_the_previous_model(world: World) -> None:
     """Distance of the labelled positions' distributions before and after the second stage."""
     row = world.data[TASKS[1]].held_out[:16]
     moved = []
@@ -292,7 +292,7 @@ def test_the_former_word_of_a_given_task_is_read() -> None:
     assert methods.parse("lora-per-task:task=told").make().task_identity == "given"
 
 
-def test_roles_are_those_of_one_method_each() -> None:
+def test_each_role_has_one_method() -> None:
     roles = {name: methods.role_of(name) for name in methods.OWN}
     assert {role: name for name, role in roles.items() if role} == {
         "base": "zero-shot", "bound": "full-ft", "reference": "moextend",
@@ -301,7 +301,7 @@ def test_roles_are_those_of_one_method_each() -> None:
     assert methods.role_of("somebodys") is None
 
 
-def test_nothing_outside_the_methods_knows_a_name_of_one() -> None:
+def test_only_the_methods_package_contains_names_of_methods() -> None:
     """No text of the code is a method's name, but a sequence's default list; "moextend" is the package's name, too."""
     root = Path(methods.__file__).parents[1]
     files = [

@@ -1,4 +1,4 @@
-"""Methods and scorers of a workspace and of other packages: found, run, and named where they are broken."""
+"""Methods and scorers of a workspace and of other packages are found, run, and reported if broken."""
 
 import hashlib
 import importlib
@@ -114,7 +114,7 @@ def test_a_broken_plug_in_is_named_in_one_line_and_the_rest_works(
     assert names == [*methods.OWN, "lora-l2"]
 
 
-def test_a_name_of_the_package_stays_the_package_s(add: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_plug_in_cannot_replace_a_name_of_the_package(add: Callable[..., Path], tmp_path: Path) -> None:
     add("lora.py", EXAMPLE.read_text())
     add("joint.py", EXAMPLE.read_text())
     output: list[str] = []
@@ -226,7 +226,7 @@ def test_an_entry_point_holds_several_versions_of_a_scorer(
 
 @pytest.mark.parametrize("name", ["mine", "my-rule", "lora-l2"])
 @pytest.mark.parametrize("kind", ["method", "scorer"])
-def test_what_is_written_can_be_used_as_it_is(tmp_path: Path, kind: str, name: str) -> None:
+def test_a_written_template_runs_without_changes(tmp_path: Path, kind: str, name: str) -> None:
     path, _ = new_plugin.write_new(kind, name, tmp_path)
     assert path == tmp_path / f"{kind}s" / f"{name.replace('-', '_')}.py"
     if kind == "method":

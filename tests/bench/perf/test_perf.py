@@ -82,7 +82,7 @@ def test_lower_bounds_lie_a_little_below_what_is_counted(measured: tuple[dict[st
         assert plain > cached > quarter
 
 
-def test_less_is_learned_in_less_memory(measured: tuple[dict[str, Any], str, str]) -> None:
+def test_fewer_trained_parameters_need_less_memory(measured: tuple[dict[str, Any], str, str]) -> None:
     peaks = {row["name"]: row["peak_mb"] for row in measured[0]["training"]}
     model = moextend.load("tiny").lm
     weights = sum(p.nbytes for p in model.parameters()) / 1e6
@@ -124,7 +124,7 @@ def test_a_forward_pass_costs_what_the_lower_bound_says() -> None:
     assert count.total == shape.forward() + len(layers) * square
 
 
-def test_the_most_memory_at_once_is_found() -> None:
+def test_peak_memory_is_measured() -> None:
     def work() -> None:
         for _ in range(3):
             torch.zeros(1000, 1000)  # 4 MB, given back each time
@@ -144,7 +144,7 @@ def test_the_time_is_split_by_kinds_of_operators() -> None:
     assert shares["products"] > 0.5 and shares["gather/scatter"] > 0 and shares["attention"] == 0
 
 
-def test_works_take_turns_and_are_timed() -> None:
+def test_measured_functions_are_interleaved_and_timed() -> None:
     seen: list[str] = []
     measure.in_turns([partial(seen.append, name) for name in "abc"], 3)
     assert "".join(seen) == "abcbcacab"

@@ -1,4 +1,4 @@
-"""A worker that does as its run's method says: works, fails, crashes, hangs, freezes, is killed."""
+"""A worker that behaves as its run's method says: works, fails, crashes, hangs, freezes, is killed."""
 
 import hashlib
 import os

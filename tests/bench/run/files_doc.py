@@ -1,4 +1,4 @@
-"""Makes docs/files.md of the records of a run: ``python -m tests.bench.run.files_doc [--write]``."""
+"""Writes docs/files.md from the records of a run: ``python -m tests.bench.run.files_doc [--write]``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that launches runs with the fake worker, as `moextend bench run` does with the true one."""
+"""A process that launches runs with the fake worker, as `moextend bench run` does with the real one."""
 
 import sys
 from pathlib import Path

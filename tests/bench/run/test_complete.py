@@ -1,4 +1,4 @@
-"""A run that says it is done is checked, and what it lacks is made again."""
+"""A finished run is checked, and missing parts are computed again."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def values(run: RunDir) -> dict[tuple[int, str], tuple[float, str]]:
     ],
     ids=["notes and answers", "weights", "memory and a card"],
 )
-def test_what_is_damaged_is_made_again(
+def test_damaged_parts_are_computed_again(
     run: RunDir, whole: RunDir, damages: dict[str, Callable[[Path], None]]
 ) -> None:
     broken = damaged(run, damages)
@@ -200,7 +200,7 @@ def test_a_report_names_the_run_that_lacks_something(run: RunDir, whole: RunDir)
         assert f"{run.folder.name} lacks the score of " in note
 
 
-def test_a_copy_of_a_run_is_no_other_seed(run: RunDir, whole: RunDir) -> None:
+def test_a_copy_of_a_run_does_not_count_as_another_seed(run: RunDir, whole: RunDir) -> None:
     copy = run.folder.rename(run.folder.with_name("another-s1"))
     (experiment,) = collect([RunDir(copy), whole])
     assert [result.run.folder for result in experiment.results] == [whole.folder]
@@ -216,7 +216,7 @@ MEASURED = {"seconds", "peak_rss_mb", "peak_gpu_mb"}
 
 
 @pytest.mark.parametrize("place", ["_write_cost", "train"])
-def test_the_costs_of_an_interrupted_stage_are_those_of_the_whole_one(
+def test_the_costs_of_an_interrupted_stage_include_all_attempts(
     workspace: Path, whole: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """Stopped between the weights and their costs, and between the training and the weights."""

@@ -1,4 +1,4 @@
-"""What is kept of routing, and what the view makes of it."""
+"""Records of routing, and their view."""
 
 import math
 
@@ -26,7 +26,7 @@ def test_drift_is_zero_for_equal_choices_and_worked_out_by_hand_for_others() -> 
     assert drift(then, now) == pytest.approx([first, second])
 
 
-def test_an_expert_that_nobody_chooses_is_no_drift() -> None:
+def test_an_unused_expert_causes_no_drift() -> None:
     assert drift([{"": [4, 5]}], [{"": [4, 5], "new": [0]}]) == [0]
 
 
@@ -56,7 +56,7 @@ def run(make_run: MakeRun) -> RunDir:
     return run
 
 
-def test_the_view_shows_who_reaches_what_and_how_far_it_drifted(run: RunDir) -> None:
+def test_the_view_shows_reached_extensions_and_drift(run: RunDir) -> None:
     (table,) = tables(collect([run], unfinished=True), "routing")
     assert [column.title for column in table.columns][2:] == [
         "colour",

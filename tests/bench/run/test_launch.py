@@ -1,4 +1,4 @@
-"""Runs in worker processes: what is lost when one of them dies is one run's current step."""
+"""Runs in worker processes: a dead worker loses only the current step of one run."""
 
 import io
 import os
@@ -89,7 +89,7 @@ def test_the_same_call_goes_on_where_a_killed_run_stopped(
     assert len(text.splitlines()) == 9
 
 
-def test_a_crash_tells_the_last_line_and_keeps_the_log(make_run: MakeRun) -> None:
+def test_a_crash_reports_the_last_line_and_keeps_the_log(make_run: MakeRun) -> None:
     run = make_run("crash")
     error = launch([run.folder], jobs=1, view=Silent(), command=FAKE)[run.folder].error
     assert error and "ended with code 3 (cannot open the weights)" in error
@@ -182,7 +182,7 @@ def test_plain_lines_tell_scored_stages_and_the_end(make_run: MakeRun) -> None:
 @pytest.mark.parametrize(
     ("pid", "lines"), [(1, ["lora-s0: started", "lora-s0: failed: x"]), (None, ["lora-s0: failed: x"])]
 )
-def test_a_run_that_ends_between_two_looks_has_started_if_its_process_came(
+def test_a_run_that_ends_between_two_updates_counts_as_started_if_its_process_started(
     make_run: MakeRun, pid: int | None, lines: list[str]
 ) -> None:
     run, out = make_run("lora"), io.StringIO()
@@ -194,7 +194,7 @@ def test_a_run_that_ends_between_two_looks_has_started_if_its_process_came(
     assert out.getvalue().splitlines() == lines
 
 
-def test_stages_that_are_scored_between_two_looks_are_reported(make_run: MakeRun) -> None:
+def test_stages_scored_between_two_updates_are_reported(make_run: MakeRun) -> None:
     run, out = make_run("lora", rows=[[10.0, 20.0]], text=[90.0]), io.StringIO()
     view = PlainView([run.folder], 1, Console(file=out))
     view.update()
@@ -231,7 +231,7 @@ def test_the_time_left_is_reported_at_most_once_a_minute(
     ]
 
 
-def test_a_pipe_that_nobody_reads_stops_no_run(make_run: MakeRun) -> None:
+def test_a_broken_pipe_does_not_stop_runs(make_run: MakeRun) -> None:
     run = make_run("lora").folder
     reads, writes = os.pipe()
     os.close(reads)

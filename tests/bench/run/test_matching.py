@@ -1,4 +1,4 @@
-"""How much methods train, counted without a model, and the settings with which it is as much."""
+"""Numbers of trained parameters, counted without a model, and settings that match them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_sizes_are_those_of_the_shapes() -> None:
 @pytest.mark.parametrize(
     "text", ["lora:rank=5", "moe-lora:rank=2", "full-ft", "moextend:routing=paper,layers=all"]
 )
-def test_a_skeleton_counts_what_the_model_has(text: str) -> None:
+def test_a_skeleton_has_the_parameter_count_of_the_model(text: str) -> None:
     model = moextend.load("tiny")
     method = parse(text).make()
     if text.startswith("moextend"):
@@ -112,7 +112,7 @@ def test_ranks_are_set_and_what_cannot_be_matched_is_reported() -> None:
     assert words[WHOLE].endswith("147,844 trained parameters, which the others are matched with")
 
 
-def test_operations_are_matched_by_what_a_token_meets() -> None:
+def test_operations_are_matched_by_the_parameters_a_token_uses() -> None:
     found = match(["lora", WHOLE], "flops")
     assert found[0].method.text == "lora:rank=19"
 
@@ -154,7 +154,7 @@ def test_wrong_requests(how: Any, message: str) -> None:
         match(["lora"], how)
 
 
-def test_runs_that_are_matched_do_not_meet_those_that_are_not(tmp_path: Path) -> None:
+def test_matched_and_unmatched_runs_have_different_folders(tmp_path: Path) -> None:
     request = Request(tmp_path, methods=("lora", "moextend"), match="params")
     notes: list[str] = []
     assert [config.slug for config in resolve(request, notes.append)] == ["lora+rank-12-s0", "moextend-s0"]

@@ -1,4 +1,4 @@
-"""Runs as one file: what comes out elsewhere is what went in, or nothing."""
+"""Runs as one file: unpacking gives the same files, or nothing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_an_unpacked_run_reports_the_same(runs: list[RunDir], name: str, tmp_pat
     assert sorted(path.name for path in there.iterdir()) == ["ledger"]
 
 
-def test_with_weights_nothing_is_lacking(runs: list[RunDir], tmp_path: Path) -> None:
+def test_a_pack_with_weights_is_complete(runs: list[RunDir], tmp_path: Path) -> None:
     pack(runs, tmp_path / "r.tar", weights=True)
     found = unpack(tmp_path / "r.tar", tmp_path / "b", tmp_path)
     assert [lacks(RunDir(folder)) for folder in found.written] == [[]] * 4
@@ -68,7 +68,7 @@ def test_equal_runs_make_equal_bytes_without_this_machine(runs: list[RunDir], tm
         assert {(member.uid, member.uname, member.mtime) for member in archive} == {(0, "", 0)}
 
 
-def test_what_is_not_done_or_named_badly_is_refused(runs: list[RunDir], tmp_path: Path) -> None:
+def test_unfinished_runs_and_invalid_names_are_refused(runs: list[RunDir], tmp_path: Path) -> None:
     (runs[0].folder / "status.json").unlink()
     with pytest.raises(InputError, match="not done: ledger/lora-s0"):
         pack(runs, tmp_path / "r.tar")

@@ -1,4 +1,4 @@
-"""What the user asked for becomes runs, with everything resolved."""
+"""Plans of runs from the user's options, with all settings resolved."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -96,7 +96,7 @@ def test_a_config_survives_the_disk(tmp_path: Path, write: Callable[..., Path]) 
     assert run.config.sequence_spec().settings == {"lora": {}}
 
 
-def test_what_does_not_change_a_result_is_no_part_of_the_run(
+def test_options_without_effect_on_results_are_not_part_of_the_run(
     tmp_path: Path, write: Callable[..., Path]
 ) -> None:
     write()
@@ -214,7 +214,9 @@ def test_the_preview_names_downloads_and_non_commercial_licences(
         assert part in words
 
 
-def test_the_chat_template_is_part_of_what_a_run_is(tmp_path: Path, write: Callable[..., Path]) -> None:
+def test_the_chat_template_is_part_of_the_identity_of_a_run(
+    tmp_path: Path, write: Callable[..., Path]
+) -> None:
     write()
     usual = resolve(Request(tmp_path))[0].identity()
     assert usual["sequence"]["base"]["chat"] is None
@@ -236,7 +238,7 @@ def test_the_preview_refuses_a_misspelt_encoder(tmp_path: Path, write: Callable[
         preview(request, resolve(request))
 
 
-def test_tasks_that_run_written_code_are_left_out_and_named(
+def test_tasks_that_run_generated_code_are_skipped_and_reported(
     tmp_path: Path, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
@@ -278,7 +280,7 @@ def test_a_task_that_needs_a_judge_is_refused_before_a_run(
         ),
     ],
 )
-def test_what_would_be_ignored_is_refused(
+def test_options_without_effect_are_refused(
     tmp_path: Path,
     write: Callable[..., Path],
     change: dict[str, Any],

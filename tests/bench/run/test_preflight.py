@@ -1,4 +1,4 @@
-"""What is checked of a sequence on this machine; tests/cli/test_preflight.py has what is refused."""
+"""Checks of a sequence on this machine; tests/cli/test_preflight.py tests refused inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers when the process that started them is killed, hung up or stopped."""
+"""Workers whose parent process is killed, hung up or stopped."""
 
 import os
 import pty

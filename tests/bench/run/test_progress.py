@@ -1,4 +1,4 @@
-"""status.json says how far a run is, and tells a living run from a dead one."""
+"""status.json contains the progress of a run, and distinguishes a live run from a dead one."""
 
 import json
 import os
@@ -36,11 +36,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_run_that_never_began_waits(tmp_path: Path) -> None:
+def test_a_run_without_a_start_is_waiting(tmp_path: Path) -> None:
     assert read_status(tmp_path) == Status(state="waiting")
 
 
-def test_what_is_written_while_running(tmp_path: Path) -> None:
+def test_status_while_running(tmp_path: Path) -> None:
     with Progress(tmp_path, PLAN) as run:
         run.begin(PLAN[0])
         status = read_status(tmp_path)
@@ -86,7 +86,7 @@ def test_a_resumed_unit_counts_only_the_steps_made_now(tmp_path: Path, clock: Cl
         assert run.status().step == 80
 
 
-def test_a_training_that_is_followed_begins_at_its_checkpoint(tmp_path: Path, clock: Clock) -> None:
+def test_progress_of_a_resumed_training_starts_at_its_checkpoint(tmp_path: Path, clock: Clock) -> None:
     with Progress(tmp_path, PLAN[1:2]) as run:
         run.begin(PLAN[1])
         follow = run.follow(PLAN[1])

@@ -1,4 +1,4 @@
-"""Records of a run: documented field by field, exact in their types, read in any version up to today's."""
+"""Records of a run: documented fields, exact types, readable in every earlier version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_the_page_is_what_the_records_say() -> None:
 
 
 @pytest.mark.parametrize("record", [*FILES.values(), Identity])
-def test_every_field_says_what_it_is(record: type) -> None:
+def test_every_field_has_a_docstring(record: type) -> None:
     output = docstrings(record)
     fields = fields_of(record)
     assert set(output) == set(fields)
@@ -29,7 +29,7 @@ def test_every_field_says_what_it_is(record: type) -> None:
         assert not may_be_null or "null" in output[name], f"{name}: what null means"
 
 
-def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+def test_records_survive_writing_and_reading(tmp_path: Path) -> None:
     cost = StageCost.of({"trained_parameters": 5, "loss": 2.5, "seconds": 1}, where="cost")
     cost.write(tmp_path / "cost.json")
     assert StageCost.read(tmp_path / "cost.json") == cost
@@ -55,12 +55,12 @@ def test_a_damaged_record_is_named_with_its_place(values: object, problem: str) 
     assert error.value.where == "cost.json" and problem in error.value.what
 
 
-def test_a_later_version_is_no_damage() -> None:
+def test_a_later_version_is_not_reported_as_damage() -> None:
     with pytest.raises(LaterVersion, match=f"reads versions up to {VERSION}. Update moextend"):
         RunFacts.parse({"schema_version": VERSION + 1, "new": 1}, where="facts.json")
 
 
-def test_former_files_are_read_in_todays_form() -> None:
+def test_files_of_early_versions_are_read_in_the_current_form() -> None:
     assert RunFacts.parse({"told": True}, where="").task_identity == "given"
     for version in ({}, {"schema_version": VERSION}):
         facts = RunFacts.parse({**version, "blind": {"a": 1.0}}, where="")

@@ -1,4 +1,4 @@
-"""A run folder keeps what was computed: its config, cells, facts and environments; one process works on it."""
+"""A run folder keeps results: its config, cells, facts and environments; one process works on it."""
 
 import json
 import os

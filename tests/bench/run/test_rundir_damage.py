@@ -1,4 +1,4 @@
-"""Files of a run that are torn, damaged or gone, and full disks: little is lost, and what is wrong is named."""
+"""Incomplete, damaged or missing files of a run, and full disks: little is lost, and errors name the file."""
 
 import errno
 import json
@@ -86,7 +86,7 @@ def test_an_append_cuts_a_torn_line_of_any_length(tmp_path: Path) -> None:
             assert path.read_bytes() == before + b'{"line": 1}\n'
 
 
-def test_what_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
+def test_unreadable_files_are_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "folder.json").mkdir()
     os.mkfifo(tmp_path / "fifo.json")
     for name in ("folder.json", "fifo.json"):

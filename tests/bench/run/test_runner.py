@@ -134,7 +134,7 @@ def test_nothing_is_scored_twice_for_the_same_weights(finished: Callable[[str], 
 
 
 @pytest.mark.slow
-def test_routing_is_looked_at_after_every_stage(finished: Callable[[str], RunDir]) -> None:
+def test_routing_is_measured_after_every_stage(finished: Callable[[str], RunDir]) -> None:
     own, full, lora = (finished(method).routing() for method in ("moextend:scope=own", "full-ft", "lora"))
     for routing in (own, full, lora):
         assert [list(routing[stage].tasks) for stage in (1, 2)] == [
@@ -152,7 +152,7 @@ def test_routing_is_looked_at_after_every_stage(finished: Callable[[str], RunDir
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["moextend:scope=auto", "moextend:scope=all"])
-def test_looking_at_routing_changes_nothing_and_the_oracle_forces_the_right_extension(
+def test_measuring_routing_changes_nothing_and_the_oracle_forces_the_right_extension(
     finished: Callable[[str], RunDir], workspace: Path, method: str
 ) -> None:
     run = finished(method)

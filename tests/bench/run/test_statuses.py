@@ -1,4 +1,4 @@
-"""The table of runs, as text: state, method and time left are never cut, whatever the width."""
+"""The table of runs as text: state, method and time left are never cut at any width."""
 
 import io
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""One cell, from the YAML to the number."""
+"""Scores of a cell, from the YAML to the number."""
 
 import io
 import json
@@ -125,7 +125,7 @@ def test_tokenizer_digest_is_what_the_tokenizer_does(tmp_path: Path) -> None:
     )
 
 
-def test_a_chat_template_is_part_of_what_becomes_of_a_prompt() -> None:
+def test_the_key_of_predictions_depends_on_the_chat_template() -> None:
     tokenizer = SimpleNamespace()
     digests = set()
     for chat in (None, "one", "other"):

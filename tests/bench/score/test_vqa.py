@@ -1,4 +1,4 @@
-"""Predictions that survive interruptions, and scores made from them."""
+"""Predictions that survive interruptions, and scores of them."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Generated answers and golds on which the scorers of papers were frozen; the same pairs on every machine.
+"""Generated answers and golds for the frozen results of scorers of papers; the same pairs on every machine.
 
 Only `Random.random` is drawn from: its sequence of a seed is the one that Python keeps from version to version.
 """

@@ -1,4 +1,4 @@
-"""Scorers that know a single item, called for that item."""
+"""Scorers of single items, called for one item."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Every scorer of single items on pairs that were worked out by hand."""
+"""Every scorer of single items on pairs that were scored by hand."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The documents say what the code does."""
+"""The table of scorers in the docs equals the code."""
 
 from pathlib import Path
 

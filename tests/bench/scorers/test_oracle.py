@@ -1,4 +1,4 @@
-"""The scorers against the same rules written down a second time, as plainly as they can be, on generated cases."""
+"""The scorers against a second, plain implementation of the same rules, on generated cases."""
 
 import ast
 import re
@@ -219,20 +219,20 @@ FORMS = {"exact": plain, "raw": one_line, "official": vqa_form, "anls": words_fo
 @pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
 @oracle
 @given(st.one_of(anything, st.sampled_from(["couldnt've", "somebody'd", "ow's'at", "5..5", "1.-5 2,3", "İ"])))
-def test_a_form_of_a_form_is_itself(form: Callable[[str], str], text: str) -> None:
+def test_normalising_twice_changes_nothing(form: Callable[[str], str], text: str) -> None:
     assume(
         form is not plain or not plain(text).endswith(".")
     )  # GQA's rule drops the periods of one end only: ". ."
     assert form(form(text)) == form(text)
 
 
-def test_the_evalai_form_is_the_one_that_is_not() -> None:
+def test_the_evalai_form_is_not_idempotent() -> None:
     assert evalai_form("hes") == "he's" and evalai_form("he's") == "he 's"
 
 
 @oracle
 @given(anything)
-def test_tokens_of_tokens_are_themselves(text: str) -> None:
+def test_tokenising_twice_changes_nothing(text: str) -> None:
     once = ptb_tokens(re.sub(r"[^\w\s]", "", text))
     assert ptb_tokens(" ".join(once)) == once
 

@@ -1,4 +1,4 @@
-"""What holds of every scorer and every text."""
+"""Properties of all scorers for all texts."""
 
 from dataclasses import dataclass
 from random import Random

@@ -1,4 +1,4 @@
-"""The scorers of published sequences against what the papers' own code made of generated pairs.
+"""The scorers of published sequences against results of the papers' own code on generated pairs.
 
 `tests/fixtures/protocols` names the code (repository, commit, file) and holds its verdicts, not the code itself.
 """
@@ -50,7 +50,7 @@ def test_no_pair_is_scored_otherwise_than_by_the_paper(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_the_pairs_tell_rules_apart(name: str) -> None:
+def test_the_pairs_distinguish_the_rules(name: str) -> None:
     frozen = read(name)
     values = [float(verdict) for verdict in frozen["verdicts"]]
     assert 0.05 < sum(values) / COUNT < 0.95

@@ -1,4 +1,4 @@
-"""Scorers on pairs judged by hand."""
+"""Scorers on pairs that were scored by hand."""
 
 from dataclasses import dataclass
 

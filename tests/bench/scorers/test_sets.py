@@ -1,4 +1,4 @@
-"""Scorers that need all items of a task at once, and what every scorer makes of a set."""
+"""Scorers that need all items of a task at once, and the result of every scorer for a set."""
 
 import math
 import random
@@ -183,7 +183,7 @@ def test_pope_set() -> None:
         ("grounding@2", "[0, 0, 1, 1]", ("[0, 0, 1, 0.5]",), None, 1.0, 0.0),
     ],
 )
-def test_the_reading_of_the_version_before_stands_beside(
+def test_readings_contain_the_previous_version(
     name: str,
     prediction: str,
     answers: tuple[str, ...],
@@ -225,7 +225,7 @@ FOR_SETS = [
 
 
 @pytest.mark.parametrize("scorer", ALL, ids=lambda scorer: scorer.name)
-def test_own_answers_are_full_and_nothing_is_none(scorer: Scorer) -> None:
+def test_own_answers_score_full_and_empty_answers_zero(scorer: Scorer) -> None:
     golds = [ANSWERS.get(scorer.name, text) for text, _ in FOR_SETS]
     own = [Answered(str(i), gold, (gold,), FOR_SETS[i][1], image=IMAGE) for i, gold in enumerate(golds)]
     found = score_set(scorer.name, own)
@@ -258,7 +258,7 @@ def test_values_of_any_set(name: str, pairs: Any, rnd: Random) -> None:
     assert moved.items == pytest.approx([found.items[i] for i in order]), "the order of items changes nothing"
 
 
-def test_every_scorer_is_one_sort_and_has_a_version() -> None:
+def test_every_scorer_has_one_kind_and_a_version() -> None:
     for scorer in ALL:
         assert (scorer.item is None) != (scorer.items is None)
         name, version = scorer.name.split("@")

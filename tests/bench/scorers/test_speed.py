@@ -1,4 +1,4 @@
-"""Every scorer on texts that make a careless pattern slow: a model that repeats itself does not stop a run."""
+"""Every scorer on texts that are slow for inefficient patterns: repetitive answers do not stop a run."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""A workspace's sequence is made and changed by commands."""
+"""Commands create and change the sequence of a workspace."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def test_adding_moving_removing(draft: edit.Draft, tmp_path: Path) -> None:
 def test_wrong_names_and_places(draft: edit.Draft, tmp_path: Path) -> None:
     task = find_task("tiny-counting", tmp_path)
     draft = edit.add(draft, task)
-    with pytest.raises(InputError, match="is in the sequence already"):
+    with pytest.raises(InputError, match="is already in the sequence"):
         edit.add(draft, task)
     with pytest.raises(UnknownName, match=r"no task 'tiny-count'\. Did you mean 'tiny-counting'"):
         edit.remove(draft, "tiny-count")
@@ -70,7 +70,9 @@ def test_wrong_names_and_places(draft: edit.Draft, tmp_path: Path) -> None:
 
 
 def test_a_workspace_without_a_sequence_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no sequence of its own\. Make one: moextend bench add-task vqa"):
+    with pytest.raises(
+        InputError, match=r"this workspace has no sequence\. Make one: moextend bench add-task vqa"
+    ):
         edit.draft(None, tmp_path, create=False)
 
 
@@ -106,7 +108,7 @@ def test_names_made_from_data(data: str, name: str) -> None:
 
 
 def test_names_that_are_taken_or_are_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is a task 'tiny-facts' already"):
+    with pytest.raises(InputError, match="a task 'tiny-facts' already exists"):
         new_task.free_name("tiny-facts", tmp_path)
     for name in ("../x", "", "a b", "-x"):
         with pytest.raises(InputError, match="is not a name"):

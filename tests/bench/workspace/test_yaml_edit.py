@@ -1,4 +1,4 @@
-"""Editing a list of a YAML leaves the rest of the file alone."""
+"""Editing a list of a YAML does not change the rest of the file."""
 
 from collections.abc import Callable
 
@@ -93,7 +93,7 @@ def test_names_in_brackets_stay_in_brackets() -> None:
 
 def test_what_cannot_be_edited_is_refused_with_the_outcome() -> None:
     text = "one: &x {task: a}\nstages: [*x]\n"
-    with pytest.raises(SpecError, match=r"x.yaml: 'stages' is written in a way .* by hand; it should hold: "):
+    with pytest.raises(SpecError, match=r"x.yaml: this command cannot edit .* by hand; it should hold: "):
         edited(text, lambda items: [*items, "new"])
 
 

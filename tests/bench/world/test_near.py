@@ -1,4 +1,4 @@
-"""Kinds of inputs near a task."""
+"""Kinds of inputs that resemble a task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answers are computed again here, from the caption and the words of the question alone."""
+"""Answers are computed again here, only from the caption and the words of the question."""
 
 import random
 from collections import Counter

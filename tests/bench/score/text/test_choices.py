@@ -55,7 +55,7 @@ def test_the_numbers_are_those_of_lm_eval(model: MultimodalLM, batch_size: int) 
         agree(mine._loglikelihood_tokens(asked), theirs._loglikelihood_tokens(asked))
 
 
-def test_what_greedy_decoding_would_say_is_known(model: MultimodalLM) -> None:
+def test_greedy_answers_are_known(model: MultimodalLM) -> None:
     theirs, mine = both(model, batch_size=4)
     with torch.no_grad():
         output = model.lm.generate(torch.tensor([[5, 9, 12]]), max_new_tokens=4, do_sample=False)[
@@ -83,7 +83,9 @@ def test_a_context_is_computed_once(model: MultimodalLM, monkeypatch: pytest.Mon
     assert seen == 50 + 4, "the context, and the first token of each choice"
 
 
-def test_what_does_not_fit_is_left_to_lm_eval(model: MultimodalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contexts_that_are_too_long_are_left_to_lm_eval(
+    model: MultimodalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     theirs, mine = both(model, batch_size=4, max_length=30)
     asked = requests(longest=60, seed=3)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""lm-eval's own tasks on data that other people made, without a hub."""
+"""lm-eval's own tasks on public data, without a hub."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The bridge to lm-eval: its numbers, kept per item, and errors that cost one task."""
+"""The bridge to lm-eval: its numbers per item, and errors that affect only one task."""
 
 import json
 import random
@@ -116,7 +116,7 @@ def test_generation(
     ]
 
 
-def test_what_is_there_is_not_made_again(
+def test_existing_scores_are_not_computed_again(
     make_task: MakeTask,
     model: Any,
     score: Callable[..., Cell],
@@ -247,7 +247,7 @@ def test_metric_that_is_better_when_lower(
         score(make_task("first"))
 
 
-def test_yaml_that_is_none(make_task: MakeTask, score: Callable[..., Cell], workspace: Path) -> None:
+def test_invalid_yaml_is_refused(make_task: MakeTask, score: Callable[..., Cell], workspace: Path) -> None:
     (workspace / "tasks" / "lm" / "bad.yaml").write_text("task: [bad\n")
     with pytest.raises(SpecError, match=r"bad.yaml:2:1: not valid YAML"):
         score(make_task("first"))

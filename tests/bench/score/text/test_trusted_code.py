@@ -1,4 +1,4 @@
-"""Code that a task, its folder or a model brings runs only where it is allowed."""
+"""Code of a task, its folder or a model runs only with permission."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_code_that_a_model_writes_runs_only_where_it_is_allowed(
         _load(task, task.lm_eval, tmp_path)
 
 
-def test_a_task_of_ones_own_that_runs_code_asks_for_leave(
+def test_an_own_task_that_runs_code_needs_permission(
     score: Callable[..., Cell], make_task: MakeTask, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
