@@ -9,7 +9,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from moextend.bench import metrics
+from moextend.bench import methods, metrics
 from moextend.bench.figures.style import Look, looks
 from moextend.bench.report.collect import Experiment
 from moextend.bench.report.comparison import default_baseline
@@ -31,11 +31,13 @@ class Source:
 
     @staticmethod
     def of(experiment: Experiment, only: Sequence[str] = (), baseline: str | None = None) -> Source:
-        """Of some methods, in the order in which they are named; UnknownName for one without a run."""
+        """Of some methods, in the order in which they are named; UnknownName for one, or a baseline, without a run."""
         known = list(dict.fromkeys(result.config.method for result in experiment.results))
         for method in only:
             if method not in known:
                 raise UnknownName("method", method, known, where="--method")
+        if baseline and baseline not in (possible := [*known, methods.named("base")]):
+            raise UnknownName("method", baseline, possible, where="--baseline")
         wanted = [*only, *([baseline] if only and baseline and baseline not in only else [])]
         kept = [
             result

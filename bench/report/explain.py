@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.run.complete import STEM, stage_names
+from moextend.bench.run.complete import STEM, stage_names, stage_problem
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.vqa import score_items
 from moextend.bench.scorers import search
-from moextend.errors import InputError, UnknownName
-from moextend.util.files import read_lines, sha256
+from moextend.errors import InputError, SpecError, UnknownName
+from moextend.util.files import read_json, read_lines, sha256
 from moextend.util.foreign import explained
 
 SAME = 1e-6
@@ -88,6 +88,8 @@ def explain(run: RunDir, stage: int, task: str) -> Explanation:
             hint=f"Run: {command(config)}",
         )
     answers, checks = _checked(run, cell)
+    stages = [run.folder / "stages" / f"{t}-{slug(name)}" for t, name in enumerate(names[1 : stage + 1], 1)]
+    checks |= _checked_weights(stages)
     return Explanation(
         run=str(run.folder),
         stage=stage,
@@ -97,7 +99,7 @@ def explain(run: RunDir, stage: int, task: str) -> Explanation:
         stderr=cell.stderr,
         items=cell.n,
         checks=checks,
-        sources=_sources(run, cell, names),
+        sources=_sources(run, cell, dict(zip(stages, names[1:], strict=False))),
         command=command(config),
         answers=answers,
     )
@@ -131,6 +133,14 @@ def _checked(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:
     return answers, {"predictions": same, "score": again}
 
 
+def _checked_weights(stages: Sequence[Path]) -> dict[str, str]:
+    """What is wrong with the files that the stages learned, as far as they are here; a pack may have left them out."""
+    here = [folder for folder in stages if (folder / f"{STEM}.safetensors").is_file()]
+    found = {folder.name: stage_problem(folder, costs=False, every_byte=True) for folder in here}
+    wrong = [f"stages/{name}: {problem}" for name, problem in found.items() if problem]
+    return {"weights": "; ".join(wrong) or "ok"} if found else {}
+
+
 def _is(path: Path, cell: Cell) -> bool:
     """Whether a file is the one whose size and digest the cell notes; former runs note none."""
     return (cell.size is None or path.stat().st_size == cell.size) and (
@@ -138,8 +148,8 @@ def _is(path: Path, cell: Cell) -> bool:
     )
 
 
-def _sources(run: RunDir, cell: Cell, names: Sequence[str]) -> dict[str, str]:
-    """What the score depends on."""
+def _sources(run: RunDir, cell: Cell, stages: Mapping[Path, str]) -> dict[str, str]:
+    """What the score depends on; `stages`: folder -> name of every stage up to that of the cell."""
     config, facts = run.config, run.facts()
     base, task = config.sequence["base"], config.tasks[cell.task]
     found = {
@@ -152,13 +162,8 @@ def _sources(run: RunDir, cell: Cell, names: Sequence[str]) -> dict[str, str]:
         found["image encoder"] = str(base["vision"])
     found["method"] = config.method
     found["settings"] = json.dumps(facts.settings) if facts.settings else ""
-    for stage, name in enumerate(names[1 : cell.stage + 1], 1):
-        folder = run.folder / "stages" / f"{stage}-{slug(name)}"
-        card = folder / f"{STEM}.json"
-        weights = json.loads(card.read_text()).get("sha256", "") if card.exists() else ""
-        found[f"stage {stage} ({name})"] = (
-            f"{folder.relative_to(run.folder)}{f' sha256 {weights}' if weights else ''}"
-        )
+    for stage, (folder, name) in enumerate(stages.items(), 1):
+        found[f"stage {stage} ({name})"] = f"{folder.relative_to(run.folder)}{_weights(folder)}"
     data = (task.get("data") or {}).get("path") or (task.get("lm_eval") or {}).get("task")
     digest = facts.data.get(cell.task, {}).get("test")
     found["data"] = f"{data}{f' digest {digest}' if digest else ''}"
@@ -166,6 +171,15 @@ def _sources(run: RunDir, cell: Cell, names: Sequence[str]) -> dict[str, str]:
     for number, made in enumerate(run.environments, 1):
         found[f"made with ({number})"] = _versions(made)
     return {name: value for name, value in found.items() if value}
+
+
+def _weights(folder: Path) -> str:
+    """The digest of what a stage learned, as its card has it, and whether the weights are here."""
+    try:
+        digest = str(read_json(folder / f"{STEM}.json")["sha256"])
+    except (OSError, SpecError, KeyError, TypeError):
+        return ""
+    return f" sha256 {digest}{'' if (folder / f'{STEM}.safetensors').is_file() else ', weights not here'}"
 
 
 def _named(model: str, revision: str | None) -> str:

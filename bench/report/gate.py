@@ -98,14 +98,17 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
     Args:
         baseline: `before`: a learned task against the row of its own stage, every other task against row 0. A method or
             a run: the same cell of that method (same seed and order) or run. The name of the base (zero-shot): row 0.
-        margin: what may be lost, in points.
+        margin: what may be lost, in points, 100 at most.
 
     Raises:
-        UnknownName: no run of `baseline`. InputError: the margin is not above 0, or no cell can be compared.
+        UnknownName: no run of `baseline`. InputError: the margin is not a number of points above 0 and up to
+            100, or no cell can be compared.
     """
-    if not margin > 0:
+    if not 0 < margin <= 100:
         raise InputError(
-            f"{margin:g} is no margin.", where="--margin", hint="Example: --margin 1.0 (points)."
+            f"{margin:g} is no margin.",
+            where="--margin",
+            hint="Give points, above 0 and at most 100: --margin 1.0.",
         )
     reader = ItemReader()
     checks = [check for cells in _cells(experiment, baseline) if (check := _compare(cells, reader))]

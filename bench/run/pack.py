@@ -23,7 +23,7 @@ from moextend.bench.run.records import KeptFile
 from moextend.bench.run.rundir import RunDir, run_name
 from moextend.errors import InputError, RunConflict, SpecError
 from moextend.util import files
-from moextend.util.record import Record
+from moextend.util.record import LaterVersion, Record
 
 MANIFEST = "manifest.json"
 SUFFIXES = {".tar.zst": "zst", ".tar.gz": "gz", ".tar": ""}
@@ -55,12 +55,15 @@ class Unpacked:
     """Folders of runs that are new here."""
     known: list[Path]
     """Folders of runs that were here before, left as they are."""
+    bare: list[Path]
+    """Those of `known` that lack weights which the pack has."""
 
 
 def pack(runs: Sequence[RunDir], out: Path, *, weights: bool = False, unfinished: bool = False) -> Manifest:
     """Writes the records and predictions of runs into one file, with `weights` also what their stages learned.
 
-    Paths of this machine are left out of config.json and host names out of status.json. Equal runs make equal bytes.
+    Places of this machine are left out of config.json; the host name and the error out of status.json. Equal runs make
+    equal bytes.
 
     Raises:
         InputError: `out` has another suffix than .tar.zst, .tar.gz or .tar; there is no run; a run is not done and
@@ -106,7 +109,8 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
     A run that is here already, with the same records, is left as it is.
 
     Raises:
-        InputError: the file is no pack, is damaged, or holds more or other files than its manifest says.
+        InputError: the file is no pack, is damaged, holds more or other files than its manifest says, or a run
+            without a valid config.
         RunConflict: another run has the folder of one of these.
     """
     form = _form(source, "FILE")
@@ -114,7 +118,9 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
     with tempfile.TemporaryDirectory(dir=runs, prefix=".unpack-") as name:
         folder = Path(name)
         manifest = _extract(source, form, folder)
-        written, known = [], []
+        for run in manifest.runs:
+            _check_config(folder / run, run, source)
+        written, known, bare = [], [], []
         places = [(folder / run, runs / run) for run in manifest.runs]
         for made, place in places:
             if place.exists() and not _same(made, place):
@@ -124,12 +130,13 @@ def unpack(source: Path, runs: Path, workspace: Path) -> Unpacked:
         for made, place in places:
             if place.exists():
                 known.append(place)
+                bare += [place] if _lacks_weights(made, place) else []
                 continue
             _settle(made, workspace)
             place.parent.mkdir(parents=True, exist_ok=True)
             made.rename(place)
             written.append(place)
-    return Unpacked(written, known)
+    return Unpacked(written, known, bare)
 
 
 def _form(path: Path, where: str) -> str:
@@ -160,7 +167,8 @@ def _portable(path: Path) -> bytes | None:
         record = ConfigFile.parse(files.read_json(path), where=str(path), hint="Make the run again.")
         return _text(record.model_copy(update={"places": {}}))
     if path.name == "status.json":
-        return _text(read_status(path.parent).model_copy(update={"host": "", "pid": None, "born": None}))
+        status = read_status(path.parent)
+        return _text(status.model_copy(update={"host": "", "pid": None, "born": None, "error": None}))
     return None
 
 
@@ -241,7 +249,7 @@ def _unreadable() -> tuple[type[Exception], ...]:
     """What reading a file raises that is no pack."""
     import zstandard
 
-    return (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, zstandard.ZstdError)
+    return (tarfile.TarError, OSError, EOFError, ValueError, RecursionError, zlib.error, zstandard.ZstdError)
 
 
 def _manifest(archive: tarfile.TarFile, source: Path) -> Manifest:
@@ -287,6 +295,23 @@ def _write(
 
 def _damaged(source: Path, why: str) -> InputError:
     return InputError(f"no pack of runs, or a damaged one: {why}.", where=str(source), hint="Copy it again.")
+
+
+def _check_config(folder: Path, run: str, source: Path) -> None:
+    """Raises InputError that names the pack if the config of an unpacked run is missing or broken."""
+    try:
+        RunDir(folder).config  # noqa: B018
+    except LaterVersion as error:
+        raise InputError(error.what, where=f"{source}: {run}", hint=error.hint) from error
+    except InputError as error:
+        raise _damaged(source, f"'{run}/config.json': {error.what.rstrip('.')}") from error
+
+
+def _lacks_weights(made: Path, place: Path) -> bool:
+    """Whether the run that is here lacks weights of the unpacked one."""
+    return any(
+        path.suffix in WEIGHTS and not (place / path.relative_to(made)).exists() for path in made.rglob("*")
+    )
 
 
 def _same(made: Path, place: Path) -> bool:

@@ -40,7 +40,7 @@ def write_new(kind: str, name: str, workspace: Path) -> tuple[Path, str]:
         InputError: the name is invalid or taken.
     """
     if kind not in KINDS:
-        raise UnknownName("kind", kind, KINDS, where="bench new")
+        raise UnknownName("kind", kind, [*KINDS, "sequence"], where="bench new")
     made = KINDS[kind]
     name = _free(name.replace("_", "-"), made.known, workspace)
     path = workspace / made.known.folder / f"{name.replace('-', '_')}.py"

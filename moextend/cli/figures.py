@@ -60,10 +60,10 @@ def figures(
     methods = options.methods(method or [])
     files.check_writable(to, where="--out")
     experiments = some(collect(find_runs(runs or workspace / "runs", names or []), unfinished=unfinished))
-    for prefix, experiment in _prefixes(experiments):
+    sources = [Source.of(experiment, methods, baseline) for experiment in experiments]  # before any file
+    for (prefix, experiment), source in zip(_prefixes(experiments), sources, strict=True):
         for name in experiment.left_out:
             options.echo(f"left out: {name}", err=True)
-        source = Source.of(experiment, methods, baseline)
         for name in wanted:
             _write(source, name, f"{to}/{prefix}", forms, asked=bool(only))
 

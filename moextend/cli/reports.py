@@ -201,7 +201,8 @@ def gate(
         str, typer.Option("--format", "-f", help="table, markdown, csv, html or json.")
     ] = "table",
     junit: Annotated[
-        Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML, for CI systems.")
+        Path | None,
+        typer.Option("--junit", metavar="FILE", dir_okay=False, help="Write JUnit XML, for CI systems."),
     ] = None,
     unfinished: Unfinished = False,
     workspace: options.Workspace = Path(),
@@ -209,8 +210,8 @@ def gate(
 ) -> None:
     """Say for every stage and task whether something was lost.
 
-    Exit code 0: everything is kept (a loss of --margin or more is excluded). 1: something is lost. 3: the items or
-    seeds are too few to tell.
+    Exit code 0: everything is kept (a loss of --margin or more is excluded).
+    1: something is lost. 3: the items or seeds are too few to tell.
     """
     from moextend.bench.report import gate as gates
     from moextend.bench.report import gate_forms, render

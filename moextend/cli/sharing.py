@@ -14,7 +14,8 @@ from moextend.cli.reports import Names
 def pack(
     names: Names = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="A .tar.zst, .tar.gz or .tar file.")
+        Path,
+        typer.Option("--out", "-o", metavar="FILE", dir_okay=False, help="A .tar.zst, .tar.gz or .tar file."),
     ] = Path("runs.tar.zst"),
     weights: Annotated[
         bool,
@@ -50,5 +51,7 @@ def unpack(
     for folder in found.written:
         typer.echo(f"wrote {run_name(folder)}")
     for folder in found.known:
-        typer.echo(f"{run_name(folder)} is here already")
+        name = run_name(folder)
+        lacking = f", without weights; to get them, first: moextend bench remove-run {name}"
+        typer.echo(f"{name} is here already{lacking if folder in found.bare else ''}")
     typer.echo("Next: moextend bench report")

@@ -47,6 +47,14 @@ def test_all_figures_are_written(cli: Any, runs: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "made").iterdir()} == {f"{name}.png" for name in FIGURES}
 
 
+def test_an_unknown_baseline_is_refused_before_anything_is_drawn(
+    cli: Any, runs: Path, tmp_path: Path
+) -> None:
+    done = cli("bench", "figures", "--baseline", "lor", "--out", "made")
+    assert (done.code, done.out, "Did you mean 'lora'?" in done.err) == (2, "", True)
+    assert not (tmp_path / "made").exists()
+
+
 def test_the_help_names_every_figure(cli: Any) -> None:
     words = " ".join(cli("bench", "figures", "--help").out.replace("│", " ").split())
     assert f"{', '.join(FIGURES)}; repeatable." in words

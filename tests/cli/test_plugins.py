@@ -114,7 +114,8 @@ def test_new_writes_nothing_over_what_is_there(cli: Cli, tmp_path: Path) -> None
     assert cli("bench", "new", "method", "mine").code == 0
     again = cli("bench", "new", "method", "mine")
     assert (again.code, "'mine' is taken" in again.err) == (2, True)
-    assert cli("bench", "new", "sequenze", "x").code == 2
+    wrong = cli("bench", "new", "sequenze", "x")
+    assert (wrong.code, "Did you mean 'sequence'?" in wrong.err) == (2, True)
 
 
 def test_run_names_a_broken_plug_in_in_one_line(cli: Cli, tmp_path: Path) -> None:

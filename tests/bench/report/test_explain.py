@@ -31,7 +31,7 @@ def predictions(run: RunDir, task: str) -> Path:
 def test_a_sound_score_is_made_again_from_its_answers(run: RunDir, task: str) -> None:
     found = explain(run, 2, task)
     cell = run.cells()[2, task]
-    assert found.sound and found.checks == {"predictions": "ok", "score": "ok"}
+    assert found.sound and found.checks == {"predictions": "ok", "score": "ok", "weights": "ok"}
     assert (found.score, found.items, len(found.answers)) == (cell.value, 40, 40)
     right = [answer.score for answer in found.answers]
     assert 100 * sum(score for score in right if score) / 40 == pytest.approx(cell.value)
@@ -62,6 +62,29 @@ def test_damaged_answers_are_named_and_raise_nothing(run: RunDir, task: str, con
     found = explain(run, 2, task)
     assert not found.sound and found.checks["predictions"] != "ok"
     assert text(found)
+
+
+@pytest.mark.parametrize("content", [None, b"x", b"{", b"[]"])
+def test_changed_weights_are_seen(run: RunDir, content: bytes | None) -> None:
+    folder = run.folder / "stages/1-task1"
+    if content == b"x":
+        weights = folder / "extension.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + content)
+    elif content:
+        (folder / "extension.json").write_bytes(content)
+    else:
+        (folder / "extension.json").unlink()
+    assert explain(run, 0, "task1").sound
+    found = explain(run, 2, "task1")
+    assert found.checks["weights"].startswith("stages/1-task1: ") and not found.sound
+
+
+def test_weights_that_are_not_here_are_no_damage(run: RunDir) -> None:
+    for path in run.folder.rglob("*.safetensors"):
+        path.unlink()
+    found = explain(run, 2, "task1")
+    assert found.sound and "weights" not in found.checks
+    assert found.sources["stage 1 (task1)"].endswith(", weights not here")
 
 
 def test_what_is_not_there_is_named(run: RunDir) -> None:

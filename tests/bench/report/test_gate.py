@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -143,6 +144,19 @@ def test_a_method_a_run_and_the_base_can_be_the_baseline(runs: Path) -> None:
         gate(both, "lor")
     with pytest.raises(InputError, match="--margin"):
         gate(both, margin=0)
+
+
+@pytest.mark.parametrize("margin", [0, -1, math.nan, math.inf, 100.5])
+def test_a_margin_that_excludes_nothing_is_refused(runs: Path, margin: float) -> None:
+    with pytest.raises(InputError, match="is no margin"):
+        gate(experiment(runs), margin=margin)
+
+
+def test_a_junit_file_that_cannot_be_written_is_wrong_input_and_not_a_loss(
+    runs: Path, tmp_path: Path
+) -> None:
+    assert command(runs, "ledger/lora-s0", "--junit", str(tmp_path))[0] == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def command(runs: Path, *words: str) -> tuple[int, str]:

@@ -7,6 +7,7 @@ import json
 import random
 import tarfile
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,14 @@ def test_equal_runs_make_equal_bytes_without_this_machine(runs: list[RunDir], tm
     assert str(tmp_path).encode() not in packed and b"worker.log" not in packed
     with tarfile.open(tmp_path / "1.tar") as archive:
         assert {(member.uid, member.uname, member.mtime) for member in archive} == {(0, "", 0)}
+
+
+def test_the_error_of_a_failed_run_stays_here(runs: list[RunDir], tmp_path: Path) -> None:
+    path = runs[0].folder / "status.json"
+    error = {"what": "no room", "where": str(tmp_path), "hint": None}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "state": "failed", "error": error}))
+    pack(runs, tmp_path / "r.tar", unfinished=True)
+    assert str(tmp_path).encode() not in (tmp_path / "r.tar").read_bytes()
 
 
 def test_unfinished_runs_and_invalid_names_are_refused(runs: list[RunDir], tmp_path: Path) -> None:
@@ -137,11 +146,45 @@ def no_manifest(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     members.pop(0)
 
 
+def resized(position: int, content: bytes) -> Change:
+    """Another content of a file, as its manifest says."""
+
+    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        info = members[position][0]
+        manifest = json.loads(members[0][1])
+        manifest["files"][info.name] = {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+        members[position] = (info, content)
+        members[0] = (members[0][0], json.dumps(manifest).encode())
+
+    return change
+
+
+def configless(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    manifest = json.loads(members[0][1])
+    info, _ = members.pop(
+        next(i for i, (info, _) in enumerate(members) if info.name.endswith("/config.json"))
+    )
+    del manifest["files"][info.name]
+    members[0] = (members[0][0], json.dumps(manifest).encode())
+
+
+def edited_config(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    place = next(i for i, (info, _) in enumerate(members) if info.name.endswith("/config.json"))
+    config = json.loads(members[place][1])
+    config["identity"]["seed"] = 7
+    resized(place, json.dumps(config).encode())(members)
+
+
+def deep_manifest(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    members[0] = (members[0][0], b"[" * 100_000)
+
+
 BAD = {
     "up": renamed("ledger/lora-s0/../../../../x"), "absolute": renamed("/moextend-pack-test"),
     "hidden": renamed("ledger/lora-s0/.x"), "elsewhere": renamed("ledger/other/x"),
     "twice slashed": renamed("ledger/lora-s0//x"), "link": linked, "edited": edited, "longer": longer,
     "extra": extra, "twice": twice, "fewer": fewer, "no manifest": no_manifest,
+    "no config": configless, "edited config": edited_config, "deep manifest": deep_manifest,
 }  # fmt: skip
 
 
@@ -155,8 +198,9 @@ def test_a_changed_pack_writes_nothing(what: str, runs: list[RunDir], tmp_path: 
         for info, content in members:
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    with pytest.raises(InputError, match=r"bad\.tar"):
+    with pytest.raises(InputError, match=r"bad\.tar") as raised:
         unpack(tmp_path / "bad.tar", tmp_path / "inside/b", tmp_path)
+    assert ".unpack-" not in str(raised.value)
     assert list((tmp_path / "inside").rglob("*")) == [tmp_path / "inside/b"]
     assert not Path("/moextend-pack-test").exists()
 
@@ -207,6 +251,13 @@ def test_the_commands(runs: list[RunDir], tmp_path: Path) -> None:
     out = tmp_path / "r.tar.zst"
     packed = CliRunner().invoke(app, ["bench", "pack", "ledger/lora-s0", "--runs", place, "--out", str(out)])
     assert packed.exit_code == 0 and "1 runs" in packed.stdout
+    assert (
+        CliRunner().invoke(app, ["bench", "unpack", str(out), "--runs", str(tmp_path / "r")]).exit_code == 0
+    )
+    whole = str(tmp_path / "whole.tar")
+    CliRunner().invoke(app, ["bench", "pack", "ledger/lora-s0", "--weights", "--runs", place, "--out", whole])
+    found = CliRunner().invoke(app, ["bench", "unpack", whole, "--runs", str(tmp_path / "r")])
+    assert "without weights; to get them, first: moextend bench remove-run ledger/lora-s0" in found.stdout
     (tmp_path / "w").mkdir()
     for answer in ("wrote ledger/lora-s0", "ledger/lora-s0 is here already"):
         found = CliRunner().invoke(app, ["bench", "unpack", str(out), "--workspace", str(tmp_path / "w")])
