@@ -10,10 +10,10 @@ from typing import Any
 from pandas import DataFrame
 
 from moextend.bench import metrics
-from moextend.bench.figures.style import Look, looks
 from moextend.bench.report.collect import Experiment
 from moextend.bench.report.comparison import default_baseline
 from moextend.bench.report.frame import frame
+from moextend.bench.report.looks import Look, looks
 from moextend.errors import InputError, UnknownName
 
 

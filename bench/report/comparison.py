@@ -43,8 +43,12 @@ CHANGE = "Δ text"
 LESS_IS_BETTER = ("FM",)
 
 
-def comparison_table(experiment: Experiment, baseline: str, margin: float = MARGIN) -> Table:
+def comparison_table(
+    experiment: Experiment, baseline: str, margin: float = MARGIN, reader: ItemReader | None = None
+) -> Table:
     """Every column of the forgetting table of every method less that of `baseline`; a section a column.
+
+    `reader` is shared by several comparisons of one experiment, so that files are read once.
 
     Raises:
         UnknownName: no run of `baseline`.  InputError: the margin is not above 0.
@@ -57,7 +61,7 @@ def comparison_table(experiment: Experiment, baseline: str, margin: float = MARG
     known = [*dict.fromkeys(method for method, _ in groups), methods.named("base")]
     if baseline not in known:
         raise UnknownName("method", baseline, known, where="--baseline")
-    reader = ItemReader()
+    reader = reader or ItemReader()
     tests = {
         metric: list(_tests(Measured(reader, partial(metric_weights, metric)), groups, baseline))
         for metric in [*METRICS.values(), CHANGE]
