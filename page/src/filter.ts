@@ -17,8 +17,8 @@ export const FILTERS: [key: string, text: string][] = [
 
 /** Filters that ask something of every method where none is named; all others of any. */
 const OF_EVERY = ["never", "always"];
-/** Methods without settings, of which fewer than FEW are shown with others, up to MOST. */
-const [FEW, MOST] = [3, 12];
+/** Up to MOST methods are all shown; of more those without settings, or FEW. */
+const [FEW, MOST] = [6, 12];
 
 export interface Shown {
   method: Method;
@@ -50,9 +50,10 @@ export function shownMethods(experiment: Experiment, route: Route): Method[] {
     const places = new Set(asked.split(",").map(Number));
     return all.filter((_, place) => places.has(place));
   }
-  const plain = all.filter((one) => !one.method.includes(":") && one.order === "given" && one.role !== "base");
-  const wanted = plain.length < FEW ? [...plain, ...all.filter((one) => !plain.includes(one) && one.role !== "base")] : plain;
-  return (wanted.length ? wanted : all).slice(0, MOST);
+  const trained = all.filter((one) => one.role !== "base");
+  if (trained.length <= MOST) return trained.length ? trained : all;
+  const plain = trained.filter((one) => !one.method.includes(":") && one.order === "given");
+  return [...plain, ...trained.filter((one) => !plain.includes(one))].slice(0, Math.max(FEW, Math.min(plain.length, MOST)));
 }
 
 export function shownRuns(experiment: Experiment, route: Route): Shown[] {

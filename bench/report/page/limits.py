@@ -46,7 +46,7 @@ def _undecided(found: Verdict) -> Iterator[Limit]:
     ]
     if rows:
         yield Limit(
-            "Differences that cannot be told",
+            "Undecided differences",
             f"The ACC of these methods and of {baseline} differs by less than the test resolves. MDD: the least true "
             "difference that is found with 80% power.",
             [

@@ -1,4 +1,4 @@
-"""What a reader takes away: which method is best, by how much, and which others it cannot be told apart from."""
+"""What a reader takes away: which method is best, by how much, and which others do not differ significantly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moextend.bench.report.table import Table, Value
 
 ACC = METRICS["acc"]
 APART = ("better", "worse")
-"""Verdicts of a test that tells two methods apart."""
+"""Verdicts of a significant difference."""
 KNOWN = {
     "given": "Given the task id",
     "inferred": "Inferring the task",
@@ -34,7 +34,7 @@ class Verdict:
     leaders: dict[str, str] = field(default_factory=dict)
     """Column of the forgetting table -> the method with the best mean."""
     marks: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Column -> row's name -> "best", "tie" (cannot be told apart from the best) or "apart"."""
+    """Column -> row's name -> "best", "tie" (not significantly different from it) or "apart"."""
     comparison: Table | None = None
     """Every method against the one with the highest ACC."""
 
@@ -126,11 +126,13 @@ def _sentence(groups: dict[str, list[Result]], best: str, identity: str, rows: l
     low, high = row["low"].number, row["high"].number
     if low is None or high is None:
         return f"{text}; nothing is tested, as the answers of single items are not kept."
-    text += f" (95% interval {0 - high:+.1f} to {0 - low:+.1f}, all {len(rows)} comparisons together"
+    p = row["p"].text
+    p = f"p < {p[1:]}" if p.startswith("<") else f"p = {p}"
+    text += f" (95% interval {0 - high:+.1f} to {0 - low:+.1f}, {p}, corrected for {len(rows)} comparisons"
     text += ", over items of one seed only)" if row["verdict"].text == "items only" else ")"
     tied = {row["method"].text for row in rows if row["verdict"].text not in APART}
     ties = sorted(tied & others.keys(), key=lambda method: -others[method])
     if not ties:
-        return f"{text}. The test tells it apart from all of them."
+        return f"{text}. It is significantly different from all of them."
     shown = ", ".join(ties[:2]) + (f" and {len(ties) - 2} more" if len(ties) > 2 else "")
-    return f"{text}. It cannot be told apart from {shown}."
+    return f"{text}. It is not significantly different from {shown}."

@@ -72,7 +72,7 @@ function Head({ column, order, sort }: { column: TableView["columns"][number]; o
   );
 }
 
-const MARKS: Record<string, string> = { best: "best of the column", tie: "not told apart from the best" };
+const MARKS: Record<string, string> = { best: "best of the column", tie: "not significantly different from the best" };
 
 function Cell({ value, numeric, head, method }: { value: TextValue; numeric: boolean; head: boolean; method?: Method }) {
   const [text, , , style, mark] = value;

@@ -27,7 +27,7 @@ export function Overview({ experiment }: ViewProps) {
           </label>
           {marked && (
             <p class="legend">
-              <b class="best">Bold</b> is the best of a column, <span class="tie">60.0</span> cannot be told apart from it (paired test, corrected).
+              <b class="best">Bold</b> is the best of a column, <span class="tie">60.0</span> is not significantly different from it (paired test, corrected).
             </p>
           )}
         </div>

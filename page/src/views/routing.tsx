@@ -33,6 +33,7 @@ export function Routing({ experiment, number, route }: ViewProps) {
       <Section id="reached" title="Tokens that reach the new experts, % by layer">
         {stage.tasks.some((task) => task.reached.length) ? (
           <Heat
+            title="Tokens that reach the new experts"
             layers={layers}
             rows={stage.tasks.flatMap((task) => task.reached.map(([extension, parts]) => ({ names: [task.task, extension], values: parts.map((part) => (part === null ? null : 100 * part)) })))}
             heads={["task", "experts of"]}
@@ -45,7 +46,7 @@ export function Routing({ experiment, number, route }: ViewProps) {
       </Section>
       <Section id="drift" title="Drift since the task was learned, thousandths of a nat by layer">
         {drifts.length ? (
-          <Heat layers={layers} rows={drifts.map((task) => ({ names: [task.task], values: (task.drift ?? []).map((value) => 1000 * value) }))} heads={["task"]} most={1000 * largest} color="var(--loss)" />
+          <Heat title="Drift" layers={layers} rows={drifts.map((task) => ({ names: [task.task], values: (task.drift ?? []).map((value) => 1000 * value) }))} heads={["task"]} most={1000 * largest} color="var(--loss)" />
         ) : (
           <p class="muted">No task was learned before this stage.</p>
         )}
@@ -87,6 +88,7 @@ export function Routing({ experiment, number, route }: ViewProps) {
 }
 
 interface HeatProps {
+  title: string;
   layers: number;
   rows: { names: string[]; values: (number | null)[] }[];
   heads: string[];
@@ -94,10 +96,11 @@ interface HeatProps {
   color: string;
 }
 
-function Heat({ layers, rows, heads, most, color }: HeatProps) {
+function Heat({ title, layers, rows, heads, most, color }: HeatProps) {
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label={heads.join(", ")}>
+    <div class="scroll" tabIndex={0} role="region" aria-label={title}>
       <table class="data heat">
+        <caption class="hidden">{title}</caption>
         <thead>
           <tr>
             {heads.map((head) => (
@@ -136,7 +139,7 @@ function Inferred({ rows }: { rows: [string, [string, number][]][] }) {
   return (
     <>
       <p class="muted">Columns: {names.map((name, place) => `${place} ${name || "none (the base)"}`).join(", ")}.</p>
-      <Heat layers={names.length} rows={heat} heads={["task"]} most={100} color="var(--gain)" />
+      <Heat title="Task inference" layers={names.length} rows={heat} heads={["task"]} most={100} color="var(--gain)" />
     </>
   );
 }
