@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from moextend.bench import methods, metrics
+from moextend.bench import methods, metrics, stats
 from moextend.bench.report.collect import Experiment, Result, grouped
 from moextend.bench.report.comparison import CHANGE, LESS_IS_BETTER, MARGIN, METRICS, comparison_table
 from moextend.bench.report.forgetting import summary
@@ -61,7 +61,7 @@ def verdict(experiment: Experiment, baseline: str | None = None, margin: float =
         if leader:
             found.leaders[key] = leader
             found.marks[key] = {leader: "best"} | {
-                row["method"].text: "apart" if row["verdict"].text in APART else "tie"
+                row["method"].text: "apart" if _apart(row) else "tie"
                 for row in rows_of(against(leader), metric)
             }
     shown = baseline or found.leaders.get("acc")
@@ -89,6 +89,12 @@ def rows_of(table: Table, metric: str) -> list[Row]:
     keys = [column.key for column in table.columns]
     rows = [dict(zip(keys, row, strict=True)) for part in table.sections for row in part]
     return [row for row in rows if row["metric"].text == metric]
+
+
+def _apart(row: Row) -> bool:
+    """Whether a difference is significant; of one seed by its items alone, which the sentence says."""
+    verdict, p = row["verdict"].text, row["p"].number
+    return verdict in APART or (verdict == "items only" and p is not None and p < stats.LEVEL)
 
 
 def _leader(groups: dict[str, list[Result]], key: str, *, less: bool = False) -> str | None:
@@ -128,11 +134,12 @@ def _sentence(groups: dict[str, list[Result]], best: str, identity: str, rows: l
         return f"{text}; nothing is tested, as the answers of single items are not kept."
     p = row["p"].text
     p = f"p < {p[1:]}" if p.startswith("<") else f"p = {p}"
-    text += f" (95% interval {0 - high:+.1f} to {0 - low:+.1f}, {p}, corrected for {len(rows)} comparisons"
+    tests = f"{len(rows)} comparison{'s' * (len(rows) != 1)}"
+    text += f" (95% interval {0 - high:+.1f} to {0 - low:+.1f}, {p}, corrected for {tests}"
     text += ", over items of one seed only)" if row["verdict"].text == "items only" else ")"
-    tied = {row["method"].text for row in rows if row["verdict"].text not in APART}
+    tied = {row["method"].text for row in rows if not _apart(row)}
     ties = sorted(tied & others.keys(), key=lambda method: -others[method])
     if not ties:
-        return f"{text}. It is significantly different from all of them."
+        return f"{text}. The difference from {'it' if len(others) == 1 else 'each of them'} is significant."
     shown = ", ".join(ties[:2]) + (f" and {len(ties) - 2} more" if len(ties) > 2 else "")
     return f"{text}. It is not significantly different from {shown}."

@@ -66,8 +66,23 @@ export function useLoaded<T>(load: () => Promise<T>, key: string): { value?: T; 
   return found.key === key ? found : {};
 }
 
-export function Waiting({ error }: { error?: string }) {
-  return <p class={error ? "warning" : "muted"}>{error ?? "Loading…"}</p>;
+export function Waiting({ title, error }: { title?: string; error?: string }) {
+  return (
+    <>
+      {title && <h1>{title}</h1>}
+      <p class={error ? "warning" : "muted"}>{error ?? "Loading…"}</p>
+    </>
+  );
+}
+
+/** A view that has nothing to show, and why. */
+export function Empty({ title, children }: { title: string; children: ComponentChildren }) {
+  return (
+    <>
+      <h1>{title}</h1>
+      <p>{children}</p>
+    </>
+  );
 }
 
 export function Section({ id, title, children }: { id: string; title: string; children: ComponentChildren }) {

@@ -25,7 +25,7 @@ export function Table({ table, methods = [], wide = false, caption, labels = [] 
       return old.down === table.columns[column].numeric ? { column, down: !old.down } : null;
     });
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label={table.title}>
+    <div class="scroll" tabIndex={0} role="group" aria-label={table.title}>
       <table class="data">
         <caption class={caption ? "" : "hidden"}>{caption ?? table.title}</caption>
         <thead>

@@ -49,7 +49,7 @@ function Pareto({ points, name }: { points: Point[]; name: string }) {
   const front = [...points].sort((a, b) => a.cost - b.cost || b.acc - a.acc).filter((own, i, all) => all.slice(0, i).every((other) => other.acc < own.acc));
   const rows = [...Array((high - low) / 5 + 1).keys()].map((step) => low + 5 * step).filter((_, i, all) => all.length < 9 || i % 2 === 0);
   return (
-    <figure class="chart">
+    <figure class="chart" tabIndex={0} role="group" aria-label={`ACC against ${name}`}>
       <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={`ACC against ${name}; not beaten in both: ${front.map((own) => own.method.label).join(", ")}`}>
         {rows.map((tick) => (
           <g>

@@ -17,7 +17,7 @@ export function FlipsView({ experiment, number, route }: ViewProps) {
   const wanted = route.get("m") || firstMethod(methods)?.label || "";
   const task = route.get("t");
   const set = (changes: Record<string, string>) => (location.hash = changed(changes).slice(1));
-  if (!loaded.value) return <Waiting error={loaded.error} />;
+  if (!loaded.value) return <Waiting title="Flips" error={loaded.error} />;
   const byRun = new Map(methods.flatMap((method) => method.runs.map((run) => [run, method] as const)));
   const rows = loaded.value.rows.filter(([own, run]) => (wanted === "*" || byRun.get(run)?.label === wanted) && (!task || experiment.tasks[own].key === task));
   return (
@@ -33,7 +33,7 @@ export function FlipsView({ experiment, number, route }: ViewProps) {
         <Legend />
       </div>
       {rows.length > MOST && <p class="muted">The first {MOST} of {rows.length.toLocaleString("en-US")} rows. Choose a method or task.</p>}
-      <div class="scroll" tabIndex={0} role="region" aria-label="Flips">
+      <div class="scroll" tabIndex={0} role="group" aria-label="Flips">
         <table class="data">
           <caption class="hidden">Items by what a stage does to them</caption>
           <thead>

@@ -4,7 +4,7 @@ import { answerAt, rightAt, scoreAt } from "../fate";
 import { filtered, sequenceMethods, shownRuns, type Shown } from "../filter";
 import type { ViewProps } from "../main";
 import { changed, href, replace } from "../route";
-import { Copy, Waiting } from "../ui/parts";
+import { Copy, Empty, Waiting } from "../ui/parts";
 import { MethodName } from "../ui/marker";
 import { kept, Legend, Picture, square, useItems, type Loaded } from "./items";
 
@@ -34,9 +34,9 @@ export function ItemView({ experiment, number, route }: ViewProps) {
     window.addEventListener("keydown", key);
     return () => window.removeEventListener("keydown", key);
   }, [before, after, back]);
-  if (!task) return <p class="warning">No items of a task “{own}”.</p>;
-  if (!found) return <Waiting error={loaded.error} />;
-  if (place === undefined) return <p class="warning">No item “{route.get("id")}” in {task.key}.</p>;
+  if (!task) return <Empty title="Item">There are no items of a task “{own}”.</Empty>;
+  if (!found) return <Waiting title="Item" error={loaded.error} />;
+  if (place === undefined) return <Empty title="Item">{`There is no item “${route.get("id")}” in ${task.key}.`}</Empty>;
   return (
     <>
       <nav class="trail" aria-label="Items">
@@ -96,7 +96,7 @@ function Answers({ found, item, runs, names }: { found: Loaded; item: number; ru
   const orders = new Set(runs.map((one) => one.run.order));
   const first = runs[0]?.run;
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label="Answers">
+    <div class="scroll" tabIndex={0} role="group" aria-label="Answers">
       <table class="data answers">
         <caption class="hidden">Answers after every stage</caption>
         <thead>

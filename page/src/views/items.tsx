@@ -6,7 +6,7 @@ import { FILTERS, filtered, seeds, sequenceMethods, shownMethods, shownRuns, typ
 import { plural } from "../format";
 import type { ViewProps } from "../main";
 import { href, replace } from "../route";
-import { Choice, useLoaded, Waiting } from "../ui/parts";
+import { Choice, Empty, useLoaded, Waiting } from "../ui/parts";
 import { Marker } from "../ui/marker";
 import { VirtualList } from "../ui/virtual";
 
@@ -46,7 +46,7 @@ export function ItemList({ experiment, number, route }: ViewProps) {
     return () => window.removeEventListener("keydown", key);
   }, []);
   const phone = useNarrow();
-  if (!known.length) return <p>The answers of single items are not kept in these runs.</p>;
+  if (!known.length) return <Empty title="Items">The answers of single items are not kept in these runs.</Empty>;
   const total = (loaded.value ?? []).reduce((sum, own) => sum + own.items.ids.length, 0);
   const height = phone ? 104 + shown.length * LINE + 16 : Math.max(92, shown.length * LINE + 26);
   const kinds = [...new Set(tasks.flatMap((task) => task.kinds))].sort();
@@ -167,9 +167,15 @@ function Row({ own, item, shown, link }: { own: Loaded; item: number; shown: Sho
   );
 }
 
+/** Shows the pixels of a small image as they are; a larger one is scaled smoothly. */
+function sharp(event: Event) {
+  const image = event.currentTarget as HTMLImageElement;
+  image.classList.toggle("pixels", image.naturalWidth <= 64);
+}
+
 export function Picture({ url, large = false }: { url: string | undefined; large?: boolean }) {
   const size = large ? "large" : "";
-  return url ? <img class={`picture ${size}`} src={url} alt="" loading="lazy" /> : <span class={`picture none ${size}`} aria-hidden="true" />;
+  return url ? <img class={`picture ${size}`} src={url} alt="" loading="lazy" onLoad={sharp} /> : <span class={`picture none ${size}`} aria-hidden="true" />;
 }
 
 /** A line a method, a square a stage. */

@@ -30,7 +30,7 @@ export function Limits({ experiment }: ViewProps) {
 function Rows({ limit }: { limit: Limit }) {
   const [head, ...rows] = limit.rows;
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label={limit.title}>
+    <div class="scroll" tabIndex={0} role="group" aria-label={limit.title}>
       <table class="data">
         <caption class="hidden">{limit.title}</caption>
         <thead>

@@ -68,12 +68,12 @@ function Grid({ experiment, number, method, run, cells, change }: GridProps) {
   const single = run !== undefined ? experiment.runs[run] : undefined;
   const title = single ? `${method.label}, seed ${single.seed}${single.state === "done" ? "" : ` (${single.state})`}` : method.label;
   return (
-    <section class="matrix" aria-label={title}>
+    <section class="matrix">
       <h2>
         <MethodName method={method} name={title} />
         {!single && <span class="muted small-text"> {method.runs.length === 1 ? "1 run" : `mean of ${method.runs.length} runs`}</span>}
       </h2>
-      <div class="scroll" tabIndex={0} role="region" aria-label={title}>
+      <div class="scroll" tabIndex={0} role="group" aria-label={title}>
         <table class="data heat">
           <caption class="hidden">{title}: score of each task after each stage</caption>
           <thead>
@@ -101,7 +101,7 @@ function Grid({ experiment, number, method, run, cells, change }: GridProps) {
                   const state = own === stage && stage ? "own" : own > stage && stage ? "future" : "";
                   const text = change ? signed(off) : one(cell.value);
                   const spread = cell.spread === null || change ? null : one(cell.spread);
-                  const about = `${experiment.tasks[place].key} after stage ${stage}: ${text}${single && cell.n ? `, ${cell.n} items` : ""}`;
+                  const about = `${experiment.tasks[place].key} after stage ${stage}: ${text}${spread === null ? "" : ` ±${spread}`}${single && cell.n ? `, ${cell.n} items` : ""}`;
                   const seed = single?.seed ?? experiment.runs[method.runs[0]].seed;
                   const items = experiment.tasks[place].items > 0 && method.mode === "sequence";
                   const content = (

@@ -7,7 +7,7 @@ import { Choice, Section } from "../ui/parts";
 import { Notes, Table } from "../ui/table";
 import { MethodName } from "../ui/marker";
 
-export function Overview({ experiment }: ViewProps) {
+export function Overview({ experiment, number }: ViewProps) {
   const [wide, setWide] = useState(false);
   const marked = experiment.summary.sections.flat(2).some((value) => value[4] === "tie");
   const bounds = experiment.summary.sections.length > 1;
@@ -43,7 +43,7 @@ export function Overview({ experiment }: ViewProps) {
       ))}
       {experiment.limits.length > 0 && (
         <p class="warning">
-          <a href={href("limits")}>What these results cannot show</a>: {experiment.limits.map((one) => one.title.toLowerCase()).join(", ")}.
+          <a href={href("limits", { x: number || null })}>What these results cannot show</a>: {experiment.limits.map((one) => one.title.toLowerCase()).join(", ")}.
         </p>
       )}
     </>
@@ -67,7 +67,7 @@ function Differences({ table, experiment }: { table: TableView; experiment: Expe
         <Choice label="Metric" value={chosen} options={metrics.map((one) => [one, one])} onChange={setChosen} />
         <p class="legend">Axis: ±{most.toFixed(0)} points. Intervals count seeds and items, for all tests of the metric together.</p>
       </div>
-      <div class="scroll" tabIndex={0} role="region" aria-label={table.title}>
+      <div class="scroll" tabIndex={0} role="group" aria-label={table.title}>
         <table class="data forest">
           <caption class="hidden">
             {table.title}, {chosen}

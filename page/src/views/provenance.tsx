@@ -7,7 +7,7 @@ import { Choice, Copy, Section, useLoaded, Waiting } from "../ui/parts";
 
 export function ProvenanceView({ experiment, number, route }: ViewProps) {
   const loaded = useLoaded(() => provenance(number), String(number));
-  if (!loaded.value) return <Waiting error={loaded.error} />;
+  if (!loaded.value) return <Waiting title="Provenance" error={loaded.error} />;
   const { words, runs } = loaded.value;
   const place = Math.max(0, experiment.runs.findIndex((run) => run.name === route.get("run")));
   const [run, own] = [experiment.runs[place], runs[place]];

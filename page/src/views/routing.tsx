@@ -4,14 +4,14 @@ import { one } from "../format";
 import type { ViewProps } from "../main";
 import { firstMethod } from "../filter";
 import { changed } from "../route";
-import { Choice, Section, useLoaded, Waiting } from "../ui/parts";
+import { Choice, Empty, Section, useLoaded, Waiting } from "../ui/parts";
 import { MethodName } from "../ui/marker";
 
 export function Routing({ experiment, number, route }: ViewProps) {
   const loaded = useLoaded(() => routing(number), String(number));
-  if (!loaded.value) return <Waiting error={loaded.error} />;
+  if (!loaded.value) return <Waiting title="Routing" error={loaded.error} />;
   const known = loaded.value.filter((own) => own.stages.some((stage) => stage.tasks.length));
-  if (!known.length) return <p>Of no run it is known how it routes.</p>;
+  if (!known.length) return <Empty title="Routing">Of no run it is known how it routes.</Empty>;
   const name = (run: number) => experiment.runs[run].name;
   const reaching = known.filter((own) => own.stages.some((stage) => stage.tasks.some((task) => task.reached.length)));
   const first = firstMethod(experiment.methods.filter((own) => reaching.some(({ run }) => own.runs.includes(run))));
@@ -98,7 +98,7 @@ interface HeatProps {
 
 function Heat({ title, layers, rows, heads, most, color }: HeatProps) {
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label={title}>
+    <div class="scroll" tabIndex={0} role="group" aria-label={title}>
       <table class="data heat">
         <caption class="hidden">{title}</caption>
         <thead>

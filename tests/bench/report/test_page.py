@@ -131,6 +131,15 @@ def test_the_verdict_names_best_interval_and_task_identity(experiments):
     assert set(found.marks["acc"].values()) <= {"best", "tie", "apart"}
 
 
+def test_the_verdict_of_one_seed_is_about_its_items(ledger, tmp_path):
+    methods = {"lora": ledger.Kind(keeps=0.1), "replay": ledger.Kind(learned=0.9, keeps=1.0)}
+    ledger.write_runs(tmp_path / "runs", ledger.Shape(stages=2, texts=1, items=200), methods, [0])
+    found = verdict(collect(find_runs(tmp_path / "runs"))[0])
+    assert "p < 0.001, corrected for 1 comparison, over items of one seed only)" in found.sentences[0]
+    assert found.sentences[0].endswith("The difference from it is significant.")
+    assert found.marks["acc"] == {"replay": "best", "lora": "apart"}
+
+
 def test_the_verdict_without_kept_items_tests_nothing(make_run):
     for method, value in (("lora", 40.0), ("ewc", 50.0)):
         run = make_run(method, rows=[[10, 10], [value, 10], [value, value]], text=[90, 90, 90])

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ WIDTHS = {"phone": (390, 844), "desktop": (1440, 900)}
 VIEWS = ["overview", "matrix", "items", "flips", "readings", "routing", "costs", "provenance", "limits"]
 HOSTILE = "<img src=x onerror='window.owned=1'></script><script>window.owned=1</script>\x1b[2J"
 SEEDS = (0, 1)
+AXE = Path(__file__).parents[3] / "page" / "node_modules" / "axe-core" / "axe.min.js"
+"""What checks a page for barriers to people who use a keyboard, a screen reader or little contrast."""
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +301,20 @@ def test_every_control_has_a_name(open_page):
         )
         assert unnamed == [] and tab.locator("h1").count() == 1
         assert tab.locator("table:not(:has(caption))").count() == 0
+
+
+@pytest.mark.parametrize(("size", "scheme"), [("phone", "dark"), ("desktop", "light")])
+def test_axe_finds_no_barrier(open_page, size, scheme):
+    if not AXE.exists():
+        pytest.skip("axe-core is not here: make page fetches it")
+    for view in [*VIEWS, "item?t=task1&of=task1&id=task1-test-00007-1"]:
+        tab = open_page(view, size, color_scheme=scheme, bypass_csp=True)
+        tab.wait_for_selector("main table, main ul, main dl")
+        tab.evaluate(AXE.read_text())
+        found = tab.evaluate(
+            "axe.run(document, {resultTypes: ['violations']}).then(found => found.violations)"
+        )
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == [], view
 
 
 def test_answers_are_shown_as_they_are(open_page):
