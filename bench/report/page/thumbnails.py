@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench.data import open_items
-from moextend.bench.data.source import locate
+from moextend.bench.data.source import find_source
 from moextend.bench.report.page.lifelines import Asked
 from moextend.bench.task import TaskSpec
 from moextend.errors import visible
@@ -92,7 +92,7 @@ def small(image: ImageRef) -> tuple[str, bytes]:
 def _images(task: TaskSpec, workspace: Path) -> Iterator[tuple[str, str, ImageRef]]:
     """(id, question, first image) of the items of the test split; none of the Hub, which a report does not ask."""
     assert task.data is not None
-    if locate(task.data, task.folder(), workspace, where=task.task).hub is not None:
+    if find_source(task.data, task.folder(), workspace, where=task.task).hub is not None:
         raise ValueError("the data set is on the Hub, and a report downloads nothing.")
     for item in open_items(task, "test", workspace, strict=False):
         if item.images:

@@ -6,6 +6,8 @@ import io
 import json
 import re
 import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from scipy.stats import binomtest
 from moextend.bench import frame
 from moextend.bench.report import page as pages
 from moextend.bench.report import render, tables
-from moextend.bench.report.collect import collect
+from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.csv import cells
 from moextend.bench.report.fate import FATES, item_fates
 from moextend.bench.report.page.data import parts
@@ -26,12 +28,14 @@ from moextend.bench.report.page.thumbnails import SIDE, Budget, small, thumbnail
 from moextend.bench.report.page.verdict import verdict
 from moextend.bench.run.rundir import find_runs
 from moextend.data.images import ImageRef
+from tests.bench import ledger
+from tests.bench.conftest import MakeRun
 
 HOSTILE = '</script><script>owned = 1</script><!-- <img src=x onerror="owned = 2"> \x1b[2J\u202e\ud800 {}\\'
 
 
 @pytest.fixture(scope="module")
-def folder(ledger, tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the runs of three methods with two seeds."""
     runs = tmp_path_factory.mktemp("page") / "runs"
     methods = {
@@ -44,21 +48,21 @@ def folder(ledger, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def experiments(folder):
+def experiments(folder: Path) -> list[Experiment]:
     return collect(find_runs(folder))
 
 
 @pytest.fixture(scope="module")
-def made(experiments):
+def made(experiments: list[Experiment]) -> dict[str, Any]:
     return parts(experiments).values
 
 
-def codes(column, shape):
+def codes(column: dict[str, Any], shape: Any) -> Any:
     raw = zlib.decompress(base64.b64decode(column["data"]))
     return np.frombuffer(raw, f"<u{column['width']}").reshape(shape)
 
 
-def test_the_summary_has_the_numbers_of_the_csv(experiments, made):
+def test_the_summary_has_the_numbers_of_the_csv(experiments: list[Experiment], made: dict[str, Any]) -> None:
     rows = list(csv.reader(io.StringIO(render(tables(experiments[:1]), "csv"))))
     shown = made["report"]["experiments"][0]["summary"]
     flat = [row for section in shown["sections"] for row in section]
@@ -71,7 +75,7 @@ def test_the_summary_has_the_numbers_of_the_csv(experiments, made):
         assert ["" if one is None else str(one) for one in found] == line[1:]
 
 
-def test_the_cells_are_those_of_the_csv(experiments, made):
+def test_the_cells_are_those_of_the_csv(experiments: list[Experiment], made: dict[str, Any]) -> None:
     one = made["report"]["experiments"][0]
     columns = one["cells"]
     found = {
@@ -85,7 +89,9 @@ def test_the_cells_are_those_of_the_csv(experiments, made):
     assert found == wanted
 
 
-def test_the_lifelines_are_the_rows_of_the_frame(experiments, made, folder):
+def test_the_lifelines_are_the_rows_of_the_frame(
+    experiments: list[Experiment], made: dict[str, Any], folder: Path
+) -> None:
     one = made["report"]["experiments"][0]
     results = frame(workspace=folder.parent)
     for task in one["tasks"]:
@@ -102,7 +108,7 @@ def test_the_lifelines_are_the_rows_of_the_frame(experiments, made, folder):
         assert [part["right"][code - 1] for code in score[at]] == list(own["score"] >= 0.5)
 
 
-def test_flips_count_the_fates_of_the_frame(made, folder):
+def test_flips_count_the_fates_of_the_frame(made: dict[str, Any], folder: Path) -> None:
     fates = item_fates(frame(workspace=folder.parent))
     counts = fates.groupby(["run", "task", "stage", "fate"], observed=True).size().to_dict()
     one = made["report"]["experiments"][0]
@@ -114,12 +120,12 @@ def test_flips_count_the_fates_of_the_frame(made, folder):
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (3, 3), (1, 9), (40, 12), (7, 0)])
-def test_mcnemar_is_the_exact_binomial_test(gained, lost):
+def test_mcnemar_is_the_exact_binomial_test(gained: int, lost: int) -> None:
     p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
     assert mcnemar(gained, lost) == pytest.approx(p)
 
 
-def test_the_verdict_names_best_interval_and_task_identity(experiments):
+def test_the_verdict_names_best_interval_and_task_identity(experiments: list[Experiment]) -> None:
     found = verdict(experiments[0])
     (sentence,) = found.sentences
     assert sentence.startswith("Given no task id, replay reaches ACC ")
@@ -131,7 +137,7 @@ def test_the_verdict_names_best_interval_and_task_identity(experiments):
     assert set(found.marks["acc"].values()) <= {"best", "tie", "apart"}
 
 
-def test_the_verdict_of_one_seed_is_about_its_items(ledger, tmp_path):
+def test_the_verdict_of_one_seed_is_about_its_items(tmp_path: Path) -> None:
     methods = {"lora": ledger.Kind(keeps=0.1), "replay": ledger.Kind(learned=0.9, keeps=1.0)}
     ledger.write_runs(tmp_path / "runs", ledger.Shape(stages=2, texts=1, items=200), methods, [0])
     found = verdict(collect(find_runs(tmp_path / "runs"))[0])
@@ -140,7 +146,7 @@ def test_the_verdict_of_one_seed_is_about_its_items(ledger, tmp_path):
     assert found.marks["acc"] == {"replay": "best", "lora": "apart"}
 
 
-def test_the_verdict_without_kept_items_tests_nothing(make_run):
+def test_the_verdict_without_kept_items_tests_nothing(make_run: MakeRun) -> None:
     for method, value in (("lora", 40.0), ("ewc", 50.0)):
         run = make_run(method, rows=[[10, 10], [value, 10], [value, value]], text=[90, 90, 90])
         (run.folder / "status.json").write_text(json.dumps({"state": "done"}))
@@ -152,7 +158,7 @@ def test_the_verdict_without_kept_items_tests_nothing(make_run):
     assert '"items":0' in shown and "e0.items0" in shown
 
 
-def test_limits_name_what_is_missing(experiments):
+def test_limits_name_what_is_missing(experiments: list[Experiment]) -> None:
     (experiment,) = experiments
     experiment.left_out.append("lora-s9 (failed: no disk)")
     try:
@@ -164,7 +170,7 @@ def test_limits_name_what_is_missing(experiments):
     assert found["Underpowered cells"]["rows"][0][-1] == "needs"
 
 
-def test_provenance_has_the_command_and_digests(experiments, made):
+def test_provenance_has_the_command_and_digests(experiments: list[Experiment], made: dict[str, Any]) -> None:
     known = made["e0.provenance"]
     words, run = known["words"], known["runs"][0]
     assert words[run["command"]].startswith("moextend bench run ledger --method lora:rank=2 --seed 0")
@@ -173,17 +179,17 @@ def test_provenance_has_the_command_and_digests(experiments, made):
     assert len(run["cells"]) == len(experiments[0].results[0].cells)
 
 
-def test_pages_are_the_same_bytes(experiments):
+def test_pages_are_the_same_bytes(experiments: list[Experiment]) -> None:
     assert pages.page(experiments) == pages.page(experiments)
 
 
-def test_no_text_ends_the_script():
+def test_no_text_ends_the_script() -> None:
     found = encoded({"a": HOSTILE})
     assert "<" not in found and json.loads(found) == {"a": HOSTILE}
     found.encode()
 
 
-def hostile(ledger, folder):
+def hostile(folder: Path) -> list[Experiment]:
     """Runs whose method, answers and references are HTML and control characters."""
     runs = folder / "runs"
     run = ledger.write_run(runs, ledger.Shape(stages=2, texts=1, items=8), "a<b>'\"&", 0, ledger.Kind())
@@ -194,8 +200,8 @@ def hostile(ledger, folder):
     return collect(find_runs(runs))
 
 
-def test_hostile_answers_stay_text(ledger, tmp_path):
-    shown = pages.page(hostile(ledger, tmp_path))
+def test_hostile_answers_stay_text(tmp_path: Path) -> None:
+    shown = pages.page(hostile(tmp_path))
     assert shown.count("</script>") == shown.count("<script") and "<img src=x" not in shown
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", shown)
     blocks = re.findall(r'<script type="application/json" id="part-(.*?)">(.*?)</script>', shown)
@@ -204,13 +210,13 @@ def test_hostile_answers_stay_text(ledger, tmp_path):
     assert found["report"]["experiments"][0]["methods"][0]["label"] == "a<b>'\"&"
 
 
-def test_a_page_allows_no_network(experiments):
+def test_a_page_allows_no_network(experiments: list[Experiment]) -> None:
     shown = pages.page(experiments)
     assert "default-src 'none'" in shown
     assert not re.search(r"""(?:src|href)=["']?https?:""", shown.split("<script>")[0])
 
 
-def test_a_bundle_has_its_parts_beside_it(experiments, tmp_path):
+def test_a_bundle_has_its_parts_beside_it(experiments: list[Experiment], tmp_path: Path) -> None:
     index = pages.bundle(experiments, tmp_path / "out")
     names = {
         path.relative_to(tmp_path / "out").as_posix()
@@ -222,31 +228,31 @@ def test_a_bundle_has_its_parts_beside_it(experiments, tmp_path):
     assert "part-report" in index.read_text() and "part-e0.items0" not in index.read_text()
 
 
-def test_columns_take_as_few_bytes_as_they_need():
+def test_columns_take_as_few_bytes_as_they_need() -> None:
     for most, width in ((255, 1), (256, 2), (70000, 4)):
         column = packed(np.array([0, most]))
         assert column["width"] == width and list(codes(column, 2)) == [0, most]
     assert interned(["x", "\x1b", "x"]) == {"words": ["x", "\\x1b"], "at": [0, 1, 0]}
 
 
-def image(side, form="PNG"):
+def image(side: int, form: str = "PNG") -> ImageRef:
     out = io.BytesIO()
     Image.effect_noise((side, side), 90).convert("RGB").save(out, form)
     return ImageRef(data=out.getvalue(), where="here")
 
 
-def test_thumbnails_are_small():
+def test_thumbnails_are_small() -> None:
     form, data = small(image(20))
     assert form == "png" and Image.open(io.BytesIO(data)).size == (20, 20)
     form, data = small(image(900))
     assert form == "webp" and max(Image.open(io.BytesIO(data)).size) == SIDE
 
 
-def test_thumbnails_belong_to_the_questions_that_were_answered(tmp_path):
+def test_thumbnails_belong_to_the_questions_that_were_answered(tmp_path: Path) -> None:
     from moextend.bench.report.page.lifelines import Asked
     from moextend.bench.task import TaskSpec
 
-    (tmp_path / "a.png").write_bytes(image(20).data)
+    (tmp_path / "a.png").write_bytes(image(20).read())
     rows = [{"id": str(i), "image": "a.png", "question": f"q{i}", "answer": "x"} for i in range(3)]
     (tmp_path / "test.json").write_text(json.dumps(rows))
     task = {
@@ -262,10 +268,6 @@ def test_thumbnails_belong_to_the_questions_that_were_answered(tmp_path):
     full = thumbnails(spec, tmp_path, ["0", "1", "2"], asked, Budget(10))
     assert full.at == [-1, -1, -1] and "--bundle" in full.lacks
     gone = thumbnails(
-        spec.model_copy(update={"data": spec.data.model_copy(update={"path": "gone"})}),
-        tmp_path,
-        ["0"],
-        asked[:1],
-        Budget(),
+        TaskSpec.model_validate({**task, "data": {"path": "gone"}}), tmp_path, ["0"], asked[:1], Budget()
     )
     assert gone.at == [-1] and gone.lacks.startswith("The images cannot be opened")
