@@ -71,6 +71,7 @@ export function ItemList({ experiment, number, route }: ViewProps) {
           <input ref={search} type="search" placeholder="question, answer, id   ( / )" value={route.get("q")} onInput={(event) => replace({ q: event.currentTarget.value })} />
         </label>
       </div>
+      <CellSource experiment={experiment} number={number} route={route} shown={shown} task={tasks[0]} />
       <MethodChoice experiment={experiment} route={route} />
       {lacks.map((task) => (
         <p class="muted">
@@ -114,6 +115,18 @@ function useNarrow(): boolean {
     return () => query.removeEventListener("change", look);
   }, [query]);
   return narrow;
+}
+
+/** Where the items of one cell are shown: what its score rests on. */
+function CellSource({ number, route, shown, task }: ViewProps & { shown: Shown[]; task: Task | undefined }) {
+  const own = shown.find((one) => one.method.label === route.get("a"));
+  if (!own || !task || !["right", "wrong"].includes(route.get("f"))) return null;
+  const stage = route.get("stage") || "0";
+  return (
+    <p>
+      {task.key} after stage {stage} of {own.run.name}: <a href={href("provenance", { x: number || null, run: own.run.name, t: task.key, stage })}>what the score rests on</a>
+    </p>
+  );
 }
 
 function MethodChoice({ experiment, route }: Pick<ViewProps, "experiment" | "route">) {

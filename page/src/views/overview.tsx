@@ -94,7 +94,9 @@ function Differences({ table, experiment }: { table: TableView; experiment: Expe
                   <td class="drawn">
                     <svg viewBox="0 0 300 18" width="300" height="18" aria-hidden="true">
                       <line x1="150" x2="150" y1="0" y2="18" class="axis" />
-                      {typeof from === "number" && typeof to === "number" && <line x1={x(from)} x2={x(to)} y1="9" y2="9" stroke={own?.color ?? "gray"} stroke-width="2.5" class="ringed" />}
+                      {typeof from === "number" &&
+                        typeof to === "number" &&
+                        ["var(--ring)", own?.color ?? "gray"].map((stroke, top) => <line x1={x(from)} x2={x(to)} y1="9" y2="9" style={{ stroke, strokeWidth: top ? 2.5 : 4 }} />)}
                       {typeof middle === "number" && <circle cx={x(middle)} cy="9" r="4.5" fill={own?.color ?? "gray"} style={{ stroke: "var(--ring)" }} />}
                     </svg>
                   </td>

@@ -242,7 +242,11 @@ def test_a_cell_leads_to_its_items(open_page: OpenPage, experiments: list[Experi
     tab.click(".matrix td a[aria-label^='task1 after stage 3']")
     tab.wait_for_selector(".item")
     run = next(one for one in experiments[0].results if one.config.method == "lora" and one.config.seed == 0)
-    assert found(tab) == round(400 * (1 - run.cells[3, "task1"].value / 100))
+    cell = run.cells[3, "task1"]
+    assert found(tab) == round(400 * (1 - cell.value / 100))
+    tab.click("text=what the score rests on")
+    tab.wait_for_selector("dl.facts")
+    assert cell.sha256 in tab.inner_text("main") and cell.weights in tab.inner_text("main")
 
 
 def test_the_keyboard_reaches_everything(open_page: OpenPage) -> None:
