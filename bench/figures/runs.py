@@ -10,6 +10,7 @@ from pandas import DataFrame
 from moextend.bench.figures import style
 from moextend.bench.figures.source import NothingToDraw, Source, over_runs
 from moextend.bench.report.frame import summary
+from moextend.bench.report.looks import BLACK, looks
 
 METRICS = {"la": "LA (%)", "acc": "ACC (%)", "bwt": "BWT (points)", "fm": "FM (points)", "fwt": "FWT (points)",
            "text_change": "Δ text (points)"}  # fmt: skip
@@ -22,7 +23,7 @@ def spread(results: DataFrame, ax: Axes, *, metric: str = "acc") -> Axes:
     """Draws a row a method: a dot a run, its marker by order, and a line at the mean of each order."""
     runs = summary(results)
     markers = order_markers(runs)
-    looks = style.looks((method, "given") for method in runs["method"])
+    known = looks((method, "given") for method in runs["method"])
     places = style.rows(list(dict.fromkeys(runs["method"])))
     for key, own in runs.groupby(["method", "order"], sort=False):
         method, order = map(str, key)
@@ -31,7 +32,7 @@ def spread(results: DataFrame, ax: Axes, *, metric: str = "acc") -> Axes:
         values = own[metric].dropna()
         ax.plot(
             values, [y + shift] * len(values), linestyle="none", marker=markers[order],
-            color=looks[method, "given"].color, markerfacecolor="none", label=f"{method}, {order}",
+            color=known[method, "given"].color, markerfacecolor="none", label=f"{method}, {order}",
         )  # fmt: skip
         mean, _ = over_runs(values)
         if mean is not None:
@@ -39,7 +40,7 @@ def spread(results: DataFrame, ax: Axes, *, metric: str = "acc") -> Axes:
             ax.plot(
                 [mean, mean],
                 [y + shift - half, y + shift + half],
-                color=looks[method, "given"].color,
+                color=known[method, "given"].color,
                 linewidth=1.2,
             )
     style.names_axis(ax, places)
@@ -67,7 +68,7 @@ def figures(source: Source) -> list[Figure]:
     lines = style.row_lines(style.rows(list(dict.fromkeys(summary(results)["method"]))))
     drawn.set_figheight(0.5 + 0.15 * lines * (1 + 0.35 * (len(markers) - 1)))
     if len(markers) > 1:
-        shown = {order: Line2D([], [], linestyle="none", marker=marker, color=style.BLACK, markerfacecolor="none")
+        shown = {order: Line2D([], [], linestyle="none", marker=marker, color=BLACK, markerfacecolor="none")
                  for order, marker in markers.items()}  # fmt: skip
         style.legend(drawn, shown)
     return [drawn]

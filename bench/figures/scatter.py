@@ -11,6 +11,7 @@ from pandas import DataFrame
 from moextend.bench.figures import style
 from moextend.bench.figures.source import NothingToDraw, Source, groups, looks_of, over_runs
 from moextend.bench.report.frame import summary
+from moextend.bench.report.looks import GREY
 
 
 def plasticity(results: DataFrame, ax: Axes) -> Axes:
@@ -47,9 +48,7 @@ def _iso_lines(ax: Axes, tasks: int) -> None:
         y = (acc - right) / part
         ax.plot([left, right], [(acc - left) / part, y], color="#dddddd", linewidth=0.6, zorder=0)
         if low <= y <= high:
-            ax.text(
-                right, y, f" ACC {acc}", fontsize=style.SMALL, color=style.GREY, va="center", clip_on=False
-            )
+            ax.text(right, y, f" ACC {acc}", fontsize=style.SMALL, color=GREY, va="center", clip_on=False)
     ax.set_xlim(left, right)
     ax.set_ylim(low, high)
 

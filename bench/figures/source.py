@@ -9,11 +9,11 @@ from typing import Any
 
 from pandas import DataFrame
 
-from moextend.bench import methods, metrics
-from moextend.bench.figures.style import Look, looks
+from moextend.bench import metrics
 from moextend.bench.report.collect import Experiment
-from moextend.bench.report.comparison import default_baseline
+from moextend.bench.report.comparison import check_baseline, default_baseline
 from moextend.bench.report.frame import frame
+from moextend.bench.report.looks import Look, looks
 from moextend.errors import InputError, UnknownName
 
 
@@ -36,8 +36,8 @@ class Source:
         for method in only:
             if method not in known:
                 raise UnknownName("method", method, known, where="--method")
-        if baseline and baseline not in (possible := [*known, methods.named("base")]):
-            raise UnknownName("method", baseline, possible, where="--baseline")
+        if baseline:
+            check_baseline(baseline, known)
         wanted = [*only, *([baseline] if only and baseline and baseline not in only else [])]
         kept = [
             result

@@ -10,6 +10,7 @@ from pandas import DataFrame
 from moextend.bench import metrics
 from moextend.bench.figures import style
 from moextend.bench.figures.source import NothingToDraw, Source, groups, looks_of
+from moextend.bench.report.looks import GREY
 
 TEXT = "text"
 """Stands for the mean over the text tasks."""
@@ -27,7 +28,7 @@ def accuracy(results: DataFrame, task: str, ax: Axes) -> Axes:
         ax.fill_between(stages, mean - sd, mean + sd, color=looks[label].color, alpha=0.15, linewidth=0)
     learned_at = results.loc[results["task"] == task, "learned_at"]
     for stage in sorted(set(learned_at) - {0}):
-        ax.axvline(stage, color=style.GREY, linestyle=":", linewidth=0.7, zorder=0)
+        ax.axvline(stage, color=GREY, linestyle=":", linewidth=0.7, zorder=0)
     last = int(results["stage"].max())
     ax.set_xticks(range(0, last + 1, style.step(last)))
     ax.set_title("mean of text tasks" if task == TEXT else style.name(task, 26))

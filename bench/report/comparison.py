@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,8 +43,12 @@ CHANGE = "Δ text"
 LESS_IS_BETTER = ("FM",)
 
 
-def comparison_table(experiment: Experiment, baseline: str, margin: float = MARGIN) -> Table:
+def comparison_table(
+    experiment: Experiment, baseline: str, margin: float = MARGIN, reader: ItemReader | None = None
+) -> Table:
     """Every column of the forgetting table of every method less that of `baseline`; a section a column.
+
+    `reader` is shared by several comparisons of one experiment, so that files are read once.
 
     Raises:
         UnknownName: no run of `baseline`.  InputError: the margin is not above 0.
@@ -54,10 +58,8 @@ def comparison_table(experiment: Experiment, baseline: str, margin: float = MARG
             f"{margin:g} is no margin.", where="--margin", hint="Example: --margin 1.0 (points)."
         )
     groups = grouped(experiment.of("sequence"))
-    known = [*dict.fromkeys(method for method, _ in groups), methods.named("base")]
-    if baseline not in known:
-        raise UnknownName("method", baseline, known, where="--baseline")
-    reader = ItemReader()
+    check_baseline(baseline, [method for method, _ in groups])
+    reader = reader or ItemReader()
     tests = {
         metric: list(_tests(Measured(reader, partial(metric_weights, metric)), groups, baseline))
         for metric in [*METRICS.values(), CHANGE]
@@ -74,6 +76,13 @@ def comparison_table(experiment: Experiment, baseline: str, margin: float = MARG
         ],
         kind="comparison",
     )
+
+
+def check_baseline(baseline: str, methods_run: Iterable[str]) -> None:
+    """UnknownName if the baseline is neither one of these methods nor the base (row 0)."""
+    known = [*dict.fromkeys(methods_run), methods.named("base")]
+    if baseline not in known:
+        raise UnknownName("method", baseline, known, where="--baseline")
 
 
 def default_baseline(known: Sequence[str]) -> str:

@@ -88,8 +88,7 @@ def explain(run: RunDir, stage: int, task: str) -> Explanation:
             hint=f"Run: {command(config)}",
         )
     answers, checks = _checked(run, cell)
-    stages = [run.folder / "stages" / f"{t}-{slug(name)}" for t, name in enumerate(names[1 : stage + 1], 1)]
-    checks |= _checked_weights(stages)
+    checks |= _checked_weights(stage_folders(run, names[: stage + 1]))
     return Explanation(
         run=str(run.folder),
         stage=stage,
@@ -99,7 +98,7 @@ def explain(run: RunDir, stage: int, task: str) -> Explanation:
         stderr=cell.stderr,
         items=cell.n,
         checks=checks,
-        sources=_sources(run, cell, dict(zip(stages, names[1:], strict=False))),
+        sources=_sources(run, cell, names),
         command=command(config),
         answers=answers,
     )
@@ -148,29 +147,51 @@ def _is(path: Path, cell: Cell) -> bool:
     )
 
 
-def _sources(run: RunDir, cell: Cell, stages: Mapping[Path, str]) -> dict[str, str]:
-    """What the score depends on; `stages`: folder -> name of every stage up to that of the cell."""
-    config, facts = run.config, run.facts()
-    base, task = config.sequence["base"], config.tasks[cell.task]
-    found = {
-        "scorer": cell.scorer,
-        "predictions": str(cell.predictions),
-        "weights": cell.weights,
-        "base": _named(base["model"], base.get("revision")),
-    }
+def _sources(run: RunDir, cell: Cell, names: Sequence[str]) -> dict[str, str]:
+    """What the score depends on."""
+    found = {"scorer": cell.scorer, "predictions": str(cell.predictions), "weights": cell.weights}
+    found |= method_sources(run) | stage_sources(run, names[: cell.stage + 1])
+    found |= data_sources(run, cell.task) | versions(run)
+    return {name: value for name, value in found.items() if value}
+
+
+def method_sources(run: RunDir) -> dict[str, str]:
+    """The base and the method of a run."""
+    base, settings = run.config.sequence["base"], run.facts().settings
+    found = {"base": _named(base["model"], base.get("revision"))}
     if base.get("vision"):
         found["image encoder"] = str(base["vision"])
-    found["method"] = config.method
-    found["settings"] = json.dumps(facts.settings) if facts.settings else ""
-    for stage, (folder, name) in enumerate(stages.items(), 1):
-        found[f"stage {stage} ({name})"] = f"{folder.relative_to(run.folder)}{_weights(folder)}"
-    data = (task.get("data") or {}).get("path") or (task.get("lm_eval") or {}).get("task")
-    digest = facts.data.get(cell.task, {}).get("test")
-    found["data"] = f"{data}{f' digest {digest}' if digest else ''}"
-    found["task file"] = str(config.places.get("tasks", {}).get(cell.task, ""))
-    for number, made in enumerate(run.environments, 1):
-        found[f"made with ({number})"] = _versions(made)
-    return {name: value for name, value in found.items() if value}
+    return {**found, "method": run.config.method, "settings": json.dumps(settings) if settings else ""}
+
+
+def stage_sources(run: RunDir, names: Sequence[str]) -> dict[str, str]:
+    """The folders of stages with the digests of their weights; `names` start with the base."""
+    folders = stage_folders(run, names)
+    return {
+        f"stage {stage} ({name})": f"{folder.relative_to(run.folder)}{_weights(folder)}"
+        for stage, (folder, name) in enumerate(zip(folders, names[1:], strict=True), 1)
+    }
+
+
+def stage_folders(run: RunDir, names: Sequence[str]) -> list[Path]:
+    """The folders of stages; `names` start with the base."""
+    return [run.folder / "stages" / f"{stage}-{slug(name)}" for stage, name in enumerate(names[1:], 1)]
+
+
+def data_sources(run: RunDir, task: str) -> dict[str, str]:
+    """The data of a task, and the file that describes it."""
+    config, spec = run.config, run.config.tasks[task]
+    data = (spec.get("data") or {}).get("path") or (spec.get("lm_eval") or {}).get("task")
+    digest = run.facts().data.get(task, {}).get("test")
+    return {
+        "data": f"{data}{f' digest {digest}' if digest else ''}",
+        "task file": str(config.places.get("tasks", {}).get(task, "")),
+    }
+
+
+def versions(run: RunDir) -> dict[str, str]:
+    """What a run was made with, every time that it was worked on."""
+    return {f"made with ({number})": _versions(made) for number, made in enumerate(run.environments, 1)}
 
 
 def _weights(folder: Path) -> str:

@@ -94,11 +94,11 @@ def fate_shares(results: DataFrame) -> DataFrame:
 
 def _right(scored: DataFrame) -> Any:
     """Whether each score reaches RIGHT of its scorer's top."""
-    tops = scored["scorer"].astype(str).map({name: _top(name) for name in scored["scorer"].unique()})
+    tops = scored["scorer"].astype(str).map({name: top(name) for name in scored["scorer"].unique()})
     return (scored["score"] >= RIGHT * tops).astype(float)
 
 
-def _top(scorer: str) -> float:
+def top(scorer: str) -> float:
     """The most that an item can score; 1 of text tasks, and of plug-ins that are not there any more."""
     try:
         return find_scorer(scorer).top

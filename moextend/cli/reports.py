@@ -87,13 +87,20 @@ def report(
     form: Annotated[
         str,
         typer.Option(
-            "--format", "-f", help="table, markdown, latex, csv or html; with --items csv, parquet or json."
+            "--format",
+            "-f",
+            help="table, markdown, latex, csv or html (a page with the fate of every item; of --matrix, --costs, "
+            "--routing and --readings plain tables); with --items csv, parquet or json.",
         ),
     ] = "table",
     to: Annotated[
         Path | None, typer.Option("--out", "-o", help="A file, or a folder for forgetting.* and matrix.*.")
     ] = None,
     style: Style = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", metavar="DIR", help="The page as a folder, for many items and images."),
+    ] = None,
     unfinished: Unfinished = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
@@ -106,17 +113,18 @@ def report(
     from moextend.bench.run.rundir import find_runs
     from moextend.util import files, lookup
 
+    views_of_tables: dict[str, object] = {
+        "--tasks": tasks,
+        "--text": text,
+        "--ablations": ablations,
+        "--matrix": matrix,
+        "--costs": costs,
+        "--routing": routing,
+        "--readings": readings,
+    }
     if items:
-        others: dict[str, object] = {
-            "--tasks": tasks,
-            "--text": text,
-            "--ablations": ablations,
-            "--matrix": matrix,
-            "--costs": costs,
-            "--routing": routing,
-            "--readings": readings,
-        }
-        others |= {"--baseline": baseline, "--margin": margin, "--references": references, "--style": style}
+        others = views_of_tables | {"--baseline": baseline, "--margin": margin, "--references": references}
+        others |= {"--bundle": bundle, "--style": style}
         options.refuse_beside("--items", [name for name, given in others.items() if given])
         _write_items(find_runs(runs or workspace / "runs", names or []), form, to, unfinished=unfinished)
         return
@@ -127,6 +135,10 @@ def report(
             hint="Add --items for the results themselves.",
         )
     lookup.choose("format", form, FORMATS, where="--format")
+    if bundle is not None:
+        others = views_of_tables | {"--out": to, "--format": form not in ("table", "html")}
+        options.refuse_beside("--bundle", [name for name, given in others.items() if given])
+        files.check_writable(bundle, where="--bundle")
     more: dict[View, bool] = {
         "tasks": tasks, "text": text, "ablations": ablations, "routing": routing, "readings": readings,
         "comparison": baseline is not None,
@@ -141,6 +153,11 @@ def report(
     found = find_runs(runs or workspace / "runs", names or [])
     # Published numbers can be looked at before anything has run.
     experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
+    is_file = form == "html" and not any(views_of_tables.values()) and (to is None or bool(to.suffix))
+    if experiments and (bundle is not None or is_file):
+        arranged = styling.arranged(experiments) if styling else experiments
+        _write_page(arranged, to, bundle, baseline=baseline, margin=points, references=published)
+        return
     shown = {"baseline": baseline, "margin": points, "style": styling}
     if to is None:
         print_tables(experiments, form, view, references=published, **shown)
@@ -158,6 +175,22 @@ def report(
         below = published if name == view else []
         files.write_text(path, _rendered(experiments, form, name, references=below, **shown))
         typer.echo(f"wrote {path}")
+
+
+def _write_page(
+    experiments: list[Experiment], to: Path | None, folder: Path | None, **page_options: Any
+) -> None:
+    """Writes the page as a file or a folder, or prints it."""
+    from moextend.bench.report.page import bundle, page
+    from moextend.util import files
+
+    if folder is not None:
+        typer.echo(f"wrote {bundle(experiments, folder, **page_options)}")
+    elif to is not None:
+        files.write_text(to, page(experiments, **page_options))
+        typer.echo(f"wrote {to}")
+    else:
+        typer.echo(page(experiments, **page_options), nl=False)
 
 
 def _write_items(runs: Sequence[RunDir], form: str, to: Path | None, *, unfinished: bool) -> None:

@@ -20,10 +20,10 @@ from moextend.bench.figures.bands import mean_shares
 from moextend.bench.figures.layers import by_layer
 from moextend.bench.figures.pareto import pareto, points
 from moextend.bench.figures.slopes import apart
-from moextend.bench.figures.style import look
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.fate import fate_shares
 from moextend.bench.report.forgetting import summary
+from moextend.bench.report.looks import look
 from moextend.bench.run.records import RoutingReport, StageCost, TaskRouting
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import UnknownName

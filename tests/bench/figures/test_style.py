@@ -14,23 +14,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from moextend.bench.figures import FIGURES, NothingToDraw, Source, draw, save
-from moextend.bench.figures.style import (
-    FOREIGN,
-    GREY,
-    HEIGHT,
-    NAMED,
-    PALETTE,
-    SMALL,
-    WIDTH,
-    look,
-    looks,
-    pages,
-    row_lines,
-    rows,
-    style,
-)  # fmt: skip
+from moextend.bench.figures.style import HEIGHT, SMALL, WIDTH, pages, row_lines, rows, style
 from moextend.bench.methods import KNOWN
 from moextend.bench.report.collect import collect
+from moextend.bench.report.looks import FOREIGN, GREY, NAMED, PALETTE, look, looks
 from tests.bench import ledger
 from tests.bench.conftest import MakeRun
 from tests.bench.figures.conftest import MakeSource

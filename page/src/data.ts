@@ -1,0 +1,238 @@
+/** The records of the page as bench/report/page/data.py writes them, and how parts are loaded. */
+
+export type TextValue = [text: string, number?: number | null, spread?: number | null, style?: string | null, mark?: string | null];
+
+export interface TableView {
+  key: string;
+  title: string;
+  columns: { key: string; title: string; numeric: boolean; wide: boolean }[];
+  sections: TextValue[][][];
+  notes: string[];
+}
+
+export interface Task {
+  key: string;
+  role: "learned" | "text" | "transfer";
+  part: string;
+  items: number;
+  images: number;
+  lacks: string;
+  kinds: string[];
+  scorer: string;
+  licence: string;
+  description: string;
+}
+
+export interface Method {
+  label: string;
+  method: string;
+  order: string;
+  mode: "sequence" | "joint" | "independent";
+  role: string | null;
+  identity: string;
+  color: string;
+  marker: string;
+  filled: boolean;
+  runs: number[];
+  last: number;
+  tasks: number[];
+  means: [stage: number, task: number, mean: number, sd: number | null][];
+}
+
+export interface Run {
+  name: string;
+  seed: number;
+  order: string;
+  mode: string;
+  state: string;
+  last: number;
+  tasks: number[];
+}
+
+export interface Limit {
+  title: string;
+  text: string;
+  rows: string[][];
+}
+
+export interface Experiment {
+  name: string;
+  title: string;
+  verdict: string[];
+  tasks: Task[];
+  methods: Method[];
+  runs: Run[];
+  cells: { run: number[]; stage: number[]; task: number[]; value: number[]; stderr: (number | null)[]; n: number[] };
+  summary: TableView;
+  comparison: TableView | null;
+  orders: TableView[];
+  costs: TableView;
+  readings: TableView[];
+  limits: Limit[];
+}
+
+export interface Report {
+  experiments: Experiment[];
+  published: TableView[];
+}
+
+interface Interned {
+  words: string[];
+  at: number[];
+}
+
+interface Packed {
+  width: 1 | 2 | 4;
+  data: string;
+}
+
+interface ItemsPart {
+  ids: string[];
+  question: Interned;
+  reference: Interned;
+  choices: Interned;
+  imageName: Interned;
+  kind: Interned;
+  group: Interned;
+  runs: number[];
+  stages: number;
+  answers: string[];
+  scores: (number | null)[];
+  right: (boolean | null)[];
+  answer: Packed;
+  score: Packed;
+}
+
+export interface Flips {
+  fates: string[];
+  rows: number[][]; // task, run, stage, items by fate, p
+}
+
+export interface RunRoutes {
+  run: number;
+  stages: {
+    stage: number;
+    layers: number[] | null;
+    tasks: { task: string; reached: [string, (number | null)[]][]; drift: number[] | null }[];
+    oracle: [string, number | null, number | null][];
+    inferred: [string, [string, number][]][];
+  }[];
+}
+
+export interface Provenance {
+  words: string[];
+  runs: {
+    folder: number;
+    id: number;
+    command: number;
+    sources: [number, number][];
+    versions: [number, number][];
+    stages: [number, number][];
+    data: [number, number][][];
+    cells: number[][]; // stage, task, predictions, sha256, scorer, weights
+  }[];
+}
+
+/** The items of a task, ready to be looked at. */
+export interface Items {
+  ids: string[];
+  question: string[];
+  reference: string[];
+  choices: string[];
+  kind: string[];
+  group: string[];
+  places: Map<string, number>;
+  /** Number of a run in the experiment -> its place in the columns. */
+  runs: Map<number, number>;
+  stages: number;
+  answers: string[];
+  lower: string[];
+  scores: (number | null)[];
+  /** Score's code -> 1 right, 0 wrong, -1 not known. */
+  right: Int8Array;
+  answer: ArrayLike<number>;
+  score: ArrayLike<number>;
+  /** Question, reference and id in small letters, for the search. */
+  text: string[];
+}
+
+declare global {
+  interface Window {
+    moextendPart?: (name: string, value: unknown) => void;
+  }
+}
+
+const loaded = new Map<string, Promise<unknown>>();
+const waiting = new Map<string, (value: unknown) => void>();
+window.moextendPart = (name, value) => waiting.get(name)?.(value);
+
+/** A part by name: from the page itself, or from a file beside it; a script, as pages on a disk may fetch nothing. */
+function part<T>(name: string): Promise<T> {
+  let found = loaded.get(name);
+  if (!found) {
+    const element = document.getElementById(`part-${name}`);
+    found = element ? Promise.resolve(JSON.parse(element.textContent ?? "null")) : script(name);
+    loaded.set(name, found);
+  }
+  return found as Promise<T>;
+}
+
+function script(name: string): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    waiting.set(name, resolve);
+    const element = document.createElement("script");
+    element.src = `parts/${name}.js`;
+    element.onerror = () => reject(new Error(`The file parts/${name}.js is missing. Keep the folder together.`));
+    document.head.append(element);
+  });
+}
+
+export function report(): Report {
+  return JSON.parse(document.getElementById("part-report")?.textContent ?? "null") as Report;
+}
+
+export const flips = (experiment: number) => part<Flips>(`e${experiment}.flips`);
+export const routing = (experiment: number) => part<RunRoutes[]>(`e${experiment}.routing`);
+export const provenance = (experiment: number) => part<Provenance>(`e${experiment}.provenance`);
+export const images = (task: Task) =>
+  task.images ? part<{ at: number[]; urls: string[] }>(`${task.part}.images`) : Promise.resolve({ at: [], urls: [] });
+
+const made = new Map<string, Promise<Items>>();
+
+export function items(task: Task): Promise<Items> {
+  let found = made.get(task.part);
+  if (!found) made.set(task.part, (found = part<ItemsPart>(task.part).then(opened)));
+  return found;
+}
+
+async function opened(from: ItemsPart): Promise<Items> {
+  const [answer, score] = await Promise.all([unpacked(from.answer), unpacked(from.score)]);
+  const words = (one: Interned) => one.at.map((place) => one.words[place]);
+  const [question, reference] = [words(from.question), words(from.reference)];
+  return {
+    ids: from.ids,
+    question,
+    reference,
+    choices: words(from.choices),
+    kind: words(from.kind),
+    group: words(from.group),
+    places: new Map(from.ids.map((id, place) => [id, place])),
+    runs: new Map(from.runs.map((run, place) => [run, place])),
+    stages: from.stages,
+    answers: from.answers,
+    lower: from.answers.map((one) => one.toLowerCase()),
+    scores: from.scores,
+    right: Int8Array.from([-1, ...from.right.map((one) => (one === null ? -1 : Number(one)))]),
+    answer,
+    score,
+    text: from.ids.map((id, i) => `${id}\n${question[i]}\n${reference[i]}`.toLowerCase()),
+  };
+}
+
+async function unpacked(packed: Packed): Promise<ArrayLike<number>> {
+  const bytes = Uint8Array.from(atob(packed.data), (char) => char.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const raw = await new Response(stream).arrayBuffer();
+  if (packed.width === 1) return new Uint8Array(raw);
+  return packed.width === 2 ? new Uint16Array(raw) : new Uint32Array(raw);
+}

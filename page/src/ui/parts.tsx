@@ -1,0 +1,95 @@
+/** Small parts of many views: choices, copying, and values that are loaded. */
+import { useEffect, useState } from "preact/hooks";
+import type { ComponentChildren } from "preact";
+
+interface ChoiceProps {
+  label: string;
+  value: string | number;
+  options: [value: string | number, text: string][];
+  onChange: (value: string) => void;
+}
+
+export function Choice({ label, value, options, onChange }: ChoiceProps) {
+  return (
+    <label class="choice">
+      <span>{label}</span>
+      <select value={value} onChange={(event) => onChange(event.currentTarget.value)}>
+        {options.map(([key, text]) => (
+          <option value={key}>{text}</option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
+export function Copy({ text, label = "Copy" }: { text: string; label?: string }) {
+  const [done, setDone] = useState(false);
+  const copy = async () => {
+    await copied(text);
+    setDone(true);
+    setTimeout(() => setDone(false), 1500);
+  };
+  return (
+    <button type="button" class="small" onClick={copy} aria-live="polite">
+      {done ? "Copied" : label}
+    </button>
+  );
+}
+
+async function copied(text: string): Promise<void> {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // pages on a disk may have no clipboard
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+}
+
+/** What a promise brings, undefined before; an error is shown where the value belongs. */
+export function useLoaded<T>(load: () => Promise<T>, key: string): { value?: T; error?: string } {
+  const [found, setFound] = useState<{ key: string; value?: T; error?: string }>({ key: "" });
+  useEffect(() => {
+    let current = true;
+    load().then(
+      (value) => current && setFound({ key, value }),
+      (error: unknown) => current && setFound({ key, error: String(error) }),
+    );
+    return () => {
+      current = false;
+    };
+  }, [key]);
+  return found.key === key ? found : {};
+}
+
+export function Waiting({ title, error }: { title?: string; error?: string }) {
+  return (
+    <>
+      {title && <h1>{title}</h1>}
+      <p class={error ? "warning" : "muted"}>{error ?? "Loading…"}</p>
+    </>
+  );
+}
+
+/** A view that has nothing to show, and why. */
+export function Empty({ title, children }: { title: string; children: ComponentChildren }) {
+  return (
+    <>
+      <h1>{title}</h1>
+      <p>{children}</p>
+    </>
+  );
+}
+
+export function Section({ id, title, children }: { id: string; title: string; children: ComponentChildren }) {
+  return (
+    <section aria-labelledby={id}>
+      <h2 id={id}>{title}</h2>
+      {children}
+    </section>
+  );
+}

@@ -1,0 +1,114 @@
+/** The verdict, and a row a method. */
+import { useState } from "preact/hooks";
+import { report, type Experiment, type TableView } from "../data";
+import type { ViewProps } from "../main";
+import { href } from "../route";
+import { Choice, Section } from "../ui/parts";
+import { Notes, Table } from "../ui/table";
+import { MethodName } from "../ui/marker";
+
+export function Overview({ experiment, number }: ViewProps) {
+  const [wide, setWide] = useState(false);
+  const marked = experiment.summary.sections.flat(2).some((value) => value[4] === "tie");
+  const bounds = experiment.summary.sections.length > 1;
+  return (
+    <>
+      <div class="verdict">
+        <h1 class="sr">Summary</h1>
+        {experiment.verdict.map((text) => (
+          <p>{text}</p>
+        ))}
+        {!experiment.verdict.length && <p>No method ran over the whole sequence yet.</p>}
+      </div>
+      <Section id="methods" title="Methods">
+        <div class="controls">
+          <label class="check">
+            <input type="checkbox" checked={wide} onChange={(event) => setWide(event.currentTarget.checked)} /> All columns
+          </label>
+          {marked && (
+            <p class="legend">
+              <b class="best">Bold</b> is the best of a column, <span class="tie">60.0</span> is not significantly different from it (paired test, corrected).
+            </p>
+          )}
+        </div>
+        <Table table={experiment.summary} methods={experiment.methods} wide={wide} labels={bounds ? ["References", "Methods"] : []} />
+        <Notes notes={experiment.summary.notes} />
+      </Section>
+      {experiment.comparison && <Differences table={experiment.comparison} experiment={experiment} />}
+      {[...experiment.orders, ...report().published].map((table) => (
+        <Section id={table.key} title={table.title}>
+          <Table table={table} methods={experiment.methods} />
+          <Notes notes={table.notes} />
+        </Section>
+      ))}
+      {experiment.limits.length > 0 && (
+        <p class="warning">
+          <a href={href("limits", { x: number || null })}>What these results cannot show</a>: {experiment.limits.map((one) => one.title.toLowerCase()).join(", ")}.
+        </p>
+      )}
+    </>
+  );
+}
+
+/** Paired differences with their intervals, one metric at a time. */
+function Differences({ table, experiment }: { table: TableView; experiment: Experiment }) {
+  const at = (key: string) => table.columns.findIndex((one) => one.key === key);
+  const [method, metric, difference, interval, low, high, verdict] = ["method", "metric", "difference", "interval", "low", "high", "verdict"].map(at);
+  const metrics = [...new Set(table.sections.flat().map((row) => row[metric][0]))];
+  const [chosen, setChosen] = useState(metrics.includes("ACC") ? "ACC" : metrics[0]);
+  const rows = table.sections.flat().filter((row) => row[metric][0] === chosen);
+  const ends = rows.flatMap((row) => [row[low][1], row[high][1], row[difference][1]]).filter((one): one is number => typeof one === "number");
+  const most = Math.min(60, Math.max(1, ...ends.map(Math.abs)));
+  const x = (value: number) => 150 + (145 * Math.max(-most, Math.min(most, value))) / most;
+  const byLabel = new Map(experiment.methods.map((one) => [one.label, one]));
+  return (
+    <Section id="differences" title={table.title.replace(/^.*: d/, "D")}>
+      <div class="controls">
+        <Choice label="Metric" value={chosen} options={metrics.map((one) => [one, one])} onChange={setChosen} />
+        <p class="legend">Axis: ±{most.toFixed(0)} points. Intervals count seeds and items, for all tests of the metric together.</p>
+      </div>
+      <div class="scroll" tabIndex={0} role="group" aria-label={table.title}>
+        <table class="data forest">
+          <caption class="hidden">
+            {table.title}, {chosen}
+          </caption>
+          <thead>
+            <tr>
+              {["method", "difference", "", "95% interval", "verdict"].map((title) => (
+                <th scope="col" class={title === "difference" ? "number" : ""}>
+                  {title || <span class="sr">drawn</span>}
+                </th>
+              ))}
+            </tr>
+          </thead>
+          <tbody>
+            {rows.map((row) => {
+              const own = byLabel.get(row[method][0]);
+              const [from, to, middle] = [row[low][1], row[high][1], row[difference][1]];
+              return (
+                <tr>
+                  <th scope="row">
+                    <MethodName method={own} name={row[method][0]} />
+                  </th>
+                  <td class="number">{row[difference][0]}</td>
+                  <td class="drawn">
+                    <svg viewBox="0 0 300 18" width="300" height="18" aria-hidden="true">
+                      <line x1="150" x2="150" y1="0" y2="18" class="axis" />
+                      {typeof from === "number" &&
+                        typeof to === "number" &&
+                        ["var(--ring)", own?.color ?? "gray"].map((stroke, top) => <line x1={x(from)} x2={x(to)} y1="9" y2="9" style={{ stroke, strokeWidth: top ? 2.5 : 4 }} />)}
+                      {typeof middle === "number" && <circle cx={x(middle)} cy="9" r="4.5" fill={own?.color ?? "gray"} style={{ stroke: "var(--ring)" }} />}
+                    </svg>
+                  </td>
+                  <td>{row[interval][0]}</td>
+                  <td class={row[verdict][3] ?? ""}>{row[verdict][0]}</td>
+                </tr>
+              );
+            })}
+          </tbody>
+        </table>
+      </div>
+      <Notes notes={table.notes} />
+    </Section>
+  );
+}

@@ -1,0 +1,273 @@
+"""The data of the page: the numbers of the tables, the fates of items, and no text that is more than text."""
+
+import base64
+import csv
+import io
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import binomtest
+
+from moextend.bench import frame
+from moextend.bench.report import page as pages
+from moextend.bench.report import render, tables
+from moextend.bench.report.collect import Experiment, collect
+from moextend.bench.report.csv import cells
+from moextend.bench.report.fate import FATES, item_fates
+from moextend.bench.report.page.data import parts
+from moextend.bench.report.page.document import encoded
+from moextend.bench.report.page.flips import mcnemar
+from moextend.bench.report.page.lifelines import interned, packed
+from moextend.bench.report.page.thumbnails import SIDE, Budget, small, thumbnails
+from moextend.bench.report.page.verdict import verdict
+from moextend.bench.run.rundir import find_runs
+from moextend.data.images import ImageRef
+from tests.bench import ledger
+from tests.bench.conftest import MakeRun
+
+HOSTILE = '</script><script>owned = 1</script><!-- <img src=x onerror="owned = 2"> \x1b[2J\u202e\ud800 {}\\'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the runs of three methods with two seeds."""
+    runs = tmp_path_factory.mktemp("page") / "runs"
+    methods = {
+        "lora": ledger.Kind(keeps=0.3, run_sd=0.02),
+        "replay": ledger.Kind(keeps=0.9, run_sd=0.02),
+        "lora:rank=2": ledger.Kind(),
+    }
+    ledger.write_runs(runs, ledger.Shape(stages=3, texts=1, items=60), methods, (0, 1))
+    return runs
+
+
+@pytest.fixture(scope="module")
+def experiments(folder: Path) -> list[Experiment]:
+    return collect(find_runs(folder))
+
+
+@pytest.fixture(scope="module")
+def made(experiments: list[Experiment]) -> dict[str, Any]:
+    return parts(experiments).values
+
+
+def codes(column: dict[str, Any], shape: Any) -> Any:
+    raw = zlib.decompress(base64.b64decode(column["data"]))
+    return np.frombuffer(raw, f"<u{column['width']}").reshape(shape)
+
+
+def test_the_summary_has_the_numbers_of_the_csv(experiments: list[Experiment], made: dict[str, Any]) -> None:
+    rows = list(csv.reader(io.StringIO(render(tables(experiments[:1]), "csv"))))
+    shown = made["report"]["experiments"][0]["summary"]
+    flat = [row for section in shown["sections"] for row in section]
+    assert len(flat) == len(rows) - 1 >= 4
+    for row, line in zip(flat, rows[1:], strict=True):
+        found = []
+        for column, value in zip(shown["columns"], row, strict=True):
+            text, number, spread = [*value, None, None][:3]
+            found += [number, spread] if column["numeric"] else [text]
+        assert ["" if one is None else str(one) for one in found] == line[1:]
+
+
+def test_the_cells_are_those_of_the_csv(experiments: list[Experiment], made: dict[str, Any]) -> None:
+    one = made["report"]["experiments"][0]
+    columns = one["cells"]
+    found = {
+        (one["runs"][run]["name"], str(stage), one["tasks"][task]["key"]): [str(value), str(stderr), str(n)]
+        for run, stage, task, value, stderr, n in zip(*(columns[name] for name in columns), strict=True)
+    }
+    lines = csv.DictReader(io.StringIO(cells(experiments)))
+    wanted = {
+        (row["run"], row["stage"], row["task"]): [row["value"], row["stderr"], row["n"]] for row in lines
+    }
+    assert found == wanted
+
+
+def test_the_lifelines_are_the_rows_of_the_frame(
+    experiments: list[Experiment], made: dict[str, Any], folder: Path
+) -> None:
+    one = made["report"]["experiments"][0]
+    results = frame(workspace=folder.parent)
+    for task in one["tasks"]:
+        part = made[task["part"]]
+        shape = (len(part["ids"]), len(part["runs"]), part["stages"])
+        answer, score = codes(part["answer"], shape), codes(part["score"], shape)
+        own = results[results["task"] == task["key"]]
+        places = {name: place for place, name in enumerate(part["ids"])}
+        runs = {one["runs"][number]["name"]: place for place, number in enumerate(part["runs"])}
+        at = (own["item"].map(places).astype(int), own["run"].map(runs).astype(int), own["stage"].astype(int))
+        assert [part["answers"][code - 1] for code in answer[at]] == list(own["answer"])
+        assert [part["scores"][code - 1] for code in score[at]] == list(own["score"])
+        assert len(own) == answer.size == task["items"] * 6 * 4
+        assert [part["right"][code - 1] for code in score[at]] == list(own["score"] >= 0.5)
+
+
+def test_flips_count_the_fates_of_the_frame(made: dict[str, Any], folder: Path) -> None:
+    fates = item_fates(frame(workspace=folder.parent))
+    counts = fates.groupby(["run", "task", "stage", "fate"], observed=True).size().to_dict()
+    one = made["report"]["experiments"][0]
+    assert made["e0.flips"]["fates"] == list(FATES)
+    for task, run, stage, *rest in made["e0.flips"]["rows"]:
+        key = one["runs"][run]["name"], one["tasks"][task]["key"], stage
+        assert rest[:-1] == [counts.get((*key, fate), 0) for fate in FATES]
+    assert len(made["e0.flips"]["rows"]) == 4 * 6 * 3
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (3, 3), (1, 9), (40, 12), (7, 0)])
+def test_mcnemar_is_the_exact_binomial_test(gained: int, lost: int) -> None:
+    p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert mcnemar(gained, lost) == pytest.approx(p)
+
+
+def test_the_verdict_names_best_interval_and_task_identity(experiments: list[Experiment]) -> None:
+    found = verdict(experiments[0])
+    (sentence,) = found.sentences
+    assert sentence.startswith("Given no task id, replay reaches ACC ")
+    assert re.search(
+        r"the highest of 3 methods: \d+\.\d points above lora\S* \(95% interval [-+]\S+ to [-+]\S+, ",
+        sentence,
+    )
+    assert found.leaders["acc"] == "replay" and found.marks["acc"]["replay"] == "best"
+    assert set(found.marks["acc"].values()) <= {"best", "tie", "apart"}
+
+
+def test_the_verdict_of_one_seed_is_about_its_items(tmp_path: Path) -> None:
+    methods = {"lora": ledger.Kind(keeps=0.1), "replay": ledger.Kind(learned=0.9, keeps=1.0)}
+    ledger.write_runs(tmp_path / "runs", ledger.Shape(stages=2, texts=1, items=200), methods, [0])
+    found = verdict(collect(find_runs(tmp_path / "runs"))[0])
+    assert "p < 0.001, corrected for 1 comparison, over items of one seed only)" in found.sentences[0]
+    assert found.sentences[0].endswith("The difference from it is significant.")
+    assert found.marks["acc"] == {"replay": "best", "lora": "apart"}
+
+
+def test_the_verdict_without_kept_items_tests_nothing(make_run: MakeRun) -> None:
+    for method, value in (("lora", 40.0), ("ewc", 50.0)):
+        run = make_run(method, rows=[[10, 10], [value, 10], [value, value]], text=[90, 90, 90])
+        (run.folder / "status.json").write_text(json.dumps({"state": "done"}))
+    (experiment,) = collect(find_runs(run.folder.parent.parent), unfinished=True)
+    (sentence,) = verdict(experiment).sentences
+    assert "ewc reaches ACC 50.0% after stage 2, the highest of 2 methods: 10.0 points above lora" in sentence
+    assert sentence.endswith("nothing is tested, as the answers of single items are not kept.")
+    shown = pages.page([experiment])
+    assert '"items":0' in shown and "e0.items0" in shown
+
+
+def test_limits_name_what_is_missing(experiments: list[Experiment]) -> None:
+    (experiment,) = experiments
+    experiment.left_out.append("lora-s9 (failed: no disk)")
+    try:
+        found = {one["title"]: one for one in parts(experiments).values["report"]["experiments"][0]["limits"]}
+    finally:
+        experiment.left_out.pop()
+    assert {"Few seeds", "One task order", "Missing runs", "Underpowered cells"} <= found.keys()
+    assert ["left out", "lora-s9 (failed: no disk)"] in found["Missing runs"]["rows"]
+    assert found["Underpowered cells"]["rows"][0][-1] == "needs"
+
+
+def test_provenance_has_the_command_and_digests(experiments: list[Experiment], made: dict[str, Any]) -> None:
+    known = made["e0.provenance"]
+    words, run = known["words"], known["runs"][0]
+    assert words[run["command"]].startswith("moextend bench run ledger --method lora:rank=2 --seed 0")
+    cell = next(iter(experiments[0].results[0].cells.values()))
+    assert cell.sha256 in words and cell.weights in words
+    assert len(run["cells"]) == len(experiments[0].results[0].cells)
+
+
+def test_pages_are_the_same_bytes(experiments: list[Experiment]) -> None:
+    assert pages.page(experiments) == pages.page(experiments)
+
+
+def test_no_text_ends_the_script() -> None:
+    found = encoded({"a": HOSTILE})
+    assert "<" not in found and json.loads(found) == {"a": HOSTILE}
+    found.encode()
+
+
+def hostile(folder: Path) -> list[Experiment]:
+    """Runs whose method, answers and references are HTML and control characters."""
+    runs = folder / "runs"
+    run = ledger.write_run(runs, ledger.Shape(stages=2, texts=1, items=8), "a<b>'\"&", 0, ledger.Kind())
+    for path in run.predictions.rglob("*.jsonl"):
+        if "scores" not in path.name:
+            text = path.read_text().replace('"prediction": "b"', f'"prediction": {json.dumps(HOSTILE)}')
+            path.write_text(text.replace('("a",)', json.dumps(HOSTILE)))
+    return collect(find_runs(runs))
+
+
+def test_hostile_answers_stay_text(tmp_path: Path) -> None:
+    shown = pages.page(hostile(tmp_path))
+    assert shown.count("</script>") == shown.count("<script") and "<img src=x" not in shown
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", shown)
+    blocks = re.findall(r'<script type="application/json" id="part-(.*?)">(.*?)</script>', shown)
+    found = {name: json.loads(text) for name, text in blocks}
+    assert any("owned = 2" in answer and "\\x1b[2J" in answer for answer in found["e0.items0"]["answers"])
+    assert found["report"]["experiments"][0]["methods"][0]["label"] == "a<b>'\"&"
+
+
+def test_a_page_allows_no_network(experiments: list[Experiment]) -> None:
+    shown = pages.page(experiments)
+    assert "default-src 'none'" in shown
+    assert not re.search(r"""(?:src|href)=["']?https?:""", shown.split("<script>")[0])
+
+
+def test_a_bundle_has_its_parts_beside_it(experiments: list[Experiment], tmp_path: Path) -> None:
+    index = pages.bundle(experiments, tmp_path / "out")
+    names = {
+        path.relative_to(tmp_path / "out").as_posix()
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
+    }
+    assert {"index.html", "page.js", "page.css", "parts/e0.items0.js", "parts/e0.flips.js"} <= names
+    assert (tmp_path / "out/parts/e0.flips.js").read_text().startswith('moextendPart("e0.flips",{')
+    assert "part-report" in index.read_text() and "part-e0.items0" not in index.read_text()
+
+
+def test_columns_take_as_few_bytes_as_they_need() -> None:
+    for most, width in ((255, 1), (256, 2), (70000, 4)):
+        column = packed(np.array([0, most]))
+        assert column["width"] == width and list(codes(column, 2)) == [0, most]
+    assert interned(["x", "\x1b", "x"]) == {"words": ["x", "\\x1b"], "at": [0, 1, 0]}
+
+
+def image(side: int, form: str = "PNG") -> ImageRef:
+    out = io.BytesIO()
+    Image.effect_noise((side, side), 90).convert("RGB").save(out, form)
+    return ImageRef(data=out.getvalue(), where="here")
+
+
+def test_thumbnails_are_small() -> None:
+    form, data = small(image(20))
+    assert form == "png" and Image.open(io.BytesIO(data)).size == (20, 20)
+    form, data = small(image(900))
+    assert form == "webp" and max(Image.open(io.BytesIO(data)).size) == SIDE
+
+
+def test_thumbnails_belong_to_the_questions_that_were_answered(tmp_path: Path) -> None:
+    from moextend.bench.report.page.lifelines import Asked
+    from moextend.bench.task import TaskSpec
+
+    (tmp_path / "a.png").write_bytes(image(20).read())
+    rows = [{"id": str(i), "image": "a.png", "question": f"q{i}", "answer": "x"} for i in range(3)]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    task = {
+        "task": "t",
+        "version": 1,
+        "kind": "vqa",
+        "data": {"path": str(tmp_path / "test.json"), "train": None, "test": "all"},
+    }
+    spec = TaskSpec.model_validate({**task, "columns": {"id": "id"}})
+    asked = [Asked("q0"), Asked("another question"), Asked("q2")]
+    found = thumbnails(spec, tmp_path, ["0", "1", "2"], asked, Budget())
+    assert found.at == [0, -1, 0] and len(found.images) == 1, found.lacks
+    full = thumbnails(spec, tmp_path, ["0", "1", "2"], asked, Budget(10))
+    assert full.at == [-1, -1, -1] and "--bundle" in full.lacks
+    gone = thumbnails(
+        TaskSpec.model_validate({**task, "data": {"path": "gone"}}), tmp_path, ["0"], asked[:1], Budget()
+    )
+    assert gone.at == [-1] and gone.lacks.startswith("The images cannot be opened")
