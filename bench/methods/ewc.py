@@ -29,6 +29,8 @@ FILE = "fisher.safetensors"
 class Ewc(AdapterOrAll):
     """A penalty on changes of important weights, by their Fisher information."""
 
+    look = ("purple", "P")
+
     class Config(AdapterOrAll.Config):
         """What can be set."""
 

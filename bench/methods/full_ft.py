@@ -9,3 +9,4 @@ class FullFineTuning(TrainedWeights):
     """All weights of the LM are trained in every stage."""
 
     role = "bound"
+    look = ("vermilion", "v")

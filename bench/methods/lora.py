@@ -7,3 +7,5 @@ from moextend.bench.methods.weights import OneAdapter
 
 class Lora(OneAdapter):
     """One adapter on attention and experts, trained in every stage."""
+
+    look = ("orange", "^")

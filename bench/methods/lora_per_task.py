@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class LoraPerTask(adapters.AdapterPerTask):
     """A new adapter per stage on the unchanged base."""
 
+    look = ("sky", "D")
+
     class Config(adapters.AdapterPerTask.Config):
         """What can be set."""
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class Lwf(AdapterOrAll):
     """Distillation from the model before the stage, on the new data."""
 
+    look = ("brown", "X")
+
     class Config(AdapterOrAll.Config):
         """What can be set."""
 

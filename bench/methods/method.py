@@ -101,6 +101,8 @@ class Method(ABC):
     """Settings, from `--method NAME:key=value` and the sequence's `settings`."""
     role: ClassVar[Role | None] = None
     """Special use of this method in the package; plug-ins have none."""
+    look: ClassVar[tuple[str, str] | None] = None
+    """Colour and marker in figures, of `bench/report/looks.py`. None: derived from the method's name."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

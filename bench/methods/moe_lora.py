@@ -26,6 +26,8 @@ MARK = "moe_lora"
 class MoeLora(TrainedWeights):
     """LoRA experts with a router for each map, trained in every stage."""
 
+    look = ("indigo", ">")
+
     class Config(TrainedWeights.Config):
         """What can be set."""
 

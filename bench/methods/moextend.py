@@ -23,6 +23,7 @@ class MoExtend(Method):
     """New experts in the frozen MoE for each stage."""
 
     role = "reference"
+    look = ("blue", "o")
 
     class Config(Recipe):
         """What can be set."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class OLora(adapters.AdapterPerTask):
     """A new adapter per stage, orthogonal to the earlier ones; all are summed."""
 
+    look = ("wine", "<")
+
     class Config(adapters.AdapterPerTask.Config):
         """What can be set."""
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Replay(AdapterOrAll):
     """A share of earlier stages' items is trained again; keeps raw data."""
 
+    look = ("green", "s")
+
     class Config(AdapterOrAll.Config):
         """What can be set."""
 

@@ -148,6 +148,12 @@ def role_of(text: str) -> Role | None:
     return role
 
 
+def look_of(name: str) -> tuple[str, str] | None:
+    """Colour and marker of a method of the package; None for other methods."""
+    look: tuple[str, str] | None = lookup.load(OWN[name]).look if name in OWN else None
+    return look
+
+
 def named(role: Role) -> str:
     """Method of the package with a role."""
     return next(name for name in OWN if role_of(name) == role)

@@ -16,6 +16,7 @@ class ZeroShot(Method):
     """The base without training."""
 
     role = "base"
+    look = ("grey", "s")
 
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
         """Nothing."""

@@ -7,12 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from moextend.bench import methods
+
 PALETTE = {
     "blue": "#0072B2", "vermilion": "#D55E00", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73",
-    "purple": "#CC79A7", "brown": "#4D3800", "wine": "#882255", "indigo": "#332288",
+    "purple": "#CC79A7", "brown": "#4D3800", "wine": "#882255", "indigo": "#332288", "grey": "#777777",
 }  # fmt: skip
-"""Okabe and Ito's colours without black and yellow, two of Tol's, and brown: safe with any colour vision."""
-GREY, BLACK = "#777777", "#000000"
+"""Colours of the package's methods, safe with any colour vision: Okabe and Ito's without black and yellow, two of Tol's,
+brown and grey."""
+GREY, BLACK = PALETTE["grey"], "#000000"
 FOREIGN = (BLACK, "#44AA99", "#999933", "#CC6677")
 """Colours of methods that are not the package's own."""
 MARKERS = "os^DvPX<>ph*"
@@ -45,29 +48,23 @@ class Look:
         return {**self.points(), "linestyle": self.dash}
 
 
-NAMED = {
-    "zero-shot": Look(GREY, "s"), "full-ft": Look(PALETTE["vermilion"], "v"), "lora": Look(PALETTE["orange"], "^"),
-    "lora-per-task": Look(PALETTE["sky"], "D"), "replay": Look(PALETTE["green"], "s"),
-    "ewc": Look(PALETTE["purple"], "P"), "lwf": Look(PALETTE["brown"], "X"), "o-lora": Look(PALETTE["wine"], "<"),
-    "moe-lora": Look(PALETTE["indigo"], ">"), "moextend": Look(PALETTE["blue"], "o"),
-}  # fmt: skip
-"""The package's methods without settings of their own; all other looks come from the name."""
-
-
 def look(method: str, order: str = "given") -> Look:
     """The look of a method by its name alone: the colour is of the name, the marker of settings and order."""
     name, _, settings = method.partition(":")
-    plain = NAMED.get(name) or Look(FOREIGN[_digest(name) % len(FOREIGN)], _marker(name))
+    own = methods.look_of(name)
+    plain = (
+        Look(PALETTE[own[0]], own[1]) if own else Look(FOREIGN[_digest(name) % len(FOREIGN)], _marker(name))
+    )
     more = settings + ("" if order == "given" else f" {order}")
     if not more:
         return plain
     return Look(plain.color, _marker(more), filled=False, dash=DASHES[_digest(more) % len(DASHES)])
 
 
-def looks(methods: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Look]:
+def looks(shown: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Look]:
     """The looks of methods and orders in one figure: the second of two that would look alike gets a free marker."""
     found: dict[tuple[str, str], Look] = {}
-    for method, order in sorted(set(methods), key=lambda one: (":" in one[0], one[1] != "given", one)):
+    for method, order in sorted(set(shown), key=lambda one: (":" in one[0], one[1] != "given", one)):
         own = look(method, order)
         place = MARKERS.index(own.marker)
         tried = [replace(own, marker=MARKERS[(place + i) % len(MARKERS)]) for i in range(len(MARKERS))]

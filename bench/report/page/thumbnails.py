@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from moextend.bench.data import open_items
 from moextend.bench.data.source import find_source
 from moextend.bench.report.page.lifelines import Asked
-from moextend.bench.task import TaskSpec
 from moextend.errors import visible
 
 if TYPE_CHECKING:
+    from moextend.bench.task import TaskSpec
     from moextend.data.images import ImageRef
 
 SIDE = 160

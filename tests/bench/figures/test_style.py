@@ -13,11 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
+from moextend.bench import methods
 from moextend.bench.figures import FIGURES, NothingToDraw, Source, draw, save
 from moextend.bench.figures.style import HEIGHT, SMALL, WIDTH, pages, row_lines, rows, style
 from moextend.bench.methods import KNOWN
 from moextend.bench.report.collect import collect
-from moextend.bench.report.looks import FOREIGN, GREY, NAMED, PALETTE, look, looks
+from moextend.bench.report.looks import FOREIGN, PALETTE, look, looks
 from tests.bench import ledger
 from tests.bench.conftest import MakeRun
 from tests.bench.figures.conftest import MakeSource
@@ -109,9 +110,10 @@ def test_settings_of_matplotlib_stay_as_they_are(source: Source, tmp_path: Path)
 
 
 def test_every_method_of_the_package_has_its_look() -> None:
-    assert set(NAMED) == set(KNOWN.names(None))
-    assert len({(own.color, own.marker) for own in NAMED.values()}) == len(NAMED)
-    assert len({own.color for own in NAMED.values()}) == len(NAMED), "by colour alone, too"
+    own = {name: look(name) for name in KNOWN.names(None)}
+    assert all(methods.look_of(name) for name in own)
+    assert len({(each.color, each.marker) for each in own.values()}) == len(own)
+    assert len({each.color for each in own.values()}) == len(own), "by colour alone, too"
 
 
 def test_a_look_depends_on_the_name_alone() -> None:
@@ -143,10 +145,7 @@ SIMULATED = {
 @pytest.mark.parametrize("sight", SIMULATED)
 def test_colours_differ_for_all_eyes(sight: str) -> None:
     """The least distance in CIE Lab; 2 is just visible, 10 is clear at a glance."""
-    labs = {
-        name: lab(np.array(SIMULATED[sight]) @ linear(color))
-        for name, color in {**PALETTE, "grey": GREY}.items()
-    }
+    labs = {name: lab(np.array(SIMULATED[sight]) @ linear(color)) for name, color in PALETTE.items()}
     near = {pair: float(np.linalg.norm(labs[pair[0]] - labs[pair[1]])) for pair in combinations(labs, 2)}
     assert min(near.values()) > 10, sorted(near.items(), key=lambda one: one[1])[:3]
 
