@@ -61,9 +61,7 @@ def like_hub_id(text: str, path: Path) -> bool:
 
 def _file(path: Path) -> Source:
     if path.suffix.lower() not in FORMATS:
-        raise InputError(
-            "unknown data format.", where=str(path), hint=f"Known: {', '.join(FORMATS)}."
-        )
+        raise InputError("unknown data format.", where=str(path), hint=f"Known: {', '.join(FORMATS)}.")
     return Source(str(path), path.parent, {WHOLE: (path,)})
 
 

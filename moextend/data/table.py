@@ -184,9 +184,7 @@ def read_table(files: Sequence[Path], cache: Path) -> Table:
     formats = {FORMATS.get(path.suffix.lower()) for path in files}
     kind = formats.pop()
     if kind is None or formats:
-        raise InputError(
-            "unknown data format.", where=str(files[0]), hint=f"Known: {', '.join(FORMATS)}."
-        )
+        raise InputError("unknown data format.", where=str(files[0]), hint=f"Known: {', '.join(FORMATS)}.")
     table: Table
     if kind in ("parquet", "arrow"):
         table = _arrow(kind, files, cache)

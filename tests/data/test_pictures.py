@@ -178,7 +178,9 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     began = time.monotonic()
     for path in (tmp_path / "pipe.png", Path("/dev/zero"), tmp_path):
-        with pytest.raises(InputError, match=r"row 1: .*the image is not a regular file\. Name an image file"):
+        with pytest.raises(
+            InputError, match=r"row 1: .*the image is not a regular file\. Name an image file"
+        ):
             ImageRef(path=path, where="row 1").open()
     for name in ("a\0b.png", "x" * 5000, "loop.png"):
         (tmp_path / "loop.png").unlink(missing_ok=True)
