@@ -62,7 +62,9 @@ class Check:
             return "answers"
         if self.verdict != "cannot tell":
             return ""
-        return "seeds" if self.items_needed is None else f"{self.items_needed:,} items"
+        if self.items_needed is None:
+            return "seeds"
+        return "enough items" if self.items_needed <= self.items else f"{self.items_needed:,} items"
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def _judged(check: Check, margin: float, p_kept: float, p_lost: float, tests: in
         verdict=verdict,
         p_kept=p_kept,
         p_lost=p_lost,
-        low=found.interval(2 * level)[0],
+        low=max(found.interval(2 * level)[0], -100.0),
         items_needed=_items_needed(check, margin, level),
     )
 
@@ -219,23 +221,26 @@ def _judged(check: Check, margin: float, p_kept: float, p_lost: float, tests: in
 def _items_needed(check: Check, margin: float, level: float) -> int | None:
     """Items with which a true difference of 0 is found to be kept with 80% power, by these variances.
 
-    The part of the items' variance that was seen falls as 1/n, the part that stands for unseen pairs as 1/n^2.
+    The part of the items' variance that was seen falls as 1/n, the part that stands for unseen pairs as 1/n^2. None:
+    no number of items suffices, since the seeds vary too much.
     """
-    from scipy.special import ndtri
-
     found = check.found
     assert found is not None
-    room = (margin / (ndtri(1 - level) + ndtri(stats.POWER))) ** 2 - found.seed_variance
-    if room <= 0:
-        return None
-    unseen = stats.unseen(100.0, found.clusters)
-    seen = max(found.item_variance - unseen, 0.0)
+    seen = max(found.item_variance - stats.unseen(100.0, found.clusters), 0.0)
+
+    def enough(times: float) -> bool:
+        clusters = int(found.clusters * times)
+        variance = seen / times + stats.unseen(100.0, clusters)
+        return replace(found, item_variance=variance, clusters=clusters).resolves(2 * level) <= margin
+
     low, high = 0.0, 40.0  # log2 of how many times the items
-    for _ in range(60):
+    if enough(2**low):
+        return check.items
+    if not enough(2**high):
+        return None
+    for _ in range(30):
         middle = (low + high) / 2
-        times = 2**middle
-        enough = seen / times + stats.unseen(100.0, int(found.clusters * times)) <= room
-        low, high = (low, middle) if enough else (middle, high)
+        low, high = (low, middle) if enough(2**middle) else (middle, high)
     return math.ceil(check.items * 2**high)
 
 
@@ -256,6 +261,10 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
         )
     if any(check.unchanged == "not reached" for check in checks):
         notes.append(f"not reached: kept {BY_CONSTRUCTION.partition(': ')[2]}")
+    if any(check.needs == "enough items" for check in checks):
+        notes.append(
+            "enough items: what was seen is too near a loss of the margin; more items are not missing."
+        )
     if any(not check.unchanged and check.found is None for check in checks):
         notes.append("answers: the answers of single items are not kept, or there are too few to compare.")
     if any(check.seeds == 1 and check.found for check in checks):

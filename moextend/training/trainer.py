@@ -27,6 +27,8 @@ WEIGHTS = "trained.safetensors"
 DRAWN = "extra_loss.safetensors"
 COUNTED = "flops.json"
 """File of a checkpoint with the operations per token, which are counted at the beginning of the training."""
+UNLOGGED = "loss.json"
+"""File of a checkpoint with the sum of the losses since they were last logged, and the step of that."""
 WATCHED = ("loss", "gradient")
 """What is watched in every step."""
 ITEMS = "items"
@@ -76,6 +78,12 @@ class TokenTrainer(Trainer):
     """Device types with values that can be read in every step without waiting."""
     _bad: Tensor | None = None
     """[2], on the device: first step with a loss, and with a gradient, that is not finite; -1: none."""
+    _unlogged: Tensor | float = 0.0
+    """Sum of the losses since the last log, in this process."""
+    _logged = 0
+    """Step of the last log."""
+    _carried: tuple[float, int] | None = None
+    """Of a training that was resumed since the last log: sum of the losses before the checkpoint, and its step."""
 
     def _watch(self, what: int, value: Any) -> None:
         """Records a value of this step that is not finite, without waiting for the device; on the CPU raises."""
@@ -108,9 +116,17 @@ class TokenTrainer(Trainer):
         return norm
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Logs to the trackers; a diverged training fails here at the latest."""
+        """Logs to the trackers; a diverged training fails here at the latest.
+
+        The first loss after a checkpoint is the mean of all steps since the last log, as without an interruption.
+        """
         if "loss" in logs:
             self.check_finite(weights=False)
+            now = self.state.global_step
+            if self._carried:
+                total, begun = self._carried
+                logs["loss"] = (total + logs["loss"] * (now - begun)) / (now - self._logged)
+            self._unlogged, self._logged, self._carried = 0.0, now, None
         super().log(logs, *args, **kwargs)
 
     @property
@@ -165,6 +181,7 @@ class TokenTrainer(Trainer):
         with flops.Counter() if counted else nullcontext() as count:
             loss = super().training_step(model, inputs, *args, **kwargs)
         self._watch(0, loss)
+        self._unlogged = self._unlogged + loss.detach()
         if count is not None:
             self.flops_a_token[short] = count.total / int(inputs["attention_mask"].sum())
         if self.sharded and self.accelerator.sync_gradients:
@@ -200,6 +217,8 @@ class TokenTrainer(Trainer):
         return self.optimizer
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        if isinstance(self._unlogged, Tensor):
+            self._unlogged = self.accelerator.reduce(self._unlogged, "mean")
         super()._save_checkpoint(*args, **kwargs)
         self.accelerator.wait_for_everyone()  # every process keeps the state of its random numbers
         if self.args.should_save:
@@ -216,6 +235,9 @@ class TokenTrainer(Trainer):
             save_file(trained, folder / WEIGHTS)
             counted = {str(int(short)): count for short, count in self.flops_a_token.items()}
             (folder / COUNTED).write_text(json.dumps(counted) + "\n", encoding="utf-8")
+            (folder / UNLOGGED).write_text(
+                json.dumps([float(self._unlogged), self._logged]) + "\n", encoding="utf-8"
+            )
             if self.drawn is not None:
                 save_file(self.drawn.state_dict(), folder / DRAWN)
 
@@ -226,5 +248,13 @@ class TokenTrainer(Trainer):
                 parameter.copy_(saved[name])
         counted = files.read_json(Path(resume_from_checkpoint) / COUNTED)
         self.flops_a_token |= {bool(int(short)): count for short, count in counted.items()}
+        self._resume_loss(Path(resume_from_checkpoint))
         if self.drawn is not None:
             self.drawn.load_state_dict(load_file(Path(resume_from_checkpoint) / DRAWN))
+
+    def _resume_loss(self, folder: Path) -> None:
+        """Takes over the losses that were not logged before the checkpoint; former checkpoints have none."""
+        if (folder / UNLOGGED).exists():
+            total, self._logged = files.read_json(folder / UNLOGGED)
+            begun = int(folder.name.rpartition("-")[2])
+            self._unlogged, self._carried = total, (total, begun) if begun > self._logged else None

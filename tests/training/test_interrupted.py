@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from moextend import Conversation, train
 from moextend.training import loop
+from moextend.training.loop import Report
 from tests.training.toy_training import DATA, SETTINGS, extended, parts, stop_at
 
 
@@ -121,13 +122,42 @@ def test_the_flops_of_a_resumed_training_include_all_attempts(tmp_path: Path) ->
     assert train(extended(), rows, SETTINGS, folder=tmp_path / "t") == whole
 
 
+<<<<<<< HEAD
 def test_a_checkpoint_contains_only_trained_parameters(tmp_path: Path) -> None:
+=======
+@pytest.mark.parametrize("stops", [[4], [3, 4, 10]])
+def test_the_logged_losses_of_a_resumed_training_are_those_of_the_whole_one(
+    tmp_path: Path, stops: list[int]
+) -> None:
+    settings = SETTINGS.model_copy(update={"steps": 20, "checkpoint_steps": 3})  # a log every second step
+    logs: list[dict[int, float]] = []
+
+    def log(entry: Mapping[str, float]) -> None:
+        logs[-1][int(entry["step"])] = entry["loss"]
+
+    def run(folder: Path, stop: int | None = None) -> Report:
+        logs.append({})
+        return train(
+            extended(), DATA, settings, folder=folder, on_step=stop_at(stop) if stop else None, on_log=log
+        )
+
+    whole = run(tmp_path / "whole")
+    for stop in stops:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "t", stop)
+    again = run(tmp_path / "t")
+    assert again.loss_first == pytest.approx(whole.loss_first, rel=1e-6)
+    assert logs[-1] == {step: pytest.approx(logs[0][step], rel=1e-6) for step in logs[-1]}
+
+
+def test_a_checkpoint_holds_what_learns_alone(tmp_path: Path) -> None:
+>>>>>>> tester
     model = extended()
     with pytest.raises(KeyboardInterrupt):
         train(model, DATA, SETTINGS, folder=tmp_path / "t", on_step=stop_at(5))
     kept = tmp_path / "t" / "checkpoint-3"
     assert {path.name for path in kept.iterdir()} == {
         "trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json",
-        "flops.json", "manifest.json",
+        "flops.json", "loss.json", "manifest.json",
     }  # fmt: skip
     assert set(load_file(kept / "trained.safetensors")) == set(model.trainable())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -83,6 +84,26 @@ def test_the_named_number_of_items_suffices_in_four_of_five_repetitions() -> Non
         assert check.found is not None
         kept += check.found.p_not_worse(margin) < stats.LEVEL
     assert 0.68 < kept / 200 < 0.92
+
+
+def test_seeds_that_vary_too_much_for_the_margin_are_not_helped_by_items() -> None:
+    from moextend.bench.report.gate import _items_needed
+
+    def needed(seed_sd: float) -> int | None:
+        found = stats.Contrast(-1.0, seed_sd**2 / 3, 0.5, 3, 250, 20)
+        return _items_needed(
+            Check("m", 1, "s", "t", 50.0, 49.0, 250, 3, [found.value], found, ""), 5.0, 0.05 / 18
+        )
+
+    assert needed(1.2) is None, (
+        "t with 2 degrees of freedom is 13 at this level: half-widths of 9 points and more"
+    )
+    assert needed(0.2) == 250
+
+
+def test_what_is_too_near_the_margin_lacks_no_items() -> None:
+    check = Check("m", 1, "s", "t", 50.0, 46.0, 250, 1, [-4.0], None, "", items_needed=250)
+    assert replace(check, found=stats.Contrast(-4.0, 0.0, 1.0, 1, 250, 20)).needs == "enough items"
 
 
 def _check(rng: np.random.Generator, items: int, chance: float) -> Check:
