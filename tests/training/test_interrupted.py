@@ -122,9 +122,6 @@ def test_the_flops_of_a_resumed_training_include_all_attempts(tmp_path: Path) ->
     assert train(extended(), rows, SETTINGS, folder=tmp_path / "t") == whole
 
 
-<<<<<<< HEAD
-def test_a_checkpoint_contains_only_trained_parameters(tmp_path: Path) -> None:
-=======
 @pytest.mark.parametrize("stops", [[4], [3, 4, 10]])
 def test_the_logged_losses_of_a_resumed_training_are_those_of_the_whole_one(
     tmp_path: Path, stops: list[int]
@@ -150,8 +147,7 @@ def test_the_logged_losses_of_a_resumed_training_are_those_of_the_whole_one(
     assert logs[-1] == {step: pytest.approx(logs[0][step], rel=1e-6) for step in logs[-1]}
 
 
-def test_a_checkpoint_holds_what_learns_alone(tmp_path: Path) -> None:
->>>>>>> tester
+def test_a_checkpoint_contains_only_trained_parameters(tmp_path: Path) -> None:
     model = extended()
     with pytest.raises(KeyboardInterrupt):
         train(model, DATA, SETTINGS, folder=tmp_path / "t", on_step=stop_at(5))
