@@ -12,7 +12,7 @@ from typing import Any
 from moextend.bench.run.complete import STEM, stage_names, stage_problem
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
 from moextend.bench.score.predictions import PredictionLine
-from moextend.bench.score.vqa import score_items
+from moextend.bench.score.vqa import score_items, scores_path
 from moextend.bench.scorers import search
 from moextend.errors import InputError, SpecError, UnknownName
 from moextend.util.files import read_json, read_lines, sha256
@@ -129,7 +129,20 @@ def _checked(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:
     except Exception as error:  # a damaged file, whatever is wrong with it
         return [], {"predictions": f"cannot be read: {explained(error)}"}
     again = "ok" if abs(value - cell.value) < SAME else f"{value:.4f} when made again from the predictions"
-    return answers, {"predictions": same, "score": again}
+    return answers, {"predictions": same, "score": again, **_checked_items(path, cell.scorer, answers)}
+
+
+def _checked_items(path: Path, scorer: str, answers: Sequence[Answer]) -> dict[str, str]:
+    """Whether the kept scores of the items are those of the scorer; damaged ones are made again where they are read."""
+    kept = scores_path(path, scorer)
+    try:
+        scores = {line["id"]: line["score"] for line in read_lines(kept)}
+    except (OSError, SpecError, KeyError, TypeError):
+        return {}
+    if scores.keys() != {answer.id for answer in answers}:
+        return {}
+    same = all(scores[answer.id] == answer.score for answer in answers)
+    return {"item scores": "ok" if same else f"not those of {scorer}: remove {kept.name} to make them again"}
 
 
 def _checked_weights(stages: Sequence[Path]) -> dict[str, str]:

@@ -14,6 +14,10 @@ from moextend.errors import SpecError, type_name
 from moextend.util import bounded_yaml
 
 S = TypeVar("S", bound="Spec")
+PLAIN = dict.fromkeys(["tuple_type", "list_type"], "Input should be a list") | dict.fromkeys(
+    ["dict_type", "model_type"], "Input should be a mapping of keys"
+)
+"""Type of an error of pydantic -> a message in the words of YAML."""
 
 
 class Spec(BaseModel):
@@ -93,7 +97,7 @@ def _problem(error: Any) -> str:
         return "no such key."
     if error["type"] == "missing":
         return "is missing."
-    message = error["msg"].removeprefix("Value error, ")
+    message = PLAIN.get(error["type"], error["msg"].removeprefix("Value error, "))
     return f"{message} (found {bounded_yaml.shown(error['input'])})." if error["loc"] else f"{message}."
 
 

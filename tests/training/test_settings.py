@@ -48,7 +48,7 @@ def test_names_are_those_of_transformers() -> None:
         ({"betas": (0.9, 1.0)}, r"betas\[1\]: Input should be less than 1"),
         ({"betas": (-0.1, 0.9)}, r"betas\[0\]: Input should be greater than or equal to 0"),
         ({"betas": (0.9, float("nan"))}, r"betas\[1\]: Input should be a finite number"),
-        ({"betas": 0.9}, "betas: Input should be a valid tuple"),
+        ({"betas": 0.9}, "betas: Input should be a list"),
         ({"epsilon": 0.0}, "epsilon: Input should be greater than 0"),
         ({"schedule": "cosin"}, r"schedule: .*Did you mean 'cosine'\?"),
         ({"beta": (0.9, 0.9)}, r"beta: no such key\. Did you mean 'betas'\?"),
