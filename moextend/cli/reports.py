@@ -156,7 +156,8 @@ def report(
     is_file = form == "html" and not any(views_of_tables.values()) and (to is None or bool(to.suffix))
     if experiments and (bundle is not None or is_file):
         arranged = styling.arranged(experiments) if styling else experiments
-        _write_page(arranged, to, bundle, baseline=baseline, margin=points, references=published)
+        asked_of_page = {"baseline": baseline, "margin": points, "references": published}
+        _write_page(arranged, to, bundle, workspace=workspace, **asked_of_page)
         return
     shown = {"baseline": baseline, "margin": points, "style": styling}
     if to is None:

@@ -48,7 +48,7 @@ def parts(
 
     Args:
         baseline: the method of the comparison; None: the one with the highest ACC.
-        workspace: where the data of tasks are looked for; None: in the workspace of the runs.
+        workspace: where the data of tasks are looked for if a run's own workspace is not there.
         inline: whether images are in the parts, as many as fit; else they are files.
     """
     found, budget = Parts({REPORT: {}}), Budget() if inline else Budget(float("inf"))
@@ -187,7 +187,8 @@ def _images(result: Result, task: str, made: Lifelines, workspace: Path | None, 
     spec, place = config.task_spec(task), config.places.get("tasks", {}).get(task)
     if place:
         spec = spec.model_copy(update={"path": Path(place)})
-    return thumbnails(spec, workspace or config.workspace, made.ids, made.asked, budget)
+    own = config.workspace if config.workspace.is_dir() or workspace is None else workspace
+    return thumbnails(spec, own, made.ids, made.asked, budget)
 
 
 def _methods(

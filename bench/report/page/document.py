@@ -16,10 +16,12 @@ from moextend.util import files
 
 POLICY = "default-src 'none'; img-src data: {own}; style-src 'unsafe-inline' {own}; script-src 'unsafe-inline' {own}"
 """Nothing is loaded from anywhere but the page's own folder."""
+FOLDER = "'self' file:"
+"""The page's own folder, on a server or on a disk."""
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><meta name="generator" content="moextend">
-{policy}<title>{title}</title>
+{policy}<link rel="icon" href="data:,"><title>{title}</title>
 {style}</head><body>
 <div id="app"><noscript>This page needs JavaScript. The same tables as text: moextend bench report.</noscript></div>
 {scripts}
@@ -35,7 +37,7 @@ def page(experiments: Sequence[Experiment], **options: Any) -> str:
         for name, value in found.values.items()
     ]
     return TEMPLATE.format(
-        policy=f'<meta http-equiv="Content-Security-Policy" content="{POLICY.format(own="").strip()}">\n',
+        policy=_policy(),
         title=_title(experiments),
         style=f"<style>{asset('page.css')}</style>",
         scripts="\n".join([*blocks, f"<script>{asset('page.js')}</script>"]),
@@ -51,12 +53,15 @@ def bundle(experiments: Sequence[Experiment], folder: Path, **options: Any) -> P
             folder / "parts" / f"{name}.js", f"moextendPart({json.dumps(name)},{encoded(value)})\n"
         )
     for path, data in found.files.items():
-        files.write_bytes(folder / path, data)
+        with files.atomic(
+            folder / path, synced=False
+        ) as temporary:  # thousands of files that can be made again
+            temporary.write_bytes(data)
     for name in ("page.js", "page.css"):
         files.write_text(folder / name, asset(name))
     scripts = f'<script type="application/json" id="part-{REPORT}">{first}</script>\n<script src="page.js"></script>'
     style = '<link rel="stylesheet" href="page.css">'
-    text = TEMPLATE.format(policy="", title=_title(experiments), style=style, scripts=scripts)
+    text = TEMPLATE.format(policy=_policy(FOLDER), title=_title(experiments), style=style, scripts=scripts)
     files.write_text(folder / "index.html", text)
     return folder / "index.html"
 
@@ -71,6 +76,10 @@ def encoded(value: Any) -> str:
 def asset(name: str) -> str:
     """The text of a built asset; its source is page/ at the top of the repository."""
     return (resources(__package__) / "assets" / name).read_text(encoding="utf-8")
+
+
+def _policy(own: str = "") -> str:
+    return f'<meta http-equiv="Content-Security-Policy" content="{POLICY.format(own=own).strip()}">\n'
 
 
 def _title(experiments: Sequence[Experiment]) -> str:
