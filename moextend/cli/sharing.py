@@ -63,20 +63,20 @@ def export(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder of the files.")],
     names: Names = None,
-    items: Annotated[bool, typer.Option("--items", help="The single answers, too.")] = False,
+    items: Annotated[bool, typer.Option("--items", help="Also write the single answers.")] = False,
     organization: Annotated[
         str | None,
         typer.Option(
             "--organization",
             metavar="NAME",
-            help="For every-eval-ever: who made the models and evaluated them. Default: not known.",
+            help="For every-eval-ever: the organization that made and evaluated the models. Default: unknown.",
         ),
     ] = None,
     unfinished: Unfinished = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Write results in the schema of another tool, for leaderboards: one file of results a run and stage."""
+    """Write results in the schema of another tool, for leaderboards: one results file for every run and stage."""
     from moextend.bench.report import schemas
     from moextend.bench.report.collect import collect, lacking_notes, some
     from moextend.bench.run.rundir import find_runs

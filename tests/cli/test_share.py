@@ -38,23 +38,23 @@ def test_the_page_does_what_it_says(cli: Cli, runs: None, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--as", "helm", "--out", "x"], "--as: no schema 'helm'"),
         (
             ["--as", "lm-eval", "--out", "x", "--organization", "A"],
-            "--organization: lm-eval has no place for it.",
+            "--organization: lm-eval has no field for it.",
         ),
         (["--as", "lm-eval", "--out", "runs/tiny/lora-s0/config.json"], "--out"),
         (["other", "--as", "lm-eval", "--out", "x"], "no run 'other'"),
     ],
 )
-def test_errors_are_one_line(cli: Cli, runs: None, words: list[str], said: str) -> None:
+def test_errors_are_one_line(cli: Cli, runs: None, words: list[str], message: str) -> None:
     done = cli("bench", "export", *words)
-    assert done.code == 2 and said in done.err and "Traceback" not in done.err
+    assert done.code == 2 and message in done.err and "Traceback" not in done.err
 
 
-def test_what_is_left_out_is_said(cli: Cli, runs: None, tmp_path: Path) -> None:
+def test_damaged_runs_are_left_out_with_a_note(cli: Cli, runs: None, tmp_path: Path) -> None:
     (tmp_path / "runs/tiny/lora-s0/scores.jsonl").write_text("no\n")
     done = cli("bench", "export", "--as", "lm-eval", "--out", "x")
     assert done.code in (0, None) and "left out: lora-s0 (damaged" in done.err

@@ -1,4 +1,4 @@
-"""Results in the schemas of other tools, so that leaderboards and their readers can take them."""
+"""Export of results in the schemas of other tools, for leaderboards."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ SCHEMAS = {
     "lm-eval": "moextend.bench.report.schemas.lm_eval:write",
     "every-eval-ever": "moextend.bench.report.schemas.every_eval_ever:write",
 }
-"""Schema -> what writes the files of one run after one stage."""
+"""Schema -> function that writes the files of one run after one stage."""
 
 
 def check(schema: str, organization: str | None) -> None:
-    """Checks what is asked for before results are read.
+    """Checks the options before results are read.
 
     Raises:
-        UnknownName: no such schema.  InputError: an organization for a schema that has no place for it.
+        UnknownName: no such schema.  InputError: an organization for a schema without a field for it.
     """
     lookup.choose("schema", schema, SCHEMAS, where="--as")
     if organization and schema != "every-eval-ever":
         raise InputError(
-            f"{schema} has no place for it.", where="--organization", hint="Use it with --as every-eval-ever."
+            f"{schema} has no field for it.", where="--organization", hint="Use it with --as every-eval-ever."
         )
 
 
@@ -39,12 +39,12 @@ def write(
     items: bool = False,
     organization: str | None = None,
 ) -> list[Path]:
-    """Writes every run after every stage below `out`, and returns the files; equal runs make equal files.
+    """Writes the files of every run and stage below `out` and returns their paths; equal runs give equal bytes.
 
     Args:
-        items: whether single answers are written, too. Cells whose predictions cannot be read have none;
-            `Result.lacks` names them.
-        organization: who made the models and evaluated them; None: not known.
+        items: whether to write the single answers. Cells with missing or damaged predictions have none; damaged ones
+            are listed in `Result.lacks`.
+        organization: the organization that made and evaluated the models; None: unknown.
 
     Raises:
         UnknownName, InputError: see `check`; two runs have one name; a run has no date.

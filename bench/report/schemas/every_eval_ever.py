@@ -1,8 +1,8 @@
 """Records of Every Eval Ever, schema 0.3.0: data/<collection>/<developer>/<model>/<uuid>.json, <uuid>_samples.jsonl.
 
 Schemas: eval.schema.json and instance_level_eval.schema.json of https://github.com/evaleval/every_eval_ever. Scores are
-proportions; the values in percent, as reports show them, are under `details`. What a run does not know is left out, or
-"unknown" where the schema asks for it.
+proportions; the values in percent, as in reports, are under `details`. Unknown values are left out, or "unknown" where
+the schema requires a value.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ VERSION = "0.3.0"
 """Of the schema."""
 UNKNOWN = "unknown"
 NAMESPACE = "moextend"
-"""First part of the ids of models whose maker is not known."""
+"""First part of the ids of models of an unknown organization."""
 
 
 def write(snapshot: Snapshot, out: Path, items: bool, organization: str | None) -> list[Path]:
-    """Writes the record of one model, with its answers if asked for, and returns the files."""
+    """Writes the record of one model, with its answers if `items`, and returns the paths."""
     record = _record(snapshot, organization)
     folder = Path("data", slug(f"moextend-{snapshot.sequence}"), *record["model_info"]["id"].split("/"))
     name = _uuid(record["evaluation_id"])
@@ -44,7 +44,7 @@ def write(snapshot: Snapshot, out: Path, items: bool, organization: str | None) 
             "total_rows": len(rows),
         }
     files.write_json(path, record)
-    if not rows:  # of an earlier call: the record has to name a file that is there
+    if not rows:  # of an earlier call: the schema forbids samples that the record does not name
         with files.disk_errors(samples):
             samples.unlink(missing_ok=True)
     return [path, samples] if rows else [path]
@@ -130,7 +130,7 @@ def _evaluation(snapshot: Snapshot, cell: Cell) -> str:
 
 
 def _source(snapshot: Snapshot, cell: Cell) -> dict[str, Any]:
-    """The data; those of the hub only where the run names a revision there."""
+    """The data; `hf_dataset` only if the run has a hub revision of them."""
     task = snapshot.task(cell)
     data, text = task.get("data") or {}, task.get("lm_eval") or {}
     revision = snapshot.revision(cell)
@@ -152,7 +152,7 @@ def _source(snapshot: Snapshot, cell: Cell) -> dict[str, Any]:
 
 
 def _metric(snapshot: Snapshot, cell: Cell) -> dict[str, Any]:
-    """The scorer; its range where the package or lm-eval defines it."""
+    """The scorer; with its range for scorers of the package and of lm-eval."""
     text = cell.scorer.startswith(LM_EVAL)
     name = cell.scorer.removeprefix(LM_EVAL)
     known = "accuracy" if name == "acc" else f"lm-evaluation-harness.{name}"
@@ -172,7 +172,7 @@ def _metric(snapshot: Snapshot, cell: Cell) -> dict[str, Any]:
 
 
 def _generation(snapshot: Snapshot, cell: Cell) -> dict[str, Any]:
-    """How answers were made: greedily for questions; by lm-eval's task for text, of which the shots may be known."""
+    """Decoding settings: greedy for image tasks; for text tasks set by lm-eval's task, except the number of shots."""
     task, config = snapshot.task(cell), snapshot.result.config
     arguments = {"execution_command": command(config.model_copy(update={"places": {}}))}
     if task.get("kind") == "text":
@@ -194,7 +194,7 @@ def _rows(snapshot: Snapshot, record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _row(snapshot: Snapshot, record: dict[str, Any], cell: Cell, item: Item) -> dict[str, Any]:
-    """One answer; a question that is not kept is empty, has no hash, and `metadata` says so."""
+    """One answer; a question that is not recorded is empty and without a hash, with a note in `metadata`."""
     known = BY_NAME.get(cell.scorer)
     asked = {"raw": item.question or "", "reference": item.references}
     found: dict[str, Any] = {
@@ -220,7 +220,7 @@ def _row(snapshot: Snapshot, record: dict[str, Any], cell: Cell, item: Item) -> 
         "evaluation": {"score": item.score, "is_correct": (item.score or 0) >= (known.top if known else 1)},
         "metadata": _strings(
             {
-                "input": "not kept" if item.question is None else None,
+                "input": "not recorded" if item.question is None else None,
                 "kind": item.kind,
                 "group": item.group,
                 "image": item.image,
@@ -232,12 +232,12 @@ def _row(snapshot: Snapshot, record: dict[str, Any], cell: Cell, item: Item) -> 
 
 
 def _sample_hash(asked: dict[str, Any]) -> str:
-    """As the maintainers of the schema recommend it, so that models can be joined by it."""
+    """Hash of the recipe that the maintainers of the schema recommend, to join models by sample."""
     return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _strings(values: dict[str, Any]) -> dict[str, str]:
-    """Additional details, which are strings; what is not known is left out."""
+    """Additional details, as strings; unknown ones are left out."""
     return {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in values.items()

@@ -1,8 +1,8 @@
 """The files of lm-evaluation-harness 0.4.13: results_<date>.json and samples_<task>_<date>.jsonl, a folder a model.
 
 Fields as in lm_eval.result_schema and lm_eval.loggers.evaluation_tracker. Scores are fractions, as lm-eval's are. The
-key `moextend`, which lm-eval does not have, holds what the run says of the model, and its cells as they are. What a run
-does not know is null or left out; prompts are not kept, so arguments are empty and tasks have no hash.
+key `moextend`, which lm-eval does not have, holds the facts about the model and its cells. Unknown values are null or
+left out; prompts are not recorded, so arguments are empty and tasks have no hash.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from moextend.bench.score.records import Cell
 from moextend.util import files
 
 UNSAFE = re.compile(r"[\"<>:/|\\?*\[\]]+")
-"""What lm-eval replaces in the name of a model to get the name of its folder."""
+"""Characters that lm-eval replaces in the name of a model to get the name of its folder."""
 NO_ERROR = "N/A"
-"""What lm-eval writes for a standard error that is not known."""
+"""Value of an unknown standard error in lm-eval."""
 
 
 def write(snapshot: Snapshot, out: Path, items: bool, _organization: str | None) -> list[Path]:
-    """Writes the files of one model, and returns them."""
+    """Writes the files of one model and returns their paths."""
     folder = out / UNSAFE.sub("__", snapshot.name)
     date = snapshot.started.replace(tzinfo=None).isoformat().replace(":", "-")
     written = [folder / f"results_{date}.json"]
@@ -60,7 +60,7 @@ def _results(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _metrics(cell: Cell) -> dict[str, float | str]:
-    """`metric,filter` -> fraction, and its standard error: of the cell, and of other readings of the answers."""
+    """`metric,filter` -> fraction, each with its standard error: the cell and other readings of the answers."""
     found: dict[str, float | str] = {}
     own = ",".join(metric_of(cell))
     for key, value in {own: cell.value, **_other_readings(cell, own)}.items():
@@ -72,7 +72,7 @@ def _metrics(cell: Cell) -> dict[str, float | str]:
 
 
 def metric_of(cell: Cell) -> tuple[str, str]:
-    """Metric and filter of a cell: those of lm-eval for a text task, else the scorer and no filter."""
+    """Metric and filter of a cell: those of lm-eval for a text task, else the scorer and "none"."""
     if not cell.scorer.startswith(LM_EVAL):
         return cell.scorer, "none"
     wanted = cell.scorer.removeprefix(LM_EVAL)
@@ -92,7 +92,7 @@ def _names(cell: Cell) -> list[str]:
 
 
 def _shots(task: dict[str, Any]) -> int | None:
-    """Examples in the prompt; None where lm-eval's task decides."""
+    """Examples in the prompt; None: set by lm-eval's task."""
     return (task.get("lm_eval") or {}).get("num_fewshot") if task.get("kind") == "text" else 0
 
 
@@ -126,7 +126,7 @@ def _config(snapshot: Snapshot, cell: Cell) -> dict[str, Any]:
 
 
 def _execution(snapshot: Snapshot) -> dict[str, Any]:
-    """The model and how it was run. Seeds of lm-eval are not known: the seed of the run is under `moextend`."""
+    """The model and its execution. Seeds of lm-eval are unknown; the seed of the run is under `moextend`."""
     config = snapshot.result.config
     base, scoring = config.sequence["base"], config.sequence.get("scoring") or {}
     return {
@@ -149,7 +149,7 @@ def _execution(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _about(snapshot: Snapshot) -> dict[str, Any]:
-    """What lm-eval adds of the environment and of the model, and the record of the run."""
+    """The environment and the model as lm-eval records them, and the record of the run."""
     made = snapshot.environments[-1]
     cells = {cell.task: cell.model_dump(exclude={"stage", "task", "predictions"}) for cell in snapshot.cells}
     return {
@@ -174,7 +174,7 @@ def _about(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _sample(number: int, item: Item, cell: Cell) -> dict[str, Any]:
-    """One answer. The document of a text task is not kept but for its id, so it has no hash."""
+    """One answer. Of the document of a text task only the id is recorded, so it has no hash."""
     metric, name = metric_of(cell)
     doc: dict[str, Any] = {"id": item.id}
     if item.question is not None:

@@ -1,4 +1,4 @@
-"""A run after one stage, which is one model and one file of results in the schemas of other tools."""
+"""A run after one stage: one model, and one results file in the schemas of other tools."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from moextend.errors import InputError, SpecError
 from moextend.util.files import read_lines
 
 LM_EVAL = "lm-eval:"
-"""What the scorer of a text task begins with; the metric follows."""
+"""Prefix of the scorer of a text task, before the metric."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Item:
 
     id: str
     question: str | None
-    """None where it is not kept, as for text tasks."""
+    """None: not recorded, as for text tasks."""
     references: list[str]
     answer: str
     score: float | None
-    """As the scorer counts; None where the item counts only together with others."""
+    """Score by the scorer; None: the item has no score of its own."""
     choices: list[str] | None = None
     likelihoods: list[float] | None = None
     kind: str | None = None
@@ -63,7 +63,7 @@ class Snapshot:
 
     @cached_property
     def environments(self) -> list[dict[str, Any]]:
-        """What the run was made with, oldest first; without a run that recorded it, one that knows nothing."""
+        """Recorded environments of the run, oldest first; an empty one if there is none."""
         return self.result.run.environments or [{}]
 
     @property
@@ -73,7 +73,7 @@ class Snapshot:
 
     @cached_property
     def started(self) -> datetime:
-        """When the run began, by its records; InputError where they do not say."""
+        """Start of the run by its records; InputError if they have no date."""
         noted, started = self.environments[0].get("at"), read_status(self.result.run.folder).started
         try:
             if noted or started:
@@ -82,14 +82,14 @@ class Snapshot:
         except (TypeError, ValueError, OverflowError, OSError):
             pass
         raise InputError(
-            "the records do not say when it ran.",
+            "the records have no date.",
             where=str(self.result.run.folder),
             hint="Leave this run out, or run it again into another --runs folder.",
         )
 
     @cached_property
     def ended(self) -> datetime:
-        """Time of the last record of the run; its start where that is not known."""
+        """Time of the last record of the run; its start if that is unknown."""
         beat = read_status(self.result.run.folder).heartbeat
         return max(self.started, datetime.fromtimestamp(beat, UTC)) if beat else self.started
 
@@ -98,12 +98,12 @@ class Snapshot:
         return self.result.config.tasks[cell.task]
 
     def revision(self, cell: Cell) -> str | None:
-        """Revision of a task's data on the hub; None for data that are not known to come from there."""
+        """Hub revision of a task's data; None: not from the hub, or unknown."""
         data = self.task(cell).get("data") or {}
         return data.get("revision") or self.result.facts.revisions.get(cell.task)
 
     def record(self) -> dict[str, Any]:
-        """What the run says of this model; None where it says nothing."""
+        """Facts about this model from the records of the run; None: unknown."""
         config, facts, stage = self.result.config, self.result.facts, self.stage
         base = config.sequence["base"]
         return {
@@ -130,15 +130,13 @@ class Snapshot:
         }
 
     def items(self, cell: Cell) -> list[Item]:
-        """The answers of a cell; none where they are not kept or damaged, which `result.lacks` names."""
+        """The answers of a cell; empty if they are missing or damaged. Damaged ones are listed in `result.lacks`."""
         if cell.predictions is None:
             return []
         path = self.result.run.folder / cell.predictions
         try:
             found = _text(path) if cell.scorer.startswith(LM_EVAL) else self._asked(path, cell)
-            json.dumps(
-                [vars(item) for item in found], ensure_ascii=False
-            ).encode()  # half a character is no text
+            json.dumps([vars(item) for item in found], ensure_ascii=False).encode()  # refuses lone surrogates
             return found
         except Exception as error:  # as if they were not kept: one damaged file hides no other cell
             self.result.note_damage(cell.task, error)
@@ -163,7 +161,7 @@ class Snapshot:
 
 
 def snapshots(experiments: Sequence[Experiment]) -> Iterator[Snapshot]:
-    """Every run after every stage that was scored."""
+    """Every run after every scored stage."""
     for experiment in experiments:
         for result in experiment.results:
             keys = in_order(result)
@@ -172,14 +170,14 @@ def snapshots(experiments: Sequence[Experiment]) -> Iterator[Snapshot]:
 
 
 def without_folders(name: str | None) -> str | None:
-    """A name of a model or of data; of a path of one machine, its last part."""
+    """A name of a model or of data; of an absolute path, only the last part."""
     if name is None or not (PurePath(name).is_absolute() or PureWindowsPath(name).drive or name[:1] == "~"):
         return name
     return PureWindowsPath(name).name
 
 
 def _text(path: Path) -> list[Item]:
-    """The items of a text task, of which the questions are not kept."""
+    """The items of a text task; their questions are not recorded."""
     found = []
     for line in read_lines(path):
         if "summary" not in line:

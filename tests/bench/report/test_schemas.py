@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ def reported(runs: list[RunDir]) -> dict[tuple[str, int, str], dict[str, str]]:
 
 
 def checker(name: str) -> Check:
-    judge = pytest.importorskip("jsonschema", reason="jsonschema is in the extra `dev`")
+    judge = pytest.importorskip("jsonschema", reason="needs the package jsonschema")
     return partial(judge.validate, schema=json.loads((STATED / name).read_text("utf-8")))
 
 
@@ -161,7 +162,10 @@ def test_every_eval_ever_has_the_answers(runs: list[RunDir], tmp_path: Path) -> 
     assert not list(out.rglob("*_samples.jsonl")), "a record names all samples beside it"
 
 
-@pytest.mark.skipif(not shutil.which("every_eval_ever"), reason="every_eval_ever needs Python 3.12")
+@pytest.mark.skipif(
+    not shutil.which("every_eval_ever"),
+    reason=f"needs {'the package every_eval_ever' if sys.version_info >= (3, 12) else 'Python 3.12'}",
+)
 def test_the_validator_of_every_eval_ever_takes_them(runs: list[RunDir], tmp_path: Path) -> None:
     written = export(runs[:1], "every-eval-ever", tmp_path, items=True)
     command = ["every_eval_ever", "validate", "--format", "json"]
@@ -235,10 +239,10 @@ def test_names_have_no_folders_of_a_machine(name: str | None, public: str | None
     assert without_folders(name) == public
 
 
-def test_what_is_wrong_is_said(runs: list[RunDir], tmp_path: Path) -> None:
+def test_errors(runs: list[RunDir], tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="Did you mean 'lm-eval'"):
         schemas.check("lm_eval", None)
-    with pytest.raises(InputError, match="no place for it"):
+    with pytest.raises(InputError, match="no field for it"):
         schemas.check("lm-eval", "A Lab")
     other = write_run(tmp_path / "more", Shape(stages=3, texts=1, items=20), "lora", 0, Kind())
     with pytest.raises(InputError, match="2 runs are called 'ledger/lora-s0'"):
@@ -246,5 +250,5 @@ def test_what_is_wrong_is_said(runs: list[RunDir], tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     path = runs[0].folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "environments": []}))
-    with pytest.raises(InputError, match="do not say when"):
+    with pytest.raises(InputError, match="the records have no date"):
         export(runs, "lm-eval", tmp_path / "out")
