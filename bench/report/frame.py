@@ -64,7 +64,7 @@ def frame(experiments: Sequence[Experiment], *, items: bool = True) -> DataFrame
     reader, names = AnswerReader(), [name for name in COLUMNS if name not in ITEM]
     rows, found = list[tuple[Any, ...]](), list[Answers | None]()
     for label, run, result in _runs(experiments):
-        for stage, task in _in_order(result):
+        for stage, task in in_order(result):
             cell = result.cells[stage, task]
             rows.append(_cell(label, run, result, stage, task))
             found.append(reader(result, cell) if items else None)
@@ -125,7 +125,7 @@ def _runs(experiments: Sequence[Experiment]) -> Iterator[tuple[str, str, Result]
             yield label, str(result.run.folder) if twice[result.name] > 1 else result.name, result
 
 
-def _in_order(result: Result) -> list[tuple[int, str]]:
+def in_order(result: Result) -> list[tuple[int, str]]:
     """The cells by stage, and the tasks of each as the sequence has them."""
     place = {task: i for i, task in enumerate([*result.tasks, *result.text, *result.config.transfer])}
     return sorted(result.cells, key=lambda key: (key[0], place.get(key[1], len(place)), key[1]))

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "explain": (reports.explain, "moextend bench explain tiny/lora-s0 3 tiny-attributes"),
     "pack": (sharing.pack, "moextend bench pack tiny --out tiny.tar.zst"),
     "unpack": (sharing.unpack, "moextend bench unpack tiny.tar.zst"),
+    "export": (sharing.export, "moextend bench export tiny --as lm-eval --out results/"),
 }
 """Name -> function and example."""
 

@@ -1,4 +1,4 @@
-"""Commands that share runs: pack, unpack."""
+"""Commands that share runs and results: pack, unpack, export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from moextend.cli import options
-from moextend.cli.reports import Names
+from moextend.cli.reports import Names, Unfinished
 
 
 def pack(
@@ -55,3 +55,40 @@ def unpack(
         lacking = f", without weights; to get them, first: moextend bench remove-run {name}"
         typer.echo(f"{name} is here already{lacking if folder in found.bare else ''}")
     typer.echo("Next: moextend bench report")
+
+
+def export(
+    schema: Annotated[
+        str, typer.Option("--as", metavar="SCHEMA", help="lm-eval, or every-eval-ever (0.3.0).")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder of the files.")],
+    names: Names = None,
+    items: Annotated[bool, typer.Option("--items", help="Also write the single answers.")] = False,
+    organization: Annotated[
+        str | None,
+        typer.Option(
+            "--organization",
+            metavar="NAME",
+            help="For every-eval-ever: the organization that made and evaluated the models. Default: unknown.",
+        ),
+    ] = None,
+    unfinished: Unfinished = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Write results in the schema of another tool, for leaderboards: one results file for every run and stage."""
+    from moextend.bench.report import schemas
+    from moextend.bench.report.collect import collect, lacking_notes, some
+    from moextend.bench.run.rundir import find_runs
+    from moextend.util import files
+
+    schemas.check(schema, organization)
+    files.check_writable(out, where="--out")
+    experiments = some(collect(find_runs(runs or workspace / "runs", names or []), unfinished=unfinished))
+    written = schemas.write(experiments, schema, out, items=items, organization=organization)
+    for experiment in experiments:
+        notes = [f"left out: {name}" for name in experiment.left_out]
+        for note in [*notes, *lacking_notes(experiment.results)]:
+            options.echo(note, err=True)
+    count = sum(len(experiment.results) for experiment in experiments)
+    typer.echo(f"wrote {len(written):,} files of {count:,} runs to {out}")

@@ -1,0 +1,61 @@
+"""`bench pack`, `unpack` and `export`, called as a user does."""
+
+import re
+import shlex
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.bench import ledger
+from tests.cli.conftest import Cli
+
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "share.md"
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of a sequence `tiny`, in the workspace."""
+    monkeypatch.setattr(ledger, "config", partial(ledger.config, name="tiny"))
+    ledger.write_runs(tmp_path / "runs", ledger.Shape(items=10, stages=2), {"lora": ledger.Kind()}, (0, 1))
+
+
+def test_the_page_does_what_it_says(cli: Cli, runs: None, tmp_path: Path) -> None:
+    text = PAGE.read_text("utf-8")
+    for line in "".join(re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)).splitlines():
+        program, *words = shlex.split(line, comments=True)
+        if program == "mkdir":
+            Path(*words).mkdir()
+            continue
+        done = cli(*words)
+        assert done.code in (0, None), f"{line}\n{done.err}"
+    results = sorted(path.parent.name for path in (tmp_path / "results").rglob("results_*.json"))
+    assert results == [f"tiny__lora-s{seed}__stage-{stage}" for seed in (0, 1) for stage in (0, 1, 2)]
+    records = list(
+        (tmp_path / "eee" / "data" / "moextend-tiny" / "my-lab").glob("tiny-lora-s*-stage-*/*.json")
+    )
+    assert len(records) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--as", "helm", "--out", "x"], "--as: no schema 'helm'"),
+        (
+            ["--as", "lm-eval", "--out", "x", "--organization", "A"],
+            "--organization: lm-eval has no field for it.",
+        ),
+        (["--as", "lm-eval", "--out", "runs/tiny/lora-s0/config.json"], "--out"),
+        (["other", "--as", "lm-eval", "--out", "x"], "no run 'other'"),
+    ],
+)
+def test_errors_are_one_line(cli: Cli, runs: None, words: list[str], message: str) -> None:
+    done = cli("bench", "export", *words)
+    assert done.code == 2 and message in done.err and "Traceback" not in done.err
+
+
+def test_damaged_runs_are_left_out_with_a_note(cli: Cli, runs: None, tmp_path: Path) -> None:
+    (tmp_path / "runs/tiny/lora-s0/scores.jsonl").write_text("no\n")
+    done = cli("bench", "export", "--as", "lm-eval", "--out", "x")
+    assert done.code in (0, None) and "left out: lora-s0 (damaged" in done.err
+    assert done.out == "wrote 3 files of 1 runs to x\n"
