@@ -48,7 +48,7 @@ def test_help_is_quick_and_does_not_import_the_heavy_ones() -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         times.append(_seconds_of_children() - began)
         assert done.returncode == 0, done.stderr
-    assert min(times) < 0.3
+    assert min(times) < 0.45
 
 
 def _seconds_of_children() -> float:

@@ -160,7 +160,7 @@ def _items(
     found: Parts, experiment: Experiment, task: dict[str, Any], runs: Sequence[Result], workspace: Path | None,
     budget: Budget, *, inline: bool,
 ) -> list[Flip]:  # fmt: skip
-    """Adds the parts of a task's items, and says in `task` what there is of them."""
+    """Adds the parts of a task's items, and notes in `task` which exist."""
     own = [(number, result) for number, result in enumerate(runs) if result.config.mode == "sequence"]
     made = lifelines(task["key"], [result for _, result in own]) if own else None
     if made is None:
