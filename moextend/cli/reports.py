@@ -293,7 +293,7 @@ def explain(
     found = find_runs(runs or workspace / "runs", [run])
     if len(found) != 1:
         raise InputError(
-            f"{len(found)} runs are called '{run}'.",
+            f"'{run}' names {len(found)} runs.",
             where="RUN",
             hint="Name one: sequence/run, or its folder.",
         )
