@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moextend.errors import InputError
-
-if TYPE_CHECKING:
-    from moextend.data.table import Row
 
 COLUMN = "text"
 """The only column."""
@@ -52,7 +49,7 @@ class TextTable:
     def __len__(self) -> int:
         return len(self._start)
 
-    def row(self, i: int, columns: Sequence[str]) -> Row:
+    def row(self, i: int, columns: Sequence[str]) -> Mapping[str, Any]:
         """Text `i`, if `columns` contains the column."""
         return {name: self._read(i) for name in columns if name == COLUMN}
 
