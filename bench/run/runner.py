@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moextend.bench.data import hub_revision
 from moextend.bench.methods.method import Stage
 from moextend.bench.run import complete, costs
 from moextend.bench.run.complete import (
@@ -304,7 +303,6 @@ def write_facts(context: RunContext, model: MultimodalLM) -> None:
         name = stage_name(names)
         data = learning_data(context, names, stage_seed(context.config.seed, name))
         answering[name] = costs.forward_flops(model, data.held_out)
-    commits = {name: hub_revision(task, context.workspace) for name, task in context.tasks.items()}
     context.run.write_facts(
         task_identity=context.method.task_identity,
         # Of sequences that learn from images alone: else text may look like what was learned.
@@ -312,5 +310,4 @@ def write_facts(context: RunContext, model: MultimodalLM) -> None:
         settings=context.method.config.model_dump(mode="json"),
         majority=majority,
         base_flops=answering,
-        revisions={name: commit for name, commit in commits.items() if commit is not None},
     )

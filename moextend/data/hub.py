@@ -29,7 +29,9 @@ def _load(name: str, split: str, config: str | None, revision: str | None, where
 
     try:
         with quiet_datasets(), quiet_loggers("datasets", "huggingface_hub"):
-            return datasets.load_dataset(name, config, split=split, revision=revision)
+            return _at_commit(
+                datasets.load_dataset(name, config, split=split, revision=revision), name, revision
+            )
     except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
         raise InputError(
             f"no file or folder '{name}', and the hub gave no such data set ({error}).",
@@ -45,6 +47,28 @@ def _load(name: str, split: str, config: str | None, revision: str | None, where
             where=where,
             hint="Name its config under data.config.",
         ) from error
+
+
+def _at_commit(found: Any, name: str, revision: str | None) -> Any:
+    """The split at the commit that was asked for: offline, `datasets` opens the one that it opened last.
+
+    FileNotFoundError if that commit is not in the cache.
+    """
+    from datasets.packaged_modules.cache.cache import Cache
+
+    files = [Path(file["filename"]) for file in found.cache_files]
+    opened = commit_of(files)
+    if opened is None or revision is None or not _COMMIT.fullmatch(revision) or opened == revision:
+        return found
+    config = files[0].parents[2]
+    for folder in config.glob(f"*/{revision}"):
+        builder = Cache(
+            cache_dir=str(config.parents[1]), repo_id=name, dataset_name=name.rpartition("/")[2],
+            config_name=config.name, version=folder.parent.name, hash=revision,
+        )  # fmt: skip
+        builder.download_and_prepare()
+        return builder.as_dataset(split=str(found.split))
+    raise FileNotFoundError(f"commit {revision} is not in the cache, which holds {opened}")
 
 
 def _splits(name: str, config: str | None, revision: str | None) -> list[str]:
