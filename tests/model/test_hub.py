@@ -65,3 +65,17 @@ def test_files_of_one_encoder_are_of_one_commit_if_the_branch_moves_meanwhile(
     with hub.pinned({}) as opened:
         load_encoder("hf-hub:org/tower")
     assert opened == {"org/tower": first}
+
+
+def test_an_encoder_of_timm_is_opened_at_its_recorded_commit(served: LocalHub, tmp_path: Path) -> None:
+    import timm
+    from timm.models import save_for_hf
+
+    tower = timm.create_model("test_vit", pretrained=False)
+    save_for_hf(tower, str(tmp_path / "vit"), safe_serialization=True)
+    first = served.push("org/vit", tmp_path / "vit")
+    served.push("org/vit", tmp_path / "vit")
+    with hub.pinned({"org/vit": first}) as opened:
+        load_encoder("timm:hf-hub:org/vit")
+    assert opened == {"org/vit": first}
+    assert {asked.split()[1] for asked in served.asked} == {first}
