@@ -203,7 +203,8 @@ def data_sources(run: RunDir, task: str) -> dict[str, str]:
     data = (spec.get("data") or {}).get("path") or (spec.get("lm_eval") or {}).get("task")
     facts, revision = run.facts(), (spec.get("data") or {}).get("revision")
     digest, commit = facts.data.get(task, {}).get("test"), facts.revisions.get(task)
-    noted = [f"commit {commit}"] * bool(commit) + [f"digest {digest}"] * bool(digest)
+    noted = [f"commit {sha} of {name}" for name, sha in facts.text_data.get(task, {}).items()]
+    noted += [f"commit {commit}"] * bool(commit) + [f"digest {digest}"] * bool(digest)
     return {
         "data": ", ".join([_named(str(data), revision), *noted]),
         "task file": str(config.places.get("tasks", {}).get(task, "")),

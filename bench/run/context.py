@@ -46,8 +46,8 @@ class RunContext:
     @cached_property
     def tasks(self) -> dict[str, TaskSpec]:
         """Name -> task, for all tasks; data of the hub at the recorded commit."""
-        commits = recorded(self.run).revisions
-        return {name: pinned_task(self.config.task_spec(name), commits) for name in self.config.tasks}
+        facts = recorded(self.run)
+        return {name: pinned_task(self.config.task_spec(name), facts) for name in self.config.tasks}
 
     @cached_property
     def generic(self) -> Any:

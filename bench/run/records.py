@@ -146,6 +146,8 @@ class RunFacts(Record):
     models: dict[str, dict[str, str]] = Field(default_factory=dict)
     """`base` or `image encoder` -> model on the Hugging Face Hub -> its commit, from the first use on; a resumed run
     opens it."""
+    text_data: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Text task -> data set on the Hugging Face Hub -> its commit, from the first use on; a resumed run opens it."""
 
     @classmethod
     def former(cls, values: dict[str, Any]) -> dict[str, Any]:

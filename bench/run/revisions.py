@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from moextend.bench.data import hub_revision
 from moextend.bench.run.records import BASE, ENCODER, RunFacts
 from moextend.bench.run.rundir import RunDir
+from moextend.bench.score.text import text_commits
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError
 
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
     from moextend.bench.sequence import Base
 
 
-def pinned_task(task: TaskSpec, commits: Mapping[str, str]) -> TaskSpec:
-    """The task with its data at the recorded commit; the task itself if none is recorded."""
-    if task.data is None or task.task not in commits:
-        return task
-    return task.model_copy(update={"data": task.data.model_copy(update={"revision": commits[task.task]})})
+def pinned_task(task: TaskSpec, facts: RunFacts) -> TaskSpec:
+    """The task with its data at the recorded commits; the task itself if none is recorded."""
+    if task.data is not None and task.task in facts.revisions:
+        data = task.data.model_copy(update={"revision": facts.revisions[task.task]})
+        return task.model_copy(update={"data": data})
+    if task.lm_eval is not None and task.task in facts.text_data:
+        text = task.lm_eval.model_copy(update={"revisions": facts.text_data[task.task]})
+        return task.model_copy(update={"lm_eval": text})
+    return task
 
 
 def pin_data(run: RunDir, tasks: dict[str, TaskSpec], workspace: Path) -> None:
@@ -31,7 +36,14 @@ def pin_data(run: RunDir, tasks: dict[str, TaskSpec], workspace: Path) -> None:
     new = {name: commit for name, commit in found.items() if commit is not None}
     if new:
         run.write_facts(revisions={**known, **new})
-        tasks.update({name: pinned_task(tasks[name], new) for name in new})
+        tasks.update({name: pinned_task(tasks[name], recorded(run)) for name in new})
+
+
+def record_text(run: RunDir, task: TaskSpec, workspace: Path) -> None:
+    """Records the commits of the hub data of a text task that has just been scored for the first time."""
+    known = recorded(run).text_data
+    if task.kind == "text" and task.task not in known and (found := text_commits(task, workspace)):
+        run.write_facts(text_data={**known, task.task: found})
 
 
 def base_revision(run: RunDir, base: Base, workspace: Path) -> str | None:

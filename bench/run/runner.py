@@ -25,6 +25,7 @@ from moextend.bench.run.models import base, learning_data, stage_name, stage_of
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.provenance import refuse_changed_plugins
 from moextend.bench.run.records import StageCost
+from moextend.bench.run.revisions import record_text
 from moextend.bench.run.rundir import COST, ROUTING, RunDir
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate, vqa
@@ -288,6 +289,7 @@ def score_cell(
         model, task, weights=weights, folder=context.run.predictions, scoring=context.sequence.scoring,
         workspace=context.workspace, stage=index, on_items=on_items,
     )  # fmt: skip
+    record_text(context.run, task, context.workspace)
     context.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,34 @@ def _load(name: str, split: str, config: str | None, revision: str | None, where
             where=where,
             hint="Name its config under data.config.",
         ) from error
+
+
+@contextmanager
+def pinned(revisions: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Context in which `datasets` opens these revisions of hub data sets; yields the commits that it opens.
+
+    Both are mappings from the name of a data set.
+    """
+    import datasets
+
+    own, opened = datasets.load_dataset, dict[str, str]()
+
+    def load_dataset(path: str, *arguments: Any, revision: str | None = None, **options: Any) -> Any:
+        # Configs of one data set are of one commit, also if the branch moves between two of them.
+        wanted = revisions.get(path) or opened.get(path) or revision
+        found = own(path, *arguments, revision=wanted, **options)
+        if isinstance(found, datasets.DatasetDict):
+            found = datasets.DatasetDict({key: _at_commit(rows, path, wanted) for key, rows in found.items()})
+            files = [file["filename"] for rows in found.values() for file in rows.cache_files]
+            if (commit := commit_of(map(Path, files))) is not None:
+                opened[path] = commit
+        return found
+
+    datasets.load_dataset = load_dataset
+    try:
+        yield opened
+    finally:
+        datasets.load_dataset = own
 
 
 def _at_commit(found: Any, name: str, revision: str | None) -> Any:

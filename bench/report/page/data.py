@@ -185,7 +185,7 @@ def _items(
 
 def _images(result: Result, task: str, made: Lifelines, workspace: Path | None, budget: Budget) -> Thumbnails:
     config = result.config
-    spec = pinned_task(config.task_spec(task), result.facts.revisions)
+    spec = pinned_task(config.task_spec(task), result.facts)
     place = config.places.get("tasks", {}).get(task)
     if place:
         spec = spec.model_copy(update={"path": Path(place)})

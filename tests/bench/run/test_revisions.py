@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from moextend.bench.report.explain import data_sources, method_sources
-from moextend.bench.run import models
+from moextend.bench.run import models, revisions
 from moextend.bench.run.context import RunContext, refuse_changed_data
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.rundir import RunDir
+from moextend.bench.task import TaskSpec
 from moextend.data import hub as opened
 from moextend.errors import RunConflict
 from moextend.util import content
@@ -115,3 +116,22 @@ def test_a_changed_revision_is_a_changed_run(tmp_path: Path) -> None:
         prepared(tmp_path, revision="v2")
     assert 'sequence.base.revision: "v1" there, "v2" now' in str(refused.value)
     assert len(str(refused.value).splitlines()) <= 2
+
+
+def test_data_of_text_tasks_are_recorded_and_pinned(
+    rows: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(tmp_path, model="tiny", vision="tiny")
+    text = TaskSpec.model_validate(
+        {"task": "facts", "version": 1, "kind": "text", "lm_eval": {"task": "facts"}}
+    )
+    monkeypatch.setattr(revisions, "text_commits", lambda task, workspace: {"org/facts": MOVED})
+    revisions.record_text(run, text, tmp_path)
+    monkeypatch.setattr(revisions, "text_commits", lambda task, workspace: {"org/facts": "newer"})
+    revisions.record_text(run, text, tmp_path)
+    assert run.facts().text_data == {"facts": {"org/facts": MOVED}}
+    pinned = revisions.pinned_task(text, run.facts())
+    assert pinned.lm_eval is not None and pinned.lm_eval.revisions == {"org/facts": MOVED}
+    assert "revisions" not in text.model_dump(mode="json")["lm_eval"], (
+        "records of former runs stay what they are"
+    )
