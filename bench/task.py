@@ -113,6 +113,8 @@ class TextTask(Spec):
     """Whether scoring runs code from the model: only with `--allow-code`."""
     trust_remote_code: bool = _unset(False)
     """Whether Python code in the folder's YAML files may run; that of lm-eval and of the package may."""
+    revisions: dict[str, str] = _unset({})
+    """Pinned revisions of its hub data sets: name of the data set -> revision."""
     data: str | None = None
     """Path of data that the user has to provide: `data:` and a path below data/ of the workspace."""
     prepare: str = ""

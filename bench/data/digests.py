@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from moextend.bench.data.open import Opened, SplitName, open_items, open_table
+from moextend.bench.data.source import find_source
 from moextend.bench.task import TaskSpec
 from moextend.data.each import Each
 from moextend.data.examples import several
@@ -37,13 +38,15 @@ def data_digest(task: TaskSpec, split: SplitName, workspace: Path) -> str:
 
 def hub_revision(task: TaskSpec, workspace: Path) -> str | None:
     """Commit of the opened hub data set of a task; None for other data."""
-    if task.data is None or task.data.path.startswith(("world:", "data:")):
+    if task.data is None:
         return None
-    try:
-        opened = open_table(task, "test", workspace)
-    except InputError:  # scoring reports this error
-        return None
-    return commit_of(opened.files) if opened.folder is None else None
+    splits: tuple[SplitName, ...] = ("test", "train")  # a task that only aligns may have no test split
+    for split in splits:
+        with suppress(InputError):  # scoring or training reports this error
+            if find_source(task.data, task.folder(), workspace, where="data.path").hub is None:
+                return None
+            return commit_of(open_table(task, split, workspace).files)
+    return None
 
 
 def _holds_images(opened: Opened, task: TaskSpec) -> bool:

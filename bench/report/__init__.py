@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from moextend.bench.references import Reference
 from moextend.bench.report.ablations import ablation_tables
-from moextend.bench.report.collect import Experiment
+from moextend.bench.report.collect import Experiment, left_out_notes
 from moextend.bench.report.comparison import MARGIN, comparison_table
 from moextend.bench.report.costs import costs_table
 from moextend.bench.report.forgetting import forgetting_table
@@ -85,13 +86,21 @@ def tables(
     measured = [
         ranked(experiment, table) if rank else table
         for experiment in experiments
-        for table in _measured(experiment, view, baseline, margin)
+        for table in _with_left_out(experiment, _measured(experiment, view, baseline, margin))
     ]
     if experiments and not measured:
         what, hint = EMPTY[view]
         raise InputError(what, where=f"--{view}", hint=hint)
     found = [*measured, *published]
     return style.styled(found) if style else found
+
+
+def _with_left_out(experiment: Experiment, tables: list[Table]) -> list[Table]:
+    """The tables of an experiment, one of which names the runs that are left out."""
+    notes = left_out_notes(experiment)
+    if not tables or any(set(notes) <= set(table.notes) for table in tables):
+        return tables
+    return [*tables[:-1], replace(tables[-1], notes=[*tables[-1].notes, *notes])]
 
 
 def _measured(experiment: Experiment, view: View, baseline: str | None, margin: float) -> list[Table]:

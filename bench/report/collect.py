@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -173,8 +173,13 @@ def lacking_notes(results: Sequence[Result]) -> list[str]:
     return [f"Not complete: {'. '.join(known)}. The same bench run makes it again."] if known else []
 
 
+def left_out_notes(experiment: Experiment) -> list[str]:
+    """The runs that are left out and why, one note for all."""
+    return [f"Left out: {'; '.join(experiment.left_out)}."] if experiment.left_out else []
+
+
 def some(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """Those with a result; InputError where there is none at all."""
+    """Those with a result, of which the first also names the runs of the others; InputError where there is none."""
     kept = [experiment for experiment in experiments if experiment.results]
     if not kept:
         waiting = [name for experiment in experiments for name in experiment.left_out]
@@ -183,7 +188,13 @@ def some(experiments: Sequence[Experiment]) -> list[Experiment]:
             where="report",
             hint=f"Run first: moextend bench run{', or add --unfinished' if waiting else ''}.",
         )
-    return kept
+    others = [
+        f"{name} of {experiment.name}"
+        for experiment in experiments
+        if not experiment.results
+        for name in experiment.left_out
+    ]
+    return [replace(kept[0], left_out=[*kept[0].left_out, *others]), *kept[1:]] if others else kept
 
 
 Groups = dict[tuple[str, str], list[Result]]

@@ -8,7 +8,15 @@ from functools import partial
 from pathlib import Path
 
 from moextend.bench import methods, metrics, stats
-from moextend.bench.report.collect import Experiment, Groups, Result, grouped, lacking_notes, row_name
+from moextend.bench.report.collect import (
+    Experiment,
+    Groups,
+    Result,
+    grouped,
+    lacking_notes,
+    left_out_notes,
+    row_name,
+)
 from moextend.bench.report.forgetting import BY_CONSTRUCTION, UNTOUCHED, text_untouched
 from moextend.bench.report.items import ItemReader, Parts, Weights, contrast
 from moextend.bench.report.table import Column, Table, Value, count, interval, number, p_value, text
@@ -240,8 +248,7 @@ def _missing_notes(experiment: Experiment) -> list[str]:
     notes = lacking_notes(experiment.results)
     if notes:
         notes[0] = f"{notes[0]} Rows that need it are left out."
-    if experiment.left_out:
-        notes.append(f"Left out: {'; '.join(experiment.left_out)}.")
+    notes += left_out_notes(experiment)
     return notes
 
 

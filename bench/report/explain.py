@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.run.complete import STEM, stage_names, stage_problem
+from moextend.bench.run.records import BASE, ENCODER
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.vqa import score_items, scores_path
@@ -170,11 +171,16 @@ def _sources(run: RunDir, cell: Cell, names: Sequence[str]) -> dict[str, str]:
 
 def method_sources(run: RunDir) -> dict[str, str]:
     """The base and the method of a run."""
-    base, settings = run.config.sequence["base"], run.facts().settings
-    found = {"base": _named(base["model"], base.get("revision"))}
+    base, facts = run.config.sequence["base"], run.facts()
+    found = {BASE: _named(base["model"], base.get("revision"))}
     if base.get("vision"):
-        found["image encoder"] = str(base["vision"])
-    return {**found, "method": run.config.method, "settings": json.dumps(settings) if settings else ""}
+        found[ENCODER] = str(base["vision"])
+    for what, commits in facts.models.items():
+        found[what] = ", ".join(
+            [found.get(what, ""), *(f"commit {sha} of {name}" for name, sha in commits.items())]
+        )
+    settings = json.dumps(facts.settings) if facts.settings else ""
+    return {**found, "method": run.config.method, "settings": settings}
 
 
 def stage_sources(run: RunDir, names: Sequence[str]) -> dict[str, str]:
@@ -195,9 +201,12 @@ def data_sources(run: RunDir, task: str) -> dict[str, str]:
     """The data of a task, and the file that describes it."""
     config, spec = run.config, run.config.tasks[task]
     data = (spec.get("data") or {}).get("path") or (spec.get("lm_eval") or {}).get("task")
-    digest = run.facts().data.get(task, {}).get("test")
+    facts, revision = run.facts(), (spec.get("data") or {}).get("revision")
+    digest, commit = facts.data.get(task, {}).get("test"), facts.revisions.get(task)
+    noted = [f"commit {sha} of {name}" for name, sha in facts.text_data.get(task, {}).items()]
+    noted += [f"commit {commit}"] * bool(commit) + [f"digest {digest}"] * bool(digest)
     return {
-        "data": f"{data}{f' digest {digest}' if digest else ''}",
+        "data": ", ".join([_named(str(data), revision), *noted]),
         "task file": str(config.places.get("tasks", {}).get(task, "")),
     }
 

@@ -14,6 +14,7 @@ from moextend.bench.report.collect import (
     grouped,
     has_base_row,
     lacking_notes,
+    left_out_notes,
     row_name,
     unfinished_mark,
 )
@@ -232,8 +233,7 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
     if marked:
         notes.append(f"*: not finished: {', '.join(marked)}.")
     notes += lacking_notes(experiment.results)
-    if experiment.left_out:
-        notes.append(f"Left out: {'; '.join(experiment.left_out)}.")
+    notes += left_out_notes(experiment)
     return notes
 
 

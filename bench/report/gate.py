@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from moextend.bench import methods, stats
-from moextend.bench.report.collect import Experiment, Result, grouped, lacking_notes
+from moextend.bench.report.collect import Experiment, Result, grouped, lacking_notes, left_out_notes
 from moextend.bench.report.forgetting import BY_CONSTRUCTION, text_untouched
 from moextend.bench.report.items import ItemReader, contrast
 from moextend.errors import InputError, UnknownName
@@ -270,6 +270,5 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
     if any(check.seeds == 1 and check.found for check in checks):
         notes.append("One seed: the verdict is about these weights, not about training again.")
     notes += lacking_notes(experiment.results)
-    if experiment.left_out:
-        notes.append(f"Left out: {'; '.join(experiment.left_out)}.")
+    notes += left_out_notes(experiment)
     return notes

@@ -9,6 +9,7 @@ from typing import Any
 from moextend.bench import scorers
 from moextend.bench.data import data_digest
 from moextend.bench.run.progress import Unit
+from moextend.bench.run.revisions import pin_data, pinned_task, recorded
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage_data import generic_text
 from moextend.bench.task import TaskSpec
@@ -44,8 +45,9 @@ class RunContext:
 
     @cached_property
     def tasks(self) -> dict[str, TaskSpec]:
-        """Name -> task, for all tasks."""
-        return {name: self.config.task_spec(name) for name in self.config.tasks}
+        """Name -> task, for all tasks; data of the hub at the recorded commit."""
+        facts = recorded(self.run)
+        return {name: pinned_task(self.config.task_spec(name), facts) for name in self.config.tasks}
 
     @cached_property
     def generic(self) -> Any:
@@ -73,6 +75,7 @@ def plan(context: RunContext) -> list[Unit]:
 
 def refuse_changed_data(context: RunContext) -> None:
     """Raises RunConflict if the data of a task changed since the run began; records the data of new tasks."""
+    pin_data(context.run, context.tasks, context.workspace)
     known = context.run.facts().data
     now = {
         name: data_names(context, name) for name in context.config.tasks if context.tasks[name].kind != "text"

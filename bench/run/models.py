@@ -12,6 +12,7 @@ from moextend.bench.run import alignment
 from moextend.bench.run.config import JOINT
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.progress import Progress, Unit
+from moextend.bench.run.revisions import base_revision, encoder_revisions
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage_data import StageData, stage_data, stage_seed
 from moextend.errors import InputError
@@ -34,16 +35,18 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     device = context.config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = moextend.load(
-        spec.found(context.workspace),
-        vision=spec.vision,
-        resize=spec.resize,
-        revision=spec.revision,
-        dtype=spec.dtype,
-        attn_implementation=spec.attn_implementation,
-        device=device,
-        chat=spec.chat,
-    )
+    revision = base_revision(context.run, spec, context.workspace)
+    with encoder_revisions(context.run, spec):
+        model = moextend.load(
+            spec.found(context.workspace),
+            vision=spec.vision,
+            resize=spec.resize,
+            revision=revision,
+            dtype=spec.dtype,
+            attn_implementation=spec.attn_implementation,
+            device=device,
+            chat=spec.chat,
+        )
     if spec.upcycle is not None:
         model = moextend.upcycle(model, **spec.upcycle.model_dump(), keep_dense=False)
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}

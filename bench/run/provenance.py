@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from moextend.bench import scorers
 from moextend.bench.plugins import PACKAGE, Source, changed
+from moextend.bench.run.revisions import recorded
 from moextend.bench.run.rundir import RunDir
-from moextend.errors import InputError, RunConflict
+from moextend.errors import RunConflict
 
 
 def plugins_of(run: RunDir) -> dict[str, Source]:
@@ -21,7 +22,7 @@ def plugins_of(run: RunDir) -> dict[str, Source]:
 
 def refuse_changed_plugins(run: RunDir) -> dict[str, dict[str, str]]:
     """Raises RunConflict if a plug-in changed since the run began; returns the records of all plug-ins."""
-    known, now = _noted(run), plugins_of(run)
+    known, now = recorded(run).plugins, plugins_of(run)
     problem = changed(known, now)
     if problem is not None:
         raise RunConflict(
@@ -30,10 +31,3 @@ def refuse_changed_plugins(run: RunDir) -> dict[str, dict[str, str]]:
             hint="Restore the file, use another --runs folder, or remove this one.",
         )
     return {**known, **{what: source.record() for what, source in now.items()}}
-
-
-def _noted(run: RunDir) -> dict[str, dict[str, str]]:
-    try:
-        return run.facts().plugins
-    except InputError:  # damaged facts are made again by the run
-        return {}

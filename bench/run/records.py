@@ -12,6 +12,9 @@ from pydantic import BaseModel, Field, model_validator
 from moextend.bench.task import TaskIdentity
 from moextend.util.record import Record
 
+BASE, ENCODER = "base", "image encoder"
+"""Models of a run that may come from the hub."""
+
 State = Literal["waiting", "running", "done", "failed", "interrupted"]
 
 
@@ -139,12 +142,19 @@ class RunFacts(Record):
     plugins: dict[str, dict[str, str]] = Field(default_factory=dict)
     """`method` or `scorer NAME` -> origin of a plug-in. A run is refused if it changes."""
     revisions: dict[str, str] = Field(default_factory=dict)
-    """Task -> commit of its data set on the Hugging Face Hub, for information."""
+    """Task -> commit of its data set on the Hugging Face Hub, from the first use on; a resumed run opens it."""
+    models: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """`base` or `image encoder` -> model on the Hugging Face Hub -> its commit, from the first use on; a resumed run
+    opens it."""
+    text_data: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Text task -> data set on the Hugging Face Hub -> its commit, from the first use on; a resumed run opens it."""
 
     @classmethod
     def former(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """In early versions `told` was true if the task is given."""
-        known = {True: "given", False: "none"}.get(values.get("told"))  # type: ignore[arg-type]
+        """In early versions `told` was true if the task is given, and false if it is inferred or not known."""
+        settings = values["settings"] if isinstance(values.get("settings"), dict) else {}
+        inferred = settings.get("scope") == "auto" or settings.get("task") == "inferred"
+        known = {True: "given", False: "inferred" if inferred else "none"}.get(values.get("told"))  # type: ignore[arg-type]
         return {"task_identity": known, **values} if known else values
 
     @model_validator(mode="before")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moextend.bench.data import hub_revision
 from moextend.bench.methods.method import Stage
 from moextend.bench.run import complete, costs
 from moextend.bench.run.complete import (
@@ -26,6 +25,7 @@ from moextend.bench.run.models import base, learning_data, stage_name, stage_of
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.provenance import refuse_changed_plugins
 from moextend.bench.run.records import StageCost
+from moextend.bench.run.revisions import record_text
 from moextend.bench.run.rundir import COST, ROUTING, RunDir
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate, vqa
@@ -289,6 +289,7 @@ def score_cell(
         model, task, weights=weights, folder=context.run.predictions, scoring=context.sequence.scoring,
         workspace=context.workspace, stage=index, on_items=on_items,
     )  # fmt: skip
+    record_text(context.run, task, context.workspace)
     context.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))
 
 
@@ -304,7 +305,6 @@ def write_facts(context: RunContext, model: MultimodalLM) -> None:
         name = stage_name(names)
         data = learning_data(context, names, stage_seed(context.config.seed, name))
         answering[name] = costs.forward_flops(model, data.held_out)
-    commits = {name: hub_revision(task, context.workspace) for name, task in context.tasks.items()}
     context.run.write_facts(
         task_identity=context.method.task_identity,
         # Of sequences that learn from images alone: else text may look like what was learned.
@@ -312,5 +312,4 @@ def write_facts(context: RunContext, model: MultimodalLM) -> None:
         settings=context.method.config.model_dump(mode="json"),
         majority=majority,
         base_flops=answering,
-        revisions={name: commit for name, commit in commits.items() if commit is not None},
     )

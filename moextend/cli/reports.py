@@ -159,6 +159,8 @@ def report(
         asked_of_page = {"baseline": baseline, "margin": points, "references": published}
         _write_page(arranged, to, bundle, workspace=workspace, **asked_of_page)
         return
+    if form == "csv":
+        _name_left_out(styling.arranged(experiments))
     shown = {"baseline": baseline, "margin": points, "style": styling}
     if to is None:
         print_tables(experiments, form, view, references=published, **shown)
@@ -199,7 +201,7 @@ def _write_items(runs: Sequence[RunDir], form: str, to: Path | None, *, unfinish
     import sys
 
     from moextend.bench.report import export
-    from moextend.bench.report.collect import collect, lacking_notes, some
+    from moextend.bench.report.collect import collect, some
     from moextend.bench.report.frame import frame
     from moextend.util import files
 
@@ -209,12 +211,19 @@ def _write_items(runs: Sequence[RunDir], form: str, to: Path | None, *, unfinish
         to = to if to.suffix else to / f"items.{form}"
     experiments = some(collect(runs, unfinished=unfinished))
     export.write(frame(experiments), form, to or sys.stdout)
+    _name_left_out(experiments)
+    if to is not None:
+        typer.echo(f"wrote {to}")
+
+
+def _name_left_out(experiments: Sequence[Experiment]) -> None:
+    """Names on standard error the runs that are left out, and what others lack, for formats without notes."""
+    from moextend.bench.report.collect import lacking_notes
+
     for experiment in experiments:
         left_out = [f"left out: {name}" for name in experiment.left_out]
         for note in [*left_out, *lacking_notes(experiment.results)]:
             options.echo(note, err=True)
-    if to is not None:
-        typer.echo(f"wrote {to}")
 
 
 def gate(
@@ -270,6 +279,8 @@ def gate(
         typer.echo(render(shown, form), nl=False)
     else:
         printed(shown, *output())
+    if form in ("csv", "json"):
+        _name_left_out(experiments)
     verdicts = {each.verdict for each in found}
     if verdicts != {"kept"}:
         raise typer.Exit(LOST if "lost" in verdicts else UNDECIDED)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def _load(name: str, split: str, config: str | None, revision: str | None, where
 
     try:
         with quiet_datasets(), quiet_loggers("datasets", "huggingface_hub"):
-            return datasets.load_dataset(name, config, split=split, revision=revision)
+            return _at_commit(
+                datasets.load_dataset(name, config, split=split, revision=revision), name, revision
+            )
     except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
         raise InputError(
             f"no file or folder '{name}', and the hub gave no such data set ({error}).",
@@ -45,6 +48,56 @@ def _load(name: str, split: str, config: str | None, revision: str | None, where
             where=where,
             hint="Name its config under data.config.",
         ) from error
+
+
+@contextmanager
+def pinned(revisions: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Context in which `datasets` opens these revisions of hub data sets; yields the commits that it opens.
+
+    Both are mappings from the name of a data set.
+    """
+    import datasets
+
+    own, opened = datasets.load_dataset, dict[str, str]()
+
+    def load_dataset(path: str, *arguments: Any, revision: str | None = None, **options: Any) -> Any:
+        # Configs of one data set are of one commit, also if the branch moves between two of them.
+        wanted = revisions.get(path) or opened.get(path) or revision
+        found = own(path, *arguments, revision=wanted, **options)
+        if isinstance(found, datasets.DatasetDict):
+            found = datasets.DatasetDict({key: _at_commit(rows, path, wanted) for key, rows in found.items()})
+            files = [file["filename"] for rows in found.values() for file in rows.cache_files]
+            if (commit := commit_of(map(Path, files))) is not None:
+                opened[path] = commit
+        return found
+
+    datasets.load_dataset = load_dataset
+    try:
+        yield opened
+    finally:
+        datasets.load_dataset = own
+
+
+def _at_commit(found: Any, name: str, revision: str | None) -> Any:
+    """The split at the commit that was asked for: offline, `datasets` opens the one that it opened last.
+
+    FileNotFoundError if that commit is not in the cache.
+    """
+    from datasets.packaged_modules.cache.cache import Cache
+
+    files = [Path(file["filename"]) for file in found.cache_files]
+    opened = commit_of(files)
+    if opened is None or revision is None or not _COMMIT.fullmatch(revision) or opened == revision:
+        return found
+    config = files[0].parents[2]
+    for folder in config.glob(f"*/{revision}"):
+        builder = Cache(
+            cache_dir=str(config.parents[1]), repo_id=name, dataset_name=name.rpartition("/")[2],
+            config_name=config.name, version=folder.parent.name, hash=revision,
+        )  # fmt: skip
+        builder.download_and_prepare()
+        return builder.as_dataset(split=str(found.split))
+    raise FileNotFoundError(f"commit {revision} is not in the cache, which holds {opened}")
 
 
 def _splits(name: str, config: str | None, revision: str | None) -> list[str]:

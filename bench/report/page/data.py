@@ -26,6 +26,7 @@ from moextend.bench.report.page.verdict import Verdict, verdict
 from moextend.bench.report.published import published_tables
 from moextend.bench.report.readings import kinds_table, readings_table
 from moextend.bench.report.table import Table, Value
+from moextend.bench.run.revisions import pinned_task
 from moextend.errors import visible
 
 REPORT = "report"
@@ -184,7 +185,8 @@ def _items(
 
 def _images(result: Result, task: str, made: Lifelines, workspace: Path | None, budget: Budget) -> Thumbnails:
     config = result.config
-    spec, place = config.task_spec(task), config.places.get("tasks", {}).get(task)
+    spec = pinned_task(config.task_spec(task), result.facts)
+    place = config.places.get("tasks", {}).get(task)
     if place:
         spec = spec.model_copy(update={"path": Path(place)})
     own = config.workspace if config.workspace.is_dir() or workspace is None else workspace

@@ -1,5 +1,5 @@
 """Text tasks: prompts, filters and metrics of lm-eval, with saved answers and standard errors."""
 
-from moextend.bench.score.text.cell import score_text
+from moextend.bench.score.text.cell import score_text, text_commits
 
-__all__ = ["score_text"]
+__all__ = ["score_text", "text_commits"]

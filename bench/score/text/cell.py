@@ -58,6 +58,11 @@ def score_text(
     return scores, path, False
 
 
+def text_commits(task: TaskSpec, workspace: Path) -> dict[str, str]:
+    """Data set on the hub -> its opened commit, of a text task; quick after its scoring."""
+    return _load(task, _text_of(task), workspace).commits
+
+
 def _kept(path: Path) -> Scores | None:
     """The score in a complete file of answers; None if the file is missing, incomplete or damaged."""
     try:
@@ -87,8 +92,9 @@ def _load(task: TaskSpec, text: TextTask, workspace: Path) -> Loaded:
     if text.runs_code and not code_allowed():
         raise _unsafe(where)
     loaded = load(
-        text.task, folder, text.num_fewshot, workspace, trusted=text.trust_remote_code, where=f"{where}.task"
-    )
+        text.task, folder, text.num_fewshot, workspace, trusted=text.trust_remote_code, revisions=text.revisions,
+        where=f"{where}.task",
+    )  # fmt: skip
     metric = text.metric.split(",")[0]
     for part in loaded.tasks.values():
         if getattr(part, "UNSAFE_CODE", False) and not code_allowed():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +26,7 @@ from moextend.bench.data.digests import FileDigests
 from moextend.bench.score.text import folder as folders
 from moextend.bench.score.text.choices import SharedContext
 from moextend.bench.task import code_allowed
+from moextend.data import hub
 from moextend.errors import UnknownName
 from moextend.util import content
 from moextend.util.files import digest
@@ -44,6 +45,8 @@ class Loaded:
     groups: dict[str, Any]
     digest: str
     """Digest of the tasks' configs and data."""
+    commits: dict[str, str]
+    """Data set on the hub -> its opened commit."""
 
 
 @lru_cache(maxsize=2)
@@ -59,17 +62,19 @@ def load(
     workspace: Path,
     *,
     trusted: bool = False,
+    revisions: Mapping[str, str] | None = None,
     where: str,
 ) -> Loaded:
-    """Task `name` of `folder`, or of lm-eval; UnknownName if there is none.
+    """Task `name` of `folder`, or of lm-eval; UnknownName if there is none. `revisions`: of its hub data sets.
 
     Raises InputError if the folder's YAML files run code, unless it is `trusted` or the package's own.
     """
+    pins = tuple(sorted((revisions or {}).items()))
     if folder is None:
-        return _load(name, None, num_fewshot, workspace, (), True, where)
+        return _load(name, None, num_fewshot, workspace, (), True, pins, where)
     stamps = folders.stamps(folders.checked(folder, where=where))
     trusted = trusted or folder.resolve().is_relative_to(content.package_folder("tasks").resolve())
-    return _load(name, folder, num_fewshot, workspace, stamps, trusted, where)
+    return _load(name, folder, num_fewshot, workspace, stamps, trusted, pins, where)
 
 
 @lru_cache(maxsize=64)
@@ -80,6 +85,7 @@ def _load(
     workspace: Path,
     stamps: tuple[Any, ...],
     trusted: bool,
+    pins: tuple[tuple[str, str], ...],
     where: str,
 ) -> Loaded:
     cache = workspace / ".cache"
@@ -91,11 +97,16 @@ def _load(
         manager = _manager(ready, stamps)
         if name not in manager.all_tasks:
             raise UnknownName("lm-eval task", name, manager.all_tasks, where=where)
-        found = manager.load([name])
+        with hub.pinned(dict(pins)) as commits:
+            found = manager.load([name])
     for task in found["tasks"].values():
         _set_fewshot(task, num_fewshot)
     return Loaded(
-        name, found["tasks"], found.get("groups", {}), _digest(found["tasks"], (ready, folder), cache)
+        name,
+        found["tasks"],
+        found.get("groups", {}),
+        _digest(found["tasks"], (ready, folder), cache),
+        commits,
     )
 
 

@@ -62,6 +62,12 @@ def test_a_later_version_is_not_reported_as_damage() -> None:
 
 def test_files_of_early_versions_are_read_in_the_current_form() -> None:
     assert RunFacts.parse({"told": True}, where="").task_identity == "given"
+    for settings, known in (
+        ({"scope": "auto"}, "inferred"),
+        ({"task": "inferred"}, "inferred"),
+        ({}, "none"),
+    ):
+        assert RunFacts.parse({"told": False, "settings": settings}, where="").task_identity == known
     for version in ({}, {"schema_version": VERSION}):
         facts = RunFacts.parse({**version, "blind": {"a": 1.0}}, where="")
         assert facts.majority == {"a": 1.0} and "blind" not in facts.model_dump()

@@ -1,0 +1,73 @@
+"""A run that is left out is named with its reason, in every view and format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.sax.saxutils import unescape
+
+import pytest
+from typer.testing import CliRunner
+
+from moextend.bench.run.opening import open_run
+from moextend.bench.run.rundir import RunDir
+from moextend.cli.main import app
+from tests.bench.ledger import Kind, Shape, config, write_runs
+
+SHAPE = Shape(stages=2, texts=1, items=20)
+REASONS = {
+    "ewc-s1": "(damaged: ",
+    "lora-s1": "(failed: the loss is not finite.)",
+    "moextend-s1": "(interrupted)",
+    "lora-s7": "(waiting) of other",
+}
+VIEWS = {
+    "forgetting": [], "tasks": ["--tasks"], "text": ["--text"], "matrix": ["--matrix"], "costs": ["--costs"],
+    "routing": ["--routing"], "readings": ["--readings"], "comparison": ["--baseline", "moextend"],
+    "ablations": ["--ablations"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("left_out")
+    kinds = {"lora": Kind(), "moextend": Kind(), "ewc": Kind(), "lora:rank=4": Kind()}
+    made = {run.folder.name: run for run in write_runs(folder, SHAPE, kinds, [0, 1])}
+    error = {"what": "the loss is not finite.", "where": "stage 2", "hint": None}
+    _change_status(made["lora-s1"], state="failed", error=error)
+    _change_status(made["moextend-s1"], state="interrupted")
+    (made["ewc-s1"].folder / "facts.json").write_text("{")
+    open_run(config(Shape(stages=1), "lora", 7, name="other"), folder)
+    return folder
+
+
+def _change_status(run: RunDir, **changes: object) -> None:
+    path = run.folder / "status.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def names_all(text: str) -> bool:
+    shown = " ".join(unescape(text).replace("\\", "").split())
+    return all(f"{name} {why}" in shown for name, why in REASONS.items())
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex", "csv", "html"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_report_names_it(runs: Path, view: str, form: str) -> None:
+    found = CliRunner().invoke(app, ["bench", "report", "--runs", str(runs), *VIEWS[view], "-f", form])
+    assert found.exit_code == 0, found.output
+    assert names_all(found.stderr if form == "csv" else found.stdout), found.output
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "csv", "html", "json"])
+def test_gate_names_it(runs: Path, form: str) -> None:
+    found = CliRunner().invoke(app, ["bench", "gate", "--runs", str(runs), "-f", form])
+    assert names_all(found.stderr if form in ("csv", "json") else found.stdout), found.output
+    if form == "json":
+        json.loads(found.stdout)
+
+
+def test_items_and_a_file_name_it_on_standard_error(runs: Path, tmp_path: Path) -> None:
+    for more in (["--items", "-f", "json"], ["-f", "csv", "--out", str(tmp_path / "table.csv")]):
+        found = CliRunner().invoke(app, ["bench", "report", "--runs", str(runs), *more])
+        assert found.exit_code == 0 and names_all(found.stderr), found.output
