@@ -76,7 +76,7 @@ def test_two_processes_learn_what_one_does(
     )
     assert set(ranks[0]["accumulated"]["files"]) - {"rng_state_1.pth"} == {
         "trained.safetensors", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "trainer_state.json",
-        "manifest.json", "flops.json",
+        "manifest.json", "flops.json", "loss.json",
     }  # fmt: skip
     assert ranks[1]["accumulated"]["seen"] == [], "the first process alone tells"
     assert (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -27,7 +28,10 @@ def test_the_alignment_shows_its_true_step_after_a_resume(
     monkeypatch.setattr(moextend, "load", lambda *_, **__: SimpleNamespace(vision=None))
     for name in ("conversations", "data_digest"):
         monkeypatch.setattr(models, name, lambda *_: "")
+    monkeypatch.setattr(models, "base_revision", lambda *_: None)
+    monkeypatch.setattr(models, "encoder_revisions", lambda *_: nullcontext())
     context = MagicMock()
+    context.config.device = "cpu"
     context.sequence.align = SimpleNamespace(task="captions", steps=400)
     context.sequence.base.upcycle = None
     with Progress(tmp_path, [unit]) as progress:

@@ -147,7 +147,7 @@ def test_a_tasks_name_that_could_lead_elsewhere_is_refused_with_its_file(tmp_pat
     path = tmp_path / "mine.yaml"
     record = {"task": name, "version": 1, "kind": "vqa", "data": {"path": "."}}
     path.write_text(json.dumps(record))
-    with pytest.raises(SpecError, match="a task's name has letters") as error:
+    with pytest.raises(SpecError, match="a task's name has at most 100 letters") as error:
         read_task(path)
     assert error.value.where == f"{path}: task" and len(str(error.value).splitlines()) == 1
 
@@ -166,7 +166,7 @@ def test_no_predictions_are_written_outside_their_folder(
     folder = tmp_path / "deep" / "predictions"
     for name in names_that_lead_elsewhere():
         renamed = task.model_copy(update={"task": name})
-        with pytest.raises(InputError, match="a task's name has letters"):
+        with pytest.raises(InputError, match="a task's name has at most 100 letters"):
             score_cell(
                 model, renamed, weights="w", folder=folder, scoring=Scoring(batch_size=4), workspace=tmp_path
             )
