@@ -55,7 +55,7 @@ export function Runs({ news }: { news: News }) {
               ))}
             </table>
           </div>
-          <p class="legend">Loss: the mean over the last tenth of the steps of each stage that is trained; the last stage is shown, all of them in its title.</p>
+          <p class="small-text muted">Loss: of the stage that was trained last, where the method records it. Its title has all stages.</p>
         </>
       )}
     </>
