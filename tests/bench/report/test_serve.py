@@ -225,8 +225,8 @@ def test_another_address_needs_the_token(made: list[RunDir], capfd: pytest.Captu
         assert site.get("/", Cookie=given, Host="box.example").status == 200
         assert site.get("/page.js", Authorization=f"Bearer {token}").status == 200
         assert next(site.events(Cookie=given))["all"]
-    said = capfd.readouterr()
-    assert token not in said.out + said.err
+    output = capfd.readouterr()
+    assert token not in output.out + output.err
 
 
 def test_a_token_can_be_asked_for_on_this_machine(made: list[RunDir]) -> None:
