@@ -23,12 +23,24 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
     ledger.write_runs(tmp_path / "runs", ledger.Shape(items=6), {"lora": ledger.Kind()}, [0])
     # A shell may have it ignored, and a child inherits that.
     start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from moextend.cli import main; "
-    command = [sys.executable, "-c", start + "main.run()", "bench", "serve", "--port", "0", "-w", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-c",
+        start + "main.run()",
+        "bench",
+        "serve",
+        "--port",
+        "0",
+        "-w",
+        str(tmp_path),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            found = re.fullmatch(r"1 run of .*runs: http://127\.0\.0\.1:([0-9]+)/   \(Ctrl-C ends it\)\n", line)
+            found = re.fullmatch(
+                r"1 run of .*runs: http://127\.0\.0\.1:([0-9]+)/   \(Ctrl-C ends it\)\n", line
+            )
             assert found, line
             connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
             connection.request("GET", "/events")
@@ -51,7 +63,7 @@ def test_a_port_in_use_is_one_line(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "problem"),
     [
         (["--port"], "--port"),
         (["--port", "70000"], "65535"),
@@ -60,9 +72,9 @@ def test_a_port_in_use_is_one_line(cli: Cli) -> None:
         (["-w", "nowhere"], "nowhere"),
     ],
 )
-def test_wrong_input_is_one_line(cli: Cli, options: list[str], said: str) -> None:
+def test_wrong_input_is_one_line(cli: Cli, options: list[str], problem: str) -> None:
     refused = cli("bench", "serve", *options)
-    assert refused.code == 2 and said in refused.err
+    assert refused.code == 2 and problem in refused.err
     assert refused.err.count("\n") == 1 and refused.out == ""
 
 

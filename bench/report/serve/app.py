@@ -17,7 +17,6 @@ from moextend.bench.report.serve.watcher import Watcher
 
 READERS = 64
 """Maximum number of tabs that are sent news at a time; a tab in the background asks for none."""
-NO_ICON = '<link rel="icon" href="data:,">'
 
 
 def application(watcher: Watcher) -> Starlette:
@@ -60,7 +59,7 @@ async def _events(watcher: Watcher) -> AsyncIterator[str]:
 def _fixed() -> dict[str, Content]:
     """The files that do not depend on runs."""
     index = TEMPLATE.format(
-        policy=NO_ICON,
+        policy="",
         title="moextend: runs",
         style='<link rel="stylesheet" href="page.css">',
         scripts='<script type="application/json" id="part-live">true</script>\n<script src="page.js"></script>',

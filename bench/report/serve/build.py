@@ -55,7 +55,7 @@ def build(runs: Sequence[RunDir], workspace: Path) -> Build:
     try:
         experiments, notes = _scored(collect(runs, unfinished=True))
         experiments = find_style(None, workspace).arranged(experiments)
-        found = parts(experiments, inline=False)
+        found = parts(experiments, workspace=workspace, inline=False)
     except Exception as error:
         return Build(notes=[visible(str(explained(error)))])
     for name, value in found.values.items():

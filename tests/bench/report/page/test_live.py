@@ -8,13 +8,13 @@ import pytest
 
 from moextend.bench.run.progress import STATUS
 from tests.bench import ledger
-from tests.bench.report.browser import until
+from tests.bench.report.page.conftest import until
 
 pytest.importorskip("starlette", reason="starlette is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
 from moextend.bench.report.serve import watcher
-from tests.bench.report.serving import add, cut, served
+from tests.bench.report.serve.serving import add, cut, served
 
 MATRIX = "document.querySelectorAll('.matrix td a').length"
 

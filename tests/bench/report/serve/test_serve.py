@@ -1,5 +1,6 @@
 """The page over a workspace: what it answers, to whom, and that it follows the runs."""
 
+import copy
 import gzip
 import json
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from moextend.bench.report.page.data import Parts
 from moextend.bench.run.progress import STATUS, _write, read_status
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError
@@ -20,8 +22,8 @@ from tests.bench import ledger
 pytest.importorskip("starlette", reason="starlette is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
-from moextend.bench.report.serve import app, live, server, watcher
-from tests.bench.report.serving import Served, add, cut, report_of, served, until
+from moextend.bench.report.serve import app, build, live, server, watcher
+from tests.bench.report.serve.serving import Served, add, cut, report_of, served, until
 
 METHODS = {"lora": ledger.Kind(keeps=0.3), "replay": ledger.Kind(keeps=0.9)}
 
@@ -127,6 +129,23 @@ def test_a_damaged_run_hides_no_other(made: list[RunDir], site: Served, name: st
     assert "replay-s0" in names
     if name != STATUS:
         assert names == ["replay-s0"] and "lora-s0 (damaged" in json.dumps(report["experiments"][0]["limits"])
+
+
+def test_images_have_addresses_of_their_content(
+    made: list[RunDir], site: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = {"images/a.webp": b"RIFF1", "images/b.svg": b"<svg>"}
+    values = {"report": {}, "e0.items0.images": {"at": [0, 1], "urls": list(image)}}
+    monkeypatch.setattr(build, "parts", lambda *_, **__: Parts(copy.deepcopy(values), dict(image)))
+    version = until(site.events(), lambda message: message["version"])["version"]
+    urls = json.loads(site.get(f"/parts/e0.items0.images.json?v={version}").body)["urls"]
+    shown = site.get(f"/{urls[0]}")
+    assert shown.body == b"RIFF1" and shown.headers["Content-Type"] == "image/webp"
+    assert site.get(f"/{urls[1]}").status == 404, "nothing that a browser would execute"
+    image["images/a.webp"] = b"RIFF2"
+    add(made[0], cut(made[0], 2))
+    version = until(site.events(), lambda message: message["version"] not in ("", version))["version"]
+    assert json.loads(site.get(f"/parts/e0.items0.images.json?v={version}").body)["urls"][0] != urls[0]
 
 
 def test_only_damaged_runs_are_a_note(made: list[RunDir], site: Served) -> None:
