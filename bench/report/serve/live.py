@@ -57,6 +57,10 @@ class Runs:
         self.seen = {run.folder: self._looked(run) for run in self.found()}
         return {run_name(folder): seen.row for folder, seen in self.seen.items()}
 
+    def working(self) -> bool:
+        """Whether a run is running."""
+        return any(seen.state == "running" for seen in self.seen.values())
+
     def results(self) -> str:
         """A digest that changes with what the report shows."""
         return digest(*([str(folder), *map(str, seen.results)] for folder, seen in self.seen.items()))

@@ -18,7 +18,7 @@ from moextend.bench.report.serve.live import Row, Runs
 EVERY = 1.0
 """Minimum seconds between two looks at the runs' files."""
 SHARE = 0.1
-"""Maximum share of the time in which reports are built, while runs work."""
+"""Maximum share of the time in which reports are built while a run works; the last report need not wait."""
 SILENCE = 15.0
 """Seconds after which a reader without news is sent an empty line, so that the connection stays open."""
 
@@ -48,10 +48,10 @@ class Watcher:
     async def watch(self) -> None:
         """Looks at the runs as long as the server runs."""
         while not self.ending():
-            await self._wanted.wait()
-            await self._look()
             if self.readers == 0:
                 self._wanted.clear()
+            await self._wanted.wait()
+            await self._look()
             await asyncio.sleep(EVERY)
 
     async def news(self) -> AsyncIterator[str]:
@@ -87,7 +87,8 @@ class Watcher:
             self._tell(changed)
         results = self.runs.results()
         building = self._builder is not None and not self._builder.done()
-        if results != self._built_from and not building and time.monotonic() >= self._next_build:
+        due = time.monotonic() >= self._next_build or not self.runs.working()
+        if results != self._built_from and not building and due:
             self._builder = asyncio.create_task(self._rebuild(results))
 
     async def _rebuild(self, results: str) -> None:
