@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from moextend.cli import contents, figures, papers, reports, runs, sharing
+from moextend.cli import contents, figures, papers, reports, runs, serving, sharing
 from moextend.cli.command import Command
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "run": (runs.run, "moextend bench run --method lora --method moextend --seed 0,1,2"),
     "status": (runs.status, "moextend bench status"),
     "report": (reports.report, "moextend bench report --format latex --out tables/"),
+    "serve": (serving.serve, "moextend bench serve --port 8899"),
     "figures": (figures.figures, "moextend bench figures tiny --out figures/"),
     "paper": (papers.paper, "moextend bench paper tiny --out paper/"),
     "gate": (reports.gate, "moextend bench gate tiny --margin 1 --junit gate.xml"),

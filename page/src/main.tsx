@@ -2,9 +2,10 @@
 import { render } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import "./page.css";
-import { report, type Experiment } from "./data";
+import { live, report, type Experiment } from "./data";
+import { useNews } from "./live";
 import { href, useRoute, type Route } from "./route";
-import { Choice } from "./ui/parts";
+import { Choice, Waiting } from "./ui/parts";
 import { Overview } from "./views/overview";
 import { Matrices } from "./views/matrix";
 import { ItemList } from "./views/items";
@@ -15,6 +16,7 @@ import { Routing } from "./views/routing";
 import { Costs } from "./views/costs";
 import { ProvenanceView } from "./views/provenance";
 import { Limits } from "./views/limits";
+import { Connection, LOST, Runs } from "./views/runs";
 
 export interface ViewProps {
   experiment: Experiment;
@@ -35,16 +37,17 @@ const VIEWS: [key: string, title: string, view: (props: ViewProps) => preact.JSX
   ["limits", "Limits", Limits],
 ];
 
-const data = report();
-
 function App() {
   const route = useRoute();
+  const news = useNews();
+  const data = report();
   const number = Math.min(Number(route.get("x") || 0), data.experiments.length - 1) || 0;
-  const experiment = data.experiments[number];
+  const experiment: Experiment | undefined = data.experiments[number];
+  const runs = live && (route.view === "runs" || (!experiment && news.known));
   const [, title, View] = VIEWS.find(([key]) => key === route.view) ?? (route.view === "item" ? ["item", "Item", ItemView] : VIEWS[0]);
   useEffect(() => {
-    document.title = `${title}: ${experiment.name}, moextend report`;
-  }, [title, experiment]);
+    document.title = experiment ? `${runs ? "Runs" : title}: ${experiment.name}, moextend report` : "moextend: runs";
+  }, [title, experiment, runs]);
   useEffect(() => {
     window.scrollTo(0, 0);
   }, [route.view, number, route.get("id")]);
@@ -56,7 +59,7 @@ function App() {
       <header>
         <div class="bar">
           <p class="brand">
-            <b>moextend</b> report <span class="muted">{experiment.title}</span>
+            <b>moextend</b> report <span class="muted">{experiment?.title}</span>
           </p>
           {data.experiments.length > 1 && (
             <Choice
@@ -66,19 +69,26 @@ function App() {
               onChange={(value) => (location.hash = href(route.view, { x: Number(value) || null }))}
             />
           )}
+          {live && <Connection news={news} />}
           <Theme />
         </div>
         <nav aria-label="Views">
-          {VIEWS.map(([key, text]) => (
-            <a href={href(key, { x: number || null })} aria-current={key === route.view || (key === "items" && route.view === "item") || (key === "overview" && View === Overview) ? "page" : undefined}>
-              {text}
-              {key === "limits" && experiment.limits.length > 0 && <span class="count">{experiment.limits.length}</span>}
+          {live && (
+            <a href={href("runs", { x: number || null })} aria-current={runs ? "page" : undefined}>
+              Runs
             </a>
-          ))}
+          )}
+          {experiment &&
+            VIEWS.map(([key, text]) => (
+              <a href={href(key, { x: number || null })} aria-current={!runs && (key === route.view || (key === "items" && route.view === "item") || (key === "overview" && View === Overview)) ? "page" : undefined}>
+                {text}
+                {key === "limits" && experiment.limits.length > 0 && <span class="count">{experiment.limits.length}</span>}
+              </a>
+            ))}
         </nav>
       </header>
       <main id="main" tabIndex={-1}>
-        <View key={number} experiment={experiment} number={number} route={route} />
+        {runs ? <Runs news={news} /> : experiment ? <View key={number} experiment={experiment} number={number} route={route} /> : <Waiting title="Runs" error={news.connection === "lost" ? LOST : undefined} />}
       </main>
     </>
   );

@@ -1,6 +1,7 @@
 /** Small parts of many views: choices, copying, and values that are loaded. */
 import { useEffect, useState } from "preact/hooks";
 import type { ComponentChildren } from "preact";
+import { shownVersion } from "../data";
 
 interface ChoiceProps {
   label: string;
@@ -51,7 +52,8 @@ async function copied(text: string): Promise<void> {
 }
 
 /** What a promise brings, undefined before; an error is shown where the value belongs. */
-export function useLoaded<T>(load: () => Promise<T>, key: string): { value?: T; error?: string } {
+export function useLoaded<T>(load: () => Promise<T>, of: string): { value?: T; error?: string } {
+  const key = `${shownVersion()} ${of}`;
   const [found, setFound] = useState<{ key: string; value?: T; error?: string }>({ key: "" });
   useEffect(() => {
     let current = true;

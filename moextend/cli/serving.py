@@ -1,0 +1,46 @@
+"""The command `serve`: the page of the report, live in a browser."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moextend.cli import options
+from moextend.cli.reports import Names
+
+
+def serve(
+    names: Names = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host",
+            metavar="ADDRESS",
+            help="Address to listen on. Other than this machine's own, a token is needed.",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8899,
+    token: Annotated[
+        bool, typer.Option("--token", help="Need a token on 127.0.0.1, too: for a machine of several users.")
+    ] = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+) -> None:
+    """Show the page of the report in a browser, live while runs work; nothing can be changed there.
+
+    Ctrl-C ends it.
+    """
+    from moextend.bench.report.serve import Address
+    from moextend.bench.report.serve import serve as start
+    from moextend.bench.run.rundir import find_runs
+
+    folder = runs or workspace / "runs"
+    found = find_runs(folder, names or [])
+    address = Address.opened(host, port, token=token)
+    options.echo(f"{len(found)} run{'s' * (len(found) != 1)} of {folder}: {address.url}   (Ctrl-C ends it)")
+    with suppress(KeyboardInterrupt):
+        start(address, folder, names or [], workspace)
+    typer.echo("stopped.", err=True)

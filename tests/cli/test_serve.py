@@ -1,0 +1,85 @@
+"""The command `serve`: one clear line for whatever keeps it from starting, and an end by Ctrl-C."""
+
+import http.client
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench import ledger
+from tests.cli.conftest import Cli
+
+pytest.importorskip("starlette", reason="starlette is not installed")
+pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+
+from moextend.bench.report.serve import server
+
+
+def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
+    ledger.write_runs(tmp_path / "runs", ledger.Shape(items=6), {"lora": ledger.Kind()}, [0])
+    # A shell may have it ignored, and a child inherits that.
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from moextend.cli import main; "
+    command = [
+        sys.executable,
+        "-c",
+        start + "main.run()",
+        "bench",
+        "serve",
+        "--port",
+        "0",
+        "-w",
+        str(tmp_path),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.fullmatch(
+                r"1 run of .*runs: http://127\.0\.0\.1:([0-9]+)/   \(Ctrl-C ends it\)\n", line
+            )
+            assert found, line
+            connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
+            connection.request("GET", "/events")
+            stream = connection.getresponse()
+            assert stream.readline().startswith(b"retry")
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)  # with a tab that is still open
+            assert (process.returncode, out, err) == (0, "", "stopped.\n")
+            connection.close()
+        finally:
+            process.kill()
+
+
+def test_a_port_in_use_is_one_line(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = cli("bench", "serve", "--port", port)
+    assert refused.code == 2
+    assert refused.err == f"error: --port: port {port} is in use. Choose another; 0 takes a free one.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--port"], "--port"),
+        (["--port", "70000"], "65535"),
+        (["--host", "no-such-host.invalid"], "--host: 'no-such-host.invalid' is no address of this machine."),
+        (["no-such-run"], "no run 'no-such-run'"),
+        (["-w", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_input_is_one_line(cli: Cli, options: list[str], problem: str) -> None:
+    refused = cli("bench", "serve", *options)
+    assert refused.code == 2 and problem in refused.err
+    assert refused.err.count("\n") == 1 and refused.out == ""
+
+
+def test_missing_packages_are_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PACKAGES", ("starlette", "no_such_package"))
+    refused = cli("bench", "serve", "--port", "0")
+    assert refused.code == 2 and refused.err.count("\n") == 1
+    assert refused.err.endswith("no_such_package is not installed. Run: pip install 'moextend[serve]'\n")
