@@ -22,11 +22,11 @@ from jinja2.sandbox import SandboxedEnvironment
 from lm_eval import evaluate
 from lm_eval.tasks import TaskManager
 
+from moextend.bench.data import pinned
 from moextend.bench.data.digests import FileDigests
 from moextend.bench.score.text import folder as folders
 from moextend.bench.score.text.choices import SharedContext
 from moextend.bench.task import code_allowed
-from moextend.data import hub
 from moextend.errors import UnknownName
 from moextend.util import content
 from moextend.util.files import digest
@@ -97,7 +97,7 @@ def _load(
         manager = _manager(ready, stamps)
         if name not in manager.all_tasks:
             raise UnknownName("lm-eval task", name, manager.all_tasks, where=where)
-        with hub.pinned(dict(pins)) as commits:
+        with pinned(dict(pins)) as commits:
             found = manager.load([name])
     for task in found["tasks"].values():
         _set_fewshot(task, num_fewshot)
