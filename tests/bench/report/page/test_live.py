@@ -9,6 +9,7 @@ import pytest
 from moextend.bench.run.progress import STATUS
 from tests.bench import ledger
 from tests.bench.report.page.conftest import until
+from tests.bench.report.page.test_access import AXE
 
 pytest.importorskip("starlette", reason="starlette is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
@@ -71,3 +72,22 @@ def test_a_workspace_without_runs_says_so_until_one_is_there(tab: Any, tmp_path:
         ledger.write_runs(tmp_path / "runs", ledger.Shape(stages=2, items=8), {"ewc": ledger.Kind()}, [0])
         until(tab, "document.querySelector('section[aria-labelledby=methods]')?.textContent.includes('ewc')")
         tab.goto("about:blank")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_barrier_among_runs(browser: Any, tmp_path: Path, scheme: str) -> None:
+    if not AXE.exists():
+        pytest.skip("axe-core is not here: make page fetches it")
+    made = ledger.write_runs(tmp_path / "runs", ledger.Shape(items=8), {"ewc": ledger.Kind()}, [0, 1])
+    (made[1].folder / "config.json").write_text("[]")
+    context = browser.new_context(color_scheme=scheme, bypass_csp=True)
+    tab = context.new_page()
+    with served(tmp_path / "runs") as site:
+        tab.goto(f"{site.address.url}#/runs")
+        until(
+            tab, "document.querySelector('.runs td.damaged') && document.querySelectorAll('nav a').length > 1"
+        )
+        tab.evaluate(AXE.read_text())
+        found = tab.evaluate("axe.run(document, {resultTypes: ['violations']}).then(all => all.violations)")
+        context.close()
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
