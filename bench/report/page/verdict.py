@@ -126,11 +126,10 @@ def _sentence(groups: dict[str, list[Result]], best: str, identity: str, rows: l
         return f"{text}; no other method ran that way."
     second = max(others, key=lambda method: others[method])
     row = next((row for row in rows if row["method"].text == second), None)
+    text += f", the highest of {len(others) + 1} methods"
     if row is None or row["difference"].number is None:
-        return f"{text}, the highest of {len(others) + 1} methods; {second} ({others[second]:.1f}%) has no seed in common."
-    text += (
-        f", the highest of {len(others) + 1} methods: {-row['difference'].number:.1f} points above {second}"
-    )
+        return f"{text}; {second} ({others[second]:.1f}%) has no seed in common."
+    text += f": {-row['difference'].number:.1f} points above {second}"
     low, high = row["low"].number, row["high"].number
     if low is None or high is None:
         return f"{text}; nothing is tested, as the answers of single items are not kept."
