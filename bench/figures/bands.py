@@ -89,13 +89,13 @@ def figures(source: Source) -> list[Figure]:
             where="flows",
             hint="Score with a rule that scores items alone, and keep the folder `predictions`.",
         )
-    beside, height, made = 2 if int(shares["stage"].max()) <= 6 else 1, 1.15, []
-    for labels in style.pages(list(own), beside, height, 0.3):
-        drawn, axes = style.panels(len(labels), beside, height, sharey=True)
+    per_row, height, made = 2 if int(shares["stage"].max()) <= 6 else 1, 1.15, []
+    for labels in style.pages(list(own), per_row, height, 0.3):
+        drawn, axes = style.panels(len(labels), per_row, height, sharey=True)
         for label, ax in zip(labels, axes, strict=True):
             flows(own[label], ax)
-            ax.set_title(style.name(label, 26 if beside == 2 else 46))
-        style.outer(axes, beside, "after stage (0: base)", "items (%)")
+            ax.set_title(style.name(label, 26 if per_row == 2 else 46))
+        style.outer(axes, per_row, "after stage (0: base)", "items (%)")
         style.legend(drawn, {fate: Patch(color=color) for fate, color in COLORS.items()}, length=1.2)
         made.append(drawn)
     return made

@@ -95,16 +95,16 @@ def figures(source: Source) -> list[Figure]:
     found = {label: scores(results) for label, results in own.items()}
     most = max(_largest(_change(values)) for values in found.values())
     rows, columns = (max(values.shape[axis] for values in found.values()) for axis in (0, 1))
-    beside, height = 2 if columns <= 6 else 1, 0.32 + 0.16 * rows
+    per_row, height = 2 if columns <= 6 else 1, 0.32 + 0.16 * rows
     note = f"{_tasks(found)}\nfirst row: accuracy (%); bold: just learned; hatched: not learned yet"
     around = 0.45 + 0.1 * note.count("\n")
     made = []
-    for labels in style.pages(list(own), beside, height, around):
-        drawn, axes = style.panels(len(labels), beside, height)
+    for labels in style.pages(list(own), per_row, height, around):
+        drawn, axes = style.panels(len(labels), per_row, height)
         for place, (label, ax) in enumerate(zip(labels, axes, strict=True)):
             matrix(own[label], ax, most=most)
-            ax.set_title(style.name(label, 26 if beside == 2 else 46))
-            ax.set_ylabel("after stage" if place % beside == 0 else "")
+            ax.set_title(style.name(label, 26 if per_row == 2 else 46))
+            ax.set_ylabel("after stage" if place % per_row == 0 else "")
         _bar(drawn, axes)
         drawn.supxlabel(note, fontsize=style.SMALL)
         drawn.set_figheight(drawn.get_figheight() + around)

@@ -77,7 +77,7 @@ def tables(
         style: how the tables look, and which methods they have.
 
     Raises:
-        InputError: there is no such table, or the references do not belong beside these experiments.
+        InputError: there is no such table, or the references do not belong to these experiments.
         UnknownName: the style names a column that a table does not have.
     """
     if style:

@@ -179,7 +179,7 @@ def left_out_notes(experiment: Experiment) -> list[str]:
 
 
 def some(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """Those with a result, of which the first also names the runs of the others; InputError where there is none."""
+    """Those with a result, of which the first also names the runs of the others; InputError if there is none."""
     kept = [experiment for experiment in experiments if experiment.results]
     if not kept:
         waiting = [name for experiment in experiments for name in experiment.left_out]

@@ -44,7 +44,7 @@ MARKS = {GIVEN: "‡"}
 LONG = 1000
 """Characters of notes from which on they are set smaller."""
 ROWS = 45
-"""Of one page, at the most."""
+"""Largest number of one page."""
 FLOATS = 12
 """Tables without a page break between: LaTeX holds only so many."""
 

@@ -110,14 +110,14 @@ def _marks(
 
 def _worse(
     measured: Measured, groups: Mapping[str, Sequence[Result]], baseline: str, others: Sequence[str],
-    beside: Sequence[str], sign: float,
+    counted: Sequence[str], sign: float,
 ) -> bool:  # fmt: skip
-    """Whether the test calls all `others` worse than the baseline; `beside` are methods that it counts, too.
+    """Whether the test calls all `others` worse than the baseline; `counted` are further methods of the same family of tests.
 
     The others come nearest first: one that cannot be distinguished at all decides, and no further answers are read.
     """
     contrasts = []
-    for other in [*others, *beside]:
+    for other in [*others, *counted]:
         pairs = same_seeds(groups[baseline], groups[other])
         found = differences([(measured(mine), measured(theirs)) for mine, theirs in pairs])
         contrast = found[1] if found else None

@@ -1,4 +1,4 @@
-"""Readings of the final answers beside their score: strict, normalised, likelihood, older versions of the scorer."""
+"""Readings of the final answers besides their score: strict, normalised, likelihood, older versions of the scorer."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class Styling:
                 content.find("tasks", task, self.workspace, where=f"{self.where}: tasks")
 
     def styled(self, tables: Sequence[Table]) -> list[Table]:
-        """The tables as the style has them; UnknownName where it names a column that a table does not have."""
+        """The tables as the style has them; UnknownName if it names a column that a table does not have."""
         return [_styled(table, self.style, self.where) for table in tables]
 
 

@@ -19,7 +19,7 @@ NAME = 20
 WRAPPED = (20, 16, 12)
 """Widths of columns of words that are tried where there is no room, one after the other."""
 NAMING = 2
-"""Columns that every block of a table begins with, at the most."""
+"""Largest number of columns that every block of a table begins with."""
 ENDS = ":,/_-"
 """Characters that words are broken after, where there is no room; a number stays with its spread."""
 

@@ -52,7 +52,7 @@ def asked(
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(settings, recipe) that the file sets. SpecError where it cannot be read."""
+    """(settings, recipe) that the file sets. SpecError if it cannot be read."""
     values = spec.read_yaml(path)
     given = values.get("settings", {}) if isinstance(values, dict) else None
     if isinstance(given, dict):
@@ -66,7 +66,7 @@ def _but(values: dict[str, Any], named: Collection[str]) -> dict[str, Any]:
 
 
 def _recipe(fields: dict[str, Any], name: str, config: Path | None) -> Recipe:
-    """The recipe; InputError where it is none."""
+    """The recipe; InputError if it is none."""
     layers = fields["layers"]
     if isinstance(layers, str) and layers[:1].isdigit():
         fields["layers"] = options.numbers([layers], "--layers")

@@ -1,4 +1,4 @@
-"""`moextend extend`: extends a base with one's own data, and prints the effect."""
+"""`moextend extend`: extends a base with own data, and prints the effect."""
 
 from __future__ import annotations
 

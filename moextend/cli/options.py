@@ -153,7 +153,7 @@ def methods(values: Iterable[str]) -> list[str]:
 
 
 def view(**asked: bool) -> View:
-    """The view of the results whose option is given; InputError where there are several."""
+    """The view of the results whose option is given; InputError if there are several."""
     given = [view for view, wanted in asked.items() if wanted]
     if len(given) > 1:
         *others, last = (f"--{'baseline' if view == 'comparison' else view}" for view in given)
@@ -165,15 +165,15 @@ def view(**asked: bool) -> View:
     return cast("View", given[0]) if given else "forgetting"
 
 
-def refuse_beside(option: str, others: Iterable[str]) -> None:
-    """InputError where an option that is a view of its own is given with options of other views."""
+def refuse_with(option: str, others: Iterable[str]) -> None:
+    """InputError if an option that is a view of its own is given with options of other views."""
     named = ", ".join(others)
     if named:
         raise InputError(f"does not go with {named}.", where=option, hint="Choose one a call.")
 
 
 def margin(points: float | None, baseline: str | None) -> float:
-    """What counts as no difference, in points; InputError where it is no number from 0 on, or counts for nothing."""
+    """What counts as no difference, in points; InputError if it is no number from 0 on, or counts for nothing."""
     if points is None:
         return 1.0
     if not 0 <= points < math.inf:

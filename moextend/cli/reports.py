@@ -125,7 +125,7 @@ def report(
     if items:
         others = views_of_tables | {"--baseline": baseline, "--margin": margin, "--references": references}
         others |= {"--bundle": bundle, "--style": style}
-        options.refuse_beside("--items", [name for name, given in others.items() if given])
+        options.refuse_with("--items", [name for name, given in others.items() if given])
         _write_items(find_runs(runs or workspace / "runs", names or []), form, to, unfinished=unfinished)
         return
     if form in ("json", "parquet"):
@@ -137,7 +137,7 @@ def report(
     lookup.choose("format", form, FORMATS, where="--format")
     if bundle is not None:
         others = views_of_tables | {"--out": to, "--format": form not in ("table", "html")}
-        options.refuse_beside("--bundle", [name for name, given in others.items() if given])
+        options.refuse_with("--bundle", [name for name, given in others.items() if given])
         files.check_writable(bundle, where="--bundle")
     more: dict[View, bool] = {
         "tasks": tasks, "text": text, "ablations": ablations, "routing": routing, "readings": readings,

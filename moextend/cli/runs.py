@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from moextend.bench.run.rundir import RunConfig, RunDir
     from moextend.errors import MoextendError
 
-GO_ON = "interrupted; the same command goes on where it stopped."
+GO_ON = "interrupted; the same command continues where it stopped."
 
 
 def run(

@@ -168,7 +168,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
     threading.Thread(target=interrupt, daemon=True).start()
     found = cli("bench", "run", "-m", "lora")
     assert found.code == 130
-    assert found.err.endswith("interrupted; the same command goes on where it stopped.\n")
+    assert found.err.endswith("interrupted; the same command continues where it stopped.\n")
     assert read_status(tmp_path / "runs/tiny/lora-s0").state == "interrupted"
 
 

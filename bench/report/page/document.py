@@ -45,7 +45,7 @@ def page(experiments: Sequence[Experiment], **options: Any) -> str:
 
 
 def bundle(experiments: Sequence[Experiment], folder: Path, **options: Any) -> Path:
-    """Writes index.html with parts and images beside it into `folder`; the path of index.html."""
+    """Writes index.html with parts and images into `folder`; the path of index.html."""
     found = parts(experiments, inline=False, **options)
     first = encoded(found.values.pop(REPORT))
     for name, value in found.values.items():

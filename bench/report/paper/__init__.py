@@ -111,7 +111,7 @@ def write(experiment: Experiment, styling: Styling, folder: Path, draw: Draw) ->
 
 
 def _refuse_foreign(folder: Path, names: Iterable[str]) -> None:
-    """InputError where a file or the figures' folder is there that this module did not write."""
+    """InputError if a file or the figures' folder is there that this module did not write."""
     paths = [path for name in names if files.exists(path := folder / name)]
     foreign = [path for path in paths if not (path.is_file() and path.read_bytes().startswith(MARK.encode()))]
     if not paths and files.exists(folder / "figures"):

@@ -76,7 +76,7 @@ def find_entries(workspace: Path) -> list[Entry]:
 
 
 def read_bib(path: Path) -> list[Entry]:
-    """The entries of a .bib file; SpecError where the braces of one do not close, or its text is not UTF-8."""
+    """The entries of a .bib file; SpecError if the braces of one do not close, or its text is not UTF-8."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
