@@ -112,7 +112,7 @@ def _worse(
     measured: Measured, groups: Mapping[str, Sequence[Result]], baseline: str, others: Sequence[str],
     counted: Sequence[str], sign: float,
 ) -> bool:  # fmt: skip
-    """Whether the test calls all `others` worse than the baseline; `counted` are further methods of the same family of tests.
+    """Whether the test calls all `others` worse than the baseline; `counted` are more methods in the family of tests.
 
     The others come nearest first: one that cannot be distinguished at all decides, and no further answers are read.
     """
