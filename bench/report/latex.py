@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from moextend.bench.report.table import SPREAD, Column, Table, Value
+from moextend.errors import short
 
 ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
@@ -43,6 +44,9 @@ MARKS = {GIVEN: "‡"}
 
 LONG = 1000
 """Characters of notes from which on they are set smaller."""
+LONGEST = 1200
+"""Characters of one note: a longer one, such as a list of damaged runs, is cut in the middle, as a float has no page
+break."""
 ROWS = 45
 """Largest number of one page."""
 FLOATS = 12
@@ -61,7 +65,7 @@ def environment(table: Table, label: str, *, wide: bool = False, place: str = "t
     """The table as a float with a label, over both columns of a page if it is `wide`."""
     table = table.narrow()
     name = "table*" if wide else "table"
-    notes = " ".join(escape(note) for note in _notes(table))
+    notes = " ".join(escape(short(note, LONGEST)) for note in _notes(table))
     size = "\\footnotesize" if len(notes) <= LONG else "\\scriptsize"
     lines = [
         NEEDS,
