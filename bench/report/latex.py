@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from moextend.bench.report.table import SPREAD, Column, Table, Value
-from moextend.errors import short
 
 ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
@@ -44,9 +43,8 @@ MARKS = {GIVEN: "‡"}
 
 LONG = 1000
 """Characters of notes from which on they are set smaller."""
-LONGEST = 1200
-"""Characters of one note: a longer one, such as a list of damaged runs, is cut in the middle, as a float has no page
-break."""
+DAMAGE = re.compile(r" \(damaged: .*?\)(?=; \S+ \(|\.?$)")
+"""What is wrong with a run that is left out: paths of a machine, which no paper needs."""
 ROWS = 45
 """Largest number of one page."""
 FLOATS = 12
@@ -65,7 +63,7 @@ def environment(table: Table, label: str, *, wide: bool = False, place: str = "t
     """The table as a float with a label, over both columns of a page if it is `wide`."""
     table = table.narrow()
     name = "table*" if wide else "table"
-    notes = " ".join(escape(short(note, LONGEST)) for note in _notes(table))
+    notes = " ".join(escape(note) for note in _notes(table))
     size = "\\footnotesize" if len(notes) <= LONG else "\\scriptsize"
     lines = [
         NEEDS,
@@ -120,7 +118,7 @@ class Labels:
 
 def _notes(table: Table) -> list[str]:
     given = any(value.given for section in table.sections for row in section for value in row)
-    own = [MARKS.get(note[:1], note[:1]) + note[1:] for note in table.notes]
+    own = [MARKS.get(note[:1], note[:1]) + DAMAGE.sub(" (damaged)", note[1:]) for note in table.notes]
     return [*([GIVEN_NOTE] if given else []), *own]
 
 

@@ -82,3 +82,8 @@ def test_every_latex_view_compiles_and_fits_its_column(latex: dict[str, str], tm
     assert done.returncode == 0, done.stdout[-2000:]
     complaints = re.findall(r"^(?:Over|Under)full.*|^.*Warning: (?!Label).*", done.stdout, re.MULTILINE)
     assert not complaints
+
+
+def test_what_is_wrong_with_damaged_runs_is_no_part_of_a_paper(latex: dict[str, str]) -> None:
+    views = "".join(latex.values())
+    assert "(damaged)" in views and "damaged: " not in views
