@@ -16,7 +16,7 @@ from tests.bench.ledger import Kind, Shape, config, write_runs
 
 SHAPE = Shape(stages=2, texts=1, items=20)
 REASONS = {
-    "ewc-s1": "(damaged: ",
+    "ewc-s1": "(damaged",
     "lora-s1": "(failed: the loss is not finite.)",
     "moextend-s1": "(interrupted)",
     "lora-s7": "(waiting) of other",
