@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.report.collect import Result
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.predictions import PredictionLine, text_item
 from moextend.bench.score.records import Cell
-from moextend.bench.score.vqa import item_scores, scores_path
+from moextend.bench.score.vqa import item_scores, kept_scores
 from moextend.bench.scorers import search
-from moextend.errors import SpecError
 from moextend.util.files import read_lines
 
 if TYPE_CHECKING:
@@ -73,9 +72,9 @@ class AnswerReader:
         path = result.run.folder / cell.predictions
         key = (cell.sha256 or str(path), cell.scorer)
         if key not in self._read:
-            text = cell.scorer.startswith("lm-eval")
             try:
-                self._read[key] = self._text(path, cell) if text else self._vqa(path, cell, result)
+                read = self._text(path, cell) if cell.by_lm_eval else self._vqa(path, cell, result)
+                self._read[key] = read
             except Exception as error:  # as if they were not kept: one damaged file hides no other cell
                 self._read[key] = None
                 result.note_damage(cell.task, error)
@@ -85,17 +84,14 @@ class AnswerReader:
         lines = [line for line in read_lines(path) if "summary" not in line]
         scores = [line["right"] if isinstance(line.get("right"), int | float) else None for line in lines]
         kinds = [line["task"] if cell.by_kind else None for line in lines]
-        items = [f"{line['task']} {line['id']}" for line in lines]
+        items = [text_item(line) for line in lines]
         return self._made(
             items, kinds, [None] * len(lines), [line.get("prediction") for line in lines], scores
         )
 
     def _vqa(self, path: Path, cell: Cell, result: Result) -> Answers | None:
         lines = read_lines(path)
-        try:
-            kept = read_lines(scores_path(path, cell.scorer))
-        except SpecError:  # damaged: made again from the predictions
-            kept = []
+        kept = kept_scores(path, cell.scorer)
         scores = {line["id"]: line["score"] for line in kept}
         if len(scores) != len(lines) or any(line["id"] not in scores for line in lines):
             search(result.config.workspace)

@@ -169,7 +169,7 @@ def _tests(measured: Measured, groups: Groups, baseline: str) -> Iterator[Test]:
     for (method, order), group in groups.items():
         if method == baseline:
             continue
-        if _is_row_zero(baseline):
+        if is_row_zero(baseline):
             pairs = [(measured(mine), measured(mine, at=0)) for mine in group]
         else:
             met = same_seeds(group, groups.get((baseline, order), []))
@@ -179,7 +179,7 @@ def _tests(measured: Measured, groups: Groups, baseline: str) -> Iterator[Test]:
             yield Test(row_name(group), *found, untouched=bool(pairs) and all(map(text_untouched, group)))
 
 
-def _is_row_zero(baseline: str) -> bool:
+def is_row_zero(baseline: str) -> bool:
     """Whether the baseline is the one that every run brings along: its own row 0."""
     return methods.role_of(baseline) == "base"
 
@@ -272,6 +272,6 @@ def _notes(groups: Groups, tests: Sequence[Test], baseline: str, margin: float) 
         )
     if any(all(map(text_untouched, group)) for (method, _), group in groups.items() if method != baseline):
         notes.append(BY_CONSTRUCTION)
-    if _is_row_zero(baseline):
+    if is_row_zero(baseline):
         notes.append(f"{baseline}: row 0 of the same run, in all stages.")
     return notes

@@ -12,7 +12,7 @@ from typing import Any
 from moextend.bench.run.complete import STEM, stage_names, stage_problem
 from moextend.bench.run.records import BASE, ENCODER
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.predictions import PredictionLine, text_item
 from moextend.bench.score.vqa import score_items, scores_path
 from moextend.bench.scorers import search
 from moextend.errors import InputError, SpecError, UnknownName
@@ -126,7 +126,7 @@ def _checked(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:
     path = run.folder / cell.predictions
     try:
         same = "ok" if _is(path, cell) else "not the file that was scored"
-        answers, value = (_text if cell.scorer.startswith("lm-eval") else _vqa)(run, path, cell)
+        answers, value = (_text if cell.by_lm_eval else _vqa)(run, path, cell)
     except Exception as error:  # a damaged file, whatever is wrong with it
         return [], {"predictions": f"cannot be read: {explained(error)}"}
     again = "ok" if abs(value - cell.value) < SAME else f"{value:.4f} when made again from the predictions"
@@ -262,9 +262,10 @@ def _text(run: RunDir, path: Path, cell: Cell) -> tuple[list[Answer], float]:
         if "summary" not in line:
             right = line.get("right")
             score = float(right) if isinstance(right, int | float) else None
-            name = f"{line.get('task')} {line.get('id')}"
             answers.append(
-                Answer(name, "", "", str(line.get("gold", "")), str(line.get("prediction", "")), score)
+                Answer(
+                    text_item(line), "", "", str(line.get("gold", "")), str(line.get("prediction", "")), score
+                )
             )
     return answers, float(lines[-1]["summary"]["value"])
 

@@ -6,12 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Literal
 
 from moextend.bench import methods, stats
-from moextend.bench.report.collect import Experiment, Result, grouped, lacking_notes, left_out_notes
+from moextend.bench.report.collect import Experiment, Result, grouped, lacking_notes, left_out_notes, row_name
+from moextend.bench.report.comparison import differences, is_row_zero
 from moextend.bench.report.forgetting import BY_CONSTRUCTION, text_untouched
-from moextend.bench.report.items import ItemReader, contrast
+from moextend.bench.report.items import ItemReader
 from moextend.errors import InputError, UnknownName
 
 Verdict = Literal["kept", "lost", "cannot tell"]
@@ -142,7 +144,7 @@ def _cells(experiment: Experiment, baseline: str) -> Iterator[Cells]:
     names = [*dict.fromkeys(method for method, _ in groups), methods.named("base"), BEFORE]
     if baseline not in names and baseline not in runs:
         raise UnknownName("method or run", baseline, [*names, *runs], where="--baseline")
-    row_zero = baseline not in runs and baseline != BEFORE and methods.role_of(baseline) == "base"
+    row_zero = baseline not in runs and baseline != BEFORE and is_row_zero(baseline)
     for (method, order), group in groups.items():
         theirs = {result.config.seed: result for result in groups.get((baseline, order), [])}
         others = [runs[baseline] if baseline in runs else theirs.get(result.config.seed) for result in group]
@@ -165,36 +167,41 @@ def _cells(experiment: Experiment, baseline: str) -> Iterator[Cells]:
 
 def _compare(cells: Cells, reader: ItemReader) -> Check | None:
     """The cell over its seeds; None where one of the scores is missing everywhere."""
-    pairs = []
-    for result, stage, other, at, task in cells:
-        mine, theirs = result.cells.get((stage, task)), other.cells.get((at, task))
-        if mine and theirs:
-            same = mine.weights == theirs.weights != ""
-            parts = reader.parts(result, {(stage, task): 1.0}), reader.parts(other, {(at, task): 1.0})
-            pairs.append((mine, theirs, same, parts))
-    if not pairs:
+    scored = [
+        (mine, theirs, cell)
+        for cell in cells
+        if (mine := cell[0].cells.get((cell[1], cell[4])))
+        and (theirs := cell[2].cells.get((cell[3], cell[4])))
+    ]
+    if not scored:
         return None
     result, stage, _, _, task = cells[0]
-    values = [mine.value - theirs.value for mine, theirs, _, _ in pairs]
-    unchanged = ""
-    if all(same for _, _, same, _ in pairs):
+    unchanged, found = "", None
+    if all(mine.weights == theirs.weights != "" for mine, theirs, _ in scored):
         unchanged = "same weights"
     elif task in result.text and all(at == 0 and text_untouched(each) for each, _, _, at, _ in cells):
         unchanged = "not reached"
-    known = [(mine, theirs) for _, _, _, (mine, theirs) in pairs if mine and theirs]
-    found = None if unchanged or len(known) < len(pairs) else contrast(values, known)
-    order = result.config.order
+    else:  # only here are the answers of single items needed
+        found = differences(
+            [
+                (
+                    (mine.value, reader.parts(run, {(row, name): 1.0})),
+                    (theirs.value, reader.parts(other, {(at, name): 1.0})),
+                )
+                for mine, theirs, (run, row, other, at, name) in scored
+            ]
+        )
     return Check(
-        method=result.config.method + (f" ({order})" if order != "given" else ""),
+        method=row_name([result]).text,
         stage=stage,
         stage_name=result.stage_names[stage - 1],
         task=task,
-        before=sum(theirs.value for _, theirs, _, _ in pairs) / len(pairs),
-        after=sum(mine.value for mine, _, _, _ in pairs) / len(pairs),
-        items=pairs[0][0].n,
-        seeds=len(pairs),
-        values=values,
-        found=found,
+        before=fmean(theirs.value for _, theirs, _ in scored),
+        after=fmean(mine.value for mine, _, _ in scored),
+        items=scored[0][0].n,
+        seeds=len(scored),
+        values=[mine.value - theirs.value for mine, theirs, _ in scored],
+        found=found and found[1],
         unchanged=unchanged,
     )
 

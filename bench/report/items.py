@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from moextend.bench import stats
 from moextend.bench.report.collect import Result
 from moextend.bench.run.rundir import Cell
-from moextend.bench.score.predictions import PredictionLine
-from moextend.bench.score.vqa import item_scores, scores_path
+from moextend.bench.score.predictions import PredictionLine, text_item
+from moextend.bench.score.vqa import item_scores, kept_scores
 from moextend.bench.scorers import search
-from moextend.errors import SpecError
 from moextend.util.files import read_lines
 
 if TYPE_CHECKING:
@@ -117,9 +116,9 @@ class ItemReader:
         path = result.run.folder / cell.predictions
         key = (path, cell.scorer)
         if key not in self._read:
-            text = cell.scorer.startswith("lm-eval")
             try:
-                self._read[key] = self._text(path, task) if text else self._vqa(path, task, cell, result)
+                read = self._text(path, task) if cell.by_lm_eval else self._vqa(path, task, cell, result)
+                self._read[key] = read
             except Exception as error:  # as if they were not kept: one damaged file hides no other run
                 self._read[key] = None
                 result.note_damage(task, error)
@@ -127,15 +126,12 @@ class ItemReader:
 
     def _text(self, path: Path, task: str) -> Items | None:
         lines = [line for line in read_lines(path) if isinstance(line.get("right"), int | float)]
-        names = [f"{line['task']} {line['id']}" for line in lines]
+        names = [text_item(line) for line in lines]
         return self._made(task, names, [float(line["right"]) for line in lines], dict.fromkeys(names))
 
     def _vqa(self, path: Path, task: str, cell: Cell, result: Result) -> Items | None:
         groups: dict[str, str | None] = {}
-        try:
-            kept = read_lines(scores_path(path, cell.scorer))
-        except SpecError:  # damaged: made again from the predictions
-            kept = []
+        kept = kept_scores(path, cell.scorer)
         if not self._same_items(task, [line["id"] for line in kept]):
             search(result.config.workspace)
             records = [PredictionLine.read(line) for line in read_lines(path)]

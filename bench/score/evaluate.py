@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from moextend.bench.data import open_items
 from moextend.bench.score import text, vqa
-from moextend.bench.score.records import Cell, Scores
+from moextend.bench.score.records import LM_EVAL, Cell, Scores
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import TaskSpec
 from moextend.util.files import digest, sha256
@@ -45,7 +45,7 @@ def score_cell(
     text_task = task.lm_eval if task.kind == "text" else None
     return Cell(
         stage=stage, task=task.task, weights=weights, seconds=time.monotonic() - began,
-        scorer=f"lm-eval:{text_task.metric}" if text_task else task.scorer,
+        scorer=f"{LM_EVAL}{text_task.metric}" if text_task else task.scorer,
         predictions=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256(path), reused=reused,
         **vars(scores),
     )  # fmt: skip

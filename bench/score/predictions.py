@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,11 @@ class PredictionLine(Answered):
         if self.position is None:
             del kept["position"]
         return kept
+
+
+def text_item(line: Mapping[str, Any]) -> str:
+    """Name of the item in a line of a text task: lm-eval's task and its number there."""
+    return f"{line['task']} {line['id']}"
 
 
 _LINES = TypeAdapter(PredictionLine)

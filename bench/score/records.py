@@ -10,6 +10,9 @@ from pydantic import ConfigDict, Field, field_validator
 
 from moextend.util.record import Record
 
+LM_EVAL = "lm-eval:"
+"""Start of the name of a scorer that is a metric of lm-eval."""
+
 
 class Cell(Record):
     """A line of `scores.jsonl`: one scored cell of the matrix; the last line of a stage and task counts.
@@ -50,6 +53,11 @@ class Cell(Record):
     """Kind of question, or task of a group -> number of items."""
     readings: dict[str, float] = Field(default_factory=dict)
     """Other readings of the same answers, in percent; see docs/scorers.md."""
+
+    @property
+    def by_lm_eval(self) -> bool:
+        """Whether lm-eval made the score: its predictions have other lines than those of image tasks."""
+        return self.scorer.startswith(LM_EVAL)
 
     @field_validator("predictions")
     @classmethod

@@ -23,7 +23,7 @@ from moextend.bench.sequence import Scoring
 from moextend.bench.stats import clustered_error
 from moextend.bench.task import TaskSpec
 from moextend.errors import MoextendError, RunFailed, SpecError
-from moextend.util.files import append_lines, digest, repair_lines, write_lines
+from moextend.util.files import append_lines, digest, read_lines, repair_lines, write_lines
 
 if TYPE_CHECKING:
     from moextend.model.generation import Prompt
@@ -217,6 +217,14 @@ def _mean_readings(items: Sequence[ItemScore]) -> dict[str, float]:
 def scores_path(predictions: Path, scorer: str) -> Path:
     """File of the item scores of a file of predictions with `scorer`, one line per item."""
     return predictions.with_name(f"{predictions.stem}.{scorer}.scores{_SCORES_FORMAT}.jsonl")
+
+
+def kept_scores(predictions: Path, scorer: str) -> list[Any]:
+    """Lines of the kept scores of predictions; none if they are missing or damaged: `item_scores` makes them again."""
+    try:
+        return read_lines(scores_path(predictions, scorer))
+    except SpecError:
+        return []
 
 
 def write_scores(predictions: Path, scorer: str, items: Sequence[ItemScore]) -> None:

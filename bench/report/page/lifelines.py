@@ -13,7 +13,7 @@ from moextend.bench.report.answers import AnswerReader, Answers
 from moextend.bench.report.collect import Result
 from moextend.bench.report.fate import RIGHT, UNKNOWN, fates, top
 from moextend.bench.report.page.flips import Flip, flips
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.predictions import PredictionLine, text_item
 from moextend.errors import visible
 from moextend.util.files import read_lines
 
@@ -150,8 +150,8 @@ def packed(numbers: Array) -> dict[str, Any]:
 def _asked(result: Result, cell: Any) -> dict[str, Asked]:
     """What the items of a cell ask; only of answers that could be read."""
     lines = [line for line in read_lines(result.run.folder / cell.predictions) if "summary" not in line]
-    if cell.scorer.startswith("lm-eval"):
-        return {f"{line['task']} {line['id']}": Asked(reference=str(line.get("gold", ""))) for line in lines}
+    if cell.by_lm_eval:
+        return {text_item(line): Asked(reference=str(line.get("gold", ""))) for line in lines}
     records = [PredictionLine.read(line) for line in lines]
     return {
         one.id: Asked(one.question, " / ".join(one.answers), " | ".join(one.choices or ()), one.image)

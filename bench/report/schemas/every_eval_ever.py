@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.report.explain import command
-from moextend.bench.report.schemas.snapshot import LM_EVAL, Item, Snapshot, without_folders
+from moextend.bench.report.schemas.snapshot import Item, Snapshot, without_folders
 from moextend.bench.run.rundir import slug
-from moextend.bench.score.records import Cell
+from moextend.bench.score.records import LM_EVAL, Cell
 from moextend.bench.scorers.table import BY_NAME
 from moextend.util import files
 
@@ -153,7 +153,7 @@ def _source(snapshot: Snapshot, cell: Cell) -> dict[str, Any]:
 
 def _metric(snapshot: Snapshot, cell: Cell) -> dict[str, Any]:
     """The scorer; with its range for scorers of the package and of lm-eval."""
-    text = cell.scorer.startswith(LM_EVAL)
+    text = cell.by_lm_eval
     name = cell.scorer.removeprefix(LM_EVAL)
     known = "accuracy" if name == "acc" else f"lm-evaluation-harness.{name}"
     found: dict[str, Any] = {

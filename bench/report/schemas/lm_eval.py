@@ -13,9 +13,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.report.schemas.snapshot import LM_EVAL, Item, Snapshot, without_folders
+from moextend.bench.report.schemas.snapshot import Item, Snapshot, without_folders
 from moextend.bench.run.rundir import slug
-from moextend.bench.score.records import Cell
+from moextend.bench.score.records import LM_EVAL, Cell
 from moextend.util import files
 
 UNSAFE = re.compile(r"[\"<>:/|\\?*\[\]]+")
@@ -73,7 +73,7 @@ def _metrics(cell: Cell) -> dict[str, float | str]:
 
 def metric_of(cell: Cell) -> tuple[str, str]:
     """Metric and filter of a cell: those of lm-eval for a text task, else the scorer and "none"."""
-    if not cell.scorer.startswith(LM_EVAL):
+    if not cell.by_lm_eval:
         return cell.scorer, "none"
     wanted = cell.scorer.removeprefix(LM_EVAL)
     same = [key for key in cell.readings if wanted in (key, key.partition(",")[0])]

@@ -13,14 +13,13 @@ from typing import Any
 from moextend.bench.report.collect import Experiment, Result
 from moextend.bench.report.frame import in_order
 from moextend.bench.run.progress import read_status
-from moextend.bench.score.predictions import PredictionLine
+from moextend.bench.score.predictions import PredictionLine, text_item
 from moextend.bench.score.records import Cell
-from moextend.bench.score.vqa import item_scores, scores_path
+from moextend.bench.score.vqa import item_scores, kept_scores
 from moextend.bench.scorers import search
-from moextend.errors import InputError, SpecError
+from moextend.errors import InputError
 from moextend.util.files import read_lines
 
-LM_EVAL = "lm-eval:"
 """Prefix of the scorer of a text task, before the metric."""
 
 
@@ -135,7 +134,7 @@ class Snapshot:
             return []
         path = self.result.run.folder / cell.predictions
         try:
-            found = _text(path) if cell.scorer.startswith(LM_EVAL) else self._asked(path, cell)
+            found = _text(path) if cell.by_lm_eval else self._asked(path, cell)
             json.dumps([vars(item) for item in found], ensure_ascii=False).encode()  # refuses lone surrogates
             return found
         except Exception as error:  # as if they were not kept: one damaged file hides no other cell
@@ -144,10 +143,7 @@ class Snapshot:
 
     def _asked(self, path: Path, cell: Cell) -> list[Item]:
         records = [PredictionLine.read(line) for line in read_lines(path)]
-        try:
-            kept = read_lines(scores_path(path, cell.scorer))
-        except SpecError:  # damaged: made again from the predictions
-            kept = []
+        kept = kept_scores(path, cell.scorer)
         search(self.result.config.workspace)
         scores = {item.id: item.score for item in item_scores(records, kept, path, cell.scorer)}
         return [
@@ -184,7 +180,7 @@ def _text(path: Path) -> list[Item]:
             right = line.get("right")
             found.append(
                 Item(
-                    f"{line['task']} {line['id']}", None, [_words(line.get("gold"))], _words(line.get("prediction")),
+                    text_item(line), None, [_words(line.get("gold"))], _words(line.get("prediction")),
                     float(right) if isinstance(right, int | float) else None, None, line.get("loglikelihoods"),
                 )
             )  # fmt: skip

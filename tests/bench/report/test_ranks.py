@@ -157,6 +157,7 @@ def test_a_method_that_is_near_the_best_is_enough_to_stop_reading(
         read.append(path)
         return files.read_lines(path)
 
-    monkeypatch.setattr("moextend.bench.report.items.read_lines", counted)
+    for module in ("moextend.bench.report.items", "moextend.bench.score.vqa"):
+        monkeypatch.setattr(f"{module}.read_lines", counted)
     tables(collect(runs), "tasks", rank=True)
     assert read and {path.parents[2].name[:8] for path in read} == {"moextend", "replay-s"}
