@@ -169,7 +169,7 @@ def _unknown(task: TaskSpec, items: Sequence[Item], base: str) -> Iterator[str]:
 
 
 def _open_images(item: Item) -> None:
-    for image in item.images:
+    for image in item.media:
         image.open()
 
 

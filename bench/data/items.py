@@ -22,7 +22,7 @@ class Item(Example):
     @property
     def image_name(self) -> str:
         """File name of the first image; "" for an image in memory or an item without images."""
-        path = self.images[0].path if self.images else None
+        path = self.media[0].path if self.media else None
         return path.name if path else ""
 
 

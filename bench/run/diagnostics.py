@@ -168,7 +168,7 @@ def _count(model: MultimodalLM, sites: Sequence[Site], rows: Sequence[Conversati
         count_use(model, sites, [rows[place] for place in places], use)
         return [None] * len(places)
 
-    each_by_its_own(model, [Prompt(row.turns[0][0], row.images) for row in rows], counted)
+    each_by_its_own(model, [Prompt(row.turns[0][0], row.media) for row in rows], counted)
     return use
 
 

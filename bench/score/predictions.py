@@ -32,7 +32,7 @@ class PredictionLine(Answered):
     @staticmethod
     def of(item: Item, prediction: str, likelihoods: tuple[float, ...] | None = None) -> PredictionLine:
         """Line of an answered item."""
-        group = item.group or "+".join(image.digest for image in item.images) or None
+        group = item.group or "+".join(image.digest for image in item.media) or None
         asked = (item.question, item.choices, item.kind)
         return PredictionLine(
             item.id,

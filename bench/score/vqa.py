@@ -126,7 +126,7 @@ def _prompt(task: TaskSpec, item: Item) -> Prompt:
     """The prompt of `item`: its text and its images (not decoded)."""
     from moextend.model.generation import Prompt
 
-    return Prompt(prompt_text(task, item), item.images)
+    return Prompt(prompt_text(task, item), item.media)
 
 
 def _longest_first(items: Sequence[Item]) -> list[int]:

@@ -79,7 +79,7 @@ def inputs(task: str, tests: Mapping[str, Sequence[Prompt]]) -> dict[str, list[P
 
 
 def _swapped(texts: Sequence[Prompt], images: Sequence[Prompt]) -> list[Prompt]:
-    return [replace(one, images=other.images) for one, other in zip(texts, images, strict=True)]
+    return [replace(one, media=other.media) for one, other in zip(texts, images, strict=True)]
 
 
 def _seen(prompt: Prompt, change: object) -> Prompt:
@@ -87,9 +87,9 @@ def _seen(prompt: Prompt, change: object) -> Prompt:
 
     assert callable(change)
     buffer = io.BytesIO()
-    image: Image.Image = change(prompt.images[0].open(), Random(prompt.images[0].digest))
+    image: Image.Image = change(prompt.media[0].open(), Random(prompt.media[0].digest))
     image.save(buffer, "PNG")
-    return replace(prompt, images=(ImageRef(data=buffer.getvalue()),))
+    return replace(prompt, media=(ImageRef(data=buffer.getvalue()),))
 
 
 def _inverted(image: object, drawn: Random) -> object:

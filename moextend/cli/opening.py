@@ -125,9 +125,9 @@ def rows_of(
     rows = own_data(
         data, workspace / ".cache" / "hf-datasets", columns=named, template=template, images=images
     )
-    if vision is None and rows[0].images:
+    if vision is None and rows[0].media:
         raise InputError(
-            f"the data have images ({rows[0].images[0].where}), and there is no image encoder.",
+            f"the data have images ({rows[0].media[0].where}), and there is no image encoder.",
             where=f"data {data}",
             hint="Name one: --vision tiny, a folder, or a model of open_clip or timm.",
         )

@@ -20,7 +20,7 @@ class Conversation:
 
     turns: tuple[tuple[str, str], ...]
     """(prompt, answer) pairs; an empty answer is not learned. Any turn may have images."""
-    images: tuple[ImageRef, ...] = ()
+    media: tuple[ImageRef, ...] = ()
     closed: bool = True
     """Whether each answer ends with the end token."""
 
@@ -72,8 +72,8 @@ class Conversations(Lazy, Generic[E]):
     def _one(self, at: int) -> Conversation:
         first, *rest = map(self._read, self._pieces[at])
         turns = [(self._ask(first), self._answer(first))]
-        turns += [(self._ask(replace(one, images=())), self._answer(one)) for one in rest]
-        return Conversation(tuple(turns), first.images)
+        turns += [(self._ask(replace(one, media=())), self._answer(one)) for one in rest]
+        return Conversation(tuple(turns), first.media)
 
 
 def joined(groups: Sequence[str | None], most: int = TURNS) -> list[tuple[int, ...]]:

@@ -95,7 +95,7 @@ def several(name: str, table: Table) -> tuple[str, ...]:
 class Example:
     """One question (or caption) with its images and its gold answers."""
 
-    images: tuple[ImageRef, ...]
+    media: tuple[ImageRef, ...]
     question: str
     answers: tuple[str, ...]
     """One gold answer, or those of several annotators."""
@@ -142,7 +142,7 @@ class Reader:
         options, refs = self._options(row, where), self._refs(row, i, where)
         answers, position = self._answers(row, options, refs, where)
         found = Example(
-            images=refs if self._images else (),
+            media=refs if self._images else (),
             question=cells.text(cell(row, names.question, where)) if names.question else "",
             answers=answers,
             choices=options,

@@ -38,7 +38,7 @@ def prompt_text(layout: Layout, example: Example) -> str:
             raise layout.wrong_prompt(
                 f"no placeholder '{{{name}}}'.", "Known: {question}, {choices}, columns."
             )
-    filled = _marks(layout, example, len(example.images))
+    filled = _marks(layout, example, len(example.media))
     for name, value in example.fields.items():
         if not value:  # no label without content
             line = rf"[^\n]*\{{{re.escape(name)}\}}[^\n]*"

@@ -87,7 +87,7 @@ def train_projector(
 ) -> Report:
     """The training of `align`; `folder` is that of `train`, which is removed at the end."""
     projector = _free_projector(model)
-    seen = [image for row in islice(conversations, SAMPLE) for image in row.images]
+    seen = [image for row in islice(conversations, SAMPLE) for image in row.media]
     if not seen:
         raise InputError(
             "the conversations show no image.",

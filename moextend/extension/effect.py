@@ -96,7 +96,7 @@ def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_si
     for at in range(min(MOST, len(conversations))):
         conversation = conversations[at]
         text, answer = conversation.turns[0]
-        asked.append((Prompt(text, conversation.images[: text.count(MARK)]), answer))
+        asked.append((Prompt(text, conversation.media[: text.count(MARK)]), answer))
     asked = [(prompt, answer) for prompt, answer in asked if answer]
     if not asked:
         return Scores(float("nan"), None)

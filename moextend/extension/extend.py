@@ -326,7 +326,7 @@ def _check_data(data: Sequence[Conversation], held_out: Sequence[Conversation] |
             hint="Give at least two, and at least one as held_out if you set it.",
         )
     # A lazy sequence is not read here.
-    if isinstance(data, list | tuple) and not (hasattr(data[0], "turns") and hasattr(data[0], "images")):
+    if isinstance(data, list | tuple) and not (hasattr(data[0], "turns") and hasattr(data[0], "media")):
         raise InputError(
             f"{data[0]!r} is not a conversation.", where=where, hint="Give a list of moextend.Conversation."
         )

@@ -82,12 +82,12 @@ def _features(model: MultimodalLM, prompts: Sequence[Prompt], see: See | None) -
     words = model.lm.get_input_embeddings()(flat).float().split([len(row) for row in ids])
     means = torch.stack([row.mean(0) for row in words]).cpu()
     seen = torch.zeros(len(prompts), model.vision.width if model.vision else 0)
-    unique = {image.digest: image for prompt in prompts for image in prompt.images}
+    unique = {image.digest: image for prompt in prompts for image in prompt.media}
     if unique and see:
         known = dict(zip(unique, see(list(unique.values())), strict=True))
         for row, prompt in zip(seen, prompts, strict=True):
-            if prompt.images:
-                row.copy_(torch.cat([known[image.digest] for image in prompt.images]).mean(0))
+            if prompt.media:
+                row.copy_(torch.cat([known[image.digest] for image in prompt.media]).mean(0))
     return torch.cat([means, seen], 1)
 
 
@@ -101,7 +101,7 @@ def collect(model: MultimodalLM, prompts: Sequence[Prompt], *, tested: int = 256
     sample, x = x[:tested], x[tested:].double()
     deviation = x - x.mean(0)
     scatter = (deviation.T @ deviation).float()
-    return TaskStatistics(x.mean(0).float(), scatter, len(x), sample, bool(prompts[0].images))
+    return TaskStatistics(x.mean(0).float(), scatter, len(x), sample, bool(prompts[0].media))
 
 
 def prompts_of(conversations: Sequence[Conversation]) -> list[Prompt]:
@@ -110,11 +110,11 @@ def prompts_of(conversations: Sequence[Conversation]) -> list[Prompt]:
     Of conversations with images if there are any, else of all.
     """
     prompts = [
-        Prompt(text or answer, row.images[: text.count(MARK)])
+        Prompt(text or answer, row.media[: text.count(MARK)])
         for row in conversations
         for text, answer in row.turns[:1]
     ]
-    return [prompt for prompt in prompts if prompt.images] or prompts
+    return [prompt for prompt in prompts if prompt.media] or prompts
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,7 @@ class TaskInference:
         """Extensions that each prompt reaches: one or none. `see`: source of image features."""
         found: list[tuple[str, ...]] = [()] * len(prompts)
         for has_images in (False, True):
-            places = [i for i, prompt in enumerate(prompts) if bool(prompt.images) == has_images]
+            places = [i for i, prompt in enumerate(prompts) if bool(prompt.media) == has_images]
             if not places or not any(task.has_images == has_images for task in self.statistics.values()):
                 continue
             x = features(self.model, [prompts[i] for i in places], see)

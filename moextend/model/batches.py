@@ -43,7 +43,7 @@ def encode(
     """Ids and labels of a conversation; only answers and their end tokens have labels."""
     if not conversation.turns:
         raise InputError("a conversation has no turn.", where="data", hint="Leave it out, or give it a turn.")
-    check_marks([prompt for prompt, _ in conversation.turns], conversation.images)
+    check_marks([prompt for prompt, _ in conversation.turns], conversation.media)
     ids: list[int] = []
     labels: list[int] = []
     for prompt, answer in conversation.turns:
@@ -178,7 +178,7 @@ class Collator:
         total = len(conversation.turns)
         while self.context is not None and len(row[0]) > self.context:
             turns = conversation.turns[:-1]
-            images = conversation.images
+            images = conversation.media
             if not turns and not images and conversation.is_text:
                 if any(label != IGNORE for label in row[1][self.context :]):
                     warnings.warn(f"Texts of more than {self.context} tokens lose their end.", stacklevel=3)
@@ -189,16 +189,16 @@ class Collator:
                     len(row[0]), len(images), self.visual_tokens, self.context, where=where or None
                 )
             left = sum(prompt.count(MARK) for prompt, _ in turns)
-            conversation = replace(conversation, turns=turns, images=images[:left])
+            conversation = replace(conversation, turns=turns, media=images[:left])
             row = self._encode(conversation)
         if len(conversation.turns) < total:
             warnings.warn(
                 f"Conversations of more than {self.context} tokens lose their last turns.", stacklevel=3
             )
-        return row, conversation.images
+        return row, conversation.media
 
     def _encode(self, conversation: Conversation) -> tuple[list[int], list[int]]:
         if self.chat is None or conversation.is_text:
             return encode(self._ids, self.tokenizer.eos_token_id, conversation, self.visual_tokens)
-        check_marks([prompt for prompt, _ in conversation.turns], conversation.images)
+        check_marks([prompt for prompt, _ in conversation.turns], conversation.media)
         return encode_chat(self.chat, conversation.turns, self.visual_tokens)

@@ -36,7 +36,7 @@ class Prompt:
     """A text with an `<image>` mark for each image."""
 
     text: str
-    images: tuple[ImageRef, ...] = ()
+    media: tuple[ImageRef, ...] = ()
     """All images, in the order of the marks; those of earlier turns first."""
     before: tuple[tuple[str, str], ...] = ()
     """Earlier turns (question, answer)."""
@@ -76,8 +76,8 @@ def generate(
                 where=f"prompt {place}",
                 hint="Give a moextend.Prompt(text, images).",
             )
-        check_marks(prompt.asked, prompt.images, where=f"prompt {place}")
-        if prompt.images and see is None:
+        check_marks(prompt.asked, prompt.media, where=f"prompt {place}")
+        if prompt.media and see is None:
             raise no_encoder(where=f"prompt {place}")
     seen = Recent(see) if see and model.choose else see
     for start in range(0, len(prompts), batch_size):
@@ -98,7 +98,7 @@ def prompt_ids(model: MultimodalLM, prompt: Prompt) -> list[int]:
     if not prompt.before:
         return encode_prompt(ids_of, prompt.text, model.visual_tokens)
     marks = sum(question.count(MARK) for question, _ in prompt.before)
-    history = Conversation(prompt.before, prompt.images[:marks])
+    history = Conversation(prompt.before, prompt.media[:marks])
     ids = encode(ids_of, model.tokenizer.eos_token_id, history, model.visual_tokens)[0]
     return ids + encode_prompt(ids_of, prompt.text, model.visual_tokens, first=False)
 
@@ -142,12 +142,12 @@ def _answer(
         if model.context is not None and len(row) + max_new_tokens > model.context:
             asked = prompt.text if len(prompt.text) < 80 else f"{prompt.text[:77]}..."
             raise too_long(
-                len(row) + max_new_tokens, len(prompt.images), model.visual_tokens, model.context,
+                len(row) + max_new_tokens, len(prompt.media), model.visual_tokens, model.context,
                 where=f"{asked!r} with {max_new_tokens} tokens for its answer",
             )  # fmt: skip
     ids = pad(rows, tokenizer.pad_token_id, left=True).to(model.device)
     mask = pad([[1] * len(row) for row in rows], 0, left=True).to(model.device)
-    images = [image for prompt in prompts for image in prompt.images]
+    images = [image for prompt in prompts for image in prompt.media]
     embedded = model.embed(ids, see(images) if images and see else None)
     with _greedy(model, max_new_tokens) as greedy, model.given(ids, embedded) as inputs:
         out = model.lm.generate(**inputs, attention_mask=mask, generation_config=greedy)

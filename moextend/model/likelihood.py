@@ -25,7 +25,7 @@ class _Row:
     place: int
     ids: list[int]
     start: int
-    images: tuple[ImageRef, ...]
+    media: tuple[ImageRef, ...]
 
 
 def choice_likelihoods(
@@ -61,7 +61,7 @@ def _rows(model: MultimodalLM, place: int, prompt: Prompt, choices: Sequence[str
     else:
         full = [prompt_ids(model, replace(prompt, text=f"{prompt.text} {choice}")) for choice in choices]
     start = min((_common(alone, ids) for ids in full), default=0)
-    return [_Row(place, ids, start, prompt.images) for ids in full]
+    return [_Row(place, ids, start, prompt.media) for ids in full]
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
@@ -86,7 +86,7 @@ def _sums(model: MultimodalLM, rows: Sequence[_Row], see: Features | None) -> li
     ids = pad([row.ids for row in rows], model.tokenizer.pad_token_id)
     mask = pad([[1] * len(row.ids) for row in rows], 0)
     labels = pad([[IGNORE] * row.start + row.ids[row.start :] for row in rows], IGNORE)
-    images = [image for row in rows for image in row.images]
+    images = [image for row in rows for image in row.media]
     out = model(
         ids.to(model.device),
         mask.to(model.device),

@@ -86,9 +86,9 @@ def name_data(data: Sequence[Conversation], places: Iterable[int] | None = None)
     for place in range(len(data)) if places is None else places:
         row = data[place]
         texts = [text for turn in row.turns for text in turn]
-        hasher.update(f"\n{place} {row.closed} {len(row.images)} {[len(text) for text in texts]}".encode())
+        hasher.update(f"\n{place} {row.closed} {len(row.media)} {[len(text) for text in texts]}".encode())
         hasher.update("".join(texts).encode("utf-8", "surrogatepass"))
-        for image in row.images:
+        for image in row.media:
             _add_image(hasher, image)
     return hasher.hexdigest()
 

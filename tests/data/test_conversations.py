@@ -17,7 +17,7 @@ def test_the_image_stands_in_the_first_turn() -> None:
     examples = [Example((image,), f"q{i}", (f"a{i}",)) for i in range(3)]
     found = Conversations(
         examples.__getitem__, ["x", "y", "x"],
-        lambda one: f"{len(one.images)} {one.question}", lambda one: one.answers[0],
+        lambda one: f"{len(one.media)} {one.question}", lambda one: one.answers[0],
     )  # fmt: skip
     assert list(found) == [
         Conversation((("1 q0", "a0"), ("0 q2", "a2")), (image,)),

@@ -25,9 +25,9 @@ def test_a_command_names_the_folder_of_its_images(
     path = pictures / "own.json"
     path.write_text(json.dumps([{"image": str(secret), "question": "what?", "answer": "red"}] * 20))
     with pytest.raises(InputError, match=r"outside the folder of the data\. .*--images"):
-        own_data(str(path), tmp_path, columns={})[0].images[0].read()
+        own_data(str(path), tmp_path, columns={})[0].media[0].read()
     rows = own_data(str(path), tmp_path, columns={}, images=secret.parent)
-    assert rows[0].images[0].read() == make_png(9)
+    assert rows[0].media[0].read() == make_png(9)
 
 
 def test_data_of_the_hub_name_no_file_of_the_machine(

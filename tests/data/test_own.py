@@ -55,7 +55,7 @@ def test_all_formats_say_the_same(name: str, own: Own, pictures: Path, make_png:
     rows = own(written(pictures / name, ROWS))
     assert [len(row.turns) for row in rows] == [2] * 4, "questions about one image are turns"
     assert rows[1].turns == ((f"<image>\nwhat is 2\n{SHORT}", "red"), (f"what is 3\n{SHORT}", "blue"))
-    assert [row.images[0].read() for row in rows] == [make_png(i) for i in range(4)]
+    assert [row.media[0].read() for row in rows] == [make_png(i) for i in range(4)]
 
 
 def test_a_folder_of_images_with_metadata(own: Own, pictures: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_folder_of_images_with_metadata(own: Own, pictures: Path) -> None:
     written(folder / "train" / "metadata.csv", captions)
     rows = own(folder)
     assert len(rows) == 6 and rows[5].turns == (("<image>\nDescribe the image in one sentence.", "thing 5"),)
-    assert rows[5].images[0].path == folder / "train" / "img5.png"
+    assert rows[5].media[0].path == folder / "train" / "img5.png"
 
 
 def test_few_captions_are_all_learned(own: Own, pictures: Path) -> None:

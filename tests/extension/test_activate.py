@@ -23,7 +23,7 @@ SHORT = Settings(steps=25, batch_size=10, learning_rate=2e-2)
 
 
 def prompt(row: Conversation) -> Prompt:
-    return Prompt(row.turns[0][0], row.images)
+    return Prompt(row.turns[0][0], row.media)
 
 
 def logits(model: MultimodalLM, ids: Tensor) -> Tensor:

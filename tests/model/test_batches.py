@@ -118,9 +118,7 @@ def test_what_the_context_cannot_hold_goes_by_whole_turns(model: MultimodalLM) -
     whole = Collator.of(model)([talk])
     lengths = [
         len(
-            encode(partial(piece_ids, model.tokenizer), 2, Conversation(turns[:n], talk.images[:n]), TOKENS)[
-                0
-            ]
+            encode(partial(piece_ids, model.tokenizer), 2, Conversation(turns[:n], talk.media[:n]), TOKENS)[0]
         )
         for n in (1, 2)
     ]
@@ -131,7 +129,7 @@ def test_what_the_context_cannot_hold_goes_by_whole_turns(model: MultimodalLM) -
         kept = 1 if context < lengths[1] else 2
         assert batch["input_ids"].shape[1] == lengths[kept - 1] <= context
         assert torch.equal(batch["input_ids"], whole["input_ids"][:, : lengths[kept - 1]])
-        assert torch.equal(batch["features"], features_of(model, talk.images[:kept]))
+        assert torch.equal(batch["features"], features_of(model, talk.media[:kept]))
     fits = Collator(model.tokenizer, TOKENS, model.vision, context=whole["input_ids"].shape[1])
     assert torch.equal(fits([talk])["input_ids"], whole["input_ids"])
 

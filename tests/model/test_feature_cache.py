@@ -44,7 +44,7 @@ def test_a_batch_is_in_host_memory_wherever_the_encoder_computes(model: Multimod
     batch = Collator.of(model)(DATA[:3])
     assert {tensor.device.type for tensor in batch.values()} == {"cpu"}
     assert not any(isinstance(tensor, Far) for tensor in batch.values())
-    assert torch.equal(batch["features"], encoder([row.images[0] for row in DATA[:3]]))
+    assert torch.equal(batch["features"], encoder([row.media[0] for row in DATA[:3]]))
 
 
 class Counted(ToyEncoder):
@@ -114,7 +114,7 @@ def test_a_source_of_features_of_ones_own_is_used(model: MultimodalLM, tmp_path:
 def test_no_disk_is_used_without_an_image_and_never_more_than_the_limit(
     model: MultimodalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = [row.images[0] for row in DATA]
+    images = [row.media[0] for row in DATA]
     expected = ToyEncoder()(images)
     with kept_features(model, tmp_path):
         assert list(tmp_path.iterdir()) == []
@@ -129,7 +129,7 @@ def test_no_disk_is_used_without_an_image_and_never_more_than_the_limit(
 
 def test_recent_features_are_bounded(model: MultimodalLM) -> None:
     encoder = Counted()
-    images = [row.images[0] for row in DATA]
+    images = [row.media[0] for row in DATA]
     see = Recent(encoder, limit=10 * 4 * 8 * 4)
     assert torch.equal(see([images[3], *images]), ToyEncoder()([images[3], *images]))
     assert len(encoder.seen) == 24

@@ -26,7 +26,7 @@ PROMPTS = [
 def one_by_one(model: MultimodalLM, prompt: Prompt, steps: int) -> str:
     """Greedy answers without cache, batch or padding."""
     ids = prompt_ids(model, prompt)
-    features = features_of(model, prompt.images) if prompt.images else None
+    features = features_of(model, prompt.media) if prompt.media else None
     answer_ids: list[int] = []
     for _ in range(steps):
         row = torch.tensor([ids + answer_ids])
@@ -76,7 +76,7 @@ def test_as_many_holes_as_visual_tokens(model: MultimodalLM) -> None:
 def test_earlier_turns_read_as_in_training(model: MultimodalLM) -> None:
     assert prompt_ids(model, PROMPTS[0])[-2:] == model.tokenizer.convert_tokens_to_ids(["w1", "w2"])
     prompt = PROMPTS[4]
-    learned = Conversation((*prompt.before, (prompt.text, "w9")), prompt.images)
+    learned = Conversation((*prompt.before, (prompt.text, "w9")), prompt.media)
     ids = Collator.of(model)([learned])["input_ids"][0].tolist()
     asked = prompt_ids(model, prompt)
     assert ids[: len(asked)] == asked and len(ids) == len(asked) + 2

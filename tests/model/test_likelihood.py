@@ -26,7 +26,7 @@ CHOICES = [("w1", "w2 w3 w4"), ("w9", "w8", "w7"), ("w5 w6",)]
 def by_hand(model: MultimodalLM, prompt: Prompt, choice: str) -> float:
     ids = encode_prompt(partial(piece_ids, model.tokenizer), f"{prompt.text} {choice}", TOKENS)
     row = torch.tensor([ids])
-    features = features_of(model, prompt.images) if prompt.images else None
+    features = features_of(model, prompt.media) if prompt.media else None
     with torch.no_grad():
         steps = model(row, torch.ones_like(row), features=features)["logits"][0].log_softmax(-1)
     output = len(choice.split())

@@ -94,7 +94,7 @@ def test_generation_is_the_argmax_of_these_logits(name: str) -> None:
     for prompt in prompts:
         ids = model.tokenizer(prompt.text.replace("<image>", "<unk>"))["input_ids"]
         ids = [piece for i in ids for piece in ([IMAGE] * TOKENS if i == 3 else [i])]
-        features = features_of(model, prompt.images) if prompt.images else None
+        features = features_of(model, prompt.media) if prompt.media else None
         start = len(ids)
         while len(ids) < start + 3 and ids[-1] != model.tokenizer.eos_token_id:
             ids.append(int(own_logits(model, torch.tensor([ids]), features)[0, -1].argmax()))

@@ -41,7 +41,7 @@ TEXT = [Conversation(((f"w{i} w{i + 1}", ""),)) for i in range(9)]
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "answers": ({"data": data(41)}, "data, held_out"),
     "order": ({"data": data()[::-1]}, "data, held_out"),
-    "images": ({"data": changed(data(), images=(picture(7),))}, "data, held_out"),
+    "images": ({"data": changed(data(), media=(picture(7),))}, "data, held_out"),
     "end": ({"data": changed(data(), closed=False)}, "data, held_out"),
     "settings": ({"settings": SHORT.having(learning_rate=2e-2)}, "settings.learning_rate"),
     "betas": ({"settings": SHORT.having(betas=(0.9, 0.95))}, "settings.betas"),

@@ -95,5 +95,5 @@ def _images(task: TaskSpec, workspace: Path) -> Iterator[tuple[str, str, ImageRe
     if find_source(task.data, task.folder(), workspace, where=task.task).hub is not None:
         raise ValueError("the data set is on the Hub, and a report downloads nothing.")
     for item in open_items(task, "test", workspace, strict=False):
-        if item.images:
-            yield item.id, item.question, item.images[0]
+        if item.media:
+            yield item.id, item.question, item.media[0]

@@ -161,7 +161,7 @@ def lmms_task(run: RunDir, workspace: Path, tmp_path: Path) -> Path:
     task = run.config.task_spec("tiny-counting")
     rows = [
         {
-            "image": {"bytes": item.images[0].read(), "path": None},
+            "image": {"bytes": item.media[0].read(), "path": None},
             "question": item.question,
             "answer": item.answers[0],
         }

@@ -20,7 +20,7 @@ def test_base64_and_data_addresses(
     values = [first | {"picture": encoded}, second | {"picture": f"data:image/png;base64,{encoded}"}]
     path = write_jsonl(pictures / "all.jsonl", values)
     items = open_items(make_task(path, train=None, test="all", columns={"group": None}), "test", workspace)
-    assert [item.images[0].read() for item in items] == [make_png(7)] * 2
+    assert [item.media[0].read() for item in items] == [make_png(7)] * 2
 
 
 def test_several_images_a_row(
@@ -31,7 +31,7 @@ def test_several_images_a_row(
     task = make_task(path, train=None, test="all", columns={"group": None}, prompt="<image> {question}")
     (item,) = open_items(task, "test", workspace)
     assert prompt_text(task, item) == "<image><image> what is 0"
-    assert [image.path for image in item.images] == [pictures / "img0.png", pictures / "img1.png"]
+    assert [image.path for image in item.media] == [pictures / "img0.png", pictures / "img1.png"]
 
 
 def test_answers_of_annotators_numbers_and_choices(

@@ -106,7 +106,7 @@ def test_images_that_are_none(
     task = one_file([first, second | {"picture": cell}], columns={"group": None})
     with pytest.raises(InputError, match=what) as caught:
         for item in open_items(task, "test", workspace):
-            item.images[0].open()
+            item.media[0].open()
     assert "all.jsonl:2: column 'picture'" in str(caught.value)
 
 

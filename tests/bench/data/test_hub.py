@@ -33,7 +33,7 @@ def test_perfect_answers_score_100_and_none_scores_0(name: str, hub: Hub, worksp
     task, fixture = TASKS[name], of_task(TASKS[name])
     items = list(open_items(task, "test", workspace))
     assert prompt_text(task, items[0]) == fixture["prompt"][name]
-    assert all(prompt_text(task, item).count("<image>") >= len(item.images) > 0 for item in items)
+    assert all(prompt_text(task, item).count("<image>") >= len(item.media) > 0 for item in items)
     best = percent(task, items, fixture["said"][name])
     assert best == 100 if name not in AVERAGED else 20 < best < 100
     assert percent(task, items, fixture["wrong"][name]) == 0
@@ -112,7 +112,7 @@ def test_the_rows_of_an_image_are_one_group(hub: Hub, workspace: Path) -> None:
 def test_open_questions_and_several_images(hub: Hub, workspace: Path) -> None:
     task = TASKS["mmmu"]
     items = open_items(task, "test", workspace)
-    assert [len(item.images) for item in items] == [1, 2, 1, 1, 1]
+    assert [len(item.media) for item in items] == [1, 2, 1, 1, 1]
     assert prompt_text(task, items[1]).startswith("<image><image>\nCompare <image 1> and <image 2>.\nA. same")
     assert prompt_text(task, items[2]).endswith(
         "<image 1>?\n\nAnswer the question using a single word or phrase."

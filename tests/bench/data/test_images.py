@@ -37,12 +37,12 @@ def test_an_image_outside_the_folder_is_refused(
     refused = (
         r"all\.jsonl:1: column 'picture': .*the image lies outside the folder of the data\. .*data\.images"
     )
-    for look in (lambda: open_items(task, "test", workspace)[0].images[0].read(),
+    for look in (lambda: open_items(task, "test", workspace)[0].media[0].read(),
                  lambda: data_digest(task, "test", workspace)):  # fmt: skip
         with pytest.raises(InputError, match=refused):
             look()
     allowed = make_task(path, train=None, test="all", data={"images": str(secret.parent)})
-    assert open_items(allowed, "test", workspace)[0].images[0].read() == make_png(9)
+    assert open_items(allowed, "test", workspace)[0].media[0].read() == make_png(9)
     assert data_digest(allowed, "test", workspace)
 
 
@@ -58,5 +58,5 @@ def test_anything_but_a_regular_file_is_refused(
     path = write_jsonl(pictures / "all.jsonl", [row | {"picture": named} for row in make_rows(2)])
     task = make_task(path, train=None, test="all", data={"images": "/"})
     with pytest.raises(InputError, match=r"all\.jsonl:1: column 'picture': ") as caught:
-        open_items(task, "test", workspace)[0].images[0].open()
+        open_items(task, "test", workspace)[0].media[0].open()
     assert len(str(caught.value)) < 1500

@@ -12,7 +12,7 @@ IMAGE = ImageRef(data=b"x")
 
 
 def item(**changes: Any) -> Item:
-    return Item(**({"id": "1", "images": (IMAGE,), "question": "how many?", "answers": ("two",)} | changes))
+    return Item(**({"id": "1", "media": (IMAGE,), "question": "how many?", "answers": ("two",)} | changes))
 
 
 def test_prompt(make_task: MakeTask) -> None:
@@ -26,8 +26,8 @@ def test_braces_and_marks_of_the_question_stay_text(make_task: MakeTask) -> None
 
 
 def test_no_mark_without_an_image(make_task: MakeTask) -> None:
-    assert prompt_text(make_task("x", prompt="<image>\n{question}"), item(images=())) == "how many?"
-    assert prompt_text(make_task("x", prompt="<image> Q {question}"), item(images=())) == "Q how many?"
+    assert prompt_text(make_task("x", prompt="<image>\n{question}"), item(media=())) == "how many?"
+    assert prompt_text(make_task("x", prompt="<image> Q {question}"), item(media=())) == "Q how many?"
 
 
 def test_a_free_question_among_choices(make_task: MakeTask) -> None:
@@ -49,4 +49,4 @@ def test_items_of_one_group_are_turns_of_one_conversation(
     assert [[prompt for prompt, _ in one.turns] for one in found] == [
         ["<image> what is 0", "what is 1"], ["<image> what is 2", "what is 3"], ["<image> what is 4", "what is 5"],
     ]  # fmt: skip
-    assert [len(one.images) for one in found] == [1, 1, 1] and found[0].turns[0][1] == "red"
+    assert [len(one.media) for one in found] == [1, 1, 1] and found[0].turns[0][1] == "red"

@@ -37,7 +37,7 @@ def test_data_put_in_place_by_hand_lies_in_the_workspace(
     write_jsonl(folder / "test.jsonl", make_rows(2))
     (folder.parent / "img0.png").write_bytes(make_png(3))
     items = open_items(task, "test", workspace)
-    assert items[0].images[0].read() == make_png(3), "found from the folder of images"
+    assert items[0].media[0].read() == make_png(3), "found from the folder of images"
 
 
 def test_conversations_to_learn_and_an_evaluation_file_to_score(
@@ -58,8 +58,8 @@ def test_conversations_to_learn_and_an_evaluation_file_to_score(
     assert (learned.question, learned.answers) == ("What?", ("red",))
     first, second = open_items(task, "test", workspace)
     assert (first.id, first.question, first.answers, first.group) == ("7", "Which?", ("blue",), "a.png")
-    assert first.images[0].read() == make_png(1)
-    assert (second.question, second.images) == ("Without?", ())
+    assert first.media[0].read() == make_png(1)
+    assert (second.question, second.media) == ("Without?", ())
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def gqa(workspace: Path, make_task: MakeTask, make_png: MakePng) -> TaskSpec:
 
 def test_images_are_looked_up_in_their_own_table(gqa: TaskSpec, workspace: Path, make_png: MakePng) -> None:
     items = open_items(gqa, "test", workspace)
-    assert [item.images[0].read() for item in items] == [make_png(0), make_png(0), make_png(1), make_png(1)]
+    assert [item.media[0].read() for item in items] == [make_png(0), make_png(0), make_png(1), make_png(1)]
     assert [item.group for item in items] == ["n0", "n0", "n1", "n1"]
     assert data_digest(gqa, "test", workspace)
 

@@ -44,7 +44,7 @@ def test_jsonl_folder_with_a_file_a_split(
     train, test = (open_items(task, split, workspace) for split in ("train", "test"))
     assert columns_of(train) == expected(make_rows(6))
     assert columns_of(test) == expected(make_rows(4, start=6))
-    assert train[1].images[0].open().size == (4, 4)
+    assert train[1].media[0].open().size == (4, 4)
     assert train[-1].id == "q5"
     assert [item.id for item in train[1:3]] == ["q1", "q2"]
     assert train[2].row == f"{pictures / 'train.jsonl'}:3"
@@ -71,7 +71,7 @@ def test_other_files(
             writer.writerows(values)
     items = open_items(make_task(path, train=None, test="all"), "test", workspace)
     assert columns_of(items) == expected(values)
-    assert items[3].images[0].open().size == (4, 4)
+    assert items[3].media[0].open().size == (4, 4)
 
 
 def test_parquet_with_images_of_datasets(
@@ -81,7 +81,7 @@ def test_parquet_with_images_of_datasets(
     images = [{"bytes": make_png(i), "path": None} for i in range(6)]
     path = write_parquet(tmp_path / "test.parquet", values, images)
     items = open_items(make_task(path, train=None, test="all", columns={"group": None}), "test", workspace)
-    assert [item.images[0].read() for item in items] == [image["bytes"] for image in images]
+    assert [item.media[0].read() for item in items] == [image["bytes"] for image in images]
     assert items[4].row == f"{path}: row 5"
 
 
@@ -90,7 +90,7 @@ def test_no_image_is_touched_without_images(
 ) -> None:
     path = write_jsonl(tmp_path / "q.jsonl", make_rows(4))
     items = open_items(make_task(path, train=None, test="all"), "test", workspace, images=False)
-    assert all(item.images == () for item in items)
+    assert all(item.media == () for item in items)
 
 
 def test_shards_and_hub_layout(
@@ -102,7 +102,7 @@ def test_shards_and_hub_layout(
         write_parquet(pictures / "data" / f"test-{shard:05}-of-00002.parquet", values)
     items = open_items(make_task(pictures, train=None), "test", workspace)
     assert [item.id for item in items] == [f"q{i}" for i in range(6)]
-    assert items[5].images[0].open()
+    assert items[5].media[0].open()
 
 
 def test_data_card_with_configs(
@@ -119,7 +119,7 @@ def test_data_card_with_configs(
     task = make_task(pictures, train=None, data={"config": "two"})
     items = open_items(task, "test", workspace)
     assert [item.id for item in items] == ["q2", "q3"]
-    assert items[0].images[0].open(), "the folder of the data is tried, too"
+    assert items[0].media[0].open(), "the folder of the data is tried, too"
 
 
 def test_folder_of_images_with_metadata(
@@ -132,7 +132,7 @@ def test_folder_of_images_with_metadata(
         write_jsonl(pictures / split / "metadata.jsonl", make_rows(4))
     items = open_items(make_task(pictures), "test", workspace)
     assert len(items) == 4
-    assert items[0].images[0].path == pictures / "test" / "img0.png"
+    assert items[0].media[0].path == pictures / "test" / "img0.png"
 
 
 def test_split_named_as_a_file(
@@ -181,8 +181,8 @@ def test_conversations(pictures: Path, make_task: MakeTask, workspace: Path) -> 
         ("a-1", "how many?", ("two",), None, "a"),
         ("b-0", "2 + 2?", ("4",), None, "b"),
     ]
-    assert items[1].images[0].path == pictures / "img0.png"
-    assert items[2].images == () and prompt_text(task, items[2]) == "2 + 2?"
+    assert items[1].media[0].path == pictures / "img0.png"
+    assert items[2].media == () and prompt_text(task, items[2]) == "2 + 2?"
     assert items[1].row == f"{path}: entry 1, turn 2"
 
 
@@ -197,7 +197,7 @@ def test_world(make_task: MakeTask, workspace: Path, monkeypatch: pytest.MonkeyP
     }
     task = make_task("world:attributes", columns=own | {"kind": "kind"})
     items = open_items(task, "test", workspace)
-    assert len(items) == 4 and items[0].images[0].open()
+    assert len(items) == 4 and items[0].media[0].open()
     assert (workspace / ".cache" / "world").is_dir()
 
 

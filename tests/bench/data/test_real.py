@@ -27,7 +27,7 @@ def test_guessed_checked_and_read(name: str, real_data: Path, workspace: Path) -
     assert checked.items == sizes and checked.prompt.startswith("<image>\n")
     items = open_items(task, "test", workspace)
     for i in range(0, len(items), 50):
-        assert prompt_text(task, items[i]) and min(items[i].images[0].open().size) > 10
+        assert prompt_text(task, items[i]) and min(items[i].media[0].open().size) > 10
     if task.columns.group:
         pieces = joined(items.groups())
         assert sum(map(len, pieces)) == len(items)

@@ -173,7 +173,7 @@ def test_the_task_is_inferred_from_the_input(world: World) -> None:
     own = methods.parse("lora-per-task").make()
     for task in TASKS:
         row = world.data[task].held_out[0]
-        prompt = moextend.Prompt(row.turns[0][0], row.images)
+        prompt = moextend.Prompt(row.turns[0][0], row.media)
         assert model.choose is not None
         assert model.choose([prompt]) == [(task,)]
         found = moextend.generate(model, [prompt], max_new_tokens=3, batch_size=1)

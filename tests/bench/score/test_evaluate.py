@@ -37,7 +37,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         model: Any, prompts: Sequence[Prompt], *, max_new_tokens: int, batch_size: int, **_: object
     ) -> list[str]:
         asked.append([prompt.text for prompt in prompts])
-        assert all(prompt.images[0].open().size == (2, 2) for prompt in prompts)
+        assert all(prompt.media[0].open().size == (2, 2) for prompt in prompts)
         return [model.says for _ in prompts]
 
     monkeypatch.setattr(generation, "generate", generate)

@@ -11,15 +11,15 @@ def test_every_kind_of_input_changes_what_it_says_and_nothing_else() -> None:
     kinds = near.inputs("attributes", tests)
     assert kinds["own, unseen"] == own and kinds["counting"] == other
     swapped = kinds["own questions, images of counting"]
-    assert [(p.text, p.images) for p in swapped] == [
-        (a.text, b.images) for a, b in zip(own, other, strict=True)
+    assert [(p.text, p.media) for p in swapped] == [
+        (a.text, b.media) for a, b in zip(own, other, strict=True)
     ]
     for name in ("colours inverted", "images of noise", "blank images"):
         changed = kinds[f"own questions, {name}"]
         assert [p.text for p in changed] == [p.text for p in own]
-        assert all(a.images[0].digest != b.images[0].digest for a, b in zip(changed, own, strict=True))
-        assert [p.images[0].open().size for p in changed] == [p.images[0].open().size for p in own]
+        assert all(a.media[0].digest != b.media[0].digest for a, b in zip(changed, own, strict=True))
+        assert [p.media[0].open().size for p in changed] == [p.media[0].open().size for p in own]
     shuffled = kinds["own images, words of the question shuffled"]
     assert [sorted(p.text.split()) for p in shuffled] == [sorted(p.text.split()) for p in own]
     assert [p.text for p in shuffled] != [p.text for p in own]
-    assert not any(p.images or "<image>" in p.text for p in kinds["own questions, no image"])
+    assert not any(p.media or "<image>" in p.text for p in kinds["own questions, no image"])

@@ -1,0 +1,70 @@
+"""The modalities that prompts may have: those of the package, of other packages and of the caller."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from moextend.data.images import ImageRef
+from moextend.data.media import MediaRef
+from moextend.errors import InputError
+
+GROUP = "moextend.modalities"
+"""Entry points of other packages; each names a ModalityType."""
+
+
+@dataclass(frozen=True)
+class ModalityType:
+    """A kind of media: how it is read, and what encodes it."""
+
+    ref: type[MediaRef]
+    """Its references; they carry the name."""
+    load_encoder: Callable[[str], Any] | None = None
+    """Name of an encoder -> encoder (see model.modality.Encoder); None: the package's own loader of this modality."""
+
+    @property
+    def name(self) -> str:
+        """Its name, which is the column of its data and the word in its mark."""
+        return self.ref.modality
+
+    @property
+    def mark(self) -> str:
+        """Placeholder of one medium in a text."""
+        return f"<{self.name}>"
+
+
+_TYPES: dict[str, ModalityType] = {"image": ModalityType(ImageRef)}
+
+
+def register_modality(found: ModalityType) -> None:
+    """Makes a modality known to this process, like an entry point of the group `moextend.modalities`.
+
+    Raises:
+        InputError: its name is no word of lower-case letters, or another modality has it.
+    """
+    if not re.fullmatch("[a-z][a-z0-9]*", found.name):
+        raise InputError(
+            f"'{found.name}' is no name of a modality.",
+            where="register_modality",
+            hint="Use lower-case letters and digits, a letter first.",
+        )
+    if _TYPES.get(found.name, found) != found:
+        raise InputError(
+            f"there is another modality '{found.name}'.", where="register_modality", hint="Rename it."
+        )
+    _TYPES[found.name] = found
+
+
+def modality_types() -> dict[str, ModalityType]:
+    """Name -> modality: of the package, registered ones, and entry points of other packages."""
+    return {**_others(), **_TYPES}
+
+
+@cache
+def _others() -> dict[str, ModalityType]:
+    found = (point.load() for point in entry_points(group=GROUP))
+    return {one.name: one for one in found}
