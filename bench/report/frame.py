@@ -81,7 +81,7 @@ def cells(results: DataFrame) -> DataFrame:
 
 
 def matrix(results: DataFrame) -> DataFrame:
-    """A[stage][task] of one run: its learned tasks in learning order, stages from 0 on; NaN where not scored."""
+    """`A[stage][task]` of one run: its learned tasks in learning order, stages from 0 on; NaN where not scored."""
     own = results[results["role"] == "learned"].drop_duplicates(["stage", "task"])
     order = own.drop_duplicates("task").sort_values("learned_at")["task"].astype(str)
     found = own.assign(task=own["task"].astype(str)).pivot(index="stage", columns="task", values="value")
