@@ -88,7 +88,7 @@ def explain(run: RunDir, stage: int, task: str) -> Explanation:
             where=str(run.folder),
             hint=f"Run: {command(config)}",
         )
-    answers, checks = _checked(run, cell)
+    answers, checks = check_cell(run, cell)
     checks |= _checked_weights(stage_folders(run, names[: stage + 1]))
     return Explanation(
         run=str(run.folder),
@@ -119,7 +119,7 @@ def command(config: RunConfig) -> str:
     return shlex.join(words)
 
 
-def _checked(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:
+def check_cell(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:
     """The items of the cell, and what can be checked without a model: the file, and the score made of it again."""
     if cell.predictions is None:
         return [], {"predictions": "not kept"}

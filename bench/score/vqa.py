@@ -101,18 +101,13 @@ def predict(
     appended to `path`, long questions first, to reduce padding. Batches follow that order. After an interrupt, an
     incomplete batch is computed again completely, so the answers do not depend on interrupts.
     """
-    order = _longest_first(items)
+    order = answer_order(items)
     records = _kept(path, items, order, batch_size)
     before, unsaved = len(records), len(records)
     saved_at = time.monotonic()
     for start in range(before, len(items), batch_size):
         batch = [items[place] for place in order[start : start + batch_size]]
-        prompts = [_prompt(task, item) for item in batch]
-        answers = answer(prompts)
-        if len(answers) != len(batch):
-            raise RunFailed(f"{len(answers)} answers to {len(batch)} prompts.", where=task.task)
-        rated = _rated(task, batch, prompts, rate)
-        records += [PredictionLine.of(*one) for one in zip(batch, answers, rated, strict=True)]
+        records += predict_batch(task, batch, answer, rate)
         if time.monotonic() - saved_at > _KEPT_EVERY or len(records) == len(items):
             append_lines(path, [record.line() for record in records[unsaved:]])
             unsaved, saved_at = len(records), time.monotonic()
@@ -122,6 +117,18 @@ def predict(
     return [answered[place] for place in range(len(items))], len(records) - before
 
 
+def predict_batch(
+    task: TaskSpec, batch: Sequence[Item], answer: Answer, rate: Rate | None = None
+) -> list[PredictionLine]:
+    """Predictions of one batch of items (see `predict`)."""
+    prompts = [_prompt(task, item) for item in batch]
+    answers = answer(prompts)
+    if len(answers) != len(batch):
+        raise RunFailed(f"{len(answers)} answers to {len(batch)} prompts.", where=task.task)
+    rated = _rated(task, batch, prompts, rate)
+    return [PredictionLine.of(*one) for one in zip(batch, answers, rated, strict=True)]
+
+
 def _prompt(task: TaskSpec, item: Item) -> Prompt:
     """The prompt of `item`: its text and its images (not decoded)."""
     from moextend.model.generation import Prompt
@@ -129,8 +136,8 @@ def _prompt(task: TaskSpec, item: Item) -> Prompt:
     return Prompt(prompt_text(task, item), item.media)
 
 
-def _longest_first(items: Sequence[Item]) -> list[int]:
-    """Indices of the items, sorted by the length of question and choices (stable)."""
+def answer_order(items: Sequence[Item]) -> list[int]:
+    """Indices of the items in the order of their batches: by the length of question and choices, longest first."""
     lengths = [len(item.question) + sum(map(len, item.choices or ())) for item in items]
     return sorted(range(len(lengths)), key=lambda place: -lengths[place])
 

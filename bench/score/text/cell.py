@@ -58,6 +58,15 @@ def score_text(
     return scores, path, False
 
 
+def first_answers(
+    model: MultimodalLM, task: TaskSpec, *, batch_size: int, limit: int, workspace: Path
+) -> list[dict[str, Any]]:
+    """Lines of the first `limit` items of a text task (of each task of a group), answered now; nothing is saved."""
+    chosen = _text_of(task)
+    loaded = _load(task, chosen, workspace)
+    return _run(model, task, loaded, chosen.metric, batch_size, limit, None)[1]
+
+
 def text_commits(task: TaskSpec, workspace: Path) -> dict[str, str]:
     """Data set on the hub -> its opened commit, of a text task; quick after its scoring."""
     return _load(task, _text_of(task), workspace).commits
