@@ -131,6 +131,8 @@ def test_nothing_is_scored_twice_for_the_same_weights(finished: Callable[[str], 
     cells = finished("moextend:scope=own").cells()
     assert cells[2, "tiny-facts"].reused and cells[2, "tiny-attributes"].reused
     assert not cells[2, "tiny-counting"].reused
+    first = [finished(method).cells()[0, "tiny-facts"].reused for method in ("full-ft", "moextend:scope=own")]
+    assert first.count(False) <= 1, "the runs of a workspace share the answers of the base"
 
 
 @pytest.mark.slow
