@@ -12,15 +12,13 @@ from typing import Any
 from moextend.bench.run.complete import STEM, stage_names, stage_problem
 from moextend.bench.run.records import BASE, ENCODER
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
-from moextend.bench.score.predictions import PredictionLine, text_item
+from moextend.bench.score.kept import SAME, read_predictions
+from moextend.bench.score.predictions import text_item
 from moextend.bench.score.vqa import score_items, scores_path
 from moextend.bench.scorers import search
 from moextend.errors import InputError, SpecError, UnknownName
 from moextend.util.files import read_json, read_lines, sha256
 from moextend.util.foreign import explained
-
-SAME = 1e-6
-"""Points by which a score that is made again may differ, for sums in another order."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +239,7 @@ def _versions(made: Mapping[str, Any]) -> str:
 def _vqa(run: RunDir, path: Path, cell: Cell) -> tuple[list[Answer], float]:
     """The items of an image task, and the score that the scorer makes of them now."""
     search(run.config.workspace)
-    records = [PredictionLine.read(line) for line in read_lines(path)]
+    records = read_predictions(path)
     made, items = score_items(records, cell.scorer)
     scores = {item.id: item.score for item in items}
     answers = [

@@ -7,11 +7,10 @@ import string
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -22,8 +21,8 @@ from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, 
 from moextend.bench.sequence import Scoring
 from moextend.bench.stats import clustered_error
 from moextend.bench.task import TaskSpec
-from moextend.errors import MoextendError, RunFailed, SpecError
-from moextend.util.files import append_lines, digest, read_lines, repair_lines, write_lines
+from moextend.errors import RunFailed, SpecError
+from moextend.util.files import append_lines, digest, repair_lines, write_lines
 
 if TYPE_CHECKING:
     from moextend.model.generation import Prompt
@@ -226,39 +225,9 @@ def scores_path(predictions: Path, scorer: str) -> Path:
     return predictions.with_name(f"{predictions.stem}.{scorer}.scores{_SCORES_FORMAT}.jsonl")
 
 
-def kept_scores(predictions: Path, scorer: str) -> list[Any]:
-    """Lines of the kept scores of predictions; none if they are missing or damaged: `item_scores` makes them again."""
-    try:
-        return read_lines(scores_path(predictions, scorer))
-    except SpecError:
-        return []
-
-
 def write_scores(predictions: Path, scorer: str, items: Sequence[ItemScore]) -> None:
     """Writes the items' scores next to their predictions; not synced, as damaged ones are computed again."""
     write_lines(scores_path(predictions, scorer), [vars(item) for item in items], synced=False)
-
-
-def item_scores(
-    records: Sequence[PredictionLine], kept: Sequence[Any], predictions: Path, scorer: str
-) -> list[ItemScore]:
-    """Item scores: the saved lines, or computed again if these are damaged or belong to other items.
-
-    Items are identified by their ids: lines of predictions and of scores may be in different orders. A reading that
-    an older line lacks is None.
-    """
-    try:
-        found = [ItemScore(**line) for line in kept]
-    except TypeError:  # damaged
-        found = []
-    if not records:
-        return []
-    if sorted(item.id for item in found) == sorted(record.id for record in records):
-        return found
-    items = score_items(records, scorer)[1]
-    with suppress(MoextendError, OSError):  # read-only, or a full disk: made again next time
-        write_scores(predictions, scorer, items)
-    return items
 
 
 def majority_level(task: TaskSpec, workspace: Path, limit: int | None = None) -> float | None:
