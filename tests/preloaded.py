@@ -2,7 +2,7 @@
 
 Run as `preloaded.py serve SOCKET`, it waits for clients. Run as `preloaded.py worker SOCKET`, it is a client: it hands
 its standard streams, folder and environment over, lives as long as the forked process, and ends as that one ends.
-What is forked runs the true worker, or the true command line with such clients as its workers.
+What is forked runs the true worker, the true command line with such clients as its workers, or a script.
 """
 
 import array
@@ -12,6 +12,7 @@ import glob
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -48,7 +49,7 @@ def status_of(client: socket.socket) -> int:
 
 
 def order(kind: str, *arguments: str, **environment: str) -> dict[str, object]:
-    """What to fork: "worker", or "cli" with its arguments."""
+    """What to fork: "worker", "cli" with its arguments, or "script" with its path and arguments."""
     return {
         "kind": kind,
         "arguments": arguments,
@@ -145,6 +146,9 @@ def _become(order: dict[str, Any], path: str) -> None:
             from moextend.bench.run.worker import main
 
             main()
+        elif order["kind"] == "script":
+            sys.argv = order["arguments"]
+            runpy.run_path(sys.argv[0], run_name="__main__")
         else:
             from moextend.bench.run import launch
             from moextend.cli.main import run
