@@ -27,8 +27,9 @@ def align(
     data_name: str,
     cache: Path,
     on_step: Callable[[int, int], None],
+    modality: str = "image",
 ) -> None:
-    """Gives `model` a projector trained on captions (MoExtend section 3.1), from the cache if possible.
+    """Gives a modality of `model` a projector trained on captions (MoExtend section 3.1), from the cache if possible.
 
     Encoder and language model stay frozen. `data_name` is a digest of the captions. The cache key covers everything
     that the result depends on. If several processes need the same projector, one of them trains it.
@@ -38,10 +39,10 @@ def align(
     from moextend.extension.align import train_projector
     from moextend.training.checkpoint import read_tensors, write_tensors
 
-    assert model.projector is not None
-    model.projector.reset(seed)
+    projector = model.modalities[modality].projector
+    projector.reset(seed)
     chat = model.chat.fingerprint() if model.chat else None
-    key = files.digest(model.base_fingerprint(), settings.record(), data_name, seed, chat)
+    key = files.digest(model.base_fingerprint((modality,)), settings.record(), data_name, seed, chat)
     kept = cache / f"{key}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{key}.lock"):
@@ -53,7 +54,9 @@ def align(
             if kept.is_dir():
                 kept.replace(kept.with_name(f"{kept.name}.damaged"))
         if tensors is None:
-            train_projector(model, data, settings.settings(seed), folder=cache / key, on_step=on_step)
-            write_tensors(kept, model.projector.state_dict())
+            train_projector(
+                model, data, settings.settings(seed), folder=cache / key, modality=modality, on_step=on_step
+            )
+            write_tensors(kept, projector.state_dict())
             tensors = read_tensors(kept)
-    model.projector.load_state_dict(tensors)
+    projector.load_state_dict(tensors)

@@ -30,7 +30,7 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     """The base model on its device, with an aligned projector."""
     import torch
 
-    from moextend.model.vision import FeatureStore
+    from moextend.model.feature_cache import store_features
 
     spec, settings = context.sequence.base, context.sequence.align
     device = context.config.device
@@ -52,8 +52,7 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
         model = moextend.upcycle(model, **spec.upcycle.model_dump(), keep_dense=False)
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
     context.run.record_environment(device=device, threads=torch.get_num_threads(), **gpu)
-    if model.vision is not None:
-        model.features = FeatureStore(model.vision, context.cache / "features")
+    store_features(model, context.cache / "features")
     if settings is not None:
         unit = Unit("align", 0, settings.task, settings.steps)
         if progress:

@@ -88,7 +88,7 @@ def opened(
     import torch
 
     import moextend
-    from moextend.model.vision import FeatureStore
+    from moextend.model.feature_cache import store_features
     from moextend.util.quiet import quiet_process
 
     quiet_process()
@@ -97,8 +97,7 @@ def opened(
     model = moextend.load(base, vision=vision, dtype=dtype, device=device, attn_implementation=attention)
     if projector is not None:
         moextend.load_projector(model, projector)
-    if model.vision is not None:
-        model.features = FeatureStore(model.vision, workspace / ".cache" / "features")
+    store_features(model, workspace / ".cache" / "features")
     return model
 
 

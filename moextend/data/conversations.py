@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, overload
 
 from moextend.data.examples import Example
-from moextend.data.images import ImageRef
+from moextend.data.media import MediaRef
 
 TURNS = 4
 """Maximum number of questions about one image in one conversation."""
@@ -16,11 +16,11 @@ E = TypeVar("E", bound=Example)
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns of question and answer, with images at the marks of the prompts, in order."""
+    """Turns of question and answer, with media at the marks of the prompts, in order."""
 
     turns: tuple[tuple[str, str], ...]
-    """(prompt, answer) pairs; an empty answer is not learned. Any turn may have images."""
-    media: tuple[ImageRef, ...] = ()
+    """(prompt, answer) pairs; an empty answer is not learned. Any turn may have media."""
+    media: tuple[MediaRef, ...] = ()
     closed: bool = True
     """Whether each answer ends with the end token."""
 
