@@ -110,7 +110,7 @@ def _check_task(task: TaskSpec) -> None:
 def _check_data(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -> None:
     """Raises InputError if local data of a task does not exist, or lacks a split or column."""
     if not is_generated(task) and readable(task, split, workspace):
-        open_items(task, split, workspace, 1, images=False, strict=False)
+        open_items(task, split, workspace, 1, media=False, strict=False)
 
 
 def readable(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -> bool:
