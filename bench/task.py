@@ -37,6 +37,15 @@ def code_allowed() -> bool:
     return os.environ.get(ALLOW_CODE) == "1"
 
 
+HAND = "data:"
+"""Prefix of a path of something that the user puts below data/ of the workspace."""
+
+
+def put_by_hand(path: str, workspace: Path) -> Path | None:
+    """Where the user puts it below data/ of the workspace; None for another path."""
+    return workspace / "data" / path.removeprefix(HAND) if path.startswith(HAND) else None
+
+
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}")
 """Pattern of names of tasks, which become part of file and folder names."""
 

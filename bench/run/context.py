@@ -62,8 +62,7 @@ class RunContext:
 
 def plan(context: RunContext) -> list[Unit]:
     """All units of the run, in order."""
-    align = context.sequence.align
-    units = [Unit("align", 0, align.task, align.steps)] if align else []
+    units = [Unit("align", 0, align.task, align.steps) for align in context.sequence.alignments]
     probe = context.method.probe_steps
     for index, names in enumerate([[], *context.stages]):
         if names:
@@ -92,9 +91,9 @@ def refuse_changed_data(context: RunContext) -> None:
 
 def data_names(context: RunContext, name: str) -> dict[str, str]:
     """Split -> digest of a task's data, for the splits that the run uses."""
-    align = context.sequence.align
+    aligned = [align.task for align in context.sequence.alignments]
     task, found = context.tasks[name], {}
-    if name in context.config.stages or (align is not None and align.task == name):
+    if name in context.config.stages or name in aligned:
         found["train"] = data_digest(task, "train", context.workspace)
     if name in context.scored:
         found["test"] = data_digest(task, "test", context.workspace)

@@ -55,20 +55,13 @@ def check_here(
         sequence.base.attn_implementation,
         where=f"{file}: base.attn_implementation",
     )
-    for key in ("train", "align"):
-        part = getattr(sequence, key)
-        if part is not None:
-            check_tracker(part.report_to, where=f"{file}: {key}.report_to")
-    learned = {stage.task for stage in sequence.stages} | ({sequence.align.task} if sequence.align else set())
+    check_tracker(sequence.train.report_to, where=f"{file}: train.report_to")
+    for align in sequence.alignments:
+        check_tracker(align.report_to, where=f"{file}: align.report_to")
+    learned = {part.task for part in (*sequence.stages, *sequence.alignments)}
     scored = {*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer}
     for name, task in tasks.items():
         if task.data is not None:
-            if task.columns.image is not None and sequence.base.vision is None:
-                raise InputError(
-                    f"'{name}' is about images, and the base has no image encoder.",
-                    where=f"{file}: base.vision",
-                    hint="Name one, or set columns.image: null in the task.",
-                )
             if name in learned:
                 _check_data(task, "train", workspace)
             if name in scored:

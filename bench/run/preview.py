@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.data import unknown_notes
-from moextend.bench.data.source import HAND, place
+from moextend.bench.data.source import place
 from moextend.bench.run import budget, matching
 from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
 from moextend.bench.run.preflight import readable
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
-from moextend.bench.task import TaskSpec
+from moextend.bench.task import HAND, TaskSpec
 from moextend.errors import InputError
 from moextend.util import content
 
@@ -133,7 +133,7 @@ def _run(config: RunConfig) -> dict[str, Any]:
 
 def _task(name: str, task: TaskSpec, sequence: SequenceSpec) -> dict[str, Any]:
     learned = name in [stage.task for stage in sequence.stages]
-    aligned = sequence.align is not None and sequence.align.task == name
+    aligned = name in [align.task for align in sequence.alignments]
     return {
         "task": name,
         "version": task.version,

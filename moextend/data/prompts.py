@@ -64,8 +64,8 @@ def _marked(layout: Layout, example: Example) -> str:
             prompt = prompt.replace(mark, mark * have)
         else:
             raise layout.wrong_prompt(
-                f"has {stand} {mark} marks, but {example.row} has {have} {_plural(name)}.",
-                f"Write {mark} once, where the {_plural(name)} stand.",
+                f"has {stand} {mark} marks, but {example.row} has {have} {modality_types()[name].plural}.",
+                f"Write {mark} once, where the {modality_types()[name].plural} stand.",
             )
     return prompt
 
@@ -78,11 +78,6 @@ def _without(prompt: str, modality: str) -> str:
         return line[1] + "\n" * any(name != modality for name in marks.marks(line[1]))
 
     return re.sub(rf"([^\n]*){mark}\n", joined, prompt).replace(mark, "").lstrip()
-
-
-def _plural(modality: str) -> str:
-    """ "images", "sounds"."""
-    return modality_types()[modality].ref.noun.removeprefix("the ") + "s"
 
 
 def answer_text(example: Example, *, lettered: bool) -> str:

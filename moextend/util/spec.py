@@ -124,7 +124,7 @@ def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[Ba
     """Model of a location in the YAML, through lists and optional fields."""
     model: type[BaseModel] | None = kind
     for part in location:
-        if isinstance(part, int):
+        if isinstance(part, int) or "[" in part:
             continue
         field = model.model_fields.get(part) if model else None
         model = _model_in(field.annotation) if field else None
