@@ -95,6 +95,12 @@ class Base(Spec):
             if name is not None
         }
 
+    def by_hand(self, workspace: Path) -> set[str]:
+        """Folders of encoders that the user still has to put below data/ of the workspace."""
+        named = filter(None, (self.vision, self.audio, *self.encoders.values()))
+        places = filter(None, (put_by_hand(name, workspace) for name in named))
+        return {str(place) for place in places if not files.exists(place)}
+
     @staticmethod
     def encoder_key(modality: str) -> str:
         """Key of a modality's encoder in a sequence."""

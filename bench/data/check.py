@@ -157,7 +157,7 @@ def unknown_notes(task: TaskSpec, workspace: Path, base: str) -> list[str]:
 
 def _unknown(task: TaskSpec, items: Sequence[Item], base: str) -> Iterator[str]:
     by_column = {"answers": [target_text(task, item) for item in items]}
-    by_column["prompts"] = [marks.without(prompt_text(task, item)) for item in items]
+    by_column["prompts"] = [marks.stripped(prompt_text(task, item)) for item in items]
     for name, texts in by_column.items():
         found = unknown_words(texts, base)
         if found.words or found.texts:

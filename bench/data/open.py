@@ -103,7 +103,9 @@ def _matching(task: TaskSpec, where: Mapping[str, str], table: Table) -> Matchin
     found = Matching(table, where)
     if twice := set(found.columns[len(table.columns) :]) & set(table.columns):
         raise SpecError(
-            f"the group '{min(twice)}' has the name of a column.", where=_at(task, "data.where"), hint="Rename it."
+            f"the group '{min(twice)}' has the name of a column.",
+            where=_at(task, "data.where"),
+            hint="Rename it.",
         )
     if not len(found):
         raise InputError(

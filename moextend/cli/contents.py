@@ -218,9 +218,7 @@ def remove_run(
     typer.echo(f"removed {run.folder}")
 
 
-def _new_sequence(
-    name: str, workspace: Path, base: str | None, encoders: Mapping[str, str | None]
-) -> None:
+def _new_sequence(name: str, workspace: Path, base: str | None, encoders: Mapping[str, str | None]) -> None:
     from moextend.bench.workspace import edit
 
     made = edit.new(name, workspace, base=base, encoders=encoders)

@@ -42,9 +42,7 @@ def text(value: Any) -> str:
     return str(value)
 
 
-def media(
-    kind: type[MediaRef], value: Any, *, where: str, folders: tuple[Path, ...]
-) -> tuple[MediaRef, ...]:
+def media(kind: type[MediaRef], value: Any, *, where: str, folders: tuple[Path, ...]) -> tuple[MediaRef, ...]:
     """Media of a cell, which are not read yet.
 
     A cell holds encoded bytes, a path (relative to the first of `folders` that has the file), base64, the bytes and

@@ -58,7 +58,9 @@ class Columns(Spec):
     def singles(self) -> dict[str, str]:
         """Role -> its column, for the roles with one cell per row."""
         return {
-            role: name for role in ("question", "answer", "id", "group", "kind") if (name := getattr(self, role))
+            role: name
+            for role in ("question", "answer", "id", "group", "kind")
+            if (name := getattr(self, role))
         }
 
 

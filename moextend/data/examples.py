@@ -221,7 +221,7 @@ class Reader:
 
 def in_order(template: str, media: Sequence[MediaRef]) -> tuple[MediaRef, ...]:
     """Media in the order of the marks of a template; a single mark of a modality stands for all its media."""
-    wanted = marks.marks(template)
+    wanted = marks.marks_in(template)
     left: dict[str, list[MediaRef]] = {}
     for ref in media:
         left.setdefault(ref.modality, []).append(ref)

@@ -46,7 +46,7 @@ class Asked:
         cells = self._table.row(i, tuple(name for name in own if name in self._table.columns))
         found = {name: cells[known] for name, known in zip(columns, own, strict=True) if known in cells}
         if isinstance(found.get("question"), str):
-            found["question"] = marks.without(found["question"]).strip()
+            found["question"] = marks.stripped(found["question"]).strip()
         return {**{name: [] for name in columns if name in self._media}, **found}
 
     def column(self, name: str) -> Iterator[Any]:
@@ -115,7 +115,7 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
             )
         own = {
             "id": f"{group}-{turn}",
-            "question": rules * (turn == 0) + marks.without(question).strip(),
+            "question": rules * (turn == 0) + marks.stripped(question).strip(),
             "answer": answer.strip(),
             "group": group,
         }
@@ -132,7 +132,7 @@ def _split(messages: list[tuple[str, str]], where: str) -> tuple[str, list[tuple
             where=where,
             hint="Keep one, as the first message, or make it part of a question.",
         )
-    rules = "".join(marks.without(what).strip() for _, what in opening)
+    rules = "".join(marks.stripped(what).strip() for _, what in opening)
     return rules and f"{rules}\n\n", talk
 
 

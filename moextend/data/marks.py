@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from moextend.data.modalities import modality_types
 
 
-def split(text: str) -> tuple[list[str], list[str]]:
-    """Pieces of a text between its marks (one more than marks), and the modality of each mark."""
-    parts = _pattern().split(text)
-    return parts[::2], parts[1::2]
+def marks_in(text: str) -> list[str]:
+    """Modalities of the marks in a text, in order."""
+    return [mark[1:-1] for mark in _pattern().findall(text)] if "<" in text else []
 
 
-def marks(text: str) -> list[str]:
-    """Modalities of the marks of a text, in order."""
-    return split(text)[1]
+def split_at_marks(text: str) -> list[str]:
+    """Text before, between and after its marks."""
+    return _pattern().split(text) if "<" in text else [text]
 
 
-def without(text: str) -> str:
+def stripped(text: str) -> str:
     """The text without marks, also of marks that appear when others are removed."""
-    pattern = _pattern()
-    while pattern.search(text):
-        text = pattern.sub("", text)
+    while "<" in text and _pattern().search(text):
+        text = _pattern().sub("", text)
     return text
 
 
 def _pattern() -> re.Pattern[str]:
-    return re.compile(f"<({'|'.join(map(re.escape, modality_types()))})>")
+    return _of(tuple(modality_types()))
+
+
+@cache
+def _of(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(f"<(?:{'|'.join(map(re.escape, names))})>")

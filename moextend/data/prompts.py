@@ -17,7 +17,7 @@ def prompt_text(layout: Layout, example: Example) -> str:
     A line with a column that is empty for this example is left out. Marks in the data are removed: they would be read
     as placeholders of other media.
     """
-    values = {**example.fields, "question": marks.without(example.question).strip()}
+    values = {**example.fields, "question": marks.stripped(example.question).strip()}
     names = layout.placeholders()
     if "choices" in names:
         if layout.columns.choices is None:
@@ -38,9 +38,9 @@ def prompt_text(layout: Layout, example: Example) -> str:
     if example.choices is None:
         # A question without choices has no empty line in their place.
         filled = filled.replace("{choices}\n", "")
-    pieces, found = marks.split(filled)
-    texts = [marks.without(piece.format(**values)) for piece in pieces]
-    return texts[0] + "".join(f"<{name}>{text}" for name, text in zip(found, texts[1:], strict=True))
+    texts = [marks.stripped(piece.format(**values)) for piece in marks.split_at_marks(filled)]
+    found = zip(marks.marks_in(filled), texts[1:], strict=True)
+    return texts[0] + "".join(f"<{name}>{text}" for name, text in found)
 
 
 def choice_lines(choices: Sequence[str]) -> str:
@@ -53,7 +53,7 @@ def _marked(layout: Layout, example: Example) -> str:
     """Template with as many marks of every modality as the example has media of it."""
     prompt = layout.template(example.choices)
     media = Counter(ref.modality for ref in example.media)
-    for name in media | Counter(marks.marks(prompt)):
+    for name in media | Counter(marks.marks_in(prompt)):
         mark, have = f"<{name}>", media[name]
         stand = prompt.count(mark)
         if stand == have:
@@ -75,7 +75,7 @@ def _without(prompt: str, modality: str) -> str:
     mark = f"<{modality}>"
 
     def joined(line: re.Match[str]) -> str:
-        return line[1] + "\n" * any(name != modality for name in marks.marks(line[1]))
+        return line[1] + "\n" * any(name != modality for name in marks.marks_in(line[1]))
 
     return re.sub(rf"([^\n]*){mark}\n", joined, prompt).replace(mark, "").lstrip()
 
