@@ -1,7 +1,7 @@
 """A model of this project in lmms-eval, by the name `moextend` (entry point of the group `lmms_eval.models`).
 
-``lmms-eval --model moextend --model_args run=runs/tiny/lora-s0,task=tiny-counting --tasks ...`` runs its tasks of images
-and sounds.
+``lmms-eval --model moextend --model_args run=runs/tiny/lora-s0,task=tiny-counting --tasks ...`` runs its tasks of
+images and sounds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from moextend.data.images import ImageRef
 from moextend.data.marks import marks_in
 from moextend.data.media import MediaRef
 from moextend.errors import InputError
-from moextend.model.batches import Collator
+from moextend.model.batches import Collator, on_device
 from moextend.model.generation import Prompt, generate
 from moextend.model.multimodal import IGNORE
 
@@ -72,9 +72,7 @@ class MoextendLMM(lmms):  # type: ignore[misc]
             batch = collate([Conversation(((text, str(answer).strip()),), media)])
             labels = batch["labels"][:, 1:]
             wanted = labels[labels != IGNORE].to(model.device)
-            logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})[
-                "logits"
-            ].float()
+            logits = model(**on_device(batch, model.device))["logits"].float()
             chosen = logits.log_softmax(-1).gather(1, wanted[:, None])
             found.append((float(chosen.sum()), bool((logits.argmax(-1) == wanted).all())))
         return found

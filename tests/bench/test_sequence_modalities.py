@@ -60,7 +60,10 @@ def test_one_alignment_or_a_list(tmp_path: Path) -> None:
     assert [each.task for each in two.alignments] == ["look", "listen"]
     (config,) = resolve(Request(tmp_path, sequence="mine", methods=("lora",), steps=2))
     assert [each["steps"] for each in config.sequence["align"]] == [2, 2]
-    assert config.sequence_spec().alignments == chosen_sequence(Request(tmp_path, sequence="mine", steps=2)).alignments
+    assert (
+        config.sequence_spec().alignments
+        == chosen_sequence(Request(tmp_path, sequence="mine", steps=2)).alignments
+    )
     assert list(config.tasks) == ["see", "hear", "look", "listen"]
     assert written(tmp_path, ["see"]).alignments == ()
 
@@ -75,7 +78,11 @@ def test_one_alignment_or_a_list(tmp_path: Path) -> None:
         ({"align": []}, "mine.yaml: align", "at least 1 item"),
         ({"align": align("look", "look")}, "mine.yaml", "'look' occurs twice"),
         ({"align": align("look")[0], "base": {"model": "tiny"}}, "mine.yaml", "base.vision, base.audio"),
-        ({"base": {"model": "tiny", "encoders": {"image": "x"}}}, "base.encoders", "write base.vision instead"),
+        (
+            {"base": {"model": "tiny", "encoders": {"image": "x"}}},
+            "base.encoders",
+            "write base.vision instead",
+        ),
     ],
 )
 def test_alignments_that_cannot_be(changes: dict[str, Any], place: str, message: str, tmp_path: Path) -> None:
@@ -114,7 +121,9 @@ def test_modalities_are_checked_before_anything_is_loaded(
     with pytest.raises(InputError) as caught:
         check(tmp_path)
     assert message in str(caught.value)
-    assert isinstance(caught.value, SpecError) or "encoders.series: no" in message or "nothing" in str(changes)
+    assert (
+        isinstance(caught.value, SpecError) or "encoders.series: no" in message or "nothing" in str(changes)
+    )
 
 
 def test_an_encoder_to_be_put_in_place(tmp_path: Path) -> None:
@@ -122,7 +131,9 @@ def test_an_encoder_to_be_put_in_place(tmp_path: Path) -> None:
     check(tmp_path)
     request = Request(tmp_path, sequence="mine", methods=("lora",))
     words = describe(preview(request, resolve(request)))
-    assert f"To be put in place by hand:\n  Copy the encoder's folder there.\n    {tmp_path}/data/ears" in words
+    assert (
+        f"To be put in place by hand:\n  Copy the encoder's folder there.\n    {tmp_path}/data/ears" in words
+    )
     sequence = chosen_sequence(request)
     with pytest.raises(InputError, match=r"base\.audio: no folder '.*/data/ears'\. .*Put the encoder there"):
         preflight.check_here(sequence, all_tasks(sequence, tmp_path), tmp_path, device="cpu", runs=None)

@@ -51,7 +51,11 @@ PATHS = [f"s{i}.wav" for i in range(6)]
     ],
 )  # fmt: skip
 def test_columns_of_sounds(
-    cells: dict[str, Any], found: tuple[str | None, ...], recordings: Path, write_jsonl: WriteJsonl, workspace: Path
+    cells: dict[str, Any],
+    found: tuple[str | None, ...],
+    recordings: Path,
+    write_jsonl: WriteJsonl,
+    workspace: Path,
 ) -> None:
     (recordings / "p.png").write_bytes(png())
     path = write_jsonl(recordings / "mine.jsonl", rows(**cells))
@@ -71,7 +75,11 @@ def test_a_folder_of_sounds_with_metadata(recordings: Path, workspace: Path) -> 
             (folder / f"s{i}.wav").write_bytes(wav(i))
         (folder / "metadata.csv").write_text("\n".join(["file_name,transcription", *lines]))
     task = guess(recordings / "split", workspace)
-    assert (task.columns.audio, task.columns.answer, task.columns.image) == ("file_name", "transcription", None)
+    assert (task.columns.audio, task.columns.answer, task.columns.image) == (
+        "file_name",
+        "transcription",
+        None,
+    )
     checked = check_task(task, workspace)
     assert checked.items == {"train": 6, "test": 6} and checked.answer == "low note"
     assert checked.prompt == "<audio>\nWrite down what is said."
@@ -86,7 +94,12 @@ def test_a_column_of_datasets_audio(name: str, tmp_path: Path, workspace: Path) 
     for split in ("train", "test"):
         pq.write_table(table.data.table, tmp_path / f"{split}.parquet")
     task = guess(tmp_path, workspace)
-    assert (task.columns.audio, task.columns.answer, task.kind, task.scorer) == (name, "label", "vqa", "exact@1")
+    assert (task.columns.audio, task.columns.answer, task.kind, task.scorer) == (
+        name,
+        "label",
+        "vqa",
+        "exact@1",
+    )
     assert check_task(task, workspace).answer == "low"
 
 
@@ -113,8 +126,8 @@ def test_own_data_with_sounds(recordings: Path, write_jsonl: WriteJsonl, tmp_pat
 def test_a_new_task_about_sounds(recordings: Path, write_jsonl: WriteJsonl, workspace: Path) -> None:
     path = write_jsonl(recordings / "mine.jsonl", rows(clip=PATHS, label=["low", "high"] * 3))
     task = new_task.new_task("audio", str(path), workspace, name=None, columns={}, scorer=None)
-    written = read_task(new_task.write_task(task))
-    assert written.columns == task.columns and "image" not in written.path.read_text()
+    path = new_task.write_task(task)
+    assert read_task(path).columns == task.columns and "image" not in path.read_text()
     with pytest.raises(InputError, match="no column holds sounds"):
         text = write_jsonl(recordings / "text.jsonl", rows(question="what?", answer="low"))
         new_task.new_task("audio", str(text), workspace, name=None, columns={}, scorer=None)

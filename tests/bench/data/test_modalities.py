@@ -71,7 +71,7 @@ def test_data_with_sounds_need_no_column_of_images() -> None:
     assert Columns().image == "image" and set(Columns().model_dump()) == {
         "image", "question", "answer", "id", "group", "kind", "choices",
     }  # fmt: skip
-    with pytest.raises(SpecError, match="media: write columns.audio instead of columns.media.audio"):
+    with pytest.raises(SpecError, match=r"media: write columns\.audio instead of columns\.media\.audio"):
         Columns(media={"audio": "clip"})
 
 
@@ -101,7 +101,10 @@ def test_columns_of_datasets_audio_stay_encoded(embedded: bool, heard: Any, reco
         {"bytes": wav(i), "path": "x.wav"} if embedded else {"bytes": None, "path": f"s{i}.wav"}
         for i in range(2)
     ]
-    text, encoded = datasets.Value("string"), {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    text, encoded = (
+        datasets.Value("string"),
+        {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+    )
     features = datasets.Features({"clip": encoded, "ask": text, "reply": text})
     rows = datasets.Dataset.from_list([row(i, clip=cell) for i, cell in enumerate(cells)], features=features)
     # `to_parquet` would put the files in.
@@ -153,7 +156,9 @@ def test_media_are_in_the_order_of_the_marks(
     task = heard(path, prompt, {"image": "view"})
     (item,) = open_items(task, "test", recordings)
     assert [medium.modality for medium in item.media] == order
-    assert [str(medium.path.name) for medium in item.media if medium.modality == "image"] == pictures
+    assert [
+        medium.path.name for medium in item.media if medium.modality == "image" and medium.path
+    ] == pictures
     text = prompt_text(task, item)
     assert [word for word in text.replace(">", "> ").split() if word in ("<image>", "<audio>")] == [
         f"<{name}>" for name in order
@@ -170,14 +175,16 @@ def test_marks_that_do_not_fit_the_media_are_refused(
 
 
 @pytest.mark.parametrize("text", ["<image>", "<audio>", "<au<image>dio>", "<au<audio>dio>", "<i<audio>mage>"])
-def test_data_do_not_smuggle_marks(
-    text: str, heard: Any, recordings: Path, write_jsonl: WriteJsonl
-) -> None:
+def test_data_do_not_smuggle_marks(text: str, heard: Any, recordings: Path, write_jsonl: WriteJsonl) -> None:
     found = row(0, ask=f"is {text} here?", options=[f"one {text}", "low"], more=f"{text} more")
     path = write_jsonl(recordings / "all.jsonl", [found])
     task = heard(path, "<audio> {question} {choices} {more}", {"choices": "options"})
     shown = prompt_text(task, open_items(task, "test", recordings)[0])
-    assert shown.count("<audio>") == 1 and "<image>" not in shown and shown.startswith("<audio> is  here? A. one ")
+    assert (
+        shown.count("<audio>") == 1
+        and "<image>" not in shown
+        and shown.startswith("<audio> is  here? A. one ")
+    )
 
 
 def test_a_mark_is_not_put_together_from_two_columns(
@@ -248,14 +255,19 @@ def test_a_sound_belongs_to_one_part(heard: Any, recordings: Path, write_jsonl: 
 
 def test_rows_that_match(heard: Any, recordings: Path, write_jsonl: WriteJsonl) -> None:
     words = ["low", "High", "tone", "two words", None]
-    values = [row(i, word=word, loud=True) for i, word in enumerate(words)] + [row(5, word="mute", loud=False)]
+    values = [row(i, word=word, loud=True) for i, word in enumerate(words)] + [
+        row(5, word="mute", loud=False)
+    ]
     path = write_jsonl(recordings / "all.jsonl", values)
     task = heard(path, columns={"answer": "first", "kind": "word"}, where=WHERE)
     items = open_items(task, "test", recordings)
     assert [(item.answers, item.kind, item.question) for item in items] == [
         (("l",), "low", "what is 0"), (("t",), "tone", "what is 2"),
     ]  # fmt: skip
-    assert items[1].row.endswith("all.jsonl:3") and check_task(task, recordings).items == {"train": 2, "test": 2}
+    assert items[1].row.endswith("all.jsonl:3") and check_task(task, recordings).items == {
+        "train": 2,
+        "test": 2,
+    }
     assert task.reading() == {"where": WHERE}
     plain = heard(path, columns={"answer": "word"})
     assert "where" not in plain.model_dump()["data"]

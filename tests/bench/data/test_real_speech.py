@@ -11,7 +11,7 @@ from moextend.data.audio import AudioRef
 
 SIZES = {
     "real-language": (1597, 651),
-    "real-digits": (94, 46),
+    "real-digits": (95, 49),
     "real-letters": (180, 80),
     "real-transcript": (329, 121),
 }
