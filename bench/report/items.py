@@ -48,14 +48,17 @@ class Grouping:
     """Numbers of the clusters."""
     at: Array
     """[items], place in `cluster`."""
+    weight: Array
+    """[items], in the mean; 1 on average."""
     sizes: Array
-    """[clusters], part of the items."""
+    """[clusters], part of the weight."""
 
     def scored(self, score: Array) -> Items:
         """From the items' scores in points."""
         import numpy as np
 
-        return Items(self, np.bincount(self.at, weights=score) / len(score), score.mean())
+        weighted = self.weight * score
+        return Items(self, np.bincount(self.at, weights=weighted) / len(score), weighted.mean())
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class ItemReader:
     def _text(self, path: Path, task: str) -> Items | None:
         item, score = self._texts.read(path)
         known = score == score
-        return self._made(task, item[known], score[known])
+        return self._made(task, item[known], score[known], known[known].astype(float))
 
     def _vqa(self, result: Result, cell: Cell) -> Items | None:
         groups: dict[int, str | None] = {}
@@ -141,7 +144,7 @@ class ItemReader:
             if records and not found.are_of(items):
                 found = self._scores.again(*run, records)
         alone = found.score == found.score
-        return self._made(cell.task, found.item[alone], found.score[alone], groups)
+        return self._made(cell.task, found.item[alone], found.score[alone], found.weight[alone], groups)
 
     def _same_items(self, task: str, items: Array) -> bool:
         """Whether these are the items of a file of this task that was read before, with their images."""
@@ -153,22 +156,34 @@ class ItemReader:
         return len(items) > 0 and len(items) == len(known) and known.keys() >= set(items.tolist())
 
     def _made(
-        self, task: str, items: Array, score: Array, groups: Mapping[int, str | None] | None = None
+        self,
+        task: str,
+        items: Array,
+        score: Array,
+        weight: Array,
+        groups: Mapping[int, str | None] | None = None,
     ) -> Items | None:
         """From items with scores of their own; `groups` are the images of items that were not read before."""
         import numpy as np
 
         if not len(items):
             return None
+        weight = weight / weight.mean() if weight.any() else np.ones(len(items))
         grouping = self._grouping.get(task)
-        if grouping is None or groups or not np.array_equal(grouping.items, items):
+        if (
+            grouping is None
+            or groups
+            or not np.array_equal(grouping.items, items)
+            or not np.array_equal(grouping.weight, weight)
+        ):
             names = items.tolist()
             places = self._places.setdefault(task, {})
             for name, group in (groups or dict.fromkeys(names)).items():
                 own: Hashable = ("image", group) if group else (task, name)
                 places[name] = self._clusters.setdefault(own, len(self._clusters))
             cluster, at = np.unique([places[name] for name in names], return_inverse=True)
-            grouping = Grouping(items, cluster, at, np.bincount(at) / len(names))
+            sizes = np.bincount(at, weights=weight) / len(names)
+            grouping = Grouping(items, cluster, at, weight, sizes)
             self._grouping[task] = grouping
         return grouping.scored(100 * score)
 

@@ -36,6 +36,8 @@ class ItemScores:
     """[items], numbers of their ids."""
     score: Array
     """[items], 0..1 for most; NaN where an item counts only together with another one."""
+    weight: Array
+    """[items], in the mean; 1 if the scorer has no weights."""
 
     def are_of(self, items: Array) -> bool:
         """Whether they are the scores of these items, in any order."""
@@ -77,7 +79,7 @@ class ScoreReader:
             found = ItemScores(*self._lines.read(scores_path(path, cell.scorer)))
         except (SpecError, KeyError, TypeError, ValueError):
             found = None
-        if found is not None and fits(cell, found.score):
+        if found is not None and fits(cell, found):
             return found
         return self.again(folder, cell, workspace, read_predictions(path))
 
@@ -96,9 +98,11 @@ class ScoreReader:
         search(workspace)
         items = score_items(records, cell.scorer)[1] if records else []
         found = ItemScores(
-            self._ids.numbers(item.id for item in items), np.array([item.score for item in items], float)
+            self._ids.numbers(item.id for item in items),
+            np.array([item.score for item in items], float),
+            np.array([1.0 if item.weight is None else item.weight for item in items], float),
         )
-        if items and not fits(cell, found.score):
+        if items and not fits(cell, found):
             raise SpecError(
                 f"the answers do not give the recorded score of {cell.value:.4f}: the file was edited.",
                 where=str(path),
@@ -119,17 +123,20 @@ class ScoreReader:
         import numpy as np
 
         scores = np.array([line["score"] for line in lines], float)
-        return [self._ids.numbers(line["id"] for line in lines), scores]
+        weights = np.array([line.get("weight", 1.0) for line in lines], float)
+        return [self._ids.numbers(line["id"] for line in lines), scores, weights]
 
 
-def fits(cell: Cell, scores: Array) -> bool:
+def fits(cell: Cell, scores: ItemScores) -> bool:
     """Whether these are as many scores as the cell counts, with its mean; former cells have no number of items."""
     import numpy as np
 
-    known = scores[~np.isnan(scores)]
+    alone = ~np.isnan(scores.score)
+    known, weight = scores.score[alone], scores.weight[alone]
     if not len(known) or cell.n not in (0, len(known)):
         return False
-    return abs(100 * float(known.mean()) - cell.value) < SAME
+    mean = float(np.average(known, weights=weight if weight.any() else None))
+    return abs(100 * mean - cell.value) < SAME
 
 
 def read_predictions(path: Path) -> list[PredictionLine]:

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
+from moextend.data.audio import AudioRef
 from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
 from moextend.errors import InputError
@@ -36,8 +37,13 @@ class ModalityType:
         """Placeholder of one medium in a text."""
         return f"<{self.name}>"
 
+    @property
+    def plural(self) -> str:
+        """Its media in a sentence: "images", "sounds"."""
+        return f"{self.ref.noun.removeprefix('the ')}s"
 
-_TYPES: dict[str, ModalityType] = {"image": ModalityType(ImageRef)}
+
+_TYPES: dict[str, ModalityType] = {"image": ModalityType(ImageRef), "audio": ModalityType(AudioRef)}
 
 
 def register_modality(found: ModalityType) -> None:
