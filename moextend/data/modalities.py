@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
+from moextend.data.audio import AudioRef
 from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
 from moextend.errors import InputError
@@ -37,7 +38,7 @@ class ModalityType:
         return f"<{self.name}>"
 
 
-_TYPES: dict[str, ModalityType] = {"image": ModalityType(ImageRef)}
+_TYPES: dict[str, ModalityType] = {"image": ModalityType(ImageRef), "audio": ModalityType(AudioRef)}
 
 
 def register_modality(found: ModalityType) -> None:

@@ -1,0 +1,323 @@
+"""Decoding of sounds; every damaged file gives exactly one type of error."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moextend.data import sounds
+from moextend.data.audio import AudioRef
+from moextend.data.modalities import modality_types
+from moextend.errors import InputError
+
+LOSSLESS = [("WAV", each) for each in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")] + [
+    ("FLAC", each) for each in ("PCM_S8", "PCM_16", "PCM_24")
+]
+LOSSY = [("WAV", "ULAW"), ("WAV", "ALAW"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")]
+STEPS = {"PCM_U8": 2.0**-7, "PCM_S8": 2.0**-7, "PCM_16": 2.0**-15}
+
+
+def tone(samples: int, rate: int, pitch: float = 440.0) -> sounds.Samples:
+    return (0.5 * np.sin(2 * np.pi * pitch * np.arange(samples) / rate)).astype(np.float32)
+
+
+def encoded(samples: Any, rate: int, kind: str = "WAV", encoding: str | None = None) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=kind, subtype=encoding)
+    return buffer.getvalue()
+
+
+def decoded(data: bytes) -> sounds.Waveform:
+    ref = AudioRef(data=data, where="row 1")
+    found = ref.open()
+    assert found.samples.dtype == np.float32 and found.samples.ndim == 1
+    assert ref.seconds == found.seconds and ref.header.rate == found.rate
+    return found
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize(("kind", "encoding"), LOSSLESS)
+def test_lossless_sounds_decode_to_their_samples(kind: str, encoding: str, rate: int) -> None:
+    found = decoded(encoded(tone(900, rate), rate, kind, encoding))
+    assert found.rate == rate
+    assert np.abs(found.samples - tone(900, rate)).max() <= STEPS.get(encoding, 2.0**-22)
+
+
+@pytest.mark.parametrize(("kind", "encoding"), LOSSY)
+@pytest.mark.parametrize("rate", [8_000, 48_000])
+def test_lossy_sounds_decode_to_about_their_samples(kind: str, encoding: str, rate: int) -> None:
+    found = decoded(encoded(tone(rate, rate), rate, kind, encoding))
+    assert found.rate == rate and abs(found.seconds - 1) < 1e-3
+    assert np.abs(found.samples - tone(rate, rate))[rate // 4 : -rate // 4].max() < 0.1
+
+
+def test_other_rates_are_read() -> None:
+    for rate in (1_000, 11_025, 96_000, 192_000):
+        assert decoded(encoded(tone(500, rate), rate)).rate == rate
+
+
+def test_the_content_and_not_the_name_decides_the_format(tmp_path: Path) -> None:
+    (tmp_path / "sound.mp3").write_bytes(encoded(tone(800, 8_000), 8_000, "FLAC"))
+    assert AudioRef(path=tmp_path / "sound.mp3").seconds == 0.1
+    assert len(AudioRef(path=tmp_path / "sound.mp3").open().samples) == 800
+
+
+def test_channels_become_their_mean() -> None:
+    left, right = tone(800, 8_000), tone(800, 8_000, 1000.0)
+    found = decoded(encoded(np.stack([left, right], 1), 8_000, "WAV", "FLOAT"))
+    assert np.allclose(found.samples, (left + right) / 2, atol=1e-7)
+
+
+def test_samples_above_one_are_divided_by_the_peak() -> None:
+    loud = 5 * tone(800, 8_000)
+    found = decoded(encoded(loud, 8_000, "WAV", "FLOAT"))
+    assert np.allclose(found.samples, loud / np.abs(loud).max(), atol=1e-7)
+
+
+def test_tags_before_a_sound_are_skipped() -> None:
+    tags = b"ID3\x03\x00\x00" + bytes([0, 0, 2, 0]) + bytes(256)
+    for kind in ("MP3", "FLAC"):
+        assert len(decoded(tags + encoded(tone(8_000, 8_000), 8_000, kind)).samples) == 8_000
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_an_mp3_without_a_length_is_counted_or_refused(mode: str) -> None:
+    """libsndfile estimates the length, and would cut a sound of variable bit rate there."""
+    buffer, noise = io.BytesIO(), np.random.default_rng(0).normal(0, 0.1, 48_000)
+    noise[-16_000:] = 0
+    options = {"format": "MP3", "bitrate_mode": mode, "compression_level": 0.5}
+    with soundfile.SoundFile(buffer, "w", 16_000, 1, **options) as file:
+        file.write(noise)
+    data = buffer.getvalue()
+    bare = data[data.index(data[:2], 4) :]  # the first frame states the length
+    assert decoded(data).seconds == 3
+    if mode == "CONSTANT":
+        assert abs(decoded(bare).seconds - 3) < 0.2
+    else:
+        with pytest.raises(InputError, match="does not state its length, and its bit rate varies"):
+            decoded(bare)
+
+
+def test_a_wav_of_a_pipe_has_the_length_that_it_holds() -> None:
+    data = bytearray(encoded(tone(800, 8_000), 8_000))
+    struct.pack_into("<I", data, data.index(b"data") + 4, 0xFFFF_FFFF)
+    assert len(decoded(bytes(data)).samples) == 800
+
+
+@given(st.integers(1, 4_000), st.integers(1_000, 192_000), st.integers(8_000, 48_000))
+def test_resampled_sounds_have_the_stated_length(samples: int, rate: int, to: int) -> None:
+    ref = AudioRef.of(tone(samples, rate), rate)
+    found = ref.open().resampled(to)
+    assert len(found.samples) == ref.samples_at(to) >= 1 and found.rate == to
+
+
+def test_resampling_keeps_a_tone() -> None:
+    found = sounds.Waveform(tone(8_000, 8_000), 8_000).resampled(16_000)
+    assert np.abs(found.samples - tone(16_000, 16_000))[500:-500].max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("samples", "wanted"),
+    [
+        (np.array([0.0, 0.25, -1.0]), [0.0, 0.25, -1.0]),
+        ([0, 0.5], [0.0, 0.5]),
+        (np.array([0, 16384, -32768], np.int16), [0.0, 0.5, -1.0]),
+        (np.array([128, 192, 0], np.uint8), [0.0, 0.5, -1.0]),
+        (np.array([0, 2**30], np.int32), [0.0, 0.5]),
+        (np.array([[0.0, 0.5], [1.0, 0.5], [0.0, 0.0]]), [0.25, 0.75, 0.0]),
+        (np.array([[0.0, 1.0, 0.0], [0.5, 0.5, 0.0]]), [0.25, 0.75, 0.0]),
+    ],
+)
+def test_arrays_become_wav(samples: Any, wanted: list[float]) -> None:
+    ref = AudioRef.of(samples, 8_000)
+    assert ref.open().samples.tolist() == wanted
+    assert ref.digest == AudioRef.of(samples, 8_000).digest, "of the samples alone"
+    found, rate = soundfile.read(io.BytesIO(ref.read()))
+    assert found.tolist() == wanted and rate == 8_000, "other programs read it"
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "message"),
+    [
+        ([], 8_000, "has no samples"),
+        ([0.0, float("nan")], 8_000, "NaN or infinite"),
+        ([1e300], 8_000, "NaN or infinite"),
+        ([0.0], 0, "0 samples per second; 1,000 to 192,000"),
+        ([0.0], 8_000.5, "rate 8000.5 is no whole number"),
+        ([0.0], True, "rate True"),
+        (np.zeros(4_801_000, np.int8), 8_000, "600 s long, longer than 600 s"),
+        ([0, 1_000], 8_000, "an array of int64 with 1 dimensions"),
+        (["a"], 8_000, "an array of <U1"),
+        ([[0.0], [0.0, 1.0]], 8_000, "are no array"),
+        (np.zeros((2, 2, 2)), 8_000, "3 dimensions"),
+    ],
+)
+def test_wrong_arrays_are_refused(samples: Any, rate: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        AudioRef.of(samples, rate, where="row 7")
+    assert str(error.value).startswith("row 7: ") and error.value.hint
+
+
+def wav(
+    rate: int = 8_000, channels: int = 1, size: int | None = None, samples: bytes = bytes(800), bits: int = 16
+) -> bytes:
+    """A WAV whose header states these numbers."""
+    block = channels * bits // 8
+    form = struct.pack("<HHIIHH", 1, channels, rate, min(rate * block, 2**32 - 1), block, bits)
+    size = len(samples) if size is None else size
+    body = b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", size) + samples
+    return b"RIFF" + struct.pack("<I", min(len(body) + size, 2**32 - 1)) + body
+
+
+def flac(samples: int) -> bytes:
+    """A FLAC whose header states so many samples."""
+    data = bytearray(encoded(tone(800, 8_000), 8_000, "FLAC"))
+    data[21] = data[21] & 0xF0 | samples >> 32
+    data[22:26] = struct.pack(">I", samples & 0xFFFF_FFFF)
+    return bytes(data)
+
+
+SOUND = encoded(tone(8_000, 8_000), 8_000)
+REFUSED = {
+    "nothing": (b"", "broken, or not WAV, FLAC, OGG"),
+    "text": (b"no sound at all, but a text", "broken, or not WAV, FLAC, OGG"),
+    "an image": (b"\x89PNG\r\n\x1a\n" + bytes(90), "broken, or not WAV"),
+    "AIFF": (encoded(tone(80, 8_000), 8_000, "AIFF"), "broken, or not WAV"),
+    "MAT": (encoded(tone(80, 8_000), 8_000, "MAT5"), "broken, or not WAV"),
+    "ADPCM": (encoded(tone(800, 8_000), 8_000, "WAV", "IMA_ADPCM"), "encoding IMA_ADPCM, which is not supported"),
+    "no samples": (encoded(tone(0, 8_000), 8_000), "has no samples"),
+    "no samples of FLAC": (flac(0), "does not state its length"),
+    "rate 0": (wav(rate=0), "sound"),
+    "rate 10": (wav(rate=10), "has 10 samples per second"),
+    "rate 4 GHz": (wav(rate=2**32 - 1), "sound"),
+    "channels": (wav(channels=400), "has 400 channels, more than 16"),
+    "no channels": (wav(channels=0), "sound"),
+    "too long": (wav(rate=1_000, samples=bytes(1_300_000)), "is 650 s long, longer than 600 s"),
+    "truncated WAV": (SOUND[:-4_000], r"truncated: it states 16,000 bytes of samples and holds 12,000"),
+    "a lying WAV": (wav(size=2**31 - 2**14), "truncated"),
+    "a lying FLAC": (flac(2**36 - 1), "s long, longer than 600 s"),
+    "a FLAC that is too short": (flac(80_000), "sound is (broken|truncated)"),
+    "truncated FLAC": (encoded(tone(8_000, 8_000), 8_000, "FLAC")[:-400], "sound is broken"),
+    "truncated OGG": (encoded(tone(8_000, 8_000), 8_000, "OGG")[:-400], "sound"),
+    "truncated MP3": (encoded(tone(8_000, 8_000), 8_000, "MP3")[:-400], "truncated: it states 1.00 s"),
+    "NaN": (encoded(np.array([0, np.nan]), 8_000, "WAV", "FLOAT"), "NaN or infinite"),
+    "infinity": (encoded(np.array([[np.inf, -np.inf]]), 8_000, "WAV", "DOUBLE"), "NaN or infinite"),
+    "nested tags": (b"ID3\x03\0\0\0\0\0\0" * 3, "broken, or not WAV"),
+    "a tag of another format": (
+        b"ID3\x03\0\0\0\0\0\0" + encoded(tone(80, 8_000), 8_000, "AIFF"), "broken, or not WAV"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    data, message = REFUSED[name]
+    began = time.monotonic()
+    with pytest.raises(InputError, match=f"^row 3: .*{message}") as error:
+        AudioRef(data=data, where="row 3").open()
+    assert error.value.hint and "\n" not in str(error.value)
+    assert time.monotonic() - began < 2 and capfd.readouterr() == ("", "")
+
+
+def test_a_sound_at_the_limit_is_read() -> None:
+    assert decoded(wav(rate=1_000, samples=bytes(1_200_000))).seconds == 600
+
+
+def test_too_many_bytes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "large.wav").open("wb") as file:
+        file.truncate(sounds.BYTES + 1)  # sparse
+    with pytest.raises(InputError, match=r"large\.wav: the sound has 268,435,457 bytes, more than"):
+        AudioRef(path=tmp_path / "large.wav").open()
+    monkeypatch.setattr(sounds, "BYTES", 10)
+    with pytest.raises(InputError, match="more than 10 bytes"):
+        AudioRef(data=SOUND).open()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"row 2: .*none\.wav: the sound cannot be read"):
+        AudioRef(path=tmp_path / "none.wav", where="row 2").open()
+    with pytest.raises(InputError, match=r"row 2: holds no audio\."):
+        _ = AudioRef(where="row 2").seconds
+
+
+def test_audio_is_a_modality_of_the_package() -> None:
+    found = modality_types()["audio"]
+    assert found.ref is AudioRef and found.mark == "<audio>"
+
+
+def seeds() -> list[bytes]:
+    short, stereo = tone(600, 8_000), np.stack([tone(600, 8_000)] * 2, 1)
+    found = [encoded(short, 8_000, kind, encoding) for kind, encoding in LOSSLESS + LOSSY]
+    found += [encoded(stereo, 44_100, kind) for kind in ("WAV", "FLAC", "OGG", "MP3")]
+    found += [encoded(short, 8_000, "WAV", each) for each in ("IMA_ADPCM", "MS_ADPCM", "GSM610", "G721_32")]
+    return [*found, AudioRef.of(short, 8_000).read()]
+
+
+def mutated(data: bytes, drawn: random.Random) -> bytes:
+    """A few bits or bytes changed, most of them in the header; or a piece cut off, taken out, or doubled."""
+    changed = bytearray(data)
+    for _ in range(drawn.randint(1, 6)):
+        place = drawn.randrange(min(len(changed), 120) if drawn.random() < 0.6 else len(changed))
+        bit = changed[place] ^ 1 << drawn.randrange(8)
+        changed[place] = drawn.choice((0, 1, 0x7F, 0xFF, bit, bit, drawn.randrange(256)))
+    a, b = sorted((drawn.randrange(len(changed)), drawn.randrange(len(changed))))
+    what = drawn.random()
+    if what < 0.15:
+        return bytes(changed[:b])
+    if what < 0.25:
+        return bytes(changed[:a] + changed[b:])
+    return bytes(changed[:b] + changed[a:]) if what < 0.35 else bytes(changed)
+
+
+def fuzz(count: int, seed: int) -> tuple[int, int]:
+    """Sounds decoded and refused; anything else that is raised passes through."""
+    drawn, whole = random.Random(seed), seeds()
+    fine = refused = 0
+    for i in range(count):
+        ref = AudioRef(data=mutated(whole[i % len(whole)], drawn), where="row 1")
+        began = time.monotonic()
+        try:
+            found = ref.open()
+        except InputError as error:
+            refused += 1
+            text = str(error)
+            assert text.startswith("row 1: the sound ") and len(text) < 400 and "\n" not in text
+        else:
+            fine += 1
+            assert np.isfinite(found.samples).all() and np.abs(found.samples).max() <= 1
+            assert len(found.samples) == ref.header.samples
+        assert time.monotonic() - began < 5
+    return fine, refused
+
+
+def test_damaged_sounds_are_decoded_or_refused_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    fine, refused = fuzz(400, seed=0)
+    assert fine > 30 and refused > 100
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_five_thousand_damaged_sounds(capfd: pytest.CaptureFixture[str]) -> None:
+    assert sum(fuzz(5_000, seed=1)) == 5_000
+    assert capfd.readouterr() == ("", "")
+
+
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"", b"RIFF\xff\0\0\0WAVE", b"fLaC", b"OggS", b"\xff\xfb", b"ID3"]),
+)
+def test_any_bytes_are_decoded_or_refused(data: bytes, start: bytes) -> None:
+    try:
+        AudioRef(data=start + data).open()
+    except InputError as error:
+        assert str(error).startswith("audio: the sound ")
