@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.run.complete import STEM, stage_names, stage_problem
-from moextend.bench.run.records import BASE, ENCODER
+from moextend.bench.run.records import BASE, encoder_of
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
 from moextend.bench.score.predictions import PredictionLine, text_item
 from moextend.bench.score.vqa import score_items, scores_path
@@ -173,8 +173,8 @@ def method_sources(run: RunDir) -> dict[str, str]:
     """The base and the method of a run."""
     base, facts = run.config.sequence["base"], run.facts()
     found = {BASE: _named(base["model"], base.get("revision"))}
-    if base.get("vision"):
-        found[ENCODER] = str(base["vision"])
+    encoders = {"image": base.get("vision"), "audio": base.get("audio"), **base.get("encoders", {})}
+    found |= {encoder_of(modality): str(name) for modality, name in encoders.items() if name}
     for what, commits in facts.models.items():
         found[what] = ", ".join(
             [found.get(what, ""), *(f"commit {sha} of {name}" for name, sha in commits.items())]

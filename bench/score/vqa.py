@@ -261,9 +261,9 @@ def majority_level(task: TaskSpec, workspace: Path, limit: int | None = None) ->
     """
     if task.data is None or task.data.train is None:
         return None
-    train = open_items(task, "train", workspace, images=False)
+    train = open_items(task, "train", workspace, media=False)
     answers = _majorities((item.kind, own_answer(task.scorer, item)) for item in train)
-    test = open_items(task, "test", workspace, limit, images=find_scorer(task.scorer).by_image)
+    test = open_items(task, "test", workspace, limit, media=find_scorer(task.scorer).by_image)
     answered = [Answered.by(answers.get(item.kind, answers[None]), item) for item in test]
     return 100 * score_set(task.scorer, answered).value
 
