@@ -1,7 +1,7 @@
 """Audio encoder of the tiny base: a TinyAudio that names the notes and signs of melodies and utterances.
 
 It learns with the truth of each moment: which timbre, register and length a note has or which sign is said, and whether
-it is the first, second, ... of the sound.
+it belongs to the first, second, ... part of the sound.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moextend.bench.world.optim import Optimizers
+from moextend.bench.world.recital import Performance, Recital, draw_recital, perform
 from moextend.bench.world.scenes import WORLD_VERSION, Split
-from moextend.bench.world.sound import MOST_NOTES, RATE, Melody, draw_melody, play
-from moextend.bench.world.speech import NAMES, Utterance, draw_utterance, say
+from moextend.bench.world.sound import MOST_NOTES, RATE, Melody, draw_melody
+from moextend.bench.world.speech import NAMES, Utterance, draw_utterance
 from moextend.bench.world.words import COLORS, NUMBERS, ROWS, SIZES
 from moextend.model.tiny_audio import TinyAudio, TinyAudioConfig
 from moextend.util.files import write_json, write_text
@@ -63,7 +64,7 @@ class Recipe:
 
     seed: int = 0
     sounds: int = 6000
-    """Sounds in the training set, half of them melodies."""
+    """Sounds in the training set: melodies, utterances and recitals."""
     steps: int = 800
     batch: int = 48
     adam: float = 2e-3
@@ -102,18 +103,26 @@ def build_heads(seed: int) -> nn.ModuleDict:
     return nn.ModuleDict({name: nn.Linear(CONFIG.width, len(values)) for name, values in HEADS.items()})
 
 
-def named(sound: Melody | Utterance) -> list[dict[str, str]]:
+def named(sound: Performance) -> list[dict[str, str]]:
     """Head -> class of each note or sign; what is left out is "none"."""
-    if isinstance(sound, Melody):
-        found = [{"color": note.color, "row": note.row, "size": note.size} for note in sound.notes]
-    else:
-        found = [{"sign": sign} for sign in sound.signs]
-    return [{**one, "order": NUMBERS[i]} for i, one in enumerate(found, 1)]
+    found: list[dict[str, str]] = []
+    match sound:
+        case Melody():
+            for order, note in zip(NUMBERS[1:], sound.notes, strict=False):
+                found.append({"color": note.color, "row": note.row, "size": note.size, "order": order})
+        case Utterance():
+            for order, sign in zip(NUMBERS[1:], sound.signs, strict=False):
+                found.append({"sign": sign, "order": order})
+        case Recital():
+            for order, t in zip(NUMBERS[1:], sound.things, strict=False):
+                note = {"color": t.color, "row": ROWS[t.row], "size": t.size, "order": order}
+                found += [note, {"sign": t.letter, "order": order}]
+    return found
 
 
-def example(sound: Melody | Utterance) -> Example:
+def example(sound: Performance) -> Example:
     """The recording of a sound, and what can be heard during each feature; silence is "none"."""
-    samples, spans = play(sound) if isinstance(sound, Melody) else say(sound)
+    samples, spans = perform(sound)
     truth = {head: torch.zeros(-(-len(samples) // STRIDE), dtype=torch.long) for head in HEADS}
     for (start, end), classes in zip(spans, named(sound), strict=True):
         inside = slice(int(start * RATE) // STRIDE, -(-int(end * RATE) // STRIDE))
@@ -123,10 +132,11 @@ def example(sound: Melody | Utterance) -> Example:
 
 
 def draw_examples(seed: int, split: Split, count: int) -> list[Example]:
-    """Recordings of a split, melodies and utterances in turn."""
+    """Recordings of a split: melodies, utterances and recitals in turn."""
     rng = random.Random(seed)
-    draws = (draw_melody, draw_utterance)
-    return [example(draws[i % 2](rng, split)) for i in range(count)]
+    draws: tuple[Callable[[random.Random, Split], Performance], ...]
+    draws = (draw_melody, draw_utterance, draw_recital)
+    return [example(draws[i % len(draws)](rng, split)) for i in range(count)]
 
 
 def together(examples: Sequence[Example]) -> Batch:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.world.hearing import HEARINGS, MATCH, Heard, asked_sounds
+from moextend.bench.world.hearing import HEARINGS, MATCH, SCENES, Heard, asked_sounds
 from moextend.bench.world.questions import ASKERS, Balance, Question
+from moextend.bench.world.recital import perform
 from moextend.bench.world.render import png
 from moextend.bench.world.scenes import WORLD_VERSION, Scene, Split, caption, draw_scene, hashed
 from moextend.bench.world.sound import wav
@@ -24,10 +25,12 @@ CAPTIONED = {"train": 4000, "test": 500}
 """Number of images per split of the captions."""
 SOUNDS = {"train": 4000, "test": 500}
 """Number of sounds per split of a task."""
-MATCHED = {"train": 8000, "test": 500}
+MATCHED = {"train": 6000, "test": 500}
 """Number of pairs of an image and a sound per split."""
+RECITED = {"train": 1000, "test": 250}
+"""Number of scenes that are described, drawn and recited."""
 ASKED = {"train": 3, "test": 1}
-"""Number of questions per image, and maximum number of questions per sound; a pair has one."""
+"""Number of questions per image, and maximum number of questions per sound."""
 
 Row = dict[str, Any]
 
@@ -45,7 +48,7 @@ def materialise(name: str, folder: Path) -> Path:
 
 
 def rows(name: str, split: Split) -> list[Row]:
-    """Rows of a split: question_id, image_id or group, image and audio where there are any, question, answer, kind."""
+    """Rows of a split: question_id, image_id or group, image, audio and text of a scene, question, answer, kind."""
     if name in HEARINGS:
         return list(_sound_rows(name, split, heard(name, split)))
     return list(_rows(name, split, asked_scenes(name, split)))
@@ -54,7 +57,7 @@ def rows(name: str, split: Split) -> list[Row]:
 def heard(name: str, split: Split) -> Iterator[tuple[Heard, list[Question]]]:
     """Sounds of a split with their questions."""
     rng = random.Random(hashed(f"{name} {split} v{WORLD_VERSION}"))
-    count = (MATCHED if name == MATCH else SOUNDS)[split]
+    count = {MATCH: MATCHED, SCENES: RECITED}.get(name, SOUNDS)[split]
     return asked_sounds(name, rng, split, count, ASKED[split])
 
 
@@ -93,9 +96,10 @@ def _rows(name: str, split: Split, scenes: Iterable[tuple[Scene, list[Question]]
 def _sound_rows(name: str, split: Split, sounds: Iterable[tuple[Heard, list[Question]]]) -> Iterator[Row]:
     for i, (one, questions) in enumerate(sounds):
         group = f"{name}-{split}-{i:05}"
-        media: Row = {"audio": {"bytes": wav(one.record().samples), "path": f"{group}.wav"}}
+        media: Row = {"audio": {"bytes": wav(perform(one.sound).samples), "path": f"{group}.wav"}}
         if one.scene is not None:
             media["image"] = {"bytes": png(one.scene), "path": f"{group}.png"}
+            media["text"] = caption(one.scene)
         for j, q in enumerate(questions):
             text = {"question": q.words, "answer": q.answer, "kind": q.kind}
             yield {"question_id": f"{group}-{j}", "group": group, **media, **text}

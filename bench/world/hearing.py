@@ -11,14 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from moextend.bench.world.questions import Balance, Question, single, yes_or_no
+from moextend.bench.world.recital import Performance, Recital, draw_recital, tell
 from moextend.bench.world.scenes import Scene, Split, draw_scene
-from moextend.bench.world.sound import Melody, Note, Sound, describe, draw_melody, play
-from moextend.bench.world.speech import Utterance, draw_utterance, say, spell
+from moextend.bench.world.sound import Melody, Note, draw_melody
+from moextend.bench.world.speech import Utterance, draw_utterance
+from moextend.bench.world.text import text_questions
 from moextend.bench.world.words import COLORS, COLUMNS, LETTERS, NUMBERS, ROWS
 
 LEFT, _, RIGHT = COLUMNS
-MATCH, CAPTIONS = "match", "sounds"
-HEARINGS = ("timbre", "melody", "spoken", MATCH, CAPTIONS)
+MATCH, SCENES, CAPTIONS = "match", "scenes", "sounds"
+HEARINGS = ("timbre", "melody", "spoken", MATCH, SCENES, CAPTIONS)
 """Data sets of sounds."""
 
 
@@ -26,18 +28,8 @@ HEARINGS = ("timbre", "melody", "spoken", MATCH, CAPTIONS)
 class Heard:
     """What a question is about: a sound, alone or with the picture of a scene."""
 
-    sound: Melody | Utterance
+    sound: Performance
     scene: Scene | None = None
-
-    def record(self) -> Sound:
-        """The sound as samples."""
-        return play(self.sound) if isinstance(self.sound, Melody) else say(self.sound)
-
-    def content(self) -> str:
-        """What can be heard and seen, as text."""
-        picture = "" if self.scene is None else self.scene.content()
-        voice = f"speaker {self.sound.speaker}: " if isinstance(self.sound, Utterance) else ""
-        return f"{voice}{self.sound.content()} {picture}".strip()
 
 
 def timbre(melody: Melody) -> Iterator[Question]:
@@ -90,53 +82,61 @@ def spoken(utterance: Utterance) -> Iterator[Question]:
     yield Question("word", "copy", " ".join(signs))
 
 
-def captions(sound: Melody | Utterance) -> Iterator[Question]:
-    """One empty question with the full description as answer."""
-    yield Question("caption", "", describe(sound) if isinstance(sound, Melody) else spell(sound))
+def recited(recital: Recital) -> Iterator[Question]:
+    """Questions about a scene that its description, its picture and its recital answer: colors and letters."""
+    kinds = ("color-at", "letter-at", "count-color")
+    return (q for q in text_questions(recital.scene) if q.kind in kinds)
 
 
 def match(scene: Scene, sound: Melody | Utterance) -> Iterator[Question]:
-    """Asks whether a sound fits a picture (its letter, timbre or number of notes), or where its letter stands."""
+    """Asks whether a sound fits a picture (letter, timbre, number of notes), or for the thing with its letter."""
+    things = scene.things
     if isinstance(sound, Utterance):
-        sign = sound.signs[0]
-        yield Question("same-letter", "same letter", yes_or_no(any(t.letter == sign for t in scene.things)))
-        for thing in single(scene.things, "letter"):
+        (sign,) = sound.signs
+        yield Question("same-letter", "same letter", yes_or_no(any(t.letter == sign for t in things)))
+        for thing in single(things, "letter"):
             if thing.letter == sign:
                 yield Question("place-of-letter", "where is the letter", thing.place)
+                yield Question("color-of-letter", "what color is the letter", thing.color)
         return
-    yield Question("same-count", "same objects", yes_or_no(len(sound.notes) == len(scene.things)))
+    yield Question("same-count", "same objects", yes_or_no(len(sound.notes) == len(things)))
     if len(sound.notes) == 1:
         color = sound.notes[0].color
-        yield Question("same-color", "same color", yes_or_no(any(t.color == color for t in scene.things)))
+        yield Question("same-color", "same color", yes_or_no(any(t.color == color for t in things)))
+
+
+PAIRED = ("same-letter", "same-color", "same-count", "place-of-letter", "color-of-letter")
+"""Kinds of questions about a picture with a sound."""
 
 
 def draw_match(rng: random.Random, split: Split) -> tuple[Heard, list[Question]]:
-    """A picture and a sound of the split with one question; the sound fits in half of the cases."""
-    kind = rng.choice(("same-letter", "place-of-letter", "same-color", "same-count"))
-    scene, fits = draw_scene(rng, split, most=3), rng.random() < 0.5
+    """A picture and a sound of the split with questions; the sound fits in half of the cases where the first asks that.
+
+    A letter or a timbre is compared with a picture of one thing. What is asked for the thing with a letter may follow.
+    """
+    kind, fits = rng.choice(PAIRED), rng.random() < 0.5
+    scene = draw_scene(rng, split, most=1 if kind in ("same-letter", "same-color") else 3)
     sound: Melody | Utterance
     match kind:
         case "same-letter":
-            sound = draw_utterance(
-                rng, split, 1, 1, _fitting(LETTERS, [t.letter for t in scene.things], fits)
-            )
-        case "place-of-letter":
+            sound = draw_utterance(rng, split, 1, 1, _fitting(LETTERS, scene.things[0].letter, fits))
+        case "same-color":
+            sound = draw_melody(rng, split, 1, 1, _fitting(COLORS, scene.things[0].color, fits))
+        case "same-count":
+            count = rng.choice([n for n in (1, 2, 3) if (n == len(scene.things)) == fits])
+            sound = draw_melody(rng, split, count, count)
+        case _:
             letters = [thing.letter for thing in single(scene.things, "letter")]
             if not letters:
                 return draw_match(rng, split)
             sound = draw_utterance(rng, split, 1, 1, letters)
-        case "same-color":
-            colors = _fitting(COLORS, [t.color for t in scene.things], fits)
-            sound = draw_melody(rng, split, 1, 1, colors)
-        case _:
-            counts = [n for n in (1, 2, 3) if (n == len(scene.things)) == fits]
-            count = rng.choice(counts)
-            sound = draw_melody(rng, split, count, count)
-    return Heard(sound, scene), [q for q in match(scene, sound) if q.kind == kind]
+    asked = list(match(scene, sound))
+    first = [q for q in asked if q.kind == kind]
+    return Heard(sound, scene), first + [q for q in asked if q.kind in PAIRED[3:] and q.kind != kind]
 
 
-def _fitting(values: Sequence[str], shown: Sequence[str], fits: bool) -> list[str]:
-    return [value for value in values if (value in shown) == fits]
+def _fitting(values: Sequence[str], shown: str, fits: bool) -> Sequence[str]:
+    return [shown] if fits else [value for value in values if value != shown]
 
 
 def asked_sounds(
@@ -146,20 +146,26 @@ def asked_sounds(
     balance = Balance(rng)
     for _ in range(count):
         if task == MATCH:
-            yield draw_match(rng, split)
-            continue
-        sound: Melody | Utterance
-        match task:
-            case "timbre":
-                sound = draw_melody(rng, split, 1, 3)
-                asked = timbre(sound)
-            case "melody":
-                sound = draw_melody(rng, split, 1, 4)
-                asked = melody(sound)
-            case "spoken":
-                sound = draw_utterance(rng, split, 1, 2)
-                asked = spoken(sound)
-            case _:
-                sound = draw_melody(rng, split) if rng.random() < 0.5 else draw_utterance(rng, split)
-                asked = captions(sound)
-        yield Heard(sound), balance.choose(asked, most)
+            pair, questions = draw_match(rng, split)
+            yield pair, questions[:most]
+        elif task == SCENES:
+            recital = draw_recital(rng, split)
+            yield Heard(recital, recital.scene), balance.choose(recited(recital), most)
+        else:
+            sound, asked = _draw(task, rng, split)
+            yield Heard(sound), balance.choose(asked, most)
+
+
+def _draw(task: str, rng: random.Random, split: Split) -> tuple[Performance, Iterator[Question]]:
+    match task:
+        case "timbre":
+            tune = draw_melody(rng, split, 1, 3)
+            return tune, timbre(tune)
+        case "melody":
+            tune = draw_melody(rng, split, 1, 4)
+            return tune, melody(tune)
+        case "spoken":
+            utterance = draw_utterance(rng, split, 1, 2)
+            return utterance, spoken(utterance)
+    sound: Performance = rng.choice((draw_melody, draw_utterance, draw_recital))(rng, split)
+    return sound, iter([Question("caption", "", tell(sound))])

@@ -132,11 +132,7 @@ def play(melody: Melody) -> Sound:
     """The sound of a melody, 0.2 s to 2 s."""
     rng = np.random.default_rng(melody.take)
     style = style_of(melody.player)
-    notes = []
-    for note in melody.notes:
-        pitch = REGISTERS[note.row] * 2 ** ((style.tuning + rng.uniform(-2, 2)) / 12)
-        notes.append(_note(note, pitch, style, rng))
-    return recorded(notes, (0.05, 0.08), rng)
+    return recorded([played(note, style, rng) for note in melody.notes], (0.05, 0.08), rng)
 
 
 def recorded(parts: Sequence[Wave], pauses: tuple[float, float], rng: np.random.Generator) -> Sound:
@@ -171,8 +167,9 @@ def _silence(rng: np.random.Generator, least: float, most: float) -> Wave:
     return np.zeros(int(rng.uniform(least, most) * RATE), np.float32)
 
 
-def _note(note: Note, pitch: float, style: Style, rng: np.random.Generator) -> Wave:
+def played(note: Note, style: Style, rng: np.random.Generator) -> Wave:
     """A note with a short attack and release and a mean power that does not depend on its timbre."""
+    pitch = REGISTERS[note.row] * 2 ** ((style.tuning + rng.uniform(-2, 2)) / 12)
     count = int(SECONDS[note.size] / style.tempo * RATE)
     samples = _SOURCES[TIMBRES[note.color]](pitch, count, style, rng)
     edge = np.minimum(np.arange(count), np.arange(count)[::-1]) / (style.attack * RATE)
