@@ -16,7 +16,7 @@ from tqdm import tqdm
 from moextend.bench.bridges.opened import opened
 from moextend.data.conversations import Conversation
 from moextend.data.images import MARK, ImageRef
-from moextend.model.batches import Collator
+from moextend.model.batches import Collator, on_device
 from moextend.model.generation import Prompt, generate
 from moextend.model.multimodal import IGNORE
 
@@ -64,9 +64,7 @@ class MoextendLMM(lmms):  # type: ignore[misc]
             batch = collate([Conversation(((text, str(answer).strip()),), images)])
             labels = batch["labels"][:, 1:]
             wanted = labels[labels != IGNORE].to(model.device)
-            logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})[
-                "logits"
-            ].float()
+            logits = model(**on_device(batch, model.device))["logits"].float()
             chosen = logits.log_softmax(-1).gather(1, wanted[:, None])
             found.append((float(chosen.sum()), bool((logits.argmax(-1) == wanted).all())))
         return found
