@@ -115,8 +115,8 @@ def named(sound: Performance) -> list[dict[str, str]]:
                 found.append({"sign": sign, "order": order})
         case Recital():
             for order, t in zip(NUMBERS[1:], sound.things, strict=False):
-                note = {"color": t.color, "row": ROWS[t.row], "size": t.size, "order": order}
-                found += [note, {"sign": t.letter, "order": order}]
+                tone = {"color": t.color, "row": ROWS[t.row], "size": t.size, "order": order}
+                found += [tone, {"sign": t.letter, "order": order}]
     return found
 
 

@@ -24,6 +24,7 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "CAPTIONED", {"train": 30, "test": 20})
     monkeypatch.setattr(data, "SOUNDS", {"train": 30, "test": 20})
     monkeypatch.setattr(data, "MATCHED", {"train": 30, "test": 20})
+    monkeypatch.setattr(data, "RECITED", {"train": 30, "test": 20})
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -43,14 +44,14 @@ def test_files_rows_and_columns(name: str, tmp_path: Path) -> None:
 def test_files_of_sounds(name: str, tmp_path: Path) -> None:
     folder = data.materialise(name, tmp_path)
     train, test = (pandas.read_parquet(folder / f"{split}.parquet") for split in ("train", "test"))
-    media = ["audio", "image"] if name == "match" else ["audio"]
+    media = ["audio", *(["image", "text"] if name in ("match", "scenes") else [])]
     assert list(train.columns) == ["question_id", "group", *media, "question", "answer", "kind"]
     assert train.question_id.is_unique and train.group.nunique() == 30
     assert len(test) == test.group.nunique() == 20
     assert not train.duplicated(["group", "question"]).any()
     with wave.open(io.BytesIO(test.audio[0]["bytes"])) as file:
         assert file.getframerate() == RATE
-        assert 0.2 < file.getnframes() / RATE < 2.2
+        assert 0.2 < file.getnframes() / RATE < 3.5
 
 
 def test_datasets_decodes_the_images(tmp_path: Path) -> None:
