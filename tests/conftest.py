@@ -105,6 +105,18 @@ def commands_made_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def small_world() -> Iterator[None]:
+    """Makes data sets of the generated world a tenth as large: runs read all their rows several times."""
+    from moextend.bench.world import data
+
+    with pytest.MonkeyPatch.context() as patch:
+        for sizes in (data.IMAGES, data.CAPTIONED):
+            for split, count in sizes.items():
+                patch.setitem(sizes, split, count // 10)
+        yield
+
+
 @pytest.fixture(scope="session")
 def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The socket of a process that has imported what workers import, and forks workers and command lines."""
