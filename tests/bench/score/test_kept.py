@@ -129,7 +129,7 @@ def test_an_older_line_of_scores_lacks_readings(run: RunDir, cell: Cell, kept: P
 
 
 def test_scores_of_the_same_items_in_another_order() -> None:
-    scores = ItemScores(np.array([4, 2, 3]), np.array([0.4, 0.2, 0.3]))
+    scores = ItemScores(np.array([4, 2, 3]), np.array([0.4, 0.2, 0.3]), np.ones(3))
     assert scores.are_of(np.array([2, 3, 4])) and not scores.are_of(np.array([2, 3, 5]))
     assert not scores.are_of(np.array([2, 3]))
     assert scores.of(np.array([2, 3, 4])).tolist() == [0.2, 0.3, 0.4]
