@@ -75,14 +75,17 @@ class Projector(torch.nn.Linear):
 def test_a_damaged_projector_in_the_cache_is_aligned_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    projector = Projector(3, 2, bias=False)
     model: Any = SimpleNamespace(
-        projector=Projector(3, 2, bias=False), chat=None, base_fingerprint=lambda: "base"
+        modalities={"image": SimpleNamespace(projector=projector)},
+        chat=None,
+        base_fingerprint=lambda modalities: "base",
     )
     trained: list[str] = []
 
     def train_projector(*arguments: object, **more: object) -> None:
         trained.append("once")
-        torch.nn.init.ones_(model.projector.weight)
+        torch.nn.init.ones_(projector.weight)
 
     monkeypatch.setattr(align, "train_projector", train_projector)
     settings = Align(task="captions", steps=1, batch_size=1, learning_rate=0.1)
@@ -90,7 +93,7 @@ def test_a_damaged_projector_in_the_cache_is_aligned_again(
         alignment.align(
             model, [], settings, seed=0, data_name="x", cache=tmp_path, on_step=lambda done, total: None
         )
-        assert bool((model.projector.weight == 1).all())
+        assert bool((projector.weight == 1).all())
         (kept,) = tmp_path.glob("*.safetensors")
         if damage:
             damage(kept)

@@ -25,7 +25,7 @@ def test_the_alignment_shows_its_true_step_after_a_resume(
 
     unit, seen = Unit("align", 0, "captions", 400), list[int]()
     monkeypatch.setattr(alignment, "align", align)
-    monkeypatch.setattr(moextend, "load", lambda *_, **__: SimpleNamespace(vision=None))
+    monkeypatch.setattr(moextend, "load", lambda *_, **__: SimpleNamespace(modalities={}))
     for name in ("conversations", "data_digest"):
         monkeypatch.setattr(models, name, lambda *_: "")
     monkeypatch.setattr(models, "base_revision", lambda *_: None)
