@@ -77,23 +77,16 @@ def test_a_damaged_projector_in_the_cache_is_aligned_again(
 ) -> None:
     projector = Projector(3, 2, bias=False)
     model: Any = SimpleNamespace(
-<<<<<<< HEAD
-        modalities={"image": SimpleNamespace(projector=projector)}, chat=None, base_fingerprint=lambda of: "base"
-=======
         modalities={"image": SimpleNamespace(projector=projector)},
         chat=None,
-        base_fingerprint=lambda modalities: "base",
->>>>>>> core
+        base_fingerprint=lambda of: "base",
     )
     trained: list[str] = []
 
     def train_projector(*arguments: object, **more: object) -> object:
         trained.append("once")
         torch.nn.init.ones_(projector.weight)
-<<<<<<< HEAD
         return SimpleNamespace(steps=1, tokens=2, flops=3.0)
-=======
->>>>>>> core
 
     monkeypatch.setattr(align, "train_projector", train_projector)
     settings = Align(task="captions", steps=1, batch_size=1, learning_rate=0.1)
@@ -102,10 +95,7 @@ def test_a_damaged_projector_in_the_cache_is_aligned_again(
             model, [], settings, seed=0, data_name="x", cache=tmp_path, on_step=lambda done, total: None
         )
         assert bool((projector.weight == 1).all())
-<<<<<<< HEAD
         assert (cost.task, cost.steps, cost.tokens, cost.flops) == ("captions", 1, 2, 3.0)
-=======
->>>>>>> core
         (kept,) = tmp_path.glob("*.safetensors")
         if damage:
             damage(kept)
