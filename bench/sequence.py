@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from moextend.bench.task import NAME, TaskSpec, find_task
+from moextend.bench.task import NAME, TaskSpec, find_task, put_by_hand
+from moextend.data.modalities import modality_types
 from moextend.errors import InputError, SpecError
 from moextend.training.settings import Batch, Seed, Steps, Training
 from moextend.util import content, files, spec
-from moextend.util.spec import Spec
+from moextend.util.spec import Spec, unset
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
@@ -58,6 +61,11 @@ class Base(Spec):
     """Settings to upcycle a dense model."""
     vision: str | None = Field(None, min_length=1)
     """An image encoder: "tiny", a local folder, or one of open_clip or timm (docs/vision.md)."""
+    audio: str | None = unset(None)
+    """An audio encoder: "tiny", a local folder, `data:<folder>` in the workspace's data/, or a hub id
+    (docs/modalities.md)."""
+    encoders: dict[str, str] = unset({})
+    """Other modalities (of plug-ins) -> encoder."""
     resize: Literal["shortest", "longest", "squash"] | None = None
     """How images become square: cropped, padded or squeezed; null: as in the encoder's config."""
     revision: str | None = None
@@ -69,6 +77,36 @@ class Base(Spec):
     chat: bool | None = None
     """Whether prompts use the tokenizer's chat template; null: if it has one."""
 
+    @field_validator("encoders")
+    @classmethod
+    def _own_keys(cls, encoders: dict[str, str]) -> dict[str, str]:
+        """Refuses modalities that have a key of their own."""
+        own = {"image": "vision", "audio": "audio"}
+        for name in encoders:
+            if name in own:
+                raise ValueError(f"write base.{own[name]} instead of base.encoders.{name}")
+        return encoders
+
+    def encoders_in(self, workspace: Path) -> dict[str, str]:
+        """Modality -> its encoder for `moextend.load`; `data:` is resolved."""
+        named = {"image": self.vision, "audio": self.audio, **self.encoders}
+        return {
+            modality: str(put_by_hand(name, workspace) or name)
+            for modality, name in named.items()
+            if name is not None
+        }
+
+    def by_hand(self, workspace: Path) -> set[str]:
+        """Encoders (as in `encoders_in`) that the user still has to put below data/ of the workspace."""
+        named = filter(None, (self.vision, self.audio, *self.encoders.values()))
+        places = filter(None, (put_by_hand(name, workspace) for name in named))
+        return {str(place) for place in places if not files.exists(_without_pace(place))}
+
+    @staticmethod
+    def encoder_key(modality: str) -> str:
+        """Key of a modality's encoder in a sequence."""
+        return {"image": "base.vision", "audio": "base.audio"}.get(modality, f"base.encoders.{modality}")
+
     def found(self, workspace: Path) -> str:
         """The model for `moextend.load`: a folder of the workspace takes precedence."""
         folder = workspace / self.model
@@ -76,10 +114,22 @@ class Base(Spec):
 
 
 class Align(Training):
-    """Alignment of the modality's projector, once, before the first stage."""
+    """Alignment of a modality's projector, once, before the first stage."""
 
     task: str
-    """Caption task for training the projector."""
+    """Caption task for training the projector; the modality is that of its data."""
+
+
+def _without_pace(encoder: Path) -> Path:
+    """Path of an audio encoder without its number of tokens a second (":10/s")."""
+    return Path(re.sub(r":[0-9.]+/s$", "", str(encoder)))
+
+
+Alignments = Annotated[
+    Annotated[Align, Tag("[one]")] | Annotated[list[Align], Field(min_length=1), Tag("[several]")],
+    Discriminator(lambda value: "[several]" if isinstance(value, list) else "[one]"),
+]
+"""One alignment, or a list of them; `spec` leaves the tags out of the place of an error."""
 
 
 class Stage(Spec):
@@ -113,14 +163,15 @@ class SequenceSpec(Spec):
     """Published protocol of the sequence: only references of the same protocol are compared with its scores."""
     base: Base
     """The model that is extended."""
-    align: Align | None = None
-    """Null for a base without images."""
+    align: Alignments | None = None
+    """One, or a list with one per modality; null for a base without encoders."""
     stages: list[Stage]
     """Tasks in training order."""
     retention: Names = []
     """Text tasks that are only scored: abilities of the base that should not be forgotten."""
     transfer: Names = []
-    """Image tasks that are only scored: transfer of the stages' skills. They are in the matrix, but in no mean."""
+    """Tasks about images, sounds or other media that are only scored: transfer of the stages' skills. They are in the
+    matrix, but in no mean."""
     memory: str | None = None
     """Text file with one text per line: generic text as a sample of the base's knowledge (retention options)."""
     train: Training
@@ -136,9 +187,25 @@ class SequenceSpec(Spec):
 
     @model_validator(mode="after")
     def _aligns_an_encoder(self) -> Self:
-        if self.align is not None and self.base.vision is None:
-            raise ValueError("align trains the projector of an image encoder, and base.vision names none")
+        base = self.base
+        if self.alignments and not (base.vision or base.audio or base.encoders):
+            raise ValueError(
+                "align trains the projector of an encoder, and base.vision, base.audio and base.encoders name none"
+            )
+        _no_name_twice([align.task for align in self.alignments])
         return self
+
+    @property
+    def alignments(self) -> tuple[Align, ...]:
+        """The alignments, in order."""
+        found = self.align or ()
+        return (found,) if isinstance(found, Align) else tuple(found)
+
+    def with_alignments(self, change: Callable[[Align], Any]) -> Any:
+        """`align` with every alignment changed: one or a list, as it is."""
+        if isinstance(self.align, list):
+            return [change(align) for align in self.align]
+        return None if self.align is None else change(self.align)
 
     def memory_file(self) -> Path | None:
         """File of generic text: in the folder of this YAML file, else in the package."""
@@ -216,14 +283,60 @@ def scored_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
         for i, name in enumerate(names):
             task = find_task(name, workspace, where=f"{where}: {key}[{i}]")
             if (task.kind == "text") != (key == "retention"):
-                kind, other = ("text", "transfer") if key == "retention" else ("image", "retention")
+                kinds, other = (
+                    ("text tasks", "transfer")
+                    if key == "retention"
+                    else ("tasks about images, sounds or other media", "retention")
+                )
                 raise SpecError(
-                    f"'{name}' is a {task.kind} task, and {key} holds {kind} tasks.",
+                    f"'{name}' is a {task.kind} task, and {key} holds {kinds}.",
                     where=f"{where}: {key}[{i}]",
                     hint=f"Name it under {other}, or under stages to learn it.",
                 )
             found.append(task)
     return found
+
+
+def check_modalities(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec]) -> None:
+    """Raises SpecError if a modality of a task has no encoder, or an alignment is not of one modality of its own."""
+    file, base = sequence.path or sequence.sequence, sequence.base
+    encoders = base.encoders_in(Path())
+    for name, task in tasks.items():
+        for modality in task.modalities:
+            if modality not in encoders:
+                raise SpecError(
+                    f"'{name}' is about {_media(modality)}, and the base has no {modality} encoder.",
+                    where=f"{file}: {base.encoder_key(modality)}",
+                    hint=f"Name one, or {_no_column(modality)} in the task.",
+                )
+    known: dict[str, str] = {}
+    for align in sequence.alignments:
+        found = tasks[align.task].modalities
+        if len(found) != 1:
+            raise SpecError(
+                f"'{align.task}' has {' and '.join(map(_media, found)) or 'no media'}, and an alignment trains the "
+                "projector of one modality.",
+                where=f"{file}: align.task",
+                hint="Name a caption task with one modality.",
+            )
+        if found[0] in known:
+            raise SpecError(
+                f"'{known[found[0]]}' and '{align.task}' train the same projector, of {_media(found[0])}.",
+                where=f"{file}: align",
+                hint="Keep one of them.",
+            )
+        known[found[0]] = align.task
+
+
+def _media(modality: str) -> str:
+    """ "images", "sounds"; the name of a modality that is not known (yet)."""
+    known = modality_types().get(modality)
+    return known.plural if known else modality
+
+
+def _no_column(modality: str) -> str:
+    """How a task has no such media."""
+    return "set columns.image: null" if modality == "image" else f"remove its column of {_media(modality)}"
 
 
 def memory_texts(path: Path | None) -> list[str]:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 
 from moextend.data.cells import AnswerForm
 from moextend.data.columns import Columns
@@ -15,7 +15,7 @@ from moextend.data.examples import Layout
 from moextend.errors import InputError, SpecError
 from moextend.util import content, spec
 from moextend.util.limits import MOST_TOKENS
-from moextend.util.spec import Spec
+from moextend.util.spec import Spec, unset
 
 """text: the answer itself. letter: the letter of the right choice. position: the index of the right choice, from 0, as
 a number or as text. box: left, top, width, height in pixels of the image."""
@@ -37,9 +37,13 @@ def code_allowed() -> bool:
     return os.environ.get(ALLOW_CODE) == "1"
 
 
-def _unset(default: Any) -> Any:
-    """A key that a run's record leaves out while it has its default, so that older records stay what they are."""
-    return Field(default, exclude_if=lambda value: value == default)
+HAND = "data:"
+"""Prefix of a path of something that the user puts below data/ of the workspace."""
+
+
+def put_by_hand(path: str, workspace: Path) -> Path | None:
+    """Where the user puts it below data/ of the workspace; None for another path."""
+    return workspace / "data" / path.removeprefix(HAND) if path.startswith(HAND) else None
 
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}")
@@ -56,7 +60,7 @@ def check_name(name: str) -> str:
 
 
 class Join(Spec):
-    """Images in a separate table, once each."""
+    """Images (or sounds) in a separate table, once each."""
 
     config: str
     """Configuration of the same data set with the images."""
@@ -67,7 +71,7 @@ class Join(Spec):
     id: str = "id"
     """Column of that table with the id."""
     image: str = "image"
-    """Column of that table with the image; the items get a column of this name."""
+    """Column of that table with the image (or sound); the items get a column of this name."""
 
 
 class Data(Spec):
@@ -85,15 +89,32 @@ class Data(Spec):
     test: str = "test"
     """Name of the scored split."""
     images: str | None = None
-    """Base folder of relative image paths (as in `path`), besides the folder of the data."""
+    """Base folder of relative paths of images and other media (as in `path`), besides the folder of the data."""
     join: Join | None = None
     """Table of the images, if it is another one."""
-    each: tuple[str, ...] | None = _unset(None)
+    where: dict[str, str] | None = unset(None)
+    """Column -> regular expression that its whole cell matches: other rows are left out. Named groups become columns:
+    {key: "digits/(?P<number>[0-9]+)"} has a column number."""
+    each: tuple[str, ...] | None = unset(None)
     """Columns with lists of one entry per item: a row has several items."""
-    absent: tuple[str, ...] | None = _unset(None)
+    absent: tuple[str, ...] | None = unset(None)
     """Texts of empty cells, such as "nan"."""
     prepare: str = ""
     """How to get data that the user has to provide."""
+
+    @field_validator("where")
+    @classmethod
+    def _are_patterns(cls, where: dict[str, str] | None) -> dict[str, str] | None:
+        """Refuses what is no regular expression, and a group whose name occurs twice."""
+        groups: list[str] = []
+        for pattern in (where or {}).values():
+            try:
+                groups += re.compile(pattern).groupindex
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is no regular expression ({error})") from error
+        if twice := [name for name in groups if groups.count(name) > 1]:
+            raise ValueError(f"the group '{twice[0]}' occurs twice")
+        return where
 
 
 class TextTask(Spec):
@@ -109,11 +130,11 @@ class TextTask(Spec):
     """Maximum number of items; null: all."""
     num_fewshot: int | None = None
     """Examples in the prompt; null: the task's own number."""
-    runs_code: bool = _unset(False)
+    runs_code: bool = unset(False)
     """Whether scoring runs code from the model: only with `--allow-code`."""
-    trust_remote_code: bool = _unset(False)
+    trust_remote_code: bool = unset(False)
     """Whether Python code in the folder's YAML files may run; that of lm-eval and of the package may."""
-    revisions: dict[str, str] = _unset({})
+    revisions: dict[str, str] = unset({})
     """Pinned revisions of its hub data sets: name of the data set -> revision."""
     data: str | None = None
     """Path of data that the user has to provide: `data:` and a path below data/ of the workspace."""
@@ -129,7 +150,8 @@ class TaskSpec(Spec):
     version: int | str
     """Incremented with every change that can change scores."""
     kind: Literal["vqa", "text", "caption"]
-    """vqa: questions, with or without images. caption: images without questions. text: a task of lm-eval."""
+    """vqa: questions about images, sounds or other media, or about text. caption: media without questions. text: a
+    task of lm-eval."""
     description: str = ""
     """One sentence, for lists."""
     source: str = ""
@@ -143,16 +165,17 @@ class TaskSpec(Spec):
     columns: Columns = Columns()
     """Columns by role."""
     prompt: str = "<image>\n{question}\nAnswer the question using a single word or phrase."
-    """Template with `<image>`, `{question}`, `{choices}` and other columns of the data."""
-    open_prompt: str | None = _unset(None)
+    """Template with marks of media (`<image>`, `<audio>`, in any order), `{question}`, `{choices}` and other columns of
+    the data."""
+    open_prompt: str | None = unset(None)
     """Prompt of an item without choices among items with choices; null: `prompt`."""
-    answer_as: AnswerForm | None = _unset(None)
+    answer_as: AnswerForm | None = unset(None)
     """Form of answers in the data; null: a number with choices is a position, everything else is text."""
     scorer: str = "exact@1"
     """Name and version of the scorer."""
     max_new_tokens: int = Field(16, ge=1, le=MOST_TOKENS)
     """Maximum number of tokens of an answer."""
-    needs: Literal["judge"] | None = _unset(None)
+    needs: Literal["judge"] | None = unset(None)
     """Requirement of scoring that this package lacks: "judge" is a language model that grades free text."""
     lm_eval: TextTask | None = None
     """Required for text tasks."""
@@ -166,6 +189,11 @@ class TaskSpec(Spec):
             self.columns, self.prompt, self.open_prompt, answer_as=self.answer_as,
             absent=(self.data.absent if self.data else None) or (), where=str(self.path or self.task),
         )  # fmt: skip
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities of the media in its data; none for text."""
+        return () if self.data is None else tuple(self.columns.by_modality)
 
     def folder(self) -> Path:
         """Base folder of relative paths of this task."""
@@ -189,7 +217,7 @@ class TaskSpec(Spec):
 
     def reading(self) -> dict[str, Any]:
         """Settings besides columns and prompt that determine how rows become items; unset ones are left out."""
-        data = self.data.model_dump(include={"each", "absent"}) if self.data else {}
+        data = self.data.model_dump(include={"where", "each", "absent"}) if self.data else {}
         return {**data, **self.model_dump(include={"open_prompt", "answer_as"})}
 
 

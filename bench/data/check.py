@@ -16,8 +16,7 @@ from moextend.bench.data.unknown import unknown_words
 from moextend.bench.scorers import Answered, find_scorer, is_lettered, own_answer, score_set
 from moextend.bench.scorers.rules import gold_position
 from moextend.bench.task import TaskSpec
-from moextend.data.images import MARK
-from moextend.data.prompts import template
+from moextend.data import marks
 from moextend.errors import InputError
 
 EXACT = "exact@1"
@@ -65,10 +64,10 @@ def check_task(task: TaskSpec, workspace: Path, base: str | None = None) -> Chec
         read.append("train")
         same = _same_rows(task, workspace)
     for items in samples:
-        _open_images(items[0])
+        _open_media(items[0])
         prompt_text(task, items[0])
     first = {
-        split: list(islice(open_items(task, split, workspace, images=False, strict=False), _READ))
+        split: list(islice(open_items(task, split, workspace, media=False, strict=False), _READ))
         for split in read
     }
     for looked_at in first.values():
@@ -98,7 +97,7 @@ def _of_splits(same: bool) -> Iterator[str]:
 
 def _answerable(task: TaskSpec, items: Sequence[Item]) -> None:
     """Raises InputError if the gold answers do not have the form that the prompt or the scorer asks for."""
-    lettered = [item for item in items if _LETTER.search(template(task.layout, item))]
+    lettered = [item for item in items if _LETTER.search(task.layout.template(item.choices))]
     others = [item for item in lettered if gold_position(item) is None]
     if others:
         first = others[0]
@@ -144,21 +143,21 @@ def _warnings(task: TaskSpec, items: Sequence[Item], base: str | None) -> Iterat
             "answers are numbers that are among the choices: they are read as the text of choices, not as positions "
             "(answer_as: position)."
         )
-    if task.columns.image is None:
-        yield "there is no column of images: the questions are only text."
+    if not task.columns.by_modality:
+        yield "there is no column of images or sounds: the questions are only text."
     if base is not None:
         yield from _unknown(task, items, base)
 
 
 def unknown_notes(task: TaskSpec, workspace: Path, base: str) -> list[str]:
     """Words of the first test items of a task that the tokenizer of `base` does not know."""
-    items = list(islice(open_items(task, "test", workspace, images=False, strict=False), _READ))
+    items = list(islice(open_items(task, "test", workspace, media=False, strict=False), _READ))
     return list(_unknown(task, items, base))
 
 
 def _unknown(task: TaskSpec, items: Sequence[Item], base: str) -> Iterator[str]:
     by_column = {"answers": [target_text(task, item) for item in items]}
-    by_column["prompts"] = [prompt_text(task, item).replace(MARK, "") for item in items]
+    by_column["prompts"] = [marks.stripped(prompt_text(task, item)) for item in items]
     for name, texts in by_column.items():
         found = unknown_words(texts, base)
         if found.words or found.texts:
@@ -168,9 +167,9 @@ def _unknown(task: TaskSpec, items: Sequence[Item], base: str) -> Iterator[str]:
             )
 
 
-def _open_images(item: Item) -> None:
-    for image in item.media:
-        image.open()
+def _open_media(item: Item) -> None:
+    for medium in item.media:
+        medium.open()
 
 
 def _scored(task: TaskSpec, items: Sequence[Item]) -> tuple[Item, str]:

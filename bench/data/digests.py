@@ -11,11 +11,12 @@ from types import TracebackType
 from moextend.bench.data.open import Opened, SplitName, open_items, open_table
 from moextend.bench.data.source import find_source
 from moextend.bench.task import TaskSpec
+from moextend.data.columns import several
 from moextend.data.each import Each
-from moextend.data.examples import several
 from moextend.data.hub import commit_of
-from moextend.data.images import ImageRef
-from moextend.data.table import ArrowTable
+from moextend.data.matching import Matching
+from moextend.data.media import MediaRef
+from moextend.data.table import ArrowTable, Table
 from moextend.errors import InputError
 from moextend.util.files import digest, sha256
 
@@ -26,14 +27,15 @@ A newer file could change again within the resolution of the clock."""
 
 
 def data_digest(task: TaskSpec, split: SplitName, workspace: Path) -> str:
-    """Digest of a split (sixteen hex digits): its files, and the image files that they name."""
+    """Digest of a split (sixteen hex digits): its files, and the files of media that they name."""
     opened = open_table(task, split, workspace)
     items = open_items(task, split, workspace)
     with FileDigests(workspace / ".cache") as known:
         files = [known.of(path) for path in opened.files]
-        # Parquet contains its images; other formats name image files, which may be replaced.
-        images = [] if _holds_images(opened, task) else [known.of_image(ref) for ref in items.image_refs()]
-    return digest({"files": files, "images": images, "part": [opened.part.low, opened.part.high]})
+        # Parquet contains its media; other formats name files, which may be replaced.
+        media = [] if _holds_media(opened, task) else [known.of_medium(ref) for ref in items.media_refs()]
+    where = task.data.model_dump(include={"where"}) if task.data else {}  # left out while unset
+    return digest({"files": files, "images": media, "part": [opened.part.low, opened.part.high], **where})
 
 
 def hub_revision(task: TaskSpec, workspace: Path) -> str | None:
@@ -49,12 +51,15 @@ def hub_revision(task: TaskSpec, workspace: Path) -> str | None:
     return None
 
 
-def _holds_images(opened: Opened, task: TaskSpec) -> bool:
-    column = task.columns.image
-    if column is None:
-        return True
-    table = opened.table.table if isinstance(opened.table, Each) else opened.table
-    return isinstance(table, ArrowTable) and all(map(table.holds_bytes, several(column, table)))
+def _holds_media(opened: Opened, task: TaskSpec) -> bool:
+    """Whether the files of the rows contain all media."""
+    table: Table = opened.table
+    while isinstance(table, Each | Matching):
+        table = table.table
+    columns = [
+        name for column in task.columns.by_modality.values() for name in several(column, table.columns)
+    ]
+    return not columns or (isinstance(table, ArrowTable) and all(map(table.holds_bytes, columns)))
 
 
 class FileDigests:
@@ -98,8 +103,8 @@ class FileDigests:
                 self._new.append((str(path), stamp, found))
         return found
 
-    def of_image(self, ref: ImageRef) -> str:
-        """Digest of the encoded image (sixteen hex digits). Raises InputError with its row if it is missing."""
+    def of_medium(self, ref: MediaRef) -> str:
+        """Digest of the encoded medium (sixteen hex digits). Raises InputError with its row if it is missing."""
         return ref.digest if ref.path is None else self.of(ref.file())
 
     def _recall(self, path: Path, stamp: str) -> str | None:

@@ -16,6 +16,8 @@ from moextend.errors import InputError
 
 RULES: dict[AnswerKind, tuple[str, int]] = {
     "caption": ("cider@1", 64),
+    "transcript": ("wer@1", 64),
+    "label": ("exact@1", 16),
     "letter": ("letter@1", 16),
     "text": ("rouge-l@1", 128),
     "several": ("vqa@2", 16),
@@ -67,7 +69,7 @@ def guess_columns(
     table = open_table(task, "test", workspace).table
     if not columns and text_column(table):
         raise InputError(
-            f"{table.source} holds plain text; a task needs questions or images with answers.",
+            f"{table.source} holds plain text; a task needs questions or media (images, sounds) with answers.",
             where=where,
             hint="Name the columns (--columns question=...,answer=...), or train on the text with 'moextend extend'.",
         )
@@ -75,7 +77,7 @@ def guess_columns(
     rule, tokens = RULES[guessed.answers]
     return task.model_copy(
         update={
-            "kind": "caption" if guessed.answers == "caption" else "vqa",
+            "kind": "caption" if guessed.answers in ("caption", "transcript") else "vqa",
             "data": found.model_copy(update={"each": guessed.each}) if guessed.each else found,
             "columns": guessed.columns,
             "prompt": guessed.prompt,

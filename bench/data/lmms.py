@@ -126,7 +126,7 @@ def _column(value: Any) -> str | None:
 def _prompt(config: Mapping[str, Any], task: TaskSpec, where: str) -> str:
     """Prompt: the template, else the question between lmms-eval's default pre_prompt and post_prompt."""
     text = config.get("doc_to_text")
-    mark = "<image>\n" if task.columns.image is not None else ""
+    mark = "".join(f"<{name}>\n" for name in task.columns.by_modality)
     if isinstance(text, str) and _column(text) is None:
         rest = _PLACEHOLDER.sub("", text)
         if _TEMPLATE.search(rest):
@@ -174,8 +174,9 @@ def _shown(value: Any) -> str:
 
 def _notes(config: Mapping[str, Any], task: TaskSpec) -> Iterator[str]:
     """Notes on the differences from the lmms-eval task and their replacements."""
+    shown = task.columns.by_modality.values()
     stands = {
-        "doc_to_visual": f"column {task.columns.image!r}",
+        "doc_to_visual": " and ".join(f"column {name!r}" for name in shown) or "nothing",
         "doc_to_text": f"the prompt {task.prompt!r} with lmms-eval's default pre_prompt and post_prompt",
         "doc_to_target": f"column {task.columns.answer!r}",
         "process_results": f"scorer {task.scorer}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -14,10 +14,12 @@ from moextend.bench.data.source import Part, files_of, find_source, parse_split,
 from moextend.bench.scorers import is_lettered, search
 from moextend.bench.task import Data, Join, TaskSpec
 from moextend.data import cells, opening
+from moextend.data.columns import several
 from moextend.data.conversations import Conversations
 from moextend.data.each import Each
 from moextend.data.examples import Reader, cell, check_choice, check_letters, no_column
-from moextend.data.images import ImageRef
+from moextend.data.matching import Matching
+from moextend.data.media import MediaRef
 from moextend.data.table import Table
 from moextend.errors import InputError, SpecError
 
@@ -25,13 +27,13 @@ SplitName = Literal["train", "test"]
 
 
 def open_items(
-    task: TaskSpec, split: SplitName, workspace: Path, limit: int | None = None, *, images: bool = True,
+    task: TaskSpec, split: SplitName, workspace: Path, limit: int | None = None, *, media: bool = True,
     strict: bool = True,
 ) -> Items:  # fmt: skip
-    """Items of a split, in the order of the data (the first `limit`). Images are read on use.
+    """Items of a split, in the order of the data (the first `limit`). Media are read on use.
 
     Args:
-        images: False: the column of images is not read.
+        media: False: the columns of images and other media are not read.
         strict: raise an error for an answer that its scorer does not find among the choices.
 
     Raises:
@@ -40,7 +42,7 @@ def open_items(
     search(workspace)
     opened = open_table(task, split, workspace)
     table, part = opened.table, opened.part
-    reader = Reader(table, task.layout, opened.folder, images=images)
+    reader = Reader(table, task.layout, opened.folder, media=media)
     rows: Sequence[int] = range(len(table)) if part.is_full_split else _part_rows(table, part, task)
     if not rows:
         raise _empty_part(task, split, table)
@@ -50,8 +52,9 @@ def open_items(
 
 
 def _empty_part(task: TaskSpec, split: SplitName, table: Table) -> InputError:
-    """Error for a part without rows; rows are assigned by the hash of their image (or group)."""
-    what = "image" if task.columns.group or task.columns.image else "row"
+    """Error for a part without rows; rows are assigned by the hash of their medium (or group)."""
+    shown = task.columns.by_modality
+    what = next(iter(shown), "group") if task.columns.group or shown else "row"
     return InputError(
         f"none of the {len(table):,} rows of {table.source} falls into this part: {what}s are assigned to parts by "
         "their hash.",
@@ -61,7 +64,7 @@ def _empty_part(task: TaskSpec, split: SplitName, table: Table) -> InputError:
 
 
 def conversations(task: TaskSpec, workspace: Path) -> Conversations[Item]:
-    """All training conversations of a task; items of the same image are turns of one conversation."""
+    """All training conversations of a task; items of the same medium are turns of one conversation."""
     items = open_items(task, "train", workspace)
     return Conversations(
         items.item, items.groups(), lambda item: prompt_text(task, item), lambda item: target_text(task, item)
@@ -82,12 +85,35 @@ def open_table(task: TaskSpec, split: SplitName, workspace: Path) -> Opened:
     opened = _opened(task, data, part, workspace, where=_at(task, f"data.{split}"))
     if data.join is not None:
         opened = _joined(task, data, data.join, opened, workspace)
+    if data.where is not None:
+        opened = replace(opened, table=_matching(task, data.where, opened.table))
     if data.each is None:
         return opened
     for name in data.each:
         if name not in opened.table.columns:
             raise no_column(name, opened.table, where=_at(task, "data.each"))
     return replace(opened, table=Each(opened.table, data.each))
+
+
+def _matching(task: TaskSpec, where: Mapping[str, str], table: Table) -> Matching:
+    """Rows that match `data.where`."""
+    for name in where:
+        if name not in table.columns:
+            raise no_column(name, table, where=_at(task, "data.where"))
+    found = Matching(table, where)
+    if twice := set(found.columns[len(table.columns) :]) & set(table.columns):
+        raise SpecError(
+            f"the group '{min(twice)}' has the name of a column.",
+            where=_at(task, "data.where"),
+            hint="Rename it.",
+        )
+    if not len(found):
+        raise InputError(
+            f"none of the {len(table):,} rows of {table.source} matches.",
+            where=_at(task, "data.where"),
+            hint="Correct the patterns: each matches the whole cell.",
+        )
+    return found
 
 
 def _joined(task: TaskSpec, data: Data, join: Join, opened: Opened, workspace: Path) -> Opened:
@@ -165,9 +191,9 @@ class Items(Sequence[Item]):
         """Group of every item; reads no other column."""
         return self._reader.groups(self._rows)
 
-    def image_refs(self) -> Iterator[ImageRef]:
-        """Images of all items, row by row; reads no other column."""
-        return self._reader.images(self._rows)
+    def media_refs(self) -> Iterator[MediaRef]:
+        """Media of all items, row by row; reads no other column."""
+        return self._reader.media(self._rows)
 
     def check_ids(self) -> None:
         """Raises InputError if two items have the same id."""
@@ -220,8 +246,9 @@ def check_gold(task: TaskSpec, item: Item) -> None:
 
 
 def _part_rows(table: Table, part: Part, task: TaskSpec) -> list[int]:
-    """Rows whose image (or group) belongs to the part; an image belongs to one part only."""
-    column = task.columns.group or task.columns.image
+    """Rows whose medium (or group) belongs to the part; a medium belongs to one part only."""
+    shown = next(iter(task.columns.by_modality.values()), None)
+    column = task.columns.group or (shown and several(shown, table.columns)[0])
     values: Iterator[Any] = iter(range(len(table))) if column is None else table.column(column)
     return [i for i, value in enumerate(values) if part.low <= _percent(value) < part.high]
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from moextend.bench.task import Data, TaskSpec
+from moextend.bench.task import HAND, Data, TaskSpec, put_by_hand
 from moextend.data import source
 from moextend.data.source import WHOLE, Source
 from moextend.errors import InputError, UnknownName
@@ -15,8 +15,6 @@ from moextend.util.lookup import choose
 _PART = re.compile(r"^(?P<name>.*?)(?:\[(?P<low>\d*)%?:(?P<high>\d*)%?\])?$", re.DOTALL)
 WORLD = "world:"
 """Prefix of the path of generated data."""
-HAND = "data:"
-"""Prefix of the path of data that the user puts below data/ of the workspace."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,7 @@ def is_generated(task: TaskSpec) -> bool:
 
 def place(path: str, base: Path, workspace: Path) -> Path:
     """Local path of a task's data; it need not exist."""
-    if path.startswith(HAND):
-        return workspace / "data" / path.removeprefix(HAND)
-    return source.place(path, base)
+    return put_by_hand(path, workspace) or source.place(path, base)
 
 
 def files_of(found: Source, split: str, *, where: str) -> tuple[Path, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from moextend.bench.run.config import JOINT, differences
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunFacts, StageCost, State
 from moextend.bench.run.rundir import Cell, Key, RunConfig, RunDir
+from moextend.bench.scorers import shows
 from moextend.errors import InputError
 from moextend.util import files
 from moextend.util.foreign import explained
@@ -165,6 +166,21 @@ def _result(run: RunDir, config: RunConfig, state: State) -> Result:
     cells = run.cells()
     lacks = lacking_scores(run, cells) if state == "done" else []
     return Result(run, config, state, cells, run.facts(), run.costs(), lacks)
+
+
+def scale_notes(results: Sequence[Result], tasks: Collection[str] | None = None) -> list[str]:
+    """What the scores of `tasks` (all by default) are, where the name of their scorer says otherwise."""
+    cells = [
+        cell for result in results for cell in result.cells.values() if tasks is None or cell.task in tasks
+    ]
+    found: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        found.setdefault(cell.scorer, {})[cell.task] = None
+    return [
+        f"{', '.join(own)}: {what} ({scorer}); the rate itself is among the readings (--readings)."
+        for scorer, own in found.items()
+        if (what := shows(scorer))
+    ]
 
 
 def lacking_notes(results: Sequence[Result]) -> list[str]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.run.complete import STEM, stage_names, stage_problem
-from moextend.bench.run.records import BASE, ENCODER
+from moextend.bench.run.records import BASE, encoder_of
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
 from moextend.bench.score.predictions import PredictionLine, text_item
 from moextend.bench.score.vqa import score_items, scores_path
-from moextend.bench.scorers import search
+from moextend.bench.scorers import search, shows
 from moextend.errors import InputError, SpecError, UnknownName
 from moextend.util.files import read_json, read_lines, sha256
 from moextend.util.foreign import explained
@@ -163,18 +163,26 @@ def _is(path: Path, cell: Cell) -> bool:
 
 def _sources(run: RunDir, cell: Cell, names: Sequence[str]) -> dict[str, str]:
     """What the score depends on."""
-    found = {"scorer": cell.scorer, "predictions": str(cell.predictions), "weights": cell.weights}
+    found = {"scorer": cell.scorer, "score is": shows(cell.scorer), "readings": _readings(cell)}
+    found |= {"predictions": str(cell.predictions), "weights": cell.weights}
     found |= method_sources(run) | stage_sources(run, names[: cell.stage + 1])
     found |= data_sources(run, cell.task) | versions(run)
     return {name: value for name, value in found.items() if value}
+
+
+def _readings(cell: Cell) -> str:
+    """The other readings of the same answers, in percent; those of lm-eval are fractions and left out."""
+    return (
+        "" if cell.by_lm_eval else ", ".join(f"{name} {value:.1f}" for name, value in cell.readings.items())
+    )
 
 
 def method_sources(run: RunDir) -> dict[str, str]:
     """The base and the method of a run."""
     base, facts = run.config.sequence["base"], run.facts()
     found = {BASE: _named(base["model"], base.get("revision"))}
-    if base.get("vision"):
-        found[ENCODER] = str(base["vision"])
+    encoders = {"image": base.get("vision"), "audio": base.get("audio"), **base.get("encoders", {})}
+    found |= {encoder_of(modality): str(name) for modality, name in encoders.items() if name}
     for what, commits in facts.models.items():
         found[what] = ", ".join(
             [found.get(what, ""), *(f"commit {sha} of {name}" for name, sha in commits.items())]

@@ -16,6 +16,7 @@ from moextend.bench.report.collect import (
     lacking_notes,
     left_out_notes,
     row_name,
+    scale_notes,
     unfinished_mark,
 )
 from moextend.bench.report.table import Column, Table, Value, named, number, over_runs, text
@@ -232,6 +233,7 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
     marked = [r.name for r in experiment.results if r.state != "done"]
     if marked:
         notes.append(f"*: not finished: {', '.join(marked)}.")
+    notes += scale_notes(experiment.results)
     notes += lacking_notes(experiment.results)
     notes += left_out_notes(experiment)
     return notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,14 +48,17 @@ class Grouping:
     """Numbers of the clusters."""
     at: Array
     """[items], place in `cluster`."""
+    weight: Array
+    """[items], in the mean; 1 on average."""
     sizes: Array
-    """[clusters], part of the items."""
+    """[clusters], part of the weight."""
 
     def items(self, score: Array) -> Items:
         """From the items' scores in points."""
         import numpy as np
 
-        return Items(self, np.bincount(self.at, weights=score) / len(score), score.mean())
+        weighted = self.weight * score
+        return Items(self, np.bincount(self.at, weights=weighted) / len(score), weighted.mean())
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ class ItemReader:
     def _text(self, path: Path, task: str) -> Items | None:
         lines = [line for line in read_lines(path) if isinstance(line.get("right"), int | float)]
         names = [text_item(line) for line in lines]
-        return self._made(task, names, [float(line["right"]) for line in lines], dict.fromkeys(names))
+        alone = [(name, float(line["right"]), None) for name, line in zip(names, lines, strict=True)]
+        return self._made(task, alone, dict.fromkeys(names))
 
     def _vqa(self, path: Path, task: str, cell: Cell, result: Result) -> Items | None:
         groups: dict[str, str | None] = {}
@@ -137,8 +141,10 @@ class ItemReader:
             records = [PredictionLine.read(line) for line in read_lines(path)]
             groups = {record.id: record.group for record in records}
             kept = [vars(item) for item in item_scores(records, kept, path, cell.scorer)]
-        alone = [(line["id"], line["score"]) for line in kept if line["score"] is not None]
-        return self._made(task, [name for name, _ in alone], [score for _, score in alone], groups)
+        alone = [
+            (line["id"], line["score"], line.get("weight")) for line in kept if line["score"] is not None
+        ]
+        return self._made(task, alone, groups)
 
     def _same_items(self, task: str, names: list[str]) -> bool:
         """Whether these are the items of a file of this task that was read before, with their images."""
@@ -148,22 +154,27 @@ class ItemReader:
         return bool(names) and len(names) == len(known) and all(name in known for name in names)
 
     def _made(
-        self, task: str, names: list[str], scores: list[float], groups: Mapping[str, str | None]
+        self, task: str, alone: Sequence[tuple[str, float, float | None]], groups: Mapping[str, str | None]
     ) -> Items | None:
+        """From the name, score and weight of the items that are scored alone."""
         import numpy as np
 
-        if not names:
+        if not alone:
             return None
+        names = [name for name, _, _ in alone]
+        weight = np.array([1.0 if own is None else own for _, _, own in alone])
+        weight = weight / weight.mean() if weight.any() else np.ones(len(alone))
         places = self._places.setdefault(task, {})
         for name, group in groups.items():
             own: Hashable = ("image", group) if group else (task, name)
             places[name] = self._clusters.setdefault(own, len(self._clusters))
         grouping = self._grouping.get(task)
-        if grouping is None or grouping.names != names:
+        if grouping is None or grouping.names != names or not np.array_equal(grouping.weight, weight):
             cluster, at = np.unique([places[name] for name in names], return_inverse=True)
-            grouping = Grouping(names, cluster, at, np.bincount(at) / len(names))
+            sizes = np.bincount(at, weights=weight) / len(names)
+            grouping = Grouping(names, cluster, at, weight, sizes)
             self._grouping[task] = grouping
-        return grouping.items(100 * np.array(scores, float))
+        return grouping.items(100 * np.array([score for _, score, _ in alone], float))
 
 
 def contrast(values: list[float], pairs: list[tuple[Parts, Parts]]) -> stats.Contrast | None:

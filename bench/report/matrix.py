@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from moextend.bench import metrics
-from moextend.bench.report.collect import Experiment, Result
+from moextend.bench.report.collect import Experiment, Result, scale_notes
 from moextend.bench.report.table import WIDTH, Column, Style, Table, Value, named, number, text
 
 NOTE = "Row: after this stage. Dim: tasks learned later. Bold: the one just learned."
@@ -40,7 +40,8 @@ def _table(result: Result, tasks: Sequence[str], key: str, title: str) -> Table:
     notes = [NOTE] if learned else []
     notes += [NUMBERED] if learned and not with_names else []
     notes += [SPREAD] if errors else []
-    return Table(key, title, columns, [rows], [" ".join(notes)] if notes else [], kind="matrix")
+    notes = [" ".join(notes)] if notes else []
+    return Table(key, title, columns, [rows], [*notes, *scale_notes([result], tasks)], kind="matrix")
 
 
 def _column(task: str, title: str) -> Column:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from moextend.bench.report.collect import Experiment, Result, grouped, row_name
+from moextend.bench.report.collect import Experiment, Result, grouped, row_name, scale_notes
 from moextend.bench.report.table import Column, Table, Value, named, over_runs, text
 
 READINGS = ("strict", "normalised", "likelihood")
@@ -70,7 +70,8 @@ def readings_table(experiment: Experiment) -> Table | None:
         return None
     name = experiment.name
     title = f"{name}: readings of the answers"
-    return Table(f"{name}-readings", title, columns, sections, [NOTE], kind="readings")
+    notes = [NOTE, *scale_notes(experiment.of("sequence"))]
+    return Table(f"{name}-readings", title, columns, sections, notes, kind="readings")
 
 
 def _tasks(group: Sequence[Result]) -> list[str]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
+from moextend.bench.run.records import AlignmentCost
 from moextend.bench.sequence import Align
 from moextend.errors import InputError
 from moextend.util import files
@@ -27,21 +31,23 @@ def align(
     data_name: str,
     cache: Path,
     on_step: Callable[[int, int], None],
-) -> None:
+    modality: str = "image",
+) -> AlignmentCost:
     """Gives `model` a projector trained on captions (MoExtend section 3.1), from the cache if possible.
 
-    Encoder and language model stay frozen. `data_name` is a digest of the captions. The cache key covers everything
-    that the result depends on. If several processes need the same projector, one of them trains it.
+    Encoder, language model and the projectors of other modalities stay frozen. `data_name` is a digest of the captions.
+    The cache key covers everything that the result depends on. If several processes need the same projector, one of
+    them trains it. Returns what the training cost, also if another run trained it.
     """
     from filelock import FileLock
 
     from moextend.extension.align import train_projector
     from moextend.training.checkpoint import read_tensors, write_tensors
 
-    assert model.projector is not None
-    model.projector.reset(seed)
+    projector = model.modalities[modality].projector
+    projector.reset(seed)
     chat = model.chat.fingerprint() if model.chat else None
-    key = files.digest(model.base_fingerprint(), settings.record(), data_name, seed, chat)
+    key = files.digest(model.base_fingerprint([modality]), settings.record(), data_name, seed, chat)
     kept = cache / f"{key}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{key}.lock"):
@@ -53,7 +59,28 @@ def align(
             if kept.is_dir():
                 kept.replace(kept.with_name(f"{kept.name}.damaged"))
         if tensors is None:
-            train_projector(model, data, settings.settings(seed), folder=cache / key, on_step=on_step)
-            write_tensors(kept, model.projector.state_dict())
+            began = time.monotonic()
+            report = train_projector(
+                model, data, settings.settings(seed), folder=cache / key, on_step=on_step, modality=modality
+            )
+            seconds = time.monotonic() - began
+            cost = AlignmentCost(
+                task=settings.task,
+                steps=report.steps,
+                tokens=report.tokens,
+                flops=report.flops,
+                seconds=seconds,
+            )
+            files.write_json(kept.with_suffix(".json"), cost.model_dump())
+            write_tensors(kept, projector.state_dict())
             tensors = read_tensors(kept)
-    model.projector.load_state_dict(tensors)
+    projector.load_state_dict(tensors)
+    return _cost(kept.with_suffix(".json"), settings)
+
+
+def _cost(path: Path, settings: Align) -> AlignmentCost:
+    """The recorded cost; without a readable record only task and steps are known."""
+    try:
+        return AlignmentCost.model_validate(files.read_json(path)).model_copy(update={"task": settings.task})
+    except (FileNotFoundError, InputError, ValidationError):
+        return AlignmentCost(task=settings.task, steps=settings.steps)

@@ -9,6 +9,7 @@ from typing import Any
 from moextend.bench import scorers
 from moextend.bench.data import data_digest
 from moextend.bench.run.progress import Unit
+from moextend.bench.run.records import AlignmentCost
 from moextend.bench.run.revisions import pin_data, pinned_task, recorded
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage_data import generic_text
@@ -31,6 +32,8 @@ class RunContext:
         self.method_spec = self.config.parsed_method()
         self.method = self.method_spec.make()
         self.failures: list[str] = []
+        self.alignments: dict[str, AlignmentCost] = {}
+        """Modality -> cost of the alignment of its projector; filled when the base is loaded."""
 
     @property
     def stages(self) -> list[list[str]]:
@@ -60,10 +63,20 @@ class RunContext:
         return sum(own[name] for name in names)
 
 
+def alignments_of(context: RunContext, index: int) -> dict[str, AlignmentCost]:
+    """Alignments of the modalities that the tasks of stage `index` (from 1) have, and those of no earlier stage."""
+
+    def modalities(names: Sequence[str]) -> set[str]:
+        return {modality for name in names for modality in context.tasks[name].modalities}
+
+    before = {modality for names in context.stages[: index - 1] for modality in modalities(names)}
+    new = modalities(context.stages[index - 1]) - before
+    return {modality: cost for modality, cost in context.alignments.items() if modality in new}
+
+
 def plan(context: RunContext) -> list[Unit]:
     """All units of the run, in order."""
-    align = context.sequence.align
-    units = [Unit("align", 0, align.task, align.steps)] if align else []
+    units = [Unit("align", 0, align.task, align.steps) for align in context.sequence.alignments]
     probe = context.method.probe_steps
     for index, names in enumerate([[], *context.stages]):
         if names:
@@ -92,9 +105,9 @@ def refuse_changed_data(context: RunContext) -> None:
 
 def data_names(context: RunContext, name: str) -> dict[str, str]:
     """Split -> digest of a task's data, for the splits that the run uses."""
-    align = context.sequence.align
+    aligned = [align.task for align in context.sequence.alignments]
     task, found = context.tasks[name], {}
-    if name in context.config.stages or (align is not None and align.task == name):
+    if name in context.config.stages or name in aligned:
         found["train"] = data_digest(task, "train", context.workspace)
     if name in context.scored:
         found["test"] = data_digest(task, "test", context.workspace)

@@ -15,6 +15,7 @@ from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.revisions import base_revision, encoder_revisions
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage_data import StageData, stage_data, stage_seed
+from moextend.bench.sequence import Align
 from moextend.errors import InputError
 from moextend.extension import tensor_files
 
@@ -26,20 +27,23 @@ NOTHING = StageData((), ())
 
 
 def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
-    """The base model on its device, with an aligned projector."""
+    """The base model on its device, with the encoders of its modalities and aligned projectors."""
     import torch
 
-    from moextend.model.vision import FeatureStore
+    from moextend.model.feature_cache import store_features
 
-    spec, settings = context.sequence.base, context.sequence.align
+    spec = context.sequence.base
     device = context.config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     revision = base_revision(context.run, spec, context.workspace)
-    with encoder_revisions(context.run, spec):
+    encoders = spec.encoders_in(context.workspace)
+    with encoder_revisions(context.run, encoders):
         model = moextend.load(
             spec.found(context.workspace),
-            vision=spec.vision,
+            vision=encoders.pop("image", None),
+            audio=encoders.pop("audio", None),
+            encoders=encoders,
             resize=spec.resize,
             revision=revision,
             dtype=spec.dtype,
@@ -51,25 +55,31 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
         model = moextend.upcycle(model, **spec.upcycle.model_dump(), keep_dense=False)
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
     context.run.record_environment(device=device, threads=torch.get_num_threads(), **gpu)
-    if model.vision is not None:
-        model.features = FeatureStore(model.vision, context.cache / "features")
-    if settings is not None:
-        unit = Unit("align", 0, settings.task, settings.steps)
-        if progress:
-            progress.begin(unit)
-        task = context.tasks[settings.task]
-        alignment.align(
-            model,
-            conversations(task, context.workspace),
-            settings,
-            seed=context.config.seed,
-            data_name=f"{data_digest(task, 'train', context.workspace)} {task.prompt}",
-            cache=context.cache / "aligned",
-            on_step=progress.follow(unit) if progress else lambda done, total: None,
-        )
-        if progress:
-            progress.finish(unit)
+    store_features(model, context.cache / "features")
+    for settings in context.sequence.alignments:
+        _align(context, model, settings, progress)
     return model
+
+
+def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: Progress | None) -> None:
+    """Aligns the projector of one modality."""
+    unit = Unit("align", 0, settings.task, settings.steps)
+    if progress:
+        progress.begin(unit)
+    task = context.tasks[settings.task]
+    (modality,) = task.modalities
+    context.alignments[modality] = alignment.align(
+        model,
+        conversations(task, context.workspace),
+        settings,
+        modality=modality,
+        seed=context.config.seed,
+        data_name=f"{data_digest(task, 'train', context.workspace)} {task.prompt}",
+        cache=context.cache / "aligned",
+        on_step=progress.follow(unit) if progress else lambda done, total: None,
+    )
+    if progress:
+        progress.finish(unit)
 
 
 def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> MultimodalLM:

@@ -227,10 +227,10 @@ def all_tasks(sequence: SequenceSpec, workspace: Path) -> dict[str, TaskSpec]:
     """Name -> task, for all tasks of the sequence: alignment, training and scoring."""
     found = [*stage_tasks(sequence, workspace), *scored_tasks(sequence, workspace)]
     names = [*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer]
-    if sequence.align is not None:
+    for align in sequence.alignments:
         where = f"{sequence.path or sequence.sequence}: align.task"
-        found.append(find_learned(sequence.align.task, workspace, where=where))
-        names.append(sequence.align.task)
+        found.append(find_learned(align.task, workspace, where=where))
+        names.append(align.task)
     return dict(zip(names, found, strict=True))
 
 
@@ -257,9 +257,9 @@ def stage_steps(config: RunConfig) -> Iterator[tuple[str, int]]:
 
 
 def _with_steps(sequence: SequenceSpec, steps: int) -> SequenceSpec:
-    align = sequence.align
-    if align is not None:
-        align = align.model_copy(update={"steps": min(steps, align.steps)})
+    align = sequence.with_alignments(
+        lambda align: align.model_copy(update={"steps": min(steps, align.steps)})
+    )
     return sequence.model_copy(
         update={
             "train": sequence.train.model_copy(update={"steps": steps}),
@@ -294,8 +294,7 @@ def _config(
     record = sequence.model_dump(mode="json")
     # What does not change this run's result is no part of what it is.
     record |= {"description": "", "methods": [], "train": sequence.train.record()}
-    if sequence.align is not None:
-        record["align"] = sequence.align.record()
+    record["align"] = sequence.with_alignments(lambda align: align.record())
     record.pop("protocol")
     if record["base"]["attn_implementation"] is None:  # runs from before there was a choice go on
         record["base"].pop("attn_implementation")

@@ -10,10 +10,11 @@ from moextend.bench.data import open_items
 from moextend.bench.data.source import files_of, find_source, is_generated, parse_split
 from moextend.bench.score.text.names import check_name
 from moextend.bench.scorers.table import find_scorer, search
-from moextend.bench.sequence import SequenceSpec, memory_texts
+from moextend.bench.sequence import SequenceSpec, check_modalities, memory_texts
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError, at
-from moextend.model import encoders, sources
+from moextend.model import sources
+from moextend.model.located import locate
 from moextend.model.preflight import check_device
 from moextend.training.trackers import check_tracker
 from moextend.util import content, files
@@ -31,9 +32,11 @@ def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path
     base = sequence.base
     if base.model not in content.CARRIED:
         _find_base(sequence, workspace)
-    if base.vision is not None:
-        with at(f"{file}: base.vision"):
-            encoders.locate(base.vision)
+    for modality, name in base.encoders_in(workspace).items():
+        with at(f"{file}: {base.encoder_key(modality)}"):
+            if name not in base.by_hand(workspace):
+                locate(modality, name)
+    check_modalities(sequence, tasks)
     with at(f"{file}: memory"):
         memory_texts(sequence.memory_file())
     for task in tasks.values():
@@ -49,26 +52,26 @@ def check_here(
     """
     file = str(sequence.path or sequence.sequence)
     _find_base(sequence, workspace)
+    for modality, name in sequence.base.encoders_in(workspace).items():
+        if name in sequence.base.by_hand(workspace):
+            raise InputError(
+                f"no folder '{name}'.",
+                where=f"{file}: {sequence.base.encoder_key(modality)}",
+                hint="Put the encoder there: config.json, its weights and the config of its feature extractor.",
+            )
     check_device(
         device,
         sequence.base.dtype,
         sequence.base.attn_implementation,
         where=f"{file}: base.attn_implementation",
     )
-    for key in ("train", "align"):
-        part = getattr(sequence, key)
-        if part is not None:
-            check_tracker(part.report_to, where=f"{file}: {key}.report_to")
-    learned = {stage.task for stage in sequence.stages} | ({sequence.align.task} if sequence.align else set())
+    check_tracker(sequence.train.report_to, where=f"{file}: train.report_to")
+    for align in sequence.alignments:
+        check_tracker(align.report_to, where=f"{file}: align.report_to")
+    learned = {stage.task for stage in sequence.stages} | {align.task for align in sequence.alignments}
     scored = {*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer}
     for name, task in tasks.items():
         if task.data is not None:
-            if task.columns.image is not None and sequence.base.vision is None:
-                raise InputError(
-                    f"'{name}' is about images, and the base has no image encoder.",
-                    where=f"{file}: base.vision",
-                    hint="Name one, or set columns.image: null in the task.",
-                )
             if name in learned:
                 _check_data(task, "train", workspace)
             if name in scored:
@@ -110,7 +113,7 @@ def _check_task(task: TaskSpec) -> None:
 def _check_data(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -> None:
     """Raises InputError if local data of a task does not exist, or lacks a split or column."""
     if not is_generated(task) and readable(task, split, workspace):
-        open_items(task, split, workspace, 1, images=False, strict=False)
+        open_items(task, split, workspace, 1, media=False, strict=False)
 
 
 def readable(task: TaskSpec, split: Literal["train", "test"], workspace: Path) -> bool:

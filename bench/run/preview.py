@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from moextend.bench.data import unknown_notes
-from moextend.bench.data.source import HAND, place
+from moextend.bench.data.source import place
 from moextend.bench.run import budget, matching
 from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
 from moextend.bench.run.preflight import readable
+from moextend.bench.run.records import encoder_of
 from moextend.bench.run.rundir import RunConfig
 from moextend.bench.sequence import SequenceSpec
-from moextend.bench.task import TaskSpec
+from moextend.bench.task import HAND, TaskSpec
 from moextend.errors import InputError
+from moextend.model.located import locate
 from moextend.util import content
 
 MB = 2**20
@@ -35,8 +37,11 @@ def preview(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
         "base": sequence.base.model_dump(exclude_none=True),
         "runs": [_run(config) for config in configs],
         "tasks": [_task(name, task, sequence) for name, task in tasks.items()],
-        "downloads": [*_model_downloads(sequence), *_data_downloads(tasks.values(), request.workspace)],
-        "to_prepare": _to_prepare(tasks.values(), request.workspace),
+        "downloads": [
+            *_model_downloads(sequence, request.workspace),
+            *_data_downloads(tasks.values(), request.workspace),
+        ],
+        "to_prepare": _to_prepare(sequence, tasks.values(), request.workspace),
         "unknown": _unknown(sequence, tasks, request.workspace),
         "left_out": left_out(request),
         "model_mb": _megabytes(sequence.base.model),
@@ -78,7 +83,7 @@ def _step(
         return {"not": f"not estimated for a base of {size:,.1f} MB, which fits any GPU."}
     if not _there(sequence, workspace):
         return {"not": "not estimated before the base's config is there."}
-    images = any(tasks[stage.task].kind != "text" for stage in sequence.stages)
+    images = any("image" in tasks[stage.task].modalities for stage in sequence.stages)
     try:
         return budget.budget(
             [config.parsed_method() for config in configs],
@@ -133,7 +138,7 @@ def _run(config: RunConfig) -> dict[str, Any]:
 
 def _task(name: str, task: TaskSpec, sequence: SequenceSpec) -> dict[str, Any]:
     learned = name in [stage.task for stage in sequence.stages]
-    aligned = sequence.align is not None and sequence.align.task == name
+    aligned = name in [align.task for align in sequence.alignments]
     return {
         "task": name,
         "version": task.version,
@@ -150,23 +155,23 @@ def _licence(task: dict[str, Any]) -> str:
     return f"licence {task['licence'] or 'not stated'}{warning}"
 
 
-def _model_downloads(sequence: SequenceSpec) -> list[dict[str, Any]]:
+def _model_downloads(sequence: SequenceSpec, workspace: Path) -> list[dict[str, Any]]:
     found = []
     base = sequence.base
     if _local(base.model) is None and base.model not in content.CARRIED:
         found += _hub(base.model, "model", base.revision)
-    if base.vision:
-        from moextend.model import encoders
-
-        source = encoders.locate(base.vision)
-        if source.remote:
-            found.append({"what": f"image encoder {base.vision} of {source.library}", "mb": None})
+    for modality, name in base.encoders_in(workspace).items():
+        if name not in base.by_hand(workspace) and (source := locate(modality, name)).remote:
+            found.append({"what": f"{encoder_of(modality)} {name} of {source.library}", "mb": None})
     return found
 
 
-def _to_prepare(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, Any]]:
+def _to_prepare(sequence: SequenceSpec, tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str, Any]]:
     """Folders that the user has to fill, for which tasks and how."""
-    needs: dict[str, dict[str, Any]] = {}
+    needs: dict[str, dict[str, Any]] = {
+        name: {"where": name, "how": "Copy the encoder's folder there.", "tasks": ["the base"]}
+        for name in sorted(sequence.base.by_hand(workspace))
+    }
     for task in tasks:
         path, how = _by_hand(task)
         folder = place(path, task.folder(), workspace)

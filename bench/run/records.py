@@ -12,8 +12,14 @@ from pydantic import BaseModel, Field, model_validator
 from moextend.bench.task import TaskIdentity
 from moextend.util.record import Record
 
-BASE, ENCODER = "base", "image encoder"
-"""Models of a run that may come from the hub."""
+BASE = "base"
+"""The base among the models of a run that may come from the hub."""
+
+
+def encoder_of(modality: str) -> str:
+    """The encoder of a modality among them: "image encoder"."""
+    return f"{modality} encoder"
+
 
 State = Literal["waiting", "running", "done", "failed", "interrupted"]
 
@@ -27,6 +33,23 @@ class KeptFile(BaseModel):
     """Size in bytes."""
     sha256: str
     """SHA-256 of the content, 64 hex digits."""
+
+
+class AlignmentCost(BaseModel):
+    """Alignment of a projector before the first stage; all methods with the same seed share it."""
+
+    model_config = Record.model_config
+
+    task: str
+    """The caption task."""
+    steps: int
+    """Steps of its training."""
+    tokens: int | None = None
+    """Tokens of its training, without padding. null: not known."""
+    flops: float | None = None
+    """Floating-point operations of its training. null: not known."""
+    seconds: float | None = None
+    """Wall-clock time of its training, in seconds, by the run that trained it. null: not known."""
 
 
 class StageCost(Record):
@@ -52,6 +75,9 @@ class StageCost(Record):
     """Layers that got new experts. null: the method adds none."""
     change: list[float] | None = None
     """Change of every layer's router in the probe (d_j of docs/method.md). null: no probe."""
+    alignments: dict[str, AlignmentCost] = Field(default_factory=dict)
+    """Modality -> alignment of its projector, at the first stage whose task has the modality. It comes on top of the
+    other keys. Files of former runs have none."""
     files: dict[str, KeptFile] = Field(default_factory=dict)
     """Name of a file in the stage's folder -> size and digest; `extension.json` has those of the weights."""
     notes: dict[str, Any] = Field(default_factory=dict)
@@ -144,8 +170,8 @@ class RunFacts(Record):
     revisions: dict[str, str] = Field(default_factory=dict)
     """Task -> commit of its data set on the Hugging Face Hub, from the first use on; a resumed run opens it."""
     models: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """`base` or `image encoder` -> model on the Hugging Face Hub -> its commit, from the first use on; a resumed run
-    opens it."""
+    """`base`, `image encoder` or `audio encoder` -> model on the Hugging Face Hub -> its commit, from the first use on;
+    a resumed run opens it."""
     text_data: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Text task -> data set on the Hugging Face Hub -> its commit, from the first use on; a resumed run opens it."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench.data import hub_revision
-from moextend.bench.run.records import BASE, ENCODER, RunFacts
+from moextend.bench.run.records import BASE, RunFacts, encoder_of
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.score.text import text_commits
 from moextend.bench.task import TaskSpec
@@ -63,18 +63,27 @@ def base_revision(run: RunDir, base: Base, workspace: Path) -> str | None:
 
 
 @contextmanager
-def encoder_revisions(run: RunDir, base: Base) -> Iterator[None]:
-    """Context in which the image encoder is loaded at the run's recorded commits; new ones are recorded."""
-    from moextend.model import encoders, hub
+def encoder_revisions(run: RunDir, encoders: Mapping[str, str]) -> Iterator[None]:
+    """Context in which encoders are loaded at the run's recorded commits; new ones are recorded.
 
-    if base.vision is None or not encoders.locate(base.vision).remote:
+    Args: encoders: modality -> encoder.
+    """
+    from moextend.model import hub
+    from moextend.model.located import locate
+
+    found = {modality: locate(modality, name) for modality, name in encoders.items()}
+    remote = {modality: where for modality, where in found.items() if where.remote}
+    if not remote:
         yield
         return
-    known = recorded(run).models.get(ENCODER, {})
-    with hub.pinned(known) as opened:
+    known = {modality: recorded(run).models.get(encoder_of(modality), {}) for modality in remote}
+    with hub.pinned({name: sha for commits in known.values() for name, sha in commits.items()}) as opened:
         yield
-    if opened.keys() - known.keys():
-        _record_models(run, ENCODER, {**opened, **known})
+    named = {where.repository: modality for modality, where in remote.items() if where.repository}
+    for modality in remote:  # repositories of open_clip and timm are known only after loading
+        own = {name: sha for name, sha in opened.items() if named.get(name, "image") == modality}
+        if own.keys() - known[modality].keys():
+            _record_models(run, encoder_of(modality), {**own, **known[modality]})
 
 
 def _record_models(run: RunDir, what: str, commits: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ from moextend.bench.run.complete import (
     stage_problem,
 )
 from moextend.bench.run.config import JOINT
-from moextend.bench.run.context import PERCENT, RunContext, plan, refuse_changed_data
+from moextend.bench.run.context import PERCENT, RunContext, alignments_of, plan, refuse_changed_data
 from moextend.bench.run.diagnostics import Diagnostics
 from moextend.bench.run.models import base, learning_data, stage_name, stage_of
 from moextend.bench.run.progress import Progress, Unit
@@ -138,6 +138,7 @@ def _write_cost(
             "seconds": known.seconds if seconds is None else seconds,
             "forward_flops": answering,
             "stored_mb": costs.stored_mb(stage.folder),
+            "alignments": alignments_of(context, stage.index),
             "files": complete.kept_files(stage.folder),
         }
     )

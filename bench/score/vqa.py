@@ -20,7 +20,7 @@ from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Scores
 from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
 from moextend.bench.sequence import Scoring
-from moextend.bench.stats import clustered_error
+from moextend.bench.stats import weighted_mean
 from moextend.bench.task import TaskSpec
 from moextend.errors import MoextendError, RunFailed, SpecError
 from moextend.util.files import append_lines, digest, read_lines, repair_lines, write_lines
@@ -56,6 +56,12 @@ class ItemScore:
     normalised: float | None = None
     likelihood: float | None = None
     """1 if the right choice has the highest log-likelihood, else 0; None without log-likelihoods."""
+    weight: float | None = None
+    """Weight of the item in the mean, such as its number of words; None: all items count the same."""
+
+    def line(self) -> dict[str, Any]:
+        """The line; `weight` only if the scorer has weights."""
+        return {name: value for name, value in vars(self).items() if name != "weight" or value is not None}
 
 
 def prediction_key(
@@ -177,31 +183,36 @@ def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: i
 
 def score_items(records: Sequence[PredictionLine], scorer: str) -> tuple[Scores, list[ItemScore]]:
     """Mean score of predictions, over all and by kind, and the score of each prediction."""
-    found, top = score_set(scorer, records), find_scorer(scorer).top
-    items = [_item_score(record, value, top) for record, value in zip(records, found.items, strict=True)]
-    by_kind: dict[str, list[float]] = defaultdict(list)
-    for record, value in zip(records, found.items, strict=True):
-        if record.kind is not None and value is not None:
-            by_kind[record.kind].append(value)
     clusters = [record.group or record.id for record in records]
-    known = [(value, name) for value, name in zip(found.items, clusters, strict=True) if value is not None]
-    error = clustered_error([value for value, _ in known], [name for _, name in known])
+    found, top = score_set(scorer, records, clusters=clusters), find_scorer(scorer).top
+    weights = found.weights or [None] * len(records)
+    items = [_item_score(*one, top) for one in zip(records, found.items, weights, strict=True)]
+    by_kind: dict[str, list[ItemScore]] = defaultdict(list)
+    for record, item in zip(records, items, strict=True):
+        if record.kind is not None and item.score is not None:
+            by_kind[record.kind].append(item)
     scores = Scores(
         value=100 * found.value,
-        stderr=None if error is None else 100 * error,
+        stderr=None if found.stderr is None else 100 * found.stderr,
         n=found.n,
-        by_kind={kind: 100 * fmean(own) for kind, own in sorted(by_kind.items())},
+        by_kind={kind: 100 * _mean(own) for kind, own in sorted(by_kind.items())},
         kind_sizes={kind: len(own) for kind, own in sorted(by_kind.items())},
         readings=_mean_readings(items) | found.metrics,
     )
     return scores, items
 
 
-def _item_score(record: PredictionLine, value: float | None, top: float) -> ItemScore:
+def _mean(items: Sequence[ItemScore]) -> float:
+    """Weighted mean of the scores of items that have one."""
+    known = [item for item in items if item.score is not None]
+    weights = [item.weight for item in known if item.weight is not None]
+    return weighted_mean([item.score or 0.0 for item in known], weights or None, range(len(known)))[0]
+
+
+def _item_score(record: PredictionLine, value: float | None, weight: float | None, top: float) -> ItemScore:
     full = value is not None and value >= top
-    return ItemScore(
-        record.id, value, **readings(record.prediction, record, right=full, likelihoods=record.likelihoods)
-    )
+    read = readings(record.prediction, record, right=full, likelihoods=record.likelihoods)
+    return ItemScore(record.id, value, **read, weight=weight)
 
 
 def _mean_readings(items: Sequence[ItemScore]) -> dict[str, float]:
@@ -229,7 +240,7 @@ def kept_scores(predictions: Path, scorer: str) -> list[Any]:
 
 def write_scores(predictions: Path, scorer: str, items: Sequence[ItemScore]) -> None:
     """Writes the items' scores next to their predictions; not synced, as damaged ones are computed again."""
-    write_lines(scores_path(predictions, scorer), [vars(item) for item in items], synced=False)
+    write_lines(scores_path(predictions, scorer), [item.line() for item in items], synced=False)
 
 
 def item_scores(
@@ -261,9 +272,9 @@ def majority_level(task: TaskSpec, workspace: Path, limit: int | None = None) ->
     """
     if task.data is None or task.data.train is None:
         return None
-    train = open_items(task, "train", workspace, images=False)
+    train = open_items(task, "train", workspace, media=False)
     answers = _majorities((item.kind, own_answer(task.scorer, item)) for item in train)
-    test = open_items(task, "test", workspace, limit, images=find_scorer(task.scorer).by_image)
+    test = open_items(task, "test", workspace, limit, media=find_scorer(task.scorer).by_image)
     answered = [Answered.by(answers.get(item.kind, answers[None]), item) for item in test]
     return 100 * score_set(task.scorer, answered).value
 

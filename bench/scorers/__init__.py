@@ -11,6 +11,7 @@ from moextend.bench.scorers.table import (
     own_answer,
     score_set,
     search,
+    shows,
     source_of,
 )
 
@@ -26,5 +27,6 @@ __all__ = [
     "readings",
     "score_set",
     "search",
+    "shows",
     "source_of",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from functools import lru_cache
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -12,6 +13,8 @@ _COMMA = re.compile(r"\d,\d")
 _NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
 _NUMBERS |= {"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}
 _ARTICLES = ("a", "an", "the")
+_ARTICLE = re.compile(r"\b(a|an|the)\b")
+_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CONTRACTED = """
 ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd
 he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've
@@ -64,6 +67,13 @@ def evalai_form(text: str) -> str:
 def one_line(text: str) -> str:
     """Stripped, with line breaks and tabs as spaces."""
     return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+@lru_cache(maxsize=1 << 16)
+def squad_form(text: str) -> str:
+    """The form of SQuAD: lower case, without ASCII punctuation, then without articles; one space between words."""
+    unmarked = text.lower().translate(_ASCII_PUNCTUATION)
+    return " ".join(_ARTICLE.sub(" ", unmarked).split())
 
 
 def words_form(text: str) -> str:

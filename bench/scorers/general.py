@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
-from moextend.bench.scorers import boxes, captions, letters, numbers, rules, sets, texts
+from moextend.bench.scorers import boxes, captions, letters, numbers, rules, sets, texts, transcripts
 from moextend.bench.scorers.scorer import Scorer, mean_of
+
+
+def _rate(name: str, rate: transcripts.ErrorRate, rule: str, *, used_by: str, comparable_with: str) -> Scorer:
+    """Scorer of an error rate, as accuracy: higher is better."""
+    unit = "character" if rate.characters else "word"
+    return Scorer(
+        name,
+        rule,
+        "jiwer; Whisper's normaliser",
+        used_by,
+        comparable_with=comparable_with,
+        item=rate.item,
+        metrics=rate.metrics,
+        weight=rate.weight,
+        shows=f"{unit} accuracy: 100 - {rate.name.upper()}, errors of an item counted up to its length",
+    )
+
 
 GENERAL = (
     Scorer(
@@ -206,5 +223,34 @@ GENERAL = (
         "code completion (TRACE Py150)",
         comparable_with="none: trace-py150@1 is the literal rule",
         item=texts.similarity,
+    ),
+    Scorer(
+        "f1@1",
+        "F1 of the words without case, punctuation and articles, repeated words counted; the best answer",
+        "SQuAD",
+        "short free answers",
+        comparable_with="F1 rows of SQuAD and its followers",
+        item=texts.f1,
+    ),
+    _rate(
+        "wer@1",
+        transcripts.WER,
+        "word accuracy, 1 - errors / reference words, at least 0 an item; Whisper's basic form; rates as metrics",
+        used_by="transcripts in any language that writes spaces",
+        comparable_with="its metric wer: WER after Whisper's basic form (lmms-eval, other languages than English)",
+    ),
+    _rate(
+        "wer-en@1",
+        transcripts.WER_ENGLISH,
+        "wer@1 after Whisper's English form: numbers as digits, no contractions; British spellings stay",
+        used_by="English transcripts, LibriSpeech",
+        comparable_with="its metric wer: WER after Whisper's English form (Whisper, lmms-eval), spellings apart",
+    ),
+    _rate(
+        "cer@1",
+        transcripts.CER,
+        "character accuracy, as wer@1; spaces between words are characters",
+        used_by="transcripts without spaces between words, spelled answers",
+        comparable_with="its metric cer: CER after Whisper's basic form, spaces counted",
     ),
 )

@@ -36,6 +36,10 @@ class Scorer:
     """Whether the answer to a question with choices is a letter."""
     spoken: Callable[[str], str] | None = None
     """Gold answer -> expected output of a model; None: they are equal."""
+    weight: Callable[[Gold], float] | None = None
+    """Weight of an item in the mean, such as its number of words; None: all items count the same."""
+    shows: str = ""
+    """What the score is, where the name says otherwise."""
     own_is_top: bool = True
     """Whether a gold answer reaches the maximum; not so for averages over references or weighted n-grams."""
 

@@ -8,7 +8,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from statistics import fmean
 from types import ModuleType
 from typing import Any
 
@@ -18,8 +17,8 @@ from moextend.bench.scorers.general import GENERAL
 from moextend.bench.scorers.gold import Answered, Gold
 from moextend.bench.scorers.published import PUBLISHED
 from moextend.bench.scorers.scorer import Scorer
-from moextend.bench.stats import clustered_error
-from moextend.errors import UnknownName
+from moextend.bench.stats import weighted_mean
+from moextend.errors import InputError, UnknownName
 from moextend.util.lookup import choose
 
 
@@ -28,13 +27,15 @@ class SetScore:
     """Scores of the answers to a task."""
 
     value: float
-    """Mean of the items that count, 0..1 (CIDEr-D: 0..10)."""
+    """Weighted mean of the items that count, 0..1 (CIDEr-D: 0..10)."""
     items: tuple[float | None, ...]
     """One value per item, in order; None if it counts only together with an earlier item."""
     stderr: float | None
     """Standard error of `value` over the items that count, clusters drawn; None for fewer than two of them."""
     metrics: dict[str, float]
     """More metrics of all items together, in percent."""
+    weights: tuple[float, ...] | None = None
+    """Weight of each item, in order, if the scorer has weights; None: all count the same."""
 
     @property
     def n(self) -> int:
@@ -134,11 +135,24 @@ def score_set(
     else:
         assert scorer.item is not None, "a scorer has either"
         items = tuple(scorer.item(one.prediction, one) for one in answered)
-    counted = {i: item for i, item in enumerate(items) if item is not None}
     metrics = scorer.metrics((one.prediction, one) for one in answered) if scorer.metrics else {}
-    values = list(counted.values())
-    error = clustered_error(values, [clusters[i] if clusters else i for i in counted])
-    return SetScore(fmean(values), items, error, metrics)
+    weights = tuple(map(scorer.weight, answered)) if scorer.weight else None
+    counted = [i for i, item in enumerate(items) if item is not None]
+    values = [item for item in items if item is not None]
+    value, error = weighted_mean(
+        values,
+        [weights[i] for i in counted] if weights else None,
+        [clusters[i] if clusters else i for i in counted],
+    )
+    return SetScore(value, items, error, metrics, weights)
+
+
+def shows(name: str) -> str:
+    """What a score by this scorer is, where the scorer's name says otherwise; else "", also for a lost plug-in."""
+    try:
+        return find_scorer(name).shows
+    except InputError:
+        return ""
 
 
 def is_lettered(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Overlap of a longer text with its references: ROUGE-L, SARI, edit similarity, substrings."""
+"""Overlap of a longer text with its references: ROUGE-L, SARI, F1 of words, edit similarity, substrings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
+from moextend.bench.scorers.forms import squad_form
 from moextend.bench.scorers.gold import Answered, Gold
 
 ORDERS = 4
@@ -43,6 +44,28 @@ def _rouge_l(prediction: str, answer: str) -> float:
     if prediction == answer:
         return 1.0
     return float(_rouge().score(answer, prediction)["rougeL"].fmeasure)
+
+
+def f1(prediction: str, gold: Gold) -> float:
+    """F1 of the words of both in SQuAD's form, repeated words counted: the best over the answers.
+
+    If one of them has no words in this form, such as "the", both must have none. A prediction without letters and
+    digits must be equal to an answer.
+    """
+    if not any(letter.isalnum() for letter in prediction):
+        return float(
+            bool(prediction.strip()) and prediction.strip() in {text.strip() for text in gold.answers}
+        )
+    return max(
+        _word_f1(squad_form(prediction).split(), squad_form(answer).split()) for answer in gold.answers
+    )
+
+
+def _word_f1(predicted: Sequence[str], meant: Sequence[str]) -> float:
+    if not predicted or not meant:
+        return float(predicted == meant)
+    common = (Counter(predicted) & Counter(meant)).total()
+    return 2 * common / (len(predicted) + len(meant))
 
 
 def similarity(prediction: str, gold: Gold) -> float:

@@ -215,6 +215,22 @@ def clustered_error(values: Sequence[float], clusters: Sequence[Hashable]) -> fl
     return float((groups / (groups - 1) * (residual**2).sum()) ** 0.5 / n)
 
 
+def weighted_mean(
+    values: Sequence[float], weights: Sequence[float] | None, clusters: Sequence[Hashable]
+) -> tuple[float, float | None]:
+    """Mean of `values`, and its standard error with clusters as sampling units (see `clustered_error`).
+
+    A weighted mean is a ratio of two sums, R = sum w x / sum w. Its error is that of the mean of w (x - R) / mean(w),
+    the linear approximation of R. None and weights that are all 0 stand for equal weights.
+    """
+    if weights is None or not sum(weights):
+        return fmean(values), clustered_error(values, clusters)
+    mean = sum(w * x for w, x in zip(weights, values, strict=True)) / sum(weights)
+    unit = sum(weights) / len(weights)
+    around = [w * (x - mean) / unit for w, x in zip(weights, values, strict=True)]
+    return mean, clustered_error(around, clusters)
+
+
 def _by_cluster(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[Array, Array]:
     """Sum and number of items of each cluster."""
     import numpy as np

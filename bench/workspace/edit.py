@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from moextend.bench.run.plan import DEFAULT
 from moextend.bench.sequence import OWN, SequenceSpec, read_sequence
 from moextend.bench.task import TaskSpec, read_task
 from moextend.bench.workspace import new_sequence
+from moextend.bench.workspace.new_sequence import NONE
 from moextend.bench.workspace.yaml_edit import Items, edit_list, quoted
 from moextend.errors import InputError, UnknownName
 from moextend.util import bounded_yaml, content, files, spec
@@ -48,29 +50,39 @@ class Draft:
 
 
 def draft(
-    name: str | None, workspace: Path, *, create: bool, base: str | None = None, vision: str | None = None
+    name: str | None,
+    workspace: Path,
+    *,
+    create: bool,
+    base: str | None = None,
+    encoders: Mapping[str, str | None] = NONE,
 ) -> Draft:
     """Sequence to edit: the workspace's own or `name`; one of the package is copied first.
 
     Args:
         create: create a missing sequence: the package's default without stages, or a plain one for another `base` or
-            `vision`.
+            encoder.
+        encoders: key of `base` ("vision", "audio") -> encoder.
 
     Raises:
         InputError: the sequence exists with another base or encoder.
     """
-    found = _draft(name, workspace, create=create, base=base, vision=vision)
-    new_sequence.check_same(found.sequence.base, base, vision, found.path)
+    found = _draft(name, workspace, create=create, base=base, encoders=encoders)
+    new_sequence.check_same(found.sequence.base, base, encoders, found.path)
     return found
 
 
-def new(name: str, workspace: Path, *, base: str | None = None, vision: str | None = None) -> Draft:
+def new(
+    name: str, workspace: Path, *, base: str | None = None, encoders: Mapping[str, str | None] = NONE
+) -> Draft:
     """A new sequence without stages. Raises InputError if the name is invalid or taken."""
     path = new_sequence.new_path(name, workspace, where="bench new sequence")
-    return Draft(path, new_sequence.new_text(path, base, vision))
+    return Draft(path, new_sequence.new_text(path, base, encoders))
 
 
-def _draft(name: str | None, workspace: Path, *, create: bool, base: str | None, vision: str | None) -> Draft:
+def _draft(
+    name: str | None, workspace: Path, *, create: bool, base: str | None, encoders: Mapping[str, str | None]
+) -> Draft:
     path = workspace / "registry" / f"{name or OWN}.yaml"
     if path.exists():
         read_sequence(path)
@@ -88,7 +100,7 @@ def _draft(name: str | None, workspace: Path, *, create: bool, base: str | None,
         )
     if name is not None:
         path = new_sequence.new_path(name, workspace, where="--sequence")
-    return Draft(path, new_sequence.new_text(path, base, vision))
+    return Draft(path, new_sequence.new_text(path, base, encoders))
 
 
 def add(to: Draft, task: TaskSpec, *, at: int | None = None) -> Draft:
@@ -124,8 +136,11 @@ def move(of: Draft, name: str, to: int) -> Draft:
     return _edit(of, key, moved)
 
 
-def next_default(kind: str, to: Draft) -> TaskSpec:
-    """Next task of a kind in the package that is not in the draft; tasks of the default sequence come first."""
+def next_default(kind: str, to: Draft, *, modality: str | None = None) -> TaskSpec:
+    """Next task of a kind in the package that is not in the draft; tasks of the default sequence come first.
+
+    Args: modality: a modality of the task's media; None: any.
+    """
     known = {path.stem: path for path in sorted(content.package_folder("tasks").glob("*.yaml"))}
     default = read_sequence(content.package_folder("registry") / f"{DEFAULT}.yaml")
     first = [*(stage.task for stage in default.stages), *default.retention]
@@ -133,10 +148,10 @@ def next_default(kind: str, to: Draft) -> TaskSpec:
     for name in dict.fromkeys([*first, *known]):
         if name in known and name not in used:
             task = read_task(known[name])
-            if task.kind == kind and _at_hand(task):
+            if task.kind == kind and _at_hand(task) and modality in (None, *task.modalities):
                 return task
     raise InputError(
-        f"all {kind} tasks that ship with the package are in the sequence.",
+        f"all {modality or kind} tasks that ship with the package are in the sequence.",
         where=str(to.path),
         hint="Name your own: --data PATH (a file, a folder or a hub id).",
     )

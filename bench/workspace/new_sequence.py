@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from moextend.bench.run.plan import DEFAULT
 from moextend.bench.sequence import OWN, Base
@@ -26,21 +28,29 @@ retention: []   # text tasks that are only scored: what the base should not forg
 train: {{steps: 200, batch_size: 16, learning_rate: 5.0e-4}}
 """
 ALIGN = (
-    "# The projector of the image encoder is random until it is aligned; name a caption task here:\n"
-    "# align: {task: MY-CAPTIONS, steps: 300, batch_size: 16, learning_rate: 1.0e-3}\n"
+    "# The projector of {} is random until it is aligned; name a caption task here:\n"
+    "# align: {{task: MY-CAPTIONS, steps: 300, batch_size: 16, learning_rate: 1.0e-3}}\n"
 )
+NONE: Mapping[str, str | None] = MappingProxyType({})
+"""No encoder is named."""
+ENCODERS = {"vision": "the image encoder", "audio": "the audio encoder"}
+"""Key of `base` -> what it names."""
 
 
-def new_text(path: Path, base: str | None = None, vision: str | None = None) -> str:
-    """YAML of a new sequence at `path`: the package's default without stages, or a plain one for another base."""
+def new_text(path: Path, base: str | None = None, encoders: Mapping[str, str | None] = NONE) -> str:
+    """YAML of a new sequence at `path`: the package's default without stages, or a plain one for another base.
+
+    Args: encoders: key of `base` -> encoder.
+    """
     default = content.package_folder("registry") / f"{DEFAULT}.yaml"
-    if base in (None, DEFAULT) and vision in (None, DEFAULT):
+    named = {key: encoder for key, encoder in encoders.items() if encoder is not None}
+    if base in (None, DEFAULT) and named in ({}, {"vision": DEFAULT}):
         return _emptied(default, path)
-    fields = {"model": base or DEFAULT} | ({"vision": vision} if vision else {})
+    fields = {"model": base or DEFAULT, **named}
     return FRESH.format(
         name=quoted(path.stem),
         base="{" + ", ".join(f"{key}: {quoted(value)}" for key, value in fields.items()) + "}",
-        align=ALIGN if vision else "",
+        align="".join(ALIGN.format(ENCODERS[key]) for key in named),
     )
 
 
@@ -60,9 +70,11 @@ def new_path(name: str, workspace: Path, *, where: str) -> Path:
     return workspace / "registry" / f"{name}.yaml"
 
 
-def check_same(found: Base, base: str | None, vision: str | None, path: Path) -> None:
+def check_same(found: Base, base: str | None, encoders: Mapping[str, str | None], path: Path) -> None:
     """Raises InputError if a sequence has another base or encoder than the options."""
-    for option, asked, has in (("--base", base, found.model), ("--vision", vision, found.vision)):
+    asked_for = {"model": base, **encoders}
+    for key, asked in asked_for.items():
+        option, has = "--base" if key == "model" else f"--{key}", getattr(found, key)
         if asked not in (None, has):
             raise InputError(
                 f"the sequence has {has or 'none'}, not {asked}.",

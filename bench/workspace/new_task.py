@@ -14,8 +14,10 @@ from moextend.bench.task import NAME, TaskSpec, TextTask
 from moextend.errors import InputError, short
 from moextend.util import content, files
 
-ALIASES = {"qa": "vqa"}
-"""Other names of kinds: questions without images have the same kind as questions with images."""
+ALIASES = {"qa": "vqa", "audio": "vqa"}
+"""Other names of kinds: questions without media, or about sounds, have the same kind as questions about images."""
+AUDIO = "audio"
+"""Name for a task about sounds; without questions it is a caption task."""
 HEAD = "# Guessed from the data; correct what is wrong, and raise the version when a change moves scores.\n"
 
 
@@ -36,7 +38,7 @@ def new_task(
     name = free_name(name or default_name(data), workspace)
     if kind == "text":
         return _text_task(data, name, workspace, trust_code)
-    kind = ALIASES.get(kind, kind)
+    asked, kind = kind, ALIASES.get(kind, kind)
     if scorer is not None:
         search(workspace)
         find_scorer(scorer, where="--scorer")
@@ -45,11 +47,24 @@ def new_task(
     task = guess_task(
         data, name=name, workspace=workspace, columns=columns, scorer=scorer, captions=kind == "caption"
     )
+    if asked == AUDIO:
+        return _about_sounds(task, data)
     if task.kind != kind:
         raise InputError(
             f"looks like a {task.kind} task: its columns {'lack' if kind == 'vqa' else 'hold'} a question.",
             where=data,
             hint=f"Name the columns (--columns question=...), or: moextend bench add-task {task.kind}.",
+        )
+    return task
+
+
+def _about_sounds(task: TaskSpec, data: str) -> TaskSpec:
+    """The task. Raises InputError if no column with sounds was found."""
+    if task.columns.audio is None:
+        raise InputError(
+            "no column holds sounds (WAV, FLAC, OGG, MP3), paths of them, or arrays with a sampling_rate.",
+            where=data,
+            hint="Name it (--columns audio=COLUMN), or add a task of another kind.",
         )
     return task
 
@@ -111,7 +126,8 @@ def as_yaml(task: TaskSpec) -> str:
         always = {"train": task.data.train, "test": task.data.test}
         record["data"] |= always
         columns = task.columns.model_dump(exclude_none=True)
-        record["columns"] = {"image": None, "question": None} | columns
+        unnamed = {} if task.columns.audio or task.columns.media else {"image": None}
+        record["columns"] = unnamed | {"question": None} | columns
         record |= {"prompt": task.prompt, "scorer": task.scorer, "max_new_tokens": task.max_new_tokens}
     record.setdefault("licence", "")
     return str(yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100))

@@ -7,17 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.cli import options
-from moextend.errors import InputError, at
+from moextend.errors import InputError, UnknownName, at
 
 if TYPE_CHECKING:
-    from moextend.data.images import ImageRef
+    from moextend.data.media import MediaRef
+
+
+OPTIONS = {"image": "--vision", "audio": "--audio"}
+"""Modality -> option that names its encoder."""
+FILES = {"image": "--image", "audio": "--sound"}
+"""Modality -> option that names its files."""
 
 
 def check_model(
-    base: str, vision: str | None, projector: Path | None, dtype: str, attention: str | None, device: str
+    base: str,
+    encoders: Mapping[str, str],
+    projectors: Sequence[Path] | None,
+    dtype: str,
+    attention: str | None,
+    device: str,
 ) -> None:
-    """Raises InputError if the base, the encoder or a loading option does not exist."""
-    from moextend.model import encoders, sources
+    """Raises InputError if the base, an encoder or a loading option does not exist."""
+    from moextend.model import sources
+    from moextend.model.located import locate
     from moextend.model.preflight import check_device
     from moextend.util import lookup
     from moextend.util.limits import ATTENTION, DTYPES
@@ -27,18 +39,40 @@ def check_model(
     if attention is not None:
         lookup.choose("attention", attention, dict.fromkeys(ATTENTION), where="--attention")
     sources.find(base, where="BASE")
-    if vision is not None:
-        with at("--vision"):
-            encoders.locate(vision)
-    if projector is not None and vision is None:
+    for modality, name in encoders.items():
+        with at(OPTIONS[modality]):
+            locate(modality, name)
+    if projectors and not encoders:
         raise InputError(
-            "needs --vision.", where="--projector", hint="Name the encoder that it was aligned with."
+            "needs --vision or --audio.",
+            where="--projector",
+            hint="Name the encoder that it was aligned with.",
         )
-    if projector is not None and not projector.is_dir():
-        raise InputError(
-            f"no folder '{projector}'.", where="--projector", hint="Name a folder of 'moextend align'."
-        )
+    for folder in projectors or ():
+        if not folder.is_dir():
+            raise InputError(
+                f"no folder '{folder}'.", where="--projector", hint="Name a folder of 'moextend align'."
+            )
     check_device(device, dtype, attention, where="--attention")
+
+
+def aligned_modality(modality: str | None, encoders: Mapping[str, str]) -> str:
+    """The modality to align; InputError if it is not clear, or has no encoder."""
+    if not encoders:
+        raise InputError(
+            "no encoder is named.", where="--vision, --audio", hint="Name one, e.g. --vision tiny."
+        )
+    if modality is None:
+        if len(encoders) > 1:
+            raise InputError(
+                f"there are {len(encoders)} encoders.",
+                where="--modality",
+                hint=f"One of: {', '.join(encoders)}.",
+            )
+        return next(iter(encoders))
+    if modality not in encoders:
+        raise UnknownName("encoder of the modality", modality, encoders, where="--modality")
+    return modality
 
 
 def check_extensions(folders: Sequence[Path]) -> None:
@@ -79,22 +113,48 @@ def check_settings(values: Mapping[str, Any]) -> None:
         Settings(**{**values, "steps": values["steps"] or 1})
 
 
-def pictures(prompt: str, images: Sequence[Path], vision: str | None) -> tuple[ImageRef, ...]:
-    """Images of a prompt; InputError if they do not fit it, or one cannot be read."""
-    from moextend.data.images import MARK, ImageRef
+def shown(
+    prompt: str, paths: Mapping[str, Sequence[Path]], encoders: Mapping[str, str]
+) -> tuple[str, tuple[MediaRef, ...]]:
+    """The prompt with a mark for each file, and the media in the order of the marks.
 
-    marks = prompt.count(MARK)
-    if marks and marks != len(images):
-        raise InputError(
-            f"{marks} times {MARK}, and {len(images)} images.",
-            where="--prompt",
-            hint="Give one --image a mark.",
-        )
-    if images and vision is None:
-        raise InputError(
-            "needs --vision.", where="--image", hint="Name the image encoder, e.g. --vision tiny."
-        )
-    found = tuple(ImageRef(path=path, where=f"--image {path}") for path in images)
-    for image in found:
-        image.size()
-    return found
+    Args: paths: modality -> files; those of a modality without a mark stand before the text.
+
+    Raises:
+        InputError: files and marks do not agree, a modality has no encoder, or a file cannot be read.
+    """
+    from moextend.data.examples import in_order
+    from moextend.data.marks import marks_in
+    from moextend.data.modalities import modality_types
+
+    types, marks, found, before = modality_types(), marks_in(prompt), list[MediaRef](), ""
+    for name in dict.fromkeys([*paths, *marks]):
+        files, option = paths.get(name, ()), FILES.get(name, f"<{name}>")
+        if name in marks and marks.count(name) != len(files):
+            raise InputError(
+                f"{marks.count(name)} times <{name}>, and {len(files)} {types[name].plural}.",
+                where="--prompt",
+                hint=f"Give one {option} a mark.",
+            )
+        if files and name not in encoders:
+            raise InputError(
+                f"needs {OPTIONS[name]}.",
+                where=option,
+                hint=f"Name the {name} encoder, e.g. {OPTIONS[name]} tiny.",
+            )
+        found += [types[name].ref(path=path, where=f"{option} {path}") for path in files]
+        before += f"<{name}>\n" * len(files) if name not in marks else ""
+    for medium in found:
+        check_readable(medium)
+    return before + prompt, in_order(before + prompt, found)
+
+
+def check_readable(medium: MediaRef) -> None:
+    """Raises InputError if the medium cannot be read; an image and a sound are read up to the header."""
+    from moextend.data.audio import AudioRef
+    from moextend.data.images import ImageRef
+
+    if isinstance(medium, ImageRef):
+        medium.size()
+    elif isinstance(medium, AudioRef):
+        assert medium.header

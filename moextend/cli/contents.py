@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -24,6 +25,7 @@ Base = Annotated[
     typer.Option(help="Base of a new sequence: a folder, a .gguf file, a hub id, tiny or smollm2."),
 ]
 Vision = Annotated[str | None, typer.Option(help="Image encoder of a new sequence, e.g. ViT-B-32/openai.")]
+Audio = Annotated[str | None, typer.Option(help="Audio encoder of a new sequence, e.g. openai/whisper-tiny.")]
 Task = Annotated[str, typer.Argument(metavar="TASK", help="Its name.")]
 Position = Annotated[int | None, typer.Option("--to", min=1, help="Position, from 1. Default: the last.")]
 
@@ -33,7 +35,7 @@ def add_task(
         str,
         typer.Argument(
             metavar="TASK|KIND",
-            help="A task's name, a kind (vqa, qa (no images), caption, text), or lmms:TASK.",
+            help="A task's name, a kind (vqa, qa (no images), audio, caption, text), or lmms:TASK.",
         ),
     ],
     data: Annotated[
@@ -53,6 +55,7 @@ def add_task(
     ] = None,
     base: Base = None,
     vision: Vision = None,
+    audio: Audio = None,
     include_path: Annotated[
         Path | None,
         typer.Option(help="Folder of lmms-eval YAMLs, for lmms:TASK. Default: the installed ones."),
@@ -76,8 +79,10 @@ def add_task(
 ) -> None:
     """Append a task to the sequence; its data is opened and one example scored before anything is written."""
     from moextend.bench.workspace import edit, new_sequence, new_task
+    from moextend.data.modalities import modality_types
 
-    draft = edit.draft(sequence, workspace, create=True, base=base, vision=vision)
+    encoders = {"vision": vision, "audio": audio}
+    draft = edit.draft(sequence, workspace, create=True, base=base, encoders=encoders)
     notes: tuple[str, ...] = ()
     if what.startswith("lmms:"):
         given = options.pairs(columns or [], "--columns")
@@ -97,10 +102,12 @@ def add_task(
         typer.echo(f"wrote {new_task.write_task(task)}")
     longer.write()
     options.echo(_found(task, found))
-    if what == "qa" and task.columns.image is not None:
-        options.echo(
-            f"  note: the data have images (column '{task.columns.image}'), so this is a task about images."
-        )
+    if what == "qa":
+        for modality, column in task.columns.by_modality.items():
+            media = modality_types()[modality].plural
+            options.echo(
+                f"  note: the data have {media} (column '{column}'), so this is a task about {media}."
+            )
     for note in notes:
         options.echo(f"  not imported: {note}")
     _print_stages(longer)
@@ -168,6 +175,7 @@ def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, which is that of the file.")],
     base: Base = None,
     vision: Vision = None,
+    audio: Audio = None,
     workspace: options.Workspace = Path(),
 ) -> None:
     """Write a method, a scorer or a sequence of your own into the workspace, as a commented file.
@@ -175,9 +183,9 @@ def new(
     A method and a scorer run as they are. A sequence has no tasks yet.
     """
     if kind == "sequence":
-        _new_sequence(name, workspace, base, vision)
+        _new_sequence(name, workspace, base, {"vision": vision, "audio": audio})
         return
-    for option, value in (("--base", base), ("--vision", vision)):
+    for option, value in (("--base", base), ("--vision", vision), ("--audio", audio)):
         if value is not None:
             raise InputError("is for a sequence.", where=option, hint=f"Leave it out for a {kind}.")
     from moextend.bench.workspace.new_plugin import write_new
@@ -210,10 +218,10 @@ def remove_run(
     typer.echo(f"removed {run.folder}")
 
 
-def _new_sequence(name: str, workspace: Path, base: str | None, vision: str | None) -> None:
+def _new_sequence(name: str, workspace: Path, base: str | None, encoders: Mapping[str, str | None]) -> None:
     from moextend.bench.workspace import edit
 
-    made = edit.new(name, workspace, base=base, vision=vision)
+    made = edit.new(name, workspace, base=base, encoders=encoders)
     typer.echo(f"wrote {made.write()}")
     typer.echo(f"Next: moextend bench add-task vqa --sequence {name}")
 
@@ -249,7 +257,8 @@ def _task_to_add(
             raise InputError(
                 "is for a task of your own.", where="--prompt", hint="Name its data: --data PATH."
             )
-        return edit.next_default(new_task.ALIASES.get(what, what), draft), False
+        modality = new_task.AUDIO if what == new_task.AUDIO else None
+        return edit.next_default(new_task.ALIASES.get(what, what), draft, modality=modality), False
     given = options.pairs(columns or [], "--columns")
     task = new_task.new_task(
         what, data, workspace, name=name, columns=given, scorer=scorer, trust_code=trust_code

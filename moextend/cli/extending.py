@@ -14,6 +14,7 @@ from moextend.cli import before, options
 from moextend.cli.bars import bar
 from moextend.cli.opening import (
     Attention,
+    Audio,
     Base,
     Batch,
     Columns,
@@ -29,6 +30,7 @@ from moextend.cli.opening import (
     Template,
     Vision,
     describe,
+    encoders_of,
     first_of,
     load_active,
     opened,
@@ -64,6 +66,7 @@ def extend(
     name: Annotated[str, typer.Option(help="Name of the extension: letters, digits, '-', '_'.")],
     out: Out,
     vision: Vision = None,
+    audio: Audio = None,
     projector: Projector = None,
     columns: Columns = None,
     images: Images = None,
@@ -134,11 +137,12 @@ def extend(
         check_name(name)
     recipe, values = asked(context.params, _named(context), config, name)
     before.check_settings(values)
-    before.check_model(base, vision, projector, dtype, attention, device)
+    encoders = encoders_of(vision, audio)
+    before.check_model(base, encoders, projector, dtype, attention, device)
     before.check_extensions(extension or [])
     before.check_out(out, holds="an extension", stem="extension")
-    rows = rows_of(data, columns, images, template, workspace, vision)
-    model = opened(base, vision, projector, dtype, attention, device, workspace)
+    rows = rows_of(data, columns, images, template, workspace, encoders)
+    model = opened(base, encoders, projector, dtype, attention, device, workspace)
     for folder in extension or ():
         load_active(model, folder)
     from moextend.extension.origin import Origin

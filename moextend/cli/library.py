@@ -15,6 +15,7 @@ from moextend.cli.bars import bar
 from moextend.cli.extending import extend
 from moextend.cli.opening import (
     Attention,
+    Audio,
     Base,
     Batch,
     Columns,
@@ -30,6 +31,7 @@ from moextend.cli.opening import (
     Template,
     Vision,
     describe,
+    encoders_of,
     load_active,
     opened,
     rows_of,
@@ -41,11 +43,14 @@ from moextend.util.limits import BATCH, MOST_STEPS, MOST_TOKENS, RATE
 
 def align(
     base: Base,
-    vision: Annotated[
-        str, typer.Option(help="Image encoder: tiny, a folder, ViT-B-32/openai (open_clip), timm:NAME.")
-    ],
     data: Data,
     out: Out,
+    vision: Vision = None,
+    audio: Audio = None,
+    modality: Annotated[
+        str | None,
+        typer.Option(help="Whose projector to train: image or audio. Default: that of the only encoder."),
+    ] = None,
     columns: Columns = None,
     images: Images = None,
     template: Template = None,
@@ -58,18 +63,20 @@ def align(
     device: options.Device = "auto",
     workspace: options.Workspace = Path(),
 ) -> None:
-    """Train the projector of an image encoder on captions, once, before the first extension."""
+    """Train the projector of an encoder on captions of images or transcripts of sounds, before the first extension."""
     values = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     before.check_settings(values)
-    before.check_model(base, vision, None, dtype, attention, device)
+    encoders = encoders_of(vision, audio)
+    modality = before.aligned_modality(modality, encoders)
+    before.check_model(base, encoders, None, dtype, attention, device)
     before.check_out(out, holds="a projector", stem="projector")
-    rows = rows_of(data, columns, images, template, workspace, vision)
-    model = opened(base, vision, None, dtype, attention, device, workspace)
+    rows = rows_of(data, columns, images, template, workspace, encoders)
+    model = opened(base, encoders, None, dtype, attention, device, workspace)
     settings = settings_of(model, len(rows), values)
     from moextend.extension.align import align as aligned
 
     with bar("steps", quiet=False) as on_step:
-        report = aligned(model, rows, settings, folder=out, on_step=on_step)
+        report = aligned(model, rows, settings, folder=out, on_step=on_step, modality=modality)
     typer.echo(
         f"{len(rows)} conversations, loss {report.loss_first:.3f} -> {report.loss_last:.3f}; wrote {out}"
     )
@@ -79,6 +86,7 @@ def probe(
     base: Base,
     data: Data,
     vision: Vision = None,
+    audio: Audio = None,
     projector: Projector = None,
     columns: Columns = None,
     images: Images = None,
@@ -101,9 +109,10 @@ def probe(
     wanted = recipe("the extension", share=share, experts=experts, probe_steps=probe_steps)
     values = {"steps": None, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     before.check_settings(values)
-    before.check_model(base, vision, projector, dtype, attention, device)
-    rows = rows_of(data, columns, images, template, workspace, vision)
-    model = opened(base, vision, projector, dtype, attention, device, workspace)
+    encoders = encoders_of(vision, audio)
+    before.check_model(base, encoders, projector, dtype, attention, device)
+    rows = rows_of(data, columns, images, template, workspace, encoders)
+    model = opened(base, encoders, projector, dtype, attention, device, workspace)
     settings = settings_of(model, len(rows), values)
     from moextend.extension.extend import preview
 
@@ -132,7 +141,7 @@ def probe(
 def generate(
     base: Base,
     prompt: Annotated[
-        str, typer.Option("--prompt", "-p", help="The text; <image> marks the place of an image.")
+        str, typer.Option("--prompt", "-p", help="The text; <image> and <audio> mark the places of media.")
     ],
     image: Annotated[
         list[Path] | None,
@@ -140,11 +149,16 @@ def generate(
             "--image", "-i", dir_okay=False, help="Repeatable, in order. Before a text without <image>."
         ),
     ] = None,
+    sound: Annotated[
+        list[Path] | None,
+        typer.Option(dir_okay=False, help="Repeatable, in order. Before a text without <audio>."),
+    ] = None,
     extension: Loaded = None,
     auto: Annotated[
         bool, typer.Option("--auto", help="Infer the extension from the input. Default: all are active.")
     ] = False,
     vision: Vision = None,
+    audio: Audio = None,
     projector: Projector = None,
     max_new_tokens: Annotated[
         int, typer.Option(min=1, max=MOST_TOKENS, help="Maximum number of tokens of the answer.")
@@ -155,23 +169,21 @@ def generate(
     workspace: options.Workspace = Path(),
 ) -> None:
     """Print the answer of a base to a prompt, with extensions or without."""
-    before.check_model(base, vision, projector, dtype, attention, device)
-    pictures = before.pictures(prompt, image or [], vision)
+    encoders = encoders_of(vision, audio)
+    before.check_model(base, encoders, projector, dtype, attention, device)
+    text, media = before.shown(prompt, {"image": image or [], "audio": sound or []}, encoders)
     if auto and not extension:
         raise InputError(
             "chooses among extensions.", where="--auto", hint="Name one or more: --extension FOLDER."
         )
     before.check_extensions(extension or [])
-    model = opened(base, vision, projector, dtype, attention, device, workspace)
+    model = opened(base, encoders, projector, dtype, attention, device, workspace)
     for folder in extension or ():
         load_active(model, folder)
     import moextend
 
     moextend.activate(model, "auto" if auto else "all")
-    from moextend.data.images import MARK
-
-    text = prompt if MARK in prompt else f"{MARK}\n" * len(pictures) + prompt
-    asked = [moextend.Prompt(text, pictures)]
+    asked = [moextend.Prompt(text, media)]
     options.echo(moextend.generate(model, asked, max_new_tokens=max_new_tokens, batch_size=1)[0])
 
 

@@ -26,8 +26,18 @@ Vision = Annotated[
         help="Image encoder: tiny, a folder, ViT-B-32/openai (open_clip), timm:NAME; none for text."
     ),
 ]
+Audio = Annotated[
+    str | None,
+    typer.Option(
+        help="Audio encoder: tiny, a folder or a hub id (openai/whisper-tiny); none without sounds."
+    ),
+]
 Projector = Annotated[
-    Path | None, typer.Option(file_okay=False, help="Folder that 'moextend align' wrote the projector to.")
+    list[Path] | None,
+    typer.Option(
+        file_okay=False,
+        help="Folder that 'moextend align' wrote a projector to; repeatable, one per encoder.",
+    ),
 ]
 Data = Annotated[
     str,
@@ -37,11 +47,15 @@ Data = Annotated[
 ]
 Columns = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label; else guessed."),
+    typer.Option(
+        metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label or audio=clip; else guessed."
+    ),
 ]
 Images = Annotated[
     Path | None,
-    typer.Option(exists=True, file_okay=False, help="Folder of the images, if it is not that of the data."),
+    typer.Option(
+        exists=True, file_okay=False, help="Folder of the images or sounds, if it is not that of the data."
+    ),
 ]
 Template = Annotated[
     str | None, typer.Option(help='The prompt, e.g. "<image> {question}". Default: guessed.')
@@ -75,31 +89,49 @@ Attention = Annotated[
 ]
 
 
+ENCODERS = {
+    "image": "Name one: --vision tiny, a folder, or a model of open_clip or timm.",
+    "audio": "Name one: --audio tiny, a folder or a hub id.",
+}
+"""Modality -> how an encoder is named."""
+
+
 def opened(
     base: str,
-    vision: str | None,
-    projector: Path | None,
+    encoders: Mapping[str, str],
+    projectors: Sequence[Path] | None,
     dtype: str,
     attention: str | None,
     device: str,
     workspace: Path,
 ) -> MultimodalLM:
-    """The base with the projector of its encoder, and a cache of features on disk."""
+    """The base with its encoders (modality -> name), their projectors, and a cache of features on disk."""
     import torch
 
     import moextend
-    from moextend.model.vision import FeatureStore
+    from moextend.model.feature_cache import store_features
     from moextend.util.quiet import quiet_process
 
     quiet_process()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = moextend.load(base, vision=vision, dtype=dtype, device=device, attn_implementation=attention)
-    if projector is not None:
-        moextend.load_projector(model, projector)
-    if model.vision is not None:
-        model.features = FeatureStore(model.vision, workspace / ".cache" / "features")
+    model = moextend.load(
+        base,
+        vision=encoders.get("image"),
+        audio=encoders.get("audio"),
+        dtype=dtype,
+        device=device,
+        attn_implementation=attention,
+    )
+    for folder in projectors or ():
+        moextend.load_projector(model, folder)
+    store_features(model, workspace / ".cache" / "features")
     return model
+
+
+def encoders_of(vision: str | None, audio: str | None) -> dict[str, str]:
+    """Modality -> its encoder, from the options."""
+    return {name: encoder for name, encoder in (("image", vision), ("audio", audio)) if encoder is not None}
 
 
 def load_active(model: MultimodalLM, folder: Path) -> None:
@@ -116,21 +148,24 @@ def rows_of(
     images: Path | None,
     template: str | None,
     workspace: Path,
-    vision: str | None,
+    encoders: Mapping[str, str],
 ) -> Sequence[Conversation]:
-    """The user's data as conversations. Raises InputError if they have images and `vision` is None."""
+    """The user's data as conversations. Raises InputError if they have media without an encoder."""
+    from moextend.data.modalities import modality_types
     from moextend.data.own import own_data
 
     named = options.pairs(columns or [], "--columns")
     rows = own_data(
         data, workspace / ".cache" / "hf-datasets", columns=named, template=template, images=images
     )
-    if vision is None and rows[0].media:
-        raise InputError(
-            f"the data have images ({rows[0].media[0].where}), and there is no image encoder.",
-            where=f"data {data}",
-            hint="Name one: --vision tiny, a folder, or a model of open_clip or timm.",
-        )
+    for medium in rows[0].media:
+        name = medium.modality
+        if name not in encoders:
+            raise InputError(
+                f"the data have {modality_types()[name].plural} ({medium.where}), and there is no {name} encoder.",
+                where=f"data {data}",
+                hint=ENCODERS.get(name, "Train from Python: moextend.load(..., encoders=...)."),
+            )
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Converts cells of the data to images, answers, choices and text."""
+"""Converts cells of the data to media, answers, choices and text."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from moextend.data.images import ImageRef
+from moextend.data.media import MediaRef
 from moextend.errors import InputError, type_name
 
 AnswerForm = Literal["text", "letter", "position", "box"]
 """Form of an answer in a cell."""
-_ENCODED = ("/9j/", "iVBOR", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0A")
-"""First characters of a JPEG, PNG, GIF, WebP, BMP or TIFF in base64."""
+_ENCODED = {
+    "image": ("/9j/", "iVBOR", "R0lGOD", "UklGR", "Qk0", "SUkq", "TU0A"),
+    "audio": ("UklGR", "ZkxhQ", "T2dnU", "SUQz"),
+}
+"""Modality -> first characters in base64 of a JPEG, PNG, GIF, WebP, BMP or TIFF; of a WAV, FLAC, OGG or tagged MP3."""
 
 
 def missing(value: Any) -> bool:
@@ -39,52 +42,75 @@ def text(value: Any) -> str:
     return str(value)
 
 
-def images(value: Any, *, where: str, folders: tuple[Path, ...]) -> tuple[ImageRef, ...]:
-    """Images of a cell, which are not read yet.
+def media(kind: type[MediaRef], value: Any, *, where: str, folders: tuple[Path, ...]) -> tuple[MediaRef, ...]:
+    """Media of a cell, which are not read yet.
 
     A cell holds encoded bytes, a path (relative to the first of `folders` that has the file), base64, the bytes and
-    path of a `datasets.Image`, or a list of these.
+    path of a `datasets.Image` or `datasets.Audio`, an array with its `sampling_rate`, or a list of these.
     """
     if isinstance(value, list | tuple):
-        return tuple(ref for part in value for ref in images(part, where=where, folders=folders))
+        return tuple(ref for part in value for ref in media(kind, part, where=where, folders=folders))
     if isinstance(value, Mapping):
+        if value.get("bytes") is None and value.get("array") is not None:
+            return (_sampled(kind, value, where),)
         data = value.get("bytes")
-        return images(data if data is not None else value.get("path"), where=where, folders=folders)
+        return media(kind, data if data is not None else value.get("path"), where=where, folders=folders)
     if missing(value) or value == "":
-        return (ImageRef(where=where),)
+        return (kind(where=where),)
     if isinstance(value, bytes):
-        return (ImageRef(data=value, where=where),)
+        return (kind(data=value, where=where),)
     if not isinstance(value, str):
         raise InputError(
-            f"holds {type_name(value)}, not an image.",
+            f"holds {type_name(value)}, not {_a(kind)}.",
             where=where,
-            hint="An image is a path, encoded bytes or base64.",
+            hint=f"{_a(kind).capitalize()} is a path, encoded bytes or base64.",
         )
-    if value.startswith("data:") or (len(value) > 64 and value.startswith(_ENCODED)):
-        return (ImageRef(data=_decoded(value, where), where=where),)
+    if value.startswith("data:") or (
+        len(value) > 64 and value.startswith(_ENCODED.get(kind.modality, ("data:",)))
+    ):
+        return (kind(data=_decoded(kind, value, where), where=where),)
     if value.startswith(("http://", "https://")):
         raise InputError(
-            f"the image is a web address ({value}).",
+            f"{kind.noun} is a web address ({value}).",
             where=where,
-            hint="Download the images and name their files.",
+            hint=f"Download the {kind.noun.removeprefix('the ')}s and name their files.",
         )
-    return (ImageRef(path=_found(value, folders), where=where, folders=folders or hub_caches()),)
+    return (kind(path=_found(value, folders), where=where, folders=folders or hub_caches()),)
+
+
+def _sampled(kind: type[MediaRef], value: Mapping[str, Any], where: str) -> MediaRef:
+    """A medium of {"array", "sampling_rate"}, as decoded sounds of `datasets` have it."""
+    of = getattr(kind, "of", None)
+    if of is None or "sampling_rate" not in value:
+        raise InputError(
+            f"holds an array, not {_a(kind)}.",
+            where=where,
+            hint='A sound is {"array": [...], "sampling_rate": 16000}; other media are encoded bytes or paths.',
+        )
+    found: MediaRef = of(value["array"], value["sampling_rate"], where)
+    return found
+
+
+def _a(kind: type[MediaRef]) -> str:
+    """ "an image", "a sound"."""
+    noun = kind.noun.removeprefix("the ")
+    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
 
 
 def hub_caches() -> tuple[Path, ...]:
-    """Cache folders of the hub's libraries. Image paths of a hub data set must lie there."""
+    """Cache folders of the hub's libraries. Paths of media of a hub data set must lie there."""
     import datasets
     from huggingface_hub import constants
 
     return (Path(constants.HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE))
 
 
-def _decoded(value: str, where: str) -> bytes:
+def _decoded(kind: type[MediaRef], value: str, where: str) -> bytes:
     try:
         return base64.b64decode(value.partition("base64,")[2] or value, validate=False)
     except binascii.Error as error:
         raise InputError(
-            f"the image is not valid base64 ({error}).",
+            f"{kind.noun} is not valid base64 ({error}).",
             where=where,
             hint="Encode it again, or remove the row.",
         ) from error

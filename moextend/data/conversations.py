@@ -1,4 +1,4 @@
-"""Conversations; questions about one image become the turns of one conversation."""
+"""Conversations; questions about one medium become the turns of one conversation."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, overload
 
 from moextend.data.examples import Example
-from moextend.data.images import ImageRef
+from moextend.data.media import MediaRef
 
 TURNS = 4
-"""Maximum number of questions about one image in one conversation."""
+"""Maximum number of questions about one medium in one conversation."""
 E = TypeVar("E", bound=Example)
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns of question and answer, with images at the marks of the prompts, in order."""
+    """Turns of question and answer, with media at the marks of the prompts, in order."""
 
     turns: tuple[tuple[str, str], ...]
-    """(prompt, answer) pairs; an empty answer is not learned. Any turn may have images."""
-    media: tuple[ImageRef, ...] = ()
+    """(prompt, answer) pairs; an empty answer is not learned. Any turn may have media."""
+    media: tuple[MediaRef, ...] = ()
     closed: bool = True
     """Whether each answer ends with the end token."""
 
@@ -53,7 +53,7 @@ class Lazy(Sequence[Conversation]):
 
 
 class Conversations(Lazy, Generic[E]):
-    """Examples as conversations; only the first turn has the image."""
+    """Examples as conversations; a medium that several examples share is in the first turn only."""
 
     def __init__(
         self,
@@ -70,10 +70,24 @@ class Conversations(Lazy, Generic[E]):
         return len(self._pieces)
 
     def _one(self, at: int) -> Conversation:
-        first, *rest = map(self._read, self._pieces[at])
-        turns = [(self._ask(first), self._answer(first))]
-        turns += [(self._ask(replace(one, media=())), self._answer(one)) for one in rest]
-        return Conversation(tuple(turns), first.media)
+        turns: list[tuple[str, str]] = []
+        media: list[MediaRef] = []
+        for one in map(self._read, self._pieces[at]):
+            new = one.media if not turns else _new(one.media, media)
+            turns.append((self._ask(replace(one, media=new)), self._answer(one)))
+            media += new
+        return Conversation(tuple(turns), tuple(media))
+
+
+def _new(found: tuple[MediaRef, ...], seen: Sequence[MediaRef]) -> tuple[MediaRef, ...]:
+    """Media of a later example of a group that are not shown yet; none if all are of one modality.
+
+    A group is of one medium. With several modalities only one of them is shared, as an image with a sound a question.
+    """
+    if len({ref.modality for ref in found}) < 2:
+        return ()
+    known = {(ref.modality, ref.path, ref.data) for ref in seen}
+    return tuple(ref for ref in found if (ref.modality, ref.path, ref.data) not in known)
 
 
 def joined(groups: Sequence[str | None], most: int = TURNS) -> list[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""One row of data as an example: its question, images, choices and answers."""
+"""One row of data as an example: its question, media, choices and answers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moextend.data import cells
+from moextend.data import cells, marks
 from moextend.data.cells import AnswerForm
-from moextend.data.columns import Columns
+from moextend.data.columns import Columns, several
 from moextend.data.images import ImageRef
+from moextend.data.media import MediaRef
+from moextend.data.modalities import modality_types
 from moextend.data.table import Row, Table
-from moextend.errors import InputError, SpecError
+from moextend.errors import InputError, SpecError, UnknownName
 
 LETTERS = string.ascii_uppercase
 OWN_PLACEHOLDERS = ("question", "choices")
@@ -27,7 +29,7 @@ class Layout:
 
     columns: Columns
     prompt: str
-    """Template with `<image>`, `{question}`, `{choices}` and other columns of the data."""
+    """Template with marks of media (`<image>`), `{question}`, `{choices}` and other columns of the data."""
     open_prompt: str | None = None
     """Prompt of an example without choices among examples with choices; None: `prompt`."""
     answer_as: AnswerForm | None = field(default=None, kw_only=True)
@@ -64,15 +66,25 @@ class Layout:
 
     def check(self, table: Table) -> None:
         """Raises SpecError if the table lacks a column of the layout; the hint lists its columns."""
-        named = {
-            f"columns.{key}": name for key, name in self.columns.model_dump().items() if name is not None
-        }
-        named |= {f"prompt {{{name}}}": name for name in self.more()}
-        for key, column in named.items():
-            listed = key in ("columns.choices", "columns.image")
-            for name in several(column, table) if listed else (column,):
+        columns, known = self.columns, modality_types()
+        for name in columns.media:
+            if name not in known:
+                raise UnknownName("modality", name, known, where=f"{self.where}: columns.media")
+        keyed = [
+            (f"columns.{'media.' * (modality in columns.media)}{modality}", several(column, table.columns))
+            for modality, column in columns.by_modality.items()
+        ]
+        keyed += [(f"columns.{role}", (name,)) for role, name in columns.singles.items()]
+        keyed += [("columns.choices", several(columns.choices, table.columns))] if columns.choices else []
+        keyed += [(f"prompt {{{name}}}", (name,)) for name in self.more()]
+        for key, names in keyed:
+            for name in names:
                 if name not in table.columns:
                     raise no_column(name, table, where=f"{self.where}: {key}")
+
+    def template(self, choices: Sequence[str] | None) -> str:
+        """Template of an example with these choices: `prompt`, or `open_prompt` if it has none."""
+        return self.open_prompt if choices is None and self.open_prompt is not None else self.prompt
 
 
 def no_column(name: str, table: Table, *, where: str) -> SpecError:
@@ -86,16 +98,12 @@ def no_column(name: str, table: Table, *, where: str) -> SpecError:
     )
 
 
-def several(name: str, table: Table) -> tuple[str, ...]:
-    """Columns with choices or images: one with lists, or several with one each ("A,B,C,D")."""
-    return (name,) if name in table.columns else tuple(part.strip() for part in name.split(","))
-
-
 @dataclass(frozen=True)
 class Example:
-    """One question (or caption) with its images and its gold answers."""
+    """One question (or caption) with its media and its gold answers."""
 
-    media: tuple[ImageRef, ...]
+    media: tuple[MediaRef, ...]
+    """In the order of the marks in its template."""
     question: str
     answers: tuple[str, ...]
     """One gold answer, or those of several annotators."""
@@ -103,7 +111,7 @@ class Example:
     position: int | None = field(default=None, kw_only=True)
     """Position of the right choice if the answer is ambiguous, because another choice has the same text."""
     group: str | None = field(default=None, kw_only=True)
-    """Shared by all examples of an image."""
+    """Shared by all examples of a medium."""
     row: str = field(default="", kw_only=True)
     """File and row, for error messages."""
     fields: Mapping[str, str] = field(default_factory=dict, compare=False, kw_only=True)
@@ -111,20 +119,22 @@ class Example:
 
 
 class Reader:
-    """Reads the rows of a table as examples; images are read on use."""
+    """Reads the rows of a table as examples; media are read on use."""
 
-    def __init__(self, table: Table, layout: Layout, folder: Path | None, *, images: bool = True) -> None:
-        """Args: images: whether examples have images. Raises: SpecError: the table lacks a column of the layout."""
+    def __init__(self, table: Table, layout: Layout, folder: Path | None, *, media: bool = True) -> None:
+        """Args: media: whether examples have media. Raises: SpecError: the table lacks a column of the layout."""
         layout.check(table)
-        self.table, self._layout, self._folder, self._images = table, layout, folder, images
-        columns = dict(layout.columns.model_dump())
-        choices, image = columns.pop("choices"), columns.pop("image")
-        self._choices = several(choices, table) if choices else ()
+        self.table, self._layout, self._folder, self._media = table, layout, folder, media
+        columns, types = layout.columns, modality_types()
+        self._choices = several(columns.choices, table.columns) if columns.choices else ()
         # The corners of a box are fractions of its image, so the image's size is needed even if the image is not shown.
-        self._shown = several(image, table) if image and (images or layout.answer_as == "box") else ()
+        shown = columns.by_modality.items() if media or layout.answer_as == "box" else ()
+        self._shown = {types[name].ref: several(column, table.columns) for name, column in shown}
         self._more = layout.more()
-        wanted = [name for name in columns.values() if name is not None]
-        self._wanted = tuple(dict.fromkeys([*wanted, *self._shown, *self._choices, *self._more]))
+        pictured = [column for names in self._shown.values() for column in names]
+        self._wanted = tuple(
+            dict.fromkeys([*columns.singles.values(), *pictured, *self._choices, *self._more])
+        )
         self._listed = "choices" in layout.placeholders()
         self._absent = frozenset(layout.absent)
 
@@ -142,7 +152,7 @@ class Reader:
         options, refs = self._options(row, where), self._refs(row, i, where)
         answers, position = self._answers(row, options, refs, where)
         found = Example(
-            media=refs if self._images else (),
+            media=in_order(self._layout.template(options), refs) if self._media else (),
             question=cells.text(cell(row, names.question, where)) if names.question else "",
             answers=answers,
             choices=options,
@@ -168,33 +178,37 @@ class Reader:
             return [None] * len(rows)
         return [cells.text(value) or None for value in self.column(column, rows)]
 
-    def images(self, rows: Iterable[int]) -> Iterator[ImageRef]:
-        """Images of some rows, row by row; reads no other column."""
+    def media(self, rows: Iterable[int]) -> Iterator[MediaRef]:
+        """Media of some rows, row by row; reads no other column."""
+        wanted = tuple(column for names in self._shown.values() for column in names)
         for i in rows if self._shown else ():
-            yield from self._refs(self.table.row(i, self._shown), i, self.table.where(i))
+            yield from self._refs(self.table.row(i, wanted), i, self.table.where(i))
 
     def _answers(
-        self, row: Row, options: tuple[str, ...] | None, refs: tuple[ImageRef, ...], where: str
+        self, row: Row, options: tuple[str, ...] | None, refs: tuple[MediaRef, ...], where: str
     ) -> tuple[tuple[str, ...], int | None]:
         name, form = self._layout.columns.answer, self._layout.answer_as
         value, at = cell(row, name, where), f"{where}: column '{name}'"
-        if form == "box" and refs:
-            return (cells.box(value, refs[0].size(), where=at),), None
+        image = next((ref for ref in refs if isinstance(ref, ImageRef)), None)
+        if form == "box" and image is not None:
+            return (cells.box(value, image.size(), where=at),), None
         if self._choices and options is None:
             value = cells.listed(value)
         found = cells.answers(value, options, where=at, form=form)
         return found, cells.position(value, options, where=at, form=form)
 
-    def _refs(self, row: Row, i: int, where: str) -> tuple[ImageRef, ...]:
+    def _refs(self, row: Row, i: int, where: str) -> tuple[MediaRef, ...]:
+        """Media of a row, modality by modality."""
         if not self._shown:
             return ()
         places = (self.table.home(i), self._folder)
         folders = tuple(dict.fromkeys(folder for folder in places if folder is not None))
-        found: list[ImageRef] = []
-        for column in self._shown:
-            value = cell(row, column, where)
-            if len(self._shown) == 1 or not cells.missing(value):
-                found += cells.images(value, where=f"{where}: column '{column}'", folders=folders)
+        found: list[MediaRef] = []
+        for kind, names in self._shown.items():
+            for column in names:
+                value = cell(row, column, where)
+                if len(names) == 1 or not cells.missing(value):
+                    found += cells.media(kind, value, where=f"{where}: column '{column}'", folders=folders)
         return tuple(found)
 
     def _options(self, row: Row, where: str) -> tuple[str, ...] | None:
@@ -203,6 +217,21 @@ class Reader:
         if len(self._choices) == 1:
             return cells.choices(row.get(self._choices[0]), where=f"{where}: column '{self._choices[0]}'")
         return cells.placed(row.get(name) for name in self._choices)
+
+
+def in_order(template: str, media: Sequence[MediaRef]) -> tuple[MediaRef, ...]:
+    """Media in the order of the marks of a template; a single mark of a modality stands for all its media."""
+    wanted = marks.marks_in(template)
+    left: dict[str, list[MediaRef]] = {}
+    for ref in media:
+        left.setdefault(ref.modality, []).append(ref)
+    found: list[MediaRef] = []
+    for name in wanted:
+        own = left.get(name, [])
+        count = len(own) if wanted.count(name) == 1 else 1
+        found += own[:count]
+        left[name] = own[count:]
+    return (*found, *(ref for own in left.values() for ref in own))
 
 
 def cell(row: Row, column: str, where: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,14 +11,18 @@ from typing import Any, Literal
 from moextend.data.cells import text
 from moextend.data.columns import Columns
 from moextend.data.llava import Turns
+from moextend.data.modalities import modality_types
+from moextend.data.recognised import encoded, is_picture, sound_column
 from moextend.data.source import WHOLE
 from moextend.data.table import Row, Table
 from moextend.errors import InputError, UnknownName
 
-SHORT = "<image>\n{question}\nAnswer the question using a single word or phrase."
-LETTER = "<image>\n{question}\n{choices}\nAnswer with the option's letter from the given choices directly."
-CAPTION = "<image>\nDescribe the image in one sentence."
-BARE = "<image>\n{question}"
+SHORT = "{question}\nAnswer the question using a single word or phrase."
+LETTER = "{question}\n{choices}\nAnswer with the option's letter from the given choices directly."
+CAPTION = "Describe {} in one sentence."
+TRANSCRIPT = "Write down what is said."
+LABEL = "What is it? Answer using a single word or phrase."
+BARE = "{question}"
 """Questions of conversation data already contain the instruction how to answer."""
 
 _TRAIN = ("train", "training")
@@ -53,11 +58,21 @@ _NAMES = {
     "choices": ("choices", "options", "multiple_choices"),
 }
 _CAPTIONS = ("caption", "captions", "description")
+_TRANSCRIPTS = (
+    "transcription",
+    "transcript",
+    "text",
+    "sentence",
+    "normalized_text",
+    "raw_text",
+)
+"""Columns with the words of a sound, if there are no answers."""
+_SPOKEN = ("language", "command", "keyword", "digit", "word", "emotion", "speaker")
+"""Columns with a label of a sound, if there are no answers and no words."""
 NEEDED = ("answer", "question")
 """Required columns. Captions have an image instead of a question."""
 CAPTIONED = ("answer", "image")
-"""Required columns of caption data."""
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+"""Required columns of caption data; a sound may stand for the image."""
 _LONG = 6
 """Answers are texts if half of them have more words than this; the prompt then asks for no single word."""
 _LETTERS = ("A", "B", "C", "D")
@@ -67,8 +82,9 @@ _KINDS = range(2, 51)
 """Allowed numbers of different values in a column of kinds."""
 
 
-AnswerKind = Literal["caption", "letter", "text", "several", "word"]
-"""Kinds of answers: a caption, the letter of a choice, a long text, words of several annotators, a word."""
+AnswerKind = Literal["caption", "transcript", "label", "letter", "text", "several", "word"]
+"""Kinds of answers: a caption, the words of a sound, a label (also without a question), the letter of a choice, a long
+text, words of several annotators, a word."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +115,11 @@ def guess(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence
 
 
 def text_column(table: Table) -> str | None:
-    """Column `text` of a table without questions, answers and images; None for other tables."""
+    """Column `text` of a table without questions, answers and media; None for other tables."""
     kinds = (_NAMES["question"], _NAMES["answer"], _NAMES["image"], _CAPTIONS)
     if any(_named(names, table.columns) for names in kinds) or _image_column(table, table.columns):
+        return None
+    if sound_column(table, table.columns):
         return None
     return _named(("text",), table.columns)
 
@@ -140,34 +158,48 @@ def _each(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...] | None:
 
 
 def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str]) -> Columns:
+    roles = {**Columns.model_fields, **modality_types()}
+    del roles["media"]
     for key, column in given.items():
-        if key not in Columns.model_fields:
-            raise UnknownName("key of columns", key, Columns.model_fields, where=where)
+        if key not in roles:
+            raise UnknownName("key of columns", key, roles, where=where)
         if column not in table.columns and key != "choices":
             raise UnknownName("column", column, table.columns, where=f"{where} ({table.source})")
     free = [column for column in table.columns if column not in given.values()]
+    sound = given.get("audio") or sound_column(table, free)
+    free = [column for column in free if column != sound]
     guessed: dict[str, str | None] = {key: _named(names, free) for key, names in _NAMES.items()}
     guessed["image"] = _image_column(table, free) or guessed["image"]
+    guessed["audio"] = sound
     if guessed["choices"] is None and all(letter in free for letter in _LETTERS):
         guessed["choices"] = ",".join(letter for letter in "ABCDEFGH" if letter in free)
     if guessed["question"] is None and guessed["answer"] is None:
         words = (*_CAPTIONS, "text") if needs == CAPTIONED else _CAPTIONS
         guessed["answer"] = _named(words, free)
+    if sound and guessed["answer"] is None and "answer" not in given:
+        guessed["answer"] = _named((*_CAPTIONS, *_TRANSCRIPTS, *_SPOKEN), free)
+        if guessed["question"] == guessed["answer"]:
+            guessed["question"] = None
     guessed["id"] = _kept(table, guessed["id"], _unique)
     guessed["kind"] = _kept(table, guessed["kind"], _few)
     guessed["group"] = _kept(table, guessed["group"], _repeats)
     guessed |= given
+    media = {key: column for key, column in given.items() if key not in Columns.model_fields}
     _complete(guessed, table, where=where, needs=needs)
-    return Columns.model_validate(guessed)
+    roles_of_data = {key: column for key, column in guessed.items() if key not in media}
+    return Columns.model_validate({**roles_of_data, "media": media})
 
 
 def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str, needs: Sequence[str]) -> None:
     """Raises InputError if a required column is neither given nor guessed."""
     caption = guessed["answer"] in _CAPTIONS
+    other = any(guessed.get(name) for name in modality_types() if name != "image")
     # A caption needs an image. Columns that look like images are not ignored silently.
-    shows = guessed["image"] is None and (caption or (needs == NEEDED and _pictures(table)))
+    shows = guessed["image"] is None and not other and (caption or (needs == NEEDED and _pictures(table)))
     for key in ("image", *needs) if shows else needs:
-        if guessed[key] is None and not (key == "question" and caption):
+        # A medium needs no question, and a caption no image if there is another medium.
+        spared = {"question": caption or other, "image": other}.get(key, False)
+        if guessed[key] is None and not spared:
             raise InputError(
                 f"which column holds the {key}? Columns of {table.source}: {', '.join(table.columns)}.",
                 where=where,
@@ -184,24 +216,13 @@ def _named(names: Sequence[str], columns: Iterable[str]) -> str | None:
 def _image_column(table: Table, columns: Sequence[str]) -> str | None:
     """The only column with encoded images; None if there are several or none."""
     row = table.row(0, table.columns)
-    found = [column for column in columns if _encoded(row.get(column))]
+    found = [column for column in columns if encoded(row.get(column)) and is_picture(row.get(column))]
     return found[0] if len(found) == 1 else None
 
 
 def _pictures(table: Table) -> bool:
     """Whether a cell of the first row is an image or the path of one."""
-    cells = table.row(0, table.columns).values()
-    return any(
-        _encoded(cell) or (isinstance(cell, str) and cell.lower().endswith(_PICTURES)) for cell in cells
-    )
-
-
-def _encoded(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return bool(value) and _encoded(value[0])
-    if isinstance(value, Mapping):
-        return set(value) == {"bytes", "path"}
-    return isinstance(value, bytes)
+    return any(map(is_picture, table.row(0, table.columns).values()))
 
 
 def _kept(table: Table, column: str | None, fits: Callable[[list[Any]], bool]) -> str | None:
@@ -227,7 +248,7 @@ def _repeats(values: list[Any]) -> bool:
 def _form(columns: Columns, rows: Sequence[Row], *, bare: bool) -> tuple[str, AnswerKind]:
     """Prompt that fits the answers, and the kind of the answers."""
     if columns.question is None:
-        return CAPTION, "caption"
+        return _unasked(columns, rows)
     # Alpaca's layout: the input of an instruction has its own column.
     more = _named(("input",), {name for row in rows for name in row})
     if columns.choices is not None:
@@ -246,8 +267,24 @@ def _answer_text(answer: Any) -> str:
     return text(answer.get("answer", answer.get("text")) if isinstance(answer, Mapping) else answer)
 
 
+def _unasked(columns: Columns, rows: Sequence[Row]) -> tuple[str, AnswerKind]:
+    """Prompt and kind of answers of data without questions."""
+    last = next(reversed(columns.by_modality), "image")
+    if columns.audio is not None and columns.answer.lower() not in _CAPTIONS:
+        if _labels([_answer_text(row.get(columns.answer)) for row in rows]):
+            return _shown(LABEL, columns, None), "label"
+        return _shown(TRANSCRIPT, columns, None), "transcript"
+    return _shown(CAPTION.format(modality_types()[last].ref.noun), columns, None), "caption"
+
+
+def _labels(answers: Sequence[str]) -> bool:
+    """Whether the answers are of a small closed set."""
+    counts = Counter(answers)
+    return len(counts) <= _KINDS[-1] and len(answers) >= 2 * len(counts)
+
+
 def _shown(prompt: str, columns: Columns, more: str | None) -> str:
-    """The prompt without an image mark if there are no images, and with the input below an instruction."""
+    """The prompt below a mark for every modality, and with the input below an instruction."""
     if columns.question is not None and columns.question.lower() == "instruction" and more is not None:
         prompt = prompt.replace("{question}", f"{{question}}\n{{{more}}}")
-    return prompt if columns.image is not None else prompt.removeprefix("<image>\n")
+    return "".join(f"<{name}>\n" for name in columns.by_modality) + prompt

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moextend.data.images import MARK
+from moextend.data import marks
+from moextend.data.modalities import modality_types
 from moextend.data.table import ListTable, Row, Table
 from moextend.errors import InputError
 
 COLUMNS = ("conversations", "messages")
 _EVALUATION = {"question_id", "text"}
-_NAMES = {"id": "question_id", "question": "text", "group": "image"}
+_NAMES = {"id": "question_id", "question": "text"}
 _ASKS = ("human", "user")
 _ANSWERS = ("gpt", "assistant", "model")
 _RULES = ("system",)
@@ -32,25 +33,25 @@ class Asked:
 
     def __init__(self, table: Table) -> None:
         self._table, self.source = table, table.source
-        self.columns = tuple(dict.fromkeys((*table.columns, "id", "question", "image", "group")))
+        self._media = _media(table)
+        self._names = {**_NAMES, "group": self._media[0]}
+        self.columns = tuple(dict.fromkeys((*table.columns, "id", "question", *self._media, "group")))
 
     def __len__(self) -> int:
         return len(self._table)
 
     def row(self, i: int, columns: Sequence[str]) -> Row:
         """Cells of row `i` in `columns`."""
-        own = [_NAMES.get(name, name) for name in columns]
+        own = [self._names.get(name, name) for name in columns]
         cells = self._table.row(i, tuple(name for name in own if name in self._table.columns))
         found = {name: cells[known] for name, known in zip(columns, own, strict=True) if known in cells}
         if isinstance(found.get("question"), str):
-            found["question"] = found["question"].replace(MARK, "").strip()
-        if "image" in columns:
-            found.setdefault("image", [])
-        return found
+            found["question"] = marks.stripped(found["question"]).strip()
+        return {**{name: [] for name in columns if name in self._media}, **found}
 
     def column(self, name: str) -> Iterator[Any]:
         """Cells of a column."""
-        known = _NAMES.get(name, name)
+        known = self._names.get(name, name)
         if known in self._table.columns:
             return self._table.column(known)
         return iter([None] * len(self))
@@ -64,8 +65,13 @@ class Asked:
         return self._table.home(i)
 
 
+def _media(table: Table) -> list[str]:
+    """Columns of media, which are called like their modality; there is at least one."""
+    return [name for name in modality_types() if name in table.columns] or ["image"]
+
+
 def expand(table: Table) -> Table:
-    """The table; for conversations one row per turn, with id, image, question, answer and group."""
+    """The table; for conversations one row per turn, with id, media, question, answer and group."""
     column = next((name for name in COLUMNS if name in table.columns), None)
     if column is None:
         return (
@@ -74,9 +80,13 @@ def expand(table: Table) -> Table:
     rows: list[Row] = []
     places: list[str] = []
     homes: list[Path | None] = []
+    media = _media(table)
     for i in range(len(table)):
-        for row, place in _turns(table.row(i, table.columns), column, i, table.where(i)):
-            rows.append(row)
+        # An entry without the key `image` is a text-only turn; its image is not missing.
+        row = table.row(i, table.columns)
+        entry = {**row, **{name: [] for name in media if name not in row}}
+        for turn, place in _turns(entry, column, i, table.where(i)):
+            rows.append(turn)
             places.append(place)
             homes.append(table.home(i))
     expanded = Turns(rows, places, table.source, homes)
@@ -95,8 +105,6 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
         )
     group = str(entry.get("id", i))
     shared = {name: value for name, value in entry.items() if name != column}
-    # An entry without the key `image` is a text-only turn; its image is not missing.
-    shared.setdefault("image", [])
     for turn, ((asks, question), (answers, answer)) in enumerate(zip(talk[::2], talk[1::2], strict=True)):
         place = f"{where}, turn {turn + 1}"
         if asks not in _ASKS or answers not in _ANSWERS:
@@ -107,7 +115,7 @@ def _turns(entry: Row, column: str, i: int, where: str) -> Iterator[tuple[Row, s
             )
         own = {
             "id": f"{group}-{turn}",
-            "question": rules * (turn == 0) + question.replace(MARK, "").strip(),
+            "question": rules * (turn == 0) + marks.stripped(question).strip(),
             "answer": answer.strip(),
             "group": group,
         }
@@ -124,7 +132,7 @@ def _split(messages: list[tuple[str, str]], where: str) -> tuple[str, list[tuple
             where=where,
             hint="Keep one, as the first message, or make it part of a question.",
         )
-    rules = "".join(what.replace(MARK, "").strip() for _, what in opening)
+    rules = "".join(marks.stripped(what).strip() for _, what in opening)
     return rules and f"{rules}\n\n", talk
 
 

@@ -37,6 +37,11 @@ class ModalityType:
         """Placeholder of one medium in a text."""
         return f"<{self.name}>"
 
+    @property
+    def plural(self) -> str:
+        """Its media in a sentence: "images", "sounds"."""
+        return f"{self.ref.noun.removeprefix('the ')}s"
+
 
 _TYPES: dict[str, ModalityType] = {"image": ModalityType(ImageRef), "audio": ModalityType(AudioRef)}
 

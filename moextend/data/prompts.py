@@ -6,26 +6,18 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from moextend.data import cells
+from moextend.data import cells, marks
 from moextend.data.examples import LETTERS, Example, Layout
-from moextend.data.images import MARK
-
-
-def template(layout: Layout, example: Example) -> str:
-    """Template for `example`: the layout's prompt, or its `open_prompt` if the example has no choices."""
-    if example.choices is None and layout.open_prompt is not None:
-        return layout.open_prompt
-    return layout.prompt
+from moextend.data.modalities import modality_types
 
 
 def prompt_text(layout: Layout, example: Example) -> str:
-    """Prompt of `example`, with one `<image>` mark for each of its images.
+    """Prompt of `example`, with one mark (`<image>`) for each of its media, in order.
 
-    A line with a column that is empty for this example is left out.
+    A line with a column that is empty for this example is left out. Marks in the data are removed: they would be read
+    as placeholders of other media.
     """
-    values = {name: value.replace(MARK, "") for name, value in example.fields.items()}
-    # A mark in the question would be read as a placeholder of another image.
-    values["question"] = example.question.replace(MARK, "").strip()
+    values = {**example.fields, "question": marks.stripped(example.question).strip()}
     names = layout.placeholders()
     if "choices" in names:
         if layout.columns.choices is None:
@@ -38,7 +30,7 @@ def prompt_text(layout: Layout, example: Example) -> str:
             raise layout.wrong_prompt(
                 f"no placeholder '{{{name}}}'.", "Known: {question}, {choices}, columns."
             )
-    filled = _marks(layout, example, len(example.media))
+    filled = _marked(layout, example)
     for name, value in example.fields.items():
         if not value:  # no label without content
             line = rf"[^\n]*\{{{re.escape(name)}\}}[^\n]*"
@@ -46,7 +38,9 @@ def prompt_text(layout: Layout, example: Example) -> str:
     if example.choices is None:
         # A question without choices has no empty line in their place.
         filled = filled.replace("{choices}\n", "")
-    return filled.format(**values)
+    texts = [marks.stripped(piece.format(**values)) for piece in marks.split_at_marks(filled)]
+    found = zip(marks.marks_in(filled), texts[1:], strict=True)
+    return texts[0] + "".join(f"<{name}>{text}" for name, text in found)
 
 
 def choice_lines(choices: Sequence[str]) -> str:
@@ -55,20 +49,35 @@ def choice_lines(choices: Sequence[str]) -> str:
     return "\n".join(f"{letter}. {choice}" for letter, choice in lines if choice)
 
 
-def _marks(layout: Layout, example: Example, images: int) -> str:
-    """Template with as many image marks as the example has images."""
-    prompt = template(layout, example)
-    marks = prompt.count(MARK)
-    if marks == images:
-        return prompt
-    if images == 0:
-        return prompt.replace(f"{MARK}\n", "").replace(MARK, "").lstrip()
-    if marks == 1:
-        return prompt.replace(MARK, MARK * images)
-    raise layout.wrong_prompt(
-        f"has {marks} {MARK} marks, but {example.row} has {images} images.",
-        f"Write {MARK} once, where the images stand.",
-    )
+def _marked(layout: Layout, example: Example) -> str:
+    """Template with as many marks of every modality as the example has media of it."""
+    prompt = layout.template(example.choices)
+    media = Counter(ref.modality for ref in example.media)
+    for name in media | Counter(marks.marks_in(prompt)):
+        mark, have = f"<{name}>", media[name]
+        stand = prompt.count(mark)
+        if stand == have:
+            continue
+        if have == 0:
+            prompt = _without(prompt, name)
+        elif stand == 1:
+            prompt = prompt.replace(mark, mark * have)
+        else:
+            raise layout.wrong_prompt(
+                f"has {stand} {mark} marks, but {example.row} has {have} {modality_types()[name].plural}.",
+                f"Write {mark} once, where the {modality_types()[name].plural} stand.",
+            )
+    return prompt
+
+
+def _without(prompt: str, modality: str) -> str:
+    """Template without the marks of a modality, and without a line break after one unless the line has other media."""
+    mark = f"<{modality}>"
+
+    def joined(line: re.Match[str]) -> str:
+        return line[1] + "\n" * any(name != modality for name in marks.marks_in(line[1]))
+
+    return re.sub(rf"([^\n]*){mark}\n", joined, prompt).replace(mark, "").lstrip()
 
 
 def answer_text(example: Example, *, lettered: bool) -> str:

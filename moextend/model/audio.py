@@ -108,7 +108,7 @@ def load_encoder(
     where = f"audio encoder '{short(str(name), 100)}'"
     if paced := _PACE.fullmatch(name):
         name, tokens_per_second = paced["name"], float(paced["pace"])
-    source = _located(name, where)
+    source = locate(name, where=where)
     path = source / "config.json" if isinstance(source, Path) else _downloaded(source, revision, where)
     config = _config(path, source)
     if isinstance(source, str):  # all files of one model are of one commit
@@ -133,11 +133,18 @@ def _stack(tower: Tower, tokens_per_second: float | None, where: str) -> int:
     return max(1, round(frames / (tokens_per_second or TOKENS_PER_SECOND)))
 
 
-def _located(name: str, where: str) -> Path | str:
-    """Folder of an encoder, else its name as a hub id."""
+def locate(name: str, *, where: str | None = None) -> Path | str:
+    """Folder of an encoder (its name may state the tokens a second), else its name as a hub id; downloads nothing.
+
+    Raises:
+        InputError: it is neither.
+    """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
+    where = where or f"audio encoder '{short(str(name), 100)}'"
+    if paced := _PACE.fullmatch(name):
+        name = paced["name"]
     models = content.package_folder("registry") / "models"
     for folder in (models / name / "audio", Path(name).expanduser()):
         if name.strip() and files.exists(folder) and folder.is_dir():

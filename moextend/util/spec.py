@@ -8,7 +8,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from moextend.errors import SpecError, type_name
 from moextend.util import bounded_yaml
@@ -18,6 +18,11 @@ PLAIN = dict.fromkeys(["tuple_type", "list_type"], "Input should be a list") | d
     ["dict_type", "model_type"], "Input should be a mapping of keys"
 )
 """Type of an error of pydantic -> a message in the words of YAML."""
+
+
+def unset(default: Any) -> Any:
+    """A key that records leave out while it has its default, so that older records and their digests stay the same."""
+    return Field(default, exclude_if=lambda value: value == default)
 
 
 class Spec(BaseModel):
@@ -119,7 +124,7 @@ def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[Ba
     """Model of a location in the YAML, through lists and optional fields."""
     model: type[BaseModel] | None = kind
     for part in location:
-        if isinstance(part, int):
+        if isinstance(part, int) or "[" in part:
             continue
         field = model.model_fields.get(part) if model else None
         model = _model_in(field.annotation) if field else None

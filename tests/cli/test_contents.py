@@ -201,7 +201,7 @@ def test_questions_without_images_become_a_task_with_a_note(cli: Cli, tmp_path: 
     found = cli("bench", "add-task", "qa", "--data", "qa.jsonl")
     assert found.code == 0, found.err
     assert "qa (vqa): " in found.out
-    assert "note: there is no column of images: the questions are only text." in found.out
+    assert "note: there is no column of images or sounds: the questions are only text." in found.out
     assert "that the tokenizer of 'tiny' does not know" in found.out
     assert re.search(r"[1-9]\d*% of their tokens are unknown\.", found.out)
     planned = cli("bench", "run", "--dry-run")

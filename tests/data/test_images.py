@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from moextend.data import cells
+from moextend.data.images import ImageRef
 from moextend.data.own import own_data
 from moextend.errors import InputError
 from tests.data.small import MakePng
@@ -35,9 +36,9 @@ def test_data_of_the_hub_name_no_file_of_the_machine(
 ) -> None:
     monkeypatch.chdir(secret.parent)
     for named in ("secret.png", str(secret), {"bytes": None, "path": str(secret)}):
-        (ref,) = cells.images(named, where="hub:x/y (test): row 1", folders=())
+        (ref,) = cells.media(ImageRef, named, where="hub:x/y (test): row 1", folders=())
         with pytest.raises(InputError, match=r"row 1: .*outside the folder of the data"):
             ref.open()
     monkeypatch.setattr(cells, "hub_caches", lambda: (secret.parent,))
-    (ref,) = cells.images({"bytes": None, "path": str(secret)}, where="row 1", folders=())
+    (ref,) = cells.media(ImageRef, {"bytes": None, "path": str(secret)}, where="row 1", folders=())
     assert ref.read() == make_png(9), "where the hub's libraries put it"

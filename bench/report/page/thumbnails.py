@@ -91,9 +91,12 @@ def small(image: ImageRef) -> tuple[str, bytes]:
 
 def _images(task: TaskSpec, workspace: Path) -> Iterator[tuple[str, str, ImageRef]]:
     """(id, question, first image) of the items of the test split; none of the Hub, which a report does not ask."""
+    from moextend.data.images import ImageRef
+
     assert task.data is not None
     if find_source(task.data, task.folder(), workspace, where=task.task).hub is not None:
         raise ValueError("the data set is on the Hub, and a report downloads nothing.")
     for item in open_items(task, "test", workspace, strict=False):
-        if item.media:
-            yield item.id, item.question, item.media[0]
+        image = next((medium for medium in item.media if isinstance(medium, ImageRef)), None)
+        if image is not None:
+            yield item.id, item.question, image

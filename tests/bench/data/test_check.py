@@ -157,7 +157,7 @@ def test_questions_without_images(kind: str, tmp_path: Path, workspace: Path) ->
     assert "<image>" not in task.prompt
     found = check(task, workspace)
     assert found["prompt"].startswith("what is")
-    assert found["warnings"] == ["there is no column of images: the questions are only text."]
+    assert found["warnings"] == ["there is no column of images or sounds: the questions are only text."]
 
 
 def test_prompts_and_completions(tmp_path: Path, workspace: Path) -> None:

@@ -89,7 +89,7 @@ def test_no_image_is_touched_without_images(
     tmp_path: Path, make_rows: MakeRows, make_task: MakeTask, write_jsonl: WriteJsonl, workspace: Path
 ) -> None:
     path = write_jsonl(tmp_path / "q.jsonl", make_rows(4))
-    items = open_items(make_task(path, train=None, test="all"), "test", workspace, images=False)
+    items = open_items(make_task(path, train=None, test="all"), "test", workspace, media=False)
     assert all(item.media == () for item in items)
 
 

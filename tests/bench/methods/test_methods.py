@@ -88,7 +88,7 @@ def loaded() -> moextend.MultimodalLM:
 
 @torch.no_grad()
 def logits(model: moextend.MultimodalLM, conversations: Sequence[Conversation]) -> Tensor:
-    collate = Collator(model.tokenizer, model.visual_tokens, model.vision)
+    collate = Collator(model.tokenizer, model.modalities)
     batch = collate(list(conversations))
     found: Tensor = model(**batch)["logits"]
     return found

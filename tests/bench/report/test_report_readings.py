@@ -7,6 +7,7 @@ import pytest
 
 from moextend.bench.report import render, tables
 from moextend.bench.report.collect import collect
+from moextend.bench.report.explain import explain
 from moextend.bench.report.table import Table
 from moextend.bench.run.rundir import Cell, RunDir
 from moextend.errors import InputError
@@ -78,3 +79,18 @@ def test_scores_by_kind_stand_below(make_run: MakeRun) -> None:
         ["lora", FIRST, "how many", "40.0"],
         ["lora", FIRST, "which", "80.0"],
     ]
+
+
+def test_tables_say_that_an_error_rate_is_shown_as_accuracy(make_run: MakeRun) -> None:
+    run = make_run("lora", rows=ROWS)
+    run.append_cell(
+        Cell(stage=2, task=FIRST, value=60.0, scorer="wer@1", readings={"strict": 0.0, "wer": 41.5})
+    )
+    said = f"{FIRST}: word accuracy: 100 - WER, errors of an item counted up to its length (wer@1); "
+    for view in ("forgetting", "matrix", "readings"):
+        notes = [note for table in tables(collect([run], unfinished=True), view) for note in table.notes]
+        assert sum(note.startswith(said) for note in notes) == 1
+    assert shown([run]).sections[0][0][-1].text == "wer 41.5"
+    found = explain(run, 2, FIRST).sources
+    assert found["score is"].startswith("word accuracy") and found["readings"] == "strict 0.0, wer 41.5"
+    assert "score is" not in explain(run, 1, FIRST).sources

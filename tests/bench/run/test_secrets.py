@@ -9,6 +9,7 @@ from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
 from moextend.data import cells
+from moextend.data.images import ImageRef
 from moextend.errors import InputError, masked
 from moextend.util import content
 
@@ -80,5 +81,5 @@ def test_no_file_of_a_run_holds_a_secret(written: dict[Path, bytes]) -> None:
 
 def test_no_error_holds_a_password() -> None:
     with pytest.raises(InputError, match=r"web address \(https://\*\*\*@host\.example/data/a\.png\)"):
-        cells.images(f"{LOGIN}/a.png", where="row 1", folders=())
+        cells.media(ImageRef, f"{LOGIN}/a.png", where="row 1", folders=())
     assert masked("at http://u:p@ss@h/x and ftp://h/y@z, a@b.c") == "at http://***@h/x and ftp://h/y@z, a@b.c"

@@ -224,3 +224,30 @@ def test_long_questions_come_first_and_the_records_stay_in_order(tmp_path: Path,
         predict(Parrot(stop_after=1), "cut.jsonl")
     assert predict(Parrot(), "cut.jsonl") == (whole, 6)
     assert (tmp_path / "cut.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+
+
+def transcripts() -> list[PredictionLine]:
+    pairs = [
+        ("the cat sat on", "the cat sat on the mat", "long"),
+        ("hello", "hello world", "short"),
+        ("x y z", "yes", "short"),
+    ]
+    return [
+        PredictionLine(str(i), prediction, (gold,), kind=kind)
+        for i, (prediction, gold, kind) in enumerate(pairs)
+    ]
+
+
+def test_error_rates_weigh_the_items_by_their_words(tmp_path: Path) -> None:
+    scores, scored = vqa.score_items(transcripts(), "wer@1")
+    assert [(item.score, item.weight) for item in scored] == [(pytest.approx(4 / 6), 6), (0.5, 2), (0, 1)]
+    assert scores.value == pytest.approx(100 * 5 / 9), "4 of 6, 1 of 2 and 0 of 1 words"
+    assert scores.by_kind == pytest.approx({"long": 400 / 6, "short": 100 / 3})
+    assert scores.readings["wer"] == pytest.approx(100 * (2 + 1 + 3) / 9)
+    path = tmp_path / "mini.jsonl"
+    vqa.write_scores(path, "wer@1", scored)
+    kept = vqa.kept_scores(path, "wer@1")
+    assert [line["weight"] for line in kept] == [6, 2, 1]
+    assert vqa.item_scores(transcripts(), kept, path, "wer@1") == scored
+    vqa.write_scores(path, "exact@1", vqa.score_items(transcripts(), "exact@1")[1])
+    assert all("weight" not in line for line in vqa.kept_scores(path, "exact@1"))

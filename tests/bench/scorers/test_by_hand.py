@@ -37,5 +37,7 @@ def test_a_set_is_the_mean_of_its_items(name: str) -> None:
     of_name = [(answered, value) for own, answered, value in rows() if own == name]
     found = score_set(name, [answered for answered, _ in of_name])
     values = [value for _, value in of_name]
+    weights = found.weights or [1.0] * len(values)
+    mean = sum(w * value for w, value in zip(weights, values, strict=True)) / sum(weights)
     assert found.items == pytest.approx(values, abs=1e-6)
-    assert found.value == pytest.approx(sum(values) / len(values), abs=1e-6) and found.n == len(values)
+    assert found.value == pytest.approx(mean, abs=1e-6) and found.n == len(values)

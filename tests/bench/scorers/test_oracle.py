@@ -201,6 +201,33 @@ def test_docvqa(prediction: str, golds: list[str]) -> None:
     assert score("anls@1", prediction, Answered("1", "", tuple(golds))) == pytest.approx(expected)
 
 
+@oracle
+@given(anything, st.lists(texts.filter(str.strip), min_size=1, max_size=3))
+@example("The cat, the red cat!", ["a red cat", "cat cat"])
+def test_squad(prediction: str, golds: list[str]) -> None:
+    """The rule of SQuAD 2.0's evaluation."""
+
+    def words(text: str) -> list[str]:
+        kept = "".join(c for c in text.lower() if c not in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+        return re.sub(r"\b(?:an?|the)\b", " ", kept).split()
+
+    def f1(gold: str) -> float:
+        mine, theirs = words(prediction), words(gold)
+        if not mine or not theirs:
+            return float(mine == theirs)
+        left, same = list(theirs), 0
+        for word in mine:
+            if word in left:
+                left.remove(word)
+                same += 1
+        precision, recall = same / len(mine), same / len(theirs)
+        return 2 * precision * recall / (precision + recall) if same else 0.0
+
+    if not blank(prediction):
+        expected = max(map(f1, golds))
+        assert score("f1@1", prediction, Answered("1", "", tuple(golds))) == pytest.approx(expected)
+
+
 @given(st.sampled_from(["", " ", "\n", "?", " . ", ",", "!?", "…"]), annotators)
 def test_without_a_letter_only_the_same_text_counts(prediction: str, golds: list[str]) -> None:
     same = [gold.strip() == prediction.strip() for gold in golds]

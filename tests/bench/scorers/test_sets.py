@@ -250,8 +250,13 @@ def test_values_of_any_set(name: str, pairs: Any, rnd: Random) -> None:
     ]
     found, top = score_set(name, answered), find_scorer(name).top
     assert all(0.0 <= item <= top + 1e-9 for item in found.items if item is not None)
-    items = [item for item in found.items if item is not None]
-    assert found.value == pytest.approx(sum(items) / found.n)
+    weights = found.weights or [1.0] * len(answered)
+    if not sum(weights):
+        weights = [1.0] * len(answered)
+    items = [(item, weight) for item, weight in zip(found.items, weights, strict=True) if item is not None]
+    assert found.value == pytest.approx(
+        sum(item * weight for item, weight in items) / sum(w for _, w in items)
+    )
     order = list(range(len(answered)))
     rnd.shuffle(order)
     moved = score_set(name, [answered[i] for i in order])

@@ -1,0 +1,76 @@
+"""Recognises media in cells by their content: encoded bytes, paths with known endings, arrays with a rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moextend.data.cells import missing
+from moextend.data.table import Table
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
+_NAMES = ("audio", "sound", "speech", "clip", "wav", "file", "path")
+"""Usual names of a column of sounds; the first one counts if several columns hold sounds."""
+_LOOKED_AT = 20
+"""Number of rows in which a cell that is not empty is looked for."""
+
+
+def encoded(value: Any) -> bool:
+    """Whether a cell holds an encoded medium, or the first of a list of them."""
+    if isinstance(value, list | tuple):
+        return bool(value) and encoded(value[0])
+    if isinstance(value, Mapping):
+        return set(value) == {"bytes", "path"}
+    return isinstance(value, bytes)
+
+
+def is_sound(value: Any) -> bool:
+    """Whether a cell holds a sound, its path, or a list of them."""
+    if isinstance(value, list | tuple):
+        return bool(value) and is_sound(value[0])
+    if isinstance(value, Mapping):
+        if {"array", "sampling_rate"} <= set(value):
+            return True
+        return set(value) == {"bytes", "path"} and (is_sound(value["bytes"]) or is_sound(value["path"]))
+    if isinstance(value, str):
+        return value.lower().endswith(SOUNDS)
+    return isinstance(value, bytes) and _starts_like_a_sound(value)
+
+
+def is_picture(value: Any) -> bool:
+    """Whether a cell is an image or the path of one."""
+    if isinstance(value, str):
+        return value.lower().endswith(PICTURES)
+    return encoded(value) and not is_sound(value)
+
+
+def _starts_like_a_sound(data: bytes) -> bool:
+    if data[:4] == b"RIFF":
+        return data[8:12] == b"WAVE"
+    mpeg = len(data) > 1 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0 and data[1] & 0x06 != 0
+    return data[:4] in (b"fLaC", b"OggS") or data[:3] == b"ID3" or mpeg
+
+
+def sound_column(table: Table, columns: Sequence[str]) -> str | None:
+    """The column with sounds; of several the one with a usual name, else none."""
+    found = [column for column, value in _first_cells(table, columns).items() if is_sound(value)]
+    if len(found) == 1:
+        return found[0]
+    lower = {column.lower(): column for column in found}
+    return next((lower[name] for name in _NAMES if name in lower), None)
+
+
+def _first_cells(table: Table, columns: Sequence[str]) -> dict[str, Any]:
+    """Column -> its first cell that is not empty."""
+    found: dict[str, Any] = {}
+    for i in range(min(_LOOKED_AT, len(table))):
+        left = [column for column in columns if column not in found]
+        if not left:
+            break
+        found |= {
+            name: value
+            for name, value in table.row(i, left).items()
+            if not missing(value) and value not in ("", [])
+        }
+    return found

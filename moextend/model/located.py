@@ -1,0 +1,48 @@
+"""Encoders before they are loaded: whether they exist, and where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moextend.data.modalities import modality_types
+from moextend.errors import InputError, UnknownName
+
+
+@dataclass(frozen=True)
+class Located:
+    """Origin of an encoder; nothing is loaded yet."""
+
+    library: str
+    """Library that loads it."""
+    remote: bool
+    """Whether loading may download."""
+    repository: str | None = None
+    """Repository on the Hugging Face Hub, if the name is one."""
+
+
+def locate(modality: str, name: str) -> Located:
+    """Origin of encoder `name`; loads and downloads nothing.
+
+    Raises:
+        InputError: there is no such modality, or no such model, folder or file.
+    """
+    if modality == "image":
+        from moextend.model import encoders
+
+        found = encoders.locate(name)
+        return Located(found.library, found.remote)
+    if modality == "audio":
+        from moextend.model.audio import locate as place_of
+
+        place = place_of(name)
+        remote = isinstance(place, str)
+        return Located("transformers", remote, str(place) if remote else None)
+    known = modality_types()
+    if modality not in known:
+        raise UnknownName("modality", modality, known)
+    if known[modality].load_encoder is None:
+        raise InputError(
+            f"modality '{modality}' names no loader of encoders.",
+            hint="Set load_encoder of its ModalityType.",
+        )
+    return Located(f"modality '{modality}'", remote=False)

@@ -1,0 +1,158 @@
+"""Error rates of transcripts against jiwer, Whisper's normalisers and a second implementation."""
+
+from random import Random
+
+import jiwer
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
+
+from moextend.bench.scorers import Answered, score_set
+from moextend.bench.scorers.transcripts import basic_form, english_form
+
+RATES = ["wer@1", "wer-en@1", "cer@1"]
+WORDS = """the cat The CAT sat, sat. twenty one 21 $5 don't won't Mr. uh colour [noise] (laughs) <unk> ( ) [ > é e\u0301
+ß
+Ⅳ ½ 天气 x's 'tis 1,000 1960s % -5 …""".split()  # noqa: SIM905
+texts = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
+anything = st.one_of(texts, st.text(max_size=20), st.text(alphabet="ab<>[]() '1.", max_size=20))
+
+
+def answered(pairs: list[tuple[str, str]]) -> list[Answered]:
+    return [Answered(str(i), prediction, (gold,)) for i, (prediction, gold) in enumerate(pairs)]
+
+
+def one_space(text: str) -> str:
+    return " ".join(text.split())
+
+
+@settings(max_examples=300)
+@given(anything)
+@example("a < b > c ) d ( e")
+@example("(()a) [<x]>")
+def test_the_basic_form_is_whispers(text: str) -> None:
+    assert basic_form(text) == one_space(BasicTextNormalizer()(text))
+
+
+@settings(max_examples=300)
+@given(anything)
+@example("twenty one hundred, $2.50 and 10% of the 1960s")
+@example("he's got 2nd-hand colour")
+def test_the_english_form_is_whispers_without_spellings(text: str) -> None:
+    rest = text.lower()
+    assume(
+        not any(mark in rest for mark in "<[(")
+    )  # brackets that nothing closes: spaces from the start here
+    assert english_form(text) == one_space(EnglishTextNormalizer({})(one_space(text)))
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("Mr. Smith won't pay $20 million in the 1960s!", "mister smith will not pay $20000000 in the 1960s"),
+        ("twenty-one percent, uh, of one hundred and five", "21% of 105"),
+        ("Let's go; he'd been there.", "let us go he had been there"),
+        ("[noise] hello (laughs) <unk> it's", "hello it is"),
+        ("one oh one, naïve café", "101 naive cafe"),
+        ("1" * 5000, "1" * 5000),
+    ],
+)
+def test_frozen_english_forms(text: str, form: str) -> None:
+    """wer-en@1 has these forms, whichever transformers is installed; other forms are another version."""
+    assert english_form(text) == form
+
+
+def distance(a: list[str], b: list[str]) -> int:
+    """Edit distance by its recursion, row by row."""
+    row = list(range(len(b) + 1))
+    for i, one in enumerate(a, 1):
+        before, row = row, [i]
+        for j, other in enumerate(b, 1):
+            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (one != other)))
+    return row[-1]
+
+
+pairs_of = st.lists(st.tuples(anything, anything.filter(str.strip)), min_size=1, max_size=6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(pairs_of)
+def test_the_rate_is_total_edits_by_total_length(pairs: list[tuple[str, str]]) -> None:
+    forms = [(basic_form(prediction), basic_form(gold)) for prediction, gold in pairs]
+    for name, units in (("wer", str.split), ("cer", list)):
+        errors = sum(distance(units(gold), units(prediction)) for prediction, gold in forms)
+        length = sum(len(units(gold)) for _, gold in forms)
+        metrics = score_set(f"{name}@1", answered(pairs)).metrics
+        assert metrics[name] == pytest.approx(100 * errors / max(1, length))
+        parts = metrics["substitutions"] + metrics["deletions"] + metrics["insertions"]
+        assert parts == pytest.approx(metrics[name])
+
+
+@settings(max_examples=100, deadline=None)
+@given(pairs_of)
+def test_the_rates_are_jiwers(pairs: list[tuple[str, str]]) -> None:
+    predicted, golds = zip(*[(basic_form(one), basic_form(gold)) for one, gold in pairs], strict=True)
+    assume(any(golds))
+    for name, rate in (("wer", jiwer.wer), ("cer", jiwer.cer)):
+        found = score_set(f"{name}@1", answered(pairs)).metrics[name]
+        assert found == pytest.approx(100 * rate(list(golds), list(predicted)))
+
+
+@pytest.mark.parametrize("name", RATES)
+@settings(max_examples=100, deadline=None)
+@given(pairs=pairs_of)
+def test_the_score_is_100_less_the_rate_up_to_the_length_of_an_item(
+    name: str, pairs: list[tuple[str, str]]
+) -> None:
+    found = score_set(name, answered(pairs))
+    rate = found.metrics[name[:3]]
+    assert 0 <= found.value <= 1
+    if not sum(found.weights or ()):
+        return  # no reference has a unit
+    assert 100 * found.value >= 100 - rate - 1e-9
+    if (
+        all(found.weights or ())
+        and max(score_set(name, [one]).metrics[name[:3]] for one in answered(pairs)) <= 100
+    ):
+        assert 100 * found.value == pytest.approx(100 - rate)
+
+
+def test_a_corpus_by_hand() -> None:
+    """2 errors of 6 words, none of 2, 3 of 1: WER 5/9; the score counts the last item's errors up to its word."""
+    pairs = [("the cat sat on", "the cat sat on the mat"), ("Hello, world!", "hello world"), ("a b c", "yes")]
+    found = score_set("wer@1", answered(pairs))
+    assert found.items == pytest.approx((4 / 6, 1, 0)) and found.weights == pytest.approx((6, 2, 1))
+    assert found.value == pytest.approx(1 - 3 / 9)
+    assert found.metrics == pytest.approx(
+        {"wer": 500 / 9, "substitutions": 100 / 9, "deletions": 200 / 9, "insertions": 200 / 9}
+    )
+    # w (x - R) with R = 2/3: 0, 2/3 and -2/3; the mean weight is 3.
+    assert found.stderr == pytest.approx((3 / 2 * 2 * (2 / 9) ** 2) ** 0.5 / 3)
+
+
+def test_the_standard_error_is_that_of_a_bootstrap_over_items() -> None:
+    rnd = Random(0)
+    pairs = []
+    for _ in range(200):
+        gold = [rnd.choice("abcdefgh") for _ in range(rnd.randint(1, 20))]
+        pairs.append((" ".join(word if rnd.random() < 0.8 else "x" for word in gold), " ".join(gold)))
+    found = score_set("wer@1", answered(pairs))
+    assert found.weights is not None and found.stderr is not None
+    drawn = []
+    for _ in range(2000):
+        places = rnd.choices(range(200), k=200)
+        right = sum(found.weights[i] * (found.items[i] or 0) for i in places)
+        drawn.append(right / sum(found.weights[i] for i in places))
+    mean = sum(drawn) / len(drawn)
+    spread = (sum((value - mean) ** 2 for value in drawn) / len(drawn)) ** 0.5
+    assert found.stderr == pytest.approx(spread, rel=0.1)
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_references_without_units(name: str) -> None:
+    found = score_set(name, answered([("!?", "!?"), ("a", "!?"), ("", "!?")]))
+    assert found.items == pytest.approx((1, 0, 0)) and found.value == pytest.approx(1 / 3)
+    mixed = score_set(name, answered([("a", "!?"), ("b", "b")]))
+    assert mixed.items == pytest.approx((0, 1)) and mixed.value == 1, "it has no weight"
+    assert mixed.metrics[name[:3]] == 100, "its insertion counts in the rate"
