@@ -37,7 +37,7 @@ COLUMNS = {
     "group": "What the items of one image share.",
     "answer": "What the model answered.",
     "score": "Score of the item as the scorer counts, 0..1 for most; missing where items are scored together only.",
-    "value": "Score of the cell in percent: in every row of the cell.",
+    "value": "Score of the cell in percent: in every row of the cell. Error rates weigh the items by their words.",
     "stderr": "Standard error of `value` over items, in points.",
     "n": "Items of the cell.",
     "weights": "Fingerprint of the weights that answered.",
