@@ -209,3 +209,37 @@ def test_an_encoder_of_ones_own_never_trains(model: MultimodalLM) -> None:
     model.modalities["series"].encoder.add_module("drop", drop)  # type: ignore[attr-defined]
     model.train()
     assert model.lm.training and not drop.training
+
+
+def test_another_package_brings_a_modality(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Point:
+        def load(self) -> kinds.ModalityType:
+            return kinds.ModalityType(ref=series().SeriesRef, load_encoder=lambda name: series().Fourier())
+
+    series()
+    monkeypatch.setattr(kinds, "_TYPES", {k: v for k, v in kinds._TYPES.items() if k != "series"})
+    monkeypatch.setattr(kinds, "entry_points", lambda group: [Point()] if group == kinds.GROUP else [])
+    monkeypatch.setattr(kinds, "_others", kinds._others.__wrapped__)
+    model = toy_model()
+    moextend.add_modality(model, "series", "fourier")
+    assert generate(model, [Prompt("<series> w1", (curve(1),))], max_new_tokens=1, batch_size=1)
+
+
+def test_a_modality_that_is_not_registered_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    medium = curve(1)
+    monkeypatch.setattr(kinds, "_TYPES", {"image": kinds.ModalityType(ref=ImageRef)})
+    with pytest.raises(InputError, match=r"there is no modality 'series'.*moextend.register_modality"):
+        generate(toy_model(), [Prompt("<series> w1", (medium,))], max_new_tokens=1, batch_size=1)
+
+
+def test_a_template_must_keep_the_marks_in_order() -> None:
+    series()
+    tokenizer = toy_tokenizer()
+    tokenizer.chat_template = TOY.replace(
+        "m.content + ' w51'", "(m.content.split() | reverse | join(' ')) + ' w51'"
+    )
+    chat = chat_of(tokenizer, None)
+    assert chat is not None
+    assert chat.encode([("<image> w1 <image>", None)]).ids.count(None) == 2
+    with pytest.raises(InputError, match="does not keep the <image> and <series> marks of the question"):
+        chat.encode([("<image> w1 <series>", None)])
