@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FLOOR = 1e-10
-"""Power below which a spectrogram is silent."""
+FLOOR, SILENT = 1e-10, -10.0
+"""Power below which a spectrogram is silent, and its logarithm."""
 
 
 class LogMel(nn.Module):
@@ -31,7 +31,6 @@ class LogMel(nn.Module):
 
         Frame i is centred at sample i * hop. The start of a wave is reflected. So is its end, if the frames end there.
         """
-        bank = self.bank.float()
         # Frames that only see silence need no transform; a reflection needs more than half a frame.
         seen = min(frames, -(-(waves.shape[1] + self.fft) // self.hop))
         seen = max(seen, self.fft // 2 // self.hop + 1)
@@ -39,10 +38,12 @@ class LogMel(nn.Module):
         stft = torch.stft(
             waves, self.fft, self.hop, window=self.window.float(), return_complex=True, pad_mode="reflect"
         )
-        power = bank @ (stft[..., :-1].abs() ** 2).contiguous()
-        logs = F.pad(power.clamp_min(FLOOR).log10(), (0, max(0, frames - seen)), value=float(np.log10(FLOOR)))
-        logs = logs[..., :frames]
-        return (torch.maximum(logs, logs.amax((1, 2), keepdim=True) - 8) + 4) / 4
+        power = self.bank.float() @ torch.view_as_real(stft[..., :-1]).square().sum(-1)
+        logs = power.clamp_min(FLOOR).log10_()
+        least = logs.amax((1, 2), keepdim=True) - 8
+        logs = (torch.maximum(logs, least) + 4) / 4
+        silence = (least.clamp_min(SILENT) + 4) / 4
+        return torch.cat([logs, silence.expand(-1, logs.shape[1], max(0, frames - seen))], 2)[..., :frames]
 
 
 def slaney(fft: int, mels: int, rate: int) -> np.ndarray[Any, Any]:

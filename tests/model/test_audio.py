@@ -14,7 +14,9 @@ from torch import Tensor
 
 from moextend.data.audio import AudioRef
 from moextend.errors import InputError
+from moextend.model import hub
 from moextend.model.audio import AudioEncoder, load_encoder
+from tests.model.local_hub import serving
 from tests.model.toy_audio import KINDS, saved, sound
 
 LENGTHS = [0.0001, 0.011, 0.3, 1.0, 1.999, 2.0, 2.3]
@@ -239,6 +241,40 @@ def test_a_broken_sound_is_named(encoder: AudioEncoder) -> None:
     for look in (encoder.tokens_of, lambda ref: encoder([sound(0.1), ref])):
         with pytest.raises(InputError, match=r"^data\.jsonl: row 7: the sound is broken"):
             look(broken)
+
+
+def test_an_encoder_of_the_hub_is_opened_at_its_commit(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path / "cache", monkeypatch) as served:
+        first = served.push("org/sounds", folders["whisper"])
+        with hub.pinned({}) as opened:
+            encoder = load_encoder("org/sounds:10/s")
+        assert opened == {"org/sounds": first} and encoder.stack == 5
+        assert (encoder.facts["name"], encoder.facts["source"]) == ("org/sounds", first)
+        served.push("org/sounds", folders["whisper"])
+        with hub.pinned(opened):
+            assert load_encoder("org/sounds").facts["source"] == first
+        assert load_encoder("org/sounds", revision=first).facts["source"] == first
+        assert load_encoder("org/sounds").facts["source"] != first
+        assert load_encoder("org/sounds", 10).fingerprint() == encoder.fingerprint()
+
+
+def test_what_the_hub_lacks_is_named(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pickled").mkdir()
+    folder = copied(folders["whisper"], tmp_path / "pickled", "model.safetensors")
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    with serving(tmp_path / "cache", monkeypatch) as served:
+        served.push("org/pickled", folder)
+        with pytest.raises(InputError, match=r"has no weights as safetensors\. Files of pickle"):
+            load_encoder("org/pickled")
+        assert not any("pytorch_model.bin" in asked for asked in served.asked)
+        with pytest.raises(
+            InputError, match=r"no folder 'org/none', and its config\.json cannot be downloaded"
+        ):
+            load_encoder("org/none")
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_a_damaged_projector_in_the_cache_is_aligned_again(
     model: Any = SimpleNamespace(
         modalities={"image": SimpleNamespace(projector=projector)},
         chat=None,
-        base_fingerprint=lambda of: "base",
+        base_fingerprint=lambda modalities: "base",
     )
     trained: list[str] = []
 
