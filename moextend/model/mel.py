@@ -16,15 +16,12 @@ FLOOR, SILENT = 1e-10, -10.0
 class LogMel(nn.Module):
     """Waves -> log-mel spectrogram: base 10, at most 8 below the loudest value of the sound, (value + 4) / 4."""
 
-    bank: Tensor
-    window: Tensor
-
     def __init__(self, bank: np.ndarray[Any, Any], fft: int, hop: int) -> None:
         """Args: bank: mel filters [bins, mels]; fft, hop: samples of a frame, and from one frame to the next."""
         super().__init__()
         self.fft, self.hop = fft, hop
-        self.register_buffer("bank", torch.from_numpy(bank).float().T.contiguous(), persistent=False)
-        self.register_buffer("window", torch.hann_window(fft), persistent=False)
+        # No buffers: they stay float32 in a model of half precision.
+        self.bank, self.window = torch.from_numpy(bank).float().T.contiguous(), torch.hann_window(fft)
 
     def forward(self, waves: Tensor, frames: int) -> Tensor:
         """Spectrogram [B, mels, frames] of waves [B, samples], float32; silence follows after the samples.
@@ -35,10 +32,9 @@ class LogMel(nn.Module):
         seen = min(frames, -(-(waves.shape[1] + self.fft) // self.hop))
         seen = max(seen, self.fft // 2 // self.hop + 1)
         waves = F.pad(waves.float(), (0, seen * self.hop - waves.shape[1]))
-        stft = torch.stft(
-            waves, self.fft, self.hop, window=self.window.float(), return_complex=True, pad_mode="reflect"
-        )
-        power = self.bank.float() @ torch.view_as_real(stft[..., :-1]).square().sum(-1)
+        window = self.window.to(waves.device)
+        stft = torch.stft(waves, self.fft, self.hop, window=window, return_complex=True, pad_mode="reflect")
+        power = self.bank.to(waves.device) @ torch.view_as_real(stft[..., :-1]).square().sum(-1)
         logs = power.clamp_min(FLOOR).log10_()
         least = logs.amax((1, 2), keepdim=True) - 8
         logs = (torch.maximum(logs, least) + 4) / 4
