@@ -34,12 +34,11 @@ class LogMel(nn.Module):
         waves = F.pad(waves.float(), (0, seen * self.hop - waves.shape[1]))
         window = self.window.to(waves.device)
         stft = torch.stft(waves, self.fft, self.hop, window=window, return_complex=True, pad_mode="reflect")
-        power = self.bank.to(waves.device) @ torch.view_as_real(stft[..., :-1]).square().sum(-1)
-        logs = power.clamp_min(FLOOR).log10_()
+        power = stft[..., :-1].real.square() + stft[..., :-1].imag.square()
+        logs = (self.bank.to(waves.device) @ power).clamp_min(FLOOR).log10()
         least = logs.amax((1, 2), keepdim=True) - 8
-        logs = (torch.maximum(logs, least) + 4) / 4
-        silence = (least.clamp_min(SILENT) + 4) / 4
-        return torch.cat([logs, silence.expand(-1, logs.shape[1], max(0, frames - seen))], 2)[..., :frames]
+        found, silence = ((each + 4) / 4 for each in (torch.maximum(logs, least), least.clamp_min(SILENT)))
+        return torch.cat([found, silence.expand(-1, logs.shape[1], max(0, frames - seen))], 2)[..., :frames]
 
 
 def slaney(fft: int, mels: int, rate: int) -> np.ndarray[Any, Any]:
