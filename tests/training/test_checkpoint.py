@@ -77,7 +77,9 @@ def test_a_damaged_projector_in_the_cache_is_aligned_again(
 ) -> None:
     projector = Projector(3, 2, bias=False)
     model: Any = SimpleNamespace(
-        modalities={"image": SimpleNamespace(projector=projector)}, chat=None, base_fingerprint=lambda of: "base"
+        modalities={"image": SimpleNamespace(projector=projector)},
+        chat=None,
+        base_fingerprint=lambda modalities: "base",
     )
     trained: list[str] = []
 

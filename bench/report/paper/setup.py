@@ -12,6 +12,7 @@ from moextend.bench.report.costs import NEAR, reference_of, trained_parameters, 
 from moextend.bench.report.footnotes import COSTS
 from moextend.bench.report.latex import escape
 from moextend.bench.report.paper.bibliography import Bibliography
+from moextend.bench.scorers import shows
 
 BREAKS = re.compile(r"(?<=[:,/=+_-])(?=\w)")
 """Where a name may break."""
@@ -57,7 +58,8 @@ class _Writer:
     """Sentences about one experiment; "" for one that does not apply."""
 
     def __init__(self, experiment: Experiment, names: dict[str, str], bibliography: Bibliography) -> None:
-        self.experiment, self.names, self.cite = experiment, names, bibliography.cite
+        self.experiment, self.names = experiment, names
+        self.cite, self.knows = bibliography.cite, bibliography.knows
         self.results = experiment.results
         self.spec: dict[str, Any] = experiment.shared["sequence"]
         self.tasks: dict[str, dict[str, Any]] = experiment.shared["tasks"]
@@ -204,13 +206,21 @@ class _Writer:
                 if task not in known and task not in result.text:
                     known.append(task)
         rules = [
-            f"{code(rule)} for {listed(map(self.name, tasks))}" for rule, tasks in scorers.items() if tasks
+            f"{self._rule(rule)} for {listed(map(self.name, tasks))}"
+            for rule, tasks in scorers.items()
+            if tasks
         ]
         words = "After every stage all tasks are scored, with greedy decoding"
         words += f" and at most {limit:,} items a task" if limit else ""
         if self.transfer:
             words += f"; {listed(map(self.task, self.transfer))} are scored and not learned"
         return f"{words}. Scorers: {'; '.join(rules)}." if rules else f"{words}."
+
+    def _rule(self, scorer: str) -> str:
+        """A scorer with its paper, and what its score is, where its name says otherwise."""
+        cited = self.cite(f"scorer:{scorer}") if self.knows(f"scorer:{scorer}") else ""
+        what = shows(scorer)
+        return code(scorer) + cited + (f" ({escape(what)})" if what else "")
 
     def text_tasks(self) -> str:
         if not self.text:

@@ -18,6 +18,7 @@ from moextend.bench.report.paper.bibliography import Bibliography, Entry, find_e
 from moextend.bench.report.style import find_style
 from moextend.bench.report.table import Column, Table, number, text
 from moextend.bench.run.records import StageCost
+from moextend.bench.scorers.table import BY_NAME
 from moextend.errors import InputError, RunFailed, SpecError, visible
 from moextend.util import content
 from tests.bench import ledger
@@ -280,3 +281,23 @@ def test_numbers_of_the_paper_are_those_of_the_report(
             for value in row:
                 if value.form:
                     assert value.text.split(" ")[0] in shown
+
+
+def test_error_rates_are_described_and_cited(experiment: Experiment, make: MakePaper, tmp_path: Path) -> None:
+    result = experiment.results[0]
+    key, cell = next((key, cell) for key, cell in result.cells.items() if key[1] == "task1")
+    result.cells[key] = cell.model_copy(update={"scorer": "wer-en@1"})
+    try:
+        make()
+    finally:
+        result.cells[key] = cell
+    setup = (tmp_path / "out" / "setup.tex").read_text()
+    assert (
+        r"\texttt{wer-\allowbreak{}en@1}~\cite{radford2023robust} (word accuracy: 100 - WER, errors" in setup
+    )
+    assert "Robust Speech Recognition" in (tmp_path / "out" / "references.bib").read_text()
+
+
+def test_every_entry_of_a_scorer_names_one() -> None:
+    names = [name for entry in find_entries(Path("nowhere")) for name in entry.used_by if "scorer:" in name]
+    assert len(names) > 5 and {name.removeprefix("scorer:") for name in names} <= set(BY_NAME)
