@@ -276,7 +276,7 @@ def test_a_task_that_needs_a_judge_is_refused_before_a_run(
         ),
         (
             {"transfer": ["tiny-facts"]},
-            r"transfer\[0\]: 'tiny-facts' is a text task, and transfer holds image",
+            r"transfer\[0\]: 'tiny-facts' is a text task, and transfer holds tasks about images",
         ),
     ],
 )
