@@ -162,3 +162,14 @@ def ids() -> Tensor:
     from tests.toys import WORDS
 
     return torch.randint(4, len(WORDS), (3, 11), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real data; the test is skipped where there is none."""
+    folder = Path(
+        os.environ.get("MOEXTEND_REAL_DATA", Path(__file__).parents[1] / "../shared/data")
+    ).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder} (set MOEXTEND_REAL_DATA)")
+    return folder
