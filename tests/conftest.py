@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
-from collections.abc import Generator
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import typer.main
 from hypothesis import settings
+
+from tests import preloaded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +70,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="long: run by make test-all"))
 
 
+def pytest_collection_finish() -> None:
+    """Leaves what was imported out of garbage collections: each training makes one, which would take 0.3 seconds."""
+    gc.collect()
+    gc.freeze()
+
+
 def _has_gpu() -> bool:
     import torch
 
@@ -81,6 +95,39 @@ def pytest_runtest_makereport(
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} was skipped: {reason}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_made_once() -> Iterator[None]:
+    """Keeps the tree of typer's commands, which takes 50 ms, for all command lines of this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The socket of a process that has imported what workers import, and forks workers and command lines."""
+    path = str(tmp_path_factory.mktemp("server") / "socket")
+    process = subprocess.Popen(
+        [sys.executable, preloaded.__file__, "serve", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
+    assert process.stdin and process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    yield path
+    process.stdin.close()
+    process.wait(timeout=20)
+    Path(path).unlink()
+
+
+@pytest.fixture
+def forked_workers(fork_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Has the runs of this process done by workers that are forked; the server's socket."""
+    from moextend.bench.run import launch
+
+    monkeypatch.setattr(launch, "WORKER", preloaded.client_command(fork_server))
+    return fork_server
 
 
 @pytest.fixture

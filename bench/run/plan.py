@@ -214,7 +214,7 @@ def _matched(
     found = matching.match(
         specs,
         request.match,
-        lambda: matching.skeleton(sequence.base, request.workspace),
+        matching.skeletons(sequence.base, request.workspace),
         lambda text: methods.parse(text, sequence.settings, request.workspace, where="--match"),
     )
     for matched in found:

@@ -88,7 +88,7 @@ def _step(
         return budget.budget(
             [config.parsed_method() for config in configs],
             sequence,
-            lambda: matching.skeleton(sequence.base, workspace),
+            matching.skeletons(sequence.base, workspace),
             images=images,
         )
     except InputError as error:

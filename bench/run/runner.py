@@ -30,6 +30,7 @@ from moextend.bench.run.rundir import COST, ROUTING, RunDir
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate, vqa
 from moextend.bench.score.records import Cell
+from moextend.bench.score.shared import SharedPredictions
 from moextend.errors import InputError, MoextendError, RunFailed
 from moextend.extension import tensor_files
 from moextend.training.loop import Report, train
@@ -286,9 +287,11 @@ def score_cell(
         progress.advance(now - so_far)
         so_far = now
 
+    is_base = weights == model.base_fingerprint()
+    share = SharedPredictions.of(model, weights, context.cache / "predictions") if is_base else nullcontext
     cell = evaluate.score_cell(
         model, task, weights=weights, folder=context.run.predictions, scoring=context.sequence.scoring,
-        workspace=context.workspace, stage=index, on_items=on_items,
+        workspace=context.workspace, stage=index, on_items=on_items, share=share,
     )  # fmt: skip
     record_text(context.run, task, context.workspace)
     context.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))

@@ -202,7 +202,7 @@ def _write_items(runs: Sequence[RunDir], form: str, to: Path | None, *, unfinish
 
     from moextend.bench.report import export
     from moextend.bench.report.collect import collect, some
-    from moextend.bench.report.frame import frame
+    from moextend.bench.report.frame import frames
     from moextend.util import files
 
     export.check(form, to)
@@ -210,7 +210,7 @@ def _write_items(runs: Sequence[RunDir], form: str, to: Path | None, *, unfinish
         files.check_writable(to.parent if to.suffix else to, where="--out")
         to = to if to.suffix else to / f"items.{form}"
     experiments = some(collect(runs, unfinished=unfinished))
-    export.write(frame(experiments), form, to or sys.stdout)
+    export.write(frames(experiments), form, to or sys.stdout)
     _name_left_out(experiments)
     if to is not None:
         typer.echo(f"wrote {to}")

@@ -216,3 +216,15 @@ def test_junit_holds_any_name() -> None:
     text = junit([Gate("x", "before", 1.0, [check], [])])
     (suite,) = ElementTree.fromstring(text.partition("?>")[2]).iter("testsuite")
     assert suite.get("name") == 'x a<b>&"[31m'
+
+
+def test_edited_scores_of_items_do_not_reach_the_verdicts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_runs(tmp_path, Shape(stages=2, texts=0, items=60), {"lora": FORGETS}, [0])
+    before = as_json([gate(experiment(tmp_path), margin=10)])
+    edited = list(tmp_path.rglob("task1-*.scores*"))
+    for path in edited:
+        path.write_text(path.read_text().replace('"score": 0.0', '"score": 1.0'))
+    assert as_json([gate(experiment(tmp_path), margin=10)]) == before
+    assert any(str(path) in caplog.text for path in edited)

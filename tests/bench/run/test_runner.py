@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +26,8 @@ from moextend.bench.score import evaluate, vqa
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunConflict, RunFailed
 from moextend.extension import learning, tensor_files
+from tests import preloaded
+from tests.robustness.test_kills import until
 
 SEQUENCE = """
 sequence: small
@@ -131,6 +132,8 @@ def test_nothing_is_scored_twice_for_the_same_weights(finished: Callable[[str], 
     cells = finished("moextend:scope=own").cells()
     assert cells[2, "tiny-facts"].reused and cells[2, "tiny-attributes"].reused
     assert not cells[2, "tiny-counting"].reused
+    first = [finished(method).cells()[0, "tiny-facts"].reused for method in ("full-ft", "moextend:scope=own")]
+    assert first.count(False) <= 1, "the runs of a workspace share the answers of the base"
 
 
 @pytest.mark.slow
@@ -270,19 +273,24 @@ def test_stopped_again_and_again_the_scores_are_the_same(
 
 
 @pytest.mark.slow
-def test_killed_workers_lose_nothing(workspace: Path, finished: Callable[[str], RunDir]) -> None:
+def test_killed_workers_lose_nothing(
+    workspace: Path, finished: Callable[[str], RunDir], fork_server: str
+) -> None:
     """kill -9 at moments that no code chooses."""
     whole, killed = finished("full-ft"), prepared(workspace, "full-ft", "killed")
-    for seconds in (7, 8, 9):
+    for seconds in (0.5, 1, 1.5):
         worker = subprocess.Popen(
-            [sys.executable, "-m", "moextend.bench.run.worker"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preloaded.client_command(fork_server), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )  # fmt: skip
         assert worker.stdin
         worker.stdin.write(f"{killed.folder}\n".encode())
         worker.stdin.flush()
+        until(lambda: read_status(killed.folder).state == "running")
         time.sleep(seconds)
-        worker.send_signal(signal.SIGKILL)
+        pid = read_status(killed.folder).pid
+        assert pid
+        os.kill(pid, signal.SIGKILL)
         worker.wait()
         worker.stdin.close()
     runner.run(killed.folder)
