@@ -159,10 +159,10 @@ def test_references_without_units(name: str) -> None:
 
 
 def spoken(symbols: bool) -> list[tuple[str, str]]:
-    """Predictions and references, drawn by `Random.random` only; with signs of currency and British spellings or not."""
-    words = """the a cat sat on twenty one 21 five Mr. smith won't it's don't, harbor. 1960s Hello! hmm uh naïve café x-ray
-    (laughs) I'd you've""".split()
-    words += ["$5", "10%", "centre"] if symbols else []
+    """Predictions and references, drawn by `Random.random` only; with signs and British spellings or not."""
+    plain = """the a cat sat on twenty one 21 five Mr. smith won't it's don't, harbor. 1960s Hello! hmm uh naïve café
+    x-ray (laughs) I'd you've"""
+    words = plain.split() + (["$5", "10%", "centre"] if symbols else [])
     rnd = Random(1)
 
     def draw() -> str:
