@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -96,10 +97,10 @@ class Base(Spec):
         }
 
     def by_hand(self, workspace: Path) -> set[str]:
-        """Folders of encoders that the user still has to put below data/ of the workspace."""
+        """Encoders (as in `encoders_in`) that the user still has to put below data/ of the workspace."""
         named = filter(None, (self.vision, self.audio, *self.encoders.values()))
         places = filter(None, (put_by_hand(name, workspace) for name in named))
-        return {str(place) for place in places if not files.exists(place)}
+        return {str(place) for place in places if not files.exists(_without_pace(place))}
 
     @staticmethod
     def encoder_key(modality: str) -> str:
@@ -117,6 +118,11 @@ class Align(Training):
 
     task: str
     """Caption task for training the projector; the modality is that of its data."""
+
+
+def _without_pace(encoder: Path) -> Path:
+    """Path of an audio encoder without its number of tokens a second (":10/s")."""
+    return Path(re.sub(r":[0-9.]+/s$", "", str(encoder)))
 
 
 Alignments = Annotated[

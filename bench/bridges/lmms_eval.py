@@ -1,12 +1,14 @@
 """A model of this project in lmms-eval, by the name `moextend` (entry point of the group `lmms_eval.models`).
 
-``lmms-eval --model moextend --model_args run=runs/tiny/lora-s0,task=tiny-counting --tasks ...`` runs its image tasks.
+``lmms-eval --model moextend --model_args run=runs/tiny/lora-s0,task=tiny-counting --tasks ...`` runs its tasks of
+images and sounds.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,9 +16,15 @@ from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
 from moextend.bench.bridges.opened import opened
+from moextend.data import cells
+from moextend.data.audio import AudioRef
 from moextend.data.conversations import Conversation
-from moextend.data.images import MARK, ImageRef
-from moextend.model.batches import Collator
+from moextend.data.examples import in_order
+from moextend.data.images import ImageRef
+from moextend.data.marks import marks_in
+from moextend.data.media import MediaRef
+from moextend.errors import InputError
+from moextend.model.batches import Collator, on_device
 from moextend.model.generation import Prompt, generate
 from moextend.model.multimodal import IGNORE
 
@@ -59,14 +67,12 @@ class MoextendLMM(lmms):  # type: ignore[misc]
         found = []
         for request in tqdm(requests, desc="choices", disable=self.rank != 0):
             context, target, *where = request.args
-            text, images = self._asked(context, where)
+            text, media = self._asked(context, where)
             answer = target if isinstance(target, str) else target(self._doc(where))
-            batch = collate([Conversation(((text, str(answer).strip()),), images)])
+            batch = collate([Conversation(((text, str(answer).strip()),), media)])
             labels = batch["labels"][:, 1:]
             wanted = labels[labels != IGNORE].to(model.device)
-            logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})[
-                "logits"
-            ].float()
+            logits = model(**on_device(batch, model.device))["logits"].float()
             chosen = logits.log_softmax(-1).gather(1, wanted[:, None])
             found.append((float(chosen.sum()), bool((logits.argmax(-1) == wanted).all())))
         return found
@@ -79,12 +85,34 @@ class MoextendLMM(lmms):  # type: ignore[misc]
         _, doc_id, task, split = where
         return self.task_dict[task][split][doc_id]
 
-    def _asked(self, context: str, where: Sequence[Any]) -> tuple[str, tuple[ImageRef, ...]]:
-        """The prompt with a mark for each image, and the images; those without a mark come first."""
-        pictures = where[0](self._doc(where)) if where[0] is not None else None
-        images = tuple(_encoded(picture) for picture in pictures or [])
-        missing = max(0, len(images) - context.count(MARK))
-        return f"{MARK * missing}\n{context}" if missing else context, images
+    def _asked(self, context: str, where: Sequence[Any]) -> tuple[str, tuple[MediaRef, ...]]:
+        """The prompt with a mark for each medium, and the media; those without a mark come first."""
+        shown = where[0](self._doc(where)) if where[0] is not None else None
+        media = [_medium(one) for one in shown or []]
+        marks, lacking = marks_in(context), ""
+        for name in dict.fromkeys(medium.modality for medium in media):
+            wanted = sum(medium.modality == name for medium in media)
+            lacking += f"<{name}>" * max(0, wanted - marks.count(name))
+        text = f"{lacking}\n{context}" if lacking else context
+        return text, in_order(text, media)
+
+
+def _medium(found: Any) -> MediaRef:
+    """A medium as lmms-eval gives it: a picture, or a sound decoded by `datasets` or as a file."""
+    if hasattr(found, "convert"):
+        return _encoded(found)
+    if hasattr(found, "get_all_samples"):  # a decoder of torchcodec, mono or [channels, samples]
+        samples = found.get_all_samples()
+        return AudioRef.of(samples.data.numpy(), int(samples.sample_rate), "lmms-eval")
+    if isinstance(found, Mapping | bytes | str):
+        folders = (Path(found).parent,) if isinstance(found, str) else ()
+        (sound,) = cells.media(AudioRef, found, where="lmms-eval", folders=folders)
+        return sound
+    raise InputError(
+        f"the task shows {type(found).__name__}, and only images and sounds can be shown.",
+        where="lmms-eval",
+        hint="Choose a task of images or sounds.",
+    )
 
 
 def _encoded(picture: Image) -> ImageRef:

@@ -21,6 +21,7 @@ def opened(
     pretrained: str | None = None,
     extensions: str = "",
     vision: str | None = None,
+    audio: str | None = None,
     dtype: str = "float32",
     device: str | None = None,
 ) -> MultimodalLM:
@@ -28,7 +29,7 @@ def opened(
 
     Args:
         run: folder of a run; `stage` None takes its last one, `task` names the task for methods that are given it.
-        pretrained: a base as `moextend.load` takes it, with `vision` its encoder.
+        pretrained: a base as `moextend.load` takes it, with `vision` and `audio` its encoders.
         extensions: folders of extensions, joined by "+", in the order they were made; all are reachable.
     """
     check(run, pretrained)
@@ -38,7 +39,7 @@ def opened(
 
         return restored(RunDir(Path(run)), stage=None if stage is None else int(stage), task=task)
     assert pretrained is not None
-    model = moextend.load(pretrained, vision=vision, dtype=dtype, device=device or "cpu")
+    model = moextend.load(pretrained, vision=vision, audio=audio, dtype=dtype, device=device or "cpu")
     for folder in filter(None, extensions.split("+")):
         moextend.load_extension(model, Path(folder))
         moextend.activate(model, "all")

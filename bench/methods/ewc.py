@@ -82,7 +82,7 @@ def _fisher(model: MultimodalLM, weights: Parameters, items: int, stage: Stage) 
     """Mean over items of the squared gradient of an item's mean log-likelihood per token."""
     import torch
 
-    from moextend.model.batches import Collator
+    from moextend.model.batches import Collator, on_device
 
     model.learn_only(list(weights))
     collate = Collator.of(model)
@@ -90,7 +90,7 @@ def _fisher(model: MultimodalLM, weights: Parameters, items: int, stage: Stage) 
     rows = drawn[:items].tolist()
     total = {name: torch.zeros_like(p) for name, p in weights.items()}
     for row in rows:
-        batch = {k: v.to(model.device) for k, v in collate([stage.data[row]]).items()}
+        batch = on_device(collate([stage.data[row]]), model.device)
         gradients = torch.autograd.grad(model(**batch)["loss"], list(weights.values()), allow_unused=True)
         for sums, gradient in zip(total.values(), gradients, strict=True):
             if gradient is not None:

@@ -12,8 +12,6 @@ from moextend.errors import InputError
 from moextend.util import lookup
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from moextend import Conversation, MultimodalLM
 
 
@@ -140,11 +138,11 @@ def conversations(model: MultimodalLM, size: Size, labelled: float = 1.0) -> lis
     ]
 
 
-def batch(model: MultimodalLM, data: Sequence[Conversation]) -> dict[str, Tensor]:
+def batch(model: MultimodalLM, data: Sequence[Conversation]) -> dict[str, Any]:
     """Conversations as model inputs, on the model's device."""
-    from moextend.model.batches import Collator
+    from moextend.model.batches import Collator, on_device
 
-    return {name: tensor.to(model.device) for name, tensor in Collator.of(model)(data).items()}
+    return on_device(Collator.of(model)(data), model.device)
 
 
 class Ids:

@@ -129,11 +129,9 @@ class ItemReader:
         return self._read[key]
 
     def _text(self, path: Path, task: str) -> Items | None:
-        import numpy as np
-
         item, score = self._texts.read(path)
         known = score == score
-        return self._made(task, item[known], score[known], np.ones(int(known.sum())))
+        return self._made(task, item[known], score[known], known[known].astype(float))
 
     def _vqa(self, result: Result, cell: Cell) -> Items | None:
         groups: dict[int, str | None] = {}
@@ -145,7 +143,8 @@ class ItemReader:
             groups = dict(zip(items.tolist(), [record.group for record in records], strict=True))
             if records and not found.are_of(items):
                 found = self._scores.again(*run, records)
-        return self._made(cell.task, *found.alone(), groups)
+        alone = found.score == found.score
+        return self._made(cell.task, found.item[alone], found.score[alone], found.weight[alone], groups)
 
     def _same_items(self, task: str, items: Array) -> bool:
         """Whether these are the items of a file of this task that was read before, with their images."""
@@ -164,24 +163,27 @@ class ItemReader:
         weight: Array,
         groups: Mapping[int, str | None] | None = None,
     ) -> Items | None:
-        """From items with scores of their own and their weights, 1 on average.
-
-        `groups` are the images of items that were not read before.
-        """
+        """From items with scores of their own; `groups` are the images of items that were not read before."""
         import numpy as np
 
         if not len(items):
             return None
+        weight = weight / weight.mean() if weight.any() else np.ones(len(items))
         grouping = self._grouping.get(task)
-        same = grouping is not None and np.array_equal(grouping.items, items)
-        if grouping is None or groups or not same or not np.array_equal(grouping.weight, weight):
+        if (
+            grouping is None
+            or groups
+            or not np.array_equal(grouping.items, items)
+            or not np.array_equal(grouping.weight, weight)
+        ):
             names = items.tolist()
             places = self._places.setdefault(task, {})
             for name, group in (groups or dict.fromkeys(names)).items():
                 own: Hashable = ("image", group) if group else (task, name)
                 places[name] = self._clusters.setdefault(own, len(self._clusters))
             cluster, at = np.unique([places[name] for name in names], return_inverse=True)
-            grouping = Grouping(items, cluster, at, weight, np.bincount(at, weights=weight) / len(names))
+            sizes = np.bincount(at, weights=weight) / len(names)
+            grouping = Grouping(items, cluster, at, weight, sizes)
             self._grouping[task] = grouping
         return grouping.scored(100 * score)
 

@@ -27,11 +27,11 @@ def align(
     data: Sequence[Conversation],
     settings: Align,
     *,
-    modality: str,
     seed: int,
     data_name: str,
     cache: Path,
     on_step: Callable[[int, int], None],
+    modality: str = "image",
 ) -> AlignmentCost:
     """Gives `model` a projector trained on captions (MoExtend section 3.1), from the cache if possible.
 

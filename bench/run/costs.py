@@ -59,12 +59,13 @@ def forward_flops(model: MultimodalLM, conversations: Sequence[Conversation]) ->
     """Operations per token of a forward pass with the active parameters, with the head at every position."""
     import torch
 
-    from moextend.model.batches import Collator
+    from moextend.model.batches import Collator, on_device
     from moextend.training import flops
 
     rows: list[Any] = list(conversations[:TESTED])
     collate = Collator.of(model)
-    batch = {name: tensor.to(model.device) for name, tensor in collate(rows).items() if name != "labels"}
+    batch = on_device(collate(rows), model.device)
+    batch.pop("labels")
     with torch.no_grad(), flops.Counter() as count:
         model(**batch)
     return float(count.total) / int(batch["attention_mask"].sum())

@@ -68,7 +68,7 @@ def check_here(
     check_tracker(sequence.train.report_to, where=f"{file}: train.report_to")
     for align in sequence.alignments:
         check_tracker(align.report_to, where=f"{file}: align.report_to")
-    learned = {part.task for part in (*sequence.stages, *sequence.alignments)}
+    learned = {stage.task for stage in sequence.stages} | {align.task for align in sequence.alignments}
     scored = {*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer}
     for name, task in tasks.items():
         if task.data is not None:

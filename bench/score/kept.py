@@ -37,18 +37,13 @@ class ItemScores:
     score: Array
     """[items], 0..1 for most; NaN where an item counts only together with another one."""
     weight: Array
-    """[items], in the mean; 1 where the scorer has no weights."""
+    """[items], in the mean; 1 if the scorer has no weights."""
 
     def are_of(self, items: Array) -> bool:
         """Whether they are the scores of these items, in any order."""
         import numpy as np
 
         return len(items) == len(self.item) and bool(np.array_equal(np.sort(items), np.sort(self.item)))
-
-    def alone(self) -> tuple[Array, Array, Array]:
-        """Items, scores and weights of the items that count by themselves; the weights are 1 on average."""
-        known = self.score == self.score
-        return self.item[known], self.score[known], even(self.weight[known])
 
     def of(self, items: Array) -> Array:
         """[items], the scores of these items."""
@@ -105,7 +100,7 @@ class ScoreReader:
         found = ItemScores(
             self._ids.numbers(item.id for item in items),
             np.array([item.score for item in items], float),
-            np.array([1.0 if item.weight is None else item.weight for item in items]),
+            np.array([1.0 if item.weight is None else item.weight for item in items], float),
         )
         if items and not fits(cell, found):
             raise SpecError(
@@ -128,23 +123,20 @@ class ScoreReader:
         import numpy as np
 
         scores = np.array([line["score"] for line in lines], float)
-        weights = np.array([1.0 if line.get("weight") is None else line["weight"] for line in lines], float)
+        weights = np.array([line.get("weight", 1.0) for line in lines], float)
         return [self._ids.numbers(line["id"] for line in lines), scores, weights]
 
 
 def fits(cell: Cell, scores: ItemScores) -> bool:
     """Whether these are as many scores as the cell counts, with its mean; former cells have no number of items."""
-    _, known, weights = scores.alone()
-    if not len(known) or cell.n not in (0, len(known)):
-        return False
-    return abs(100 * float((weights * known).mean()) - cell.value) < SAME
-
-
-def even(weights: Array) -> Array:
-    """Weights that are 1 on average; 1 each if all are 0."""
     import numpy as np
 
-    return weights / weights.mean() if weights.any() else np.ones(len(weights))
+    alone = ~np.isnan(scores.score)
+    known, weight = scores.score[alone], scores.weight[alone]
+    if not len(known) or cell.n not in (0, len(known)):
+        return False
+    mean = float(np.average(known, weights=weight if weight.any() else None))
+    return abs(100 * mean - cell.value) < SAME
 
 
 def read_predictions(path: Path) -> list[PredictionLine]:

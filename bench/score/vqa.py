@@ -19,7 +19,6 @@ from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Scores
 from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
 from moextend.bench.sequence import Scoring
-from moextend.bench.stats import weighted_mean
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunFailed, SpecError
 from moextend.util.files import append_lines, digest, repair_lines, write_lines
@@ -193,26 +192,19 @@ def score_items(records: Sequence[PredictionLine], scorer: str) -> tuple[Scores,
     found, top = score_set(scorer, records, clusters=clusters), find_scorer(scorer).top
     weights = found.weights or [None] * len(records)
     items = [_item_score(*one, top) for one in zip(records, found.items, weights, strict=True)]
-    by_kind: dict[str, list[ItemScore]] = defaultdict(list)
-    for record, item in zip(records, items, strict=True):
+    by_kind: dict[str, list[int]] = defaultdict(list)
+    for place, (record, item) in enumerate(zip(records, items, strict=True)):
         if record.kind is not None and item.score is not None:
-            by_kind[record.kind].append(item)
+            by_kind[record.kind].append(place)
     scores = Scores(
         value=100 * found.value,
         stderr=None if found.stderr is None else 100 * found.stderr,
         n=found.n,
-        by_kind={kind: 100 * _mean(own) for kind, own in sorted(by_kind.items())},
+        by_kind={kind: 100 * found.mean(own) for kind, own in sorted(by_kind.items())},
         kind_sizes={kind: len(own) for kind, own in sorted(by_kind.items())},
         readings=_mean_readings(items) | found.metrics,
     )
     return scores, items
-
-
-def _mean(items: Sequence[ItemScore]) -> float:
-    """Weighted mean of the scores of items that have one."""
-    known = [item for item in items if item.score is not None]
-    weights = [item.weight for item in known if item.weight is not None]
-    return weighted_mean([item.score or 0.0 for item in known], weights or None, range(len(known)))[0]
 
 
 def _item_score(record: PredictionLine, value: float | None, weight: float | None, top: float) -> ItemScore:

@@ -1,4 +1,4 @@
-"""Commands of the generated world: `python -m moextend.bench.world build|items|generic|picture|near`."""
+"""Commands of the generated world: `python -m moextend.bench.world build|audio|items|generic|picture|near`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,25 @@ def build(
     record = build_base(recipe, out)
     typer.echo(f"text: {record['language']['accuracy']}")
     typer.echo(f"probes: {record['vision']['probe_accuracy']}")
+
+
+@app.command()
+def audio(
+    out: Annotated[Path, typer.Option(help="Folder of the encoder.")],
+    seed: Annotated[int, typer.Option(help="Seed of all draws.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Steps of training.")] = None,
+) -> None:
+    """Train the tiny audio encoder. Example: audio --seed 0 --out registry/models/tiny/audio."""
+    from rich.progress import Progress
+
+    from moextend.bench.world.audio import Recipe
+    from moextend.bench.world.audio import build as build_audio
+
+    recipe = Recipe(seed=seed, steps=steps or Recipe.steps)
+    with Progress() as progress:
+        bar = progress.add_task("audio encoder", total=recipe.steps)
+        record = build_audio(recipe, out, lambda: progress.advance(bar))
+    typer.echo(f"heads: {record['accuracy']}")
 
 
 @app.command()

@@ -86,11 +86,11 @@ def position(scene: Scene) -> Iterator[Question]:
 def comparison(scene: Scene) -> Iterator[Question]:
     """Compares two things or two sets of things: above, same color, same shape, bigger, more."""
     for a, b in permutations(scene.things, 2):
-        yield Question("same-color", f"same color {a.place} and {b.place}", _yes(a.color == b.color))
-        yield Question("same-shape", f"same shape {a.place} and {b.place}", _yes(a.shape == b.shape))
+        yield Question("same-color", f"same color {a.place} and {b.place}", yes_or_no(a.color == b.color))
+        yield Question("same-shape", f"same shape {a.place} and {b.place}", yes_or_no(a.shape == b.shape))
     for a, b in permutations(single(scene.things, "color"), 2):
         if a.row != b.row:
-            yield Question("above", f"is {a.color} above {b.color}", _yes(a.row < b.row))
+            yield Question("above", f"is {a.color} above {b.color}", yes_or_no(a.row < b.row))
         if a.size != b.size:
             bigger = a if a.size == "big" else b
             yield Question("bigger", f"which is bigger {a.color} or {b.color}", bigger.color)
@@ -102,7 +102,8 @@ def comparison(scene: Scene) -> Iterator[Question]:
             yield Question("more", f"more {other} or {one}", most)
 
 
-def _yes(truth: bool) -> str:
+def yes_or_no(truth: bool) -> str:
+    """The word for a truth value."""
     return YES_NO[0] if truth else YES_NO[1]
 
 

@@ -40,7 +40,8 @@ class ModalityType:
     @property
     def plural(self) -> str:
         """Its media in a sentence: "images", "sounds"."""
-        return f"{self.ref.noun.removeprefix('the ')}s"
+        noun = self.ref.noun.removeprefix("the ")
+        return noun if noun.endswith("s") else f"{noun}s"
 
 
 _TYPES: dict[str, ModalityType] = {"image": ModalityType(ImageRef), "audio": ModalityType(AudioRef)}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from moextend.errors import InputError, UnknownName
-from moextend.extension import store, task_inference
+from moextend.extension import modalities, store, task_inference
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 
@@ -58,6 +58,8 @@ def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> Non
 def unload(model: MultimodalLM, name: str) -> None:
     """Removes extension `name` from `model`; after the last one the model is its base again, with the same objects.
 
+    A modality that was added after loading, and that no other extension needs, is removed with it.
+
     Raises:
         UnknownName: the model has no extension of that name.
         InputError: it is a co-active extension of a later one, which would give other results without it.
@@ -73,6 +75,7 @@ def unload(model: MultimodalLM, name: str) -> None:
             hint=f"Unload first, in this order: {', '.join(later)}.",
         )
     attach.detach(model.lm, name)
+    modalities.release(model, name)
     if isinstance(model.choose, task_inference.TaskInference):
         model.choose.statistics.pop(name, None)
 

@@ -11,10 +11,13 @@ from torch import Tensor
 
 from moextend.data.conversations import Conversation
 from moextend.data.images import ImageRef
+from moextend.data.media import MediaRef
 from moextend.errors import InputError
-from moextend.extension import tensor_files
+from moextend.extension import modalities, tensor_files
 from moextend.model.feature_cache import kept_features
-from moextend.model.multimodal import MultimodalLM, Projector, set_scale
+from moextend.model.modality import Modality, packed, set_scale
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe import attach
 from moextend.training import resuming
 from moextend.training.loop import Report, train
 from moextend.training.settings import Settings
@@ -23,9 +26,9 @@ from moextend.util.processes import first_writes
 STEM = "projector"
 """Stem of the files of a projector: projector.safetensors and projector.json."""
 SAMPLE = 500
-"""Number of conversations for measuring the scale of image features."""
+"""Number of conversations for measuring the scale of features."""
 VALUES = 1 << 27
-"""Maximum number of feature values for measuring the scale (0.5 GiB); further images are left out."""
+"""Maximum number of feature values for measuring the scale (0.5 GiB); further media are left out."""
 
 
 def align(
@@ -34,25 +37,29 @@ def align(
     settings: Settings,
     *,
     folder: str | Path,
+    modality: str = ImageRef.modality,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Trains the projector of `model` on conversations with images, and saves it; the settings' seed initialises it.
+    """Trains the projector of a modality on conversations with its media, and saves it.
 
-    The paper uses captions. The encoder and the language model stay frozen. `load_projector` loads the projector; every
-    extension depends on the projector of its training, so align once, before the first extension.
+    The settings' seed initialises it. The paper uses captions. The encoder and the language model stay frozen, and no
+    extension computes. `load_projector` loads the projector; every extension depends on the projectors of its training,
+    so align once, before the first extension that is trained with the modality.
 
     Args:
         conversations: any sequence, also a lazy one.
         folder: gets projector.safetensors and projector.json; a call that was interrupted goes on from the last
             checkpoint there when it is repeated with the same arguments.
+        modality: "image", "audio", or another one of the model.
         on_step: called with (steps done, steps in all).
 
     Raises:
-        InputError: the model has no image encoder or is extended; the conversations have no image; or the folder has a
-            projector, or an interrupted call with other arguments.
+        InputError: the model has no encoder of the modality, or extensions that need its projector as it is; the
+            conversations have no such medium; or the folder has a projector, or an interrupted call with other
+            arguments.
     """
     folder = Path(folder)
-    _free_projector(model)
+    _free(model, modality)
     if tensor_files.is_complete(folder, STEM):
         raise InputError(
             "already holds a projector.", where=str(folder), hint="Use load_projector, or name a new folder."
@@ -63,16 +70,21 @@ def align(
             "settings": settings.record(),
             "data": resuming.learned_name(conversations, settings),
             "scale": resuming.name_data(conversations, range(min(SAMPLE, len(conversations)))),
-            "model": _sees(model),
+            "model": _before_projector(model, modality),
         },
     )
     with kept_features(model, folder):
         report = train_projector(
-            model, conversations, settings, folder=folder / "align-in-flight", on_step=on_step
+            model,
+            conversations,
+            settings,
+            folder=folder / "align-in-flight",
+            modality=modality,
+            on_step=on_step,
         )
     with first_writes() as first:
         if first:
-            save_projector(model, folder)
+            save_projector(model, folder, modality=modality)
             resuming.done(folder)
     return report
 
@@ -83,79 +95,97 @@ def train_projector(
     settings: Settings,
     *,
     folder: Path,
+    modality: str = ImageRef.modality,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Report:
     """The training of `align`; `folder` is that of `train`, which is removed at the end."""
-    projector = _free_projector(model)
-    seen = [image for row in islice(conversations, SAMPLE) for image in row.media]
+    own = _free(model, modality)
+    seen = [
+        medium for row in islice(conversations, SAMPLE) for medium in row.media if medium.modality == modality
+    ]
     if not seen:
         raise InputError(
-            "the conversations show no image.",
+            f"the conversations show no {modality}.",
             where="align",
-            hint="Give captions of images, or leave it out.",
+            hint=f"Give captions of {modality} media, or leave it out.",
         )
-    projector.reset(settings.seed)
-    with kept_features(model, folder):
-        set_scale(projector, _sample(model, seen, settings.batch_size))
-        model.learn_only([name for name, _ in model.named_parameters() if name.startswith("projector.")])
+    own.projector.reset(settings.seed)
+    with kept_features(model, folder), attach.reaching(model.lm, ()):
+        set_scale(own.projector, _sample(own, seen, settings.batch_size))
+        learned = {id(parameter) for parameter in own.projector.parameters()}
+        model.learn_only([name for name, p in model.named_parameters() if id(p) in learned])
         try:
             return train(model, conversations, settings, folder=folder, on_step=on_step)
         finally:
             model.learn_only([])
 
 
-def _sample(model: MultimodalLM, images: Sequence[ImageRef], batch_size: int) -> Tensor:
-    """Features of the first images, up to `VALUES` numbers, encoded in batches and collected in host memory."""
-    see = model.features or model.vision
-    assert see is not None and model.vision is not None
-    images = images[: max(1, VALUES // (model.vision.tokens * model.vision.width))]
-    return torch.cat([see(images[i : i + batch_size]).cpu() for i in range(0, len(images), batch_size)])
+def _sample(own: Modality, media: Sequence[MediaRef], batch_size: int) -> Tensor:
+    """Features of the first media, up to `VALUES` numbers, encoded in batches and collected in host memory."""
+    total = 0
+    for place, medium in enumerate(media):
+        total += own.tokens_of(medium) * own.encoder.width
+        if total > VALUES:
+            media = media[: max(1, place)]
+            break
+    return torch.cat(
+        [packed(own.see(media[i : i + batch_size])).cpu() for i in range(0, len(media), batch_size)]
+    )
 
 
-def save_projector(model: MultimodalLM, folder: str | Path) -> None:
-    """Saves the projector of `model` to `folder`."""
-    projector = _free_projector(model)
-    card = {"projector": True, "base": _sees(model)}
-    tensor_files.save_tensors(Path(folder), projector.state_dict(), card, STEM)
+def save_projector(model: MultimodalLM, folder: str | Path, *, modality: str = ImageRef.modality) -> None:
+    """Saves the projector of a modality of `model` to `folder`."""
+    own = _free(model, modality)
+    card = {"projector": True, "base": _before_projector(model, modality)}
+    card |= {} if modality == ImageRef.modality else {"modality": modality}
+    tensor_files.save_tensors(Path(folder), own.projector.state_dict(), card, STEM)
 
 
-def load_projector(model: MultimodalLM, folder: str | Path) -> None:
-    """Loads the projector that `align` saved to `folder` into `model`.
+def load_projector(model: MultimodalLM, folder: str | Path, *, modality: str = ImageRef.modality) -> None:
+    """Loads the projector that `align` saved to `folder` into a modality of `model`.
 
     Raises:
-        InputError: the folder has no projector, or a damaged one, or one of another language model or encoder; or the
-            model has no encoder or is extended.
+        InputError: the folder has no projector, or a damaged one, or one of another language model, encoder or
+            modality; or the model has no encoder of the modality, or extensions that need its projector as it is.
     """
     folder = Path(folder)
-    projector = _free_projector(model)
+    own = _free(model, modality)
     tensors, card = tensor_files.load_tensors(folder, STEM)
-    if card.get("base") != _sees(model):
+    if card.get("modality", ImageRef.modality) != modality:
         raise InputError(
-            f"the projector belongs to another language model or encoder ({card.get('base')}, "
-            f"this one is {_sees(model)}).",
+            f"holds a projector of modality '{card.get('modality', ImageRef.modality)}', not '{modality}'.",
+            where=str(folder),
+            hint="Name the folder of the alignment of that modality.",
+        )
+    here = _before_projector(model, modality)
+    if card.get("base") != here:
+        raise InputError(
+            f"the projector belongs to another language model or encoder ({card.get('base')}, this one is {here}).",
             where=str(folder),
             hint="Load the model and the encoder that it was aligned with.",
         )
-    projector.load_state_dict(tensors)
+    own.projector.load_state_dict(tensors)
 
 
-def _free_projector(model: MultimodalLM) -> Projector:
-    """The projector; InputError if it cannot be changed."""
-    if model.projector is None:
+def _free(model: MultimodalLM, name: str) -> Modality:
+    """The modality; InputError if the model lacks it or its projector cannot be changed."""
+    if name not in model.modalities:
+        how = {"image": "vision=...", "audio": "audio=..."}.get(name, f"encoders={{'{name}': ...}}")
         raise InputError(
-            "the model has no image encoder, and so no projector.",
+            f"the model has no {name} encoder, and so no projector.",
             where="projector",
-            hint="Load it with vision=..., or leave the alignment out: text needs none.",
+            hint=f"Load it with {how}, or leave the alignment out: text needs none.",
         )
-    if any(".ext_" in name for name, _ in model.lm.named_parameters()):
+    if modalities.needs(model, name):
         raise InputError(
             "the model is extended, and its extensions belong to the projector as it is.",
             where="projector",
             hint="Align, or load a projector, before the first extension.",
         )
-    return model.projector
+    return model.modalities[name]
 
 
-def _sees(model: MultimodalLM) -> str:
+def _before_projector(model: MultimodalLM, modality: str) -> str:
     """Fingerprint of the language model and the encoder, without the projector."""
-    return model.base_fingerprint().rpartition("-")[0]
+    name = model.base_fingerprint((modality,))
+    return name.rpartition("-" if modality == ImageRef.modality else ".")[0]

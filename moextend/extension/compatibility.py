@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from moextend.data.images import ImageRef
 from moextend.errors import InputError
 from moextend.extension.card import Card
 from moextend.extension.tensor_files import misfit, shapes
+from moextend.model.fingerprint import base_parts
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.sites import find_sites
 
 
 def check_base(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool) -> None:
-    """Raises InputError if the extension was made on another base, or with another encoder, projector or dtype."""
-    base = model.base_fingerprint()
-    if card.base == base:
+    """Raises InputError if the extension was made on another base, or with another encoder, projector or dtype.
+
+    Modalities that the model has besides those of the training do not matter.
+    """
+    lm, needed = base_parts(card.base)
+    own, has = base_parts(model.base_fingerprint())
+    differing = [name for name, part in needed.items() if has.get(name) != part]
+    if lm == own and not differing:
         return
-    if model.projector is not None and card.base.rpartition("-")[0] == base.rpartition("-")[0]:
-        raise InputError(
-            f"extension '{card.name}' was made with another projector.",
-            where=str(folder),
-            hint="Load the one of its alignment first: load_projector(model, folder).",
-        )
-    if _differs_in_dtype(model, card):
+    if not differing and _differs_in_dtype(model, card):
         if allow_dtype:
             return
         raise InputError(
@@ -33,21 +34,44 @@ def check_base(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool)
             hint=f"Load the base with dtype='{card.base_dtype}', or accept results that differ a little: "
             "load_extension(..., allow_dtype=True).",
         )
+    if lm == own:
+        _refuse_modality(card, differing[0], needed[differing[0]], has.get(differing[0]), folder)
     made = f"{card.base}, {card.base_dtype}" if card.base_dtype else card.base
     raise InputError(
-        f"extension '{card.name}' belongs to another base ({made}; this one is {base}, {model.base_dtype}).",
+        f"extension '{card.name}' belongs to another base ({made}; this one is {model.base_fingerprint()}, "
+        f"{model.base_dtype}).",
         where=str(folder),
         hint="Load the base that it was trained on, with the same encoder"
         + ("." if card.base_dtype else " and dtype."),
     )
 
 
+def _refuse_modality(
+    card: Card, name: str, needed: tuple[str, str], has: tuple[str, str] | None, folder: Path
+) -> None:
+    """Raises InputError if the base is right and a modality is missing, or has another projector."""
+    if has is None:
+        raise InputError(
+            f"extension '{card.name}' was made with a model that has modality '{name}', and this one has not.",
+            where=str(folder),
+            hint=f"Load the model with its {name} encoder, or add it: moextend.add_modality(model, '{name}', ...).",
+        )
+    if has[0] == needed[0]:
+        which, how = (
+            ("", "(model, folder)")
+            if name == ImageRef.modality
+            else (f" of '{name}'", f"(model, folder, modality='{name}')")
+        )
+        raise InputError(
+            f"extension '{card.name}' was made with another projector{which}.",
+            where=str(folder),
+            hint=f"Load the one of its alignment first: load_projector{how}.",
+        )
+
+
 def _differs_in_dtype(model: MultimodalLM, card: Card) -> bool:
-    """Whether encoder, projector and base are the extension's own, and only the base's number type differs."""
-    if card.base_dtype in ("", model.base_dtype):
-        return False
-    around = card.base.partition("-")[2] == model.base_fingerprint().partition("-")[2]
-    return around and card.base_rounded == model.base_rounded()
+    """Whether the base is the extension's own, and only its number type differs."""
+    return card.base_dtype not in ("", model.base_dtype) and card.base_rounded == model.base_rounded()
 
 
 def check_coactive(

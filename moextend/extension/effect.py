@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from moextend.data.images import MARK
 from moextend.extension import store
 from moextend.extension.task_inference import TaskInference, read
-from moextend.model.batches import Collator, piece_ids
+from moextend.model.batches import Collator, on_device, piece_ids
 from moextend.model.generation import Prompt, generate
 from moextend.model.likelihood import choice_likelihoods
+from moextend.model.marks import marks_in
 from moextend.model.multimodal import IGNORE
 from moextend.moe import attach
 from moextend.training.splits import hold_out
@@ -96,7 +96,7 @@ def _scored(model: MultimodalLM, conversations: Sequence[Conversation], batch_si
     for at in range(min(MOST, len(conversations))):
         conversation = conversations[at]
         text, answer = conversation.turns[0]
-        asked.append((Prompt(text, conversation.media[: text.count(MARK)]), answer))
+        asked.append((Prompt(text, conversation.media[: len(marks_in(text))]), answer))
     asked = [(prompt, answer) for prompt, answer in asked if answer]
     if not asked:
         return Scores(float("nan"), None)
@@ -119,7 +119,7 @@ def _of_texts(model: MultimodalLM, texts: Sequence[Conversation], batch_size: in
         batch = collate(texts[start : start + batch_size])
         count = int((batch["labels"][:, 1:] != IGNORE).sum())
         if count:
-            out = model(**{name: tensor.to(device) for name, tensor in batch.items()})
+            out = model(**on_device(batch, device))
             total, tokens = total - float(out["loss"]) * count, tokens + count
     return total / tokens if tokens else float("nan")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
-from moextend.extension import router_memory, store, task_inference, tensor_files
+from moextend.extension import modalities, router_memory, store, task_inference, tensor_files
 from moextend.extension.learning import (
     Learned,
     check_layers,
@@ -68,11 +68,11 @@ def extend(
 
     Args:
         name: letters, digits, '-' and '_'.
-        data: a sequence of conversations, which may be read lazily. Images require an aligned projector (`align`).
+        data: a sequence of conversations, which may be read lazily. Media require an aligned projector (`align`).
         folder: for extension.safetensors, extension.json, log.jsonl and the files of the scope. An interrupted call
             continues from the last checkpoint there if it is repeated with the same arguments; conversations are
             compared by their texts and images. During the call the folder also holds image features (at most 16 GiB
-            and half of the free space), unless `model.features` is set.
+            and half of the free space) of modalities without their own source of features.
         recipe: layers, new experts, routing and scope of the extension; None: `Recipe()`.
         settings: training settings; None: a default of three passes in batches of 16 at a learning rate of 1e-3.
         held_out: conversations for choosing layers, which are not learned; None: a tenth of `data` (1 to 512).
@@ -95,6 +95,7 @@ def extend(
         with first_writes() as first:
             if first:
                 call.save(model, new, origin)
+    modalities.hold(model, name)
     attach.scope_of(model.lm).folders[name] = call.folder
     model.choose = None
     return store.handle(model, name)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError, UnknownName
-from moextend.model.batches import Collator
+from moextend.model.batches import Collator, on_device
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.families import chosen_experts, rows_of
 from moextend.moe.sites import Site, count_experts, find_sites
@@ -85,7 +85,7 @@ def watched(
         for start in range(0, len(data), batch_size):
             batch = collate(data[start : start + batch_size])
             batch.pop("labels")
-            batch = {key: value.to(model.device) for key, value in batch.items()}
+            batch = on_device(batch, model.device)
             yield batch["attention_mask"].bool()
             model.hidden(**batch)
     finally:

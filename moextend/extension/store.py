@@ -10,12 +10,12 @@ from typing import Any, cast
 from torch import Tensor
 
 from moextend.errors import UnknownName
-from moextend.extension import tensor_files
+from moextend.extension import modalities, tensor_files
 from moextend.extension.card import Card, read_extension
 from moextend.extension.compatibility import check_base, check_coactive, check_plan
 from moextend.extension.origin import Made
 from moextend.extension.tensor_files import STEM
-from moextend.model.fingerprint import tensors_digest
+from moextend.model.fingerprint import base_parts, tensors_digest
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.recipe import Mode
@@ -56,7 +56,8 @@ def save_extension(
     The weights are saved as float32, also if the model was converted to a shorter number type.
 
     Args:
-        folder: gets extension.safetensors and extension.json.
+        folder: gets extension.safetensors and extension.json, and two files for each modality that was added to the
+            model after loading (modality-audio.safetensors, modality-audio.json).
         coactive: its co-active extensions; None: those that were active when it was attached.
         made: how it was made, for its card.
 
@@ -67,6 +68,8 @@ def save_extension(
     if name not in scope.known:
         raise UnknownName("extension", name, scope.known)
     earlier = scope.coactive[name] if coactive is None else coactive
+    modalities.hold(model, name)
+    modalities.save(model, folder)
     tensors = _in_float32(model, name)
     card = Card(
         name=name,
@@ -87,6 +90,8 @@ def save_extension(
 def load_extension(model: MultimodalLM, folder: str | Path, *, allow_dtype: bool = False) -> Extension:
     """Attaches the expert set in `folder` to `model`, frozen; no tensor is in memory twice.
 
+    Modalities of its training that the model lacks are added from the folder.
+
     The extension is then active, with its co-active extensions, as when it was made; `activate` changes that. The
     model no longer infers the task.
 
@@ -101,6 +106,21 @@ def load_extension(model: MultimodalLM, folder: str | Path, *, allow_dtype: bool
     """
     folder = Path(folder)
     card = read_extension(folder)
+    added = modalities.load_missing(model, card.base, folder)
+    try:
+        _attach(model, card, folder, allow_dtype)
+    except BaseException:
+        modalities.forget(model, added)
+        raise
+    modalities.hold(model, card.name, list(base_parts(card.base)[1]))
+    model.learn_only([])
+    model.choose = None
+    attach.scope_of(model.lm).folders[card.name] = folder
+    return handle(model, card.name)
+
+
+def _attach(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool) -> None:
+    """Attaches the expert set in `folder` after all checks; an exception leaves the model as it was."""
     check_base(model, card, folder, allow_dtype)
     check_coactive(model, card, folder, digest_of)
     tensor_files.check_sum(folder, tensor_files.read_card(folder))
@@ -120,10 +140,6 @@ def load_extension(model: MultimodalLM, folder: str | Path, *, allow_dtype: bool
     except BaseException:
         attach.activate(model.lm, active)
         raise
-    model.learn_only([])
-    model.choose = None
-    attach.scope_of(model.lm).folders[card.name] = folder
-    return handle(model, card.name)
 
 
 def extensions(model: MultimodalLM) -> list[Extension]:

@@ -1,10 +1,10 @@
 """Task inference: which extension an input belongs to (`scope: auto`).
 
 Each extension keeps task statistics: the mean and the scatter of frozen features of its own inputs (the mean embedding
-of the text tokens and the mean image feature). An input goes to the extension with the nearest mean under the shared
-covariance (linear discriminant analysis). It goes to none if its text or its images are farther from that mean than
-those of the extension's own held-out inputs. A later extension never changes the mean of an earlier one, and no raw
-data is kept.
+of the text tokens and the mean feature of each modality). An input goes to the extension with the nearest mean under
+the shared covariance (linear discriminant analysis), among those whose inputs have the same modalities. It goes to none
+if its text, or its media of one modality, are farther from that mean than those of the extension's own held-out inputs.
+A later extension never changes the mean of an earlier one, and no raw data is kept.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from math import ceil, inf
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moextend.data.conversations import Conversation
-from moextend.data.images import MARK
-from moextend.model.feature_cache import See
+from moextend.data.images import ImageRef
+from moextend.data.media import MediaRef
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.generation import Prompt
+from moextend.model.marks import marks_in, without_marks
+from moextend.model.modality import Sources
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.util import files
@@ -46,7 +49,15 @@ SLACK = 1e-4
 """Squared distance per feature of a part by which an input may exceed a threshold. If many inputs are alike (one
 question for all), many distances equal the threshold, and rounding errors would decide."""
 CHUNK = 64
-"""Prompts in a batch of the encoder."""
+"""Prompts in a batch of the encoders."""
+
+Kind = tuple[str, ...]
+"""Modalities of an input, in alphabetical order; none: text alone."""
+IMAGES: Kind = (ImageRef.modality,)
+FORMER_KINDS: tuple[Kind, ...] = ((), IMAGES)
+"""Kinds of inputs of files without their names, as in earlier versions."""
+MODALITIES = "modalities"
+"""Key of the names in the header of the file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,57 +71,79 @@ class TaskStatistics:
     count: int
     sample: Tensor
     """[n, D]: features of held-out inputs, which mean and scatter do not include; they set the thresholds."""
-    has_images: bool
-    """Whether the inputs have images."""
+    kind: Kind
+    """Modalities of the inputs."""
+
+
+def kind_of(prompt: Prompt) -> Kind:
+    """Modalities of a prompt."""
+    return tuple(sorted({medium.modality for medium in prompt.media}))
 
 
 @torch.no_grad()
-def features(model: MultimodalLM, prompts: Sequence[Prompt], see: See | None = None) -> Tensor:
-    """Features [prompts, H + vision width]: mean embedding of the text tokens, then the mean image feature.
+def features(
+    model: MultimodalLM, prompts: Sequence[Prompt], kind: Kind, sources: Sources | None = None
+) -> Tensor:
+    """Features [prompts, D] of prompts of one kind: mean embedding of the text tokens, mean feature of each modality.
 
-    The image feature of a prompt without images is 0. `see`: source of image features; None takes the model's.
+    `sources`: sources of features; None: the model's. Text alone has an image part of zeros if the model has images,
+    as in files of earlier versions.
     """
-    see = see or model.features or model.vision
-    found = [_features(model, prompts[i : i + CHUNK], see) for i in range(0, len(prompts), CHUNK)]
-    return torch.cat(found)
+    sources = sources or model.modalities.sources()
+    chunks = [prompts[i : i + CHUNK] for i in range(0, len(prompts), CHUNK)]
+    parts = [name for name in kind or IMAGES if name in model.modalities]
+    return torch.cat(
+        [
+            torch.cat([_words(model, chunk), *(_seen(model, name, chunk, sources) for name in parts)], 1)
+            for chunk in chunks
+        ]
+    )
 
 
-def _features(model: MultimodalLM, prompts: Sequence[Prompt], see: See | None) -> Tensor:
-    texts = [prompt.text.replace(MARK, " ") for prompt in prompts]
+def _words(model: MultimodalLM, prompts: Sequence[Prompt]) -> Tensor:
+    """Mean embedding [prompts, H] of the text tokens."""
+    texts = [without_marks(prompt.text) for prompt in prompts]
     ids = [model.tokenizer(text, add_special_tokens=False)["input_ids"] or [0] for text in texts]
     flat = torch.tensor([token for row in ids for token in row], device=model.device)
     words = model.lm.get_input_embeddings()(flat).float().split([len(row) for row in ids])
-    means = torch.stack([row.mean(0) for row in words]).cpu()
-    seen = torch.zeros(len(prompts), model.vision.width if model.vision else 0)
-    unique = {image.digest: image for prompt in prompts for image in prompt.media}
-    if unique and see:
-        known = dict(zip(unique, see(list(unique.values())), strict=True))
-        for row, prompt in zip(seen, prompts, strict=True):
-            if prompt.media:
-                row.copy_(torch.cat([known[image.digest] for image in prompt.media]).mean(0))
-    return torch.cat([means, seen], 1)
+    return torch.stack([row.mean(0) for row in words]).cpu()
+
+
+def _seen(model: MultimodalLM, name: str, prompts: Sequence[Prompt], sources: Sources) -> Tensor:
+    """Mean feature [prompts, width] of the media of a modality; 0 without media."""
+    found = torch.zeros(len(prompts), model.modalities[name].encoder.width)
+    media = [[medium for medium in prompt.media if medium.modality == name] for prompt in prompts]
+    unique: dict[str, MediaRef] = {medium.digest: medium for own in media for medium in own}
+    if unique:
+        known = dict(zip(unique, sources[name](list(unique.values())), strict=True))
+        for row, own in zip(found, media, strict=True):
+            if own:
+                row.copy_(torch.cat([known[medium.digest] for medium in own]).mean(0))
+    return found
 
 
 def collect(model: MultimodalLM, prompts: Sequence[Prompt], *, tested: int = 256) -> TaskStatistics:
-    """Statistics of an extension's training prompts.
+    """Statistics of an extension's training prompts, of those with the most common modalities.
 
     The first `tested` prompts (half of all at most) only set the thresholds.
     """
-    x = features(model, prompts)
+    kinds = [kind_of(prompt) for prompt in prompts]
+    kind = Counter(kinds).most_common(1)[0][0]
+    x = features(model, [prompt for prompt, own in zip(prompts, kinds, strict=True) if own == kind], kind)
     tested = min(tested, len(x) // 2)
     sample, x = x[:tested], x[tested:].double()
     deviation = x - x.mean(0)
     scatter = (deviation.T @ deviation).float()
-    return TaskStatistics(x.mean(0).float(), scatter, len(x), sample, bool(prompts[0].media))
+    return TaskStatistics(x.mean(0).float(), scatter, len(x), sample, kind)
 
 
 def prompts_of(conversations: Sequence[Conversation]) -> list[Prompt]:
     """First questions (of plain text, the text) as prompts for `collect`.
 
-    Of conversations with images if there are any, else of all.
+    Of conversations with media if there are any, else of all.
     """
     prompts = [
-        Prompt(text or answer, row.media[: text.count(MARK)])
+        Prompt(text or answer, row.media[: len(marks_in(text))])
         for row in conversations
         for text, answer in row.turns[:1]
     ]
@@ -122,7 +155,7 @@ class Threshold:
     """Largest distance of an input from the mean of an extension."""
 
     distances: tuple[float, ...]
-    """Squared Mahalanobis distances of the text and of the images; infinite if too few inputs were kept."""
+    """Squared Mahalanobis distances of the text and of each modality; infinite if too few inputs were kept."""
     rejected: float
     """Upper bound of the expected share of the extension's own inputs that are farther (false rejections), 0..1."""
 
@@ -146,8 +179,8 @@ class _Space:
     """Extensions with the same kind of input, and the shared covariance of their inputs, factorised once.
 
     Features are scaled to unit variance, and the covariance is shrunk by 0.01; without the scale, features with large
-    values (images) would dominate the others (text). All features decide which extension is nearest. Text and images
-    are compared with their thresholds separately: otherwise a typical text would compensate for any image.
+    values (images) would dominate the others (text). All features decide which extension is nearest. Text and
+    modalities are compared with their thresholds separately: otherwise a typical text would compensate for any image.
     """
 
     def __init__(self, known: Mapping[str, TaskStatistics], parts: Sequence[slice]) -> None:
@@ -205,15 +238,18 @@ class _Space:
 class Rule:
     """Chooses among extensions by their task statistics; the constructor factorises the covariances once."""
 
-    def __init__(self, known: Mapping[str, TaskStatistics], words: int | None = None) -> None:
-        """Args: words: width of the text part of the features; None: no thresholds."""
-        self._spaces: dict[bool, _Space] = {}
-        for has_images in (False, True):
-            fitting = {name: task for name, task in known.items() if task.has_images == has_images}
-            images = [slice(words, None)] if has_images else []
-            parts = [] if words is None else [slice(0, words), *images]
-            if fitting:
-                self._spaces[has_images] = _Space(fitting, parts)
+    def __init__(
+        self,
+        known: Mapping[str, TaskStatistics],
+        words: int | None = None,
+        widths: Mapping[str, int] | None = None,
+    ) -> None:
+        """Args: words: width of the text part of the features; None: no thresholds. widths: modality -> width."""
+        self._spaces: dict[Kind, _Space] = {}
+        for kind in sorted({task.kind for task in known.values()}):
+            fitting = {name: task for name, task in known.items() if task.kind == kind}
+            parts = [] if words is None else _parts(kind, words, widths or {})
+            self._spaces[kind] = _Space(fitting, parts)
 
     @property
     def thresholds(self) -> dict[str, Threshold]:
@@ -221,22 +257,31 @@ class Rule:
         known = [pair for s in self._spaces.values() for pair in zip(s.names, s.thresholds, strict=True)]
         return {name: threshold for name, threshold in known if threshold is not None}
 
-    def nearest(self, x: Tensor, has_images: bool) -> list[str | None]:
-        """Nearest extension for features [n, D] among those for inputs with, or without, images; no thresholds.
+    def nearest(self, x: Tensor, kind: Kind) -> list[str | None]:
+        """Nearest extension for features [n, D] among those for inputs with the same modalities; no thresholds.
 
         None if there is no such extension.
         """
-        space = self._spaces.get(has_images)
+        space = self._spaces.get(kind)
         return [space.names[i] for i in space.nearest(x)] if space else [None] * len(x)
 
-    def choose(self, x: Tensor, has_images: bool) -> list[str | None]:
+    def choose(self, x: Tensor, kind: Kind) -> list[str | None]:
         """Nearest extension for features [n, D], or None if the input exceeds its threshold."""
-        space = self._spaces.get(has_images)
+        space = self._spaces.get(kind)
         if space is None:
             return [None] * len(x)
         places = space.nearest(x)
         near = space.near_enough(x, places)
         return [space.names[i] if ok else None for i, ok in zip(places, near, strict=True)]
+
+
+def _parts(kind: Kind, words: int, widths: Mapping[str, int]) -> list[slice]:
+    """Parts of the features of a kind: the text, and each modality."""
+    found = [slice(0, words)]
+    for name in kind:
+        start = found[-1].stop
+        found.append(slice(start, start + widths[name] if len(kind) > 1 else None))
+    return found
 
 
 def accuracy(known: Mapping[str, TaskStatistics]) -> dict[str, float]:
@@ -246,7 +291,7 @@ def accuracy(known: Mapping[str, TaskStatistics]) -> dict[str, float]:
     """
     rule, found = Rule(known), {}
     for name, task in known.items():
-        nearest = rule.nearest(task.sample, task.has_images)
+        nearest = rule.nearest(task.sample, task.kind)
         if nearest:
             found[name] = sum(other == name for other in nearest) / len(nearest)
     return found
@@ -277,7 +322,8 @@ class TaskInference:
         """Decision rule for the current statistics; computed again only after an extension was added or removed."""
         if self._made_of != self.statistics:
             words = self.model.lm.get_input_embeddings().weight.shape[1]
-            self._rule, self._made_of = Rule(self.statistics, words), dict(self.statistics)
+            widths = {name: modality.encoder.width for name, modality in self.model.modalities.items()}
+            self._rule, self._made_of = Rule(self.statistics, words, widths), dict(self.statistics)
         return self._rule
 
     def reaching(self, names: Sequence[str]) -> AbstractContextManager[None]:
@@ -289,17 +335,17 @@ class TaskInference:
         known = {f"{name}.mean": task.mean for name, task in self.statistics.items()}
         known |= {f"{name}.scatter": task.scatter for name, task in self.statistics.items()}
         known |= {f"{name}.sample": task.sample for name, task in self.statistics.items()}
-        return f"{RULE}-{tensors_digest(known)}"
+        kinds = {name: task.kind for name, task in self.statistics.items() if task.kind not in FORMER_KINDS}
+        return "-".join([RULE, tensors_digest(known), *([files.digest(kinds)] if kinds else [])])
 
-    def __call__(self, prompts: Sequence[Prompt], see: See | None = None) -> list[tuple[str, ...]]:
-        """Extensions that each prompt reaches: one or none. `see`: source of image features."""
+    def __call__(self, prompts: Sequence[Prompt], sources: Sources | None = None) -> list[tuple[str, ...]]:
+        """Extensions that each prompt reaches: one or none. `sources`: sources of features."""
         found: list[tuple[str, ...]] = [()] * len(prompts)
-        for has_images in (False, True):
-            places = [i for i, prompt in enumerate(prompts) if bool(prompt.media) == has_images]
-            if not places or not any(task.has_images == has_images for task in self.statistics.values()):
-                continue
-            x = features(self.model, [prompts[i] for i in places], see)
-            for i, name in zip(places, self.rule.choose(x, has_images), strict=True):
+        kinds = [kind_of(prompt) for prompt in prompts]
+        for kind in sorted({task.kind for task in self.statistics.values()} & set(kinds)):
+            places = [i for i, own in enumerate(kinds) if own == kind]
+            x = features(self.model, [prompts[i] for i in places], kind, sources)
+            for i, name in zip(places, self.rule.choose(x, kind), strict=True):
                 found[i] = (name,) if name else ()
         return found
 
@@ -316,10 +362,11 @@ def write(statistics: TaskStatistics, folder: Path) -> None:
         "scatter": statistics.scatter,
         "count": torch.tensor(statistics.count),
         "sample": statistics.sample.contiguous(),
-        "sees": torch.tensor(statistics.has_images),
+        "sees": torch.tensor(bool(statistics.kind)),
     }
+    named = None if statistics.kind in FORMER_KINDS else {MODALITIES: ",".join(statistics.kind)}
     with files.atomic(folder / FILE) as path:
-        save_file(tensors, path)
+        save_file(tensors, path, metadata=named)
     (folder / FORMER_FILE).unlink(missing_ok=True)
 
 
@@ -333,7 +380,9 @@ def find(folder: Path) -> Path | None:
 
 def read(folder: Path) -> TaskStatistics:
     """Task statistics from the folder of an extension."""
-    kept = load_file(find(folder) or folder / FILE)
-    return TaskStatistics(
-        kept["mean"], kept["scatter"], int(kept["count"]), kept["sample"], bool(kept["sees"])
-    )
+    path = find(folder) or folder / FILE
+    kept = load_file(path)
+    with safe_open(path, "pt") as file:
+        named = (file.metadata() or {}).get(MODALITIES)
+    kind = tuple(named.split(",")) if named else IMAGES if bool(kept["sees"]) else ()
+    return TaskStatistics(kept["mean"], kept["scatter"], int(kept["count"]), kept["sample"], kind)

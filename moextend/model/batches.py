@@ -1,9 +1,9 @@
-"""Conversations -> token ids with image holes, padded batches."""
+"""Conversations -> token ids with placeholders of media, padded batches."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from moextend.data.conversations import Conversation
-from moextend.data.images import MARK, ImageRef
+from moextend.data.media import MediaRef
 from moextend.errors import InputError
 from moextend.model.chat import Chat, Tokens
-from moextend.model.multimodal import IGNORE, IMAGE, MultimodalLM
+from moextend.model.marks import check_marks, marks_in, split_at_marks, too_long
+from moextend.model.modality import Modalities, gather
+from moextend.model.multimodal import IGNORE, MultimodalLM
 
 Pieces = Callable[[str, bool], list[int]]
 """(text, with the tokenizer's start tokens) -> ids, which must not be changed."""
@@ -27,27 +29,32 @@ def piece_ids(tokenizer: Any, text: str, start: bool) -> list[int]:
     return ids
 
 
-def encode_prompt(ids_of: Pieces, text: str, visual_tokens: int, *, first: bool = True) -> list[int]:
-    """Ids of a prompt with `visual_tokens` placeholders at each image mark; `first`: with the start tokens."""
+def encode_prompt(
+    ids_of: Pieces, text: str, holes: Iterator[Sequence[int]], *, first: bool = True
+) -> list[int]:
+    """Ids of a prompt; each mark takes the next placeholders of `holes`. `first`: with the start tokens."""
     ids: list[int] = []
-    for i, piece in enumerate(text.split(MARK)):
+    for i, piece in enumerate(split_at_marks(text)):
         if i:
-            ids += [IMAGE] * visual_tokens
+            ids += next(holes)
         ids += ids_of(piece, first and i == 0)
     return ids
 
 
 def encode(
-    ids_of: Pieces, eos: int, conversation: Conversation, visual_tokens: int
+    ids_of: Pieces, eos: int, conversation: Conversation, holes: Sequence[Sequence[int]]
 ) -> tuple[list[int], list[int]]:
-    """Ids and labels of a conversation; only answers and their end tokens have labels."""
+    """Ids and labels of a conversation; only answers and their end tokens have labels.
+
+    holes: placeholders of each of its media.
+    """
     if not conversation.turns:
         raise InputError("a conversation has no turn.", where="data", hint="Leave it out, or give it a turn.")
-    check_marks([prompt for prompt, _ in conversation.turns], conversation.media)
+    places = iter(holes)
     ids: list[int] = []
     labels: list[int] = []
     for prompt, answer in conversation.turns:
-        asked = encode_prompt(ids_of, prompt, visual_tokens, first=not ids)
+        asked = encode_prompt(ids_of, prompt, places, first=not ids)
         answer_ids = [
             *ids_of(f" {answer}" if prompt or ids else answer, False),
             *([eos] if conversation.closed else []),
@@ -58,55 +65,18 @@ def encode(
 
 
 def encode_chat(
-    chat: Chat, turns: Sequence[tuple[str, str | None]], visual_tokens: int
+    chat: Chat, turns: Sequence[tuple[str, str | None]], holes: Sequence[Sequence[int]]
 ) -> tuple[list[int], list[int]]:
-    """Ids and labels of turns in the model's chat template, with `visual_tokens` placeholders for each image."""
+    """Ids and labels of turns in the model's chat template; `holes`: placeholders of each medium."""
     tokens: Tokens = chat.encode(turns)
+    places = iter(holes)
     ids: list[int] = []
     labels: list[int] = []
     for token, learned in zip(tokens.ids, tokens.learned, strict=True):
-        piece = [IMAGE] * visual_tokens if token is None else [token]
+        piece = next(places) if token is None else [token]
         ids += piece
         labels += piece if learned and token is not None else [IGNORE] * len(piece)
     return ids, labels
-
-
-def check_marks(texts: Sequence[str], images: Sequence[ImageRef], where: str | None = None) -> None:
-    """Raises InputError if the number of image marks differs from that of images, or an image is another object."""
-    if wrong := [image for image in images if not hasattr(image, "open")]:
-        raise InputError(
-            f"{wrong[0]!r} is no image.",
-            where=where,
-            hint="Give a moextend.ImageRef(path=...) or (data=...).",
-        )
-    marks = sum(text.count(MARK) for text in texts)
-    if marks != len(images):
-        raise InputError(
-            f"{len(images)} images, but {marks} {MARK} marks in the prompt.",
-            where=where,
-            hint=f"Put one {MARK} for each image into the task's prompt.",
-        )
-
-
-def no_encoder(where: str | None = None) -> InputError:
-    """Error for an image in the input of a model without an encoder."""
-    return InputError(
-        "the prompt has an image, but the model has no image encoder.",
-        where=where,
-        hint="Load the model with vision=..., or leave the image out.",
-    )
-
-
-def too_long(
-    tokens: int, images: int, visual_tokens: int, context: int, where: str | None = None
-) -> InputError:
-    """Error for a prompt that exceeds the model's context."""
-    of_images = f" ({images * visual_tokens} of {images} images)" if images else ""
-    return InputError(
-        f"takes {tokens} tokens{of_images}, and the model's context holds {context}.",
-        where=where,
-        hint="Shorten the prompt, give fewer images, or use an encoder with fewer tokens.",
-    )
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Tensor:
@@ -119,86 +89,91 @@ def pad(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Ten
     return torch.tensor(filled)
 
 
+def on_device(batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
+    """A batch with its tensors, also those in mappings, on a device."""
+    return {
+        name: on_device(value, device) if isinstance(value, Mapping) else value.to(device)
+        for name, value in batch.items()
+    }
+
+
 class Collator:
-    """Conversations -> inputs of the model: ids, mask, labels and image features."""
+    """Conversations -> inputs of the model: ids, mask, labels and features."""
 
     def __init__(
         self,
         tokenizer: Any,
-        visual_tokens: int,
-        features: Callable[[Sequence[ImageRef]], Tensor] | None,
+        modalities: Modalities,
         *,
         chat: Chat | None = None,
         context: int | None = None,
     ) -> None:
         """Args: context: maximum number of tokens; None: no limit."""
-        self.tokenizer, self.visual_tokens, self.features = tokenizer, visual_tokens, features
-        self.chat, self.context = chat, context
+        self.tokenizer, self.modalities, self.chat, self.context = tokenizer, modalities, chat, context
         # Prompts recur, and the tokenizer takes most of the time of a batch.
         self._ids = lru_cache(maxsize=1 << 16)(partial(piece_ids, tokenizer))
 
     @classmethod
     def of(cls, model: MultimodalLM) -> Collator:
-        """Collator with a model's tokenizer, chat template, source of features and context."""
-        see = model.features or model.vision
-        return cls(model.tokenizer, model.visual_tokens, see, chat=model.chat, context=model.context)
+        """Collator with a model's tokenizer, chat template, modalities and context."""
+        return cls(model.tokenizer, model.modalities, chat=model.chat, context=model.context)
 
-    def __call__(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+    def __call__(self, conversations: Sequence[Conversation]) -> dict[str, Any]:
         """A batch in host memory, padded on the right; padding is masked and has no labels.
 
-        A conversation longer than the context loses its last turns with their images; plain text is truncated.
+        `features`, if there are media, is a mapping: modality -> features [tokens, width] of its media, in order. A
+        conversation longer than the context loses its last turns with their media; plain text is truncated.
 
         Raises:
-            InputError: marks and images do not agree, an image without an encoder, or a first turn that is too long.
+            InputError: marks and media do not agree, a medium without an encoder, or a first turn that is too long.
         """
         fitted = [self._fitted(conversation) for conversation in conversations]
         rows = [row for row, _ in fitted]
         ids = pad([row[0] for row in rows], self.tokenizer.pad_token_id)
         mask = pad([[1] * len(row[0]) for row in rows], 0)
-        batch = {
+        batch: dict[str, Any] = {
             "input_ids": ids,
             "attention_mask": mask,
             "labels": pad([row[1] for row in rows], IGNORE),
         }
-        images = [image for _, shown in fitted for image in shown]
-        if images:
-            if self.features is None:
-                raise no_encoder()
+        media = [medium for _, shown in fitted for medium in shown]
+        if media:
+            found = gather(media, self.modalities.sources())
             # An encoder returns them on its device; a data loader can pin host memory only.
-            batch["features"] = self.features(images).cpu()
+            batch["features"] = {name: features.cpu() for name, features in found.items()}
         return batch
 
     def lengths(self, conversations: Sequence[Conversation]) -> list[int]:
-        """Tokens of each conversation in a batch, without padding; no image is encoded."""
+        """Tokens of each conversation in a batch, without padding; no medium is encoded."""
         return [len(self._fitted(conversation)[0][0]) for conversation in conversations]
 
-    def _fitted(self, conversation: Conversation) -> tuple[tuple[list[int], list[int]], tuple[ImageRef, ...]]:
-        """Ids and labels of the turns that fit the context, and the images of these turns."""
-        row = self._encode(conversation)
+    def _fitted(self, conversation: Conversation) -> tuple[tuple[list[int], list[int]], tuple[MediaRef, ...]]:
+        """Ids and labels of the turns that fit the context, and the media of these turns."""
+        check_marks([prompt for prompt, _ in conversation.turns], conversation.media)
+        holes = self.modalities.holes(conversation.media)
+        row = self._encode(conversation, holes)
         total = len(conversation.turns)
         while self.context is not None and len(row[0]) > self.context:
-            turns = conversation.turns[:-1]
-            images = conversation.media
-            if not turns and not images and conversation.is_text:
+            turns, media = conversation.turns[:-1], conversation.media
+            if not turns and not media and conversation.is_text:
                 if any(label != IGNORE for label in row[1][self.context :]):
                     warnings.warn(f"Texts of more than {self.context} tokens lose their end.", stacklevel=3)
                 return (row[0][: self.context], row[1][: self.context]), ()  # plain text may end anywhere
             if not turns:
-                where = images[0].where if images else None
-                raise too_long(
-                    len(row[0]), len(images), self.visual_tokens, self.context, where=where or None
-                )
-            left = sum(prompt.count(MARK) for prompt, _ in turns)
-            conversation = replace(conversation, turns=turns, media=images[:left])
-            row = self._encode(conversation)
+                where = media[0].where if media else None
+                raise too_long(len(row[0]), media, holes, self.context, where=where or None)
+            left = sum(len(marks_in(prompt)) for prompt, _ in turns)
+            conversation, holes = replace(conversation, turns=turns, media=media[:left]), holes[:left]
+            row = self._encode(conversation, holes)
         if len(conversation.turns) < total:
             warnings.warn(
                 f"Conversations of more than {self.context} tokens lose their last turns.", stacklevel=3
             )
         return row, conversation.media
 
-    def _encode(self, conversation: Conversation) -> tuple[list[int], list[int]]:
+    def _encode(
+        self, conversation: Conversation, holes: Sequence[Sequence[int]]
+    ) -> tuple[list[int], list[int]]:
         if self.chat is None or conversation.is_text:
-            return encode(self._ids, self.tokenizer.eos_token_id, conversation, self.visual_tokens)
-        check_marks([prompt for prompt, _ in conversation.turns], conversation.media)
-        return encode_chat(self.chat, conversation.turns, self.visual_tokens)
+            return encode(self._ids, self.tokenizer.eos_token_id, conversation, holes)
+        return encode_chat(self.chat, conversation.turns, holes)

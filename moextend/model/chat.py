@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from moextend.data.images import MARK
+from moextend.data.modalities import modality_types
 from moextend.errors import InputError
+from moextend.model.marks import marks_in
 from moextend.util import files
-
-"""Mark of an image in a prompt."""
 
 _PLACE = "\ue000answer {}\ue001"
 """Placeholder of an answer while a template is rendered: private-use characters."""
@@ -26,7 +25,7 @@ class Tokens:
     """A conversation as ids."""
 
     ids: list[int | None]
-    """None: an image."""
+    """None: a medium."""
     learned: list[bool]
     """Whether the id is part of an answer or of its end."""
 
@@ -34,27 +33,28 @@ class Tokens:
 class Chat:
     """A tokenizer's own chat template, applied to turns of question and answer.
 
-    The full text is rendered and tokenized at once; a copy of the tokenizer has the image mark as one special token.
-    The start and end of an answer follow from its position in the rendered text. The ids before an answer are the same
-    in training and in generation, unless the template formats the last turn differently. The template adds the start
-    token.
+    The full text is rendered and tokenized at once; a copy of the tokenizer has each mark of a medium as one special
+    token. The start and end of an answer follow from its position in the rendered text. The ids before an answer are
+    the same in training and in generation, unless the template formats the last turn differently. The template adds the
+    start token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         """Raises: InputError: the template cannot render plain turns."""
-        from tokenizers import AddedToken
-
         template = tokenizer.get_chat_template()
         self._template = (_DATE if "strftime_now" in template else "") + template
         self._eos: int = tokenizer.eos_token_id
         if not tokenizer.is_fast:
             raise _unusable("its tokenizer is not a fast one")
-        special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special and str(t) != MARK]
+        marks = {kind.mark for kind in modality_types().values()}
+        special = [
+            str(t) for t in tokenizer.added_tokens_decoder.values() if t.special and str(t) not in marks
+        ]
         alternatives = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
         self._closing = re.compile(rf"\s*(?:{alternatives})") if special else None
         self._tokenizer = copy.deepcopy(tokenizer)
-        self._tokenizer.add_tokens([AddedToken(MARK, special=True, normalized=False)], special_tokens=True)
-        self._image: int = self._tokenizer.convert_tokens_to_ids(MARK)
+        self._marks: dict[str, int] = {}
+        """Modality -> id of its mark."""
         self._lead = ""
         self._lead = self._find_lead()
         self._apart = False
@@ -74,22 +74,36 @@ class Chat:
         An empty answer is not learned. Other answers are learned with the special token after them in the template, or
         with the end token if the template adds none after the last one.
         """
+        self._add_marks()
         text, spans, closed = self._written(turns)
         cuts = [0, *(begin for begin, _ in spans if self._apart), len(text)]
-        ids: list[int | None] = []
+        ids: list[int] = []
         learned: list[bool] = []
         for start, stop in pairwise(cuts):
             out = self._tokenizer(text[start:stop], add_special_tokens=False, return_offsets_mapping=True)
-            ids += [None if i == self._image else i for i in out["input_ids"]]
+            ids += out["input_ids"]
             learned += [
                 any(begin <= start + at < end for begin, end in spans) for at, _ in out["offset_mapping"]
             ]
-        if ids.count(None) != sum(question.count(MARK) for question, _ in turns):
-            raise _unusable(f"it does not keep the {MARK} marks of the question")
+        marked = [name for question, _ in turns for name in marks_in(question)]
+        marks = set(self._marks.values())
+        if [i for i in ids if i in marks] != [self._marks[name] for name in marked]:
+            kept = " and ".join(f"<{name}>" for name in dict.fromkeys(marked)) or "number of"
+            raise _unusable(f"it does not keep the {kept} marks of the question")
         if not closed:
             ids.append(self._eos)
             learned.append(bool(turns[-1][1]))
-        return Tokens(ids, learned)
+        return Tokens([None if i in marks else i for i in ids], learned)
+
+    def _add_marks(self) -> None:
+        """Makes the mark of every known modality one special token."""
+        from tokenizers import AddedToken
+
+        for name, kind in modality_types().items():
+            if name not in self._marks:
+                token = AddedToken(kind.mark, special=True, normalized=False)
+                self._tokenizer.add_tokens([token], special_tokens=True)
+                self._marks[name] = self._tokenizer.convert_tokens_to_ids(kind.mark)
 
     def _written(self, turns: Sequence[tuple[str, str | None]]) -> tuple[str, list[tuple[int, int]], bool]:
         """Text up to the end of the last answer, the spans to learn, and whether it needs no end token."""

@@ -1,20 +1,20 @@
-"""Caches of image features: on disk during training, in memory during generation."""
+"""Caches of features: on disk during training, in memory during generation."""
 
 from __future__ import annotations
 
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from moextend.data.images import ImageRef
+from moextend.data.media import MediaRef
+from moextend.model.feature_store import FeatureStore
+from moextend.model.modality import Encoder, Features, See, Sources
 from moextend.model.multimodal import MultimodalLM
-from moextend.model.vision import FeatureStore, VisionEncoder
 from moextend.util.processes import first_writes
 
 FOLDER = "features-in-flight"
@@ -26,35 +26,40 @@ DISK = 16 << 30
 MEMORY = 256 << 20
 """Bytes of features in `Recent`."""
 
-See = Callable[[Sequence[ImageRef]], Tensor]
-"""Images -> features [images, tokens, width]."""
+
+def store_features(model: MultimodalLM, folder: Path) -> None:
+    """Gives each modality of `model` a FeatureStore in `folder`."""
+    for modality in model.modalities.values():
+        modality.features = FeatureStore(modality.encoder, folder)
 
 
 @contextmanager
 def kept_features(model: MultimodalLM, folder: Path) -> Iterator[None]:
-    """Context in which `model` encodes every image once; the features are in `folder` until the block succeeds.
+    """Context in which `model` encodes every medium once; the features are in `folder` until the block succeeds.
 
-    A call that continues an interrupted one finds them. A model without an encoder, or with its own source of features,
-    does not change. Nothing is written before the first image.
+    A call that continues an interrupted one finds them. A modality with its own source of features does not change.
+    Nothing is written before the first medium.
     """
-    if model.vision is None or model.features is not None:
-        yield
-        return
     place = folder / FOLDER
-    model.features = _Store(model.vision, place)
+    mine = [modality for modality in model.modalities.values() if modality.features is None]
+    for modality in mine:
+        modality.features = _Store(modality.encoder, place)
     try:
         yield
     finally:
-        model.features = None
+        for modality in mine:
+            modality.features = None
+    if not mine:
+        return
     with first_writes() as first:
         if first:
             shutil.rmtree(place, ignore_errors=True)
 
 
 class _Store:
-    """A FeatureStore that is created with the first image."""
+    """A FeatureStore that is created with the first medium."""
 
-    def __init__(self, encoder: VisionEncoder, folder: Path) -> None:
+    def __init__(self, encoder: Encoder, folder: Path) -> None:
         self.encoder, self.folder = encoder, folder
 
     @cached_property
@@ -63,27 +68,38 @@ class _Store:
         limit = min(DISK, shutil.disk_usage(self.folder).free // 2)
         return FeatureStore(self.encoder, self.folder, batch_size=BATCH, limit=limit)
 
-    def __call__(self, images: Sequence[ImageRef]) -> Tensor:
-        return self.store(images)
+    def __call__(self, media: Sequence[MediaRef]) -> Features:
+        return self.store(media)
 
 
 class Recent:
-    """Features of the latest images: an image that two callers need is encoded once."""
+    """Features of the latest media of a modality: a medium that two callers need is encoded once."""
 
     def __init__(self, see: See, limit: int = MEMORY) -> None:
         """Args: limit: bytes kept between calls."""
         self.see, self.limit = see, limit
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._bytes = 0
 
-    def __call__(self, images: Sequence[ImageRef]) -> Tensor:
-        """Features [images, tokens, width]."""
-        missing = {image.digest: image for image in images if image.digest not in self._kept}
+    def __call__(self, media: Sequence[MediaRef]) -> list[Tensor]:
+        """Features [tokens, width] of each medium."""
+        missing = {medium.digest: medium for medium in media if medium.digest not in self._kept}
         if missing:
-            self._kept.update(zip(missing, self.see(list(missing.values())), strict=True))
-        for image in images:
-            self._kept.move_to_end(image.digest)
-        found = torch.stack([self._kept[image.digest] for image in images])
-        size = found[0].numel() * found.element_size()
-        while len(self._kept) * size > self.limit:
-            self._kept.popitem(last=False)
+            for digest, one in zip(missing, self.see(list(missing.values())), strict=True):
+                self._kept[digest] = one
+                self._bytes += one.nbytes
+        for medium in media:
+            self._kept.move_to_end(medium.digest)
+        found = [self._kept[medium.digest] for medium in media]
+        while self._bytes > self.limit:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return found
+
+
+def sources_of(model: MultimodalLM, given: Sources | None = None) -> dict[str, See]:
+    """Modality -> source of its features: the given one, or the model's.
+
+    Where `model.choose` chooses extensions by the input, a medium is encoded once for the choice and the answer.
+    """
+    found = {**model.modalities.sources(), **(given or {})}
+    return {name: Recent(see) for name, see in found.items()} if model.choose else found

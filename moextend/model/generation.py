@@ -9,22 +9,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from moextend.data.conversations import Conversation
-from moextend.data.images import MARK, ImageRef
+from moextend.data.media import MediaRef
 from moextend.errors import InputError
-from moextend.model.batches import (
-    check_marks,
-    encode,
-    encode_chat,
-    encode_prompt,
-    no_encoder,
-    pad,
-    piece_ids,
-    too_long,
-)
-from moextend.model.feature_cache import Recent, See
+from moextend.model.batches import encode, encode_chat, encode_prompt, pad, piece_ids
+from moextend.model.feature_cache import sources_of
+from moextend.model.marks import check_marks, marks_in, no_encoder, too_long
+from moextend.model.modality import Sources, gather
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.reach import check as check_reached
 
@@ -33,11 +25,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text with an `<image>` mark for each image."""
+    """A text with a mark for each of its media: `<image>`, `<audio>`, ..."""
 
     text: str
-    media: tuple[ImageRef, ...] = ()
-    """All images, in the order of the marks; those of earlier turns first."""
+    media: tuple[MediaRef, ...] = ()
+    """All images and other media, in the order of the marks; those of earlier turns first."""
     before: tuple[tuple[str, str], ...] = ()
     """Earlier turns (question, answer)."""
 
@@ -53,65 +45,66 @@ def generate(
     *,
     max_new_tokens: int,
     batch_size: int,
-    features: Callable[[Sequence[ImageRef]], Tensor] | None = None,
+    features: Sources | None = None,
 ) -> list[str]:
     """Greedy answers without special tokens and outer spaces; batches follow the order of `prompts`.
 
     If `model.choose` is set, it chooses the extensions of each prompt; otherwise the active ones compute. Prompts may
-    have different numbers of images, or none.
+    have different numbers of media, or none. `features`: modality -> source of its features, instead of the model's.
 
     Raises:
-        InputError: marks and images of a prompt do not agree; an image for a model without an encoder; a prompt that
+        InputError: marks and media of a prompt do not agree; a medium for a model without an encoder; a prompt that
             exceeds the context together with the answer; fewer than one new token or prompt per batch.
     """
     for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
             raise InputError(f"{name} is {value}.", where="generate", hint="Give at least 1.")
     answers: list[str] = []
-    see = features or model.features or model.vision
     for place, prompt in enumerate(prompts):
         if not hasattr(prompt, "asked"):
             raise InputError(
                 f"{prompt!r} is no prompt.",
                 where=f"prompt {place}",
-                hint="Give a moextend.Prompt(text, images).",
+                hint="Give a moextend.Prompt(text, media).",
             )
         check_marks(prompt.asked, prompt.media, where=f"prompt {place}")
-        if prompt.media and see is None:
-            raise no_encoder(where=f"prompt {place}")
-    seen = Recent(see) if see and model.choose else see
+        for medium in prompt.media:
+            if medium.modality not in model.modalities:
+                raise no_encoder(medium, where=f"prompt {place}")
+    sources = sources_of(model, features)
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
 
         def answered(places: Sequence[int], batch: Sequence[Prompt] = batch) -> list[str]:
-            return _answer(model, [batch[place] for place in places], max_new_tokens, seen)
+            return _answer(model, [batch[place] for place in places], max_new_tokens, sources)
 
-        answers += each_by_its_own(model, batch, answered, seen)
+        answers += each_by_its_own(model, batch, answered, sources)
     return answers
 
 
 def prompt_ids(model: MultimodalLM, prompt: Prompt) -> list[int]:
-    """Ids of a prompt, in the model's chat template if it has one, with placeholders for its images."""
+    """Ids of a prompt, in the model's chat template if it has one, with placeholders for its media."""
+    holes = model.modalities.holes(prompt.media)
     if model.chat is not None:
-        return encode_chat(model.chat, [*prompt.before, (prompt.text, None)], model.visual_tokens)[0]
+        return encode_chat(model.chat, [*prompt.before, (prompt.text, None)], holes)[0]
     ids_of = partial(piece_ids, model.tokenizer)
     if not prompt.before:
-        return encode_prompt(ids_of, prompt.text, model.visual_tokens)
-    marks = sum(question.count(MARK) for question, _ in prompt.before)
+        return encode_prompt(ids_of, prompt.text, iter(holes))
+    marks = sum(len(marks_in(question)) for question, _ in prompt.before)
     history = Conversation(prompt.before, prompt.media[:marks])
-    ids = encode(ids_of, model.tokenizer.eos_token_id, history, model.visual_tokens)[0]
-    return ids + encode_prompt(ids_of, prompt.text, model.visual_tokens, first=False)
+    ids = encode(ids_of, model.tokenizer.eos_token_id, history, holes[:marks])[0]
+    return ids + encode_prompt(ids_of, prompt.text, iter(holes[marks:]), first=False)
 
 
 def each_by_its_own(
     model: MultimodalLM,
     prompts: Sequence[Prompt],
     work: Callable[[Sequence[int]], Sequence[T]],
-    see: See | None = None,
+    sources: Sources | None = None,
 ) -> list[T]:
     """Calls `work` with the indices of prompts that share extensions, and returns its results in prompt order.
 
-    `model.choose` chooses the extensions of each prompt; only they are active during the call. `see`: source of image
+    `model.choose` chooses the extensions of each prompt; only they are active during the call. `sources`: sources of
     features for the choice; None: the model's own.
 
     Raises:
@@ -120,7 +113,7 @@ def each_by_its_own(
     check_reached(model.lm)
     if model.choose is None:
         return list(work(range(len(prompts))))
-    chosen = model.choose(prompts, see)
+    chosen = model.choose(prompts, sources)
     found: dict[int, T] = {}
     for reach in sorted(set(chosen)):
         places = [place for place, mine in enumerate(chosen) if mine == reach]
@@ -134,7 +127,7 @@ def _answer(
     model: MultimodalLM,
     prompts: Sequence[Prompt],
     max_new_tokens: int,
-    see: Callable[[Sequence[ImageRef]], Tensor] | None,
+    sources: Sources,
 ) -> list[str]:
     tokenizer = model.tokenizer
     rows = [prompt_ids(model, prompt) for prompt in prompts]
@@ -142,13 +135,13 @@ def _answer(
         if model.context is not None and len(row) + max_new_tokens > model.context:
             asked = prompt.text if len(prompt.text) < 80 else f"{prompt.text[:77]}..."
             raise too_long(
-                len(row) + max_new_tokens, len(prompt.media), model.visual_tokens, model.context,
+                len(row) + max_new_tokens, prompt.media, model.modalities.holes(prompt.media), model.context,
                 where=f"{asked!r} with {max_new_tokens} tokens for its answer",
             )  # fmt: skip
     ids = pad(rows, tokenizer.pad_token_id, left=True).to(model.device)
     mask = pad([[1] * len(row) for row in rows], 0, left=True).to(model.device)
-    images = [image for prompt in prompts for image in prompt.media]
-    embedded = model.embed(ids, see(images) if images and see else None)
+    media = [medium for prompt in prompts for medium in prompt.media]
+    embedded = model.embed(ids, gather(media, sources))
     with _greedy(model, max_new_tokens) as greedy, model.given(ids, embedded) as inputs:
         out = model.lm.generate(**inputs, attention_mask=mask, generation_config=greedy)
     if "input_ids" in inputs:  # then what comes back begins with the prompt

@@ -1,21 +1,19 @@
-"""Log-likelihoods of the choices of a question, with or without images."""
+"""Log-likelihoods of the choices of a question, with or without images and other media."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
-from torch import Tensor
 
-from moextend.data.images import ImageRef
+from moextend.data.media import MediaRef
 from moextend.model.batches import pad, piece_ids
-from moextend.model.feature_cache import Recent
+from moextend.model.feature_cache import sources_of
 from moextend.model.generation import Prompt, each_by_its_own, prompt_ids
+from moextend.model.modality import Sources, gather
 from moextend.model.multimodal import IGNORE, MultimodalLM
-
-Features = Callable[[Sequence[ImageRef]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class _Row:
     place: int
     ids: list[int]
     start: int
-    media: tuple[ImageRef, ...]
+    media: tuple[MediaRef, ...]
 
 
 def choice_likelihoods(
@@ -34,7 +32,7 @@ def choice_likelihoods(
     choices: Sequence[Sequence[str]],
     *,
     batch_size: int,
-    features: Features | None = None,
+    features: Sources | None = None,
 ) -> list[tuple[float, ...]]:
     """Log-likelihoods (nats, summed over tokens) of each prompt's choices as its continuation.
 
@@ -43,15 +41,14 @@ def choice_likelihoods(
     `batch_size` rows of prompt and choice. If `model.choose` is set, it chooses the extensions of each prompt;
     otherwise the active ones compute.
     """
-    see = features or model.features or model.vision
-    see = Recent(see) if see and model.choose else see
+    sources = sources_of(model, features)
 
     def rated(places: Sequence[int]) -> list[tuple[float, ...]]:
         rows = [row for place in places for row in _rows(model, place, prompts[place], choices[place])]
-        found = _scored(model, rows, batch_size, see)
+        found = _scored(model, rows, batch_size, sources)
         return [found.get(place, ()) for place in places]
 
-    return each_by_its_own(model, prompts, rated, see)
+    return each_by_its_own(model, prompts, rated, sources)
 
 
 def _rows(model: MultimodalLM, place: int, prompt: Prompt, choices: Sequence[str]) -> list[_Row]:
@@ -70,28 +67,28 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _scored(
-    model: MultimodalLM, rows: Sequence[_Row], batch_size: int, see: Features | None
+    model: MultimodalLM, rows: Sequence[_Row], batch_size: int, sources: Sources
 ) -> dict[int, tuple[float, ...]]:
     """Index of a prompt -> the values of its rows."""
     found: dict[int, tuple[float, ...]] = {}
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        for row, value in zip(batch, _sums(model, batch, see), strict=True):
+        for row, value in zip(batch, _sums(model, batch, sources), strict=True):
             found[row.place] = (*found.get(row.place, ()), value)
     return found
 
 
 @torch.no_grad()
-def _sums(model: MultimodalLM, rows: Sequence[_Row], see: Features | None) -> list[float]:
+def _sums(model: MultimodalLM, rows: Sequence[_Row], sources: Sources) -> list[float]:
     ids = pad([row.ids for row in rows], model.tokenizer.pad_token_id)
     mask = pad([[1] * len(row.ids) for row in rows], 0)
     labels = pad([[IGNORE] * row.start + row.ids[row.start :] for row in rows], IGNORE)
-    images = [image for row in rows for image in row.media]
+    media = [medium for row in rows for medium in row.media]
     out = model(
         ids.to(model.device),
         mask.to(model.device),
         labels=labels.to(model.device),
-        features=see(images) if images and see else None,
+        features=gather(media, sources),
     )
     scored = labels[:, 1:][labels[:, 1:] != IGNORE].to(model.device)
     steps = out["logits"].float().log_softmax(-1).gather(-1, scored.unsqueeze(-1)).squeeze(-1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import tempfile
+from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,13 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from moextend.errors import InputError, short
+from moextend.data.modalities import modality_types
+from moextend.errors import InputError, UnknownName, short
 from moextend.model import lm_head, sources
 from moextend.model.chat import chat_of
 from moextend.model.encoders import Resize
+from moextend.model.modality import Encoder
 from moextend.model.multimodal import MultimodalLM
-from moextend.model.vision import load_encoder
 from moextend.moe.supported import check_options, refuse_bitsandbytes
 from moextend.util import files
 
@@ -25,12 +28,16 @@ _UNREADABLE = (
     OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError, struct.error,
 )  # fmt: skip
 """Exceptions of libraries for a damaged or unknown checkpoint: a truncated file, other shapes, a missing package."""
+OWN_LOADERS = {"image": "moextend.model.vision", "audio": "moextend.model.audio"}
+"""Modality of the package -> module with its `load_encoder`."""
 
 
 def load(
     model: str,
     *,
     vision: str | None = None,
+    audio: str | None = None,
+    encoders: Mapping[str, str | Encoder] | None = None,
     resize: Resize | None = None,
     revision: str | None = None,
     dtype: str | torch.dtype = "float32",
@@ -39,7 +46,7 @@ def load(
     chat: bool | None = None,
     trust_remote_code: bool = False,
 ) -> MultimodalLM:
-    """Base model with its tokenizer and, if `vision` is given, an image encoder; all frozen.
+    """Base model with its tokenizer and the encoders that are given; all frozen.
 
     Args:
         model: a model of the package ("tiny"), a local folder, a .gguf file or a folder with one, "smollm2" (the
@@ -47,7 +54,9 @@ def load(
             its own image or audio input (Qwen3-VL, Gemma 4, ...) only the text model computes and is extended.
         vision: an encoder of the package ("tiny"), a local folder, or one of open_clip or timm
             ("ViT-L-14-336/openai", "hf-hub:...", "timm:..."; see docs/vision.md).
-        resize: how the encoder makes images square; None: as in its own config (see docs/vision.md).
+        audio: an encoder of sounds.
+        encoders: modality -> encoder, for further ones: its name, or the encoder itself.
+        resize: how the image encoder makes images square; None: as in its own config (see docs/vision.md).
         dtype: of the base's weights: "float32" (exact on a CPU), "bfloat16", "float16", "float64", or "auto": the
             checkpoint's own (of a .gguf file float32), the one to use on a GPU (docs/gpu.md).
         device: "cpu", "cuda", "cuda:N", "mps" or "xpu".
@@ -100,9 +109,34 @@ def load(
     if device == "cpu":
         # The grouped kernels of CPU builds busy-wait for each other, which slows other processes down.
         lm.set_experts_implementation("eager")
-    loaded = MultimodalLM(lm, tokenizer, load_encoder(vision, resize) if vision else None).to(device)
+    named = {"image": vision, "audio": audio, **(encoders or {})}
+    made = {name: _encoder(name, each, resize) for name, each in named.items() if each}
+    loaded = MultimodalLM(lm, tokenizer, encoders=made).to(device)
     loaded.chat = chat_of(tokenizer, chat)
     return loaded
+
+
+def load_encoder(modality: str, name: str, **settings: Any) -> Encoder:
+    """Encoder `name` of a modality; `settings`: further arguments of the modality's own loader.
+
+    Raises:
+        UnknownName: there is no such modality.
+        InputError: the encoder cannot be found or loaded.
+    """
+    known = modality_types()
+    if modality not in known:
+        raise UnknownName("modality", modality, known)
+    load = known[modality].load_encoder
+    if load is None:
+        load = import_module(OWN_LOADERS[modality]).load_encoder
+    found: Encoder = load(name, **settings)
+    return found
+
+
+def _encoder(modality: str, encoder: str | Encoder, resize: Resize | None) -> Encoder:
+    if not isinstance(encoder, str):
+        return encoder
+    return load_encoder(modality, encoder, **({"resize": resize} if modality == "image" else {}))
 
 
 def _options(

@@ -32,9 +32,9 @@ def locate(modality: str, name: str) -> Located:
         found = encoders.locate(name)
         return Located(found.library, found.remote)
     if modality == "audio":
-        from moextend.model import audio
+        from moextend.model.audio import locate as place_of
 
-        place = audio.locate(name)
+        place = place_of(name)
         remote = isinstance(place, str)
         return Located("transformers", remote, str(place) if remote else None)
     known = modality_types()

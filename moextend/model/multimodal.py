@@ -1,23 +1,25 @@
-"""A Mixture-of-Experts language model with image input: encoder, projector and causal LM in one module."""
+"""A Mixture-of-Experts language model with images and other media as input: causal LM and modalities in one module."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moextend.data.images import ImageRef
+from moextend.errors import RunFailed
 from moextend.model import lm_head
 from moextend.model.chat import Chat
-from moextend.model.fingerprint import cached_digest, rounded_digest, tensors_digest
-from moextend.model.vision import VisionEncoder
+from moextend.model.fingerprint import base_name, cached_digest, rounded_digest
+from moextend.model.modality import Encoder, Modalities, Projector, Sources
 
-IMAGE = -200
-"""Placeholder id of one visual token in `input_ids`."""
+if TYPE_CHECKING:
+    from moextend.model.vision import VisionEncoder
+
 IGNORE = -100
 """Label of a position without loss."""
 
@@ -25,10 +27,8 @@ IGNORE = -100
 class Chooser(Protocol):
     """Chooses the extensions of each prompt."""
 
-    def __call__(
-        self, prompts: Sequence[Any], see: Callable[[Sequence[ImageRef]], Tensor] | None = None
-    ) -> list[tuple[str, ...]]:
-        """Names of extensions for each prompt; `see`: source of image features, None: the model's."""
+    def __call__(self, prompts: Sequence[Any], sources: Sources | None = None) -> list[tuple[str, ...]]:
+        """Names of extensions for each prompt; `sources`: sources of features, None: the model's."""
         ...
 
     def reaching(self, names: Sequence[str]) -> AbstractContextManager[None]:
@@ -40,60 +40,59 @@ class Chooser(Protocol):
         ...
 
 
-class Projector(nn.Module):
-    """Two-layer GELU MLP from the encoder's width to the LM's (MoExtend section 3.1, as LLaVA-1.5)."""
-
-    def __init__(self, vision_width: int, hidden: int) -> None:
-        super().__init__()
-        self.inner = nn.Linear(vision_width, hidden)
-        self.outer = nn.Linear(hidden, hidden)
-        self.scale: Tensor
-        self.register_buffer("scale", torch.ones(()))
-        self.reset(0)
-
-    def reset(self, seed: int) -> None:
-        """Initialises the projector from the seed, as before alignment."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.inner.reset_parameters()
-            self.outer.reset_parameters()
-        self.scale.fill_(1.0)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Visual tokens [..., hidden] for features [..., vision_width]."""
-        features = (features * self.scale).to(self.inner.weight.dtype)
-        return cast(Tensor, self.outer(F.gelu(self.inner(features))))
-
-
 class MultimodalLM(nn.Module):
-    """A transformers causal LM, its tokenizer and, for images, an encoder with its projector."""
+    """A transformers causal LM, its tokenizer and its modalities: encoders with their projectors."""
 
-    def __init__(self, lm: Any, tokenizer: Any, vision: VisionEncoder | None = None) -> None:
+    def __init__(
+        self,
+        lm: Any,
+        tokenizer: Any,
+        vision: Encoder | None = None,
+        encoders: Mapping[str, Encoder] | None = None,
+    ) -> None:
+        """Args: vision: encoder of images. encoders: modality -> encoder, for further ones."""
         super().__init__()
         self.lm, self.tokenizer = lm, tokenizer
-        self.vision: VisionEncoder | None = vision
-        self.features: Callable[[Sequence[ImageRef]], Tensor] | None = None
-        """Source of image features; None: the encoder itself (see vision.FeatureStore)."""
+        self.modalities = Modalities()
+        for name, encoder in {ImageRef.modality: vision, **(encoders or {})}.items():
+            if encoder is not None:
+                self.modalities.add(name, encoder, self.width)
         self.chat: Chat | None = None
         """Chat template for prompts; None: prompts are used as they are."""
         self.choose: Chooser | None = None
         """Chooses the extensions of each prompt; None: the active ones compute (see `activate`)."""
-        self.projector = (
-            Projector(vision.width, lm_head.text_config(lm.config).hidden_size) if vision else None
-        )
         self._by_id = lm_head.needs_ids(lm)
         self.requires_grad_(False).eval()
         self._base = self._rounded = ""
-        self._before: list[str] = []
-        self._after: list[str] = []
         self.base_dtype = ""
         """Number type of the LM's weights when they were loaded ("float32")."""
         self.rename_base()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # PyTorch would register a module under the name of a property, without effect.
+        if isinstance(getattr(type(self), name, None), property):
+            raise AttributeError(f"'{name}' cannot be set; see MultimodalLM.modalities")
+        super().__setattr__(name, value)
 
     @property
     def device(self) -> torch.device:
         """Device of the LM's weights."""
         return cast(torch.device, self.lm.device)
+
+    @property
+    def width(self) -> int:
+        """Width of the LM's embeddings."""
+        return cast(int, lm_head.text_config(self.lm.config).hidden_size)
+
+    @property
+    def vision(self) -> VisionEncoder | None:
+        """Encoder of images."""
+        return cast(Any, self.modalities["image"].encoder) if "image" in self.modalities else None
+
+    @property
+    def projector(self) -> Projector | None:
+        """Projector of images."""
+        return self.modalities["image"].projector if "image" in self.modalities else None
 
     @property
     def visual_tokens(self) -> int:
@@ -107,21 +106,31 @@ class MultimodalLM(nn.Module):
         found: int | None = getattr(config, "max_position_embeddings", None)
         return found
 
-    def embed(self, input_ids: Tensor, features: Tensor | None) -> Tensor:
-        """Embeddings [B, T, H] of ids [B, T]; projected image features replace the IMAGE placeholders, in order.
+    def embed(self, input_ids: Tensor, features: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Embeddings [B, T, H] of ids [B, T]; projected features replace the placeholders of their modality, in order.
 
-        features: [images, tokens, width] of all images of the batch.
+        features: modality -> features [tokens, width] of all its media in the batch, one medium after the other.
+
+        Raises:
+            RunFailed: a modality has another number of placeholders than of features.
         """
-        holes = input_ids == IMAGE
-        embedded = self.lm.get_input_embeddings()(input_ids.masked_fill(holes, 0))
-        if features is None or self.projector is None:
-            return cast(Tensor, embedded)
-        visual = self.projector(features.to(embedded.device)).to(embedded.dtype)
-        assert int(holes.sum()) == visual.shape[0] * visual.shape[1], "as many holes as visual tokens"
-        filled = embedded.masked_scatter(holes.unsqueeze(-1), visual.reshape(-1, visual.shape[-1]))
-        return cast(Tensor, filled)
+        embedded = cast(Tensor, self.lm.get_input_embeddings()(_without_holes(input_ids)))
+        for name, own in (features or {}).items():
+            modality = self.modalities[name]
+            holes = input_ids == modality.placeholder
+            tokens = modality.projector(own.to(embedded.device)).to(embedded.dtype)
+            if int(holes.sum()) != len(tokens):
+                raise RunFailed(
+                    f"{int(holes.sum())} placeholders and {len(tokens)} tokens of modality '{name}'.",
+                    where="embed",
+                    hint="Its encoder must give as many tokens for a medium as its tokens_of states.",
+                )
+            embedded = embedded.masked_scatter(holes.unsqueeze(-1), tokens)
+        return embedded
 
-    def hidden(self, input_ids: Tensor, attention_mask: Tensor, features: Tensor | None = None) -> Tensor:
+    def hidden(
+        self, input_ids: Tensor, attention_mask: Tensor, features: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """Last hidden states [B, T, H], without the LM head."""
         with self.given(input_ids, self.embed(input_ids, features)) as inputs:
             out = lm_head.decoder(self.lm)(**inputs, attention_mask=attention_mask, use_cache=False)
@@ -132,7 +141,7 @@ class MultimodalLM(nn.Module):
         """Context that yields the prompt's arguments for the LM: embeddings [B, T, H] (see `embed`), or ids.
 
         A decoder that needs ids (`lm_head.needs_ids`) gets the ids, and its first embedding look-up returns
-        `embedded`. A visual token has id 0 there.
+        `embedded`. A token of a medium has id 0 there.
         """
         if not self._by_id:
             yield {"inputs_embeds": embedded}
@@ -145,7 +154,7 @@ class MultimodalLM(nn.Module):
 
         hook = table.register_forward_hook(instead)
         try:
-            yield {"input_ids": input_ids.masked_fill(input_ids == IMAGE, 0)}
+            yield {"input_ids": _without_holes(input_ids)}
         finally:
             hook.remove()
 
@@ -154,7 +163,7 @@ class MultimodalLM(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         labels: Tensor | None = None,
-        features: Tensor | None = None,
+        features: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Logits at the labelled positions [N, vocabulary] and their mean cross-entropy (nats).
 
@@ -168,28 +177,14 @@ class MultimodalLM(nn.Module):
         logits = lm_head.logits(self.lm, hidden[:, :-1][chosen])
         return {"loss": F.cross_entropy(logits.float(), wanted[chosen]), "logits": logits}
 
-    def base_fingerprint(self) -> str:
-        """Fingerprint of the LM's weights as loaded, of the encoder and of the projector."""
-        return "-".join([self._base, *self._sight()])
+    def base_fingerprint(self, modalities: Collection[str] | None = None) -> str:
+        """Fingerprint of the LM's weights as loaded, and of the encoders and projectors of its modalities.
 
-    def _sight(self) -> list[str]:
-        """Fingerprints of encoder and projector before a conversion of the number type."""
-        if self.vision is None or self.projector is None:
-            return []
-        now = [self.vision.fingerprint(), tensors_digest(self.projector.state_dict())]
-        return self._before if now == self._after else now
-
-    def _apply(self, fn: Any, recurse: bool = True) -> MultimodalLM:
-        """Called by `to`, `half`, `cuda`, ...: a conversion of the number type does not change the base."""
-        weight = None if self.projector is None else self.projector.inner.weight
-        if weight is None or fn(weight.new_empty(0)).dtype == weight.dtype:
-            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-            return self
-        before = self._sight()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._after = []
-        self._before, self._after = before, self._sight()
-        return self
+        Args:
+            modalities: only of these; None: of all.
+        """
+        names = self.modalities if modalities is None else [n for n in self.modalities if n in modalities]
+        return base_name(self._base, {name: self.modalities[name].fingerprints() for name in names})
 
     def base_rounded(self) -> str:
         """Fingerprint of the LM's weights that does not depend on their number type (see `rounded_digest`); cached."""
@@ -215,7 +210,6 @@ class MultimodalLM(nn.Module):
             parameter.requires_grad_(name in wanted)
 
 
-@torch.no_grad()
-def set_scale(projector: Projector, features: Tensor) -> None:
-    """Sets the scale of the projector's input to the inverse standard deviation of `features`."""
-    projector.scale.copy_(1.0 / features.std().clamp_min(1e-6))
+def _without_holes(input_ids: Tensor) -> Tensor:
+    """Ids with 0 for placeholders, which are below 0."""
+    return input_ids.masked_fill(input_ids < 0, 0)

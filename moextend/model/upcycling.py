@@ -131,7 +131,7 @@ def upcycle(
     keep_dense: bool = True,
     on_layer: Callable[[int, int], None] | None = None,
 ) -> MultimodalLM:
-    """The model with its dense language model upcycled; tokenizer, encoder and projector are kept.
+    """The model with its dense language model upcycled; tokenizer, encoders and projectors are kept.
 
     See `upcycle_lm` for the arguments.
     """
@@ -139,10 +139,11 @@ def upcycle(
         model.lm, experts=experts, top_k=top_k, rows=rows, router_std=router_std, seed=seed,
         keep_dense=keep_dense, on_layer=on_layer,
     )  # fmt: skip
-    made = MultimodalLM(lm, model.tokenizer, model.vision)
-    if made.projector is not None and model.projector is not None:
-        made.projector.load_state_dict(model.projector.state_dict())
-    made.features = model.features
+    encoders = {name: modality.encoder for name, modality in model.modalities.items()}
+    made = MultimodalLM(lm, model.tokenizer, encoders=encoders)
+    for name, modality in model.modalities.items():
+        made.modalities[name].projector.load_state_dict(modality.projector.state_dict())
+        made.modalities[name].features = modality.features
     return made.to(model.device)
 
 

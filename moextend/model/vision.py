@@ -1,19 +1,13 @@
-"""Frozen image encoders, and a disk cache of their features."""
+"""Frozen image encoders."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
-from xxhash import xxh3_64_hexdigest
 
 from moextend.data.images import ImageRef
 from moextend.errors import InputError
@@ -21,13 +15,6 @@ from moextend.model import encoders
 from moextend.model.encoders import Resize
 from moextend.model.fingerprint import tensors_digest
 from moextend.util import files
-
-NAME = re.compile(rb"([0-9a-f]{16}) ([0-9a-f]{16})\n")
-"""A line of the index: digest of an image, and checksum of its features."""
-LINE = 34
-"""Length of a line in bytes."""
-Features = np.ndarray[Any, np.dtype[np.float32]]
-"""[images, tokens, width]"""
 
 
 class VisionEncoder(nn.Module):
@@ -44,6 +31,8 @@ class VisionEncoder(nn.Module):
         self.requires_grad_(False).eval()
         blank = torch.zeros(1, 3, *tower.size)
         self._read = _reader(self.tower, blank)
+        self.tokens: int
+        self.width: int
         self.tokens, self.width = self._patches(blank).shape[1:]
 
     @torch.no_grad()
@@ -51,6 +40,10 @@ class VisionEncoder(nn.Module):
         """Visual tokens [images, tokens, width], float32."""
         pixels = torch.stack([self.preprocess(image.open()) for image in images])
         return self._patches(pixels.to(next(self.tower.parameters()).device))
+
+    def tokens_of(self, image: ImageRef) -> int:
+        """Number of tokens of an image: that of all images."""
+        return self.tokens
 
     def train(self, mode: bool = True) -> VisionEncoder:
         """Stays in eval mode, also inside a model in training: a frozen encoder is deterministic."""
@@ -139,137 +132,3 @@ def _last_map_of_timm(tower: Any, pixels: Tensor) -> Tensor:
     if str(getattr(trunk, "output_fmt", "NCHW")).endswith("NHWC"):
         return found.flatten(1, 2)
     return found.flatten(2).mT
-
-
-class FeatureStore:
-    """Features of images by content: read from disk, or encoded and saved.
-
-    Each encoder has a folder (its fingerprint) with one append-only file of float32 records of fixed size, and an index
-    of digests with checksums. A truncated or damaged record is detected on reading and computed again. Memory does not
-    grow with the number of images. Several processes may share a folder.
-
-    An image takes tokens x width x 4 bytes: 2.4 MB for ViT-L-14-336, 0.25 MB for 49 tokens of 1,280.
-    """
-
-    def __init__(
-        self, encoder: VisionEncoder, folder: Path, batch_size: int = 64, limit: int | None = None
-    ) -> None:
-        """Args: limit: maximum size of the folder in bytes; further features are computed and not saved."""
-        self.encoder, self.batch_size = encoder, batch_size
-        self.folder = folder / encoder.fingerprint()
-        with files.disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        self._data, self._index = self.folder / "features.bin", self.folder / "names.txt"
-        self._shape = (encoder.tokens, encoder.width)
-        self._size = encoder.tokens * encoder.width * 4
-        self._room = None if limit is None else limit // (self._size + LINE)
-        self._rows: dict[str, tuple[int, str]] = {}
-        """digest -> row and checksum; the last record of an image counts."""
-        self._count = 0
-        """Number of rows read from the index, with or without a name."""
-        self._refresh()
-
-    def __call__(self, images: Sequence[ImageRef]) -> Tensor:
-        """Features [images, tokens, width], float32."""
-        out = self._empty(len(images))
-        gaps = self._load([image.digest for image in images], out)
-        places: dict[str, list[int]] = {}
-        for place in gaps:
-            places.setdefault(images[place].digest, []).append(place)
-        for chunk, features in self._make(
-            list({images[place].digest: images[place] for place in gaps}.values())
-        ):
-            for image, row in zip(chunk, features, strict=True):
-                out[places[image.digest]] = row
-        return torch.from_numpy(out)
-
-    def prepare(
-        self, images: Sequence[ImageRef], on_images: Callable[[int, int], None] | None = None
-    ) -> None:
-        """Encodes and saves missing images up to the limit; calls `on_images(done, total)`."""
-        self._refresh()
-        missing = list({i.digest: i for i in images if i.digest not in self._rows}.values())
-        if self._room is not None:
-            missing = missing[: max(0, self._room - self._count)]
-        done = 0
-        for chunk, _ in self._make(missing):
-            done += len(chunk)
-            if on_images:
-                on_images(done, len(missing))
-
-    def _empty(self, count: int) -> Features:
-        return np.empty((count, *self._shape), dtype=np.float32)
-
-    def _make(self, images: Sequence[ImageRef]) -> Iterator[tuple[Sequence[ImageRef], Features]]:
-        """Yields images with their features, a batch at a time: computed here, or by another process meanwhile."""
-        for start in range(0, len(images), self.batch_size):
-            chunk = images[start : start + self.batch_size]
-            # The lock covers one batch only: processes that need the same images share the work.
-            with FileLock(self.folder / "lock"):
-                self._refresh()
-                out = self._empty(len(chunk))
-                gaps = self._load([image.digest for image in chunk], out)
-                if gaps:
-                    out[gaps] = self._encode([chunk[place] for place in gaps])
-                    self._append([chunk[place].digest for place in gaps], out[gaps])
-            yield chunk, out
-
-    def _encode(self, images: Sequence[ImageRef]) -> Features:
-        """Features of up to a batch of images, always computed in a full batch.
-
-        The last bits of a product depend on the batch size, and training amplifies them. With a fixed size, the
-        features of an image do not depend on the other missing images.
-        """
-        padded = [*images, *[images[-1]] * (self.batch_size - len(images))]
-        return cast(Features, self.encoder(padded).cpu().numpy()[: len(images)])
-
-    def _append(self, digests: Sequence[str], features: Features) -> None:
-        """Appends records, then names: after an interrupt, records without a name are removed by the next append."""
-        if self._room is not None:
-            digests = digests[: max(0, self._room - self._count)]
-        records = [row.tobytes() for row in features[: len(digests)]]
-        names = [f"{d} {xxh3_64_hexdigest(r)}\n" for d, r in zip(digests, records, strict=True)]
-        for path, width, rows in (
-            (self._data, self._size, records),
-            (self._index, LINE, [name.encode() for name in names]),
-        ):
-            with files.disk_errors(path), path.open("ab") as file:
-                file.truncate(self._count * width)
-                file.write(b"".join(rows))
-                file.flush()
-                os.fsync(file.fileno())
-        self._refresh()
-
-    def _refresh(self) -> None:
-        """Reads the names that this or another process added since the last call."""
-        if not (self._index.exists() and self._data.exists()):
-            return
-        with self._index.open("rb") as file:
-            file.seek(self._count * LINE)
-            added = file.read()
-        complete = min(len(added) // LINE, self._data.stat().st_size // self._size - self._count)
-        for i in range(complete):
-            line = NAME.fullmatch(added[i * LINE : (i + 1) * LINE])
-            if line:
-                self._rows[line[1].decode()] = (self._count + i, line[2].decode())
-        self._count += max(0, complete)
-
-    def _load(self, digests: Sequence[str], out: Features) -> list[int]:
-        """Reads features from disk into the rows of `out`; returns the indices of missing ones.
-
-        Truncated and damaged records count as missing.
-        """
-        if not self._data.exists():
-            return list(range(len(digests)))
-        gaps = []
-        with self._data.open("rb", buffering=0) as file:
-            for place, digest in enumerate(digests):
-                row, check = self._rows.get(digest, (None, ""))
-                if row is not None:
-                    file.seek(row * self._size)
-                    record = memoryview(out[place]).cast("B")
-                    if file.readinto(record) == self._size and xxh3_64_hexdigest(record) == check:
-                        continue
-                    del self._rows[digest]
-                gaps.append(place)
-        return gaps

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
-from moextend.model.batches import Collator
+from moextend.model.batches import Collator, on_device
 from moextend.model.feature_cache import kept_features
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import reach
@@ -93,7 +92,7 @@ class InOrder(Dataset[tuple[int, Conversation]]):
         return item, self.data[item]
 
 
-def _collated(collate: Collator, items: Sequence[tuple[int, Conversation]]) -> dict[str, Tensor]:
+def _collated(collate: Collator, items: Sequence[tuple[int, Conversation]]) -> dict[str, Any]:
     """A batch, with the indices of its rows in the data."""
     batch = collate([conversation for _, conversation in items])
     return {**batch, ITEMS: torch.tensor([item for item, _ in items])}
@@ -117,7 +116,7 @@ def train(
     the first process writes weights and calls `on_step`.
 
     Args:
-        folder: for the trainer's state during the training, and for image features unless `model.features` is set. An
+        folder: for the trainer's state during the training, and for features of modalities without their own source. An
             interrupted training continues from its last checkpoint there. Removed at the end.
         extra_loss: called after each forward pass with its batch and the model's output; added to the loss.
         rates: suffix of parameter names -> factor on the learning rate.
@@ -222,7 +221,8 @@ def _prefix(model: MultimodalLM, trainer: TokenTrainer, folder: Path) -> PrefixC
     rows: Any = trainer.train_dataset
     each = min(len(rows), trainer.args.per_device_train_batch_size)
     batch = trainer.data_collator([rows[place] for place in range(each)])
-    cache.check({name: tensor.to(model.device) for name, tensor in batch.items() if name != ITEMS})
+    batch.pop(ITEMS)
+    cache.check(on_device(batch, model.device))
     return cache
 
 

@@ -81,7 +81,7 @@ class PrefixCache:
                     self._store[item] = row[:length]
 
     @torch.no_grad()
-    def check(self, inputs: Mapping[str, Tensor]) -> None:
+    def check(self, inputs: Mapping[str, Any]) -> None:
         """Computes one batch with and without the layers below, in train mode; random states do not change.
 
         Raises:

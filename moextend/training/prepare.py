@@ -115,7 +115,8 @@ def sharded(model: MultimodalLM, device: torch.device) -> Iterator[MultimodalLM]
     memo: dict[int, Any] = {id(p): p for p in learning}
     for parameter in model.parameters():
         memo.setdefault(id(parameter), nn.Parameter(parameter.data, requires_grad=False))
-    for kept in (model.tokenizer, model.features, model.choose):
+    sources = [modality.features for modality in model.modalities.values()]
+    for kept in (model.tokenizer, model.choose, *sources):
         memo[id(kept)] = kept
     flag = os.environ["ACCELERATE_USE_FSDP"]
     try:
@@ -132,10 +133,11 @@ def sharded(model: MultimodalLM, device: torch.device) -> Iterator[MultimodalLM]
 
 
 def _shard_frozen(model: MultimodalLM, device: torch.device) -> None:
-    seeing = model.vision.parameters() if model.vision is not None else ()  # features come from elsewhere
+    # Features come from elsewhere.
+    encoding = [p for modality in model.modalities.values() for p in modality.encoder_parameters()]
     options: dict[str, Any] = {
         "mesh": init_device_mesh(device.type, (torch.distributed.get_world_size(),)),
-        "ignored_params": {*model.trainable().values(), *seeing},
+        "ignored_params": {*model.trainable().values(), *encoding},
     }
     reshard = parse_flag_from_env("FSDP_RESHARD_AFTER_FORWARD", True)
     for layer in _layers(model):
@@ -173,8 +175,9 @@ def checkpointing(model: MultimodalLM) -> Iterator[None]:
 
 def lowest(model: MultimodalLM, layers: Sequence[nn.Module]) -> int:
     """Index of the lowest layer with a gradient of its output; 0 if parameters before all layers are trained."""
-    early = [model.lm.get_input_embeddings(), model.projector]
-    if any(p.requires_grad for module in early if module is not None for p in module.parameters()):
+    projectors = [modality.projector for modality in model.modalities.values()]
+    early = [model.lm.get_input_embeddings(), *projectors]
+    if any(p.requires_grad for module in early for p in module.parameters()):
         return 0
     learning = (i for i, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters()))
     return next(learning, len(layers))

@@ -9,7 +9,7 @@ from typing import Any
 from xxhash import xxh3_128
 
 from moextend.data.conversations import Conversation
-from moextend.data.images import ImageRef
+from moextend.data.media import MediaRef
 from moextend.errors import InputError
 from moextend.training.loop import draw_order
 from moextend.training.settings import Settings
@@ -80,7 +80,7 @@ def learned_name(data: Sequence[Conversation], settings: Settings, *, at_least: 
 def name_data(data: Sequence[Conversation], places: Iterable[int] | None = None) -> str:
     """32 hex digits over the content of conversations (those at `places`, or all), read one by one.
 
-    Images in memory are hashed by their bytes, image files by path, size and modification time, without reading them.
+    Media in memory are hashed by their bytes, files by path, size and modification time, without reading them.
     """
     hasher = xxh3_128(str(len(data)).encode())
     for place in range(len(data)) if places is None else places:
@@ -88,20 +88,20 @@ def name_data(data: Sequence[Conversation], places: Iterable[int] | None = None)
         texts = [text for turn in row.turns for text in turn]
         hasher.update(f"\n{place} {row.closed} {len(row.media)} {[len(text) for text in texts]}".encode())
         hasher.update("".join(texts).encode("utf-8", "surrogatepass"))
-        for image in row.media:
-            _add_image(hasher, image)
+        for medium in row.media:
+            _add_medium(hasher, medium)
     return hasher.hexdigest()
 
 
-def _add_image(hasher: xxh3_128, image: ImageRef) -> None:
-    if image.data is not None or image.path is None:
-        data = image.data or b""
+def _add_medium(hasher: xxh3_128, medium: MediaRef) -> None:
+    if medium.data is not None or medium.path is None:
+        data = medium.data or b""
         hasher.update(f"\n{len(data)} ".encode())
         hasher.update(data)
         return
     try:
-        found = image.path.stat()
+        found = medium.path.stat()
         state = f"{found.st_size} {found.st_mtime_ns}"
-    except OSError:  # whoever opens the image says what is wrong
+    except OSError:  # whoever opens the medium says what is wrong
         state = "missing"
-    hasher.update(f"\n{image.path} {state}".encode("utf-8", "surrogatepass"))
+    hasher.update(f"\n{medium.path} {state}".encode("utf-8", "surrogatepass"))

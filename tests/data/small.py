@@ -67,3 +67,23 @@ def write_jsonl() -> WriteJsonl:
 @pytest.fixture
 def encoded() -> str:
     return base64.b64encode(png(7)).decode()
+
+
+def wav(pitch: int = 0, rate: int = 8000) -> bytes:
+    """A sound of an eighth of a second."""
+    import numpy as np
+
+    from moextend.data.sounds import encode
+
+    time = np.arange(rate // 8) / rate
+    return encode(np.sin(2 * np.pi * (200 + 50 * pitch) * time).astype("float32"), rate, where="test")
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """A folder `sounds` with sounds s0.wav ... s5.wav."""
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for i in range(6):
+        (folder / f"s{i}.wav").write_bytes(wav(i))
+    return folder

@@ -214,7 +214,7 @@ def test_a_projector_is_aligned_once(tmp_path: Path) -> None:
     assert model.projector
     assert report.trained_parameters == sum(p.numel() for p in model.projector.parameters())
     changed = {n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])}
-    assert changed and all(name.startswith("projector.") for name in changed) and not model.trainable()
+    assert changed and all(".projector." in name for name in changed) and not model.trainable()
     assert sorted(path.name for path in (tmp_path / "p").iterdir()) == [
         "projector.json",
         "projector.safetensors",

@@ -13,6 +13,7 @@ import torch
 
 from moextend import ImageRef, MultimodalLM, Prompt, activate, attach, generate, new_parameters
 from moextend.extension import task_inference
+from moextend.extension.task_inference import IMAGES
 from moextend.model.likelihood import choice_likelihoods
 from tests.toys import features_of, picture
 
@@ -41,7 +42,7 @@ def test_an_extension_of_one_input_has_no_share_of_held_out_ones(model: Multimod
 
 def test_images_of_large_numbers_do_not_drown_the_question(model: MultimodalLM) -> None:
     drawn = random.Random(0)
-    model.features = lambda images: 1000 * features_of(model, images)
+    model.modalities["image"].features = lambda images: 1000 * features_of(model, images)
     with torch.no_grad():
         model.lm.get_input_embeddings().weight.mul_(0.1)
     statistics = {}
@@ -60,7 +61,7 @@ def test_a_later_extension_leaves_earlier_statistics_alone(model: MultimodalLM, 
     kept = task_inference.read(tmp_path)
     for one in (again, kept):
         assert torch.equal(one.mean, statistics.mean) and torch.equal(one.scatter, statistics.scatter)
-        assert (one.count, one.has_images) == (statistics.count, statistics.has_images)
+        assert (one.count, one.kind) == (statistics.count, statistics.kind)
 
 
 def test_the_former_file_name_is_read(model: MultimodalLM, tmp_path: Path) -> None:
@@ -102,11 +103,11 @@ def drawn(count: int, at: float, seed: int, width: int = 12) -> torch.Tensor:
     return torch.randn(count, width, generator=generator) @ mix + at
 
 
-def of_features(x: torch.Tensor, tested: int = 256, has_images: bool = True) -> task_inference.TaskStatistics:
+def of_features(x: torch.Tensor, tested: int = 256) -> task_inference.TaskStatistics:
     sample, rest = x[:tested], x[tested:].double()
     deviation = rest - rest.mean(0)
     scatter = (deviation.T @ deviation).float()
-    return task_inference.TaskStatistics(rest.mean(0).float(), scatter, len(rest), sample, has_images)
+    return task_inference.TaskStatistics(rest.mean(0).float(), scatter, len(rest), sample, IMAGES)
 
 
 def solved(statistics: dict[str, task_inference.TaskStatistics], x: torch.Tensor) -> list[str]:
@@ -124,7 +125,7 @@ def solved(statistics: dict[str, task_inference.TaskStatistics], x: torch.Tensor
 def test_the_nearest_extension_is_that_of_the_linear_system() -> None:
     known = {f"e{i}": of_features(drawn(400, 0.3 * i, i)) for i in range(4)}
     x = torch.cat([drawn(200, 0.3 * i, 10 + i) for i in range(4)])
-    found = task_inference.Rule(known, 5).nearest(x, True)
+    found = task_inference.Rule(known, 5).nearest(x, IMAGES)
     assert found == solved(known, x) and set(found) == set(known)
 
 
@@ -136,15 +137,17 @@ def test_of_its_own_inputs_an_extension_rejects_what_it_states_and_of_others_all
         {"a": stated, "b": stated}
     )
     for name, at in (("a", 0.0), ("b", 12.0)):
-        own = rule.choose(drawn(4000, at, 7), True)
+        own = rule.choose(drawn(4000, at, 7), IMAGES)
         assert 0 < own.count(None) / 4000 < 0.02 and set(own) == {name, None}
-    assert set(rule.choose(drawn(500, 100.0, 8), True)) == {None}
-    assert set(rule.nearest(drawn(500, 100.0, 8), True)) == {"b"}, "without a threshold the nearest takes it"
+    assert set(rule.choose(drawn(500, 100.0, 8), IMAGES)) == {None}
+    assert set(rule.nearest(drawn(500, 100.0, 8), IMAGES)) == {"b"}, (
+        "without a threshold the nearest takes it"
+    )
     other_image, other_text = drawn(500, 0.0, 9), drawn(500, 0.0, 9)
     other_image[:, 5:] += 60
     other_text[:, :5] += 60
     for x in (other_image, other_text):
-        assert rule.choose(x, True).count(None) > 490, "a usual part does not make up for the other"
+        assert rule.choose(x, IMAGES).count(None) > 490, "a usual part does not make up for the other"
 
 
 def test_a_threshold_is_an_order_statistic() -> None:
@@ -163,7 +166,7 @@ def test_thresholds_follow_the_covariance_that_later_extensions_change() -> None
     alone = task_inference.Rule({"a": first}, 5).thresholds["a"]
     together = task_inference.Rule({"a": first, "b": second}, 5)
     assert together.thresholds["a"].distances[0] < 0.5 * alone.distances[0]
-    assert "a" in together.choose(drawn(2000, 0.0, 3), True)
+    assert "a" in together.choose(drawn(2000, 0.0, 3), IMAGES)
 
 
 def test_too_few_inputs_make_no_threshold_and_a_warning(
@@ -213,7 +216,7 @@ def test_a_covariance_is_factorised_once_and_an_image_encoded_once(
         "count": task_inference.collect(model, COUNT),
     }
     model.choose = choose = task_inference.TaskInference(model, statistics)
-    model.features = see = Counting(model)
+    see = model.modalities["image"].features = Counting(model)
     generate(model, [COLOUR[1], COUNT[2], COLOUR[3], COLOUR[1], TEXT[0]], max_new_tokens=1, batch_size=5)
     assert see.calls == [3], "three images, for the choice and for the answers"
     for _ in range(3):
@@ -224,7 +227,7 @@ def test_a_covariance_is_factorised_once_and_an_image_encoded_once(
     del choose.statistics["count"]
     assert choose([COLOUR[1], COUNT[2]]) == [("colour",)] * 2 and factorise.call_count == 4
     given = Counting(model)
-    generate(model, [COLOUR[5]], max_new_tokens=1, batch_size=1, features=given)
+    generate(model, [COLOUR[5]], max_new_tokens=1, batch_size=1, features={"image": given})
     assert given.calls == [1] and len(see.calls) == 5, "the choice uses the source that it is given"
 
 
@@ -238,14 +241,14 @@ def test_inputs_that_share_a_question_are_accepted_alone_as_in_a_batch() -> None
         deviation = rest - rest.mean(0)
         scatter = (deviation.T @ deviation).float()
         statistics[name] = task_inference.TaskStatistics(
-            rest.mean(0).float(), scatter, len(rest), x[:128], has_images=True
+            rest.mean(0).float(), scatter, len(rest), x[:128], IMAGES
         )
         own[name] = x[:128]
     rule = task_inference.Rule(statistics, 16)
     for name, x in own.items():
-        together = rule.choose(x, True)
+        together = rule.choose(x, IMAGES)
         assert together.count(name) >= 126, "all but the share that may be rejected"
         for size in (1, 2, 3, 7):
-            pieces = [rule.choose(x[i : i + size], True) for i in range(0, len(x), size)]
+            pieces = [rule.choose(x[i : i + size], IMAGES) for i in range(0, len(x), size)]
             assert [each for piece in pieces for each in piece] == together, (name, size)
-    assert rule.choose(own["one"] - 2, True) == [None] * 128
+    assert rule.choose(own["one"] - 2, IMAGES) == [None] * 128

@@ -10,20 +10,21 @@ import torch
 from moextend import Conversation, MultimodalLM
 from moextend.errors import InputError
 from moextend.model.batches import Collator, encode, encode_prompt, piece_ids
-from moextend.model.multimodal import IGNORE, IMAGE
+from moextend.model.modality import IMAGE, Modalities
+from moextend.model.multimodal import IGNORE
 from tests.toys import TOKENS, WORDS, features_of, picture, toy_tokenizer
 
 ID = {word: i for i, word in enumerate(WORDS)}
 
 
 def test_an_image_takes_its_tokens_where_the_mark_stands() -> None:
-    ids = encode_prompt(partial(piece_ids, toy_tokenizer()), "w1 <image> w2", TOKENS)
+    ids = encode_prompt(partial(piece_ids, toy_tokenizer()), "w1 <image> w2", iter([[IMAGE] * TOKENS]))
     assert ids == [ID["<bos>"], ID["w1"], *[IMAGE] * TOKENS, ID["w2"]]
 
 
 def test_only_answers_and_their_ends_are_learned() -> None:
     talk = Conversation((("<image> w1", "w2 w3"), ("w4", "w5")), (picture(1),))
-    ids, labels = encode(partial(piece_ids, toy_tokenizer()), 2, talk, 2)
+    ids, labels = encode(partial(piece_ids, toy_tokenizer()), 2, talk, [[IMAGE] * 2])
     assert ids == [1, IMAGE, IMAGE, ID["w1"], ID["w2"], ID["w3"], 2, ID["w4"], ID["w5"], 2]
     assert labels == [IGNORE] * 4 + [ID["w2"], ID["w3"], 2, IGNORE, ID["w5"], 2]
 
@@ -35,23 +36,18 @@ def test_plain_text_is_learned_from_its_first_word_to_its_end() -> None:
         pieces.append((text, start))
         return piece_ids(toy_tokenizer(), text, start)
 
-    ids, labels = encode(ids_of, 2, Conversation((("", "w1 w2"),)), 2)
+    ids, labels = encode(ids_of, 2, Conversation((("", "w1 w2"),)), [])
     assert ids == [1, ID["w1"], ID["w2"], 2] and labels == [IGNORE, ID["w1"], ID["w2"], 2]
     assert pieces[-1][0] == "w1 w2", "as in the text: no space before its first word"
 
 
-def test_marks_and_images_must_agree() -> None:
+def test_marks_and_images_must_agree(model: MultimodalLM) -> None:
     with pytest.raises(InputError, match="2 images, but 1 <image> marks"):
-        encode(
-            partial(piece_ids, toy_tokenizer()),
-            2,
-            Conversation((("<image> w1", "w2"),), (picture(1), picture(2))),
-            2,
-        )
+        Collator.of(model)([Conversation((("<image> w1", "w2"),), (picture(1), picture(2)))])
 
 
 def test_padding_changes_nothing(model: MultimodalLM) -> None:
-    collate = Collator(model.tokenizer, TOKENS, model.vision)
+    collate = Collator(model.tokenizer, model.modalities)
     short = Conversation((("<image> w1", "w2"),), (picture(90, 10),))
     long = Conversation((("w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11", "w2"),))
     with torch.no_grad():
@@ -61,7 +57,7 @@ def test_padding_changes_nothing(model: MultimodalLM) -> None:
 
 
 def test_logits_are_made_at_labelled_positions_only(model: MultimodalLM) -> None:
-    collate = Collator(model.tokenizer, TOKENS, model.vision)
+    collate = Collator(model.tokenizer, model.modalities)
     batch = collate([Conversation((("<image> w1 w2 w3", "w2"),), (picture(90),))])
     out = model(**batch)
     assert out["logits"].shape == (2, len(WORDS))
@@ -86,7 +82,7 @@ def test_images_keep_their_order_over_turns_and_rows(model: MultimodalLM) -> Non
     ]
     batch = Collator.of(model)(talks)
     order = [images[i] for i in (0, 1, 4, 2, 3)]
-    assert torch.equal(batch["features"], features_of(model, order))
+    assert torch.equal(batch["features"]["image"], features_of(model, order).flatten(0, 1))
     assert (batch["input_ids"] == IMAGE).sum(1).tolist() == [3 * TOKENS, 0, 2 * TOKENS]
     embedded = model.embed(batch["input_ids"], batch["features"])
     assert model.projector
@@ -109,7 +105,7 @@ def test_a_batch_equals_its_conversations_one_at_a_time(model: MultimodalLM) -> 
 
 def test_an_image_needs_an_encoder(model: MultimodalLM) -> None:
     with pytest.raises(InputError, match="has an image, but the model has no image encoder"):
-        Collator(model.tokenizer, 0, None)([Conversation((("<image> w1", "w2"),), (picture(1),))])
+        Collator(model.tokenizer, Modalities())([Conversation((("<image> w1", "w2"),), (picture(1),))])
 
 
 def test_what_the_context_cannot_hold_goes_by_whole_turns(model: MultimodalLM) -> None:
@@ -118,19 +114,24 @@ def test_what_the_context_cannot_hold_goes_by_whole_turns(model: MultimodalLM) -
     whole = Collator.of(model)([talk])
     lengths = [
         len(
-            encode(partial(piece_ids, model.tokenizer), 2, Conversation(turns[:n], talk.media[:n]), TOKENS)[0]
+            encode(
+                partial(piece_ids, model.tokenizer),
+                2,
+                Conversation(turns[:n], talk.media[:n]),
+                [[IMAGE] * TOKENS] * n,
+            )[0]
         )
         for n in (1, 2)
     ]
     for context in range(lengths[0], whole["input_ids"].shape[1]):
-        collate = Collator(model.tokenizer, TOKENS, model.vision, context=context)
+        collate = Collator(model.tokenizer, model.modalities, context=context)
         with pytest.warns(UserWarning, match=f"more than {context} tokens lose their last turns"):
             batch = collate([talk])
         kept = 1 if context < lengths[1] else 2
         assert batch["input_ids"].shape[1] == lengths[kept - 1] <= context
         assert torch.equal(batch["input_ids"], whole["input_ids"][:, : lengths[kept - 1]])
-        assert torch.equal(batch["features"], features_of(model, talk.media[:kept]))
-    fits = Collator(model.tokenizer, TOKENS, model.vision, context=whole["input_ids"].shape[1])
+        assert torch.equal(batch["features"]["image"], features_of(model, talk.media[:kept]).flatten(0, 1))
+    fits = Collator(model.tokenizer, model.modalities, context=whole["input_ids"].shape[1])
     assert torch.equal(fits([talk])["input_ids"], whole["input_ids"])
 
 
@@ -143,7 +144,7 @@ def test_a_first_turn_that_is_too_long_is_refused(model: MultimodalLM) -> None:
 
 
 def test_a_text_that_is_too_long_to_learn_loses_its_end(model: MultimodalLM) -> None:
-    collate = Collator(model.tokenizer, TOKENS, model.vision, context=4)
+    collate = Collator(model.tokenizer, model.modalities, context=4)
     with pytest.warns(UserWarning, match=r"Texts of more than 4 tokens lose their end\."):
         batch = collate([Conversation((("", "w1 w2 w3 w4 w5"),))])
     assert batch["input_ids"].tolist() == [[1, ID["w1"], ID["w2"], ID["w3"]]]

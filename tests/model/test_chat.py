@@ -18,7 +18,8 @@ from moextend.errors import InputError
 from moextend.model.batches import Collator, encode_chat
 from moextend.model.chat import Chat, chat_of
 from moextend.model.generation import prompt_ids
-from moextend.model.multimodal import IGNORE, IMAGE
+from moextend.model.modality import IMAGE
+from moextend.model.multimodal import IGNORE
 from tests.toys import TOKENS, picture, toy_lm, toy_model, toy_tokenizer
 
 CORPUS = [
@@ -43,6 +44,10 @@ TALK = (
     ("How many?", "two"),
     ("<image> or <image>?", "big"),
 )
+
+
+def holes(tokens: int, media: int = 3) -> list[list[int]]:
+    return [[IMAGE] * tokens] * media
 
 
 def decoded(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int | None]) -> str:
@@ -113,7 +118,7 @@ def test_a_conversation_is_what_the_template_makes_of_it(tokenizer: PreTrainedTo
 
 
 def test_labels_lie_on_answers_and_their_ends(tokenizer: PreTrainedTokenizerFast) -> None:
-    ids, labels = encode_chat(Chat(tokenizer), TALK, TOKENS)
+    ids, labels = encode_chat(Chat(tokenizer), TALK, holes(TOKENS))
     end = tokenizer.eos_token
     joined = [decoded(tokenizer, run).strip() for run in runs(labels)]
     assert joined == [f"It is red.{end}", f"two{end}", f"big{end}"]
@@ -134,8 +139,8 @@ def runs(labels: list[int]) -> list[list[int]]:
 def test_before_an_answer_stand_the_ids_it_is_asked_with(tokenizer: PreTrainedTokenizerFast) -> None:
     chat = Chat(tokenizer)
     for turn in range(len(TALK)):
-        asked = encode_chat(chat, [*TALK[:turn], (TALK[turn][0], None)], 3)[0]
-        ids, labels = encode_chat(chat, TALK[: turn + 1], 3)
+        asked = encode_chat(chat, [*TALK[:turn], (TALK[turn][0], None)], holes(3))[0]
+        ids, labels = encode_chat(chat, TALK[: turn + 1], holes(3))
         assert ids[: len(asked)] == asked
         assert labels[len(asked)] != IGNORE and labels[len(asked) - 1] == IGNORE
         assert all(label != IGNORE for label in labels[len(asked) :])
@@ -155,14 +160,14 @@ def test_images_survive_as_one_token_each(tokenizer: PreTrainedTokenizerFast) ->
     assert output.ids.count(None) == 3
     first = output.ids.index(None)
     assert decoded(tokenizer, output.ids[first + 1 : first + 4]).strip().startswith("What")
-    ids = encode_chat(chat, TALK, 5)[0]
+    ids = encode_chat(chat, TALK, holes(5))[0]
     assert ids[first : first + 5] == [IMAGE] * 5 and ids.count(IMAGE) == 15
     assert max(i for i in ids) < size
     assert len(tokenizer) == size and tokenizer.backend_tokenizer.to_str() == before
 
 
 def test_an_empty_answer_is_not_learned(tokenizer: PreTrainedTokenizerFast) -> None:
-    _, labels = encode_chat(Chat(tokenizer), [("How many?", ""), ("What color?", "red")], 1)
+    _, labels = encode_chat(Chat(tokenizer), [("How many?", ""), ("What color?", "red")], holes(1))
     assert [decoded(tokenizer, run).strip() for run in runs(labels)] == [f"red{tokenizer.eos_token}"]
 
 
@@ -178,8 +183,8 @@ def test_what_a_template_writes_before_an_answer_is_asked_for_too() -> None:
         "('<think>\n\n</think>\n\n' if message.role == 'assistant' else '') + message.content + '<|im_end|>'",
     )
     tokenizer = with_template(thinking)
-    ids, labels = encode_chat(Chat(tokenizer), [("How many?", "two")], 1)
-    asked = encode_chat(Chat(tokenizer), [("How many?", None)], 1)[0]
+    ids, labels = encode_chat(Chat(tokenizer), [("How many?", "two")], holes(1))
+    asked = encode_chat(Chat(tokenizer), [("How many?", None)], holes(1))[0]
     assert ids[: len(asked)] == asked and decoded(tokenizer, asked).endswith("</think>\n\n")
     assert [decoded(tokenizer, run) for run in runs(labels)] == ["two<|im_end|>"]
 
@@ -189,9 +194,9 @@ def test_an_answer_that_nothing_closes_ends_with_the_end_token() -> None:
     tokenizer = with_template(plain)
     chat = Chat(tokenizer)
     assert chat.stop == [tokenizer.eos_token_id]
-    labels = encode_chat(chat, [("How many?", "two"), ("What?", "red")], 1)[1]
+    labels = encode_chat(chat, [("How many?", "two"), ("What?", "red")], holes(1))[1]
     assert [decoded(tokenizer, run).strip() for run in runs(labels)] == ["two", "red<|im_end|>"]
-    assert tokenizer.decode(encode_chat(chat, [("What?", None)], 1)[0]) == "\nuser: What?\nassistant:"
+    assert tokenizer.decode(encode_chat(chat, [("What?", None)], holes(1))[0]) == "\nuser: What?\nassistant:"
 
 
 def test_another_closing_token_stops_generation() -> None:
@@ -249,10 +254,12 @@ def test_a_batch_is_in_the_chat_template_and_plain_text_is_not() -> None:
     assert output == [
         "<bos>", "w50", *hole, "w1", "w51", "w2", "<eos>", "w50", "w3", *hole, "w51", "w4", "<eos>",
     ]  # fmt: skip
-    assert (batch["input_ids"][0] == IMAGE).sum() == 2 * TOKENS and batch["features"].shape[0] == 2
+    assert (batch["input_ids"][0] == IMAGE).sum() == 2 * TOKENS and len(
+        batch["features"]["image"]
+    ) == 2 * TOKENS
     learned = batch["labels"][0][batch["labels"][0] != IGNORE].tolist()
     assert model.tokenizer.convert_ids_to_tokens(learned) == ["w2", "<eos>", "w4", "<eos>"]
-    plain = Collator(model.tokenizer, TOKENS, model.vision)([text])
+    plain = Collator(model.tokenizer, model.modalities)([text])
     assert torch.equal(batch["input_ids"][1][: plain["input_ids"].shape[1]], plain["input_ids"][0])
 
 
@@ -274,7 +281,7 @@ def test_generation_asks_in_the_chat_template() -> None:
     assert model.chat
     for prompt in prompts:
         asked = [*prompt.before, (prompt.text, None)]
-        assert prompt_ids(model, prompt) == encode_chat(model.chat, asked, TOKENS)[0]
+        assert prompt_ids(model, prompt) == encode_chat(model.chat, asked, holes(TOKENS))[0]
     together = generate(model, prompts, max_new_tokens=6, batch_size=3)
     assert together == generate(model, prompts, max_new_tokens=6, batch_size=1)
     bare = toy_model()

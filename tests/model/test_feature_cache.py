@@ -40,11 +40,11 @@ def test_a_batch_is_in_host_memory_wherever_the_encoder_computes(model: Multimod
         return found
 
     encoder = ToyEncoder()
-    model.features = far
+    model.modalities["image"].features = far
     batch = Collator.of(model)(DATA[:3])
-    assert {tensor.device.type for tensor in batch.values()} == {"cpu"}
-    assert not any(isinstance(tensor, Far) for tensor in batch.values())
-    assert torch.equal(batch["features"], encoder([row.media[0] for row in DATA[:3]]))
+    seen = batch["features"]["image"]
+    assert seen.device.type == "cpu" and not isinstance(seen, Far)
+    assert torch.equal(seen, encoder([row.media[0] for row in DATA[:3]]).flatten(0, 1))
 
 
 class Counted(ToyEncoder):
@@ -62,16 +62,16 @@ class Counted(ToyEncoder):
 @pytest.fixture
 def counted() -> tuple[MultimodalLM, Counted]:
     model = toy_model()
-    model.vision = encoder = Counted()
+    model.modalities["image"].encoder = encoder = Counted()
     return model, encoder
 
 
 def test_a_training_encodes_an_image_once(counted: tuple[MultimodalLM, Counted], tmp_path: Path) -> None:
     model, encoder = counted
-    model.learn_only(["projector.outer.bias"])
+    model.learn_only(["modalities.image.projector.outer.bias"])
     train(model, DATA, SHORT, folder=tmp_path / "t")
     assert len(encoder.seen) == len(set(encoder.seen)) == 24, "two epochs"
-    assert model.features is None and not (tmp_path / "t").exists()
+    assert model.modalities["image"].features is None and not (tmp_path / "t").exists()
 
 
 @pytest.mark.parametrize("how", ["extend", "align"])
@@ -84,14 +84,14 @@ def test_all_of_a_call_encodes_an_image_once(
     else:
         align(model, DATA, SHORT, folder=tmp_path)
     assert len(encoder.seen) == len(set(encoder.seen)) == 24, "probe, training and statistics"
-    assert model.features is None and not (tmp_path / FOLDER).exists()
+    assert model.modalities["image"].features is None and not (tmp_path / FOLDER).exists()
 
 
 def test_an_interrupted_call_finds_its_features_again(
     counted: tuple[MultimodalLM, Counted], tmp_path: Path
 ) -> None:
     model, encoder = counted
-    model.learn_only(["projector.outer.bias"])
+    model.learn_only(["modalities.image.projector.outer.bias"])
 
     def stop(done: int, total: int) -> None:
         if done == 8:
@@ -99,15 +99,15 @@ def test_an_interrupted_call_finds_its_features_again(
 
     with pytest.raises(KeyboardInterrupt):
         train(model, DATA, SHORT, folder=tmp_path, on_step=stop)
-    assert model.features is None and len(encoder.seen) == 24
+    assert model.modalities["image"].features is None and len(encoder.seen) == 24
     train(model, DATA, SHORT, folder=tmp_path)
     assert len(encoder.seen) == 24
 
 
 def test_a_source_of_features_of_ones_own_is_used(model: MultimodalLM, tmp_path: Path) -> None:
-    model.features = own = ToyEncoder()
+    own = model.modalities["image"].features = ToyEncoder()
     with kept_features(model, tmp_path):
-        assert model.features is own
+        assert model.modalities["image"].features is own
     assert list(tmp_path.iterdir()) == []
 
 
@@ -120,9 +120,8 @@ def test_no_disk_is_used_without_an_image_and_never_more_than_the_limit(
         assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(feature_cache, "DISK", 10 * (4 * 8 * 4 + 34))
     with kept_features(model, tmp_path):
-        see = model.features
-        assert see is not None
-        assert torch.equal(see(images), expected) and torch.equal(see(images), expected)
+        see = model.modalities["image"].see
+        assert all(torch.equal(torch.stack(list(see(images))), expected) for _ in range(2))
         (data,) = tmp_path.glob(f"{FOLDER}/*/features.bin")
         assert data.stat().st_size == 10 * 4 * 8 * 4
 
@@ -131,7 +130,7 @@ def test_recent_features_are_bounded(model: MultimodalLM) -> None:
     encoder = Counted()
     images = [row.media[0] for row in DATA]
     see = Recent(encoder, limit=10 * 4 * 8 * 4)
-    assert torch.equal(see([images[3], *images]), ToyEncoder()([images[3], *images]))
+    assert torch.equal(torch.stack(see([images[3], *images])), ToyEncoder()([images[3], *images]))
     assert len(encoder.seen) == 24
     see(images[-10:])
     assert len(encoder.seen) == 24

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from moextend import Conversation, MultimodalLM, Prompt, attach, generate, new_parameters
-from moextend.errors import InputError
+from moextend.errors import InputError, RunFailed
 from moextend.model.batches import Collator
 from moextend.model.generation import prompt_ids
-from moextend.model.multimodal import IMAGE
+from moextend.model.modality import IMAGE
 from moextend.moe.recipe import Mode
-from tests.toys import features_of, picture, toy_lm, toy_model, toy_tokenizer
+from tests.toys import picture, shown, toy_lm, toy_model, toy_tokenizer
 
 PROMPTS = [
     Prompt("<image> w1 w2", (picture(250),)),
@@ -26,7 +26,7 @@ PROMPTS = [
 def one_by_one(model: MultimodalLM, prompt: Prompt, steps: int) -> str:
     """Greedy answers without cache, batch or padding."""
     ids = prompt_ids(model, prompt)
-    features = features_of(model, prompt.media) if prompt.media else None
+    features = shown(model, prompt.media)
     answer_ids: list[int] = []
     for _ in range(steps):
         row = torch.tensor([ids + answer_ids])
@@ -69,8 +69,8 @@ def test_the_checkpoints_own_way_of_decoding_is_left_aside() -> None:
 
 def test_as_many_holes_as_visual_tokens(model: MultimodalLM) -> None:
     ids = torch.tensor([[1, IMAGE, IMAGE]])
-    with pytest.raises(AssertionError):
-        model.embed(ids, features_of(model, [picture(3)]))
+    with pytest.raises(RunFailed, match="2 placeholders and 4 tokens of modality 'image'"):
+        model.embed(ids, shown(model, [picture(3)]))
 
 
 def test_earlier_turns_read_as_in_training(model: MultimodalLM) -> None:

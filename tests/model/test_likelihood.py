@@ -13,7 +13,7 @@ from moextend import MultimodalLM, Prompt
 from moextend.model.batches import encode_prompt, piece_ids
 from moextend.model.likelihood import choice_likelihoods
 from moextend.moe import attach as expand
-from tests.toys import TOKENS, features_of, picture, toy_model
+from tests.toys import picture, shown, toy_model
 
 PROMPTS = [
     Prompt("<image> w1 w2", (picture(250),)),
@@ -24,9 +24,10 @@ CHOICES = [("w1", "w2 w3 w4"), ("w9", "w8", "w7"), ("w5 w6",)]
 
 
 def by_hand(model: MultimodalLM, prompt: Prompt, choice: str) -> float:
-    ids = encode_prompt(partial(piece_ids, model.tokenizer), f"{prompt.text} {choice}", TOKENS)
+    holes = iter(model.modalities.holes(prompt.media))
+    ids = encode_prompt(partial(piece_ids, model.tokenizer), f"{prompt.text} {choice}", holes)
     row = torch.tensor([ids])
-    features = features_of(model, prompt.media) if prompt.media else None
+    features = shown(model, prompt.media)
     with torch.no_grad():
         steps = model(row, torch.ones_like(row), features=features)["logits"][0].log_softmax(-1)
     output = len(choice.split())
@@ -58,7 +59,7 @@ def test_each_prompt_reaches_what_it_chooses() -> None:
         def reaching(self, names: Sequence[str]) -> AbstractContextManager[None]:
             return expand.reaching(model.lm, names)
 
-        def __call__(self, prompts: Sequence[Prompt], see: object = None) -> list[tuple[str, ...]]:
+        def __call__(self, prompts: Sequence[Prompt], sources: object = None) -> list[tuple[str, ...]]:
             return [("a",) if len(prompt.text) > 14 else () for prompt in prompts]
 
         def fingerprint(self) -> str:

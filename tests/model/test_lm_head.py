@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from moextend import MultimodalLM, Prompt, generate
 from moextend.model import lm_head
-from moextend.model.multimodal import IGNORE, IMAGE
+from moextend.model.modality import IMAGE
+from moextend.model.multimodal import IGNORE
 from tests.moe.toy_composites import COMPOSITES, composite
 from tests.moe.toy_families import CONFIGS, build, class_of, config_of, family
 from tests.toys import TOKENS, WIDTH, ToyEncoder, features_of, picture, toy_tokenizer
@@ -82,7 +83,9 @@ def test_text_and_images_give_the_familys_own_logits(name: str) -> None:
     features = torch.randn(2, TOKENS, WIDTH, generator=generator)
     seen = own_logits(model, ids, features)
     assert not torch.allclose(seen, expected)
-    torch.testing.assert_close(model(ids, mask, features=features)["logits"], seen, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        model(ids, mask, features={"image": features.flatten(0, 1)})["logits"], seen, atol=1e-6, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", OF_EVERY_KIND)
@@ -112,5 +115,6 @@ def test_embeddings_of_every_layer_are_of_the_prompts_ids() -> None:
     ids = torch.tensor([[1, 7, *[IMAGE] * TOKENS, 9]])
     features = torch.randn(1, TOKENS, WIDTH, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(
-        model(ids, torch.ones_like(ids), features=features)["logits"], own_logits(model, ids, features)
+        model(ids, torch.ones_like(ids), features={"image": features.flatten(0, 1)})["logits"],
+        own_logits(model, ids, features),
     )

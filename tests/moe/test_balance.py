@@ -36,7 +36,7 @@ def scatter(model: MultimodalLM, name: str, shift: float = 0.0) -> None:
 
 
 def batch_of(model: MultimodalLM, rows: list[Conversation]) -> dict[str, torch.Tensor]:
-    return Collator(model.tokenizer, model.visual_tokens, model.vision)(rows)
+    return Collator(model.tokenizer, model.modalities)(rows)
 
 
 @given(st.integers(2, 5), st.integers(1, 20), st.integers(0, 1000))

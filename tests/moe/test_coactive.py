@@ -162,7 +162,7 @@ def test_a_measurement_may_activate_a_part(mode: Mode, calibrate: bool) -> None:
 def test_auto_reaches_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model = toy_model()
     inputs = task_inference.TaskStatistics(
-        torch.zeros(8), torch.eye(8), 2, torch.zeros(1, 8), has_images=True
+        torch.zeros(8), torch.eye(8), 2, torch.zeros(1, 8), task_inference.IMAGES
     )
     monkeypatch.setattr(activating, "_statistics", lambda model, name: inputs)
     attach(model.lm, "a", {0: [1]})

@@ -75,22 +75,27 @@ class Projector(torch.nn.Linear):
 def test_a_damaged_projector_in_the_cache_is_aligned_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    projector = Projector(3, 2, bias=False)
     model: Any = SimpleNamespace(
-        projector=Projector(3, 2, bias=False), chat=None, base_fingerprint=lambda: "base"
+        modalities={"image": SimpleNamespace(projector=projector)},
+        chat=None,
+        base_fingerprint=lambda modalities: "base",
     )
     trained: list[str] = []
 
-    def train_projector(*arguments: object, **more: object) -> None:
+    def train_projector(*arguments: object, **more: object) -> object:
         trained.append("once")
-        torch.nn.init.ones_(model.projector.weight)
+        torch.nn.init.ones_(projector.weight)
+        return SimpleNamespace(steps=1, tokens=2, flops=3.0)
 
     monkeypatch.setattr(align, "train_projector", train_projector)
     settings = Align(task="captions", steps=1, batch_size=1, learning_rate=0.1)
     for damage in (lambda path: flip(path, -1), lambda path: path.write_bytes(b""), into_folder, None):
-        alignment.align(
+        cost = alignment.align(
             model, [], settings, seed=0, data_name="x", cache=tmp_path, on_step=lambda done, total: None
         )
-        assert bool((model.projector.weight == 1).all())
+        assert bool((projector.weight == 1).all())
+        assert (cost.task, cost.steps, cost.tokens, cost.flops) == ("captions", 1, 2, 3.0)
         (kept,) = tmp_path.glob("*.safetensors")
         if damage:
             damage(kept)

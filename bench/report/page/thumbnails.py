@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from moextend.bench.data import open_items
 from moextend.bench.data.source import find_source
@@ -91,12 +91,10 @@ def small(image: ImageRef) -> tuple[str, bytes]:
 
 def _images(task: TaskSpec, workspace: Path) -> Iterator[tuple[str, str, ImageRef]]:
     """(id, question, first image) of the items of the test split; none of the Hub, which a report does not ask."""
-    from moextend.data.images import ImageRef
-
     assert task.data is not None
     if find_source(task.data, task.folder(), workspace, where=task.task).hub is not None:
         raise ValueError("the data set is on the Hub, and a report downloads nothing.")
     for item in open_items(task, "test", workspace, strict=False):
-        image = next((medium for medium in item.media if isinstance(medium, ImageRef)), None)
+        image = next((medium for medium in item.media if medium.modality == "image"), None)
         if image is not None:
-            yield item.id, item.question, image
+            yield item.id, item.question, cast("ImageRef", image)

@@ -35,7 +35,7 @@ LIMIT = 40
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> Path:
     folder = tmp_path_factory.mktemp("bridges")
     (folder / "registry").mkdir()
     (folder / "registry" / "small.yaml").write_text(SEQUENCE)

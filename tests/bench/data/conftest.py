@@ -9,9 +9,9 @@ import pytest
 from moextend.bench.task import Data, TaskSpec
 from moextend.data.columns import Columns
 from tests.bench.data.hub_rows import Hub
-from tests.data.small import encoded, make_png, make_rows, pictures, write_jsonl
+from tests.data.small import encoded, make_png, make_rows, pictures, recordings, write_jsonl
 
-__all__ = ["encoded", "make_png", "make_rows", "pictures", "write_jsonl"]
+__all__ = ["encoded", "make_png", "make_rows", "pictures", "recordings", "write_jsonl"]
 
 MakeTask = Callable[..., TaskSpec]
 

@@ -72,7 +72,7 @@ class ShortLoop:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def data(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> dict[str, Any]:
     workspace = tmp_path_factory.mktemp("world")
     return {name: stage_data([find_task(name, workspace)], workspace, 0) for name in TASKS}
 
@@ -88,7 +88,7 @@ def loaded() -> moextend.MultimodalLM:
 
 @torch.no_grad()
 def logits(model: moextend.MultimodalLM, conversations: Sequence[Conversation]) -> Tensor:
-    collate = Collator(model.tokenizer, model.visual_tokens, model.vision)
+    collate = Collator(model.tokenizer, model.modalities)
     batch = collate(list(conversations))
     found: Tensor = model(**batch)["logits"]
     return found

@@ -25,15 +25,17 @@ def test_the_alignment_shows_its_true_step_after_a_resume(
 
     unit, seen = Unit("align", 0, "captions", 400), list[int]()
     monkeypatch.setattr(alignment, "align", align)
-    monkeypatch.setattr(moextend, "load", lambda *_, **__: SimpleNamespace(vision=None))
+    monkeypatch.setattr(moextend, "load", lambda *_, **__: SimpleNamespace(modalities={}))
     for name in ("conversations", "data_digest"):
         monkeypatch.setattr(models, name, lambda *_: "")
     monkeypatch.setattr(models, "base_revision", lambda *_: None)
     monkeypatch.setattr(models, "encoder_revisions", lambda *_: nullcontext())
     context = MagicMock()
     context.config.device = "cpu"
-    context.sequence.align = SimpleNamespace(task="captions", steps=400)
+    context.sequence.alignments = (SimpleNamespace(task="captions", steps=400),)
     context.sequence.base.upcycle = None
+    context.sequence.base.encoders_in.return_value = {}
+    context.tasks = {"captions": SimpleNamespace(modalities=("image",), prompt="")}
     with Progress(tmp_path, [unit]) as progress:
 
         def advance() -> None:

@@ -58,7 +58,12 @@ def test_the_base_is_read_once_for_skeletons_that_share_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[object] = []
-    monkeypatch.setattr(matching, "skeleton", lambda *given: read.append(given) or skeleton(*given))
+
+    def counted(*given: Any) -> Any:
+        read.append(given)
+        return skeleton(*given)
+
+    monkeypatch.setattr(matching, "skeleton", counted)
     make = matching.skeletons(TINY, tmp_path)
     assert not read, "nothing is read before it is needed"
     one, two = make(), make()

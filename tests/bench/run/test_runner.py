@@ -47,7 +47,7 @@ METHODS = ["full-ft", "lora", "moextend:scope=own", "moextend:scope=auto", "moex
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
     (folder / "registry").mkdir()
     (folder / "registry" / "small.yaml").write_text(SEQUENCE)

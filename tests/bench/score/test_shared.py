@@ -51,12 +51,9 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, damage: bytes) -> None:
 def test_what_failed_is_not_kept(tmp_path: Path) -> None:
     share, path = SharedPredictions(tmp_path / "cache"), tmp_path / "task-1.jsonl"
 
-    def fail() -> None:
-        with share(path):
-            path.write_bytes(LINES[:5])
-            raise RunFailed("stopped")
-
-    pytest.raises(RunFailed, fail)
+    with pytest.raises(RunFailed), share(path):
+        path.write_bytes(LINES[:5])
+        raise RunFailed("stopped")
     (tmp_path / "other").mkdir()
     assert make(share, tmp_path / "other" / "task-1.jsonl")
 

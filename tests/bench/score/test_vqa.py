@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -20,7 +19,7 @@ from moextend.bench.task import Data, TaskSpec
 from moextend.data.columns import Columns
 from moextend.errors import RunFailed
 from moextend.model.generation import Prompt
-from moextend.util.files import read_lines, write_lines
+from moextend.util.files import read_lines
 
 TASK = TaskSpec(task="mini", version=1, kind="vqa", data=Data(path="x"), prompt="{question}")
 
@@ -251,15 +250,7 @@ def test_error_rates_weigh_the_items_by_their_words(tmp_path: Path) -> None:
     path = tmp_path / "mini.jsonl"
     vqa.write_scores(path, "wer@1", scored)
     assert [line["weight"] for line in read_lines(vqa.scores_path(path, "wer@1"))] == [6, 2, 1]
+    cell = Cell(stage=0, task="mini", value=scores.value, n=3, scorer="wer@1", predictions=path.name)
+    assert ScoreReader(Words())(tmp_path, cell, tmp_path).weight.tolist() == [6, 2, 1]
     vqa.write_scores(path, "exact@1", vqa.score_items(transcripts(), "exact@1")[1])
     assert all("weight" not in line for line in read_lines(vqa.scores_path(path, "exact@1")))
-    cell = Cell(
-        stage=1, task="mini", value=scores.value, n=3, scorer="wer@1", predictions=path.name, weights="w"
-    )
-    write_lines(path, [record.line() for record in transcripts()])
-    kept = ScoreReader(Words())(tmp_path, cell, tmp_path)
-    item, score, weight = kept.alone()
-    assert score == pytest.approx([4 / 6, 0.5, 0]) and weight == pytest.approx([2, 2 / 3, 1 / 3])
-    vqa.scores_path(path, "wer@1").unlink()
-    again = ScoreReader(Words())(tmp_path, cell, tmp_path)
-    assert all(map(np.array_equal, again.alone(), (item, score, weight)))

@@ -1,3 +1,5 @@
+import io
+import wave
 from pathlib import Path
 from typing import Any, get_args
 
@@ -5,10 +7,14 @@ import pandas
 import pytest
 
 from moextend.bench.world import data
+from moextend.bench.world.hearing import HEARINGS
+from moextend.bench.world.questions import ASKERS
 from moextend.bench.world.scenes import WORLD_VERSION, Split
+from moextend.bench.world.sound import RATE
 from moextend.bench.world.words import vocabulary
 from moextend.errors import UnknownName
 
+IMAGES = (*ASKERS, data.CAPTIONS)
 COLUMNS = ["question_id", "image_id", "image", "question", "answer", "kind"]
 
 
@@ -16,9 +22,12 @@ COLUMNS = ["question_id", "image_id", "image", "question", "answer", "kind"]
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "IMAGES", {"train": 30, "test": 20})
     monkeypatch.setattr(data, "CAPTIONED", {"train": 30, "test": 20})
+    monkeypatch.setattr(data, "SOUNDS", {"train": 30, "test": 20})
+    monkeypatch.setattr(data, "MATCHED", {"train": 30, "test": 20})
+    monkeypatch.setattr(data, "RECITED", {"train": 30, "test": 20})
 
 
-@pytest.mark.parametrize("name", data.DATASETS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_files_rows_and_columns(name: str, tmp_path: Path) -> None:
     folder = data.materialise(name, tmp_path)
     assert folder == tmp_path / f"{name}-v{WORLD_VERSION}"
@@ -29,6 +38,20 @@ def test_files_rows_and_columns(name: str, tmp_path: Path) -> None:
     assert len(train) == (30 if name == data.CAPTIONS else 90)
     assert len(test) == test.image_id.nunique() == 20
     assert not train.duplicated(["image_id", "question"]).any()
+
+
+@pytest.mark.parametrize("name", HEARINGS)
+def test_files_of_sounds(name: str, tmp_path: Path) -> None:
+    folder = data.materialise(name, tmp_path)
+    train, test = (pandas.read_parquet(folder / f"{split}.parquet") for split in ("train", "test"))
+    media = ["audio", *(["image", "text"] if name in ("match", "scenes") else [])]
+    assert list(train.columns) == ["question_id", "group", *media, "question", "answer", "kind"]
+    assert train.question_id.is_unique and train.group.nunique() == 30
+    assert len(test) == test.group.nunique() == 20
+    assert not train.duplicated(["group", "question"]).any()
+    with wave.open(io.BytesIO(test.audio[0]["bytes"])) as file:
+        assert file.getframerate() == RATE
+        assert 0.2 < file.getnframes() / RATE < 3.5
 
 
 def test_datasets_decodes_the_images(tmp_path: Path) -> None:
@@ -62,7 +85,7 @@ def test_an_unknown_name_is_reported(tmp_path: Path) -> None:
         data.materialise("countin", tmp_path)
 
 
-@pytest.mark.parametrize("name", data.DATASETS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_train_and_test_share_no_scene_and_no_image(name: str) -> None:
     contents: dict[str, set[str]] = {}
     images: dict[str, set[bytes]] = {}

@@ -1,0 +1,175 @@
+"""Modalities that are added to a model after loading: adding, saving with extensions, removing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moextend.errors import InputError, UnknownName
+from moextend.extension import tensor_files
+from moextend.model.fingerprint import base_parts
+from moextend.model.loading import load_encoder
+from moextend.model.modality import Encoder, Modality
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe import attach
+
+
+def add_modality(
+    model: MultimodalLM,
+    name: str,
+    encoder: str | Encoder,
+    *,
+    projector: str | Path | None = None,
+    **settings: Any,
+) -> None:
+    """Gives `model` a modality with a new projector; also a model with extensions, which do not change.
+
+    Align the projector before the first extension that uses it: `align(model, ..., modality=name)`. An extension that
+    is trained from now on needs the modality: its folder holds the projector and the name of the encoder.
+
+    Args:
+        name: "image", "audio", or a modality of `register_modality`.
+        encoder: its name, or the encoder itself; only one with a name is loaded again with an extension.
+        projector: folder of an aligned projector; None: a new one.
+        settings: further arguments of the modality's encoder loader, as JSON values.
+
+    Raises:
+        UnknownName: there is no such modality.
+        InputError: the model has the modality already, the encoder cannot be loaded, or the projector is another one's.
+    """
+    made = load_encoder(name, encoder, **settings) if isinstance(encoder, str) else encoder
+    with torch.random.fork_rng(devices=[]):
+        modality = model.modalities.add(name, made, model.width).to(model.device)
+    modality.added = {"encoder": encoder if isinstance(encoder, str) else None, "settings": settings}
+    if projector is not None:
+        from moextend.extension.align import load_projector
+
+        try:
+            load_projector(model, projector, modality=name)
+        except BaseException:
+            del model.modalities[name]
+            raise
+
+
+def remove_modality(model: MultimodalLM, name: str) -> None:
+    """Removes a modality that was added with `add_modality`, or with an extension.
+
+    Raises:
+        UnknownName: the model has no such modality.
+        InputError: an extension needs it, or the model was loaded with it.
+    """
+    if name not in model.modalities:
+        raise UnknownName("modality", name, model.modalities)
+    if model.modalities[name].added is None:
+        raise InputError(
+            "the model was loaded with it, and it is part of its base.",
+            where=f"modality '{name}'",
+            hint="Load the model without it.",
+        )
+    if needing := needs(model, name):
+        raise InputError(
+            f"extension '{needing[-1]}' needs it.",
+            where=f"modality '{name}'",
+            hint=f"Unload first: {', '.join(reversed(needing))}.",
+        )
+    del model.modalities[name]
+
+
+def needs(model: MultimodalLM, name: str) -> list[str]:
+    """Extensions of `model` that need a modality: all of them for one that the model was loaded with."""
+    modality, known = model.modalities[name], attach.scope_of(model.lm).known
+    return [other for other in known if modality.added is None or other in modality.needed_by]
+
+
+def hold(model: MultimodalLM, extension: str, names: list[str] | None = None) -> None:
+    """Notes that an extension needs the modalities `names` (None: all that the model has)."""
+    for name, modality in model.modalities.items():
+        if names is None or name in names:
+            modality.needed_by.add(extension)
+
+
+def release(model: MultimodalLM, extension: str) -> None:
+    """Removes the modalities that were added and that only `extension`, which is unloaded, needed."""
+    for name, modality in list(model.modalities.items()):
+        if extension in modality.needed_by:
+            modality.needed_by.discard(extension)
+            if modality.added is not None and not needs(model, name):
+                del model.modalities[name]
+
+
+def save(model: MultimodalLM, folder: Path) -> None:
+    """Writes projectors and names of encoders of the modalities that were added to the folder of an extension."""
+    for name, modality in model.modalities.items():
+        if modality.added is not None:
+            tensors = {key: tensor.float() for key, tensor in modality.projector.state_dict().items()}
+            encoder, projector = modality.fingerprints()
+            card = {
+                "modality": name, **modality.added, "facts": dict(modality.encoder.facts),
+                "fingerprint": encoder, "projector": projector,
+            }  # fmt: skip
+            tensor_files.save_tensors(folder, tensors, card, _stem(name))
+
+
+def load_missing(model: MultimodalLM, base: str, folder: Path) -> list[str]:
+    """Adds the modalities of an extension in `folder` that `model` lacks; returns their names.
+
+    Args: base: fingerprint of the extension's base.
+
+    Raises:
+        InputError: a file is damaged, or an encoder cannot be loaded, or is another one. The model is unchanged.
+    """
+    added: list[str] = []
+    try:
+        for name in base_parts(base)[1]:
+            if name not in model.modalities and tensor_files.is_complete(folder, _stem(name)):
+                _load(model, name, folder)
+                added.append(name)
+    except BaseException:
+        forget(model, added)
+        raise
+    return added
+
+
+def forget(model: MultimodalLM, names: list[str]) -> None:
+    """Removes modalities that `load_missing` added."""
+    for name in names:
+        del model.modalities[name]
+
+
+def _load(model: MultimodalLM, name: str, folder: Path) -> None:
+    tensors, card = tensor_files.load_tensors(folder, _stem(name))
+    where = str(folder / f"{_stem(name)}.json")
+    if card.get("encoder") is None:
+        raise InputError(
+            f"the extension needs modality '{name}', whose encoder has no name to load it by.",
+            where=where,
+            hint=f"Add it first: moextend.add_modality(model, '{name}', encoder=...).",
+        )
+    add_modality(model, name, card["encoder"], **card.get("settings", {}))
+    modality: Modality = model.modalities[name]
+    try:
+        found = modality.encoder.fingerprint()
+        if found != card.get("fingerprint"):
+            raise InputError(
+                f"encoder '{card['encoder']}' is another one than that of the training ({card.get('fingerprint')}, "
+                f"this one is {found}).",
+                where=where,
+                hint="Use the files of the encoder that the extension was trained with.",
+            )
+        try:
+            modality.projector.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise InputError(
+                "holds another projector than the model's.", where=where, hint="Make the extension again."
+            ) from error
+        modality.known_as((found, card["projector"]))
+    except BaseException:
+        del model.modalities[name]
+        raise
+
+
+def _stem(name: str) -> str:
+    """Stem of the files of a modality in the folder of an extension."""
+    return f"modality-{name}"

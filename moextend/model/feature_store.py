@@ -1,0 +1,195 @@
+"""A disk cache of the features of media, shared by processes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from xxhash import xxh3_64_hexdigest
+
+from moextend.data.media import MediaRef
+from moextend.model.modality import Encoder, Features, encoded, tokens_of
+from moextend.util import files
+
+NAME = re.compile(rb"([0-9a-f]{16}) ([0-9a-f]{16})\n")
+"""A line of the index: digest of a medium, and checksum of its features."""
+PLACED = re.compile(rb"([0-9a-f]{16}) ([0-9a-f]{16}) ([0-9a-f]{16}) ([0-9a-f]{8})\n")
+"""The same for records of different sizes: also their start and size in bytes."""
+LINE, PLACED_LINE = 34, 60
+"""Lengths of these lines in bytes."""
+Array = np.ndarray[Any, np.dtype[np.float32]]
+"""[tokens, width]; of media with equal numbers of tokens also [media, tokens, width]."""
+
+
+class FeatureStore:
+    """Features of media by content: read from disk, or encoded and saved.
+
+    Each encoder has a folder (its fingerprint) with one append-only file of float32 records, and an index of digests
+    with checksums. A truncated or damaged record is detected on reading and computed again. Memory does not grow with
+    the number of media. Several processes may share a folder.
+
+    A medium takes tokens x width x 4 bytes: 2.4 MB for ViT-L-14-336, 0.25 MB for 49 tokens of 1,280.
+    """
+
+    def __init__(
+        self, encoder: Encoder, folder: Path, batch_size: int = 64, limit: int | None = None
+    ) -> None:
+        """Args: limit: maximum size of the folder in bytes; further features are computed and not saved."""
+        self.encoder, self.batch_size, self.limit = encoder, batch_size, limit
+        self.folder = folder / encoder.fingerprint()
+        with files.disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._data, self._index = self.folder / "features.bin", self.folder / "names.txt"
+        self._line = LINE if encoder.tokens is not None else PLACED_LINE
+        self._rows: dict[str, tuple[int, int, str]] = {}
+        """digest -> start, size and checksum of its record; the last record of a medium counts."""
+        self._count = 0
+        """Number of lines read from the index, with or without a name."""
+        self._end = 0
+        """End in bytes of the records of these lines."""
+        self._refresh()
+
+    def __call__(self, media: Sequence[MediaRef]) -> Features:
+        """Features of media, float32, in host memory."""
+        out = self._empty(media)
+        gaps = self._load(media, out)
+        places: dict[str, list[int]] = {}
+        for place in gaps:
+            places.setdefault(media[place].digest, []).append(place)
+        for chunk, features in self._make(list({media[i].digest: media[i] for i in gaps}.values())):
+            for medium, row in zip(chunk, features, strict=True):
+                for place in places[medium.digest]:
+                    out[place][...] = row
+        if isinstance(out, np.ndarray):
+            return torch.from_numpy(out)
+        return [torch.from_numpy(row) for row in out]
+
+    def prepare(self, media: Sequence[MediaRef], on_media: Callable[[int, int], None] | None = None) -> None:
+        """Encodes and saves missing media up to the limit; calls `on_media(done, total)`."""
+        self._refresh()
+        missing = list({i.digest: i for i in media if i.digest not in self._rows}.values())
+        if self.limit is not None:
+            missing = missing[: self._fitting([self._size(medium) for medium in missing])]
+        done = 0
+        for chunk, _ in self._make(missing):
+            done += len(chunk)
+            if on_media:
+                on_media(done, len(missing))
+
+    def _size(self, medium: MediaRef) -> int:
+        """Size of a record in bytes."""
+        return tokens_of(self.encoder, medium) * self.encoder.width * 4
+
+    def _empty(self, media: Sequence[MediaRef]) -> Array | list[Array]:
+        if self.encoder.tokens is not None:
+            return np.empty((len(media), self.encoder.tokens, self.encoder.width), dtype=np.float32)
+        shapes = [(self.encoder.tokens_of(medium), self.encoder.width) for medium in media]
+        return [np.empty(shape, dtype=np.float32) for shape in shapes]
+
+    def _make(self, media: Sequence[MediaRef]) -> Iterator[tuple[Sequence[MediaRef], Array | list[Array]]]:
+        """Yields media with their features, a batch at a time: computed here, or by another process meanwhile."""
+        for start in range(0, len(media), self.batch_size):
+            chunk = media[start : start + self.batch_size]
+            # The lock covers one batch only: processes that need the same media share the work.
+            with FileLock(self.folder / "lock"):
+                self._refresh()
+                out = self._empty(chunk)
+                gaps = self._load(chunk, out)
+                if gaps:
+                    for place, row in zip(gaps, self._encode([chunk[i] for i in gaps]), strict=True):
+                        out[place][...] = row
+                    self._append([chunk[i].digest for i in gaps], [out[i] for i in gaps])
+            yield chunk, out
+
+    def _encode(self, media: Sequence[MediaRef]) -> list[Array]:
+        """Features of up to a batch of media; with a fixed number of tokens always computed in a full batch.
+
+        The last bits of a product depend on the batch size, and training amplifies them. With a fixed size, the
+        features of a medium do not depend on the other missing ones.
+        """
+        missing = self.batch_size - len(media) if self.encoder.tokens is not None else 0
+        found = encoded(self.encoder, [*media, *[media[-1]] * missing])
+        rows = found.cpu() if isinstance(found, torch.Tensor) else [row.cpu() for row in found]
+        return [row.numpy() for row in rows[: len(media)]]
+
+    def _fitting(self, sizes: Sequence[int]) -> int:
+        """How many records of these sizes fit into the folder."""
+        if self.limit is None:
+            return len(sizes)
+        room = self.limit - self._end - self._count * self._line
+        for i, size in enumerate(sizes):
+            room -= size + self._line
+            if room < 0:
+                return i
+        return len(sizes)
+
+    def _append(self, digests: Sequence[str], features: Sequence[Array]) -> None:
+        """Appends records, then names: after an interrupt, records without a name are removed by the next append."""
+        records = [row.tobytes() for row in features[: self._fitting([row.nbytes for row in features])]]
+        lines, start = [], self._end
+        for digest, record in zip(digests, records, strict=False):
+            place = "" if self._line == LINE else f" {start:016x} {len(record):08x}"
+            lines.append(f"{digest} {xxh3_64_hexdigest(record)}{place}\n".encode())
+            start += len(record)
+        for path, end, rows in (
+            (self._data, self._end, records),
+            (self._index, self._count * self._line, lines),
+        ):
+            with files.disk_errors(path), path.open("ab") as file:
+                file.truncate(end)
+                file.write(b"".join(rows))
+                file.flush()
+                os.fsync(file.fileno())
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Reads the names that this or another process added since the last call."""
+        if not (self._index.exists() and self._data.exists()):
+            return
+        with self._index.open("rb") as file:
+            file.seek(self._count * self._line)
+            added = file.read()
+        held = self._data.stat().st_size
+        for at in range(0, len(added) - self._line + 1, self._line):
+            digest, record = self._named(added[at : at + self._line])
+            if record[0] + record[1] > held:
+                break
+            self._count, self._end = self._count + 1, max(self._end, record[0] + record[1])
+            if digest:
+                self._rows[digest] = record
+
+    def _named(self, line: bytes) -> tuple[str, tuple[int, int, str]]:
+        """Digest, and start, size and checksum of its record; no digest for a damaged line."""
+        if self.encoder.tokens is not None:
+            size, found = self.encoder.tokens * self.encoder.width * 4, NAME.fullmatch(line)
+            start = self._count * size
+        else:
+            found = PLACED.fullmatch(line)
+            start, size = (int(found[3], 16), int(found[4], 16)) if found else (self._end, 0)
+        return (found[1].decode() if found else ""), (start, size, found[2].decode() if found else "")
+
+    def _load(self, media: Sequence[MediaRef], out: Array | list[Array]) -> list[int]:
+        """Reads features from disk into the rows of `out`; returns the indices of missing ones.
+
+        Truncated and damaged records count as missing.
+        """
+        if not self._data.exists():
+            return list(range(len(media)))
+        gaps = []
+        with self._data.open("rb", buffering=0) as file:
+            for place, medium in enumerate(media):
+                start, size, check = self._rows.get(medium.digest, (0, -1, ""))
+                if size == out[place].nbytes:
+                    file.seek(start)
+                    record = memoryview(out[place].data).cast("B")
+                    if file.readinto(record) == size and xxh3_64_hexdigest(record) == check:
+                        continue
+                self._rows.pop(medium.digest, None)
+                gaps.append(place)
+        return gaps

@@ -1,0 +1,98 @@
+"""Marks of media in a text (`<image>`, `<audio>`, ...), and errors of prompts whose marks and media do not agree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from moextend.data.marks import marks_in as marks_in
+from moextend.data.marks import split_at_marks as split_at_marks
+from moextend.data.media import MediaRef
+from moextend.data.modalities import modality_types
+from moextend.errors import InputError
+
+
+def without_marks(text: str) -> str:
+    """Text with a space for each mark."""
+    return " ".join(split_at_marks(text))
+
+
+def check_marks(texts: Sequence[str], media: Sequence[MediaRef], where: str | None = None) -> None:
+    """Raises InputError if the marks of the texts are not those of the media, or a medium is another object."""
+    if wrong := [one for one in media if not (hasattr(one, "open") and hasattr(one, "modality"))]:
+        raise InputError(
+            f"{wrong[0]!r} is no image and no other medium.",
+            where=where,
+            hint="Give a moextend.ImageRef(path=...) or (data=...).",
+        )
+    marked = [name for text in texts for name in marks_in(text)]
+    shown = [medium.modality for medium in media]
+    if marked == shown:
+        return
+    for name in dict.fromkeys([*shown, *marked]):
+        if name not in modality_types():
+            raise InputError(
+                f"there is no modality '{name}'.",
+                where=where,
+                hint="Register it first: moextend.register_modality.",
+            )
+        if shown.count(name) != marked.count(name):
+            raise InputError(
+                f"{shown.count(name)} {_plural(name)}, but {marked.count(name)} <{name}> marks in the prompt.",
+                where=where,
+                hint=f"Put one <{name}> for each {_noun(name)} into the task's prompt.",
+            )
+    place = next(i for i, (mark, medium) in enumerate(zip(marked, shown, strict=True)) if mark != medium)
+    raise InputError(
+        f"mark {place + 1} of the prompt is <{marked[place]}>, but medium {place + 1} is {_a(_noun(shown[place]))}.",
+        where=where,
+        hint="Give the media in the order of the marks.",
+    )
+
+
+def no_encoder(medium: MediaRef, where: str | None = None) -> InputError:
+    """Error for a medium in the input of a model without an encoder of its modality."""
+    name = medium.modality
+    noun = _noun(name)
+    how = {"image": "vision=...", "audio": "audio=..."}.get(name, f"encoders={{'{name}': ...}}")
+    add = "" if name == "image" else ", add an encoder with moextend.add_modality"
+    return InputError(
+        f"the prompt has {_a(noun)}, but the model has no {name} encoder.",
+        where=where,
+        hint=f"Load the model with {how}{add}, or leave the {noun} out.",
+    )
+
+
+def too_long(
+    tokens: int,
+    media: Sequence[MediaRef],
+    holes: Sequence[Sequence[int]],
+    context: int,
+    where: str | None = None,
+) -> InputError:
+    """Error for a prompt that exceeds the model's context; `holes`: placeholders of the media."""
+    counts, sums = Counter(medium.modality for medium in media), Counter[str]()
+    for medium, hole in zip(media, holes, strict=True):
+        sums[medium.modality] += len(hole)
+    parts = ", ".join(f"{sums[name]} of {number} {_plural(name)}" for name, number in counts.items())
+    fewer = " or ".join(map(_plural, counts)) or "images"
+    return InputError(
+        f"takes {tokens} tokens{f' ({parts})' if parts else ''}, and the model's context holds {context}.",
+        where=where,
+        hint=f"Shorten the prompt, give fewer {fewer}, or use an encoder with fewer tokens.",
+    )
+
+
+def _noun(name: str) -> str:
+    """Name of a medium in messages: "image"."""
+    known = modality_types().get(name)
+    return known.ref.noun.removeprefix("the ") if known else name
+
+
+def _plural(name: str) -> str:
+    known = modality_types().get(name)
+    return known.plural if known else f"{name}s"
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

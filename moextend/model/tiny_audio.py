@@ -1,0 +1,169 @@
+"""A small encoder of sounds: log-mel spectrogram, convolutions and a transformer; about 220,000 parameters."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from moextend.errors import InputError
+from moextend.model.mel import LogMel, slaney
+from moextend.util import files, spec
+
+MODEL_TYPE = "moextend-audio"
+"""`model_type` in its config.json."""
+_NEAR = 31
+"""Number of frames that the convolution for positions covers."""
+
+
+class TinyAudioConfig(spec.Spec):
+    """Sizes of a TinyAudio; config.json holds them."""
+
+    model_type: Literal["moextend-audio"] = "moextend-audio"
+    rate: int = Field(16_000, ge=4_000, le=48_000)
+    """Samples per second."""
+    fft: int = Field(400, ge=32, le=4_096)
+    """Samples of a frame of the spectrogram."""
+    hop: int = Field(160, ge=16, le=4_096)
+    """Samples from one frame to the next."""
+    mels: int = Field(64, ge=1, le=256)
+    """Bands of the spectrogram."""
+    width: int = Field(96, ge=1, le=1_024)
+    """Width of the features."""
+    strides: tuple[int, ...] = Field((2, 2, 1), min_length=1, max_length=6)
+    """Strides of the convolutions; their product is the number of frames of the spectrogram per feature."""
+    layers: int = Field(2, ge=0, le=24)
+    """Blocks of the transformer."""
+    heads: int = Field(4, ge=1, le=64)
+    inner: int = Field(192, ge=1, le=4_096)
+    """Width of the MLPs."""
+    seconds: int = Field(30, ge=1, le=120)
+    """Longest sound that is encoded at once."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> TinyAudioConfig:
+        if self.width % self.heads:
+            raise ValueError("width is no multiple of heads")
+        if not all(1 <= stride <= 8 for stride in self.strides):
+            raise ValueError("strides are 1 to 8")
+        return self
+
+
+class TinyAudio(nn.Module):
+    """Waves -> features. The features of a sound depend on no other sound of a batch."""
+
+    def __init__(self, config: TinyAudioConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or TinyAudioConfig()
+        self.rate, self.width, self.window = config.rate, config.width, config.rate * config.seconds
+        self.frames_per_second = config.rate / config.hop / math.prod(config.strides)
+        self.mel = LogMel(slaney(config.fft, config.mels, config.rate), config.fft, config.hop)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.width if i else config.mels, config.width, 3, stride, padding=1)
+            for i, stride in enumerate(config.strides)
+        )
+        self.near = nn.Conv1d(config.width, config.width, _NEAR, padding=_NEAR // 2, groups=config.width)
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+
+    def length(self, samples: Any) -> Any:
+        """Number of features of a sound with so many samples (a number or a Tensor)."""
+        return self._lengths(samples)[-1]
+
+    def _lengths(self, samples: Any) -> list[Any]:
+        """Numbers of frames: of the spectrogram, and after each convolution."""
+        found = [-(-samples // self.config.hop)]
+        for stride in self.config.strides:
+            found.append(-(-found[-1] // stride))
+        return found
+
+    def forward(self, waves: Tensor, samples: Tensor | None = None) -> Tensor:
+        """Features [B, frames, width] of waves [B, n] at `rate`.
+
+        samples: number of samples of each sound [B], zeros follow in `waves`; the features after its `length` are 0.
+        """
+        if samples is None:
+            samples = torch.full((len(waves),), waves.shape[1], device=waves.device)
+        first, *rest = self._lengths(samples)
+        frames, more = -(-waves.shape[1] // self.config.hop), -(-self.config.fft // self.config.hop)
+        x = self.mel(waves, frames + more)[..., :frames]  # silence follows each sound, also the longest
+        x = _masked(x.to(self.norm.weight.dtype), first)
+        for convolution, length in zip(self.convolutions, rest, strict=True):
+            x = _masked(F.gelu(convolution(x)), length)
+        x = (x + F.gelu(self.near(x))).mT
+        seen = torch.arange(x.shape[1], device=x.device) < rest[-1][:, None]
+        for block in self.blocks:
+            x = block(x, seen)
+        return cast(Tensor, self.norm(x) * seen[..., None])
+
+    @torch.no_grad()
+    def frames(self, samples: np.ndarray[Any, Any]) -> Tensor:
+        """Features [length(n), width] of one sound of n samples."""
+        wave = torch.from_numpy(samples).to(self.norm.weight.device)
+        return cast(Tensor, self(wave[None])[0].float())
+
+    def facts(self) -> dict[str, Any]:
+        """What the features depend on besides the weights."""
+        return self.config.model_dump(mode="json")
+
+    def save(self, folder: Path) -> None:
+        """Writes config.json and model.safetensors."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.atomic(folder / "model.safetensors") as path:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}, path)
+        files.write_json(folder / "config.json", self.facts())
+
+
+class _Block(nn.Module):
+    """A transformer block with norms before attention and MLP."""
+
+    def __init__(self, config: TinyAudioConfig) -> None:
+        super().__init__()
+        width, self.heads = config.width, config.heads
+        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.inner, self.outer = nn.Linear(width, config.inner), nn.Linear(config.inner, width)
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        """x: [B, frames, width]; seen: frames [B, frames] that are attended."""
+        batch, frames, width = x.shape
+        qkv = self.qkv(self.before(x)).view(batch, frames, 3, self.heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None, :])
+        x = x + self.out(found.transpose(1, 2).reshape(batch, frames, width))
+        return cast(Tensor, x + self.outer(F.gelu(self.inner(self.between(x)))))
+
+
+def _masked(x: Tensor, lengths: Tensor) -> Tensor:
+    """x [B, channels, frames] with zeros after the lengths [B]."""
+    return x * (torch.arange(x.shape[2], device=x.device) < lengths[:, None])[:, None]
+
+
+def load_tiny_audio(folder: Path) -> TinyAudio:
+    """The encoder that `TinyAudio.save` wrote.
+
+    Raises:
+        InputError: no such folder, a wrong config, or weights that do not fit it.
+    """
+    config = spec.parse(
+        TinyAudioConfig, files.read_json(folder / "config.json"), where=str(folder / "config.json")
+    )
+    found, path = TinyAudio(config), folder / "model.safetensors"
+    try:
+        found.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"cannot be loaded ({reason}).",
+            where=str(path),
+            hint="Save the encoder there again (TinyAudio.save).",
+        ) from error
+    return found

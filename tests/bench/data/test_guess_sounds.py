@@ -1,0 +1,142 @@
+"""Tasks with sounds, guessed from their data."""
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+
+from moextend.bench.data import check_task, guess_task
+from moextend.bench.task import TaskSpec, read_task
+from moextend.bench.workspace import new_task
+from moextend.data.own import own_data
+from moextend.data.recognised import is_sound
+from moextend.errors import InputError
+from tests.data.small import WriteJsonl, png, wav
+
+WORDS = ["low note", "a high note", "two notes", "no note", "four of them", "five"]
+
+
+def guess(data: Path, workspace: Path, **columns: str) -> TaskSpec:
+    return guess_task(str(data), name="mine", workspace=workspace, columns=columns)
+
+
+def rows(**changes: Any) -> list[dict[str, Any]]:
+    """Rows of sounds; a list in `changes` has a cell per row."""
+    cells = {name: value if isinstance(value, list) else [value] * 6 for name, value in changes.items()}
+    return [{name: values[i] for name, values in cells.items()} for i in range(6)]
+
+
+PATHS = [f"s{i}.wav" for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "found"),
+    [
+        ({"audio": PATHS, "question": "what?", "answer": "low"},
+         ("vqa", "audio", "question", "answer", "exact@1", "<audio>\n{question}\nAnswer the question using a single")),
+        ({"file": PATHS, "id": PATHS, "text": WORDS},
+         ("caption", "file", None, "text", "wer@1", "<audio>\nWrite down what is said.")),
+        ({"path": PATHS, "sentence": WORDS, "age": "", "locale": "en"},
+         ("caption", "path", None, "sentence", "wer@1", "<audio>\nWrite down what is said.")),
+        ({"clip": PATHS, "label": ["low", "high"] * 3},
+         ("vqa", "clip", None, "label", "exact@1", "<audio>\nWhat is it?")),
+        ({"wav": PATHS, "language": ["en", "fr"] * 3, "seconds": 1.0},
+         ("vqa", "wav", None, "language", "exact@1", "<audio>\nWhat is it?")),
+        ({"speech": PATHS, "caption": WORDS},
+         ("caption", "speech", None, "caption", "cider@1", "<audio>\nDescribe the sound in one sentence.")),
+        ({"a": PATHS, "text": WORDS, "image": "p.png", "question": "same?", "answer": ["yes", "no"] * 3},
+         ("vqa", "a", "question", "answer", "exact@1", "<image>\n<audio>\n{question}\nAnswer")),
+    ],
+)  # fmt: skip
+def test_columns_of_sounds(
+    cells: dict[str, Any],
+    found: tuple[str | None, ...],
+    recordings: Path,
+    write_jsonl: WriteJsonl,
+    workspace: Path,
+) -> None:
+    (recordings / "p.png").write_bytes(png())
+    path = write_jsonl(recordings / "mine.jsonl", rows(**cells))
+    task = guess(path, workspace)
+    columns = task.columns
+    assert (task.kind, columns.audio, columns.question, columns.answer, task.scorer) == found[:5]
+    assert task.prompt.startswith(str(found[5])) and (columns.image is not None) == ("image" in cells)
+    assert task.data and (task.data.train, task.data.test) == ("all[:90%]", "all[90%:]")
+
+
+def test_a_folder_of_sounds_with_metadata(recordings: Path, workspace: Path) -> None:
+    lines = [f"s{i}.wav,{word}" for i, word in enumerate(WORDS)]
+    for split in ("train", "test"):
+        folder = recordings / "split" / split
+        folder.mkdir(parents=True)
+        for i in range(6):
+            (folder / f"s{i}.wav").write_bytes(wav(i))
+        (folder / "metadata.csv").write_text("\n".join(["file_name,transcription", *lines]))
+    task = guess(recordings / "split", workspace)
+    assert (task.columns.audio, task.columns.answer, task.columns.image) == (
+        "file_name",
+        "transcription",
+        None,
+    )
+    checked = check_task(task, workspace)
+    assert checked.items == {"train": 6, "test": 6} and checked.answer == "low note"
+    assert checked.prompt == "<audio>\nWrite down what is said."
+
+
+@pytest.mark.parametrize("name", ["audio", "recording"])
+def test_a_column_of_datasets_audio(name: str, tmp_path: Path, workspace: Path) -> None:
+    encoded = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    features = datasets.Features({name: encoded, "label": datasets.ClassLabel(names=["low", "high"])})
+    values = [{name: {"bytes": wav(i), "path": None}, "label": i % 2} for i in range(6)]
+    table = datasets.Dataset.from_list(values, features=features).cast_column(name, datasets.Audio())
+    for split in ("train", "test"):
+        pq.write_table(table.data.table, tmp_path / f"{split}.parquet")
+    task = guess(tmp_path, workspace)
+    assert (task.columns.audio, task.columns.answer, task.kind, task.scorer) == (
+        name,
+        "label",
+        "vqa",
+        "exact@1",
+    )
+    assert check_task(task, workspace).answer == "low"
+
+
+@pytest.mark.parametrize(
+    ("value", "sound"),
+    [
+        (wav(), True), (b"fLaC...", True), (b"OggS...", True), (b"ID3\x04...", True), (b"\xff\xfb\x90d", True),
+        (b"RIFF\0\0\0\0WEBP", False), (png(), False), (b"\xff\xd8\xff\xe0", False), ("a.FLAC", True), ("a.png", False),
+        ({"array": [0.0], "sampling_rate": 8000}, True), ({"bytes": png(), "path": None}, False),
+        ({"bytes": None, "path": "a.mp3"}, True), ([wav()], True), ([], False), (3, False),
+    ],
+)  # fmt: skip
+def test_sounds_are_recognised_by_their_content(value: Any, sound: bool) -> None:
+    assert is_sound(value) == sound
+
+
+def test_own_data_with_sounds(recordings: Path, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+    path = write_jsonl(recordings / "mine.jsonl", rows(clip=PATHS, text=WORDS))
+    found = own_data(str(path), tmp_path, columns={})
+    assert found[1].turns == (("<audio>\nWrite down what is said.", "a high note"),)
+    assert found[1].media[0].path == recordings / "s1.wav"
+
+
+def test_a_new_task_about_sounds(recordings: Path, write_jsonl: WriteJsonl, workspace: Path) -> None:
+    path = write_jsonl(recordings / "mine.jsonl", rows(clip=PATHS, label=["low", "high"] * 3))
+    task = new_task.new_task("audio", str(path), workspace, name=None, columns={}, scorer=None)
+    path = new_task.write_task(task)
+    assert read_task(path).columns == task.columns and "image" not in path.read_text()
+    with pytest.raises(InputError, match="no column holds sounds"):
+        text = write_jsonl(recordings / "text.jsonl", rows(question="what?", answer="low"))
+        new_task.new_task("audio", str(text), workspace, name=None, columns={}, scorer=None)
+
+
+def test_a_named_column_goes_before_a_guessed_one(
+    recordings: Path, write_jsonl: WriteJsonl, workspace: Path
+) -> None:
+    path = write_jsonl(recordings / "mine.jsonl", rows(clip=PATHS, other=PATHS, text=WORDS, words=WORDS))
+    task = guess(path, workspace, audio="other", answer="words")
+    assert (task.columns.audio, task.columns.answer) == ("other", "words")
+    assert task.scorer == "wer@1"

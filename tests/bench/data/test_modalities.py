@@ -1,0 +1,324 @@
+"""Tasks with sounds, with several media, and with media of a plug-in."""
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+
+from moextend.bench.data import check_task, conversations, data_digest, open_items, prompt_text
+from moextend.bench.task import Data, TaskSpec
+from moextend.data import modalities
+from moextend.data.audio import AudioRef
+from moextend.data.columns import Columns
+from moextend.data.media import MediaRef
+from moextend.data.modalities import ModalityType, register_modality
+from moextend.errors import InputError, SpecError, UnknownName
+from tests.data.small import WriteJsonl, png, wav
+
+ASK = "<audio>\n{question}"
+WHERE = {"word": r"(?P<first>[a-z])[a-z]*", "loud": "true"}
+
+
+@dataclass(frozen=True)
+class SeriesRef(MediaRef):
+    """Numbers, one a line."""
+
+    modality: ClassVar[str] = "series"
+    noun: ClassVar[str] = "the series"
+
+    def open(self) -> list[float]:
+        return [float(line) for line in self.read().split()]
+
+
+@pytest.fixture
+def series() -> Iterator[None]:
+    register_modality(ModalityType(SeriesRef))
+    yield
+    del modalities._TYPES["series"]
+
+
+@pytest.fixture
+def heard(workspace: Path) -> Any:
+    """A task that reads JSON lines or parquet with sounds."""
+
+    def make(path: Path, prompt: str = ASK, columns: dict[str, Any] | None = None, **data: Any) -> TaskSpec:
+        named = {"audio": "clip", "question": "ask", "answer": "reply", **(columns or {})}
+        source = Data(path=str(path), **{"train": "all", "test": "all", **data})
+        return TaskSpec(
+            task="mini", version=1, kind="vqa", data=source, columns=Columns(**named), prompt=prompt,
+            path=workspace / "tasks" / "mini.yaml",
+        )  # fmt: skip
+
+    return make
+
+
+def row(i: int, **changes: Any) -> dict[str, Any]:
+    return {"clip": f"s{i}.wav", "ask": f"what is {i}", "reply": ["low", "high"][i % 2], **changes}
+
+
+def test_data_with_sounds_need_no_column_of_images() -> None:
+    assert Columns(audio="clip").by_modality == {"audio": "clip"}
+    assert Columns(audio="clip", image="image").by_modality == {"image": "image", "audio": "clip"}
+    assert Columns(media={"series": "x"}).by_modality == {"series": "x"}
+    again = Columns.model_validate(Columns(audio="clip").model_dump())
+    assert again == Columns(audio="clip")
+    assert Columns().image == "image" and set(Columns().model_dump()) == {
+        "image", "question", "answer", "id", "group", "kind", "choices",
+    }  # fmt: skip
+    with pytest.raises(SpecError, match=r"media: write columns\.audio instead of columns\.media\.audio"):
+        Columns(media={"audio": "clip"})
+
+
+CELLS = {
+    "a path": "s0.wav",
+    "base64": base64.b64encode(wav(0)).decode(),
+    "a data URL": "data:audio/wav;base64," + base64.b64encode(wav(0)).decode(),
+    "bytes and path": {"bytes": None, "path": "s0.wav"},
+    "an array": {"array": [0.0, 0.5, -0.5, 0.25], "sampling_rate": 8000, "path": None},
+    "a list": ["s0.wav", "s1.wav"],
+}
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_cells_hold_sounds(kind: str, heard: Any, recordings: Path, write_jsonl: WriteJsonl) -> None:
+    path = write_jsonl(recordings / "all.jsonl", [row(0, clip=CELLS[kind])])
+    (item,) = open_items(heard(path), "test", recordings)
+    count = 2 if kind == "a list" else 1
+    assert [type(medium) for medium in item.media] == [AudioRef] * count
+    assert item.media[0].open().rate == 8000
+    assert prompt_text(heard(path), item) == "<audio>" * count + "\nwhat is 0"
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_columns_of_datasets_audio_stay_encoded(embedded: bool, heard: Any, recordings: Path) -> None:
+    cells = [
+        {"bytes": wav(i), "path": "x.wav"} if embedded else {"bytes": None, "path": f"s{i}.wav"}
+        for i in range(2)
+    ]
+    text, encoded = (
+        datasets.Value("string"),
+        {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+    )
+    features = datasets.Features({"clip": encoded, "ask": text, "reply": text})
+    rows = datasets.Dataset.from_list([row(i, clip=cell) for i, cell in enumerate(cells)], features=features)
+    # `to_parquet` would put the files in.
+    pq.write_table(rows.cast_column("clip", datasets.Audio()).data.table, recordings / "all.parquet")
+    task = heard(recordings / "all.parquet")
+    found = [item.media[0] for item in open_items(task, "test", recordings)]
+    assert [medium.read() for medium in found] == [wav(0), wav(1)]
+    assert all((medium.data is not None) == embedded for medium in found)
+    assert check_task(task, recordings).prompt == "<audio>\nwhat is 0"
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (3, "column 'clip': holds int, not a sound. A sound is a path"),
+        ({"array": [0.0]}, "column 'clip': holds an array, not a sound. A sound is {"),
+        ("https://x.org/a.wav", "the sound is a web address"),
+        ("../private.wav", "the sound lies outside the folder of the data"),
+        ("s9.wav", "the sound cannot be read"),
+        ("", "holds no audio"),
+    ],
+)
+def test_wrong_cells_are_named(
+    cell: Any, message: str, heard: Any, recordings: Path, write_jsonl: WriteJsonl
+) -> None:
+    (recordings.parent / "private.wav").write_bytes(wav())
+    path = write_jsonl(recordings / "all.jsonl", [row(0, clip=cell)])
+    with pytest.raises(InputError, match=r"all\.jsonl:1") as caught:
+        open_items(heard(path), "test", recordings)[0].media[0].open()
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "order"),
+    [
+        ("<image> <audio> {question}", ["image", "audio"]),
+        ("<audio> {question} <image>", ["audio", "image"]),
+        ("<image> or <audio> or <image>?", ["image", "audio", "image"]),
+        ("<audio> <image>", ["audio", "image", "image"]),
+    ],
+)
+def test_media_are_in_the_order_of_the_marks(
+    prompt: str, order: list[str], heard: Any, recordings: Path, write_jsonl: WriteJsonl
+) -> None:
+    pictures = [f"p{i}.png" for i in range(order.count("image"))]
+    for i, name in enumerate(pictures):
+        (recordings / name).write_bytes(png(i))
+    path = write_jsonl(recordings / "all.jsonl", [row(0, view=pictures)])
+    task = heard(path, prompt, {"image": "view"})
+    (item,) = open_items(task, "test", recordings)
+    assert [medium.modality for medium in item.media] == order
+    assert [
+        medium.path.name for medium in item.media if medium.modality == "image" and medium.path
+    ] == pictures
+    text = prompt_text(task, item)
+    assert [word for word in text.replace(">", "> ").split() if word in ("<image>", "<audio>")] == [
+        f"<{name}>" for name in order
+    ]
+
+
+def test_marks_that_do_not_fit_the_media_are_refused(
+    heard: Any, recordings: Path, write_jsonl: WriteJsonl
+) -> None:
+    path = write_jsonl(recordings / "all.jsonl", [row(0, clip=["s0.wav", "s1.wav", "s2.wav"])])
+    task = heard(path, "<audio> or <audio>? {question}")
+    with pytest.raises(SpecError, match=r"has 2 <audio> marks, but .*:1 has 3 sounds\. Write <audio> once"):
+        prompt_text(task, open_items(task, "test", recordings)[0])
+
+
+@pytest.mark.parametrize("text", ["<image>", "<audio>", "<au<image>dio>", "<au<audio>dio>", "<i<audio>mage>"])
+def test_data_do_not_smuggle_marks(text: str, heard: Any, recordings: Path, write_jsonl: WriteJsonl) -> None:
+    found = row(0, ask=f"is {text} here?", options=[f"one {text}", "low"], more=f"{text} more")
+    path = write_jsonl(recordings / "all.jsonl", [found])
+    task = heard(path, "<audio> {question} {choices} {more}", {"choices": "options"})
+    shown = prompt_text(task, open_items(task, "test", recordings)[0])
+    assert (
+        shown.count("<audio>") == 1
+        and "<image>" not in shown
+        and shown.startswith("<audio> is  here? A. one ")
+    )
+
+
+def test_a_mark_is_not_put_together_from_two_columns(
+    heard: Any, recordings: Path, write_jsonl: WriteJsonl
+) -> None:
+    path = write_jsonl(recordings / "all.jsonl", [row(0, ask="<au", more="dio>")])
+    task = heard(path, "<audio> {question}{more}.")
+    assert prompt_text(task, open_items(task, "test", recordings)[0]) == "<audio> ."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        ("<image><audio>\n{question}", "<audio>\nwhat is 0"),
+        ("<audio> <image>\n{question}", "<audio> \nwhat is 0"),
+        ("<image>\n<audio>\n{question}", "<audio>\nwhat is 0"),
+        ("<audio> {question} <image>", "<audio> what is 0 "),
+    ],
+)
+def test_an_item_without_a_medium_loses_its_mark(
+    prompt: str, shown: str, heard: Any, recordings: Path, write_jsonl: WriteJsonl
+) -> None:
+    path = write_jsonl(recordings / "all.jsonl", [row(0, view=[])])
+    task = heard(path, prompt, {"image": "view"})
+    assert prompt_text(task, open_items(task, "test", recordings)[0]) == shown
+
+
+def test_questions_about_one_sound_are_one_conversation(
+    heard: Any, recordings: Path, write_jsonl: WriteJsonl
+) -> None:
+    path = write_jsonl(recordings / "all.jsonl", [row(i, clip=f"s{i // 2}.wav") for i in range(4)])
+    found = conversations(heard(path, columns={"group": "clip"}), recordings)
+    assert [one.turns for one in found] == [
+        (("<audio>\nwhat is 0", "low"), ("what is 1", "high")),
+        (("<audio>\nwhat is 2", "low"), ("what is 3", "high")),
+    ]
+    assert [len(one.media) for one in found] == [1, 1]
+
+
+def test_what_a_group_does_not_share_is_in_its_own_turn(
+    heard: Any, recordings: Path, write_jsonl: WriteJsonl
+) -> None:
+    (recordings / "p.png").write_bytes(png())
+    path = write_jsonl(recordings / "all.jsonl", [row(i, view="p.png") for i in range(2)])
+    task = heard(path, "<image> <audio> {question}", {"group": "view", "image": "view"})
+    (one,) = conversations(task, recordings)
+    assert [asked for asked, _ in one.turns] == ["<image> <audio> what is 0", "<audio> what is 1"]
+    assert [medium.path.name for medium in one.media if medium.path] == ["p.png", "s0.wav", "s1.wav"]
+
+
+def test_the_digest_of_data_covers_sounds(heard: Any, recordings: Path, write_jsonl: WriteJsonl) -> None:
+    path = write_jsonl(recordings / "all.jsonl", [row(0), row(1)])
+    first = data_digest(heard(path), "test", recordings)
+    (recordings / "s1.wav").write_bytes(wav(9))
+    assert data_digest(heard(path), "test", recordings) != first
+
+
+def test_a_sound_belongs_to_one_part(heard: Any, recordings: Path, write_jsonl: WriteJsonl) -> None:
+    values = [row(i, clip=f"s{i % 6}.wav") for i in range(12)]
+    path = write_jsonl(recordings / "all.jsonl", values)
+    task = heard(path, train="all[:50%]", test="all[50%:]")
+    names = {
+        split: {item.media[0].path for item in open_items(task, split, recordings)}
+        for split in ("train", "test")
+    }
+    assert len(names["train"] | names["test"]) == 6 and not names["train"] & names["test"]
+
+
+def test_rows_that_match(heard: Any, recordings: Path, write_jsonl: WriteJsonl) -> None:
+    words = ["low", "High", "tone", "two words", None]
+    values = [row(i, word=word, loud=True) for i, word in enumerate(words)] + [
+        row(5, word="mute", loud=False)
+    ]
+    path = write_jsonl(recordings / "all.jsonl", values)
+    task = heard(path, columns={"answer": "first", "kind": "word"}, where=WHERE)
+    items = open_items(task, "test", recordings)
+    assert [(item.answers, item.kind, item.question) for item in items] == [
+        (("l",), "low", "what is 0"), (("t",), "tone", "what is 2"),
+    ]  # fmt: skip
+    assert items[1].row.endswith("all.jsonl:3") and check_task(task, recordings).items == {
+        "train": 2,
+        "test": 2,
+    }
+    assert task.reading() == {"where": WHERE}
+    plain = heard(path, columns={"answer": "word"})
+    assert "where" not in plain.model_dump()["data"]
+    assert data_digest(task, "test", recordings) != data_digest(plain, "test", recordings)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"wrd": "x"}, r"data\.where: no column 'wrd' in .* Did you mean 'word'\?"),
+        ({"word": "x"}, r"data\.where: none of the 1 rows of .* matches\. .*the whole cell"),
+        ({"word": "(?P<ask>.*)"}, r"data\.where: the group 'ask' has the name of a column"),
+    ],
+)
+def test_patterns_that_do_not_fit_the_data(
+    where: dict[str, str], message: str, heard: Any, recordings: Path, write_jsonl: WriteJsonl
+) -> None:
+    path = write_jsonl(recordings / "all.jsonl", [row(0, word="low")])
+    with pytest.raises(InputError, match=message):
+        open_items(heard(path, where=where), "test", recordings)
+
+
+@pytest.mark.parametrize("where", [{"word": "("}, {"word": "(?P<a>.)", "ask": "(?P<a>.)"}])
+def test_wrong_patterns_are_refused(where: dict[str, str]) -> None:
+    with pytest.raises(SpecError, match=r"where: ('\(' is no regular expression|the group 'a' occurs twice)"):
+        Data(path="x", where=where)
+
+
+@pytest.mark.usefixtures("series")
+def test_media_of_a_plug_in(heard: Any, tmp_path: Path, write_jsonl: WriteJsonl) -> None:
+    (tmp_path / "a.csv").write_text("1\n2.5\n")
+    path = write_jsonl(tmp_path / "all.jsonl", [row(0, curve="a.csv", ask="<series>up?")])
+    task = heard(path, "<series>\n{question}", {"audio": None, "media": {"series": "curve"}})
+    (item,) = open_items(task, "test", tmp_path)
+    assert item.media[0].open() == [1.0, 2.5] and prompt_text(task, item) == "<series>\nup?"
+    assert task.modalities == ("series",)
+
+
+def test_an_unknown_modality_is_named(heard: Any, tmp_path: Path, write_jsonl: WriteJsonl) -> None:
+    path = write_jsonl(tmp_path / "all.jsonl", [row(0, curve="a.csv")])
+    task = heard(path, columns={"audio": None, "media": {"series": "curve"}})
+    with pytest.raises(UnknownName, match=r"columns\.media: no modality 'series'.*audio, image"):
+        open_items(task, "test", tmp_path)
+
+
+def test_conversations_of_llava_with_sounds(tmp_path: Path, recordings: Path) -> None:
+    from moextend.data.own import own_data
+
+    talk = [{"from": "human", "value": "<audio>\nHigh or low?"}, {"from": "gpt", "value": "low"}]
+    values = [{"id": str(i), "audio": f"s{i}.wav", "conversations": talk} for i in range(2)]
+    (recordings / "mine.json").write_text(json.dumps(values))
+    rows = own_data(str(recordings / "mine.json"), tmp_path, columns={})
+    assert rows[0].turns[0][0].startswith("<audio>\nHigh or low?")
+    assert [medium.modality for medium in rows[0].media] == ["audio"]
