@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,12 +70,12 @@ def paper(
         options.echo(f"TeX has {len(made.warnings)} warnings; the first: {made.warnings[0]}", err=True)
 
 
-def draw_figures(experiment: Experiment, folder: Path) -> list[Picture]:
-    """The two figures of a paper, drawn into its folder; says which the runs do not have."""
+def draw_figures(experiment: Experiment, names: Mapping[str, str], folder: Path) -> list[Picture]:
+    """The two figures of a paper, drawn into its folder with these names; says which the runs do not have."""
     from moextend.bench.figures import NothingToDraw, Source, draw, save
     from moextend.bench.report.paper import Picture
 
-    source = Source.of(experiment)
+    source = Source.of(experiment, names=names)
     drawn = []
     for name, caption in FIGURES.items():
         try:

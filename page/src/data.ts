@@ -11,7 +11,10 @@ export interface TableView {
 }
 
 export interface Task {
+  /** Names it in addresses and commands. */
   key: string;
+  /** What is shown. */
+  name: string;
   role: "learned" | "text" | "transfer";
   part: string;
   items: number;

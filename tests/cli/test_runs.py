@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,21 @@ def test_sequence_is_a_flag_and_the_name_an_argument(cli: Cli) -> None:
     assert "Sequence tiny" in cli("bench", "run", "--sequence", "--dry-run").out
     assert "Sequence tiny" in cli("bench", "run", "--sequence", "tiny", "--dry-run").out
     assert "Sequence tiny" in cli("bench", "run", "tiny", "--dry-run").out
+
+
+def test_the_closing_table_has_the_style_of_the_workspace(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "report.yaml").write_text(
+        "methods: {lora: LoRA}\nothers: false\nprecision: 2\ntables: {forgetting: {columns: [acc]}}\n"
+    )
+    found = cli("bench", "run", "-m", "ewc", "-m", "lora")
+    lines = [line.split() for line in found.out.splitlines()]
+    rows = [line for line in lines if line and line[0] in ("LoRA", "ewc")]
+    assert [row[0] for row in rows] == ["LoRA", "ewc"], "what has just run is not left out"
+    assert all(len(row) == 2 and re.fullmatch(r"\d+\.\d\d", row[1]) for row in rows), found.out
+    (tmp_path / "report.yaml").write_text("precison: 2\n")
+    again = cli("bench", "run", "-m", "ewc", "-m", "lora")
+    assert again.code == 0 and "lora" in again.out, "a wrong style hides no result"
+    assert "not applied to these tables: report.yaml: precison: no such key." in again.err
 
 
 def test_a_second_run_computes_nothing_again(cli: Cli, tmp_path: Path) -> None:

@@ -54,8 +54,7 @@ def build(runs: Sequence[RunDir], workspace: Path) -> Build:
     """The parts and images of all runs with a score; whatever is wrong with them becomes a note."""
     try:
         experiments, notes = _scored(collect(runs, unfinished=True))
-        experiments = find_style(None, workspace).arranged(experiments)
-        found = parts(experiments, workspace=workspace, inline=False)
+        found = parts(experiments, style=find_style(None, workspace), workspace=workspace, inline=False)
     except Exception as error:
         return Build(notes=[visible(str(explained(error)))])
     for name, value in found.values.items():

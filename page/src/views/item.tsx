@@ -36,11 +36,11 @@ export function ItemView({ experiment, number, route }: ViewProps) {
   }, [before, after, back]);
   if (!task) return <Empty title="Item">There are no items of a task “{own}”.</Empty>;
   if (!found) return <Waiting title="Item" error={loaded.error} />;
-  if (place === undefined) return <Empty title="Item">{`There is no item “${route.get("id")}” in ${task.key}.`}</Empty>;
+  if (place === undefined) return <Empty title="Item">{`There is no item “${route.get("id")}” in ${task.name}.`}</Empty>;
   return (
     <>
       <nav class="trail" aria-label="Items">
-        <a href={back}>← Items of {asked === "*" ? "all tasks" : task.key}</a>
+        <a href={back}>← Items of {asked === "*" ? "all tasks" : task.name}</a>
         <span class="steps">
           {at >= 0 && <span class="muted">{`${(at + 1).toLocaleString("en-US")} of ${list.length.toLocaleString("en-US")}`}</span>}
           {before ? <a href={before}>Previous</a> : <span class="muted">Previous</span>}
@@ -55,7 +55,7 @@ export function ItemView({ experiment, number, route }: ViewProps) {
         </label>
         <Legend />
       </div>
-      <Answers found={found} item={place} runs={runs} names={experiment.tasks.map((one) => one.key)} />
+      <Answers found={found} item={place} runs={runs} names={experiment.tasks.map((one) => one.name)} />
       <SameImage found={found} item={place} />
     </>
   );
@@ -67,7 +67,7 @@ function Asked({ found, item }: { found: Loaded; item: number }) {
     ["Reference", items.reference[item]],
     ["Choices", items.choices[item]],
     ["Kind", items.kind[item]],
-    ["Task", task.key],
+    ["Task", task.name],
     ["Item", items.ids[item]],
   ];
   return (

@@ -57,7 +57,7 @@ export function ItemList({ experiment, number, route }: ViewProps) {
     <>
       <h1>Items</h1>
       <div class="controls" role="search">
-        <Choice label="Task" value={asked || known[0].key} options={[...known.map((task) => [task.key, task.key] as [string, string]), ["*", "All tasks"]]} onChange={(t) => replace({ t, kind: "" })} />
+        <Choice label="Task" value={asked || known[0].key} options={[...known.map((task) => [task.key, task.name] as [string, string]), ["*", "All tasks"]]} onChange={(t) => replace({ t, kind: "" })} />
         <Choice label="Show" value={filter} options={FILTERS} onChange={(f) => replace({ f, ...(f === "a-not-b" && !route.get("a") ? { a: labels[0]?.[0], b: labels[1]?.[0] } : {}) })} />
         <Choice label={filter === "a-not-b" ? "A" : "Under"} value={route.get("a")} options={[["", filter === "never" || filter === "always" ? "every method" : "any method"], ...labels]} onChange={(a) => replace({ a })} />
         {filter === "a-not-b" && <Choice label="B" value={route.get("b")} options={[["", "choose"], ...labels]} onChange={(b) => replace({ b })} />}
@@ -75,7 +75,7 @@ export function ItemList({ experiment, number, route }: ViewProps) {
       <MethodChoice experiment={experiment} route={route} />
       {lacks.map((task) => (
         <p class="muted">
-          {task.key}: {task.lacks}
+          {task.name}: {task.lacks}
         </p>
       ))}
       <div class="found">
@@ -124,7 +124,7 @@ function CellSource({ number, route, shown, task }: ViewProps & { shown: Shown[]
   const stage = route.get("stage") || "0";
   return (
     <p>
-      {task.key} after stage {stage} of {own.run.name}: <a href={href("provenance", { x: number || null, run: own.run.name, t: task.key, stage })}>what the score rests on</a>
+      {task.name} after stage {stage} of {own.run.name}: <a href={href("provenance", { x: number || null, run: own.run.name, t: task.key, stage })}>what the score rests on</a>
     </p>
   );
 }
@@ -173,7 +173,7 @@ function Row({ own, item, shown, link }: { own: Loaded; item: number; shown: Sho
       <span class="asked">
         <b>{items.question[item] || items.ids[item]}</b>
         <span class="reference">{items.reference[item]}</span>
-        <span class="muted small-text">{[items.kind[item], items.question[item] ? items.ids[item] : task.key].filter(Boolean).join(" · ")}</span>
+        <span class="muted small-text">{[items.kind[item], items.question[item] ? items.ids[item] : task.name].filter(Boolean).join(" · ")}</span>
       </span>
       <Lifeline items={items} item={item} shown={shown} />
     </a>

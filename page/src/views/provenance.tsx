@@ -38,12 +38,12 @@ export function ProvenanceView({ experiment, number, route }: ViewProps) {
       <h1>Provenance</h1>
       <div class="controls">
         <Choice label="Run" value={run.name} options={experiment.runs.map((one) => [one.name, one.name])} onChange={(value) => set({ run: value })} />
-        <Choice label="Task" value={task?.key ?? ""} options={experiment.tasks.map((one) => [one.key, one.key])} onChange={(t) => set({ t })} />
+        <Choice label="Task" value={task?.key ?? ""} options={experiment.tasks.map((one) => [one.key, one.name])} onChange={(t) => set({ t })} />
         <Choice label="After stage" value={cell?.[0] ?? 0} options={cells.map(([stage]) => stage).filter((stage, i, all) => all.indexOf(stage) === i).map((stage) => [stage, stage ? String(stage) : "0 (base)"])} onChange={(stage) => set({ stage })} />
         <Copy text={text} label="Copy all" />
       </div>
       {cell && task && (
-        <Section id="cell" title={`${task.key} after stage ${cell[0]}`}>
+        <Section id="cell" title={`${task.name} after stage ${cell[0]}`}>
           <Facts pairs={facts} />
           {task.items > 0 && run.mode === "sequence" && (
             <p>
