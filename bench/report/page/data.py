@@ -36,7 +36,7 @@ REPORT = "report"
 
 @dataclass
 class Parts:
-    """What the page loads: JSON values by name, and image files by path."""
+    """What the page loads: JSON values by name, and files of media by path."""
 
     values: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -160,7 +160,7 @@ def _tasks(experiment: Experiment, prefix: str) -> list[dict[str, Any]]:
             spec = first.config.tasks.get(name, {})
             found.append(
                 {
-                    "key": name, "role": role, "part": f"{prefix}.items{len(found)}", "items": 0, "images": 0,
+                    "key": name, "role": role, "part": f"{prefix}.items{len(found)}", "items": 0, "media": 0,
                     "lacks": "", "kinds": [], "scorer": spec.get("scorer") or "", "licence": spec.get("licence") or "",
                     "description": visible(spec.get("description") or ""),
                 }
@@ -181,20 +181,18 @@ def _items(
     found.values[task["part"]] = made.view(numbers)
     task["items"] = len(made.ids)
     task["kinds"] = sorted({visible(kind) for kind in made.kind if kind})
-    images = _images(own[0][1], task["key"], made, workspace, budget)
-    task["images"], task["lacks"] = sum(place >= 0 for place in images.at), images.lacks
-    if images.images:
-        paths = [f"images/{task['part']}-{place}.{form}" for place, (form, _) in enumerate(images.images)]
-        found.values[f"{task['part']}.images"] = {
-            "at": images.at,
-            "urls": images.inline() if inline else paths,
-        }
+    shown = _media(own[0][1], task["key"], made, workspace, budget)
+    task["media"], task["lacks"] = sum(place >= 0 for place in shown.at), shown.lacks
+    if shown.media:
+        files = {f"media/{task['part']}-{place}.{one.form}": one for place, one in enumerate(shown.media)}
+        media = [{"kind": one.kind, "src": one.url if inline else path} for path, one in files.items()]
+        found.values[f"{task['part']}.media"] = {"at": shown.at, "media": media}
         if not inline:
-            found.files |= {path: data for path, (_, data) in zip(paths, images.images, strict=True)}
+            found.files |= {path: one.data for path, one in files.items()}
     return made.flips(numbers, [result.last for _, result in own])
 
 
-def _images(result: Result, task: str, made: Lifelines, workspace: Path | None, budget: Budget) -> Thumbnails:
+def _media(result: Result, task: str, made: Lifelines, workspace: Path | None, budget: Budget) -> Thumbnails:
     config = result.config
     spec = pinned_task(config.task_spec(task), result.facts)
     place = config.places.get("tasks", {}).get(task)

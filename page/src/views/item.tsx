@@ -4,9 +4,9 @@ import { answerAt, rightAt, scoreAt } from "../fate";
 import { filtered, sequenceMethods, shownRuns, type Shown } from "../filter";
 import type { ViewProps } from "../main";
 import { changed, href, replace } from "../route";
-import { Copy, Empty, Waiting } from "../ui/parts";
+import { Copy, Empty, Facts, Waiting } from "../ui/parts";
 import { MethodName } from "../ui/marker";
-import { kept, Legend, Picture, square, useItems, type Loaded } from "./items";
+import { kept, Legend, mediumOf, Shows, square, useItems, type Loaded } from "./items";
 
 export function ItemView({ experiment, number, route }: ViewProps) {
   const asked = route.get("t");
@@ -62,7 +62,7 @@ export function ItemView({ experiment, number, route }: ViewProps) {
 }
 
 function Asked({ found, item }: { found: Loaded; item: number }) {
-  const { items, pictures, task } = found;
+  const { items, task } = found;
   const facts: [string, string][] = [
     ["Reference", items.reference[item]],
     ["Choices", items.choices[item]],
@@ -72,19 +72,10 @@ function Asked({ found, item }: { found: Loaded; item: number }) {
   ];
   return (
     <div class="question">
-      <Picture url={pictures.urls[pictures.at[item]]} large />
+      <Shows medium={mediumOf(found, item)} large />
       <div>
         <h1>{items.question[item] || items.ids[item]}</h1>
-        <dl>
-          {facts
-            .filter(([, value]) => value)
-            .map(([name, value]) => (
-              <>
-                <dt>{name}</dt>
-                <dd>{value}</dd>
-              </>
-            ))}
-        </dl>
+        <Facts pairs={facts} />
       </div>
     </div>
   );

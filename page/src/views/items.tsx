@@ -1,6 +1,6 @@
 /** Lifelines: every item with what became of it under every method. */
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { images, items as load, type Items, type Task } from "../data";
+import { items as load, media, type Items, type Media, type Medium, type Task } from "../data";
 import { FATES, fateAt, rightAt, type Fate } from "../fate";
 import { FILTERS, filtered, seeds, sequenceMethods, shownMethods, shownRuns, type Shown } from "../filter";
 import { plural } from "../format";
@@ -13,12 +13,12 @@ import { VirtualList } from "../ui/virtual";
 export interface Loaded {
   task: Task;
   items: Items;
-  pictures: { at: number[]; urls: string[] };
+  media: Media;
 }
 
 /** The items of one task, or of all, and their pictures. */
 export function useItems(tasks: Task[]): { value?: Loaded[]; error?: string } {
-  const all = () => Promise.all(tasks.map(async (task) => ({ task, items: await load(task), pictures: await images(task) })));
+  const all = () => Promise.all(tasks.map(async (task) => ({ task, items: await load(task), media: await media(task) })));
   return useLoaded(all, tasks.map((task) => task.part).join(" "));
 }
 
@@ -165,11 +165,10 @@ export function Legend() {
 }
 
 function Row({ own, item, shown, link }: { own: Loaded; item: number; shown: Shown[]; link: string }) {
-  const { items, pictures, task } = own;
-  const url = pictures.urls[pictures.at[item]];
+  const { items, task } = own;
   return (
     <a class="item" href={link}>
-      <Picture url={url} />
+      <Shows medium={mediumOf(own, item)} />
       <span class="asked">
         <b>{items.question[item] || items.ids[item]}</b>
         <span class="reference">{items.reference[item]}</span>
@@ -186,9 +185,20 @@ function sharp(event: Event) {
   image.classList.toggle("pixels", image.naturalWidth <= 64);
 }
 
-export function Picture({ url, large = false }: { url: string | undefined; large?: boolean }) {
+export const mediumOf = ({ media }: Loaded, item: number): Medium | undefined => media.media[media.at[item]];
+
+/** The image or sound of an item; in a list, which is one of links, a sound is a sign only. */
+export function Shows({ medium, large = false }: { medium: Medium | undefined; large?: boolean }) {
   const size = large ? "large" : "";
-  return url ? <img class={`picture ${size}`} src={url} alt="" loading="lazy" onLoad={sharp} /> : <span class={`picture none ${size}`} aria-hidden="true" />;
+  if (medium?.kind === "audio")
+    return large ? (
+      <audio class="sound" src={medium.src} controls preload="none" aria-label="The sound of this item" />
+    ) : (
+      <span class="picture sign" role="img" aria-label="sound">
+        ♪
+      </span>
+    );
+  return medium ? <img class={`picture ${size}`} src={medium.src} alt="" loading="lazy" onLoad={sharp} /> : <span class={`picture none ${size}`} aria-hidden="true" />;
 }
 
 /** A line a method, a square a stage. */

@@ -3,7 +3,7 @@ import { provenance } from "../data";
 import { one } from "../format";
 import type { ViewProps } from "../main";
 import { changed, href } from "../route";
-import { Choice, Copy, Section, useLoaded, Waiting } from "../ui/parts";
+import { Choice, Copy, Facts, Section, useLoaded, Waiting } from "../ui/parts";
 
 export function ProvenanceView({ experiment, number, route }: ViewProps) {
   const loaded = useLoaded(() => provenance(number), String(number));
@@ -44,7 +44,7 @@ export function ProvenanceView({ experiment, number, route }: ViewProps) {
       </div>
       {cell && task && (
         <Section id="cell" title={`${task.name} after stage ${cell[0]}`}>
-          <Facts pairs={facts} />
+          <Facts pairs={facts} class="facts" />
           {task.items > 0 && run.mode === "sequence" && (
             <p>
               <a href={href("items", { x: number || null, t: task.key, seed: run.seed })}>Its items</a>
@@ -65,23 +65,8 @@ export function ProvenanceView({ experiment, number, route }: ViewProps) {
         )}
       </Section>
       <Section id="run" title="The run">
-        <Facts pairs={about} />
+        <Facts pairs={about} class="facts" />
       </Section>
     </>
-  );
-}
-
-function Facts({ pairs }: { pairs: [string, string][] }) {
-  return (
-    <dl class="facts">
-      {pairs
-        .filter(([, value]) => value)
-        .map(([name, value]) => (
-          <>
-            <dt>{name}</dt>
-            <dd>{value}</dd>
-          </>
-        ))}
-    </dl>
   );
 }
