@@ -122,7 +122,7 @@ def report(
         report_output.write_items(found, form, to, unfinished=unfinished)
         return
     _check_form(form, bundle, views, to)
-    view = options.view(matrix=matrix, costs=costs, comparison=compared, **more)
+    view = options.view(matrix=matrix, costs=costs, **more, comparison=compared)
     styling, points = find_style(style, workspace), options.margin(margin, baseline)
     if to is not None:
         files.check_writable(to.parent if to.suffix else to, where="--out")

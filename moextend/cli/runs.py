@@ -13,7 +13,7 @@ import typer
 from moextend.cli import options
 from moextend.cli.output import output
 from moextend.cli.report_output import How, print_tables
-from moextend.errors import InputError, visible
+from moextend.errors import InputError, counted, visible
 from moextend.util.foreign import explained
 
 if TYPE_CHECKING:
@@ -191,7 +191,8 @@ def _launch(opened: list[RunDir], waiting: list[RunDir], jobs: int, *, quiet: bo
     # On stderr, so that `moextend bench run > report.txt` still shows how far it is.
     console = Console(stderr=True, quiet=quiet)
     if done:
-        console.print(f"{done} of {len(opened)} runs were done before.", highlight=False)
+        were = "was" if done == 1 else "were"
+        console.print(f"{done} of {counted(len(opened), 'run')} {were} done before.", highlight=False)
     if not to_do:
         return []
     try:

@@ -57,7 +57,7 @@ def test_a_second_run_computes_nothing_again(cli: Cli, tmp_path: Path) -> None:
     before = scores.stat().st_mtime_ns
     second = cli("bench", "run", "-m", "lora")
     assert second.out == first.out
-    assert second.err == "1 of 1 runs were done before.\n"
+    assert second.err == "1 of 1 run was done before.\n"
     assert scores.stat().st_mtime_ns == before
 
 
@@ -71,7 +71,7 @@ def test_a_done_run_that_lacks_something_is_repaired(cli: Cli, tmp_path: Path) -
     assert second.code == 0, second.err
     assert "lora-s0 was done, but lacks the score of " in second.err and "That is made again." in second.err
     assert second.out == first.out and len(scores.read_text().splitlines()) == len(whole)
-    assert cli("bench", "run", "-m", "lora").err == "1 of 1 runs were done before.\n"
+    assert cli("bench", "run", "-m", "lora").err == "1 of 1 run was done before.\n"
 
 
 def test_a_failed_run_is_named_and_the_others_are_reported(cli: Cli, tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_runs_that_may_only_be_read_are_reported(cli: Cli, tmp_path: Path) -> No
     try:
         for command in ("status", "report"):
             assert cli("bench", command).code == 0
-        assert cli("bench", "run", "-m", "lora").err == "1 of 1 runs were done before.\n"
+        assert cli("bench", "run", "-m", "lora").err == "1 of 1 run was done before.\n"
     finally:
         for path in made:
             path.chmod(0o755)
