@@ -1,4 +1,4 @@
-"""Small images of a task's items, as far as they can be opened without a network."""
+"""What a task's items show: small images, as far as they can be opened without a network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from moextend.bench.data import open_items
 from moextend.bench.data.source import find_source
@@ -33,20 +33,31 @@ class Budget:
     left: float = 3e6
 
 
+@dataclass(frozen=True)
+class Medium:
+    """What an item shows or plays."""
+
+    kind: Literal["image", "audio"]
+    form: str
+    """The format, as the media type has it: png, webp, wav."""
+    data: bytes
+    """The encoded file."""
+
+    @property
+    def url(self) -> str:
+        """A URL that holds it."""
+        return f"data:{self.kind}/{self.form};base64,{base64.b64encode(self.data).decode()}"
+
+
 @dataclass
 class Thumbnails:
-    """The images of one task's items."""
+    """The media of one task's items."""
 
     at: list[int]
-    """Item -> place in `images`, -1 for none."""
-    images: list[tuple[str, bytes]] = field(default_factory=list)
-    """(format, encoded image)."""
+    """Item -> place in `media`, -1 for none."""
+    media: list[Medium] = field(default_factory=list)
     lacks: str = ""
-    """Why images are missing."""
-
-    def inline(self) -> list[str]:
-        """The images as URLs that hold them."""
-        return [f"data:image/{form};base64,{base64.b64encode(data).decode()}" for form, data in self.images]
+    """Why some are missing."""
 
 
 def thumbnails(
@@ -64,13 +75,13 @@ def thumbnails(
             if place is None or question != asked[place].question:
                 continue
             if image.digest not in known:
-                form, data = small(image)
-                budget.left -= 4 * len(data) / 3
+                made = Medium("image", *small(image))
+                budget.left -= 4 * len(made.data) / 3
                 if budget.left < 0:
                     found.lacks = "There are more images than one file holds (--bundle has all)."
                     break
-                known[image.digest] = len(found.images)
-                found.images.append((form, data))
+                known[image.digest] = len(found.media)
+                found.media.append(made)
             found.at[place] = known[image.digest]
     except Exception as error:  # a page without images is better than none, whatever is wrong with the data
         found.lacks = f"The images cannot be opened: {visible(str(error))}"
