@@ -113,9 +113,9 @@ export interface Medium {
   src: string;
 }
 
-/** What the items of a task show: item -> place in `media`, -1 for none. */
+/** What the items of a task show: item -> places in `media`. */
 export interface Media {
-  at: number[];
+  at: number[][];
   media: Medium[];
 }
 

@@ -182,7 +182,7 @@ def _items(
     task["items"] = len(made.ids)
     task["kinds"] = sorted({visible(kind) for kind in made.kind if kind})
     shown = _media(own[0][1], task["key"], made, workspace, budget)
-    task["media"], task["lacks"] = sum(place >= 0 for place in shown.at), shown.lacks
+    task["media"], task["lacks"] = sum(map(bool, shown.at)), shown.lacks
     if shown.media:
         files = {f"media/{task['part']}-{place}.{one.form}": one for place, one in enumerate(shown.media)}
         media = [{"kind": one.kind, "src": one.url if inline else path} for path, one in files.items()]
@@ -195,9 +195,6 @@ def _items(
 def _media(result: Result, task: str, made: Lifelines, workspace: Path | None, budget: Budget) -> Thumbnails:
     config = result.config
     spec = pinned_task(config.task_spec(task), result.facts)
-    place = config.places.get("tasks", {}).get(task)
-    if place:
-        spec = spec.model_copy(update={"path": Path(place)})
     own = config.workspace if config.workspace.is_dir() or workspace is None else workspace
     return thumbnails(spec, own, made.ids, made.asked, budget)
 

@@ -6,7 +6,7 @@ import type { ViewProps } from "../main";
 import { changed, href, replace } from "../route";
 import { Copy, Empty, Facts, Waiting } from "../ui/parts";
 import { MethodName } from "../ui/marker";
-import { kept, Legend, mediumOf, Shows, square, useItems, type Loaded } from "./items";
+import { kept, Legend, mediaOf, Shows, square, useItems, type Loaded } from "./items";
 
 export function ItemView({ experiment, number, route }: ViewProps) {
   const asked = route.get("t");
@@ -63,6 +63,7 @@ export function ItemView({ experiment, number, route }: ViewProps) {
 
 function Asked({ found, item }: { found: Loaded; item: number }) {
   const { items, task } = found;
+  const shown = mediaOf(found, item);
   const facts: [string, string][] = [
     ["Reference", items.reference[item]],
     ["Choices", items.choices[item]],
@@ -72,7 +73,9 @@ function Asked({ found, item }: { found: Loaded; item: number }) {
   ];
   return (
     <div class="question">
-      <Shows medium={mediumOf(found, item)} large />
+      {(shown.length ? shown : [undefined]).map((medium) => (
+        <Shows medium={medium} large />
+      ))}
       <div>
         <h1>{items.question[item] || items.ids[item]}</h1>
         <Facts pairs={facts} />

@@ -168,7 +168,7 @@ function Row({ own, item, shown, link }: { own: Loaded; item: number; shown: Sho
   const { items, task } = own;
   return (
     <a class="item" href={link}>
-      <Shows medium={mediumOf(own, item)} />
+      <Shows medium={mediaOf(own, item)[0]} />
       <span class="asked">
         <b>{items.question[item] || items.ids[item]}</b>
         <span class="reference">{items.reference[item]}</span>
@@ -185,7 +185,7 @@ function sharp(event: Event) {
   image.classList.toggle("pixels", image.naturalWidth <= 64);
 }
 
-export const mediumOf = ({ media }: Loaded, item: number): Medium | undefined => media.media[media.at[item]];
+export const mediaOf = ({ media }: Loaded, item: number): Medium[] => (media.at[item] ?? []).map((place) => media.media[place]);
 
 /** The image or sound of an item; in a list, which is one of links, a sound is a sign only. */
 export function Shows({ medium, large = false }: { medium: Medium | undefined; large?: boolean }) {

@@ -208,7 +208,8 @@ def test_a_sound_is_a_sign_in_the_list_and_plays_on_the_page_of_its_item(
     open_page: OpenPage, experiments: list[Experiment], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def sounds(result: Result, task: str, made: Lifelines, *more: Any) -> Thumbnails:
-        return Thumbnails([0] * len(made.ids), [Medium("audio", "wav", b"RIFF")])
+        both = [Medium("audio", "wav", b"RIFF"), Medium("image", "png", b"png")]
+        return Thumbnails([[0, 1] for _ in made.ids], both)
 
     monkeypatch.setattr("moextend.bench.report.page.data._media", sounds)
     url = pages.bundle(experiments, tmp_path / "page").as_uri()
@@ -218,4 +219,5 @@ def test_a_sound_is_a_sign_in_the_list_and_plays_on_the_page_of_its_item(
     tab.locator("a.item").first.click()
     tab.wait_for_selector("audio[controls]")
     assert tab.get_attribute("audio", "src") == "media/e0.items0-0.wav"
+    assert tab.get_attribute(".question img", "src") == "media/e0.items0-1.png", "all media of the prompt"
     assert (tmp_path / "page" / "media" / "e0.items0-0.wav").read_bytes() == b"RIFF"
