@@ -85,18 +85,20 @@ class _Writer:
             made = ", ".join(f"{key} {value}" for key, value in base["upcycle"].items() if value is not None)
             details.append(f"a dense model made a Mixture of Experts{self.cite('upcycle')} ({escape(made)})")
         words += f" ({'; '.join(details)})" if details else ""
-        vision = base.get("vision")
-        if not vision:
-            return f"{words}."
-        return f"{words}, its image encoder is {code(vision)}{self.cite(vision)}."
+        own = {"image": base.get("vision"), "audio": base.get("audio"), **(base.get("encoders") or {})}
+        encoders = [
+            f"its {escape(name)} encoder is {code(encoder)}{self.cite(encoder)}"
+            for name, encoder in own.items()
+            if encoder
+        ]
+        return f"{words}, {listed(encoders)}." if encoders else f"{words}."
 
     def alignment(self) -> str:
-        align = self.spec.get("align")
-        if not align:
-            return ""
-        return (
-            f"The projector was first aligned on {self.task(align['task'])}: {_training(align)}; the other weights "
-            "were frozen."
+        align = self.spec.get("align") or []
+        return " ".join(
+            f"{'The projector' if place == 0 else 'Another projector'} was first aligned on {self.task(each['task'])}: "
+            f"{_training(each)}; the other weights were frozen."
+            for place, each in enumerate([align] if isinstance(align, dict) else align)
         )
 
     def sequence(self) -> str:
