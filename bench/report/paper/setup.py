@@ -94,11 +94,9 @@ class _Writer:
         return f"{', '.join([words, listed(named)] if named else [words])}."
 
     def alignment(self) -> str:
-        align = self.spec.get("align") or []
-        several = isinstance(align, list)
-        aligned = [
-            f"on {self.task(one['task'])}: {_training(one)}" for one in (align if several else [align])
-        ]
+        align: Any = self.spec.get("align") or []
+        alignments: list[dict[str, Any]] = align if isinstance(align, list) else [align]
+        aligned = [f"on {self.task(one['task'])}: {_training(one)}" for one in alignments]
         if not aligned:
             return ""
         what = "projectors were" if len(aligned) > 1 else "projector was"
