@@ -120,8 +120,8 @@ class Whisper(TransformersTower):
 
     def frames(self, samples: Samples) -> Tensor:
         """Positions of the last layer, after the final norm."""
-        wave = torch.from_numpy(samples).to(self.mel.bank.device)
-        mel = self.mel(wave[None], self.window // self.extractor.hop_length)
+        wave = torch.from_numpy(samples)[None].to(next(self.model.parameters()).device)
+        mel = self.mel(wave, self.window // self.extractor.hop_length)
         found = self.model(self._input(mel)).last_hidden_state[0]
         return cast(Tensor, found[: self.length(len(samples))].float())
 
@@ -302,7 +302,7 @@ def load_tower(source: str, config: Mapping[str, Any], revision: str | None, whe
 
 def _extractor(reader: Any, source: str, revision: str | None, where: str) -> Any:
     try:
-        return reader.from_pretrained(source, revision=revision)
+        return reader.from_pretrained(source, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"its preprocessor_config.json is missing or cannot be read ({_first(error)}).",
@@ -320,6 +320,7 @@ def _weights(reader: Any, source: str, revision: str | None, where: str) -> tupl
                 source,
                 revision=revision,
                 use_safetensors=True,
+                trust_remote_code=False,
                 dtype=torch.float32,
                 output_loading_info=True,
             ),
