@@ -12,6 +12,7 @@ from moextend.bench.report.costs import NEAR, reference_of, trained_parameters, 
 from moextend.bench.report.footnotes import COSTS
 from moextend.bench.report.latex import escape
 from moextend.bench.report.paper.bibliography import Bibliography
+from moextend.bench.run.records import encoder_of
 from moextend.bench.scorers import shows
 from moextend.errors import counted
 
@@ -85,21 +86,22 @@ class _Writer:
             made = ", ".join(f"{key} {value}" for key, value in base["upcycle"].items() if value is not None)
             details.append(f"a dense model made a Mixture of Experts{self.cite('upcycle')} ({escape(made)})")
         words += f" ({'; '.join(details)})" if details else ""
-        own = {"image": base.get("vision"), "audio": base.get("audio"), **(base.get("encoders") or {})}
-        encoders = [
-            f"its {escape(name)} encoder is {code(encoder)}{self.cite(encoder)}"
-            for name, encoder in own.items()
-            if encoder
+        encoders = {"image": base.get("vision"), "audio": base.get("audio"), **base.get("encoders", {})}
+        named = [
+            f"its {encoder_of(modality)} is {code(name)}{self.cite(name)}"
+            for modality, name in encoders.items()
+            if name
         ]
-        return f"{words}, {listed(encoders)}." if encoders else f"{words}."
+        return f"{', '.join([words, listed(named)] if named else [words])}."
 
     def alignment(self) -> str:
-        align = self.spec.get("align") or []
-        return " ".join(
-            f"{'The projector' if place == 0 else 'Another projector'} was first aligned on {self.task(each['task'])}: "
-            f"{_training(each)}; the other weights were frozen."
-            for place, each in enumerate([align] if isinstance(align, dict) else align)
-        )
+        align: Any = self.spec.get("align") or []
+        alignments: list[dict[str, Any]] = align if isinstance(align, list) else [align]
+        aligned = [f"on {self.task(one['task'])}: {_training(one)}" for one in alignments]
+        if not aligned:
+            return ""
+        what = "projectors were" if len(aligned) > 1 else "projector was"
+        return f"The {what} first aligned {'; '.join(aligned)}; the other weights were frozen."
 
     def sequence(self) -> str:
         items = _items(self.results)
