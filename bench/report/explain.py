@@ -268,11 +268,8 @@ def _text(run: RunDir, path: Path, cell: Cell) -> tuple[list[Answer], float]:
         if "summary" not in line:
             right = line.get("right")
             score = float(right) if isinstance(right, int | float) else None
-            answers.append(
-                Answer(
-                    text_item(line), "", "", str(line.get("gold", "")), str(line.get("prediction", "")), score
-                )
-            )
+            asked, gold, answer = (str(line.get(key, "")) for key in ("question", "gold", "prediction"))
+            answers.append(Answer(text_item(line), asked, "", gold, answer, score))
     return answers, float(lines[-1]["summary"]["value"])
 
 

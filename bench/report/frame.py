@@ -45,8 +45,8 @@ COLUMNS = {
 }
 """Column -> what it holds."""
 
-REMEMBERED = 1024
-"""Files that `frames` remembers, of which runs of one seed share those of the base."""
+KEPT = 1024
+"""Answers of this many files are kept by `frames`: runs of one seed share those of the base."""
 ITEM = ("kind", "item", "group", "answer", "score")
 """Columns that differ between the rows of a cell."""
 CELL = ("sequence", "run", "stage", "task")
@@ -70,7 +70,7 @@ def frame(experiments: Sequence[Experiment], *, items: bool = True) -> DataFrame
 
 def frames(experiments: Sequence[Experiment]) -> Iterator[DataFrame]:
     """The rows of `frame`, a frame a run: for more items than the memory holds at once."""
-    reader = AnswerReader(REMEMBERED)
+    reader = AnswerReader(KEPT)
     for piece in _pieces(experiments, reader, items=True):
         yield _joined([piece])
 

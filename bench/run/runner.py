@@ -31,7 +31,7 @@ from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate, vqa
 from moextend.bench.score.records import Cell
 from moextend.bench.score.shared import SharedPredictions
-from moextend.errors import InputError, MoextendError, RunFailed
+from moextend.errors import InputError, MoextendError, RunFailed, counted
 from moextend.extension import tensor_files
 from moextend.training.loop import Report, train
 from moextend.training.trainer import ExtraLoss
@@ -59,7 +59,7 @@ def _do(context: RunContext) -> None:
         _run(context, progress)
         if context.failures:
             raise RunFailed(
-                f"{len(context.failures)} cells could not be scored; the first: {context.failures[0]}",
+                f"{counted(len(context.failures), 'cell')} could not be scored; the first: {context.failures[0]}",
                 where=str(context.run.folder),
                 hint="Remove the cause and run the same command again: only those cells are scored.",
             )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NONE = -1
 """Number of a word that is not there."""
 MOST = 32 << 20
-"""Bytes of lines that a reader remembers; then it starts again."""
+"""Bytes of lines that a reader keeps; then it starts again."""
 
 
 class Words:
@@ -77,7 +77,7 @@ class DistinctLines:
         return [column[at] for column in self._columns]
 
     def _add(self, made: Sequence[Array], lines: Sequence[bytes]) -> None:
-        """Remembers new lines, and appends their columns to the arrays, which grow in steps."""
+        """Keeps new lines, and appends their columns to the arrays, which grow in steps."""
         import numpy as np
 
         before, after = len(self._known), len(self._known) + len(lines)

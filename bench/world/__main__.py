@@ -1,4 +1,4 @@
-"""Commands of the generated world: `python -m moextend.bench.world build|audio|items|generic|picture|near`."""
+"""Commands of the generated world: `python -m moextend.bench.world build|audio|items|generic|picture|sounds|near`."""
 
 from __future__ import annotations
 
@@ -93,6 +93,18 @@ def picture(
     from moextend.bench.world.picture import draw_sheet
 
     draw_sheet(out, seed)
+    typer.echo(out)
+
+
+@app.command()
+def sounds(
+    out: Annotated[Path, typer.Argument(help="PNG file.")],
+    seed: Annotated[int, typer.Option(help="Seed of the scene and the performer.")] = 0,
+) -> None:
+    """Draw spectrograms of sounds. Example: sounds docs/images/world-sounds.png."""
+    from moextend.bench.world.spectrograms import draw_sounds
+
+    draw_sounds(out, seed)
     typer.echo(out)
 
 

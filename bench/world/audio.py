@@ -65,7 +65,7 @@ class Recipe:
     seed: int = 0
     sounds: int = 6000
     """Sounds in the training set: melodies, utterances and recitals."""
-    steps: int = 800
+    steps: int = 700
     batch: int = 48
     adam: float = 2e-3
     muon: float = 0.02

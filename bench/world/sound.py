@@ -24,6 +24,8 @@ Wave = NDArray[np.float32]
 
 RATE = 8000
 """Samples per second."""
+FULL = 127
+"""Largest value of a sample of 8 bit."""
 HIGHEST = 0.475 * RATE
 """Highest frequency of a partial in hertz, below half of the rate."""
 PERFORMERS = 1000
@@ -138,7 +140,7 @@ def play(melody: Melody) -> Sound:
 def recorded(parts: Sequence[Wave], pauses: tuple[float, float], rng: np.random.Generator) -> Sound:
     """Sounds one after the other as from a microphone.
 
-    They get pauses of random length around them, some loudness, and background noise 30 to 45 dB below it.
+    They get pauses of random length around them, some loudness, background noise, and the steps of 8 bit.
     """
     pieces, spans, at = [_silence(rng, 0.02, 0.06)], list[tuple[float, float]](), 0
     for part in parts:
@@ -148,18 +150,18 @@ def recorded(parts: Sequence[Wave], pauses: tuple[float, float], rng: np.random.
         pieces += [part, _silence(rng, *pauses)]
     samples = np.concatenate(pieces)
     loud = samples * (rng.uniform(0.3, 0.9) / (float(np.abs(samples).max()) + 1e-6))
-    noise = rng.standard_normal(len(loud)) * 0.3 * 10 ** (-rng.uniform(30, 45) / 20)
-    return Sound(np.clip(loud + noise, -1, 1).astype(np.float32), tuple(spans))
+    noisy = loud + rng.uniform(0.004, 0.014) * rng.standard_normal(len(loud))
+    return Sound((np.round(np.clip(noisy, -1, 1) * FULL) / FULL).astype(np.float32), tuple(spans))
 
 
 def wav(samples: Wave) -> bytes:
-    """Samples as an encoded WAV: 16 bit, mono."""
+    """Samples as an encoded WAV: 8 bit, mono."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(1)
-        file.setsampwidth(2)
+        file.setsampwidth(1)
         file.setframerate(RATE)
-        file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
+        file.writeframes((np.round(samples * FULL) + 128).astype(np.uint8).tobytes())
     return buffer.getvalue()
 
 

@@ -13,6 +13,7 @@ from moextend.bench.report.footnotes import COSTS
 from moextend.bench.report.latex import escape
 from moextend.bench.report.paper.bibliography import Bibliography
 from moextend.bench.scorers import shows
+from moextend.errors import counted
 
 BREAKS = re.compile(r"(?<=[:,/=+_-])(?=\w)")
 """Where a name may break."""
@@ -107,7 +108,7 @@ class _Writer:
         name = f"The sequence {code(self.experiment.name)} (version {escape(str(self.spec.get('version', '?')))})"
         orders = list(dict.fromkeys(result.config.order for result in self.results))
         more = f" Orders: {escape(', '.join(orders))}." if orders != ["given"] else ""
-        count = f"{len(words)} task" + "s" * (len(words) != 1)
+        count = counted(len(words), "task")
         return f"{name} has {count}, learned one after the other: {listed(words)}.{more}"
 
     def licences(self) -> str:
@@ -273,9 +274,7 @@ class _Writer:
                         f"device {each['device']}" if each.get("device") else "",
                         str(each.get("gpu") or ""),
                         f"{each['cpus']} CPU cores" if each.get("cpus") else "",
-                        f"{each['threads']} thread{'s' * (each['threads'] != 1)}"
-                        if each.get("threads")
-                        else "",
+                        counted(each["threads"], "thread") if each.get("threads") else "",
                         str(each.get("platform") or ""),
                     ],
                 )

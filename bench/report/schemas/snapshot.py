@@ -29,7 +29,7 @@ class Item:
 
     id: str
     question: str | None
-    """None: not recorded, as for text tasks."""
+    """None: not recorded, as for text tasks in former runs."""
     references: list[str]
     answer: str
     score: float | None
@@ -178,14 +178,14 @@ def without_folders(name: str | None) -> str | None:
 
 
 def _text(path: Path) -> list[Item]:
-    """The items of a text task; their questions are not recorded."""
+    """The items of a text task."""
     found = []
     for line in read_lines(path):
         if "summary" not in line:
             right = line.get("right")
             found.append(
                 Item(
-                    text_item(line), None, [_words(line.get("gold"))], _words(line.get("prediction")),
+                    text_item(line), line.get("question"), [_words(line.get("gold"))], _words(line.get("prediction")),
                     float(right) if isinstance(right, int | float) else None, None, line.get("loglikelihoods"),
                 )
             )  # fmt: skip

@@ -162,7 +162,7 @@ def _run(
     found = run(model, loaded, batch_size=batch_size, limit=limit, on_items=on_items)
     column = _column(found, loaded, metric)
     records = [
-        record_of(name, sample, column)
+        record_of(name, sample, column, _question(loaded.tasks[name], sample))
         for name in loaded.tasks
         for sample in found["samples"][name]
         if sample["filter"] == column.partition(",")[2]
@@ -180,10 +180,16 @@ def _column(found: dict[str, Any], loaded: Loaded, metric: str) -> str:
     return str(chosen[0])
 
 
-def record_of(task: str, sample: dict[str, Any], column: str) -> dict[str, Any]:
-    """Saved record of one item: gold answer, prediction, log-likelihoods, and the metric's value."""
+def _question(task: Any, sample: dict[str, Any]) -> str:
+    """What an item asks, without the examples before it; the whole prompt where the task has no one question."""
+    asked = task.doc_to_text(sample["doc"])
+    return asked if isinstance(asked, str) else str(sample["arguments"][0][0])
+
+
+def record_of(task: str, sample: dict[str, Any], column: str, question: str) -> dict[str, Any]:
+    """Saved record of one item: question, gold answer, prediction, log-likelihoods, and the metric's value."""
     metric = column.partition(",")[0]
-    record: dict[str, Any] = {"task": task, "id": sample["doc_id"]}
+    record: dict[str, Any] = {"task": task, "id": sample["doc_id"], "question": question}
     responses, gold = sample["filtered_resps"], sample["target"]
     if responses and isinstance(responses[0], list | tuple) and len(responses[0]) == 2:
         choices = [arguments[1].strip() for arguments in sample["arguments"]]

@@ -271,6 +271,18 @@ def test_experiments_that_differ_have_names_of_their_own(tmp_path: Path) -> None
     assert len(cells(found)) == 3 * 2 + 4 * 3
 
 
+def test_variants_that_differ_alike_have_names_of_their_own(tmp_path: Path) -> None:
+    runs = []
+    for stages in (5, 9, 10):  # the first settings that differ are the same
+        shape = ledger.Shape(stages=stages, texts=0, items=3)
+        runs.append(ledger.write_run(tmp_path / str(stages), shape, "lora", 0, ledger.Kind()))
+    experiments = collect(runs)
+    assert experiments[1].differs.startswith(experiments[2].differs.partition(" [")[0]), (
+        "or the test tests nothing"
+    )
+    assert frame(experiments, items=False)["sequence"].nunique() == 3
+
+
 def test_a_run_of_an_early_version() -> None:
     found = frame(collect([RunDir(Path(__file__).parents[2] / "fixtures" / "old_run")], unfinished=True))
     assert found["value"].notna().all() and found["item"].notna().any()

@@ -4,7 +4,7 @@ import contextlib
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -53,7 +53,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 @pytest.fixture
 def make(experiment: Experiment, tmp_path: Path) -> MakePaper:
     def write(
-        folder: str = "out", draw: paper.Draw = lambda experiment, folder: [], style: str = ""
+        folder: str = "out", draw: paper.Draw = lambda experiment, names, folder: [], style: str = ""
     ) -> paper.Written:
         (tmp_path / "report.yaml").write_text(style or "{}")
         return paper.write(experiment, find_style(None, tmp_path), tmp_path / folder, draw)
@@ -144,12 +144,13 @@ def test_labels_of_the_style_are_referred_to(make: MakePaper, tmp_path: Path) ->
 
 
 def test_figures_stand_in_the_document(make: MakePaper, tmp_path: Path) -> None:
-    def draw(experiment: Experiment, folder: Path) -> list[paper.Picture]:
+    def draw(experiment: Experiment, names: Mapping[str, str], folder: Path) -> list[paper.Picture]:
+        assert names == {"lora": "LoRA"}
         folder.mkdir(parents=True)
         (folder / "a.pdf").write_bytes(b"%PDF")
         return [paper.Picture("a.pdf", "50% & more")]
 
-    assert make(draw=draw).pictures == 1
+    assert make(draw=draw, style="methods: {lora: LoRA}").pictures == 1
     main = (tmp_path / "out" / "main.tex").read_text()
     assert "{figures/a.pdf}" in main and r"\caption{50\% \& more}" in main
 

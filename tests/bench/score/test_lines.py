@@ -48,7 +48,7 @@ def test_many_files_are_read_as_they_are(reader: DistinctLines, tmp_path: Path) 
         assert reader.read(written(tmp_path / str(number), values))[0].tolist() == values
 
 
-def test_what_is_remembered_has_a_bound(
+def test_what_is_kept_has_a_bound(
     reader: DistinctLines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lines, "MOST", 100)

@@ -107,7 +107,7 @@ RECORDS = [
 
 def test_item_scores_and_summary() -> None:
     scores, items = vqa.score_items(RECORDS, "letter@1")
-    assert [tuple(vars(item).values()) for item in items] == [
+    assert [tuple(item.line().values()) for item in items] == [
         ("0", 1.0, 1.0, 1.0, 1.0), ("1", 0.0, 0.0, 1.0, 1.0), ("2", 0.0, 0.0, 0.0, 1.0), ("3", 0.0, 0.0, 0.0, None)
     ]  # fmt: skip
     # The form was lost on one, and what to say on another, though the choice was still the likeliest on both.

@@ -60,7 +60,7 @@ def test_spans_hold_the_notes_and_pauses_lie_between() -> None:
         assert all(0.04 < later - end < 0.09 for later, end in zip(starts[1:], ends, strict=False))
         loud = [np.abs(samples[int(a * RATE) : int(b * RATE)]).max() for a, b in spans]
         quiet = np.abs(samples[: int(starts[0] * RATE)]).max()
-        assert min(loud) > 0.05 > quiet and np.abs(samples).max() <= 1
+        assert min(loud) > 1.2 * quiet and np.abs(samples).max() <= 1
         assert 0.2 < len(samples) / RATE < 2.2
 
 
@@ -76,9 +76,9 @@ def test_long_notes_are_longer_than_short_ones() -> None:
 def test_a_wav_holds_the_samples() -> None:
     samples = sound.play(Melody((Note("blue", "top", "small"),))).samples
     with wave.open(io.BytesIO(sound.wav(samples))) as file:
-        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE, 1, 2)
-        read = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32767
-    assert np.abs(read - samples).max() < 1e-4
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE, 1, 1)
+        read = (np.frombuffer(file.readframes(file.getnframes()), np.uint8) - 128.0) / 127
+    assert np.abs(read - samples).max() < 1e-6
 
 
 @pytest.mark.parametrize("split", get_args(Split))
