@@ -12,6 +12,7 @@ from moextend.bench.report.costs import NEAR, reference_of, trained_parameters, 
 from moextend.bench.report.footnotes import COSTS
 from moextend.bench.report.latex import escape
 from moextend.bench.report.paper.bibliography import Bibliography
+from moextend.bench.run.records import encoder_of
 from moextend.bench.scorers import shows
 from moextend.errors import counted
 
@@ -85,19 +86,22 @@ class _Writer:
             made = ", ".join(f"{key} {value}" for key, value in base["upcycle"].items() if value is not None)
             details.append(f"a dense model made a Mixture of Experts{self.cite('upcycle')} ({escape(made)})")
         words += f" ({'; '.join(details)})" if details else ""
-        vision = base.get("vision")
-        if not vision:
-            return f"{words}."
-        return f"{words}, its image encoder is {code(vision)}{self.cite(vision)}."
+        encoders = {"image": base.get("vision"), "audio": base.get("audio"), **base.get("encoders", {})}
+        named = [
+            f"its {encoder_of(modality)} is {code(name)}{self.cite(name)}"
+            for modality, name in encoders.items()
+            if name
+        ]
+        return f"{', '.join([words, listed(named)] if named else [words])}."
 
     def alignment(self) -> str:
-        align = self.spec.get("align")
-        if not align:
+        align: Any = self.spec.get("align") or []
+        alignments: list[dict[str, Any]] = align if isinstance(align, list) else [align]
+        aligned = [f"on {self.task(one['task'])}: {_training(one)}" for one in alignments]
+        if not aligned:
             return ""
-        return (
-            f"The projector was first aligned on {self.task(align['task'])}: {_training(align)}; the other weights "
-            "were frozen."
-        )
+        what = "projectors were" if len(aligned) > 1 else "projector was"
+        return f"The {what} first aligned {'; '.join(aligned)}; the other weights were frozen."
 
     def sequence(self) -> str:
         items = _items(self.results)

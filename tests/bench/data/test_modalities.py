@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,10 +36,10 @@ class SeriesRef(MediaRef):
 
 
 @pytest.fixture
-def series() -> Iterator[None]:
+def series(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = {name: known for name, known in modalities._TYPES.items() if name != "series"}
+    monkeypatch.setattr(modalities, "_TYPES", others)
     register_modality(ModalityType(SeriesRef))
-    yield
-    del modalities._TYPES["series"]
 
 
 @pytest.fixture

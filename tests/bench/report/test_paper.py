@@ -13,7 +13,7 @@ from moextend.bench import methods
 from moextend.bench.report import paper, tables
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.latex import environment, escape
-from moextend.bench.report.paper import tex
+from moextend.bench.report.paper import setup, tex
 from moextend.bench.report.paper.bibliography import Bibliography, Entry, find_entries, read_bib
 from moextend.bench.report.style import find_style
 from moextend.bench.report.table import Column, Table, number, text
@@ -302,3 +302,43 @@ def test_error_rates_are_described_and_cited(experiment: Experiment, make: MakeP
 def test_every_entry_of_a_scorer_names_one() -> None:
     names = [name for entry in find_entries(Path("nowhere")) for name in entry.used_by if "scorer:" in name]
     assert len(names) > 5 and {name.removeprefix("scorer:") for name in names} <= set(BY_NAME)
+
+
+def test_every_encoder_and_alignment_is_named(
+    experiment: Experiment, make: MakePaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = experiment.shared["sequence"]
+    base = {
+        **spec["base"],
+        "vision": "tiny",
+        "audio": "openai/whisper-tiny.en",
+        "encoders": {"series": "a_b"},
+    }
+    align = [
+        {"task": task, "steps": 7, "batch_size": 8, "learning_rate": 0.01} for task in ("task1", "task2")
+    ]
+    monkeypatch.setitem(experiment.shared, "sequence", {**spec, "base": base, "align": align})
+    make()
+    setup = (tmp_path / "out" / "setup.tex").read_text()
+    assert r"its image encoder is \texttt{tiny}, its audio encoder is \texttt{openai/" in setup
+    assert r"tiny.en}~\cite{radford2023robust} and its series encoder is \texttt{a\_" in setup
+    assert r"aligned on \texttt{task1}: " in setup and r"; on \texttt{task2}: " in setup
+
+
+@pytest.mark.parametrize(
+    ("align", "sentence"),
+    [
+        (None, ""),
+        ("see", r"The projector was first aligned on \texttt{see}: 4 steps"),
+        (["see", "hear"], r"The projectors were first aligned on \texttt{see}: 4 steps"),
+    ],
+)
+def test_the_setup_names_every_alignment(align: object, sentence: str, experiment: Experiment) -> None:
+    train = {"steps": 4, "batch_size": 2, "learning_rate": 0.1}
+    value = [{"task": name, **train} for name in align] if isinstance(align, list) else align
+    value = {"task": value, **train} if isinstance(value, str) else value
+    writer = setup._Writer(experiment, {}, Bibliography({}))
+    writer.spec = {"align": value, "base": {"model": "tiny", "vision": "tiny", "audio": "ears"}}
+    found = writer.alignment()
+    assert found.startswith(sentence) and ("hear" in found) == isinstance(align, list)
+    assert "its image encoder is " in writer.base() and "and its audio encoder is " in writer.base()
