@@ -159,7 +159,7 @@ def _each(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...] | None:
 
 def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str]) -> Columns:
     roles = {**Columns.model_fields, **modality_types()}
-    del roles["media"]
+    del roles["media"], roles["frames"]
     for key, column in given.items():
         if key not in roles:
             raise UnknownName("key of columns", key, roles, where=where)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -85,7 +85,24 @@ def expanded(text: str, media: Sequence[MediaRef], frames: int = FRAMES) -> tupl
     Args:
         media: in the order of the marks in the text.
     """
+    return text.replace(MARK, marks_for(VideoRef.modality, frames)), with_frames(media, frames)
+
+
+def with_frames(media: Iterable[MediaRef], frames: int) -> tuple[MediaRef, ...]:
+    """Media with `frames` images instead of each video."""
     found: list[MediaRef] = []
     for ref in media:
         found += ref.frames(frames) if isinstance(ref, VideoRef) else [ref]
-    return text.replace(MARK, images.MARK * frames), tuple(found)
+    return tuple(found)
+
+
+def marks_for(modality: str, frames: int) -> str:
+    """Marks in the final text for the mark of a modality: of a video, those of its frames."""
+    return images.MARK * frames if modality == VideoRef.modality else f"<{modality}>"
+
+
+def mark_filled(ref: MediaRef) -> str | None:
+    """Modality of the mark that a medium stands for: the first frame of a video for the video, the others for none."""
+    if isinstance(ref, FrameRef):
+        return None if ref.index else VideoRef.modality
+    return ref.modality

@@ -53,7 +53,13 @@ def check_marks(texts: Sequence[str], media: Sequence[MediaRef], where: str | No
 def no_encoder(medium: MediaRef, where: str | None = None) -> InputError:
     """Error for a medium in the input of a model without an encoder of its modality."""
     name = medium.modality
-    noun = _noun(name)
+    noun, known = _noun(name), modality_types().get(name)
+    if known and known.becomes:
+        return InputError(
+            f"the prompt has {_a(noun)}, which models take as {_plural(known.becomes)}.",
+            where=where,
+            hint=f"Convert text and media first: text, media = moextend.data.{name}.expanded(text, media).",
+        )
     how = {"image": "vision=...", "audio": "audio=..."}.get(name, f"encoders={{'{name}': ...}}")
     add = "" if name == "image" else ", add an encoder with moextend.add_modality"
     return InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import time
 from collections.abc import Callable
@@ -14,12 +15,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import moextend
 from moextend.data import clips, video
 from moextend.data.audio import AudioRef
+from moextend.data.columns import Columns
+from moextend.data.examples import Layout, Reader
 from moextend.data.images import ImageRef
+from moextend.data.own import own_data
+from moextend.data.prompts import prompt_text
+from moextend.data.table import read_table
 from moextend.data.video import VideoRef, expanded
-from moextend.errors import InputError
+from moextend.errors import InputError, SpecError
+from moextend.model.loading import load_encoder
+from moextend.model.marks import no_encoder
 from tests.data.test_sounds import mutated
+from tests.toys import toy_model
 
 av: Any = pytest.importorskip("av", reason="needs PyAV: pip install 'moextend[video]'")
 
@@ -106,6 +116,75 @@ def test_marks_and_media_are_expanded_in_their_order() -> None:
     assert text == "<image> then <image><image>, <audio> and <image><image>?"
     assert media == (picture, *one.frames(2), sound, *two.frames(2))
     assert expanded("no video <image>", [picture]) == ("no video <image>", (picture,))
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """Questions about two videos and a picture."""
+    (tmp_path / "a.mp4").write_bytes(encoded())
+    (tmp_path / "b.gif").write_bytes(encoded("gif", "gif"))
+    Image.new("RGB", (4, 4)).save(tmp_path / "p.png")
+    rows = [
+        {"film": "a.mp4", "q": "what is it?", "a": "grey"},
+        {"film": "b.gif", "q": "and <video>?", "a": "grey"},
+    ]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps({**row, "still": "p.png"}) + "\n" for row in rows * 3))
+    return path
+
+
+def test_a_column_of_videos_gives_images(films: Path, tmp_path: Path) -> None:
+    columns = {"video": "film", "question": "q", "answer": "a"}
+    rows = own_data(str(films), tmp_path / "cache", columns=columns, template="<video>\n{question}")
+    assert rows[1].turns[0] == ("<image>" * video.FRAMES + "\nand ?", "grey")
+    wanted = VideoRef(path=films.parent / "b.gif").frames()
+    assert [medium.digest for medium in rows[1].media] == [frame.digest for frame in wanted]
+    assert {medium.modality for medium in rows[0].media} == {"image"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "order"),
+    [
+        ("<image> before <video> {question}", "pfff"),
+        ("<video><image>{question}", "fffp"),
+        ("<image>{question}", ""),
+    ],
+)
+def test_videos_and_images_stand_in_the_order_of_their_marks(
+    films: Path, tmp_path: Path, prompt: str, order: str
+) -> None:
+    columns = Columns(image="still", video="film", question="q", answer="a", frames=3)
+    layout = Layout(columns, prompt, where="task")
+    reader = Reader(read_table([films], tmp_path), layout, films.parent)
+    example = reader.example(0)
+    if not order:
+        with pytest.raises(SpecError, match=r"has 0 <video> marks, but .* has 1 videos"):
+            prompt_text(layout, example)
+        return
+    assert "".join("f" if isinstance(ref, video.FrameRef) else "p" for ref in example.media) == order
+    assert prompt_text(layout, example).count("<image>") == 4 and columns.modalities == ("image",)
+    assert len(list(reader.media([0, 1]))) == 8
+
+
+def test_a_model_answers_about_a_video() -> None:
+    text, media = expanded("<video> what color", [VideoRef(data=encoded())], frames=2)
+    (answer,) = moextend.generate(toy_model(), [moextend.Prompt(text, media)], max_new_tokens=1, batch_size=1)
+    assert isinstance(answer, str)
+
+
+@pytest.mark.parametrize("count", [0, -1, 65])
+def test_columns_state_a_possible_number_of_frames(count: int) -> None:
+    with pytest.raises(SpecError, match="frames: is not 1 to 64"):
+        Columns(video="film", frames=count)
+
+
+def test_a_video_itself_has_no_encoder() -> None:
+    with pytest.raises(InputError, match="videos have no encoder: models take them as media"):
+        load_encoder("video", "tiny")
+    with pytest.raises(
+        InputError, match=r"has a video, which models take as images\. .*expanded\(text, media"
+    ):
+        raise no_encoder(VideoRef(data=b""))
 
 
 @pytest.mark.parametrize("count", [0, -1, 65, 10**9])

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,10 +36,9 @@ class CurveRef(MediaRef):
 
 
 @pytest.fixture
-def curve() -> Iterator[None]:
+def curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modalities, "_TYPES", dict(modalities._TYPES))
     register_modality(ModalityType(CurveRef))
-    yield
-    del modalities._TYPES["curve"]
 
 
 @pytest.fixture

@@ -304,6 +304,27 @@ def test_every_entry_of_a_scorer_names_one() -> None:
     assert len(names) > 5 and {name.removeprefix("scorer:") for name in names} <= set(BY_NAME)
 
 
+def test_every_encoder_and_alignment_is_named(
+    experiment: Experiment, make: MakePaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = experiment.shared["sequence"]
+    base = {
+        **spec["base"],
+        "vision": "tiny",
+        "audio": "openai/whisper-tiny.en",
+        "encoders": {"series": "a_b"},
+    }
+    align = [
+        {"task": task, "steps": 7, "batch_size": 8, "learning_rate": 0.01} for task in ("task1", "task2")
+    ]
+    monkeypatch.setitem(experiment.shared, "sequence", {**spec, "base": base, "align": align})
+    make()
+    setup = (tmp_path / "out" / "setup.tex").read_text()
+    assert r"its image encoder is \texttt{tiny}, its audio encoder is \texttt{openai/" in setup
+    assert r"tiny.en}~\cite{radford2023robust} and its series encoder is \texttt{a\_" in setup
+    assert r"aligned on \texttt{task1}: " in setup and r"; on \texttt{task2}: " in setup
+
+
 @pytest.mark.parametrize(
     ("align", "sentence"),
     [
