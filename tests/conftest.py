@@ -112,7 +112,7 @@ def small_world() -> Iterator[None]:
     from moextend.bench.world import data
 
     with pytest.MonkeyPatch.context() as patch:
-        for sizes in (data.IMAGES, data.CAPTIONED):
+        for sizes in (data.IMAGES, data.CAPTIONED, data.SOUNDS, data.MATCHED):
             for split, count in sizes.items():
                 patch.setitem(sizes, split, count // 10)
         yield

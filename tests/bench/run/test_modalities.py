@@ -1,7 +1,8 @@
-"""A run whose base sees and hears: alignments, costs, cells and restored models."""
+"""Runs whose base sees and hears, and one with a modality of a plug-in: alignments, costs, cells, restored models."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir
 from moextend.model.generation import Prompt, generate
+from tests import toys
 
 EYES = """
 sequence: {name}
@@ -86,3 +88,32 @@ def test_a_stage_is_restored_with_its_modalities(workspace: Path) -> None:
     prompts = [Prompt(prompt_text(task, item), item.media) for item in items]
     with torch.no_grad():
         assert len(generate(model, prompts, max_new_tokens=1, batch_size=4)) == 4
+
+
+@pytest.mark.slow
+def test_a_run_with_a_modality_of_a_plug_in(tmp_path: Path) -> None:
+    toys.series()
+    for folder in ("registry", "tasks", "data"):
+        (tmp_path / folder).mkdir()
+    lines = []
+    for i in range(24):
+        up = i % 2
+        values = [f"{(step if up else 12 - step) + i / 100}" for step in range(12)]
+        (tmp_path / "data" / f"{i}.csv").write_text("\n".join(["value", *values]))
+        lines.append(
+            json.dumps({"curve": f"{i}.csv", "question": "does it grow ?", "answer": ["no", "yes"][up]})
+        )
+    (tmp_path / "data" / "curves.jsonl").write_text("\n".join(lines))
+    (tmp_path / "tasks" / "growth.yaml").write_text(
+        "{task: growth, version: 1, kind: vqa, prompt: '<series> Q {question} A:', max_new_tokens: 2,\n"
+        "data: {path: ../data/curves.jsonl, train: 'all[:60%]', test: 'all[60%:]'},\n"
+        "columns: {media: {series: curve}, question: question, answer: answer}}\n"
+    )
+    text = EYES.format(
+        name="curves", audio="", align=ALIGN.format("growth"), stages="{task: growth}", transfer=""
+    ).replace("vision: tiny", "encoders: {series: fourier}")
+    (tmp_path / "registry" / "curves.yaml").write_text(text)
+    run = done(tmp_path, "curves", "moextend:scope=own")
+    assert list(restored(run).modalities) == ["series"]
+    assert set(run.cells()) == {(0, "growth"), (1, "growth")}
+    assert list(run.costs()[1].alignments) == ["series"]
