@@ -44,6 +44,7 @@ def run(
     device: options.Device = "auto",
     jobs: options.Jobs = None,
     dry_run: options.DryRun = False,
+    prepare: options.Prepare = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     workspace: options.Workspace = Path(),
@@ -83,8 +84,13 @@ def run(
         return
     folder = runs or workspace / "runs"
     work = any(read_status(folder_of(config, folder)).state != "done" for config in configs)
-    preflight.check_here(planned, tasks, workspace, device=device, runs=folder if work else None)
+    if not prepare:  # the runs may be meant for another machine
+        preflight.check_here(planned, tasks, workspace, device=device, runs=folder if work else None)
     opened, to_do = _open(configs, folder, quiet=quiet or as_json)
+    if prepare:
+        paths = [str(run.folder.resolve()) for run in to_do]
+        typer.echo(json.dumps(paths, indent=2) if as_json else "".join(f"{path}\n" for path in paths), nl=as_json)
+        return
     outcomes = _launch(opened, to_do, jobs or _jobs(configs), quiet=quiet or as_json)
     if as_json:
         typer.echo(json.dumps([_record(run) for run in opened], indent=2))

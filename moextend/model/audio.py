@@ -155,7 +155,7 @@ def locate(name: str, *, where: str | None = None) -> Path | str:
         raise InputError(f"there is no folder '{short(name, 100)}'.", where=where, hint=FORMS) from error
     if "/" not in name:
         packaged = [path.parent.name for path in models.glob("*/audio")]
-        raise UnknownName("audio encoder", name, packaged, where=where)
+        raise UnknownName("audio encoder", name, packaged)
     return name
 
 

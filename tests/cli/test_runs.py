@@ -51,6 +51,16 @@ def test_the_closing_table_has_the_style_of_the_workspace(cli: Cli, tmp_path: Pa
     assert "not applied to these tables: report.yaml: precison: no such key." in again.err
 
 
+def test_prepare_makes_folders_for_workers_of_a_scheduler(cli: Cli, tmp_path: Path) -> None:
+    found = cli("bench", "run", "-m", "lora,ewc", "--prepare")
+    folders = [Path(line) for line in found.out.splitlines()]
+    assert [folder.name for folder in folders] == ["lora-s0", "ewc-s0"] and found.code == 0
+    assert all(read_status(folder).state == "waiting" for folder in folders), "nothing starts"
+    assert json.loads(cli("bench", "run", "-m", "lora,ewc", "--prepare", "--json").out) == [*map(str, folders)]
+    assert cli("bench", "run", "-m", "lora").code == 0
+    assert cli("bench", "run", "-m", "lora,ewc", "--prepare").out.split() == [str(folders[1])]
+
+
 def test_a_second_run_computes_nothing_again(cli: Cli, tmp_path: Path) -> None:
     first = cli("bench", "run", "-m", "lora")
     scores = tmp_path / "runs/tiny/lora-s0/scores.jsonl"
