@@ -161,5 +161,11 @@ def test_a_task_of_sounds_is_added_with_its_encoder(
         "bench", "add-task", "audio", "--audio", "others", "--data", "notes.json", "--sequence", "mine"
     )
     assert found.code == 2 and "--audio: the sequence has ears, not others." in " ".join(found.err.split())
+    found = cli("bench", "add-task", "audio")
+    assert found.code == 0 and "tiny-timbre (vqa): " in found.out, found.err
+    assert (
+        "note: the base has no audio encoder; name one under base.audio in registry/sequence.yaml."
+        in found.out
+    )
     found = cli("bench", "new", "method", "x", "--audio", ears)
     assert found.code == 2 and "--audio: is for a sequence." in found.err
