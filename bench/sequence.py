@@ -181,6 +181,9 @@ class SequenceSpec(Spec):
     """Default methods: `name` or `name:key=value,...`."""
     settings: dict[str, dict[str, str | int | float | bool | list[str]]] = {}
     """Settings of a method in this sequence, e.g. its learning rate."""
+    tuned_on: Literal["scored items", "other items", "published"] | None = None
+    """Source of these settings: scored items, which favours methods with more choices; items that are not scored; or
+    published values. Null: not stated."""
     path: Path | None = Field(None, exclude=True)
     """File of the spec."""
 

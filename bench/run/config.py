@@ -50,6 +50,8 @@ class RunConfig(Identity):
     """auto, cpu, cuda, ..."""
     protocol: str | None = None
     """Published protocol of the sequence."""
+    tuned_on: str | None = None
+    """Items on which the settings of the methods were chosen."""
     oracle: bool = False
     """Whether learned tasks are also scored at the end with only their own extension active; changes no other score."""
 
@@ -142,6 +144,8 @@ class ConfigFile(Record):
     """Requested device: auto, cpu, cuda, ..."""
     protocol: str | None = None
     """Published protocol of the sequence. null: none."""
+    tuned_on: str | None = None
+    """Items on which the settings of the methods were chosen. null: not stated."""
     oracle: bool = False
     """Whether learned tasks are also scored at the end with only their own extension active."""
     environments: list[dict[str, Any]] = Field(default_factory=list)
@@ -155,6 +159,7 @@ class ConfigFile(Record):
                 places=self.places,
                 device=self.device,
                 protocol=self.protocol,
+                tuned_on=self.tuned_on,
                 oracle=self.oracle,
             )
         except (TypeError, ValidationError) as error:

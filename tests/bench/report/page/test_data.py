@@ -181,6 +181,19 @@ def test_limits_name_what_is_missing(experiments: list[Experiment]) -> None:
     assert found["Underpowered cells"]["rows"][0][-1] == "needs"
 
 
+def test_settings_that_were_chosen_on_scored_items_are_a_limit(experiments: list[Experiment]) -> None:
+    def titles() -> set[str]:
+        return {one["title"] for one in parts(experiments).values["report"]["experiments"][0]["limits"]}
+
+    config = experiments[0].results[0].config
+    assert "Settings chosen on scored items" not in titles()
+    object.__setattr__(config, "tuned_on", "scored items")
+    try:
+        assert "Settings chosen on scored items" in titles()
+    finally:
+        object.__setattr__(config, "tuned_on", None)
+
+
 def test_provenance_has_the_command_and_digests(experiments: list[Experiment], made: dict[str, Any]) -> None:
     known = made["e0.provenance"]
     words, run = known["words"], known["runs"][0]
