@@ -19,10 +19,11 @@ from moextend.extension.store import active_fingerprint
 from moextend.model.batches import Collator
 from moextend.model.likelihood import choice_likelihoods
 from tests.moe.toy_families import build
-from tests.toys import ToyEncoder, curve, picture, series, toy_model, toy_tokenizer
+from tests.toys import ToyEncoder, curve, picture, series, toy_lm, toy_model, toy_tokenizer
 
 SHORT = Settings(steps=3, batch_size=4, learning_rate=1e-2)
 SEEN = [Conversation(((f"<image> w{i % 7}", f"w{i % 5 + 40}"),), (picture(i * 9),)) for i in range(12)]
+TEXT = [Conversation(((f"w{i % 7} w3", f"w{i % 5 + 40}"),)) for i in range(12)]
 FAMILIES = ("mixtral", "olmoe", "qwen2_moe", "gpt_oss")
 ASKED = [Prompt("<image> w1 w2", (picture(30),)), Prompt("w3 w4"), Prompt("w5 <image>", (picture(3, 200),))]
 
@@ -185,7 +186,7 @@ def test_what_misses_is_named(made: Path, tmp_path: Path) -> None:
         moextend.load_projector(fresh, made / "ear")
 
 
-@pytest.mark.parametrize("damage", ["encoder", "weights", "name"])
+@pytest.mark.parametrize("damage", ["encoder", "weights", "name", "card"])
 def test_a_modality_that_cannot_be_had_leaves_the_model_alone(
     damage: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,9 +196,15 @@ def test_a_modality_that_cannot_be_had_leaves_the_model_alone(
     elif damage == "weights":
         path.with_suffix(".safetensors").write_bytes(b"x")
     else:
-        path.write_text(json.dumps({**json.loads(path.read_text()), "encoder": None}))
+        changed = {"encoder": None} if damage == "name" else {"settings": [1]}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
     fresh = toy_model()
-    messages = {"encoder": "is another one", "weights": "is damaged", "name": "has no name to load it by"}
+    messages = {
+        "encoder": "is another one",
+        "weights": "is damaged",
+        "name": "has no name to load it by",
+        "card": "settings: ",
+    }
     with pytest.raises(InputError, match=messages[damage]):
         load_extension(fresh, path.parent)
     assert list(fresh.modalities) == ["image"] and not moextend.extensions(fresh)
@@ -212,6 +219,21 @@ def test_a_model_in_a_shorter_type_keeps_the_names_of_its_modalities(made: Path,
     fresh = toy_model()
     load_extension(fresh, tmp_path / "short")
     assert fresh.base_fingerprint() == named
+
+
+def test_images_may_be_the_modality_that_is_added(tmp_path: Path) -> None:
+    bare = MultimodalLM(toy_lm(), toy_tokenizer())
+    moextend.extend(bare, "words", TEXT, folder=tmp_path / "words", settings=SHORT, layers=[0])
+    moextend.add_modality(bare, "image", "tiny", resize="squash")
+    activate(bare, "none")
+    moextend.extend(bare, "sees", SEEN, folder=tmp_path / "sees", settings=SHORT, layers=[1])
+    expected = generate(bare, ASKED, max_new_tokens=3, batch_size=2)
+    other = MultimodalLM(toy_lm(), toy_tokenizer())
+    load_extension(other, tmp_path / "sees")
+    assert generate(other, ASKED, max_new_tokens=3, batch_size=2) == expected
+    load_extension(other, tmp_path / "words")
+    unload(other, "sees")
+    assert not other.modalities and [each.name for each in moextend.extensions(other)] == ["words"]
 
 
 def test_a_projector_is_given_at_once(made: Path, tmp_path: Path) -> None:
