@@ -55,4 +55,5 @@ class Fourier(nn.Module):
         return "fourier1"
 
 
-register_modality(ModalityType(ref=SeriesRef, load_encoder=lambda name: Fourier()))
+SERIES = ModalityType(ref=SeriesRef, load_encoder=lambda name: Fourier())
+register_modality(SERIES)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from moextend.data.images import ImageRef
 from moextend.errors import InputError, UnknownName
 from moextend.extension import tensor_files
 from moextend.model.fingerprint import base_parts
@@ -32,7 +33,7 @@ def add_modality(
     Args:
         name: "image", "audio", or a modality of `register_modality`.
         encoder: its name, or the encoder itself; only one with a name is loaded again with an extension.
-        projector: folder of an aligned projector; None: a new one.
+        projector: folder of an aligned projector, or of an extension with one; None: a new one.
         settings: further arguments of the modality's encoder loader, as JSON values.
 
     Raises:
@@ -107,9 +108,15 @@ def save(model: MultimodalLM, folder: Path) -> None:
             encoder, projector = modality.fingerprints()
             card = {
                 "modality": name, **modality.added, "facts": dict(modality.encoder.facts),
-                "fingerprint": encoder, "projector": projector,
+                "fingerprint": encoder, "projector": projector, "base": without_projector(model, name),
             }  # fmt: skip
-            tensor_files.save_tensors(folder, tensors, card, _stem(name))
+            tensor_files.save_tensors(folder, tensors, card, stem(name))
+
+
+def without_projector(model: MultimodalLM, name: str) -> str:
+    """Fingerprint of the language model and the encoder of a modality, without its projector."""
+    found = model.base_fingerprint((name,))
+    return found.rpartition("-" if name == ImageRef.modality else ".")[0]
 
 
 def load_missing(model: MultimodalLM, base: str, folder: Path) -> list[str]:
@@ -123,7 +130,7 @@ def load_missing(model: MultimodalLM, base: str, folder: Path) -> list[str]:
     added: list[str] = []
     try:
         for name in base_parts(base)[1]:
-            if name not in model.modalities and tensor_files.is_complete(folder, _stem(name)):
+            if name not in model.modalities and tensor_files.is_complete(folder, stem(name)):
                 _load(model, name, folder)
                 added.append(name)
     except BaseException:
@@ -139,13 +146,13 @@ def forget(model: MultimodalLM, names: list[str]) -> None:
 
 
 def _load(model: MultimodalLM, name: str, folder: Path) -> None:
-    tensors, card = tensor_files.load_tensors(folder, _stem(name))
-    where = str(folder / f"{_stem(name)}.json")
+    tensors, card = tensor_files.load_tensors(folder, stem(name))
+    where = str(folder / f"{stem(name)}.json")
     if card.get("encoder") is None:
         raise InputError(
             f"the extension needs modality '{name}', whose encoder has no name to load it by.",
             where=where,
-            hint=f"Add it first: moextend.add_modality(model, '{name}', encoder=...).",
+            hint=f"Add it first: moextend.add_modality(model, '{name}', encoder=..., projector='{folder}').",
         )
     add_modality(model, name, card["encoder"], **card.get("settings", {}))
     modality: Modality = model.modalities[name]
@@ -170,6 +177,6 @@ def _load(model: MultimodalLM, name: str, folder: Path) -> None:
         raise
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
     """Stem of the files of a modality in the folder of an extension."""
     return f"modality-{name}"

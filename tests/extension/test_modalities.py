@@ -220,6 +220,10 @@ def test_a_projector_is_given_at_once(made: Path, tmp_path: Path) -> None:
     moextend.add_modality(fresh, "series", series().Fourier(), projector=made / "ear")
     assert fresh.base_fingerprint() == model.base_fingerprint()
     moextend.remove_modality(fresh, "series")
+    moextend.add_modality(fresh, "series", series().Fourier(), projector=made / "hears")
+    load_extension(fresh, made / "hears")
+    assert fresh.base_fingerprint() == model.base_fingerprint()
+    unload(fresh, "hears")
     with pytest.raises(InputError, match=r"holds no projector"):
         moextend.add_modality(fresh, "series", "fourier", projector=tmp_path)
     with pytest.raises(UnknownName, match="no modality 'smell'"):
