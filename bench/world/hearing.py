@@ -89,20 +89,25 @@ def recited(recital: Recital) -> Iterator[Question]:
 
 
 def match(scene: Scene, sound: Melody | Utterance) -> Iterator[Question]:
-    """Asks whether a sound fits a picture (letter, timbre, number of notes), or for the thing with its letter."""
+    """Asks whether a sound fits a picture (letter, timbre, number of notes), or for the thing with its letter.
+
+    Of a letter and a color, the answer says what is seen, what is heard, and whether they are the same.
+    """
     things = scene.things
     if isinstance(sound, Utterance):
         (sign,) = sound.signs
-        yield Question("same-letter", "same letter", yes_or_no(any(t.letter == sign for t in things)))
+        if len(things) == 1:
+            seen = things[0].letter
+            yield Question("same-letter", "same letter", f"{seen} {sign} {yes_or_no(seen == sign)}")
         for thing in single(things, "letter"):
             if thing.letter == sign:
                 yield Question("place-of-letter", "where is the letter", thing.place)
                 yield Question("color-of-letter", "what color is the letter", thing.color)
         return
     yield Question("same-count", "same objects", yes_or_no(len(sound.notes) == len(things)))
-    if len(sound.notes) == 1:
-        color = sound.notes[0].color
-        yield Question("same-color", "same color", yes_or_no(any(t.color == color for t in things)))
+    if len(things) == len(sound.notes) == 1:
+        seen, heard = things[0].color, sound.notes[0].color
+        yield Question("same-color", "same color", f"{seen} {heard} {yes_or_no(seen == heard)}")
 
 
 PAIRED = ("same-letter", "same-color", "same-count", "place-of-letter", "color-of-letter")

@@ -68,7 +68,7 @@ def test_the_shipped_encoder_is_of_this_world_and_small() -> None:
 def test_a_new_linear_classifier_of_the_shipped_features_names_timbres_and_signs() -> None:
     model = load_tiny_audio(FOLDER).eval()
     assert model.config == audio.CONFIG
-    train, test = audio.draw_examples(8, "train", 200), audio.draw_examples(9, "test", 200)
+    train, test = audio.draw_examples(8, "train", 150), audio.draw_examples(9, "test", 90)
     heads = audio.build_heads(0)
     _fit(heads, *_features(model, train))
     features, truth = _features(model, test)
