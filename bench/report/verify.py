@@ -8,9 +8,9 @@ from typing import Any
 
 from moextend.bench.report.explain import check_cell, command
 from moextend.bench.run import complete
-from moextend.bench.run.environment import environment
 from moextend.bench.run.rundir import RunDir, run_name
 from moextend.errors import InputError
+from moextend.util.environment import environment
 
 AGAIN = "Run the same command again, which makes what is missing or damaged: {}"
 MACHINE = ("python", "packages", "platform")

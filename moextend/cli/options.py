@@ -92,7 +92,9 @@ DryRun = Annotated[
 ]
 Prepare = Annotated[
     bool,
-    typer.Option("--prepare", help="Only make the folders of the runs and print them, for moextend-worker FOLDER."),
+    typer.Option(
+        "--prepare", help="Only make the folders of the runs and print them, for moextend-worker FOLDER."
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the report only.")]
 

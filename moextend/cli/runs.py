@@ -89,7 +89,9 @@ def run(
     opened, to_do = _open(configs, folder, quiet=quiet or as_json)
     if prepare:
         paths = [str(run.folder.resolve()) for run in to_do]
-        typer.echo(json.dumps(paths, indent=2) if as_json else "".join(f"{path}\n" for path in paths), nl=as_json)
+        typer.echo(
+            json.dumps(paths, indent=2) if as_json else "".join(f"{path}\n" for path in paths), nl=as_json
+        )
         return
     outcomes = _launch(opened, to_do, jobs or _jobs(configs), quiet=quiet or as_json)
     if as_json:

@@ -56,7 +56,9 @@ def test_prepare_makes_folders_for_workers_of_a_scheduler(cli: Cli, tmp_path: Pa
     folders = [Path(line) for line in found.out.splitlines()]
     assert [folder.name for folder in folders] == ["lora-s0", "ewc-s0"] and found.code == 0
     assert all(read_status(folder).state == "waiting" for folder in folders), "nothing starts"
-    assert json.loads(cli("bench", "run", "-m", "lora,ewc", "--prepare", "--json").out) == [*map(str, folders)]
+    assert json.loads(cli("bench", "run", "-m", "lora,ewc", "--prepare", "--json").out) == [
+        *map(str, folders)
+    ]
     assert cli("bench", "run", "-m", "lora").code == 0
     assert cli("bench", "run", "-m", "lora,ewc", "--prepare").out.split() == [str(folders[1])]
 

@@ -62,7 +62,15 @@ def test_what_is_refused_before_a_model_is_loaded(
     made = (*own, "--out", "new")
     cases = {
         ("extend", "tiny", *made, "--name", "x"): "there is no audio encoder. Name one: --audio tiny",
-        ("extend", "tiny", *made, "--name", "x", "--audio", "nothing"): "--audio: no audio encoder 'nothing'.",
+        (
+            "extend",
+            "tiny",
+            *made,
+            "--name",
+            "x",
+            "--audio",
+            "nothing",
+        ): "--audio: no audio encoder 'nothing'.",
         ("align", "tiny", *made): "--vision, --audio: no encoder is named.",
         ("align", "tiny", *made, *both): "--modality: there are 2 encoders. One of: image, audio.",
         (
