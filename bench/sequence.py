@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from moextend.bench.task import NAME, TaskSpec, find_task, put_by_hand
-from moextend.data.modalities import modality_types
 from moextend.errors import InputError, SpecError
 from moextend.training.settings import Batch, Seed, Steps, Training
 from moextend.util import content, files, spec
@@ -182,6 +181,9 @@ class SequenceSpec(Spec):
     """Default methods: `name` or `name:key=value,...`."""
     settings: dict[str, dict[str, str | int | float | bool | list[str]]] = {}
     """Settings of a method in this sequence, e.g. its learning rate."""
+    tuned_on: Literal["scored items", "other items", "published"] | None = None
+    """Source of these settings: scored items, which favours methods with more choices; items that are not scored; or
+    published values. Null: not stated."""
     path: Path | None = Field(None, exclude=True)
     """File of the spec."""
 
@@ -295,48 +297,6 @@ def scored_tasks(sequence: SequenceSpec, workspace: Path) -> list[TaskSpec]:
                 )
             found.append(task)
     return found
-
-
-def check_modalities(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec]) -> None:
-    """Raises SpecError if a modality of a task has no encoder, or an alignment is not of one modality of its own."""
-    file, base = sequence.path or sequence.sequence, sequence.base
-    encoders = base.encoders_in(Path())
-    for name, task in tasks.items():
-        for modality in task.modalities:
-            if modality not in encoders:
-                raise SpecError(
-                    f"'{name}' is about {_media(modality)}, and the base has no {modality} encoder.",
-                    where=f"{file}: {base.encoder_key(modality)}",
-                    hint=f"Name one, or {_no_column(modality)} in the task.",
-                )
-    known: dict[str, str] = {}
-    for align in sequence.alignments:
-        found = tasks[align.task].modalities
-        if len(found) != 1:
-            raise SpecError(
-                f"'{align.task}' has {' and '.join(map(_media, found)) or 'no media'}, and an alignment trains the "
-                "projector of one modality.",
-                where=f"{file}: align.task",
-                hint="Name a caption task with one modality.",
-            )
-        if found[0] in known:
-            raise SpecError(
-                f"'{known[found[0]]}' and '{align.task}' train the same projector, of {_media(found[0])}.",
-                where=f"{file}: align",
-                hint="Keep one of them.",
-            )
-        known[found[0]] = align.task
-
-
-def _media(modality: str) -> str:
-    """ "images", "sounds"; the name of a modality that is not known (yet)."""
-    known = modality_types().get(modality)
-    return known.plural if known else modality
-
-
-def _no_column(modality: str) -> str:
-    """How a task has no such media."""
-    return "set columns.image: null" if modality == "image" else f"remove its column of {_media(modality)}"
 
 
 def memory_texts(path: Path | None) -> list[str]:

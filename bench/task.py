@@ -193,7 +193,7 @@ class TaskSpec(Spec):
     @property
     def modalities(self) -> tuple[str, ...]:
         """Modalities of the media in its data; none for text."""
-        return () if self.data is None else tuple(self.columns.by_modality)
+        return () if self.data is None else self.columns.modalities
 
     def folder(self) -> Path:
         """Base folder of relative paths of this task."""

@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from moextend.data.audio import AudioRef as AudioRef
     from moextend.data.conversations import Conversation as Conversation
     from moextend.data.images import ImageRef as ImageRef
     from moextend.data.media import MediaRef as MediaRef
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 _HOME = {  # name -> module
     "__version__": "util.release",
+    "AudioRef": "data.audio",
     "Conversation": "data.conversations",
     "Extension": "extension.store",
     "ImageRef": "data.images",

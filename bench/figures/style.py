@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from moextend.bench.report.looks import Look
+from moextend.bench.report.style import renamed
 from moextend.errors import visible
 from moextend.util import files
 from moextend.util.fold import folded
@@ -46,9 +48,22 @@ DATELESS: dict[str, dict[str, Any]] = {
 """Format -> metadata that leave out what would differ from one day to the next."""
 
 
-def style() -> AbstractContextManager[None]:
-    """The settings of matplotlib while figures are made and saved."""
-    return matplotlib.rc_context(RC)
+_NAMES: ContextVar[Mapping[str, str]] = ContextVar("names")
+
+
+@contextmanager
+def style(names: Mapping[str, str] | None = None) -> Iterator[None]:
+    """The settings of matplotlib while figures are made and saved.
+
+    Args:
+        names: method or task -> the name that is shown, where it is another (`report.yaml`).
+    """
+    before = _NAMES.set(names or {})
+    try:
+        with matplotlib.rc_context(RC):
+            yield
+    finally:
+        _NAMES.reset(before)
 
 
 def pages(labels: Sequence[str], columns: int, height: float, around: float) -> list[list[str]]:
@@ -105,8 +120,8 @@ def handles(methods: Mapping[str, Look], *, lines: bool = True) -> dict[str, Lin
 
 
 def name(text: str, width: int = 24) -> str:
-    """A name in lines of at most `width` characters, as it is written: no formula, no control character."""
-    return "\n".join(folded(visible(text), width)).replace("$", r"\$")
+    """A name as it is shown, in lines of at most `width` characters: no formula, no control character."""
+    return "\n".join(folded(visible(renamed(text, _NAMES.get({}))), width)).replace("$", r"\$")
 
 
 def rows(names: Sequence[str], width: int = 24) -> dict[str, float]:

@@ -13,7 +13,7 @@ from moextend.bench.perf.answers import Reader, all_readers
 from moextend.bench.perf.measure import Clock, Times
 from moextend.bench.perf.sizes import SIZES, make
 from moextend.bench.perf.variants import Variant, all_variants
-from moextend.bench.run.environment import environment
+from moextend.util.environment import environment
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM

@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.report.collect import Result
-from moextend.bench.score.predictions import PredictionLine, text_item
+from moextend.bench.score.kept import ScoreReader, read_predictions, text_scores
+from moextend.bench.score.lines import NONE, DistinctLines, Words
 from moextend.bench.score.records import Cell
-from moextend.bench.score.vqa import item_scores, kept_scores
-from moextend.bench.scorers import search
-from moextend.util.files import read_lines
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
     Array = ndarray[Any, Any]
-
-NONE = -1
-"""Number of a word that is not there."""
-
-
-class Words:
-    """Words and their numbers, in the order in which they come."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, int] = {}
-
-    def numbers(self, words: Iterable[str | None]) -> Array:
-        """The number of each word; NONE for None."""
-        import numpy as np
-
-        known = self._known
-        found = [NONE if word is None else known.setdefault(word, len(known)) for word in words]
-        return np.array(found, np.int32)
-
-    def words(self) -> list[str]:
-        """The words by number."""
-        return list(self._known)
 
 
 @dataclass(frozen=True)
@@ -59,63 +34,78 @@ class Answers:
 
 
 class AnswerReader:
-    """Reads the answers of many cells; files of the same content once."""
+    """Reads the answers of many cells; files of the same content once, as far as they are kept.
 
-    def __init__(self) -> None:
+    Args:
+        most: how many files are kept; None: all.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
         self.item, self.kind, self.group, self.answer = Words(), Words(), Words(), Words()
+        self._most = most
         self._read: dict[tuple[str, str], Answers | None] = {}
+        self._before: dict[str, Answers] = {}
+        self._scores = ScoreReader(self.item)
+        self._predictions = DistinctLines(self._asked)
+        self._texts = [DistinctLines(partial(self._text_columns, by_kind)) for by_kind in (False, True)]
 
     def __call__(self, result: Result, cell: Cell) -> Answers | None:
         """The answers of a cell; None where they are not kept or damaged, which `result.lacks` names."""
         if cell.predictions is None:
             return None
-        path = result.run.folder / cell.predictions
-        key = (cell.sha256 or str(path), cell.scorer)
+        key = (cell.sha256 or str(result.run.folder / cell.predictions), cell.scorer)
         if key not in self._read:
+            if len(self._read) == self._most:
+                del self._read[next(iter(self._read))]
             try:
-                read = self._text(path, cell) if cell.by_lm_eval else self._vqa(path, cell, result)
-                self._read[key] = read
+                self._read[key] = self._text(result, cell) if cell.by_lm_eval else self._vqa(result, cell)
             except Exception as error:  # as if they were not kept: one damaged file hides no other cell
                 self._read[key] = None
                 result.note_damage(cell.task, error)
         return self._read[key]
 
-    def _text(self, path: Path, cell: Cell) -> Answers | None:
-        lines = [line for line in read_lines(path) if "summary" not in line]
-        scores = [line["right"] if isinstance(line.get("right"), int | float) else None for line in lines]
-        kinds = [line["task"] if cell.by_kind else None for line in lines]
-        items = [text_item(line) for line in lines]
-        return self._made(
-            items, kinds, [None] * len(lines), [line.get("prediction") for line in lines], scores
-        )
+    def _text(self, result: Result, cell: Cell) -> Answers | None:
+        columns = self._texts[bool(cell.by_kind)].read(result.run.folder / str(cell.predictions))
+        return self._made(cell, Answers(*(column[columns[0] != NONE] for column in columns)))
 
-    def _vqa(self, path: Path, cell: Cell, result: Result) -> Answers | None:
-        lines = read_lines(path)
-        kept = kept_scores(path, cell.scorer)
-        scores = {line["id"]: line["score"] for line in kept}
-        if len(scores) != len(lines) or any(line["id"] not in scores for line in lines):
-            search(result.config.workspace)
-            records = [PredictionLine.read(line) for line in lines]
-            scores = {item.id: item.score for item in item_scores(records, kept, path, cell.scorer)}
-        return self._made(
-            [line["id"] for line in lines], [line.get("kind") for line in lines],
-            [line.get("group") for line in lines], [line["prediction"] for line in lines],
-            [scores[line["id"]] for line in lines],
-        )  # fmt: skip
+    def _vqa(self, result: Result, cell: Cell) -> Answers | None:
+        path = result.run.folder / str(cell.predictions)
+        item, kind, group, answer = self._predictions.read(path)
+        if not len(item):
+            return None
+        scores = self._scores(result.run.folder, cell, result.config.workspace)
+        if not scores.are_of(item):
+            scores = self._scores.again(
+                result.run.folder, cell, result.config.workspace, read_predictions(path)
+            )
+        return self._made(cell, Answers(item, kind, group, answer, scores.of(item)))
 
-    def _made(
-        self, items: list[str], kinds: list[str | None], groups: list[str | None], answers: list[Any],
-        scores: list[float | None],
-    ) -> Answers | None:  # fmt: skip
+    def _asked(self, lines: list[Any]) -> list[Array]:
+        """Item, kind, group and answer of lines of predictions."""
+        return [
+            self.item.numbers(line["id"] for line in lines),
+            self.kind.numbers(line.get("kind") for line in lines),
+            self.group.numbers(line.get("group") for line in lines),
+            self.answer.numbers(line["prediction"] for line in lines),
+        ]
+
+    def _text_columns(self, by_kind: bool, lines: list[Any]) -> list[Array]:
+        """Item, kind, group, answer and score of lines of a text task."""
+        item, score = text_scores(self.item, lines)
+        kinds = self.kind.numbers(line.get("task") if by_kind else None for line in lines)
+        answers = [line.get("prediction") for line in lines]
+        texts = [answer if isinstance(answer, str | None) else json.dumps(answer) for answer in answers]
+        return [item, kinds, self.group.numbers([None] * len(lines)), self.answer.numbers(texts), score]
+
+    def _made(self, cell: Cell, found: Answers) -> Answers | None:
+        """The answers, with the arrays of the same task's cell before where they are equal."""
         import numpy as np
 
-        if not items:
+        if not len(found):
             return None
-        texts = [answer if isinstance(answer, str | None) else json.dumps(answer) for answer in answers]
-        return Answers(
-            self.item.numbers(items),
-            self.kind.numbers(kinds),
-            self.group.numbers(groups),
-            self.answer.numbers(texts),
-            np.array(scores, float),
-        )
+        before = self._before.setdefault(cell.task, found)
+        for name in ("item", "kind", "group"):
+            if not np.array_equal(getattr(before, name), getattr(found, name)):
+                self._before[cell.task] = found
+                return found
+        return replace(found, item=before.item, kind=before.kind, group=before.group)

@@ -92,12 +92,24 @@ class Experiment:
     left_out: list[str] = field(default_factory=list)
     """"lora-s1 (running)": runs that are not done."""
     differs: str = ""
-    """How it differs from another experiment of the same sequence, where there is one."""
+    """How it differs from the first experiment of the same sequence, where it is another one."""
+    is_variant: bool = False
+    """Whether there are other experiments of the same sequence."""
 
     @property
     def name(self) -> str:
         """The sequence."""
         return str(self.shared.get("sequence", {}).get("sequence", ""))
+
+    @cached_property
+    def variant(self) -> str:
+        """A digest of its settings, which tells variants of one sequence apart whatever else is reported."""
+        return files.digest(self.shared)[:8]
+
+    @property
+    def label(self) -> str:
+        """The sequence; with `variant` where there are several of it."""
+        return f"{self.name} [{self.variant}]" if self.is_variant else self.name
 
     def of(self, mode: str) -> list[Result]:
         """The results of a mode."""
@@ -254,8 +266,13 @@ def has_base_row(experiment: Experiment) -> bool:
 
 def _tell_apart(experiments: list[Experiment]) -> None:
     first: dict[str, Experiment] = {}
+    taken = set[tuple[str, str]]()
     for experiment in experiments:
         other = first.setdefault(experiment.name, experiment)
         if other is not experiment:
+            other.is_variant = experiment.is_variant = True
             found = differences(other.shared, experiment.shared)[:3]
-            experiment.differs = "; ".join(f"{place} {new} instead of {old}" for place, old, new in found)
+            differs = "; ".join(f"{place} {new} instead of {old}" for place, old, new in found)
+            more = f" [{experiment.variant}]" if (experiment.name, differs) in taken else ""
+            taken.add((experiment.name, differs))
+            experiment.differs = differs + more

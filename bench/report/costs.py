@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Result, grouped, row_name
 from moextend.bench.report.table import Column, Table, Value
+from moextend.bench.run.records import AlignmentCost
 
 COLUMNS = [
     Column("method", "method", numeric=False),
@@ -47,8 +48,32 @@ def costs_table(experiment: Experiment) -> Table:
             f"{UNMATCHED}: more than {NEAR:.0%} from {reference[0]}'s: not matched in this "
             "(moextend bench run --match)."
         )
+    notes += _alignments(experiment)
     name = experiment.name
     return Table(f"{name}-costs", f"{name}: costs", COLUMNS, [rows], notes, kind="costs")
+
+
+def _alignments(experiment: Experiment) -> list[str]:
+    """What the alignment of projectors costs, of the first run that recorded it."""
+    for result in experiment.of("sequence"):
+        found = [
+            f"{modality} at stage {stage} ({one.task}, {_spent(one)})"
+            for stage, cost in sorted(result.costs.items())
+            for modality, one in cost.alignments.items()
+        ]
+        if found:
+            return [f"On top, once for all methods of a seed, the alignment of projectors: {'; '.join(found)}."]
+    return []
+
+
+def _spent(one: AlignmentCost) -> str:
+    parts = [
+        f"{one.steps:,} steps",
+        "" if one.tokens is None else f"{one.tokens:,} tokens",
+        "" if one.flops is None else f"{1e-12 * one.flops:.2f} TFLOPs",
+        "" if one.seconds is None else f"{one.seconds:.0f} s",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def reference_of(experiment: Experiment) -> tuple[str, str] | None:

@@ -12,15 +12,13 @@ from typing import Any
 from moextend.bench.run.complete import STEM, stage_names, stage_problem
 from moextend.bench.run.records import BASE, encoder_of
 from moextend.bench.run.rundir import Cell, RunConfig, RunDir, slug
-from moextend.bench.score.predictions import PredictionLine, text_item
+from moextend.bench.score.kept import SAME, read_predictions
+from moextend.bench.score.predictions import text_item
 from moextend.bench.score.vqa import score_items, scores_path
 from moextend.bench.scorers import search, shows
 from moextend.errors import InputError, SpecError, UnknownName
 from moextend.util.files import read_json, read_lines, sha256
 from moextend.util.foreign import explained
-
-SAME = 1e-6
-"""Points by which a score that is made again may differ, for sums in another order."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def explain(run: RunDir, stage: int, task: str) -> Explanation:
             where=str(run.folder),
             hint=f"Run: {command(config)}",
         )
-    answers, checks = _checked(run, cell)
+    answers, checks = check_cell(run, cell)
     checks |= _checked_weights(stage_folders(run, names[: stage + 1]))
     return Explanation(
         run=str(run.folder),
@@ -119,7 +117,7 @@ def command(config: RunConfig) -> str:
     return shlex.join(words)
 
 
-def _checked(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:
+def check_cell(run: RunDir, cell: Cell) -> tuple[list[Answer], dict[str, str]]:
     """The items of the cell, and what can be checked without a model: the file, and the score made of it again."""
     if cell.predictions is None:
         return [], {"predictions": "not kept"}
@@ -249,7 +247,7 @@ def _versions(made: Mapping[str, Any]) -> str:
 def _vqa(run: RunDir, path: Path, cell: Cell) -> tuple[list[Answer], float]:
     """The items of an image task, and the score that the scorer makes of them now."""
     search(run.config.workspace)
-    records = [PredictionLine.read(line) for line in read_lines(path)]
+    records = read_predictions(path)
     made, items = score_items(records, cell.scorer)
     scores = {item.id: item.score for item in items}
     answers = [
@@ -270,11 +268,8 @@ def _text(run: RunDir, path: Path, cell: Cell) -> tuple[list[Answer], float]:
         if "summary" not in line:
             right = line.get("right")
             score = float(right) if isinstance(right, int | float) else None
-            answers.append(
-                Answer(
-                    text_item(line), "", "", str(line.get("gold", "")), str(line.get("prediction", "")), score
-                )
-            )
+            asked, gold, answer = (str(line.get(key, "")) for key in ("question", "gold", "prediction"))
+            answers.append(Answer(text_item(line), asked, "", gold, answer, score))
     return answers, float(lines[-1]["summary"]["value"])
 
 

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moextend.bench.report.answers import NONE, AnswerReader, Answers
+from moextend.bench.report.answers import AnswerReader, Answers
 from moextend.bench.report.collect import Experiment, Result
 from moextend.bench.report.forgetting import run_metrics
+from moextend.bench.score.lines import NONE
 
 if TYPE_CHECKING:
+    from numpy import ndarray
     from pandas import DataFrame
+
+    Array = ndarray[Any, Any]
 
 COLUMNS = {
     "sequence": "The sequence; with what differs, where experiments of one sequence differ in their settings.",
@@ -32,7 +37,7 @@ COLUMNS = {
     "group": "What the items of one image share.",
     "answer": "What the model answered.",
     "score": "Score of the item as the scorer counts, 0..1 for most; missing where items are scored together only.",
-    "value": "Score of the cell in percent: in every row of the cell.",
+    "value": "Score of the cell in percent: in every row of the cell. Error rates weigh the items by their words.",
     "stderr": "Standard error of `value` over items, in points.",
     "n": "Items of the cell.",
     "weights": "Fingerprint of the weights that answered.",
@@ -40,6 +45,8 @@ COLUMNS = {
 }
 """Column -> what it holds."""
 
+KEPT = 1024
+"""Answers of this many files are kept by `frames`: runs of one seed share those of the base."""
 ITEM = ("kind", "item", "group", "answer", "score")
 """Columns that differ between the rows of a cell."""
 CELL = ("sequence", "run", "stage", "task")
@@ -58,21 +65,14 @@ def frame(experiments: Sequence[Experiment], *, items: bool = True) -> DataFrame
         items: whether there is a row an item. Without, there is a row a cell, with its items' columns missing, and
             no predictions are read. A cell whose predictions are not kept has such a row in both cases.
     """
-    import numpy as np
-    import pandas as pd
+    return _joined(list(_pieces(experiments, AnswerReader(), items=items)))
 
-    reader, names = AnswerReader(), [name for name in COLUMNS if name not in ITEM]
-    rows, found = list[tuple[Any, ...]](), list[Answers | None]()
-    for label, run, result in _runs(experiments):
-        for stage, task in in_order(result):
-            cell = result.cells[stage, task]
-            rows.append(_cell(label, run, result, stage, task))
-            found.append(reader(result, cell) if items else None)
-    cells = pd.DataFrame({name: _column(name, [row[i] for row in rows]) for i, name in enumerate(names)})
-    if items:
-        counts = [len(answers) if answers else 1 for answers in found]
-        cells = cells.take(np.repeat(np.arange(len(rows)), counts)).reset_index(drop=True)
-    return cells.assign(**_item_columns(reader, found))[list(COLUMNS)]
+
+def frames(experiments: Sequence[Experiment]) -> Iterator[DataFrame]:
+    """The rows of `frame`, a frame a run: for more items than the memory holds at once."""
+    reader = AnswerReader(KEPT)
+    for piece in _pieces(experiments, reader, items=True):
+        yield _joined([piece])
 
 
 def cells(results: DataFrame) -> DataFrame:
@@ -81,7 +81,7 @@ def cells(results: DataFrame) -> DataFrame:
 
 
 def matrix(results: DataFrame) -> DataFrame:
-    """A[stage][task] of one run: its learned tasks in learning order, stages from 0 on; NaN where not scored."""
+    """`A[stage][task]` of one run: its learned tasks in learning order, stages from 0 on; NaN where not scored."""
     own = results[results["role"] == "learned"].drop_duplicates(["stage", "task"])
     order = own.drop_duplicates("task").sort_values("learned_at")["task"].astype(str)
     found = own.assign(task=own["task"].astype(str)).pivot(index="stage", columns="task", values="value")
@@ -142,24 +142,64 @@ def _cell(label: str, run: str, result: Result, stage: int, task: str) -> tuple[
     return (*own, cell.value, cell.stderr, cell.n, cell.weights, cell.scorer)
 
 
-def _column(name: str, values: list[Any]) -> Any:
-    import pandas as pd
+@dataclass(frozen=True)
+class _Piece:
+    """The cells of one run with their answers."""
 
-    if name in NUMBERS:
-        return pd.Series(values, dtype=NUMBERS[name])
-    return pd.Categorical(values, categories=list(dict.fromkeys(values)))
+    cells: list[tuple[Any, ...]]
+    answers: list[Answers | None]
+    reader: AnswerReader
 
 
-def _item_columns(reader: AnswerReader, found: Sequence[Answers | None]) -> dict[str, Any]:
+def _pieces(experiments: Sequence[Experiment], reader: AnswerReader, *, items: bool) -> Iterator[_Piece]:
+    for label, run, result in _runs(experiments):
+        keys = in_order(result)
+        answers = [reader(result, result.cells[key]) if items else None for key in keys]
+        yield _Piece([_cell(label, run, result, *key) for key in keys], answers, reader)
+
+
+def _joined(pieces: list[_Piece]) -> DataFrame:
+    """One frame; a column is made after the other, so that the memory holds little besides the frame."""
     import numpy as np
     import pandas as pd
 
-    def joined(name: str, missing: float, kind: str) -> Any:
-        parts = [getattr(answers, name) if answers else np.array([missing], kind) for answers in found]
-        return np.concatenate([np.array([], kind), *parts])
-
-    columns = {
-        name: pd.Categorical.from_codes(joined(name, NONE, "int32"), getattr(reader, name).words())
-        for name in ("kind", "item", "group", "answer")
+    cells = [cell for piece in pieces for cell in piece.cells]
+    answers = [own for piece in pieces for own in piece.answers]
+    counts = np.array([len(one) if one else 1 for one in answers], np.int64)
+    columns = dict(zip((name for name in COLUMNS if name not in ITEM), zip(*cells, strict=True), strict=True))
+    made = {
+        name: _item_column(name, answers, pieces)
+        if name in ITEM
+        else _cell_column(name, columns[name], counts)
+        for name in COLUMNS
     }
-    return {**columns, "score": joined("score", np.nan, "float64")}
+    return pd.DataFrame(made, copy=False)
+
+
+def _cell_column(name: str, values: Sequence[Any], counts: Array) -> Any:
+    """A column of values of cells, each repeated for its items."""
+    import numpy as np
+    import pandas as pd
+
+    if name in NUMBERS:
+        return np.repeat(np.array(values, NUMBERS[name]), counts)
+    one = pd.Categorical(values, categories=list(dict.fromkeys(values)))
+    return pd.Categorical.from_codes(np.repeat(one.codes, counts), dtype=one.dtype)
+
+
+def _item_column(name: str, answers: Sequence[Answers | None], pieces: Sequence[_Piece]) -> Any:
+    """A column of values of items; one missing value for a cell without answers."""
+    import numpy as np
+    import pandas as pd
+
+    missing, kind = (np.nan, "float64") if name == "score" else (NONE, "int32")
+    parts = [getattr(one, name) if one else np.array([missing], kind) for one in answers]
+    values = np.concatenate([np.array([], kind), *parts])
+    if name == "score":
+        return values
+    words = getattr(pieces[0].reader, name).words() if pieces else []
+    if len(pieces) == 1:  # of all words that were read, those of this run
+        used = np.unique(values[values != NONE])
+        values = np.where(values == NONE, NONE, np.searchsorted(used, values))
+        words = [words[place] for place in used]
+    return pd.Categorical.from_codes(values, pd.Index(words, dtype="str"))

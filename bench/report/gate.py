@@ -74,6 +74,11 @@ class Gate:
     """The verdicts over one experiment."""
 
     experiment: str
+    """The sequence."""
+    variant: str
+    """See Experiment.variant."""
+    label: str
+    """Names the experiment among those that are tested together."""
     baseline: str
     margin: float
     checks: list[Check]
@@ -130,7 +135,8 @@ def gate(experiment: Experiment, baseline: str = BEFORE, margin: float = 1.0) ->
         else replace(check, verdict="kept") if check.unchanged else check
         for check in checks
     ]  # fmt: skip
-    return Gate(experiment.name, baseline, margin, judged, _notes(experiment, judged, baseline, margin))
+    notes = _notes(experiment, judged, baseline, margin)
+    return Gate(experiment.name, experiment.variant, experiment.label, baseline, margin, judged, notes)
 
 
 Cells = list[tuple[Result, int, Result, int, str]]
@@ -276,6 +282,7 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
         notes.append("answers: the answers of single items are not kept, or there are too few to compare.")
     if any(check.seeds == 1 and check.found for check in checks):
         notes.append("One seed: the verdict is about these weights, not about training again.")
+    notes += [f"{experiment.label}: {experiment.differs}."] if experiment.differs else []
     notes += lacking_notes(experiment.results)
     notes += left_out_notes(experiment)
     return notes

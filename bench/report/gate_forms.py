@@ -34,10 +34,8 @@ def gate_table(found: Gate) -> Table:
     for check in found.checks:
         sections.setdefault(check.method, []).append(_row(check))
     counts = ", ".join(f"{count} {verdict}" for verdict, count in found.counts.items() if count)
-    title = f"{found.experiment}: {found.verdict} ({counts})"
-    return Table(
-        f"{found.experiment}-gate", title, COLUMNS, list(sections.values()), found.notes, kind="gate"
-    )
+    title = f"{found.label}: {found.verdict} ({counts})"
+    return Table(f"{found.label}-gate", title, COLUMNS, list(sections.values()), found.notes, kind="gate")
 
 
 def _row(check: Check) -> list[Value]:
@@ -66,6 +64,7 @@ def as_json(gates: Sequence[Gate]) -> list[dict[str, Any]]:
     return [
         {
             "sequence": found.experiment,
+            "variant": found.variant,
             "baseline": found.baseline,
             "margin": found.margin,
             "verdict": found.verdict,
@@ -108,7 +107,7 @@ def junit(gates: Sequence[Gate]) -> str:
         for method in dict.fromkeys(check.method for check in found.checks):
             checks = [check for check in found.checks if check.method == method]
             suite = ElementTree.SubElement(
-                root, "testsuite", name=_xml_text(f"{found.experiment} {method}"), tests=str(len(checks)),
+                root, "testsuite", name=_xml_text(f"{found.label} {method}"), tests=str(len(checks)),
                 failures=str(sum(check.verdict == "lost" for check in checks)),
                 errors=str(sum(check.verdict == "cannot tell" for check in checks)),
             )  # fmt: skip
@@ -122,7 +121,7 @@ def _add_case(suite: ElementTree.Element, found: Gate, check: Check) -> None:
     case = ElementTree.SubElement(
         suite,
         "testcase",
-        classname=_xml_text(f"{found.experiment}.{check.method}"),
+        classname=_xml_text(f"{found.label}.{check.method}"),
         name=_xml_text(f"stage {check.stage} {check.stage_name}: {check.task}"),
     )
     if check.verdict != "kept":

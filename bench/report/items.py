@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench import stats
 from moextend.bench.report.collect import Result
 from moextend.bench.run.rundir import Cell
-from moextend.bench.score.predictions import PredictionLine, text_item
-from moextend.bench.score.vqa import item_scores, kept_scores
-from moextend.bench.scorers import search
-from moextend.util.files import read_lines
+from moextend.bench.score.kept import ScoreReader, read_predictions, text_scores
+from moextend.bench.score.lines import DistinctLines, Words
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -43,7 +42,8 @@ class Items:
 class Grouping:
     """The items of a file, in its order, and the clusters that they belong to."""
 
-    names: list[str]
+    items: Array
+    """[items], numbers of their ids."""
     cluster: Array
     """Numbers of the clusters."""
     at: Array
@@ -53,7 +53,7 @@ class Grouping:
     sizes: Array
     """[clusters], part of the weight."""
 
-    def items(self, score: Array) -> Items:
+    def scored(self, score: Array) -> Items:
         """From the items' scores in points."""
         import numpy as np
 
@@ -83,9 +83,11 @@ class ItemReader:
 
     def __init__(self) -> None:
         self._clusters: dict[Hashable, int] = {}
-        self._places: dict[str, dict[str, int]] = {}
+        self._places: dict[str, dict[int, int]] = {}
         self._grouping: dict[str, Grouping] = {}
         self._read: dict[tuple[Path, str], Items | None] = {}
+        self._ids = Words()
+        self._scores, self._texts = ScoreReader(self._ids), DistinctLines(partial(text_scores, self._ids))
 
     def parts(self, result: Result, weights: Weights, *, at: int | None = None) -> Parts | None:
         """What the clusters add to sum_cells weight score; None where a cell's items are not kept.
@@ -116,11 +118,10 @@ class ItemReader:
         cell = result.cells.get((stage, task))
         if cell is None or cell.predictions is None:
             return None
-        path = result.run.folder / cell.predictions
-        key = (path, cell.scorer)
+        key = (result.run.folder / cell.predictions, cell.scorer)
         if key not in self._read:
             try:
-                read = self._text(path, task) if cell.by_lm_eval else self._vqa(path, task, cell, result)
+                read = self._text(key[0], task) if cell.by_lm_eval else self._vqa(result, cell)
                 self._read[key] = read
             except Exception as error:  # as if they were not kept: one damaged file hides no other run
                 self._read[key] = None
@@ -128,53 +129,63 @@ class ItemReader:
         return self._read[key]
 
     def _text(self, path: Path, task: str) -> Items | None:
-        lines = [line for line in read_lines(path) if isinstance(line.get("right"), int | float)]
-        names = [text_item(line) for line in lines]
-        alone = [(name, float(line["right"]), None) for name, line in zip(names, lines, strict=True)]
-        return self._made(task, alone, dict.fromkeys(names))
+        item, score = self._texts.read(path)
+        known = score == score
+        return self._made(task, item[known], score[known], known[known].astype(float))
 
-    def _vqa(self, path: Path, task: str, cell: Cell, result: Result) -> Items | None:
-        groups: dict[str, str | None] = {}
-        kept = kept_scores(path, cell.scorer)
-        if not self._same_items(task, [line["id"] for line in kept]):
-            search(result.config.workspace)
-            records = [PredictionLine.read(line) for line in read_lines(path)]
-            groups = {record.id: record.group for record in records}
-            kept = [vars(item) for item in item_scores(records, kept, path, cell.scorer)]
-        alone = [
-            (line["id"], line["score"], line.get("weight")) for line in kept if line["score"] is not None
-        ]
-        return self._made(task, alone, groups)
+    def _vqa(self, result: Result, cell: Cell) -> Items | None:
+        groups: dict[int, str | None] = {}
+        run = (result.run.folder, cell, result.config.workspace)
+        found = self._scores(*run)
+        if not self._same_items(cell.task, found.item):
+            records = read_predictions(result.run.folder / str(cell.predictions))
+            items = self._ids.numbers(record.id for record in records)
+            groups = dict(zip(items.tolist(), [record.group for record in records], strict=True))
+            if records and not found.are_of(items):
+                found = self._scores.again(*run, records)
+        alone = found.score == found.score
+        return self._made(cell.task, found.item[alone], found.score[alone], found.weight[alone], groups)
 
-    def _same_items(self, task: str, names: list[str]) -> bool:
+    def _same_items(self, task: str, items: Array) -> bool:
         """Whether these are the items of a file of this task that was read before, with their images."""
-        before, known = self._grouping.get(task), self._places.get(task, {})
-        if before and before.names == names:
-            return True
-        return bool(names) and len(names) == len(known) and all(name in known for name in names)
-
-    def _made(
-        self, task: str, alone: Sequence[tuple[str, float, float | None]], groups: Mapping[str, str | None]
-    ) -> Items | None:
-        """From the name, score and weight of the items that are scored alone."""
         import numpy as np
 
-        if not alone:
+        before, known = self._grouping.get(task), self._places.get(task, {})
+        if before and np.array_equal(before.items, items):
+            return True
+        return len(items) > 0 and len(items) == len(known) and known.keys() >= set(items.tolist())
+
+    def _made(
+        self,
+        task: str,
+        items: Array,
+        score: Array,
+        weight: Array,
+        groups: Mapping[int, str | None] | None = None,
+    ) -> Items | None:
+        """From items with scores of their own; `groups` are the images of items that were not read before."""
+        import numpy as np
+
+        if not len(items):
             return None
-        names = [name for name, _, _ in alone]
-        weight = np.array([1.0 if own is None else own for _, _, own in alone])
-        weight = weight / weight.mean() if weight.any() else np.ones(len(alone))
-        places = self._places.setdefault(task, {})
-        for name, group in groups.items():
-            own: Hashable = ("image", group) if group else (task, name)
-            places[name] = self._clusters.setdefault(own, len(self._clusters))
+        weight = weight / weight.mean() if weight.any() else np.ones(len(items))
         grouping = self._grouping.get(task)
-        if grouping is None or grouping.names != names or not np.array_equal(grouping.weight, weight):
+        if (
+            grouping is None
+            or groups
+            or not np.array_equal(grouping.items, items)
+            or not np.array_equal(grouping.weight, weight)
+        ):
+            names = items.tolist()
+            places = self._places.setdefault(task, {})
+            for name, group in (groups or dict.fromkeys(names)).items():
+                own: Hashable = ("image", group) if group else (task, name)
+                places[name] = self._clusters.setdefault(own, len(self._clusters))
             cluster, at = np.unique([places[name] for name in names], return_inverse=True)
             sizes = np.bincount(at, weights=weight) / len(names)
-            grouping = Grouping(names, cluster, at, weight, sizes)
+            grouping = Grouping(items, cluster, at, weight, sizes)
             self._grouping[task] = grouping
-        return grouping.items(100 * np.array([score for _, score, _ in alone], float))
+        return grouping.scored(100 * score)
 
 
 def contrast(values: list[float], pairs: list[tuple[Parts, Parts]]) -> stats.Contrast | None:

@@ -45,7 +45,9 @@ def frame(
     is left out or damaged is named in a warning.
 
     Args:
-        runs, workspace, unfinished: as `experiments` takes them.
+        runs: as `experiments` takes them.
+        workspace: the folder that holds `runs/`.
+        unfinished: whether runs that are not done are taken in.
         items: without, there is a row a cell, and no predictions are read.
     """
     found = _experiments(runs, workspace, unfinished)

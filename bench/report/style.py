@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -98,9 +98,9 @@ class ReportStyle(Spec):
 class Styling:
     """A style with the file that holds it, for tables and messages."""
 
-    style: ReportStyle
-    where: str
-    workspace: Path
+    style: ReportStyle = field(default_factory=ReportStyle)
+    where: str = FILE
+    workspace: Path = Path()
 
     def arranged(self, experiments: Sequence[Experiment]) -> list[Experiment]:
         """The experiments with their runs in the style's order, and without those that it leaves out.
@@ -143,9 +143,21 @@ class Styling:
             if configs and task not in known:
                 content.find("tasks", task, self.workspace, where=f"{self.where}: tasks")
 
-    def styled(self, tables: Sequence[Table]) -> list[Table]:
-        """The tables as the style has them; UnknownName if it names a column that a table does not have."""
-        return [_styled(table, self.style, self.where) for table in tables]
+    def shown(self, text: str) -> str:
+        """A text with the names that the style gives to methods and tasks."""
+        return renamed(text, self.style.names)
+
+    def styled(self, tables: Sequence[Table], *, whole: bool = False) -> list[Table]:
+        """The tables as the style has them; UnknownName if it names a column that a table does not have.
+
+        Args:
+            whole: whether columns that the style leaves out are kept as wide ones, behind the others.
+        """
+        return [_styled(table, self.style, self.where, whole=whole) for table in tables]
+
+    def row_name(self, value: Value) -> str:
+        """What a table shows as the name of a row."""
+        return _cell(value, self.style.names, None).text
 
 
 def find_style(path: Path | None, workspace: Path) -> Styling:
@@ -159,22 +171,22 @@ def find_style(path: Path | None, workspace: Path) -> Styling:
     return Styling(ReportStyle() if default else spec.read(ReportStyle, found), str(found), workspace)
 
 
-def _styled(table: Table, style: ReportStyle, where: str) -> Table:
+def _styled(table: Table, style: ReportStyle, where: str, *, whole: bool) -> Table:
     own: TableStyle = getattr(style.tables, table.kind, TableStyle())
     decimals = style.precision if own.precision is None else own.precision
     if own.columns is not None:
-        table = _chosen(table, own.columns, f"{where}: tables.{table.kind}.columns")
+        table = _chosen(table, own.columns, f"{where}: tables.{table.kind}.columns", whole=whole)
     names = style.names
     sections = [
         [[_cell(value, names, decimals) for value in row] for row in section] for section in table.sections
     ]
-    title = _renamed(table.title, names)
+    title = renamed(table.title, names)
     return replace(
         table,
         title=title if own.caption is None else own.caption.replace(TITLE, title),
         columns=[_column(column, names) for column in table.columns],
         sections=sections,
-        notes=[_renamed(note, names) for note in table.notes],
+        notes=[renamed(note, names) for note in table.notes],
         label=own.label or table.label,
     )
 
@@ -190,18 +202,23 @@ def _column(column: Column, names: dict[str, str]) -> Column:
     return replace(column, title=column.title.replace(column.of, name, 1)) if name else column
 
 
-def _chosen(table: Table, keys: Sequence[str], where: str) -> Table:
-    """The table with these columns alone, in this order; those that name the rows stay where none is asked for."""
+def _chosen(table: Table, keys: Sequence[str], where: str, *, whole: bool) -> Table:
+    """The table with these columns alone (`whole`: first), in this order; the one that names the rows stays."""
     place = {column.key: number for number, column in enumerate(table.columns)}
     for key in keys:
         if key not in place:
             raise UnknownName("column", key, place, where=where)
     first = table.columns[0].key
     wanted = [place[key] for key in dict.fromkeys([first, *keys])]
+    others = [i for i in range(len(table.columns)) if i not in wanted]
+    if whole:
+        columns = [replace(table.columns[i], wide=i in others) for i in [*wanted, *others]]
+        rows = [[[row[i] for i in [*wanted, *others]] for row in section] for section in table.sections]
+        return replace(table, columns=columns, sections=rows)
     columns = [replace(table.columns[i], wide=False) for i in wanted]
     sections = [[[row[i] for i in wanted] for row in section] for section in table.sections]
     kept = [[row for row in section if any(value.text for value in row[1:])] for section in sections]
-    hidden = [column.title for column in table.columns if column not in [table.columns[i] for i in wanted]]
+    hidden = [table.columns[i].title for i in others]
     notes = [note for note in (_without(note, hidden) for note in table.notes) if note]
     return replace(table, columns=columns, sections=[section for section in kept if section], notes=notes)
 
@@ -221,7 +238,7 @@ def _without(note: str, titles: Sequence[str]) -> str:
     return f"{shown[:-1]}." if shown.endswith(";") else shown
 
 
-def _renamed(text: str, names: dict[str, str]) -> str:
+def renamed(text: str, names: Mapping[str, str]) -> str:
     """The text with methods and tasks as they are shown; commands, runs and longer names that hold one stay."""
     if not names:
         return text

@@ -39,10 +39,10 @@ STEM = "extension"
 """The files of a stage's weights (see moextend.extension.tensor_files)."""
 
 
-def lacks(run: RunDir) -> list[str]:
+def lacks(run: RunDir, *, every_byte: bool = False) -> list[str]:
     """Missing or damaged cells, predictions, weights and facts of a done run; InputError if its config is damaged.
 
-    Large files are compared by size, small ones by content.
+    Large files are compared by size, small ones by content; with `every_byte` all by content.
     """
     config, status = run.config, read_status(run.folder)
     found = lacking_facts(run)
@@ -50,12 +50,12 @@ def lacks(run: RunDir) -> list[str]:
     if status.run not in ("", run.id) or status.config not in ("", config.digest):
         found.append("a status of its own")
     try:
-        found += lacking_scores(run, run.cells(), hashed=True)
+        found += lacking_scores(run, run.cells(), hashed=True, every_byte=every_byte)
     except InputError as error:
         found.append(f"readable scores ({error.what})")
     for index, name in enumerate(stage_names(config), 1):
         folder = run.folder / "stages" / f"{index}-{slug(name)}"
-        problem = stage_problem(folder)
+        problem = stage_problem(folder, every_byte=every_byte)
         found += [f"what stage {index} ({name}) learned: {problem}"] if problem else []
     return found + _lacking_routing(run)
 
@@ -71,7 +71,9 @@ def planned(config: RunConfig) -> list[Key]:
     return [(stage, task) for stage in range(len(stage_names(config)) + 1) for task in tasks]
 
 
-def lacking_scores(run: RunDir, cells: Mapping[Key, Cell], *, hashed: bool = False) -> list[str]:
+def lacking_scores(
+    run: RunDir, cells: Mapping[Key, Cell], *, hashed: bool = False, every_byte: bool = False
+) -> list[str]:
     """Planned cells that are missing, or have changed predictions."""
     missing = [
         f"{task} after stage {stage}" for stage, task in planned(run.config) if (stage, task) not in cells
@@ -81,7 +83,9 @@ def lacking_scores(run: RunDir, cells: Mapping[Key, Cell], *, hashed: bool = Fal
     for cell in cells.values():
         if cell.predictions is not None:
             if cell.predictions not in problems:
-                problems[cell.predictions] = predictions_problem(run.folder, cell, hashed=hashed)
+                problems[cell.predictions] = predictions_problem(
+                    run.folder, cell, hashed=hashed, every_byte=every_byte
+                )
             if problems[cell.predictions]:
                 where = f"{cell.task} after stage {cell.stage}"
                 changed.append(f"{where} ({problems[cell.predictions]})")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import Mode, TaskSpec
 from moextend.errors import SpecError
-from moextend.util import files, spec
+from moextend.util import content, files, spec
 from moextend.util.record import Record, problem_of
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class RunConfig(Identity):
     """auto, cpu, cuda, ..."""
     protocol: str | None = None
     """Published protocol of the sequence."""
+    tuned_on: str | None = None
+    """Items on which the settings of the methods were chosen."""
     oracle: bool = False
     """Whether learned tasks are also scored at the end with only their own extension active; changes no other score."""
 
@@ -99,9 +101,12 @@ class RunConfig(Identity):
         return found.model_copy(update={"path": _path(self.places.get("sequence"))})
 
     def task_spec(self, name: str) -> TaskSpec:
-        """A task as a typed spec."""
+        """A task as a typed spec; relative paths start from its file, or from that of the same name if it is gone."""
         found = spec.parse(TaskSpec, self.tasks[name], where=f"config.json: tasks.{name}")
-        return found.model_copy(update={"path": _path(self.places.get("tasks", {}).get(name))})
+        path = _path(self.places.get("tasks", {}).get(name))
+        if path is None or not path.is_file():  # an unpacked run, or another checkout
+            path = content.names("tasks", self.workspace).get(name, path)
+        return found.model_copy(update={"path": path})
 
     @property
     def slug(self) -> str:
@@ -139,6 +144,8 @@ class ConfigFile(Record):
     """Requested device: auto, cpu, cuda, ..."""
     protocol: str | None = None
     """Published protocol of the sequence. null: none."""
+    tuned_on: str | None = None
+    """Items on which the settings of the methods were chosen. null: not stated."""
     oracle: bool = False
     """Whether learned tasks are also scored at the end with only their own extension active."""
     environments: list[dict[str, Any]] = Field(default_factory=list)
@@ -152,6 +159,7 @@ class ConfigFile(Record):
                 places=self.places,
                 device=self.device,
                 protocol=self.protocol,
+                tuned_on=self.tuned_on,
                 oracle=self.oracle,
             )
         except (TypeError, ValidationError) as error:

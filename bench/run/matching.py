@@ -7,7 +7,9 @@ the same for all methods.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -140,6 +142,12 @@ def skeleton(base: Base, workspace: Path) -> Any:
 
     lm = loading.skeleton(base.found(workspace), revision=base.revision)
     return upcycling.skeleton(lm, base.upcycle.experts, base.upcycle.top_k) if base.upcycle else lm
+
+
+def skeletons(base: Base, workspace: Path) -> Callable[[], Any]:
+    """A function that returns another such model at each call; the base's files are read once, at the first."""
+    first = cache(lambda: skeleton(base, workspace))
+    return lambda: deepcopy(first())
 
 
 def _met(lm: Any, new: int) -> Callable[[str], float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import moextend
@@ -94,8 +95,23 @@ def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> Multim
     last = len(context.stages) if stage is None else stage
     if not 0 <= last <= len(context.stages):
         raise InputError(f"the run has stages 0 to {len(context.stages)}, not {last}.", where=str(run.folder))
-    model, learned = base(context), list[str]()
+    _, model, learned = deque(restored_stages(context, last), maxlen=1).pop()
+    if learned:
+        context.method.select(model, task, learned)
+    return model
+
+
+def restored_stages(context: RunContext, last: int) -> Iterator[tuple[int, MultimodalLM, list[str]]]:
+    """Yields (stage, model, learned tasks) for the base (stage 0) and every stage up to `last`, in order.
+
+    It is one model object, brought from stage to stage, unless the stages are independent.
+
+    Raises:
+        InputError: the run has not learned a stage.
+    """
+    run, model, learned = context.run, base(context), list[str]()
     context.method.start(model, context.config.seed)
+    yield 0, model, []
     for index in range(1, last + 1):
         name = stage_name(context.stages[index - 1])
         if context.config.mode == "independent" and learned:
@@ -110,9 +126,7 @@ def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> Multim
             )
         context.method.restore(model, found)
         learned.append(name)
-    if learned:
-        context.method.select(model, task, learned)
-    return model
+        yield index, model, list(learned)
 
 
 def stage_of(

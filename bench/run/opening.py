@@ -130,7 +130,7 @@ def _wanted_record(record: ConfigFile | None, config: RunConfig) -> ConfigFile:
         # A record without an id is of an early version, and stays so: its scores name none, or one that is lost.
         id=record.id if record else uuid.uuid4().hex,
         digest=files.digest(identity), identity=identity, places=config.places, device=config.device,
-        protocol=config.protocol, oracle=config.oracle or bool(record and record.oracle),
+        protocol=config.protocol, tuned_on=config.tuned_on, oracle=config.oracle or bool(record and record.oracle),
         environments=record.environments if record else [],
     )  # fmt: skip
 

@@ -214,7 +214,7 @@ def _matched(
     found = matching.match(
         specs,
         request.match,
-        lambda: matching.skeleton(sequence.base, request.workspace),
+        matching.skeletons(sequence.base, request.workspace),
         lambda text: methods.parse(text, sequence.settings, request.workspace, where="--match"),
     )
     for matched in found:
@@ -295,7 +295,7 @@ def _config(
     # What does not change this run's result is no part of what it is.
     record |= {"description": "", "methods": [], "train": sequence.train.record()}
     record["align"] = sequence.with_alignments(lambda align: align.record())
-    record.pop("protocol")
+    record.pop("protocol"), record.pop("tuned_on")
     if record["base"]["attn_implementation"] is None:  # runs from before there was a choice go on
         record["base"].pop("attn_implementation")
     record["settings"] = {k: v for k, v in record["settings"].items() if k == method.name}
@@ -305,7 +305,7 @@ def _config(
         sequence=_without_logins(record),
         tasks={name: _without_logins({**task.model_dump(mode="json"), **about}) for name, task in tasks.items()},
         method=method.text, seed=seed, order=order, mode=mode, device=request.device,
-        protocol=sequence.protocol, oracle=request.oracle,
+        protocol=sequence.protocol, tuned_on=sequence.tuned_on, oracle=request.oracle,
         places={
             "workspace": str(request.workspace.resolve()),
             "sequence": str(sequence.path) if sequence.path else None,

@@ -10,9 +10,10 @@ from moextend.bench.data import open_items
 from moextend.bench.data.source import files_of, find_source, is_generated, parse_split
 from moextend.bench.score.text.names import check_name
 from moextend.bench.scorers.table import find_scorer, search
-from moextend.bench.sequence import SequenceSpec, check_modalities, memory_texts
+from moextend.bench.sequence import SequenceSpec, memory_texts
 from moextend.bench.task import TaskSpec
-from moextend.errors import InputError, at
+from moextend.data.modalities import modality_types
+from moextend.errors import InputError, SpecError, at
 from moextend.model import sources
 from moextend.model.located import locate
 from moextend.model.preflight import check_device
@@ -41,6 +42,48 @@ def check(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path
         memory_texts(sequence.memory_file())
     for task in tasks.values():
         _check_task(task)
+
+
+def check_modalities(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec]) -> None:
+    """Raises SpecError if a modality of a task has no encoder, or an alignment is not of one modality of its own."""
+    file, base = sequence.path or sequence.sequence, sequence.base
+    encoders = base.encoders_in(Path())
+    for name, task in tasks.items():
+        for modality in task.modalities:
+            if modality not in encoders:
+                raise SpecError(
+                    f"'{name}' is about {_media(modality)}, and the base has no {modality} encoder.",
+                    where=f"{file}: {base.encoder_key(modality)}",
+                    hint=f"Name one, or {_no_column(modality)} in the task.",
+                )
+    known: dict[str, str] = {}
+    for align in sequence.alignments:
+        found = tasks[align.task].modalities
+        if len(found) != 1:
+            raise SpecError(
+                f"'{align.task}' has {' and '.join(map(_media, found)) or 'no media'}, and an alignment trains the "
+                "projector of one modality.",
+                where=f"{file}: align.task",
+                hint="Name a caption task with one modality.",
+            )
+        if found[0] in known:
+            raise SpecError(
+                f"'{known[found[0]]}' and '{align.task}' train the same projector, of {_media(found[0])}.",
+                where=f"{file}: align",
+                hint="Keep one of them.",
+            )
+        known[found[0]] = align.task
+
+
+def _media(modality: str) -> str:
+    """ "images", "sounds"; the name of a modality that is not known (yet)."""
+    known = modality_types().get(modality)
+    return known.plural if known else modality
+
+
+def _no_column(modality: str) -> str:
+    """How a task has no such media."""
+    return "set columns.image: null" if modality == "image" else f"remove its column of {_media(modality)}"
 
 
 def check_here(

@@ -88,7 +88,7 @@ def _step(
         return budget.budget(
             [config.parsed_method() for config in configs],
             sequence,
-            lambda: matching.skeleton(sequence.base, workspace),
+            matching.skeletons(sequence.base, workspace),
             images=images,
         )
     except InputError as error:
@@ -218,7 +218,7 @@ def _hub(name: str, kind: str, revision: str | None) -> list[dict[str, Any]]:
 
 def _local(model: str) -> Path | None:
     """Local folder of a model that needs no download."""
-    packaged = content.package_folder("registry") / "models" / model
+    packaged = content.package_folder("registry") / "models" / model / "lm"
     return next((path for path in (packaged, Path(model)) if path.is_dir()), None)
 
 

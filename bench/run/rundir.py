@@ -26,11 +26,11 @@ from typing import Any
 
 from moextend.bench.run.cell import Key, line_of, parse_cell
 from moextend.bench.run.config import ConfigFile, RunConfig, slug
-from moextend.bench.run.environment import environment
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost
 from moextend.bench.score.records import Cell
 from moextend.errors import InputError, RunConflict, SpecError, UnknownName
 from moextend.util import files
+from moextend.util.environment import environment
 
 __all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "run_name", "slug"]
 

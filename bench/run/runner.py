@@ -30,7 +30,8 @@ from moextend.bench.run.rundir import COST, ROUTING, RunDir
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate, vqa
 from moextend.bench.score.records import Cell
-from moextend.errors import InputError, MoextendError, RunFailed
+from moextend.bench.score.shared import SharedPredictions
+from moextend.errors import InputError, MoextendError, RunFailed, counted
 from moextend.extension import tensor_files
 from moextend.training.loop import Report, train
 from moextend.training.trainer import ExtraLoss
@@ -58,7 +59,7 @@ def _do(context: RunContext) -> None:
         _run(context, progress)
         if context.failures:
             raise RunFailed(
-                f"{len(context.failures)} cells could not be scored; the first: {context.failures[0]}",
+                f"{counted(len(context.failures), 'cell')} could not be scored; the first: {context.failures[0]}",
                 where=str(context.run.folder),
                 hint="Remove the cause and run the same command again: only those cells are scored.",
             )
@@ -286,9 +287,11 @@ def score_cell(
         progress.advance(now - so_far)
         so_far = now
 
+    is_base = weights == model.base_fingerprint()
+    share = SharedPredictions.of(model, weights, context.cache / "predictions") if is_base else nullcontext
     cell = evaluate.score_cell(
         model, task, weights=weights, folder=context.run.predictions, scoring=context.sequence.scoring,
-        workspace=context.workspace, stage=index, on_items=on_items,
+        workspace=context.workspace, stage=index, on_items=on_items, share=share,
     )  # fmt: skip
     record_text(context.run, task, context.workspace)
     context.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))

@@ -1,4 +1,9 @@
-"""A worker process: reads a run folder from its input, executes the run, and reports how it ended."""
+"""A worker process executes one run: that of the folder in its arguments, or in a line of its input.
+
+`moextend-worker RUN_FOLDER` is the contract for schedulers: a folder of `moextend bench run` in, the same folder with
+its results out. It goes on where an earlier worker stopped. Exit codes: 0 done; 1 failed; 2 no run folder; 75 stopped
+by SIGTERM, SIGHUP or SIGUSR1 with its state saved, so that the same command continues; 130 the same by Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +11,71 @@ import json
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from moextend.bench.run.progress import described, read_status
 from moextend.bench.run.records import RunError
-from moextend.errors import MoextendError
+from moextend.errors import InputError, MoextendError
+from moextend.util.foreign import explained
 
+STOPPED = 75
+"""Exit code of a run that was stopped in order (EX_TEMPFAIL: try again later)."""
 GRACE = 20.0
 """Seconds that a run gets to save its state after the parent process is gone."""
 
 
 def main() -> None:
     """Executes one run."""
-    _heed_signals()
+    if sys.argv[1:]:
+        sys.exit(alone(sys.argv[1:], _run))
+    serve(_run)
+
+
+def _run(folder: Path) -> None:
     from moextend.bench.run.runner import run
     from moextend.util.quiet import quiet_process
 
     quiet_process()
-    serve(run)
+    run(folder)
+
+
+def alone(arguments: Sequence[str], run: Callable[[Path], None]) -> int:
+    """Executes the run in the folder that `arguments` name; returns the exit code (see the module)."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print("usage: moextend-worker RUN_FOLDER", file=sys.stderr)
+        return 2
+    folder = Path(arguments[0]).resolve()
+    signals: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        raise KeyboardInterrupt
+
+    for number in _heeded() | {getattr(signal, "SIGUSR1", signal.SIGTERM)}:
+        signal.signal(number, stop)
+    try:
+        if not (folder / "config.json").is_file():
+            raise InputError(
+                "not a run folder: no config.json.",
+                where=str(folder),
+                hint="Make runs with moextend bench run; they are below runs/ of the workspace.",
+            )
+        run(folder)
+    except KeyboardInterrupt:
+        return 130 if signals[:1] == [signal.SIGINT] else STOPPED
+    except Exception as problem:
+        if not isinstance(problem, MoextendError):
+            traceback.print_exc()
+        print(f"error: {explained(problem)}", file=sys.stderr)
+        return 2 if not (folder / "config.json").is_file() else 1
+    return 0
 
 
 def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:
@@ -109,14 +156,19 @@ class _Order:
 
 
 def _heed_signals() -> None:
-    """SIGINT, SIGTERM and SIGHUP interrupt the run.
+    """The heeded signals interrupt the run."""
+    for number in _heeded():
+        signal.signal(number, signal.default_int_handler)
+
+
+def _heeded() -> set[signal.Signals]:
+    """SIGINT, SIGTERM and SIGHUP.
 
     SIGINT also if it was ignored, as in background jobs of a shell: a worker gets it only from its parent process.
     SIGHUP stays ignored if it was (nohup).
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+    kept = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
+    return {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} - kept
 
 
 def _say(folder: Path, state: str, error: RunError | None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -18,6 +20,9 @@ from moextend.util.files import digest, sha256
 if TYPE_CHECKING:
     from moextend.model.multimodal import MultimodalLM
 
+Share = Callable[[Path], AbstractContextManager[object]]
+"""Context in which a file of predictions is made."""
+
 
 def score_cell(
     model: MultimodalLM,
@@ -29,11 +34,13 @@ def score_cell(
     workspace: Path,
     stage: int = 0,
     on_items: vqa.Progress | None = None,
+    share: Share = nullcontext,
 ) -> Cell:
     """Score of `model` on `task`.
 
     Predictions are kept under `folder`/`weights`, and the cell has the path of their file relative to `folder`;
-    existing ones are used again. `weights` must identify everything that the model's answers depend on.
+    existing ones are used again. `weights` must identify everything that the model's answers depend on. The file is
+    made in the context `share(path)` (see SharedPredictions).
 
     Raises:
         RunFailed: the task cannot be scored; other tasks are not affected.
@@ -41,7 +48,7 @@ def score_cell(
     """
     began = time.monotonic()
     score = _text_cell if task.kind == "text" else _vqa_cell
-    scores, path, reused = score(model, task, weights, folder, scoring, workspace, on_items)
+    scores, path, reused = score(model, task, weights, folder, scoring, workspace, on_items, share)
     text_task = task.lm_eval if task.kind == "text" else None
     return Cell(
         stage=stage, task=task.task, weights=weights, seconds=time.monotonic() - began,
@@ -59,6 +66,7 @@ def _vqa_cell(
     scoring: Scoring,
     workspace: Path,
     on_items: vqa.Progress | None,
+    share: Share,
 ) -> tuple[Scores, Path, bool]:
     """Scores of an image task, the file of the predictions, and whether they existed before."""
     from moextend.model.generation import generate
@@ -66,19 +74,20 @@ def _vqa_cell(
 
     key = vqa.test_key(task, workspace, scoring, tokenizer=prompt_digest(model), dtype=str(model.lm.dtype))
     path = task.predictions(folder / weights, key)
-    records, made = vqa.predict(
-        task,
-        open_items(task, "test", workspace, scoring.limit),
-        lambda prompts: generate(
-            model, prompts, max_new_tokens=task.max_new_tokens, batch_size=scoring.batch_size
-        ),
-        path,
-        batch_size=scoring.batch_size,
-        rate=lambda prompts, choices: choice_likelihoods(
-            model, prompts, choices, batch_size=scoring.batch_size
-        ),
-        on_items=on_items,
-    )
+    with share(path):
+        records, made = vqa.predict(
+            task,
+            open_items(task, "test", workspace, scoring.limit),
+            lambda prompts: generate(
+                model, prompts, max_new_tokens=task.max_new_tokens, batch_size=scoring.batch_size
+            ),
+            path,
+            batch_size=scoring.batch_size,
+            rate=lambda prompts, choices: choice_likelihoods(
+                model, prompts, choices, batch_size=scoring.batch_size
+            ),
+            on_items=on_items,
+        )
     scores, items = vqa.score_items(records, task.scorer)
     vqa.write_scores(path, task.scorer, items)
     return scores, path, made == 0
@@ -92,6 +101,7 @@ def _text_cell(
     scoring: Scoring,
     workspace: Path,
     on_items: vqa.Progress | None,
+    share: Share,
 ) -> tuple[Scores, Path, bool]:
     """Scores of a text task, the file of the predictions, and whether they existed before."""
     return text.score_text(
@@ -103,6 +113,7 @@ def _text_cell(
         limit=scoring.limit,
         workspace=workspace,
         on_items=on_items,
+        share=share,
     )
 
 

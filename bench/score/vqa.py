@@ -7,7 +7,6 @@ import string
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -20,10 +19,9 @@ from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Scores
 from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
 from moextend.bench.sequence import Scoring
-from moextend.bench.stats import weighted_mean
 from moextend.bench.task import TaskSpec
-from moextend.errors import MoextendError, RunFailed, SpecError
-from moextend.util.files import append_lines, digest, read_lines, repair_lines, write_lines
+from moextend.errors import RunFailed, SpecError
+from moextend.util.files import append_lines, digest, repair_lines, write_lines
 
 if TYPE_CHECKING:
     from moextend.model.generation import Prompt
@@ -107,18 +105,13 @@ def predict(
     appended to `path`, long questions first, to reduce padding. Batches follow that order. After an interrupt, an
     incomplete batch is computed again completely, so the answers do not depend on interrupts.
     """
-    order = _longest_first(items)
+    order = answer_order(items)
     records = _kept(path, items, order, batch_size)
     before, unsaved = len(records), len(records)
     saved_at = time.monotonic()
     for start in range(before, len(items), batch_size):
         batch = [items[place] for place in order[start : start + batch_size]]
-        prompts = [_prompt(task, item) for item in batch]
-        answers = answer(prompts)
-        if len(answers) != len(batch):
-            raise RunFailed(f"{len(answers)} answers to {len(batch)} prompts.", where=task.task)
-        rated = _rated(task, batch, prompts, rate)
-        records += [PredictionLine.of(*one) for one in zip(batch, answers, rated, strict=True)]
+        records += predict_batch(task, batch, answer, rate)
         if time.monotonic() - saved_at > _KEPT_EVERY or len(records) == len(items):
             append_lines(path, [record.line() for record in records[unsaved:]])
             unsaved, saved_at = len(records), time.monotonic()
@@ -128,6 +121,18 @@ def predict(
     return [answered[place] for place in range(len(items))], len(records) - before
 
 
+def predict_batch(
+    task: TaskSpec, batch: Sequence[Item], answer: Answer, rate: Rate | None = None
+) -> list[PredictionLine]:
+    """Predictions of one batch of items (see `predict`)."""
+    prompts = [_prompt(task, item) for item in batch]
+    answers = answer(prompts)
+    if len(answers) != len(batch):
+        raise RunFailed(f"{len(answers)} answers to {len(batch)} prompts.", where=task.task)
+    rated = _rated(task, batch, prompts, rate)
+    return [PredictionLine.of(*one) for one in zip(batch, answers, rated, strict=True)]
+
+
 def _prompt(task: TaskSpec, item: Item) -> Prompt:
     """The prompt of `item`: its text and its images (not decoded)."""
     from moextend.model.generation import Prompt
@@ -135,8 +140,8 @@ def _prompt(task: TaskSpec, item: Item) -> Prompt:
     return Prompt(prompt_text(task, item), item.media)
 
 
-def _longest_first(items: Sequence[Item]) -> list[int]:
-    """Indices of the items, sorted by the length of question and choices (stable)."""
+def answer_order(items: Sequence[Item]) -> list[int]:
+    """Indices of the items in the order of their batches: by the length of question and choices, longest first."""
     lengths = [len(item.question) + sum(map(len, item.choices or ())) for item in items]
     return sorted(range(len(lengths)), key=lambda place: -lengths[place])
 
@@ -187,26 +192,19 @@ def score_items(records: Sequence[PredictionLine], scorer: str) -> tuple[Scores,
     found, top = score_set(scorer, records, clusters=clusters), find_scorer(scorer).top
     weights = found.weights or [None] * len(records)
     items = [_item_score(*one, top) for one in zip(records, found.items, weights, strict=True)]
-    by_kind: dict[str, list[ItemScore]] = defaultdict(list)
-    for record, item in zip(records, items, strict=True):
+    by_kind: dict[str, list[int]] = defaultdict(list)
+    for place, (record, item) in enumerate(zip(records, items, strict=True)):
         if record.kind is not None and item.score is not None:
-            by_kind[record.kind].append(item)
+            by_kind[record.kind].append(place)
     scores = Scores(
         value=100 * found.value,
         stderr=None if found.stderr is None else 100 * found.stderr,
         n=found.n,
-        by_kind={kind: 100 * _mean(own) for kind, own in sorted(by_kind.items())},
+        by_kind={kind: 100 * found.mean(own) for kind, own in sorted(by_kind.items())},
         kind_sizes={kind: len(own) for kind, own in sorted(by_kind.items())},
         readings=_mean_readings(items) | found.metrics,
     )
     return scores, items
-
-
-def _mean(items: Sequence[ItemScore]) -> float:
-    """Weighted mean of the scores of items that have one."""
-    known = [item for item in items if item.score is not None]
-    weights = [item.weight for item in known if item.weight is not None]
-    return weighted_mean([item.score or 0.0 for item in known], weights or None, range(len(known)))[0]
 
 
 def _item_score(record: PredictionLine, value: float | None, weight: float | None, top: float) -> ItemScore:
@@ -230,39 +228,9 @@ def scores_path(predictions: Path, scorer: str) -> Path:
     return predictions.with_name(f"{predictions.stem}.{scorer}.scores{_SCORES_FORMAT}.jsonl")
 
 
-def kept_scores(predictions: Path, scorer: str) -> list[Any]:
-    """Lines of the kept scores of predictions; none if they are missing or damaged: `item_scores` makes them again."""
-    try:
-        return read_lines(scores_path(predictions, scorer))
-    except SpecError:
-        return []
-
-
 def write_scores(predictions: Path, scorer: str, items: Sequence[ItemScore]) -> None:
     """Writes the items' scores next to their predictions; not synced, as damaged ones are computed again."""
     write_lines(scores_path(predictions, scorer), [item.line() for item in items], synced=False)
-
-
-def item_scores(
-    records: Sequence[PredictionLine], kept: Sequence[Any], predictions: Path, scorer: str
-) -> list[ItemScore]:
-    """Item scores: the saved lines, or computed again if these are damaged or belong to other items.
-
-    Items are identified by their ids: lines of predictions and of scores may be in different orders. A reading that
-    an older line lacks is None.
-    """
-    try:
-        found = [ItemScore(**line) for line in kept]
-    except TypeError:  # damaged
-        found = []
-    if not records:
-        return []
-    if sorted(item.id for item in found) == sorted(record.id for record in records):
-        return found
-    items = score_items(records, scorer)[1]
-    with suppress(MoextendError, OSError):  # read-only, or a full disk: made again next time
-        write_scores(predictions, scorer, items)
-    return items
 
 
 def majority_level(task: TaskSpec, workspace: Path, limit: int | None = None) -> float | None:

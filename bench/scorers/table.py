@@ -42,6 +42,12 @@ class SetScore:
         """Number of items that count."""
         return sum(item is not None for item in self.items)
 
+    def mean(self, places: Sequence[int]) -> float:
+        """Weighted mean of some items that count."""
+        values = [item for place in places if (item := self.items[place]) is not None]
+        weights = [self.weights[place] for place in places] if self.weights else None
+        return weighted_mean(values, weights, places)[0]
+
 
 ALL = GENERAL + PUBLISHED
 BY_NAME = {scorer.name: scorer for scorer in ALL}

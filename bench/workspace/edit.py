@@ -18,6 +18,8 @@ from moextend.bench.workspace.yaml_edit import Items, edit_list, quoted
 from moextend.errors import InputError, UnknownName
 from moextend.util import bounded_yaml, content, files, spec
 
+MODAL = "tiny-modal"
+"""Sequence of the package with tasks of images and sounds."""
 ENDINGS = (".yaml", ".yml")
 
 
@@ -137,18 +139,23 @@ def move(of: Draft, name: str, to: int) -> Draft:
 
 
 def next_default(kind: str, to: Draft, *, modality: str | None = None) -> TaskSpec:
-    """Next task of a kind in the package that is not in the draft; tasks of the default sequence come first.
+    """Next task of a kind in the package that is not in the draft; tasks of the default sequence come first, then those
+    of `MODAL`.
 
-    Args: modality: a modality of the task's media; None: any.
+    Args: modality: a modality of the task's media; None: all of them have an encoder in the draft.
     """
     known = {path.stem: path for path in sorted(content.package_folder("tasks").glob("*.yaml"))}
-    default = read_sequence(content.package_folder("registry") / f"{DEFAULT}.yaml")
-    first = [*(stage.task for stage in default.stages), *default.retention]
+    first: list[str] = []
+    for name in (DEFAULT, MODAL):
+        sequence = read_sequence(content.package_folder("registry") / f"{name}.yaml")
+        first += [*(stage.task for stage in sequence.stages), *sequence.retention]
     used = {*to.tasks, *to.sequence.retention}
+    encoders = set(to.sequence.base.encoders_in(Path()))
     for name in dict.fromkeys([*first, *known]):
         if name in known and name not in used:
             task = read_task(known[name])
-            if task.kind == kind and _at_hand(task) and modality in (None, *task.modalities):
+            fits = encoders.issuperset(task.modalities) if modality is None else modality in task.modalities
+            if task.kind == kind and fits and _at_hand(task):
                 return task
     raise InputError(
         f"all {modality or kind} tasks that ship with the package are in the sequence.",

@@ -127,7 +127,8 @@ def shown(
     from moextend.data.marks import marks_in
     from moextend.data.modalities import modality_types
 
-    types, marks, found, before = modality_types(), marks_in(prompt), list[MediaRef](), ""
+    types, marks, before = modality_types(), marks_in(prompt), ""
+    found: list[MediaRef] = []
     for name in dict.fromkeys([*paths, *marks]):
         files, option = paths.get(name, ()), FILES.get(name, f"<{name}>")
         if name in marks and marks.count(name) != len(files):

@@ -110,6 +110,10 @@ def add_task(
             )
     for note in notes:
         options.echo(f"  not imported: {note}")
+    spec = longer.sequence.base
+    for modality in set(task.modalities) - set(spec.encoders_in(workspace)):
+        key = spec.encoder_key(modality)
+        options.echo(f"  note: the base has no {modality} encoder; name one under {key} in {longer.path}.")
     _print_stages(longer)
     typer.echo(f"Next: {new_sequence.run_command(longer.path.stem)}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moextend.cli import options
-from moextend.cli.reports import Names
+from moextend.cli.reports import Names, Style
 
 if TYPE_CHECKING:
     from moextend.bench.figures import Source
@@ -43,6 +43,7 @@ def figures(
             "--baseline", metavar="METHOD", help="What the forest plot compares with. Default: moextend."
         ),
     ] = None,
+    style: Style = None,
     unfinished: Annotated[bool, typer.Option("--unfinished", help="Take in runs that are not done.")] = False,
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
@@ -50,6 +51,7 @@ def figures(
     """Draw what was learned and what was forgotten, one column wide: nine figures of every sequence."""
     from moextend.bench.figures import FORMATS, Source, chosen
     from moextend.bench.report.collect import collect, some
+    from moextend.bench.report.style import find_style
     from moextend.bench.run.rundir import find_runs
     from moextend.util import files, lookup
 
@@ -57,10 +59,12 @@ def figures(
     for one in forms:
         lookup.choose("format", one, dict.fromkeys(FORMATS), where="--format")
     wanted = chosen(options.words(only or [], "--only"))
-    methods = options.methods(method or [])
+    methods, styling = options.methods(method or []), find_style(style, workspace)
     files.check_writable(to, where="--out")
     experiments = some(collect(find_runs(runs or workspace / "runs", names or []), unfinished=unfinished))
-    sources = [Source.of(experiment, methods, baseline) for experiment in experiments]  # before any file
+    experiments = styling.arranged(experiments)
+    shown = styling.style.names
+    sources = [Source.of(one, methods, baseline, names=shown) for one in experiments]  # before any file
     for (prefix, experiment), source in zip(_prefixes(experiments), sources, strict=True):
         for name in experiment.left_out:
             options.echo(f"left out: {name}", err=True)

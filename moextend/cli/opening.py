@@ -10,6 +10,7 @@ import typer
 
 from moextend.cli import options
 from moextend.errors import InputError, short
+from moextend.util import files
 from moextend.util.limits import MOST_BATCH, MOST_SEED, MOST_STEPS
 
 if TYPE_CHECKING:
@@ -124,9 +125,18 @@ def opened(
         attn_implementation=attention,
     )
     for folder in projectors or ():
-        moextend.load_projector(model, folder)
+        moextend.load_projector(model, folder, modality=_modality_of(folder))
     store_features(model, workspace / ".cache" / "features")
     return model
+
+
+def _modality_of(projector: Path) -> str:
+    """Modality of the projector in a folder; a folder without one is named when it is loaded."""
+    try:
+        card = files.read_json(projector / "projector.json")
+    except (FileNotFoundError, InputError):
+        card = {}
+    return str(card.get("modality", "image")) if isinstance(card, dict) else "image"
 
 
 def encoders_of(vision: str | None, audio: str | None) -> dict[str, str]:

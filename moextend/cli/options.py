@@ -90,6 +90,12 @@ Jobs = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only show what would be done, downloaded and needed.")
 ]
+Prepare = Annotated[
+    bool,
+    typer.Option(
+        "--prepare", help="Only make the folders of the runs and print them, for moextend-worker FOLDER."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the report only.")]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moextend.cli import options, reports
-from moextend.errors import InputError
+from moextend.errors import InputError, counted
 
 if TYPE_CHECKING:
     from moextend.bench.report.collect import Experiment
@@ -45,7 +46,7 @@ def paper(
     files.check_writable(to, where="--out")
     experiments = some(collect(find_runs(runs or workspace / "runs", names or []), unfinished=unfinished))
     if len(experiments) > 1:
-        each = ", ".join(f"{found.name} ({len(found.results)} runs)" for found in experiments)
+        each = ", ".join(f"{found.name} ({counted(len(found.results), 'run')})" for found in experiments)
         raise InputError(
             f"these are {len(experiments)} experiments: {each}.",
             where="RUN",
@@ -66,15 +67,17 @@ def paper(
         return
     typer.echo(f"wrote {made.pdf}")
     if made.warnings:
-        options.echo(f"TeX has {len(made.warnings)} warnings; the first: {made.warnings[0]}", err=True)
+        options.echo(
+            f"TeX has {counted(len(made.warnings), 'warning')}; the first: {made.warnings[0]}", err=True
+        )
 
 
-def draw_figures(experiment: Experiment, folder: Path) -> list[Picture]:
-    """The two figures of a paper, drawn into its folder; says which the runs do not have."""
+def draw_figures(experiment: Experiment, names: Mapping[str, str], folder: Path) -> list[Picture]:
+    """The two figures of a paper, drawn into its folder with these names; says which the runs do not have."""
     from moextend.bench.figures import NothingToDraw, Source, draw, save
     from moextend.bench.report.paper import Picture
 
-    source = Source.of(experiment)
+    source = Source.of(experiment, names=names)
     drawn = []
     for name, caption in FIGURES.items():
         try:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moextend.cli import options
+from moextend.cli import options, report_output
 from moextend.cli.output import output
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
     from moextend.bench.report import View
-    from moextend.bench.report.collect import Experiment
-    from moextend.bench.run.rundir import RunDir
 
 LOST, UNDECIDED = 1, 3
 """Exit codes of the gate."""
@@ -106,28 +103,53 @@ def report(
     runs: options.Runs = None,
 ) -> None:
     """Print what was learned and what was forgotten: one row a method."""
-    from moextend.bench.report import FORMATS, SUFFIX
     from moextend.bench.report.collect import collect, some
     from moextend.bench.report.published import read_references
     from moextend.bench.report.style import find_style
     from moextend.bench.run.rundir import find_runs
+    from moextend.util import files
+
+    compared = baseline is not None
+    more: dict[View, bool] = {
+        "tasks": tasks, "text": text, "ablations": ablations, "routing": routing, "readings": readings,
+    }  # fmt: skip
+    views = [f"--{name}" for name, given in {**more, "matrix": matrix, "costs": costs}.items() if given]
+    if items:
+        others = {"--baseline": baseline, "--margin": margin, "--references": references, "--bundle": bundle}
+        others |= {"--style": style}
+        options.refuse_with("--items", [*views, *(name for name, given in others.items() if given)])
+        found = find_runs(runs or workspace / "runs", names or [])
+        report_output.write_items(found, form, to, unfinished=unfinished)
+        return
+    _check_form(form, bundle, views, to)
+    view = options.view(matrix=matrix, costs=costs, **more, comparison=compared)
+    styling, points = find_style(style, workspace), options.margin(margin, baseline)
+    if to is not None:
+        files.check_writable(to.parent if to.suffix else to, where="--out")
+    published = read_references(options.words(references or [], "--references"), workspace)
+    found = find_runs(runs or workspace / "runs", names or [])
+    # Published numbers can be looked at before anything has run.
+    experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
+    how = report_output.How(styling, baseline, points, published)
+    is_page = bundle is not None or (form == "html" and not views and (to is None or bool(to.suffix)))
+    if experiments and is_page:
+        report_output.write_page(experiments, to, bundle, how, workspace)
+        return
+    if form == "csv":
+        report_output.name_left_out(styling.arranged(experiments))
+    if to is None:
+        report_output.print_tables(experiments, how, form, view)
+    else:
+        asked: list[View] = [name for name, given in more.items() if given]
+        asked += ["comparison"] if compared else []
+        report_output.write_tables(experiments, to, form, view, asked, how)
+
+
+def _check_form(form: str, bundle: Path | None, views: list[str], to: Path | None) -> None:
+    """Checks the format of tables or of the page before results are read."""
+    from moextend.bench.report import FORMATS
     from moextend.util import files, lookup
 
-    views_of_tables: dict[str, object] = {
-        "--tasks": tasks,
-        "--text": text,
-        "--ablations": ablations,
-        "--matrix": matrix,
-        "--costs": costs,
-        "--routing": routing,
-        "--readings": readings,
-    }
-    if items:
-        others = views_of_tables | {"--baseline": baseline, "--margin": margin, "--references": references}
-        others |= {"--bundle": bundle, "--style": style}
-        options.refuse_with("--items", [name for name, given in others.items() if given])
-        _write_items(find_runs(runs or workspace / "runs", names or []), form, to, unfinished=unfinished)
-        return
     if form in ("json", "parquet"):
         raise InputError(
             f"no table is written as {form}.",
@@ -136,94 +158,9 @@ def report(
         )
     lookup.choose("format", form, FORMATS, where="--format")
     if bundle is not None:
-        others = views_of_tables | {"--out": to, "--format": form not in ("table", "html")}
-        options.refuse_with("--bundle", [name for name, given in others.items() if given])
+        others = {"--out": to, "--format": form not in ("table", "html")}
+        options.refuse_with("--bundle", [*views, *(name for name, given in others.items() if given)])
         files.check_writable(bundle, where="--bundle")
-    more: dict[View, bool] = {
-        "tasks": tasks, "text": text, "ablations": ablations, "routing": routing, "readings": readings,
-        "comparison": baseline is not None,
-    }  # fmt: skip
-    view = options.view(matrix=matrix, costs=costs, **more)
-    styling = find_style(style, workspace)
-    points = options.margin(margin, baseline)
-    if to is not None:
-        files.check_writable(to.parent if to.suffix else to, where="--out")
-    asked = options.words(references or [], "--references")
-    published = read_references(asked, workspace)
-    found = find_runs(runs or workspace / "runs", names or [])
-    # Published numbers can be looked at before anything has run.
-    experiments = some(collect(found, unfinished=unfinished)) if found or not published else []
-    is_file = form == "html" and not any(views_of_tables.values()) and (to is None or bool(to.suffix))
-    if experiments and (bundle is not None or is_file):
-        arranged = styling.arranged(experiments) if styling else experiments
-        asked_of_page = {"baseline": baseline, "margin": points, "references": published}
-        _write_page(arranged, to, bundle, workspace=workspace, **asked_of_page)
-        return
-    if form == "csv":
-        _name_left_out(styling.arranged(experiments))
-    shown = {"baseline": baseline, "margin": points, "style": styling}
-    if to is None:
-        print_tables(experiments, form, view, references=published, **shown)
-        return
-    views: dict[Path, View] = {to: view}
-    if not to.suffix:
-        every: list[View] = [
-            "forgetting",
-            "matrix",
-            "costs",
-            *(name for name, given in more.items() if given),
-        ]
-        views = {to / f"{name}.{SUFFIX[form]}": name for name in every}
-    for path, name in views.items():
-        below = published if name == view else []
-        files.write_text(path, _rendered(experiments, form, name, references=below, **shown))
-        typer.echo(f"wrote {path}")
-
-
-def _write_page(
-    experiments: list[Experiment], to: Path | None, folder: Path | None, **page_options: Any
-) -> None:
-    """Writes the page as a file or a folder, or prints it."""
-    from moextend.bench.report.page import bundle, page
-    from moextend.util import files
-
-    if folder is not None:
-        typer.echo(f"wrote {bundle(experiments, folder, **page_options)}")
-    elif to is not None:
-        files.write_text(to, page(experiments, **page_options))
-        typer.echo(f"wrote {to}")
-    else:
-        typer.echo(page(experiments, **page_options), nl=False)
-
-
-def _write_items(runs: Sequence[RunDir], form: str, to: Path | None, *, unfinished: bool) -> None:
-    """Writes the frame of results; names on standard error what is left out of it."""
-    import sys
-
-    from moextend.bench.report import export
-    from moextend.bench.report.collect import collect, some
-    from moextend.bench.report.frame import frame
-    from moextend.util import files
-
-    export.check(form, to)
-    if to is not None:
-        files.check_writable(to.parent if to.suffix else to, where="--out")
-        to = to if to.suffix else to / f"items.{form}"
-    experiments = some(collect(runs, unfinished=unfinished))
-    export.write(frame(experiments), form, to or sys.stdout)
-    _name_left_out(experiments)
-    if to is not None:
-        typer.echo(f"wrote {to}")
-
-
-def _name_left_out(experiments: Sequence[Experiment]) -> None:
-    """Names on standard error the runs that are left out, and what others lack, for formats without notes."""
-    from moextend.bench.report.collect import lacking_notes
-
-    for experiment in experiments:
-        left_out = [f"left out: {name}" for name in experiment.left_out]
-        for note in [*left_out, *lacking_notes(experiment.results)]:
-            options.echo(note, err=True)
 
 
 def gate(
@@ -280,7 +217,7 @@ def gate(
     else:
         printed(shown, *output())
     if form in ("csv", "json"):
-        _name_left_out(experiments)
+        report_output.name_left_out(experiments)
     verdicts = {each.verdict for each in found}
     if verdicts != {"kept"}:
         raise typer.Exit(LOST if "lost" in verdicts else UNDECIDED)
@@ -315,25 +252,3 @@ def explain(
         options.echo(explaining.text(explanation, items))
     if not explanation.sound:
         raise typer.Exit(1)
-
-
-def print_tables(
-    experiments: list[Experiment], form: str = "table", view: View = "forgetting", **how: Any
-) -> None:
-    """The tables of one view in the terminal, or as text of another format; `how` as `report.tables` takes it."""
-    if form != "table":
-        typer.echo(_rendered(experiments, form, view, **how), nl=False)
-        return
-    from moextend.bench.report import tables, terminal
-
-    console, width = output()
-    terminal.print_tables(tables(experiments, view, **how), console, width)
-
-
-def _rendered(experiments: list[Experiment], form: str, view: View, **how: Any) -> str:
-    from moextend.bench.report import render, tables
-    from moextend.bench.report.csv import cells
-
-    if form == "csv" and view == "matrix" and not how.get("references"):
-        return cells(how["style"].arranged(experiments))
-    return render(tables(experiments, view, rank=form == "latex", **how), form)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +12,13 @@ import typer
 
 from moextend.cli import options
 from moextend.cli.output import output
-from moextend.cli.reports import print_tables
-from moextend.errors import visible
+from moextend.cli.report_output import How, print_tables
+from moextend.errors import InputError, counted, visible
 from moextend.util.foreign import explained
 
 if TYPE_CHECKING:
+    from moextend.bench.report import View
+    from moextend.bench.report.collect import Experiment
     from moextend.bench.run.launch import Outcome
     from moextend.bench.run.plan import Request
     from moextend.bench.run.records import Status
@@ -41,6 +44,7 @@ def run(
     device: options.Device = "auto",
     jobs: options.Jobs = None,
     dry_run: options.DryRun = False,
+    prepare: options.Prepare = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
     workspace: options.Workspace = Path(),
@@ -80,13 +84,20 @@ def run(
         return
     folder = runs or workspace / "runs"
     work = any(read_status(folder_of(config, folder)).state != "done" for config in configs)
-    preflight.check_here(planned, tasks, workspace, device=device, runs=folder if work else None)
+    if not prepare:  # the runs may be meant for another machine
+        preflight.check_here(planned, tasks, workspace, device=device, runs=folder if work else None)
     opened, to_do = _open(configs, folder, quiet=quiet or as_json)
+    if prepare:
+        paths = [str(run.folder.resolve()) for run in to_do]
+        typer.echo(
+            json.dumps(paths, indent=2) if as_json else "".join(f"{path}\n" for path in paths), nl=as_json
+        )
+        return
     outcomes = _launch(opened, to_do, jobs or _jobs(configs), quiet=quiet or as_json)
     if as_json:
         typer.echo(json.dumps([_record(run) for run in opened], indent=2))
     else:
-        _print_report(opened)
+        _print_report(opened, workspace)
     _end(outcomes)
 
 
@@ -114,7 +125,7 @@ def status(
     for path, problem in damaged.items():
         typer.echo(f"{path.name} is damaged: {problem}")
     if name and len(readable) == 1:
-        _print_details(readable[0])
+        _print_details(readable[0], workspace)
 
 
 def _print_states(runs: Sequence[tuple[RunDir, Status]]) -> None:
@@ -188,7 +199,8 @@ def _launch(opened: list[RunDir], waiting: list[RunDir], jobs: int, *, quiet: bo
     # On stderr, so that `moextend bench run > report.txt` still shows how far it is.
     console = Console(stderr=True, quiet=quiet)
     if done:
-        console.print(f"{done} of {len(opened)} runs were done before.", highlight=False)
+        were = "was" if done == 1 else "were"
+        console.print(f"{done} of {counted(len(opened), 'run')} {were} done before.", highlight=False)
     if not to_do:
         return []
     try:
@@ -237,7 +249,7 @@ def _record(run: RunDir) -> dict[str, object]:
     return record
 
 
-def _print_details(run: RunDir) -> None:
+def _print_details(run: RunDir, workspace: Path) -> None:
     from moextend.bench.report.collect import collect
     from moextend.bench.run.progress import read_status
     from moextend.errors import MoextendError
@@ -254,15 +266,28 @@ def _print_details(run: RunDir) -> None:
     experiments = collect([run], unfinished=True)
     for left in (name for experiment in experiments for name in experiment.left_out):
         typer.echo(left)
-    print_tables([experiment for experiment in experiments if experiment.results], view="matrix")
+    _print_styled([experiment for experiment in experiments if experiment.results], workspace, "matrix")
 
 
-def _print_report(opened: list[RunDir]) -> None:
+def _print_report(opened: list[RunDir], workspace: Path) -> None:
     from moextend.bench.report.collect import collect
 
-    experiments = [experiment for experiment in collect(opened) if experiment.results]
-    if experiments:
-        print_tables(experiments)
+    _print_styled([experiment for experiment in collect(opened) if experiment.results], workspace)
+
+
+def _print_styled(experiments: list[Experiment], workspace: Path, view: View = "forgetting") -> None:
+    """Prints tables of all these runs as the workspace's report.yaml has them; as usual if that is wrong."""
+    from moextend.bench.report.style import Styling, find_style
+
+    if not experiments:
+        return
+    try:
+        styling = find_style(None, workspace)
+        every = styling.style.model_copy(update={"others": True})
+        print_tables(experiments, How(replace(styling, style=every)), view=view)
+    except InputError as error:
+        options.echo(f"not applied to these tables: {error}", err=True)
+        print_tables(experiments, How(Styling()), view=view)
 
 
 def _preview(request: Request, configs: list[RunConfig], as_json: bool) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from moextend.cli import options
 from moextend.cli.reports import Names
+from moextend.errors import counted
 
 
 def serve(
@@ -40,7 +41,7 @@ def serve(
     folder = runs or workspace / "runs"
     found = find_runs(folder, names or [])
     address = Address.opened(host, port, token=token)
-    options.echo(f"{len(found)} run{'s' * (len(found) != 1)} of {folder}: {address.url}   (Ctrl-C ends it)")
+    options.echo(f"{counted(len(found), 'run')} of {folder}: {address.url}   (Ctrl-C ends it)")
     with suppress(KeyboardInterrupt):
         start(address, folder, names or [], workspace)
     typer.echo("stopped.", err=True)

@@ -9,6 +9,7 @@ import typer
 
 from moextend.cli import options
 from moextend.cli.reports import Names, Unfinished
+from moextend.errors import counted
 
 
 def pack(
@@ -35,7 +36,8 @@ def pack(
         find_runs(runs or workspace / "runs", names or []), out, weights=weights, unfinished=unfinished
     )
     size = out.stat().st_size / 1e6
-    typer.echo(f"wrote {out}: {len(manifest.runs)} runs, {len(manifest.files):,} files, {size:.1f} MB")
+    packed = f"{counted(len(manifest.runs), 'run')}, {counted(len(manifest.files), 'file')}"
+    typer.echo(f"wrote {out}: {packed}, {size:.1f} MB")
 
 
 def unpack(
@@ -91,4 +93,4 @@ def export(
         for note in [*notes, *lacking_notes(experiment.results)]:
             options.echo(note, err=True)
     count = sum(len(experiment.results) for experiment in experiments)
-    typer.echo(f"wrote {len(written):,} files of {count:,} runs to {out}")
+    typer.echo(f"wrote {counted(len(written), 'file')} of {counted(count, 'run')} to {out}")

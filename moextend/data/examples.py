@@ -16,6 +16,7 @@ from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
 from moextend.data.modalities import modality_types
 from moextend.data.table import Row, Table
+from moextend.data.video import with_frames
 from moextend.errors import InputError, SpecError, UnknownName
 
 LETTERS = string.ascii_uppercase
@@ -152,7 +153,7 @@ class Reader:
         options, refs = self._options(row, where), self._refs(row, i, where)
         answers, position = self._answers(row, options, refs, where)
         found = Example(
-            media=in_order(self._layout.template(options), refs) if self._media else (),
+            media=self._expanded(in_order(self._layout.template(options), refs)) if self._media else (),
             question=cells.text(cell(row, names.question, where)) if names.question else "",
             answers=answers,
             choices=options,
@@ -182,7 +183,10 @@ class Reader:
         """Media of some rows, row by row; reads no other column."""
         wanted = tuple(column for names in self._shown.values() for column in names)
         for i in rows if self._shown else ():
-            yield from self._refs(self.table.row(i, wanted), i, self.table.where(i))
+            yield from self._expanded(self._refs(self.table.row(i, wanted), i, self.table.where(i)))
+
+    def _expanded(self, refs: Iterable[MediaRef]) -> tuple[MediaRef, ...]:
+        return with_frames(refs, self._layout.columns.frames)
 
     def _answers(
         self, row: Row, options: tuple[str, ...] | None, refs: tuple[MediaRef, ...], where: str

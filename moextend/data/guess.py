@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from moextend.data.cells import text
 from moextend.data.columns import Columns
+from moextend.data.detect import encoded, is_picture, sound_column
 from moextend.data.llava import Turns
 from moextend.data.modalities import modality_types
-from moextend.data.recognised import encoded, is_picture, sound_column
 from moextend.data.source import WHOLE
 from moextend.data.table import Row, Table
 from moextend.errors import InputError, UnknownName
@@ -20,7 +20,7 @@ from moextend.errors import InputError, UnknownName
 SHORT = "{question}\nAnswer the question using a single word or phrase."
 LETTER = "{question}\n{choices}\nAnswer with the option's letter from the given choices directly."
 CAPTION = "Describe {} in one sentence."
-TRANSCRIPT = "Write down what is said."
+TRANSCRIPT = "Transcribe the speech."
 LABEL = "What is it? Answer using a single word or phrase."
 BARE = "{question}"
 """Questions of conversation data already contain the instruction how to answer."""
@@ -159,7 +159,7 @@ def _each(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...] | None:
 
 def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str]) -> Columns:
     roles = {**Columns.model_fields, **modality_types()}
-    del roles["media"]
+    del roles["media"], roles["frames"]
     for key, column in given.items():
         if key not in roles:
             raise UnknownName("key of columns", key, roles, where=where)

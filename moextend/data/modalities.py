@@ -12,6 +12,7 @@ from typing import Any
 from moextend.data.audio import AudioRef
 from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
+from moextend.data.video import VideoRef
 from moextend.errors import InputError
 
 GROUP = "moextend.modalities"
@@ -26,6 +27,8 @@ class ModalityType:
     """Its references; they carry the name."""
     load_encoder: Callable[[str], Any] | None = None
     """Name of an encoder -> encoder (see model.modality.Encoder); None: the package's own loader of this modality."""
+    becomes: str | None = None
+    """Modality of the media that data give instead of it: a video becomes images. It has no encoder."""
 
     @property
     def name(self) -> str:
@@ -40,10 +43,15 @@ class ModalityType:
     @property
     def plural(self) -> str:
         """Its media in a sentence: "images", "sounds"."""
-        return f"{self.ref.noun.removeprefix('the ')}s"
+        noun = self.ref.noun.removeprefix("the ")
+        return noun if noun.endswith("s") else f"{noun}s"
 
 
-_TYPES: dict[str, ModalityType] = {"image": ModalityType(ImageRef), "audio": ModalityType(AudioRef)}
+_TYPES: dict[str, ModalityType] = {
+    "image": ModalityType(ImageRef),
+    "audio": ModalityType(AudioRef),
+    "video": ModalityType(VideoRef, becomes="image"),
+}
 
 
 def register_modality(found: ModalityType) -> None:

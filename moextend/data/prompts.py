@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from moextend.data import cells, marks
 from moextend.data.examples import LETTERS, Example, Layout
 from moextend.data.modalities import modality_types
+from moextend.data.video import mark_filled, marks_for
 
 
 def prompt_text(layout: Layout, example: Example) -> str:
@@ -40,7 +41,7 @@ def prompt_text(layout: Layout, example: Example) -> str:
         filled = filled.replace("{choices}\n", "")
     texts = [marks.stripped(piece.format(**values)) for piece in marks.split_at_marks(filled)]
     found = zip(marks.marks_in(filled), texts[1:], strict=True)
-    return texts[0] + "".join(f"<{name}>{text}" for name, text in found)
+    return texts[0] + "".join(marks_for(name, layout.columns.frames) + text for name, text in found)
 
 
 def choice_lines(choices: Sequence[str]) -> str:
@@ -50,9 +51,9 @@ def choice_lines(choices: Sequence[str]) -> str:
 
 
 def _marked(layout: Layout, example: Example) -> str:
-    """Template with as many marks of every modality as the example has media of it."""
+    """Template with as many marks of every modality as the example has media of it; a video has one mark."""
     prompt = layout.template(example.choices)
-    media = Counter(ref.modality for ref in example.media)
+    media = Counter(name for ref in example.media if (name := mark_filled(ref)) is not None)
     for name in media | Counter(marks.marks_in(prompt)):
         mark, have = f"<{name}>", media[name]
         stand = prompt.count(mark)

@@ -224,8 +224,8 @@ def _opened(data: bytes, where: str) -> Iterator[SoundFile]:
 class _File(io.BytesIO):
     """The bytes as a file without exceptions, which libsndfile's callbacks would print."""
 
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        start = (0, self.tell(), len(self.getbuffer()))[whence] if 0 <= whence <= 2 else 0
+    def seek(self, offset: int, origin: int = 0, /) -> int:
+        start = (0, self.tell(), len(self.getbuffer()))[origin] if 0 <= origin <= 2 else 0
         return super().seek(max(0, start + offset))
 
 

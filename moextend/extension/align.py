@@ -70,7 +70,7 @@ def align(
             "settings": settings.record(),
             "data": resuming.learned_name(conversations, settings),
             "scale": resuming.name_data(conversations, range(min(SAMPLE, len(conversations)))),
-            "model": _before_projector(model, modality),
+            "model": modalities.without_projector(model, modality),
         },
     )
     with kept_features(model, folder):
@@ -136,13 +136,13 @@ def _sample(own: Modality, media: Sequence[MediaRef], batch_size: int) -> Tensor
 def save_projector(model: MultimodalLM, folder: str | Path, *, modality: str = ImageRef.modality) -> None:
     """Saves the projector of a modality of `model` to `folder`."""
     own = _free(model, modality)
-    card = {"projector": True, "base": _before_projector(model, modality)}
+    card = {"projector": True, "base": modalities.without_projector(model, modality)}
     card |= {} if modality == ImageRef.modality else {"modality": modality}
     tensor_files.save_tensors(Path(folder), own.projector.state_dict(), card, STEM)
 
 
 def load_projector(model: MultimodalLM, folder: str | Path, *, modality: str = ImageRef.modality) -> None:
-    """Loads the projector that `align` saved to `folder` into a modality of `model`.
+    """Loads the projector that `align`, or an extension that needs it, saved to `folder` into a modality of `model`.
 
     Raises:
         InputError: the folder has no projector, or a damaged one, or one of another language model, encoder or
@@ -150,14 +150,17 @@ def load_projector(model: MultimodalLM, folder: str | Path, *, modality: str = I
     """
     folder = Path(folder)
     own = _free(model, modality)
-    tensors, card = tensor_files.load_tensors(folder, STEM)
+    beside = modalities.stem(modality)
+    tensors, card = tensor_files.load_tensors(
+        folder, beside if tensor_files.is_complete(folder, beside) else STEM
+    )
     if card.get("modality", ImageRef.modality) != modality:
         raise InputError(
             f"holds a projector of modality '{card.get('modality', ImageRef.modality)}', not '{modality}'.",
             where=str(folder),
             hint="Name the folder of the alignment of that modality.",
         )
-    here = _before_projector(model, modality)
+    here = modalities.without_projector(model, modality)
     if card.get("base") != here:
         raise InputError(
             f"the projector belongs to another language model or encoder ({card.get('base')}, this one is {here}).",
@@ -183,9 +186,3 @@ def _free(model: MultimodalLM, name: str) -> Modality:
             hint="Align, or load a projector, before the first extension.",
         )
     return model.modalities[name]
-
-
-def _before_projector(model: MultimodalLM, modality: str) -> str:
-    """Fingerprint of the language model and the encoder, without the projector."""
-    name = model.base_fingerprint((modality,))
-    return name.rpartition("-" if modality == ImageRef.modality else ".")[0]

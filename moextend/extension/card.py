@@ -1,9 +1,9 @@
-"""The card of an extension on disk, extension.json: what the expert set is and which base it belongs to."""
+"""Cards on disk: of an expert set (extension.json), and of a modality that it needs (modality-NAME.json)."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator
 
@@ -44,6 +44,24 @@ class Card(Spec):
         if any(len(each) < 2 for each in value):
             raise ValueError("each entry has a name and a digest")
         return value
+
+
+class ModalityCard(Spec):
+    """A modality that the model of an extension had besides those of `load`; its projector is in the tensor file."""
+
+    modality: str
+    encoder: str | None
+    """Name that its encoder is loaded by; None: it has none."""
+    settings: dict[str, Any]
+    """Further arguments of the encoder's loader."""
+    facts: dict[str, Any]
+    """Facts of the encoder, as information for users only."""
+    fingerprint: str
+    """Fingerprint of the encoder."""
+    projector: str
+    """Fingerprint of the projector."""
+    base: str
+    """Fingerprint of the language model and the encoder."""
 
 
 OPTIONAL = {"width", "base_dtype", "base_rounded", "made"}

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from moextend.data.images import ImageRef
 from moextend.errors import InputError, UnknownName
 from moextend.extension import tensor_files
+from moextend.extension.card import ModalityCard
 from moextend.model.fingerprint import base_parts
 from moextend.model.loading import load_encoder
 from moextend.model.modality import Encoder, Modality
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
+from moextend.util import spec
 
 
 def add_modality(
@@ -32,7 +36,7 @@ def add_modality(
     Args:
         name: "image", "audio", or a modality of `register_modality`.
         encoder: its name, or the encoder itself; only one with a name is loaded again with an extension.
-        projector: folder of an aligned projector; None: a new one.
+        projector: folder of an aligned projector, or of an extension with one; None: a new one.
         settings: further arguments of the modality's encoder loader, as JSON values.
 
     Raises:
@@ -105,11 +109,21 @@ def save(model: MultimodalLM, folder: Path) -> None:
         if modality.added is not None:
             tensors = {key: tensor.float() for key, tensor in modality.projector.state_dict().items()}
             encoder, projector = modality.fingerprints()
-            card = {
-                "modality": name, **modality.added, "facts": dict(modality.encoder.facts),
-                "fingerprint": encoder, "projector": projector,
-            }  # fmt: skip
-            tensor_files.save_tensors(folder, tensors, card, _stem(name))
+            card = ModalityCard(
+                modality=name,
+                facts=json.loads(json.dumps(dict(modality.encoder.facts), default=str)),
+                fingerprint=encoder,
+                projector=projector,
+                base=without_projector(model, name),
+                **modality.added,
+            )
+            tensor_files.save_tensors(folder, tensors, card.model_dump(), stem(name))
+
+
+def without_projector(model: MultimodalLM, name: str) -> str:
+    """Fingerprint of the language model and the encoder of a modality, without its projector."""
+    found = model.base_fingerprint((name,))
+    return found.rpartition("-" if name == ImageRef.modality else ".")[0]
 
 
 def load_missing(model: MultimodalLM, base: str, folder: Path) -> list[str]:
@@ -123,7 +137,7 @@ def load_missing(model: MultimodalLM, base: str, folder: Path) -> list[str]:
     added: list[str] = []
     try:
         for name in base_parts(base)[1]:
-            if name not in model.modalities and tensor_files.is_complete(folder, _stem(name)):
+            if name not in model.modalities and tensor_files.is_complete(folder, stem(name)):
                 _load(model, name, folder)
                 added.append(name)
     except BaseException:
@@ -139,21 +153,23 @@ def forget(model: MultimodalLM, names: list[str]) -> None:
 
 
 def _load(model: MultimodalLM, name: str, folder: Path) -> None:
-    tensors, card = tensor_files.load_tensors(folder, _stem(name))
-    where = str(folder / f"{_stem(name)}.json")
-    if card.get("encoder") is None:
+    tensors, values = tensor_files.load_tensors(folder, stem(name))
+    where = str(folder / f"{stem(name)}.json")
+    known = {key: value for key, value in values.items() if key not in ("format", "sha256")}
+    card = spec.parse(ModalityCard, known, where=where)
+    if card.encoder is None:
         raise InputError(
             f"the extension needs modality '{name}', whose encoder has no name to load it by.",
             where=where,
-            hint=f"Add it first: moextend.add_modality(model, '{name}', encoder=...).",
+            hint=f"Add it first: moextend.add_modality(model, '{name}', encoder=..., projector='{folder}').",
         )
-    add_modality(model, name, card["encoder"], **card.get("settings", {}))
+    add_modality(model, name, card.encoder, **card.settings)
     modality: Modality = model.modalities[name]
     try:
         found = modality.encoder.fingerprint()
-        if found != card.get("fingerprint"):
+        if found != card.fingerprint:
             raise InputError(
-                f"encoder '{card['encoder']}' is another one than that of the training ({card.get('fingerprint')}, "
+                f"encoder '{card.encoder}' is another one than that of the training ({card.fingerprint}, "
                 f"this one is {found}).",
                 where=where,
                 hint="Use the files of the encoder that the extension was trained with.",
@@ -164,12 +180,12 @@ def _load(model: MultimodalLM, name: str, folder: Path) -> None:
             raise InputError(
                 "holds another projector than the model's.", where=where, hint="Make the extension again."
             ) from error
-        modality.known_as((found, card["projector"]))
+        modality.known_as((found, card.projector))
     except BaseException:
         del model.modalities[name]
         raise
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
     """Stem of the files of a modality in the folder of an extension."""
     return f"modality-{name}"

@@ -11,12 +11,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
 from moextend.data.audio import AudioRef
+from moextend.data.hub import commit_of
 from moextend.data.media import MediaRef
 from moextend.errors import InputError, UnknownName, short
-from moextend.model import audio_towers, hub, tiny_audio
+from moextend.model import audio_loading, tiny_audio
 from moextend.model.audio_towers import Tower
 from moextend.model.fingerprint import tensors_digest
 from moextend.util import content, files
@@ -66,13 +68,10 @@ class AudioEncoder(nn.Module):
     def forward(self, media: Sequence[MediaRef]) -> list[Tensor]:
         """Audio tokens [tokens_of(sound), width] of each sound, float32.
 
-        Each different sound is computed alone, once: its features do not depend on the others.
+        Each sound is computed alone, and once if it is there twice: its features do not depend on the others.
         """
-        found: dict[str, Tensor] = {}
-        for medium in media:
-            if medium.digest not in found:
-                found[medium.digest] = self._tokens(cast(AudioRef, medium))
-        return [found[medium.digest] for medium in media]
+        found = {medium: self._tokens(cast(AudioRef, medium)) for medium in dict.fromkeys(media)}
+        return [found[medium] for medium in media]
 
     def _tokens(self, sound: AudioRef) -> Tensor:
         samples, size = sound.open().resampled(self.tower.rate).samples, self.tower.window
@@ -110,14 +109,15 @@ def load_encoder(
     if paced := _PACE.fullmatch(name):
         name, tokens_per_second = paced["name"], float(paced["pace"])
     source = locate(name, where=where)
-    if isinstance(source, str) and revision is None:
-        revision = hub.commit(source)
-    config = _config(source, revision, where)
+    path = source / "config.json" if isinstance(source, Path) else _downloaded(source, revision, where)
+    config = _config(path, source)
+    if isinstance(source, str):  # all files of one model are of one commit
+        revision = commit_of([path]) or revision
     tower: Any
     if config.get("model_type") == tiny_audio.MODEL_TYPE and isinstance(source, Path):
         tower = tiny_audio.load_tiny_audio(source)
     else:
-        tower = audio_towers.load_tower(str(source), config, revision, where)
+        tower = audio_loading.load_tower(str(source), config, revision, where)
     return AudioEncoder(tower, _stack(tower, tokens_per_second, where), name, str(revision or ""))
 
 
@@ -155,13 +155,12 @@ def locate(name: str, *, where: str | None = None) -> Path | str:
         raise InputError(f"there is no folder '{short(name, 100)}'.", where=where, hint=FORMS) from error
     if "/" not in name:
         packaged = [path.parent.name for path in models.glob("*/audio")]
-        raise UnknownName("audio encoder", name, packaged, where=where)
+        raise UnknownName("audio encoder", name, packaged)
     return name
 
 
-def _config(source: Path | str, revision: str | None, where: str) -> dict[str, Any]:
+def _config(path: Path, source: Path | str) -> dict[str, Any]:
     """Content of config.json."""
-    path = source / "config.json" if isinstance(source, Path) else _downloaded(source, revision, where)
     if not path.is_file():
         raise InputError(
             "holds no audio encoder: there is no config.json.",
@@ -175,8 +174,6 @@ def _config(source: Path | str, revision: str | None, where: str) -> dict[str, A
 
 
 def _downloaded(name: str, revision: str | None, where: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
     try:
         return Path(hf_hub_download(name, "config.json", revision=revision))
     except Exception as error:  # offline, gated, misspelt, without a config

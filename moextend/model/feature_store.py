@@ -185,9 +185,9 @@ class FeatureStore:
         with self._data.open("rb", buffering=0) as file:
             for place, medium in enumerate(media):
                 start, size, check = self._rows.get(medium.digest, (0, -1, ""))
-                if size == out[place].nbytes:
+                record = memoryview(out[place].data).cast("B")
+                if size == record.nbytes:
                     file.seek(start)
-                    record = memoryview(out[place].data).cast("B")
                     if file.readinto(record) == size and xxh3_64_hexdigest(record) == check:
                         continue
                 self._rows.pop(medium.digest, None)

@@ -25,15 +25,17 @@ def commit(name: str, revision: str | None = None) -> str | None:
 
 @contextmanager
 def pinned(commits: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """Context in which open_clip and timm open these commits of hub models; yields the commits that they open.
+    """Context in which encoders of the hub are opened at these commits; yields the commits that are opened.
 
-    Both are mappings from a repository to its commit. Neither library takes a commit for all of its names.
+    Both are mappings from a repository to its commit. Neither open_clip nor timm takes a commit for all of its names.
     """
     import open_clip.pretrained
     import timm.models._hub
 
+    from moextend.model import audio
+
     opened: dict[str, str] = {}
-    libraries: tuple[Any, ...] = (open_clip.pretrained, timm.models._hub)
+    libraries: tuple[Any, ...] = (open_clip.pretrained, timm.models._hub, audio)
     with ExitStack() as stack:
         for module in libraries:
             stack.callback(setattr, module, "hf_hub_download", module.hf_hub_download)

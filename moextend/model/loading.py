@@ -19,6 +19,7 @@ from moextend.errors import InputError, UnknownName, short
 from moextend.model import lm_head, sources
 from moextend.model.chat import chat_of
 from moextend.model.encoders import Resize
+from moextend.model.located import no_loader
 from moextend.model.modality import Encoder
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.supported import check_options, refuse_bitsandbytes
@@ -127,6 +128,8 @@ def load_encoder(modality: str, name: str, **settings: Any) -> Encoder:
     if modality not in known:
         raise UnknownName("modality", modality, known)
     load = known[modality].load_encoder
+    if load is None and modality not in OWN_LOADERS:
+        raise no_loader(known[modality])
     if load is None:
         load = import_module(OWN_LOADERS[modality]).load_encoder
     found: Encoder = load(name, **settings)

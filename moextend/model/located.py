@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moextend.data.modalities import modality_types
+from moextend.data.modalities import ModalityType, modality_types
 from moextend.errors import InputError, UnknownName
 
 
@@ -41,8 +41,17 @@ def locate(modality: str, name: str) -> Located:
     if modality not in known:
         raise UnknownName("modality", modality, known)
     if known[modality].load_encoder is None:
-        raise InputError(
-            f"modality '{modality}' names no loader of encoders.",
-            hint="Set load_encoder of its ModalityType.",
-        )
+        raise no_loader(known[modality])
     return Located(f"modality '{modality}'", remote=False)
+
+
+def no_loader(kind: ModalityType) -> InputError:
+    """Error for an encoder of a modality whose encoders cannot be loaded by name."""
+    if kind.becomes is not None:
+        return InputError(
+            f"{kind.plural} have no encoder: models take them as media of the modality {kind.becomes}.",
+            hint=f"Name an encoder of the modality {kind.becomes}.",
+        )
+    return InputError(
+        f"modality '{kind.name}' names no loader of encoders.", hint="Set load_encoder of its ModalityType."
+    )

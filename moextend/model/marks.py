@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 
+from moextend.data.marks import marks_in as marks_in
+from moextend.data.marks import split_at_marks as split_at_marks
 from moextend.data.media import MediaRef
 from moextend.data.modalities import modality_types
 from moextend.errors import InputError
-
-
-def marks_in(text: str) -> list[str]:
-    """Modalities of the marks in a text, in order."""
-    return [mark[1:-1] for mark in _pattern(tuple(modality_types())).findall(text)] if "<" in text else []
-
-
-def split_at_marks(text: str) -> list[str]:
-    """Text before, between and after its marks."""
-    return _pattern(tuple(modality_types())).split(text) if "<" in text else [text]
 
 
 def without_marks(text: str) -> str:
@@ -63,7 +53,13 @@ def check_marks(texts: Sequence[str], media: Sequence[MediaRef], where: str | No
 def no_encoder(medium: MediaRef, where: str | None = None) -> InputError:
     """Error for a medium in the input of a model without an encoder of its modality."""
     name = medium.modality
-    noun = _noun(name)
+    noun, known = _noun(name), modality_types().get(name)
+    if known and known.becomes:
+        return InputError(
+            f"the prompt has {_a(noun)}, which models take as {_plural(known.becomes)}.",
+            where=where,
+            hint=f"Convert text and media first: text, media = moextend.data.{name}.expanded(text, media).",
+        )
     how = {"image": "vision=...", "audio": "audio=..."}.get(name, f"encoders={{'{name}': ...}}")
     add = "" if name == "image" else ", add an encoder with moextend.add_modality"
     return InputError(
@@ -93,11 +89,6 @@ def too_long(
     )
 
 
-@cache
-def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(f"<(?:{'|'.join(map(re.escape, names))})>")
-
-
 def _noun(name: str) -> str:
     """Name of a medium in messages: "image"."""
     known = modality_types().get(name)
@@ -105,8 +96,8 @@ def _noun(name: str) -> str:
 
 
 def _plural(name: str) -> str:
-    noun = _noun(name)
-    return noun if noun.endswith("s") else f"{noun}s"
+    known = modality_types().get(name)
+    return known.plural if known else f"{name}s"
 
 
 def _a(noun: str) -> str:

@@ -9,40 +9,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FLOOR = 1e-10
-"""Power below which a spectrogram is silent."""
+FLOOR, SILENT = 1e-10, -10.0
+"""Power below which a spectrogram is silent, and its logarithm."""
 
 
 class LogMel(nn.Module):
     """Waves -> log-mel spectrogram: base 10, at most 8 below the loudest value of the sound, (value + 4) / 4."""
 
-    bank: Tensor
-    window: Tensor
-
     def __init__(self, bank: np.ndarray[Any, Any], fft: int, hop: int) -> None:
         """Args: bank: mel filters [bins, mels]; fft, hop: samples of a frame, and from one frame to the next."""
         super().__init__()
         self.fft, self.hop = fft, hop
-        self.register_buffer("bank", torch.from_numpy(bank).float().T.contiguous(), persistent=False)
-        self.register_buffer("window", torch.hann_window(fft), persistent=False)
+        # No buffers: they stay float32 in a model of half precision.
+        self.bank, self.window = torch.from_numpy(bank).float().T.contiguous(), torch.hann_window(fft)
 
     def forward(self, waves: Tensor, frames: int) -> Tensor:
         """Spectrogram [B, mels, frames] of waves [B, samples], float32; silence follows after the samples.
 
         Frame i is centred at sample i * hop. The start of a wave is reflected. So is its end, if the frames end there.
         """
-        bank = self.bank.float()
         # Frames that only see silence need no transform; a reflection needs more than half a frame.
         seen = min(frames, -(-(waves.shape[1] + self.fft) // self.hop))
         seen = max(seen, self.fft // 2 // self.hop + 1)
         waves = F.pad(waves.float(), (0, seen * self.hop - waves.shape[1]))
-        stft = torch.stft(
-            waves, self.fft, self.hop, window=self.window.float(), return_complex=True, pad_mode="reflect"
-        )
-        power = bank @ (stft[..., :-1].abs() ** 2).contiguous()
-        logs = F.pad(power.clamp_min(FLOOR).log10(), (0, max(0, frames - seen)), value=float(np.log10(FLOOR)))
-        logs = logs[..., :frames]
-        return (torch.maximum(logs, logs.amax((1, 2), keepdim=True) - 8) + 4) / 4
+        window = self.window.to(waves.device)
+        stft = torch.stft(waves, self.fft, self.hop, window=window, return_complex=True, pad_mode="reflect")
+        power = stft[..., :-1].real.square() + stft[..., :-1].imag.square()
+        logs = (self.bank.to(waves.device) @ power).clamp_min(FLOOR).log10()
+        least = logs.amax((1, 2), keepdim=True) - 8
+        found, silence = ((each + 4) / 4 for each in (torch.maximum(logs, least), least.clamp_min(SILENT)))
+        return torch.cat([found, silence.expand(-1, logs.shape[1], max(0, frames - seen))], 2)[..., :frames]
 
 
 def slaney(fft: int, mels: int, rate: int) -> np.ndarray[Any, Any]:

@@ -60,7 +60,8 @@ class Encoder(Protocol):
 
 def tokens_of(encoder: Encoder, medium: MediaRef) -> int:
     """Number of tokens of a medium."""
-    return encoder.tokens_of(medium) if encoder.tokens is None else encoder.tokens
+    fixed = encoder.tokens
+    return encoder.tokens_of(medium) if fixed is None else fixed
 
 
 @torch.no_grad()
@@ -223,10 +224,10 @@ class Modalities(nn.ModuleDict):
         """Placeholder ids of each medium. Raises InputError for a medium of another modality."""
         found = []
         for medium in media:
-            if medium.modality not in self:
+            modality = cast("Modality | None", self._modules.get(medium.modality))
+            if modality is None:
                 raise no_encoder(medium)
-            modality = self[medium.modality]
-            found.append([modality.placeholder] * modality.tokens_of(medium))
+            found.append([modality.placeholder] * tokens_of(modality.encoder, medium))
         return found
 
     def sources(self) -> dict[str, See]:

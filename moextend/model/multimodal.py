@@ -69,9 +69,9 @@ class MultimodalLM(nn.Module):
         self.rename_base()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # PyTorch would register a module under the name of a property, without effect.
-        if isinstance(getattr(type(self), name, None), property):
-            raise AttributeError(f"'{name}' cannot be set; see MultimodalLM.modalities")
+        # PyTorch would register a module under the name of a property, and it would have no effect.
+        if name == "features" or isinstance(getattr(type(self), name, None), property):
+            raise AttributeError(f"'{name}' cannot be set; set that of a modality: model.modalities['image']")
         super().__setattr__(name, value)
 
     @property

@@ -245,7 +245,8 @@ class TokenTrainer(Trainer):
         saved = load_file(Path(resume_from_checkpoint) / WEIGHTS)
         with torch.no_grad():
             for name, parameter in self.model.trainable().items():
-                parameter.copy_(saved[name])
+                former = name.removeprefix("modalities.image.")  # in checkpoints of earlier versions
+                parameter.copy_(saved[name if name in saved else former])
         counted = files.read_json(Path(resume_from_checkpoint) / COUNTED)
         self.flops_a_token |= {bool(int(short)): count for short, count in counted.items()}
         self._resume_loss(Path(resume_from_checkpoint))

@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -170,17 +170,26 @@ def read_lines(path: Path) -> list[Any]:
         SpecError: another line is not JSON.
         InputError: the file cannot be read.
     """
+    lines = raw_lines(path)
+    return parsed(lines, path, range(1, len(lines) + 1))
+
+
+def raw_lines(path: Path) -> list[bytes]:
+    """Lines of an append-only file, without an incomplete last line; InputError if it cannot be read."""
     try:
-        text = _read(path)
+        return _read(path).split(b"\n")[:-1]  # not splitlines(): a text may hold other line separators
     except FileNotFoundError:
         return []
-    lines = text.split(b"\n")[:-1]  # not splitlines(): a text may hold other line separators
+
+
+def parsed(lines: Sequence[bytes], path: Path, numbers: Iterable[int]) -> list[Any]:
+    """Records of lines of `path` with these numbers; SpecError if one is not JSON."""
     with suppress(ValueError, RecursionError):  # all lines as one list, which is far faster
         records: list[Any] = json.loads(b"[%s]" % b",".join(lines))
         if len(records) == len(lines):
             return records
     hint = "It was damaged or edited; remove the line."
-    return [_parse(line, f"{path}:{number}", hint) for number, line in enumerate(lines, 1)]
+    return [_parse(line, f"{path}:{number}", hint) for line, number in zip(lines, numbers, strict=True)]
 
 
 def _parse(text: bytes, where: str, hint: str) -> Any:

@@ -11,11 +11,15 @@ export interface TableView {
 }
 
 export interface Task {
+  /** Names it in addresses and commands. */
   key: string;
+  /** What is shown. */
+  name: string;
   role: "learned" | "text" | "transfer";
   part: string;
   items: number;
-  images: number;
+  /** Items that show or play something. */
+  media: number;
   lacks: string;
   kinds: string[];
   scorer: string;
@@ -101,6 +105,18 @@ interface ItemsPart {
   right: (boolean | null)[];
   answer: Packed;
   score: Packed;
+}
+
+export interface Medium {
+  kind: "image" | "audio";
+  /** A URL that holds it, or a file beside the page. */
+  src: string;
+}
+
+/** What the items of a task show: item -> places in `media`. */
+export interface Media {
+  at: number[][];
+  media: Medium[];
 }
 
 export interface Flips {
@@ -230,8 +246,7 @@ export async function refresh(next: string): Promise<void> {
 export const flips = (experiment: number) => part<Flips>(`e${experiment}.flips`);
 export const routing = (experiment: number) => part<RunRoutes[]>(`e${experiment}.routing`);
 export const provenance = (experiment: number) => part<Provenance>(`e${experiment}.provenance`);
-export const images = (task: Task) =>
-  task.images ? part<{ at: number[]; urls: string[] }>(`${task.part}.images`) : Promise.resolve({ at: [], urls: [] });
+export const media = (task: Task): Promise<Media> => (task.media ? part<Media>(`${task.part}.media`) : Promise.resolve({ at: [], media: [] }));
 
 const made = new Map<string, Promise<Items>>();
 

@@ -1,6 +1,5 @@
 """A small run config, and folders for runs of it."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,14 +62,3 @@ def make_run(tmp_path: Path) -> MakeRun:
         return run
 
     return make
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of real data; the test is skipped where there is none."""
-    folder = Path(
-        os.environ.get("MOEXTEND_REAL_DATA", Path(__file__).parents[2] / "../shared/data")
-    ).resolve()
-    if not (folder / "vqa").is_dir():
-        pytest.skip(f"no real data in {folder} (set MOEXTEND_REAL_DATA)")
-    return folder

@@ -211,7 +211,7 @@ def _vqa_items(shape: Shape, task: str) -> list[Lines]:
             PredictionLine(name, output, ("a",), question=question, kind=kind, group=image).line()
             for output in "ba"
         ]
-        scores = [vars(ItemScore(name, value, value, value)) for value in (0.0, 1.0)]
+        scores = [ItemScore(name, value, value, value).line() for value in (0.0, 1.0)]
         found.append(Lines(question, _pair(records), _pair(scores)))
     return found
 

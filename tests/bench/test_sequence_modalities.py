@@ -23,7 +23,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "hear": {"audio": "clip"},
     "listen": {"audio": "clip"},
     "both": {"image": "image", "audio": "clip"},
-    "feel": {"media": {"series": "curve"}},
+    "feel": {"media": {"smell": "curve"}},
     "read": {"image": None},
 }
 BOTH = {"model": "tiny", "vision": "tiny", "audio": "data:ears"}
@@ -100,7 +100,7 @@ def test_alignments_that_cannot_be(changes: dict[str, Any], place: str, message:
          "mine.yaml: base.audio: 'both' is about sounds, and the base has no audio encoder."),
         (["hear", "see"], {"base": {"model": "tiny", "audio": "data:ears"}},
          "mine.yaml: base.vision: 'see' is about images, and the base has no image encoder."),
-        (["feel"], {}, "mine.yaml: base.encoders.series: 'feel' is about series, and the base has no series encoder."),
+        (["feel"], {}, "mine.yaml: base.encoders.smell: 'feel' is about smell, and the base has no smell encoder."),
         (["see"], {"align": align("listen"), "base": {"model": "tiny", "vision": "tiny"}},
          "mine.yaml: base.audio: 'listen' is about sounds, and the base has no audio encoder."),
         (["see"], {"align": align("look", "listen", "see")},
@@ -108,8 +108,8 @@ def test_alignments_that_cannot_be(changes: dict[str, Any], place: str, message:
         (["see"], {"align": align("both")},
          "mine.yaml: align.task: 'both' has images and sounds, and an alignment trains the projector of one modality."),
         (["see"], {"align": align("read")}, "align.task: 'read' has no media, and an alignment trains"),
-        (["see"], {"base": {**BOTH, "encoders": {"series": "x"}}},
-         "mine.yaml: base.encoders.series: no modality 'series'."),
+        (["see"], {"base": {**BOTH, "encoders": {"smell": "x"}}},
+         "mine.yaml: base.encoders.smell: no modality 'smell'."),
         (["see"], {"base": {**BOTH, "audio": "nothing"}}, "mine.yaml: base.audio"),
     ],
 )  # fmt: skip
@@ -121,9 +121,7 @@ def test_modalities_are_checked_before_anything_is_loaded(
     with pytest.raises(InputError) as caught:
         check(tmp_path)
     assert message in str(caught.value)
-    assert (
-        isinstance(caught.value, SpecError) or "encoders.series: no" in message or "nothing" in str(changes)
-    )
+    assert isinstance(caught.value, SpecError) or "encoders.smell: no" in message or "nothing" in str(changes)
 
 
 def test_an_encoder_to_be_put_in_place(tmp_path: Path) -> None:

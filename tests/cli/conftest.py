@@ -37,7 +37,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cli(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], cache: Path
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    cache: Path,
+    small_world: None,
 ) -> Cli:
     """Calls `moextend` in the workspace tmp_path, with a worker that computes nothing."""
     monkeypatch.chdir(tmp_path)

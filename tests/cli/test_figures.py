@@ -69,6 +69,21 @@ def test_some_figures_of_some_methods(cli: Any, runs: Path, tmp_path: Path) -> N
     }  # fmt: skip
 
 
+def test_figures_have_the_style_of_the_workspace(cli: Any, runs: Path, tmp_path: Path) -> None:
+    def drawn(*more: str) -> bytes:
+        assert cli("bench", "figures", "--out", "made", "-f", "png", "--only", "plasticity", *more).code == 0
+        return (tmp_path / "made" / "plasticity.png").read_bytes()
+
+    plain = drawn()
+    (tmp_path / "report.yaml").write_text("methods: {lora: LoRA}")
+    named = drawn()
+    (tmp_path / "other.yaml").write_text("{}")
+    assert plain != named and drawn("--style", "other.yaml") == plain
+    (tmp_path / "report.yaml").write_text("others: false\nmethods: {ewc: }")
+    done = cli("bench", "figures", "--out", "made")
+    assert done.code == 2 and "none of its methods has run" in done.err
+
+
 def test_a_figure_without_data_is_named(cli: Any, ledger: Any, tmp_path: Path) -> None:
     ledger.write_run(tmp_path / "runs", ledger.Shape(stages=1, texts=0, items=4), "lora", 0, ledger.Kind())
     done = cli("bench", "figures", "--out", "made", "--format", "svg", "--only", "matrix")

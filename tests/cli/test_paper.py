@@ -91,7 +91,7 @@ def test_runs_of_two_experiments_make_no_paper(cli: Cli, runs: list[RunDir], tmp
     run = open_run(other, tmp_path / "runs2")
     _write(run.folder, Status(state="done"))
     done = cli("bench", "paper", "tiny", run.folder, "--out", "paper")
-    assert done.code == 2 and "these are 2 experiments: tiny (8 runs), tiny (1 runs)" in done.err
+    assert done.code == 2 and "these are 2 experiments: tiny (8 runs), tiny (1 run)" in done.err
     assert not (tmp_path / "paper").exists()
 
 

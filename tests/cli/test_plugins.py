@@ -31,7 +31,7 @@ TASKS = {"colours": ("what color is thing", "red"), "shapes": ("what shape is th
 
 @pytest.fixture
 def small(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """The command line with real workers, in a workspace with a small sequence over text."""
+    """The command line with true workers, in a workspace with a small sequence over text."""
     monkeypatch.setattr(launch, "WORKER", (sys.executable, "-m", "moextend.bench.run.worker"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     for folder in ("registry", "tasks"):
@@ -62,6 +62,7 @@ def test_a_method_of_a_stranger_gets_a_row_in_two_commands(small: Cli) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small", "forked_workers")  # in this order
 def test_the_example_runs_from_a_workspace_and_notes_where_it_came_from(small: Cli, tmp_path: Path) -> None:
     (tmp_path / "methods").mkdir()
     shutil.copy(EXAMPLE, tmp_path / "methods")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -35,13 +36,40 @@ def test_sequence_is_a_flag_and_the_name_an_argument(cli: Cli) -> None:
     assert "Sequence tiny" in cli("bench", "run", "tiny", "--dry-run").out
 
 
+def test_the_closing_table_has_the_style_of_the_workspace(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "report.yaml").write_text(
+        "methods: {lora: LoRA}\nothers: false\nprecision: 2\ntables: {forgetting: {columns: [acc]}}\n"
+    )
+    found = cli("bench", "run", "-m", "ewc", "-m", "lora")
+    lines = [line.split() for line in found.out.splitlines()]
+    rows = [line for line in lines if line and line[0] in ("LoRA", "ewc")]
+    assert [row[0] for row in rows] == ["LoRA", "ewc"], "what has just run is not left out"
+    assert all(len(row) == 2 and re.fullmatch(r"\d+\.\d\d", row[1]) for row in rows), found.out
+    (tmp_path / "report.yaml").write_text("precison: 2\n")
+    again = cli("bench", "run", "-m", "ewc", "-m", "lora")
+    assert again.code == 0 and "lora" in again.out, "a wrong style hides no result"
+    assert "not applied to these tables: report.yaml: precison: no such key." in again.err
+
+
+def test_prepare_makes_folders_for_workers_of_a_scheduler(cli: Cli, tmp_path: Path) -> None:
+    found = cli("bench", "run", "-m", "lora,ewc", "--prepare")
+    folders = [Path(line) for line in found.out.splitlines()]
+    assert [folder.name for folder in folders] == ["lora-s0", "ewc-s0"] and found.code == 0
+    assert all(read_status(folder).state == "waiting" for folder in folders), "nothing starts"
+    assert json.loads(cli("bench", "run", "-m", "lora,ewc", "--prepare", "--json").out) == [
+        *map(str, folders)
+    ]
+    assert cli("bench", "run", "-m", "lora").code == 0
+    assert cli("bench", "run", "-m", "lora,ewc", "--prepare").out.split() == [str(folders[1])]
+
+
 def test_a_second_run_computes_nothing_again(cli: Cli, tmp_path: Path) -> None:
     first = cli("bench", "run", "-m", "lora")
     scores = tmp_path / "runs/tiny/lora-s0/scores.jsonl"
     before = scores.stat().st_mtime_ns
     second = cli("bench", "run", "-m", "lora")
     assert second.out == first.out
-    assert second.err == "1 of 1 runs were done before.\n"
+    assert second.err == "1 of 1 run was done before.\n"
     assert scores.stat().st_mtime_ns == before
 
 
@@ -55,7 +83,7 @@ def test_a_done_run_that_lacks_something_is_repaired(cli: Cli, tmp_path: Path) -
     assert second.code == 0, second.err
     assert "lora-s0 was done, but lacks the score of " in second.err and "That is made again." in second.err
     assert second.out == first.out and len(scores.read_text().splitlines()) == len(whole)
-    assert cli("bench", "run", "-m", "lora").err == "1 of 1 runs were done before.\n"
+    assert cli("bench", "run", "-m", "lora").err == "1 of 1 run was done before.\n"
 
 
 def test_a_failed_run_is_named_and_the_others_are_reported(cli: Cli, tmp_path: Path) -> None:
@@ -285,7 +313,7 @@ def test_runs_that_may_only_be_read_are_reported(cli: Cli, tmp_path: Path) -> No
     try:
         for command in ("status", "report"):
             assert cli("bench", command).code == 0
-        assert cli("bench", "run", "-m", "lora").err == "1 of 1 runs were done before.\n"
+        assert cli("bench", "run", "-m", "lora").err == "1 of 1 run was done before.\n"
     finally:
         for path in made:
             path.chmod(0o755)

@@ -58,4 +58,4 @@ def test_damaged_runs_are_left_out_with_a_note(cli: Cli, runs: None, tmp_path: P
     (tmp_path / "runs/tiny/lora-s0/scores.jsonl").write_text("no\n")
     done = cli("bench", "export", "--as", "lm-eval", "--out", "x")
     assert done.code in (0, None) and "left out: lora-s0 (damaged" in done.err
-    assert done.out == "wrote 3 files of 1 runs to x\n"
+    assert done.out == "wrote 3 files of 1 run to x\n"

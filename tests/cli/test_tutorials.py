@@ -39,7 +39,9 @@ def run_line(line: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 
 @pytest.fixture
-def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Follow:
+def follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], forked_workers: str
+) -> Follow:
     """Does what a page says in an empty folder: name of the page -> [(line, what it printed)]."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
@@ -62,7 +64,7 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     return followed
 
 
-@pytest.mark.slow  # two runs of two stages, with their own worker processes: some 15 seconds of CPU
+@pytest.mark.slow  # two runs of two stages: some 10 seconds of CPU
 def test_the_forgetting_table(
     follow: Follow, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,24 +1,36 @@
-"""The code of docs/library.md runs in order and prints the printed output."""
+"""The code of docs/library.md and docs/modalities.md runs in order and prints the printed output."""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "library.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+from moextend.data import modalities
+
+ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.parametrize(("page", "count"), [("library", 5), ("modalities", 4)])
 def test_the_page_runs_as_it_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: str,
+    count: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert len(BLOCKS) == 5
-    names: dict[str, object] = {}
-    for block in BLOCKS:
+    monkeypatch.setattr(modalities, "_TYPES", dict(modalities._TYPES))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == count
+    names: dict[str, object] = {"__name__": page}
+    for block in blocks:
         capsys.readouterr()
-        exec(compile(block, str(PAGE), "exec"), names)
+        exec(compile(block, page, "exec"), names)
         output = re.findall(r"print\(.*\)  # (.*)$|^ +# (.*)$", block, re.MULTILINE)
         assert capsys.readouterr().out.splitlines() == [after or below for after, below in output]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -12,10 +13,10 @@ import pytest
 import torch
 
 from moextend import ImageRef, MultimodalLM, Prompt, activate, attach, generate, new_parameters
-from moextend.extension import task_inference
+from moextend.extension import task_inference, task_rule
 from moextend.extension.task_inference import IMAGES
 from moextend.model.likelihood import choice_likelihoods
-from tests.toys import features_of, picture
+from tests.toys import ToyEncoder, curve, features_of, picture, series, toy_lm, toy_tokenizer
 
 COLOUR = [Prompt(f"<image> w1 w2 w{i % 5 + 3}", (picture(i * 5),)) for i in range(40)]
 COUNT = [Prompt(f"<image> w30 w31 w{i % 5 + 3}", (picture(i * 5),)) for i in range(40)]
@@ -125,13 +126,13 @@ def solved(statistics: dict[str, task_inference.TaskStatistics], x: torch.Tensor
 def test_the_nearest_extension_is_that_of_the_linear_system() -> None:
     known = {f"e{i}": of_features(drawn(400, 0.3 * i, i)) for i in range(4)}
     x = torch.cat([drawn(200, 0.3 * i, 10 + i) for i in range(4)])
-    found = task_inference.Rule(known, 5).nearest(x, IMAGES)
+    found = task_rule.Rule(known, 5).nearest(x, IMAGES)
     assert found == solved(known, x) and set(found) == set(known)
 
 
 def test_of_its_own_inputs_an_extension_rejects_what_it_states_and_of_others_all() -> None:
     known = {"a": of_features(drawn(800, 0.0, 0)), "b": of_features(drawn(800, 12.0, 1))}
-    rule = task_inference.Rule(known, 5)
+    rule = task_rule.Rule(known, 5)
     stated = 2 * (1 - 256 / 257)
     assert {name: t.rejected for name, t in rule.thresholds.items()} == pytest.approx(
         {"a": stated, "b": stated}
@@ -152,19 +153,19 @@ def test_of_its_own_inputs_an_extension_rejects_what_it_states_and_of_others_all
 
 def test_a_threshold_is_an_order_statistic() -> None:
     distances = torch.arange(1.0, 1000.0)[torch.randperm(999, generator=torch.Generator().manual_seed(0))]
-    one = task_inference.threshold([distances])
+    one = task_rule.threshold([distances])
     assert one.distances == (990.0,) and one.rejected == pytest.approx(0.01)
-    both = task_inference.threshold([distances, distances])
+    both = task_rule.threshold([distances, distances])
     assert both.distances == (995.0, 995.0) and both.rejected == pytest.approx(0.01)
-    few = task_inference.threshold([distances[:40]])
+    few = task_rule.threshold([distances[:40]])
     assert few.distances == (float(distances[:40].max()),) and few.rejected == pytest.approx(1 / 41)
-    assert task_inference.threshold([distances[: task_inference.FEWEST - 1]]).distances == (math.inf,)
+    assert task_rule.threshold([distances[: task_rule.FEWEST - 1]]).distances == (math.inf,)
 
 
 def test_thresholds_follow_the_covariance_that_later_extensions_change() -> None:
     first, second = of_features(drawn(800, 0.0, 0)), of_features(5 * drawn(800, 0.0, 1) + 1)
-    alone = task_inference.Rule({"a": first}, 5).thresholds["a"]
-    together = task_inference.Rule({"a": first, "b": second}, 5)
+    alone = task_rule.Rule({"a": first}, 5).thresholds["a"]
+    together = task_rule.Rule({"a": first, "b": second}, 5)
     assert together.thresholds["a"].distances[0] < 0.5 * alone.distances[0]
     assert "a" in together.choose(drawn(2000, 0.0, 3), IMAGES)
 
@@ -244,7 +245,7 @@ def test_inputs_that_share_a_question_are_accepted_alone_as_in_a_batch() -> None
             rest.mean(0).float(), scatter, len(rest), x[:128], IMAGES
         )
         own[name] = x[:128]
-    rule = task_inference.Rule(statistics, 16)
+    rule = task_rule.Rule(statistics, 16)
     for name, x in own.items():
         together = rule.choose(x, IMAGES)
         assert together.count(name) >= 126, "all but the share that may be rejected"
@@ -252,3 +253,56 @@ def test_inputs_that_share_a_question_are_accepted_alone_as_in_a_batch() -> None
             pieces = [rule.choose(x[i : i + size], IMAGES) for i in range(0, len(x), size)]
             assert [each for piece in pieces for each in piece] == together, (name, size)
     assert rule.choose(own["one"] - 2, IMAGES) == [None] * 128
+
+
+def mixed_model() -> MultimodalLM:
+    torch.manual_seed(1)
+    return MultimodalLM(toy_lm(), toy_tokenizer(), ToyEncoder(), {"series": series().Fourier()})
+
+
+def test_each_modality_has_a_part_and_a_threshold(tmp_path: Path) -> None:
+    model = mixed_model()
+    both = [
+        Prompt(f"<series> w1 <image> w{i % 5 + 3}", (curve(1 + i / 200, 2), picture(i))) for i in range(120)
+    ]
+    task_inference.write(task_inference.collect(model, both), tmp_path)
+    kept = task_inference.read(tmp_path)
+    assert kept.kind == ("image", "series") and kept.mean.shape == (32 + 8 + 8,)
+    choose = task_inference.TaskInference(
+        model, {"both": kept, "colour": task_inference.collect(model, COLOUR)}
+    )
+    assert len(choose.rule.thresholds["both"].distances) == 3
+    own = Prompt("w1 <image> <series> w4", (picture(55), curve(1.2, 2)))
+    other_series = Prompt("w1 <image> <series> w4", (picture(55), curve(40, 2, 7)))
+    other_image = Prompt("w1 <image> <series> w4", (picture(0, 250, 250), curve(1.2, 2)))
+    assert choose([own, other_series, other_image, COLOUR[3], TEXT[1]]) == [
+        ("both",), (), (), ("colour",), (),
+    ]  # fmt: skip
+    assert choose([Prompt("<series> w1", (curve(1.2, 2),))]) == [()]
+    other = task_inference.TaskInference(
+        model, {"both": replace(kept, kind=("image", "touch")), "colour": choose.statistics["colour"]}
+    )
+    assert other.fingerprint() != choose.fingerprint()
+
+
+def test_statistics_of_before_a_modality_stay_valid() -> None:
+    model = mixed_model()
+    series_part = model.modalities["series"]
+    del model.modalities["series"]
+    text = [Prompt(f"w30 w31 w{i % 5 + 3}") for i in range(40)]
+    statistics = {
+        name: task_inference.collect(model, prompts)
+        for name, prompts in (("colour", COLOUR), ("count", COUNT), ("text", text))
+    }
+    asked = [COLOUR[3], COUNT[5], text[1], Prompt("<image> w59", (picture(0, 255),))]
+    choose = task_inference.TaskInference(model, statistics)
+    before, named, thresholds = choose(asked), choose.fingerprint(), choose.rule.thresholds
+    assert before == [("colour",), ("count",), ("text",), before[3]]
+    model.modalities["series"] = series_part
+    again = task_inference.TaskInference(model, statistics)
+    assert again(asked) == before and again.fingerprint() == named and again.rule.thresholds == thresholds
+    later = task_inference.collect(model, COLOUR)
+    assert torch.equal(later.mean, statistics["colour"].mean) and later.kind == IMAGES
+    heard = [Prompt(f"<series> w{i % 5 + 3}", (curve(i, 2),)) for i in range(40)]
+    more = task_inference.TaskInference(model, {**statistics, "heard": task_inference.collect(model, heard)})
+    assert more([*asked, heard[4]]) == [*before, ("heard",)]

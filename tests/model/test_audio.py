@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ from torch import Tensor
 
 from moextend.data.audio import AudioRef
 from moextend.errors import InputError
+from moextend.model import hub
 from moextend.model.audio import AudioEncoder, load_encoder
+from tests.model.local_hub import serving
 from tests.model.toy_audio import KINDS, saved, sound
 
 LENGTHS = [0.0001, 0.011, 0.3, 1.0, 1.999, 2.0, 2.3]
@@ -63,6 +64,7 @@ def test_features_depend_on_no_other_sound_and_repeat(encoder: AudioEncoder, mon
 
 
 def test_a_long_sound_is_encoded_window_by_window(encoder: AudioEncoder) -> None:
+    encoder.tower.window = min(encoder.tower.window, 32_000)
     whole = sound(2 * encoder.tower.window / encoder.tower.rate + 0.5, rate=16_000)
     samples = whole.open().samples
     size = encoder.tower.window
@@ -116,6 +118,15 @@ def test_whisper_sees_what_its_extractor_computes(folders: dict[str, Path], seco
     wanted = tower.extractor(samples, sampling_rate=16_000, return_tensors="pt").input_features
     found = tower.mel(torch.from_numpy(samples)[None], 200)
     assert torch.allclose(found, wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["whisper", "own"])
+def test_spectrograms_are_float32_in_a_model_of_half_precision(kind: str, encoder: AudioEncoder) -> None:
+    tower: Any = encoder.tower
+    wave = torch.from_numpy(sound(0.5, rate=16_000).open().samples)[None]
+    exact = tower.mel(wave, 50)
+    encoder.bfloat16()
+    assert torch.equal(tower.mel(wave, 50), exact)
 
 
 def test_half_precision_gives_float32(encoder: AudioEncoder) -> None:
@@ -179,12 +190,13 @@ def test_pickles_are_not_read(folders: dict[str, Path], tmp_path: Path) -> None:
         load_encoder(str(folder))
 
 
-def test_code_of_a_checkpoint_is_not_run(folders: dict[str, Path], tmp_path: Path) -> None:
-    folder = copied(folders["whisper"], tmp_path)
+@pytest.mark.parametrize("kind", ["whisper", "wavlm", "clap"])
+def test_code_of_a_checkpoint_is_not_run(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = copied(folders[kind], tmp_path)
     (folder / "evil.py").write_text("raise SystemExit('ran')")
     changed(folder / "config.json", auto_map={"AutoModel": "evil.Model", "AutoConfig": "evil.Config"})
     changed(folder / "preprocessor_config.json", auto_map={"AutoFeatureExtractor": "evil.Extractor"})
-    assert load_encoder(str(folder))([sound(0.1)])[0].shape == (2, 64)
+    assert load_encoder(str(folder)).fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -241,12 +253,45 @@ def test_a_broken_sound_is_named(encoder: AudioEncoder) -> None:
             look(broken)
 
 
+def test_an_encoder_of_the_hub_is_opened_at_its_commit(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path / "cache", monkeypatch) as served:
+        first = served.push("org/sounds", folders["whisper"])
+        with hub.pinned({}) as opened:
+            encoder = load_encoder("org/sounds:10/s")
+        assert opened == {"org/sounds": first} and encoder.stack == 5
+        assert (encoder.facts["name"], encoder.facts["source"]) == ("org/sounds", first)
+        served.push("org/sounds", folders["whisper"])
+        with hub.pinned(opened):
+            assert load_encoder("org/sounds").facts["source"] == first
+        assert load_encoder("org/sounds", revision=first).facts["source"] == first
+        assert load_encoder("org/sounds").facts["source"] != first
+        assert load_encoder("org/sounds", 10).fingerprint() == encoder.fingerprint()
+
+
+def test_what_the_hub_lacks_is_named(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pickled").mkdir()
+    folder = copied(folders["whisper"], tmp_path / "pickled", "model.safetensors")
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    with serving(tmp_path / "cache", monkeypatch) as served:
+        served.push("org/pickled", folder)
+        with pytest.raises(InputError, match=r"has no weights as safetensors\. Files of pickle"):
+            load_encoder("org/pickled")
+        assert not any("pytorch_model.bin" in asked for asked in served.asked)
+        with pytest.raises(
+            InputError, match=r"no folder 'org/none', and its config\.json cannot be downloaded"
+        ):
+            load_encoder("org/none")
+
+
 @pytest.fixture
-def real() -> Path:
-    folder = Path(os.environ.get("MOEXTEND_REAL_DATA", Path(__file__).parents[2] / "../shared/data"))
-    if not (folder / "whisper-tiny-en").is_dir():
-        pytest.skip(f"no whisper-tiny-en in {folder} (set MOEXTEND_REAL_DATA)")
-    return folder
+def real(real_data: Path) -> Path:
+    if not (real_data / "whisper-tiny-en").is_dir():
+        pytest.skip(f"no whisper-tiny-en in {real_data} (set MOEXTEND_REAL_DATA)")
+    return real_data
 
 
 @pytest.mark.realdata

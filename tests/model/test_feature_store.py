@@ -7,6 +7,8 @@ import random
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from moextend.data.images import ImageRef
 from moextend.model.feature_store import FeatureStore
 from moextend.model.modality import Features
 from moextend.model.vision import load_encoder
-from tests.toys import TOKENS, WIDTH, ToyEncoder, noise, picture
+from tests.toys import TOKENS, WIDTH, ToyEncoder, curve, noise, picture, series
 
 IMAGES = [picture(i, 2 * i, 5) for i in range(30)]
 
@@ -170,3 +172,84 @@ def test_processes_share_a_store(tmp_path: Path) -> None:
         assert worker.exitcode == 0
     store = FeatureStore(ToyEncoder(), tmp_path)
     assert equal(store(IMAGES), ToyEncoder()(IMAGES))
+
+
+def curves() -> list[Any]:
+    return [curve(*(0.5 * j + i for j in range(3 * i % 14 + 1))) for i in range(30)]
+
+
+def of_curves() -> list[torch.Tensor]:
+    return [series().Fourier()([each])[0] for each in curves()]
+
+
+def test_records_of_different_sizes_are_kept(tmp_path: Path) -> None:
+    store, media = FeatureStore(series().Fourier(), tmp_path, batch_size=4), curves()
+    first = store([media[3], media[1], media[3]])
+    assert [len(each) for each in first] == [3, 1, 3]
+    store.prepare(media)
+    again = FeatureStore(series().Fourier(), tmp_path)
+    again.encoder = SimpleNamespace(tokens=None, width=8, tokens_of=series().Fourier().tokens_of)
+    assert all(torch.equal(a, b) for a, b in zip(again(media), of_curves(), strict=True))
+    assert (tmp_path / "fourier1" / "features.bin").stat().st_size == sum(each.nbytes for each in of_curves())
+
+
+@pytest.mark.parametrize(
+    "damage", ["cut data", "flipped byte", "cut names", "torn name", "torn append", "no data"]
+)
+def test_a_damaged_file_costs_only_its_records_of_different_sizes(tmp_path: Path, damage: str) -> None:
+    FeatureStore(series().Fourier(), tmp_path, batch_size=4).prepare(curves())
+    data, names = tmp_path / "fourier1" / "features.bin", tmp_path / "fourier1" / "names.txt"
+    content, index = bytearray(data.read_bytes()), bytearray(names.read_bytes())
+    if damage == "cut data":
+        del content[-40:]
+    elif damage == "flipped byte":
+        content[70] ^= 1
+    elif damage == "cut names":
+        del index[100:]
+    elif damage == "torn name":
+        index[len(index) - 50] = ord("?")
+    elif damage == "torn append":
+        content += b"z" * 77
+    names.write_bytes(index)
+    data.write_bytes(content) if damage != "no data" else data.unlink()
+    for _ in range(2):
+        again = FeatureStore(series().Fourier(), tmp_path, batch_size=4)
+        assert all(torch.equal(a, b) for a, b in zip(again(curves()), of_curves(), strict=True))
+
+
+def test_a_store_of_different_sizes_grows_up_to_its_limit(tmp_path: Path) -> None:
+    sizes = [each.nbytes + 60 for each in of_curves()]
+    store = FeatureStore(series().Fourier(), tmp_path, batch_size=4, limit=sum(sizes[:7]) + 5)
+    store.prepare(curves())
+    assert all(torch.equal(a, b) for a, b in zip(store(curves()), of_curves(), strict=True))
+    assert sum(file.stat().st_size for file in (tmp_path / "fourier1").iterdir()) == sum(sizes[:7])
+
+
+def _prepare_curves(folder: str, start: int) -> None:
+    FeatureStore(series().Fourier(), Path(folder), batch_size=3).prepare(curves()[start : start + 20])
+
+
+def test_processes_share_a_store_of_different_sizes(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_prepare_curves, args=(str(tmp_path), start)) for start in (0, 10)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    store = FeatureStore(series().Fourier(), tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(store(curves()), of_curves(), strict=True))
+
+
+def test_a_medium_is_encoded_alone_where_sizes_differ(tmp_path: Path) -> None:
+    """Its features must not depend on the other media of a batch."""
+    asked: list[int] = []
+
+    class Counted(series().Fourier):  # type: ignore[misc]
+        def forward(self, media: Sequence[Any]) -> list[torch.Tensor]:
+            asked.append(len(media))
+            found: list[torch.Tensor] = super().forward(media)
+            return found
+
+    FeatureStore(Counted(), tmp_path)(curves())
+    assert asked == [1] * 30

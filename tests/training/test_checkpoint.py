@@ -1,5 +1,6 @@
 """Tensor files with checksums."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
+from moextend import Conversation, MultimodalLM, Settings, train
 from moextend.bench.run import alignment
 from moextend.bench.sequence import Align
 from moextend.errors import InputError
 from moextend.extension import align, router_memory
 from moextend.training import checkpoint
+from tests.toys import picture
 
 TENSORS = {"0": torch.arange(12.0).reshape(3, 4), "2": torch.ones(5, 4)}
 
@@ -72,12 +76,44 @@ class Projector(torch.nn.Linear):
         torch.nn.init.zeros_(self.weight)
 
 
+def test_a_checkpoint_with_former_names_of_a_projector_is_read(
+    tmp_path: Path, model: MultimodalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def former(tensors: dict[str, Tensor], path: Path) -> None:
+        save_file({name.removeprefix("modalities.image."): own for name, own in tensors.items()}, path)
+
+    settings = Settings(steps=4, batch_size=2, learning_rate=1e-2, checkpoint_steps=2)
+    data = [Conversation(((f"<image> w{i}", "w5"),), (picture(i),)) for i in range(8)]
+
+    def trained(on_step: Callable[[int, int], None] | None = None) -> Tensor:
+        model.learn_only(["modalities.image.projector.outer.bias"])
+        train(model, data, settings, folder=tmp_path / "t", on_step=on_step)
+        assert model.projector
+        return model.projector.outer.bias.detach().clone()
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    assert model.projector
+    begun = model.projector.outer.bias.detach().clone()
+    expected = trained()
+    with torch.no_grad():
+        model.projector.outer.bias.copy_(begun)
+    monkeypatch.setattr("moextend.training.trainer.save_file", former)
+    with pytest.raises(KeyboardInterrupt):
+        trained(stop)
+    assert torch.equal(trained(), expected)
+
+
 def test_a_damaged_projector_in_the_cache_is_aligned_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     projector = Projector(3, 2, bias=False)
     model: Any = SimpleNamespace(
-        modalities={"image": SimpleNamespace(projector=projector)}, chat=None, base_fingerprint=lambda of: "base"
+        modalities={"image": SimpleNamespace(projector=projector)},
+        chat=None,
+        base_fingerprint=lambda modalities: "base",
     )
     trained: list[str] = []
 

@@ -122,7 +122,7 @@ def test_if_the_lowest_layer_is_trained_nothing_is_cached(tmp_path: Path) -> Non
     projecting = toy_model()
     attach(projecting.lm, "a", {2: [1]})
     projecting.learn_only(
-        ["projector.inner.weight", *(f"lm.{n}" for n in new_parameters(projecting.lm, "a"))]
+        ["modalities.image.projector.inner.weight", *(f"lm.{n}" for n in new_parameters(projecting.lm, "a"))]
     )
     assert not PrefixCache(projecting, tmp_path).skipped
 

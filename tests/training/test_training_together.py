@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests import preloaded
 from tests.training.train_together import JOBS, run
 
 pytestmark = pytest.mark.slow
@@ -20,25 +19,31 @@ SCRIPT = Path(__file__).parent / "train_together.py"
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}
 
 
-def together(folder: Path, jobs: list[str], **environment: str) -> list[dict[str, Any]]:
-    """What two processes say of their jobs."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        str(SCRIPT),
-    ]
-    done = subprocess.run(
-        [*command, str(folder), *jobs],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def together(server: str, folder: Path, jobs: list[str], **environment: str) -> list[dict[str, Any]]:
+    """What two processes say of their jobs; they are started as torchrun starts them, but forked."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    clients = []
+    with (folder / "output").open("wb") as output:
+        for rank in ("0", "1"):
+            known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank}
+            order = preloaded.order(
+                "script",
+                str(SCRIPT),
+                str(folder),
+                *jobs,
+                WORLD_SIZE="2",
+                LOCAL_WORLD_SIZE="2",
+                **known,
+                **environment,
+            )
+            clients.append(preloaded.connect(server, order, (0, output.fileno(), output.fileno())))
+    for client in clients:
+        client.settimeout(250)
+        preloaded.pid_of(client)
+    codes = [preloaded.status_of(client) for client in clients]
+    assert codes == [0, 0], (folder / "output").read_text()[-3000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -51,9 +56,9 @@ def together(folder: Path, jobs: list[str], **environment: str) -> list[dict[str
     ids=["ddp", "fsdp2"],
 )
 def test_two_processes_learn_what_one_does(
-    tmp_path: Path, jobs: list[str], environment: dict[str, str]
+    tmp_path: Path, fork_server: str, jobs: list[str], environment: dict[str, str]
 ) -> None:
-    ranks = together(tmp_path, jobs, **environment)
+    ranks = together(fork_server, tmp_path, jobs, **environment)
     for name in jobs:
         job = JOBS[name]
         alone = run(name, {**job, "stop": None}, tmp_path / "alone", tmp_path / "flight")

@@ -25,6 +25,7 @@ from moextend.bench.report.page.thumbnails import Budget, Thumbnails, thumbnails
 from moextend.bench.report.page.verdict import Verdict, verdict
 from moextend.bench.report.published import published_tables
 from moextend.bench.report.readings import kinds_table, readings_table
+from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table, Value
 from moextend.bench.run.revisions import pinned_task
 from moextend.errors import visible
@@ -35,7 +36,7 @@ REPORT = "report"
 
 @dataclass
 class Parts:
-    """What the page loads: JSON values by name, and image files by path."""
+    """What the page loads: JSON values by name, and files of media by path."""
 
     values: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -43,15 +44,19 @@ class Parts:
 
 def parts(
     experiments: Sequence[Experiment], *, baseline: str | None = None, margin: float = MARGIN,
-    references: Sequence[Reference] = (), workspace: Path | None = None, inline: bool = True,
+    references: Sequence[Reference] = (), style: Styling | None = None, workspace: Path | None = None,
+    inline: bool = True,
 ) -> Parts:  # fmt: skip
     """All parts of the page.
 
     Args:
         baseline: the method of the comparison; None: the one with the highest ACC.
+        style: how the tables look, and the names and order of methods.
         workspace: where the data of tasks are looked for if a run's own workspace is not there.
         inline: whether images are in the parts, as many as fit; else they are files.
     """
+    style = style or Styling()
+    experiments = style.arranged(experiments)
     found, budget = Parts({REPORT: {}}), Budget() if inline else Budget(float("inf"))
     shown = []
     for number, experiment in enumerate(experiments):
@@ -62,24 +67,30 @@ def parts(
             for place, task in enumerate(tasks)
             for flip in _items(found, experiment, task, runs, workspace, budget, inline=inline)
         ]
-        shown.append(_experiment(experiment, tasks, runs, baseline, margin))
+        shown.append(_experiment(experiment, tasks, runs, style, baseline, margin))
         found.values[f"e{number}.flips"] = {"fates": list(FATES), "rows": flips}
-        found.values[f"e{number}.routing"] = routes(runs)
+        found.values[f"e{number}.routing"] = routes(runs, style.shown)
         found.values[f"e{number}.provenance"] = provenance(runs, [task["key"] for task in tasks])
     for task in (task for experiment in shown for task in experiment["tasks"]):
-        task["key"] = visible(task["key"])
+        task |= {"key": visible(task["key"]), "name": visible(style.shown(task["key"]))}
     published = published_tables(experiments, references) if references else []
-    found.values[REPORT] = {"experiments": shown, "published": [table_view(table) for table in published]}
+    tables = [table_view(table, style) for table in published]
+    found.values[REPORT] = {"experiments": shown, "published": tables}
     return found
 
 
-def table_view(table: Table, marks: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, Any]:
+def table_view(
+    table: Table, style: Styling, marks: Mapping[str, Mapping[str, str]] | None = None
+) -> dict[str, Any]:
     """A table with its numbers as they are written and unrounded; `marks` is column -> row's name -> mark."""
+    names = {row[0].text: style.row_name(row[0]) for section in table.sections for row in section}
+    (table,) = style.styled([table], whole=True)
     columns = [
         {"key": visible(one.key), "title": visible(one.title), "numeric": one.numeric, "wide": one.wide}
         for one in table.columns
     ]
-    known = [(marks or {}).get(column.key, {}) for column in table.columns]
+    own = [(marks or {}).get(column.key, {}) for column in table.columns]
+    known = [{names[row]: mark for row, mark in column.items() if row in names} for column in own]
     sections = [
         [
             [_value(value, own.get(row[0].text, "")) for value, own in zip(row, known, strict=True)]
@@ -102,8 +113,8 @@ def _value(value: Value, mark: str) -> list[Any]:
 
 
 def _experiment(
-    experiment: Experiment, tasks: Sequence[dict[str, Any]], runs: Sequence[Result], baseline: str | None,
-    margin: float,
+    experiment: Experiment, tasks: Sequence[dict[str, Any]], runs: Sequence[Result], style: Styling,
+    baseline: str | None, margin: float,
 ) -> dict[str, Any]:  # fmt: skip
     found, costs = verdict(experiment, baseline, margin), costs_table(experiment)
     summary = forgetting_table(experiment)
@@ -112,21 +123,21 @@ def _experiment(
     return {
         "name": visible(experiment.name),
         "title": visible(summary.title),
-        "verdict": [visible(text) for text in found.sentences],
+        "verdict": [visible(style.shown(text)) for text in found.sentences],
         "tasks": tasks,
-        "methods": _methods(experiment, runs, places),
+        "methods": _methods(experiment, runs, style, places),
         "runs": [_run(result, places) for result in runs],
         "cells": _cells(runs, places),
-        "summary": table_view(summary, _marks(found)),
-        "comparison": table_view(found.comparison) if found.comparison else None,
-        "orders": [table_view(table) for table in orders_tables(experiment)],
-        "costs": table_view(costs),
-        "readings": [table_view(table) for table in readings],
+        "summary": table_view(summary, style, _marks(found)),
+        "comparison": table_view(found.comparison, style) if found.comparison else None,
+        "orders": [table_view(table, style) for table in orders_tables(experiment)],
+        "costs": table_view(costs, style),
+        "readings": [table_view(table, style) for table in readings],
         "limits": [
             {
                 "title": limit.title,
-                "text": visible(limit.text),
-                "rows": [[*map(visible, row)] for row in limit.rows],
+                "text": visible(style.shown(limit.text)),
+                "rows": [[visible(style.shown(text)) for text in row] for row in limit.rows],
             }
             for limit in limits(experiment, found, costs)
         ],
@@ -149,7 +160,7 @@ def _tasks(experiment: Experiment, prefix: str) -> list[dict[str, Any]]:
             spec = first.config.tasks.get(name, {})
             found.append(
                 {
-                    "key": name, "role": role, "part": f"{prefix}.items{len(found)}", "items": 0, "images": 0,
+                    "key": name, "role": role, "part": f"{prefix}.items{len(found)}", "items": 0, "media": 0,
                     "lacks": "", "kinds": [], "scorer": spec.get("scorer") or "", "licence": spec.get("licence") or "",
                     "description": visible(spec.get("description") or ""),
                 }
@@ -170,31 +181,26 @@ def _items(
     found.values[task["part"]] = made.view(numbers)
     task["items"] = len(made.ids)
     task["kinds"] = sorted({visible(kind) for kind in made.kind if kind})
-    images = _images(own[0][1], task["key"], made, workspace, budget)
-    task["images"], task["lacks"] = sum(place >= 0 for place in images.at), images.lacks
-    if images.images:
-        paths = [f"images/{task['part']}-{place}.{form}" for place, (form, _) in enumerate(images.images)]
-        found.values[f"{task['part']}.images"] = {
-            "at": images.at,
-            "urls": images.inline() if inline else paths,
-        }
+    shown = _media(own[0][1], task["key"], made, workspace, budget)
+    task["media"], task["lacks"] = sum(map(bool, shown.at)), shown.lacks
+    if shown.media:
+        files = {f"media/{task['part']}-{place}.{one.form}": one for place, one in enumerate(shown.media)}
+        media = [{"kind": one.kind, "src": one.url if inline else path} for path, one in files.items()]
+        found.values[f"{task['part']}.media"] = {"at": shown.at, "media": media}
         if not inline:
-            found.files |= {path: data for path, (_, data) in zip(paths, images.images, strict=True)}
+            found.files |= {path: one.data for path, one in files.items()}
     return made.flips(numbers, [result.last for _, result in own])
 
 
-def _images(result: Result, task: str, made: Lifelines, workspace: Path | None, budget: Budget) -> Thumbnails:
+def _media(result: Result, task: str, made: Lifelines, workspace: Path | None, budget: Budget) -> Thumbnails:
     config = result.config
     spec = pinned_task(config.task_spec(task), result.facts)
-    place = config.places.get("tasks", {}).get(task)
-    if place:
-        spec = spec.model_copy(update={"path": Path(place)})
     own = config.workspace if config.workspace.is_dir() or workspace is None else workspace
     return thumbnails(spec, own, made.ids, made.asked, budget)
 
 
 def _methods(
-    experiment: Experiment, runs: Sequence[Result], places: Mapping[str, int]
+    experiment: Experiment, runs: Sequence[Result], style: Styling, places: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """One record a method, order and mode, with its mean matrix."""
     numbers = {result.run.folder: number for number, result in enumerate(runs)}
@@ -202,7 +208,10 @@ def _methods(
     found = []
     for mode, words in (("sequence", "{}"), ("joint", "joint, {}"), ("independent", "each alone, {}")):
         for (method, order), group in grouped(experiment.of(mode)).items():
-            look, named = known[method, order], method + (f" ({order})" if order != "given" else "")
+            look, named = (
+                known[method, order],
+                style.shown(method) + (f" ({order})" if order != "given" else ""),
+            )
             found.append(
                 {
                     "label": visible(words.format(named)), "method": visible(method), "order": order, "mode": mode,

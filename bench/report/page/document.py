@@ -14,7 +14,10 @@ from moextend.bench.report.page.data import REPORT, parts
 from moextend.errors import visible
 from moextend.util import files
 
-POLICY = "default-src 'none'; img-src data: {own}; style-src 'unsafe-inline' {own}; script-src 'unsafe-inline' {own}"
+POLICY = (
+    "default-src 'none'; img-src data: {own}; media-src data: {own}; style-src 'unsafe-inline' {own}; "
+    "script-src 'unsafe-inline' {own}"
+)
 """Nothing is loaded from anywhere but the page's own folder."""
 FOLDER = "'self' file:"
 """The page's own folder, on a server or on a disk."""

@@ -13,7 +13,8 @@ from moextend.bench.report.answers import AnswerReader, Answers
 from moextend.bench.report.collect import Result
 from moextend.bench.report.fate import RIGHT, UNKNOWN, fates, top
 from moextend.bench.report.page.flips import Flip, flips
-from moextend.bench.score.predictions import PredictionLine, text_item
+from moextend.bench.score.kept import read_predictions
+from moextend.bench.score.predictions import text_item
 from moextend.errors import visible
 from moextend.util.files import read_lines
 
@@ -101,7 +102,7 @@ def lifelines(task: str, results: Sequence[Result]) -> Lifelines | None:
             answers = reader(result, cell) if cell else None
             if cell and answers is not None:
                 found[run, stage] = answers
-                if len(asked) < len(reader.item.words()):
+                if len(asked) < len(reader.item):
                     asked |= _asked(result, cell)
     if not found:
         return None
@@ -149,13 +150,15 @@ def packed(numbers: Array) -> dict[str, Any]:
 
 def _asked(result: Result, cell: Any) -> dict[str, Asked]:
     """What the items of a cell ask; only of answers that could be read."""
-    lines = [line for line in read_lines(result.run.folder / cell.predictions) if "summary" not in line]
+    path = result.run.folder / cell.predictions
     if cell.by_lm_eval:
-        return {text_item(line): Asked(reference=str(line.get("gold", ""))) for line in lines}
-    records = [PredictionLine.read(line) for line in lines]
+        lines = [line for line in read_lines(path) if "summary" not in line]
+        return {
+            text_item(line): Asked(str(line.get("question", "")), str(line.get("gold", ""))) for line in lines
+        }
     return {
         one.id: Asked(one.question, " / ".join(one.answers), " | ".join(one.choices or ()), one.image)
-        for one in records
+        for one in read_predictions(path)
     }
 
 

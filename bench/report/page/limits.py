@@ -33,7 +33,7 @@ def limits(experiment: Experiment, found: Verdict, costs: Table) -> list[Limit]:
     """The limits of an experiment; none is left out because it is common."""
     return [
         *_undecided(found), *_cells(experiment), *_seeds(experiment), *_identity(experiment),
-        *_unmatched(costs), *_untouched(experiment), *_missing(experiment),
+        *_unmatched(costs), *_tuned(experiment), *_untouched(experiment), *_missing(experiment),
     ]  # fmt: skip
 
 
@@ -126,6 +126,15 @@ def _unmatched(costs: Table) -> Iterator[Limit]:
     ]  # fmt: skip
     if rows:
         yield Limit("Unmatched costs", costs.notes[-1], [["method", "differs in"], *rows])
+
+
+def _tuned(experiment: Experiment) -> Iterator[Limit]:
+    if any(result.config.tuned_on == "scored items" for result in experiment.results):
+        yield Limit(
+            "Settings chosen on scored items",
+            "Learning rates and other settings of this sequence were chosen on items that are scored here, so all "
+            "scores are somewhat too high, and more so for methods with more settings.",
+        )
 
 
 def _untouched(experiment: Experiment) -> Iterator[Limit]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from moextend.bench.report.collect import Result
@@ -10,8 +10,8 @@ from moextend.bench.run.records import RoutingReport, TaskRouting
 from moextend.errors import visible
 
 
-def routes(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One record a run whose routing is known and not damaged; `run` is its number."""
+def routes(results: Sequence[Result], shown: Callable[[str], str]) -> list[dict[str, Any]]:
+    """One record a run whose routing is known and not damaged; `run` is its number, `shown` makes names of tasks."""
     found = []
     for number, result in enumerate(results):
         try:
@@ -19,24 +19,24 @@ def routes(results: Sequence[Result]) -> list[dict[str, Any]]:
         except Exception:  # `moextend bench report --routing` names it
             continue
         if stages:
-            rows = [_stage(result, stage, report) for stage, report in sorted(stages.items())]
+            rows = [_stage(result, stage, report, shown) for stage, report in sorted(stages.items())]
             found.append({"run": number, "stages": rows})
     return found
 
 
-def _stage(result: Result, stage: int, report: RoutingReport) -> dict[str, Any]:
+def _stage(result: Result, stage: int, report: RoutingReport, shown: Callable[[str], str]) -> dict[str, Any]:
     oracle = [
-        [visible(task), forced, cell.value if (cell := result.cells.get((stage, task))) else None]
+        [visible(shown(task)), forced, cell.value if (cell := result.cells.get((stage, task))) else None]
         for task, forced in (report.oracle or {}).items()
     ]
     inferred = report.inferred.tasks if report.inferred else {}
     return {
         "stage": stage,
         "layers": report.layers,
-        "tasks": [{"task": visible(task), **_task(kept)} for task, kept in report.tasks.items()],
+        "tasks": [{"task": visible(shown(task)), **_task(kept)} for task, kept in report.tasks.items()],
         "oracle": oracle,
         "inferred": [
-            [visible(task), [[visible(name), share] for name, share in one.reached.items()]]
+            [visible(shown(task)), [[visible(name), share] for name, share in one.reached.items()]]
             for task, one in inferred.items()
         ],
     }

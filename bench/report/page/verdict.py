@@ -11,6 +11,7 @@ from moextend.bench.report.comparison import CHANGE, LESS_IS_BETTER, MARGIN, MET
 from moextend.bench.report.forgetting import summary
 from moextend.bench.report.items import ItemReader
 from moextend.bench.report.table import Table, Value
+from moextend.errors import counted
 
 ACC = METRICS["acc"]
 APART = ("better", "worse")
@@ -135,7 +136,7 @@ def _sentence(groups: dict[str, list[Result]], best: str, identity: str, rows: l
         return f"{text}; nothing is tested, as the answers of single items are not kept."
     p = row["p"].text
     p = f"p < {p[1:]}" if p.startswith("<") else f"p = {p}"
-    tests = f"{len(rows)} comparison{'s' * (len(rows) != 1)}"
+    tests = counted(len(rows), "comparison")
     text += f" (95% interval {0 - high:+.1f} to {0 - low:+.1f}, {p}, corrected for {tests}"
     text += ", over items of one seed only)" if row["verdict"].text == "items only" else ")"
     tied = {row["method"].text for row in rows if not _apart(row)}

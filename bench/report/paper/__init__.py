@@ -6,7 +6,7 @@ every call, so that new runs reach the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +69,8 @@ class Picture:
     caption: str
 
 
-Draw = Callable[[Experiment, Path], Sequence[Picture]]
-"""Draws an experiment's figures into a folder; none where figures cannot be drawn."""
+Draw = Callable[[Experiment, Mapping[str, str], Path], Sequence[Picture]]
+"""Draws an experiment's figures, with other names for methods and tasks, into a folder; none where it cannot."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def write(experiment: Experiment, styling: Styling, folder: Path, draw: Draw) ->
     texts["setup.tex"] = setup_text(experiment, styling.style.names, bibliography)
     texts["references.bib"] = bibliography.text
     _refuse_foreign(folder, texts)
-    pictures = list(draw(experiment, folder / "figures"))
+    pictures = list(draw(experiment, styling.style.names, folder / "figures"))
     once = {"main.tex": _main(experiment, styling, further, pictures), "latexmkrc": LATEXMKRC}
     kept = [folder / name for name in once if files.exists(folder / name)]
     made = {name: f"{MARK}\n{text}" for name, text in texts.items()}

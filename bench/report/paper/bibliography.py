@@ -57,6 +57,10 @@ class Bibliography:
         self._cited |= {key: entry for key, entry in found.items() if key not in self._cited}
         return f"~\\cite{{{','.join(found)}}}" if found else ""
 
+    def knows(self, name: str) -> bool:
+        """Whether there is an entry of the name."""
+        return any(entry.belongs_to(name) for entry in self._entries)
+
     @property
     def text(self) -> str:
         """The cited entries, by key."""

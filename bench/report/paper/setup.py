@@ -12,6 +12,9 @@ from moextend.bench.report.costs import NEAR, reference_of, trained_parameters, 
 from moextend.bench.report.footnotes import COSTS
 from moextend.bench.report.latex import escape
 from moextend.bench.report.paper.bibliography import Bibliography
+from moextend.bench.run.records import encoder_of
+from moextend.bench.scorers import shows
+from moextend.errors import counted
 
 BREAKS = re.compile(r"(?<=[:,/=+_-])(?=\w)")
 """Where a name may break."""
@@ -57,7 +60,8 @@ class _Writer:
     """Sentences about one experiment; "" for one that does not apply."""
 
     def __init__(self, experiment: Experiment, names: dict[str, str], bibliography: Bibliography) -> None:
-        self.experiment, self.names, self.cite = experiment, names, bibliography.cite
+        self.experiment, self.names = experiment, names
+        self.cite, self.knows = bibliography.cite, bibliography.knows
         self.results = experiment.results
         self.spec: dict[str, Any] = experiment.shared["sequence"]
         self.tasks: dict[str, dict[str, Any]] = experiment.shared["tasks"]
@@ -82,19 +86,22 @@ class _Writer:
             made = ", ".join(f"{key} {value}" for key, value in base["upcycle"].items() if value is not None)
             details.append(f"a dense model made a Mixture of Experts{self.cite('upcycle')} ({escape(made)})")
         words += f" ({'; '.join(details)})" if details else ""
-        vision = base.get("vision")
-        if not vision:
-            return f"{words}."
-        return f"{words}, its image encoder is {code(vision)}{self.cite(vision)}."
+        encoders = {"image": base.get("vision"), "audio": base.get("audio"), **base.get("encoders", {})}
+        named = [
+            f"its {encoder_of(modality)} is {code(name)}{self.cite(name)}"
+            for modality, name in encoders.items()
+            if name
+        ]
+        return f"{', '.join([words, listed(named)] if named else [words])}."
 
     def alignment(self) -> str:
-        align = self.spec.get("align")
-        if not align:
+        align: Any = self.spec.get("align") or []
+        alignments: list[dict[str, Any]] = align if isinstance(align, list) else [align]
+        aligned = [f"on {self.task(one['task'])}: {_training(one)}" for one in alignments]
+        if not aligned:
             return ""
-        return (
-            f"The projector was first aligned on {self.task(align['task'])}: {_training(align)}; the other weights "
-            "were frozen."
-        )
+        what = "projectors were" if len(aligned) > 1 else "projector was"
+        return f"The {what} first aligned {'; '.join(aligned)}; the other weights were frozen."
 
     def sequence(self) -> str:
         items = _items(self.results)
@@ -105,7 +112,7 @@ class _Writer:
         name = f"The sequence {code(self.experiment.name)} (version {escape(str(self.spec.get('version', '?')))})"
         orders = list(dict.fromkeys(result.config.order for result in self.results))
         more = f" Orders: {escape(', '.join(orders))}." if orders != ["given"] else ""
-        count = f"{len(words)} task" + "s" * (len(words) != 1)
+        count = counted(len(words), "task")
         return f"{name} has {count}, learned one after the other: {listed(words)}.{more}"
 
     def licences(self) -> str:
@@ -204,13 +211,21 @@ class _Writer:
                 if task not in known and task not in result.text:
                     known.append(task)
         rules = [
-            f"{code(rule)} for {listed(map(self.name, tasks))}" for rule, tasks in scorers.items() if tasks
+            f"{self._rule(rule)} for {listed(map(self.name, tasks))}"
+            for rule, tasks in scorers.items()
+            if tasks
         ]
         words = "After every stage all tasks are scored, with greedy decoding"
         words += f" and at most {limit:,} items a task" if limit else ""
         if self.transfer:
             words += f"; {listed(map(self.task, self.transfer))} are scored and not learned"
         return f"{words}. Scorers: {'; '.join(rules)}." if rules else f"{words}."
+
+    def _rule(self, scorer: str) -> str:
+        """A scorer with its paper, and what its score is, where its name says otherwise."""
+        cited = self.cite(f"scorer:{scorer}") if self.knows(f"scorer:{scorer}") else ""
+        what = shows(scorer)
+        return code(scorer) + cited + (f" ({escape(what)})" if what else "")
 
     def text_tasks(self) -> str:
         if not self.text:
@@ -263,9 +278,7 @@ class _Writer:
                         f"device {each['device']}" if each.get("device") else "",
                         str(each.get("gpu") or ""),
                         f"{each['cpus']} CPU cores" if each.get("cpus") else "",
-                        f"{each['threads']} thread{'s' * (each['threads'] != 1)}"
-                        if each.get("threads")
-                        else "",
+                        counted(each["threads"], "thread") if each.get("threads") else "",
                         str(each.get("platform") or ""),
                     ],
                 )

@@ -17,6 +17,7 @@ from moextend.bench.report.explain import command
 from moextend.bench.report.schemas.snapshot import Item, Snapshot, without_folders
 from moextend.bench.run.rundir import slug
 from moextend.bench.score.records import LM_EVAL, Cell
+from moextend.bench.scorers import shows
 from moextend.bench.scorers.table import BY_NAME
 from moextend.util import files
 
@@ -161,7 +162,7 @@ def _metric(snapshot: Snapshot, cell: Cell) -> dict[str, Any]:
         "metric_name": name,
         "lower_is_better": False,
     }
-    description = snapshot.task(cell).get("description")
+    description = " ".join(filter(None, [snapshot.task(cell).get("description"), shows(cell.scorer)]))
     if description:
         found["evaluation_description"] = description
     if text or cell.scorer in BY_NAME:

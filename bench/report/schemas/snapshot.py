@@ -13,10 +13,10 @@ from typing import Any
 from moextend.bench.report.collect import Experiment, Result
 from moextend.bench.report.frame import in_order
 from moextend.bench.run.progress import read_status
-from moextend.bench.score.predictions import PredictionLine, text_item
+from moextend.bench.score.kept import ScoreReader, read_predictions
+from moextend.bench.score.lines import Words
+from moextend.bench.score.predictions import text_item
 from moextend.bench.score.records import Cell
-from moextend.bench.score.vqa import item_scores, kept_scores
-from moextend.bench.scorers import search
 from moextend.errors import InputError
 from moextend.util.files import read_lines
 
@@ -29,7 +29,7 @@ class Item:
 
     id: str
     question: str | None
-    """None: not recorded, as for text tasks."""
+    """None: not recorded, as for text tasks in former runs."""
     references: list[str]
     answer: str
     score: float | None
@@ -142,17 +142,22 @@ class Snapshot:
             return []
 
     def _asked(self, path: Path, cell: Cell) -> list[Item]:
-        records = [PredictionLine.read(line) for line in read_lines(path)]
-        kept = kept_scores(path, cell.scorer)
-        search(self.result.config.workspace)
-        scores = {item.id: item.score for item in item_scores(records, kept, path, cell.scorer)}
+        records = read_predictions(path)
+        if not records:
+            return []
+        ids = Words()
+        items, run = ids.numbers(record.id for record in records), self.result.run.folder
+        read, workspace = ScoreReader(ids), self.result.config.workspace
+        found = read(run, cell, workspace)
+        found = found if found.are_of(items) else read.again(run, cell, workspace, records)
+        scores = [None if score != score else float(score) for score in found.of(items)]
         return [
             Item(
-                record.id, record.question, list(record.answers), record.prediction, scores[record.id],
+                record.id, record.question, list(record.answers), record.prediction, score,
                 list(record.choices or ()) or None, list(record.likelihoods or ()) or None, record.kind, record.group,
                 without_folders(record.image or None),
             )
-            for record in records
+            for record, score in zip(records, scores, strict=True)
         ]  # fmt: skip
 
 
@@ -173,14 +178,14 @@ def without_folders(name: str | None) -> str | None:
 
 
 def _text(path: Path) -> list[Item]:
-    """The items of a text task; their questions are not recorded."""
+    """The items of a text task."""
     found = []
     for line in read_lines(path):
         if "summary" not in line:
             right = line.get("right")
             found.append(
                 Item(
-                    text_item(line), None, [_words(line.get("gold"))], _words(line.get("prediction")),
+                    text_item(line), line.get("question"), [_words(line.get("gold"))], _words(line.get("prediction")),
                     float(right) if isinstance(right, int | float) else None, None, line.get("loglikelihoods"),
                 )
             )  # fmt: skip

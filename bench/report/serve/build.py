@@ -17,7 +17,10 @@ from moextend.errors import visible
 from moextend.util.files import digest
 from moextend.util.foreign import explained
 
-TYPES = {".json": "application/json", ".webp": "image/webp", ".png": "image/png", ".jpeg": "image/jpeg"}
+TYPES = {
+    ".json": "application/json", ".webp": "image/webp", ".png": "image/png", ".jpeg": "image/jpeg",
+    ".wav": "audio/wav", ".flac": "audio/flac", ".mp3": "audio/mpeg", ".ogg": "audio/ogg",
+}  # fmt: skip
 """Suffix of a file -> its media type. There are no others: none that a browser would execute."""
 
 
@@ -51,19 +54,18 @@ class Build:
 
 
 def build(runs: Sequence[RunDir], workspace: Path) -> Build:
-    """The parts and images of all runs with a score; whatever is wrong with them becomes a note."""
+    """The parts and media of all runs with a score; whatever is wrong with them becomes a note."""
     try:
         experiments, notes = _scored(collect(runs, unfinished=True))
-        experiments = find_style(None, workspace).arranged(experiments)
-        found = parts(experiments, workspace=workspace, inline=False)
+        found = parts(experiments, style=find_style(None, workspace), workspace=workspace, inline=False)
     except Exception as error:
         return Build(notes=[visible(str(explained(error)))])
     for name, value in found.values.items():
-        if name.endswith(".images"):
-            value["urls"] = [f"{path}?{digest(found.files[path])}" for path in value["urls"]]
+        for one in value["media"] if name.endswith(".media") else ():
+            one["src"] = f"{one['src']}?{digest(found.files[one['src']])}"
     texts = {f"parts/{name}.json": encoded(value) for name, value in found.values.items()}
     contents = {path: Content.of(text, TYPES[".json"]) for path, text in texts.items()}
-    return Build(contents | dict(_images(found.files)), notes)
+    return Build(contents | dict(_media(found.files)), notes)
 
 
 def _scored(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
@@ -78,7 +80,7 @@ def _scored(experiments: Sequence[Experiment]) -> tuple[list[Experiment], list[s
     return kept, notes
 
 
-def _images(files: dict[str, Any]) -> Iterator[tuple[str, Content]]:
+def _media(files: dict[str, Any]) -> Iterator[tuple[str, Content]]:
     for path, data in files.items():
         media_type = TYPES.get(Path(path).suffix)
         if media_type:

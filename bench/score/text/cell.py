@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -29,6 +30,7 @@ def score_text(
     limit: int | None,
     workspace: Path,
     on_items: Callable[[int, int], None] | None = None,
+    share: Callable[[Path], AbstractContextManager[object]] = nullcontext,
 ) -> tuple[Scores, Path, bool]:
     """Scores, the file of the answers (under `folder`), and whether the answers existed before.
 
@@ -41,10 +43,13 @@ def score_text(
         loaded = _load(task, text, workspace)
         key = _key(loaded, text, tokenizer, str(model.lm.dtype), batch_size, least)
         path = task.predictions(folder, key)
-        kept = _kept(path)
-        if kept is not None:
-            return kept, path, True
-        scores, records = _run(model, task, loaded, text.metric, batch_size, least, on_items)
+        with share(path):
+            kept = _kept(path)
+            if kept is not None:
+                return kept, path, True
+            scores, records = _run(model, task, loaded, text.metric, batch_size, least, on_items)
+            # The summary is the last line: a file that has one is complete.
+            write_lines(path, [*records, {"summary": asdict(scores)}])
     except MoextendError:
         raise
     except Exception as error:
@@ -53,9 +58,16 @@ def score_text(
             where=f"{task.path or task.task}: lm_eval",
             hint="Try it alone: lm_eval --tasks ... --limit 5.",
         ) from error
-    # The summary is the last line: a file that has one is complete.
-    write_lines(path, [*records, {"summary": asdict(scores)}])
     return scores, path, False
+
+
+def first_answers(
+    model: MultimodalLM, task: TaskSpec, *, batch_size: int, limit: int, workspace: Path
+) -> list[dict[str, Any]]:
+    """Lines of the first `limit` items of a text task (of each task of a group), answered now; nothing is saved."""
+    chosen = _text_of(task)
+    loaded = _load(task, chosen, workspace)
+    return _run(model, task, loaded, chosen.metric, batch_size, limit, None)[1]
 
 
 def text_commits(task: TaskSpec, workspace: Path) -> dict[str, str]:
@@ -150,7 +162,7 @@ def _run(
     found = run(model, loaded, batch_size=batch_size, limit=limit, on_items=on_items)
     column = _column(found, loaded, metric)
     records = [
-        record_of(name, sample, column)
+        record_of(name, sample, column, _question(loaded.tasks[name], sample))
         for name in loaded.tasks
         for sample in found["samples"][name]
         if sample["filter"] == column.partition(",")[2]
@@ -168,10 +180,16 @@ def _column(found: dict[str, Any], loaded: Loaded, metric: str) -> str:
     return str(chosen[0])
 
 
-def record_of(task: str, sample: dict[str, Any], column: str) -> dict[str, Any]:
-    """Saved record of one item: gold answer, prediction, log-likelihoods, and the metric's value."""
+def _question(task: Any, sample: dict[str, Any]) -> str:
+    """What an item asks, without the examples before it; the whole prompt where the task has no one question."""
+    asked = task.doc_to_text(sample["doc"])
+    return asked if isinstance(asked, str) else str(sample["arguments"][0][0])
+
+
+def record_of(task: str, sample: dict[str, Any], column: str, question: str) -> dict[str, Any]:
+    """Saved record of one item: question, gold answer, prediction, log-likelihoods, and the metric's value."""
     metric = column.partition(",")[0]
-    record: dict[str, Any] = {"task": task, "id": sample["doc_id"]}
+    record: dict[str, Any] = {"task": task, "id": sample["doc_id"], "question": question}
     responses, gold = sample["filtered_resps"], sample["target"]
     if responses and isinstance(responses[0], list | tuple) and len(responses[0]) == 2:
         choices = [arguments[1].strip() for arguments in sample["arguments"]]

@@ -95,3 +95,19 @@ export function Section({ id, title, children }: { id: string; title: string; ch
     </section>
   );
 }
+
+/** Names and values; those without a value are left out. */
+export function Facts({ pairs, class: own }: { pairs: [string, string][]; class?: string }) {
+  return (
+    <dl class={own}>
+      {pairs
+        .filter(([, value]) => value)
+        .map(([name, value]) => (
+          <>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </>
+        ))}
+    </dl>
+  );
+}

@@ -29,7 +29,7 @@ export function FlipsView({ experiment, number, route }: ViewProps) {
       </p>
       <div class="controls">
         <Choice label="Method" value={wanted} options={[["*", "All methods"], ...methods.map((one) => [one.label, one.label] as [string, string])]} onChange={(m) => set({ m })} />
-        <Choice label="Task" value={task} options={[["", "All tasks"], ...experiment.tasks.filter((one) => one.items).map((one) => [one.key, one.key] as [string, string])]} onChange={(t) => set({ t })} />
+        <Choice label="Task" value={task} options={[["", "All tasks"], ...experiment.tasks.filter((one) => one.items).map((one) => [one.key, one.name] as [string, string])]} onChange={(t) => set({ t })} />
         <Legend />
       </div>
       {rows.length > MOST && <p class="muted">The first {MOST} of {rows.length.toLocaleString("en-US")} rows. Choose a method or task.</p>}
@@ -53,11 +53,11 @@ export function FlipsView({ experiment, number, route }: ViewProps) {
               const total = kept + learned + regained + lost + wrong;
               const gained = learned + regained;
               const method = byRun.get(run);
-              const name = experiment.tasks[experiment.runs[run].tasks[stage - 1]]?.key ?? "";
+              const name = experiment.tasks[experiment.runs[run].tasks[stage - 1]]?.name ?? "";
               const link = href("items", { x: number || null, t: experiment.tasks[own].key, f: "wrong", a: method?.label, stage, seed: experiment.runs[run].seed });
               return (
                 <tr>
-                  <th scope="row">{experiment.tasks[own].key}</th>
+                  <th scope="row">{experiment.tasks[own].name}</th>
                   <td>
                     <MethodName method={method} />
                   </td>

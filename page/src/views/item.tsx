@@ -4,9 +4,9 @@ import { answerAt, rightAt, scoreAt } from "../fate";
 import { filtered, sequenceMethods, shownRuns, type Shown } from "../filter";
 import type { ViewProps } from "../main";
 import { changed, href, replace } from "../route";
-import { Copy, Empty, Waiting } from "../ui/parts";
+import { Copy, Empty, Facts, Waiting } from "../ui/parts";
 import { MethodName } from "../ui/marker";
-import { kept, Legend, Picture, square, useItems, type Loaded } from "./items";
+import { kept, Legend, mediaOf, Shows, square, useItems, type Loaded } from "./items";
 
 export function ItemView({ experiment, number, route }: ViewProps) {
   const asked = route.get("t");
@@ -36,11 +36,11 @@ export function ItemView({ experiment, number, route }: ViewProps) {
   }, [before, after, back]);
   if (!task) return <Empty title="Item">There are no items of a task “{own}”.</Empty>;
   if (!found) return <Waiting title="Item" error={loaded.error} />;
-  if (place === undefined) return <Empty title="Item">{`There is no item “${route.get("id")}” in ${task.key}.`}</Empty>;
+  if (place === undefined) return <Empty title="Item">{`There is no item “${route.get("id")}” in ${task.name}.`}</Empty>;
   return (
     <>
       <nav class="trail" aria-label="Items">
-        <a href={back}>← Items of {asked === "*" ? "all tasks" : task.key}</a>
+        <a href={back}>← Items of {asked === "*" ? "all tasks" : task.name}</a>
         <span class="steps">
           {at >= 0 && <span class="muted">{`${(at + 1).toLocaleString("en-US")} of ${list.length.toLocaleString("en-US")}`}</span>}
           {before ? <a href={before}>Previous</a> : <span class="muted">Previous</span>}
@@ -55,36 +55,30 @@ export function ItemView({ experiment, number, route }: ViewProps) {
         </label>
         <Legend />
       </div>
-      <Answers found={found} item={place} runs={runs} names={experiment.tasks.map((one) => one.key)} />
+      <Answers found={found} item={place} runs={runs} names={experiment.tasks.map((one) => one.name)} />
       <SameImage found={found} item={place} />
     </>
   );
 }
 
 function Asked({ found, item }: { found: Loaded; item: number }) {
-  const { items, pictures, task } = found;
+  const { items, task } = found;
+  const shown = mediaOf(found, item);
   const facts: [string, string][] = [
     ["Reference", items.reference[item]],
     ["Choices", items.choices[item]],
     ["Kind", items.kind[item]],
-    ["Task", task.key],
+    ["Task", task.name],
     ["Item", items.ids[item]],
   ];
   return (
     <div class="question">
-      <Picture url={pictures.urls[pictures.at[item]]} large />
+      {(shown.length ? shown : [undefined]).map((medium) => (
+        <Shows medium={medium} large />
+      ))}
       <div>
         <h1>{items.question[item] || items.ids[item]}</h1>
-        <dl>
-          {facts
-            .filter(([, value]) => value)
-            .map(([name, value]) => (
-              <>
-                <dt>{name}</dt>
-                <dd>{value}</dd>
-              </>
-            ))}
-        </dl>
+        <Facts pairs={facts} />
       </div>
     </div>
   );

@@ -1,6 +1,6 @@
 /** Lifelines: every item with what became of it under every method. */
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { images, items as load, type Items, type Task } from "../data";
+import { items as load, media, type Items, type Media, type Medium, type Task } from "../data";
 import { FATES, fateAt, rightAt, type Fate } from "../fate";
 import { FILTERS, filtered, seeds, sequenceMethods, shownMethods, shownRuns, type Shown } from "../filter";
 import { plural } from "../format";
@@ -13,12 +13,12 @@ import { VirtualList } from "../ui/virtual";
 export interface Loaded {
   task: Task;
   items: Items;
-  pictures: { at: number[]; urls: string[] };
+  media: Media;
 }
 
 /** The items of one task, or of all, and their pictures. */
 export function useItems(tasks: Task[]): { value?: Loaded[]; error?: string } {
-  const all = () => Promise.all(tasks.map(async (task) => ({ task, items: await load(task), pictures: await images(task) })));
+  const all = () => Promise.all(tasks.map(async (task) => ({ task, items: await load(task), media: await media(task) })));
   return useLoaded(all, tasks.map((task) => task.part).join(" "));
 }
 
@@ -57,7 +57,7 @@ export function ItemList({ experiment, number, route }: ViewProps) {
     <>
       <h1>Items</h1>
       <div class="controls" role="search">
-        <Choice label="Task" value={asked || known[0].key} options={[...known.map((task) => [task.key, task.key] as [string, string]), ["*", "All tasks"]]} onChange={(t) => replace({ t, kind: "" })} />
+        <Choice label="Task" value={asked || known[0].key} options={[...known.map((task) => [task.key, task.name] as [string, string]), ["*", "All tasks"]]} onChange={(t) => replace({ t, kind: "" })} />
         <Choice label="Show" value={filter} options={FILTERS} onChange={(f) => replace({ f, ...(f === "a-not-b" && !route.get("a") ? { a: labels[0]?.[0], b: labels[1]?.[0] } : {}) })} />
         <Choice label={filter === "a-not-b" ? "A" : "Under"} value={route.get("a")} options={[["", filter === "never" || filter === "always" ? "every method" : "any method"], ...labels]} onChange={(a) => replace({ a })} />
         {filter === "a-not-b" && <Choice label="B" value={route.get("b")} options={[["", "choose"], ...labels]} onChange={(b) => replace({ b })} />}
@@ -75,7 +75,7 @@ export function ItemList({ experiment, number, route }: ViewProps) {
       <MethodChoice experiment={experiment} route={route} />
       {lacks.map((task) => (
         <p class="muted">
-          {task.key}: {task.lacks}
+          {task.name}: {task.lacks}
         </p>
       ))}
       <div class="found">
@@ -124,7 +124,7 @@ function CellSource({ number, route, shown, task }: ViewProps & { shown: Shown[]
   const stage = route.get("stage") || "0";
   return (
     <p>
-      {task.key} after stage {stage} of {own.run.name}: <a href={href("provenance", { x: number || null, run: own.run.name, t: task.key, stage })}>what the score rests on</a>
+      {task.name} after stage {stage} of {own.run.name}: <a href={href("provenance", { x: number || null, run: own.run.name, t: task.key, stage })}>what the score rests on</a>
     </p>
   );
 }
@@ -165,15 +165,14 @@ export function Legend() {
 }
 
 function Row({ own, item, shown, link }: { own: Loaded; item: number; shown: Shown[]; link: string }) {
-  const { items, pictures, task } = own;
-  const url = pictures.urls[pictures.at[item]];
+  const { items, task } = own;
   return (
     <a class="item" href={link}>
-      <Picture url={url} />
+      <Shows medium={mediaOf(own, item)[0]} />
       <span class="asked">
         <b>{items.question[item] || items.ids[item]}</b>
         <span class="reference">{items.reference[item]}</span>
-        <span class="muted small-text">{[items.kind[item], items.question[item] ? items.ids[item] : task.key].filter(Boolean).join(" · ")}</span>
+        <span class="muted small-text">{[items.kind[item], items.question[item] ? items.ids[item] : task.name].filter(Boolean).join(" · ")}</span>
       </span>
       <Lifeline items={items} item={item} shown={shown} />
     </a>
@@ -186,9 +185,20 @@ function sharp(event: Event) {
   image.classList.toggle("pixels", image.naturalWidth <= 64);
 }
 
-export function Picture({ url, large = false }: { url: string | undefined; large?: boolean }) {
+export const mediaOf = ({ media }: Loaded, item: number): Medium[] => (media.at[item] ?? []).map((place) => media.media[place]);
+
+/** The image or sound of an item; in a list, which is one of links, a sound is a sign only. */
+export function Shows({ medium, large = false }: { medium: Medium | undefined; large?: boolean }) {
   const size = large ? "large" : "";
-  return url ? <img class={`picture ${size}`} src={url} alt="" loading="lazy" onLoad={sharp} /> : <span class={`picture none ${size}`} aria-hidden="true" />;
+  if (medium?.kind === "audio")
+    return large ? (
+      <audio class="sound" src={medium.src} controls preload="none" aria-label="The sound of this item" />
+    ) : (
+      <span class="picture sign" role="img" aria-label="sound">
+        ♪
+      </span>
+    );
+  return medium ? <img class={`picture ${size}`} src={medium.src} alt="" loading="lazy" onLoad={sharp} /> : <span class={`picture none ${size}`} aria-hidden="true" />;
 }
 
 /** A line a method, a square a stage. */

@@ -64,7 +64,7 @@ function Grid({ experiment, number, method, run, cells, change }: GridProps) {
   const learned = method.tasks;
   const others = experiment.tasks.map((_, place) => place).filter((place) => !learned.includes(place));
   const tasks = [...learned, ...others].filter((place) => [...Array(method.last + 1).keys()].some((stage) => cells.has(`${stage} ${place}`)));
-  const name = (stage: number) => (stage === 0 ? "base" : method.mode === "joint" ? "all at once" : experiment.tasks[learned[stage - 1]]?.key);
+  const name = (stage: number) => (stage === 0 ? "base" : method.mode === "joint" ? "all at once" : experiment.tasks[learned[stage - 1]]?.name);
   const single = run !== undefined ? experiment.runs[run] : undefined;
   const title = single ? `${method.label}, seed ${single.seed}${single.state === "done" ? "" : ` (${single.state})`}` : method.label;
   return (
@@ -81,7 +81,7 @@ function Grid({ experiment, number, method, run, cells, change }: GridProps) {
               <th scope="col">after stage</th>
               {tasks.map((place) => (
                 <th scope="col" class={`number${learned.includes(place) ? "" : " other"}`}>
-                  {experiment.tasks[place].key}
+                  {experiment.tasks[place].name}
                 </th>
               ))}
             </tr>
@@ -101,7 +101,7 @@ function Grid({ experiment, number, method, run, cells, change }: GridProps) {
                   const state = own === stage && stage ? "own" : own > stage && stage ? "future" : "";
                   const text = change ? signed(off) : one(cell.value);
                   const spread = cell.spread === null || change ? null : one(cell.spread);
-                  const about = `${experiment.tasks[place].key} after stage ${stage}: ${text}${spread === null ? "" : ` ±${spread}`}${single && cell.n ? `, ${cell.n} items` : ""}`;
+                  const about = `${experiment.tasks[place].name} after stage ${stage}: ${text}${spread === null ? "" : ` ±${spread}`}${single && cell.n ? `, ${cell.n} items` : ""}`;
                   const seed = single?.seed ?? experiment.runs[method.runs[0]].seed;
                   const items = experiment.tasks[place].items > 0 && method.mode === "sequence";
                   const content = (

@@ -3,7 +3,7 @@ import { provenance } from "../data";
 import { one } from "../format";
 import type { ViewProps } from "../main";
 import { changed, href } from "../route";
-import { Choice, Copy, Section, useLoaded, Waiting } from "../ui/parts";
+import { Choice, Copy, Facts, Section, useLoaded, Waiting } from "../ui/parts";
 
 export function ProvenanceView({ experiment, number, route }: ViewProps) {
   const loaded = useLoaded(() => provenance(number), String(number));
@@ -38,13 +38,13 @@ export function ProvenanceView({ experiment, number, route }: ViewProps) {
       <h1>Provenance</h1>
       <div class="controls">
         <Choice label="Run" value={run.name} options={experiment.runs.map((one) => [one.name, one.name])} onChange={(value) => set({ run: value })} />
-        <Choice label="Task" value={task?.key ?? ""} options={experiment.tasks.map((one) => [one.key, one.key])} onChange={(t) => set({ t })} />
+        <Choice label="Task" value={task?.key ?? ""} options={experiment.tasks.map((one) => [one.key, one.name])} onChange={(t) => set({ t })} />
         <Choice label="After stage" value={cell?.[0] ?? 0} options={cells.map(([stage]) => stage).filter((stage, i, all) => all.indexOf(stage) === i).map((stage) => [stage, stage ? String(stage) : "0 (base)"])} onChange={(stage) => set({ stage })} />
         <Copy text={text} label="Copy all" />
       </div>
       {cell && task && (
-        <Section id="cell" title={`${task.key} after stage ${cell[0]}`}>
-          <Facts pairs={facts} />
+        <Section id="cell" title={`${task.name} after stage ${cell[0]}`}>
+          <Facts pairs={facts} class="facts" />
           {task.items > 0 && run.mode === "sequence" && (
             <p>
               <a href={href("items", { x: number || null, t: task.key, seed: run.seed })}>Its items</a>
@@ -65,23 +65,8 @@ export function ProvenanceView({ experiment, number, route }: ViewProps) {
         )}
       </Section>
       <Section id="run" title="The run">
-        <Facts pairs={about} />
+        <Facts pairs={about} class="facts" />
       </Section>
     </>
-  );
-}
-
-function Facts({ pairs }: { pairs: [string, string][] }) {
-  return (
-    <dl class="facts">
-      {pairs
-        .filter(([, value]) => value)
-        .map(([name, value]) => (
-          <>
-            <dt>{name}</dt>
-            <dd>{value}</dd>
-          </>
-        ))}
-    </dl>
   );
 }

@@ -35,7 +35,7 @@ LIMIT = 40
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> Path:
     folder = tmp_path_factory.mktemp("bridges")
     (folder / "registry").mkdir()
     (folder / "registry" / "small.yaml").write_text(SEQUENCE)
@@ -188,6 +188,34 @@ def lmms_task(run: RunDir, workspace: Path, tmp_path: Path) -> Path:
     functions += "process_results: !function utils.score\n"
     (folder / "world_counting.yaml").write_text(yaml.safe_dump(config) + functions)
     return folder
+
+
+def test_lmms_eval_passes_images_and_sounds(tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from tests.data.small import wav
+
+    pytest.importorskip("lmms_eval", reason="lmms-eval is not installed")
+    from moextend.bench.bridges.lmms_eval import MoextendLMM
+
+    (tmp_path / "a.wav").write_bytes(wav())
+    array = {"array": np.zeros(800, np.float32), "sampling_rate": 8000, "path": "a.wav"}
+    decoder = SimpleNamespace(
+        get_all_samples=lambda: SimpleNamespace(data=torch.zeros(2, 800), sample_rate=16000)
+    )
+    shown = [array, Image.new("RGB", (2, 2)), decoder, str(tmp_path / "a.wav")]
+    adapter = MoextendLMM.__new__(MoextendLMM)
+    adapter.task_dict = {"t": {"test": [{"shown": shown}]}}
+    where = (lambda doc: doc["shown"], 0, "t", "test")
+    text, media = adapter._asked("<image> or <audio>?", where)
+    assert text == "<audio><audio>\n<image> or <audio>?"
+    assert [medium.modality for medium in media] == ["audio", "audio", "image", "audio"]
+    assert [medium.open().rate for medium in media if medium.modality == "audio"] == [8000, 16000, 8000]
+    assert adapter._asked("same?", where)[0] == "<audio><image><audio><audio>\nsame?"
+    adapter.task_dict = {"t": {"test": [{"shown": [3]}]}}
+    with pytest.raises(InputError, match="shows int, and only images and sounds"):
+        adapter._asked("same?", where)
 
 
 @pytest.fixture

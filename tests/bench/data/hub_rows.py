@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import yaml
 from PIL import Image
 
 from moextend.bench.task import TaskSpec
+from moextend.data.sounds import encode
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "hub"
 
@@ -34,29 +36,40 @@ def of_task(task: TaskSpec) -> Fixture:
 
 def parquet(fixture: Fixture, path: Path) -> Path:
     """The rows of a fixture as a parquet file, as `push_to_hub` writes it."""
-    features = {name: _feature(kind) for name, kind in fixture["features"].items()}
+    kinds = fixture["features"].items()
+    features, stored = ({name: _feature(kind, sound) for name, kind in kinds} for sound in (_SOUND, _STORED))
     rows = [
         {name: _cell(row[name], kind, f"{i}-{name}") for name, kind in fixture["features"].items()}
         for i, row in enumerate(fixture["rows"])
     ]
-    datasets.Dataset.from_list(rows, features=datasets.Features(features)).to_parquet(path)
+    written = datasets.Dataset.from_list(rows, features=datasets.Features(stored))
+    written.cast(datasets.Features(features)).to_parquet(path)
     return path
 
 
-def _feature(kind: Any) -> Any:
+_SOUND = datasets.Audio()
+_STORED = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+"""A sound as it is stored: `datasets` encodes sounds only with torchcodec."""
+
+
+def _feature(kind: Any, sound: Any) -> Any:
     if isinstance(kind, list):
-        return datasets.List(_feature(kind[0]))
+        return datasets.List(_feature(kind[0], sound))
     if isinstance(kind, dict):
-        return {name: _feature(part) for name, part in kind.items()}
+        return {name: _feature(part, sound) for name, part in kind.items()}
+    if kind == "audio":
+        return sound
     return datasets.Image() if kind == "image" else datasets.Value(kind)
 
 
 def _cell(value: Any, kind: Any, name: str) -> Any:
-    """A cell as the hub has it: an image, written as its size, becomes a PNG."""
+    """A cell as the hub has it: an image, written as its size, becomes a PNG, a sound, as its seconds, a WAV."""
     if isinstance(kind, list):
         return [_cell(part, kind[0], f"{name}-{i}") for i, part in enumerate(value)]
     if isinstance(kind, dict):
         return {key: _cell(value[key], part, name) for key, part in kind.items()}
+    if kind == "audio":
+        return {"bytes": encode(np.zeros(round(8000 * value)), 8000, where=name), "path": f"{name}.wav"}
     if kind != "image" or value is None:
         return value
     size = [int(side) for side in value.split("x")]

@@ -171,7 +171,7 @@ def test_lines_keep_the_position_only_where_it_is_needed(
     assert [record.line().get("position") for record in records] == [1, None, None]
     assert "position" not in records[1].line() and "position" not in records[2].line()
     assert vqa.predict(task, items, answer, path, batch_size=1) == (records, 0)
-    assert [item.score for item in vqa.item_scores(records, [], path, "option@2")] == [1.0, 0.0, 1.0]
+    assert [item.score for item in vqa.score_items(records, "option@2")[1]] == [1.0, 0.0, 1.0]
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text(
         "".join(json.dumps({k: v for k, v in line.items() if k != "position"}) + "\n" for line in lines)

@@ -10,8 +10,8 @@ import pytest
 from moextend.bench.data import check_task, guess_task
 from moextend.bench.task import TaskSpec, read_task
 from moextend.bench.workspace import new_task
+from moextend.data.detect import is_sound
 from moextend.data.own import own_data
-from moextend.data.recognised import is_sound
 from moextend.errors import InputError
 from tests.data.small import WriteJsonl, png, wav
 
@@ -37,9 +37,9 @@ PATHS = [f"s{i}.wav" for i in range(6)]
         ({"audio": PATHS, "question": "what?", "answer": "low"},
          ("vqa", "audio", "question", "answer", "exact@1", "<audio>\n{question}\nAnswer the question using a single")),
         ({"file": PATHS, "id": PATHS, "text": WORDS},
-         ("caption", "file", None, "text", "wer@1", "<audio>\nWrite down what is said.")),
+         ("caption", "file", None, "text", "wer@1", "<audio>\nTranscribe the speech.")),
         ({"path": PATHS, "sentence": WORDS, "age": "", "locale": "en"},
-         ("caption", "path", None, "sentence", "wer@1", "<audio>\nWrite down what is said.")),
+         ("caption", "path", None, "sentence", "wer@1", "<audio>\nTranscribe the speech.")),
         ({"clip": PATHS, "label": ["low", "high"] * 3},
          ("vqa", "clip", None, "label", "exact@1", "<audio>\nWhat is it?")),
         ({"wav": PATHS, "language": ["en", "fr"] * 3, "seconds": 1.0},
@@ -82,7 +82,7 @@ def test_a_folder_of_sounds_with_metadata(recordings: Path, workspace: Path) -> 
     )
     checked = check_task(task, workspace)
     assert checked.items == {"train": 6, "test": 6} and checked.answer == "low note"
-    assert checked.prompt == "<audio>\nWrite down what is said."
+    assert checked.prompt == "<audio>\nTranscribe the speech."
 
 
 @pytest.mark.parametrize("name", ["audio", "recording"])
@@ -112,14 +112,14 @@ def test_a_column_of_datasets_audio(name: str, tmp_path: Path, workspace: Path) 
         ({"bytes": None, "path": "a.mp3"}, True), ([wav()], True), ([], False), (3, False),
     ],
 )  # fmt: skip
-def test_sounds_are_recognised_by_their_content(value: Any, sound: bool) -> None:
+def test_sounds_are_detected_by_their_content(value: Any, sound: bool) -> None:
     assert is_sound(value) == sound
 
 
 def test_own_data_with_sounds(recordings: Path, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
     path = write_jsonl(recordings / "mine.jsonl", rows(clip=PATHS, text=WORDS))
     found = own_data(str(path), tmp_path, columns={})
-    assert found[1].turns == (("<audio>\nWrite down what is said.", "a high note"),)
+    assert found[1].turns == (("<audio>\nTranscribe the speech.", "a high note"),)
     assert found[1].media[0].path == recordings / "s1.wav"
 
 

@@ -8,6 +8,7 @@ import pytest
 from moextend.bench.data import Item, check_task, hub_revision, open_items, prompt_text
 from moextend.bench.scorers import Answered, find_scorer, score_set
 from moextend.bench.task import Data, TaskSpec, read_task
+from moextend.data.marks import marks_in
 from moextend.errors import InputError
 from moextend.util import content
 from tests.bench.data.hub_rows import FOLDER, Hub, fixtures, of_task
@@ -33,7 +34,9 @@ def test_perfect_answers_score_100_and_none_scores_0(name: str, hub: Hub, worksp
     task, fixture = TASKS[name], of_task(TASKS[name])
     items = list(open_items(task, "test", workspace))
     assert prompt_text(task, items[0]) == fixture["prompt"][name]
-    assert all(prompt_text(task, item).count("<image>") >= len(item.media) > 0 for item in items)
+    for item in items:
+        marks = marks_in(prompt_text(task, item))
+        assert len(marks) >= len(item.media) > 0 and set(marks) == set(task.modalities)
     best = percent(task, items, fixture["said"][name])
     assert best == 100 if name not in AVERAGED else 20 < best < 100
     assert percent(task, items, fixture["wrong"][name]) == 0
@@ -52,10 +55,12 @@ def test_the_target_answer_gets_full_score(name: str, hub: Hub, workspace: Path)
     assert check_task(task, workspace).items["test"] == len(items)
 
 
-def test_a_task_that_needs_a_judge_is_refused(hub: Hub, workspace: Path) -> None:
-    task = TASKS["mmvet"]
-    assert len(open_items(task, "test", workspace)) == 5, "its data can be read"
-    with pytest.raises(InputError, match=r"mmvet.yaml: needs: a judge .*lmms-eval"):
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in SCORED])
+def test_a_task_that_needs_a_judge_is_refused(name: str, hub: Hub, workspace: Path) -> None:
+    task = TASKS[name]
+    items = open_items(task, "test", workspace)
+    assert len(items) == 5 and items[0].media and prompt_text(task, items[0]), "its data can be read"
+    with pytest.raises(InputError, match=rf"{name}.yaml: needs: a judge .*lmms-eval"):
         check_task(task, workspace)
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,21 +25,20 @@ WHERE = {"word": r"(?P<first>[a-z])[a-z]*", "loud": "true"}
 
 
 @dataclass(frozen=True)
-class SeriesRef(MediaRef):
+class CurveRef(MediaRef):
     """Numbers, one a line."""
 
-    modality: ClassVar[str] = "series"
-    noun: ClassVar[str] = "the series"
+    modality: ClassVar[str] = "curve"
+    noun: ClassVar[str] = "the curve"
 
     def open(self) -> list[float]:
         return [float(line) for line in self.read().split()]
 
 
 @pytest.fixture
-def series() -> Iterator[None]:
-    register_modality(ModalityType(SeriesRef))
-    yield
-    del modalities._TYPES["series"]
+def curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modalities, "_TYPES", dict(modalities._TYPES))
+    register_modality(ModalityType(CurveRef))
 
 
 @pytest.fixture
@@ -65,7 +63,7 @@ def row(i: int, **changes: Any) -> dict[str, Any]:
 def test_data_with_sounds_need_no_column_of_images() -> None:
     assert Columns(audio="clip").by_modality == {"audio": "clip"}
     assert Columns(audio="clip", image="image").by_modality == {"image": "image", "audio": "clip"}
-    assert Columns(media={"series": "x"}).by_modality == {"series": "x"}
+    assert Columns(media={"curve": "x"}).by_modality == {"curve": "x"}
     again = Columns.model_validate(Columns(audio="clip").model_dump())
     assert again == Columns(audio="clip")
     assert Columns().image == "image" and set(Columns().model_dump()) == {
@@ -296,20 +294,20 @@ def test_wrong_patterns_are_refused(where: dict[str, str]) -> None:
         Data(path="x", where=where)
 
 
-@pytest.mark.usefixtures("series")
+@pytest.mark.usefixtures("curve")
 def test_media_of_a_plug_in(heard: Any, tmp_path: Path, write_jsonl: WriteJsonl) -> None:
     (tmp_path / "a.csv").write_text("1\n2.5\n")
-    path = write_jsonl(tmp_path / "all.jsonl", [row(0, curve="a.csv", ask="<series>up?")])
-    task = heard(path, "<series>\n{question}", {"audio": None, "media": {"series": "curve"}})
+    path = write_jsonl(tmp_path / "all.jsonl", [row(0, curve="a.csv", ask="<curve>up?")])
+    task = heard(path, "<curve>\n{question}", {"audio": None, "media": {"curve": "curve"}})
     (item,) = open_items(task, "test", tmp_path)
-    assert item.media[0].open() == [1.0, 2.5] and prompt_text(task, item) == "<series>\nup?"
-    assert task.modalities == ("series",)
+    assert item.media[0].open() == [1.0, 2.5] and prompt_text(task, item) == "<curve>\nup?"
+    assert task.modalities == ("curve",)
 
 
 def test_an_unknown_modality_is_named(heard: Any, tmp_path: Path, write_jsonl: WriteJsonl) -> None:
     path = write_jsonl(tmp_path / "all.jsonl", [row(0, curve="a.csv")])
-    task = heard(path, columns={"audio": None, "media": {"series": "curve"}})
-    with pytest.raises(UnknownName, match=r"columns\.media: no modality 'series'.*audio, image"):
+    task = heard(path, columns={"audio": None, "media": {"smell": "curve"}})
+    with pytest.raises(UnknownName, match=r"columns\.media: no modality 'smell'.*audio, image"):
         open_items(task, "test", tmp_path)
 
 

@@ -1,7 +1,9 @@
 """Figures are one column wide, readable, the same on every day, and methods differ in them."""
 
+import re
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from moextend.bench import methods
@@ -208,3 +211,28 @@ def test_joint_runs_alone_have_no_figures(make_run: MakeRun) -> None:
     for name in FIGURES:
         with pytest.raises(NothingToDraw):
             draw(name, own)
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_methods_and_tasks_have_the_names_of_the_style(source: Source, figure: str) -> None:
+    """In the colours of the methods themselves."""
+    names = {"lora": "LoRA adapter", "task1": "Colours", "full-ft": "Full", "moextend": "Ours"}
+    plain, named = draw(figure, source), draw(figure, replace(source, names=names))
+    shown = [{text for one in found for text in texts(one)} for found in (plain, named)]
+    words = "\n".join(shown[1])
+    assert "LoRA adapter" in words or (figure == "forest" and "Full" in words)
+    for name, other in names.items():
+        known = re.search(rf"(?<![\w-]){name}(?![\w-])", "\n".join(shown[0])) is not None
+        assert not re.search(rf"(?<![\w-]){name}(?![\w-])", words)
+        assert (other in words) == known
+    colors = [
+        [line.get_color() for one in found for ax in one.axes for line in ax.lines]
+        for found in (plain, named)
+    ]
+    assert colors[0] == colors[1]
+
+
+def texts(figure: Figure) -> list[str]:
+    """All that is written in a figure."""
+    figure.draw_without_rendering()
+    return [found.get_text() for found in figure.findobj(Text) if found.get_text()]

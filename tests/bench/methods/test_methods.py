@@ -72,7 +72,7 @@ class ShortLoop:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def data(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> dict[str, Any]:
     workspace = tmp_path_factory.mktemp("world")
     return {name: stage_data([find_task(name, workspace)], workspace, 0) for name in TASKS}
 

@@ -77,6 +77,14 @@ def test_changed_scores_of_items_are_seen(run: RunDir) -> None:
     assert explain(run, 2, "task1").sound, "made again where they are read"
 
 
+def test_the_questions_of_a_text_task_are_shown_where_they_are_kept(run: RunDir) -> None:
+    path = predictions(run, "text1")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert "asked: " not in text(explain(run, 2, "text1"))
+    path.write_text("".join(json.dumps({**line, "question": "why?"}) + "\n" for line in lines))
+    assert "asked: why?" in text(explain(run, 2, "text1"))
+
+
 @pytest.mark.parametrize("content", [None, b"x", b"{", b"[]"])
 def test_changed_weights_are_seen(run: RunDir, content: bytes | None) -> None:
     folder = run.folder / "stages/1-task1"

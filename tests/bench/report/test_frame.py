@@ -5,9 +5,9 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,10 @@ from moextend.bench.report import export, render, tables
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.csv import cells as cells_csv
 from moextend.bench.report.forgetting import summary as summary_of
-from moextend.bench.report.frame import COLUMNS, ITEM, NUMBERS, cells, frame, matrix, summary
+from moextend.bench.report.frame import COLUMNS, ITEM, NUMBERS, cells, frame, frames, matrix, summary
 from moextend.bench.run.rundir import RunDir, find_runs
 from moextend.errors import InputError, UnknownName
-from moextend.util.files import read_lines
+from moextend.util.files import raw_lines
 from tests.bench import ledger
 from tests.bench.conftest import MakeRun
 
@@ -97,7 +97,7 @@ def test_roles_and_when_a_task_is_learned(results: DataFrame) -> None:
 def test_without_items_no_predictions_are_read(
     experiments: list[Experiment], results: DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moextend.bench.report.answers.read_lines", lambda path: pytest.fail(str(path)))
+    monkeypatch.setattr("moextend.bench.score.lines.files.raw_lines", lambda path: pytest.fail(str(path)))
     quick = frame(experiments, items=False)
     assert quick[list(ITEM)].isna().all(axis=None)
     pd.testing.assert_frame_equal(cells(quick), cells(results))
@@ -109,11 +109,11 @@ def test_files_of_one_content_are_read_once(
     """Row 0 is the same for all methods of a seed."""
     opened: list[Path] = []
 
-    def read(path: Path) -> list[dict[str, Any]]:
+    def read(path: Path) -> list[bytes]:
         opened.append(path)
-        return read_lines(path)
+        return raw_lines(path)
 
-    monkeypatch.setattr("moextend.bench.report.answers.read_lines", read)
+    monkeypatch.setattr("moextend.bench.score.lines.files.raw_lines", read)
     frame(experiments)
     predictions = [path for path in opened if ".scores" not in path.name]
     stages = len(METHODS) * len(SEEDS) * 3 + len(SEEDS)
@@ -219,6 +219,29 @@ def test_lost_scores_are_made_again(one: RunDir) -> None:
     assert again["score"].tolist() == whole["score"].tolist()
 
 
+def test_edited_scores_do_not_reach_the_frame(one: RunDir, caplog: pytest.LogCaptureFixture) -> None:
+    whole = frame(collect([one]))
+    path = next((one.folder / "predictions").glob("*/task1*.scores*"))
+    text = path.read_text()
+    path.write_text(text.replace('"score": 0.0', '"score": 1.0'))
+    assert path.read_text() != text
+    pd.testing.assert_frame_equal(frame(collect([one])), whole)
+    assert str(path) in caplog.text
+
+
+def test_a_frame_a_run_is_the_whole_frame_in_pieces(
+    experiments: list[Experiment], results: DataFrame
+) -> None:
+    pieces = list(frames(experiments))
+    assert [piece["run"].nunique() for piece in pieces] == [1] * len(METHODS) * len(SEEDS)
+    texts = [
+        pd.concat([each.astype(dict.fromkeys(COLUMNS, object)) for each in one])
+        for one in (pieces, [results])
+    ]
+    pd.testing.assert_frame_equal(texts[0].reset_index(drop=True), texts[1])
+    assert all(len(piece["item"].cat.categories) == piece["item"].nunique() for piece in pieces)
+
+
 def test_a_joint_run_learns_all_tasks_at_its_one_stage(done_joint: RunDir) -> None:
     found = frame(collect([done_joint]), items=False)
     assert set(found["learned_at"]) == {0, 1} and set(found["mode"]) == {"joint"}
@@ -246,6 +269,18 @@ def test_experiments_that_differ_have_names_of_their_own(tmp_path: Path) -> None
     found = frame(collect([first, other]), items=False)
     assert found["sequence"].nunique() == 2
     assert len(cells(found)) == 3 * 2 + 4 * 3
+
+
+def test_variants_that_differ_alike_have_names_of_their_own(tmp_path: Path) -> None:
+    runs = []
+    for stages in (5, 9, 10):  # the first settings that differ are the same
+        shape = ledger.Shape(stages=stages, texts=0, items=3)
+        runs.append(ledger.write_run(tmp_path / str(stages), shape, "lora", 0, ledger.Kind()))
+    experiments = collect(runs)
+    assert experiments[1].differs.startswith(experiments[2].differs.partition(" [")[0]), (
+        "or the test tests nothing"
+    )
+    assert frame(experiments, items=False)["sequence"].nunique() == 3
 
 
 def test_a_run_of_an_early_version() -> None:
@@ -298,7 +333,7 @@ READERS: dict[str, Callable[[Path], DataFrame]] = {
 def test_files_hold_the_frame(results: DataFrame, tmp_path: Path, form: str) -> None:
     path = tmp_path / f"items.{form}"
     export.check(form, path)
-    export.write(results, form, path)
+    export.write([results], form, path)
     read = READERS[form](path)
     assert list(read) == list(results)
     for name in results:
@@ -311,10 +346,29 @@ def test_files_hold_the_frame(results: DataFrame, tmp_path: Path, form: str) -> 
             assert texts[0] == texts[1], name
 
 
+@pytest.mark.parametrize("form", export.FORMATS)
+def test_a_file_is_written_in_pieces(
+    experiments: list[Experiment], results: DataFrame, tmp_path: Path, form: str
+) -> None:
+    """The same rows as at once; a piece is gone before the next but one is made."""
+    living = list[weakref.ref[DataFrame]]()
+
+    def pieces() -> Iterator[DataFrame]:
+        for piece in frames(experiments):
+            assert sum(other() is not None for other in living) <= 1
+            living.append(weakref.ref(piece))
+            yield piece
+
+    export.write(pieces(), form, tmp_path / f"pieces.{form}")
+    export.write([results], form, tmp_path / f"whole.{form}")
+    found, whole = (READERS[form](tmp_path / f"{name}.{form}") for name in ("pieces", "whole"))
+    pd.testing.assert_frame_equal(found, whole)
+
+
 def test_the_same_frame_gives_the_same_bytes(results: DataFrame, tmp_path: Path) -> None:
     for form in export.FORMATS:
         for place in "ab":
-            export.write(results, form, tmp_path / f"{place}.{form}")
+            export.write([results], form, tmp_path / f"{place}.{form}")
         assert (tmp_path / f"a.{form}").read_bytes() == (tmp_path / f"b.{form}").read_bytes()
 
 
@@ -322,11 +376,11 @@ def test_answers_of_any_kind_stay_as_they_are(results: DataFrame, tmp_path: Path
     hostile = ["=1+1", "<b>", 'a "quoted", one', "two\nlines", "\x1b[31m", "NA", "", "ünï", "\\x"]
     odd = results.head(len(hostile)).assign(answer=pd.Categorical(hostile, categories=hostile))
     for form in ("json", "parquet"):
-        export.write(odd, form, tmp_path / f"x.{form}")
+        export.write([odd], form, tmp_path / f"x.{form}")
     assert [row["answer"] for row in json.loads((tmp_path / "x.json").read_text())] == hostile
     assert pd.read_parquet(tmp_path / "x.parquet")["answer"].tolist() == hostile
     out = io.StringIO()
-    export.write(odd, "csv", out)
+    export.write([odd], "csv", out)
     read = [row["answer"] for row in csv.DictReader(io.StringIO(out.getvalue()))]
     assert read == ["'=1+1", "<b>", 'a "quoted", one', "two\nlines", "\\x1b[31m", "NA", "", "ünï", "\\x"]
 

@@ -213,6 +213,44 @@ def test_junit_holds_any_name() -> None:
     from moextend.bench.report.gate import Gate
 
     check = Check('a<b>&"\x1b[31m', 1, "s", "t\x00\ud800", 1.0, 1.0, 5, 1, [0.0], None, "")
-    text = junit([Gate("x", "before", 1.0, [check], [])])
+    text = junit([Gate("x", "0123abcd", "x", "before", 1.0, [check], [])])
     (suite,) = ElementTree.fromstring(text.partition("?>")[2]).iter("testsuite")
     assert suite.get("name") == 'x a<b>&"[31m'
+
+
+def test_edited_scores_of_items_do_not_reach_the_verdicts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_runs(tmp_path, Shape(stages=2, texts=0, items=60), {"lora": FORGETS}, [0])
+    before = as_json([gate(experiment(tmp_path), margin=10)])
+    edited = list(tmp_path.rglob("task1-*.scores*"))
+    for path in edited:
+        path.write_text(path.read_text().replace('"score": 0.0', '"score": 1.0'))
+    assert as_json([gate(experiment(tmp_path), margin=10)]) == before
+    assert any(str(path) in caplog.text for path in edited)
+
+
+def test_variants_of_a_sequence_have_names_of_their_own(tmp_path: Path) -> None:
+    """The same ones in whatever order the runs are found."""
+    for texts in (0, 1, 2):
+        write_runs(tmp_path / str(texts), Shape(stages=2, texts=texts, items=20), {"lora": KEEPS}, [0])
+    runs = [run for texts in (0, 1, 2) for run in find_runs(tmp_path / str(texts))]
+    names = []
+    for order in (runs, runs[::-1]):
+        found = [gate(each) for each in collect(order)]
+        records = as_json(found)
+        assert [record["sequence"] for record in records] == ["ledger"] * 3
+        suites = [suite.get("name", "") for suite in ElementTree.fromstring(junit(found))]
+        assert suites == [f"ledger [{record['variant']}] lora" for record in records]
+        every = ElementTree.fromstring(junit(found)).iter("testcase")
+        cases = [(case.get("classname"), case.get("name")) for case in every]
+        assert len(set(cases)) == len(cases)
+        assert (
+            len({gate_table(each).key for each in found})
+            == len({gate_table(each).title for each in found})
+            == 3
+        )
+        names.append(sorted(suites))
+    assert names[0] == names[1]
+    (alone,) = [gate(each) for each in collect(runs[:1])]
+    assert alone.label == "ledger" and alone.variant in "".join(names[0])

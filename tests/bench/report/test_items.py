@@ -1,22 +1,23 @@
 """What single items add to a metric."""
 
+import numpy as np
 import pytest
 
 from moextend.bench.report.items import ItemReader
 
 
 def test_weighted_items_add_up_to_the_weighted_mean() -> None:
-    found = ItemReader()._made(
-        "t", [("a", 0.5, 6.0), ("b", 1.0, 2.0), ("c", 0.0, 0.0)], {"a": "i", "b": "i", "c": None}
-    )
+    weights = np.array([6.0, 2.0, 0.0])
+    found = ItemReader()._made("t", np.arange(3), np.array([0.5, 1, 0]), weights, {0: "i", 1: "i", 2: None})
     assert found is not None
     assert found.mean == pytest.approx(62.5) and found.sums.sum() == pytest.approx(62.5)
     assert found.sums == pytest.approx([62.5, 0]) and found.deviations == pytest.approx([0, 0])
 
 
 def test_items_without_weights_count_the_same() -> None:
-    found = ItemReader()._made("t", [("a", 0.5, None), ("b", 1.0, None)], {"a": None, "b": None})
+    items, score = np.arange(2), np.array([0.5, 1])
+    found = ItemReader()._made("t", items, score, np.ones(2))
     assert found is not None
     assert found.mean == 75 and list(found.sums) == [25, 50] and list(found.deviations) == [-12.5, 12.5]
-    nothing = ItemReader()._made("t", [("a", 0.5, 0.0), ("b", 1.0, 0.0)], {"a": None, "b": None})
+    nothing = ItemReader()._made("t", items, score, np.zeros(2))
     assert nothing is not None and nothing.mean == 75, "no item has words"

@@ -4,7 +4,7 @@ import contextlib
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,11 +13,12 @@ from moextend.bench import methods
 from moextend.bench.report import paper, tables
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.latex import environment, escape
-from moextend.bench.report.paper import tex
+from moextend.bench.report.paper import setup, tex
 from moextend.bench.report.paper.bibliography import Bibliography, Entry, find_entries, read_bib
 from moextend.bench.report.style import find_style
 from moextend.bench.report.table import Column, Table, number, text
 from moextend.bench.run.records import StageCost
+from moextend.bench.scorers.table import BY_NAME
 from moextend.errors import InputError, RunFailed, SpecError, visible
 from moextend.util import content
 from tests.bench import ledger
@@ -52,7 +53,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 @pytest.fixture
 def make(experiment: Experiment, tmp_path: Path) -> MakePaper:
     def write(
-        folder: str = "out", draw: paper.Draw = lambda experiment, folder: [], style: str = ""
+        folder: str = "out", draw: paper.Draw = lambda experiment, names, folder: [], style: str = ""
     ) -> paper.Written:
         (tmp_path / "report.yaml").write_text(style or "{}")
         return paper.write(experiment, find_style(None, tmp_path), tmp_path / folder, draw)
@@ -143,12 +144,13 @@ def test_labels_of_the_style_are_referred_to(make: MakePaper, tmp_path: Path) ->
 
 
 def test_figures_stand_in_the_document(make: MakePaper, tmp_path: Path) -> None:
-    def draw(experiment: Experiment, folder: Path) -> list[paper.Picture]:
+    def draw(experiment: Experiment, names: Mapping[str, str], folder: Path) -> list[paper.Picture]:
+        assert names == {"lora": "LoRA"}
         folder.mkdir(parents=True)
         (folder / "a.pdf").write_bytes(b"%PDF")
         return [paper.Picture("a.pdf", "50% & more")]
 
-    assert make(draw=draw).pictures == 1
+    assert make(draw=draw, style="methods: {lora: LoRA}").pictures == 1
     main = (tmp_path / "out" / "main.tex").read_text()
     assert "{figures/a.pdf}" in main and r"\caption{50\% \& more}" in main
 
@@ -280,3 +282,63 @@ def test_numbers_of_the_paper_are_those_of_the_report(
             for value in row:
                 if value.form:
                     assert value.text.split(" ")[0] in shown
+
+
+def test_error_rates_are_described_and_cited(experiment: Experiment, make: MakePaper, tmp_path: Path) -> None:
+    result = experiment.results[0]
+    key, cell = next((key, cell) for key, cell in result.cells.items() if key[1] == "task1")
+    result.cells[key] = cell.model_copy(update={"scorer": "wer-en@1"})
+    try:
+        make()
+    finally:
+        result.cells[key] = cell
+    setup = (tmp_path / "out" / "setup.tex").read_text()
+    assert (
+        r"\texttt{wer-\allowbreak{}en@1}~\cite{radford2023robust} (word accuracy: 100 - WER, errors" in setup
+    )
+    assert "Robust Speech Recognition" in (tmp_path / "out" / "references.bib").read_text()
+
+
+def test_every_entry_of_a_scorer_names_one() -> None:
+    names = [name for entry in find_entries(Path("nowhere")) for name in entry.used_by if "scorer:" in name]
+    assert len(names) > 5 and {name.removeprefix("scorer:") for name in names} <= set(BY_NAME)
+
+
+def test_every_encoder_and_alignment_is_named(
+    experiment: Experiment, make: MakePaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = experiment.shared["sequence"]
+    base = {
+        **spec["base"],
+        "vision": "tiny",
+        "audio": "openai/whisper-tiny.en",
+        "encoders": {"series": "a_b"},
+    }
+    align = [
+        {"task": task, "steps": 7, "batch_size": 8, "learning_rate": 0.01} for task in ("task1", "task2")
+    ]
+    monkeypatch.setitem(experiment.shared, "sequence", {**spec, "base": base, "align": align})
+    make()
+    setup = (tmp_path / "out" / "setup.tex").read_text()
+    assert r"its image encoder is \texttt{tiny}, its audio encoder is \texttt{openai/" in setup
+    assert r"tiny.en}~\cite{radford2023robust} and its series encoder is \texttt{a\_" in setup
+    assert r"aligned on \texttt{task1}: " in setup and r"; on \texttt{task2}: " in setup
+
+
+@pytest.mark.parametrize(
+    ("align", "sentence"),
+    [
+        (None, ""),
+        ("see", r"The projector was first aligned on \texttt{see}: 4 steps"),
+        (["see", "hear"], r"The projectors were first aligned on \texttt{see}: 4 steps"),
+    ],
+)
+def test_the_setup_names_every_alignment(align: object, sentence: str, experiment: Experiment) -> None:
+    train = {"steps": 4, "batch_size": 2, "learning_rate": 0.1}
+    value = [{"task": name, **train} for name in align] if isinstance(align, list) else align
+    value = {"task": value, **train} if isinstance(value, str) else value
+    writer = setup._Writer(experiment, {}, Bibliography({}))
+    writer.spec = {"align": value, "base": {"model": "tiny", "vision": "tiny", "audio": "ears"}}
+    found = writer.alignment()
+    assert found.startswith(sentence) and ("hear" in found) == isinstance(align, list)
+    assert "its image encoder is " in writer.base() and "and its audio encoder is " in writer.base()

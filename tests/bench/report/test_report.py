@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +15,13 @@ from moextend.bench.report.csv import cells
 from moextend.bench.report.forgetting import COLUMNS, forgetting_table
 from moextend.bench.report.matrix import matrix_tables
 from moextend.bench.report.table import Table, Value, number, over_runs
-from moextend.bench.run.progress import Progress, Unit, _write
-from moextend.bench.run.records import StageCost, State, Status
-from moextend.bench.run.rundir import Cell, RunDir
+from moextend.bench.run.progress import Progress, Unit
+from moextend.bench.run.records import StageCost
+from moextend.bench.run.rundir import Cell
 from moextend.errors import InputError, RunFailed, UnknownName
-from moextend.util.files import write_json
 from tests.bench import ledger
 from tests.bench.conftest import MakeConfig, MakeRun
-
-ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
-
-
-@pytest.fixture
-def done(make_run: MakeRun) -> MakeRun:
-    def make(
-        method: str = "lora",
-        seed: int = 0,
-        rows: Sequence[Sequence[float]] = ROWS,
-        text: Sequence[float] = (90.0, 88.0, 85.0),
-        state: State = "done",
-        facts: dict[str, Any] | None = None,
-        **changes: Any,
-    ) -> RunDir:
-        run = make_run(method, seed, rows, text, **changes)
-        _write(run.folder, Status(state=state))
-        write_json(run.folder / "facts.json", facts or {"task_identity": "none"})
-        return run
-
-    return make
+from tests.bench.report.conftest import ROWS
 
 
 def row_of(table: Table, name: str) -> dict[str, Value]:

@@ -86,10 +86,10 @@ def test_tables_say_that_an_error_rate_is_shown_as_accuracy(make_run: MakeRun) -
     run.append_cell(
         Cell(stage=2, task=FIRST, value=60.0, scorer="wer@1", readings={"strict": 0.0, "wer": 41.5})
     )
-    said = f"{FIRST}: word accuracy: 100 - WER, errors of an item counted up to its length (wer@1); "
+    note = f"{FIRST}: word accuracy: 100 - WER, errors of an item counted up to its length (wer@1); "
     for view in ("forgetting", "matrix", "readings"):
         notes = [note for table in tables(collect([run], unfinished=True), view) for note in table.notes]
-        assert sum(note.startswith(said) for note in notes) == 1
+        assert sum(each.startswith(note) for each in notes) == 1
     assert shown([run]).sections[0][0][-1].text == "wer 41.5"
     found = explain(run, 2, FIRST).sources
     assert found["score is"].startswith("word accuracy") and found["readings"] == "strict 0.0, wer 41.5"

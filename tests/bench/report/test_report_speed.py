@@ -12,6 +12,7 @@ import pytest
 
 from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
+from moextend.bench.report.frame import frames
 from moextend.bench.run.complete import lacks
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import find_runs
@@ -82,3 +83,18 @@ def test_a_report_takes_little_time_a_run(folder: Path, view: View, a_run: float
     began = time.process_time()
     render(tables(collect(find_runs(folder)), view, baseline="lora"), "table")
     assert time.process_time() - began < a_run * len(METHODS) * len(SEEDS)
+
+
+def test_the_frames_of_all_runs_open_every_file_once_and_take_little_time(
+    folder: Path, opened: Counter[str]
+) -> None:
+    """Of row 0, which the runs of a seed share, one copy is opened; the time is about ten times that of a server."""
+    experiments = collect(find_runs(folder))
+    opened.clear()
+    began = time.process_time()
+    rows = sum(len(piece) for piece in frames(experiments))
+    assert time.process_time() - began < 0.5 * len(METHODS) * len(SEEDS)
+    assert rows == len(METHODS) * len(SEEDS) * 7 * 8 * 100
+    answers = {name for name in opened if "scores" not in name}
+    assert max(opened.values()) == 1
+    assert len(answers) == len(METHODS) * len(SEEDS) * 6 * 8 + len(SEEDS) * 8

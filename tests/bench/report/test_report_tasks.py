@@ -1,38 +1,14 @@
 """Tables of final scores by task, of text, and of settings side by side."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import pytest
 
 from moextend.bench.report import tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.table import Table
-from moextend.bench.run.progress import _write
-from moextend.bench.run.records import StageCost, Status
-from moextend.bench.run.rundir import RunDir
+from moextend.bench.run.records import StageCost
 from moextend.errors import InputError
 from tests.bench.conftest import MakeConfig, MakeRun
-
-ROWS = [[20.0, 30.0], [80.0, 32.0], [60.0, 70.0]]
-
-
-@pytest.fixture
-def done(make_run: MakeRun) -> MakeRun:
-    def make(
-        method: str = "lora",
-        seed: int = 0,
-        rows: Sequence[Sequence[float]] = ROWS,
-        text: Sequence[float] = (90.0, 88.0, 85.0),
-        facts: dict[str, Any] | None = None,
-        **changes: Any,
-    ) -> RunDir:
-        run = make_run(method, seed, rows, text, **changes)
-        _write(run.folder, Status(state="done"))
-        run.write_facts(**{"task_identity": "none", **(facts or {})})
-        return run
-
-    return make
+from tests.bench.report.conftest import ROWS
 
 
 def rows_of(table: Table) -> dict[str, dict[str, str]]:

@@ -14,7 +14,7 @@ from moextend.bench.report import View, render, tables
 from moextend.bench.report.collect import collect
 from moextend.bench.report.table import Value
 from moextend.bench.run.progress import _write
-from moextend.bench.run.records import StageCost, Status
+from moextend.bench.run.records import AlignmentCost, StageCost, Status
 from moextend.bench.run.rundir import Cell, RunDir, find_runs
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.vqa import scores_path
@@ -221,17 +221,16 @@ def test_the_comparison_in_csv_has_numbers(ledger_runs: list[RunDir]) -> None:
 
 
 def test_a_file_is_read_once(ledger_runs: list[RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
-    from moextend.bench.report import items
-
     read: list[Path] = []
+    plain = files.raw_lines
 
-    def reading(path: Path) -> Any:
+    def reading(path: Path) -> list[bytes]:
         read.append(path)
-        return files.read_lines(path)
+        return plain(path)
 
-    monkeypatch.setattr(items, "read_lines", reading)
+    monkeypatch.setattr(files, "raw_lines", reading)
     compared(ledger_runs)
-    assert len(read) == len(set(read))
+    assert read and len(read) == len(set(read))
 
 
 def test_kept_scores_of_other_items_are_not_taken(tmp_path: Path) -> None:
@@ -301,6 +300,21 @@ def test_a_method_that_guesses_does_not_look_good(tmp_path: Path) -> None:
     table = forgetting(runs)["ewc"]
     assert abs(amount(table["bwt"])) < 3 and amount(table["la"]) < 30
     assert amount(table["text_change"]) < -50
+
+
+def test_the_alignment_of_a_modality_is_a_cost_of_its_first_stage(make_run: MakeRun) -> None:
+    runs = []
+    for seed in (0, 1):
+        run = finish(make_run("lora", seed, rows=ROWS))
+        heard = AlignmentCost(task="sounds", steps=300, tokens=9_000, flops=2.5e12, seconds=31.4)
+        run.write_cost(1, "colour", StageCost(flops=1e12))
+        run.write_cost(2, "count", StageCost(flops=1e12, alignments={"audio": heard}))
+        runs.append(run)
+    (table,) = tables(collect(runs), "costs")
+    assert table.notes[-1] == (
+        "On top, once for all methods of a seed, the alignment of projectors: audio at stage 2 "
+        "(sounds, 300 steps, 9,000 tokens, 2.50 TFLOPs, 31 s)."
+    )
 
 
 def test_costs_are_compared_with_the_first_moextend(make_run: MakeRun) -> None:

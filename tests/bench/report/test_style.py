@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from moextend.bench.report import FORMATS, render, tables
 from moextend.bench.report.collect import Experiment, collect
+from moextend.bench.report.page.data import parts
 from moextend.bench.report.style import Styling, find_style
 from moextend.bench.report.table import Table
 from moextend.bench.run.progress import _write
@@ -121,10 +123,10 @@ def test_methods_that_are_not_named_can_be_left_out(
 def test_names_in_notes_change_as_words_and_not_in_commands(
     experiments: list[Experiment], styling: MakeStyling
 ) -> None:
-    from moextend.bench.report.style import _renamed
+    from moextend.bench.report.style import renamed
 
     known = {"moextend": "Ours", "lora": "LoRA"}
-    assert _renamed("moextend 1, lora 2; lora-s0, lora:rank=2 (moextend bench run)", known) == (
+    assert renamed("moextend 1, lora 2; lora-s0, lora:rank=2 (moextend bench run)", known) == (
         "Ours 1, LoRA 2; lora-s0, lora:rank=2 (moextend bench run)"
     )
 
@@ -188,3 +190,34 @@ def test_the_workspace_has_a_style_of_its_own(tmp_path: Path) -> None:
 def test_unknown_columns_are_an_unknown_name(experiments: list[Experiment], styling: MakeStyling) -> None:
     with pytest.raises(UnknownName):
         tables(experiments, "costs", style=styling("tables: {costs: {columns: [acc]}}"))
+
+
+def test_the_page_has_the_names_the_order_and_the_decimals(
+    experiments: list[Experiment], styling: MakeStyling
+) -> None:
+    made = parts(experiments, style=styling()).values["report"]["experiments"][0]
+    assert [one["label"] for one in made["methods"]] == ["MoExtend", "LoRA & co", "ewc", "full-ft"]
+    assert [one["method"] for one in made["methods"]][:2] == ["moextend:scope=all", "lora"]
+    assert {(task["key"], task["name"]) for task in made["tasks"]} >= {("colour", "Colour of things")}
+    summary = made["summary"]
+    assert summary["title"].startswith("Ours: ")
+    assert [column["key"] for column in summary["columns"] if not column["wide"]] == ["method", "acc", "la"]
+    assert len(summary["columns"]) > 6, "the others are there for those who look for them"
+    rows = {row[0][0]: row for row in summary["sections"][-1]}
+    assert rows["LoRA & co"][1][0] == "65.31 ±0.35"
+    assert "LoRA & co" in json.dumps(made["verdict"] + made["limits"])
+    assert "moextend:scope=all" not in json.dumps([made["summary"], made["costs"], made["verdict"]])
+
+
+def test_marks_of_the_page_are_those_of_its_own_names(
+    experiments: list[Experiment], styling: MakeStyling
+) -> None:
+    plain, styled = (
+        parts(experiments, style=style).values["report"]["experiments"][0]["summary"]
+        for style in (None, styling("methods: {lora: LoRA}\n"))
+    )
+    marks = [
+        {row[0][0] for row in table["sections"][-1] for value in row if len(value) > 4}
+        for table in (plain, styled)
+    ]
+    assert "lora" in marks[0] and marks[1] == {name.replace("lora", "LoRA") for name in marks[0]}

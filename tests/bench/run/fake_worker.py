@@ -14,7 +14,7 @@ from moextend.bench.run.costs import peak_memory
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, RunDir
-from moextend.bench.run.worker import serve
+from moextend.bench.run.worker import alone, serve
 from moextend.errors import RunFailed
 from moextend.util import files
 
@@ -102,4 +102,6 @@ def misbehave(method: str, stage: int) -> None:
         time.sleep(60)
 
 
+if sys.argv[1:]:
+    sys.exit(alone(sys.argv[1:], lambda folder: work(RunDir(folder))))
 serve(lambda folder: work(RunDir(folder)), grace=float(os.environ.get("FAKE_GRACE", "20")))

@@ -54,6 +54,25 @@ def test_sizes_are_those_of_the_shapes() -> None:
     assert size("moextend:layers=all,width=1", make()).flops == 2 * params("moextend:layers=all,width=1")
 
 
+def test_the_base_is_read_once_for_skeletons_that_share_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def counted(base: Base, workspace: Path) -> PreTrainedModel:
+        read.append(base)
+        found: PreTrainedModel = skeleton(base, workspace)
+        return found
+
+    monkeypatch.setattr(matching, "skeleton", counted)
+    make = matching.skeletons(TINY, tmp_path)
+    assert not read, "nothing is read before it is needed"
+    one, two = make(), make()
+    moextend.attach(one, "new", {0: [0]})
+    assert read == [TINY]
+    assert [name for name, _ in make().named_parameters()] == [name for name, _ in two.named_parameters()]
+
+
 @pytest.mark.parametrize(
     "text", ["lora:rank=5", "moe-lora:rank=2", "full-ft", "moextend:routing=paper,layers=all"]
 )

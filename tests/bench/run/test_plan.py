@@ -188,7 +188,7 @@ def test_the_preview_of_the_default_needs_no_download(tmp_path: Path) -> None:
     assert "lora-s0: tiny-attributes (" in words
     assert "lora-s0-joint: all at once: " in words
     assert "Downloads: none." in words
-    assert "One training step: not estimated for a base of 4.3 MB, which fits any GPU." in words
+    assert "One training step: not estimated for a base of 2.9 MB, which fits any GPU." in words
 
 
 def test_the_preview_names_downloads_and_non_commercial_licences(
@@ -276,7 +276,7 @@ def test_a_task_that_needs_a_judge_is_refused_before_a_run(
         ),
         (
             {"transfer": ["tiny-facts"]},
-            r"transfer\[0\]: 'tiny-facts' is a text task, and transfer holds image",
+            r"transfer\[0\]: 'tiny-facts' is a text task, and transfer holds tasks about images",
         ),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+import torch
 import yaml
 
 from moextend.bench.report.explain import data_sources, method_sources
@@ -21,6 +22,7 @@ from moextend.data import hub as opened
 from moextend.errors import RunConflict
 from moextend.util import content
 from tests.bench.data.hub_rows import Hub
+from tests.model import toy_audio
 from tests.model.local_hub import LocalHub, serving
 
 TINY = content.package_folder("registry") / "models" / "tiny"
@@ -84,6 +86,28 @@ def test_models_are_opened_at_the_recorded_commits_after_the_branch_moved(
     shown = method_sources(run)
     assert shown["base"] == f"org/base, commit {first['org/base']} of org/base"
     assert shown["image encoder"] == f"hf-hub:org/tower, commit {first['org/tower']} of org/tower"
+
+
+def test_an_audio_encoder_is_opened_at_the_recorded_commit_after_the_branch_moved(
+    hub: LocalHub, tmp_path: Path
+) -> None:
+    def push(seed: int) -> str:
+        torch.manual_seed(seed)
+        toy_audio.whisper(True)(tmp_path / "ears")
+        return hub.push("org/ears", tmp_path / "ears")
+
+    def encoder() -> str:
+        return models.base(RunContext(run)).modalities["audio"].encoder.fingerprint()
+
+    first, run = push(1), prepared(tmp_path, audio="org/ears:10/s")
+    known = encoder()
+    assert run.facts().models["audio encoder"] == {"org/ears": first}
+    assert list(run.facts().models["image encoder"]) == ["org/tower"]
+    moved = push(2)
+    hub.asked.clear()
+    assert encoder() == known and moved != first
+    assert not {asked.split()[1] for asked in hub.asked} & {"main", moved}
+    assert method_sources(run)["audio encoder"] == f"org/ears:10/s, commit {first} of org/ears"
 
 
 def test_data_are_opened_at_the_recorded_commit_after_the_branch_moved(rows: Hub, tmp_path: Path) -> None:

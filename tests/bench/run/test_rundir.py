@@ -71,13 +71,13 @@ def test_a_changed_environment_is_recorded_not_refused(
     assert len(noted()) == 2
     open_run(make_config(), tmp_path).record_environment(device="cpu")
     assert len(noted()) == 2
-    monkeypatch.setattr("moextend.bench.run.environment._version", lambda package: "99")
+    monkeypatch.setattr("moextend.util.environment._version", lambda package: "99")
     open_run(make_config(), tmp_path).record_environment()
     assert [e["packages"]["torch"] for e in noted()][-1] == "99"
 
 
 def test_environment_names_the_commit_of_a_checkout_only(tmp_path: Path) -> None:
-    from moextend.bench.run.environment import commit
+    from moextend.util.environment import commit
 
     assert commit(tmp_path) is None
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from moextend.bench.score import evaluate, vqa
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunConflict, RunFailed
 from moextend.extension import learning, tensor_files
+from tests import preloaded
+from tests.robustness.test_kills import until
 
 SEQUENCE = """
 sequence: small
@@ -46,7 +48,7 @@ METHODS = ["full-ft", "lora", "moextend:scope=own", "moextend:scope=auto", "moex
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
     (folder / "registry").mkdir()
     (folder / "registry" / "small.yaml").write_text(SEQUENCE)
@@ -131,6 +133,8 @@ def test_nothing_is_scored_twice_for_the_same_weights(finished: Callable[[str], 
     cells = finished("moextend:scope=own").cells()
     assert cells[2, "tiny-facts"].reused and cells[2, "tiny-attributes"].reused
     assert not cells[2, "tiny-counting"].reused
+    first = [finished(method).cells()[0, "tiny-facts"].reused for method in ("full-ft", "moextend:scope=own")]
+    assert first.count(False) <= 1, "the runs of a workspace share the answers of the base"
 
 
 @pytest.mark.slow
@@ -270,21 +274,29 @@ def test_stopped_again_and_again_the_scores_are_the_same(
 
 
 @pytest.mark.slow
-def test_killed_workers_lose_nothing(workspace: Path, finished: Callable[[str], RunDir]) -> None:
+def test_killed_workers_lose_nothing(
+    workspace: Path, finished: Callable[[str], RunDir], fork_server: str
+) -> None:
     """kill -9 at moments that no code chooses."""
     whole, killed = finished("full-ft"), prepared(workspace, "full-ft", "killed")
-    for seconds in (7, 8, 9):
+    codes = []
+    for seconds in (0.2, 0.4, 0.6):
         worker = subprocess.Popen(
-            [sys.executable, "-m", "moextend.bench.run.worker"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preloaded.client_command(fork_server), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )  # fmt: skip
         assert worker.stdin
         worker.stdin.write(f"{killed.folder}\n".encode())
         worker.stdin.flush()
+        until(lambda: read_status(killed.folder).state == "running")
+        pid = read_status(killed.folder).pid
         time.sleep(seconds)
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
+        assert pid
+        with suppress(ProcessLookupError):  # a quick machine is done
+            os.kill(pid, signal.SIGKILL)
         worker.stdin.close()
+        codes.append(worker.wait())
+    assert codes[0] == -signal.SIGKILL
     runner.run(killed.folder)
     assert values(killed) == values(whole)
     for name, tensor in learned(whole).items():

@@ -10,13 +10,16 @@ from PIL import Image
 
 from moextend.bench.data import Item, open_items
 from moextend.bench.score import vqa
+from moextend.bench.score.kept import ScoreReader
+from moextend.bench.score.lines import Words
 from moextend.bench.score.predictions import PredictionLine
-from moextend.bench.score.records import Scores
+from moextend.bench.score.records import Cell, Scores
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import Data, TaskSpec
 from moextend.data.columns import Columns
 from moextend.errors import RunFailed
 from moextend.model.generation import Prompt
+from moextend.util.files import read_lines
 
 TASK = TaskSpec(task="mini", version=1, kind="vqa", data=Data(path="x"), prompt="{question}")
 
@@ -246,8 +249,8 @@ def test_error_rates_weigh_the_items_by_their_words(tmp_path: Path) -> None:
     assert scores.readings["wer"] == pytest.approx(100 * (2 + 1 + 3) / 9)
     path = tmp_path / "mini.jsonl"
     vqa.write_scores(path, "wer@1", scored)
-    kept = vqa.kept_scores(path, "wer@1")
-    assert [line["weight"] for line in kept] == [6, 2, 1]
-    assert vqa.item_scores(transcripts(), kept, path, "wer@1") == scored
+    assert [line["weight"] for line in read_lines(vqa.scores_path(path, "wer@1"))] == [6, 2, 1]
+    cell = Cell(stage=0, task="mini", value=scores.value, n=3, scorer="wer@1", predictions=path.name)
+    assert ScoreReader(Words())(tmp_path, cell, tmp_path).weight.tolist() == [6, 2, 1]
     vqa.write_scores(path, "exact@1", vqa.score_items(transcripts(), "exact@1")[1])
-    assert all("weight" not in line for line in vqa.kept_scores(path, "exact@1"))
+    assert all("weight" not in line for line in read_lines(vqa.scores_path(path, "exact@1")))

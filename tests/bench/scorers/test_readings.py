@@ -107,7 +107,7 @@ RECORDS = [
 
 def test_item_scores_and_summary() -> None:
     scores, items = vqa.score_items(RECORDS, "letter@1")
-    assert [tuple(vars(item).values()) for item in items] == [
+    assert [tuple(item.line().values()) for item in items] == [
         ("0", 1.0, 1.0, 1.0, 1.0), ("1", 0.0, 0.0, 1.0, 1.0), ("2", 0.0, 0.0, 0.0, 1.0), ("3", 0.0, 0.0, 0.0, None)
     ]  # fmt: skip
     # The form was lost on one, and what to say on another, though the choice was still the likeliest on both.
@@ -122,36 +122,6 @@ def test_a_record_is_read_as_it_was_written_and_an_older_one_without_likelihoods
     old = {"id": "1", "prediction": "a", "answers": ["a"]}
     assert PredictionLine.read(old) == PredictionLine("1", "a", ("a",))
     assert vqa.score_items([PredictionLine.read(old)], "exact@1")[1][0].likelihood is None
-
-
-def read_scores(predictions: Path, scorer: str) -> Any:
-    records = [PredictionLine.read(line) for line in read_lines(predictions)]
-    kept = read_lines(vqa.scores_path(predictions, scorer))
-    return vqa.item_scores(records, kept, predictions, scorer)
-
-
-def test_item_scores_are_kept_and_made_again_when_they_do_not_fit(tmp_path: Path) -> None:
-    predictions = tmp_path / "task-key.jsonl"
-    assert read_scores(predictions, "letter@1") == []
-    predictions.write_text("".join(json.dumps(record.line()) + "\n" for record in RECORDS))
-    made = read_scores(predictions, "letter@1")
-    path = vqa.scores_path(predictions, "letter@1")
-    assert path.name == "task-key.letter@1.scores2.jsonl" and len(path.read_text().splitlines()) == 4
-    path.write_text(path.read_text().replace('"score": 1.0', '"score": 0.5'))
-    kept = read_scores(predictions, "letter@1")
-    assert kept[0].score == 0.5 and kept[1:] == made[1:], "kept scores are read, not made"
-    assert read_scores(predictions, "option@1")[1].score == 1.0, "another scorer has its own file"
-    predictions.write_text("".join(reversed(predictions.read_text().splitlines(keepends=True))))
-    assert read_scores(predictions, "letter@1") == kept, "in whatever order"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
-    assert sorted(read_scores(predictions, "letter@1"), key=lambda item: item.id) == made
-
-
-def test_an_older_line_of_scores_lacks_readings(tmp_path: Path) -> None:
-    predictions = tmp_path / "p.jsonl"
-    predictions.write_text(json.dumps({"id": "1", "prediction": "a", "answers": ["a"]}) + "\n")
-    vqa.scores_path(predictions, "exact@1").write_text('{"id": "1", "score": 1.0}\n')
-    assert read_scores(predictions, "exact@1") == [vqa.ItemScore("1", 1.0, None, None, None)]
 
 
 def test_scorers_of_sets_keep_one_line_an_item() -> None:
@@ -251,5 +221,5 @@ def test_a_cell_with_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     assert cell.value == 0.0 and cell.readings == {"strict": 0.0, "normalised": 50.0, "likelihood": 50.0}
     assert cell.predictions
-    kept = read_scores(tmp_path / "p" / cell.predictions, "letter@1")
-    assert [(item.normalised, item.likelihood) for item in kept] == [(1.0, 0.0), (0.0, 1.0)] * 2
+    kept = read_lines(vqa.scores_path(tmp_path / "p" / cell.predictions, "letter@1"))
+    assert [(item["normalised"], item["likelihood"]) for item in kept] == [(1.0, 0.0), (0.0, 1.0)] * 2

@@ -156,3 +156,34 @@ def test_references_without_units(name: str) -> None:
     mixed = score_set(name, answered([("a", "!?"), ("b", "b")]))
     assert mixed.items == pytest.approx((0, 1)) and mixed.value == 1, "it has no weight"
     assert mixed.metrics[name[:3]] == 100, "its insertion counts in the rate"
+
+
+def spoken(symbols: bool) -> list[tuple[str, str]]:
+    """Predictions and references, drawn by `Random.random` only; with signs and British spellings or not."""
+    plain = """the a cat sat on twenty one 21 five Mr. smith won't it's don't, harbor. 1960s Hello! hmm uh naïve café
+    x-ray (laughs) I'd you've"""
+    words = plain.split() + (["$5", "10%", "centre"] if symbols else [])
+    rnd = Random(1)
+
+    def draw() -> str:
+        return words[int(rnd.random() * len(words))]
+
+    golds = [[draw() for _ in range(3 + int(rnd.random() * 18))] for _ in range(400)]
+    answers = [[word if rnd.random() < 0.8 else draw() for word in gold] for gold in golds]
+    return [(" ".join(answer), " ".join(gold)) for answer, gold in zip(answers, golds, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("name", "symbols", "theirs"),
+    [
+        ("wer@1", True, 21.559805024371954),
+        ("wer@1", False, 21.565025716385012),
+        ("wer-en@1", False, 23.716673298846),
+    ],
+)
+def test_the_rates_are_lmms_evals(name: str, symbols: bool, theirs: float) -> None:
+    """Results of lmms-eval 0.7.3, tasks/asr_wer_utils.py: French for the basic form, English for the other.
+
+    In English it applies the basic form, too, and has a table of spellings: the rates of texts with $ and % differ.
+    """
+    assert score_set(name, answered(spoken(symbols))).metrics["wer"] == pytest.approx(theirs)

@@ -24,10 +24,21 @@ from moextend.bench.report.page.data import parts
 from moextend.bench.report.page.document import encoded
 from moextend.bench.report.page.flips import mcnemar
 from moextend.bench.report.page.lifelines import interned, packed
-from moextend.bench.report.page.thumbnails import SIDE, Budget, small, thumbnails
+from moextend.bench.report.page.thumbnails import (
+    RATE,
+    SECONDS,
+    SIDE,
+    Budget,
+    Medium,
+    small_image,
+    small_sound,
+    thumbnails,
+)
 from moextend.bench.report.page.verdict import verdict
 from moextend.bench.run.rundir import find_runs
+from moextend.data.audio import AudioRef
 from moextend.data.images import ImageRef
+from moextend.util.files import read_lines
 from tests.bench import ledger
 from tests.bench.conftest import MakeRun
 
@@ -170,6 +181,19 @@ def test_limits_name_what_is_missing(experiments: list[Experiment]) -> None:
     assert found["Underpowered cells"]["rows"][0][-1] == "needs"
 
 
+def test_settings_that_were_chosen_on_scored_items_are_a_limit(experiments: list[Experiment]) -> None:
+    def titles() -> set[str]:
+        return {one["title"] for one in parts(experiments).values["report"]["experiments"][0]["limits"]}
+
+    config = experiments[0].results[0].config
+    assert "Settings chosen on scored items" not in titles()
+    object.__setattr__(config, "tuned_on", "scored items")
+    try:
+        assert "Settings chosen on scored items" in titles()
+    finally:
+        object.__setattr__(config, "tuned_on", None)
+
+
 def test_provenance_has_the_command_and_digests(experiments: list[Experiment], made: dict[str, Any]) -> None:
     known = made["e0.provenance"]
     words, run = known["words"], known["runs"][0]
@@ -242,10 +266,19 @@ def image(side: int, form: str = "PNG") -> ImageRef:
 
 
 def test_thumbnails_are_small() -> None:
-    form, data = small(image(20))
-    assert form == "png" and Image.open(io.BytesIO(data)).size == (20, 20)
-    form, data = small(image(900))
-    assert form == "webp" and max(Image.open(io.BytesIO(data)).size) == SIDE
+    made = small_image(image(20))
+    assert made.form == "png" and Image.open(io.BytesIO(made.data)).size == (20, 20)
+    made = small_image(image(900))
+    assert made.form == "webp" and max(Image.open(io.BytesIO(made.data)).size) == SIDE
+
+
+def test_sounds_are_small() -> None:
+    rate = 44_100
+    wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(30 * rate) / rate)
+    made = small_sound(AudioRef.of(wave, rate))
+    again = AudioRef(data=made.data)
+    assert (made.kind, made.form) == ("audio", "mp3") and len(made.data) < 200_000
+    assert again.seconds == pytest.approx(SECONDS, abs=0.2) and again.open().rate == RATE
 
 
 def test_thumbnails_belong_to_the_questions_that_were_answered(tmp_path: Path) -> None:
@@ -264,10 +297,28 @@ def test_thumbnails_belong_to_the_questions_that_were_answered(tmp_path: Path) -
     spec = TaskSpec.model_validate({**task, "columns": {"id": "id"}})
     asked = [Asked("q0"), Asked("another question"), Asked("q2")]
     found = thumbnails(spec, tmp_path, ["0", "1", "2"], asked, Budget())
-    assert found.at == [0, -1, 0] and len(found.images) == 1, found.lacks
+    assert found.at == [[0], [], [0]] and [one.kind for one in found.media] == ["image"], found.lacks
     full = thumbnails(spec, tmp_path, ["0", "1", "2"], asked, Budget(10))
-    assert full.at == [-1, -1, -1] and "--bundle" in full.lacks
+    assert full.at == [[], [], []] and "--bundle" in full.lacks
     gone = thumbnails(
         TaskSpec.model_validate({**task, "data": {"path": "gone"}}), tmp_path, ["0"], asked[:1], Budget()
     )
-    assert gone.at == [-1] and gone.lacks.startswith("The images cannot be opened")
+    assert gone.at == [[]] and gone.lacks.startswith("The media cannot be opened")
+
+
+def test_a_medium_as_a_url() -> None:
+    assert Medium("audio", "wav", b"RIFF").url == "data:audio/wav;base64,UklGRg=="
+
+
+def test_questions_of_text_tasks(tmp_path: Path) -> None:
+    """Former runs do not have them."""
+    run = ledger.write_run(tmp_path, ledger.Shape(stages=1, texts=1, items=5), "lora", 0, ledger.Kind())
+    before = parts(collect([run])).values
+    (task,) = [one for one in before["report"]["experiments"][0]["tasks"] if one["role"] == "text"]
+    assert before[task["part"]]["question"]["words"] == [""]
+    for path in run.predictions.rglob("text1-*.jsonl"):
+        lines = read_lines(path)
+        path.write_text(
+            "".join(json.dumps({**line, "question": f"q{line.get('id')}"}) + "\n" for line in lines)
+        )
+    assert parts(collect([run])).values[task["part"]]["question"]["words"] == [f"q{n}" for n in range(5)]

@@ -8,8 +8,10 @@ import pytest
 
 from moextend.bench import frame
 from moextend.bench.report import page as pages
-from moextend.bench.report.collect import Experiment, collect
+from moextend.bench.report.collect import Experiment, Result, collect
 from moextend.bench.report.fate import item_fates
+from moextend.bench.report.page.lifelines import Lifelines
+from moextend.bench.report.page.thumbnails import Medium, Thumbnails
 from moextend.bench.report.table import number
 from moextend.bench.run.rundir import find_runs
 from tests.bench import ledger
@@ -200,3 +202,22 @@ def test_experiments_stand_side_by_side(open_page: OpenPage, tmp_path: Path) -> 
     tab.click("text=← Items")
     tab.wait_for_selector(".virtual")
     assert "x=1" in tab.evaluate("location.hash")
+
+
+def test_a_sound_is_a_sign_in_the_list_and_plays_on_the_page_of_its_item(
+    open_page: OpenPage, experiments: list[Experiment], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def sounds(result: Result, task: str, made: Lifelines, *more: Any) -> Thumbnails:
+        both = [Medium("audio", "wav", b"RIFF"), Medium("image", "png", b"png")]
+        return Thumbnails([[0, 1] for _ in made.ids], both)
+
+    monkeypatch.setattr("moextend.bench.report.page.data._media", sounds)
+    url = pages.bundle(experiments, tmp_path / "page").as_uri()
+    tab = open_page("items?t=task1", url=url)
+    tab.wait_for_selector("a.item")
+    assert tab.locator("a.item .picture.sign").count() > 0 and tab.locator("audio").count() == 0
+    tab.locator("a.item").first.click()
+    tab.wait_for_selector("audio[controls]")
+    assert tab.get_attribute("audio", "src") == "media/e0.items0-0.wav"
+    assert tab.get_attribute(".question img", "src") == "media/e0.items0-1.png", "all media of the prompt"
+    assert (tmp_path / "page" / "media" / "e0.items0-0.wav").read_bytes() == b"RIFF"

@@ -153,18 +153,21 @@ def test_a_damaged_run_hides_no_other(made: list[RunDir], site: Served, name: st
 def test_images_have_addresses_of_their_content(
     made: list[RunDir], site: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = {"images/a.webp": b"RIFF1", "images/b.svg": b"<svg>"}
-    values = {"report": {}, "e0.items0.images": {"at": [0, 1], "urls": list(image)}}
+    image = {"media/a.webp": b"RIFF1", "media/b.svg": b"<svg>"}
+    media = [{"kind": "image", "src": path} for path in image]
+    values = {"report": {}, "e0.items0.media": {"at": [0, 1], "media": media}}
     monkeypatch.setattr(build, "parts", lambda *_, **__: Parts(copy.deepcopy(values), dict(image)))
     version = until(site.events(), lambda message: message["version"])["version"]
-    urls = json.loads(site.get(f"/parts/e0.items0.images.json?v={version}").body)["urls"]
+    part = json.loads(site.get(f"/parts/e0.items0.media.json?v={version}").body)
+    urls = [one["src"] for one in part["media"]]
     shown = site.get(f"/{urls[0]}")
     assert shown.body == b"RIFF1" and shown.headers["Content-Type"] == "image/webp"
     assert site.get(f"/{urls[1]}").status == 404, "nothing that a browser would execute"
-    image["images/a.webp"] = b"RIFF2"
+    image["media/a.webp"] = b"RIFF2"
     add(made[0], cut(made[0], 2))
     version = until(site.events(), lambda message: message["version"] not in ("", version))["version"]
-    assert json.loads(site.get(f"/parts/e0.items0.images.json?v={version}").body)["urls"][0] != urls[0]
+    part = json.loads(site.get(f"/parts/e0.items0.media.json?v={version}").body)
+    assert part["media"][0]["src"] != urls[0]
 
 
 def test_only_damaged_runs_are_a_note(made: list[RunDir], site: Served) -> None:

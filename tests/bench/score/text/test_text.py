@@ -70,6 +70,7 @@ def test_numbers_of_lm_eval(
     *kept, summary = lines_of(tmp_path, cell)
     for line, sample in zip(kept, found["samples"][name], strict=True):
         assert line["id"] == sample["doc_id"] and line["right"] == sample[metric]
+        assert line["question"] and sample["arguments"][0][0].endswith(line["question"])
         assert line["loglikelihoods"] == pytest.approx(
             [resp[0] for resp in sample["filtered_resps"]], abs=1e-5
         )

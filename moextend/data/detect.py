@@ -1,4 +1,4 @@
-"""Recognises media in cells by their content: encoded bytes, paths with known endings, arrays with a rate."""
+"""Detects media in cells by their content: encoded bytes, paths with known endings, arrays with a rate."""
 
 from __future__ import annotations
 

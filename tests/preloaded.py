@@ -2,15 +2,17 @@
 
 Run as `preloaded.py serve SOCKET`, it waits for clients. Run as `preloaded.py worker SOCKET`, it is a client: it hands
 its standard streams, folder and environment over, lives as long as the forked process, and ends as that one ends.
-What is forked runs the true worker, or the true command line with such clients as its workers.
+What is forked runs the true worker, the true command line with such clients as its workers, or a script.
 """
 
 import array
 import contextlib
 import gc
 import glob
+import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -19,6 +21,12 @@ from collections.abc import Callable
 from typing import Any
 
 STREAMS = 3
+IMPORTS = (
+    "moextend.bench.methods.lora", "moextend.bench.methods.moextend", "moextend.bench.run.runner",
+    "moextend.bench.run.worker", "moextend.bench.score.text.harness", "moextend.cli.runs",
+    "moextend.extension.learning", "open_clip", "transformers.models.mixtral.modeling_mixtral",
+)  # fmt: skip
+"""What a worker and a command line import at some time. Imported by name: a linter removes imports that nobody uses."""
 
 
 def connect(path: str, order: dict[str, Any], streams: tuple[int, ...]) -> socket.socket:
@@ -41,7 +49,7 @@ def status_of(client: socket.socket) -> int:
 
 
 def order(kind: str, *arguments: str, **environment: str) -> dict[str, object]:
-    """What to fork: "worker", or "cli" with its arguments."""
+    """What to fork: "worker", "cli" with its arguments, or "script" with its path and arguments."""
     return {
         "kind": kind,
         "arguments": arguments,
@@ -66,7 +74,8 @@ def be_client(path: str) -> None:
 
 def serve(path: str) -> None:
     """Forks for every client until the standard input ends."""
-
+    for name in IMPORTS:
+        importlib.import_module(name)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     server.bind(path)
     server.listen(16)
@@ -137,6 +146,9 @@ def _become(order: dict[str, Any], path: str) -> None:
             from moextend.bench.run.worker import main
 
             main()
+        elif order["kind"] == "script":
+            sys.argv = order["arguments"]
+            runpy.run_path(sys.argv[0], run_name="__main__")
         else:
             from moextend.bench.run import launch
             from moextend.cli.main import run

@@ -1,0 +1,133 @@
+"""Verifies a run: its files against their digests, its scores and a sample of its answers made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from moextend.bench.report.explain import check_cell, command
+from moextend.bench.run import complete
+from moextend.bench.run.rundir import RunDir, run_name
+from moextend.errors import InputError
+from moextend.util.environment import environment
+
+AGAIN = "Run the same command again, which makes what is missing or damaged: {}"
+MACHINE = ("python", "packages", "platform")
+"""Parts of an environment that change the last bits of an answer."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One part of a verification."""
+
+    name: str
+    """files, scores or answers."""
+    done: str
+    """What was compared, in words."""
+    problems: tuple[str, ...] = ()
+    hint: str = ""
+    """How to repair it; "" without problems."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What is right and wrong with a run."""
+
+    run: str
+    checks: tuple[Check, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether no check found a problem."""
+        return not any(check.problems for check in self.checks)
+
+    def record(self) -> dict[str, Any]:
+        """For machines."""
+        return {**asdict(self), "sound": self.sound}
+
+
+def verify(run: RunDir, batches: int = 1, on_cell: Callable[[str], None] | None = None) -> Verification:
+    """Verifies a run, and changes nothing in it.
+
+    Args:
+        batches: of every cell, answered again by the restored model; 0: no model is loaded.
+        on_cell: called with words for what is answered again.
+
+    Raises:
+        InputError: the config of the run is missing or damaged.
+    """
+    checks = [_files(run), _scores(run)]
+    if batches:
+        checks.append(_answers(run, batches, on_cell or (lambda words: None)))
+    return Verification(run_name(run.folder), tuple(checks))
+
+
+def _files(run: RunDir) -> Check:
+    """Every byte of weights, predictions and notes."""
+    problems = complete.lacks(run, every_byte=True)
+    words = f"{len(complete.stage_names(run.config))} stages and their cells, every byte"
+    return Check("files", words, tuple(problems), AGAIN.format(command(run.config)) if problems else "")
+
+
+def _scores(run: RunDir) -> Check:
+    """The score of every cell, made of its predictions again."""
+    try:
+        cells = run.cells()
+    except InputError as error:
+        return Check("scores", "no cells", (str(error),), AGAIN.format(command(run.config)))
+    problems = []
+    for cell in cells.values():
+        found = {name: what for name, what in check_cell(run, cell)[1].items() if what != "ok"}
+        problems += [f"{cell.task} after stage {cell.stage}: {name} {what}" for name, what in found.items()]
+    hint = (
+        "If scores.jsonl was edited or a scorer changed, remove the lines of these cells from it. "
+        + AGAIN.format(command(run.config))
+    )
+    return Check("scores", f"{len(cells)} cells", tuple(problems), hint if problems else "")
+
+
+def _answers(run: RunDir, batches: int, on_cell: Callable[[str], None]) -> Check:
+    """A sample of the answers of every cell, made again by the model of its stage."""
+    from moextend.bench.run.regenerate import answer_again
+
+    cells = items = 0
+    problems = []
+    try:
+        for again in answer_again(run, batches):
+            where = f"{again.task} after stage {again.stage}"
+            on_cell(where)
+            cells, items = cells + 1, items + again.items
+            if again.problem:
+                problems.append(f"{where}: {again.problem}")
+            elif again.other:
+                named = ", ".join(again.other[:3]) + (", ..." if len(again.other) > 3 else "")
+                problems.append(f"{where}: {len(again.other)} of {again.items} answers differ ({named})")
+    except InputError as error:
+        problems.append(str(error))
+    return Check(
+        "answers", f"{items:,} of {cells} cells", tuple(problems), _answers_hint(run) if problems else ""
+    )
+
+
+def _answers_hint(run: RunDir) -> str:
+    """Why answers may differ here."""
+    made = run.environments[-1] if run.environments else {}
+    now = environment()
+    other = [name for name in MACHINE if made.get(name) != now[name]]
+    if other:
+        return (
+            f"The run was made with another {' and other '.join(other)}, where the last bits of a number differ: "
+            "verify it there."
+        )
+    return "The weights, the data or the code changed: compare them with moextend bench explain."
+
+
+def text(found: Verification) -> str:
+    """For people."""
+    lines = [found.run]
+    for check in found.checks:
+        lines.append(f"  {check.name}: {'PROBLEMS' if check.problems else 'ok'} ({check.done})")
+        lines += [f"    - {problem}" for problem in check.problems]
+        lines += [f"    hint: {check.hint}"] if check.hint else []
+    return "\n".join(lines)

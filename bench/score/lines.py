@@ -1,0 +1,91 @@
+"""Columns of many files of JSON lines. Lines repeat between stages and runs; each is parsed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moextend.util import files
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+    Array = ndarray[Any, Any]
+
+NONE = -1
+"""Number of a word that is not there."""
+MOST = 32 << 20
+"""Bytes of lines that a reader keeps; then it starts again."""
+
+
+class Words:
+    """Words and their numbers, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def numbers(self, words: Iterable[str | None]) -> Array:
+        """The number of each word; NONE for None."""
+        import numpy as np
+
+        known = self._known
+        found = [NONE if word is None else known.setdefault(word, len(known)) for word in words]
+        return np.array(found, np.int32)
+
+    def words(self) -> list[str]:
+        """The words by number."""
+        return list(self._known)
+
+
+class DistinctLines:
+    """Reads files of JSON lines as columns.
+
+    Greedy answers repeat: after most stages, most items have the line that they had before. A line that was read before
+    costs one look-up, not a parse.
+    """
+
+    def __init__(self, parse: Callable[[list[Any]], Sequence[Array]]) -> None:
+        """
+        Args:
+            parse: columns of records, [records] each.
+        """
+        self._parse = parse
+        self._known: dict[bytes, int] = {}
+        self._bytes = 0
+        self._columns: list[Array] = []
+
+    def read(self, path: Path) -> list[Array]:
+        """The columns of a file, [lines] each; of no lines if there is no file.
+
+        Raises the errors of `files.read_lines` and of `parse`.
+        """
+        import numpy as np
+
+        lines = files.raw_lines(path)
+        if self._bytes > MOST:
+            self._known, self._columns, self._bytes = {}, [], 0
+        places = list(map(self._known.get, lines))
+        if None in places or not self._columns:
+            numbers = {line: number for number, line in enumerate(lines, 1) if places[number - 1] is None}
+            self._add(self._parse(files.parsed(list(numbers), path, numbers.values())), list(numbers))
+            places = list(map(self._known.get, lines))
+        at = np.array(places, np.int32)
+        return [column[at] for column in self._columns]
+
+    def _add(self, made: Sequence[Array], lines: Sequence[bytes]) -> None:
+        """Keeps new lines, and appends their columns to the arrays, which grow in steps."""
+        import numpy as np
+
+        before, after = len(self._known), len(self._known) + len(lines)
+        if not self._columns:
+            self._columns = [np.empty(0, own.dtype) for own in made]
+        for place, own in enumerate(made):
+            if len(self._columns[place]) < after:
+                self._columns[place] = np.resize(self._columns[place], max(2 * after, 1024))
+            self._columns[place][before:after] = own
+        self._known.update(zip(lines, range(before, after), strict=True))
+        self._bytes += sum(map(len, lines))

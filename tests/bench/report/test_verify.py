@@ -1,0 +1,146 @@
+"""A run is verified: files, scores, and answers made again by the restored model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from moextend.bench.report.verify import verify
+from moextend.bench.run import runner
+from moextend.bench.run.opening import open_run
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.rundir import RunDir
+from moextend.cli.main import app
+from moextend.util import files
+
+SEQUENCE = """
+sequence: small
+version: 1
+base: {model: tiny, vision: tiny}
+align: {task: tiny-captions, steps: 2, batch_size: 4, learning_rate: 3.0e-3}
+stages: [{task: tiny-reading}]
+retention: [tiny-textqa]
+train: {steps: 4, batch_size: 4, learning_rate: 5.0e-3}
+scoring: {batch_size: 8, limit: 20}
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Workspace with one done run."""
+    folder = tmp_path_factory.mktemp("verify")
+    (folder / "registry").mkdir()
+    (folder / "registry" / "small.yaml").write_text(SEQUENCE)
+    (config,) = resolve(Request(folder, sequence="small", methods=("lora",)))
+    runner.run(open_run(config, folder / "runs").folder)
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> RunDir:
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    return RunDir(tmp_path / "runs" / "small" / "lora-s0")
+
+
+def predictions(run: RunDir) -> Path:
+    path = run.cells()[1, "tiny-reading"].predictions
+    assert path is not None
+    return run.folder / path
+
+
+def change_an_answer(run: RunDir) -> None:
+    path = predictions(run)
+    lines = files.read_lines(path)
+    lines[0]["prediction"] = "something else"
+    files.write_lines(path, lines)
+
+
+def change_the_weights(run: RunDir) -> None:
+    """Changes weights and the digest in their card, which no comparison of files can see."""
+    folder = run.stage_folder(1, "tiny-reading")
+    path, card = folder / "extension.safetensors", folder / "extension.json"
+    tensors = load_file(path)
+    name = max(tensors, key=lambda key: tensors[key].numel())
+    save_file({**tensors, name: torch.flip(tensors[name], (0,)).contiguous()}, path)
+    files.write_json(card, {**files.read_json(card), "sha256": files.sha256(path)})
+
+
+def change_a_score(run: RunDir) -> None:
+    cell = run.cells()[1, "tiny-reading"]
+    run.append_cell(cell.model_copy(update={"value": cell.value + 5}))
+
+
+def remove_weights(run: RunDir) -> None:
+    (run.stage_folder(1, "tiny-reading") / "extension.safetensors").unlink()
+
+
+@pytest.mark.slow  # trains and answers: 5 s
+def test_an_unchanged_run_answers_the_same_again(run: RunDir) -> None:
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    found = verify(run, batches=1)
+    assert found.sound, found
+    assert [check.name for check in found.checks] == ["files", "scores", "answers"]
+    assert found.checks[2].done == "32 of 4 cells"
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "wrong", "words"),
+    [
+        (change_an_answer, {"files", "scores"}, "not the file that was scored"),
+        (change_a_score, {"scores"}, "when made again from the predictions"),
+        (remove_weights, {"files"}, "extension.safetensors missing"),
+    ],
+)
+def test_damage_is_found_without_a_model(
+    run: RunDir, damage: Callable[[RunDir], None], wrong: set[str], words: str
+) -> None:
+    damage(run)
+    found = verify(run, batches=0)
+    assert {check.name for check in found.checks if check.problems} == wrong
+    assert words in str(found.checks) and all(check.hint for check in found.checks if check.problems)
+
+
+@pytest.mark.slow  # loads a model: 2 s each
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (change_the_weights, "tiny-reading after stage 1: the restored model has the fingerprint"),
+        (remove_weights, "stage 1 (tiny-reading) is not learned yet"),
+    ],
+)
+def test_other_weights_are_found_by_their_fingerprint(
+    run: RunDir, damage: Callable[[RunDir], None], words: str
+) -> None:
+    damage(run)
+    found = verify(run, batches=1).checks[2]
+    assert words in " ".join(found.problems) and found.hint
+
+
+@pytest.mark.slow  # loads a model: 2 s
+def test_another_answer_is_named_even_if_the_records_agree(run: RunDir) -> None:
+    change_an_answer(run)
+    cell, path = run.cells()[1, "tiny-reading"], predictions(run)
+    record = {"size": path.stat().st_size, "sha256": files.sha256(path)}
+    run.append_cell(cell.model_copy(update=record))
+    found = verify(run, batches=9).checks[2]
+    item = files.read_lines(path)[0]["id"]
+    assert found.problems == (f"tiny-reading after stage 1: 1 of 20 answers differ ({item})",)
+
+
+def test_the_command_says_what_is_wrong_with_exit_code_1(run: RunDir) -> None:
+    words = ["bench", "verify", "small/lora-s0", "--batches", "0", "--runs", str(run.folder.parents[1])]
+    good = CliRunner().invoke(app, words)
+    assert good.exit_code == 0 and "files: ok" in good.output
+    remove_weights(run)
+    bad = CliRunner().invoke(app, words)
+    assert bad.exit_code == 1 and "extension.safetensors missing" in bad.output and "hint:" in bad.output
+    record = json.loads(CliRunner().invoke(app, [*words, "--json"]).output)
+    assert record[0]["sound"] is False and record[0]["checks"][0]["problems"]

@@ -1,0 +1,78 @@
+"""Files of JSON lines as columns."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moextend.bench.score import lines
+from moextend.bench.score.lines import NONE, DistinctLines, Words
+from moextend.errors import SpecError
+
+
+@pytest.fixture
+def parsed() -> list[Any]:
+    """The records that were parsed."""
+    return []
+
+
+@pytest.fixture
+def reader(parsed: list[Any]) -> DistinctLines:
+    def columns(records: list[Any]) -> list[np.ndarray[Any, Any]]:
+        parsed.extend(records)
+        return [np.array([one["a"] for one in records], np.int32)]
+
+    return DistinctLines(columns)
+
+
+def written(path: Path, values: list[int]) -> Path:
+    path.write_text("".join(json.dumps({"a": value}) + "\n" for value in values))
+    return path
+
+
+def test_a_line_that_occurs_again_is_parsed_once(
+    reader: DistinctLines, parsed: list[Any], tmp_path: Path
+) -> None:
+    first, second = written(tmp_path / "1", [3, 1, 3]), written(tmp_path / "2", [1, 2, 3])
+    assert reader.read(first)[0].tolist() == [3, 1, 3]
+    assert reader.read(second)[0].tolist() == [1, 2, 3]
+    assert reader.read(first)[0].tolist() == [3, 1, 3]
+    assert [one["a"] for one in parsed] == [3, 1, 2]
+
+
+def test_many_files_are_read_as_they_are(reader: DistinctLines, tmp_path: Path) -> None:
+    for number in range(50):
+        values = list(range(number, 60 * number, 1 + number))
+        assert reader.read(written(tmp_path / str(number), values))[0].tolist() == values
+
+
+def test_what_is_kept_has_a_bound(
+    reader: DistinctLines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "MOST", 100)
+    for number in range(0, 300, 20):
+        values = list(range(number, number + 20))
+        assert reader.read(written(tmp_path / "x", values))[0].tolist() == values
+        assert len(reader._known) <= 20
+
+
+def test_no_file_and_no_lines(reader: DistinctLines, tmp_path: Path) -> None:
+    assert reader.read(tmp_path / "none")[0].tolist() == []
+    assert reader.read(written(tmp_path / "empty", []))[0].tolist() == []
+
+
+def test_a_damaged_line_is_named_by_its_number(reader: DistinctLines, tmp_path: Path) -> None:
+    reader.read(written(tmp_path / "x", [1, 2]))
+    (tmp_path / "x").write_text('{"a": 1}\n{"a": 2}\n{"a": 3}\n{"a": \n{"a": 4}\n')
+    with pytest.raises(SpecError, match="not valid JSON") as caught:
+        reader.read(tmp_path / "x")
+    assert str(caught.value.where) == f"{tmp_path / 'x'}:4"
+    assert reader.read(written(tmp_path / "x", [2, 3]))[0].tolist() == [2, 3]
+
+
+def test_words_have_numbers_in_the_order_in_which_they_come() -> None:
+    words = Words()
+    assert words.numbers(["b", None, "a", "b"]).tolist() == [0, NONE, 1, 0]
+    assert words.words() == ["b", "a"] and len(words) == 2

@@ -1,0 +1,179 @@
+"""Sounds from the shell: align, probe, extend and generate with an audio encoder; a task of sounds in a sequence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+import moextend
+from moextend.model.tiny_audio import TinyAudio, TinyAudioConfig
+from tests.cli.conftest import Cli
+from tests.data.small import wav
+
+ASK = "Q what color is it A:"
+PITCHES = {"red": 0, "blue": 16}
+
+
+@pytest.fixture
+def ears(tmp_path: Path) -> str:
+    """A random audio encoder in the workspace."""
+    TinyAudio(TinyAudioConfig(mels=16, width=32, layers=1, inner=32)).save(tmp_path / "ears")
+    return "ears"
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> tuple[str, ...]:
+    """Options for data with a sound of one of two pitches a question."""
+    table = []
+    for i, (color, pitch) in enumerate([*PITCHES.items()] * 4):
+        (tmp_path / f"{i}.wav").write_bytes(wav(pitch + i // 2))
+        table.append({"clip": f"{i}.wav", "question": ASK, "answer": color})
+    (tmp_path / "notes.json").write_text(json.dumps(table))
+    return (
+        "--data", "notes.json", "--template", "<audio> {question}", "--steps", "15", "--learning-rate", "5e-3",
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_sounds_are_aligned_learned_and_asked_about(cli: Cli, ears: str, own: tuple[str, ...]) -> None:
+    found = cli("align", "tiny", "--audio", ears, *own, "--out", "projector")
+    assert found.code == 0 and "wrote projector" in found.out, found.err
+    hears = ("tiny", "--audio", ears, "--projector", "projector")
+    found = cli("extend", *hears, *own, "--name", "notes", "--out", "notes", "--layers", "all")
+    assert found.code == 0 and f"8 conversations, the first prompt: '<audio> {ASK}'" in found.out, found.err
+    found = cli("probe", *hears, *own[:4], "--probe-steps", "2", "--json")
+    assert found.code == 0 and len(found.json()["probe"]["change"]) == 4, found.err
+    asked = ("generate", *hears, "--extension", "notes", "--max-new-tokens", "1")
+    for i, color in enumerate(PITCHES):
+        assert cli(*asked, "--prompt", f"<audio> {ASK}", "--sound", f"{i}.wav").out.strip() == color
+
+
+def test_what_is_refused_before_a_model_is_loaded(
+    cli: Cli, ears: str, own: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moextend, "load", None)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF....")
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    both = ("--vision", "tiny", "--audio", ears)
+    made = (*own, "--out", "new")
+    cases = {
+        ("extend", "tiny", *made, "--name", "x"): "there is no audio encoder. Name one: --audio tiny",
+        (
+            "extend",
+            "tiny",
+            *made,
+            "--name",
+            "x",
+            "--audio",
+            "nothing",
+        ): "--audio: no audio encoder 'nothing'.",
+        ("align", "tiny", *made): "--vision, --audio: no encoder is named.",
+        ("align", "tiny", *made, *both): "--modality: there are 2 encoders. One of: image, audio.",
+        (
+            "align",
+            "tiny",
+            *made,
+            "--audio",
+            ears,
+            "--modality",
+            "image",
+        ): "no encoder of the modality 'image'",
+        ("generate", "tiny", "-p", "x", "--sound", "0.wav"): "--sound: needs --audio.",
+        (
+            "generate",
+            "tiny",
+            "-p",
+            "<audio> <audio>",
+            "--sound",
+            "0.wav",
+            *both,
+        ): "2 times <audio>, and 1 sounds.",
+        (
+            "generate",
+            "tiny",
+            "-p",
+            "<audio>",
+            *both,
+        ): "1 times <audio>, and 0 sounds. Give one --sound a mark.",
+        (
+            "generate",
+            "tiny",
+            "-p",
+            "x",
+            "--sound",
+            "broken.wav",
+            *both,
+        ): "--sound broken.wav: the sound is broken",
+        (
+            "generate",
+            "tiny",
+            "-p",
+            "x",
+            "--sound",
+            "0.png",
+            *both,
+        ): "--sound 0.png: the sound is broken, or not WAV",
+        ("generate", "tiny", "-p", "x", "--projector", "."): "--projector: needs --vision or --audio.",
+    }
+    for command, message in cases.items():
+        found = cli(*command)
+        assert found.code == 2 and message in " ".join(found.err.split()), (command, found.err)
+
+
+def test_images_and_sounds_of_a_prompt_are_in_the_order_of_its_marks(
+    cli: Cli, ears: str, own: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    asked: list[moextend.Prompt] = []
+
+    def generate(model: object, prompts: list[moextend.Prompt], **_: object) -> list[str]:
+        asked.extend(prompts)
+        return ["so"]
+
+    monkeypatch.setattr(moextend, "generate", generate)
+    media = ("--vision", "tiny", "--audio", ears, "--image", "0.png", "--sound", "0.wav", "--sound", "1.wav")
+    for prompt in ("<audio> <image> <audio>", "same?"):
+        found = cli("generate", "tiny", *media, "-p", prompt)
+        assert found.out == "so\n", found.err
+    assert [prompt.text for prompt in asked] == [
+        "<audio> <image> <audio>",
+        "<image>\n<audio>\n<audio>\nsame?",
+    ]
+    assert [[one.path.name for one in prompt.media if one.path] for prompt in asked] == [
+        ["0.wav", "0.png", "1.wav"], ["0.png", "0.wav", "1.wav"],
+    ]  # fmt: skip
+
+
+def test_a_task_of_sounds_is_added_with_its_encoder(
+    cli: Cli, ears: str, own: tuple[str, ...], tmp_path: Path
+) -> None:
+    found = cli("bench", "add-task", "audio", "--data", "notes.json", "--audio", ears, "--sequence", "mine")
+    assert found.code == 0, found.err
+    assert "notes (vqa): " in found.out and f"<audio>\n    {ASK}" in found.out
+    assert "(scores 1 by exact@1)" in found.out and "no column of images" not in found.out
+    sequence = yaml.safe_load((tmp_path / "registry" / "mine.yaml").read_text())
+    assert sequence["base"] == {"model": "tiny", "audio": "ears"} and sequence["stages"] == [
+        {"task": "notes"}
+    ]
+    task = yaml.safe_load((tmp_path / "tasks" / "notes.yaml").read_text())
+    assert task["columns"] == {"audio": "clip", "question": "question", "answer": "answer"}
+    found = cli("bench", "run", "mine", "--dry-run")
+    assert found.code == 0 and "notes: learned and scored" in found.out, found.err
+    found = cli("bench", "add-task", "qa", "--data", "notes.json", "--name", "again", "--sequence", "mine")
+    assert "note: the data have sounds (column 'clip'), so this is a task about sounds." in found.out
+    found = cli(
+        "bench", "add-task", "audio", "--audio", "others", "--data", "notes.json", "--sequence", "mine"
+    )
+    assert found.code == 2 and "--audio: the sequence has ears, not others." in " ".join(found.err.split())
+    found = cli("bench", "add-task", "audio")
+    assert found.code == 0 and "tiny-timbre (vqa): " in found.out, found.err
+    assert (
+        "note: the base has no audio encoder; name one under base.audio in registry/sequence.yaml."
+        in found.out
+    )
+    found = cli("bench", "new", "method", "x", "--audio", ears)
+    assert found.code == 2 and "--audio: is for a sequence." in found.err

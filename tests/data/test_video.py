@@ -1,0 +1,287 @@
+"""Frames of videos as images; every damaged file gives exactly one type of error."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import moextend
+from moextend.data import clips, video
+from moextend.data.audio import AudioRef
+from moextend.data.columns import Columns
+from moextend.data.examples import Layout, Reader
+from moextend.data.images import ImageRef
+from moextend.data.own import own_data
+from moextend.data.prompts import prompt_text
+from moextend.data.table import read_table
+from moextend.data.video import VideoRef, expanded
+from moextend.errors import InputError, SpecError
+from moextend.model.loading import load_encoder
+from moextend.model.marks import no_encoder
+from tests.data.test_sounds import mutated
+from tests.toys import toy_model
+
+av: Any = pytest.importorskip("av", reason="needs PyAV: pip install 'moextend[video]'")
+
+KINDS = [("mp4", "mpeg4"), ("mp4", "libx264"), ("avi", "mpeg4"), ("matroska", "libx264"), ("webm", "libvpx"),
+         ("webm", "libvpx-vp9"), ("mov", "libx264"), ("gif", "gif")]  # fmt: skip
+STEP = 4
+"""Difference in grey between two frames."""
+
+
+@cache
+def encoded(
+    kind: str = "mp4", codec: str = "libx264", count: int = 60, size: tuple[int, int] = (64, 48)
+) -> bytes:
+    """A video whose frame i has the grey STEP * i."""
+    buffer, (width, height) = io.BytesIO(), size
+    with av.open(buffer, "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        stream.options = {"bf": "2", "g": "20"} if codec == "libx264" else {}
+        for i in range(count):
+            grey = np.full((height, width, 3), STEP * i % 256, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def greys(frames: Any) -> list[float]:
+    return [float(np.asarray(frame).mean()) for frame in frames]
+
+
+@pytest.mark.parametrize(("kind", "codec"), KINDS)
+def test_frames_are_at_equal_distances_from_the_first_to_the_last(kind: str, codec: str) -> None:
+    ref = VideoRef(data=encoded(kind, codec), where="row 1")
+    found = [frame.open() for frame in ref.frames(5)]
+    assert greys(found) == pytest.approx([STEP * place for place in (0, 14, 29, 44, 59)], abs=5)
+    assert all(frame.mode == "RGB" and frame.size == (64, 48) for frame in found)
+    assert greys([frame.open() for frame in ref.frames(1)]) == pytest.approx([STEP * 29], abs=5)
+
+
+def test_frames_are_images_that_are_read_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.mp4").write_bytes(encoded())
+    frames = VideoRef(path=tmp_path / "a.mp4", where="row 4", folders=(tmp_path,)).frames(4)
+    opened, real = [], clips.frames
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        opened.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(clips, "frames", counted)
+    assert all(isinstance(frame, ImageRef) and frame.modality == "image" for frame in frames) and not opened
+    assert len({frame.digest for frame in frames}) == 4 and frames[0].size() == (64, 48)
+    assert len(opened) == 1, "decoded once for all frames"
+    assert frames[2].digest == VideoRef(data=encoded()).frames(4)[2].digest
+
+
+def test_a_short_video_repeats_frames() -> None:
+    found = VideoRef(data=encoded(count=3)).frames(6)
+    assert len(found) == 6 and len({frame.digest for frame in found}) == 3
+
+
+def test_large_frames_are_made_smaller() -> None:
+    found = VideoRef(data=encoded(count=3, size=(1_920, 960))).frames(1)[0].open()
+    assert found.size == (896, 448)
+
+
+def test_a_video_of_a_turned_camera_is_upright(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Turned:
+        width, height, rotation = 64, 48, 90
+
+        def reformat(self, **_: Any) -> Turned:
+            return self
+
+        def to_image(self) -> Image.Image:
+            return Image.new("RGB", (64, 48))
+
+    assert clips._small(Turned(), "row 1").size == (48, 64)
+
+
+def test_marks_and_media_are_expanded_in_their_order() -> None:
+    one, two = VideoRef(data=encoded()), VideoRef(data=encoded("gif", "gif"))
+    picture, sound = ImageRef(data=b"p"), AudioRef(data=b"s")
+    text, media = expanded("<image> then <video>, <audio> and <video>?", [picture, one, sound, two], frames=2)
+    assert text == "<image> then <image><image>, <audio> and <image><image>?"
+    assert media == (picture, *one.frames(2), sound, *two.frames(2))
+    assert expanded("no video <image>", [picture]) == ("no video <image>", (picture,))
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """Questions about two videos and a picture."""
+    (tmp_path / "a.mp4").write_bytes(encoded())
+    (tmp_path / "b.gif").write_bytes(encoded("gif", "gif"))
+    Image.new("RGB", (4, 4)).save(tmp_path / "p.png")
+    rows = [
+        {"film": "a.mp4", "q": "what is it?", "a": "grey"},
+        {"film": "b.gif", "q": "and <video>?", "a": "grey"},
+    ]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps({**row, "still": "p.png"}) + "\n" for row in rows * 3))
+    return path
+
+
+def test_a_column_of_videos_gives_images(films: Path, tmp_path: Path) -> None:
+    columns = {"video": "film", "question": "q", "answer": "a"}
+    rows = own_data(str(films), tmp_path / "cache", columns=columns, template="<video>\n{question}")
+    assert rows[1].turns[0] == ("<image>" * video.FRAMES + "\nand ?", "grey")
+    wanted = VideoRef(path=films.parent / "b.gif").frames()
+    assert [medium.digest for medium in rows[1].media] == [frame.digest for frame in wanted]
+    assert {medium.modality for medium in rows[0].media} == {"image"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "order"),
+    [
+        ("<image> before <video> {question}", "pfff"),
+        ("<video><image>{question}", "fffp"),
+        ("<image>{question}", ""),
+    ],
+)
+def test_videos_and_images_stand_in_the_order_of_their_marks(
+    films: Path, tmp_path: Path, prompt: str, order: str
+) -> None:
+    columns = Columns(image="still", video="film", question="q", answer="a", frames=3)
+    layout = Layout(columns, prompt, where="task")
+    reader = Reader(read_table([films], tmp_path), layout, films.parent)
+    example = reader.example(0)
+    if not order:
+        with pytest.raises(SpecError, match=r"has 0 <video> marks, but .* has 1 videos"):
+            prompt_text(layout, example)
+        return
+    assert "".join("f" if isinstance(ref, video.FrameRef) else "p" for ref in example.media) == order
+    assert prompt_text(layout, example).count("<image>") == 4 and columns.modalities == ("image",)
+    assert len(list(reader.media([0, 1]))) == 8
+
+
+def test_a_model_answers_about_a_video() -> None:
+    text, media = expanded("<video> what color", [VideoRef(data=encoded())], frames=2)
+    (answer,) = moextend.generate(toy_model(), [moextend.Prompt(text, media)], max_new_tokens=1, batch_size=1)
+    assert isinstance(answer, str)
+
+
+@pytest.mark.parametrize("count", [0, -1, 65])
+def test_columns_state_a_possible_number_of_frames(count: int) -> None:
+    with pytest.raises(SpecError, match="frames: is not 1 to 64"):
+        Columns(video="film", frames=count)
+
+
+def test_a_video_itself_has_no_encoder() -> None:
+    with pytest.raises(InputError, match="videos have no encoder: models take them as media"):
+        load_encoder("video", "tiny")
+    with pytest.raises(
+        InputError, match=r"has a video, which models take as images\. .*expanded\(text, media"
+    ):
+        raise no_encoder(VideoRef(data=b""))
+
+
+@pytest.mark.parametrize("count", [0, -1, 65, 10**9])
+def test_a_wrong_number_of_frames_is_refused(count: int) -> None:
+    with pytest.raises(InputError, match=r"row 2: -?\d+ frames of a video were asked for\. Ask for 1 to 64"):
+        VideoRef(data=encoded(), where="row 2").frames(count)
+
+
+def audio_only() -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16_000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1_024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n"
+REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
+    "nothing": (lambda: b"", "broken, or not MP4"),
+    "text": (lambda: b"no video at all, but a text", "broken, or not MP4"),
+    "a playlist": (lambda: PLAYLIST, "broken, or not MP4"),
+    "a concatenation": (lambda: b"ffconcat version 1.0\nfile /etc/hostname\n", "broken, or not MP4"),
+    "no video": (audio_only, "holds no video"),
+    "a codec": (lambda: encoded("matroska", "ffv1", 3), "codec ffv1 is not supported"),
+    "truncated MP4": (lambda: encoded()[:-400], "has no frames"),
+    "truncated AVI": (lambda: encoded("avi", "mpeg4")[:-5_000], "truncated"),
+    "truncated MKV": (lambda: encoded("matroska")[:-900], "truncated"),
+    "a start": (lambda: encoded()[:24], "broken"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    make, message = REFUSED[name]
+    data, began = make(), time.monotonic()
+    capfd.readouterr()
+    with pytest.raises(InputError, match=f"^row 3: .*{message}") as error:
+        VideoRef(data=data, where="row 3").frames(3)[2].open()
+    assert error.value.hint and "\n" not in str(error.value)
+    assert time.monotonic() - began < 2 and capfd.readouterr() == ("", "")
+
+
+def test_too_many_pixels_frames_or_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = VideoRef(data=encoded(), where="row 1")
+    for name, limit, message in (
+        ("PIXELS", 100, "has 64 x 48 pixels; 1 to 100 are"),
+        ("FRAMES", 59, "more than 59 frames"),
+        ("BYTES", 10, "more than 10 bytes"),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(InputError, match=message):
+            patch.setattr(clips, name, limit)
+            ref.frames(7)[0].read()
+    with (tmp_path / "large.mp4").open("wb") as file:
+        file.truncate(VideoRef.most + 1)  # sparse
+    with pytest.raises(InputError, match=r"large\.mp4: the video has 1,073,741,825 bytes"):
+        VideoRef(path=tmp_path / "large.mp4").frames(2)[0].read()
+
+
+def test_a_file_outside_the_folders_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret.mp4").write_bytes(encoded())
+    with pytest.raises(InputError, match="lies outside the folder of the data"):
+        VideoRef(path=tmp_path / "secret.mp4", folders=(tmp_path / "data",)).frames(2)[0].read()
+
+
+def test_without_pyav_the_hint_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    with pytest.raises(InputError, match=r"row 1: videos are read by PyAV.* pip install 'moextend\[video\]'"):
+        VideoRef(data=encoded() + b" ", where="row 1").frames(2)[0].read()
+
+
+def fuzz(count: int, seed: int) -> tuple[int, int]:
+    """Videos decoded and refused; anything else that is raised passes through."""
+    drawn, whole = random.Random(seed), [encoded(kind, codec, 12) for kind, codec in KINDS]
+    fine = refused = 0
+    for i in range(count):
+        ref = VideoRef(data=mutated(whole[i % len(whole)], drawn), where="row 1")
+        began = time.monotonic()
+        try:
+            found = [frame.open() for frame in ref.frames(3)]
+        except InputError as error:
+            refused += 1
+            assert str(error).startswith("row 1: ") and len(str(error)) < 400 and "\n" not in str(error)
+        else:
+            fine += 1
+            assert all(0 < min(frame.size) <= clips.SIDE for frame in found)
+        video._encoded.cache_clear()
+        assert time.monotonic() - began < 10
+    return fine, refused
+
+
+def test_damaged_videos_are_decoded_or_refused_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    for kind, codec in KINDS:
+        encoded(kind, codec, 12)
+    capfd.readouterr()
+    fine, refused = fuzz(120, seed=0)
+    assert fine > 10 and refused > 20
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,256 @@
+"""Modalities that are added to a model: nothing that was there before changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import moextend
+from moextend import Conversation, MultimodalLM, Prompt, Settings, activate, generate, load_extension, unload
+from moextend.errors import InputError, UnknownName
+from moextend.extension.store import active_fingerprint
+from moextend.model.batches import Collator
+from moextend.model.likelihood import choice_likelihoods
+from tests.moe.toy_families import build
+from tests.toys import ToyEncoder, curve, picture, series, toy_lm, toy_model, toy_tokenizer
+
+SHORT = Settings(steps=3, batch_size=4, learning_rate=1e-2)
+SEEN = [Conversation(((f"<image> w{i % 7}", f"w{i % 5 + 40}"),), (picture(i * 9),)) for i in range(12)]
+TEXT = [Conversation(((f"w{i % 7} w3", f"w{i % 5 + 40}"),)) for i in range(12)]
+FAMILIES = ("mixtral", "olmoe", "qwen2_moe", "gpt_oss")
+ASKED = [Prompt("<image> w1 w2", (picture(30),)), Prompt("w3 w4"), Prompt("w5 <image>", (picture(3, 200),))]
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> None:
+    series()
+
+
+def heard() -> list[Conversation]:
+    """Conversations about a time series."""
+    return [
+        Conversation(((f"<series> w{i % 7}", f"w{i % 5 + 30}"),), (curve(*range(i % 9 + 1)),))
+        for i in range(12)
+    ]
+
+
+def seeing(family: str) -> MultimodalLM:
+    torch.manual_seed(1)
+    return MultimodalLM(build(family), toy_tokenizer(), ToyEncoder())
+
+
+@torch.no_grad()
+def answers(model: MultimodalLM, names: Sequence[str] = ()) -> list[Tensor]:
+    """Logits of text and images with these extensions, and the logits' likelihoods in batches."""
+    activate(model, names)
+    batch = Collator.of(model)(SEEN[:3])
+    rated = choice_likelihoods(model, ASKED, [["w1", "w2 w3"]] * 3, batch_size=4)
+    return [model(**batch)["logits"], torch.tensor(rated)]
+
+
+def equal(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def bits(model: MultimodalLM) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def aligned_like(extended: MultimodalLM, bare: MultimodalLM, tmp_path: Path) -> bool:
+    """Whether the base alone, aligned with the same data, has the projector of the extended model."""
+    moextend.load_projector(bare, tmp_path / "eye")
+    moextend.add_modality(bare, "series", "fourier")
+    moextend.align(bare, heard(), SHORT, folder=tmp_path / "bare", modality="series")
+    ours, theirs = (m.modalities["series"].projector.state_dict() for m in (extended, bare))
+    cards = [(tmp_path / name / "projector.json").read_text() for name in ("ear", "bare")]
+    assert cards[0] == cards[1] and json.loads(cards[0])["modality"] == "series"
+    return all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_earlier_changes_when_a_modality_comes_and_goes(family: str, tmp_path: Path) -> None:
+    model = seeing(family)
+    moextend.align(model, SEEN, SHORT, folder=tmp_path / "eye")
+    moextend.extend(model, "sees", SEEN, folder=tmp_path / "sees", settings=SHORT, layers=[1])
+    base, sees, before = answers(model), answers(model, ["sees"]), bits(model)
+    named = active_fingerprint(model)
+    random = torch.get_rng_state()
+    moextend.add_modality(model, "series", "fourier")
+    assert torch.equal(torch.get_rng_state(), random)
+    moextend.align(model, heard(), SHORT, folder=tmp_path / "ear", modality="series")
+    assert model.lm.training is False and not model.trainable()
+    assert aligned_like(model, seeing(family), tmp_path)
+    moextend.extend(model, "hears", heard(), folder=tmp_path / "hears", settings=SHORT, layers=[1])
+    assert equal(answers(model), base) and equal(answers(model, ["sees"]), sees)
+    after = model.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    unload(model, "hears")
+    assert list(model.modalities) == ["image"]
+    assert equal(answers(model), base) and equal(answers(model, ["sees"]), sees)
+    assert active_fingerprint(model) == named and list(model.state_dict()) == list(before)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of extensions "sees" and then, with a new modality that is aligned in "ear", "hears"."""
+    series()
+    model, made = toy_model(), tmp_path_factory.mktemp("made")
+    moextend.extend(model, "sees", SEEN, folder=made / "sees", settings=SHORT, layers=[1], scope="auto")
+    activate(model, "none")
+    moextend.add_modality(model, "series", "fourier")
+    moextend.align(model, heard(), SHORT, folder=made / "ear", modality="series")
+    moextend.extend(model, "hears", heard(), folder=made / "hears", settings=SHORT, layers=[1], scope="auto")
+    return made
+
+
+def hearing(made: Path) -> MultimodalLM:
+    """A model with both extensions."""
+    model = toy_model()
+    for name in ("sees", "hears"):
+        load_extension(model, made / name)
+    return model
+
+
+def test_an_extension_brings_the_modality_of_its_training(made: Path, tmp_path: Path) -> None:
+    model = hearing(made)
+    activate(model, "auto")
+    asked = [
+        Prompt("<series> w1", (curve(1, 2, 3, 4, 5),)),
+        Prompt("<image> w3", (picture(9),)),
+        Prompt("w1"),
+        Prompt("w2 <image> w1 <series>", (picture(7), curve(1))),
+    ]
+    assert model.choose and model.choose(asked) == [("hears",), ("sees",), (), ()]
+    expected = generate(model, asked, max_new_tokens=4, batch_size=2)
+    fresh = toy_model()
+    load_extension(fresh, made / "hears")
+    assert list(fresh.modalities) == ["image", "series"]
+    load_extension(fresh, made / "sees")
+    activate(fresh, "auto")
+    assert generate(fresh, asked, max_new_tokens=4, batch_size=2) == expected
+    unload(fresh, "sees")
+    assert "series" in fresh.modalities
+    unload(fresh, "hears")
+    assert list(fresh.modalities) == ["image"]
+    assert fresh.base_fingerprint() == toy_model().base_fingerprint()
+
+
+def test_the_folder_says_what_the_modality_is(made: Path, tmp_path: Path) -> None:
+    model = hearing(made)
+    card = json.loads((made / "hears" / "modality-series.json").read_text())
+    assert card["encoder"] == card["facts"]["name"] == "fourier" and card["fingerprint"] == "fourier1"
+    assert not list((made / "sees").glob("modality-*"))
+    base = json.loads((made / "hears" / "extension.json").read_text())["base"]
+    assert (
+        base
+        == model.base_fingerprint()
+        == f"{toy_model().base_fingerprint()}-series.fourier1.{card['projector']}"
+    )
+
+
+def test_earlier_extensions_load_into_a_model_with_more_modalities(made: Path, tmp_path: Path) -> None:
+    hearing(made)
+    more = MultimodalLM(toy_model().lm, toy_tokenizer(), ToyEncoder(), {"series": series().Fourier()})
+    load_extension(more, made / "sees")
+    with pytest.raises(InputError, match=r"made with another projector of 'series'.*modality='series'"):
+        load_extension(more, made / "hears")
+    assert [each.name for each in moextend.extensions(more)] == ["sees"]
+
+
+def test_what_misses_is_named(made: Path, tmp_path: Path) -> None:
+    model = hearing(made)
+    with pytest.raises(InputError, match=r"extension 'hears' needs it.*Unload first: hears"):
+        moextend.remove_modality(model, "series")
+    with pytest.raises(InputError, match="the model was loaded with it"):
+        moextend.remove_modality(model, "image")
+    with pytest.raises(UnknownName, match="no modality 'sound'"):
+        moextend.remove_modality(model, "sound")
+    with pytest.raises(InputError, match="its extensions belong to the projector as it is"):
+        moextend.align(model, heard(), SHORT, folder=tmp_path / "again", modality="series")
+    with pytest.raises(InputError, match="the model has it already"):
+        moextend.add_modality(model, "series", "fourier")
+    fresh = toy_model()
+    bare = shutil.copytree(made / "hears", tmp_path / "bare", ignore=shutil.ignore_patterns("modality-*"))
+    with pytest.raises(InputError, match=r"with a model that has modality 'series'.*moextend.add_modality"):
+        load_extension(fresh, bare)
+    with pytest.raises(InputError, match="the model has no series encoder, and so no projector"):
+        moextend.load_projector(fresh, made / "ear", modality="series")
+    with pytest.raises(InputError, match=r"holds a projector of modality 'series', not 'image'"):
+        moextend.load_projector(fresh, made / "ear")
+
+
+@pytest.mark.parametrize("damage", ["encoder", "weights", "name", "card"])
+def test_a_modality_that_cannot_be_had_leaves_the_model_alone(
+    damage: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shutil.copytree(made / "hears", tmp_path / "hears") / "modality-series.json"
+    if damage == "encoder":
+        monkeypatch.setattr(series().Fourier, "fingerprint", lambda self: "other")
+    elif damage == "weights":
+        path.with_suffix(".safetensors").write_bytes(b"x")
+    else:
+        changed = {"encoder": None} if damage == "name" else {"settings": [1]}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    fresh = toy_model()
+    messages = {
+        "encoder": "is another one",
+        "weights": "is damaged",
+        "name": "has no name to load it by",
+        "card": "settings: ",
+    }
+    with pytest.raises(InputError, match=messages[damage]):
+        load_extension(fresh, path.parent)
+    assert list(fresh.modalities) == ["image"] and not moextend.extensions(fresh)
+
+
+def test_a_model_in_a_shorter_type_keeps_the_names_of_its_modalities(made: Path, tmp_path: Path) -> None:
+    model = hearing(made)
+    named = model.base_fingerprint()
+    model.modalities.bfloat16()
+    assert model.base_fingerprint() == named
+    moextend.save_extension(model, "hears", folder=tmp_path / "short")
+    fresh = toy_model()
+    load_extension(fresh, tmp_path / "short")
+    assert fresh.base_fingerprint() == named
+
+
+def test_images_may_be_the_modality_that_is_added(tmp_path: Path) -> None:
+    bare = MultimodalLM(toy_lm(), toy_tokenizer())
+    moextend.extend(bare, "words", TEXT, folder=tmp_path / "words", settings=SHORT, layers=[0])
+    moextend.add_modality(bare, "image", "tiny", resize="squash")
+    activate(bare, "none")
+    moextend.extend(bare, "sees", SEEN, folder=tmp_path / "sees", settings=SHORT, layers=[1])
+    expected = generate(bare, ASKED, max_new_tokens=3, batch_size=2)
+    other = MultimodalLM(toy_lm(), toy_tokenizer())
+    load_extension(other, tmp_path / "sees")
+    assert generate(other, ASKED, max_new_tokens=3, batch_size=2) == expected
+    load_extension(other, tmp_path / "words")
+    unload(other, "sees")
+    assert not other.modalities and [each.name for each in moextend.extensions(other)] == ["words"]
+
+
+def test_a_projector_is_given_at_once(made: Path, tmp_path: Path) -> None:
+    model = hearing(made)
+    fresh = toy_model()
+    moextend.add_modality(fresh, "series", series().Fourier(), projector=made / "ear")
+    assert fresh.base_fingerprint() == model.base_fingerprint()
+    moextend.remove_modality(fresh, "series")
+    moextend.add_modality(fresh, "series", series().Fourier(), projector=made / "hears")
+    load_extension(fresh, made / "hears")
+    assert fresh.base_fingerprint() == model.base_fingerprint()
+    unload(fresh, "hears")
+    with pytest.raises(InputError, match=r"holds no projector"):
+        moextend.add_modality(fresh, "series", "fourier", projector=tmp_path)
+    with pytest.raises(UnknownName, match="no modality 'smell'"):
+        moextend.add_modality(fresh, "smell", "nose")
+    unfit: Any = torch.nn.Linear(2, 2)
+    with pytest.raises(InputError, match="Linear lacks width, tokens"):
+        moextend.add_modality(fresh, "series", unfit)
+    assert list(fresh.modalities) == ["image"]

@@ -1,0 +1,245 @@
+"""Prompts with media of several modalities, in any order."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import moextend
+from moextend import Conversation, ImageRef, MultimodalLM, Prompt, generate
+from moextend.data import modalities as kinds
+from moextend.errors import InputError, RunFailed
+from moextend.model.batches import Collator
+from moextend.model.chat import chat_of
+from moextend.model.feature_cache import kept_features, store_features
+from moextend.model.feature_store import FeatureStore
+from moextend.model.generation import prompt_ids
+from moextend.model.likelihood import choice_likelihoods
+from moextend.model.modality import IMAGE
+from tests.toys import TOKENS, ToyEncoder, curve, picture, series, toy_lm, toy_model, toy_tokenizer
+
+TOY = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ ' w50 ' + m.content + ' w51' }}"
+    "{% else %}{{ ' ' + m.content + ' <eos>' }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.fixture(params=["plain", "chat"])
+def model(request: pytest.FixtureRequest) -> MultimodalLM:
+    series()
+    torch.manual_seed(1)
+    made = MultimodalLM(toy_lm(), toy_tokenizer(), ToyEncoder(), {"series": series().Fourier()})
+    with torch.no_grad():
+        for modality in made.modalities.values():
+            modality.projector.outer.weight.mul_(3)
+    if request.param == "chat":
+        made.tokenizer.chat_template = TOY
+        made.chat = chat_of(made.tokenizer, None)
+    return made
+
+
+def mixed() -> list[Prompt]:
+    """Prompts with image and series in any order, over turns, and without media."""
+    return [
+        Prompt("<image> w1 <series>", (picture(9), curve(1, 2, 3, 4, 5))),
+        Prompt("<series> w1 <image>", (curve(1, 2, 3, 4, 5), picture(9))),
+        Prompt("w1 w2"),
+        Prompt(
+            "<series> w7 <image>",
+            (picture(80), curve(*range(13)), curve(2), picture(0, 90)),
+            before=(("<image> w3 <series>", "w4"), ("w5", "w6")),
+        ),
+        Prompt("<series>", (curve(7, 7),)),
+    ]
+
+
+def test_each_mark_takes_the_tokens_of_its_medium(model: MultimodalLM) -> None:
+    ids = prompt_ids(model, mixed()[0])
+    assert [i for i in ids if i < 0] == [IMAGE] * TOKENS + [IMAGE - 1] * 2
+    ids = prompt_ids(model, mixed()[3])
+    assert [i for i in ids if i < 0] == [IMAGE] * 4 + [IMAGE - 1] * 4 + [IMAGE - 1] + [IMAGE] * 4
+
+
+def test_every_medium_stands_in_its_place(model: MultimodalLM) -> None:
+    talks = [Conversation((*prompt.before, (prompt.text, "w8")), prompt.media) for prompt in mixed()]
+    collate = Collator.of(model)
+    batch = collate(talks)
+    assert collate.lengths(talks) == batch["attention_mask"].sum(1).tolist()
+    embedded = model.embed(batch["input_ids"], batch["features"])
+    for row, ids, talk in zip(embedded, batch["input_ids"], talks, strict=True):
+        places = (ids < 0).nonzero().squeeze(1).tolist()
+        for medium in talk.media:
+            modality = model.modalities[medium.modality]
+            expected = modality.projector(modality.encode([medium])[0])
+            mine, places = places[: len(expected)], places[len(expected) :]
+            assert torch.allclose(row[mine], expected, atol=1e-6)
+        assert not places
+    text = Collator(
+        model.tokenizer, moextend.MultimodalLM(toy_lm(), toy_tokenizer()).modalities, chat=model.chat
+    )
+    assert torch.equal(text(talks[2:3])["input_ids"][0], batch["input_ids"][2][: text.lengths(talks[2:3])[0]])
+
+
+def test_a_batch_equals_its_prompts_one_at_a_time(model: MultimodalLM) -> None:
+    alone = [generate(model, [prompt], max_new_tokens=5, batch_size=1)[0] for prompt in mixed()]
+    assert len(set(alone)) > 2
+    for size in (2, 5):
+        assert generate(model, mixed(), max_new_tokens=5, batch_size=size) == alone
+    choices = [["w1", "w2 w3"]] * 5
+    one = [choice_likelihoods(model, [prompt], [["w1", "w2 w3"]], batch_size=1)[0] for prompt in mixed()]
+    together = choice_likelihoods(model, mixed(), choices, batch_size=6)
+    assert torch.allclose(torch.tensor(one), torch.tensor(together), atol=1e-4)
+
+
+def test_turns_that_the_context_cannot_hold_go_with_their_media(model: MultimodalLM) -> None:
+    long = mixed()[3]
+    talk = Conversation((*long.before, (long.text, "w8")), long.media)
+    first = Collator.of(model).lengths([Conversation(talk.turns[:2], talk.media[:2])])[0]
+    collate = Collator(model.tokenizer, model.modalities, chat=model.chat, context=first)
+    with pytest.warns(UserWarning, match="lose their last turns"):
+        batch = collate([talk])
+    assert {name: len(own) for name, own in batch["features"].items()} == {"image": TOKENS, "series": 4}
+    short = Collator(model.tokenizer, model.modalities, chat=model.chat, context=5)
+    with pytest.raises(
+        InputError, match=r"\(4 of 1 images, 4 of 1 time series\).*fewer images or time series"
+    ):
+        short([talk])
+
+
+@pytest.mark.parametrize(
+    ("text", "media", "message"),
+    [
+        ("<series> w1", "image", "1 images, but 0 <image> marks"),
+        ("w1", "series", "1 time series, but 0 <series> marks"),
+        ("<series>", "", "0 time series, but 1 <series> marks"),
+        ("<series> <image>", "image series", "mark 1 of the prompt is <series>, but medium 1 is an image"),
+        ("w1", "text", "is no image and no other medium"),
+    ],
+)
+def test_marks_and_media_must_agree(model: MultimodalLM, text: str, media: str, message: str) -> None:
+    made: dict[str, Any] = {"image": picture(1), "series": curve(1), "text": "x"}
+    given = tuple(made[name] for name in media.split())
+    with pytest.raises(InputError, match=message):
+        generate(model, [Prompt(text, given)], max_new_tokens=1, batch_size=1)
+    with pytest.raises(InputError, match=message):
+        Collator.of(model)([Conversation(((text, "w1"),), given)])
+
+
+def test_a_medium_needs_the_encoder_of_its_modality() -> None:
+    series()
+    message = re.escape(
+        "the prompt has a time series, but the model has no series encoder. Load the model with "
+        "encoders={'series': ...}, add an encoder with moextend.add_modality, or leave the time series out."
+    )
+    model = toy_model()
+    with pytest.raises(InputError, match=f"prompt 0: {message}"):
+        generate(model, [Prompt("<series>", (curve(1),))], max_new_tokens=1, batch_size=1)
+    with pytest.raises(InputError, match=message):
+        Collator.of(model)([Conversation((("<series>", "w1"),), (curve(1),))])
+
+
+class Wrong:
+    """Another number of tokens than stated."""
+
+    def tokens_of(self, medium: object) -> int:
+        return 3
+
+
+def test_an_encoder_gives_as_many_tokens_as_it_states(
+    model: MultimodalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(series().Fourier, "tokens_of", Wrong.tokens_of)
+    with pytest.raises(InputError, match=r"features of shape \(1, 8\), and states \(3, 8\)"):
+        generate(model, [Prompt("<series>", (curve(1),))], max_new_tokens=1, batch_size=1)
+    model.modalities["series"].features = lambda media: [torch.zeros(2, 8) for _ in media]
+    with pytest.raises(RunFailed, match="3 placeholders and 2 tokens of modality 'series'"):
+        generate(model, [Prompt("<series>", (curve(1),))], max_new_tokens=1, batch_size=1)
+
+
+def test_features_are_kept_for_each_modality(model: MultimodalLM, tmp_path: Path) -> None:
+    expected = generate(model, mixed(), max_new_tokens=5, batch_size=3)
+    with kept_features(model, tmp_path):
+        assert generate(model, mixed(), max_new_tokens=5, batch_size=3) == expected
+        assert len(list(tmp_path.rglob("features.bin"))) == 2
+    assert all(modality.features is None for modality in model.modalities.values())
+    store_features(model, tmp_path)
+    assert generate(model, mixed(), max_new_tokens=5, batch_size=3) == expected
+    assert all(isinstance(modality.features, FeatureStore) for modality in model.modalities.values())
+    zeros = {"series": lambda media: [torch.zeros(curve_tokens(one), 8) for one in media]}
+    assert generate(model, mixed(), max_new_tokens=5, batch_size=3, features=zeros) != expected
+
+
+def curve_tokens(medium: Any) -> int:
+    found: int = series().Fourier().tokens_of(medium)
+    return found
+
+
+def test_a_model_is_loaded_with_encoders(tmp_path: Path) -> None:
+    series()
+    model = moextend.load("tiny", vision="tiny", encoders={"series": "fourier"})
+    assert list(model.modalities) == ["image", "series"]
+    assert model.base_fingerprint(["image"]) == moextend.load("tiny", vision="tiny").base_fingerprint()
+    assert model.base_fingerprint([]) == moextend.load("tiny").base_fingerprint()
+    answer = generate(model, [Prompt("<series> What?", (curve(1, 2),))], max_new_tokens=2, batch_size=1)
+    assert isinstance(answer[0], str)
+    with pytest.raises(AttributeError, match="'vision' cannot be set"):
+        model.vision = ToyEncoder()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["train", "Sound", "image"])
+def test_a_name_that_cannot_be_used_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "_TYPES", dict(kinds._TYPES))
+
+    class Other(ImageRef):
+        modality = name
+
+    model = toy_model()
+    with pytest.raises(InputError):
+        kinds.register_modality(kinds.ModalityType(ref=Other, load_encoder=lambda name: ToyEncoder()))
+        moextend.add_modality(model, name, "toy")
+    assert list(model.modalities) == ["image"]
+
+
+def test_an_encoder_of_ones_own_never_trains(model: MultimodalLM) -> None:
+    drop = torch.nn.Dropout()
+    model.modalities["series"].encoder.add_module("drop", drop)  # type: ignore[attr-defined]
+    model.train()
+    assert model.lm.training and not drop.training
+
+
+def test_another_package_brings_a_modality(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Point:
+        def load(self) -> kinds.ModalityType:
+            return kinds.ModalityType(ref=series().SeriesRef, load_encoder=lambda name: series().Fourier())
+
+    series()
+    monkeypatch.setattr(kinds, "_TYPES", {k: v for k, v in kinds._TYPES.items() if k != "series"})
+    monkeypatch.setattr(kinds, "entry_points", lambda group: [Point()] if group == kinds.GROUP else [])
+    monkeypatch.setattr(kinds, "_others", kinds._others.__wrapped__)
+    model = toy_model()
+    moextend.add_modality(model, "series", "fourier")
+    assert generate(model, [Prompt("<series> w1", (curve(1),))], max_new_tokens=1, batch_size=1)
+
+
+def test_a_modality_that_is_not_registered_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    medium = curve(1)
+    monkeypatch.setattr(kinds, "_TYPES", {"image": kinds.ModalityType(ref=ImageRef)})
+    with pytest.raises(InputError, match=r"there is no modality 'series'.*moextend.register_modality"):
+        generate(toy_model(), [Prompt("<series> w1", (medium,))], max_new_tokens=1, batch_size=1)
+
+
+def test_a_template_must_keep_the_marks_in_order() -> None:
+    series()
+    tokenizer = toy_tokenizer()
+    tokenizer.chat_template = TOY.replace(
+        "m.content + ' w51'", "(m.content.split() | reverse | join(' ')) + ' w51'"
+    )
+    chat = chat_of(tokenizer, None)
+    assert chat is not None
+    assert chat.encode([("<image> w1 <image>", None)]).ids.count(None) == 2
+    with pytest.raises(InputError, match="does not keep the <image> and <series> marks of the question"):
+        chat.encode([("<image> w1 <series>", None)])
