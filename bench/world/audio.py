@@ -1,6 +1,6 @@
 """Audio encoder of the tiny base: a TinyAudio that names the notes and signs of melodies and utterances.
 
-It learns with the truth of each moment: which timbre, register and length a note has or which sign is said, and whether
+It learns with the truth of each moment: which timbre, register and length a note has or which sign is spoken, and whether
 it belongs to the first, second, ... part of the sound.
 """
 
@@ -48,7 +48,7 @@ MEANING = {
     "color": "timbre of the note",
     "row": "register of the note",
     "size": "length of the note",
-    "sign": "letter or digit that is said",
+    "sign": "letter or digit that is spoken",
     "order": "first, second, third or fourth part of the sound",
 }
 SCORED = 600

@@ -21,7 +21,7 @@ WINDOW, STEP = 256, 32
 
 
 def draw_sounds(out: Path, seed: int) -> None:
-    """Writes a PNG of a test scene with its recital, the six timbres, and six signs said by one speaker."""
+    """Writes a PNG of a test scene with its recital, the six timbres, and six signs spoken by one speaker."""
     from matplotlib.figure import Figure
 
     recital = draw_recital(random.Random(seed), "test")

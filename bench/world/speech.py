@@ -80,11 +80,11 @@ PHONEMES = {
     "t": Phoneme(0.04, noise=1.2, band=(3300, 500), voice=0.0),
     "k": Phoneme(0.05, noise=1.0, band=(1800, 300), voice=0.0),
 }
-_SAID = (
+_SOUNDS = (
     "A:eI B:bi C:si D:di E:ii F:Ef G:dZi H:eI.tS I:aI J:dZeI K:keI L:El M:Em N:En O:oU P:pi Q:kju R:Ar S:Es T:ti "
     "U:ju V:vi W:dVb@lju X:E.ks Y:waI Z:zi 0:ziroU 1:wVn 2:tu 3:Tri 4:fOr 5:faIv 6:sI.ks 7:sEv@n 8:eI.t 9:naIn"
 )
-NAMES: dict[str, str] = dict(pair.split(":") for pair in _SAID.split())
+NAMES: dict[str, str] = dict(pair.split(":") for pair in _SOUNDS.split())
 """Letter or digit -> phonemes of its English name, one sign each."""
 
 
@@ -111,7 +111,7 @@ def voice_of(speaker: int) -> Voice:
 
 @dataclass(frozen=True)
 class Utterance:
-    """Letters and digits, said once by one speaker."""
+    """Letters and digits, spoken once by one speaker."""
 
     signs: tuple[str, ...]
     speaker: int
@@ -119,7 +119,7 @@ class Utterance:
     """Seed of intonation, pauses, loudness and background noise."""
 
     def content(self) -> str:
-        """What is said."""
+        """What is spoken."""
         return " ".join(self.signs)
 
     def split(self) -> Split | None:

@@ -62,6 +62,7 @@ def test_a_short_training_writes_everything_and_repeats_itself(
 def test_the_shipped_encoder_is_of_this_world_and_small() -> None:
     assert RECORD["world_version"] == WORLD_VERSION
     assert min(RECORD["accuracy"].values()) > 95
+    assert (FOLDER / "README.md").read_text() == audio.model_card(RECORD)
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 1_100_000
 
 

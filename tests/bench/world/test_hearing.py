@@ -194,8 +194,8 @@ def test_a_scene_is_described_drawn_and_recited_alike() -> None:
         assert isinstance(one.sound, Recital) and one.scene == one.sound.scene
         assert len(questions) == 3
         shown = [set(part.split()) for part in caption(one.scene).removesuffix(" .").split(" ; ")]
-        told = [set(part.split()) for part in tell(one.sound).removesuffix(" .").split(" ; ")]
-        assert all(any(part <= thing for thing in shown) for part in told)
+        heard_parts = [set(part.split()) for part in tell(one.sound).removesuffix(" .").split(" ; ")]
+        assert all(any(part <= thing for thing in shown) for part in heard_parts)
 
 
 def test_a_recital_plays_and_says_its_things_from_left_to_right() -> None:
