@@ -62,7 +62,9 @@ def _alignments(experiment: Experiment) -> list[str]:
             for modality, one in cost.alignments.items()
         ]
         if found:
-            return [f"On top, once for all methods of a seed, the alignment of projectors: {'; '.join(found)}."]
+            return [
+                f"On top, once for all methods of a seed, the alignment of projectors: {'; '.join(found)}."
+            ]
     return []
 
 
