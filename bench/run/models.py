@@ -55,7 +55,8 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
     if spec.upcycle is not None:
         model = moextend.upcycle(model, **spec.upcycle.model_dump(), keep_dense=False)
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
-    context.run.record_environment(device=device, threads=torch.get_num_threads(), **gpu)
+    if progress:  # not of who only reads the run
+        context.run.record_environment(device=device, threads=torch.get_num_threads(), **gpu)
     store_features(model, context.cache / "features")
     for settings in context.sequence.alignments:
         _align(context, model, settings, progress)
