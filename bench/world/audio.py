@@ -1,7 +1,7 @@
 """Audio encoder of the tiny base: a TinyAudio that names the notes and signs of melodies and utterances.
 
-It learns with the truth of each moment: which timbre, register and length a note has or which sign is spoken, and whether
-it belongs to the first, second, ... part of the sound.
+It learns with the truth of each moment: which timbre, register and length a note has or which sign is spoken, and
+whether it belongs to the first, second, ... part of the sound.
 """
 
 from __future__ import annotations
