@@ -166,7 +166,8 @@ def _joined(pieces: list[_Piece]) -> DataFrame:
     cells = [cell for piece in pieces for cell in piece.cells]
     answers = [own for piece in pieces for own in piece.answers]
     counts = np.array([len(one) if one else 1 for one in answers], np.int64)
-    columns = dict(zip((name for name in COLUMNS if name not in ITEM), zip(*cells, strict=True), strict=True))
+    named = [name for name in COLUMNS if name not in ITEM]
+    columns = {name: [cell[place] for cell in cells] for place, name in enumerate(named)}
     made = {
         name: _item_column(name, answers, pieces)
         if name in ITEM

@@ -21,7 +21,7 @@ from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir
-from moextend.bench.score import vqa
+from moextend.bench.score import kept
 from moextend.errors import RunFailed
 
 SEQUENCE = """
@@ -260,6 +260,6 @@ def test_a_run_that_may_only_be_read_is_compared_all_the_same(
         tried.append(path)
         raise RunFailed("may not write here.")
 
-    monkeypatch.setattr(vqa, "write_scores", refuse)
+    monkeypatch.setattr(kept, "write_scores", refuse)
     (experiment,) = collect([RunDir(run.folder)])
     assert comparison_table(experiment, "zero-shot").sections == expected and tried
