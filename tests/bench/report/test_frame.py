@@ -5,8 +5,6 @@ import io
 import json
 import re
 import warnings
-import weakref
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ import pytest
 from pandas import DataFrame
 
 from moextend import bench
-from moextend.bench.report import export, render, tables
+from moextend.bench.report import render, tables
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.csv import cells as cells_csv
 from moextend.bench.report.forgetting import summary as summary_of
@@ -320,73 +318,3 @@ def test_the_names_of_the_benchmark() -> None:
         bench.frame("nothing", workspace="/nowhere")
     with pytest.raises(InputError, match="no run is done"):
         bench.frame(workspace="/nowhere")
-
-
-READERS: dict[str, Callable[[Path], DataFrame]] = {
-    "csv": pd.read_csv,
-    "json": pd.read_json,
-    "parquet": pd.read_parquet,
-}
-
-
-@pytest.mark.parametrize("form", export.FORMATS)
-def test_files_hold_the_frame(results: DataFrame, tmp_path: Path, form: str) -> None:
-    path = tmp_path / f"items.{form}"
-    export.check(form, path)
-    export.write([results], form, path)
-    read = READERS[form](path)
-    assert list(read) == list(results)
-    for name in results:
-        if name in NUMBERS:
-            assert read[name].to_numpy() == pytest.approx(results[name].to_numpy(), abs=0, nan_ok=True), name
-        else:
-            texts = [
-                list(found[name].astype(object).where(found[name].notna(), None)) for found in (read, results)
-            ]
-            assert texts[0] == texts[1], name
-
-
-@pytest.mark.parametrize("form", export.FORMATS)
-def test_a_file_is_written_in_pieces(
-    experiments: list[Experiment], results: DataFrame, tmp_path: Path, form: str
-) -> None:
-    """The same rows as at once; a piece is gone before the next but one is made."""
-    living = list[weakref.ref[DataFrame]]()
-
-    def pieces() -> Iterator[DataFrame]:
-        for piece in frames(experiments):
-            assert sum(other() is not None for other in living) <= 1
-            living.append(weakref.ref(piece))
-            yield piece
-
-    export.write(pieces(), form, tmp_path / f"pieces.{form}")
-    export.write([results], form, tmp_path / f"whole.{form}")
-    found, whole = (READERS[form](tmp_path / f"{name}.{form}") for name in ("pieces", "whole"))
-    pd.testing.assert_frame_equal(found, whole)
-
-
-def test_the_same_frame_gives_the_same_bytes(results: DataFrame, tmp_path: Path) -> None:
-    for form in export.FORMATS:
-        for place in "ab":
-            export.write([results], form, tmp_path / f"{place}.{form}")
-        assert (tmp_path / f"a.{form}").read_bytes() == (tmp_path / f"b.{form}").read_bytes()
-
-
-def test_answers_of_any_kind_stay_as_they_are(results: DataFrame, tmp_path: Path) -> None:
-    hostile = ["=1+1", "<b>", 'a "quoted", one', "two\nlines", "\x1b[31m", "NA", "", "ünï", "\\x"]
-    odd = results.head(len(hostile)).assign(answer=pd.Categorical(hostile, categories=hostile))
-    for form in ("json", "parquet"):
-        export.write([odd], form, tmp_path / f"x.{form}")
-    assert [row["answer"] for row in json.loads((tmp_path / "x.json").read_text())] == hostile
-    assert pd.read_parquet(tmp_path / "x.parquet")["answer"].tolist() == hostile
-    out = io.StringIO()
-    export.write([odd], "csv", out)
-    read = [row["answer"] for row in csv.DictReader(io.StringIO(out.getvalue()))]
-    assert read == ["'=1+1", "<b>", 'a "quoted", one', "two\nlines", "\\x1b[31m", "NA", "", "ünï", "\\x"]
-
-
-def test_parquet_needs_a_file() -> None:
-    with pytest.raises(InputError, match="no text"):
-        export.check("parquet", None)
-    with pytest.raises(UnknownName, match="csv"):
-        export.check("cvs", None)
