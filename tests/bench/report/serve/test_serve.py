@@ -4,7 +4,6 @@ import copy
 import gzip
 import json
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -16,13 +15,12 @@ import pytest
 from moextend.bench.report.page.data import Parts
 from moextend.bench.run.progress import STATUS, _write, read_status
 from moextend.bench.run.rundir import RunDir
-from moextend.errors import InputError
 from tests.bench import ledger
 
 pytest.importorskip("starlette", reason="starlette is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
-from moextend.bench.report.serve import app, build, live, server, watcher
+from moextend.bench.report.serve import app, build, live, watcher
 from tests.bench.report.serve.serving import Served, add, cut, report_of, served, until
 
 METHODS = {"lora": ledger.Kind(keeps=0.3), "replay": ledger.Kind(keeps=0.9)}
@@ -324,31 +322,3 @@ def test_too_many_tabs_are_refused(site: Served, monkeypatch: pytest.MonkeyPatch
     next(tab)
     assert site.get("/events").status == 503
     tab.close()  # type: ignore[attr-defined]
-
-
-def test_a_port_in_use_and_hosts_that_are_none() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=f"port {port} is in use") as found:
-            server.Address.opened("127.0.0.1", port)
-        assert found.value.where == "--port" and "0 takes a free one" in str(found.value.hint)
-    for host in ("no-such-host.invalid", "203.0.113.7", "a" * 300, "", "x\0y"):
-        with pytest.raises(InputError, match="no address of this machine"):
-            server.Address.opened(host, 0)
-
-
-def test_addresses() -> None:
-    for host, url in (("127.0.0.1", "http://127.0.0.1:"), ("::1", "http://[::1]:")):
-        try:
-            found = server.Address.opened(host, 0)
-        except InputError:
-            continue  # a machine without IPv6
-        with found.socket:
-            assert found.url.startswith(url) and found.token is None and found.hosts
-
-
-def test_missing_packages_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "PACKAGES", ("starlette", "no_such_package"))
-    with pytest.raises(InputError, match="no_such_package is not installed") as found:
-        server.Address.opened("127.0.0.1", 0)
-    assert "pip install 'moextend[serve]'" in str(found.value.hint)
