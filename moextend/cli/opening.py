@@ -49,7 +49,7 @@ Data = Annotated[
 Columns = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label or audio=clip; else guessed."
+        metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label or audio=clip; image=null: none. Others are guessed."
     ),
 ]
 Images = Annotated[
