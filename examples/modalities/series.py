@@ -41,7 +41,9 @@ class SeriesRef(MediaRef):
         return found
 
     def _broken(self, why: str) -> InputError:
-        return InputError(f"{self.noun} is broken ({why}).", where=self.place, hint="Write one number a line.")
+        return InputError(
+            f"{self.noun} is broken ({why}).", where=self.place, hint="Write one number a line."
+        )
 
 
 class Fourier(nn.Module):

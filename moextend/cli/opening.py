@@ -49,7 +49,8 @@ Data = Annotated[
 Columns = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label or audio=clip; image=null: none. Others are guessed."
+        metavar="KEY=COLUMN",
+        help="e.g. image=photo,question=q,answer=label or audio=clip; null: none; else guessed.",
     ),
 ]
 Images = Annotated[

@@ -113,7 +113,7 @@ def guess(
     """Guesses the layout of a table.
 
     Args:
-        given: role -> column, which are kept; `NULL`: the role has no column. If a medium is given, no other is guessed.
+        given: role -> column, which are kept; `NULL`: it has none. If a medium is given, no other is guessed.
         needs: roles that must have a column.
         marked: the only modalities whose columns are guessed; None: all.
 

@@ -253,7 +253,9 @@ def read(folder: Path) -> TaskStatistics:
         return TaskStatistics(kept["mean"], kept["scatter"], int(kept["count"]), kept["sample"], kind)
     except (SafetensorError, KeyError, ValueError) as error:
         raise InputError(
-            f"is damaged ({error}).", where=str(path), hint="Copy the folder again, or make the extension again."
+            f"is damaged ({error}).",
+            where=str(path),
+            hint="Copy the folder again, or make the extension again.",
         ) from error
 
 

@@ -136,7 +136,18 @@ def test_an_extension_brings_its_modality(
     moextend.extend(model, "listen", rows, folder=tmp_path / "listen", settings=settings)
     prompt = moextend.Prompt(f"<audio> {ASK}", (sounds[0],))
     answer = moextend.generate(model, [prompt], max_new_tokens=3, batch_size=1)[0].strip()
-    asked = ("--sound", "0.wav", "-p", f"<audio> {ASK}", "--max-new-tokens", "3", "-e", "text", "-e", "listen")
+    asked = (
+        "--sound",
+        "0.wav",
+        "-p",
+        f"<audio> {ASK}",
+        "--max-new-tokens",
+        "3",
+        "-e",
+        "text",
+        "-e",
+        "listen",
+    )
     for options in ((), ("--audio", ears)):
         found = cli("generate", "tiny", *options, *asked)
         assert found.code == 0 and found.out.strip() == answer, found.err

@@ -190,7 +190,13 @@ def test_wrong_names_say_what_there_is(own: Own, pictures: Path, monkeypatch: py
 def test_media_are_read_only_if_they_are_wanted(own: Own, make_png: Any, tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(make_png(0))
     (tmp_path / "0.wav").write_bytes(wav(0))
-    row = {"picture": "0.png", "sound": "0.wav", "caption": "a red tone", "answer": "red", "question": "what?"}
+    row = {
+        "picture": "0.png",
+        "sound": "0.wav",
+        "caption": "a red tone",
+        "answer": "red",
+        "question": "what?",
+    }
     path = written(tmp_path / "both.json", [row] * 2)
 
     def modalities(*columns: str, template: str | None = None) -> list[str]:

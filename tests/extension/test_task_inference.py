@@ -89,7 +89,9 @@ def test_damaged_statistics_are_refused(model: MultimodalLM, tmp_path: Path) -> 
         b"",
     ):
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"task_statistics.safetensors: is damaged .*Copy the folder again"):
+        with pytest.raises(
+            InputError, match=r"task_statistics.safetensors: is damaged .*Copy the folder again"
+        ):
             task_inference.read(tmp_path)
 
 

@@ -214,7 +214,9 @@ def test_an_encoder_of_ones_own_never_trains(model: MultimodalLM) -> None:
 def test_a_broken_series_is_named(model: MultimodalLM) -> None:
     for data in (b"x\n1\ntwo", b"x\n", b"\xff"):
         bad = type(curve(1))(data=data, where="s.csv row 3")
-        with pytest.raises(InputError, match=r"^s.csv row 3: the time series is broken \(.*Write one number a line"):
+        with pytest.raises(
+            InputError, match=r"^s.csv row 3: the time series is broken \(.*Write one number a line"
+        ):
             generate(model, [Prompt("<series> w1", (bad,))], max_new_tokens=1, batch_size=1)
 
 
