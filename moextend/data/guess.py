@@ -73,6 +73,8 @@ NEEDED = ("answer", "question")
 """Required columns. Captions have an image instead of a question."""
 CAPTIONED = ("answer", "image")
 """Required columns of caption data; a sound may stand for the image."""
+NULL = "null"
+"""Column of a role that has none."""
 _LONG = 6
 """Answers are texts if half of them have more words than this; the prompt then asks for no single word."""
 _LETTERS = ("A", "B", "C", "D")
@@ -100,15 +102,28 @@ class Guess:
     """Columns of questions and answers if every row holds several of each; else None."""
 
 
-def guess(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str] = NEEDED) -> Guess:
-    """Guesses the layout of a table. `given`: role -> column, which are kept.
+def guess(
+    table: Table,
+    given: Mapping[str, str],
+    *,
+    where: str,
+    needs: Sequence[str] = NEEDED,
+    marked: Iterable[str] | None = None,
+) -> Guess:
+    """Guesses the layout of a table.
 
-    Roles that are not in `needs` may have no column.
+    Args:
+        given: role -> column, which are kept; `NULL`: it has none. If a medium is given, no other is guessed.
+        needs: roles that must have a column.
+        marked: the only modalities whose columns are guessed; None: all.
 
     Raises:
         InputError: question, answer or image cannot be guessed; the message lists the columns.
     """
-    columns = _columns(table, given, where=where, needs=needs)
+    chosen = {
+        key: None if column == NULL and NULL not in table.columns else column for key, column in given.items()
+    }
+    columns = _columns(table, chosen, _open_media(chosen, marked), where=where, needs=needs)
     first = [table.row(i, table.columns) for i in range(min(_LOOKED_AT, len(table)))]
     prompt, answers = _form(columns, first, bare=isinstance(table, Turns))
     return Guess(columns, prompt, _open_prompt(columns, first), answers, _each(columns, first))
@@ -157,19 +172,30 @@ def _each(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...] | None:
     return names if rows else None
 
 
-def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str]) -> Columns:
+def _open_media(given: Mapping[str, str | None], marked: Iterable[str] | None) -> set[str]:
+    """Modalities whose columns are guessed."""
+    if any(given.get(name) for name in modality_types()):
+        return set()
+    return set(modality_types() if marked is None else marked) - set(given)
+
+
+def _columns(
+    table: Table, given: Mapping[str, str | None], media: set[str], *, where: str, needs: Sequence[str]
+) -> Columns:
+    """The given columns, and guesses for the other roles; of the modalities only for `media`."""
     roles = {**Columns.model_fields, **modality_types()}
     del roles["media"], roles["frames"]
     for key, column in given.items():
         if key not in roles:
             raise UnknownName("key of columns", key, roles, where=where)
-        if column not in table.columns and key != "choices":
+        if column is not None and column not in table.columns and key != "choices":
             raise UnknownName("column", column, table.columns, where=f"{where} ({table.source})")
     free = [column for column in table.columns if column not in given.values()]
-    sound = given.get("audio") or sound_column(table, free)
-    free = [column for column in free if column != sound]
+    heard = sound_column(table, free)
+    sound = heard if "audio" in media else given.get("audio")
+    free = [column for column in free if column not in (heard, sound)]
     guessed: dict[str, str | None] = {key: _named(names, free) for key, names in _NAMES.items()}
-    guessed["image"] = _image_column(table, free) or guessed["image"]
+    guessed["image"] = (_image_column(table, free) or guessed["image"]) if "image" in media else None
     guessed["audio"] = sound
     if guessed["choices"] is None and all(letter in free for letter in _LETTERS):
         guessed["choices"] = ",".join(letter for letter in "ABCDEFGH" if letter in free)
@@ -184,18 +210,21 @@ def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Seque
     guessed["kind"] = _kept(table, guessed["kind"], _few)
     guessed["group"] = _kept(table, guessed["group"], _repeats)
     guessed |= given
-    media = {key: column for key, column in given.items() if key not in Columns.model_fields}
-    _complete(guessed, table, where=where, needs=needs)
-    roles_of_data = {key: column for key, column in guessed.items() if key not in media}
-    return Columns.model_validate({**roles_of_data, "media": media})
+    _complete(guessed, table, sees="image" in media, where=where, needs=needs)
+    own = {key: column for key, column in guessed.items() if key in Columns.model_fields}
+    others = {key: column for key, column in guessed.items() if key not in own and column is not None}
+    return Columns.model_validate({**own, "media": others})
 
 
-def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str, needs: Sequence[str]) -> None:
-    """Raises InputError if a required column is neither given nor guessed."""
+def _complete(
+    guessed: Mapping[str, str | None], table: Table, *, sees: bool, where: str, needs: Sequence[str]
+) -> None:
+    """Raises InputError if a required column is neither given nor guessed. `sees`: whether images were looked for."""
     caption = guessed["answer"] in _CAPTIONS
     other = any(guessed.get(name) for name in modality_types() if name != "image")
     # A caption needs an image. Columns that look like images are not ignored silently.
-    shows = guessed["image"] is None and not other and (caption or (needs == NEEDED and _pictures(table)))
+    missed = sees and guessed["image"] is None and not other
+    shows = missed and (caption or (needs == NEEDED and _pictures(table)))
     for key in ("image", *needs) if shows else needs:
         # A medium needs no question, and a caption no image if there is another medium.
         spared = {"question": caption or other, "image": other}.get(key, False)
