@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
 from moextend.data.cells import text
 from moextend.data.columns import Columns
-from moextend.data.detect import encoded, is_picture, sound_column
+from moextend.data.detect import encoded, is_picture, sound_column, unread_media, video_column
 from moextend.data.llava import Turns
 from moextend.data.modalities import modality_types
 from moextend.data.source import WHOLE
 from moextend.data.table import Row, Table
 from moextend.errors import InputError, UnknownName
+from moextend.util.spec import parse
 
 SHORT = "{question}\nAnswer the question using a single word or phrase."
 LETTER = "{question}\n{choices}\nAnswer with the option's letter from the given choices directly."
@@ -57,6 +58,8 @@ _NAMES = {
     "kind": ("kind", "question_type", "type", "question_kind", "category", "subject", "puzzle"),
     "choices": ("choices", "options", "multiple_choices"),
 }
+_OWN = ("image", "audio", "video")
+"""Modalities whose columns are guessed."""
 _CAPTIONS = ("caption", "captions", "description")
 _TRANSCRIPTS = (
     "transcription",
@@ -98,20 +101,31 @@ class Guess:
     answers: AnswerKind
     each: tuple[str, ...] | None
     """Columns of questions and answers if every row holds several of each; else None."""
+    notes: tuple[str, ...] = ()
+    """Columns that are not used, and why."""
 
 
-def guess(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str] = NEEDED) -> Guess:
+def guess(
+    table: Table,
+    given: Mapping[str, str],
+    *,
+    where: str,
+    needs: Sequence[str] = NEEDED,
+    encoders: Collection[str] | None = None,
+) -> Guess:
     """Guesses the layout of a table. `given`: role -> column, which are kept.
 
-    Roles that are not in `needs` may have no column.
+    Args:
+        needs: roles that need a column.
+        encoders: modalities that the model reads; other media are not guessed beside these. None: all are.
 
     Raises:
         InputError: question, answer or image cannot be guessed; the message lists the columns.
     """
-    columns = _columns(table, given, where=where, needs=needs)
+    columns, notes = _columns(table, given, where=where, needs=needs, encoders=encoders)
     first = [table.row(i, table.columns) for i in range(min(_LOOKED_AT, len(table)))]
     prompt, answers = _form(columns, first, bare=isinstance(table, Turns))
-    return Guess(columns, prompt, _open_prompt(columns, first), answers, _each(columns, first))
+    return Guess(columns, prompt, _open_prompt(columns, first), answers, _each(columns, first), tuple(notes))
 
 
 def text_column(table: Table) -> str | None:
@@ -119,7 +133,7 @@ def text_column(table: Table) -> str | None:
     kinds = (_NAMES["question"], _NAMES["answer"], _NAMES["image"], _CAPTIONS)
     if any(_named(names, table.columns) for names in kinds) or _image_column(table, table.columns):
         return None
-    if sound_column(table, table.columns):
+    if sound_column(table, table.columns) or video_column(table, table.columns):
         return None
     return _named(("text",), table.columns)
 
@@ -157,20 +171,50 @@ def _each(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...] | None:
     return names if rows else None
 
 
-def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str]) -> Columns:
+def _check_given(table: Table, given: Mapping[str, str], where: str) -> None:
     roles = {**Columns.model_fields, **modality_types()}
-    del roles["media"], roles["frames"]
     for key, column in given.items():
+        if key == "media":
+            raise InputError(
+                "has a key for each modality.", where=f"{where}: columns.media", hint="Write MODALITY=COLUMN."
+            )
         if key not in roles:
             raise UnknownName("key of columns", key, roles, where=where)
-        if column not in table.columns and key != "choices":
+        if column not in table.columns and key not in ("choices", "frames"):
             raise UnknownName("column", column, table.columns, where=f"{where} ({table.source})")
-    free = [column for column in table.columns if column not in given.values()]
-    sound = given.get("audio") or sound_column(table, free)
-    free = [column for column in free if column != sound]
+
+
+def _media(
+    table: Table, given: Mapping[str, str], free: Sequence[str], encoders: Collection[str] | None
+) -> tuple[dict[str, str | None], list[str]]:
+    """Modality -> its column, only guessed if no medium is given; notes on those that are left out."""
+    types = modality_types()
+    if any(key in types for key in given):
+        return {key: given.get(key) for key in _OWN}, []
+    found = {"audio": sound_column(table, free), "video": video_column(table, free)}
+    rest = [column for column in free if column not in found.values()]
+    found["image"] = _image_column(table, rest) or _named(_NAMES["image"], rest)
+    guessed = [name for name in _OWN if found[name]]
+    read = [name for name in guessed if encoders is None or (types[name].becomes or name) in encoders]
+    left = [name for name in guessed if read and name not in read]
+    notes = [
+        f"column '{found[name]}' with {types[name].plural} is left out: the base has no encoder for them"
+        for name in left
+    ]
+    return {name: None if name in left else column for name, column in found.items()}, notes
+
+
+def _columns(
+    table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str], encoders: Collection[str] | None
+) -> tuple[Columns, list[str]]:  # fmt: skip
+    _check_given(table, given, where)
+    named = [column for key, column in given.items() if key != "frames"]
+    free = [column for column in table.columns if column not in named]
+    found, notes = _media(table, given, free, encoders)
+    sound = found["audio"]
+    free = [column for column in free if column not in found.values()]
     guessed: dict[str, str | None] = {key: _named(names, free) for key, names in _NAMES.items()}
-    guessed["image"] = _image_column(table, free) or guessed["image"]
-    guessed["audio"] = sound
+    guessed |= found
     if guessed["choices"] is None and all(letter in free for letter in _LETTERS):
         guessed["choices"] = ",".join(letter for letter in "ABCDEFGH" if letter in free)
     if guessed["question"] is None and guessed["answer"] is None:
@@ -178,6 +222,7 @@ def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Seque
         guessed["answer"] = _named(words, free)
     if sound and guessed["answer"] is None and "answer" not in given:
         guessed["answer"] = _named((*_CAPTIONS, *_TRANSCRIPTS, *_SPOKEN), free)
+        notes += _other_answers(table, guessed, free)
         if guessed["question"] == guessed["answer"]:
             guessed["question"] = None
     guessed["id"] = _kept(table, guessed["id"], _unique)
@@ -186,8 +231,25 @@ def _columns(table: Table, given: Mapping[str, str], *, where: str, needs: Seque
     guessed |= given
     media = {key: column for key, column in given.items() if key not in Columns.model_fields}
     _complete(guessed, table, where=where, needs=needs)
+    unread = unread_media(table, [column for column in free if column not in guessed.values()])
+    notes += [
+        f"column '{column}' has paths of {ending} files, which are not read"
+        for column, ending in unread.items()
+    ]
     roles_of_data = {key: column for key, column in guessed.items() if key not in media}
-    return Columns.model_validate({**roles_of_data, "media": media})
+    return parse(Columns, {**roles_of_data, "media": media}, where=f"{where}: columns"), notes
+
+
+def _other_answers(table: Table, guessed: Mapping[str, str | None], free: Sequence[str]) -> list[str]:
+    """A note with the columns that could be the answer too."""
+    others = [
+        name
+        for name in free
+        if name not in guessed.values() and _kept(table, name, lambda v: _few(v) and _repeats(v))
+    ]
+    if guessed["answer"] is None or not others:
+        return []
+    return [f"the answer is column '{guessed['answer']}'; it could be {' or '.join(map(repr, others))} too"]
 
 
 def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str, needs: Sequence[str]) -> None:
@@ -270,10 +332,12 @@ def _answer_text(answer: Any) -> str:
 def _unasked(columns: Columns, rows: Sequence[Row]) -> tuple[str, AnswerKind]:
     """Prompt and kind of answers of data without questions."""
     last = next(reversed(columns.by_modality), "image")
-    if columns.audio is not None and columns.answer.lower() not in _CAPTIONS:
-        if _labels([_answer_text(row.get(columns.answer)) for row in rows]):
+    if (columns.audio or columns.video) and columns.answer.lower() not in _CAPTIONS:
+        answers = [_answer_text(row.get(columns.answer)) for row in rows]
+        if _labels(answers):
             return _shown(LABEL, columns, None), "label"
-        return _shown(TRANSCRIPT, columns, None), "transcript"
+        if columns.audio:
+            return _shown(TRANSCRIPT, columns, None), "transcript"
     return _shown(CAPTION.format(modality_types()[last].ref.noun), columns, None), "caption"
 
 
