@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from moextend.bench.data.open import open_table
@@ -35,12 +35,16 @@ def guess_task(
     columns: Mapping[str, str],
     scorer: str | None = None,
     captions: bool = False,
+    encoders: Collection[str] | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> TaskSpec:
     """Task for `data` (a file, folder, hub id or `world:<name>`), as it would be written in the workspace.
 
     Args:
         columns: role -> column; takes precedence over the guess.
         captions: the data needs no column of questions.
+        encoders: modalities that the base reads; None: all.
+        on_note: gets a note for every column that is not used where that may be a mistake.
 
     Raises:
         InputError: question, answer or image cannot be guessed; the message lists the columns.
@@ -49,7 +53,7 @@ def guess_task(
     where = f"data {data}"
     return guess_columns(
         _data(data, yaml.parent, workspace, where=where), path=yaml, workspace=workspace, columns=columns,
-        scorer=scorer, captions=captions, source=data, where=where,
+        scorer=scorer, captions=captions, source=data, where=where, encoders=encoders, on_note=on_note,
     )  # fmt: skip
 
 
@@ -63,6 +67,8 @@ def guess_columns(
     captions: bool = False,
     source: str,
     where: str,
+    encoders: Collection[str] | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> TaskSpec:
     """Same as `guess_task`, for data with known splits; `path`: file of the task."""
     task = TaskSpec(task=path.stem, version=1, kind="vqa", data=found, max_new_tokens=TOKENS, path=path)
@@ -73,7 +79,10 @@ def guess_columns(
             where=where,
             hint="Name the columns (--columns question=...,answer=...), or train on the text with 'moextend extend'.",
         )
-    guessed = guess(table, columns, where=where, needs=CAPTIONED if captions else NEEDED)
+    needs = CAPTIONED if captions else NEEDED
+    guessed = guess(table, columns, where=where, needs=needs, encoders=encoders)
+    for note in guessed.notes:
+        on_note(note)
     rule, tokens = RULES[guessed.answers]
     return task.model_copy(
         update={

@@ -189,7 +189,7 @@ def scale_notes(results: Sequence[Result], tasks: Collection[str] | None = None)
     for cell in cells:
         found.setdefault(cell.scorer, {})[cell.task] = None
     return [
-        f"{', '.join(own)}: {what} ({scorer}); the rate itself is among the readings (--readings)."
+        f"{', '.join(own)}: {what} ({scorer}); the rate itself is among the readings."
         for scorer, own in found.items()
         if (what := shows(scorer))
     ]

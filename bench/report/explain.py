@@ -292,7 +292,7 @@ def text(found: Explanation, items: int = 5) -> str:
         lines += ["", f"answers ({len(shown)} of {len(found.answers):,}; {wrong:,} not fully right):"]
     for answer in shown:
         score = "-" if answer.score is None else f"{answer.score:.2f}"
-        lines.append(f"  {score}  {answer.id}{f', image {answer.image}' if answer.image else ''}")
+        lines.append(f"  {score}  {answer.id}{f', file {answer.image}' if answer.image else ''}")
         lines += [f"        asked: {answer.question}"] if answer.question else []
         lines += [f"        expected: {answer.expected}", f"        answered: {answer.answer}"]
     return "\n".join(lines)

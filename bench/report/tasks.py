@@ -12,6 +12,7 @@ from moextend.bench.report.collect import (
     grouped,
     left_out_notes,
     row_name,
+    scale_notes,
     unfinished_mark,
 )
 from moextend.bench.report.forgetting import BY_CONSTRUCTION, UNTOUCHED, text_untouched
@@ -46,7 +47,7 @@ def tasks_table(experiment: Experiment) -> Table:
     bounds += cells(_rows(experiment, "independent"), _learned, None)
     rows = cells(_rows(experiment, "sequence"), _final, _learned)
     more = [Column(f"learned_{task}", f"{task}, learned", wide=True, of=task) for task in tasks]
-    return _table(experiment, "tasks", tasks, more, [bounds, rows], [TASKS])
+    return _table(experiment, "tasks", tasks, more, [bounds, rows], [TASKS, *scale_notes(results, tasks)])
 
 
 def text_table(experiment: Experiment) -> Table | None:

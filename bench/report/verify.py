@@ -11,6 +11,7 @@ from moextend.bench.run import complete
 from moextend.bench.run.rundir import RunDir, run_name
 from moextend.errors import InputError
 from moextend.util.environment import environment
+from moextend.util.quiet import quiet_loggers
 
 AGAIN = "Run the same command again, which makes what is missing or damaged: {}"
 MACHINE = ("python", "packages", "platform")
@@ -59,7 +60,8 @@ def verify(run: RunDir, batches: int = 1, on_cell: Callable[[str], None] | None 
     """
     checks = [_files(run), _scores(run)]
     if batches:
-        checks.append(_answers(run, batches, on_cell or (lambda words: None)))
+        with quiet_loggers("moextend.extension"):  # a run has shown its warnings already
+            checks.append(_answers(run, batches, on_cell or (lambda words: None)))
     return Verification(run_name(run.folder), tuple(checks))
 
 

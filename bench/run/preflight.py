@@ -54,7 +54,7 @@ def check_modalities(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec]) -> N
                 raise SpecError(
                     f"'{name}' is about {_media(modality)}, and the base has no {modality} encoder.",
                     where=f"{file}: {base.encoder_key(modality)}",
-                    hint=f"Name one, or {_no_column(modality)} in the task.",
+                    hint=f"Name one, or {_no_column(task, modality)} in the task.",
                 )
     known: dict[str, str] = {}
     for align in sequence.alignments:
@@ -81,9 +81,12 @@ def _media(modality: str) -> str:
     return known.plural if known else modality
 
 
-def _no_column(modality: str) -> str:
+def _no_column(task: TaskSpec, modality: str) -> str:
     """How a task has no such media."""
-    return "set columns.image: null" if modality == "image" else f"remove its column of {_media(modality)}"
+    types = modality_types()
+    names = [name for name in task.columns.by_modality if name in types and types[name].becomes == modality]
+    name = modality if modality in task.columns.by_modality else names[0]
+    return f"remove columns.media.{name}" if name in task.columns.media else f"set columns.{name}: null"
 
 
 def check_here(

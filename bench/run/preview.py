@@ -138,12 +138,14 @@ def _run(config: RunConfig) -> dict[str, Any]:
 
 def _task(name: str, task: TaskSpec, sequence: SequenceSpec) -> dict[str, Any]:
     learned = name in [stage.task for stage in sequence.stages]
-    aligned = name in [align.task for align in sequence.alignments]
+    uses = ["aligns the projector"] * (name in [align.task for align in sequence.alignments])
+    if not uses or name in sequence.transfer:
+        uses.append("scored")
     return {
         "task": name,
         "version": task.version,
         "kind": task.kind,
-        "use": "learned and scored" if learned else "aligns the projector" if aligned else "scored",
+        "use": "learned and scored" if learned else " and is ".join(uses),
         "licence": task.licence,
         "non_commercial": task.non_commercial,
         "source": task.source,

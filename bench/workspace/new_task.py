@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,14 @@ def new_task(
     columns: dict[str, str],
     scorer: str | None,
     trust_code: bool = False,
+    encoders: Collection[str] | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> TaskSpec:
     """Task for `data`, as it will be written. Raises InputError if its name is taken or its kind is another one.
 
-    Args: trust_code: whether code in a folder of lm-eval YAMLs may run.
+    Args:
+        trust_code: whether code in a folder of lm-eval YAMLs may run.
+        encoders, on_note: see `guess_task`.
     """
     name = free_name(name or default_name(data), workspace)
     if kind == "text":
@@ -44,9 +49,12 @@ def new_task(
         find_scorer(scorer, where="--scorer")
     from moextend.bench.data import guess_task
 
+    if encoders is not None and asked == AUDIO:
+        encoders = {*encoders, AUDIO}
     task = guess_task(
-        data, name=name, workspace=workspace, columns=columns, scorer=scorer, captions=kind == "caption"
-    )
+        data, name=name, workspace=workspace, columns=columns, scorer=scorer, captions=kind == "caption",
+        encoders=encoders, on_note=on_note,
+    )  # fmt: skip
     if asked == AUDIO:
         return _about_sounds(task, data)
     if task.kind != kind:
@@ -126,7 +134,7 @@ def as_yaml(task: TaskSpec) -> str:
         always = {"train": task.data.train, "test": task.data.test}
         record["data"] |= always
         columns = task.columns.model_dump(exclude_none=True)
-        unnamed = {} if task.columns.audio or task.columns.media else {"image": None}
+        unnamed = {} if task.columns.audio or task.columns.video or task.columns.media else {"image": None}
         record["columns"] = unnamed | {"question": None} | columns
         record |= {"prompt": task.prompt, "scorer": task.scorer, "max_new_tokens": task.max_new_tokens}
     record.setdefault("licence", "")

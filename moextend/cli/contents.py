@@ -265,8 +265,10 @@ def _task_to_add(
         return edit.next_default(new_task.ALIASES.get(what, what), draft, modality=modality), False
     given = options.pairs(columns or [], "--columns")
     task = new_task.new_task(
-        what, data, workspace, name=name, columns=given, scorer=scorer, trust_code=trust_code
-    )
+        what, data, workspace, name=name, columns=given, scorer=scorer, trust_code=trust_code,
+        encoders=draft.sequence.base.encoders_in(workspace),
+        on_note=lambda note: options.echo(f"note: {note}."),
+    )  # fmt: skip
     return task, True
 
 

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
 from moextend.data.cells import text
 from moextend.data.columns import Columns
-from moextend.data.detect import encoded, is_picture, sound_column
+from moextend.data.detect import (
+    IMAGES,
+    has_pictures,
+    image_column,
+    left_out,
+    media_columns,
+    named,
+    open_media,
+    sound_column,
+    unread_media,
+    video_column,
+)
 from moextend.data.llava import Turns
 from moextend.data.modalities import modality_types
 from moextend.data.source import WHOLE
 from moextend.data.table import Row, Table
 from moextend.errors import InputError, UnknownName
+from moextend.util.spec import parse
 
 SHORT = "{question}\nAnswer the question using a single word or phrase."
 LETTER = "{question}\n{choices}\nAnswer with the option's letter from the given choices directly."
@@ -28,7 +40,6 @@ BARE = "{question}"
 _TRAIN = ("train", "training")
 _TEST = ("test", "testmini", "validation", "val", "valid", "dev", "eval", "evaluation")
 _NAMES = {
-    "image": ("image", "images", "img", "picture", "photo", "image_path", "file_name", "filename"),
     "question": (
         "question",
         "questions",
@@ -57,6 +68,8 @@ _NAMES = {
     "kind": ("kind", "question_type", "type", "question_kind", "category", "subject", "puzzle"),
     "choices": ("choices", "options", "multiple_choices"),
 }
+_OWN = ("image", "audio", "video")
+"""Modalities whose columns are guessed."""
 _CAPTIONS = ("caption", "captions", "description")
 _TRANSCRIPTS = (
     "transcription",
@@ -100,6 +113,8 @@ class Guess:
     answers: AnswerKind
     each: tuple[str, ...] | None
     """Columns of questions and answers if every row holds several of each; else None."""
+    notes: tuple[str, ...] = ()
+    """Columns that are not used, and why."""
 
 
 def guess(
@@ -109,6 +124,7 @@ def guess(
     where: str,
     needs: Sequence[str] = NEEDED,
     marked: Iterable[str] | None = None,
+    encoders: Collection[str] | None = None,
 ) -> Guess:
     """Guesses the layout of a table.
 
@@ -116,6 +132,7 @@ def guess(
         given: role -> column, which are kept; `NULL`: it has none. If a medium is given, no other is guessed.
         needs: roles that must have a column.
         marked: the only modalities whose columns are guessed; None: all.
+        encoders: modalities that the model reads; other media are not guessed beside these. None: all are.
 
     Raises:
         InputError: question, answer or image cannot be guessed; the message lists the columns.
@@ -123,20 +140,21 @@ def guess(
     chosen = {
         key: None if column == NULL and NULL not in table.columns else column for key, column in given.items()
     }
-    columns = _columns(table, chosen, _open_media(chosen, marked), where=where, needs=needs)
+    media = open_media(chosen, marked)
+    columns, notes = _columns(table, chosen, media, where=where, needs=needs, encoders=encoders)
     first = [table.row(i, table.columns) for i in range(min(_LOOKED_AT, len(table)))]
     prompt, answers = _form(columns, first, bare=isinstance(table, Turns))
-    return Guess(columns, prompt, _open_prompt(columns, first), answers, _each(columns, first))
+    return Guess(columns, prompt, _open_prompt(columns, first), answers, _each(columns, first), tuple(notes))
 
 
 def text_column(table: Table) -> str | None:
     """Column `text` of a table without questions, answers and media; None for other tables."""
-    kinds = (_NAMES["question"], _NAMES["answer"], _NAMES["image"], _CAPTIONS)
-    if any(_named(names, table.columns) for names in kinds) or _image_column(table, table.columns):
+    kinds = (_NAMES["question"], _NAMES["answer"], IMAGES, _CAPTIONS)
+    if any(named(names, table.columns) for names in kinds) or image_column(table, table.columns):
         return None
-    if sound_column(table, table.columns):
+    if sound_column(table, table.columns) or video_column(table, table.columns):
         return None
-    return _named(("text",), table.columns)
+    return named(("text",), table.columns)
 
 
 def named_splits(splits: Sequence[str], name: str, *, where: str, hint: str) -> tuple[str | None, str | None]:
@@ -172,38 +190,46 @@ def _each(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...] | None:
     return names if rows else None
 
 
-def _open_media(given: Mapping[str, str | None], marked: Iterable[str] | None) -> set[str]:
-    """Modalities whose columns are guessed."""
-    if any(given.get(name) for name in modality_types()):
-        return set()
-    return set(modality_types() if marked is None else marked) - set(given)
+def _check_given(table: Table, given: Mapping[str, str | None], where: str) -> None:
+    roles = {**Columns.model_fields, **modality_types()}
+    for key, column in given.items():
+        if key == "media":
+            raise InputError(
+                "has a key for each modality.", where=f"{where}: columns.media", hint="Write MODALITY=COLUMN."
+            )
+        if key not in roles:
+            raise UnknownName("key of columns", key, roles, where=where)
+        if column is not None and column not in table.columns and key not in ("choices", "frames"):
+            raise UnknownName("column", column, table.columns, where=f"{where} ({table.source})")
 
 
 def _columns(
-    table: Table, given: Mapping[str, str | None], media: set[str], *, where: str, needs: Sequence[str]
-) -> Columns:
-    """The given columns, and guesses for the other roles; of the modalities only for `media`."""
-    roles = {**Columns.model_fields, **modality_types()}
-    del roles["media"], roles["frames"]
-    for key, column in given.items():
-        if key not in roles:
-            raise UnknownName("key of columns", key, roles, where=where)
-        if column is not None and column not in table.columns and key != "choices":
-            raise UnknownName("column", column, table.columns, where=f"{where} ({table.source})")
-    free = [column for column in table.columns if column not in given.values()]
-    heard = sound_column(table, free)
-    sound = heard if "audio" in media else given.get("audio")
-    free = [column for column in free if column not in (heard, sound)]
-    guessed: dict[str, str | None] = {key: _named(names, free) for key, names in _NAMES.items()}
-    guessed["image"] = (_image_column(table, free) or guessed["image"]) if "image" in media else None
-    guessed["audio"] = sound
+    table: Table,
+    given: Mapping[str, str | None],
+    media: set[str],
+    *,
+    where: str,
+    needs: Sequence[str],
+    encoders: Collection[str] | None,
+) -> tuple[Columns, list[str]]:
+    """The given columns, and guesses for the other roles, of the modalities only for `media`; notes on the guesses."""
+    _check_given(table, given, where)
+    taken = [column for key, column in given.items() if key != "frames"]
+    free = [column for column in table.columns if column not in taken]
+    found = media_columns(table, free)
+    left, notes = left_out(found, media, encoders)
+    sound = given.get("audio") or (found["audio"] if "audio" in media else None)
+    free = [column for column in free if column not in (found["audio"], found["video"])]
+    guessed: dict[str, str | None] = {key: named(names, free) for key, names in _NAMES.items()}
+    guessed |= {name: found[name] if name in media and name not in left else None for name in _OWN}
     if guessed["choices"] is None and all(letter in free for letter in _LETTERS):
         guessed["choices"] = ",".join(letter for letter in "ABCDEFGH" if letter in free)
     if guessed["question"] is None and guessed["answer"] is None:
         words = (*_CAPTIONS, "text") if needs == CAPTIONED else _CAPTIONS
-        guessed["answer"] = _named(words, free)
+        guessed["answer"] = named(words, free)
     if sound and guessed["answer"] is None and "answer" not in given:
-        guessed["answer"] = _named((*_CAPTIONS, *_TRANSCRIPTS, *_SPOKEN), free)
+        guessed["answer"] = named((*_CAPTIONS, *_TRANSCRIPTS, *_SPOKEN), free)
+        notes += _other_answers(table, guessed, free)
         if guessed["question"] == guessed["answer"]:
             guessed["question"] = None
     guessed["id"] = _kept(table, guessed["id"], _unique)
@@ -211,9 +237,26 @@ def _columns(
     guessed["group"] = _kept(table, guessed["group"], _repeats)
     guessed |= given
     _complete(guessed, table, sees="image" in media, where=where, needs=needs)
+    unread = unread_media(table, [column for column in free if column not in guessed.values()])
+    notes += [
+        f"column '{column}' has paths of {ending} files, which are not read"
+        for column, ending in unread.items()
+    ]
     own = {key: column for key, column in guessed.items() if key in Columns.model_fields}
     others = {key: column for key, column in guessed.items() if key not in own and column is not None}
-    return Columns.model_validate({**own, "media": others})
+    return parse(Columns, {**own, "media": others}, where=f"{where}: columns"), notes
+
+
+def _other_answers(table: Table, guessed: Mapping[str, str | None], free: Sequence[str]) -> list[str]:
+    """A note with the columns that could be the answer too."""
+    others = [
+        name
+        for name in free
+        if name not in guessed.values() and _kept(table, name, lambda v: _few(v) and _repeats(v))
+    ]
+    if guessed["answer"] is None or not others:
+        return []
+    return [f"the answer is column '{guessed['answer']}'; it could be {' or '.join(map(repr, others))} too"]
 
 
 def _complete(
@@ -224,7 +267,7 @@ def _complete(
     other = any(guessed.get(name) for name in modality_types() if name != "image")
     # A caption needs an image. Columns that look like images are not ignored silently.
     missed = sees and guessed["image"] is None and not other
-    shows = missed and (caption or (needs == NEEDED and _pictures(table)))
+    shows = missed and (caption or (needs == NEEDED and has_pictures(table)))
     for key in ("image", *needs) if shows else needs:
         # A medium needs no question, and a caption no image if there is another medium.
         spared = {"question": caption or other, "image": other}.get(key, False)
@@ -234,24 +277,6 @@ def _complete(
                 where=where,
                 hint=f"Name it: --columns {key}=COLUMN.",
             )
-
-
-def _named(names: Sequence[str], columns: Iterable[str]) -> str | None:
-    """Column with the first of the names that the table has; the case is ignored."""
-    lower = {column.lower(): column for column in columns}
-    return next((lower[name] for name in names if name in lower), None)
-
-
-def _image_column(table: Table, columns: Sequence[str]) -> str | None:
-    """The only column with encoded images; None if there are several or none."""
-    row = table.row(0, table.columns)
-    found = [column for column in columns if encoded(row.get(column)) and is_picture(row.get(column))]
-    return found[0] if len(found) == 1 else None
-
-
-def _pictures(table: Table) -> bool:
-    """Whether a cell of the first row is an image or the path of one."""
-    return any(map(is_picture, table.row(0, table.columns).values()))
 
 
 def _kept(table: Table, column: str | None, fits: Callable[[list[Any]], bool]) -> str | None:
@@ -279,7 +304,7 @@ def _form(columns: Columns, rows: Sequence[Row], *, bare: bool) -> tuple[str, An
     if columns.question is None:
         return _unasked(columns, rows)
     # Alpaca's layout: the input of an instruction has its own column.
-    more = _named(("input",), {name for row in rows for name in row})
+    more = named(("input",), {name for row in rows for name in row})
     if columns.choices is not None:
         return _shown(LETTER, columns, more), "letter"
     answers = [row.get(columns.answer) for row in rows]
@@ -299,10 +324,12 @@ def _answer_text(answer: Any) -> str:
 def _unasked(columns: Columns, rows: Sequence[Row]) -> tuple[str, AnswerKind]:
     """Prompt and kind of answers of data without questions."""
     last = next(reversed(columns.by_modality), "image")
-    if columns.audio is not None and columns.answer.lower() not in _CAPTIONS:
-        if _labels([_answer_text(row.get(columns.answer)) for row in rows]):
+    if (columns.audio or columns.video) and columns.answer.lower() not in _CAPTIONS:
+        answers = [_answer_text(row.get(columns.answer)) for row in rows]
+        if _labels(answers):
             return _shown(LABEL, columns, None), "label"
-        return _shown(TRANSCRIPT, columns, None), "transcript"
+        if columns.audio:
+            return _shown(TRANSCRIPT, columns, None), "transcript"
     return _shown(CAPTION.format(modality_types()[last].ref.noun), columns, None), "caption"
 
 

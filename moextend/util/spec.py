@@ -77,8 +77,9 @@ def parse(kind: type[S], value: Any, *, where: str) -> S:
 
 
 def _refused(kind: type[BaseModel], error: ValidationError, where: str) -> SpecError:
-    """The first thing that is wrong, with its place and the way out."""
-    first = error.errors()[0]
+    """The first thing that is wrong, with its place and the way out; an unknown key goes before a missing one."""
+    errors = error.errors()
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     place = f"{where}: {_place(first['loc'])}" if first["loc"] else where
     return SpecError(_problem(first), where=place, hint=_hint(kind, first))
 

@@ -25,6 +25,8 @@ export interface Task {
   scorer: string;
   licence: string;
   description: string;
+  /** Template of what is asked; empty for text tasks. */
+  prompt: string;
 }
 
 export interface Method {

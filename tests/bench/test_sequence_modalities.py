@@ -22,6 +22,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "look": {"image": "image"},
     "hear": {"audio": "clip"},
     "listen": {"audio": "clip"},
+    "watch": {"video": "clip"},
     "both": {"image": "image", "audio": "clip"},
     "feel": {"media": {"smell": "curve"}},
     "read": {"image": None},
@@ -136,6 +137,42 @@ def test_an_encoder_to_be_put_in_place(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"base\.audio: no folder '.*/data/ears'\. .*Put the encoder there"):
         preflight.check_here(sequence, all_tasks(sequence, tmp_path), tmp_path, device="cpu", runs=None)
     assert sequence.base.encoders_in(tmp_path) == {"image": "tiny", "audio": str(tmp_path / "data" / "ears")}
+
+
+def test_a_dry_run_says_that_an_alignment_task_is_scored_too(tmp_path: Path) -> None:
+    written(tmp_path, ["see"], align=align("look", "listen"), transfer=["look"])
+    request = Request(tmp_path, sequence="mine", methods=("lora",))
+    uses = {task["task"]: task["use"] for task in preview(request, resolve(request))["tasks"]}
+    assert uses == {
+        "see": "learned and scored", "look": "aligns the projector and is scored", "listen": "aligns the projector",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "base", "hint"), [
+    ("hear", {"vision": "tiny"}, "or set columns.audio: null in the task"),
+    ("see", {"audio": "data:ears"}, "or set columns.image: null in the task"),
+    ("watch", {"audio": "data:ears"}, "or set columns.video: null in the task"),
+    ("feel", {}, "or remove columns.media.smell in the task"),
+])  # fmt: skip
+def test_the_hint_names_the_column_that_has_no_encoder(
+    task: str, base: dict[str, str], hint: str, tmp_path: Path
+) -> None:
+    written(tmp_path, [task], base={"model": "tiny", **base})
+    with pytest.raises(SpecError, match=hint):
+        check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [({"train": {"setps": 3, "batch_size": 2}}, "train.setps"),
+     ({"align": {"task": "look", "batch_size": 2, "setps": 3}}, "align.setps"),
+     ({"align": [{"task": "look", "batch_size": 2, "setps": 3}]}, r"align\[0\].setps")],
+)  # fmt: skip
+def test_a_misspelt_key_is_named_before_the_one_that_is_missing(
+    changes: dict[str, Any], place: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError, match=rf"{place}: no such key. Did you mean 'steps'\?"):
+        written(tmp_path, ["see"], **changes)
 
 
 def test_a_dry_run_names_the_audio_encoder(tmp_path: Path) -> None:

@@ -163,6 +163,7 @@ def _tasks(experiment: Experiment, prefix: str) -> list[dict[str, Any]]:
                     "key": name, "role": role, "part": f"{prefix}.items{len(found)}", "items": 0, "media": 0,
                     "lacks": "", "kinds": [], "scorer": spec.get("scorer") or "", "licence": spec.get("licence") or "",
                     "description": visible(spec.get("description") or ""),
+                    "prompt": "" if role == "text" else visible(spec.get("prompt") or ""),
                 }
             )  # fmt: skip
     return found

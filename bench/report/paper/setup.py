@@ -218,7 +218,8 @@ class _Writer:
         words = "After every stage all tasks are scored, with greedy decoding"
         words += f" and at most {limit:,} items a task" if limit else ""
         if self.transfer:
-            words += f"; {listed(map(self.task, self.transfer))} are scored and not learned"
+            verb = "is" if len(self.transfer) == 1 else "are"
+            words += f"; {listed(map(self.task, self.transfer))} {verb} scored and not learned"
         return f"{words}. Scorers: {'; '.join(rules)}." if rules else f"{words}."
 
     def _rule(self, scorer: str) -> str:

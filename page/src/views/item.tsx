@@ -69,6 +69,7 @@ function Asked({ found, item }: { found: Loaded; item: number }) {
     ["Choices", items.choices[item]],
     ["Kind", items.kind[item]],
     ["Task", task.name],
+    ["Prompt", task.prompt],
     ["Item", items.ids[item]],
   ];
   return (

@@ -168,7 +168,7 @@ function Row({ own, item, shown, link }: { own: Loaded; item: number; shown: Sho
   const { items, task } = own;
   return (
     <a class="item" href={link}>
-      <Shows medium={mediaOf(own, item)[0]} />
+      <Shows medium={pictured(mediaOf(own, item))} />
       <span class="asked">
         <b>{items.question[item] || items.ids[item]}</b>
         <span class="reference">{items.reference[item]}</span>
@@ -186,6 +186,9 @@ function sharp(event: Event) {
 }
 
 export const mediaOf = ({ media }: Loaded, item: number): Medium[] => (media.at[item] ?? []).map((place) => media.media[place]);
+
+/** What a list shows of an item: its first image if there is one. */
+const pictured = (media: Medium[]): Medium | undefined => media.find((medium) => medium.kind === "image") ?? media[0];
 
 /** The image or sound of an item; in a list, which is one of links, a sound is a sign only. */
 export function Shows({ medium, large = false }: { medium: Medium | undefined; large?: boolean }) {

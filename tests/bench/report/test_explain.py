@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,9 @@ def test_the_command_shows_wrong_answers_first_and_ends_with_1_where_a_check_fai
     assert code == 0 and json.loads(out)["sound"] is True
     predictions(run, "task1").write_text("")
     assert command(run, "2", "task1")[0] == 1
+
+
+def test_a_medium_of_any_kind_is_called_a_file(run: RunDir) -> None:
+    found = explain(run, 2, "task1")
+    answer = replace(found.answers[0], image="0.wav", score=0.0)
+    assert f"{answer.id}, file 0.wav" in text(replace(found, answers=[answer]))

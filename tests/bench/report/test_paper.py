@@ -296,6 +296,8 @@ def test_error_rates_are_described_and_cited(experiment: Experiment, make: MakeP
     assert (
         r"\texttt{wer-\allowbreak{}en@1}~\cite{radford2023robust} (word accuracy: 100 - WER, errors" in setup
     )
+    assert "word accuracy" in (tmp_path / "out" / "tables" / "tasks.tex").read_text()
+    assert "--readings" not in (tmp_path / "out" / "tables" / "main.tex").read_text()
     assert "Robust Speech Recognition" in (tmp_path / "out" / "references.bib").read_text()
 
 

@@ -20,7 +20,7 @@ from moextend.bench.report import render, tables
 from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.csv import cells
 from moextend.bench.report.fate import FATES, item_fates
-from moextend.bench.report.page.data import parts
+from moextend.bench.report.page.data import _tasks, parts
 from moextend.bench.report.page.document import encoded
 from moextend.bench.report.page.flips import mcnemar
 from moextend.bench.report.page.lifelines import interned, packed
@@ -304,6 +304,13 @@ def test_thumbnails_belong_to_the_questions_that_were_answered(tmp_path: Path) -
         TaskSpec.model_validate({**task, "data": {"path": "gone"}}), tmp_path, ["0"], asked[:1], Budget()
     )
     assert gone.at == [[]] and gone.lacks.startswith("The media cannot be opened")
+
+
+def test_the_page_has_the_prompt_of_tasks_about_media(experiments: list[Experiment]) -> None:
+    (config := experiments[0].results[0].config).tasks["task1"]["prompt"] = "<audio>\nWhat is it?"
+    found = {task["key"]: task["prompt"] for task in _tasks(experiments[0], "x0")}
+    assert found["task1"] == "<audio>\nWhat is it?" and config.retention
+    assert all(found[name] == "" for name in config.retention)
 
 
 def test_a_medium_as_a_url() -> None:
