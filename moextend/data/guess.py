@@ -61,14 +61,7 @@ _NAMES = {
 _OWN = ("image", "audio", "video")
 """Modalities whose columns are guessed."""
 _CAPTIONS = ("caption", "captions", "description")
-_TRANSCRIPTS = (
-    "transcription",
-    "transcript",
-    "text",
-    "sentence",
-    "normalized_text",
-    "raw_text",
-)
+_TRANSCRIPTS = ("transcription", "transcript", "text", "sentence", "normalized_text", "raw_text")
 """Columns with the words of a sound, if there are no answers."""
 _SPOKEN = ("language", "command", "keyword", "digit", "word", "emotion", "speaker")
 """Columns with a label of a sound, if there are no answers and no words."""
