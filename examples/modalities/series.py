@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from moextend import MediaRef, ModalityType, register_modality
+from moextend.errors import InputError
 
 STEP = 4
 """Values per token."""
@@ -30,8 +31,19 @@ class SeriesRef(MediaRef):
     noun: ClassVar[str] = "the time series"
 
     def open(self) -> list[float]:
-        """The numbers."""
-        return [float(line) for line in self.read().decode().splitlines()[1:]]
+        """The numbers. Raises InputError if a line is no number."""
+        try:
+            found = [float(line) for line in self.read().decode().splitlines()[1:]]
+        except ValueError as error:
+            raise self._broken(str(error)) from error
+        if not found:
+            raise self._broken("it has no numbers")
+        return found
+
+    def _broken(self, why: str) -> InputError:
+        return InputError(
+            f"{self.noun} is broken ({why}).", where=self.place, hint="Write one number a line."
+        )
 
 
 class Fourier(nn.Module):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.cli import options
-from moextend.errors import InputError, UnknownName, at
+from moextend.errors import InputError, UnknownName, at, counted
 
 if TYPE_CHECKING:
     from moextend.data.media import MediaRef
@@ -75,14 +75,16 @@ def aligned_modality(modality: str | None, encoders: Mapping[str, str]) -> str:
     return modality
 
 
-def check_extensions(folders: Sequence[Path]) -> None:
-    """Raises InputError if a folder has no extension."""
+def check_extensions(folders: Sequence[Path]) -> set[str]:
+    """Modalities that the extensions in these folders bring. Raises InputError if a folder has no extension."""
+    found: set[str] = set()
     if folders:
-        from moextend.extension.card import read_extension
+        from moextend.extension.modalities import carried
 
         for folder in folders:
             with at("--extension"):
-                read_extension(folder)
+                found.update(carried(folder))
+    return found
 
 
 def check_out(folder: Path, *, holds: str = "", stem: str = "") -> None:
@@ -114,11 +116,13 @@ def check_settings(values: Mapping[str, Any]) -> None:
 
 
 def shown(
-    prompt: str, paths: Mapping[str, Sequence[Path]], encoders: Mapping[str, str]
+    prompt: str, paths: Mapping[str, Sequence[Path]], encoders: Collection[str]
 ) -> tuple[str, tuple[MediaRef, ...]]:
     """The prompt with a mark for each file, and the media in the order of the marks.
 
-    Args: paths: modality -> files; those of a modality without a mark stand before the text.
+    Args:
+        paths: modality -> files; those of a modality without a mark stand before the text.
+        encoders: modalities with an encoder.
 
     Raises:
         InputError: files and marks do not agree, a modality has no encoder, or a file cannot be read.
@@ -133,15 +137,16 @@ def shown(
         files, option = paths.get(name, ()), FILES.get(name, f"<{name}>")
         if name in marks and marks.count(name) != len(files):
             raise InputError(
-                f"{marks.count(name)} times <{name}>, and {len(files)} {types[name].plural}.",
+                f"it has {counted(marks.count(name), f'<{name}> mark')}, and {option} is given "
+                f"{counted(len(files), 'time')}.",
                 where="--prompt",
-                hint=f"Give one {option} a mark.",
+                hint=f"Write one <{name}> for each {option}.",
             )
         if files and name not in encoders:
             raise InputError(
                 f"needs {OPTIONS[name]}.",
                 where=option,
-                hint=f"Name the {name} encoder, e.g. {OPTIONS[name]} tiny.",
+                hint=f"Name the {name} encoder, e.g. {OPTIONS[name]} tiny, or load an extension that brings it.",
             )
         found += [types[name].ref(path=path, where=f"{option} {path}") for path in files]
         before += f"<{name}>\n" * len(files) if name not in marks else ""

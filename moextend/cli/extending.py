@@ -139,12 +139,11 @@ def extend(
     before.check_settings(values)
     encoders = encoders_of(vision, audio)
     before.check_model(base, encoders, projector, dtype, attention, device)
-    before.check_extensions(extension or [])
+    brought = before.check_extensions(extension or [])
     before.check_out(out, holds="an extension", stem="extension")
-    rows = rows_of(data, columns, images, template, workspace, encoders)
+    rows = rows_of(data, columns, images, template, workspace, {*encoders, *brought})
     model = opened(base, encoders, projector, dtype, attention, device, workspace)
-    for folder in extension or ():
-        load_active(model, folder)
+    load_active(model, extension, projector)
     from moextend.extension.origin import Origin
 
     settings, origin = settings_of(model, len(rows), values), Origin(base, data, licence)

@@ -171,15 +171,14 @@ def generate(
     """Print the answer of a base to a prompt, with extensions or without."""
     encoders = encoders_of(vision, audio)
     before.check_model(base, encoders, projector, dtype, attention, device)
-    text, media = before.shown(prompt, {"image": image or [], "audio": sound or []}, encoders)
+    known = {*encoders, *before.check_extensions(extension or [])}
+    text, media = before.shown(prompt, {"image": image or [], "audio": sound or []}, known)
     if auto and not extension:
         raise InputError(
             "chooses among extensions.", where="--auto", hint="Name one or more: --extension FOLDER."
         )
-    before.check_extensions(extension or [])
     model = opened(base, encoders, projector, dtype, attention, device, workspace)
-    for folder in extension or ():
-        load_active(model, folder)
+    load_active(model, extension, projector)
     import moextend
 
     moextend.activate(model, "auto" if auto else "all")

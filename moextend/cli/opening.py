@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +49,8 @@ Data = Annotated[
 Columns = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="KEY=COLUMN", help="e.g. image=photo,question=q,answer=label or audio=clip; else guessed."
+        metavar="KEY=COLUMN",
+        help="e.g. image=photo,question=q,answer=label or audio=clip; null: none; else guessed.",
     ),
 ]
 Images = Annotated[
@@ -144,11 +145,26 @@ def encoders_of(vision: str | None, audio: str | None) -> dict[str, str]:
     return {name: encoder for name, encoder in (("image", vision), ("audio", audio)) if encoder is not None}
 
 
-def load_active(model: MultimodalLM, folder: Path) -> None:
-    """Loads an extension and activates all loaded extensions."""
-    import moextend
+def load_active(
+    model: MultimodalLM, extensions: Sequence[Path] | None, projectors: Sequence[Path] | None
+) -> None:
+    """Loads extensions, oldest first, and activates them.
 
-    moextend.load_extension(model, folder)
+    An encoder without a projector in `projectors` gets that of the first extension whose folder holds one.
+    """
+    if not extensions:
+        return
+    import moextend
+    from moextend.extension.modalities import carried
+
+    given = {_modality_of(folder) for folder in projectors or ()}
+    for folder in extensions:
+        for name in carried(folder):
+            if name in model.modalities and name not in given:
+                moextend.load_projector(model, folder, modality=name)
+                given.add(name)
+    for folder in extensions:
+        moextend.load_extension(model, folder)
     moextend.activate(model, "all")
 
 
@@ -158,9 +174,9 @@ def rows_of(
     images: Path | None,
     template: str | None,
     workspace: Path,
-    encoders: Mapping[str, str],
+    encoders: Collection[str],
 ) -> Sequence[Conversation]:
-    """The user's data as conversations. Raises InputError if they have media without an encoder."""
+    """The user's data as conversations. Raises InputError if they have media of a modality not in `encoders`."""
     from moextend.data.modalities import modality_types
     from moextend.data.own import own_data
 

@@ -24,7 +24,10 @@ class AudioRef(MediaRef):
 
     @classmethod
     def of(cls, samples: Any, rate: int, where: str = "") -> AudioRef:
-        """The sound of an array and its samples per second, as WAV in memory (see sounds.encode)."""
+        """The sound of an array and its samples per second, as WAV in memory (see sounds.encode).
+
+        Floats with a peak above 1 are divided by the peak; integers are scaled by their type.
+        """
         return cls(data=sounds.encode(samples, rate, where=where or cls.modality), where=where)
 
     def open(self) -> Waveform:

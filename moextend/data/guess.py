@@ -69,6 +69,8 @@ NEEDED = ("answer", "question")
 """Required columns. Captions have an image instead of a question."""
 CAPTIONED = ("answer", "image")
 """Required columns of caption data; a sound may stand for the image."""
+NULL = "null"
+"""Column of a role that has none."""
 _LONG = 6
 """Answers are texts if half of them have more words than this; the prompt then asks for no single word."""
 _LETTERS = ("A", "B", "C", "D")
@@ -104,18 +106,25 @@ def guess(
     *,
     where: str,
     needs: Sequence[str] = NEEDED,
+    marked: Iterable[str] | None = None,
     encoders: Collection[str] | None = None,
 ) -> Guess:
-    """Guesses the layout of a table. `given`: role -> column, which are kept.
+    """Guesses the layout of a table.
 
     Args:
-        needs: roles that need a column.
+        given: role -> column, which are kept; `NULL`: the role has none. If a medium is given, no other is guessed.
+        needs: roles that must have a column.
+        marked: the only modalities whose columns are guessed; None: all.
         encoders: modalities that the model reads; other media are not guessed beside these. None: all are.
 
     Raises:
         InputError: question, answer or image cannot be guessed; the message lists the columns.
     """
-    columns, notes = _columns(table, given, where=where, needs=needs, encoders=encoders)
+    chosen = {
+        key: None if column == NULL and NULL not in table.columns else column for key, column in given.items()
+    }
+    media = _open_media(chosen, marked)
+    columns, notes = _columns(table, chosen, media, where=where, needs=needs, encoders=encoders)
     first = [table.row(i, table.columns) for i in range(min(_LOOKED_AT, len(table)))]
     prompt, answers = _form(columns, first, bare=isinstance(table, Turns))
     return Guess(columns, prompt, _open_prompt(columns, first), answers, _each(columns, first), tuple(notes))
@@ -164,7 +173,14 @@ def _each(columns: Columns, rows: Sequence[Row]) -> tuple[str, ...] | None:
     return names if rows else None
 
 
-def _check_given(table: Table, given: Mapping[str, str], where: str) -> None:
+def _open_media(given: Mapping[str, str | None], marked: Iterable[str] | None) -> set[str]:
+    """Modalities whose columns are guessed."""
+    if any(given.get(name) for name in modality_types()):
+        return set()
+    return set(modality_types() if marked is None else marked) - set(given)
+
+
+def _check_given(table: Table, given: Mapping[str, str | None], where: str) -> None:
     roles = {**Columns.model_fields, **modality_types()}
     for key, column in given.items():
         if key == "media":
@@ -173,20 +189,19 @@ def _check_given(table: Table, given: Mapping[str, str], where: str) -> None:
             )
         if key not in roles:
             raise UnknownName("key of columns", key, roles, where=where)
-        if column not in table.columns and key not in ("choices", "frames"):
+        if column is not None and column not in table.columns and key not in ("choices", "frames"):
             raise UnknownName("column", column, table.columns, where=f"{where} ({table.source})")
 
 
 def _media(
-    table: Table, given: Mapping[str, str], free: Sequence[str], encoders: Collection[str] | None
+    table: Table, free: Sequence[str], media: set[str], encoders: Collection[str] | None
 ) -> tuple[dict[str, str | None], list[str]]:
-    """Modality -> its column, only guessed if no medium is given; notes on those that are left out."""
+    """Modality of `media` -> its column; notes on those that are left out."""
     types = modality_types()
-    if any(key in types for key in given):
-        return {key: given.get(key) for key in _OWN}, []
     found = {"audio": sound_column(table, free), "video": video_column(table, free)}
     rest = [column for column in free if column not in found.values()]
     found["image"] = _image_column(table, rest) or _named(_NAMES["image"], rest)
+    found = {name: column if name in media else None for name, column in found.items()}
     guessed = [name for name in _OWN if found[name]]
     read = [name for name in guessed if encoders is None or (types[name].becomes or name) in encoders]
     left = [name for name in guessed if read and name not in read]
@@ -198,13 +213,15 @@ def _media(
 
 
 def _columns(
-    table: Table, given: Mapping[str, str], *, where: str, needs: Sequence[str], encoders: Collection[str] | None
+    table: Table, given: Mapping[str, str | None], media: set[str], *, where: str, needs: Sequence[str],
+    encoders: Collection[str] | None,
 ) -> tuple[Columns, list[str]]:  # fmt: skip
+    """The given columns, and guesses for the other roles; of the modalities only for `media`. And notes."""
     _check_given(table, given, where)
     named = [column for key, column in given.items() if key != "frames"]
     free = [column for column in table.columns if column not in named]
-    found, notes = _media(table, given, free, encoders)
-    sound = found["audio"]
+    found, notes = _media(table, free, media, encoders)
+    sound = found["audio"] or given.get("audio")
     free = [column for column in free if column not in found.values()]
     guessed: dict[str, str | None] = {key: _named(names, free) for key, names in _NAMES.items()}
     guessed |= found
@@ -222,15 +239,15 @@ def _columns(
     guessed["kind"] = _kept(table, guessed["kind"], _few)
     guessed["group"] = _kept(table, guessed["group"], _repeats)
     guessed |= given
-    media = {key: column for key, column in given.items() if key not in Columns.model_fields}
-    _complete(guessed, table, where=where, needs=needs)
+    _complete(guessed, table, sees="image" in media, where=where, needs=needs)
     unread = unread_media(table, [column for column in free if column not in guessed.values()])
     notes += [
         f"column '{column}' has paths of {ending} files, which are not read"
         for column, ending in unread.items()
     ]
-    roles_of_data = {key: column for key, column in guessed.items() if key not in media}
-    return parse(Columns, {**roles_of_data, "media": media}, where=f"{where}: columns"), notes
+    own = {key: column for key, column in guessed.items() if key in Columns.model_fields}
+    others = {key: column for key, column in guessed.items() if key not in own and column is not None}
+    return parse(Columns, {**own, "media": others}, where=f"{where}: columns"), notes
 
 
 def _other_answers(table: Table, guessed: Mapping[str, str | None], free: Sequence[str]) -> list[str]:
@@ -245,12 +262,15 @@ def _other_answers(table: Table, guessed: Mapping[str, str | None], free: Sequen
     return [f"the answer is column '{guessed['answer']}'; it could be {' or '.join(map(repr, others))} too"]
 
 
-def _complete(guessed: Mapping[str, str | None], table: Table, *, where: str, needs: Sequence[str]) -> None:
-    """Raises InputError if a required column is neither given nor guessed."""
+def _complete(
+    guessed: Mapping[str, str | None], table: Table, *, sees: bool, where: str, needs: Sequence[str]
+) -> None:
+    """Raises InputError if a required column is neither given nor guessed. `sees`: whether images were looked for."""
     caption = guessed["answer"] in _CAPTIONS
     other = any(guessed.get(name) for name in modality_types() if name != "image")
     # A caption needs an image. Columns that look like images are not ignored silently.
-    shows = guessed["image"] is None and not other and (caption or (needs == NEEDED and _pictures(table)))
+    missed = sees and guessed["image"] is None and not other
+    shows = missed and (caption or (needs == NEEDED and _pictures(table)))
     for key in ("image", *needs) if shows else needs:
         # A medium needs no question, and a caption no image if there is another medium.
         spared = {"question": caption or other, "image": other}.get(key, False)

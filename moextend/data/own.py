@@ -12,6 +12,7 @@ from moextend.data.each import Each
 from moextend.data.examples import Example, Layout, Reader, check_choice
 from moextend.data.guess import guess, named_splits, text_column
 from moextend.data.hub import hub_splits
+from moextend.data.marks import marks_in
 from moextend.data.opening import Opened, open_files, open_remote
 from moextend.data.prompts import answer_text, prompt_text
 from moextend.data.source import locate, near, place
@@ -36,8 +37,10 @@ def own_data(
     Args:
         data: a path or a hub id. If it has several splits, the training split is read.
         cache: a folder for the caches of `datasets`.
-        columns: role (a field of `Columns`, or `text`) -> column; the others are guessed.
-        template: the prompt, e.g. "<image> {question}"; the data then needs no column of questions.
+        columns: role (a field of `Columns`, or `text`) -> column, or `null` for none; the others are guessed, but no
+            modality besides given ones.
+        template: the prompt, e.g. "<image> {question}"; the data then needs no column of questions, and only media with
+            a mark in it are guessed.
         images: folder of images, besides the folder of the data; files elsewhere are refused.
 
     Raises:
@@ -49,7 +52,8 @@ def own_data(
     if text is not None:
         return Texts(opened.table, text)
     needs = ("answer",) if template else ("answer", "question")
-    found = guess(opened.table, columns, where=where, needs=needs)
+    marked = marks_in(template) if template else None
+    found = guess(opened.table, columns, where=where, needs=needs, marked=marked)
     layout = Layout(
         found.columns, template or found.prompt, None if template else found.open_prompt, where=where
     )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from moextend.data import ogg
 from moextend.errors import InputError
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ def decode(data: bytes, *, where: str) -> Waveform:
 def encode(samples: Any, rate: int, *, where: str) -> bytes:
     """WAV (float32, mono) of an array [samples], [samples, channels] or [channels, samples].
 
-    Integers (of at most 32 bits) are scaled to -1..1. The same samples give the same bytes.
+    Integers (of at most 32 bits) are scaled to -1..1 by their type, and floats with a peak above 1 are divided by the
+    peak, as `decode` does. The same samples give the same bytes.
 
     Raises:
         InputError: no such array, empty, above a limit of this module, or with NaN.
@@ -145,7 +147,8 @@ def _mono(samples: Any, where: str) -> Samples:
         raise InputError(
             f"the samples are an array of {found.dtype} with {found.ndim} dimensions.",
             where=where,
-            hint="Give floats in -1..1 or integers of 8, 16 or 32 bits: [samples], or [samples, channels].",
+            hint="Give floats (a peak above 1 becomes 1) or integers of 8, 16 or 32 bits: [samples], or "
+            "[samples, channels].",
         )
     floats: npt.NDArray[np.floating[Any]] = found.astype(np.float64)
     if integers:
@@ -194,12 +197,16 @@ def _opened(data: bytes, where: str) -> Iterator[SoundFile]:
 
     if len(data) > BYTES:
         raise InputError(f"the sound has more than {BYTES:,} bytes.", where=where, hint="Save it shorter.")
+    if not data:
+        raise InputError("the sound is empty: it has 0 bytes.", where=where, hint=_REPLACE)
     data = _without_tags(data)
     kind = _kind(data)
     if kind is None:
         raise InputError(f"the sound is broken, or not {NAMES}.", where=where, hint=_CONVERT)
     if kind == "WAV":
         _check_complete(data, where)
+    if kind == "OGG" and (defect := ogg.defect(data)):
+        raise InputError(f"the sound is {defect}.", where=where, hint=_REPLACE)
     try:
         # Only the reader of MP3 writes to standard error.
         with (

@@ -8,6 +8,7 @@ from pathlib import Path
 from moextend.data.images import ImageRef
 from moextend.errors import InputError
 from moextend.extension.card import Card
+from moextend.extension.modalities import stem
 from moextend.extension.tensor_files import misfit, shapes
 from moextend.model.fingerprint import base_parts
 from moextend.model.multimodal import MultimodalLM
@@ -54,7 +55,8 @@ def _refuse_modality(
         raise InputError(
             f"extension '{card.name}' was made with a model that has modality '{name}', and this one has not.",
             where=str(folder),
-            hint=f"Load the model with its {name} encoder, or add it: moextend.add_modality(model, '{name}', ...).",
+            hint=f"If the folder is a copy, look for {stem(name)}.json in the original. Otherwise load the model with "
+            f"its {name} encoder, or add it: moextend.add_modality(model, '{name}', ...).",
         )
     if has[0] == needed[0]:
         which, how = (
@@ -65,7 +67,7 @@ def _refuse_modality(
         raise InputError(
             f"extension '{card.name}' was made with another projector{which}.",
             where=str(folder),
-            hint=f"Load the one of its alignment first: load_projector{how}.",
+            hint=f"Load the one of its alignment first: load_projector{how}, or --projector FOLDER of a command.",
         )
 
 

@@ -11,7 +11,7 @@ import torch
 from moextend.data.images import ImageRef
 from moextend.errors import InputError, UnknownName
 from moextend.extension import tensor_files
-from moextend.extension.card import ModalityCard
+from moextend.extension.card import ModalityCard, read_extension
 from moextend.model.fingerprint import base_parts
 from moextend.model.loading import load_encoder
 from moextend.model.modality import Encoder, Modality
@@ -137,13 +137,31 @@ def load_missing(model: MultimodalLM, base: str, folder: Path) -> list[str]:
     added: list[str] = []
     try:
         for name in base_parts(base)[1]:
-            if name not in model.modalities and tensor_files.is_complete(folder, stem(name)):
+            if name not in model.modalities and holds(folder, name):
                 _load(model, name, folder)
                 added.append(name)
     except BaseException:
         forget(model, added)
         raise
     return added
+
+
+def holds(folder: Path, name: str) -> bool:
+    """Whether the folder of an extension holds a modality. Raises InputError if it holds only one of its files."""
+    files = [folder / f"{stem(name)}.{end}" for end in ("json", "safetensors")]
+    missing = [file.name for file in files if not file.is_file()]
+    if len(missing) == 1:
+        raise InputError(
+            f"{missing[0]} is missing, with modality '{name}' of the extension.",
+            where=str(folder),
+            hint="Copy the folder again, with all of its files.",
+        )
+    return not missing
+
+
+def carried(folder: Path) -> list[str]:
+    """Modalities that the folder of an extension holds. Raises InputError like `holds`."""
+    return [name for name in base_parts(read_extension(folder).base)[1] if holds(folder, name)]
 
 
 def forget(model: MultimodalLM, names: list[str]) -> None:

@@ -18,13 +18,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moextend.data.conversations import Conversation
 from moextend.data.images import ImageRef
 from moextend.data.media import MediaRef
+from moextend.errors import InputError
 from moextend.extension.task_rule import FEWEST, Kind, Rule
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.generation import Prompt
@@ -49,6 +50,8 @@ FORMER_KINDS: tuple[Kind, ...] = ((), IMAGES)
 """Kinds of inputs of files without their names, as in earlier versions."""
 MODALITIES = "modalities"
 """Key of the names in the header of the file."""
+DIGEST = "digest"
+"""Key of the digest of the tensors and the names in the header; files of earlier versions have none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,9 +224,10 @@ def write(statistics: TaskStatistics, folder: Path) -> None:
         "sample": statistics.sample.contiguous(),
         "sees": torch.tensor(bool(statistics.kind)),
     }
-    named = None if statistics.kind in FORMER_KINDS else {MODALITIES: ",".join(statistics.kind)}
+    header = {} if statistics.kind in FORMER_KINDS else {MODALITIES: ",".join(statistics.kind)}
+    header[DIGEST] = _digest(tensors, header)
     with files.atomic(folder / FILE) as path:
-        save_file(tensors, path, metadata=named)
+        save_file(tensors, path, metadata=header)
     (folder / FORMER_FILE).unlink(missing_ok=True)
 
 
@@ -236,10 +240,24 @@ def find(folder: Path) -> Path | None:
 
 
 def read(folder: Path) -> TaskStatistics:
-    """Task statistics from the folder of an extension."""
+    """Task statistics from the folder of an extension. Raises InputError if the file is damaged."""
     path = find(folder) or folder / FILE
-    kept = load_file(path)
-    with safe_open(path, "pt") as file:
-        named = (file.metadata() or {}).get(MODALITIES)
-    kind = tuple(named.split(",")) if named else IMAGES if bool(kept["sees"]) else ()
-    return TaskStatistics(kept["mean"], kept["scatter"], int(kept["count"]), kept["sample"], kind)
+    try:
+        kept = load_file(path)
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+        if DIGEST in header and header[DIGEST] != _digest(kept, header):
+            raise ValueError("its digest is not the one that it states")
+        named = header.get(MODALITIES)
+        kind = tuple(named.split(",")) if named else IMAGES if bool(kept["sees"]) else ()
+        return TaskStatistics(kept["mean"], kept["scatter"], int(kept["count"]), kept["sample"], kind)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(
+            f"is damaged ({error}).",
+            where=str(path),
+            hint="Copy the folder again, or make the extension again.",
+        ) from error
+
+
+def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    return files.digest(tensors_digest(tensors), header.get(MODALITIES, ""))

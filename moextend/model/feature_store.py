@@ -89,7 +89,7 @@ class FeatureStore:
     def _empty(self, media: Sequence[MediaRef]) -> Array | list[Array]:
         if self.encoder.tokens is not None:
             return np.empty((len(media), self.encoder.tokens, self.encoder.width), dtype=np.float32)
-        shapes = [(self.encoder.tokens_of(medium), self.encoder.width) for medium in media]
+        shapes = [(tokens_of(self.encoder, medium), self.encoder.width) for medium in media]
         return [np.empty(shape, dtype=np.float32) for shape in shapes]
 
     def _make(self, media: Sequence[MediaRef]) -> Iterator[tuple[Sequence[MediaRef], Array | list[Array]]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Mapping, Sequence, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, Protocol, cast
 
@@ -15,6 +16,7 @@ from moextend.data.media import MediaRef
 from moextend.errors import InputError
 from moextend.model.fingerprint import tensors_digest
 from moextend.model.marks import no_encoder
+from moextend.util import foreign
 
 IMAGE = -200
 """Placeholder id of one visual token in `input_ids`; other modalities have lower ids."""
@@ -59,9 +61,12 @@ class Encoder(Protocol):
 
 
 def tokens_of(encoder: Encoder, medium: MediaRef) -> int:
-    """Number of tokens of a medium."""
+    """Number of tokens of a medium. Raises InputError if it cannot be read."""
     fixed = encoder.tokens
-    return encoder.tokens_of(medium) if fixed is None else fixed
+    if fixed is not None:
+        return fixed
+    with _naming([medium]):
+        return encoder.tokens_of(medium)
 
 
 @torch.no_grad()
@@ -72,13 +77,14 @@ def encoded(encoder: Encoder, media: Sequence[Any]) -> Features:
     shape of the batch, and the features of a medium must not depend on its neighbours.
 
     Raises:
-        InputError: the encoder gives another number of tokens than it states.
+        InputError: a medium cannot be read or encoded, or the encoder gives another number of tokens than it states.
     """
     if encoder.tokens is not None:
-        return encoder(media)
-    found = [encoder([medium])[0].float() for medium in media]
+        with _naming(media):
+            return encoder(media)
+    found = [_alone(encoder, medium) for medium in media]
     for medium, one in zip(media, found, strict=True):
-        stated = (encoder.tokens_of(medium), encoder.width)
+        stated = (tokens_of(encoder, medium), encoder.width)
         if one.shape != stated:
             raise InputError(
                 f"the encoder gives features of shape {tuple(one.shape)}, and states {stated}.",
@@ -86,6 +92,37 @@ def encoded(encoder: Encoder, media: Sequence[Any]) -> Features:
                 hint="Correct the encoder: tokens_of, width and its features must agree.",
             )
     return found
+
+
+def _alone(encoder: Encoder, medium: Any) -> Tensor:
+    """Features [tokens, width] of one medium."""
+    with _naming([medium]):
+        return encoder([medium])[0].float()
+
+
+@contextmanager
+def _naming(media: Sequence[Any]) -> Iterator[None]:
+    """Context in which an exception of a reference or an encoder becomes an InputError that names the medium."""
+    try:
+        yield
+    except Exception as error:
+        if foreign.is_known(error):
+            raise
+        bad = media[0] if len(media) == 1 else next(filter(_unreadable, media), media[0])
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
+        raise InputError(
+            f"{bad.noun} cannot be encoded ({reason}).",
+            where=bad.place,
+            hint=f"Correct or remove it, or correct the modality '{bad.modality}'.",
+        ) from error
+
+
+def _unreadable(medium: MediaRef) -> bool:
+    try:
+        medium.open()
+    except Exception:
+        return True
+    return False
 
 
 def packed(features: Features) -> Tensor:

@@ -66,6 +66,11 @@ def explained(error: BaseException, *, where: str | None = None, hint: str = REP
     return RunFailed(what, where=": ".join(filter(None, (where, file))) or None, hint=hint)
 
 
+def is_known(error: Exception) -> bool:
+    """Whether an error is of a kind with its own hint: of memory, the disk, the network or a missing package."""
+    return isinstance(error, MoextendError) or _known(error) is not None
+
+
 def of_disk(error: OSError, path: Path) -> MoextendError | None:
     """MoextendError for a full disk, missing permissions and the like, at `path`; None for other errors."""
     known = _DISK.get(error.errno or 0)

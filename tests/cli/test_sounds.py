@@ -91,14 +91,14 @@ def test_what_is_refused_before_a_model_is_loaded(
             "--sound",
             "0.wav",
             *both,
-        ): "2 times <audio>, and 1 sounds.",
+        ): "it has 2 <audio> marks, and --sound is given 1 time.",
         (
             "generate",
             "tiny",
             "-p",
             "<audio>",
             *both,
-        ): "1 times <audio>, and 0 sounds. Give one --sound a mark.",
+        ): "it has 1 <audio> mark, and --sound is given 0 times. Write one <audio> for each --sound.",
         (
             "generate",
             "tiny",
@@ -122,6 +122,41 @@ def test_what_is_refused_before_a_model_is_loaded(
     for command, message in cases.items():
         found = cli(*command)
         assert found.code == 2 and message in " ".join(found.err.split()), (command, found.err)
+
+
+def test_an_extension_brings_its_modality(
+    cli: Cli, ears: str, own: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, settings = moextend.load("tiny"), moextend.Settings(steps=1, batch_size=2, learning_rate=1e-3)
+    moextend.extend(model, "text", [moextend.Conversation(((ASK, "red"),))] * 4, folder=tmp_path / "text",
+                    settings=settings)  # fmt: skip
+    moextend.add_modality(model, "audio", encoder=ears)
+    sounds = [moextend.AudioRef(path=tmp_path / f"{i}.wav") for i in range(4)]
+    rows = [moextend.Conversation(((f"<audio> {ASK}", "red"),), (sound,)) for sound in sounds]
+    moextend.extend(model, "listen", rows, folder=tmp_path / "listen", settings=settings)
+    prompt = moextend.Prompt(f"<audio> {ASK}", (sounds[0],))
+    answer = moextend.generate(model, [prompt], max_new_tokens=3, batch_size=1)[0].strip()
+    asked = (
+        "--sound",
+        "0.wav",
+        "-p",
+        f"<audio> {ASK}",
+        "--max-new-tokens",
+        "3",
+        "-e",
+        "text",
+        "-e",
+        "listen",
+    )
+    for options in ((), ("--audio", ears)):
+        found = cli("generate", "tiny", *options, *asked)
+        assert found.code == 0 and found.out.strip() == answer, found.err
+    more = (*own[:4], "--steps", "1", "--layers", "first", "--name", "more", "--out", "more")
+    found = cli("extend", "tiny", "-e", "text", "-e", "listen", *more)
+    assert found.code == 0, found.err
+    (tmp_path / "listen" / "modality-audio.safetensors").unlink()
+    found = cli("generate", "tiny", *asked)
+    assert found.code == 2 and "modality-audio.safetensors is missing" in " ".join(found.err.split())
 
 
 def test_images_and_sounds_of_a_prompt_are_in_the_order_of_its_marks(

@@ -13,6 +13,7 @@ import pytest
 from moextend.data.conversations import Conversation, Lazy
 from moextend.data.own import own_data
 from moextend.errors import InputError, SpecError, UnknownName
+from tests.data.small import wav
 
 Own = Callable[..., Lazy]
 Rows = list[Mapping[str, Any]]
@@ -184,3 +185,35 @@ def test_wrong_names_say_what_there_is(own: Own, pictures: Path, monkeypatch: py
         InputError, match=r"has the splits more, own\. Name one of its files, or call the split"
     ):
         own(pictures)
+
+
+def test_media_are_read_only_if_they_are_wanted(own: Own, make_png: Any, tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(make_png(0))
+    (tmp_path / "0.wav").write_bytes(wav(0))
+    row = {
+        "picture": "0.png",
+        "sound": "0.wav",
+        "caption": "a red tone",
+        "answer": "red",
+        "question": "what?",
+    }
+    path = written(tmp_path / "both.json", [row] * 2)
+
+    def modalities(*columns: str, template: str | None = None) -> list[str]:
+        named = dict(column.split("=") for column in columns)
+        return [medium.modality for medium in own(path, named, template=template)[0].media]
+
+    assert modalities() == ["image", "audio"]
+    assert modalities("audio=sound", "answer=caption", template="<audio>") == ["audio"]
+    assert modalities("answer=caption", template="<audio>") == ["audio"]
+    assert modalities("answer=caption", template="<image> {question}") == ["image"]
+    assert modalities("answer=caption", template="Q {question}") == []
+    assert modalities("audio=sound") == ["audio"] and modalities("image=picture") == ["image"]
+    assert modalities("image=null") == ["audio"] and modalities("audio=null") == ["image"]
+    assert modalities("image=null", "audio=null") == []
+    captions = written(tmp_path / "captions.json", [{key: row[key] for key in ("picture", "caption")}] * 2)
+    assert own(captions, template="Say it:")[0].turns == (("Say it:", "a red tone"),)
+    with pytest.raises(UnknownName, match="no column 'nil'"):
+        modalities("image=nil")
+    with pytest.raises(InputError, match=r"which column holds the answer\?"):
+        modalities("answer=null")

@@ -189,7 +189,7 @@ def flac(samples: int) -> bytes:
 
 SOUND = encoded(tone(8_000, 8_000), 8_000)
 REFUSED = {
-    "nothing": (b"", "broken, or not WAV, FLAC, OGG"),
+    "nothing": (b"", "the sound is empty: it has 0 bytes. Replace"),
     "text": (b"no sound at all, but a text", "broken, or not WAV, FLAC, OGG"),
     "an image": (b"\x89PNG\r\n\x1a\n" + bytes(90), "broken, or not WAV"),
     "AIFF": (encoded(tone(80, 8_000), 8_000, "AIFF"), "broken, or not WAV"),
@@ -208,7 +208,7 @@ REFUSED = {
     "a lying FLAC": (flac(2**36 - 1), "s long, longer than 600 s"),
     "a FLAC that is too short": (flac(80_000), "sound is (broken|truncated)"),
     "truncated FLAC": (encoded(tone(8_000, 8_000), 8_000, "FLAC")[:-400], "sound is broken"),
-    "truncated OGG": (encoded(tone(8_000, 8_000), 8_000, "OGG")[:-400], "sound"),
+    "truncated OGG": (encoded(tone(8_000, 8_000), 8_000, "OGG")[:-400], "truncated: its last Ogg page"),
     "truncated MP3": (encoded(tone(8_000, 8_000), 8_000, "MP3")[:-400], "truncated: it states 1.00 s"),
     "NaN": (encoded(np.array([0, np.nan]), 8_000, "WAV", "FLOAT"), "NaN or infinite"),
     "infinity": (encoded(np.array([[np.inf, -np.inf]]), 8_000, "WAV", "DOUBLE"), "NaN or infinite"),
@@ -227,6 +227,28 @@ def test_what_is_refused(name: str, capfd: pytest.CaptureFixture[str]) -> None:
         AudioRef(data=data, where="row 3").open()
     assert error.value.hint and "\n" not in str(error.value)
     assert time.monotonic() - began < 2 and capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("encoding", ["VORBIS", "OPUS"])
+def test_an_ogg_with_lost_bytes_is_refused(encoding: str) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 80_000)
+    data = encoded(noise, 8_000, "OGG", encoding)
+    half = len(data) // 2
+    assert decoded(data).seconds == decoded(data + b"TAG" + bytes(125)).seconds == 10
+    pages = [at for at in range(len(data)) if data.startswith(b"OggS", at)]
+    assert len(pages) > 4
+    lost = {
+        "truncated": [data[:half], data[: len(data) * 999 // 1000], data[: pages[-1]], data[: pages[-1] + 9]],
+        "damaged": [
+            data[:half] + bytes(2_000) + data[half + 2_000 :],
+            data[: pages[2]] + data[pages[3] :],
+            data[: pages[2]] + b"x" + data[pages[2] :],
+        ],
+    }
+    for what, sounds_of in lost.items():
+        for one in sounds_of:
+            with pytest.raises(InputError, match=f"^row 1: the sound is {what}: .*Ogg page"):
+                AudioRef(data=one, where="row 1").open()
 
 
 def test_a_sound_at_the_limit_is_read() -> None:

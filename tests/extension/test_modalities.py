@@ -178,8 +178,12 @@ def test_what_misses_is_named(made: Path, tmp_path: Path) -> None:
         moextend.add_modality(model, "series", "fourier")
     fresh = toy_model()
     bare = shutil.copytree(made / "hears", tmp_path / "bare", ignore=shutil.ignore_patterns("modality-*"))
-    with pytest.raises(InputError, match=r"with a model that has modality 'series'.*moextend.add_modality"):
+    with pytest.raises(InputError, match=r"modality 'series'.*look for modality-series.json.*add_modality"):
         load_extension(fresh, bare)
+    for gone in ("modality-series.json", "modality-series.safetensors"):
+        part = shutil.copytree(made / "hears", tmp_path / gone, ignore=shutil.ignore_patterns(gone))
+        with pytest.raises(InputError, match=rf"{gone} is missing.*Copy the folder again"):
+            load_extension(fresh, part)
     with pytest.raises(InputError, match="the model has no series encoder, and so no projector"):
         moextend.load_projector(fresh, made / "ear", modality="series")
     with pytest.raises(InputError, match=r"holds a projector of modality 'series', not 'image'"):

@@ -11,8 +11,10 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from moextend import ImageRef, MultimodalLM, Prompt, activate, attach, generate, new_parameters
+from moextend.errors import InputError
 from moextend.extension import task_inference, task_rule
 from moextend.extension.task_inference import IMAGES
 from moextend.model.likelihood import choice_likelihoods
@@ -73,6 +75,32 @@ def test_the_former_file_name_is_read(model: MultimodalLM, tmp_path: Path) -> No
     assert torch.equal(kept.sample, statistics.sample) and kept.count == statistics.count
     task_inference.write(statistics, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["task_statistics.safetensors"]
+
+
+def test_damaged_statistics_are_refused(model: MultimodalLM, tmp_path: Path) -> None:
+    task_inference.write(task_inference.collect(model, COLOUR), tmp_path)
+    path = tmp_path / "task_statistics.safetensors"
+    whole = path.read_bytes()
+    for damaged in (
+        whole[:-1] + bytes([whole[-1] ^ 1]),
+        whole[:-200] + bytes([whole[-200] ^ 64]) + whole[-199:],
+        whole.replace(b'"mean"', b'"meal"', 1),
+        whole[: len(whole) // 2],
+        b"",
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(
+            InputError, match=r"task_statistics.safetensors: is damaged .*Copy the folder again"
+        ):
+            task_inference.read(tmp_path)
+
+
+def test_statistics_without_a_digest_are_read(model: MultimodalLM, tmp_path: Path) -> None:
+    statistics = task_inference.collect(model, COLOUR)
+    task_inference.write(statistics, tmp_path)
+    path = tmp_path / "task_statistics.safetensors"
+    save_file(load_file(path), path)
+    assert torch.equal(task_inference.read(tmp_path).mean, statistics.mean)
 
 
 def test_generation_reaches_the_chosen_extension_only(model: MultimodalLM) -> None:

@@ -19,7 +19,7 @@ from moextend.model.feature_cache import kept_features, store_features
 from moextend.model.feature_store import FeatureStore
 from moextend.model.generation import prompt_ids
 from moextend.model.likelihood import choice_likelihoods
-from moextend.model.modality import IMAGE
+from moextend.model.modality import IMAGE, encoded
 from tests.toys import TOKENS, ToyEncoder, curve, picture, series, toy_lm, toy_model, toy_tokenizer
 
 TOY = (
@@ -209,6 +209,56 @@ def test_an_encoder_of_ones_own_never_trains(model: MultimodalLM) -> None:
     model.modalities["series"].encoder.add_module("drop", drop)  # type: ignore[attr-defined]
     model.train()
     assert model.lm.training and not drop.training
+
+
+def test_a_broken_series_is_named(model: MultimodalLM) -> None:
+    for data in (b"x\n1\ntwo", b"x\n", b"\xff"):
+        bad = type(curve(1))(data=data, where="s.csv row 3")
+        with pytest.raises(
+            InputError, match=r"^s.csv row 3: the time series is broken \(.*Write one number a line"
+        ):
+            generate(model, [Prompt("<series> w1", (bad,))], max_new_tokens=1, batch_size=1)
+
+
+@pytest.mark.parametrize("place", ["open", "tokens_of", "encoder"])
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_foreign_exception_names_its_medium(
+    place: str, stored: bool, model: MultimodalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = type(curve(1))(data=b"x\n1\n2", where="s.csv row 3")
+    encoder: Any = model.modalities["series"].encoder
+
+    def fails(*args: Any) -> Any:
+        raise ValueError("two\nlines.")
+
+    if place == "open":
+        monkeypatch.setattr(type(bad), "open", fails)
+    else:
+        monkeypatch.setattr(type(encoder), "tokens_of" if place == "tokens_of" else "forward", fails)
+    if stored:
+        store_features(model, tmp_path)
+    with pytest.raises(
+        InputError, match=r"^s.csv row 3: the time series cannot be encoded \(ValueError: two lines\)"
+    ):
+        generate(model, [Prompt("<series> w1", (bad,))], max_new_tokens=1, batch_size=1)
+
+
+def test_of_a_batch_the_broken_medium_is_named_and_lack_of_memory_passes() -> None:
+    class Broken(ImageRef):
+        def open(self) -> Any:
+            raise KeyError("palette")
+
+    class Opening(ToyEncoder):
+        def forward(self, media: Any) -> Any:
+            for medium in media:
+                medium.open()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    images = [picture(1), Broken(data=b"x", where="row 2"), picture(3)]
+    with pytest.raises(InputError, match=r"^row 2: the image cannot be encoded \(KeyError: 'palette'\)"):
+        encoded(Opening(), images)
+    with pytest.raises(torch.OutOfMemoryError):
+        encoded(Opening(), images[:1])
 
 
 def test_another_package_brings_a_modality(monkeypatch: pytest.MonkeyPatch) -> None:
