@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,17 @@ def change_a_score(run: RunDir) -> None:
 
 def remove_weights(run: RunDir) -> None:
     (run.stage_folder(1, "tiny-reading") / "extension.safetensors").unlink()
+
+
+def test_warnings_of_the_run_are_not_repeated(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def again(run: RunDir, batches: int) -> Iterator[None]:
+        logging.getLogger("moextend.extension.task_inference").warning("too few for a threshold")
+        yield from ()
+
+    monkeypatch.setattr("moextend.bench.run.regenerate.answer_again", again)
+    assert verify(run, batches=1).sound and "too few" not in caplog.text
 
 
 @pytest.mark.slow  # trains and answers: 5 s
