@@ -98,7 +98,8 @@ def sound_column(table: Table, columns: Sequence[str]) -> str | None:
 
 def video_column(table: Table, columns: Sequence[str]) -> str | None:
     """The column with videos; of several the one with a usual name, else none."""
-    cells = [table.row(i, columns) for i in range(min(_LOOKED_AT, len(table)))]
+    # A row without columns is an error of some tables.
+    cells = [table.row(i, columns) for i in range(min(_LOOKED_AT, len(table)))] if columns else []
     found = [
         column
         for column in columns
@@ -147,14 +148,14 @@ def named(names: Sequence[str], columns: Iterable[str]) -> str | None:
 
 def image_column(table: Table, columns: Sequence[str]) -> str | None:
     """The only column with encoded images; None if there are several or none."""
-    row = table.row(0, table.columns)
+    row = table.row(0, table.columns) if len(table) else {}
     found = [column for column in columns if encoded(row.get(column)) and is_picture(row.get(column))]
     return found[0] if len(found) == 1 else None
 
 
 def has_pictures(table: Table) -> bool:
     """Whether a cell of the first row is an image or the path of one."""
-    return any(map(is_picture, table.row(0, table.columns).values()))
+    return len(table) > 0 and any(map(is_picture, table.row(0, table.columns).values()))
 
 
 def open_media(given: Mapping[str, str | None], marked: Iterable[str] | None) -> set[str]:

@@ -279,7 +279,7 @@ SEQUENCES = [
     sequence("{lora: {rank: 4}}", "{lora: {rank: 0}}", "rank"),
     sequence("{lora: {rank: 4}}", "{full-ft: {learning_rate: -1}}", "full-ft", "learning_rate"),
     sequence("version: 1", "version: 1\nversion: 2", "mine.yaml:3", "version"),
-    sequence("version: 1", "vresion: 1", "version", "missing"),
+    sequence("version: 1", "vresion: 1", "vresion", "Did you mean"),
     sequence("version: 1\n", "", "version"),
     sequence("sequence: mine", "sequence: ''", "sequence"),
     sequence("sequence: mine", "sequence: ../mine", "sequence", "../mine"),

@@ -209,13 +209,14 @@ def test_a_sound_is_a_sign_in_the_list_and_plays_on_the_page_of_its_item(
 ) -> None:
     def sounds(result: Result, task: str, made: Lifelines, *more: Any) -> Thumbnails:
         both = [Medium("audio", "wav", b"RIFF"), Medium("image", "png", b"png")]
-        return Thumbnails([[0, 1] for _ in made.ids], both)
+        return Thumbnails([[0] if place else [0, 1] for place, _ in enumerate(made.ids)], both)
 
     monkeypatch.setattr("moextend.bench.report.page.data._media", sounds)
     url = pages.bundle(experiments, tmp_path / "page").as_uri()
     tab = open_page("items?t=task1", url=url)
     tab.wait_for_selector("a.item")
     assert tab.locator("a.item .picture.sign").count() > 0 and tab.locator("audio").count() == 0
+    assert tab.locator("a.item img").count() == 1, "an image is shown rather than the sign of a sound"
     tab.locator("a.item").first.click()
     tab.wait_for_selector("audio[controls]")
     assert tab.get_attribute("audio", "src") == "media/e0.items0-0.wav"
