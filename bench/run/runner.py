@@ -287,8 +287,8 @@ def score_cell(
         progress.advance(now - so_far)
         so_far = now
 
-    is_base = weights == model.base_fingerprint()
-    share = SharedPredictions.of(model, weights, context.cache / "predictions") if is_base else nullcontext
+    # Later cells with the weights of the base find its answers in the run's own folder.
+    share = nullcontext if learned else SharedPredictions.of(model, weights, context.cache / "predictions")
     cell = evaluate.score_cell(
         model, task, weights=weights, folder=context.run.predictions, scoring=context.sequence.scoring,
         workspace=context.workspace, stage=index, on_items=on_items, share=share,

@@ -18,33 +18,12 @@ from moextend.bench.report.collect import Experiment, collect
 from moextend.bench.report.csv import cells as cells_csv
 from moextend.bench.report.forgetting import summary as summary_of
 from moextend.bench.report.frame import COLUMNS, ITEM, NUMBERS, cells, frame, frames, matrix, summary
-from moextend.bench.run.rundir import RunDir, find_runs
+from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError, UnknownName
 from moextend.util.files import raw_lines
 from tests.bench import ledger
 from tests.bench.conftest import MakeRun
-
-METHODS = ("lora", "ewc", "moextend:scope=all")
-SEEDS = (0, 1)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six runs of three stages and two text tasks."""
-    folder = tmp_path_factory.mktemp("frame") / "runs"
-    shape = ledger.Shape(stages=3, texts=2, items=40)
-    ledger.write_runs(folder, shape, dict.fromkeys(METHODS, ledger.Kind(run_sd=0.05)), SEEDS)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def experiments(runs: Path) -> list[Experiment]:
-    return collect(find_runs(runs))
-
-
-@pytest.fixture(scope="module")
-def results(experiments: list[Experiment]) -> DataFrame:
-    return frame(experiments)
+from tests.bench.report.conftest import METHODS, SEEDS
 
 
 @pytest.fixture

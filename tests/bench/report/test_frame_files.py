@@ -12,34 +12,9 @@ import pytest
 from pandas import DataFrame
 
 from moextend.bench.report import export
-from moextend.bench.report.collect import Experiment, collect
-from moextend.bench.report.frame import NUMBERS, frame, frames
-from moextend.bench.run.rundir import find_runs
+from moextend.bench.report.collect import Experiment
+from moextend.bench.report.frame import NUMBERS, frames
 from moextend.errors import InputError, UnknownName
-from tests.bench import ledger
-
-METHODS = ("lora", "ewc", "moextend:scope=all")
-SEEDS = (0, 1)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six runs of three stages and two text tasks."""
-    folder = tmp_path_factory.mktemp("frame") / "runs"
-    shape = ledger.Shape(stages=3, texts=2, items=40)
-    ledger.write_runs(folder, shape, dict.fromkeys(METHODS, ledger.Kind(run_sd=0.05)), SEEDS)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def experiments(runs: Path) -> list[Experiment]:
-    return collect(find_runs(runs))
-
-
-@pytest.fixture(scope="module")
-def results(experiments: list[Experiment]) -> DataFrame:
-    return frame(experiments)
-
 
 READERS: dict[str, Callable[[Path], DataFrame]] = {
     "csv": pd.read_csv,
