@@ -85,7 +85,9 @@ _LISTED = 200
 _FEW = 20
 """The same where a command lists all names."""
 _LISTS = {
-    **dict.fromkeys(("task", "sequence", "task or sequence", "method", "scorer"), "moextend bench list"),
+    **dict.fromkeys(
+        ("task", "sequence", "task or sequence", "task or kind", "method", "scorer"), "moextend bench list"
+    ),
     "run": "moextend bench status",
 }
 """Kind -> the command that lists all names."""

@@ -81,6 +81,7 @@ def test_nothing_is_written_when_a_check_fails(cli: Cli, tmp_path: Path) -> None
     ("arguments", "message"),
     [
         (["vqaa"], "no task or kind 'vqaa'. Did you mean 'vqa'?"),
+        (["tiny-tmbre"], "Similar names: tiny-textqa, "),
         (["x.yaml"], "x.yaml: is a file. Put it into"),
         (["tiny-counting", "--data", "x"], "'tiny-counting' is a task already, with its own data."),
         (["vqa", "--data", "no-such-folder/"], "no-such-folder"),
