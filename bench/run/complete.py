@@ -259,6 +259,7 @@ def set_damaged_aside(run: RunDir) -> None:
 def _aside(path: Path, why: str, *, keep: bool = False) -> None:
     log.warning("%s: %s; set aside as %s.damaged and made again.", path, why.rstrip("."), path.name)
     aside = path.with_name(f"{path.name}.damaged")
+    files.may_change(path)
     with files.disk_errors(path):
         if keep:
             shutil.copyfile(path, aside)

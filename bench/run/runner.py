@@ -31,7 +31,7 @@ from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate, vqa
 from moextend.bench.score.records import Cell
 from moextend.bench.score.shared import SharedPredictions
-from moextend.errors import InputError, MoextendError, RunFailed, counted
+from moextend.errors import InputError, LeaseLost, MoextendError, RunFailed, counted
 from moextend.extension import tensor_files
 from moextend.training.loop import Report, train
 from moextend.training.trainer import ExtraLoss
@@ -162,7 +162,7 @@ def _set_weights_aside(folder: Path, problem: str) -> str | None:
     if before is not None or (folder / COST).exists():
         log.warning("%s: %s; the stage is learned again.", folder, problem)
     for name in (f"{tensor_files.STEM}.json", COST, ROUTING):
-        (folder / name).unlink(missing_ok=True)
+        files.remove(folder / name)
     return before
 
 
@@ -239,6 +239,8 @@ def score_row(
             progress.begin(unit)
             try:
                 score_cell(context, progress, model, index, name, learned)
+            except LeaseLost:
+                raise
             except MoextendError as error:
                 context.failures.append(f"stage {index}, {name}: {error}")
         progress.finish(unit)
@@ -257,7 +259,7 @@ def _stands(context: RunContext, cell: Cell | None) -> bool:
         return True
     path = context.run.folder / str(cell.predictions)
     log.warning("%s: %s; %s after stage %d is scored again.", path, problem, cell.task, cell.stage)
-    path.unlink(missing_ok=True)
+    files.remove(path)
     return False
 
 

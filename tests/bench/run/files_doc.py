@@ -18,6 +18,7 @@ from moextend.bench.run.config import ConfigFile, Identity
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Status
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Cell
+from moextend.util.holder import Holder
 
 DOC = Path(__file__).parents[3] / "docs" / "files.md"
 FILES: dict[str, type[Any]] = {
@@ -28,6 +29,7 @@ FILES: dict[str, type[Any]] = {
     "status.json": Status,
     "stages/<t>-<task>/cost.json": StageCost,
     "stages/<t>-<task>/routing.json": RoutingReport,
+    ".lease-<n>": Holder,
 }
 HEAD = """# Files of a run
 
@@ -45,7 +47,8 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | `stages/<t>-<task>/cost.json` | what the stage took |
 | `stages/<t>-<task>/routing.json` | which experts the learned tasks reach after it |
 | `predictions/<weights>/` | answers, one line an item, and what a scorer makes of each (`*.scores2.jsonl`) |
-| `owner.json`, `.lock` | the process that works on the run now |
+| `.lease-<n>` | the process that works on the run now; see [reliability](reliability.md#several-hosts) |
+| `.lock`, `owner.json` | the same for releases without leases |
 | `worker.log` | what the process wrote to its standard error |
 
 Text in JSON is UTF-8. Keys that are not known are left out when a record is read; in `scores.jsonl` they are an error.
