@@ -13,6 +13,7 @@ from moextend.bench.run.records import AlignmentCost
 from moextend.bench.run.revisions import pin_data, pinned_task, recorded
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage_data import generic_text
+from moextend.bench.store import Store
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunConflict
 
@@ -29,6 +30,7 @@ class RunContext:
         self.workspace = self.config.workspace
         scorers.search(self.workspace)
         self.cache = self.workspace / ".cache"
+        self.store = Store(self.cache, str(run.folder.resolve()), run.id)
         self.method_spec = self.config.parsed_method()
         self.method = self.method_spec.make()
         self.failures: list[str] = []

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench.methods.method import Stage
-from moextend.bench.run import complete, costs
+from moextend.bench.run import complete, costs, shared_stages
 from moextend.bench.run.complete import (
     LEARNED,
     lacking_facts,
@@ -36,6 +37,7 @@ from moextend.extension import tensor_files
 from moextend.training.loop import Report, train
 from moextend.training.trainer import ExtraLoss
 from moextend.util import files
+from moextend.util.determinism import deterministic
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
@@ -50,10 +52,12 @@ def run(folder: Path) -> None:
     with found.lock():
         set_damaged_aside(found)
         context = RunContext(found)  # under the lock, so that the config is the one that ends up done
-        _do(context)
+        with deterministic(context.config.deterministic):
+            _do(context)
 
 
 def _do(context: RunContext) -> None:
+    context.store.register()
     known = {"run": context.run.id, "config": context.config.digest}
     with Progress(context.run.folder, plan(context), **known) as progress:
         _run(context, progress)
@@ -101,7 +105,7 @@ def learn(
         seconds = None
     else:
         before = _set_weights_aside(stage.folder, problem)
-        seconds = _train_stage(context, progress, model, stage, {unit.phase: unit for unit in units})
+        seconds = _make_stage(context, progress, model, stage, {unit.phase: unit for unit in units})
         if before != _named_weights(stage.folder):
             _forget_later(context, model, index, [*learned, stage.task])
     if context.run.costs().get(index) is None:
@@ -110,10 +114,26 @@ def learn(
         progress.finish(unit)
 
 
+def _make_stage(
+    context: RunContext, progress: Progress, model: MultimodalLM, stage: Stage, units: Mapping[str, Unit]
+) -> float | None:
+    """Trains a stage, or takes it from a run that trained the same one; returns the seconds of this run's training."""
+    node = shared_stages.stage_node(context, model, stage)
+    if node is None:
+        return _train_stage(context, progress, model, stage, units)[1]
+    with node.lease(partial(progress.advance, 0)):
+        if shared_stages.take(stage, node, lambda: context.method.prepare_inference(model, stage)):
+            context.method.restore(model, stage)
+            return None
+        learned, seconds = _train_stage(context, progress, model, stage, units)
+        shared_stages.keep(context, stage, node, learned.model_copy(update={"seconds": seconds}))
+        return seconds
+
+
 def _train_stage(
     context: RunContext, progress: Progress, model: MultimodalLM, stage: Stage, units: Mapping[str, Unit]
-) -> float:
-    """Trains and saves a stage; returns the seconds over all attempts.
+) -> tuple[StageCost, float]:
+    """Trains and saves a stage; returns the costs of the training, and the seconds over all attempts.
 
     Facts are written before the weights, so that an interrupt between the two loses nothing.
     """
@@ -121,9 +141,11 @@ def _train_stage(
         loop = StageLoop(context, progress, model, stage, units, watch)
         facts = context.method.learn(model, stage, loop)
         noted = stage.folder / LEARNED
-        StageCost.of({**facts, **watch.spent()}, where=str(noted)).write(noted)
+        learned = StageCost.of({**facts, **watch.spent()}, where=str(noted))
+        more = context.method.prepare_inference(model, stage)
+        StageCost.of({**facts, **more, **watch.spent()}, where=str(noted)).write(noted)
         context.method.save(model, stage)
-    return float(watch.spent()["seconds"])
+    return learned, float(watch.spent()["seconds"])
 
 
 def _write_cost(
@@ -287,14 +309,30 @@ def score_cell(
         progress.advance(now - so_far)
         so_far = now
 
-    # Later cells with the weights of the base find its answers in the run's own folder.
-    share = nullcontext if learned else SharedPredictions.of(model, weights, context.cache / "predictions")
+    share = _share(context, progress, model, weights, learned)
     cell = evaluate.score_cell(
         model, task, weights=weights, folder=context.run.predictions, scoring=context.sequence.scoring,
         workspace=context.workspace, stage=index, on_items=on_items, share=share,
     )  # fmt: skip
     record_text(context.run, task, context.workspace)
     context.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))
+
+
+def _share(
+    context: RunContext, progress: Progress, model: MultimodalLM, weights: str, learned: Sequence[str]
+) -> evaluate.Share:
+    """How the answers of these weights are shared with other runs."""
+    if not learned:
+        return SharedPredictions.of(
+            model, weights, context.store, about="the base", on_wait=partial(progress.advance, 0)
+        )
+    if not context.store.shares_stages or weights == model.base_fingerprint():
+        return nullcontext  # the run's own folder has the answers of the base
+    about = f"{context.method_spec.text}, seed {context.config.seed}, after {', '.join(learned)}"
+    method = shared_stages.method_record(context)
+    return SharedPredictions.of(
+        model, weights, context.store, about=about, method=method, on_wait=partial(progress.advance, 0)
+    )
 
 
 def write_facts(context: RunContext, model: MultimodalLM) -> None:

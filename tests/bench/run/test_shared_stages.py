@@ -1,0 +1,216 @@
+"""Stages that runs share: trained once, and equal byte for byte to those of a run that trained them alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moextend.bench.run import runner
+from moextend.bench.run.opening import open_run
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.rundir import RunDir
+from moextend.bench.store import Store
+from moextend.bench.store.node import OFF
+
+HEAD = """
+sequence: {name}
+version: 1
+base: {{model: tiny, vision: tiny}}
+align: {{task: tiny-captions, steps: 2, batch_size: 4, learning_rate: 3.0e-3}}
+stages: [{stages}]
+retention: [tiny-facts]
+memory: generic.txt
+train: {{steps: 3, batch_size: 4, learning_rate: 3.0e-3}}
+scoring: {{batch_size: 8, limit: 8}}
+settings:
+  moextend: {{probe_steps: 2, memory_tokens: 50}}
+"""
+SEQUENCES = {
+    "short": ("tiny-attributes", "tiny-counting"),
+    "longer": ("tiny-attributes", "tiny-counting", "tiny-reading"),
+    "other": ("tiny-attributes", "tiny-reading"),
+}
+FIRST, SECOND = "1-tiny-attributes", "2-tiny-counting"
+
+Do = Callable[..., RunDir]
+"""Makes a run of a method to its end in a workspace of this name; see `do`."""
+
+
+def written(folder: Path) -> Path:
+    (folder / "registry").mkdir(parents=True)
+    for name, stages in SEQUENCES.items():
+        tasks = ", ".join(f"{{task: {task}}}" for task in stages)
+        (folder / "registry" / f"{name}.yaml").write_text(HEAD.format(name=name, stages=tasks))
+    (folder / "registry" / "generic.txt").write_text("anna lives in oslo .\n2 plus 3 equals 5 .\n" * 20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture
+def do(world: Path, monkeypatch: pytest.MonkeyPatch) -> Do:
+    def run(method: str, sequence: str = "short", place: str = "shared", **more: Any) -> RunDir:
+        workspace = world / place
+        if not workspace.exists():
+            written(workspace)
+        (config,) = resolve(Request(workspace=workspace, sequence=sequence, methods=(method,), **more))
+        found = open_run(config, workspace / "runs")
+        if read_status(found.folder).state != "done":
+            with monkeypatch.context() as patch:
+                if place == "alone":
+                    patch.setenv(OFF, "off")
+                runner.run(found.folder)
+        return found
+
+    return run
+
+
+def content(run: RunDir) -> dict[str, bytes]:
+    """Weights, files of the method, and predictions of a run, byte for byte."""
+    notes = ("cost.json", "learned.json", "routing.json")
+    paths = [*run.folder.glob("stages/*/*"), *run.folder.glob("predictions/**/*.jsonl")]
+    return {
+        path.relative_to(run.folder).as_posix(): path.read_bytes()
+        for path in paths
+        if path.is_file() and path.name not in notes
+    }
+
+
+def scores(run: RunDir) -> dict[tuple[int, str], Any]:
+    own = {"seconds", "reused"}
+    return {key: cell.model_dump(exclude=own) for key, cell in run.cells().items()}
+
+
+def trained_by(run: RunDir) -> list[str | None]:
+    return [cost.trained_by for _, cost in sorted(run.costs().items())]
+
+
+def same(run: RunDir, alone: RunDir) -> None:
+    """Asserts that a run that shared equals one that did not."""
+    assert trained_by(alone) == [None] * len(alone.config.stages)
+    assert scores(run) == scores(alone)
+    assert content(run) == content(alone)
+    for stage, cost in alone.costs().items():
+        left = {"seconds", "peak_rss_mb", "trained_by"}
+        assert run.costs()[stage].model_dump(exclude=left) == cost.model_dump(exclude=left)
+    assert run.routing() == alone.routing()
+
+
+ALSO = [
+    pytest.param(method, marks=pytest.mark.long)
+    for method in ("full-ft", "replay", "ewc", "lwf", "o-lora", "moe-lora", "moextend:scope=all", "zero-shot")
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", *ALSO])
+def test_a_longer_sequence_takes_the_stages_of_a_shorter_one(do: Do, method: str) -> None:
+    first = do(method)
+    run = do(method, "longer")
+    expected = "short/" + first.folder.name
+    if method == "zero-shot":
+        assert trained_by(run) == [None, None, None], "nothing is trained"
+    else:
+        assert trained_by(run) == [expected, expected, None]
+        assert [cost.seconds for cost in first.costs().values()] == [
+            run.costs()[stage].seconds for stage in (1, 2)
+        ], "the costs of the training"
+        image = [cell for (stage, task), cell in run.cells().items() if stage == 1 and task != "tiny-reading"]
+        assert all(cell.reused for cell in image), "answered once"
+    same(run, do(method, "longer", "alone"))
+
+
+@pytest.mark.slow
+def test_settings_of_inference_share_the_training(do: Do) -> None:
+    own, auto = do("moextend:scope=own"), do("moextend:scope=auto")
+    assert trained_by(own) == [None, None] and trained_by(auto) == ["short/moextend+scope-own-s0"] * 2
+    same(auto, do("moextend:scope=auto", place="alone"))
+    assert not list(own.folder.glob("stages/*/task_statistics.safetensors"))
+    for stage in (1, 2):
+        assert own.costs()[stage].notes.keys() < auto.costs()[stage].notes.keys(), (
+            "the accuracy of task inference"
+        )
+
+
+@pytest.mark.slow
+def test_what_was_trained_with_more_gives_no_more(do: Do) -> None:
+    inferred = do("lora-per-task:task=inferred")
+    given = do("lora-per-task:task=given")
+    assert trained_by(given) == [f"short/{inferred.folder.name}"] * 2
+    same(given, do("lora-per-task:task=given", place="alone"))
+
+
+@pytest.mark.slow
+def test_orders_and_modes_share_the_same_first_stages(do: Do) -> None:
+    first = do("lora")
+    other = do("lora", "other")
+    assert trained_by(other) == ["short/" + first.folder.name, None]
+    independent = do("lora", modes=("independent",))
+    assert trained_by(independent) == ["short/" + first.folder.name, None]
+    same_past = do("lora", orders=("reverse",))
+    assert trained_by(same_past)[1] is None, "another past"
+    for run, more in ((independent, {"modes": ("independent",)}), (same_past, {"orders": ("reverse",)})):
+        same(run, do("lora", place="alone", **more))
+
+
+@pytest.mark.slow
+def test_other_seeds_settings_and_steps_are_trained(do: Do) -> None:
+    do("lora")
+    assert trained_by(do("lora", seeds=(1,))) == [None, None]
+    assert trained_by(do("lora:rank=4")) == [None, None]
+    assert trained_by(do("lora:alpha=8")) == [None, None], "the weights may be equal, and the answers are not"
+    assert trained_by(do("lora:learning_rate=1e-3", limit=4)) == [None, None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["extension.safetensors", "extension.json", "learned.json", "card.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_a_damaged_node_is_trained_again(do: Do, world: Path, name: str, damage: str) -> None:
+    place = f"damaged-{name}-{damage}"
+    first = do("lora", "other", place)
+    stage_nodes = Store(world / place / ".cache").nodes("stages")
+    assert len(stage_nodes) == 2
+    for node in stage_nodes:
+        path = node.folder / name
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.unlink()  # the run's own file is the same one
+        if damage != "gone":
+            path.write_bytes(bytes(data) if damage == "flip" else bytes(data[: len(data) // 2]))
+    run = do("lora", "longer", place)
+    assert trained_by(run) == [None, None, None] and trained_by(first) == [None, None]
+    same(run, do("lora", "longer", "alone"))
+
+
+@pytest.mark.slow
+def test_a_run_mends_its_own_stage_from_the_store(do: Do, world: Path) -> None:
+    run = do("lora", place="mended")
+    before = content(run)
+    (run.folder / "stages" / FIRST / "extension.safetensors").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "train", lambda *_, **__: pytest.fail("it was trained"))
+        runner.run(run.folder)
+    assert content(run) == before and trained_by(run) == [None, None]
+
+
+@pytest.mark.slow
+def test_the_card_says_what_it_is(do: Do, world: Path) -> None:
+    run = do("lora", place="shared")
+    cards = [node.card() for node in Store(world / "shared" / ".cache").nodes("stages")]
+    mine = [card for card in cards if card and card.made_by == str(run.folder)]
+    assert [card.inputs["task"] for card in sorted(mine, key=lambda card: card.created)] == list(
+        SEQUENCES["short"]
+    )
+    for card in mine:
+        assert card.about.startswith("lora, seed 0: ") and card.seconds is not None and card.bytes > 0
+        assert set(card.files) == {"extension.json", "extension.safetensors", "learned.json"}
+    known = json.loads((world / "shared" / ".cache" / "store.json").read_text())
+    assert known == {"schema_version": 1, "runs": [str(world / "shared" / "runs")]}
