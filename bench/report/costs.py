@@ -61,9 +61,9 @@ def _shared(experiment: Experiment) -> list[str]:
     if not shared:
         return []
     return [
-        f"{len(shared)} of {counted(len(costs), 'stage')} were trained by another run with the same past and settings, and "
-        "shared (trained_by in cost.json): tokens, TFLOPs, seconds and peak are those of the training, as if each run had "
-        "trained it."
+        f"{len(shared)} of {counted(len(costs), 'stage')} were trained by another run with the same past and "
+        "settings, and shared (trained_by in cost.json): tokens, TFLOPs, seconds and peak are those of the training, "
+        "as if each run had trained it."
     ]
 
 

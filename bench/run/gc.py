@@ -123,7 +123,11 @@ class _Former(Node):
 
     def paths(self) -> list[Path]:
         """Its files."""
-        return [path for path in self.folder.parent.glob(f"{self.key}.*") if path.suffix != ".lock"]
+        return [
+            path
+            for path in self.folder.parent.glob(f"{self.key}.*")
+            if path.suffix in (".safetensors", ".json")
+        ]
 
     def remove(self) -> None:
         """Removes its files."""

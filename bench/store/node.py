@@ -77,7 +77,7 @@ class Store:
         """Notes where the runs of this user are, so that `gc` finds them."""
         place = Path(self.run).parent.parent
         if place not in self.runs():
-            with _lock(self.folder / "store"):
+            with _lease(self.folder / "store"):
                 known = dict.fromkeys([*self.runs(), place])
                 _write(self.folder / STORE, StoreFile(runs=[str(each) for each in known]))
 
@@ -103,7 +103,9 @@ class Node:
             on_wait: called about every second while another process has it.
             wait: False: RunConflict instead.
         """
-        with _lock(self.store.folder / self.kind / self.key, on_wait, wait=wait):
+        place = self.store.folder / self.kind / self.key
+        lock = place.with_name(f"{self.key}.lock") if self.kind == "aligned" else None
+        with _lease(place, on_wait, wait=wait, lock=lock):
             yield
 
     def card(self) -> NodeCard | None:
@@ -242,21 +244,31 @@ def _write(path: Path, record: NodeCard | StoreFile | User) -> None:
 
 
 @contextmanager
-def _lock(path: Path, on_wait: Callable[[], None] | None = None, *, wait: bool = True) -> Iterator[None]:
-    from filelock import FileLock, Timeout
+def _lease(
+    path: Path, on_wait: Callable[[], None] | None = None, *, wait: bool = True, lock: Path | None = None
+) -> Iterator[None]:
+    """Context with the lease of `path`; `lock`: the lock of releases without leases.
+
+    If it is lost, another process may compute the same meanwhile. That costs time, and nothing else: content is
+    addressed by its inputs, and a reader compares every file with its card.
+    """
+    from moextend.util import lease
+    from moextend.util.local_lock import LocalLock
 
     with files.disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f"{path.name}.lock"))
-    while not lock.is_locked:
-        try:
-            lock.acquire(timeout=PATIENCE if wait else 0)
-        except Timeout as error:
-            if not wait:
-                raise RunConflict("is in use.", where=str(path), hint="Wait for the run.") from error
-            if on_wait:
-                on_wait()
+    claim = lease.Claim(path.with_name(f"{path.name}.lease"), local=LocalLock(lock) if lock else None)
+    pause, told = lease.FIRST_WAIT, time.monotonic()
+    while (held := claim.attempt()) is None:
+        if not wait and claim.refused():
+            raise RunConflict("is in use.", where=str(path), hint="Wait for the run.")
+        time.sleep(pause)
+        pause = min(2 * pause, lease.LONGEST_WAIT)
+        if on_wait and time.monotonic() - told > PATIENCE:
+            on_wait()
+            told = time.monotonic()
+    held.start()
     try:
         yield
     finally:
-        lock.release()
+        held.release()
