@@ -16,47 +16,41 @@ VARIABLES = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "FLASH_ATTENTION_DETERMINISTI
 
 @contextmanager
 def deterministic(wanted: bool = True) -> Iterator[None]:
-    """Context in which PyTorch uses deterministic algorithms only, without TF32; afterwards as before.
+    """Context in which PyTorch uses deterministic algorithms only, and on a GPU no TF32; afterwards as before.
 
-    An operation that has no deterministic algorithm on the device raises RuntimeError. Attention of
-    `scaled_dot_product_attention` uses plain products. Has no effect if not `wanted`.
+    An operation that has no deterministic algorithm on the device raises RuntimeError. On a GPU,
+    `scaled_dot_product_attention` computes plain products. Has no effect if not `wanted`.
     """
     if not wanted:
         yield
         return
     import torch
 
-    before = {name: os.environ.get(name) for name in VARIABLES}
-    algorithms, warn = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    fill = torch.utils.deterministic.fill_uninitialized_memory
-    switches = _switches()
+    variables = {name: os.environ.get(name) for name in VARIABLES}
+    before = _now()
     os.environ.update(VARIABLES)
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # it only costs time: no result is read from such memory
-    )
-    _set({**dict.fromkeys(switches, False), "cudnn.deterministic": True, "precision": "highest"})
+    gpu = dict.fromkeys(before, False) | {"cudnn.deterministic": True, "precision": "highest"}
+    # Filling new memory only costs time: no result is read from it. On a CPU the other switches change the last bits.
+    _set((gpu if torch.cuda.is_available() else before) | {"algorithms": True, "warn": False, "fill": False})
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(algorithms, warn_only=warn)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
-        _set(switches)
-        for name, value in before.items():
+        _set(before)
+        for name, value in variables.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
 
 
-def _switches() -> dict[str, Any]:
+def _now() -> dict[str, Any]:
     """The current values of what `_set` sets."""
     import torch
 
     return {
+        "algorithms": torch.are_deterministic_algorithms_enabled(),
+        "warn": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "fill": torch.utils.deterministic.fill_uninitialized_memory,
         "cudnn.benchmark": torch.backends.cudnn.benchmark,
         "cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
         "cudnn.deterministic": torch.backends.cudnn.deterministic,
@@ -70,6 +64,8 @@ def _switches() -> dict[str, Any]:
 def _set(values: dict[str, Any]) -> None:
     import torch
 
+    torch.use_deterministic_algorithms(values["algorithms"], warn_only=values["warn"])
+    torch.utils.deterministic.fill_uninitialized_memory = values["fill"]
     torch.backends.cudnn.benchmark = values["cudnn.benchmark"]
     torch.backends.cudnn.allow_tf32 = values["cudnn.allow_tf32"]
     torch.backends.cudnn.deterministic = values["cudnn.deterministic"]
