@@ -54,6 +54,8 @@ class LoraPerTask(adapters.AdapterPerTask):
         """All but `task`: the adapters are the same."""
         return {**self.config.model_dump(mode="json"), "task": "given"}
 
+    trains_alone = True
+
     def prepare_inference(self, model: MultimodalLM, stage: Stage) -> dict[str, Any]:
         """inferred: writes the task statistics of the stage."""
         return inferred.facts(model, stage) if self._infers else {}

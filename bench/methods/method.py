@@ -132,9 +132,15 @@ class Method(ABC):
     def training_settings(self) -> Mapping[str, Any] | None:
         """Settings that trained weights depend on, as JSON: runs that agree in them share their trained stages.
 
-        None: stages are not shared, as a method that trains nothing wants it.
+        None: stages are not shared, as in a method that trains nothing. Those of a plug-in are shared only if its class
+        has this property itself.
         """
         return dict(self.config.model_dump(mode="json"))
+
+    @property
+    def trains_alone(self) -> bool:
+        """Whether the training of a stage gives the same weights, bit for bit, whatever was learned before."""
+        return False
 
     def prepare_inference(self, model: MultimodalLM, stage: Stage) -> dict[str, Any]:
         """Writes to the stage's folder what inference needs besides trained weights; returns facts to record.

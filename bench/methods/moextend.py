@@ -77,6 +77,11 @@ class MoExtend(Method):
         found = self.config.model_dump(mode="json")
         return {**found, "scope": "own"} if self.config.scope == "auto" else found
 
+    @property
+    def trains_alone(self) -> bool:
+        """own, auto: no other extension is active in the training."""
+        return self.config.scope != "all"
+
     def prepare_inference(self, model: MultimodalLM, stage: Stage) -> dict[str, Any]:
         """auto: writes the task statistics of the stage."""
         return inferred.facts(model, stage) if self.config.scope == "auto" else {}

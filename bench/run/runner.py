@@ -15,8 +15,10 @@ from moextend.bench.run import complete, costs, shared_stages
 from moextend.bench.run.complete import (
     LEARNED,
     lacking_facts,
+    named_weights,
     predictions_problem,
     set_damaged_aside,
+    set_weights_aside,
     stage_problem,
 )
 from moextend.bench.run.config import JOINT
@@ -27,16 +29,14 @@ from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.provenance import refuse_changed_plugins
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.revisions import record_text
-from moextend.bench.run.rundir import COST, ROUTING, RunDir
+from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate, vqa
 from moextend.bench.score.records import Cell
 from moextend.bench.score.shared import SharedPredictions
-from moextend.errors import InputError, MoextendError, RunFailed, counted
-from moextend.extension import tensor_files
+from moextend.errors import MoextendError, RunFailed, counted
 from moextend.training.loop import Report, train
 from moextend.training.trainer import ExtraLoss
-from moextend.util import files
 from moextend.util.determinism import deterministic
 
 if TYPE_CHECKING:
@@ -104,9 +104,9 @@ def learn(
         context.method.restore(model, stage)
         seconds = None
     else:
-        before = _set_weights_aside(stage.folder, problem)
+        before = set_weights_aside(stage.folder, problem)
         seconds = _make_stage(context, progress, model, stage, {unit.phase: unit for unit in units})
-        if before != _named_weights(stage.folder):
+        if before != named_weights(stage.folder):
             _forget_later(context, model, index, [*learned, stage.task])
     if context.run.costs().get(index) is None:
         _write_cost(context, model, stage, [*learned, stage.task], seconds)
@@ -169,25 +169,6 @@ def _write_cost(
     costs.forget_spent(stage.folder)
 
 
-def _named_weights(folder: Path) -> str | None:
-    """Digest of a stage's weights from their card; None without a card."""
-    path = folder / f"{tensor_files.STEM}.json"
-    try:
-        return str(files.read_json(path).get("sha256"))
-    except (FileNotFoundError, InputError, AttributeError):
-        return None
-
-
-def _set_weights_aside(folder: Path, problem: str) -> str | None:
-    """Marks a damaged stage as not trained; returns the digest of its weights."""
-    before = _named_weights(folder)
-    if before is not None or (folder / COST).exists():
-        log.warning("%s: %s; the stage is learned again.", folder, problem)
-    for name in (f"{tensor_files.STEM}.json", COST, ROUTING):
-        (folder / name).unlink(missing_ok=True)
-    return before
-
-
 def _forget_later(context: RunContext, model: MultimodalLM, index: int, learned: Sequence[str]) -> None:
     """Removes results that depend on a stage if training it again gave other weights."""
     cells = context.run.cells()
@@ -197,12 +178,12 @@ def _forget_later(context: RunContext, model: MultimodalLM, index: int, learned:
     alone = context.config.mode == "independent"
     stale = {key for key in cells if key[0] == index or (key[0] > index and not alone)}
     later = [] if alone else [f for f in context.run.folder.glob("stages/*") if _place(f) > index]
-    if not stale and not any(_named_weights(folder) for folder in later):
+    if not stale and not any(named_weights(folder) for folder in later):
         return
     log.warning("%s: stage %d came out otherwise; later ones are made again.", context.run.folder, index)
     context.run.drop_cells(stale)
     for folder in later:
-        _set_weights_aside(folder, f"it was made after another stage {index}")
+        set_weights_aside(folder, f"it was made after another stage {index}")
 
 
 def _place(folder: Path) -> int:
@@ -326,7 +307,7 @@ def _share(
         return SharedPredictions.of(
             model, weights, context.store, about="the base", on_wait=partial(progress.advance, 0)
         )
-    if not context.store.shares_stages or weights == model.base_fingerprint():
+    if not shared_stages.shares(context) or weights == model.base_fingerprint():
         return nullcontext  # the run's own folder has the answers of the base
     about = f"{context.method_spec.text}, seed {context.config.seed}, after {', '.join(learned)}"
     method = shared_stages.method_record(context)

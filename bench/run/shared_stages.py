@@ -3,7 +3,8 @@
 The key of a stage covers everything that its training depends on: the base with its aligned projectors, the method and
 the settings that its training uses, the seed, the tasks so far with their data, the settings of the training, device,
 versions and code. Orders with the same first tasks, an independent run and a longer sequence thus share stages, and so
-do settings that differ only in how tasks are inferred.
+do settings that differ only in how tasks are inferred. For a method that trains each task alone on the base, earlier
+tasks do not count: its stages are shared by all orders.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Stage
+from moextend.bench.plugins import PACKAGE
 from moextend.bench.run.complete import LEARNED, NOTED
 from moextend.bench.run.config import JOINT
 from moextend.bench.run.context import RunContext
@@ -38,9 +40,19 @@ CARD = f"{tensor_files.STEM}.json"
 """Written last: a stage without it is not complete."""
 
 
+def shares(context: RunContext) -> bool:
+    """Whether stages and their answers are shared: not those of methods that train nothing, or if it is switched off.
+
+    A plug-in may read what its key does not cover, such as modules next to it. It shares if its class says what its
+    training depends on.
+    """
+    own = context.method_spec.source == PACKAGE or "training_settings" in vars(type(context.method))
+    return own and context.store.shares_stages and context.method.training_settings is not None
+
+
 def stage_node(context: RunContext, model: MultimodalLM, stage: Stage) -> Node | None:
-    """The node of a stage; None if the method trains nothing, or sharing is off."""
-    if not context.store.shares_stages or context.method.training_settings is None:
+    """The node of a stage; None if it is not shared."""
+    if not shares(context):
         return None
     return context.store.node("stages", files.digest(_inputs(context, model, stage)))
 
@@ -58,6 +70,7 @@ def method_record(context: RunContext) -> dict[str, Any]:
 def _inputs(context: RunContext, model: MultimodalLM, stage: Stage) -> dict[str, Any]:
     """Everything that the training of a stage depends on."""
     sequence = context.sequence
+    past = [] if context.method.trains_alone else [name for name, _ in stage.earlier]
     base = {**context.config.sequence["base"], "model": "", "revision": None}  # the fingerprint says more
     return {
         "schema": SCHEMA,
@@ -67,7 +80,7 @@ def _inputs(context: RunContext, model: MultimodalLM, stage: Stage) -> dict[str,
         "dtype": str(model.lm.dtype),
         "method": {**method_record(context), "settings": context.method.training_settings},
         "seed": context.config.seed,
-        "past": [_task_inputs(context, task) for task in (*(name for name, _ in stage.earlier), stage.task)],
+        "past": [_task_inputs(context, task) for task in (*past, stage.task)],
         "generic": files.digest(memory_texts(sequence.memory_file())),
         "train": {**sequence.train.model_dump(mode="json"), "steps": None},
         "numerics": numerics(model.device),

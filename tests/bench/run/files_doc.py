@@ -18,6 +18,7 @@ from moextend.bench.run.config import ConfigFile, Identity
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Status
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Cell
+from moextend.bench.store import NodeCard, StoreFile
 
 DOC = Path(__file__).parents[3] / "docs" / "files.md"
 FILES: dict[str, type[Any]] = {
@@ -28,6 +29,8 @@ FILES: dict[str, type[Any]] = {
     "status.json": Status,
     "stages/<t>-<task>/cost.json": StageCost,
     "stages/<t>-<task>/routing.json": RoutingReport,
+    ".cache/store.json": StoreFile,
+    ".cache/<kind>/<key>/card.json": NodeCard,
 }
 HEAD = """# Files of a run
 
@@ -47,6 +50,9 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | `predictions/<weights>/` | answers, one line an item, and what a scorer makes of each (`*.scores2.jsonl`) |
 | `owner.json`, `.lock` | the process that works on the run now |
 | `worker.log` | what the process wrote to its standard error |
+
+Runs of a workspace share results below its `.cache`, see [reliability.md](reliability.md#shared-results). Each is a
+folder `.cache/<kind>/<key>/` with a `card.json`; `.cache/store.json` names the folders of runs that use them.
 
 Text in JSON is UTF-8. Keys that are not known are left out when a record is read; in `scores.jsonl` they are an error.
 

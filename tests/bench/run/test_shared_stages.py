@@ -7,12 +7,16 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from moextend.bench.methods import Stage
+from moextend.bench.methods import Method, Stage
+from moextend.bench.methods.lora import Lora
+from moextend.bench.methods.zero_shot import ZeroShot
+from moextend.bench.plugins import PACKAGE, Source
 from moextend.bench.run import runner, shared_stages
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
@@ -163,6 +167,29 @@ def test_orders_and_modes_share_the_same_first_stages(do: Do) -> None:
         same(run, do("lora", place="alone", **more))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method",
+    [
+        "moextend:scope=own",
+        *(
+            pytest.param(method, marks=pytest.mark.long)
+            for method in (
+                "moextend:scope=auto",
+                "moextend:routing=paper,scope=own",
+                "lora-per-task:task=inferred",
+            )
+        ),
+    ],
+)
+def test_tasks_that_are_learned_alone_are_shared_in_every_order(do: Do, method: str) -> None:
+    do(method)
+    for more in ({"orders": ("reverse",)}, {"modes": ("independent",)}):
+        run = do(method, **more)
+        assert None not in trained_by(run)
+        same(run, do(method, place="alone", **more))
+
+
 @pytest.mark.long
 def test_other_seeds_settings_and_steps_are_trained(do: Do) -> None:
     do("lora")
@@ -243,3 +270,33 @@ def test_the_card_says_what_it_is(do: Do, world: Path) -> None:
         assert set(card.files) == {"extension.json", "extension.safetensors", "learned.json"}
     known = json.loads((world / "shared" / ".cache" / "store.json").read_text())
     assert known == {"schema_version": 1, "runs": [str(world / "shared" / "runs")]}
+
+
+class _Own(Lora):
+    """A plug-in that says nothing about its training."""
+
+
+class _Saying(Lora):
+    @property
+    def training_settings(self) -> dict[str, Any]:
+        return {"rank": self.config.rank}
+
+
+@pytest.mark.parametrize(
+    "method, source, shared",
+    [
+        (Lora, PACKAGE, True),
+        (ZeroShot, PACKAGE, False),
+        (_Own, Source("workspace", "methods/own.py", "00"), False),
+        (_Saying, Source("workspace", "methods/own.py", "00"), True),
+    ],
+)
+def test_a_plug_in_shares_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: type[Method], source: Source, shared: bool
+) -> None:
+    context: Any = SimpleNamespace(
+        store=Store(tmp_path), method=method(method.Config()), method_spec=SimpleNamespace(source=source)
+    )
+    assert shared_stages.shares(context) is shared
+    monkeypatch.setenv(OFF, "off")
+    assert not shared_stages.shares(context)
