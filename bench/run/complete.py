@@ -271,13 +271,14 @@ def set_weights_aside(folder: Path, problem: str) -> str | None:
     if before is not None or (folder / COST).exists():
         log.warning("%s: %s; the stage is learned again.", folder, problem)
     for name in (f"{STEM}.json", COST, ROUTING):
-        (folder / name).unlink(missing_ok=True)
+        files.remove(folder / name)
     return before
 
 
 def _aside(path: Path, why: str, *, keep: bool = False) -> None:
     log.warning("%s: %s; set aside as %s.damaged and made again.", path, why.rstrip("."), path.name)
     aside = path.with_name(f"{path.name}.damaged")
+    files.may_change(path)
     with files.disk_errors(path):
         if keep:
             shutil.copyfile(path, aside)

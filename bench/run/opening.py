@@ -11,7 +11,7 @@ from typing import Any
 
 from moextend.bench.run import removal
 from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug
-from moextend.bench.run.rundir import RunDir, run_name
+from moextend.bench.run.rundir import RunDir, locked, run_name
 from moextend.errors import RunConflict
 from moextend.util import files
 
@@ -51,7 +51,7 @@ def open_runs(
     with ExitStack() as locks:
         for run, _ in changing:
             run.create()
-            locks.enter_context(run.lock())
+        locks.enter_context(locked([run for run, _ in changing]))
         # Again: another process may have written before the lock was held.
         records = [_fitting_record(run, config) for run, config in changing]
         for (run, config), record in zip(changing, records, strict=True):

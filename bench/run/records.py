@@ -22,7 +22,7 @@ def encoder_of(modality: str) -> str:
     return f"{modality} encoder"
 
 
-State = Literal["waiting", "running", "done", "failed", "interrupted"]
+State = Literal["waiting", "running", "done", "failed", "interrupted", "lost"]
 
 
 class AlignmentCost(BaseModel):
@@ -200,7 +200,8 @@ class Status(Record):
     """`status.json`: progress of a run. Written about twice a second during the run."""
 
     state: State = "waiting"
-    """waiting, running, done, failed or interrupted."""
+    """waiting, running, done, failed or interrupted. A reader shows running as interrupted if the process ended, and as
+    lost if its heartbeat stopped on another host."""
     pid: int | None = None
     """Id of the process of the run. null: it did not start."""
     host: str = ""

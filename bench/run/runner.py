@@ -34,9 +34,10 @@ from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate, vqa
 from moextend.bench.score.records import Cell
 from moextend.bench.score.shared import SharedPredictions
-from moextend.errors import MoextendError, RunFailed, counted
+from moextend.errors import LeaseLost, MoextendError, RunFailed, counted
 from moextend.training.loop import Report, train
 from moextend.training.trainer import ExtraLoss
+from moextend.util import files
 from moextend.util.determinism import deterministic
 
 if TYPE_CHECKING:
@@ -242,6 +243,8 @@ def score_row(
             progress.begin(unit)
             try:
                 score_cell(context, progress, model, index, name, learned)
+            except LeaseLost:
+                raise
             except MoextendError as error:
                 context.failures.append(f"stage {index}, {name}: {error}")
         progress.finish(unit)
@@ -260,7 +263,7 @@ def _stands(context: RunContext, cell: Cell | None) -> bool:
         return True
     path = context.run.folder / str(cell.predictions)
     log.warning("%s: %s; %s after stage %d is scored again.", path, problem, cell.task, cell.stage)
-    path.unlink(missing_ok=True)
+    files.remove(path)
     return False
 
 

@@ -124,6 +124,7 @@ def take(stage: Stage, node: Node, prepare: Callable[[], dict[str, Any]]) -> Sta
     except (Damaged, InputError) as error:
         log.warning("%s: stage %d is trained by this run (%s).", stage.folder, stage.index, error)
         return None
+    files.may_change(stage.folder)
     for left in stage.folder.glob("*-in-flight"):  # of an attempt before another run was done
         shutil.rmtree(left, ignore_errors=True)
     node.touch()
@@ -146,7 +147,7 @@ def keep(context: RunContext, stage: Stage, node: Node, learned: StageCost) -> N
             seconds=learned.seconds,
         )
     finally:
-        noted.unlink(missing_ok=True)
+        files.remove(noted)
 
 
 def _written(folder: Path) -> Sequence[Path]:

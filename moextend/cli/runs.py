@@ -243,7 +243,8 @@ def _record(run: RunDir) -> dict[str, object]:
     (experiment,) = collect([run], unfinished=True)
     record: dict[str, object] = {
         **names, **what,
-        **{key: status[key] for key in ("state", "stage", "stages", "done", "units", "left", "error")},
+        **{key: status[key] for key in ("state", "host", "pid", "heartbeat", "stage", "stages")},
+        **{key: status[key] for key in ("done", "units", "left", "error")},
         "metrics": summary(experiment.results[0]) if experiment.results else None,
     }  # fmt: skip
     if experiment.left_out:  # its scores or facts cannot be read

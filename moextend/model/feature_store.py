@@ -132,6 +132,7 @@ class FeatureStore:
 
     def _append(self, digests: Sequence[str], features: Sequence[Array]) -> None:
         """Appends records, then names: after an interrupt, records without a name are removed by the next append."""
+        files.may_change(self._data)
         records = [row.tobytes() for row in features[: self._fitting([row.nbytes for row in features])]]
         lines, start = [], self._end
         for digest, record in zip(digests, records, strict=False):

@@ -91,11 +91,11 @@ class Lease:
         """Returns if this process may write; else raises LeaseLost. Takes two looks at the disk."""
         if self._ended.is_set():
             self._lost = self._lost or "it was released"
-        if not self._lost and self._disk.clock() > self._until:
-            self._lost = "it could not be renewed in time"
         if not self._lost:
             with suppress(OSError):  # the time decides while the disk does not answer
                 self._look()
+        if not self._lost and self._disk.clock() > self._until:  # last: a look may take long
+            self._lost = "it could not be renewed in time"
         if self._lost:
             raise LeaseLost(
                 f"the lease of process {self.holder.pid} on {self.holder.host} is lost: {self._lost}.",
@@ -193,9 +193,12 @@ class Claim:
         self._blocked: float | None = None
         """When the local lock was first held by a process without a lease."""
 
-    def refused(self) -> bool:
-        """Whether another process certainly holds it."""
-        return self.moved or (self._blocked is not None and self.disk.clock() - self._blocked > MIXED)
+    def refusal(self) -> Held | None:
+        """The error if another process certainly holds the lease."""
+        if self.moved:
+            return Held(self.name, self.holder)
+        late = self._blocked is not None and self.disk.clock() - self._blocked > MIXED
+        return Held(self.name, None) if late else None
 
     def attempt(self) -> Lease | None:
         """Takes the lease if it is free."""
@@ -272,8 +275,8 @@ def acquire_all(
             for claim in left:
                 if lease := claim.attempt():
                     taken[claim.name] = undo.enter_context(lease.start(interrupt=not patient))
-                elif not patient and claim.refused():
-                    raise Held(claim.name, claim.holder)
+                elif not patient and (refusal := claim.refusal()):
+                    raise refusal
             if len(taken) < len(claims):
                 left[0].disk.sleep(pause)
                 pause = min(2 * pause, LONGEST_WAIT)

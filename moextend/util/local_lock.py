@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from moextend.util import files
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -21,7 +23,8 @@ class LocalLock:
         """Takes the lock if it is free, without waiting; True also if this object holds it already."""
         if self._fd >= 0 or fcntl is None:
             return True
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with files.disk_errors(self.path):
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
