@@ -59,6 +59,11 @@ class RunContext:
         """The sequence's generic text."""
         return generic_text(self.sequence.memory_file())
 
+    @cached_property
+    def base_weights(self) -> set[str]:
+        """Fingerprints of the base in row 0; read when that row is scored."""
+        return {cell.weights for (stage, _), cell in self.run.cells().items() if stage == 0}
+
     def steps(self, names: Sequence[str]) -> int:
         """Training steps of a stage."""
         own = {stage.task: stage.steps or self.sequence.train.steps for stage in self.sequence.stages}

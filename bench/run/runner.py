@@ -310,7 +310,7 @@ def _share(
         return SharedPredictions.of(
             model, weights, context.store, about="the base", on_wait=partial(progress.advance, 0)
         )
-    if not shared_stages.shares(context) or weights == model.base_fingerprint():
+    if not shared_stages.shares(context) or weights in context.base_weights:
         return nullcontext  # the run's own folder has the answers of the base
     about = f"{context.method_spec.text}, seed {context.config.seed}, after {', '.join(learned)}"
     method = shared_stages.method_record(context)

@@ -10,6 +10,7 @@ tasks do not count: its stages are shared by all orders.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,6 +47,10 @@ def shares(context: RunContext) -> bool:
     A plug-in may read what its key does not cover, such as modules next to it. It shares if its class says what its
     training depends on.
     """
+    if (
+        int(os.environ.get("WORLD_SIZE", "1")) > 1
+    ):  # each process of a training would wait for the others' lease
+        return False
     own = context.method_spec.source == PACKAGE or "training_settings" in vars(type(context.method))
     return own and context.store.shares_stages and context.method.training_settings is not None
 
