@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from moextend.bench.store.records import KeptFile
 from moextend.bench.task import TaskIdentity
 from moextend.util.record import Record
 
@@ -22,17 +23,6 @@ def encoder_of(modality: str) -> str:
 
 
 State = Literal["waiting", "running", "done", "failed", "interrupted", "lost"]
-
-
-class KeptFile(BaseModel):
-    """A file of a stage besides its weights."""
-
-    model_config = Record.model_config
-
-    bytes: int
-    """Size in bytes."""
-    sha256: str
-    """SHA-256 of the content, 64 hex digits."""
 
 
 class AlignmentCost(BaseModel):
@@ -78,6 +68,9 @@ class StageCost(Record):
     alignments: dict[str, AlignmentCost] = Field(default_factory=dict)
     """Modality -> alignment of its projector, at the first stage whose task has the modality. It comes on top of the
     other keys. Files of former runs have none."""
+    trained_by: str | None = None
+    """`<sequence>/<run>` that trained the stage, if this run took it from the store of the workspace: the costs of the
+    training are those of that run. null: this run trained it."""
     files: dict[str, KeptFile] = Field(default_factory=dict)
     """Name of a file in the stage's folder -> size and digest; `extension.json` has those of the weights."""
     notes: dict[str, Any] = Field(default_factory=dict)

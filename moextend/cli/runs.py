@@ -42,6 +42,7 @@ def run(
     limit: options.Limit = None,
     steps: options.Steps = None,
     device: options.Device = "auto",
+    deterministic: options.Deterministic = False,
     jobs: options.Jobs = None,
     dry_run: options.DryRun = False,
     prepare: options.Prepare = False,
@@ -70,6 +71,7 @@ def run(
         orders=tuple(options.words(order or ["given"], "--order")),
         modes=modes(sequence=sequence, joint=joint, independent=independent),
         device=options.device(device), limit=limit, steps=steps, match=match, oracle=oracle,
+        deterministic=deterministic,
     )  # fmt: skip
     configs = resolve(
         request,

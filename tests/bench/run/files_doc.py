@@ -18,6 +18,7 @@ from moextend.bench.run.config import ConfigFile, Identity
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Status
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Cell
+from moextend.bench.store import NodeCard, StoreFile
 from moextend.util.holder import Holder
 
 DOC = Path(__file__).parents[3] / "docs" / "files.md"
@@ -30,6 +31,8 @@ FILES: dict[str, type[Any]] = {
     "stages/<t>-<task>/cost.json": StageCost,
     "stages/<t>-<task>/routing.json": RoutingReport,
     ".lease-<n>": Holder,
+    ".cache/store.json": StoreFile,
+    ".cache/<kind>/<key>/card.json": NodeCard,
 }
 HEAD = """# Files of a run
 
@@ -50,6 +53,9 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | `.lease-<n>` | the process that works on the run now; see [reliability](reliability.md#several-hosts) |
 | `.lock`, `owner.json` | the same for releases without leases |
 | `worker.log` | what the process wrote to its standard error |
+
+Runs of a workspace share results below its `.cache`, see [reliability.md](reliability.md#shared-results). Each is a
+folder `.cache/<kind>/<key>/` with a `card.json`; `.cache/store.json` names the folders of runs that use them.
 
 Text in JSON is UTF-8. Keys that are not known are left out when a record is read; in `scores.jsonl` they are an error.
 

@@ -25,6 +25,7 @@ from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.score import evaluate, vqa
+from moextend.bench.store.node import OFF
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunConflict, RunFailed
 from moextend.extension import learning, tensor_files
@@ -46,6 +47,14 @@ settings:
 """
 METHODS = ["full-ft", "lora", "moextend:scope=own", "moextend:scope=auto", "moextend:scope=all",
            "moextend:routing=paper,scope=all"]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_its_own() -> Iterator[None]:
+    """Every run trains its own stages, so that it can be stopped there; test_shared_stages.py shares them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(OFF, "off")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +122,7 @@ def test_scope_own_forgets_nothing_bit_for_bit(finished: Callable[[str], RunDir]
     ids = torch.tensor([[1, 20, 30, 40, 50]])
     with torch.no_grad():
         base = model.lm(ids).logits
-    aligned = next((workspace / ".cache" / "aligned").glob("*.safetensors"))
+    aligned = next((workspace / ".cache" / "aligned").glob("*/*.safetensors"))
     assert model.projector
     model.projector.load_state_dict(load_file(aligned))
     logits = {}
