@@ -27,7 +27,9 @@ def run_folder(tmp_path: Path, name: str = "lora-s0") -> Path:
 
 
 def test_a_dry_run_prints_the_script_and_submits_nothing(cli: Cli, slurm: Path, tmp_path: Path) -> None:
-    found = cli(*SLURM, "-m", "lora,ewc", "--seed", "0,1", "--jobs", "2", "-o", "setup=module load x", "--dry-run")
+    found = cli(
+        *SLURM, "-m", "lora,ewc", "--seed", "0,1", "--jobs", "2", "-o", "setup=module load x", "--dry-run"
+    )
     assert found.code == 0 and "#SBATCH --array=1-4%2\n#SBATCH --output=" in found.out
     assert "\nmodule load x\n" in found.out and "#SBATCH --partition=gpu\n" in found.out
     assert f"#   {run_folder(tmp_path)}\n" in found.out
@@ -63,13 +65,15 @@ def test_a_state_of_the_queue_is_shown(cli: Cli, slurm: Path, tmp_path: Path) ->
     assert "queued" in cli("bench", "status").out
     assert "job: slurm 101_1, queued\n" in cli("bench", "status", "lora-s0").out
     (record,) = json.loads(cli("bench", "status", "--json").out)
-    assert record["state"] == "waiting" and record["job"]["state"] == "queued" and record["job"]["id"] == "101_1"
+    assert (
+        record["state"] == "waiting" and record["job"]["state"] == "queued" and record["job"]["id"] == "101_1"
+    )
 
 
 def test_submission_in_json(cli: Cli, slurm: Path) -> None:
     found = cli(*SLURM, "-m", "lora", "--json")
     (record,) = json.loads(found.out)
-    assert record["job"]["id"] == "101_1" and record["metrics"] is None and found.code == 0
+    assert record["job"]["id"] == "101_1" and record["state"] == "waiting" and found.code == 0
 
 
 def test_waiting_follows_the_folders(cli: Cli, slurm: Path, tmp_path: Path) -> None:

@@ -48,7 +48,9 @@ def test_a_cluster_with_small_arrays_gets_several(slurm: Path, make_run: MakeRun
     assert [job.id for job in jobs] == ["101_1", "101_2", "102_1", "102_2", "103_1"]
     assert not any("dependency" in call for call in calls(slurm))
     place = Path(jobs[0].log).parent
-    assert "1-1" in (place / "array-3.sh").read_text() and f"{runs[4]}\n" == (place / "runs-3.txt").read_text()
+    assert (
+        "1-1" in (place / "array-3.sh").read_text() and f"{runs[4]}\n" == (place / "runs-3.txt").read_text()
+    )
     SlurmExecutor().submit(runs, options(tmp_path, jobs=2, dependency="afterok:9"))
     waits = [call.split()[2] for call in calls(slurm) if call.startswith("sbatch")]
     assert waits == [f"--dependency=afterok:9{more}" for more in ("", ",afterany:104", ",afterany:105")]
@@ -67,7 +69,10 @@ def test_a_machine_without_slurm_is_named(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    for function in (lambda o: SlurmExecutor().check(o), lambda o: SlurmExecutor().submit([make_run().folder], o)):
+    for function in (
+        lambda o: SlurmExecutor().check(o),
+        lambda o: SlurmExecutor().submit([make_run().folder], o),
+    ):
         with pytest.raises(InputError, match="no sbatch on the PATH"):
             function(options(tmp_path))
     assert "#SBATCH --array=1-1\n" in SlurmExecutor().describe([make_run().folder], options(tmp_path))
@@ -124,7 +129,10 @@ def test_another_cluster_is_asked_by_its_name(slurm: Path, make_run: MakeRun, tm
 
 def test_a_queued_job_is_removed_and_a_running_one_signalled(slurm: Path, make_run: MakeRun) -> None:
     SlurmExecutor().cancel([Job(make_run().folder, "slurm", "7_1", "")])
-    assert calls(slurm) == ["scancel --state=PENDING 7_1", "scancel --batch --signal=USR1 --state=RUNNING 7_1"]
+    assert calls(slurm) == [
+        "scancel --state=PENDING 7_1",
+        "scancel --batch --signal=USR1 --state=RUNNING 7_1",
+    ]
 
 
 def test_it_is_found_by_its_name() -> None:

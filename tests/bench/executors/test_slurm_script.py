@@ -59,7 +59,15 @@ def test_the_script_is_the_stored_one(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "seconds"),
-    [("10", 150), ("1:30", 22), ("04:00:00", 300), ("1-0", 300), ("0-0:2", 30), ("infinite", 300), ("0:02", 1)],
+    [
+        ("10", 150),
+        ("1:30", 22),
+        ("04:00:00", 300),
+        ("1-0", 300),
+        ("0-0:2", 30),
+        ("infinite", 300),
+        ("0:02", 1),
+    ],
 )
 def test_a_short_limit_leaves_time_to_work(limit: str, seconds: int) -> None:
     assert Settings.of(Options(passed={"time": limit})).sbatch["signal"] == f"B:USR1@{seconds}"

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.executors import submitting
-from moextend.bench.executors.executor import Executor, Job, JobState, Options, find, read_job, waits, write_job
+from moextend.bench.executors.executor import (
+    Executor,
+    Job,
+    JobState,
+    Options,
+    find,
+    read_job,
+    waits,
+    write_job,
+)
 from moextend.bench.run.cancelling import cancel, cancelled
 from moextend.bench.run.progress import Progress, mark_failed, read_status
 from moextend.errors import InputError, RunFailed, UnknownName
@@ -58,7 +67,9 @@ def test_an_executor_of_the_workspace_is_found(workspace: Path) -> None:
         find("min", workspace)
 
 
-@pytest.mark.parametrize("text", ["x = 1", "class A:\n def submit(self): pass", "class A:\n def __init__(s, x): 0"])
+@pytest.mark.parametrize(
+    "text", ["x = 1", "class A:\n def submit(self): pass", "class A:\n def __init__(s, x): 0"]
+)
 def test_what_is_no_executor_is_refused(workspace: Path, text: str) -> None:
     (workspace / "executors" / "mine.py").write_text(text)
     with pytest.raises(InputError, match="has no functions submit, states and cancel"):
@@ -131,9 +142,7 @@ def test_what_waits_for_a_job_sees_its_end_in_the_folder(workspace: Path, make_r
         ("failed", "ended", "failed"), ("failed", "queued", "queued"), ("done", "queued", "done"),
     ],
 )  # fmt: skip
-def test_a_state_for_people(
-    workspace: Path, make_run: MakeRun, status: str, state: str, shown: str
-) -> None:
+def test_a_state_for_people(workspace: Path, make_run: MakeRun, status: str, state: str, shown: str) -> None:
     run = make_run().folder
     submitting.submit(find("mine", workspace), [run], Options())
     (workspace / "executors" / "state").write_text(state)
