@@ -37,6 +37,14 @@ def test_a_dry_run_prints_the_script_and_submits_nothing(cli: Cli, slurm: Path, 
     assert json.loads(cli(*SLURM, "--dry-run", "--json").out)["sequence"] == "tiny"
 
 
+def test_runs_for_cuda_ask_for_a_gpu(cli: Cli, slurm: Path) -> None:
+    dry = (*SLURM, "-m", "lora", "--device", "cuda", "--dry-run")
+    assert "#SBATCH --gres=gpu:1\n" in cli(*dry).out
+    assert "#SBATCH --gres=gpu:2\n" in cli(*dry, "-o", "gpus=2").out
+    assert "--gres" not in cli(*dry, "-o", "gpus=0").out
+    assert "#SBATCH --gres=gpu:a100:1\n" in cli(*dry, "-o", "gres=gpu:a100:1").out
+
+
 def test_runs_are_submitted_once(cli: Cli, slurm: Path, tmp_path: Path) -> None:
     found = cli(*SLURM, "-m", "lora,ewc")
     assert (found.code, found.out) == (0, "tiny/lora-s0: slurm 101_1\ntiny/ewc-s0: slurm 101_2\n")
