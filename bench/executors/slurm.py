@@ -51,7 +51,7 @@ class SlurmExecutor:
                 raise
             submitted = now()
             for number, run in enumerate(array.runs, 1):
-                log = str(folder / f"{name}_{number}.out")
+                log = "" if "output" in settings.sbatch else str(folder / f"{name}_{number}.out")
                 jobs.append(Job(run, "slurm", f"{name}_{number}", submitted, cluster, log))
                 write_job(jobs[-1])
             if settings.jobs:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from moextend.bench.executors.executor import Job, JobState
 from moextend.errors import InputError
 
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds that a question may take."""
 SUBMISSION = 120.0
 """Seconds that a submission may take."""
