@@ -72,8 +72,9 @@ def test_an_executor_of_the_workspace_is_found(workspace: Path) -> None:
 )
 def test_what_is_no_executor_is_refused(workspace: Path, text: str) -> None:
     (workspace / "executors" / "mine.py").write_text(text)
-    with pytest.raises(InputError, match="has no functions submit, states and cancel"):
+    with pytest.raises(InputError, match="has no functions submit, states and cancel") as caught:
         find("mine", workspace)
+    assert "docs/adding.md says what an executor is." in str(caught.value)
 
 
 @pytest.mark.parametrize(
