@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from moextend.bench.executors import submitting
 from moextend.bench.executors.executor import (
+    KNOWN,
     Executor,
     Job,
     JobState,
@@ -65,6 +67,21 @@ def test_an_executor_of_the_workspace_is_found(workspace: Path) -> None:
     assert isinstance(found, Executor) and not waits(found) and waits(find("local", workspace))
     with pytest.raises(UnknownName, match="no executor 'min'"):
         find("min", workspace)
+
+
+@pytest.mark.parametrize("target", ["other_package", "other_package:Mine", "other_package:MINE"])
+def test_an_executor_of_another_package_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    info = tmp_path / "other-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[moextend.executors]\nmine = {target}\n")
+    (tmp_path / "other_package.py").write_text(f"{PLUGIN}\nMINE = Mine()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "other_package", raising=False)
+    assert isinstance(find("mine", None), Executor)
+    assert KNOWN.find("mine", None).source.origin == "other 1.2"
 
 
 @pytest.mark.parametrize(
