@@ -8,8 +8,8 @@ from moextend.bench.run.rundir import RunDir
 from moextend.errors import SpecError
 from moextend.util import files
 
-KEPT = (".lock", "owner.json")
-"""Files of the lock of a run."""
+KEPT = (".lock", "owner.json", "job.json")
+"""Files of the lock of a run, and the record of the job that executes it."""
 
 
 def untrained(run: RunDir) -> bool:

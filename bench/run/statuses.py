@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from moextend.bench.run.records import State, Status
+from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import visible
 from moextend.util.fold import folded
@@ -15,9 +15,11 @@ from moextend.util.fold import folded
 if TYPE_CHECKING:
     from rich.table import Table
 
-COLOUR: dict[State, str] = {
-    "waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "interrupted": "yellow",
+COLOUR: dict[str, str] = {
+    "waiting": "dim", "queued": "dim", "running": "cyan", "done": "green", "failed": "red", "interrupted": "yellow",
+    "cancelled": "yellow", "lost": "red",
 }  # fmt: skip
+"""State -> colour; those of a job (queued, cancelled, lost) besides those of a status."""
 DOING = {"align": "aligning", "probe": "probing", "train": "learning", "score": "scoring"}
 COLUMNS = ("method", "seed", "state", "stage", "now", "bar", "left")
 GOING = ("bar", "now", "stage", "seed")
@@ -87,20 +89,20 @@ class Row:
 
     method: str
     seed: str
-    state: State
+    state: str
     stage: str
     now: str
     left: str
     fraction: float
 
 
-def row_of(run: RunDir, status: Status) -> Row:
-    """Row of a run."""
-    error = (status.error.what or "") if status.error and status.state == "failed" else ""
+def row_of(run: RunDir, status: Status, state: str | None = None, note: str = "") -> Row:
+    """Row of a run; `state` is that of its job where it says more, with a note on it."""
+    error = (status.error.what or "") if status.error and status.state == "failed" else note
     return Row(
         method=visible(label(run)),
         seed=str(run.config.seed),
-        state=status.state,
+        state=state or status.state,
         stage=f"{status.stage}/{status.stages}" if status.stages else "",
         now=" ".join(visible(error or doing(status)).split()),
         left=duration(status.left) if status.state == "running" else "",
