@@ -61,10 +61,11 @@ class LocalExecutor:
             cancel(job.run)
 
     def follow(self, view: View) -> dict[Path, Outcome]:
-        """Shows the runs until all ended, and returns how; KeyboardInterrupt is raised after all stopped."""
+        """Shows all submitted runs until they ended, and returns how; KeyboardInterrupt after all stopped."""
         outcomes: dict[Path, Outcome] = {}
-        for started in self._started:
-            outcomes |= started.follow(view)
+        while self._started:
+            outcomes |= self._started[0].follow(view)
+            del self._started[0]
         return outcomes
 
 

@@ -86,7 +86,7 @@ def render(settings: Settings, *, script: Path, listed: Path, runs: int, name: s
     options = {**head, **settings.sbatch}
     step = "".join(f" --{key}={shlex.quote(value)}" for key, value in settings.step.items())
     words = [f"srun{step}" if step else "", settings.wrap, settings.python, "-P -m"]
-    setup = ["", "# Set-up", *settings.setup] if settings.setup else []
+    setup = ["", "# Set-up", *settings.setup, ""] if settings.setup else [""]
     return "\n".join(
         [
             "#!/bin/bash",
