@@ -11,12 +11,15 @@ from typing import Any
 
 from moextend.bench.executors.executor import Resources
 from moextend.bench.run.launch import cores
-from moextend.errors import InputError
+from moextend.errors import InputError, RunFailed
 
 ADDRESS = "RAY_ADDRESS"
 """Environment variable of Ray with the address of a cluster."""
 STORE = 100 * 2**20
 """Bytes of the object store of an own cluster: tasks exchange a few lines."""
+
+Needs = Mapping[str, float]
+"""What a run needs in Ray's names: CPU, GPU, and memory in bytes."""
 
 
 @dataclass(frozen=True)
@@ -44,43 +47,77 @@ def connect(address: str, temporary: str | None = None) -> Cluster:
         temporary: folder for the files of an own cluster, with a short name; None: Ray's default.
 
     Raises:
-        InputError: Ray is not installed, or the cluster cannot be joined.
+        InputError: the cluster cannot be joined.
+        RunFailed: one could not be started.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError(
-            "the package 'ray' is not installed.", where="--executor ray", hint="pip install 'moextend[ray]'"
-        ) from error
+    import ray
+
     if ray.is_initialized():
         return Cluster(str(ray.get_runtime_context().gcs_address), joined=False)
-    address = address or os.environ.get(ADDRESS, "")
-    address = "" if address == "local" else address
-    if address.startswith("ray://"):
-        raise InputError(
-            "is an address of Ray Client, whose driver may not see the folders of the runs.",
-            where=f"address {address}",
-            hint="Run the command on a machine of the cluster, with HOST:PORT of its head or auto.",
-        )
+    address = _address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports nothing to others without being asked
     _silence()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
-        folder = {"_temp_dir": str(Path(temporary).resolve())} if temporary else {}
-        ray.init(
-            "local", num_cpus=cores(), include_dashboard=False, object_store_memory=STORE, **folder, **quiet
-        )
-        return Cluster("", joined=True)
+        return _start(temporary, quiet)
     try:
         ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(
-            f"cannot be joined: {first}",
+            f"cannot be joined: {_first_line(error)}",
             where=f"address {address}",
             hint="Start it with `ray start --head` and join it with its versions of Python and Ray.",
         ) from error
     return Cluster(address, joined=True)
+
+
+def _start(temporary: str | None, quiet: dict[str, Any]) -> Cluster:
+    """A cluster of this machine."""
+    import ray
+
+    folder = {"_temp_dir": str(Path(temporary).resolve())} if temporary else {}
+    try:
+        ray.init(
+            "local", num_cpus=cores(), include_dashboard=False, object_store_memory=STORE, **folder, **quiet
+        )
+    except Exception as error:  # also a plain one, if its processes have not started after 30 seconds
+        ray.shutdown()
+        raise RunFailed(
+            f"Ray could not start a cluster on this machine: {_first_line(error)}",
+            where="--executor ray",
+            hint="Try again if the machine is busy. Paths of temp_dir must be short (sockets: 107 characters).",
+        ) from error
+    return Cluster("", joined=True)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def refuse_missing() -> None:
+    """Raises InputError if Ray is not installed."""
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "the package 'ray' is not installed.", where="--executor ray", hint="pip install 'moextend[ray]'"
+        ) from error
+
+
+def refuse_client(address: str) -> None:
+    """Raises InputError for an address of Ray Client."""
+    if _address(address).startswith("ray://"):
+        raise InputError(
+            "is an address of Ray Client, whose driver may not see the folders of the runs.",
+            where=f"address {_address(address)}",
+            hint="Run the command on a machine of the cluster, with HOST:PORT of its head or auto.",
+        )
+
+
+def _address(given: str) -> str:
+    """Address of the cluster; "": none, so that one is started."""
+    found = given or os.environ.get(ADDRESS, "")
+    return "" if found == "local" else found
 
 
 def _silence() -> None:
@@ -92,7 +129,7 @@ def _silence() -> None:
     setattr(worker, "print_to_stdstream", lambda data, ignore_prefix: None)  # noqa: B010
 
 
-def needs_of(resources: Resources) -> dict[str, float]:
+def needs_of(resources: Resources) -> Needs:
     """Resources of a run in Ray's names. A GPU is the default where the cluster has GPUs, and one CPU."""
     import ray
 
@@ -105,7 +142,7 @@ def needs_of(resources: Resources) -> dict[str, float]:
     return needs
 
 
-def refuse_impossible(needs: Mapping[str, float]) -> None:
+def refuse_impossible(needs: Needs) -> None:
     """Raises InputError if no node has what a run needs: it would wait for ever."""
     nodes = [node["Resources"] for node in alive()]
     if any(all(node.get(name, 0) >= wanted for name, wanted in needs.items()) for node in nodes):
@@ -116,7 +153,7 @@ def refuse_impossible(needs: Mapping[str, float]) -> None:
     raise InputError(
         f"no node of the Ray cluster has what a run needs: {wanted}. The most of a node: {largest}.",
         where="--executor ray",
-        hint="Ask for less (--executor-option cpus=1), or pass nodes=later if the cluster grows on demand.",
+        hint="Ask for less (--executor-option cpus=1, gpus=0, memory_gb=4), or pass nodes=later if the cluster grows.",
     )
 
 

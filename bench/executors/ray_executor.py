@@ -5,22 +5,27 @@ A task starts a worker process and returns its exit code (ray_node.py); ray_grid
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from moextend.bench.executors import ray_cluster, ray_node
+from moextend.bench.executors import needs, ray_cluster, ray_node
 from moextend.bench.executors.executor import Job, JobState, Options, now
 from moextend.bench.executors.ray_grid import RETRIES, Grid, Task
+from moextend.bench.run.cancelling import EXECUTOR
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import State
+from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError, UnknownName
 from moextend.util.environment import code
 
-PASSED = ("nodes", "retries", "temp_dir")
+PASSED = ("files", "nodes", "retries", "temp_dir")
 """Options that are passed through."""
+WHY = {
+    "files": "A run also reads the workspace's tasks, data and caches; nothing is copied to nodes and back.",
+    "nodes": "Leave the option out for a cluster that does not grow.",
+}
 VARIABLES = ("HF_HUB_OFFLINE", "MOEXTEND_ALLOW_CODE", "MOEXTEND_DEBUG", "OMP_NUM_THREADS")
 """Environment variables that workers get from here; all others are those of their node."""
 
@@ -35,22 +40,27 @@ class RayExecutor:
         self.command = list(command)
         self.grid: Grid | None = None
 
+    def check(self, options: Options) -> None:
+        """Raises InputError if an option is wrong, or Ray is not installed."""
+        _check(options.passed)
+        ray_cluster.refuse_client(options.address)
+        ray_cluster.refuse_missing()
+
     def submit(self, runs: Sequence[Path], options: Options) -> list[Job]:
         """See `Executor`. The connection to the cluster ends when `states` has seen the end of all runs."""
-        retries = _retries(options.passed)
+        self.check(options)
         if self.grid and not self.grid.closed:
             raise InputError("has runs of another submission.", where="--executor ray")
         cluster = ray_cluster.connect(options.address, options.passed.get("temp_dir"))
         try:
-            needs = ray_cluster.needs_of(options.resources)
-            if "nodes" not in options.passed:
-                ray_cluster.refuse_impossible(needs)
             version = code()
             tasks = [
-                Task(Job(run, "ray", "", now(), cluster.address), self._order(run, options, version))
-                for run in runs
+                Task(Job(run, "ray", "", now(), cluster.address), self._order(run, options, version), wanted)
+                for run, wanted in zip(runs, _needs(runs, options), strict=True)
             ]
-            self.grid = Grid(cluster, needs, tasks, most=options.jobs, retries=retries)
+            self.grid = Grid(
+                cluster, tasks, most=options.jobs, retries=int(options.passed.get("retries", RETRIES))
+            )
             self.grid.begin()
         except BaseException:
             cluster.close()
@@ -77,13 +87,26 @@ class RayExecutor:
             return "ended"
         return "running" if state == "running" else "queued"
 
-    def _order(self, run: Path, options: Options, version: dict[str, str | None]) -> ray_node.Order:
+    def _order(self, run: Path, options: Options, version: ray_node.Code) -> ray_node.Order:
         found = {name: os.environ[name] for name in VARIABLES if name in os.environ}
         return ray_node.Order(
-            run=str(run), config=hashlib.sha256((run / "config.json").read_bytes()).hexdigest(), code=version,
+            run=str(run), id=RunDir(run).id, code=version,
             command=self.command, setup=list(options.setup),
-            environment={**found, "MOEXTEND_EXECUTOR": "ray"}, again=False,
+            environment={**found, EXECUTOR: "ray"}, again=False,
         )  # fmt: skip
+
+
+def _needs(runs: Sequence[Path], options: Options) -> list[ray_cluster.Needs]:
+    """What each run needs; InputError if no node has that, unless the cluster grows."""
+    common = ray_cluster.needs_of(options.resources)
+    found = [common] * len(runs)
+    if options.resources.memory_gb is None:
+        sizes = needs.memory_gb([RunDir(run).config for run in runs], on_gpu=common["GPU"] > 0)
+        found = [{**common, "memory": size * 1e9} if size else common for size in sizes]
+    if "nodes" not in options.passed:
+        for wanted in found:
+            ray_cluster.refuse_impossible(wanted)
+    return found
 
 
 def _state_elsewhere(job: Job, state: State) -> JobState:
@@ -102,14 +125,16 @@ def _state_elsewhere(job: Job, state: State) -> JobState:
     return "queued"
 
 
-def _retries(passed: Mapping[str, str]) -> int:
-    """Value of the option; InputError for a wrong or an unknown option."""
+def _check(passed: Mapping[str, str]) -> None:
+    """Raises InputError for an unknown option, or a wrong value of one."""
     for name in passed:
         if name not in PASSED:
             raise UnknownName("option of executor ray", name, PASSED, where="--executor-option")
-    if passed.get("nodes", "later") != "later":
-        raise InputError(f"'{passed['nodes']}' is not 'later'.", where="--executor-option nodes")
-    text = passed.get("retries", str(RETRIES))
-    if not text.isdecimal() or len(text) > 6:
-        raise InputError(f"'{text}' is no number.", where="--executor-option retries", hint="From 0.")
-    return int(text)
+    for name, only in {"files": "shared", "nodes": "later"}.items():
+        if passed.get(name, only) != only:
+            raise InputError(
+                f"'{passed[name]}' is not '{only}'.", where=f"--executor-option {name}", hint=WHY[name]
+            )
+    retries = passed.get("retries", str(RETRIES))
+    if not retries.isdecimal() or len(retries) > 6:
+        raise InputError(f"'{retries}' is no number.", where="--executor-option retries", hint="From 0.")

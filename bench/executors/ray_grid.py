@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +18,16 @@ from typing import Any
 
 from moextend.bench.executors import ray_node
 from moextend.bench.executors.executor import Job, now, write_job
-from moextend.bench.executors.ray_cluster import Cluster
+from moextend.bench.executors.ray_cluster import Cluster, Needs
+from moextend.bench.run.cancelling import cancelled
 from moextend.bench.run.progress import mark_failed, read_status
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.worker import STOPPED
 from moextend.errors import MoextendError, RunConflict, RunFailed, short
+from moextend.util.environment import code
 
 RETRIES = 3
 """Times that a lost run is submitted again without having come further."""
-CANCEL = "cancel.json"
 READ = "Read the log; the same command goes on where the run stopped."
 INSTALL = "Install the same moextend on every node, with the dependencies of this machine."
 SHARE = "The folders of runs and workspace must be on a file system that all nodes share, at the same path."
@@ -39,6 +40,7 @@ class Task:
 
     job: Job
     order: ray_node.Order
+    needs: Needs
     reference: Any = None
     """Ray's reference to the answer; None: the run waits for its turn, or is over."""
     reached: tuple[int, ...] = (0, 0)
@@ -55,15 +57,7 @@ class Task:
 class Grid:
     """The runs of a submission."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        needs: Mapping[str, float],
-        tasks: Sequence[Task],
-        *,
-        most: int | None,
-        retries: int,
-    ) -> None:
+    def __init__(self, cluster: Cluster, tasks: Sequence[Task], *, most: int | None, retries: int) -> None:
         """Args: most: runs that are given to Ray at a time; None: all, so that its resources limit them."""
         import ray
 
@@ -72,11 +66,9 @@ class Grid:
         self.closed = False
         self.owner = f"{os.getpid()}@{socket.gethostname()}"
         """This process, with which all runs end; ids of jobs begin with it."""
+
         # Nodes import the function by its name: no code is sent. SPREAD: runs share nodes only if they have to.
-        self.function = ray.remote(
-            num_cpus=needs["CPU"], num_gpus=needs["GPU"], memory=needs.get("memory"), max_retries=0,
-            scheduling_strategy="SPREAD",
-        )(ray_node.work)  # fmt: skip
+        self.function = ray.remote(max_retries=0, scheduling_strategy="SPREAD")(ray_node.work)
 
     def begin(self) -> None:
         """Records the jobs of all runs, and submits the first ones."""
@@ -90,6 +82,9 @@ class Grid:
         import ray
 
         going = {task.reference: task for task in self.tasks.values() if task.reference is not None}
+        # `bench cancel` in another process: a worker that runs finds the request itself.
+        asked = [task.job.run for task in going.values() if cancelled(task.job.run)]
+        self.cancel(run for run in asked if read_status(run).state != "running")
         ended, _ = ray.wait(list(going), num_returns=len(going), timeout=0) if going else ([], [])
         for reference in ended:
             going[reference].reference = None
@@ -102,7 +97,7 @@ class Grid:
             self.closed = True
             self.cluster.close()
 
-    def cancel(self, runs: Collection[Path]) -> None:
+    def cancel(self, runs: Iterable[Path]) -> None:
         """Forgets runs that wait, and interrupts the tasks of the others, which stop their workers in order."""
         import ray
 
@@ -118,9 +113,13 @@ class Grid:
 
     def _fill(self) -> None:
         going = sum(task.reference is not None for task in self.tasks.values())
+        for task in self.tasks.values():  # `bench cancel`, in whatever process
+            task.over |= task.reference is None and not task.visible_by and cancelled(task.job.run)
         waiting = [t for t in self.tasks.values() if t.reference is None and not t.over and not t.visible_by]
         for task in waiting[: self.most - going]:
-            task.reference = self.function.remote(task.order)
+            cpus, gpus, memory = (task.needs.get(name) for name in ("CPU", "GPU", "memory"))
+            wanted = self.function.options(num_cpus=cpus, num_gpus=gpus, memory=memory)
+            task.reference = wanted.remote(task.order)
             name = task.reference.task_id().hex()
             task.job = replace(task.job, id=f"{self.owner}/{name}", submitted=now())
             write_job(task.job)
@@ -141,6 +140,8 @@ class Grid:
         else:
             if answer["end"] == "ended":
                 self._take_code(task, answer)
+            elif answer["end"] == "differs" and not ray_node.difference(known := code(), answer["found"]):
+                task.order = {**task.order, "code": known}  # a shared checkout has moved on, here too
             else:
                 _fail(task, _refusal(answer, task.job.run))
 
@@ -161,7 +162,7 @@ class Grid:
     def _lose(self, task: Task, why: str) -> None:
         """Has a lost run submitted again, unless it was cancelled or comes no further."""
         run, status = task.job.run, read_status(task.job.run)
-        if task.stopped or (run / CANCEL).exists():
+        if task.stopped or cancelled(run):
             task.over = True
             return
         reached = (status.done, status.step)
@@ -172,9 +173,7 @@ class Grid:
             _note(run, f"lost ({why}); it is submitted again.")
             task.order = {**task.order, "again": True}
             return
-        times = (
-            f"{task.losses} times without having come further" if self.retries else "and may not be repeated"
-        )
+        times = f"{task.losses} times at the same place" if self.retries else "and may not be repeated"
         error = RunFailed(f"was lost {times}. The last time: {why}", where=str(RunDir(run).log), hint=READ)
         _note(run, f"lost ({why}).")
         mark_failed(run, error)
@@ -212,7 +211,8 @@ def _refusal(answer: ray_node.Answer, run: Path) -> MoextendError:
             where=str(run),
             hint="The lost worker may go on. Wait for it or stop it, and run the same command again.",
         )
-    what = f"{host} has another moextend: {answer['note']}. Scores of two versions are not mixed."
+    differs = ray_node.difference(code(), answer["found"])
+    what = f"{host} has another moextend: {differs}. Scores of two versions are not mixed."
     return RunFailed(what, where=str(run), hint=INSTALL)
 
 

@@ -5,7 +5,7 @@ Orders and answers are dictionaries of plain values. Nothing heavy is imported: 
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import signal
 import socket
@@ -29,16 +29,19 @@ HELD = 180.0
 """Seconds until a run must be free whose worker was lost."""
 TICK = 0.2
 
+Code = dict[str, str | None]
+"""What `moextend.util.environment.code` returns."""
+
 
 class Order(TypedDict):
     """What a node is asked to do."""
 
     run: str
     """Folder of the run."""
-    config: str
-    """SHA-256 of its config.json."""
-    code: dict[str, str | None]
-    """`moextend.util.environment.code` of the machine that asks."""
+    id: str
+    """Id of the run in its config.json."""
+    code: Code
+    """That of the machine that asks."""
     command: list[str]
     """Command of a worker, without the folder; empty: that of this node's Python."""
     setup: list[str]
@@ -60,17 +63,17 @@ class Answer(TypedDict):
     """Name of the node's machine."""
     pid: int
     """Process id of the worker; 0: it was not started."""
-    note: str
-    """What differs."""
+    found: Code
+    """The code of a node that has another one; else empty."""
 
 
 def work(order: Order) -> Answer:
     """Executes a run; an interrupt (`ray.cancel`) stops its worker in order."""
     folder = Path(order["run"])
     try:
-        if difference := _difference(order["code"], code()):
-            return _answer("differs", note=difference)
-        if not _waited(lambda: _digest(folder / "config.json") == order["config"], SEEN):
+        if difference(order["code"], found := code()):
+            return _answer("differs", found=found)
+        if not _waited(lambda: _id(folder) == order["id"], SEEN):
             return _answer("unseen")
         if order["again"] and not _waited(lambda: _free(folder), HELD):
             return _answer("held")
@@ -81,9 +84,12 @@ def work(order: Order) -> Answer:
 
 
 def _answer(
-    end: Literal["ended", "unseen", "held", "differs"], code: int | None = None, pid: int = 0, note: str = ""
+    end: Literal["ended", "unseen", "held", "differs"],
+    code: int | None = None,
+    pid: int = 0,
+    found: Code | None = None,
 ) -> Answer:
-    return Answer(end=end, code=code, host=socket.gethostname(), pid=pid, note=note)
+    return Answer(end=end, code=code, host=socket.gethostname(), pid=pid, found=found or {})
 
 
 def _executed(order: Order, folder: Path) -> subprocess.Popen[bytes]:
@@ -132,8 +138,8 @@ def _environment(more: dict[str, str]) -> dict[str, str]:
     return {**found, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _difference(wanted: dict[str, str | None], here: dict[str, str | None]) -> str:
-    """What differs between two codes; "": nothing that is known of both."""
+def difference(wanted: Code, here: Code) -> str:
+    """What differs between two codes in words; "": nothing that is known of both."""
     for key, value in wanted.items():
         if value is not None and here.get(key) is not None and here[key] != value:
             return f"{key} {here[key]} instead of {value}"
@@ -148,10 +154,11 @@ def _waited(holds: Callable[[], bool], seconds: float) -> bool:
     return found
 
 
-def _digest(path: Path) -> str | None:
+def _id(folder: Path) -> str | None:
+    """Id of the run in a folder; None without a run. The rest of config.json may change: each attempt adds to it."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        return str(json.loads((folder / "config.json").read_bytes()).get("id", ""))
+    except (OSError, ValueError, AttributeError):
         return None
 
 

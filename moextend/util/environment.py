@@ -30,7 +30,7 @@ def environment(**more: Any) -> dict[str, Any]:
 def code() -> dict[str, str | None]:
     """Version and commit of this package; None for a commit that is not known."""
     found = commit(Path(__file__).resolve().parent)
-    return {"version": _version("moextend"), "commit": found and found["commit"]}
+    return {"version": _version("moextend"), "commit": str(found["commit"]) if found else None}
 
 
 def commit(folder: Path) -> dict[str, Any] | None:
