@@ -10,7 +10,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from moextend.bench.executors import needs, ray_cluster, ray_node
+from moextend.bench.executors import ray_cluster, ray_node
 from moextend.bench.executors.executor import Job, JobState, Options, now
 from moextend.bench.executors.ray_grid import RETRIES, Grid, Task
 from moextend.bench.run.cancelling import EXECUTOR
@@ -98,6 +98,8 @@ class RayExecutor:
 
 def _needs(runs: Sequence[Path], options: Options) -> list[ray_cluster.Needs]:
     """What each run needs; InputError if no node has that, unless the cluster grows."""
+    from moextend.bench.executors import needs  # torch, which `bench status` needs not import
+
     common = ray_cluster.needs_of(options.resources)
     found = [common] * len(runs)
     if options.resources.memory_gb is None:

@@ -35,6 +35,7 @@ class SlurmExecutor:
     def submit(self, runs: Sequence[Path], options: Options) -> list[Job]:
         """See `Executor`. With a throttle, several arrays run one after the other."""
         settings = Settings.of(options)
+        _refuse_line_breaks([*runs, options.runs.resolve()])
         folder = _new_folder(options.runs)
         arrays = _arrays(runs, settings, folder)
         jobs: list[Job] = []
@@ -50,7 +51,7 @@ class SlurmExecutor:
                 raise
             submitted = now()
             for number, run in enumerate(array.runs, 1):
-                log = str(folder / f"{name}_{number}.out")
+                log = "" if "output" in settings.sbatch else str(folder / f"{name}_{number}.out")
                 jobs.append(Job(run, "slurm", f"{name}_{number}", submitted, cluster, log))
                 write_job(jobs[-1])
             if settings.jobs:
@@ -123,11 +124,15 @@ def _new_folder(runs: Path) -> Path:
     raise InputError("no name is left for a folder.", where=str(folder), hint="Try again in a second.")
 
 
-def _arrays(runs: Sequence[Path], settings: Settings, folder: Path) -> list[Array]:
-    """The runs in arrays that are no larger than the cluster allows."""
-    broken = next((run for run in runs if "\n" in str(run)), None)
+def _refuse_line_breaks(paths: Sequence[Path]) -> None:
+    """Raises InputError for a path that the list of runs, or a line of #SBATCH, cannot hold."""
+    broken = next((path for path in paths if "\n" in str(path)), None)
     if broken is not None:
         raise InputError("the path holds a line break.", where=str(broken), hint="Use another --runs folder.")
+
+
+def _arrays(runs: Sequence[Path], settings: Settings, folder: Path) -> list[Array]:
+    """The runs in arrays that are no larger than the cluster allows."""
     size = min(settings.array_size or len(runs), commands.largest_array() or len(runs))
     parts = [tuple(runs[start : start + size]) for start in range(0, len(runs), size)]
     found = []

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from moextend.bench.executors.executor import Job, JobState
 from moextend.errors import InputError
 
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds that a question may take."""
 SUBMISSION = 120.0
 """Seconds that a submission may take."""
@@ -47,7 +47,12 @@ def submit(script: str, *, dependency: str = "") -> tuple[str, str]:
     lines = done.stdout.strip().splitlines()
     found = re.fullmatch(r"(\d+)(?:;(.+))?", lines[-1].strip()) if lines else None
     if done.returncode or not found:
-        problem = " ".join((done.stderr.strip() or done.stdout.strip()).replace("sbatch: error: ", "").replace("sbatch: ", "").split())
+        problem = " ".join(
+            (done.stderr.strip() or done.stdout.strip())
+            .replace("sbatch: error: ", "")
+            .replace("sbatch: ", "")
+            .split()
+        )
         raise InputError(
             f"sbatch refuses the job: {problem or f'code {done.returncode}'}.".replace("..", "."),
             where="--executor slurm",

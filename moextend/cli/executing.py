@@ -41,14 +41,26 @@ class Chosen:
 
 
 def chosen(
-    name: str, given: Sequence[str], *, jobs: int | None, wait: bool | None, runs: Path, workspace: Path
+    name: str,
+    given: Sequence[str],
+    *,
+    jobs: int | None,
+    device: str,
+    wait: bool | None,
+    runs: Path,
+    workspace: Path,
 ) -> Chosen:
-    """The executor of a command; InputError if it is unknown, or an option is wrong."""
+    """The executor of a command; InputError if it is unknown, or an option is wrong.
+
+    Runs with `--device cuda` need a GPU, unless the options say otherwise.
+    """
     from moextend.bench.executors.executor import Options, Resources, find, waits
 
     executor = find(name, workspace, where="--executor")
     passed, setup = _pairs(given)
     numbers = {key: _number(key, passed.pop(key)) for key in RESOURCES if key in passed}
+    if name != "local" and device.startswith("cuda"):
+        numbers.setdefault("gpus", 1)
     if waits(executor) and wait is False:
         raise InputError(
             f"the runs of the executor '{name}' end with this command.",

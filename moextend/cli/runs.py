@@ -83,8 +83,9 @@ def run(
     paths = [folder_of(config, folder) for config in configs]
     at_once = jobs or (_jobs(configs) if executor == "local" else None)
     how = executing.chosen(
-        executor, executor_option or [], jobs=at_once, wait=wait, runs=folder, workspace=workspace
-    )
+        executor, executor_option or [], jobs=at_once, device=device, wait=wait, runs=folder,
+        workspace=workspace,
+    )  # fmt: skip
     if dry_run:
         _preview(request, configs, as_json, None if as_json else executing.scripts(how, paths))
         return

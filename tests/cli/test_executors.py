@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import threading
 import time
 from pathlib import Path
@@ -14,11 +15,13 @@ from moextend.bench.executors.executor import read_job
 from moextend.bench.run.cancelling import cancelled
 from moextend.bench.run.progress import read_status
 from moextend.cli import jobs
+from moextend.util import content
 from tests.bench.executors.conftest import calls, slurm
 from tests.cli.conftest import Cli
 
 __all__ = ["slurm"]
 
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "schedulers.md"
 SLURM = ("bench", "run", "-x", "slurm", "-o", "partition=gpu")
 
 
@@ -35,6 +38,14 @@ def test_a_dry_run_prints_the_script_and_submits_nothing(cli: Cli, slurm: Path, 
     assert f"#   {run_folder(tmp_path)}\n" in found.out
     assert not (tmp_path / "runs").exists() and not any("sbatch" in call for call in calls(slurm))
     assert json.loads(cli(*SLURM, "--dry-run", "--json").out)["sequence"] == "tiny"
+
+
+def test_runs_for_cuda_ask_for_a_gpu(cli: Cli, slurm: Path) -> None:
+    dry = (*SLURM, "-m", "lora", "--device", "cuda", "--dry-run")
+    assert "#SBATCH --gres=gpu:1\n" in cli(*dry).out
+    assert "#SBATCH --gres=gpu:2\n" in cli(*dry, "-o", "gpus=2").out
+    assert "--gres" not in cli(*dry, "-o", "gpus=0").out
+    assert "#SBATCH --gres=gpu:a100:1\n" in cli(*dry, "-o", "gres=gpu:a100:1").out
 
 
 def test_runs_are_submitted_once(cli: Cli, slurm: Path, tmp_path: Path) -> None:
@@ -196,3 +207,17 @@ def test_a_sequence_is_cancelled(cli: Cli, slurm: Path, tmp_path: Path) -> None:
     assert cli("bench", "run", "-m", "lora").code == 0, "it is run again when asked for"
     assert not cancelled(run_folder(tmp_path)) and read_status(run_folder(tmp_path)).state == "done"
     assert cli("bench", "cancel", "nothing").code == 2
+
+
+def test_the_commands_of_the_page_work(cli: Cli, slurm: Path, tmp_path: Path) -> None:
+    (tmp_path / "registry").mkdir()
+    tiny = (content.package_folder("registry") / "tiny.yaml").read_text()
+    (tmp_path / "registry" / "mine.yaml").write_text(tiny.replace("sequence: tiny", "sequence: mine"))
+    blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    for line in lines:
+        words = shlex.split(line.partition(">")[0])
+        if words[0] == "moextend":
+            done = cli(*words[1:])
+            assert done.code == 0, f"{line}\n{done.err}"
+    assert len(lines) == 7 and (tmp_path / "runs" / "mine" / "lora-s0" / "job.json").exists()

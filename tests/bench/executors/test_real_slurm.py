@@ -20,6 +20,7 @@ from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import RunDir
 from tests.bench.conftest import MakeRun
 from tests.bench.executors.one_machine_slurm import Slurm, lacking, slurm_of_one_machine, until
+from tests.robustness import workspace as small
 
 pytestmark = pytest.mark.skipif(lacking() is not None, reason=str(lacking()))
 FAKE = Path(__file__).parents[1] / "run" / "fake_worker.py"
@@ -146,12 +147,10 @@ def test_a_time_limit_is_no_end(slurm: Slurm, make_run: MakeRun, tmp_path: Path)
 
 
 class Workspace:
-    """A workspace whose runs the command line makes, with features that all tests share."""
+    """A workspace of small pictures, whose runs the command line makes."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        (folder / ".cache").symlink_to(cache)
+    def __init__(self, folder: Path) -> None:
+        self.folder = small.make(folder)
 
     def moextend(self, *words: str) -> str:
         done = subprocess.run(
@@ -163,7 +162,7 @@ class Workspace:
         return done.stdout + done.stderr
 
     def run(self, *words: str) -> str:
-        return self.moextend("run", "--steps", "5", "--limit", "10", *words)
+        return self.moextend("run", "small", "--steps", STEPS, *words)
 
     def submit(self, *words: str) -> str:
         return self.run("--executor", "slurm", *words)
@@ -172,7 +171,7 @@ class Workspace:
         return read_status(self.path(name))
 
     def path(self, name: str) -> Path:
-        return self.folder / "runs" / "tiny" / name
+        return self.folder / "runs" / "small" / name
 
     def results(self, name: str) -> dict[tuple[int, str], tuple[float, bytes]]:
         """Cell -> its score and its predictions."""
@@ -186,26 +185,23 @@ class Workspace:
         until(lambda: all(self.status(name).state == "done" for name in names), f"{names}", 900)
 
 
+STEPS = "40"
+"""Enough for a test to meet a run while it trains; there is a checkpoint at each of them."""
 METHODS = ("-m", "zero-shot,full-ft", "--seed", "0,1")
 RUNS = ("zero-shot-s0", "zero-shot-s1", "full-ft-s0", "full-ft-s1")
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Workspace:
+def local(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The same grid with the local executor."""
-    found = Workspace(tmp_path_factory.mktemp("local") / "workspace", cache)
+    found = Workspace(tmp_path_factory.mktemp("local") / "workspace")
     found.run(*METHODS, "--jobs", "2", "-q")
     return found
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, cache: Path) -> Workspace:
-    return Workspace(tmp_path / "work space", cache)
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "work space")
 
 
 def training(workspace: Workspace, name: str) -> Status:
@@ -214,6 +210,10 @@ def training(workspace: Workspace, name: str) -> Status:
     return workspace.status(name)
 
 
+LONG = pytest.mark.timeout(1800)
+
+
+@LONG
 @pytest.mark.long
 def test_a_grid_gives_the_scores_of_the_local_executor(
     slurm: Slurm, local: Workspace, workspace: Workspace
@@ -227,6 +227,7 @@ def test_a_grid_gives_the_scores_of_the_local_executor(
     assert "4 of 4 runs were done before." in workspace.submit(*METHODS)
 
 
+@LONG
 @pytest.mark.long
 def test_a_preempted_and_a_killed_run_go_on(slurm: Slurm, local: Workspace, workspace: Workspace) -> None:
     workspace.submit("-m", "full-ft", "--seed", "0,1")
@@ -246,6 +247,7 @@ def test_a_preempted_and_a_killed_run_go_on(slurm: Slurm, local: Workspace, work
         assert job and job.reached and job.reached > (0, 0)
 
 
+@LONG
 @pytest.mark.long
 def test_a_lost_node_is_survived(slurm: Slurm, local: Workspace, workspace: Workspace) -> None:
     workspace.submit("-m", "full-ft")
@@ -260,14 +262,15 @@ def test_a_lost_node_is_survived(slurm: Slurm, local: Workspace, workspace: Work
     assert workspace.results("full-ft-s0") == local.results("full-ft-s0")
 
 
+@LONG
 @pytest.mark.long
 def test_a_cancelled_run_is_continued_by_the_same_command(
     slurm: Slurm, local: Workspace, workspace: Workspace
 ) -> None:
     workspace.submit("-m", "full-ft", "--seed", "0,1", "--jobs", "1")
     training(workspace, "full-ft-s0")
-    assert workspace.moextend("cancel", "tiny").splitlines() == [
-        "tiny/full-ft-s0: stops", "tiny/full-ft-s1: cancelled",
+    assert workspace.moextend("cancel", "small").splitlines() == [
+        "small/full-ft-s0: stops", "small/full-ft-s1: cancelled",
     ]  # fmt: skip
     until(lambda: not slurm.states(), "the end of the jobs", 120)
     time.sleep(5)

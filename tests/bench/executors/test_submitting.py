@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from moextend.bench.executors import submitting
 from moextend.bench.executors.executor import (
+    KNOWN,
     Executor,
     Job,
     JobState,
@@ -67,13 +69,29 @@ def test_an_executor_of_the_workspace_is_found(workspace: Path) -> None:
         find("min", workspace)
 
 
+@pytest.mark.parametrize("target", ["other_package", "other_package:Mine", "other_package:MINE"])
+def test_an_executor_of_another_package_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    info = tmp_path / "other-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[moextend.executors]\nmine = {target}\n")
+    (tmp_path / "other_package.py").write_text(f"{PLUGIN}\nMINE = Mine()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "other_package", raising=False)
+    assert isinstance(find("mine", None), Executor)
+    assert KNOWN.find("mine", None).source.origin == "other 1.2"
+
+
 @pytest.mark.parametrize(
     "text", ["x = 1", "class A:\n def submit(self): pass", "class A:\n def __init__(s, x): 0"]
 )
 def test_what_is_no_executor_is_refused(workspace: Path, text: str) -> None:
     (workspace / "executors" / "mine.py").write_text(text)
-    with pytest.raises(InputError, match="has no functions submit, states and cancel"):
+    with pytest.raises(InputError, match="has no functions submit, states and cancel") as caught:
         find("mine", workspace)
+    assert "docs/adding.md says what an executor is." in str(caught.value)
 
 
 @pytest.mark.parametrize(

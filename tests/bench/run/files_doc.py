@@ -14,6 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from moextend.bench.executors.job import JobRecord
+from moextend.bench.run.cancelling import Cancel
 from moextend.bench.run.config import ConfigFile, Identity
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Status
 from moextend.bench.score.predictions import PredictionLine
@@ -28,6 +30,8 @@ FILES: dict[str, type[Any]] = {
     "status.json": Status,
     "stages/<t>-<task>/cost.json": StageCost,
     "stages/<t>-<task>/routing.json": RoutingReport,
+    "job.json": JobRecord,
+    "cancel.json": Cancel,
 }
 HEAD = """# Files of a run
 
@@ -46,6 +50,7 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | `stages/<t>-<task>/routing.json` | which experts the learned tasks reach after it |
 | `predictions/<weights>/` | answers, one line an item, and what a scorer makes of each (`*.scores2.jsonl`) |
 | `owner.json`, `.lock` | the process that works on the run now |
+| `job.json`, `cancel.json` | the job that executes the run, and a request to stop it |
 | `worker.log` | what the process wrote to its standard error |
 
 Text in JSON is UTF-8. Keys that are not known are left out when a record is read; in `scores.jsonl` they are an error.
