@@ -97,7 +97,7 @@ Jobs = Annotated[
 Executor = Annotated[
     str,
     typer.Option(
-        "--executor", "-x", metavar="NAME", help="Where the runs are executed: local, slurm, or a plug-in."
+        "--executor", "-x", metavar="NAME", help="Where the runs are executed: local, slurm, ray, or a plug-in."
     ),
 ]
 ExecutorOptions = Annotated[
