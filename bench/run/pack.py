@@ -27,7 +27,7 @@ from moextend.util.record import LaterVersion, Record
 
 MANIFEST = "manifest.json"
 SUFFIXES = {".tar.zst": "zst", ".tar.gz": "gz", ".tar": ""}
-LEFT_OUT = (".lock", "owner.json", "worker.log")
+LEFT_OUT = (".lock", "owner.json", "worker.log", "job.json", "cancel.json")
 """Files that belong to a process or a machine."""
 LARGEST_MANIFEST = 64 << 20
 """Bytes."""

@@ -9,6 +9,9 @@ from moextend.bench.run.rundir import OWNER, RunDir
 from moextend.errors import SpecError
 from moextend.util import files
 
+KEPT = (LOCK, OWNER, "job.json")
+"""Files of the lock of a run, and the record of the job that executes it; its leases are kept, too."""
+
 
 def untrained(run: RunDir) -> bool:
     """Whether the run has no files of a stage, not even a checkpoint, and no cell after stage 0."""
@@ -25,7 +28,7 @@ def clear(run: RunDir) -> None:
     files.may_change(run.folder)
     with files.disk_errors(run.folder):
         for path in run.folder.iterdir():
-            if path.name in (LOCK, OWNER) or path.name.startswith(f"{LEASE}-"):
+            if path.name in KEPT or path.name.startswith(f"{LEASE}-"):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

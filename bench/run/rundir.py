@@ -199,7 +199,7 @@ def locked(runs: Sequence[RunDir]) -> Iterator[None]:
         LeaseLost: this process was suspended or cut off from the disk for too long; also in the block.
     """
     names = [run.folder / LEASE for run in runs]
-    locks = [LocalLock(run.folder / LOCK) for run in runs]
+    locks = [LocalLock(run.folder / LOCK, run.folder / OWNER) for run in runs]
     try:
         leases = lease.acquire_all(names, locks=locks)
     except lease.Held as held:

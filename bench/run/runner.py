@@ -302,6 +302,13 @@ def score_cell(
     context.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))
 
 
+def text_untouched(context: RunContext) -> bool:
+    """Whether no text can reach what the run learns: it learns from media alone, and its method asks for them."""
+    return context.method.text_untouched and all(
+        context.tasks[name].modalities for name in context.config.stages
+    )
+
+
 def _share(
     context: RunContext, progress: Progress, model: MultimodalLM, weights: str, learned: Sequence[str]
 ) -> evaluate.Share:
@@ -321,11 +328,11 @@ def _share(
 
 def write_facts(context: RunContext, model: MultimodalLM) -> None:
     """Writes the facts that the report shows besides the scores."""
-    image_tasks = [context.tasks[name] for name in context.config.stages if context.tasks[name].kind == "vqa"]
+    asked = [context.tasks[name] for name in context.config.stages if context.tasks[name].kind == "vqa"]
     if not lacking_facts(context.run):  # else stages were added
         return
     limit = context.sequence.scoring.limit
-    majority = {task.task: vqa.majority_level(task, context.workspace, limit) for task in image_tasks}
+    majority = {task.task: vqa.majority_level(task, context.workspace, limit) for task in asked}
     answering = {}
     for names in context.stages:
         name = stage_name(names)
@@ -333,8 +340,7 @@ def write_facts(context: RunContext, model: MultimodalLM) -> None:
         answering[name] = costs.forward_flops(model, data.held_out)
     context.run.write_facts(
         task_identity=context.method.task_identity,
-        # Of sequences that learn from images alone: else text may look like what was learned.
-        text_untouched=context.method.text_untouched and len(image_tasks) == len(context.config.stages),
+        text_untouched=text_untouched(context),
         settings=context.method.config.model_dump(mode="json"),
         majority=majority,
         base_flops=answering,

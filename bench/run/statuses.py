@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from moextend.bench.run.records import State, Status
+from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import visible
 from moextend.util.fold import folded
@@ -16,9 +16,11 @@ from moextend.util.fold import folded
 if TYPE_CHECKING:
     from rich.table import Table
 
-COLOUR: dict[State, str] = {
-    "waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "interrupted": "yellow", "lost": "yellow",
+COLOUR: dict[str, str] = {
+    "waiting": "dim", "queued": "dim", "running": "cyan", "done": "green", "failed": "red", "interrupted": "yellow",
+    "cancelled": "yellow", "lost": "yellow",
 }  # fmt: skip
+"""State -> colour; those of a job (queued, cancelled, lost) besides those of a status."""
 DOING = {"align": "aligning", "probe": "probing", "train": "learning", "score": "scoring"}
 COLUMNS = ("method", "seed", "state", "where", "stage", "now", "bar", "left")
 GOING = ("bar", "where", "now", "stage", "seed")
@@ -88,7 +90,7 @@ class Row:
 
     method: str
     seed: str
-    state: State
+    state: str
     stage: str
     now: str
     left: str
@@ -97,16 +99,26 @@ class Row:
     """Host and process; without them in all rows the column is left out."""
 
 
-def row_of(run: RunDir, status: Status, *, where: bool = True) -> Row:
-    """Row of a run; with `where`, it names the host and the process of a run that is running or lost."""
-    error = (status.error.what or "") if status.error and status.state == "failed" else ""
+def row_of(
+    run: RunDir, status: Status, state: str | None = None, note: str = "", *, where: bool = True
+) -> Row:
+    """Row of a run.
+
+    Args:
+        run: the run.
+        status: its status.
+        state: that of its job where it says more.
+        note: a note on the job.
+        where: whether to name the host and the process of a run that is running or lost.
+    """
+    error = (status.error.what or "") if status.error and status.state == "failed" else note
     if status.state == "lost" and status.heartbeat is not None:
         error = f"no heartbeat for {duration(max(0.0, time.time() - status.heartbeat))}"
     placed = where and status.state in ("running", "lost") and status.host
     return Row(
         method=visible(label(run)),
         seed=str(run.config.seed),
-        state=status.state,
+        state=state or status.state,
         stage=f"{status.stage}/{status.stages}" if status.stages else "",
         now=" ".join(visible(error or doing(status)).split()),
         left=duration(status.left) if status.state == "running" else "",

@@ -156,7 +156,9 @@ class FeatureStore:
             state, held = self._index.stat(), self._data.stat().st_size
         except FileNotFoundError:
             state, held = None, 0
-        if self._count and (state is None or self._inode != state.st_ino or state.st_size < self._count * self._line):
+        if self._count and (
+            state is None or self._inode != state.st_ino or state.st_size < self._count * self._line
+        ):
             self._rows, self._count, self._end = {}, 0, 0  # removed meanwhile, and perhaps begun again
         if state is None:
             return

@@ -48,7 +48,7 @@ HOLD = 2 / 3
 FIRST_WAIT, LONGEST_WAIT = 0.02, 0.25
 """Seconds between two looks at a lease that is held."""
 MIXED = 2.0
-"""Seconds that a local lock without a lease is waited for: a process that begins makes its lease meanwhile."""
+"""Seconds that a local lock without a lease is waited for: a process that begins names itself, or makes its lease."""
 
 
 class Held(Exception):
@@ -197,8 +197,14 @@ class Claim:
         """The error if another process certainly holds the lease."""
         if self.moved:
             return Held(self.name, self.holder)
-        late = self._blocked is not None and self.disk.clock() - self._blocked > MIXED
-        return Held(self.name, None) if late else None
+        return Held(self.name, None) if self._late() and self.local and self.local.has_owner() else None
+
+    def refused(self) -> bool:
+        """Whether there is one."""
+        return self.refusal() is not None
+
+    def _late(self) -> bool:
+        return self._blocked is not None and self.disk.clock() - self._blocked > MIXED
 
     def attempt(self) -> Lease | None:
         """Takes the lease if it is free."""
@@ -222,10 +228,9 @@ class Claim:
         """Whether no process without a lease, of an earlier release, works on the same host."""
         if self.local is None or self.local.acquire():
             return True
-        if self.holder is not None and not self.holder.released and self.holder.life() != "dead":
-            return True  # a suspended process, whose lease ran out, keeps the lock
-        self._blocked = self._blocked or self.disk.clock()
-        return False
+        if self._blocked is None:
+            self._blocked = self.disk.clock()
+        return self._late() and not self.local.has_owner()
 
     def _take(self, number: int, content: bytes) -> Lease | None:
         began, path = self.disk.clock(), _path(self.name, number + 1)

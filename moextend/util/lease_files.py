@@ -77,21 +77,22 @@ class Disk:
         # link(2) is atomic also in NFS 2 and 3, and the file is never seen without its content.
         temporary = path.with_name(f".{path.name.lstrip('.')}.{uuid.uuid4().hex[:12]}")
         try:
-            with files.disk_errors(path):
+            with files.disk_errors(path), suppress(FileExistsError):
                 self._write_new(temporary, content)
-                os.link(temporary, path)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            with suppress(FileExistsError):
-                self._write_new(path, content)
+                self._link(temporary, path, content)
         finally:
             with suppress(OSError):
                 temporary.unlink()
         # Not by the result of link: a server that repeats a lost answer reports an error for what it has done.
         return self.read(path) == content
+
+    def _link(self, temporary: Path, path: Path, content: bytes) -> None:
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            self._write_new(path, content)
 
     def _write_new(self, path: Path, content: bytes) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)

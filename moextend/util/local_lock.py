@@ -14,10 +14,18 @@ except ImportError:  # Windows
 
 
 class LocalLock:
-    """A lock that the kernel frees when the process ends. On a file system without locks it is always free."""
+    """A lock that the kernel frees when the process ends. On a file system without locks it is always free.
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._fd = path, -1
+    A process of a release without leases names itself in the file `owner`. If that is missing, the lock is held by one
+    with a lease, which decides: it may be suspended, or its host lost.
+    """
+
+    def __init__(self, path: Path, owner: Path | None = None) -> None:
+        self.path, self.owner, self._fd = path, owner, -1
+
+    def has_owner(self) -> bool:
+        """Whether a process of a release without leases named itself."""
+        return self.owner is not None and self.owner.exists()
 
     def acquire(self) -> bool:
         """Takes the lock if it is free, without waiting; True also if this object holds it already."""

@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 
 from moextend.bench.run import progress
-from moextend.bench.run.liveness import LEASE, holder_of
+from moextend.bench.run.liveness import LEASE, LOCK, holder_of
 from moextend.bench.run.progress import Progress, Unit, mark_failed, read_status
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, RunDir, locked
 from moextend.errors import InputError, LeaseLost, RunConflict, RunFailed
 from moextend.util import files, lease
 from moextend.util.holder import Holder
+from moextend.util.local_lock import LocalLock
 from tests.bench.conftest import MakeRun
 
 ELSEWHERE = {"host": "nodeA", "boot": "another-boot", "machine": "another", "pid": 12}
@@ -159,6 +160,16 @@ def test_a_process_of_a_release_without_leases_is_refused_by_name(make_run: Make
     old.communicate()
     with run.lock():
         assert not (run.folder / "owner.json").exists()
+
+
+def test_a_suspended_process_keeps_the_local_lock_and_stops_nobody(make_run: MakeRun) -> None:
+    """Its lease was taken over and released: by the command, before its worker begins."""
+    run = make_run()
+    suspended = LocalLock(run.folder / LOCK)
+    assert suspended.acquire()
+    with run.lock():
+        assert holder_of(run.folder)
+    suspended.release()
 
 
 def test_a_process_of_a_release_without_leases_refuses_this_one(make_run: MakeRun) -> None:

@@ -19,6 +19,7 @@ import moextend
 import moextend.training.loop
 from moextend import MultimodalLM
 from moextend.bench.run import costs, runner
+from moextend.bench.run.context import RunContext
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
@@ -134,6 +135,15 @@ def test_scope_own_forgets_nothing_bit_for_bit(finished: Callable[[str], RunDir]
             assert torch.equal(model.lm(ids).logits, base), "text is answered by the base"
     assert torch.equal(logits[1], logits[2]), "the first task is answered as before the second was learned"
     assert not torch.equal(logits[1], base)
+
+
+def test_text_is_untouched_only_where_all_learned_tasks_have_media(workspace: Path) -> None:
+    method = "moextend:scope=auto"
+    assert runner.text_untouched(RunContext(prepared(workspace, method)))
+    words = SEQUENCE.replace("sequence: small", "sequence: words").replace("tiny-counting", "tiny-written")
+    (workspace / "registry" / "words.yaml").write_text(words)
+    (config,) = resolve(Request(workspace=workspace, sequence="words", methods=(method,)))
+    assert not runner.text_untouched(RunContext(open_run(config, workspace / "runs")))
 
 
 @pytest.mark.slow
