@@ -77,6 +77,9 @@ Oracle = Annotated[
         "--oracle", help="Also score learned tasks at the end with only their own extension active."
     ),
 ]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="Use deterministic algorithms only; slower on a GPU.")
+]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Score tasks that run code from the model (mbpp).")
 ]
