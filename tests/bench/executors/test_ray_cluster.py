@@ -128,8 +128,8 @@ class Killer:
 
 
 def content(run: RunDir) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """Cells without times and the run's id, and the predictions."""
-    cells = [cell.model_dump(exclude={"seconds"}) for cell in run.cells().values()]
+    """Cells and predictions, without times, and without who came first to the cells that runs share."""
+    cells = [cell.model_dump(exclude={"seconds", "reused"}) for cell in run.cells().values()]
     files = [path for path in (run.folder / "predictions").rglob("*") if path.is_file()]
     return cells, {str(path.relative_to(run.folder)): path.read_bytes() for path in files}
 
