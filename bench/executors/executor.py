@@ -82,6 +82,7 @@ class Executor(Protocol):
 
 OWN = {
     "local": "moextend.bench.executors.local:LocalExecutor",
+    "ray": "moextend.bench.executors.ray_executor:RayExecutor",
     "slurm": "moextend.bench.executors.slurm:SlurmExecutor",
 }
 """Executors of the package."""

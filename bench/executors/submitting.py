@@ -152,7 +152,7 @@ class RunView:
     def note(self) -> str:
         """Why it goes no further, where that is known."""
         if self.state == "lost":
-            return LOST
+            return "" if self.status.state == "lost" else LOST
         return self.job.note if self.job and self.state == "interrupted" else ""
 
     def about(self) -> str:

@@ -77,6 +77,9 @@ Oracle = Annotated[
         "--oracle", help="Also score learned tasks at the end with only their own extension active."
     ),
 ]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="Use deterministic algorithms only; slower on a GPU.")
+]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Score tasks that run code from the model (mbpp).")
 ]
@@ -94,7 +97,7 @@ Jobs = Annotated[
 Executor = Annotated[
     str,
     typer.Option(
-        "--executor", "-x", metavar="NAME", help="Where the runs are executed: local, slurm, or a plug-in."
+        "--executor", "-x", metavar="NAME", help="Where the runs are executed: local, slurm, ray, or a plug-in."
     ),
 ]
 ExecutorOptions = Annotated[

@@ -39,6 +39,7 @@ def run(
     limit: options.Limit = None,
     steps: options.Steps = None,
     device: options.Device = "auto",
+    deterministic: options.Deterministic = False,
     jobs: options.Jobs = None,
     executor: options.Executor = "local",
     executor_option: options.ExecutorOptions = None,
@@ -70,6 +71,7 @@ def run(
         orders=tuple(options.words(order or ["given"], "--order")),
         modes=modes(sequence=sequence, joint=joint, independent=independent),
         device=options.device(device), limit=limit, steps=steps, match=match, oracle=oracle,
+        deterministic=deterministic,
     )  # fmt: skip
     configs = resolve(
         request,
@@ -228,7 +230,8 @@ def _record(run: RunDir, view: RunView) -> dict[str, object]:
     (experiment,) = collect([run], unfinished=True)
     record: dict[str, object] = {
         **names, **what,
-        **{key: status[key] for key in ("state", "stage", "stages", "done", "units", "left", "error")},
+        **{key: status[key] for key in ("state", "host", "pid", "heartbeat", "stage", "stages")},
+        **{key: status[key] for key in ("done", "units", "left", "error")},
         "job": view.record(),
         "metrics": summary(experiment.results[0]) if experiment.results else None,
     }  # fmt: skip

@@ -97,9 +97,9 @@ def test_a_signal_requeues_and_a_second_one_without_progress_does_not(
     slurm: Slurm, make_run: MakeRun, tmp_path: Path
 ) -> None:
     grid = Pretended(make_run, tmp_path, "slow", "slow-2")
-    for job in grid.jobs:
-        grid.train(grid.jobs.index(job))
-        slurm("scancel", "--batch", "--signal=USR1", job.id)
+    for number in (0, 1):
+        grid.train(number)
+        slurm("scancel", "--batch", "--signal=USR1", grid.jobs[number].id)
     until(lambda: grid.states() == ["queued", "queued"], "the requeue", 60)
     grid.train(1)
     slurm("scancel", "--batch", "--signal=USR1", grid.jobs[1].id)
