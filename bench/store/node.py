@@ -260,8 +260,8 @@ def _lease(
     claim = lease.Claim(path.with_name(f"{path.name}.lease"), local=LocalLock(lock) if lock else None)
     pause, told = lease.FIRST_WAIT, time.monotonic()
     while (held := claim.attempt()) is None:
-        if not wait and claim.refused():
-            raise RunConflict("is in use.", where=str(path), hint="Wait for the run.")
+        if not wait and (refusal := claim.refusal()):
+            raise RunConflict("is in use.", where=str(path), hint="Wait for the run.") from refusal
         time.sleep(pause)
         pause = min(2 * pause, lease.LONGEST_WAIT)
         if on_wait and time.monotonic() - told > PATIENCE:
