@@ -75,6 +75,7 @@ class Pretended:
         return [states[run] for run in self.runs]
 
 
+@pytest.mark.slow  # starts daemons, and waits for them
 def test_runs_end_and_are_cancelled(slurm: Slurm, make_run: MakeRun, tmp_path: Path) -> None:
     grid = Pretended(make_run, tmp_path, "lora", "slow", "slow-2")
     assert [job.id.partition("_")[2] for job in grid.jobs] == ["1", "2", "1"], "this cluster has small arrays"
