@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Stage
 
@@ -15,6 +15,19 @@ ACCURACY = "task_inference_accuracy"
 """Key of what `keep_statistics` returns among the notes of a stage's costs."""
 
 Reaching = Callable[[Sequence[str]], AbstractContextManager[None]]
+
+
+TESTED = 256
+"""Held-out inputs at most that statistics keep (see task_inference.collect)."""
+
+
+def stored(model: Any) -> int:
+    """Bytes of the task statistics of a stage: mean and scatter of features, and those of held-out inputs.
+
+    `model.width_of_features`: numbers of a feature.
+    """
+    width = int(model.width_of_features)
+    return 4 * width * (1 + width + TESTED)
 
 
 def keep_statistics(model: MultimodalLM, stage: Stage) -> dict[str, float]:

@@ -7,10 +7,14 @@ from typing import Any
 
 
 class Shapes:
-    """The part of a MultimodalLM that a method needs to add its parameters; `lm` may be on device meta."""
+    """The part of a MultimodalLM that a method needs to add its parameters; `lm` may be on device meta.
 
-    def __init__(self, lm: Any) -> None:
+    width_of_features: numbers of a feature of task inference, if a method asks for it.
+    """
+
+    def __init__(self, lm: Any, width_of_features: int = 0) -> None:
         self.lm, self.device = lm, lm.device
+        self.width_of_features = width_of_features
 
     def named_parameters(self) -> Iterator[tuple[str, Any]]:
         """As of the MultimodalLM, without encoder and projector."""

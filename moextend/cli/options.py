@@ -90,6 +90,12 @@ Jobs = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only show what would be done, downloaded and needed.")
 ]
+Throughput = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001, metavar="TFLOPS", help="For the hours of --dry-run. Default: 20% of an H100 (198)."
+    ),
+]
 Prepare = Annotated[
     bool,
     typer.Option(

@@ -44,6 +44,7 @@ def run(
     device: options.Device = "auto",
     jobs: options.Jobs = None,
     dry_run: options.DryRun = False,
+    throughput: options.Throughput = None,
     prepare: options.Prepare = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -80,7 +81,7 @@ def run(
     tasks = all_tasks(planned, workspace)
     preflight.check(planned, tasks, workspace)
     if dry_run:
-        _preview(request, configs, as_json)
+        _preview(request, configs, throughput, as_json)
         return
     folder = runs or workspace / "runs"
     work = any(read_status(folder_of(config, folder)).state != "done" for config in configs)
@@ -290,8 +291,8 @@ def _print_styled(experiments: list[Experiment], workspace: Path, view: View = "
         print_tables(experiments, How(Styling()), view=view)
 
 
-def _preview(request: Request, configs: list[RunConfig], as_json: bool) -> None:
+def _preview(request: Request, configs: list[RunConfig], throughput: float | None, as_json: bool) -> None:
     from moextend.bench.run.preview import describe, preview
 
-    found = preview(request, configs)
+    found = preview(request, configs, throughput=throughput)
     options.echo(json.dumps(found, indent=2) if as_json else describe(found))
