@@ -22,12 +22,9 @@ TESTED = 256
 
 
 def stored(model: Any) -> int:
-    """Bytes of the task statistics of a stage: mean and scatter of features, and those of held-out inputs.
-
-    `model.width_of_features`: numbers of a feature.
-    """
+    """Bytes of the task statistics of a stage: mean and scatter of features, and those of held-out inputs."""
     width = int(model.width_of_features)
-    return 4 * width * (1 + width + TESTED)
+    return int(4 * width * (1 + width + min(TESTED, model.held_out // 2)))
 
 
 def keep_statistics(model: MultimodalLM, stage: Stage) -> dict[str, float]:

@@ -144,7 +144,7 @@ class MoExtend(Method):
         if config.keeps_router_inputs:
             passes += [Pass("router inputs", "held-out"), Pass("router inputs of generic text", "generic")]
             width = text_config(lm.config).hidden_size * lm.dtype.itemsize
-            stored += len(find_sites(lm)) * config.memory_tokens * width
+            stored += len(find_sites(lm)) * min(config.memory_tokens, model.held_out_tokens) * width
         if config.scope == "auto":
             stored += inferred.stored(model)
         return Extra(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,11 @@ class Plan:
             image = modality in ("image", "video")
             found += (self.encoder.tokens if self.encoder else ASSUMED_TOKENS) if image else SOUND_TOKENS
         return found
+
+    @property
+    def generic(self) -> int:
+        """Number of generic texts."""
+        return len(memory_texts(self.sequence.memory_file()))
 
     def items(self, name: str, split: Any) -> int | None:
         """Number of items of a task."""
@@ -161,6 +166,7 @@ def _sizes(plan: Plan, make: Callable[[], Any], lm: Any, dtype: Any) -> Sizes:
         length=min(context, max(plan.length(name) for name in scored)),
         new=new,
         features=config.hidden_size + (plan.encoder.width if plan.encoder else 0),
+        held_out=min(held_out(plan.items(stage.task, "train") or 10**9) for stage in sequence.stages),
     )
 
 
@@ -236,7 +242,8 @@ def _stage(
     if before and size.extra.teacher:
         more += answers.forward(step.rows, tokens / step.rows, step.labelled, step.rows)
     if before and size.extra.together:  # frozen parts of earlier stages: forward, and back to their inputs
-        own = answers.forward(step.rows, tokens / step.rows, 0, step.rows)
+        one = replace(answers, a_call=shared.answers.a_call)
+        own = one.forward(step.rows, tokens / step.rows, 0, step.rows)
         base = shared.answers.forward(step.rows, tokens / step.rows, 0, step.rows)
         more += before * (3 if step.checkpointing else 2) * (own - base)
     passes = sum(_pass(shared, each, size, names, a_token) for each in size.extra.passes)
@@ -250,7 +257,7 @@ def _pass(shared: _Shared, over: Pass, size: MethodSize, names: list[str], a_tok
     """Operations of a pass over data; of data that is not known, none."""
     plan, step = shared.plan, shared.sizes.step
     if over.over == "generic":
-        count, length = len(memory_texts(plan.sequence.memory_file())), TEXT_TOKENS
+        count, length = plan.generic, TEXT_TOKENS
     else:
         found = [plan.items(name, "train") or 0 for name in names]
         kept = [held_out(many) for many in found]
@@ -280,7 +287,9 @@ def _scoring(
                 return how.forward(items * REQUESTS, TEXT_TOKENS, TEXT_TOKENS, batch)
             return how.operations(items, plan.length(name), task.max_new_tokens, batch)
 
-        found[name] = (of(answers) + before * (of(answers) - of(shared.answers))) / TERA
+        # peft adds the weights of all stacked adapters in the operations of one.
+        one = replace(answers, a_call=shared.answers.a_call)
+        found[name] = (of(answers) + before * (of(one) - of(shared.answers))) / TERA
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods import MethodSpec, Shapes
@@ -53,9 +53,13 @@ class Sizes:
     """Tokens of an answer."""
     features: int
     """Numbers of a feature of task inference."""
+    held_out: int
+    """Conversations that a stage holds out."""
+    answered: dict[str, Answering] = field(default_factory=dict)
+    """Trained parameters -> answers with them; of any step."""
 
     def __post_init__(self) -> None:
-        self._known: dict[str, tuple[Training | None, Answering]] = {}
+        self._trained: dict[str, Training | None] = {}
 
     def base(self) -> Any:
         """A new base in its number type; nothing learns."""
@@ -76,7 +80,7 @@ class Sizes:
         from moextend.training.estimate import answering, learn_only, training
 
         lm, method = self.base(), spec.make()
-        shapes = Shapes(lm, self.features)
+        shapes = Shapes(lm, self.features, self.held_out, self.held_out * self.step.length)
         before = sum(p.numel() * p.element_size() for p in lm.parameters())
         extra = method.extra(shapes)
         with torch.device("meta"):
@@ -84,18 +88,18 @@ class Sizes:
         learn_only(lm, learning.values())
         after = sum(p.numel() * p.element_size() for p in lm.parameters())
         key = json.dumps([(n, list(p.shape), str(p.dtype)) for n, p in learning.items()])
-        if key not in self._known:
-            trained = training(lm, self.step) if learning else None
-            self._known[key] = trained, answering(lm, self.rows, self.length, self.new)
-        trained, answers = self._known[key]
+        if key not in self._trained:
+            self._trained[key] = training(lm, self.step) if learning else None
+        if key not in self.answered:
+            self.answered[key] = answering(lm, self.rows, self.length, self.new)
         stacks = sum(p.numel() for p in learning.values() if p.dim() == 3)
         again = 8 if self.step.checkpointing else 6
         return MethodSize(
             trained=sum(p.numel() for p in learning.values()),
             added=float(after - before),
             stored=extra.stored_copies * stored_bytes(learning) + extra.stored,
-            training=trained,
-            answering=answers,
+            training=self._trained[key],
+            answering=self.answered[key],
             skipped=(1 - extra.share) * again * stacks,
             extra=extra,
         )

@@ -69,6 +69,19 @@ class Step:
         return self.rows * self.length
 
 
+class _EveryType(TorchDispatchMode):
+    """Context in which grouped products have shapes in every number type, as their kernels do."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Called by torch for every operator."""
+        if func.overloadpacket is not torch.ops.aten._grouped_mm or args[0].dtype == torch.bfloat16:
+            return func(*args, **(kwargs or {}))
+        out = func(args[0].bfloat16(), args[1].bfloat16(), *args[2:], **(kwargs or {}))
+        return torch.empty_like(out, dtype=args[0].dtype)
+
+
 class _Alive(TorchDispatchMode):
     """Context that counts the bytes of all tensors that exist at one time, weights apart."""
 
@@ -238,7 +251,7 @@ def _without_data(lm: Any, *, training: bool) -> Iterator[None]:
 
     What learns is float32, as in the training loop.
     """
-    with FakeTensorMode(), ExitStack() as stack:
+    with FakeTensorMode(), _EveryType(), ExitStack() as stack:
         made: dict[int, nn.Parameter] = {}
         for module in lm.modules():
             for key, old in module._parameters.items():
