@@ -17,7 +17,11 @@ class Shapes:
     ) -> None:
         """Args: width_of_features: numbers of a feature of task inference. held_out: conversations of a stage."""
         self.lm, self.device = lm, lm.device
-        self.width_of_features, self.held_out, self.held_out_tokens = width_of_features, held_out, held_out_tokens
+        self.width_of_features, self.held_out, self.held_out_tokens = (
+            width_of_features,
+            held_out,
+            held_out_tokens,
+        )
 
     def named_parameters(self) -> Iterator[tuple[str, Any]]:
         """As of the MultimodalLM, without encoder and projector."""

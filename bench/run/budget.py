@@ -18,7 +18,6 @@ from moextend.bench.task import TaskSpec
 if TYPE_CHECKING:
     from moextend.bench.run.config import RunConfig
     from moextend.training.estimate import Answering, Training
-    from moextend.training.tracing import Step
 
 TEXT_TOKENS = 128
 """Assumed text tokens of a conversation, a prompt or a text."""
@@ -31,7 +30,7 @@ REQUESTS = 4
 GB, TERA = 1e9, 1e12
 UTILISATION = 0.2
 """Share of a device's peak that is assumed to be reached."""
-THROUGHPUT = {"cuda": ("H100 in bfloat16", 989.0), "cpu": ("CPU of few cores in float32", 0.5)}
+THROUGHPUT = {"cuda": ("an H100 in bfloat16", 989.0), "cpu": ("a CPU of few cores in float32", 0.5)}
 """Kind of device -> its name, and the operations a second, in units of 1e12, that its data sheet states."""
 
 
@@ -227,7 +226,12 @@ def _run(config: RunConfig, shared: _Shared, reached: float) -> dict[str, Any]:
 
 
 def _stage(
-    shared: _Shared, size: MethodSize, probe_steps: int, names: list[str], steps: Mapping[str, int], before: int
+    shared: _Shared,
+    size: MethodSize,
+    probe_steps: int,
+    names: list[str],
+    steps: Mapping[str, int],
+    before: int,
 ) -> dict[str, float]:
     """Operations of a stage, in units of 1e12."""
     plan, step, answers = shared.plan, shared.sizes.step, size.answering
@@ -329,6 +333,9 @@ def _memory(shared: _Shared, size: MethodSize, stages: int) -> dict[str, Any]:
             "working": size.training.working + teacher,
         }
     return {
-        name: {"peak_gb": sum(parts.values()) / GB, **{f"{key}_gb": value / GB for key, value in parts.items()}}
+        name: {
+            "peak_gb": sum(parts.values()) / GB,
+            **{f"{key}_gb": value / GB for key, value in parts.items()},
+        }
         for name, parts in (("training", training), ("scoring", scoring))
     }

@@ -41,7 +41,9 @@ def describe(found: Mapping[str, Any]) -> list[str]:
 
 def _run(slug: str, run: Mapping[str, Any]) -> list[str]:
     memory = [
-        f"{name} {peak['peak_gb']:.1f} GB ({_parts(peak)})" for name, peak in run["memory"].items() if peak["peak_gb"]
+        f"{name} {peak['peak_gb']:.1f} GB ({_parts(peak)})"
+        for name, peak in run["memory"].items()
+        if peak["peak_gb"]
     ]
     work = ", ".join(f"{key} {_size(value)}" for key, value in run["teraflop"].items() if value)
     stored = run["stages"][0]["stored_mb"] if run["stages"] else 0.0
@@ -61,7 +63,7 @@ def _parts(peak: Mapping[str, float]) -> str:
 def _speed(found: Mapping[str, Any]) -> str:
     if found["throughput_of"] is None:
         return f"{found['throughput']:g} TFLOP/s, as --throughput says"
-    return f"{found['throughput']:.3g} TFLOP/s (20% of the peak of a {found['throughput_of']}; --throughput sets another)"
+    return f"{found['throughput']:.3g} TFLOP/s (20% of the peak of {found['throughput_of']}; --throughput sets another)"
 
 
 def _count(number: float) -> str:

@@ -58,7 +58,9 @@ def _rows(task: TaskSpec, split: str, share: float, workspace: Path) -> int | No
     from moextend.bench.data.source import files_of, find_source
 
     assert task.data is not None
-    found = files_of(find_source(task.data, task.folder(), workspace, where=task.task), split, where=task.task)
+    found = files_of(
+        find_source(task.data, task.folder(), workspace, where=task.task), split, where=task.task
+    )
     if task.data.each or task.data.where or {path.suffix for path in found} != {".parquet"}:
         return None
     return round(sum(parquet.read_metadata(path).num_rows for path in found) * share)

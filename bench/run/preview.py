@@ -1,7 +1,7 @@
 """Preview of a command: runs, stages, cells, downloads, memory, files, hours, licences.
 
-It opens no weights. Of the data it opens small local files only, to find words that the base does not know, and of a base
-on the hub its config and the index of its weights.
+It opens no weights. Of the data it opens small local files only, to find words that the base does not know, and of a
+base on the hub its config and the index of its weights.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Answering:
-    """Bytes and operations of answers to a batch of prompts, each with one cached forward pass and one token at a time."""
+    """Bytes and operations of answers to a batch of prompts: one cached forward pass, then one token at a time."""
 
     weights: float
     """Bytes of all weights."""

@@ -1,30 +1,25 @@
 """Runs passes of a language model on tensors without data, and counts operations and the bytes that are alive.
 
-The model's own code runs in torch's FakeTensorMode on a "CPU", with the grouped experts and the fused attention of a GPU,
-and with real number types. Layers of one kind cost the same, so a few of each kind are run, then one more, and the rest is
-extrapolated: a model of 94 layers takes as long as one of five. Not counted: buffers inside of kernels, and the
+The model's own code runs in torch's FakeTensorMode on a "CPU", with the grouped experts and the fused attention of a
+GPU, and with real number types. Layers of one kind cost the same, so a few of each kind are run, then one more, and the
+rest is extrapolated: a model of 94 layers takes as long as one of five. Not counted: buffers inside of kernels, and the
 allocator's fragmentation.
 """
 
 from __future__ import annotations
 
 import copy
-import weakref
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -33,6 +28,7 @@ from moextend.model import lm_head
 from moextend.moe import routing
 from moextend.moe.kernels import experts_follow_autocast
 from moextend.training import flops
+from moextend.training.alive import Alive, Counts, EveryType
 from moextend.training.prepare import checkpointing
 
 OPERATIONS = "operations"
@@ -40,12 +36,9 @@ OPERATIONS = "operations"
 CACHE = "cache"
 """Key of the bytes of keys and values that a pass leaves."""
 LOWEST, FEWEST = 2, 1
-"""Layers of a kind in the first trace: of the kind of the lowest layer, whose inputs may need no gradient; of others."""
+"""Layers of a kind in the first trace: of that of the lowest layer, whose inputs may need no gradient; of others."""
 FIRST, LAST = "first", "last"
 """Places of a layer among those of its kind; memory grows or falls steadily between the two."""
-
-Counts = dict[str, float]
-"""Section of a pass -> most bytes that are alive in it, and OPERATIONS -> operations of all sections."""
 
 
 @dataclass(frozen=True)
@@ -67,68 +60,6 @@ class Step:
     def tokens(self) -> int:
         """Tokens of the pass."""
         return self.rows * self.length
-
-
-class _EveryType(TorchDispatchMode):
-    """Context in which grouped products have shapes in every number type, as their kernels do."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Called by torch for every operator."""
-        if func.overloadpacket is not torch.ops.aten._grouped_mm or args[0].dtype == torch.bfloat16:
-            return func(*args, **(kwargs or {}))
-        out = func(args[0].bfloat16(), args[1].bfloat16(), *args[2:], **(kwargs or {}))
-        return torch.empty_like(out, dtype=args[0].dtype)
-
-
-class _Alive(TorchDispatchMode):
-    """Context that counts the bytes of all tensors that exist at one time, weights apart."""
-
-    def __init__(self, lm: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.most: Counts = defaultdict(float)
-        self.sections = ["before"]
-        self._now = 0.0
-        held = [*lm.parameters(), *lm.buffers()]
-        self._known: dict[int, Any] = {tensor.untyped_storage()._cdata: tensor for tensor in held}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Called by torch for every operator."""
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._see(tensor)
-        return out
-
-    def _see(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
-        self._known[key] = weakref.ref(storage, partial(self._gone, key, size))
-        self._now += size
-        self._mark()
-
-    def _gone(self, key: int, size: int, reference: object) -> None:
-        self._known.pop(key, None)
-        self._now -= size
-
-    def enter(self, *sections: str) -> None:
-        """What follows belongs to other sections: to several where a layer is the first and the last of its kind."""
-        self.sections = list(sections) or ["forward"]
-        self._mark()
-
-    @property
-    def phase(self) -> str:
-        """First word of the current section."""
-        return self.sections[0].partition(" ")[0]
-
-    def _mark(self) -> None:
-        for section in self.sections:
-            self.most[section] = max(self.most[section], self._now)
 
 
 @dataclass
@@ -163,7 +94,7 @@ def train_pass(lm: Any, step: Step, *, inputs: bool = False) -> Counts:
 
 
 def answer_pass(lm: Any, rows: int, length: int) -> Counts:
-    """Counts of a forward pass without gradients that fills a cache, with logits of each row's last token; see above."""
+    """Counts of a forward pass without gradients that fills a cache, with logits of each row's last token."""
     return _scaled(lm, lambda small: _answered(small, rows, length))
 
 
@@ -196,7 +127,9 @@ def layers_of(lm: Any) -> list[nn.Module]:
 def _kinds_of(lm: Any) -> _Kinds:
     layers = layers_of(lm)
     config = lm_head.text_config(lm.config)
-    lists = [value for value in vars(config).values() if isinstance(value, list) and len(value) == len(layers)]
+    lists = [
+        value for value in vars(config).values() if isinstance(value, list) and len(value) == len(layers)
+    ]
     seen: dict[Any, int] = {}
     of = []
     for i, layer in enumerate(layers):
@@ -251,7 +184,7 @@ def _without_data(lm: Any, *, training: bool) -> Iterator[None]:
 
     What learns is float32, as in the training loop.
     """
-    with FakeTensorMode(), _EveryType(), ExitStack() as stack:
+    with FakeTensorMode(), EveryType(), ExitStack() as stack:
         made: dict[int, nn.Parameter] = {}
         for module in lm.modules():
             for key, old in module._parameters.items():
@@ -278,7 +211,7 @@ def _trained(lm: Any, step: Step, inputs: bool) -> Counts:
         if step.checkpointing:
             early: Any = SimpleNamespace(lm=lm, modalities={"inputs": _projector(inputs)})
             stack.enter_context(checkpointing(early))
-        count, alive = stack.enter_context(flops.Counter()), stack.enter_context(_Alive(lm))
+        count, alive = stack.enter_context(flops.Counter()), stack.enter_context(Alive(lm))
         if step.accumulated:
             for parameter in lm.parameters():
                 if parameter.requires_grad:
@@ -303,7 +236,7 @@ def _trained(lm: Any, step: Step, inputs: bool) -> Counts:
 @torch.no_grad()
 def _answered(lm: Any, rows: int, length: int) -> Counts:
     lm.eval()
-    with _without_data(lm, training=False), flops.Counter() as count, _Alive(lm) as alive:
+    with _without_data(lm, training=False), flops.Counter() as count, Alive(lm) as alive:
         cache: Any = DynamicCache(config=lm.config)
         ids = torch.zeros(rows, length, dtype=torch.long)
         decoder = lm_head.decoder(lm)
@@ -337,7 +270,7 @@ def _moved(layer: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _sections(lm: Any, alive: _Alive) -> Iterator[None]:
+def _sections(lm: Any, alive: Alive) -> Iterator[None]:
     """Context in which each layer's forward and backward pass is a section of its own."""
     handles = []
 

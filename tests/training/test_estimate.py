@@ -80,7 +80,9 @@ def test_answers_cost_what_their_tokens_do_and_batches_their_adapters() -> None:
     assert found.a_call == 0, "nothing but tokens"
     assert found.operations(8, 32, 8, batch=4) == pytest.approx(8 * (39 * found.a_token + 8 * found.head))
     own = replace(found, a_call=1e6)
-    assert own.operations(8, 32, 8, batch=4) - found.operations(8, 32, 8, batch=4) == pytest.approx(2 * 8 * 1e6)
+    assert own.operations(8, 32, 8, batch=4) - found.operations(8, 32, 8, batch=4) == pytest.approx(
+        2 * 8 * 1e6
+    )
 
 
 def test_extensions_are_traced_in_every_routing() -> None:
@@ -100,7 +102,9 @@ def test_a_model_that_cannot_be_traced_is_one_clear_error() -> None:
         training(lm, STEP)
 
 
-@pytest.mark.parametrize("family", ["olmoe", "qwen2_moe", "gpt_oss", "llama4_text", "granitemoe", "deepseek_v3"])
+@pytest.mark.parametrize(
+    "family", ["olmoe", "qwen2_moe", "gpt_oss", "llama4_text", "granitemoe", "deepseek_v3"]
+)
 def test_families_are_traced(family: str) -> None:
     shape = {
         "hidden_size": 64, "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,

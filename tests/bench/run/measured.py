@@ -111,7 +111,9 @@ def conversations(model: MultimodalLM, count: int, seed: int) -> list[Conversati
 def allocated(work: Callable[[], Any]) -> float:
     """Most bytes that torch's CPU allocator holds during `work`, above those at its start."""
     gc.collect()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as found:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as found:
         work()
     results: Any = found.profiler
     events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
@@ -132,7 +134,9 @@ def measure(spec: str, base: Small, folder: Path) -> list[Measured]:
     model.lm.set_experts_implementation("grouped_mm")
     data = {task: conversations(model, ITEMS, i) for i, task in enumerate(TASKS)}
     held = {task: conversations(model, HELD, 10 + i) for i, task in enumerate(TASKS)}
-    generic = [Conversation(((row.turns[0][0] + row.turns[0][1], ""),)) for row in conversations(model, GENERIC, 9)]
+    generic = [
+        Conversation(((row.turns[0][0] + row.turns[0][1], ""),)) for row in conversations(model, GENERIC, 9)
+    ]
     method.start(model, 0)
     for index, task in enumerate(TASKS, 1):
         stage = Stage(
@@ -150,11 +154,15 @@ def measure(spec: str, base: Small, folder: Path) -> list[Measured]:
                 gradient_checkpointing=base.checkpointing,
             )  # fmt: skip
             where = stage.folder / f"{phase}-in-flight"
-            return train(model, data or stage.data, settings, folder=where, extra_loss=extra_loss, rates=rates)
+            return train(
+                model, data or stage.data, settings, folder=where, extra_loss=extra_loss, rates=rates
+            )
 
         before = _weights(model)
         with flops.Counter() as count:
-            peak = allocated(lambda stage=stage, loop=loop, facts=facts: facts.update(method.learn(model, stage, loop)))
+            peak = allocated(
+                lambda stage=stage, loop=loop, facts=facts: facts.update(method.learn(model, stage, loop))
+            )
             operations = float(count.total)
         method.save(model, stage)
         stored = sum(path.stat().st_size for path in stage.folder.glob("*.safetensors"))
@@ -221,7 +229,7 @@ def estimate(spec: str, base: Small) -> list[Measured]:
         sequence="s", version=1, base=Base(model="tiny"), stages=[Stage_(task=task) for task in TASKS], train=train
     )  # fmt: skip
     task = TaskSpec(task="one", version=1, kind="vqa", max_new_tokens=NEW, data=Data(path="none"))
-    tasks = {name: task for name in TASKS}
+    tasks = dict.fromkeys(TASKS, task)
     plan = FixedPlan(sequence, tasks, Path(), tokens, prompt)
     shared = budget._Shared(plan, sizes, sizes.answers(), [])
     asked = replace(shared, plan=replace(plan, scoring=True))
@@ -251,7 +259,14 @@ def main() -> None:
             real = measure(spec, BASES[base], Path(folder))
         for index, (one, other) in enumerate(zip(estimate(spec, BASES[base]), real, strict=True), 1):
             ratios = [getattr(one, key) / max(1, getattr(other, key)) for key in keys]
-            print(spec, index, *(f"{ratio:.3f}" for ratio in ratios), *vars(other).values(), sep=" | ", flush=True)
+            print(
+                spec,
+                index,
+                *(f"{ratio:.3f}" for ratio in ratios),
+                *vars(other).values(),
+                sep=" | ",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

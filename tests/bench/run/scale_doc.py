@@ -66,7 +66,11 @@ class Setup:
         if self.devices == 1:
             return "`moextend-worker RUN`"
         many = f"--num_processes {self.devices} --num_machines {self.nodes}"
-        node = " --machine_rank $NODE --main_process_ip $FIRST --main_process_port 29500" if self.nodes > 1 else ""
+        node = (
+            " --machine_rank $NODE --main_process_ip $FIRST --main_process_port 29500"
+            if self.nodes > 1
+            else ""
+        )
         return f"`accelerate launch --config_file fsdp.yaml {many}{node} --no_python moextend-worker RUN`"
 
 
@@ -78,25 +82,32 @@ SETUPS = (
 
 HEAD = """# From one GPU to several nodes
 
-What it takes to learn a stage with four published models, estimated from their `config.json`. **No number on this page was measured on
-a GPU.** The estimates are those of `moextend bench run SEQUENCE --dry-run`, which were compared with small models on a CPU
-([one GPU](gpu.md#what-it-takes)); time assumes {share:.0%} of the peak of an H100 or H200 ({peak:.0f} TFLOP/s in bfloat16).
+What it takes to learn a stage with four published models, estimated from their `config.json`. **No number on
+this page was measured on a GPU.** The estimates are those of `moextend bench run SEQUENCE --dry-run`, which
+were compared with small models on a CPU ([one GPU](gpu.md#how-good-the-estimates-are)). Time assumes
+{share:.0%} of the peak of an H100 or H200 ({peak:.0f} TFLOP/s in bfloat16), and none for communication between
+devices.
 
-A stage here is {steps:,} optimizer steps of {rows} conversations of {length} tokens ({image} of an image, {text} of text, {answer} of them
-learned), with `bf16: true` and `gradient_checkpointing: true`, the base in bfloat16. Scoring is {prompts} prompts of {length} tokens at a
-time. The image encoder (ViT-L/14, {encoder} GB) is included.
+A stage here is {steps:,} optimizer steps of {rows} conversations of {length} tokens ({image} of an image,
+{text} of text, {answer} of them learned), with `bf16: true` and `gradient_checkpointing: true`, the base in
+bfloat16. Scoring is {prompts} prompts of {length} tokens at a time. The image encoder (ViT-L/14, {encoder} GB)
+is included.
 
-- **One device**: everything is on it. Of {rows} conversations, {one} are computed at a time (`batch_size: {one}`, `gradient_accumulation: {parts}`).
-- **Several devices**: FSDP2 shards the frozen weights over all of them, layer by layer; each holds its share, two gathered layers, and
-  all that learns, which is not sharded. Each computes its share of the {rows} conversations. The config `fsdp.yaml` is that of
-  [training](training.md#many-processes), with the numbers of the command. `RUN` is a folder of `moextend bench run SEQUENCE --prepare`.
-- **Host memory**: each process loads the whole base before it moves its shard, so a node needs as many times the weights as it has devices.
-- **Scoring** computes on a whole model in each process. Models that do not fit a device cannot be scored on it: `device_map` over several
-  devices is refused ([supported set-ups](gpu.md#what-is-supported)).
-- A number is GB a device; **no** marks what exceeds nine tenths of it, less {overhead:.0f} GB for the runtime.
+- **One device**: everything is on it. Of {rows} conversations, {one} are computed at a time (`batch_size:
+  {one}`, `gradient_accumulation: {parts}`).
+- **Several devices**: FSDP2 shards the frozen weights over all of them, layer by layer. Each device holds its
+  share, two gathered layers, and all that learns, which is not sharded, and computes its share of the {rows}
+  conversations. The config `fsdp.yaml` is that of [training](training.md#many-processes), with the numbers of
+  the command. `RUN` is a folder of `moextend bench run SEQUENCE --prepare`.
+- **Host memory**: each process loads the whole base before it moves its shard, so a node needs the weights as
+  many times as it has devices.
+- **Scoring** computes on a whole model in each process. A model that does not fit a device cannot be scored
+  there: `device_map` over several devices is refused ([supported set-ups](gpu.md#what-is-supported)).
+- A number is GB a device. **no** marks what exceeds nine tenths of it, less {overhead:.0f} GB for the runtime.
 
-Full fine-tuning has no frozen weights, so FSDP2 shards nothing of it: it fits none of these set-ups but with small models. `lora-per-task`, `replay` and `o-lora` train what `lora` trains. LoRA on stacked
-experts (`experts: true`, the default) adds a dense matrix to each stack in every pass, which is the size of the stack.
+Full fine-tuning has no frozen weights, so FSDP2 shards nothing of it. LoRA on stacked experts (`experts: true`,
+the default) adds a dense matrix to each stack in every pass, which is the size of the stack. `lora-per-task`,
+`replay` and `o-lora` train what `lora` trains.
 
 This page is made by `python -m tests.bench.run.scale_doc --write`, from the configs in `tests/fixtures/scale`.
 """
@@ -108,7 +119,9 @@ def sizes_of(model: str, rows: int, answered: dict[str, Any]) -> Sizes:
     lm = loading.skeleton(name)
     step = Step(rows, LENGTH, ANSWER_TOKENS, bf16=True, checkpointing=True, accumulated=True)
     features = lm.config.hidden_size + ASSUMED_WIDTH
-    return Sizes(lambda: loading.skeleton(name), torch.bfloat16, step, PROMPTS, LENGTH, NEW, features, 512, answered)
+    return Sizes(
+        lambda: loading.skeleton(name), torch.bfloat16, step, PROMPTS, LENGTH, NEW, features, 512, answered
+    )
 
 
 @dataclass(frozen=True)
@@ -177,7 +190,8 @@ def section(model: str) -> str:
         "| --- | ---: | ---: | ---: | --- |",
     ]
     for text, each in found.items():
-        more = [f"{each.one.extra.copies} x 4 bytes"] * bool(each.one.extra.copies) + ["teacher"] * each.one.extra.teacher
+        extra = each.one.extra
+        more = [f"{extra.copies} x 4 bytes"] * bool(extra.copies) + ["teacher"] * extra.teacher
         lines.append(
             f"| `{text}` | {each.one.trained / 1e6:,.1f} M | {each.one.stored / GB:,.2f} GB | "
             f"{each.operations / 1e3:,.0f} | {', '.join(more)} |"
@@ -200,7 +214,9 @@ def section(model: str) -> str:
     own = [text for text in METHODS if found[text].training(SETUPS[0], size) <= SETUPS[0].room]
     lines += ["", f"On one H100 fit: {', '.join(f'`{text}`' for text in own) or 'none of the methods'}."]
     node = [text for text in METHODS if found[text].training(SETUPS[2], size) <= SETUPS[2].room]
-    lines += [f"Training on one node of 8 H100 fits: {', '.join(f'`{text}`' for text in node) or 'none of them'}."]
+    lines += [
+        f"Training on one node of 8 H100 fits: {', '.join(f'`{text}`' for text in node) or 'none of them'}."
+    ]
     return "\n".join(lines)
 
 

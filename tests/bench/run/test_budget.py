@@ -36,10 +36,14 @@ def check(spec: str, base: str, folder: Path) -> None:
         assert guess.trained == real.trained, where
         assert guess.stored == pytest.approx(real.stored, rel=0.01), where + "bytes of a stage"
         competing = "paper" in spec or "slot" in spec
-        assert guess.operations == pytest.approx(real.operations, rel=0.2 if competing else 0.15), where + "operations"
+        assert guess.operations == pytest.approx(real.operations, rel=0.2 if competing else 0.15), (
+            where + "operations"
+        )
         if real.trained:
             assert guess.peak == pytest.approx(real.peak, rel=0.2), where + "memory of training"
-        assert guess.scoring == pytest.approx(real.scoring, rel=0.25 if spec == SPLIT else 0.2), where + "answers"
+        assert guess.scoring == pytest.approx(real.scoring, rel=0.25 if spec == SPLIT else 0.2), (
+            where + "answers"
+        )
         assert guess.scoring_peak == pytest.approx(real.scoring_peak, rel=0.2), where + "memory of scoring"
 
 
@@ -91,7 +95,9 @@ def sequence(folder: Path, **more: Any) -> None:
 
 def test_a_dry_run_estimates_whole_runs_and_says_what_it_assumes(tmp_path: Path) -> None:
     sequence(tmp_path)
-    request = Request(tmp_path, sequence="s", methods=("zero-shot", "lwf", "ewc", "moextend"), modes=("sequence",))
+    request = Request(
+        tmp_path, sequence="s", methods=("zero-shot", "lwf", "ewc", "moextend"), modes=("sequence",)
+    )
     found = preview(request, resolve(request), throughput=100.0)
     record = found["estimate"]
     assert json.loads(json.dumps(record)) == record
@@ -116,7 +122,9 @@ def test_a_dry_run_estimates_whole_runs_and_says_what_it_assumes(tmp_path: Path)
 
 def test_one_stage_of_all_tasks_and_stages_from_the_base(tmp_path: Path) -> None:
     sequence(tmp_path, align=None, retention=[])
-    request = Request(tmp_path, sequence="s", methods=("moextend",), modes=("sequence", "joint", "independent"))
+    request = Request(
+        tmp_path, sequence="s", methods=("moextend",), modes=("sequence", "joint", "independent")
+    )
     runs = preview(request, resolve(request))["estimate"]["runs"]
     one, joint, alone = (next(run for run in runs.values() if run["mode"] == mode) for mode in request.modes)
     assert [len(run["stages"]) for run in (one, joint, alone)] == [2, 1, 2]
@@ -133,11 +141,15 @@ def test_items_are_counted_without_data(tmp_path: Path, monkeypatch: pytest.Monk
     assert task.data is not None
     rows = [{"question": "q", "answer": "a", "image": "x.png"}] * 7
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    local = task.model_copy(update={"data": task.data.model_copy(update={"path": "rows.json", "test": "all"})})
+    local = task.model_copy(
+        update={"data": task.data.model_copy(update={"path": "rows.json", "test": "all"})}
+    )
     local = local.model_copy(update={"path": tmp_path / "t.yaml"})
     stated = {("org/set", None, None): {"all": 1000}}
     monkeypatch.setattr(data_size, "_stated", lambda *key: stated.get(key, {}))
-    hub = task.model_copy(update={"data": task.data.model_copy(update={"path": "org/set", "test": "all[90%:]"})})
+    hub = task.model_copy(
+        update={"data": task.data.model_copy(update={"path": "org/set", "test": "all[90%:]"})}
+    )
     assert data_size.items_of(hub, "test", tmp_path) == 100
     assert data_size.items_of(hub, "train", tmp_path) is None, "the card states no such split"
     columns = local.columns.model_copy(update={"id": None, "kind": None, "group": None})
@@ -150,11 +162,18 @@ def test_encoders_are_known_by_name() -> None:
     assert (large.tokens, large.width) == (576, 1024)
     assert large.parameters and 300e6 < large.parameters < 310e6
     assert large.operations and 300e9 < large.operations < 400e9, "361 GFLOP without the last block"
-    assert image_encoder("hf-hub:no/such") == EncoderSize(576, 1024), "only a download knows: the assumed size"
+    assert image_encoder("hf-hub:no/such") == EncoderSize(576, 1024), (
+        "only a download knows: the assumed size"
+    )
 
 
-def test_the_index_of_a_model_on_the_hub_says_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = {"metadata": {"total_size": 123}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+def test_the_index_of_a_model_on_the_hub_says_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = {
+        "metadata": {"total_size": 123},
+        "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"},
+    }
     (tmp_path / "index.json").write_text(json.dumps(index))
     cached = {hub_facts.INDEX: str(tmp_path / "index.json"), "model-1.safetensors": "there"}
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file, **_: cached.get(file))
