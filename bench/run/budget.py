@@ -57,6 +57,11 @@ class Plan:
         return found
 
     @property
+    def text(self) -> int:
+        """Tokens of a generic text."""
+        return TEXT_TOKENS
+
+    @property
     def generic(self) -> int:
         """Number of generic texts."""
         return len(memory_texts(self.sequence.memory_file()))
@@ -261,7 +266,7 @@ def _pass(shared: _Shared, over: Pass, size: MethodSize, names: list[str], a_tok
     """Operations of a pass over data; of data that is not known, none."""
     plan, step = shared.plan, shared.sizes.step
     if over.over == "generic":
-        count, length = plan.generic, TEXT_TOKENS
+        count, length = plan.generic, plan.text
     else:
         found = [plan.items(name, "train") or 0 for name in names]
         kept = [held_out(many) for many in found]

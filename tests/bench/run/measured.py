@@ -42,7 +42,7 @@ TASKS = ("one", "two")
 SPECS = (
     "zero-shot", "full-ft", "lora", "lora-per-task", "lora-per-task:task=inferred", "replay", "replay:over=full-ft",
     "ewc:items=8", "ewc:over=full-ft,items=8", "lwf", "lwf:over=full-ft", "o-lora", "moe-lora",
-    "moextend:probe_steps=2", "moextend:scope=auto,layers=first", "moextend:scope=all,probe_steps=2,memory_tokens=64",
+    "moextend:probe_steps=2", "moextend:scope=auto,layers=first", "moextend:scope=all,layers=first,memory_tokens=64",
     "moextend:routing=paper,layers=first", "moextend:routing=slot,layers=first",
 )  # fmt: skip
 MID = {
@@ -201,6 +201,11 @@ class FixedPlan(budget.Plan):
     def length(self, name: str) -> int:
         """As measured."""
         return self.prompt if self.scoring else self.tokens
+
+    @property
+    def text(self) -> int:
+        """As measured."""
+        return self.tokens
 
     @property
     def generic(self) -> int:
