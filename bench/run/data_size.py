@@ -27,9 +27,9 @@ def items_of(task: TaskSpec, split: Split, workspace: Path) -> int | None:
         return None
     part = parse_split(name, where=f"{task.task}: data.{split}")
     share = (part.high - part.low) / 100
-    if is_generated(task):
-        return _generated(task.data.path.partition(":")[2], split)
     try:
+        if is_generated(task):
+            return _generated(task.data.path.partition(":")[2], split)
         if place(task.data.path, task.folder(), workspace).exists():
             if readable(task, split, workspace):
                 return len(open_items(task, split, workspace, media=False, strict=False))
