@@ -62,9 +62,10 @@ def order(kind: str, *arguments: str, **environment: str) -> dict[str, object]:
 @contextlib.contextmanager
 def serving(path: str, **environment: str) -> Iterator[str]:
     """A server at the socket `path`, which imports with this environment; yields the path."""
+    modules = os.pathsep.join(filter(None, sys.path))
     process = subprocess.Popen(
         [sys.executable, __file__, "serve", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": modules, **environment},
     )  # fmt: skip
     assert process.stdin and process.stdout
     assert process.stdout.readline() == b"ready\n"

@@ -7,8 +7,10 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests import preloaded
+from tests.hub.contents import VQA
 from tests.hub.server import Hub
 
 SETTINGS = {
@@ -16,6 +18,22 @@ SETTINGS = {
     **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), ""),
     "HF_TOKEN": "", "HUGGING_FACE_HUB_TOKEN": "", "COLUMNS": "100",
 }  # fmt: skip
+
+
+SCIENCE = """\
+task: science
+dataset_path: allenai/ai2_arc
+dataset_name: ARC-Easy
+output_type: multiple_choice
+training_split: train
+validation_split: validation
+test_split: test
+doc_to_text: "Question: {{question}}\\nAnswer:"
+doc_to_target: "{{choices.label.index(answerKey)}}"
+doc_to_choice: "{{choices.text}}"
+metric_list: [{metric: acc}]
+"""
+"""lm-eval's arc_easy in a folder of its own, which spares the index of lm-eval's tasks: 7 seconds a process."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +67,39 @@ class User:
         self._home.unlink(missing_ok=True)
         self._home.symlink_to(cache or self.cache)
 
+    def sequence(
+        self, name: str = "shop", *, base: str = "model: org/olmoe", text: bool = False, steps: int = 3
+    ) -> None:
+        """Writes a sequence about signs, and its task if there is none; `text`: with science questions, only scored."""
+        for folder in ("registry", "tasks/science"):
+            (self.workspace / folder).mkdir(parents=True, exist_ok=True)
+        (self.workspace / f"registry/{name}.yaml").write_text(
+            f"sequence: {name}\nversion: 1\nbase: {{{base}, vision: tiny}}\nstages: [{{task: signs}}]\n"
+            f"retention: [{'science' if text else ''}]\nmethods: [lora]\nscoring: {{batch_size: 4, limit: 4}}\n"
+            f"train: {{steps: {steps}, batch_size: 2, learning_rate: 5.0e-3, checkpoint_steps: 1}}\n"
+        )
+        signs = self.workspace / "tasks/signs.yaml"
+        if not signs.exists():
+            signs.write_text(
+                f"task: signs\nversion: 1\nkind: vqa\ndata: {{path: {VQA}, train: train, test: validation}}\n"
+                "columns: {id: question_id, image: image, question: question, answer: answers, group: image_id}\n"
+                'prompt: "<image>\\n{question}\\nAnswer the question using a single word or phrase."\n'
+                "scorer: evalai@1\nmax_new_tokens: 4\n"
+            )
+        (self.workspace / "tasks/science.yaml").write_text(
+            "task: science\nversion: 1\nkind: text\nlm_eval: {task: science, path: science}\n"
+        )
+        (self.workspace / "tasks/science/science.yaml").write_text(SCIENCE)
+
     def start(self, *arguments: str, offline: bool = False, **environment: str) -> socket.socket:
         """Starts `moextend ...`; the connection, which `end` waits for."""
         settings = self.settings(offline=offline) | environment
         order = preloaded.order("cli", *arguments, **settings)
         with self._output.open("wb") as output:
             streams = (0, output.fileno(), output.fileno())
-            return preloaded.connect(self._servers[offline], {**order, "folder": str(self.workspace)}, streams)
+            return preloaded.connect(
+                self._servers[offline], {**order, "folder": str(self.workspace)}, streams
+            )
 
     def settings(self, *, offline: bool) -> dict[str, str]:
         """The environment of commands."""
@@ -71,6 +115,14 @@ class User:
         client = self.start(*arguments, offline=offline, **environment)
         preloaded.pid_of(client)
         return self.end(client)
+
+    def run(self, name: str = "shop", **how: Any) -> Ended:
+        """`moextend bench run NAME -q`."""
+        return self("bench", "run", name, "-q", **how)
+
+    def folder_of(self, name: str = "shop", seed: int = 0) -> Path:
+        """Folder of a run."""
+        return self.workspace / "runs" / name / f"lora-s{seed}"
 
     def blobs(self, repository: str = "models--*") -> list[Path]:
         """Files of repositories in the cache, whole and incomplete."""
@@ -97,5 +149,3 @@ def servers(hub: Hub, folder: Path) -> Iterator[tuple[tuple[str, str], Path]]:
             for name in ("online", "offline")
         ]
         yield (paths[0], paths[1]), home
-
-

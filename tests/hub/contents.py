@@ -59,13 +59,15 @@ def olmoe(folder: Path, *, hidden: int = 32, shard: str = "60KB", seed: int = 0)
     )  # fmt: skip
     OlmoeForCausalLM(config).to(torch.bfloat16).save_pretrained(folder, max_shard_size=shard)
     words.save_pretrained(folder)
-    (folder / "README.md").write_text("---\nlicense: apache-2.0\nlibrary_name: transformers\n---\nA small OLMoE.\n")
+    (folder / "README.md").write_text(
+        "---\nlicense: apache-2.0\nlibrary_name: transformers\n---\nA small OLMoE.\n"
+    )
     assert len(list(folder.glob("model-*.safetensors"))) >= 3, sorted(folder.iterdir())
     return folder
 
 
 def visual_questions(folder: Path, count: int = 20) -> Path:
-    """TextVQA's columns and types with other rows, in one parquet file a split, and the card that `push_to_hub` makes."""
+    """TextVQA's columns and types with other rows, one parquet file a split, and the card that `push_to_hub` makes."""
     fixture = hub_rows.fixtures()[VQA, None]
     for split in ("train", "validation"):
         rows = [
@@ -94,20 +96,25 @@ def science_questions(folder: Path, count: int = 8) -> Path:
     )
     for config in ("ARC-Challenge", "ARC-Easy"):
         for split in ("train", "test", "validation"):
-            rows = [
-                {
-                    "id": f"Mercury_{place}",
-                    "question": f"Which of these is a planet, number {place}?",
-                    "choices": {"text": ["the Moon", "Mars", "the Sun", "a comet"], "label": list("ABCD")},
-                    "answerKey": "B",
-                }
-                for place in range(count)
-            ]
+            rows = [_science(place) for place in range(count)]
             path = folder / config / f"{split}-00000-of-00001.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             datasets.Dataset.from_list(rows, features=features).to_parquet(path)
     configs = {name: f"{name}/{{split}}-*" for name in ("ARC-Challenge", "ARC-Easy")}
     return card(folder, configs, ("train", "test", "validation"))
+
+
+def _science(place: int) -> dict[str, Any]:
+    bodies = ["the Moon", "Mars", "the Sun", "a comet"]
+    turned = bodies[place % 4 :] + bodies[: place % 4]
+    question = f"Which of these is a planet, asked for the {place + 1}. time?"
+    key = "ABCD"[turned.index("Mars")]
+    return {
+        "id": f"Mercury_{place}",
+        "question": question,
+        "choices": {"text": turned, "label": list("ABCD")},
+        "answerKey": key,
+    }
 
 
 def card(folder: Path, configs: dict[str, str], splits: tuple[str, ...]) -> Path:

@@ -110,7 +110,9 @@ class Hub:
         """Keeps a request; returns what goes wrong with it."""
         with self._lock:
             self.asked.append(asked)
-            found = next((each for each in self.faults if each.times and re.search(each.match, str(asked))), None)
+            found = next(
+                (each for each in self.faults if each.times and re.search(each.match, str(asked))), None
+            )
             if found:
                 found.times -= 1
                 found.hit.set()
@@ -120,7 +122,9 @@ class Hub:
         """Names of the files whose content was asked for, in order; without the metadata of the API."""
         with self._lock:
             paths = [urlsplit(each.path).path for each in self.asked if each.method == "GET"]
-        return [path.rpartition("/")[2] for path in paths if path.startswith(("/api/resolve-cache/", "/storage/"))]
+        return [
+            path.rpartition("/")[2] for path in paths if path.startswith(("/api/resolve-cache/", "/storage/"))
+        ]
 
     def answer(self, asked: Asked, form: dict[str, list[str]]) -> Answer:
         """The answer of a hub without faults."""
@@ -133,7 +137,9 @@ class Hub:
             return self._content(self.repositories[kind, name].commits[commit][unquote(file)], commit)  # type: ignore[index]
         if file_of := re.fullmatch(r"/(datasets/)?([^/]+(?:/[^/]+)?)/resolve/([^/]+)/(.+)", url.path):
             data, name, revision, file = file_of.groups()
-            return self._resolve("datasets" if data else "models", name, unquote(revision), unquote(file), asked)
+            return self._resolve(
+                "datasets" if data else "models", name, unquote(revision), unquote(file), asked
+            )
         if api := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(.*))?", url.path):
             kind, name, rest = api.groups()
             return self._api(kind, name, rest or "", parse_qs(url.query), form, asked)  # type: ignore[arg-type]
@@ -175,7 +181,9 @@ class Hub:
             return refusal(404, "EntryNotFound", "Entry not found", **{"X-Repo-Commit": commit})
         headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes", "ETag": f'"{found.etag}"'}
         if not found.large:
-            return Answer(307, b"", {**headers, "Location": f"/api/resolve-cache/{kind}/{name}/{commit}/{quote(file)}"})
+            return Answer(
+                307, b"", {**headers, "Location": f"/api/resolve-cache/{kind}/{name}/{commit}/{quote(file)}"}
+            )
         linked = {"X-Linked-Size": str(len(found.content)), "X-Linked-ETag": f'"{found.etag}"'}
         place = f"{self.storage}/storage/{kind}/{name}@{commit}/{quote(file)}?signed=1"
         return Answer(302, b"", {**headers, **linked, "Location": place})
@@ -185,7 +193,13 @@ class Hub:
         return Answer(200, file.content, headers)
 
     def _api(
-        self, kind: Kind, name: str, rest: str, query: dict[str, list[str]], form: dict[str, list[str]], asked: Asked
+        self,
+        kind: Kind,
+        name: str,
+        rest: str,
+        query: dict[str, list[str]],
+        form: dict[str, list[str]],
+        asked: Asked,
     ) -> Answer:
         repository = self._found(kind, name, asked)
         if isinstance(repository, Answer):
@@ -194,7 +208,9 @@ class Hub:
         if what == "auth-check":
             return self._gate(repository, asked) or Answer(200, b"{}")
         if what == "refs":
-            branches = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in repository.refs.items()]
+            branches = [
+                {"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in repository.refs.items()
+            ]
             return _json({"branches": branches, "tags": [], "converts": []})
         revision, _, below = rest.partition("/")
         revision = unquote(revision) or "main"

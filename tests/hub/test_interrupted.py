@@ -1,0 +1,164 @@
+"""Downloads that break off, are killed, come damaged or find no room: one error, and the same command goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import preloaded
+from tests.hub.commands import Ended, User
+from tests.hub.server import Hub
+from tests.robustness.test_damages import results
+from tests.robustness.test_kills import alive, until
+
+SHARD = "GET /storage/models/org/olmoe@.*/model-00003-of-00004.safetensors"
+
+
+@pytest.fixture(scope="module")
+def _undisturbed() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def undisturbed(user: User, _undisturbed: dict[str, Any], tmp_path: Path, hub: Hub) -> dict[str, Any]:
+    """The results of a run that nothing disturbs."""
+    if not _undisturbed:
+        user.sequence("calm")
+        ran = user.run("calm")
+        assert ran.code == 0, ran.text
+        _undisturbed.update(results(user.folder_of("calm")))
+        for path in user.cache.glob("hub/models--*"):
+            remove(path)
+        hub.recover()
+    return _undisturbed
+
+
+def remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder)
+
+
+def complete(user: User) -> dict[str, Any]:
+    """The results of the run after the same command, without faults; every file in the cache is right."""
+    user.hub.recover()
+    ran = user.run()
+    assert ran.code == 0 and "Traceback" not in ran.text, ran.text
+    for blob in user.blobs():
+        assert ".incomplete" in blob.name or blob.name == digest(blob), blob
+    return results(user.folder_of())
+
+
+def digest(blob: Path) -> str:
+    content = blob.read_bytes()
+    if len(blob.name) == 64:
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def failed(ended: Ended) -> str:
+    """The one line about a run that failed."""
+    assert ended.code == 1 and "Traceback" not in ended.text, ended.text
+    (line,) = [line for line in ended.text.splitlines() if line.startswith("lora-s0 failed: ")]
+    return line
+
+
+def test_a_shard_that_breaks_off_is_continued(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
+    user.sequence()
+    hub.fail(SHARD, times=2, drop_after=20_000)
+    ran = user.run()
+    assert ran.code == 0, ran.text
+    assert hub.bodies().count("model-00003-of-00004.safetensors") == 3
+    assert complete(user) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"truncate": 30_000}, r"model-00003-of-00004.safetensors ended after 30,000 of [\d,]+ bytes"),
+        (
+            {"damage": True},
+            r"the SHA-256 of model-00003-of-00004.safetensors is not the one that the hub states",
+        ),
+    ],
+)
+def test_a_damaged_shard_is_not_kept(
+    user: User, hub: Hub, undisturbed: dict[str, Any], fault: dict[str, Any], said: str
+) -> None:
+    user.sequence()
+    hub.fail(SHARD, **fault)
+    error = failed(user.run())
+    assert re.search(said, error) and "un the same command again" in error, error
+    hub.recover()
+    assert complete(user) == undisturbed
+    names = [name for name in hub.bodies() if name.startswith("model-")]
+    assert names == ["model-00003-of-00004.safetensors"], "what was right is kept"
+
+
+def test_killed_in_a_download_and_in_training(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
+    user.sequence()
+    slow = hub.fail(SHARD, slow=0.3, drop_after=60_000)
+    client = user.start("bench", "run", "shop", "-q")
+    preloaded.pid_of(client)
+    assert slow.hit.wait(60)
+    kill_worker(user)
+    ended = user.end(client)
+    assert "was killed by SIGKILL" in failed(ended)
+    partial = [blob for blob in user.blobs("models--*") if blob.name.endswith(".incomplete")]
+    assert len(partial) == 1, "what huggingface_hub left of the shard"
+    assert not list(user.folder_of().glob("stages/*"))
+    os.utime(partial[0], (0, time.time() - 4000))
+    hub.recover()
+    client = user.start(
+        "bench", "run", "shop", "-q", KILL_WHEN=str(user.folder_of() / "stages/*/*-in-flight/*")
+    )
+    preloaded.pid_of(client)
+    assert "was killed by SIGKILL" in failed(user.end(client))
+    assert not partial[0].exists(), "it is removed after an hour"
+    assert complete(user) == undisturbed
+
+
+def kill_worker(user: User) -> None:
+    status = json.loads((user.folder_of() / "status.json").read_text())
+    os.kill(status["pid"], signal.SIGKILL)
+    until(lambda: not alive(status["pid"]))
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of its own in memory; skipped where it may not be mounted."""
+    import subprocess
+
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if made.returncode:
+        pytest.skip(f"no tmpfs may be mounted here ({made.stderr.strip()})")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full(user: User, hub: Hub, undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    user.sequence()
+    with small_disk(tmp_path / "disk", "200k") as disk:
+        user.use(disk)
+        (disk / "datasets").symlink_to(user.cache / "datasets")
+        error = failed(user.run())
+        assert "no disk space left. Free some space and run the same command again." in error, error
+        assert "/hub" in error, "the place"
+        assert not list(disk.rglob("*.incomplete"))
+    user.use()
+    assert complete(user) == undisturbed
