@@ -13,7 +13,9 @@ Kind = Literal["model", "dataset"]
 LOGIN = "log in with hf auth login, or set HF_TOKEN"
 AGAIN = "Run the same command again: files that are complete are not downloaded again."
 _NOUN = {"model": "model", "dataset": "data set"}
-_CUT = re.compile(r"Consistency check failed: file should be of size (\d+) but has size (\d+) \((.+?)\)")
+_CUT = re.compile(
+    r"Consistency check failed: file should be of size (\d+) but has size (\d+) \((?:\(…\))?(.+?)\)"
+)
 _OFFLINE = "OfflineModeIsEnabled"
 _UNREACHABLE = (
     "ConnectError",

@@ -57,15 +57,15 @@ class User:
     def __init__(self, hub: Hub, servers: tuple[str, str], home: Path, folder: Path) -> None:
         self.hub, self._servers, self.folder = hub, servers, folder
         self.workspace, self.cache = folder / "workspace", folder / "home"
-        self._home, self._output = home, folder / "output"
+        self.home, self._output = home, folder / "output"
         for path in (self.workspace, self.cache):
             path.mkdir(parents=True)
         self.use()
 
     def use(self, cache: Path | None = None) -> None:
         """Makes HF_HOME of all commands this user's, or another folder."""
-        self._home.unlink(missing_ok=True)
-        self._home.symlink_to(cache or self.cache)
+        self.home.unlink(missing_ok=True)
+        self.home.symlink_to(cache or self.cache)
 
     def sequence(
         self, name: str = "shop", *, base: str = "model: org/olmoe", text: bool = False, steps: int = 3
@@ -103,7 +103,7 @@ class User:
 
     def settings(self, *, offline: bool) -> dict[str, str]:
         """The environment of commands."""
-        return SETTINGS | environment_of(self.hub, self._home, offline=offline)
+        return SETTINGS | environment_of(self.hub, self.home, offline=offline)
 
     def end(self, client: socket.socket) -> Ended:
         """Waits for a command that was started."""

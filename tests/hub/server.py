@@ -189,7 +189,11 @@ class Hub:
         return Answer(302, b"", {**headers, **linked, "Location": place})
 
     def _content(self, file: File, commit: str) -> Answer:
-        headers = {"X-Repo-Commit": commit, "ETag": f'"{file.etag}"', "Accept-Ranges": "bytes"}
+        name = file.name.rpartition("/")[2]
+        shown = f"inline; filename*=UTF-8''{name}; filename=\"{name}\";"
+        headers = {
+            "X-Repo-Commit": commit, "ETag": f'"{file.etag}"', "Accept-Ranges": "bytes", "Content-Disposition": shown
+        }  # fmt: skip
         return Answer(200, file.content, headers)
 
     def _api(

@@ -115,16 +115,17 @@ def test_killed_in_a_download_and_in_training(user: User, hub: Hub, undisturbed:
     ended = user.end(client)
     assert "was killed by SIGKILL" in failed(ended)
     partial = [blob for blob in user.blobs("models--*") if blob.name.endswith(".incomplete")]
-    assert len(partial) == 1, "what huggingface_hub left of the shard"
+    assert partial, "huggingface_hub leaves what it has of a shard"
     assert not list(user.folder_of().glob("stages/*"))
-    os.utime(partial[0], (0, time.time() - 4000))
+    for path in partial:
+        os.utime(path, (0, time.time() - 4000))
     hub.recover()
     client = user.start(
         "bench", "run", "shop", "-q", KILL_WHEN=str(user.folder_of() / "stages/*/*-in-flight/*")
     )
     preloaded.pid_of(client)
     assert "was killed by SIGKILL" in failed(user.end(client))
-    assert not partial[0].exists(), "it is removed after an hour"
+    assert not any(path.exists() for path in partial), "nobody continues it: it is removed after an hour"
     assert complete(user) == undisturbed
 
 
@@ -151,14 +152,43 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_that_is_full(user: User, hub: Hub, undisturbed: dict[str, Any], tmp_path: Path) -> None:
+def test_a_disk_that_is_full(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
     user.sequence()
-    with small_disk(tmp_path / "disk", "200k") as disk:
-        user.use(disk)
-        (disk / "datasets").symlink_to(user.cache / "datasets")
+    with small_disk(user.cache / "hub", "150k") as disk:
         error = failed(user.run())
         assert "no disk space left. Free some space and run the same command again." in error, error
-        assert "/hub" in error, "the place"
-        assert not list(disk.rglob("*.incomplete"))
-    user.use()
+        assert f"{user.home}/hub: " in error, "the place"
+        assert not list(disk.rglob("*.incomplete")) and list(disk.rglob("*.parquet"))
     assert complete(user) == undisturbed
+
+
+def test_a_hub_that_is_busy_and_slow(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
+    user.sequence()
+    hub.fail("HEAD /org/olmoe/resolve/.*/config.json", times=1, status=500)
+    hub.fail(SHARD, times=1, status=429, headers={"Retry-After": "0"})
+    hub.fail("GET /storage/datasets", times=1, status=429, headers={"Retry-After": "0"})
+    hub.fail("GET /storage/models", slow=0.05)
+    ran = user.run()
+    assert ran.code == 0, ran.text
+    assert complete(user) == undisturbed
+
+
+def test_a_hub_that_fails(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
+    user.sequence()
+    hub.fail(SHARD, status=500)
+    error = failed(user.run())
+    assert (
+        "model 'org/olmoe': the hub answers 500, an error of its own." in error
+        and "Run the same command" in error
+    )
+    assert complete(user) == undisturbed
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_hub_that_fails_from_the_start(user: User, hub: Hub, status: int) -> None:
+    user.sequence()
+    hub.fail("HEAD /org/olmoe/resolve/", status=status)
+    ended = user.run()
+    assert ended.code == 1 and f"shop.yaml: base.model: the hub answers {status}" in ended.error
+    assert not list(user.workspace.glob("runs/*/*"))
