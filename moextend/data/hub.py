@@ -110,8 +110,8 @@ def _reason(error: Exception, name: str, revision: str | None, where: str) -> Mo
     from datasets.exceptions import DatasetNotFoundError
 
     known = hub_errors.of_hub(error, name, "dataset", revision=revision, where=where)
-    if known is None and isinstance(error, DatasetNotFoundError | ConnectionError):
-        return _refusal(name, revision, where)  # `datasets` drops the cause of these errors
+    if known is None and isinstance(error, DatasetNotFoundError):
+        return _refusal(name, revision, where)  # `datasets` drops the cause
     return known
 
 

@@ -18,7 +18,8 @@ def commit(name: str, revision: str | None = None, *, where: str | None = None) 
     Without the hub it is the commit in the user's cache. None: not known, as the repository has no config.json.
 
     Raises:
-        InputError: the hub has no such model or revision, or not for this user. `where`: the key that names it.
+        InputError: the hub has no such model or revision, or not for this user; or offline, the cache has it not.
+            `where`: the key that names it.
         RunFailed: the hub cannot be reached or fails, and the model is not in the cache.
     """
     from huggingface_hub import hf_hub_download

@@ -72,9 +72,9 @@ def _refused(error: Any, name: str, kind: Kind, revision: str | None, where: str
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return InputError(
-            f"the hub has no {what} '{name}', or it is private.",
+            f"there is no file or folder '{name}', and the hub has no such {what}, or it is private.",
             where=where,
-            hint=f"Check the id. If it is private: {LOGIN}.",
+            hint=f"Check the path or the id. If it is private: {LOGIN}.",
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return InputError(
@@ -95,7 +95,7 @@ def _failed(error: Any, name: str, kind: Kind, where: str) -> MoextendError | No
     """A download that could not be made or was cut short."""
     what, status = _NOUN[kind], _status(error)
     if type(error).__name__ == _OFFLINE:
-        return RunFailed(
+        return InputError(
             f"the {what} '{name}' is not, or not completely, in the cache, and offline mode forbids to download it.",
             where=where,
             hint="Unset HF_HUB_OFFLINE and run the same command once, or set HF_HOME to the folder that holds it.",

@@ -30,7 +30,7 @@ def refused(user: User, ended: Ended) -> str:
         (
             "model: org/nothing",
             "base.model",
-            "no model 'org/nothing', or it is private",
+            "no file or folder 'org/nothing', and the hub has no such model, or it is private",
             "log in with hf auth login",
         ),
         (
@@ -59,7 +59,11 @@ def test_a_model_that_is_refused(user: User, hub: Hub, base: str, place: str, wh
             "'org/gated-vqa' is gated",
             "Ask for access at {page}, then log in with hf auth login",
         ),
-        ("org/nothing", "no data set 'org/nothing', or it is private", "log in with hf auth login"),
+        (
+            "org/nothing",
+            "no file or folder 'org/nothing', and the hub has no such data set, or it is private",
+            "log in with hf auth login",
+        ),
     ],
 )
 def test_a_data_set_that_is_refused(user: User, hub: Hub, data: str, what: str, hint: str) -> None:
@@ -72,6 +76,16 @@ def test_a_data_set_that_is_refused(user: User, hub: Hub, data: str, what: str, 
     assert ran.code == 2, ran.text
     for error in (added, ran.error):
         assert what in error and hint.format(page=f"{hub.address}/datasets/{data}") in error
+
+
+def test_an_encoder_that_is_refused(user: User, hub: Hub) -> None:
+    user.sequence()
+    file = user.workspace / "registry/shop.yaml"
+    file.write_text(file.read_text().replace("vision: tiny", "vision: 'hf-hub:org/gated'"))
+    ran = user.run()
+    assert ran.code == 1 and "Traceback" not in ran.text, ran.text
+    assert "vision encoder 'hf-hub:org/gated': the model 'org/gated' is gated" in ran.text
+    assert f"Ask for access at {hub.address}/org/gated, then log in with hf auth login" in ran.text
 
 
 def test_a_revision_of_data_that_is_not_there(user: User, hub: Hub) -> None:
@@ -114,7 +128,7 @@ def test_a_token_opens_a_gated_model_and_is_written_nowhere(
 def test_offline_without_the_files(user: User, hub: Hub) -> None:
     user.sequence()
     ended = user.run(offline=True)
-    assert ended.code == 1 and not list(user.workspace.glob("runs/*/*")), ended.text
+    assert ended.code == 2 and not list(user.workspace.glob("runs/*/*")), ended.text
     assert "'org/olmoe' is not, or not completely, in the cache" in ended.error
     assert "Unset HF_HUB_OFFLINE and run the same command once" in ended.error
     assert hub.asked == []
