@@ -93,14 +93,12 @@ def _no_column(task: TaskSpec, modality: str) -> str:
 def check_here(
     sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path, *, device: str, runs: Path | None
 ) -> None:
-    """Raises InputError if this machine lacks a device, a tracker, data or a writable folder.
+    """Raises InputError if this machine lacks a device, a tracker, data or a writable folder, or the hub refuses.
 
-    `runs` is None if all runs are done.
+    `runs` is None if all runs are done: the hub is not asked then.
     """
     file = str(sequence.path or sequence.sequence)
     _find_base(sequence, workspace)
-    if runs is not None:
-        _check_hub(sequence, tasks, workspace)
     for modality, name in sequence.base.encoders_in(workspace).items():
         if name in sequence.base.by_hand(workspace):
             raise InputError(
@@ -128,16 +126,18 @@ def check_here(
     if runs is not None:
         files.check_writable(runs, where="--runs")
         files.check_writable(workspace / ".cache", where="--workspace")
+        _check_hub(sequence, tasks, workspace)  # last: it may take the network
 
 
 def _check_hub(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> None:
     """Raises InputError if the hub has no such base or data, or not for this user; RunFailed if it gives no base.
 
-    Of a base its config.json is downloaded, of data nothing.
+    Of a base its config.json is downloaded, of data nothing. A base in the cache is not asked for: its branch may have
+    moved, and a run goes on with the commit that it recorded.
     """
     base = sequence.base
     found = sources.find(base.found(workspace))
-    if isinstance(found, str):
+    if isinstance(found, str) and hub.snapshot(found, base.revision) is None:
         key = "base.revision" if base.revision else "base.model"
         hub.commit(found, base.revision, where=f"{sequence.path or sequence.sequence}: {key}")
     for task in tasks.values():

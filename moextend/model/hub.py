@@ -35,8 +35,8 @@ def commit(name: str, revision: str | None = None, *, where: str | None = None) 
 
 def check_downloads(name: str, revision: str | None = None) -> None:
     """Raises RunFailed if a file of a model in the cache is not what the hub said; it is removed."""
-    snapshot = _snapshot(name, revision)
-    if damaged := downloads.remove_damaged(snapshot) if snapshot else []:
+    folder = snapshot(name, revision)
+    if damaged := downloads.remove_damaged(folder) if folder else []:
         raise downloads.damage(damaged, where=f"model '{name}'")
 
 
@@ -45,11 +45,14 @@ def tidy(name: str) -> None:
     downloads.remove_stale(Path(hub_errors.cache()) / f"models--{name.replace('/', '--')}")
 
 
-def _snapshot(name: str, revision: str | None) -> Path | None:
-    """Folder of a model's commit in the cache."""
+def snapshot(name: str, revision: str | None) -> Path | None:
+    """Folder of a model's commit in the cache, which may be incomplete; None if its config is not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+    except ValueError:  # no name of the hub
+        return None
     return Path(found).parent if isinstance(found, str) else None
 
 

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 Kind = Literal["models", "datasets"]
 LARGE = (".safetensors", ".parquet")
 """Files in LFS, which the hub serves from a storage of its own; all others are in git."""
@@ -84,9 +86,14 @@ class Repository:
             "_id": commit[:24], "id": self.name, "author": self.name.partition("/")[0], "sha": commit,
             "lastModified": "2025-01-01T00:00:00.000Z", "createdAt": "2025-01-01T00:00:00.000Z",
             "private": self.private, "gated": "manual" if self.gated else False, "disabled": False,
-            "downloads": 0, "likes": 0, "tags": [], "siblings": siblings,
+            "downloads": 0, "likes": 0, "tags": [], "siblings": siblings, "cardData": self.card(commit),
             **({"modelId": self.name} if self.kind == "models" else {}),
         }  # fmt: skip
+
+    def card(self, commit: str) -> dict[str, Any]:
+        """The front matter of README.md."""
+        found = self.commits[commit].get("README.md")
+        return yaml.safe_load(found.content.decode().split("---")[1]) if found else {}
 
     def tree(self, commit: str, below: str, *, recursive: bool) -> list[dict[str, Any]] | None:
         """Files and folders below a folder; None if there is no such folder."""

@@ -119,9 +119,10 @@ class Hub:
         return found
 
     def bodies(self) -> list[str]:
-        """Names of the files whose content was asked for, in order; without the metadata of the API."""
+        """Names of the files that were downloaded, in order; without the API, and without parts such as headers."""
         with self._lock:
-            paths = [urlsplit(each.path).path for each in self.asked if each.method == "GET"]
+            whole = [each for each in self.asked if not re.fullmatch(r"bytes=\d+-\d+", each.range or "")]
+            paths = [urlsplit(each.path).path for each in whole if each.method == "GET"]
         return [
             path.rpartition("/")[2] for path in paths if path.startswith(("/api/resolve-cache/", "/storage/"))
         ]

@@ -85,7 +85,11 @@ def test_a_shard_that_breaks_off_is_continued(user: User, hub: Hub, undisturbed:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ({"truncate": 30_000}, r"model-00003-of-00004.safetensors ended after 30,000 of [\d,]+ bytes"),
+        pytest.param(
+            {"truncate": 30_000},
+            r"model-00003-of-00004.safetensors ended after 30,000 of [\d,]+ bytes",
+            marks=pytest.mark.long,
+        ),
         (
             {"damage": True},
             r"the SHA-256 of model-00003-of-00004.safetensors is not the one that the hub states",
@@ -125,6 +129,9 @@ def test_killed_in_a_download_and_in_training(user: User, hub: Hub, undisturbed:
     )
     preloaded.pid_of(client)
     assert "was killed by SIGKILL" in failed(user.end(client))
+    assert not [each for each in hub.asked if "/org/olmoe/resolve/main/" in each.path], (
+        "only the recorded commit"
+    )
     assert not any(path.exists() for path in partial), "nobody continues it: it is removed after an hour"
     assert complete(user) == undisturbed
 
@@ -162,6 +169,7 @@ def test_a_disk_that_is_full(user: User, hub: Hub, undisturbed: dict[str, Any]) 
     assert complete(user) == undisturbed
 
 
+@pytest.mark.long
 def test_a_hub_that_is_busy_and_slow(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
     user.sequence()
     hub.fail("HEAD /org/olmoe/resolve/.*/config.json", times=1, status=500)
