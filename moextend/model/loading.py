@@ -95,8 +95,11 @@ def load(
         lm, loaded_of = auto.from_pretrained(
             source, output_loading_info=True, **how, **options, **unpacked, **own
         )
-    except _UNREADABLE as error:
-        raise _unreadable(error, "cannot be loaded as a language model", model, source, revision) from error
+    except Exception as error:
+        known = _unreadable(error, "cannot be loaded as a language model", model, source, revision)
+        if known is None:
+            raise
+        raise known from error
     if isinstance(source, str):
         hub.check_downloads(source, revision)
     if missing := sorted(loaded_of["missing_keys"]):
@@ -168,14 +171,22 @@ def skeleton(model: str, *, revision: str | None = None) -> Any:
         config = lm_head.talking_config(AutoConfig.from_pretrained(source, **options))
         with torch.device("meta"):
             return lm_head.auto_class(config).from_config(config)
-    except _UNREADABLE as error:
-        raise _unreadable(error, "its config cannot be read", model, source, revision) from error
+    except Exception as error:
+        known = _unreadable(error, "its config cannot be read", model, source, revision)
+        if known is None:
+            raise
+        raise known from error
 
 
 def _unreadable(
     error: Exception, what: str, model: str, source: Path | str, revision: str | None
-) -> MoextendError:
-    """The error for a base that a library could not load; of a hub model first what its download says."""
+) -> MoextendError | None:
+    """The error for a base that a library could not load; of a hub model first what its download says.
+
+    None if it is of no kind that a checkpoint causes.
+    """
+    if isinstance(error, MoextendError):
+        return None
     if isinstance(source, str):
         if (found := hub_errors.of_hub(error, source, revision=revision)) is not None:
             return found
@@ -185,6 +196,8 @@ def _unreadable(
             return damaged
     elif isinstance(error, OSError) and (full := foreign.of_disk(error, Path(source))) is not None:
         return full
+    if not isinstance(error, _UNREADABLE):
+        return None
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     return InputError(f"{what} ({first})", where=f"model '{model}'", hint=sources.FORMS)
 

@@ -44,7 +44,7 @@ def of_hub(
         revision: what was asked for; None: the default branch.
         where: the option or key that names the repository.
     """
-    causes = list(foreign.causes(error))
+    causes: list[Any] = list(foreign.causes(error))
     name = name or next((str(each.repo_id) for each in causes if getattr(each, "repo_id", None)), "?")
     where = where or f"{_NOUN[kind]} '{name}'"
     found = [_refused(cause, name, kind, revision, where) for cause in causes]

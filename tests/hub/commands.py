@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,10 +53,10 @@ class Ended:
 class User:
     """A workspace, and a cache of downloads that only this user has."""
 
-    def __init__(self, hub: Hub, servers: tuple[str, str], home: Path, folder: Path) -> None:
+    def __init__(self, hub: Hub, servers: Servers, folder: Path) -> None:
         self.hub, self._servers, self.folder = hub, servers, folder
         self.workspace, self.cache = folder / "workspace", folder / "home"
-        self.home, self._output = home, folder / "output"
+        self.home, self._output = servers.home, folder / "output"
         for path in (self.workspace, self.cache):
             path.mkdir(parents=True)
         self.use()
@@ -98,7 +97,7 @@ class User:
         with self._output.open("wb") as output:
             streams = (0, output.fileno(), output.fileno())
             return preloaded.connect(
-                self._servers[offline], {**order, "folder": str(self.workspace)}, streams
+                self._servers.path(offline=offline), {**order, "folder": str(self.workspace)}, streams
             )
 
     def settings(self, *, offline: bool) -> dict[str, str]:
@@ -135,17 +134,18 @@ def environment_of(hub: Hub, home: Path, *, offline: bool) -> dict[str, str]:
     return found | {"XDG_CACHE_HOME": str(home / "xdg"), "HF_HUB_DISABLE_XET": "1"}
 
 
-@contextlib.contextmanager
-def servers(hub: Hub, folder: Path) -> Iterator[tuple[tuple[str, str], Path]]:
-    """Processes that fork commands, one online and one offline; and where their HF_HOME is."""
-    home = folder / "home"
-    with contextlib.ExitStack() as stack:
-        paths = [
-            stack.enter_context(
-                preloaded.serving(
-                    str(folder / name), **SETTINGS, **environment_of(hub, home, offline=name == "offline")
-                )
-            )
-            for name in ("online", "offline")
-        ]
-        yield (paths[0], paths[1]), home
+class Servers:
+    """Processes that fork commands, one online and one offline; each is started at its first use."""
+
+    def __init__(self, hub: Hub, folder: Path, stack: contextlib.ExitStack) -> None:
+        self.hub, self.folder, self.home = hub, folder, folder / "home"
+        self._stack, self._paths = stack, dict[bool, str]()
+
+    def path(self, *, offline: bool) -> str:
+        """Socket of a server."""
+        if offline not in self._paths:
+            settings = SETTINGS | environment_of(self.hub, self.home, offline=offline)
+            name = "offline" if offline else "online"
+            server = preloaded.serving(str(self.folder / name), **settings)
+            self._paths[offline] = self._stack.enter_context(server)
+        return self._paths[offline]

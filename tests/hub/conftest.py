@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.hub import contents
-from tests.hub.commands import User, servers
+from tests.hub.commands import Servers, User
 from tests.hub.server import Hub, serving
 
 MODEL = "org/olmoe"
@@ -45,13 +46,12 @@ def hub(_hub: Hub) -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="session")
-def _servers(_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[tuple[str, str], Path]]:
-    with servers(_hub, tmp_path_factory.mktemp("forks")) as found:
-        yield found
+def _servers(_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with ExitStack() as stack:
+        yield Servers(_hub, tmp_path_factory.mktemp("forks"), stack)
 
 
 @pytest.fixture
-def user(hub: Hub, _servers: tuple[tuple[str, str], Path], tmp_path: Path) -> User:
+def user(hub: Hub, _servers: Servers, tmp_path: Path) -> User:
     """A user with an empty workspace and an empty cache."""
-    paths, home = _servers
-    return User(hub, paths, home, tmp_path)
+    return User(hub, _servers, tmp_path)

@@ -57,7 +57,8 @@ def olmoe(folder: Path, *, hidden: int = 32, shard: str = "60KB", seed: int = 0)
         num_key_value_heads=2, num_experts=8, num_experts_per_tok=2, max_position_embeddings=2048,
         bos_token_id=None, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
     )  # fmt: skip
-    OlmoeForCausalLM(config).to(torch.bfloat16).save_pretrained(folder, max_shard_size=shard)
+    model: Any = OlmoeForCausalLM(config)
+    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=shard)
     words.save_pretrained(folder)
     (folder / "README.md").write_text(
         "---\nlicense: apache-2.0\nlibrary_name: transformers\n---\nA small OLMoE.\n"

@@ -104,6 +104,9 @@ def test_a_damaged_shard_is_not_kept(
     error = failed(user.run())
     assert re.search(said, error) and "un the same command again" in error, error
     hub.recover()
+    told = user("bench", "run", "shop", "--dry-run")
+    assert "model org/olmoe from the hub (0.1 MB)" in told.text, "what is missing, not all"
+    assert hub.bodies() == []
     assert complete(user) == undisturbed
     names = [name for name in hub.bodies() if name.startswith("model-")]
     assert names == ["model-00003-of-00004.safetensors"], "what was right is kept"

@@ -83,7 +83,7 @@ def test_the_tasks_of_the_package_killed_and_continued_and_offline(user: User, h
 @pytest.fixture
 def large(hub: Hub, tmp_path: Path) -> Path:
     """A model whose shards are larger than what huggingface_hub reads at once (10 MiB)."""
-    folder = contents.olmoe(tmp_path / "large", hidden=640, shard="25MB")
+    folder = contents.olmoe(tmp_path / "large", hidden=1024, shard="25MB")
     hub.add("models", "org/large").push(folder)
     return folder
 
