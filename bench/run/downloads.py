@@ -39,7 +39,7 @@ def download(name: str, kind: Kind, revision: str | None) -> list[dict[str, Any]
         if kind == "model" and _is_cached(name, revision):
             return []
         problem = of_hub(error, name, kind, revision=revision)
-        return [{**record, "problem": None if problem is None else _told(problem)}]
+        return [{**record, "problem": None if problem is None else _shown(problem)}]
     files = _used(info.siblings or []) if kind == "model" else info.siblings or []
     missing = [file for file in files if _cached(name, file.rfilename, kind, info.sha) is None]
     if not any(file.rfilename.endswith(WEIGHTS) for file in missing) and kind == "model":
@@ -85,9 +85,9 @@ def _gate(name: str, kind: Kind) -> str | None:
         HfApi().auth_check(name, repo_type=kind)
     except Exception as error:
         problem = of_hub(error, name, kind)
-        return None if problem is None else _told(problem)
+        return None if problem is None else _shown(problem)
     return None
 
 
-def _told(problem: MoextendError) -> str:
+def _shown(problem: MoextendError) -> str:
     return f"{problem.what} {problem.hint or ''}".strip()

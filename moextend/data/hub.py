@@ -76,7 +76,7 @@ def _refused(error: Exception, name: str, revision: str | None, where: str) -> M
 
 
 def _check_downloads(name: str, rows: Any, where: str) -> None:
-    """Raises RunFailed if a file that `rows` were read from is not what the hub said; both are removed."""
+    """Raises RunFailed if a file that `rows` were read from differs from what the hub states; both are removed."""
     files = [Path(file["filename"]) for file in rows.cache_files]
     commit = commit_of(files)
     if commit and (damaged := downloads.remove_damaged(_repository(name) / "snapshots" / commit)):

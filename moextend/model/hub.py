@@ -34,7 +34,7 @@ def commit(name: str, revision: str | None = None, *, where: str | None = None) 
 
 
 def check_downloads(name: str, revision: str | None = None) -> None:
-    """Raises RunFailed if a file of a model in the cache is not what the hub said; it is removed."""
+    """Raises RunFailed if a file of a model in the cache differs from what the hub states; it is removed."""
     folder = snapshot(name, revision)
     if damaged := downloads.remove_damaged(folder) if folder else []:
         raise downloads.damage(damaged, where=f"model '{name}'")

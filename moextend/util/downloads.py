@@ -1,7 +1,7 @@
 """Checks files that were downloaded from the hub against the hashes that it states, and removes what is damaged.
 
 huggingface_hub compares sizes only. Files in LFS are kept under the name of their SHA-256 (`blobs/<sha256>`), so their
-content can be checked without the network. Each file is read once: its size and time are remembered afterwards.
+content can be checked without the network. Each file is read once: its size and time are kept afterwards.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def remove_damaged(snapshot: Path) -> list[str]:
-    """Removes the files of a snapshot whose content is not what the hub said; returns their names.
+    """Removes the files of a snapshot whose content differs from what the hub states; returns their names.
 
     Args: snapshot: folder of a commit in the cache (`models--<owner>--<name>/snapshots/<commit>`).
     """
@@ -60,7 +60,7 @@ def _files(snapshot: Path) -> Iterator[Path]:
 
 
 def _is_right(blob: Path) -> bool:
-    """Whether a file's SHA-256 is its name; remembers it if it is."""
+    """Whether a file's SHA-256 is its name; notes it if it is."""
     before = _stamp(blob)
     if files.sha256(blob) != blob.name:
         return False
@@ -82,7 +82,7 @@ def _stamp(blob: Path) -> str:
 
 
 def _note(blob: Path) -> Path:
-    """File that remembers the size and time of a file that was right."""
+    """File that keeps the size and time of a file that was right."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     cache = Path(home) if home else Path.home() / ".cache"
     return cache / "moextend" / "downloads" / files.digest(str(blob))

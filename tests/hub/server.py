@@ -1,4 +1,4 @@
-"""A hub on 127.0.0.1 that speaks what huggingface_hub 1 and 2 ask for, and fails as it is told to.
+"""A hub on 127.0.0.1 that speaks what huggingface_hub 1 and 2 ask for, and fails on demand.
 
 Small files are redirected to `/api/resolve-cache/...` of the same host, large ones to a storage on another port, as the
 hub and its CDN do: a token goes to the hub only. There is no Xet: no answer has an `X-Xet-Hash`.
@@ -58,7 +58,7 @@ class Fault:
     damage: bool = False
     """Bytes of the body are changed; its length stays."""
     truncate: int | None = None
-    """Bytes of the body that are sent, and said to be all."""
+    """Bytes of the body that are sent, as if they were all."""
     hit: threading.Event = field(default_factory=threading.Event)
     """Set once a request is affected."""
 
@@ -261,7 +261,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub.note(asked) or Fault("", 0)
         time.sleep(fault.slow)
         if fault.status is not None:
-            self._send(Answer(fault.status, b'{"error": "told to fail"}', fault.headers), Fault("", 0))
+            self._send(Answer(fault.status, b'{"error": "failing on demand"}', fault.headers), Fault("", 0))
         else:
             self._send(self._ranged(self.hub.answer(asked, form), asked), fault)
 

@@ -83,7 +83,7 @@ def test_a_shard_that_breaks_off_is_continued(user: User, hub: Hub, undisturbed:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
         pytest.param(
             {"truncate": 30_000},
@@ -97,15 +97,15 @@ def test_a_shard_that_breaks_off_is_continued(user: User, hub: Hub, undisturbed:
     ],
 )
 def test_a_damaged_shard_is_not_kept(
-    user: User, hub: Hub, undisturbed: dict[str, Any], fault: dict[str, Any], said: str
+    user: User, hub: Hub, undisturbed: dict[str, Any], fault: dict[str, Any], message: str
 ) -> None:
     user.sequence()
     hub.fail(SHARD, **fault)
     error = failed(user.run())
-    assert re.search(said, error) and "un the same command again" in error, error
+    assert re.search(message, error) and "un the same command again" in error, error
     hub.recover()
-    told = user("bench", "run", "shop", "--dry-run")
-    assert "model org/olmoe from the hub (0.1 MB)" in told.text, "what is missing, not all"
+    dry = user("bench", "run", "shop", "--dry-run")
+    assert "model org/olmoe from the hub (0.1 MB)" in dry.text, "what is missing, not all"
     assert hub.bodies() == []
     assert complete(user) == undisturbed
     names = [name for name in hub.bodies() if name.startswith("model-")]

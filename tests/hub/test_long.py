@@ -37,7 +37,7 @@ def moextend(user: User, *arguments: str, offline: bool = False) -> subprocess.P
     )  # fmt: skip
 
 
-def said(user: User, *arguments: str, offline: bool = False) -> str:
+def output_of(user: User, *arguments: str, offline: bool = False) -> str:
     """What a command prints that ends well."""
     process = moextend(user, *arguments, offline=offline)
     text, _ = process.communicate(timeout=600)
@@ -49,13 +49,13 @@ def test_the_tasks_of_the_package_killed_and_continued_and_offline(user: User, h
     user.sequence()
     for name in ("registry/shop.yaml", "tasks/signs.yaml"):
         (user.workspace / name).unlink()
-    said(user, "bench", "add-task", "textvqa", "--base", "org/olmoe", "--vision", "tiny", "-s", "shop")
+    output_of(user, "bench", "add-task", "textvqa", "--base", "org/olmoe", "--vision", "tiny", "-s", "shop")
     file = user.workspace / "registry/shop.yaml"
     text = file.read_text().replace("retention: []", "retention: [arc-easy]")
     text = text.replace("steps: 200, batch_size: 16", "steps: 4, batch_size: 2, checkpoint_steps: 1")
     file.write_text(text)
-    told = said(user, "bench", "run", "shop", "--dry-run", "--limit", "4")
-    assert "model org/olmoe from the hub (0.2 MB)" in told and "data of lm-eval's arc_easy" in told
+    dry = output_of(user, "bench", "run", "shop", "--dry-run", "--limit", "4")
+    assert "model org/olmoe from the hub (0.2 MB)" in dry and "data of lm-eval's arc_easy" in dry
     assert not [name for name in hub.bodies() if name.endswith(".safetensors")]
     command = ("bench", "run", "shop", "-m", "lora", "--limit", "4", "-q")
     slow = hub.fail("GET /storage/models/", slow=0.5)
@@ -68,14 +68,14 @@ def test_the_tasks_of_the_package_killed_and_continued_and_offline(user: User, h
     until(lambda: list(user.folder_of().glob("stages/*/*-in-flight/*")) or process.poll() is not None, 300)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    table = said(user, *command)
+    table = output_of(user, *command)
     assert "lora" in table and "Traceback" not in table
     found = results(user.folder_of())
     hub.recover()
     hub.fail(".", status=503)
-    assert "lora" in said(user, "bench", "report", "shop", offline=True)
+    assert "lora" in output_of(user, "bench", "report", "shop", offline=True)
     file.with_name("second.yaml").write_text(text.replace("sequence: shop", "sequence: second"))
-    said(user, "bench", "run", "second", *command[3:], offline=True)
+    output_of(user, "bench", "run", "second", *command[3:], offline=True)
     assert results(user.folder_of("second")) == found
     assert hub.asked == []
 
@@ -117,4 +117,4 @@ def test_a_hub_that_stalls(user: User, hub: Hub) -> None:
     assert "Check the network, the proxy and HF_ENDPOINT. Run the same command again" in process.stderr
     assert time.monotonic() - began < 300
     hub.recover()
-    said(user, "bench", "run", "shop", "-q")
+    output_of(user, "bench", "run", "shop", "-q")

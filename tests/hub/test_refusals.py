@@ -47,8 +47,8 @@ def test_a_model_that_is_refused(user: User, hub: Hub, base: str, place: str, wh
     name = base.removeprefix("model: ").partition(",")[0]
     assert f"shop.yaml: {place}: " in error and what in error
     assert hint.format(page=f"{hub.address}/{name}") in error
-    told = user("bench", "run", "shop", "--dry-run")
-    assert told.code == 0 and what in told.text, told.text
+    dry = user("bench", "run", "shop", "--dry-run")
+    assert dry.code == 0 and what in dry.text, dry.text
 
 
 @pytest.mark.parametrize(
