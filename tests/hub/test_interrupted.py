@@ -184,6 +184,7 @@ def test_a_hub_that_is_busy_and_slow(user: User, hub: Hub, undisturbed: dict[str
     assert complete(user) == undisturbed
 
 
+@pytest.mark.long
 def test_a_hub_that_fails(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
     user.sequence()
     hub.fail(SHARD, status=500)
