@@ -37,8 +37,8 @@ def undisturbed(user: User, _undisturbed: dict[str, Any], tmp_path: Path, hub: H
         ran = user.run("calm")
         assert ran.code == 0, ran.text
         _undisturbed.update(results(user.folder_of("calm")))
-        for path in user.cache.glob("hub/models--*"):
-            remove(path)
+        for path in (*user.cache.glob("hub/models--*"), user.workspace / ".cache"):
+            remove(path)  # else the next run takes its stages from the store
         hub.recover()
     return _undisturbed
 
