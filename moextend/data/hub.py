@@ -50,9 +50,10 @@ def _load(name: str, split: str, config: str | None, revision: str | None, where
             hint="Name its config under data.config.",
         ) from error
     except Exception as error:  # of the HTTP library: a time-out
-        if (known := hub_errors.of_hub(error, name, "dataset", revision=revision, where=where)) is not None:
-            raise known from error
-        raise
+        reason = hub_errors.of_hub(error, name, "dataset", revision=revision, where=where)
+        if reason is None:
+            raise
+        raise reason from error
 
 
 def _refused(error: Exception, name: str, revision: str | None, where: str) -> MoextendError:
