@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from moextend.bench.score.records import Scores
 from moextend.bench.task import TaskSpec, TextTask, code_allowed
 from moextend.errors import InputError, MoextendError, RunFailed, SpecError, UnknownName
+from moextend.util import hub_errors
 from moextend.util.files import digest, read_lines, write_lines
 
 if TYPE_CHECKING:
@@ -53,9 +54,12 @@ def score_text(
     except MoextendError:
         raise
     except Exception as error:
+        where = f"{task.path or task.task}: lm_eval"
+        if (known := hub_errors.of_hub(error, None, "dataset", where=where)) is not None:
+            raise known from error
         raise RunFailed(
             f"lm-eval failed on '{text.task}' ({type(error).__name__}: {error}).",
-            where=f"{task.path or task.task}: lm_eval",
+            where=where,
             hint="Try it alone: lm_eval --tasks ... --limit 5.",
         ) from error
     return scores, path, False
