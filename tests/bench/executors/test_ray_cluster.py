@@ -174,6 +174,7 @@ def test_a_grid_with_killed_workers_and_a_lost_node_ends_as_on_this_machine(
         ),
         ("code", "No module named 'moextend.*'. Install the same moextend on every node"),
     ],
+    ids=["run", "code"],
 )
 def test_a_node_that_lacks_the_folder_or_the_package_is_reported(
     head: Any, make_run: MakeRun, hidden: str, words: str
