@@ -12,7 +12,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -27,21 +29,28 @@ from tests.bench.conftest import MakeRun
 from tests.bench.run.test_launch import FAKE, Silent
 
 ray = pytest.importorskip("ray")
+T = TypeVar("T")
 STORE = 80 * 2**20
 FAILING = ("full-ft", "crash", "killed")
 
 
+def patiently(start: Callable[[], T]) -> T:
+    """What `start` returns; it is called again if the machine is so busy that Ray gives up after 30 seconds."""
+    for _ in range(2):
+        with suppress(Exception):
+            return start()
+        ray.shutdown()
+    return start()
+
+
 def start_ray(folder: str) -> None:
-    """Starts one node with two CPUs; again if the machine is so busy that Ray gives up after 30 seconds."""
-    for more in (True, True, False):
-        try:
-            ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=STORE, _temp_dir=folder,
-                     log_to_driver=False)  # fmt: skip
-            return
-        except Exception:
-            ray.shutdown()
-            if not more:
-                raise
+    """Starts one node with two CPUs."""
+    patiently(
+        lambda: ray.init(
+            "local", num_cpus=2, include_dashboard=False, object_store_memory=STORE, _temp_dir=folder,
+            log_to_driver=False,
+        )
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
