@@ -78,9 +78,7 @@ class FileDigests:
         with suppress(OSError, sqlite3.Error):
             self._folder.mkdir(parents=True, exist_ok=True)
             store = sqlite3.connect(self._folder / "digests.sqlite", timeout=PATIENCE)
-            store.execute(
-                "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)"
-            )
+            store.execute("CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)")
             self._store = store
         return self
 
