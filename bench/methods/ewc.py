@@ -51,7 +51,8 @@ class Ewc(AdapterOrAll):
         """Penalty of all earlier stages."""
         weights = self.parameters(model)
         fisher, anchor = (
-            {name: tensor.to(weights[name].device) for name, tensor in found.items()} for found in _earlier(stage)
+            {name: tensor.to(weights[name].device) for name, tensor in found.items()}
+            for found in _earlier(stage)
         )
 
         def penalty(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
