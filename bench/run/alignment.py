@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from moextend.bench.run.records import AlignmentCost
 from moextend.bench.sequence import Align
 from moextend.errors import InputError
-from moextend.util import files
+from moextend.util import files, processes
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
@@ -50,15 +50,18 @@ def align(
     key = files.digest(model.base_fingerprint([modality]), settings.record(), data_name, seed, chat)
     kept = cache / f"{key}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f"{key}.lock"):
+
+    def is_kept() -> bool:
         try:
-            tensors = read_tensors(kept) if kept.exists() else None
+            return kept.exists() and bool(read_tensors(kept))
         except InputError as error:
             log.warning("%s The projector is aligned again.", error)
-            tensors = None
             if kept.is_dir():
                 kept.replace(kept.with_name(f"{kept.name}.damaged"))
-        if tensors is None:
+            return False
+
+    with processes.first_enters(lambda: FileLock(cache / f"{key}.lock")):
+        if not processes.first_says(is_kept):
             began = time.monotonic()
             report = train_projector(
                 model, data, settings.settings(seed), folder=cache / key, on_step=on_step, modality=modality
@@ -70,11 +73,14 @@ def align(
                 tokens=report.tokens,
                 flops=report.flops,
                 seconds=seconds,
+                micro_batch=report.micro_batch,
             )
-            files.write_json(kept.with_suffix(".json"), cost.model_dump())
-            write_tensors(kept, projector.state_dict())
-            tensors = read_tensors(kept)
-    projector.load_state_dict(tensors)
+            with processes.first_writes() as first:
+                if first:
+                    files.write_json(kept.with_suffix(".json"), cost.model_dump())
+                    write_tensors(kept, projector.state_dict())
+        projector.load_state_dict(read_tensors(kept))
+        processes.gathered(lambda: None)  # the lock is held until all have read
     return _cost(kept.with_suffix(".json"), settings)
 
 

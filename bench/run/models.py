@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import moextend
 from moextend.bench.data import conversations, data_digest
 from moextend.bench.methods.method import Stage
-from moextend.bench.run import alignment
+from moextend.bench.run import alignment, together
 from moextend.bench.run.config import JOINT
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.progress import Progress, Unit
@@ -56,7 +56,9 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
         model = moextend.upcycle(model, **spec.upcycle.model_dump(), keep_dense=False)
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
     if progress:  # not of who only reads the run
-        context.run.record_environment(device=device, threads=torch.get_num_threads(), **gpu)
+        several, last = together.launcher(), (context.run.environments or [{}])[-1]
+        more = {"processes": several} if several or "processes" in last else {}
+        context.run.record_environment(device=device, threads=torch.get_num_threads(), **gpu, **more)
     store_features(model, context.cache / "features")
     for settings in context.sequence.alignments:
         _align(context, model, settings, progress)

@@ -14,7 +14,7 @@ from typing import Literal, Self
 
 from moextend.bench.run.records import RunError, State, Status
 from moextend.errors import InputError, MoextendError
-from moextend.util import files
+from moextend.util import files, processes
 from moextend.util.foreign import explained
 
 STATUS = "status.json"
@@ -152,7 +152,8 @@ class Progress:
         return total, left
 
     def _write(self) -> None:
-        _write(self.folder, self.status())
+        if processes.is_first():
+            _write(self.folder, self.status())
         self._written = time.monotonic()
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench.methods.method import Stage
-from moextend.bench.run import complete, costs
+from moextend.bench.run import complete, costs, together
 from moextend.bench.run.complete import (
     LEARNED,
     lacking_facts,
@@ -35,7 +36,7 @@ from moextend.errors import InputError, MoextendError, RunFailed, counted
 from moextend.extension import tensor_files
 from moextend.training.loop import Report, train
 from moextend.training.trainer import ExtraLoss
-from moextend.util import files
+from moextend.util import files, processes
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
@@ -47,8 +48,8 @@ log = logging.getLogger(__name__)
 def run(folder: Path) -> None:
     """Executes the missing parts of the run in `folder`; RunFailed at the end if a cell cannot be scored."""
     found = RunDir(folder)
-    with found.lock():
-        set_damaged_aside(found)
+    with processes.first_enters(found.lock):
+        processes.first_says(lambda: set_damaged_aside(found))
         context = RunContext(found)  # under the lock, so that the config is the one that ends up done
         _do(context)
 
@@ -56,7 +57,8 @@ def run(folder: Path) -> None:
 def _do(context: RunContext) -> None:
     known = {"run": context.run.id, "config": context.config.digest}
     with Progress(context.run.folder, plan(context), **known) as progress:
-        _run(context, progress)
+        with together.explained():
+            _run(context, progress)
         if context.failures:
             raise RunFailed(
                 f"{counted(len(context.failures), 'cell')} could not be scored; the first: {context.failures[0]}",
@@ -66,7 +68,7 @@ def _do(context: RunContext) -> None:
 
 
 def _run(context: RunContext, progress: Progress) -> None:
-    refuse_changed_data(context)
+    processes.in_turn(lambda: refuse_changed_data(context))
     if plugins := refuse_changed_plugins(context.run):
         context.run.write_facts(plugins=plugins)
     model = base(context, progress)
@@ -95,16 +97,16 @@ def learn(
     """Brings the model to the end of a stage: from the stage's folder if it exists, else by training."""
     stage = stage_of(context, index, names, learned)
     units = [unit for unit in plan(context) if unit.stage == index and unit.phase in ("probe", "train")]
-    problem = stage_problem(stage.folder, costs=False, every_byte=True)
+    problem = processes.first_says(lambda: stage_problem(stage.folder, costs=False, every_byte=True))
     if problem is None:
         context.method.restore(model, stage)
         seconds = None
     else:
-        before = _set_weights_aside(stage.folder, problem)
+        before = processes.first_says(lambda: _set_weights_aside(stage.folder, problem))
         seconds = _train_stage(context, progress, model, stage, {unit.phase: unit for unit in units})
-        if before != _named_weights(stage.folder):
+        if processes.first_says(lambda: before != _named_weights(stage.folder)):
             _forget_later(context, model, index, [*learned, stage.task])
-    if context.run.costs().get(index) is None:
+    if processes.first_says(lambda: context.run.costs().get(index)) is None:
         _write_cost(context, model, stage, [*learned, stage.task], seconds)
     for unit in units:
         progress.finish(unit)
@@ -117,12 +119,12 @@ def _train_stage(
 
     Facts are written before the weights, so that an interrupt between the two loses nothing.
     """
-    with costs.Stopwatch(stage.folder, model) as watch:
+    with together.own_folder(stage) as mine, costs.Stopwatch(mine.folder, model) as watch:
         loop = StageLoop(context, progress, model, stage, units, watch)
-        facts = context.method.learn(model, stage, loop)
-        noted = stage.folder / LEARNED
-        StageCost.of({**facts, **watch.spent()}, where=str(noted)).write(noted)
-        context.method.save(model, stage)
+        facts = context.method.learn(model, mine, loop)
+        noted = mine.folder / LEARNED
+        StageCost.of({**facts, "micro_batch": loop.smaller, **watch.spent()}, where=str(noted)).write(noted)
+        context.method.save(model, mine)
     return float(watch.spent()["seconds"])
 
 
@@ -144,7 +146,8 @@ def _write_cost(
         }
     )
     context.run.write_cost(stage.index, stage.task, cost)
-    costs.forget_spent(stage.folder)
+    if processes.is_first():
+        costs.forget_spent(stage.folder)
 
 
 def _named_weights(folder: Path) -> str | None:
@@ -168,14 +171,14 @@ def _set_weights_aside(folder: Path, problem: str) -> str | None:
 
 def _forget_later(context: RunContext, model: MultimodalLM, index: int, learned: Sequence[str]) -> None:
     """Removes results that depend on a stage if training it again gave other weights."""
-    cells = context.run.cells()
+    cells = processes.first_says(context.run.cells)
     own = {task: cell.weights for (stage, task), cell in cells.items() if stage == index}
     if own and all(weights == selected(context, model, task, learned) for task, weights in own.items()):
         return
     alone = context.config.mode == "independent"
     stale = {key for key in cells if key[0] == index or (key[0] > index and not alone)}
     later = [] if alone else [f for f in context.run.folder.glob("stages/*") if _place(f) > index]
-    if not stale and not any(_named_weights(folder) for folder in later):
+    if not processes.is_first() or (not stale and not any(_named_weights(folder) for folder in later)):
         return
     log.warning("%s: stage %d came out otherwise; later ones are made again.", context.run.folder, index)
     context.run.drop_cells(stale)
@@ -198,6 +201,8 @@ class StageLoop:
     stage: Stage
     units: Mapping[str, Unit]
     watch: costs.Stopwatch
+    smaller: dict[str, int] = field(default_factory=dict)
+    """Phase -> its micro-batch if memory was short."""
 
     def __call__(
         self,
@@ -225,6 +230,8 @@ class StageLoop:
             folder=self.stage.folder / f"{phase}-in-flight", extra_loss=extra_loss, rates=rates, on_step=on_step,
         )  # fmt: skip
         self.progress.finish(unit)
+        if report.micro_batch is not None:
+            self.smaller[phase] = report.micro_batch
         return report
 
 
@@ -232,17 +239,17 @@ def score_row(
     context: RunContext, progress: Progress, model: MultimodalLM, index: int, learned: Sequence[str]
 ) -> None:
     """Scores the missing cells of one row of the matrix, and saves each one immediately."""
-    known = context.run.cells()
+    known = processes.first_says(context.run.cells)
     for name in context.scored:
         unit = Unit("score", index, name, PERCENT)
-        if not _stands(context, known.get((index, name))):
+        if not processes.first_says(partial(_stands, context, known.get((index, name)))):
             progress.begin(unit)
             try:
                 score_cell(context, progress, model, index, name, learned)
             except MoextendError as error:
                 context.failures.append(f"stage {index}, {name}: {error}")
         progress.finish(unit)
-    if index == 0:
+    if index == 0 and processes.is_first():
         write_facts(context, model)
 
 
@@ -279,7 +286,8 @@ def score_cell(
 ) -> None:
     """Scores one cell and saves it."""
     task, so_far = context.tasks[name], 0
-    weights = selected(context, model, name, learned)
+    own = selected(context, model, name, learned)
+    weights = processes.first_says(lambda: own)  # devices may round differently
 
     def on_items(done: int, total: int) -> None:
         nonlocal so_far
@@ -293,7 +301,8 @@ def score_cell(
         model, task, weights=weights, folder=context.run.predictions, scoring=context.sequence.scoring,
         workspace=context.workspace, stage=index, on_items=on_items, share=share,
     )  # fmt: skip
-    record_text(context.run, task, context.workspace)
+    if processes.is_first():
+        record_text(context.run, task, context.workspace)
     context.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))
 
 

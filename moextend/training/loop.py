@@ -22,11 +22,12 @@ from moextend.errors import InputError
 from moextend.model.batches import Collator, on_device
 from moextend.model.feature_cache import kept_features
 from moextend.model.multimodal import MultimodalLM
+from moextend.model.short_memory import first_line, is_out_of_memory
 from moextend.moe import reach
 from moextend.moe.balance import watch_balance
 from moextend.moe.kernels import experts_follow_autocast
 from moextend.moe.supported import check_setup
-from moextend.training import checkpoint
+from moextend.training import checkpoint, micro_batch
 from moextend.training.prefix_cache import PrefixCache
 from moextend.training.prepare import (
     asks_to_shard,
@@ -39,6 +40,7 @@ from moextend.training.prepare import (
 from moextend.training.settings import SCHEDULES, Settings
 from moextend.training.trackers import check_tracker
 from moextend.training.trainer import ITEMS, ExtraLoss, TokenTrainer
+from moextend.util import processes
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,8 @@ class Report:
     None for a compiled model. With `cache_prefix`, tokens of the first epoch count as in a full step, later ones as in
     a step that starts above the cached prefix.
     """
+    micro_batch: int | None = None
+    """Conversations per forward pass in each process, if memory was too short for a batch; None: all of them."""
 
 
 def draw_order(count: int, wanted: int, seed: int) -> list[int]:
@@ -113,7 +117,8 @@ def train(
 
     Under `accelerate launch` or `torchrun` every process calls it with the same arguments and gets its share of each
     batch. The result equals that of one process, up to rounding. FSDP shards frozen weights, but not trained ones. Only
-    the first process writes weights and calls `on_step`.
+    the first process writes weights and calls `on_step`. A batch that does not fit into memory is computed in parts;
+    the step's loss and gradient are the same up to rounding.
 
     Args:
         folder: for the trainer's state during the training, and for features of modalities without their own source. An
@@ -126,7 +131,8 @@ def train(
     Raises:
         InputError: the settings do not fit the model, the number of processes or the installed packages, or a forward
             method was replaced so that extensions have no effect.
-        RunFailed: the loss, a gradient or a weight is not finite. The CPU raises it at once; other devices raise it
+        RunFailed: one conversation at a time does not fit into memory; or, with several processes, a batch does not
+            (the same call continues with smaller ones). Or the loss, a gradient or a weight is not finite. The CPU raises it at once; other devices raise it
             when losses are logged, when a checkpoint is written, or at the end. The message names the first such step.
     """
     _check(model, settings, folder)
@@ -137,13 +143,25 @@ def train(
     with _prepared(model, InOrder(data, order), args, settings, folder) as trainer:
         trainer.extra_loss, trainer.rates = extra_loss, rates or {}
         trainer.add_callback(_Follow(on_step, on_log))
-        trainer.train(resume_from_checkpoint=trainer.first_says(lambda: _last_checkpoint(folder)))
+        with _memory_errors(model):
+            trainer.train(resume_from_checkpoint=trainer.first_says(lambda: _last_checkpoint(folder)))
         trainer.check_finite()
         trainer.accelerator.wait_for_everyone()
     model.eval()
     if args.should_save:
         shutil.rmtree(folder, ignore_errors=True)
     return _report(trainer, model, first_seen=min(1.0, len(data) / len(order)))
+
+
+@contextmanager
+def _memory_errors(model: MultimodalLM) -> Iterator[None]:
+    """Context in which short memory outside of a batch, such as for the optimizer's state, is one clear error."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise micro_batch.too_large(model, None, first_line(error)) from error
 
 
 def _check(model: MultimodalLM, settings: Settings, folder: Path) -> None:
@@ -182,6 +200,8 @@ def _prepared(
         trainer.remove_callback(PrinterCallback)
         trainer.settings = settings
         trainer.sharded, trainer.flops_a_token = shard, {}
+        known = processes.first_says(lambda: micro_batch.read(folder))
+        trainer.rows = min(args.per_device_train_batch_size, known or args.per_device_train_batch_size)
         trainer.model_accepts_loss_kwargs = (
             True  # compute_loss scales by the tokens of the whole step already
         )
@@ -206,6 +226,7 @@ def _report(trainer: TokenTrainer, model: MultimodalLM, first_seen: float) -> Re
         trained_parameters=sum(p.numel() for p in model.trainable().values()),
         tokens=trainer.state.num_input_tokens_seen,
         flops=trainer.operations(first_seen=first_seen),
+        micro_batch=trainer.rows if trainer.rows < trainer.args.per_device_train_batch_size else None,
     )
 
 
