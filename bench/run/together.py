@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from moextend.errors import MoextendError, RunFailed
-from moextend.util import files, processes
-from moextend.util.foreign import explained
+from moextend.util import files, foreign, processes
 
 if TYPE_CHECKING:
     from moextend.bench.methods.method import Stage
@@ -152,7 +151,13 @@ class Watch:
                 return
             self._beats, self._final = self._beats + 1, state != "running"
             told = {"what": error.what, "where": error.where, "hint": error.hint} if error else {}
-            record = {"attempt": self.attempt, "count": self._beats, "pid": os.getpid(), "state": state, **told}
+            record = {
+                "attempt": self.attempt,
+                "count": self._beats,
+                "pid": os.getpid(),
+                "state": state,
+                **told,
+            }
             temporary = self.folder / f".{self.rank}"
             with suppress(OSError):  # a full disk is the error of whoever writes results
                 temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
@@ -230,7 +235,7 @@ class Watch:
         except Exception as error:
             cause = self._awaited() if _is_broken(error) else None
             if cause is None:
-                self.note("failed", explained(error))
+                self.note("failed", foreign.explained(error))
                 raise
             self.note("stopped")
             raise cause from error

@@ -131,9 +131,10 @@ def train(
     Raises:
         InputError: the settings do not fit the model, the number of processes or the installed packages, or a forward
             method was replaced so that extensions have no effect.
-        RunFailed: one conversation at a time does not fit into memory; or, with several processes, a batch does not
-            (the same call continues with smaller ones). Or the loss, a gradient or a weight is not finite. The CPU raises it at once; other devices raise it
-            when losses are logged, when a checkpoint is written, or at the end. The message names the first such step.
+        RunFailed: memory is too short for one conversation at a time or, with several processes, for a batch (the same
+            call then continues with smaller ones). The loss, a gradient or a weight is not finite: the CPU raises it
+            at once; other devices raise it when losses are logged, when a checkpoint is written, or at the end. The
+            message names the first such step.
     """
     _check(model, settings, folder)
     args = _arguments(settings, folder, model.device)

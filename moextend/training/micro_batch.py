@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,14 @@ def split(inputs: Mapping[str, Any], rows: int, model: MultimodalLM) -> list[dic
     if count == 1:
         return [dict(inputs)]
     parts = []
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         part = {name: value[start:end] for name, value in inputs.items() if isinstance(value, Tensor)}
         features = {
             name: own
             for name, all_own in inputs.get("features", {}).items()
-            if len(own := _features(inputs["input_ids"], all_own, model.modalities[name].placeholder, start, end))
+            if len(
+                own := _features(inputs["input_ids"], all_own, model.modalities[name].placeholder, start, end)
+            )
         }
         parts.append({**part, "features": features} if features else part)
     return parts

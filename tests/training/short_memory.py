@@ -32,7 +32,15 @@ def holding(module: nn.Module, rows: int, *, backward: bool = False) -> Iterator
     memory = Memory(rows)
 
     def forward(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        given = args[0] if args else next(kwargs[key] for key in ("input_ids", "inputs_embeds", "hidden_states") if kwargs.get(key) is not None)
+        given = (
+            args[0]
+            if args
+            else next(
+                kwargs[key]
+                for key in ("input_ids", "inputs_embeds", "hidden_states")
+                if kwargs.get(key) is not None
+            )
+        )
         if not backward:
             memory.check(len(given))
             return

@@ -23,7 +23,6 @@ from moextend.model import lm_head
 from moextend.model.short_memory import current_limit
 from moextend.util import processes
 
-
 T = TypeVar("T")
 
 Request = tuple[tuple[str, str], list[int], list[int]]
