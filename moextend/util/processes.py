@@ -32,9 +32,11 @@ def count() -> int:
 
 def rank() -> int:
     """Number of this process, from 0."""
+    if count() == 1:
+        return 0
     import torch
 
-    return torch.distributed.get_rank() if count() > 1 else 0
+    return torch.distributed.get_rank()
 
 
 def is_first() -> bool:
@@ -49,7 +51,7 @@ def first_writes() -> Iterator[bool]:
     if count() > 1:
         import torch
 
-        torch.distributed.barrier()
+        torch.distributed.barrier(group=_group())
 
 
 def first_says(ask: Callable[[], T]) -> T:
@@ -149,13 +151,14 @@ def _broadcast(values: list[Any]) -> None:
 
 
 _OWN: list[Any] = []
-"""The group of the exchanges here."""
+"""The group of all processes, and that of the exchanges here, which is made for it."""
 
 
 def _group() -> Any:
     """A group over the network of the host: objects need no accelerator, and its time-out is long."""
     import torch
 
-    if not _OWN:
-        _OWN.append(torch.distributed.new_group(backend="gloo", timeout=PATIENCE))
-    return _OWN[0]
+    world = torch.distributed.group.WORLD
+    if not _OWN or _OWN[0] is not world:
+        _OWN[:] = [world, torch.distributed.new_group(backend="gloo", timeout=PATIENCE)]
+    return _OWN[1]

@@ -268,7 +268,7 @@ def test_a_process_that_hangs_is_noticed(place: Path, fork_server: str) -> None:
     began = time.monotonic()
     started.clients[0].settimeout(120)
     end = time.monotonic() + 120
-    while read_status(run.folder).state == "running" and time.monotonic() < end:
+    while read_status(run.folder).state in ("waiting", "running") and time.monotonic() < end:
         time.sleep(0.2)
     assert time.monotonic() - began < 120
     os.kill(started.pids[1], signal.SIGKILL)
