@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def start(
     *arguments: str,
     count: int = 2,
     only: dict[int, dict[str, str]] | None = None,
-    **environment: str,
+    environment: Mapping[str, str] | None = None,
 ) -> Together:
     """Starts `count` processes of a script; `only`: variables of single ones."""
     with socket.socket() as free:
@@ -47,7 +48,7 @@ def start(
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": str(rank), "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
             }  # fmt: skip
-            known = (several if count > 1 else {}) | environment | (only or {}).get(rank, {})
+            known = (several if count > 1 else {}) | dict(environment or {}) | (only or {}).get(rank, {})
             order = preloaded.order("script", str(script), *arguments, **known)
             clients.append(preloaded.connect(server, order, (0, stream.fileno(), stream.fileno())))
     for client in clients:

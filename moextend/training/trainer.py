@@ -208,7 +208,7 @@ class TokenTrainer(Trainer):
         random numbers as at its beginning, so that no batch is lost or counts twice.
         """
         if self._begin is None:
-            self._begin = micro_batch.Begin(self.drawn and self.drawn.state_dict)
+            self._begin = micro_batch.Begin(self.drawn.state_dict if self.drawn else None)
         begin, to_do = self._begin, [inputs]
         begin.batches.append(inputs)
         count: Any = None
@@ -225,7 +225,7 @@ class TokenTrainer(Trainer):
             model.zero_grad()
             release()
             self._use_less(inputs, problem)
-            begin.restore(self.drawn and self.drawn.load_state_dict)
+            begin.restore(self.drawn.load_state_dict if self.drawn else None)
             to_do = begin.batches
         if self.accelerator.sync_gradients:
             self._begin = None
@@ -236,7 +236,7 @@ class TokenTrainer(Trainer):
         parts = micro_batch.split(inputs, self.rows, self.model)
         if len(parts) == 1:
             return super().training_step(model, inputs, *args, **kwargs)
-        drawn = self.drawn and micro_batch.copied(self.drawn.state_dict())
+        drawn = micro_batch.copied(self.drawn.state_dict()) if self.drawn else None
         labelled = max(1, micro_batch.labelled(inputs))
         losses = []
         for part in parts:

@@ -15,7 +15,7 @@ from torch import Tensor
 from moextend import MultimodalLM, Settings, retention_loss, train
 from moextend.errors import RunFailed
 from moextend.extension import router_memory
-from moextend.training import loop, micro_batch
+from moextend.training import micro_batch
 from moextend.training.loop import Report
 from moextend.training.trainer import TokenTrainer
 from tests.training.short_memory import Memory, holding
@@ -173,4 +173,4 @@ def test_a_damaged_note_counts_as_none(tmp_path: Path) -> None:
     for text in ("", "-1", '"three"', "{"):
         (tmp_path / micro_batch.FILE).write_text(text)
         assert micro_batch.read(tmp_path) is None
-    assert loop.micro_batch.read(tmp_path / "nowhere") is None
+    assert micro_batch.read(tmp_path / "nowhere") is None

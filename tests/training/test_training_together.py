@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).parent / "train_together.py"
 
 def together(server: str, folder: Path, jobs: list[str], **environment: str) -> list[dict[str, Any]]:
     """What two processes say of their jobs."""
-    started = start(server, folder / "output", SCRIPT, str(folder), *jobs, **environment)
+    started = start(server, folder / "output", SCRIPT, str(folder), *jobs, environment=environment)
     assert started.codes() == [0, 0], (folder / "output").read_text()[-3000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 

@@ -50,10 +50,10 @@ def make(folder: Path) -> Path:
         shade.read_text().replace("columns: {image: image, question: question, answer: answer}", CHOICES)
     )
     words = folder / "tasks/words"
-    lines = [
+    asked = [
         {"question": " ".join(["red"] * (1 + place % 4)) + " is", "answer": place % 3} for place in range(7)
     ]
-    (words / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (words / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in asked))
     said = (
         (words / "words.yaml")
         .read_text()
@@ -146,7 +146,7 @@ def test_two_processes_do_the_run_of_one(
     place: Path, one: RunDir, fork_server: str, environment: dict[str, str]
 ) -> None:
     run = prepared(place, "fsdp" if environment else "ddp")
-    finish(fork_server, run, ACCELERATE_MIXED_PRECISION="no", **environment)
+    finish(fork_server, run, environment={"ACCELERATE_MIXED_PRECISION": "no", **environment})
     assert read_status(run.folder).state == "done"
     assert answers(run) == answers(one)
     lines = [
@@ -200,7 +200,10 @@ def test_the_answers_of_two_processes_are_byte_equal(one: RunDir, fork_server: s
 def test_what_several_processes_began_a_single_one_continues(one: RunDir, fork_server: str) -> None:
     run = scored_anew(one, "killed")
     started = work(
-        fork_server, run, only={1: {"KILL_WHEN": f"{run.folder}/predictions/*/*.part-1.jsonl"}}, GRACE="2"
+        fork_server,
+        run,
+        only={1: {"KILL_WHEN": f"{run.folder}/predictions/*/*.part-1.jsonl"}},
+        environment={"GRACE": "2"},
     )
     began = time.monotonic()
     codes = started.codes(timeout=60)
@@ -225,7 +228,7 @@ def test_all_processes_end_with_the_error_of_one(
     place: Path, fork_server: str, where: str, how: str, said: str
 ) -> None:
     run = prepared(place, f"failing-{where}-{how}", "lora")
-    started = work(fork_server, run, only={1: {"FAIL": where}}, HOW=how)
+    started = work(fork_server, run, only={1: {"FAIL": where}}, environment={"HOW": how})
     assert started.codes(timeout=100) == [1, 1]
     assert said in started.output.read_text()
     status = read_status(run.folder)
@@ -237,7 +240,7 @@ def test_all_processes_end_with_the_error_of_one(
 @pytest.mark.parametrize("where", ["answer", "text"])
 def test_a_cell_that_one_process_cannot_score_fails_in_all(place: Path, fork_server: str, where: str) -> None:
     run = prepared(place, f"cell-{where}", "lora")
-    started = work(fork_server, run, only={1: {"FAIL": where}}, HOW="error")
+    started = work(fork_server, run, only={1: {"FAIL": where}}, environment={"HOW": "error"})
     assert started.codes(timeout=200) == [1, 1]
     assert (
         "1 cell could not be scored" in started.output.read_text()
@@ -264,7 +267,7 @@ def test_a_signal_to_one_process_stops_all_in_order(place: Path, one: RunDir, fo
 @pytest.mark.long
 def test_a_process_that_hangs_is_noticed(place: Path, fork_server: str) -> None:
     run = prepared(place, "hanging", "lora")
-    started = work(fork_server, run, only={1: {"STOP": "train"}}, LOST="10", GRACE="2")
+    started = work(fork_server, run, only={1: {"STOP": "train"}}, environment={"LOST": "10", "GRACE": "2"})
     began = time.monotonic()
     started.clients[0].settimeout(120)
     end = time.monotonic() + 120
@@ -284,7 +287,7 @@ def test_a_kill_at_any_moment_loses_nothing(
     place: Path, one: RunDir, fork_server: str, rank: int, at: int
 ) -> None:
     run = prepared(place, f"kill-{rank}-{at}")
-    started = work(fork_server, run, only={rank: {"KILL_AT": str(at)}}, GRACE="2")
+    started = work(fork_server, run, only={rank: {"KILL_AT": str(at)}}, environment={"GRACE": "2"})
     codes = started.codes(timeout=120)
     assert codes == [0, 0] or codes[rank] == -signal.SIGKILL
     finish(fork_server, run, 1 + at % 2)
