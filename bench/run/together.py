@@ -150,13 +150,13 @@ class Watch:
             if self._final:
                 return
             self._beats, self._final = self._beats + 1, state != "running"
-            told = {"what": error.what, "where": error.where, "hint": error.hint} if error else {}
+            sent = {"what": error.what, "where": error.where, "hint": error.hint} if error else {}
             record = {
                 "attempt": self.attempt,
                 "count": self._beats,
                 "pid": os.getpid(),
                 "state": state,
-                **told,
+                **sent,
             }
             temporary = self.folder / f".{self.rank}"
             with suppress(OSError):  # a full disk is the error of whoever writes results

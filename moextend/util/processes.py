@@ -59,9 +59,9 @@ def first_says(ask: Callable[[], T]) -> T:
     if count() == 1:
         return ask()
     own = _Outcome.of(ask) if is_first() else None
-    told: list[Any] = [own and own.told()]
-    _broadcast(told)
-    found: T = (own or _Outcome(*told[0])).value()
+    sent: list[Any] = [own and own.sent()]
+    _broadcast(sent)
+    found: T = (own or _Outcome(*sent[0])).value()
     return found
 
 
@@ -108,9 +108,9 @@ def gathered(work: Callable[[], T]) -> list[T]:
     import torch
 
     own = _Outcome.of(work)
-    told: list[Any] = [None] * count()
-    torch.distributed.all_gather_object(told, own.told(), group=_group())
-    return [(own if place == rank() else _Outcome(*each)).value() for place, each in enumerate(told)]
+    sent: list[Any] = [None] * count()
+    torch.distributed.all_gather_object(sent, own.sent(), group=_group())
+    return [(own if place == rank() else _Outcome(*each)).value() for place, each in enumerate(sent)]
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class _Outcome:
             raise self.error
         return self.found
 
-    def told(self) -> tuple[Any, MoextendError | None]:
+    def sent(self) -> tuple[Any, MoextendError | None]:
         """The outcome for other processes: an error of a kind that can be sent, without its traceback."""
         if self.error is None:
             return self.found, None

@@ -84,8 +84,8 @@ def test_a_short_memory_halves_the_micro_batch_and_changes_nothing(
     assert difference(whole, parts) < 1e-4
     assert [rows for rows in memory[0].seen if rows > 2] == [6, 3], "each size is tried once"
     assert all(rows <= 2 for later in memory[1:] for rows in later.seen)
-    told = [record.getMessage() for record in caplog.records if "no memory" in record.getMessage()]
-    assert told == [
+    sent = [record.getMessage() for record in caplog.records if "no memory" in record.getMessage()]
+    assert sent == [
         f"step 2: no memory for {rows} conversations at a time (CUDA out of memory. "
         f"Tried to allocate {rows}.00 GiB); going on with {less}."
         for rows, less in ((6, 3), (3, 2))
