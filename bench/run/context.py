@@ -32,6 +32,8 @@ class RunContext:
         self.method_spec = self.config.parsed_method()
         self.method = self.method_spec.make()
         self.failures: list[str] = []
+        self.micro_batch: int | None = None
+        """Conversations per forward pass that fitted in the last training of this process; None: all of a batch."""
         self.alignments: dict[str, AlignmentCost] = {}
         """Modality -> cost of the alignment of its projector; filled when the base is loaded."""
 

@@ -220,6 +220,9 @@ class StageLoop:
             self.stage.seed, steps=steps or unit.steps, learning_rate=learning_rate
         )
         follow = self.progress.follow(unit)
+        # Several processes stop for a smaller micro-batch, so that later trainings begin with it.
+        known = self.context.micro_batch if processes.count() > 1 else None
+        begin = {} if known is None else {"micro_batch": known}
 
         def on_step(done: int, total: int) -> None:
             follow(done, total)
@@ -228,10 +231,11 @@ class StageLoop:
         report = train(
             self.model, self.stage.data if data is None else data, settings,
             folder=self.stage.folder / f"{phase}-in-flight", extra_loss=extra_loss, rates=rates, on_step=on_step,
+            **begin,
         )  # fmt: skip
         self.progress.finish(unit)
         if report.micro_batch is not None:
-            self.smaller[phase] = report.micro_batch
+            self.smaller[phase] = self.context.micro_batch = report.micro_batch
         return report
 
 

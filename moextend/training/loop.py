@@ -27,7 +27,8 @@ from moextend.moe import reach
 from moextend.moe.balance import watch_balance
 from moextend.moe.kernels import experts_follow_autocast
 from moextend.moe.supported import check_setup
-from moextend.training import checkpoint, micro_batch
+from moextend.training import checkpoint
+from moextend.training import micro_batch as smaller
 from moextend.training.prefix_cache import PrefixCache
 from moextend.training.prepare import (
     asks_to_shard,
@@ -112,6 +113,7 @@ def train(
     rates: Mapping[str, float] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_log: Callable[[Mapping[str, float]], None] | None = None,
+    micro_batch: int | None = None,
 ) -> Report:
     """Trains the parameters of `model` that require gradients on `data`; the model is left in eval mode.
 
@@ -127,6 +129,7 @@ def train(
         rates: suffix of parameter names -> factor on the learning rate.
         on_step: called with (steps done, total steps).
         on_log: called with step, loss, learning rate and gradient norm, ten times per training.
+        micro_batch: most conversations per forward pass in each process, where more are known not to fit.
 
     Raises:
         InputError: the settings do not fit the model, the number of processes or the installed packages, or a forward
@@ -143,6 +146,8 @@ def train(
     torch.manual_seed(settings.seed)
     with _prepared(model, InOrder(data, order), args, settings, folder) as trainer:
         trainer.extra_loss, trainer.rates = extra_loss, rates or {}
+        noted = processes.first_says(lambda: smaller.read(folder))
+        trainer.rows = min(rows for rows in (trainer.rows, noted, micro_batch) if rows)
         trainer.add_callback(_Follow(on_step, on_log))
         with _memory_errors(model):
             trainer.train(resume_from_checkpoint=trainer.first_says(lambda: _last_checkpoint(folder)))
@@ -162,7 +167,7 @@ def _memory_errors(model: MultimodalLM) -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise micro_batch.too_large(model, None, first_line(error)) from error
+        raise smaller.too_large(model, None, first_line(error)) from error
 
 
 def _check(model: MultimodalLM, settings: Settings, folder: Path) -> None:
@@ -201,8 +206,7 @@ def _prepared(
         trainer.remove_callback(PrinterCallback)
         trainer.settings = settings
         trainer.sharded, trainer.flops_a_token = shard, {}
-        known = processes.first_says(lambda: micro_batch.read(folder))
-        trainer.rows = min(args.per_device_train_batch_size, known or args.per_device_train_batch_size)
+        trainer.rows = args.per_device_train_batch_size
         trainer.model_accepts_loss_kwargs = (
             True  # compute_loss scales by the tokens of the whole step already
         )

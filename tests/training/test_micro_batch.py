@@ -174,3 +174,11 @@ def test_a_damaged_note_counts_as_none(tmp_path: Path) -> None:
         (tmp_path / micro_batch.FILE).write_text(text)
         assert micro_batch.read(tmp_path) is None
     assert micro_batch.read(tmp_path / "nowhere") is None
+
+
+def test_a_training_can_begin_with_a_smaller_micro_batch(tmp_path: Path) -> None:
+    whole, _, losses = trained(tmp_path / "whole")
+    parts, report, part_losses = trained(tmp_path / "parts", micro_batch=4)
+    assert report.micro_batch == 4 and part_losses == pytest.approx(losses, rel=SAME)
+    assert difference(whole, parts) < 1e-4
+    assert trained(tmp_path / "more", micro_batch=99)[1].micro_batch is None

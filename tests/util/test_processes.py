@@ -44,9 +44,9 @@ def test_a_context_that_is_entered_is_left_also_by_an_error() -> None:
 
 
 def test_errors_travel_with_their_kind_place_and_hint() -> None:
-    wrong = processes._Outcome.of(lambda: raised(InputError("is wrong.", where="a.yaml", hint="Mend it.")))
+    wrong = processes._Outcome.of(lambda: raised(InputError("is wrong.", where="a.yaml", hint="Fix it.")))
     found, error = wrong.sent()
-    assert found is None and isinstance(error, InputError) and str(error) == "a.yaml: is wrong. Mend it."
+    assert found is None and isinstance(error, InputError) and str(error) == "a.yaml: is wrong. Fix it."
     _, failed = processes._Outcome.of(lambda: raised(ValueError("a mistake"))).sent()
     assert isinstance(failed, RunFailed) and "ValueError: a mistake" in str(failed)
     assert processes._Outcome.of(lambda: 5).sent() == (5, None)

@@ -36,7 +36,7 @@ def make(folder: Path) -> Path:
     sequence = folder / "registry/small.yaml"
     text = sequence.read_text().replace("scoring: {batch_size: 4, limit: 4}", "scoring: {batch_size: 2}")
     text = text.replace("train: {steps: 3, batch_size: 2", "train: {steps: 3, batch_size: 4")
-    sequence.write_text(text.replace("retention: [words]", "retention: [words, said]"))
+    sequence.write_text(text.replace("retention: [words]", "retention: [words, spoken]"))
     for name in ("colour", "shade"):
         rows = [json.loads(line) for line in (folder / f"data/{name}/train.jsonl").read_text().splitlines()]
         for place, row in enumerate(rows):
@@ -54,19 +54,19 @@ def make(folder: Path) -> Path:
         {"question": " ".join(["red"] * (1 + place % 4)) + " is", "answer": place % 3} for place in range(7)
     ]
     (words / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in asked))
-    said = (
+    spoken = (
         (words / "words.yaml")
         .read_text()
-        .replace("task: words", "task: said")
+        .replace("task: words", "task: spoken")
         .replace("multiple_choice", "generate_until")
     )
-    said = said.replace(
+    spoken = spoken.replace(
         "doc_to_choice: ['red', 'green', 'blue']\n", "generation_kwargs: {until: ['.'], max_gen_toks: 3}\n"
     )
-    said = said.replace("metric: acc", "metric: exact_match").replace("'{{answer}}'", "'{{question}}'")
-    (words / "said.yaml").write_text(said)
-    (folder / "tasks/said.yaml").write_text(
-        "task: said\nversion: 1\nkind: text\nlm_eval: {task: said, path: words, metric: exact_match}\n"
+    spoken = spoken.replace("metric: acc", "metric: exact_match").replace("'{{answer}}'", "'{{question}}'")
+    (words / "spoken.yaml").write_text(spoken)
+    (folder / "tasks/spoken.yaml").write_text(
+        "task: spoken\nversion: 1\nkind: text\nlm_eval: {task: spoken, path: words, metric: exact_match}\n"
     )
     return folder
 
@@ -179,7 +179,7 @@ def test_two_processes_do_the_run_of_one(
     assert "processes" not in one.environments[-1]
 
 
-def scored_anew(one: RunDir, runs: str) -> RunDir:
+def scored_again(one: RunDir, runs: str) -> RunDir:
     """A copy of the run with its stages and without scores."""
     folder = one.folder.parents[2] / runs / one.folder.parent.name / one.folder.name
     shutil.copytree(
@@ -190,7 +190,7 @@ def scored_anew(one: RunDir, runs: str) -> RunDir:
 
 
 def test_the_answers_of_two_processes_are_byte_equal(one: RunDir, fork_server: str) -> None:
-    run = scored_anew(one, "answers")
+    run = scored_again(one, "answers")
     finish(fork_server, run)
     assert predictions(run) == predictions(one) and len(predictions(one)) == 12
     assert b'"likelihoods": [' in predictions(one)[0, "shade"]
@@ -198,7 +198,7 @@ def test_the_answers_of_two_processes_are_byte_equal(one: RunDir, fork_server: s
 
 
 def test_what_several_processes_began_a_single_one_continues(one: RunDir, fork_server: str) -> None:
-    run = scored_anew(one, "killed")
+    run = scored_again(one, "killed")
     started = work(
         fork_server,
         run,
@@ -217,7 +217,7 @@ def test_what_several_processes_began_a_single_one_continues(one: RunDir, fork_s
 
 
 @pytest.mark.parametrize(
-    ("where", "how", "said"),
+    ("where", "how", "spoken"),
     [
         ("train", "error", "the plug: process 1 failed: no current. Plug it in."),
         ("train", "mistake", "process 1 failed: ValueError: a plain mistake"),
@@ -225,12 +225,12 @@ def test_what_several_processes_began_a_single_one_continues(one: RunDir, fork_s
     ids=["error", "mistake"],
 )
 def test_all_processes_end_with_the_error_of_one(
-    place: Path, fork_server: str, where: str, how: str, said: str
+    place: Path, fork_server: str, where: str, how: str, spoken: str
 ) -> None:
     run = prepared(place, f"failing-{where}-{how}", "lora")
     started = work(fork_server, run, only={1: {"FAIL": where}}, environment={"HOW": how})
     assert started.codes(timeout=100) == [1, 1]
-    assert said in started.output.read_text()
+    assert spoken in started.output.read_text()
     status = read_status(run.folder)
     assert status.state == "failed" and status.error and "process 1 failed" in str(status.error.what)
     assert ("the plug" in str(status.error.where)) == (how == "error")
@@ -307,11 +307,9 @@ def test_a_process_without_memory_stops_the_run_which_continues_with_smaller_bat
     assert (
         "continues from the last checkpoint, with 1 at a time in each process" in started.output.read_text()
     )
-    for _ in range(2):  # each training finds out for itself
-        if work(fork_server, run, only={1: {"MEMORY": "1"}}).codes(timeout=200) == [0, 0]:
-            break
+    finish(fork_server, run, only={1: {"MEMORY": "1"}})
     assert read_status(run.folder).state == "done" and answers(run) == answers(one)
-    assert [cost.micro_batch for cost in run.costs().values()] == [{"train": 1}, {"train": 1}]
+    assert [cost.micro_batch for cost in run.costs().values()] == [{"probe": 1, "train": 1}] * 2
 
 
 @pytest.mark.long
