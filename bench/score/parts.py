@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from moextend.bench.score.predictions import PredictionLine
 from moextend.errors import MoextendError, SpecError
 from moextend.util import processes
-from moextend.util.files import append_lines, repair_lines, write_lines
+from moextend.util.files import append_lines, remove, repair_lines, write_lines
 
 if TYPE_CHECKING:
     from moextend.bench.data import Item
@@ -83,7 +83,7 @@ class Parts:
             self.start()
         self._append()
         for path in self._files():
-            path.unlink(missing_ok=True)
+            remove(path)
         return self._in_file
 
     def _append(self) -> None:
@@ -102,7 +102,7 @@ class Parts:
             records = [PredictionLine.read(line) for line in repair_lines(self.path)]
         except (SpecError, ValidationError) as error:
             log.warning("%s: is damaged (%s); it is made again.", self.path, error)
-            self.path.unlink()
+            remove(self.path)
             records = []
         done, good = 0, 0
         for batch in self.batches:
@@ -137,7 +137,7 @@ def _read(path: Path, batches: Sequence[Batch]) -> Mapping[int, Lines]:
                 found[row["batch"]] = lines
     except (MoextendError, ValidationError, KeyError, TypeError) as error:
         log.warning("%s: is damaged (%s); the rest of it is made again.", path, error)
-        path.unlink(missing_ok=True)
+        remove(path)
     return found
 
 
