@@ -78,7 +78,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prepared(place: Path, runs: str, method: str = "moextend:scope=auto") -> RunDir:
     (config,) = resolve(Request(workspace=place, sequence="small", methods=(method,)))
-    shutil.rmtree(place / ".cache/predictions", ignore_errors=True)  # each run computes its own
+    for kind in ("predictions", "stages"):  # each run computes its own
+        shutil.rmtree(place / ".cache" / kind, ignore_errors=True)
     return open_run(config, place / runs)
 
 
