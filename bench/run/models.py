@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import moextend
 from moextend.bench.data import conversations, data_digest
@@ -59,7 +59,7 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
         model = moextend.upcycle(model, **spec.upcycle.model_dump(), keep_dense=False)
     if context.config.deterministic and device != "cpu":
         model.lm.set_experts_implementation("eager")  # the grouped kernels are not deterministic
-    more = {"deterministic": True} if context.config.deterministic else {}
+    more: dict[str, Any] = {"deterministic": True} if context.config.deterministic else {}
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
     if progress:  # not of who only reads the run
         several, last = together.launcher(), (context.run.environments or [{}])[-1]

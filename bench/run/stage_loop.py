@@ -49,7 +49,6 @@ class StageLoop:
         follow = self.progress.follow(unit)
         # Several processes stop for a smaller micro-batch, so that later trainings begin with it.
         known = self.context.micro_batch if processes.count() > 1 else None
-        begin = {} if known is None else {"micro_batch": known}
 
         def on_step(done: int, total: int) -> None:
             follow(done, total)
@@ -58,7 +57,7 @@ class StageLoop:
         report = train(
             self.model, self.stage.data if data is None else data, settings,
             folder=self.stage.folder / f"{phase}-in-flight", extra_loss=extra_loss, rates=rates, on_step=on_step,
-            **begin,
+            micro_batch=known,
         )  # fmt: skip
         self.progress.finish(unit)
         if report.micro_batch is not None:
