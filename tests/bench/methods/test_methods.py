@@ -333,6 +333,7 @@ def test_the_penalty_of_ewc_is_on_the_device_of_the_weights(tmp_path: Path) -> N
     tensor_files.save_tensors(tmp_path, kept, {"task": "a"})
     method = methods.parse("ewc").make()
     assert isinstance(method, ewc.Ewc)
-    method.parameters = lambda model: {"w": torch.zeros(2, 3, device="meta")}  # type: ignore[method-assign, assignment]
+    weights = {"w": torch.nn.Parameter(torch.zeros(2, 3, device="meta"))}
+    method.parameters = lambda model: weights  # type: ignore[method-assign]
     penalty = method.extra_loss(cast(Any, None), cast(Any, SimpleNamespace(earlier=[("a", tmp_path)])))
     assert penalty is not None and penalty({}, {}).device.type == "meta"
