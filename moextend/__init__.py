@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from moextend.data.media import MediaRef as MediaRef
     from moextend.data.modalities import ModalityType as ModalityType
     from moextend.data.modalities import register_modality as register_modality
+    from moextend.export.opening import load_model as load_model
+    from moextend.export.saving import save_model as save_model
+    from moextend.export.writing import save_stock as save_stock
     from moextend.extension.activate import activate as activate
     from moextend.extension.activate import unload as unload
     from moextend.extension.align import align as align
@@ -81,6 +84,7 @@ _HOME = {  # name -> module
     "retention_loss": "extension.router_memory",
     "load": "model.loading",
     "load_extension": "extension.store",
+    "load_model": "export.opening",
     "load_projector": "extension.align",
     "new_parameters": "moe.attach",
     "parents": "extension.probe",
@@ -90,6 +94,8 @@ _HOME = {  # name -> module
     "remove_modality": "extension.modalities",
     "save_base": "model.loading",
     "save_extension": "extension.store",
+    "save_model": "export.saving",
+    "save_stock": "export.writing",
     "selection_shares": "extension.probe",
     "specialise": "extension.specialise",
     "train": "training.loop",
@@ -107,3 +113,17 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return list(_HOME)
+
+
+def _register() -> None:
+    """Makes the Auto classes of transformers know folders of extended models, once transformers is imported."""
+    from moextend.util.late import when_imported
+
+    def later(name: str) -> Any:
+        return lambda: getattr(import_module("moextend.export.auto"), name)()
+
+    when_imported("transformers.models.auto.configuration_auto", later("register_config"))
+    when_imported("transformers.models.auto.modeling_auto", later("register_model"))
+
+
+_register()

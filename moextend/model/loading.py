@@ -88,10 +88,7 @@ def load(
     try:
         how = _options(model, source, dtype, attn_implementation, options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        auto, own = _reader(source, options)
-        lm, loaded_of = auto.from_pretrained(
-            source, output_loading_info=True, **how, **options, **unpacked, **own
-        )
+        lm = _read_lm(model, source, {**options, **unpacked, **how})
     except _UNREADABLE as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -99,12 +96,6 @@ def load(
             where=f"model '{model}'",
             hint="Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id.",
         ) from error
-    if missing := sorted(loaded_of["missing_keys"]):
-        raise InputError(
-            f"the checkpoint lacks {len(missing)} tensors, which would be random ({', '.join(missing[:2])}, ...).",
-            where=f"model '{model}'",
-            hint="Compare config.json with the weights, or copy the checkpoint again.",
-        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if device == "cpu":
@@ -115,6 +106,32 @@ def load(
     loaded = MultimodalLM(lm, tokenizer, encoders=made).to(device)
     loaded.chat = chat_of(tokenizer, chat)
     return loaded
+
+
+def load_lm(model: str, *, revision: str | None = None, **options: Any) -> Any:
+    """The language model of a base alone; `options`: those of `from_pretrained` of transformers.
+
+    Raises:
+        InputError: the model cannot be found, or its checkpoint is incomplete.
+    """
+    source, unpacked = sources.find(model), dict[str, Any]()
+    if gguf := sources.gguf_file(source):
+        source, unpacked = gguf.parent, {"gguf_file": gguf.name, **_dequantised()}
+    return _read_lm(model, source, {"trust_remote_code": False, **options, **unpacked, "revision": revision})
+
+
+def _read_lm(model: str, source: Path | str, options: dict[str, Any]) -> Any:
+    """Language model of `source`; InputError if tensors are missing."""
+    named = {key: options[key] for key in ("revision", "trust_remote_code", "gguf_file") if key in options}
+    auto, own = _reader(source, named)
+    lm, found = auto.from_pretrained(source, output_loading_info=True, **options, **own)
+    if missing := sorted(found["missing_keys"]):
+        raise InputError(
+            f"the checkpoint lacks {len(missing)} tensors, which would be random ({', '.join(missing[:2])}, ...).",
+            where=f"model '{model}'",
+            hint="Compare config.json with the weights, or copy the checkpoint again.",
+        )
+    return lm
 
 
 def load_encoder(modality: str, name: str, **settings: Any) -> Encoder:
