@@ -5,20 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from moextend.cli import before, options
-from moextend.cli.bars import bar
-from moextend.cli.opening import Audio, Out, Projector, Vision, encoders_of, load_active
-from moextend.errors import InputError, UnknownName, counted
-
-if TYPE_CHECKING:
-    from moextend.bench.exporting.stage import StageModel
-    from moextend.model.multimodal import MultimodalLM
+from moextend.cli.export_forms import How, folder_form, loaded, of_run, stock_form
+from moextend.cli.opening import Audio, Out, Projector, Vision, encoders_of
+from moextend.errors import InputError, counted
 
 EXAMPLE = "moextend export facts --base tiny --as stock --out facts-moe"
 FORMS = {
@@ -88,7 +83,7 @@ def export(
             raise InputError(
                 "plans exports of extensions.", where="--dry-run", hint="Leave it out for a run."
             )
-        record = _of_run(sources[0], how, task, runs or workspace / "runs")
+        record = of_run(sources[0], how, task, runs or workspace / "runs")
     elif form == "peft":
         raise InputError(
             "an extension adds experts, and peft has no adapter that does.", where="--as peft",
@@ -103,22 +98,9 @@ def export(
             return
         encoders = encoders_of(vision, audio)
         before.check_model(base, encoders, projector, dtype or "float32", None, "cpu")
-        model = _loaded(base, folders, encoders, projector, dtype, exact=form == "stock")
-        record = _stock(model, how) if form == "stock" else _linked(model, how, base, encoders)
-    options.echo(json.dumps(record, indent=2) if as_json else _said(record))
-
-
-@dataclass(frozen=True)
-class How:
-    """What is asked for: the options of the same names."""
-
-    form: str
-    out: Path
-    base: str | None
-    with_base: bool
-    active: list[str] | None
-    size: str
-    quiet: bool
+        model = loaded(base, folders, encoders, projector, dtype, exact=form == "stock")
+        record = stock_form(model, how) if form == "stock" else folder_form(model, how, base, encoders)
+    options.echo(json.dumps(record, indent=2) if as_json else _lines(record))
 
 
 def _check(how: How, dry_run: bool) -> None:
@@ -169,112 +151,6 @@ def _extensions(sources: Sequence[str], base: str | None) -> list[Path] | None:
     return paths
 
 
-def _loaded(
-    base: str, folders: Sequence[Path], encoders: dict[str, str], projectors: list[Path] | None, dtype: str | None,
-    *, exact: bool,
-) -> MultimodalLM:  # fmt: skip
-    """The base with the extensions, all active, on the CPU."""
-    import moextend
-    from moextend.export.notes import check_rounding
-    from moextend.export.planned import dtype_of
-    from moextend.extension.card import read_extension
-    from moextend.util.quiet import quiet_process
-
-    quiet_process()
-    cards = [read_extension(folder) for folder in folders]
-    own = dtype_of(cards)
-    if exact:
-        check_rounding(own, dtype)
-    model = moextend.load(
-        base, vision=encoders.get("image"), audio=encoders.get("audio"), dtype=dtype or own, device="cpu"
-    )
-    load_active(model, folders, projectors, allow_dtype=dtype not in (None, own))
-    return model
-
-
-def _stock(model: MultimodalLM, how: How) -> dict[str, Any]:
-    from moextend.export.notes import notes_of
-    from moextend.export.writing import save_stock
-
-    for note in notes_of(model):
-        options.echo(f"note: {note}", err=True)
-    with bar("files", quiet=how.quiet) as on_shard:
-        written = save_stock(model, how.out, max_shard_size=how.size, release=True, on_shard=on_shard)
-    return {"form": "stock", **vars(written), "folder": str(how.out)}
-
-
-def _linked(
-    model: MultimodalLM, how: How, base: str, encoders: dict[str, str], **more: Any
-) -> dict[str, Any]:
-    """Writes the folder for transformers with moextend."""
-    import moextend
-    from moextend.export.saving import save_model
-
-    known = [each.name for each in moextend.extensions(model)]
-    for name in how.active or ():
-        if name not in (*known, "none"):
-            raise UnknownName("extension", name, [*known, "none"], where="--active")
-    active = None if how.active is None else [name for name in how.active if name != "none"]
-    named = str(Path(base).resolve()) if base and Path(base).exists() else base
-    save_model(
-        model, how.out, base=named, with_base=how.with_base, encoders=encoders, active=active,
-        max_shard_size=how.size, **more,
-    )  # fmt: skip
-    size = sum(path.stat().st_size for path in how.out.rglob("*.safetensors"))
-    return {
-        "form": "moextend", "folder": str(how.out), "extensions": known, "bytes": size,
-        "base": str(how.out / "base") if how.with_base else named,
-    }  # fmt: skip
-
-
-def _of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any]:
-    """Exports a stage of a run."""
-    from moextend.bench.exporting import adapters, stage
-    from moextend.util.quiet import quiet_process
-
-    quiet_process()
-    found = stage.opened(stage.find(source, runs), task)
-    if how.form == "peft":
-        return _peft(found, how.out, how.base)
-    if how.form == "stock":
-        merged = adapters.merge(found.model)
-        return {**_stock(found.model, how), "source": found.name, "merged": merged}
-    from moextend.moe.attach import scope_of
-
-    if not scope_of(found.model.lm).known:
-        raise InputError(
-            "the stage has no extensions.",
-            where=found.name,
-            hint="Use --as stock, or --as peft for LoRA adapters.",
-        )
-    made = _linked(
-        found.model, how, how.base or found.base, found.encoders, resize=found.resize, revision=found.revision
-    )
-    return {**made, "source": found.name}
-
-
-def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
-    from moextend.bench.exporting import adapters
-    from moextend.export.folders import new_folder
-    from moextend.model import sources
-
-    named = base or found.base
-    if not named:
-        raise InputError(
-            "the run made its base itself (upcycle), so that no other program can load it.",
-            where=found.name,
-            hint="Save it with moextend upcycle, and name the folder with --base.",
-        )
-    named = str(sources.find(named, where="--base"))  # as plain transformers finds it
-    with new_folder(out) as made:
-        rank = adapters.save_adapter(found, made, named)
-    size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-    return {
-        "form": "peft", "folder": str(out), "source": found.name, "task": found.task, "rank": rank, "bytes": size,
-        "base": named,
-    }  # fmt: skip
-
-
 def _plan(base: str, folders: Sequence[Path], dtype: str | None, size: str, as_json: bool) -> None:
     """Prints what would be written."""
     from moextend.export.planned import planned_stock
@@ -309,7 +185,7 @@ def _size_line(count: int, size: int, parameters: int) -> str:
     return f"{counted(count, 'file')}, {size / 1e9:.3f} GB, {parameters:,} parameters"
 
 
-def _said(record: dict[str, Any]) -> str:
+def _lines(record: dict[str, Any]) -> str:
     """What was written, in a few lines."""
     if record["form"] == "moextend":
         return (

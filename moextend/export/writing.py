@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import Tensor
+
 from moextend.export import check, shards
 from moextend.export.folders import new_folder
 from moextend.export.notes import EXACT
@@ -43,6 +45,7 @@ def save_stock(
     max_shard_size: str = shards.SHARD,
     release: bool = False,
     compare: bool = True,
+    reference: Tensor | None = None,
     on_shard: Callable[[int, int], None] | None = None,
 ) -> Written:
     """Writes a model with its active extensions as a checkpoint that plain transformers loads, and its tokenizer.
@@ -54,6 +57,7 @@ def save_stock(
         max_shard_size: largest file ("5GB").
         release: frees the experts of `model` on the way, which cannot be used afterwards; less memory is needed.
         compare: loads the checkpoint and compares its logits with those of `model` before the folder appears.
+        reference: logits to compare with (`check.sample_logits`), before adapters were merged; None: those of `model`.
         on_shard: called with (files written, all files).
 
     Raises:
@@ -62,7 +66,7 @@ def save_stock(
         RunFailed: the checkpoint computes other logits.
     """
     folder, lm = Path(folder), model.lm
-    expected = check.sample_logits(lm) if compare else None
+    expected = reference if reference is not None else check.sample_logits(lm) if compare else None
     scope, kind = scope_of(lm), type(lm)
     facts = [{"name": name, "digest": digest_of(model, name)} for name in scope.active]
     with new_folder(folder) as made:
