@@ -10,14 +10,12 @@ from torch import nn
 
 from moextend.errors import InputError
 from moextend.moe.attach import scope_of
-from moextend.moe.dense_blocks import DenseRouter
 from moextend.moe.families import family_of, scoring_of
 from moextend.moe.router_parts import RouterPart
 from moextend.moe.routing import ExtendedRouter, Scope, reachable
 from moextend.moe.scoring import Scoring
 from moextend.moe.sites import Site, count_experts, find_sites
 
-EXTENDED = (ExtendedRouter, DenseRouter)
 ALL_LAYERS = "routing=paper, calibration=false, layers=all and scope=all"
 _ELSE = "Or export it with --as moextend, which keeps it as it is."
 
@@ -44,7 +42,10 @@ def _reasons(sites: Sequence[Site], scope: Scope) -> list[tuple[str, str]]:
         if any(part.calibration is not None for part in parts(site)):
             found.append(("calibration=true changes the chosen weights after the top-k", again))
             break
-    found += [(why, again) for why in map(_uneven(sites), sites) if why]
+    most = max(map(new_experts, sites))
+    found += [
+        (_uneven(site, most), again) for site in sites if new_experts(site) < most and not can_pad(site)
+    ]
     for site in sites:
         if new_experts(site) and limited(site) and not all_groups_open(site.router):
             groups = "the base chooses from some groups of its experts, and groups of a stock model have equal sizes"
@@ -53,21 +54,12 @@ def _reasons(sites: Sequence[Site], scope: Scope) -> list[tuple[str, str]]:
     return found
 
 
-def _uneven(sites: Sequence[Site]) -> Any:
-    """Function: why a site cannot get experts that are never chosen, if it has fewer new ones than another."""
-    most = max(map(new_experts, sites))
-
-    def why(site: Site) -> str:
-        lacking = most - new_experts(site)
-        if not lacking or can_pad(site):
-            return ""
-        return (
-            f"{site.name} has {new_experts(site)} new experts and another layer {most} (layers=...): a stock model has "
-            f"as many in every layer, and {family_of(site.router).router} has no bias that keeps others from being "
-            "chosen"
-        )
-
-    return why
+def _uneven(site: Site, most: int) -> str:
+    """Why a block with fewer new experts than another one cannot get some that are never chosen."""
+    return (
+        f"{site.name} has {new_experts(site)} new experts and another layer {most} (layers=...): a stock model has as "
+        f"many in every layer, and {family_of(site.router).router} has no bias that keeps others from being chosen"
+    )
 
 
 def new_experts(site: Site) -> int:
@@ -77,7 +69,7 @@ def new_experts(site: Site) -> int:
 
 def parts(site: Site) -> list[RouterPart]:
     """Parts of the active extensions in a block's router, oldest first."""
-    return reachable(site.router) if isinstance(site.router, EXTENDED) else []
+    return reachable(site.router) if isinstance(site.router, ExtendedRouter) else []
 
 
 def scoring(site: Site) -> Scoring | None:
@@ -98,7 +90,7 @@ def can_pad(site: Site) -> bool:
     how = scoring(site)
     if how is None:  # experts fixed by the token's id
         return isinstance(getattr(site.router, "tid2eid", None), torch.Tensor)
-    return how.bias is not None and how.score is not None and _choice_bias(site) is not None
+    return how.bias is not None and how.score is not None and _has_choice_bias(site)
 
 
 def limited(site: Site) -> bool:
@@ -122,9 +114,6 @@ CHOICE_BIASES = ("e_score_correction_bias", "expert_bias")
 """Names of biases that only affect which experts are chosen."""
 
 
-def _choice_bias(site: Site) -> str | None:
-    """Name of the bias of the choice in a block, if it has one."""
-    for name, _ in (*site.block.named_parameters(), *site.block.named_buffers()):
-        if name.endswith(CHOICE_BIASES) and not name.startswith("experts."):
-            return name
-    return None
+def _has_choice_bias(site: Site) -> bool:
+    own = (*site.block.named_parameters(), *site.block.named_buffers())
+    return any(name.endswith(CHOICE_BIASES) and not name.startswith("experts.") for name, _ in own)

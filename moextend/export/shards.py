@@ -75,7 +75,7 @@ def plan(model: StockModel, max_shard_size: str = SHARD) -> Plan:
 
 def size_of(text: str) -> int:
     """Bytes of a size such as "5GB" (10^9 bytes each); InputError for another text."""
-    found = re.fullmatch(r"([1-9][0-9]{0,5})(KB|MB|GB|TB)", text)
+    found = re.fullmatch(r"([1-9][0-9]{0,11})(KB|MB|GB|TB)", text)
     if found is None:
         raise InputError(f"'{text}' is no size.", where="max_shard_size", hint="Examples: 5GB, 500MB.")
     return int(found[1]) * 1000 ** (1 + ("KB", "MB", "GB", "TB").index(found[2]))

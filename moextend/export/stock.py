@@ -55,7 +55,7 @@ def stock_model(
     Raises:
         InputError: no stock class computes exactly the same, or the weights are quantised.
     """
-    _refuse_strangers(lm)
+    _refuse_quantised(lm)
     exact.check(lm)
     sites = find_sites(lm) if scope_of(lm).active else []
     most = max(map(exact.new_experts, sites), default=0)
@@ -141,7 +141,7 @@ def _new_entries(site: Site, name: str, base: Tensor, axis: int) -> tuple[list[T
     )
 
 
-def _refuse_strangers(lm: Any) -> None:
+def _refuse_quantised(lm: Any) -> None:
     """Raises InputError for a quantised model."""
     if getattr(lm.config, "quantization_config", None) is not None:
         raise InputError(
@@ -156,8 +156,9 @@ def _refuse_others(lm: Any, base: dict[str, Tensor], shapes: dict[str, Tensor], 
     foreign = sorted(base.keys() ^ shapes.keys())
     if foreign:
         raise InputError(
-            f"{kind} of transformers has other tensors than this model ({foreign[0]}).",
-            hint="Merge adapters first, or export the stage in another form (--as moextend, --as peft).",
+            f"the model and {kind} of transformers have other tensors ({foreign[0]}).",
+            hint="Only extensions in paper routing, merged LoRA adapters and changed weights of the base fit a stock "
+            "class.",
         )
     inside = tuple(f"{site.name}." for site in sites)
     wrong = [

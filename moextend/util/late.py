@@ -28,7 +28,7 @@ class _Waiting:
         if action is None:
             return None
         if not self.actions:
-            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            sys.meta_path.remove(self)
         from importlib.util import find_spec  # costs time, which only a process with that package pays
 
         spec = find_spec(fullname)
@@ -53,5 +53,5 @@ def when_imported(module: str, action: Callable[[], None]) -> None:
         action()
         return
     if not _WAITING.actions:
-        sys.meta_path.insert(0, _WAITING)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _WAITING)
     _WAITING.actions[module] = action

@@ -102,7 +102,7 @@ def test_what_peft_cannot_hold_is_refused(base: Path, tmp_path: Path) -> None:
             adapters.save_adapter(stage(base, spec, ["a"], "a"), tmp_path, "base")
     found = stage(base, "moe-lora:rank=2", ["a"], "a")
     adapters.merge(found.model)
-    with pytest.raises(InputError, match="has other tensors than this model"):
+    with pytest.raises(InputError, match=r"have other tensors \(.*moe_lora"):
         save_stock(found.model, tmp_path / "stock")
 
 
