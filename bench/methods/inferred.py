@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Stage
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 ACCURACY = "task_inference_accuracy"
 """Key of what `keep_statistics` returns among the notes of a stage's costs."""
+
+FILE = "task_statistics.safetensors"
+"""File of the task statistics (task_inference.FILE)."""
 
 Reaching = Callable[[Sequence[str]], AbstractContextManager[None]]
 
@@ -25,6 +28,11 @@ def keep_statistics(model: MultimodalLM, stage: Stage) -> dict[str, float]:
     task_inference.write(task_inference.collect(model, prompts), stage.folder)
     folders = [*stage.earlier, (stage.task, stage.folder)]
     return task_inference.accuracy({task: task_inference.read(folder) for task, folder in folders})
+
+
+def facts(model: MultimodalLM, stage: Stage) -> dict[str, Any]:
+    """`keep_statistics` as facts to record."""
+    return {ACCURACY: keep_statistics(model, stage)}
 
 
 def choose(model: MultimodalLM, stage: Stage, reaching: Reaching | None = None) -> None:

@@ -6,7 +6,7 @@ It is the counterpart of moextend with the task given (`task=given`, like `scope
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -47,9 +47,18 @@ class LoraPerTask(adapters.AdapterPerTask):
         """Inputs without an image never use an adapter that was trained on images."""
         return True
 
-    def after_stage(self, model: MultimodalLM, stage: Stage) -> Mapping[str, Any]:
-        """Writes the task statistics of the stage if the task is inferred."""
-        return {inferred.ACCURACY: inferred.keep_statistics(model, stage)} if self._infers else {}
+    inference_files = (inferred.FILE,)
+
+    @property
+    def training_settings(self) -> dict[str, Any]:
+        """All but `task`: the adapters are the same."""
+        return {**self.config.model_dump(mode="json"), "task": "given"}
+
+    trains_alone = True
+
+    def prepare_inference(self, model: MultimodalLM, stage: Stage) -> dict[str, Any]:
+        """inferred: writes the task statistics of the stage."""
+        return inferred.facts(model, stage) if self._infers else {}
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
         """Writes the stage's adapter."""

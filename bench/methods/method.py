@@ -125,6 +125,31 @@ class Method(ABC):
         """Steps of a probe before each stage, for the progress plan; 0 without a probe."""
         return 0
 
+    inference_files: ClassVar[tuple[str, ...]] = ()
+    """Files that `prepare_inference` writes to the folder of a stage."""
+
+    @property
+    def training_settings(self) -> Mapping[str, Any] | None:
+        """Settings that trained weights depend on, as JSON: runs that agree in them share their trained stages.
+
+        None: stages are not shared, as in a method that trains nothing. Those of a plug-in are shared only if its class
+        has this property itself.
+        """
+        return dict(self.config.model_dump(mode="json"))
+
+    @property
+    def trains_alone(self) -> bool:
+        """Whether the training of a stage gives the same weights, bit for bit, whatever was learned before."""
+        return False
+
+    def prepare_inference(self, model: MultimodalLM, stage: Stage) -> dict[str, Any]:
+        """Writes to the stage's folder what inference needs besides trained weights; returns facts to record.
+
+        Called after the training and before `save`, also if another run with the same `training_settings` trained the
+        stage. It must not depend on trained weights.
+        """
+        return {}
+
     def start(self, model: MultimodalLM, seed: int) -> None:
         """Prepares the model before the first stage; its outputs must not change."""
         return

@@ -62,15 +62,29 @@ class MoExtend(Method):
             earlier=[folder for _, folder in earlier] if config.keeps_router_inputs else [], generic=stage.generic,
             batch_size=stage.batch_size, folder=stage.folder,
         )  # fmt: skip
-        facts = {
+        return {
             **trained.facts(learned.report),
             "layers": list(learned.plan),
             "parents": list(learned.plan.values()),
             "change": learned.probe.change,
         }
-        if config.scope == "auto":
-            facts[inferred.ACCURACY] = inferred.keep_statistics(model, stage)
-        return facts
+
+    inference_files = (inferred.FILE,)
+
+    @property
+    def training_settings(self) -> dict[str, Any]:
+        """own and auto train the same extensions: alone, on the base."""
+        found = self.config.model_dump(mode="json")
+        return {**found, "scope": "own"} if self.config.scope == "auto" else found
+
+    @property
+    def trains_alone(self) -> bool:
+        """own, auto: no other extension is active in the training."""
+        return self.config.scope != "all"
+
+    def prepare_inference(self, model: MultimodalLM, stage: Stage) -> dict[str, Any]:
+        """auto: writes the task statistics of the stage."""
+        return inferred.facts(model, stage) if self.config.scope == "auto" else {}
 
     def save(self, model: MultimodalLM, stage: Stage) -> None:
         """Writes the expert set, and the router-input memory for later stages."""

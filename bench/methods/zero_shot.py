@@ -18,6 +18,11 @@ class ZeroShot(Method):
     role = "base"
     look = ("grey", "s")
 
+    @property
+    def training_settings(self) -> None:
+        """Nothing is trained."""
+        return
+
     def learn(self, model: MultimodalLM, stage: Stage, loop: Loop) -> dict[str, Any]:
         """Nothing."""
         return {"trained_parameters": 0, "loss": None, "tokens": 0, "flops": 0.0}

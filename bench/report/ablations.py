@@ -8,11 +8,10 @@ from typing import Any
 from moextend.bench.report.collect import Experiment, Result, grouped, row_name, unfinished_mark
 from moextend.bench.report.costs import trained_parameters
 from moextend.bench.report.forgetting import (
-    BY_CONSTRUCTION,
-    UNTOUCHED,
     summary,
     text_untouched,
 )
+from moextend.bench.report.media import UNTOUCHED, media_of
 from moextend.bench.report.table import Column, Table, Value, over_runs, text
 
 NOTE = (
@@ -53,7 +52,8 @@ def _table(experiment: Experiment, method: str, groups: Sequence[list[Result]]) 
     ]
     notes = [NOTE]
     notes += [UNKNOWN] if any(value.text == "?" for row in rows for value in row) else []
-    notes += [BY_CONSTRUCTION] if any(text_untouched(result) for group in groups for result in group) else []
+    untouched = any(text_untouched(result) for group in groups for result in group)
+    notes += [media_of(experiment.results).by_construction] if untouched else []
     name = experiment.name
     return Table(
         f"{name}-{method}-ablations",

@@ -17,8 +17,9 @@ from moextend.bench.report.collect import (
     left_out_notes,
     row_name,
 )
-from moextend.bench.report.forgetting import BY_CONSTRUCTION, UNTOUCHED, text_untouched
+from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.items import ItemReader, Parts, Weights, contrast
+from moextend.bench.report.media import UNTOUCHED, media_of
 from moextend.bench.report.table import Column, Table, Value, count, interval, number, p_value, text
 from moextend.errors import InputError, UnknownName
 
@@ -271,7 +272,7 @@ def _notes(groups: Groups, tests: Sequence[Test], baseline: str, margin: float) 
             f"no shared seed: the method was not run with a seed of {baseline}, so that nothing is compared."
         )
     if any(all(map(text_untouched, group)) for (method, _), group in groups.items() if method != baseline):
-        notes.append(BY_CONSTRUCTION)
+        notes.append(media_of([one for group in groups.values() for one in group]).by_construction)
     if is_row_zero(baseline):
         notes.append(f"{baseline}: row 0 of the same run, in all stages.")
     return notes

@@ -8,6 +8,7 @@ from moextend.bench import methods, metrics
 from moextend.bench.report.collect import Experiment, Result, grouped, row_name
 from moextend.bench.report.table import Column, Table, Value
 from moextend.bench.run.records import AlignmentCost
+from moextend.errors import counted
 
 COLUMNS = [
     Column("method", "method", numeric=False),
@@ -48,9 +49,22 @@ def costs_table(experiment: Experiment) -> Table:
             f"{UNMATCHED}: more than {NEAR:.0%} from {reference[0]}'s: not matched in this "
             "(moextend bench run --match)."
         )
-    notes += _alignments(experiment)
+    notes += [*_shared(experiment), *_alignments(experiment)]
     name = experiment.name
     return Table(f"{name}-costs", f"{name}: costs", COLUMNS, [rows], notes, kind="costs")
+
+
+def _shared(experiment: Experiment) -> list[str]:
+    """How many stages another run trained."""
+    costs = [cost for result in experiment.of("sequence") for cost in result.costs.values()]
+    shared = [cost for cost in costs if cost.trained_by is not None]
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} of {counted(len(costs), 'stage')} were trained by another run with the same past and "
+        "settings, and shared (trained_by in cost.json): tokens, TFLOPs, seconds and peak are those of the training, "
+        "as if each run had trained it."
+    ]
 
 
 def _alignments(experiment: Experiment) -> list[str]:

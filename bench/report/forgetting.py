@@ -19,6 +19,7 @@ from moextend.bench.report.collect import (
     scale_notes,
     unfinished_mark,
 )
+from moextend.bench.report.media import UNTOUCHED, media_of
 from moextend.bench.report.table import Column, Table, Value, named, number, over_runs, text
 
 COLUMNS = [
@@ -53,11 +54,6 @@ NOTES = [
     "text: mean score on the text tasks after the last stage; Δ text: its change from the base's; negative is a loss.",
 ]
 MAJORITY = "majority answer"
-UNTOUCHED = "†"
-BY_CONSTRUCTION = (
-    f"{UNTOUCHED}: by construction, not by learning. These text tasks have no images, and what is learned from images "
-    "takes no input without one, so the base answers. It says nothing of text that looks like a learned task."
-)
 
 
 def forgetting_table(experiment: Experiment) -> Table:
@@ -197,7 +193,7 @@ def _bound(
 
 
 def _majority(results: Sequence[Result]) -> list[Value] | None:
-    """The best score without looking at the image, from the first run that knows it for all tasks."""
+    """The best score without the media, from the first run that knows it for all tasks."""
     for result in results:
         majority = result.facts.majority or {}
         known = [level for task in result.tasks if (level := majority.get(task)) is not None]
@@ -229,7 +225,7 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
         notes.append(" ".join(_bound_notes(experiment)))
         notes += [note for note in (_items(experiment.results), _trained(groups)) if note]
     if any(text_untouched(result) for result in experiment.results):
-        notes.append(BY_CONSTRUCTION)
+        notes.append(media_of(experiment.results).by_construction)
     marked = [r.name for r in experiment.results if r.state != "done"]
     if marked:
         notes.append(f"*: not finished: {', '.join(marked)}.")
@@ -242,7 +238,8 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
 def _bound_notes(experiment: Experiment) -> list[str]:
     notes = [f"{methods.named('base')}: the base before the first stage."]
     if _majority(experiment.results):
-        notes.append(f"{MAJORITY}: the most common answer to each kind of question, without the image.")
+        seen = media_of(experiment.results).the
+        notes.append(f"{MAJORITY}: the most common answer to each kind of question, without {seen}.")
     if experiment.of("joint"):
         notes.append("joint: all tasks learned at once (upper bound).")
     if experiment.of("independent"):

@@ -12,8 +12,9 @@ from typing import Literal
 from moextend.bench import methods, stats
 from moextend.bench.report.collect import Experiment, Result, grouped, lacking_notes, left_out_notes, row_name
 from moextend.bench.report.comparison import differences, is_row_zero
-from moextend.bench.report.forgetting import BY_CONSTRUCTION, text_untouched
+from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.items import ItemReader
+from moextend.bench.report.media import media_of
 from moextend.errors import InputError, UnknownName
 
 Verdict = Literal["kept", "lost", "cannot tell"]
@@ -273,7 +274,8 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
             "same weights: the weights that answered before answered again, so nothing can have changed."
         )
     if any(check.unchanged == "not reached" for check in checks):
-        notes.append(f"not reached: kept {BY_CONSTRUCTION.partition(': ')[2]}")
+        known = media_of(experiment.results).by_construction.partition(": ")[2]
+        notes.append(f"not reached: kept {known}")
     if any(check.needs == "enough items" for check in checks):
         notes.append(
             "enough items: what was seen is too near a loss of the margin; more items are not missing."

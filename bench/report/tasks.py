@@ -15,7 +15,8 @@ from moextend.bench.report.collect import (
     scale_notes,
     unfinished_mark,
 )
-from moextend.bench.report.forgetting import BY_CONSTRUCTION, UNTOUCHED, text_untouched
+from moextend.bench.report.forgetting import text_untouched
+from moextend.bench.report.media import UNTOUCHED, media_of
 from moextend.bench.report.table import WIDTH, Column, Table, Value, named, over_runs
 
 TASKS = (
@@ -67,7 +68,7 @@ def text_table(experiment: Experiment) -> Table | None:
     more = [Column("change", "change")]
     more += [Column(f"change_{task}", f"{task}, change", wide=True, of=task) for task in tasks]
     untouched = any(map(text_untouched, experiment.results))
-    notes = [TEXT, *([BY_CONSTRUCTION] if untouched else [])]
+    notes = [TEXT, *([media_of(experiment.results).by_construction] if untouched else [])]
     return _table(experiment, "text", tasks, more, [above, cells(_rows(experiment, "sequence"))], notes)
 
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from moextend.bench.run.records import AlignmentCost
 from moextend.bench.sequence import Align
+from moextend.bench.store import Node, Store
 from moextend.errors import InputError
 from moextend.util import files
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from moextend import Conversation, MultimodalLM
 
 
-log = logging.getLogger(__name__)
+WEIGHTS, COST = "projector.safetensors", "cost.json"
+IN_FLIGHT = "in-flight"
 
 
 def align(
@@ -29,58 +32,109 @@ def align(
     *,
     seed: int,
     data_name: str,
-    cache: Path,
+    store: Store,
     on_step: Callable[[int, int], None],
     modality: str = "image",
+    on_wait: Callable[[], None] | None = None,
 ) -> AlignmentCost:
-    """Gives `model` a projector trained on captions (MoExtend section 3.1), from the cache if possible.
+    """Gives `model` a projector trained on captions (MoExtend section 3.1), from the store if possible.
 
     Encoder, language model and the projectors of other modalities stay frozen. `data_name` is a digest of the captions.
-    The cache key covers everything that the result depends on. If several processes need the same projector, one of
-    them trains it. Returns what the training cost, also if another run trained it.
+    The key covers everything that the result depends on. If several processes need the same projector, one of them
+    trains it; `on_wait` is called while another one does. Returns what the training cost, also if
+    another run trained it.
     """
-    from filelock import FileLock
-
-    from moextend.extension.align import train_projector
-    from moextend.training.checkpoint import read_tensors, write_tensors
-
     projector = model.modalities[modality].projector
     projector.reset(seed)
     chat = model.chat.fingerprint() if model.chat else None
-    key = files.digest(model.base_fingerprint([modality]), settings.record(), data_name, seed, chat)
-    kept = cache / f"{key}.safetensors"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f"{key}.lock"):
-        try:
-            tensors = read_tensors(kept) if kept.exists() else None
-        except InputError as error:
-            log.warning("%s The projector is aligned again.", error)
-            tensors = None
-            if kept.is_dir():
-                kept.replace(kept.with_name(f"{kept.name}.damaged"))
+    base = model.base_fingerprint([modality])
+    node = store.node("aligned", files.digest(base, settings.record(), data_name, seed, chat))
+    with node.lease(on_wait):
+        _adopt_former(node)
+        tensors = _tensors(node)
         if tensors is None:
-            began = time.monotonic()
-            report = train_projector(
-                model, data, settings.settings(seed), folder=cache / key, on_step=on_step, modality=modality
-            )
-            seconds = time.monotonic() - began
-            cost = AlignmentCost(
-                task=settings.task,
-                steps=report.steps,
-                tokens=report.tokens,
-                flops=report.flops,
-                seconds=seconds,
-            )
-            files.write_json(kept.with_suffix(".json"), cost.model_dump())
-            write_tensors(kept, projector.state_dict())
-            tensors = read_tensors(kept)
-    projector.load_state_dict(tensors)
-    return _cost(kept.with_suffix(".json"), settings)
+            _train(model, data, settings, seed, node, on_step, modality)
+            tensors = _tensors(node)
+        if tensors is not None:
+            projector.load_state_dict(tensors)
+        if store.run:
+            node.touch()
+            node.add_user()
+        return _cost(node, settings)
 
 
-def _cost(path: Path, settings: Align) -> AlignmentCost:
+def _train(
+    model: MultimodalLM,
+    data: Sequence[Conversation],
+    settings: Align,
+    seed: int,
+    node: Node,
+    on_step: Callable[[int, int], None],
+    modality: str,
+) -> None:
+    """Trains the projector and keeps it in the node."""
+    from moextend.extension.align import train_projector
+    from moextend.training.checkpoint import write_tensors
+
+    began = time.monotonic()
+    report = train_projector(
+        model,
+        data,
+        settings.settings(seed),
+        folder=node.folder / IN_FLIGHT,
+        on_step=on_step,
+        modality=modality,
+    )
+    seconds = time.monotonic() - began
+    cost = AlignmentCost(
+        task=settings.task, steps=report.steps, tokens=report.tokens, flops=report.flops, seconds=seconds
+    )
+    files.write_json(node.folder / COST, cost.model_dump())
+    write_tensors(node.folder / WEIGHTS, model.modalities[modality].projector.state_dict())
+    node.put(
+        {name: node.folder / name for name in (WEIGHTS, COST)},
+        about=f"projector for {modality} media, aligned on {settings.task} with seed {seed}",
+        inputs={"settings": settings.record(), "seed": seed},
+        seconds=seconds,
+    )
+
+
+def _tensors(node: Node) -> dict[str, Tensor] | None:
+    """The projector of a node; None without a complete one. A damaged one is removed, with a warning."""
+    from moextend.training.checkpoint import read_tensors
+
+    if node.card() is None:
+        return None
+    problem = node.problem()
+    try:
+        tensors = read_tensors(node.folder / WEIGHTS) if problem is None else None
+    except InputError as error:
+        problem, tensors = error.what, None
+    if problem is not None:
+        node.discard(problem)
+    return tensors
+
+
+def _adopt_former(node: Node) -> None:
+    """Takes a projector over that an earlier version kept as `<key>.safetensors`."""
+    from moextend.training.checkpoint import read_tensors
+
+    former = node.folder.with_name(f"{node.key}.safetensors")
+    if node.card() is not None or not former.is_file():
+        return
+    known = {WEIGHTS: former, COST: former.with_suffix(".json")}
+    with suppress(InputError):
+        read_tensors(former)
+        found = {name: path for name, path in known.items() if path.is_file()}
+        node.put(found, about="projector that an earlier version aligned")
+        for path in found.values():
+            path.unlink()
+
+
+def _cost(node: Node, settings: Align) -> AlignmentCost:
     """The recorded cost; without a readable record only task and steps are known."""
     try:
-        return AlignmentCost.model_validate(files.read_json(path)).model_copy(update={"task": settings.task})
+        record = AlignmentCost.model_validate(files.read_json(node.folder / COST))
+        return record.model_copy(update={"task": settings.task})
     except (FileNotFoundError, InputError, ValidationError):
         return AlignmentCost(task=settings.task, steps=settings.steps)

@@ -256,9 +256,29 @@ def set_damaged_aside(run: RunDir) -> None:
             _aside(path, error.what)
 
 
+def named_weights(folder: Path) -> str | None:
+    """Digest of a stage's weights from their card; None without a card."""
+    path = folder / f"{STEM}.json"
+    try:
+        return str(files.read_json(path).get("sha256"))
+    except (FileNotFoundError, InputError, AttributeError):
+        return None
+
+
+def set_weights_aside(folder: Path, problem: str) -> str | None:
+    """Marks a damaged stage as not trained; returns the digest of its weights."""
+    before = named_weights(folder)
+    if before is not None or (folder / COST).exists():
+        log.warning("%s: %s; the stage is learned again.", folder, problem)
+    for name in (f"{STEM}.json", COST, ROUTING):
+        files.remove(folder / name)
+    return before
+
+
 def _aside(path: Path, why: str, *, keep: bool = False) -> None:
     log.warning("%s: %s; set aside as %s.damaged and made again.", path, why.rstrip("."), path.name)
     aside = path.with_name(f"{path.name}.damaged")
+    files.may_change(path)
     with files.disk_errors(path):
         if keep:
             shutil.copyfile(path, aside)

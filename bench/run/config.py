@@ -54,6 +54,8 @@ class RunConfig(Identity):
     """Items on which the settings of the methods were chosen."""
     oracle: bool = False
     """Whether learned tasks are also scored at the end with only their own extension active; changes no other score."""
+    deterministic: bool = False
+    """Whether only deterministic algorithms are used (docs/reliability.md)."""
 
     def identity(self) -> dict[str, Any]:
         """The part that is equal for two runs exactly if they are the same run."""
@@ -148,6 +150,8 @@ class ConfigFile(Record):
     """Items on which the settings of the methods were chosen. null: not stated."""
     oracle: bool = False
     """Whether learned tasks are also scored at the end with only their own extension active."""
+    deterministic: bool = False
+    """Whether only deterministic algorithms are used, from the first command that asked for it."""
     environments: list[dict[str, Any]] = Field(default_factory=list)
     """Versions, commit and machine of the run, with a new entry after each change. No score depends on them."""
 
@@ -161,6 +165,7 @@ class ConfigFile(Record):
                 protocol=self.protocol,
                 tuned_on=self.tuned_on,
                 oracle=self.oracle,
+                deterministic=self.deterministic,
             )
         except (TypeError, ValidationError) as error:
             what = str(error) if isinstance(error, TypeError) else problem_of(error)

@@ -13,6 +13,7 @@ from moextend.bench.run.records import AlignmentCost
 from moextend.bench.run.revisions import pin_data, pinned_task, recorded
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage_data import generic_text
+from moextend.bench.store import Store
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunConflict
 
@@ -29,6 +30,7 @@ class RunContext:
         self.workspace = self.config.workspace
         scorers.search(self.workspace)
         self.cache = self.workspace / ".cache"
+        self.store = Store(self.cache, str(run.folder.resolve()), run.id)
         self.method_spec = self.config.parsed_method()
         self.method = self.method_spec.make()
         self.failures: list[str] = []
@@ -56,6 +58,11 @@ class RunContext:
     def generic(self) -> Any:
         """The sequence's generic text."""
         return generic_text(self.sequence.memory_file())
+
+    @cached_property
+    def base_weights(self) -> set[str]:
+        """Fingerprints of the base in row 0; read when that row is scored."""
+        return {cell.weights for (stage, _), cell in self.run.cells().items() if stage == 0}
 
     def steps(self, names: Sequence[str]) -> int:
         """Training steps of a stage."""

@@ -106,6 +106,7 @@ class Stopwatch:
     def _note(self) -> None:
         # Not synced: it is written every second, and a power cut may cost a second.
         temporary = self.path.with_name(f".{SPENT}")
+        files.may_change(self.path)
         with files.disk_errors(self.path):
             temporary.write_text(json.dumps(self.spent()) + "\n", encoding="utf-8")
             temporary.replace(self.path)
@@ -114,7 +115,7 @@ class Stopwatch:
 
 def forget_spent(folder: Path) -> None:
     """Removes the notes of a stage when its costs are written."""
-    (folder / SPENT).unlink(missing_ok=True)
+    files.remove(folder / SPENT)
 
 
 def _spent(path: Path) -> dict[str, float]:

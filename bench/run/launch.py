@@ -21,7 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Protocol
 
-from moextend.bench.run.progress import mark_failed, read_status
+from moextend.bench.run import cancelling
+from moextend.bench.run.progress import STATUS, mark_failed, read_status
 from moextend.bench.run.records import State
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import MoextendError, RunFailed
@@ -59,26 +60,61 @@ def launch(
 ) -> dict[Path, Outcome]:
     """Executes runs, `jobs` at a time, and returns how each ended; KeyboardInterrupt is raised after all stopped."""
     for run in runs:
-        if read_status(run).state in ("failed", "interrupted", "done"):  # of an earlier attempt
-            (run / "status.json").unlink(missing_ok=True)
-    pool = _Pool([run.resolve() for run in runs], command or WORKER, _environment(jobs))
-    slots = [threading.Thread(target=pool.serve, daemon=True) for _ in range(min(jobs, len(runs)))]
-    with _terminations_as_interrupts():
+        forget_attempt(run)
+    with terminations_as_interrupts():
+        return Started(runs, jobs=jobs, command=command).follow(view)
+
+
+def forget_attempt(run: Path) -> None:
+    """Removes the status of an ended attempt, and the request to cancel it."""
+    cancelling.forget(run)
+    if read_status(run).state in ("failed", "interrupted", "done"):
+        (run / STATUS).unlink(missing_ok=True)
+
+
+class Started:
+    """Runs in worker processes, `jobs` at a time; they end with this process."""
+
+    def __init__(self, runs: Sequence[Path], *, jobs: int, command: Sequence[str] | None = None) -> None:
+        self._runs = list(runs)
+        self._pool = _Pool([run.resolve() for run in runs], command or WORKER, _environment(jobs))
+        self._slots = [
+            threading.Thread(target=self._pool.serve, daemon=True) for _ in range(min(jobs, len(runs)))
+        ]
+        self._begun = False
+
+    def begin(self) -> None:
+        """Starts the first workers; others follow as these end."""
+        self._begun = True
+        for slot in self._slots:
+            slot.start()
+
+    def alive(self) -> bool:
+        """Whether any run is going on or waiting."""
+        return any(slot.is_alive() for slot in self._slots)
+
+    def stop(self) -> None:
+        """Interrupts all workers, and kills them after the grace time or at a second interrupt."""
+        self._pool.stop(self._slots)
+
+    def follow(self, view: View) -> dict[Path, Outcome]:
+        """Shows the runs until all ended, and returns how; KeyboardInterrupt is raised after all stopped."""
         try:
-            for slot in slots:
-                slot.start()
-            while any(slot.is_alive() for slot in slots):
-                _show(view)
+            if not self._begun:
+                self.begin()
+            while self.alive():
+                show(view)
                 time.sleep(TICK)
         except BaseException:
-            pool.stop(slots)
-            _show(view)
+            self.stop()
+            show(view)
             raise
-    _show(view)
-    return {run: pool.outcomes[run.resolve()] for run in runs}
+        show(view)
+        return {run: self._pool.outcomes[run.resolve()] for run in self._runs}
 
 
-def _show(view: View) -> None:
+def show(view: View) -> None:
+    """Updates the view."""
     # A terminal that is gone, or a pipe that nobody reads, stops no run: SIGHUP does, unless it is ignored.
     with suppress(OSError):
         view.update()
@@ -101,6 +137,9 @@ class _Pool:
     def serve(self) -> None:
         """Executes runs until the queue is empty, with a new worker for each run."""
         while (run := self._next()) is not None:
+            if cancelling.cancelled(run):  # while it waited
+                self.outcomes[run] = Outcome(run, "interrupted")
+                continue
             worker: _Worker | None = None
             try:
                 worker = self._worker(run)
@@ -240,13 +279,14 @@ def _ending(code: int) -> str:
 def _environment(jobs: int) -> dict[str, str]:
     # Without the number of threads, every worker takes all cores and all of them become slower.
     found = {"OMP_NUM_THREADS": str(max(1, cores() // jobs)), **os.environ, "PYTHONSAFEPATH": "1"}
+    found[cancelling.EXECUTOR] = "local"
     if "PYTHONPATH" in found:  # an empty entry ("$PYTHONPATH:/x") is the current folder
         found["PYTHONPATH"] = os.pathsep.join(filter(None, found["PYTHONPATH"].split(os.pathsep)))
     return found
 
 
 @contextmanager
-def _terminations_as_interrupts() -> Iterator[None]:
+def terminations_as_interrupts() -> Iterator[None]:
     """Context in which a closed terminal, `kill` and Ctrl-\\ act as Ctrl-C; ignored signals (nohup) stay ignored."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

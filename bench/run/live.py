@@ -52,7 +52,7 @@ class LiveView:
         found = [(run, read_status(run.folder)) for run in self.runs]
         statuses = [status for _, status in found]
         elapsed = time.monotonic() - self.began
-        fit = layout([row_of(run, status) for run, status in found], self.console.width)
+        fit = layout([row_of(run, status, where=False) for run, status in found], self.console.width)
         words = summary(statuses, self.jobs, elapsed, hidden=len(found))
         shown = _shown(fit, self.console.height - 2 - len(words) // self.console.width)
         words = summary(statuses, self.jobs, elapsed, hidden=len(found) - len(shown))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import moextend
@@ -17,6 +18,7 @@ from moextend.bench.run.revisions import base_revision, encoder_revisions
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage_data import StageData, stage_data, stage_seed
 from moextend.bench.sequence import Align
+from moextend.bench.store import Store
 from moextend.errors import InputError
 from moextend.extension import tensor_files
 
@@ -54,10 +56,16 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
         )
     if spec.upcycle is not None:
         model = moextend.upcycle(model, **spec.upcycle.model_dump(), keep_dense=False)
+    if context.config.deterministic and device != "cpu":
+        model.lm.set_experts_implementation("eager")  # the grouped kernels are not deterministic
+    more = {"deterministic": True} if context.config.deterministic else {}
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
     if progress:  # not of who only reads the run
-        context.run.record_environment(device=device, threads=torch.get_num_threads(), **gpu)
+        context.run.record_environment(device=device, threads=torch.get_num_threads(), **gpu, **more)
     store_features(model, context.cache / "features")
+    if progress:
+        for name, modality in model.modalities.items():
+            context.store.node("features", modality.encoder.fingerprint()).mark(f"features of {name} media")
     for settings in context.sequence.alignments:
         _align(context, model, settings, progress)
     return model
@@ -77,8 +85,9 @@ def _align(context: RunContext, model: MultimodalLM, settings: Align, progress: 
         modality=modality,
         seed=context.config.seed,
         data_name=f"{data_digest(task, 'train', context.workspace)} {task.prompt}",
-        cache=context.cache / "aligned",
+        store=context.store if progress else Store(context.cache),  # a reader is no user
         on_step=progress.follow(unit) if progress else lambda done, total: None,
+        on_wait=partial(progress.advance, 0) if progress else None,
     )
     if progress:
         progress.finish(unit)

@@ -11,7 +11,7 @@ from typing import Any
 
 from moextend.bench.run import removal
 from moextend.bench.run.config import ConfigFile, RunConfig, differences, grows, slug
-from moextend.bench.run.rundir import RunDir, run_name
+from moextend.bench.run.rundir import RunDir, locked, run_name
 from moextend.errors import RunConflict
 from moextend.util import files
 
@@ -51,7 +51,7 @@ def open_runs(
     with ExitStack() as locks:
         for run, _ in changing:
             run.create()
-            locks.enter_context(run.lock())
+        locks.enter_context(locked([run for run, _ in changing]))
         # Again: another process may have written before the lock was held.
         records = [_fitting_record(run, config) for run, config in changing]
         for (run, config), record in zip(changing, records, strict=True):
@@ -131,6 +131,7 @@ def _wanted_record(record: ConfigFile | None, config: RunConfig) -> ConfigFile:
         id=record.id if record else uuid.uuid4().hex,
         digest=files.digest(identity), identity=identity, places=config.places, device=config.device,
         protocol=config.protocol, tuned_on=config.tuned_on, oracle=config.oracle or bool(record and record.oracle),
+        deterministic=config.deterministic or bool(record and record.deterministic),
         environments=record.environments if record else [],
     )  # fmt: skip
 

@@ -20,14 +20,14 @@ from pydantic import Field
 from moextend.bench.run.config import ConfigFile
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import KeptFile
-from moextend.bench.run.rundir import RunDir, run_name
+from moextend.bench.run.rundir import RunDir, locked, run_name
 from moextend.errors import InputError, RunConflict, SpecError
 from moextend.util import files
 from moextend.util.record import LaterVersion, Record
 
 MANIFEST = "manifest.json"
 SUFFIXES = {".tar.zst": "zst", ".tar.gz": "gz", ".tar": ""}
-LEFT_OUT = (".lock", "owner.json", "worker.log")
+LEFT_OUT = (".lock", "owner.json", "worker.log", "job.json", "cancel.json")
 """Files that belong to a process or a machine."""
 LARGEST_MANIFEST = 64 << 20
 """Bytes."""
@@ -90,9 +90,8 @@ def pack(runs: Sequence[RunDir], out: Path, *, weights: bool = False, unfinished
         for path in _files(run.folder, weights)
     }
     with ExitStack() as locks:
-        for run in runs:
-            if read_status(run.folder).state != "done":  # a run that is done may lie in a read-only folder
-                locks.enter_context(run.lock())
+        # A run that is done may lie in a read-only folder.
+        locks.enter_context(locked([run for run in runs if read_status(run.folder).state != "done"]))
         manifest = Manifest(
             runs=names, weights=weights, files={name: _kept(path) for name, path in content.items()}
         )

@@ -56,6 +56,8 @@ class Request:
     """Steps per stage, instead of the sequence's."""
     oracle: bool = False
     """Score learned tasks also with only their own extension active."""
+    deterministic: bool = False
+    """Use deterministic algorithms only."""
     match: str = STEPS
     """What methods have in common besides data and batches: `steps`, `params[=METHOD]` or `flops[=METHOD]`."""
 
@@ -306,6 +308,7 @@ def _config(
         tasks={name: _without_logins({**task.model_dump(mode="json"), **about}) for name, task in tasks.items()},
         method=method.text, seed=seed, order=order, mode=mode, device=request.device,
         protocol=sequence.protocol, tuned_on=sequence.tuned_on, oracle=request.oracle,
+        deterministic=request.deterministic,
         places={
             "workspace": str(request.workspace.resolve()),
             "sequence": str(sequence.path) if sequence.path else None,

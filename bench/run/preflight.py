@@ -90,11 +90,16 @@ def _no_column(task: TaskSpec, modality: str) -> str:
 
 
 def check_here(
-    sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path, *, device: str, runs: Path | None
+    sequence: SequenceSpec,
+    tasks: Mapping[str, TaskSpec],
+    workspace: Path,
+    *,
+    device: str | None,
+    runs: Path | None,
 ) -> None:
     """Raises InputError if this machine lacks a device, a tracker, data or a writable folder.
 
-    `runs` is None if all runs are done.
+    `device` is None if the runs are for other machines, and `runs` if all of them are done.
     """
     file = str(sequence.path or sequence.sequence)
     _find_base(sequence, workspace)
@@ -105,12 +110,13 @@ def check_here(
                 where=f"{file}: {sequence.base.encoder_key(modality)}",
                 hint="Put the encoder there: config.json, its weights and the config of its feature extractor.",
             )
-    check_device(
-        device,
-        sequence.base.dtype,
-        sequence.base.attn_implementation,
-        where=f"{file}: base.attn_implementation",
-    )
+    if device is not None:
+        check_device(
+            device,
+            sequence.base.dtype,
+            sequence.base.attn_implementation,
+            where=f"{file}: base.attn_implementation",
+        )
     check_tracker(sequence.train.report_to, where=f"{file}: train.report_to")
     for align in sequence.alignments:
         check_tracker(align.report_to, where=f"{file}: align.report_to")

@@ -12,18 +12,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from moextend.bench.run.liveness import is_held, judged
 from moextend.bench.run.records import RunError, State, Status
 from moextend.errors import InputError, MoextendError
 from moextend.util import files
 from moextend.util.foreign import explained
+from moextend.util.holder import born
 
 STATUS = "status.json"
 WRITE_EVERY = 0.5
 """Minimum seconds between two writes."""
 IN_LOG = "The traceback is in the log of the run. If the message does not help, report it as a bug."
 """Hint for an unexpected error."""
-STALE = 600.0
-"""Seconds without a heartbeat after which a process that cannot be inspected counts as dead."""
 
 
 Spent = dict[tuple[str, str | None], tuple[float, int]]
@@ -122,7 +122,7 @@ class Progress:
         if total and left is not None:
             fraction = 1 - left / total
         return Status(
-            state=self._state, pid=os.getpid(), host=socket.gethostname(), born=_born(os.getpid()),
+            state=self._state, pid=os.getpid(), host=socket.gethostname(), born=born(os.getpid()),
             started=self._started, heartbeat=now, elapsed=now - self._started,
             phase=unit.phase if unit else None, task=unit.task if unit else None,
             stage=unit.stage if unit else max((u.stage for u in self._finished), default=0),
@@ -169,52 +169,26 @@ def described(error: BaseException, where: str | None = None) -> RunError:
 
 
 def read_status(folder: Path) -> Status:
-    """Status of a run; a running one without a process counts as interrupted."""
+    """Status of a run; a running one is lost if its heartbeat stopped, and interrupted without a process."""
     try:
         status = Status.read(folder / STATUS) or Status()
     except InputError:
         return Status(state="interrupted")
-    if status.state == "running" and not _alive(status):
-        return status.model_copy(update={"state": "interrupted", "phase": None, "left": None})
-    return status
+    return judged(folder, status) if status.state in ("running", "lost") else status
 
 
 def mark_failed(folder: Path, error: MoextendError) -> None:
-    """Records that a run failed, for a worker that could not do so itself."""
+    """Records that a run failed, for a worker that could not do so itself; not if another process works on it."""
+    if is_held(folder):
+        return
     failed = {"state": "failed", "left": None, "error": described(error)}
     _write(folder, read_status(folder).model_copy(update=failed))
 
 
 def _write(folder: Path, status: Status) -> None:
     # Not synced: it is written twice a second and worth nothing after a power cut.
+    files.may_change(folder / STATUS)
     temporary = folder / f".status.{os.getpid()}"
     with files.disk_errors(folder):
         temporary.write_text(json.dumps(status.model_dump()) + "\n", encoding="utf-8")
         temporary.replace(folder / STATUS)
-
-
-def _alive(status: Status) -> bool:
-    if status.host == socket.gethostname() and status.pid:
-        born = _born(status.pid)
-        if born is not None or Path("/proc/self/stat").exists():
-            return born is not None and born == status.born
-        try:
-            os.kill(status.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
-    return status.heartbeat is not None and time.time() - status.heartbeat < STALE
-
-
-def _born(pid: int) -> str | None:
-    """Start time of a process in ticks since boot, from /proc; None for a dead process or without /proc.
-
-    psutil returns clock time, which changes when the clock is set: the same process would count as another one.
-    """
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if after_name[0] in "ZX" else after_name[19]

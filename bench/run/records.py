@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from moextend.bench.store.records import KeptFile
 from moextend.bench.task import TaskIdentity
 from moextend.util.record import Record
 
@@ -21,18 +22,7 @@ def encoder_of(modality: str) -> str:
     return f"{modality} encoder"
 
 
-State = Literal["waiting", "running", "done", "failed", "interrupted"]
-
-
-class KeptFile(BaseModel):
-    """A file of a stage besides its weights."""
-
-    model_config = Record.model_config
-
-    bytes: int
-    """Size in bytes."""
-    sha256: str
-    """SHA-256 of the content, 64 hex digits."""
+State = Literal["waiting", "running", "done", "failed", "interrupted", "lost"]
 
 
 class AlignmentCost(BaseModel):
@@ -78,6 +68,9 @@ class StageCost(Record):
     alignments: dict[str, AlignmentCost] = Field(default_factory=dict)
     """Modality -> alignment of its projector, at the first stage whose task has the modality. It comes on top of the
     other keys. Files of former runs have none."""
+    trained_by: str | None = None
+    """`<sequence>/<run>` that trained the stage, if this run took it from the store of the workspace: the costs of the
+    training are those of that run. null: this run trained it."""
     files: dict[str, KeptFile] = Field(default_factory=dict)
     """Name of a file in the stage's folder -> size and digest; `extension.json` has those of the weights."""
     notes: dict[str, Any] = Field(default_factory=dict)
@@ -207,7 +200,8 @@ class Status(Record):
     """`status.json`: progress of a run. Written about twice a second during the run."""
 
     state: State = "waiting"
-    """waiting, running, done, failed or interrupted."""
+    """waiting, running, done, failed or interrupted. A reader shows running as interrupted if the process ended, and as
+    lost if its heartbeat stopped on another host."""
     pid: int | None = None
     """Id of the process of the run. null: it did not start."""
     host: str = ""

@@ -14,25 +14,26 @@ Formats: records.py, config.py, score/records.py, score/predictions.py; docs/fil
 from __future__ import annotations
 
 import json
-import os
 import re
-import socket
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from moextend.bench.run.cell import Key, line_of, parse_cell
 from moextend.bench.run.config import ConfigFile, RunConfig, slug
+from moextend.bench.run.liveness import LEASE, LOCK
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost
 from moextend.bench.score.records import Cell
 from moextend.errors import InputError, RunConflict, SpecError, UnknownName
-from moextend.util import files
+from moextend.util import files, lease
 from moextend.util.environment import environment
+from moextend.util.holder import Holder
+from moextend.util.local_lock import LocalLock
 
-__all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "run_name", "slug"]
+__all__ = ["Cell", "Key", "RunConfig", "RunDir", "find_runs", "locked", "run_name", "slug"]
 
 RESTORE = "Put the file back as it was, or remove the folder of this run and run again."
 RECORDS = ("config.json", "scores.jsonl", "status.json")
@@ -40,6 +41,8 @@ RECORDS = ("config.json", "scores.jsonl", "status.json")
 COST = "cost.json"
 FACTS = "facts.json"
 ROUTING = "routing.json"
+OWNER = "owner.json"
+"""File with the process that works on the run, of releases without leases."""
 
 
 class RunDir:
@@ -182,25 +185,37 @@ class RunDir:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Context with the lock of the run; RunConflict with the process that holds it."""
-        from filelock import FileLock, Timeout
-
-        owner, lock = self.folder / "owner.json", FileLock(self.folder / ".lock")
-        try:
-            with files.disk_errors(self.folder):
-                lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunConflict(
-                f"another process is working on this run{_owner(owner)}.",
-                where=str(self.folder),
-                hint="Wait for it, stop it, or use another --runs folder.",
-            ) from error
-        try:
-            files.write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})
+        """Context with the lease of the run; see `locked`."""
+        with locked([self]):
             yield
-        finally:
-            owner.unlink(missing_ok=True)
-            lock.release()
+
+
+@contextmanager
+def locked(runs: Sequence[RunDir]) -> Iterator[None]:
+    """Context in which this process alone works on the runs; every change of their files checks that it still does.
+
+    Raises:
+        RunConflict: another process holds one of them; named.
+        LeaseLost: this process was suspended or cut off from the disk for too long; also in the block.
+    """
+    names = [run.folder / LEASE for run in runs]
+    locks = [LocalLock(run.folder / LOCK, run.folder / OWNER) for run in runs]
+    try:
+        leases = lease.acquire_all(names, locks=locks)
+    except lease.Held as held:
+        folder = held.name.parent
+        raise RunConflict(
+            f"another process is working on this run{_owner(folder, held.holder)}.",
+            where=str(folder),
+            hint="Wait for it, stop it, or use another --runs folder.",
+        ) from held
+    with ExitStack() as stack:
+        for mine in leases:
+            stack.enter_context(mine)
+        for run, mine in zip(runs, leases, strict=True):
+            stack.enter_context(files.guarded(run.folder, mine.check))
+            files.remove(run.folder / OWNER)  # of a process of an early version that is gone
+        yield
 
 
 def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
@@ -234,9 +249,12 @@ def run_name(folder: Path) -> str:
     return f"{folder.parent.name}/{folder.name}"
 
 
-def _owner(path: Path) -> str:
+def _owner(folder: Path, holder: Holder | None) -> str:
+    """The process in brackets; that of an early version is in a file of its own."""
+    if holder:
+        return f" ({holder})"
     try:
-        owner = files.read_json(path)
+        owner = files.read_json(folder / OWNER)
         return f" (process {owner['pid']} on {owner['host']})"
     except (OSError, SpecError, KeyError, TypeError):
         return ""

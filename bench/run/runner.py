@@ -6,16 +6,19 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench.methods.method import Stage
-from moextend.bench.run import complete, costs
+from moextend.bench.run import complete, costs, shared_stages
 from moextend.bench.run.complete import (
     LEARNED,
     lacking_facts,
+    named_weights,
     predictions_problem,
     set_damaged_aside,
+    set_weights_aside,
     stage_problem,
 )
 from moextend.bench.run.config import JOINT
@@ -26,16 +29,16 @@ from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.provenance import refuse_changed_plugins
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.revisions import record_text
-from moextend.bench.run.rundir import COST, ROUTING, RunDir
+from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate, vqa
 from moextend.bench.score.records import Cell
 from moextend.bench.score.shared import SharedPredictions
-from moextend.errors import InputError, MoextendError, RunFailed, counted
-from moextend.extension import tensor_files
+from moextend.errors import LeaseLost, MoextendError, RunFailed, counted
 from moextend.training.loop import Report, train
 from moextend.training.trainer import ExtraLoss
 from moextend.util import files
+from moextend.util.determinism import deterministic
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
@@ -50,10 +53,12 @@ def run(folder: Path) -> None:
     with found.lock():
         set_damaged_aside(found)
         context = RunContext(found)  # under the lock, so that the config is the one that ends up done
-        _do(context)
+        with deterministic(context.config.deterministic):
+            _do(context)
 
 
 def _do(context: RunContext) -> None:
+    context.store.register()
     known = {"run": context.run.id, "config": context.config.digest}
     with Progress(context.run.folder, plan(context), **known) as progress:
         _run(context, progress)
@@ -100,9 +105,9 @@ def learn(
         context.method.restore(model, stage)
         seconds = None
     else:
-        before = _set_weights_aside(stage.folder, problem)
-        seconds = _train_stage(context, progress, model, stage, {unit.phase: unit for unit in units})
-        if before != _named_weights(stage.folder):
+        before = set_weights_aside(stage.folder, problem)
+        seconds = _make_stage(context, progress, model, stage, {unit.phase: unit for unit in units})
+        if before != named_weights(stage.folder):
             _forget_later(context, model, index, [*learned, stage.task])
     if context.run.costs().get(index) is None:
         _write_cost(context, model, stage, [*learned, stage.task], seconds)
@@ -110,10 +115,26 @@ def learn(
         progress.finish(unit)
 
 
+def _make_stage(
+    context: RunContext, progress: Progress, model: MultimodalLM, stage: Stage, units: Mapping[str, Unit]
+) -> float | None:
+    """Trains a stage, or takes it from a run that trained the same one; returns the seconds of this run's training."""
+    node = shared_stages.stage_node(context, model, stage)
+    if node is None:
+        return _train_stage(context, progress, model, stage, units)[1]
+    with node.lease(partial(progress.advance, 0)):
+        if shared_stages.take(stage, node, lambda: context.method.prepare_inference(model, stage)):
+            context.method.restore(model, stage)
+            return None
+        learned, seconds = _train_stage(context, progress, model, stage, units)
+        shared_stages.keep(context, stage, node, learned.model_copy(update={"seconds": seconds}))
+        return seconds
+
+
 def _train_stage(
     context: RunContext, progress: Progress, model: MultimodalLM, stage: Stage, units: Mapping[str, Unit]
-) -> float:
-    """Trains and saves a stage; returns the seconds over all attempts.
+) -> tuple[StageCost, float]:
+    """Trains and saves a stage; returns the costs of the training, and the seconds over all attempts.
 
     Facts are written before the weights, so that an interrupt between the two loses nothing.
     """
@@ -121,9 +142,11 @@ def _train_stage(
         loop = StageLoop(context, progress, model, stage, units, watch)
         facts = context.method.learn(model, stage, loop)
         noted = stage.folder / LEARNED
-        StageCost.of({**facts, **watch.spent()}, where=str(noted)).write(noted)
+        learned = StageCost.of({**facts, **watch.spent()}, where=str(noted))
+        more = context.method.prepare_inference(model, stage)
+        StageCost.of({**facts, **more, **watch.spent()}, where=str(noted)).write(noted)
         context.method.save(model, stage)
-    return float(watch.spent()["seconds"])
+    return learned, float(watch.spent()["seconds"])
 
 
 def _write_cost(
@@ -147,25 +170,6 @@ def _write_cost(
     costs.forget_spent(stage.folder)
 
 
-def _named_weights(folder: Path) -> str | None:
-    """Digest of a stage's weights from their card; None without a card."""
-    path = folder / f"{tensor_files.STEM}.json"
-    try:
-        return str(files.read_json(path).get("sha256"))
-    except (FileNotFoundError, InputError, AttributeError):
-        return None
-
-
-def _set_weights_aside(folder: Path, problem: str) -> str | None:
-    """Marks a damaged stage as not trained; returns the digest of its weights."""
-    before = _named_weights(folder)
-    if before is not None or (folder / COST).exists():
-        log.warning("%s: %s; the stage is learned again.", folder, problem)
-    for name in (f"{tensor_files.STEM}.json", COST, ROUTING):
-        (folder / name).unlink(missing_ok=True)
-    return before
-
-
 def _forget_later(context: RunContext, model: MultimodalLM, index: int, learned: Sequence[str]) -> None:
     """Removes results that depend on a stage if training it again gave other weights."""
     cells = context.run.cells()
@@ -175,12 +179,12 @@ def _forget_later(context: RunContext, model: MultimodalLM, index: int, learned:
     alone = context.config.mode == "independent"
     stale = {key for key in cells if key[0] == index or (key[0] > index and not alone)}
     later = [] if alone else [f for f in context.run.folder.glob("stages/*") if _place(f) > index]
-    if not stale and not any(_named_weights(folder) for folder in later):
+    if not stale and not any(named_weights(folder) for folder in later):
         return
     log.warning("%s: stage %d came out otherwise; later ones are made again.", context.run.folder, index)
     context.run.drop_cells(stale)
     for folder in later:
-        _set_weights_aside(folder, f"it was made after another stage {index}")
+        set_weights_aside(folder, f"it was made after another stage {index}")
 
 
 def _place(folder: Path) -> int:
@@ -239,6 +243,8 @@ def score_row(
             progress.begin(unit)
             try:
                 score_cell(context, progress, model, index, name, learned)
+            except LeaseLost:
+                raise
             except MoextendError as error:
                 context.failures.append(f"stage {index}, {name}: {error}")
         progress.finish(unit)
@@ -257,7 +263,7 @@ def _stands(context: RunContext, cell: Cell | None) -> bool:
         return True
     path = context.run.folder / str(cell.predictions)
     log.warning("%s: %s; %s after stage %d is scored again.", path, problem, cell.task, cell.stage)
-    path.unlink(missing_ok=True)
+    files.remove(path)
     return False
 
 
@@ -287,8 +293,7 @@ def score_cell(
         progress.advance(now - so_far)
         so_far = now
 
-    # Later cells with the weights of the base find its answers in the run's own folder.
-    share = nullcontext if learned else SharedPredictions.of(model, weights, context.cache / "predictions")
+    share = _share(context, progress, model, weights, learned)
     cell = evaluate.score_cell(
         model, task, weights=weights, folder=context.run.predictions, scoring=context.sequence.scoring,
         workspace=context.workspace, stage=index, on_items=on_items, share=share,
@@ -297,13 +302,37 @@ def score_cell(
     context.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))
 
 
+def text_untouched(context: RunContext) -> bool:
+    """Whether no text can reach what the run learns: it learns from media alone, and its method asks for them."""
+    return context.method.text_untouched and all(
+        context.tasks[name].modalities for name in context.config.stages
+    )
+
+
+def _share(
+    context: RunContext, progress: Progress, model: MultimodalLM, weights: str, learned: Sequence[str]
+) -> evaluate.Share:
+    """How the answers of these weights are shared with other runs."""
+    if not learned:
+        return SharedPredictions.of(
+            model, weights, context.store, about="the base", on_wait=partial(progress.advance, 0)
+        )
+    if not shared_stages.shares(context) or weights in context.base_weights:
+        return nullcontext  # the run's own folder has the answers of the base
+    about = f"{context.method_spec.text}, seed {context.config.seed}, after {', '.join(learned)}"
+    method = shared_stages.method_record(context)
+    return SharedPredictions.of(
+        model, weights, context.store, about=about, method=method, on_wait=partial(progress.advance, 0)
+    )
+
+
 def write_facts(context: RunContext, model: MultimodalLM) -> None:
     """Writes the facts that the report shows besides the scores."""
-    image_tasks = [context.tasks[name] for name in context.config.stages if context.tasks[name].kind == "vqa"]
+    asked = [context.tasks[name] for name in context.config.stages if context.tasks[name].kind == "vqa"]
     if not lacking_facts(context.run):  # else stages were added
         return
     limit = context.sequence.scoring.limit
-    majority = {task.task: vqa.majority_level(task, context.workspace, limit) for task in image_tasks}
+    majority = {task.task: vqa.majority_level(task, context.workspace, limit) for task in asked}
     answering = {}
     for names in context.stages:
         name = stage_name(names)
@@ -311,8 +340,7 @@ def write_facts(context: RunContext, model: MultimodalLM) -> None:
         answering[name] = costs.forward_flops(model, data.held_out)
     context.run.write_facts(
         task_identity=context.method.task_identity,
-        # Of sequences that learn from images alone: else text may look like what was learned.
-        text_untouched=context.method.text_untouched and len(image_tasks) == len(context.config.stages),
+        text_untouched=text_untouched(context),
         settings=context.method.config.model_dump(mode="json"),
         majority=majority,
         base_flops=answering,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from moextend.bench.run.records import State, Status
+from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import RunDir
 from moextend.errors import visible
 from moextend.util.fold import folded
@@ -15,12 +16,14 @@ from moextend.util.fold import folded
 if TYPE_CHECKING:
     from rich.table import Table
 
-COLOUR: dict[State, str] = {
-    "waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "interrupted": "yellow",
+COLOUR: dict[str, str] = {
+    "waiting": "dim", "queued": "dim", "running": "cyan", "done": "green", "failed": "red", "interrupted": "yellow",
+    "cancelled": "yellow", "lost": "yellow",
 }  # fmt: skip
+"""State -> colour; those of a job (queued, cancelled, lost) besides those of a status."""
 DOING = {"align": "aligning", "probe": "probing", "train": "learning", "score": "scoring"}
-COLUMNS = ("method", "seed", "state", "stage", "now", "bar", "left")
-GOING = ("bar", "now", "stage", "seed")
+COLUMNS = ("method", "seed", "state", "where", "stage", "now", "bar", "left")
+GOING = ("bar", "where", "now", "stage", "seed")
 """Columns to leave out in a narrow terminal, in this order. Seeds are then part of the name."""
 NAME = 34
 """Characters after which a method's name is wrapped."""
@@ -87,24 +90,40 @@ class Row:
 
     method: str
     seed: str
-    state: State
+    state: str
     stage: str
     now: str
     left: str
     fraction: float
+    where: str = ""
+    """Host and process; without them in all rows the column is left out."""
 
 
-def row_of(run: RunDir, status: Status) -> Row:
-    """Row of a run."""
-    error = (status.error.what or "") if status.error and status.state == "failed" else ""
+def row_of(
+    run: RunDir, status: Status, state: str | None = None, note: str = "", *, where: bool = True
+) -> Row:
+    """Row of a run.
+
+    Args:
+        run: the run.
+        status: its status.
+        state: that of its job where it says more.
+        note: a note on the job.
+        where: whether to name the host and the process of a run that is running or lost.
+    """
+    error = (status.error.what or "") if status.error and status.state == "failed" else note
+    if status.state == "lost" and status.heartbeat is not None:
+        error = f"no heartbeat for {duration(max(0.0, time.time() - status.heartbeat))}"
+    placed = where and status.state in ("running", "lost") and status.host
     return Row(
         method=visible(label(run)),
         seed=str(run.config.seed),
-        state=status.state,
+        state=state or status.state,
         stage=f"{status.stage}/{status.stages}" if status.stages else "",
         now=" ".join(visible(error or doing(status)).split()),
         left=duration(status.left) if status.state == "running" else "",
         fraction=status.fraction,
+        where=visible(f"{status.host} ({status.pid})") if placed else "",
     )
 
 
@@ -149,14 +168,16 @@ class Layout:
 def layout(rows: Sequence[Row], width: int | None) -> Layout:
     """Columns that fit `width`; None (a file): all columns without the bar."""
     rows = list(rows)
+    every = tuple(name for name in COLUMNS if name != "where" or any(row.where for row in rows))
+    going = tuple(name for name in GOING if name in every)
     if width is None:
-        columns = tuple(name for name in COLUMNS if name != "bar")
+        columns = tuple(name for name in every if name != "bar")
         return Layout(rows, columns, _widest(rows, "method"), _widest(rows, "now"))
-    for gone in range(len(GOING) + 1):
-        columns = tuple(name for name in COLUMNS if name not in GOING[:gone])
+    for gone in range(len(going) + 1):
+        columns = tuple(name for name in every if name not in going[:gone])
         rows = rows if "seed" in columns else _with_seeds(rows)
         name = max([len("method"), *(len(line) for row in rows for line in folded(row.method, NAME))])
-        fewest = name if gone <= GOING.index("now") else min(name, LEAST)
+        fewest = name if gone <= going.index("now") else min(name, LEAST)
         rest = GAP * (len(columns) - 1) + sum(_needed(rows, column) for column in columns)
         if width - rest >= fewest:
             break

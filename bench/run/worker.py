@@ -2,7 +2,8 @@
 
 `moextend-worker RUN_FOLDER` is the contract for schedulers: a folder of `moextend bench run` in, the same folder with
 its results out. It goes on where an earlier worker stopped. Exit codes: 0 done; 1 failed; 2 no run folder; 75 stopped
-by SIGTERM, SIGHUP or SIGUSR1 with its state saved, so that the same command continues; 130 the same by Ctrl-C.
+by SIGTERM, SIGHUP, SIGUSR1 or `moextend bench cancel` with its state saved, so that the same command continues; 130
+the same by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from moextend.bench.run.cancelling import heeding
 from moextend.bench.run.progress import described, read_status
 from moextend.bench.run.records import RunError
 from moextend.errors import InputError, MoextendError
@@ -56,7 +58,9 @@ def alone(arguments: Sequence[str], run: Callable[[Path], None]) -> int:
 
     def stop(number: int, frame: FrameType | None) -> None:
         signals.append(number)
-        raise KeyboardInterrupt
+        # A scheduler may send several: the first one saves the state, and others do not interrupt that.
+        if len(signals) == 1 or number == signal.SIGINT:
+            raise KeyboardInterrupt
 
     for number in _heeded() | {getattr(signal, "SIGUSR1", signal.SIGTERM)}:
         signal.signal(number, stop)
@@ -67,7 +71,8 @@ def alone(arguments: Sequence[str], run: Callable[[Path], None]) -> int:
                 where=str(folder),
                 hint="Make runs with moextend bench run; they are below runs/ of the workspace.",
             )
-        run(folder)
+        with heeding(folder, lambda: _signal_main(signal.SIGTERM)):
+            run(folder)
     except KeyboardInterrupt:
         return 130 if signals[:1] == [signal.SIGINT] else STOPPED
     except Exception as problem:
@@ -88,7 +93,8 @@ def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:
             return
         state, error = "done", None
         try:
-            run(folder)
+            with heeding(folder, lambda: _signal_main(signal.SIGINT)):
+                run(folder)
         except KeyboardInterrupt:
             state = "interrupted"
         except Exception as problem:
@@ -147,12 +153,17 @@ class _Order:
         # Nobody reads the output any more, and a failed print must not become the run's failure.
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        _signal_main(signal.SIGINT)
         threading.Thread(target=self._end, daemon=True).start()
 
     def _end(self) -> None:
         time.sleep(self._grace)
         os._exit(1)
+
+
+def _signal_main(number: signal.Signals) -> None:
+    """Sends a signal to the main thread, which interrupts its system calls too."""
+    signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def _heed_signals() -> None:

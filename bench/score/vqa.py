@@ -21,7 +21,7 @@ from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, 
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunFailed, SpecError
-from moextend.util.files import append_lines, digest, repair_lines, write_lines
+from moextend.util.files import append_lines, digest, remove, repair_lines, write_lines
 
 if TYPE_CHECKING:
     from moextend.model.generation import Prompt
@@ -172,7 +172,7 @@ def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: i
         records = [PredictionLine.read(line) for line in repair_lines(path)]
     except (SpecError, ValidationError) as error:
         log.warning("%s: is damaged (%s); it is made again.", path, error)
-        path.unlink()
+        remove(path)
         return []
     good = 0
     for record, place in zip(records, order, strict=False):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from moextend.cli import contents, figures, papers, reports, runs, serving, sharing, verifying
+from moextend.cli import contents, figures, jobs, papers, reports, runs, serving, sharing, storing, verifying
 from moextend.cli.command import Command
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "remove-run": (contents.remove_run, "moextend bench remove-run tiny/lora-s0"),
     "run": (runs.run, "moextend bench run --method lora --method moextend --seed 0,1,2"),
     "status": (runs.status, "moextend bench status"),
+    "logs": (jobs.logs, "moextend bench logs tiny/lora-s0 --follow"),
+    "cancel": (jobs.cancel, "moextend bench cancel tiny/lora-s0"),
     "report": (reports.report, "moextend bench report --format latex --out tables/"),
     "serve": (serving.serve, "moextend bench serve --port 8899"),
     "figures": (figures.figures, "moextend bench figures tiny --out figures/"),
@@ -33,6 +35,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "gate": (reports.gate, "moextend bench gate tiny --margin 1 --junit gate.xml"),
     "explain": (reports.explain, "moextend bench explain tiny/lora-s0 3 tiny-attributes"),
     "verify": (verifying.verify, "moextend bench verify tiny/lora-s0"),
+    "gc": (storing.gc, "moextend bench gc --dry-run"),
     "pack": (sharing.pack, "moextend bench pack tiny --out tiny.tar.zst"),
     "unpack": (sharing.unpack, "moextend bench unpack tiny.tar.zst"),
     "export": (sharing.export, "moextend bench export tiny --as lm-eval --out results/"),

@@ -77,6 +77,9 @@ Oracle = Annotated[
         "--oracle", help="Also score learned tasks at the end with only their own extension active."
     ),
 ]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="Use deterministic algorithms only; slower on a GPU.")
+]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Score tasks that run code from the model (mbpp).")
 ]
@@ -85,7 +88,30 @@ Steps = Annotated[int | None, typer.Option(min=1, max=MOST_STEPS, help="Training
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, max=1024, help="Runs at a time. Default: for tiny one per core, up to 4; else 1."),
+    typer.Option(
+        min=1,
+        max=1024,
+        help="Runs at a time. Default: for tiny one per core, up to 4; else 1; other executors: their own.",
+    ),
+]
+Executor = Annotated[
+    str,
+    typer.Option(
+        "--executor", "-x", metavar="NAME", help="Where the runs are executed: local, slurm, ray, or a plug-in."
+    ),
+]
+ExecutorOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--executor-option",
+        "-o",
+        metavar="KEY=VALUE",
+        help="For the executor: cpus, gpus, memory_gb, setup, address, or its own, as partition=gpu; repeatable.",
+    ),
+]
+Wait = Annotated[
+    bool | None,
+    typer.Option("--wait/--no-wait", help="Wait for the runs. Default: except with a scheduler."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only show what would be done, downloaded and needed.")

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moextend.cli import options
+from moextend.cli import executing, options
 from moextend.cli.output import output
 from moextend.cli.report_output import How, print_tables
-from moextend.errors import InputError, counted, visible
+from moextend.errors import InputError, visible
 from moextend.util.foreign import explained
 
 if TYPE_CHECKING:
+    from moextend.bench.executors.submitting import RunView
     from moextend.bench.report import View
     from moextend.bench.report.collect import Experiment
-    from moextend.bench.run.launch import Outcome
     from moextend.bench.run.plan import Request
-    from moextend.bench.run.records import Status
     from moextend.bench.run.rundir import RunConfig, RunDir
     from moextend.errors import MoextendError
-
-GO_ON = "interrupted; the same command continues where it stopped."
 
 
 def run(
@@ -42,7 +39,11 @@ def run(
     limit: options.Limit = None,
     steps: options.Steps = None,
     device: options.Device = "auto",
+    deterministic: options.Deterministic = False,
     jobs: options.Jobs = None,
+    executor: options.Executor = "local",
+    executor_option: options.ExecutorOptions = None,
+    wait: options.Wait = None,
     dry_run: options.DryRun = False,
     prepare: options.Prepare = False,
     quiet: options.Quiet = False,
@@ -70,6 +71,7 @@ def run(
         orders=tuple(options.words(order or ["given"], "--order")),
         modes=modes(sequence=sequence, joint=joint, independent=independent),
         device=options.device(device), limit=limit, steps=steps, match=match, oracle=oracle,
+        deterministic=deterministic,
     )  # fmt: skip
     configs = resolve(
         request,
@@ -79,26 +81,35 @@ def run(
     planned = chosen_sequence(request)
     tasks = all_tasks(planned, workspace)
     preflight.check(planned, tasks, workspace)
-    if dry_run:
-        _preview(request, configs, as_json)
-        return
     folder = runs or workspace / "runs"
-    work = any(read_status(folder_of(config, folder)).state != "done" for config in configs)
-    if not prepare:  # the runs may be meant for another machine
-        preflight.check_here(planned, tasks, workspace, device=device, runs=folder if work else None)
-    opened, to_do = _open(configs, folder, quiet=quiet or as_json)
+    paths = [folder_of(config, folder) for config in configs]
+    at_once = jobs or (_jobs(configs) if executor == "local" else None)
+    how = executing.chosen(
+        executor, executor_option or [], jobs=at_once, device=device, wait=wait, runs=folder,
+        workspace=workspace,
+    )  # fmt: skip
+    if dry_run:
+        _preview(request, configs, as_json, None if as_json else executing.scripts(how, paths))
+        return
+    work = any(read_status(path).state != "done" for path in paths)
+    if not prepare:
+        device_here = device if how.local else None
+        preflight.check_here(planned, tasks, workspace, device=device_here, runs=folder if work else None)
+        executing.check(how)
+    busy = executing.busy(paths, workspace)
+    opened, to_do = _open(configs, folder, set(busy), quiet=quiet or as_json)
     if prepare:
-        paths = [str(run.folder.resolve()) for run in to_do]
+        ready = [str(run.folder.resolve()) for run in to_do]
         typer.echo(
-            json.dumps(paths, indent=2) if as_json else "".join(f"{path}\n" for path in paths), nl=as_json
+            json.dumps(ready, indent=2) if as_json else "".join(f"{path}\n" for path in ready), nl=as_json
         )
         return
-    outcomes = _launch(opened, to_do, jobs or _jobs(configs), quiet=quiet or as_json)
+    outcomes = executing.execute(how, opened, to_do, busy, quiet=quiet or as_json)
     if as_json:
-        typer.echo(json.dumps([_record(run) for run in opened], indent=2))
-    else:
+        typer.echo(json.dumps(_records(opened, workspace), indent=2))
+    elif outcomes is not None:
         _print_report(opened, workspace)
-    _end(outcomes)
+    executing.end(outcomes or [])
 
 
 def status(
@@ -108,27 +119,28 @@ def status(
     runs: options.Runs = None,
 ) -> None:
     """Show how far the runs are."""
-    from moextend.bench.run.progress import read_status
+    from moextend.bench.executors.submitting import views
     from moextend.bench.run.rundir import find_runs
 
     folder = runs or workspace / "runs"
     found = find_runs(folder, [name] if name else [])
     if as_json:
-        typer.echo(json.dumps([_record(run) for run in found], indent=2))
+        typer.echo(json.dumps(_records(found, workspace), indent=2))
         return
     if not found:
         typer.echo(f"No runs in {folder}. Start one: moextend bench run")
     damaged = {run.folder: problem for run in found if (problem := _config_problem(run))}
     readable = [run for run in found if run.folder not in damaged]
+    seen = views([run.folder for run in readable], workspace)
     for parent in dict.fromkeys(run.folder.parent for run in readable):
-        _print_states([(run, read_status(run.folder)) for run in readable if run.folder.parent == parent])
+        _print_states([(run, seen[run.folder]) for run in readable if run.folder.parent == parent])
     for path, problem in damaged.items():
         typer.echo(f"{path.name} is damaged: {problem}")
     if name and len(readable) == 1:
-        _print_details(readable[0], workspace)
+        _print_details(readable[0], seen[readable[0].folder], workspace)
 
 
-def _print_states(runs: Sequence[tuple[RunDir, Status]]) -> None:
+def _print_states(runs: Sequence[tuple[RunDir, RunView]]) -> None:
     """Prints the table of the runs of one sequence."""
     from rich.text import Text
 
@@ -136,7 +148,8 @@ def _print_states(runs: Sequence[tuple[RunDir, Status]]) -> None:
 
     console, width = output()
     console.print(Text(visible(runs[0][0].folder.parent.name), style="italic"))
-    console.print(layout([row_of(run, status) for run, status in runs], width).table())
+    rows = [row_of(run, view.status, view.state, view.note) for run, view in runs]
+    console.print(layout(rows, width).table())
 
 
 def _config_problem(run: RunDir) -> MoextendError | None:
@@ -148,8 +161,10 @@ def _config_problem(run: RunDir) -> MoextendError | None:
     return None
 
 
-def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[RunDir], list[RunDir]]:
-    """Folders of all runs, and those with work to do; if one is refused, nothing changes."""
+def _open(
+    configs: list[RunConfig], runs: Path, busy: Collection[Path], *, quiet: bool
+) -> tuple[list[RunDir], list[RunDir]]:
+    """Folders of all runs, and those with work to do that no job has; if one is refused, nothing changes."""
     from moextend.bench.run.complete import lacks, names_of
     from moextend.bench.run.opening import open_runs
     from moextend.bench.run.progress import read_status
@@ -160,6 +175,8 @@ def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[Ru
 
     def has_work(run: RunDir) -> bool:
         refuse_changed_plugins(run)
+        if run.folder in busy:
+            return False
         if read_status(run.folder).state != "done":
             return True
         lacking = lacks(run)
@@ -173,7 +190,11 @@ def _open(configs: list[RunConfig], runs: Path, *, quiet: bool) -> tuple[list[Ru
                        err=True)  # fmt: skip
 
     opened = open_runs(configs, runs, must_be_free=has_work, on_replace=report_replaced)
-    to_do = [r for r in opened if r.folder in incomplete or read_status(r.folder).state != "done"]
+    to_do = [
+        run
+        for run in opened
+        if run.folder not in busy and (run.folder in incomplete or read_status(run.folder).state != "done")
+    ]
     for folder, what in () if quiet else incomplete.items():
         typer.echo(f"{folder.name} was done, but lacks {what}. That is made again.", err=True)
     return opened, to_do
@@ -187,49 +208,17 @@ def _jobs(configs: list[RunConfig]) -> int:
     return min(len(configs), cores(), 4) if small else 1
 
 
-def _launch(opened: list[RunDir], waiting: list[RunDir], jobs: int, *, quiet: bool) -> list[Outcome]:
-    """Executes the waiting runs; returns how they ended."""
-    from rich.console import Console
+def _records(runs: Sequence[RunDir], workspace: Path) -> list[dict[str, object]]:
+    from moextend.bench.executors.submitting import views
 
-    from moextend.bench.run.launch import launch
-    from moextend.bench.run.live import view
-
-    to_do = [run.folder for run in waiting]
-    done = len(opened) - len(to_do)
-    # On stderr, so that `moextend bench run > report.txt` still shows how far it is.
-    console = Console(stderr=True, quiet=quiet)
-    if done:
-        were = "was" if done == 1 else "were"
-        console.print(f"{done} of {counted(len(opened), 'run')} {were} done before.", highlight=False)
-    if not to_do:
-        return []
-    try:
-        with view(to_do, jobs, console) as shown:
-            return list(launch(to_do, jobs=jobs, view=shown).values())
-    except KeyboardInterrupt:
-        typer.echo(GO_ON, err=True)
-        raise typer.Exit(130) from None
+    seen = views([run.folder for run in runs], workspace)
+    return [_record(run, seen[run.folder]) for run in runs]
 
 
-def _end(outcomes: list[Outcome]) -> None:
-    """Prints the failed runs, and exits with code 1 if there is one."""
-    from moextend.bench.run.rundir import RunDir
-
-    failed = [outcome for outcome in outcomes if outcome.state != "done"]
-    for outcome in failed:
-        why = f": {outcome.error}" if outcome.error else ""
-        options.echo(f"{outcome.run.name} {outcome.state}{why}", err=True)
-        if (log := RunDir(outcome.run).log).exists():
-            typer.echo(f"  log: {log}", err=True)
-    if failed:
-        typer.echo("What was computed is kept: the same command does only what is missing.", err=True)
-        raise typer.Exit(1)
-
-
-def _record(run: RunDir) -> dict[str, object]:
+def _record(run: RunDir, view: RunView) -> dict[str, object]:
     from moextend.bench.report.collect import collect
     from moextend.bench.report.forgetting import summary
-    from moextend.bench.run.progress import described, read_status
+    from moextend.bench.run.progress import described
 
     names = {"run": run.folder.name, "sequence": run.folder.parent.name, "folder": str(run.folder)}
     problem = _config_problem(run)
@@ -237,11 +226,13 @@ def _record(run: RunDir) -> dict[str, object]:
         return {**names, "state": "damaged", "error": described(problem).model_dump()}
     config = run.config
     what = {key: getattr(config, key) for key in ("method", "seed", "order", "mode")}
-    status = read_status(run.folder).model_dump()
+    status = view.status.model_dump()
     (experiment,) = collect([run], unfinished=True)
     record: dict[str, object] = {
         **names, **what,
-        **{key: status[key] for key in ("state", "stage", "stages", "done", "units", "left", "error")},
+        **{key: status[key] for key in ("state", "host", "pid", "heartbeat", "stage", "stages")},
+        **{key: status[key] for key in ("done", "units", "left", "error")},
+        "job": view.record(),
         "metrics": summary(experiment.results[0]) if experiment.results else None,
     }  # fmt: skip
     if experiment.left_out:  # its scores or facts cannot be read
@@ -249,15 +240,15 @@ def _record(run: RunDir) -> dict[str, object]:
     return record
 
 
-def _print_details(run: RunDir, workspace: Path) -> None:
+def _print_details(run: RunDir, view: RunView, workspace: Path) -> None:
     from moextend.bench.report.collect import collect
-    from moextend.bench.run.progress import read_status
     from moextend.errors import MoextendError
 
-    status = read_status(run.folder)
     typer.echo(f"\nfolder: {run.folder}")
-    if status.error:
-        known = status.error
+    if view.job:
+        options.echo(f"job: {view.about()}")
+    if view.status.error:
+        known = view.status.error
         error = MoextendError(known.what or "", where=known.where, hint=known.hint)
         typer.echo(f"error: {error}")
     if run.log.exists():
@@ -290,8 +281,11 @@ def _print_styled(experiments: list[Experiment], workspace: Path, view: View = "
         print_tables(experiments, How(Styling()), view=view)
 
 
-def _preview(request: Request, configs: list[RunConfig], as_json: bool) -> None:
+def _preview(request: Request, configs: list[RunConfig], as_json: bool, script: str | None) -> None:
     from moextend.bench.run.preview import describe, preview
 
+    if script is not None:
+        options.echo(script)
+        return
     found = preview(request, configs)
     options.echo(json.dumps(found, indent=2) if as_json else describe(found))

@@ -41,10 +41,18 @@ class ModalityType:
         return f"<{self.name}>"
 
     @property
+    def noun(self) -> str:
+        """One of its media in a sentence: "image", "sound"."""
+        return self.ref.noun.removeprefix("the ")
+
+    @property
     def plural(self) -> str:
         """Its media in a sentence: "images", "sounds"."""
-        noun = self.ref.noun.removeprefix("the ")
-        return noun if noun.endswith("s") else f"{noun}s"
+        return self.noun if self.noun.endswith("s") else f"{self.noun}s"
+
+    def counted(self, number: int) -> str:
+        """A number of its media: "1 image", "2 sounds"."""
+        return f"{number:,} {self.noun if number == 1 else self.plural}"
 
 
 _TYPES: dict[str, ModalityType] = {

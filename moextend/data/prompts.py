@@ -10,6 +10,7 @@ from moextend.data import cells, marks
 from moextend.data.examples import LETTERS, Example, Layout
 from moextend.data.modalities import modality_types
 from moextend.data.video import mark_filled, marks_for
+from moextend.errors import counted
 
 
 def prompt_text(layout: Layout, example: Example) -> str:
@@ -65,7 +66,7 @@ def _marked(layout: Layout, example: Example) -> str:
             prompt = prompt.replace(mark, mark * have)
         else:
             raise layout.wrong_prompt(
-                f"has {stand} {mark} marks, but {example.row} has {have} {modality_types()[name].plural}.",
+                f"has {counted(stand, f'{mark} mark')}, but {example.row} has {modality_types()[name].counted(have)}.",
                 f"Write {mark} once, where the {modality_types()[name].plural} stand.",
             )
     return prompt

@@ -134,7 +134,7 @@ def keep(
 
 def forget_probe(folder: Path) -> None:
     """Removes the results of the probe after the extension is saved."""
-    (folder / resuming.PROBE).unlink(missing_ok=True)
+    files.remove(folder / resuming.PROBE)
 
 
 def _kept_probe(folder: Path | None) -> Probe | None:

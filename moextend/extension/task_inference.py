@@ -228,7 +228,7 @@ def write(statistics: TaskStatistics, folder: Path) -> None:
     header[DIGEST] = _digest(tensors, header)
     with files.atomic(folder / FILE) as path:
         save_file(tensors, path, metadata=header)
-    (folder / FORMER_FILE).unlink(missing_ok=True)
+    files.remove(folder / FORMER_FILE)
 
 
 def find(folder: Path) -> Path | None:

@@ -15,6 +15,7 @@ from moextend.data.media import MediaRef
 from moextend.model.feature_store import FeatureStore
 from moextend.model.modality import Encoder, Features, See, Sources
 from moextend.model.multimodal import MultimodalLM
+from moextend.util import files
 from moextend.util.processes import first_writes
 
 FOLDER = "features-in-flight"
@@ -53,6 +54,7 @@ def kept_features(model: MultimodalLM, folder: Path) -> Iterator[None]:
         return
     with first_writes() as first:
         if first:
+            files.may_change(place)
             shutil.rmtree(place, ignore_errors=True)
 
 

@@ -53,6 +53,7 @@ class FeatureStore:
         """Number of lines read from the index, with or without a name."""
         self._end = 0
         """End in bytes of the records of these lines."""
+        self._inode = 0
         self._refresh()
 
     def __call__(self, media: Sequence[MediaRef]) -> Features:
@@ -131,6 +132,7 @@ class FeatureStore:
 
     def _append(self, digests: Sequence[str], features: Sequence[Array]) -> None:
         """Appends records, then names: after an interrupt, records without a name are removed by the next append."""
+        files.may_change(self._data)
         records = [row.tobytes() for row in features[: self._fitting([row.nbytes for row in features])]]
         lines, start = [], self._end
         for digest, record in zip(digests, records, strict=False):
@@ -150,12 +152,20 @@ class FeatureStore:
 
     def _refresh(self) -> None:
         """Reads the names that this or another process added since the last call."""
-        if not (self._index.exists() and self._data.exists()):
+        try:
+            state, held = self._index.stat(), self._data.stat().st_size
+        except FileNotFoundError:
+            state, held = None, 0
+        if self._count and (
+            state is None or self._inode != state.st_ino or state.st_size < self._count * self._line
+        ):
+            self._rows, self._count, self._end = {}, 0, 0  # removed meanwhile, and perhaps begun again
+        if state is None:
             return
+        self._inode = state.st_ino
         with self._index.open("rb") as file:
             file.seek(self._count * self._line)
             added = file.read()
-        held = self._data.stat().st_size
         for at in range(0, len(added) - self._line + 1, self._line):
             digest, record = self._named(added[at : at + self._line])
             if record[0] + record[1] > held:
@@ -179,10 +189,12 @@ class FeatureStore:
 
         Truncated and damaged records count as missing.
         """
-        if not self._data.exists():
-            return list(range(len(media)))
         gaps = []
-        with self._data.open("rb", buffering=0) as file:
+        try:
+            data = self._data.open("rb", buffering=0)
+        except FileNotFoundError:
+            return list(range(len(media)))
+        with data as file:
             for place, medium in enumerate(media):
                 start, size, check = self._rows.get(medium.digest, (0, -1, ""))
                 record = memoryview(out[place].data).cast("B")

@@ -9,7 +9,7 @@ from moextend.data.marks import marks_in as marks_in
 from moextend.data.marks import split_at_marks as split_at_marks
 from moextend.data.media import MediaRef
 from moextend.data.modalities import modality_types
-from moextend.errors import InputError
+from moextend.errors import InputError, counted
 
 
 def without_marks(text: str) -> str:
@@ -37,8 +37,9 @@ def check_marks(texts: Sequence[str], media: Sequence[MediaRef], where: str | No
                 hint="Register it first: moextend.register_modality.",
             )
         if shown.count(name) != marked.count(name):
+            marks = counted(marked.count(name), f"<{name}> mark")
             raise InputError(
-                f"{shown.count(name)} {_plural(name)}, but {marked.count(name)} <{name}> marks in the prompt.",
+                f"{_count(name, shown.count(name))}, but {marks} in the prompt.",
                 where=where,
                 hint=f"Put one <{name}> for each {_noun(name)} into the task's prompt.",
             )
@@ -80,7 +81,7 @@ def too_long(
     counts, sums = Counter(medium.modality for medium in media), Counter[str]()
     for medium, hole in zip(media, holes, strict=True):
         sums[medium.modality] += len(hole)
-    parts = ", ".join(f"{sums[name]} of {number} {_plural(name)}" for name, number in counts.items())
+    parts = ", ".join(f"{sums[name]} of {_count(name, number)}" for name, number in counts.items())
     fewer = " or ".join(map(_plural, counts)) or "images"
     return InputError(
         f"takes {tokens} tokens{f' ({parts})' if parts else ''}, and the model's context holds {context}.",
@@ -92,12 +93,17 @@ def too_long(
 def _noun(name: str) -> str:
     """Name of a medium in messages: "image"."""
     known = modality_types().get(name)
-    return known.ref.noun.removeprefix("the ") if known else name
+    return known.noun if known else name
 
 
 def _plural(name: str) -> str:
     known = modality_types().get(name)
     return known.plural if known else f"{name}s"
+
+
+def _count(name: str, number: int) -> str:
+    """Number of media with their noun: "1 image", "2 sounds"."""
+    return f"{number} {_noun(name) if number == 1 else _plural(name)}"
 
 
 def _a(noun: str) -> str:

@@ -39,6 +39,7 @@ from moextend.training.prepare import (
 from moextend.training.settings import SCHEDULES, Settings
 from moextend.training.trackers import check_tracker
 from moextend.training.trainer import ITEMS, ExtraLoss, TokenTrainer
+from moextend.util import files
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +143,7 @@ def train(
         trainer.accelerator.wait_for_everyone()
     model.eval()
     if args.should_save:
+        files.may_change(folder)
         shutil.rmtree(folder, ignore_errors=True)
     return _report(trainer, model, first_seen=min(1.0, len(data) / len(order)))
 
@@ -309,6 +311,7 @@ def _last_checkpoint(folder: Path) -> str | None:
             newest,
             problem,
         )
+        files.may_change(newest)
         if newest.is_dir():
             shutil.rmtree(newest, ignore_errors=True)
         else:

@@ -50,7 +50,7 @@ def go_on(folder: Path, facts: Facts) -> None:
 
 def done(folder: Path) -> None:
     """Removes the arguments from `folder`."""
-    (folder / BEGUN).unlink(missing_ok=True)
+    files.remove(folder / BEGUN)
 
 
 def _differing(known: Any, facts: Facts) -> list[str]:

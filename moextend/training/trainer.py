@@ -219,6 +219,7 @@ class TokenTrainer(Trainer):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         if isinstance(self._unlogged, Tensor):
             self._unlogged = self.accelerator.reduce(self._unlogged, "mean")
+        files.may_change(Path(str(self.args.output_dir)))
         super()._save_checkpoint(*args, **kwargs)
         self.accelerator.wait_for_everyone()  # every process keeps the state of its random numbers
         if self.args.should_save:
@@ -229,6 +230,7 @@ class TokenTrainer(Trainer):
             return
         folder = Path(str(output_dir or self.args.output_dir))
         self.check_finite()  # a checkpoint is there to be gone on from
+        files.may_change(folder)
         folder.mkdir(parents=True, exist_ok=True)
         trained = {name: p.detach().contiguous() for name, p in self.model.trainable().items()}
         with files.disk_errors(folder):

@@ -27,6 +27,12 @@ def environment(**more: Any) -> dict[str, Any]:
     }
 
 
+def code() -> dict[str, str | None]:
+    """Version and commit of this package; None for a commit that is not known."""
+    found = commit(Path(__file__).resolve().parent)
+    return {"version": _version("moextend"), "commit": str(found["commit"]) if found else None}
+
+
 def commit(folder: Path) -> dict[str, Any] | None:
     """The commit and whether tracked files differ from it; None if this code is not in a git checkout."""
     # An installed package may lie inside somebody else's checkout: ask for a file of ours.

@@ -8,16 +8,44 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from moextend.errors import InputError, SpecError
+from moextend.errors import InputError, MoextendError, SpecError
 from moextend.util.foreign import of_disk
 
 BLOCK = 1 << 16
 """Bytes per read when searching the last line break from the end."""
+
+
+_guards: list[tuple[str, Callable[[], None]]] = []
+"""Folder, ending with a separator, and what is called before a change below it."""
+
+
+@contextmanager
+def guarded(folder: Path, check: Callable[[], None]) -> Iterator[None]:
+    """Context in which every change of a file below `folder` calls `check` first, which raises if it may not be."""
+    guard = (os.path.join(os.path.abspath(folder), ""), check)  # noqa: PTH100, PTH118
+    _guards.append(guard)
+    try:
+        yield
+    finally:
+        _guards.remove(guard)
+
+
+def may_change(path: Path) -> None:
+    """Raises the error of a guard (see `guarded`) if this process may not change `path` any more."""
+    for folder, check in tuple(_guards):
+        if os.path.join(os.path.abspath(path), "").startswith(folder):  # noqa: PTH100, PTH118
+            check()
+
+
+def remove(path: Path) -> None:
+    """Removes a file if it exists, and if this process may change it."""
+    may_change(path)
+    path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -66,6 +94,7 @@ def atomic(path: Path, *, synced: bool = True) -> Iterator[Path]:
     With `synced` the content is synced to disk first; without it, which is much faster, a power failure may leave an
     incomplete file.
     """
+    may_change(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -77,6 +106,7 @@ def atomic(path: Path, *, synced: bool = True) -> Iterator[Path]:
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
             temporary.chmod(0o666 & ~_umask())
+            may_change(path)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -146,12 +176,15 @@ def append_lines(path: Path, records: list[Any]) -> None:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
+            may_change(path)
             before = _cut_torn(path)
             try:
                 _write_all(file, text)
                 os.fsync(file.fileno())
             except BaseException:
-                with suppress(OSError):  # then the next append cuts what is left
+                # If it fails, the next append cuts what is left. After a loss, later lines are another process's.
+                with suppress(OSError, MoextendError):
+                    may_change(path)
                     os.ftruncate(file.fileno(), before)
                 raise
 
@@ -208,6 +241,7 @@ def repair_lines(path: Path) -> list[Any]:
 def cut_torn_line(path: Path) -> None:
     """Removes an incomplete last line from the file."""
     if path.exists():
+        may_change(path)
         with disk_errors(path):
             _cut_torn(path)
 

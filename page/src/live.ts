@@ -5,7 +5,7 @@ import { live, refresh } from "./data";
 export interface LiveRun {
   run: string;
   sequence: string;
-  state: "waiting" | "running" | "done" | "failed" | "interrupted" | "damaged";
+  state: "waiting" | "running" | "done" | "failed" | "interrupted" | "lost" | "damaged";
   /** What a run does, or why it does not; the fields below are missing of a damaged run. */
   now: string;
   method?: string;

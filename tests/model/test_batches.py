@@ -42,7 +42,7 @@ def test_plain_text_is_learned_from_its_first_word_to_its_end() -> None:
 
 
 def test_marks_and_images_must_agree(model: MultimodalLM) -> None:
-    with pytest.raises(InputError, match="2 images, but 1 <image> marks"):
+    with pytest.raises(InputError, match="2 images, but 1 <image> mark "):
         Collator.of(model)([Conversation((("<image> w1", "w2"),), (picture(1), picture(2)))])
 
 

@@ -253,3 +253,16 @@ def test_a_medium_is_encoded_alone_where_sizes_differ(tmp_path: Path) -> None:
 
     FeatureStore(Counted(), tmp_path)(curves())
     assert asked == [1] * 30
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_store_that_is_removed_meanwhile_begins_again(tmp_path: Path, again: bool) -> None:
+    store = FeatureStore(ToyEncoder(), tmp_path, batch_size=5)
+    expected = store(IMAGES[:20])
+    for path in (store._data, store._index):
+        path.unlink()
+    if again:  # by another process, in another order
+        FeatureStore(ToyEncoder(), tmp_path, batch_size=5)(IMAGES[25:10:-1])
+    assert equal(store(IMAGES[:20]), expected)
+    fresh = FeatureStore(counting := Counting(), tmp_path, batch_size=5)
+    assert equal(fresh(IMAGES[:20]), expected) and counting.seen == 0, "all of them are kept anew"

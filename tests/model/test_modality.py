@@ -105,7 +105,7 @@ def test_turns_that_the_context_cannot_hold_go_with_their_media(model: Multimoda
     assert {name: len(own) for name, own in batch["features"].items()} == {"image": TOKENS, "series": 4}
     short = Collator(model.tokenizer, model.modalities, chat=model.chat, context=5)
     with pytest.raises(
-        InputError, match=r"\(4 of 1 images, 4 of 1 time series\).*fewer images or time series"
+        InputError, match=r"\(4 of 1 image, 4 of 1 time series\).*fewer images or time series"
     ):
         short([talk])
 
@@ -113,9 +113,9 @@ def test_turns_that_the_context_cannot_hold_go_with_their_media(model: Multimoda
 @pytest.mark.parametrize(
     ("text", "media", "message"),
     [
-        ("<series> w1", "image", "1 images, but 0 <image> marks"),
+        ("<series> w1", "image", "1 image, but 0 <image> marks"),
         ("w1", "series", "1 time series, but 0 <series> marks"),
-        ("<series>", "", "0 time series, but 1 <series> marks"),
+        ("<series>", "", "0 time series, but 1 <series> mark "),
         ("<series> <image>", "image series", "mark 1 of the prompt is <series>, but medium 1 is an image"),
         ("w1", "text", "is no image and no other medium"),
     ],

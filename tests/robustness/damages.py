@@ -195,7 +195,8 @@ def _products() -> list[tuple[str, str, Damage]]:
     for name, ways in CHECKPOINT.items():
         pattern = f"stages/2-*/train-in-flight/checkpoint-2/{name}"
         found += [(f"killed: {name} {way}", "half", in_run(pattern, WAYS[way])) for way in ways]
-    return found
+    ways = ("deleted", "empty", "cut", "garbage", "a folder", "a list", "UTF-16")
+    return found + [(f"killed: the lease {way}", "half", in_run(".lease-*", WAYS[way])) for way in ways]
 
 
 def running(pid: int, **changes: Any) -> Damage:
@@ -306,8 +307,8 @@ SINGLE: list[tuple[str, str, Damage]] = [
     ("done: the run is a file", "lora", lambda d: as_file(d.run)),
     ("done: facts without the data", "lora", in_run("facts.json", lambda p: edit(p, data=None))),
     ("done: facts of other data", "lora", in_run("facts.json", lambda p: edit(p, data={"colour": {"train": "0" * 16, "test": "0" * 16}}))),
-    ("done: the projector is gone", "lora", in_workspace(".cache/aligned/*.safetensors", delete)),
-    ("done: the projector is cut", "lora", in_workspace(".cache/aligned/*.safetensors", cut)),
+    ("done: the projector is gone", "lora", in_workspace(".cache/aligned/*/*.safetensors", delete)),
+    ("done: the projector is cut", "lora", in_workspace(".cache/aligned/*/*.safetensors", cut)),
     ("done: the cache is gone", "lora", in_workspace(".cache", delete)),
     ("done: task statistics are gone", "auto", in_run("stages/2-*/task_statistics*", delete)),
     ("done: task statistics are cut", "auto", in_run("stages/2-*/task_statistics*", cut)),
@@ -326,11 +327,11 @@ SINGLE: list[tuple[str, str, Damage]] = [
     ("killed: a score was edited", "half", in_run(SCORES, lambda p: lines(p, lambda r: r[0].update(value=99.0)))),
     ("killed: the first stage's weights flipped", "half", in_run("stages/1-*/extension.safetensors", flip)),
     ("killed: the first stage's weights gone", "half", in_run("stages/1-*/extension.safetensors", delete)),
-    ("killed: the projector is cut", "half", in_workspace(".cache/aligned/*.safetensors", cut)),
-    ("killed: the projector is flipped", "half", in_workspace(".cache/aligned/*.safetensors", flip)),
-    ("killed: the projector is NaN", "half", in_workspace(".cache/aligned/*.safetensors", not_finite)),
-    ("killed: the projector is empty", "half", in_workspace(".cache/aligned/*.safetensors", empty)),
-    ("killed: the projector is a folder", "half", in_workspace(".cache/aligned/*.safetensors", as_folder)),
+    ("killed: the projector is cut", "half", in_workspace(".cache/aligned/*/*.safetensors", cut)),
+    ("killed: the projector is flipped", "half", in_workspace(".cache/aligned/*/*.safetensors", flip)),
+    ("killed: the projector is NaN", "half", in_workspace(".cache/aligned/*/*.safetensors", not_finite)),
+    ("killed: the projector is empty", "half", in_workspace(".cache/aligned/*/*.safetensors", empty)),
+    ("killed: the projector is a folder", "half", in_workspace(".cache/aligned/*/*.safetensors", as_folder)),
     ("killed: features are garbage", "half", in_workspace(".cache/features/*/features.bin", garbage)),
     ("killed: features are cut", "half", in_workspace(".cache/features/*/features.bin", cut)),
     ("killed: features are NaN", "half", in_workspace(".cache/features/*/features.bin", lambda p: p.write_bytes(b"\xff" * p.stat().st_size))),

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from moextend.bench.run import launch
 from moextend.bench.run.rundir import RunDir
 from moextend.cli import main
+from moextend.util import lease
 from tests import preloaded
 
 from . import damages, workspace
@@ -27,7 +28,7 @@ NAMES = {"lora": "lora-s0", "half": "lora-s0", "auto": "moextend+scope-auto-s0"}
 CHECKPOINT = "runs/small/lora-s0/stages/2-*/train-in-flight/checkpoint-2/manifest.json"
 HANG = 120
 """Seconds after which a command counts as hanging."""
-OURS = ("status.json", "owner.json", ".lock", "worker.log")
+OURS = ("status.json", "owner.json", ".lock", ".lease-", "worker.log")
 """Files of a run that hold no result."""
 
 Cli = Callable[..., SimpleNamespace]
@@ -37,6 +38,7 @@ Cli = Callable[..., SimpleNamespace]
 def cli(forked_workers: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
     """Calls `moextend` with workers that are forked."""
     monkeypatch.setattr(launch, "TICK", 0.02)
+    monkeypatch.setattr(lease, "SECONDS", 0.5)  # a damaged lease is waited for
     monkeypatch.setenv("COLUMNS", "200")
     return caller(capfd, monkeypatch)
 
@@ -106,7 +108,8 @@ def results(folder: Path) -> dict[str, Any]:
 
 def plain(folder: Path) -> dict[str, str]:
     """What lies in the workspace, without what holds no result."""
-    return {name: kind for name, kind in tree(folder, but=(".cache",)).items() if Path(name).name not in OURS}
+    found = tree(folder, but=(".cache",)).items()
+    return {name: kind for name, kind in found if not Path(name).name.startswith(OURS)}
 
 
 def answered(found: SimpleNamespace, command: str) -> None:

@@ -13,9 +13,11 @@ from torch import Tensor
 from moextend import Conversation, MultimodalLM, Settings, train
 from moextend.bench.run import alignment
 from moextend.bench.sequence import Align
+from moextend.bench.store import Store
 from moextend.errors import InputError
 from moextend.extension import align, router_memory
 from moextend.training import checkpoint
+from moextend.util import files
 from tests.toys import picture
 
 TENSORS = {"0": torch.arange(12.0).reshape(3, 4), "2": torch.ones(5, 4)}
@@ -126,12 +128,45 @@ def test_a_damaged_projector_in_the_cache_is_aligned_again(
     settings = Align(task="captions", steps=1, batch_size=1, learning_rate=0.1)
     for damage in (lambda path: flip(path, -1), lambda path: path.write_bytes(b""), into_folder, None):
         cost = alignment.align(
-            model, [], settings, seed=0, data_name="x", cache=tmp_path, on_step=lambda done, total: None
+            model,
+            [],
+            settings,
+            seed=0,
+            data_name="x",
+            store=Store(tmp_path),
+            on_step=lambda done, total: None,
         )
         assert bool((projector.weight == 1).all())
         assert (cost.task, cost.steps, cost.tokens, cost.flops) == ("captions", 1, 2, 3.0)
-        (kept,) = tmp_path.glob("*.safetensors")
+        (kept,) = tmp_path.glob("aligned/*/*.safetensors")
         if damage:
             damage(kept)
     assert trained == ["once"] * 4
-    assert [message.endswith("The projector is aligned again.") for message in caplog.messages] == [True] * 3
+    assert [message.endswith("it is made again.") for message in caplog.messages] == [True] * 3
+
+
+def test_a_projector_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
+    projector = Projector(3, 2, bias=False)
+    model: Any = SimpleNamespace(
+        modalities={"image": SimpleNamespace(projector=projector)},
+        chat=None,
+        base_fingerprint=lambda modalities: "base",
+    )
+    settings = Align(task="captions", steps=1, batch_size=1, learning_rate=0.1)
+    key = files.digest("base", settings.record(), "x", 0, None)
+    kept = {name: torch.full_like(tensor, 2.0) for name, tensor in projector.state_dict().items()}
+    checkpoint.write_tensors(tmp_path / "aligned" / f"{key}.safetensors", kept)
+    known = {"task": "captions", "steps": 1, "tokens": 7, "flops": 8.0, "seconds": 9.0}
+    files.write_json(tmp_path / "aligned" / f"{key}.json", known)
+    for _ in range(2):
+        cost = alignment.align(
+            model,
+            [],
+            settings,
+            seed=0,
+            data_name="x",
+            store=Store(tmp_path),
+            on_step=lambda done, total: None,
+        )
+        assert cost.model_dump() == known and bool((projector.weight == 2).all())
+    assert not list(tmp_path.glob("aligned/*.safetensors")), "it takes no room twice"

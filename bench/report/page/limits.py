@@ -9,6 +9,7 @@ from moextend.bench import methods
 from moextend.bench.report.collect import Experiment, grouped, lacking_notes
 from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.gate import gate
+from moextend.bench.report.media import media_of
 from moextend.bench.report.page.verdict import ACC, Verdict, rows_of
 from moextend.bench.report.table import Table
 from moextend.errors import InputError
@@ -142,8 +143,8 @@ def _untouched(experiment: Experiment) -> Iterator[Limit]:
     if names and any(result.text for result in experiment.results):
         yield Limit(
             "Text kept by construction",
-            "No input without an image reaches what these methods learned, so the base answers the text tasks. It says "
-            "nothing of text that looks like a learned task.",
+            f"No input without {media_of(experiment.results).one} reaches what these methods learned, so the base "
+            "answers the text tasks. It says nothing of text that looks like a learned task.",
             [["method"], *([name] for name in names)],
         )
 

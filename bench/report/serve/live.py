@@ -69,7 +69,7 @@ class Runs:
         sizes = {name: _size(run.folder / name) for name in (STATUS, *RESULTS)}
         before = self.seen.get(run.folder)
         # The process of a running run may have died, which no file says.
-        if before and before.sizes == sizes and before.state != "running":
+        if before and before.sizes == sizes and before.state not in ("running", "lost"):
             return before
         if before and before.sizes["config.json"] == sizes["config.json"]:
             run = before.run

@@ -96,7 +96,7 @@ function None() {
 }
 
 function counted(runs: LiveRun[]): string {
-  const states: LiveRun["state"][] = ["running", "waiting", "done", "interrupted", "failed", "damaged"];
+  const states: LiveRun["state"][] = ["running", "waiting", "done", "interrupted", "lost", "failed", "damaged"];
   const counts = states.map((state) => [runs.filter((run) => run.state === state).length, state] as const);
   return counts.flatMap(([count, state]) => (count ? `${count} ${state}` : [])).join(", ");
 }

@@ -74,7 +74,7 @@ def test_more_images_than_marks(one_file: MakeTask, make_rows: MakeRows, workspa
 
 
 def test_prompt_without_a_mark(one_file: MakeTask, workspace: Path) -> None:
-    with pytest.raises(SpecError, match=r"has 0 <image> marks, but .* has 1 images. Write <image> once"):
+    with pytest.raises(SpecError, match=r"has 0 <image> marks, but .* has 1 image. Write <image> once"):
         check_task(one_file(prompt="{question}"), workspace)
 
 

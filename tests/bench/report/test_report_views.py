@@ -317,6 +317,18 @@ def test_the_alignment_of_a_modality_is_a_cost_of_its_first_stage(make_run: Make
     )
 
 
+def test_a_stage_that_another_run_trained_is_named_with_its_costs(make_run: MakeRun) -> None:
+    for method, by in (("moextend:scope=own", None), ("moextend:scope=auto", "mini/moextend+scope-own-s0")):
+        run = finish(make_run(method, rows=ROWS))
+        run.write_cost(1, "colour", StageCost(seconds=5.0, trained_by=by))
+        run.write_cost(2, "count", StageCost(seconds=7.0))
+    (table,) = tables(collect(find_runs(run.folder.parent.parent)), "costs")
+    assert [row[6].text for row in table.sections[0]] == ["6", "6"], "what the training took, in both rows"
+    assert table.notes[-1].startswith(
+        "1 of 4 stages were trained by another run with the same past and settings"
+    )
+
+
 def test_costs_are_compared_with_the_first_moextend(make_run: MakeRun) -> None:
     for method, trained in (("lora", 500), ("moextend:layers=all", 990), ("full-ft", 1000)):
         run = finish(make_run(method, rows=ROWS))

@@ -14,10 +14,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from moextend.bench.executors.job import JobRecord
+from moextend.bench.run.cancelling import Cancel
 from moextend.bench.run.config import ConfigFile, Identity
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Status
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Cell
+from moextend.bench.store import NodeCard, StoreFile
+from moextend.util.holder import Holder
 
 DOC = Path(__file__).parents[3] / "docs" / "files.md"
 FILES: dict[str, type[Any]] = {
@@ -28,6 +32,11 @@ FILES: dict[str, type[Any]] = {
     "status.json": Status,
     "stages/<t>-<task>/cost.json": StageCost,
     "stages/<t>-<task>/routing.json": RoutingReport,
+    ".lease-<n>": Holder,
+    ".cache/store.json": StoreFile,
+    ".cache/<kind>/<key>/card.json": NodeCard,
+    "job.json": JobRecord,
+    "cancel.json": Cancel,
 }
 HEAD = """# Files of a run
 
@@ -45,8 +54,13 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | `stages/<t>-<task>/cost.json` | what the stage took |
 | `stages/<t>-<task>/routing.json` | which experts the learned tasks reach after it |
 | `predictions/<weights>/` | answers, one line an item, and what a scorer makes of each (`*.scores2.jsonl`) |
-| `owner.json`, `.lock` | the process that works on the run now |
+| `.lease-<n>` | the process that works on the run now; see [reliability](reliability.md#several-hosts) |
+| `.lock`, `owner.json` | the same for releases without leases |
+| `job.json`, `cancel.json` | the job that executes the run, and a request to stop it |
 | `worker.log` | what the process wrote to its standard error |
+
+Runs of a workspace share results below its `.cache`, see [reliability.md](reliability.md#shared-results). Each is a
+folder `.cache/<kind>/<key>/` with a `card.json`; `.cache/store.json` names the folders of runs that use them.
 
 Text in JSON is UTF-8. Keys that are not known are left out when a record is read; in `scores.jsonl` they are an error.
 

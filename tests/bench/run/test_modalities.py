@@ -61,7 +61,7 @@ def done(workspace: Path, sequence: str, method: str) -> RunDir:
 def test_a_run_that_sees_and_hears(workspace: Path) -> None:
     eyes, senses = (done(workspace, name, "moextend:scope=own") for name in ("eyes", "senses"))
     assert read_status(senses.folder).state == "done"
-    aligned = sorted((workspace / ".cache" / "aligned").glob("*.safetensors"))
+    aligned = sorted((workspace / ".cache" / "aligned").glob("*/*.safetensors"))
     assert len(aligned) == 2, "images are aligned once for both sequences"
     row = {(stage, task): cell.value for (stage, task), cell in senses.cells().items()}
     assert {task for _, task in row} == {

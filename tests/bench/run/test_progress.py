@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from moextend.bench.run import progress
+from moextend.bench.run import liveness, progress
 from moextend.bench.run.progress import Progress, Unit, mark_failed, read_status
 from moextend.bench.run.records import RunError, Status
 from moextend.errors import InputError, RunFailed
@@ -193,7 +193,7 @@ def test_on_another_machine_the_heartbeat_decides(tmp_path: Path, clock: Clock) 
         record = {**json.loads((tmp_path / "status.json").read_text()), "host": "elsewhere"}
         (tmp_path / "status.json").write_text(json.dumps(record))
         assert read_status(tmp_path).state == "running"
-        clock.now += progress.STALE + 1
+        clock.now += liveness.STALE + 1
         assert read_status(tmp_path).state == "interrupted"
 
 

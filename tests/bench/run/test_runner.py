@@ -19,11 +19,13 @@ import moextend
 import moextend.training.loop
 from moextend import MultimodalLM
 from moextend.bench.run import costs, runner
+from moextend.bench.run.context import RunContext
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.score import evaluate, vqa
+from moextend.bench.store.node import OFF
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunConflict, RunFailed
 from moextend.extension import learning, tensor_files
@@ -45,6 +47,14 @@ settings:
 """
 METHODS = ["full-ft", "lora", "moextend:scope=own", "moextend:scope=auto", "moextend:scope=all",
            "moextend:routing=paper,scope=all"]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_its_own() -> Iterator[None]:
+    """Every run trains its own stages, so that it can be stopped there; test_shared_stages.py shares them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(OFF, "off")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +122,7 @@ def test_scope_own_forgets_nothing_bit_for_bit(finished: Callable[[str], RunDir]
     ids = torch.tensor([[1, 20, 30, 40, 50]])
     with torch.no_grad():
         base = model.lm(ids).logits
-    aligned = next((workspace / ".cache" / "aligned").glob("*.safetensors"))
+    aligned = next((workspace / ".cache" / "aligned").glob("*/*.safetensors"))
     assert model.projector
     model.projector.load_state_dict(load_file(aligned))
     logits = {}
@@ -125,6 +135,15 @@ def test_scope_own_forgets_nothing_bit_for_bit(finished: Callable[[str], RunDir]
             assert torch.equal(model.lm(ids).logits, base), "text is answered by the base"
     assert torch.equal(logits[1], logits[2]), "the first task is answered as before the second was learned"
     assert not torch.equal(logits[1], base)
+
+
+def test_text_is_untouched_only_where_all_learned_tasks_have_media(workspace: Path) -> None:
+    method = "moextend:scope=auto"
+    assert runner.text_untouched(RunContext(prepared(workspace, method)))
+    words = SEQUENCE.replace("sequence: small", "sequence: words").replace("tiny-counting", "tiny-written")
+    (workspace / "registry" / "words.yaml").write_text(words)
+    (config,) = resolve(Request(workspace=workspace, sequence="words", methods=(method,)))
+    assert not runner.text_untouched(RunContext(open_run(config, workspace / "runs")))
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from moextend.bench.run import live
 from moextend.bench.run.live import LiveView
 from moextend.bench.run.records import State, Status
-from moextend.bench.run.statuses import GOING, Row, layout
+from moextend.bench.run.statuses import GOING, Row, layout, row_of
 from tests.bench.conftest import MakeRun
 
 METHODS = ("moextend:scope=auto", "moextend:scope=all", "moextend:scope=all,routing=slot", "lora")
@@ -78,8 +79,27 @@ def test_at_120_columns_everything_is_shown() -> None:
 
 def test_columns_go_in_their_order() -> None:
     seen = [layout(rows(), width).columns for width in range(120, 20, -1)]
+    going = tuple(name for name in GOING if name != "where")
+    gone = [tuple(name for name in going if name not in columns) for columns in seen]
+    assert list(dict.fromkeys(gone)) == [going[:i] for i in range(5)]
+
+
+def test_hosts_are_shown_where_there_is_room() -> None:
+    placed = [replace(row, where="node-017 (41234)") for row in rows()]
+    seen = [layout(placed, width).columns for width in range(160, 20, -1)]
     gone = [tuple(name for name in GOING if name not in columns) for columns in seen]
-    assert list(dict.fromkeys(gone)) == [GOING[:i] for i in range(5)]
+    assert list(dict.fromkeys(gone)) == [GOING[:i] for i in range(6)]
+    assert drawn(placed, None).count("node-017 (41234)") == len(placed) and "where" not in drawn(rows(), None)
+
+
+def test_a_lost_run_names_its_host_and_how_long_it_is_silent(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    status = Status(state="lost", host="nodeA", pid=12, heartbeat=815.0)
+    row = row_of(make_run(), status, where=True)
+    assert (row.state, row.where, row.now) == ("lost", "nodeA (12)", "no heartbeat for 3m 05s")
+    assert row_of(make_run(), status.model_copy(update={"state": "done"}), where=True).where == ""
 
 
 def test_a_file_has_room_for_everything_but_the_bar() -> None:

@@ -1,4 +1,4 @@
-"""Predictions of the base are made once in a workspace."""
+"""Predictions of the same weights are made once in a workspace."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from moextend.bench.score.shared import SharedPredictions
+from moextend.bench.store import Store
 from moextend.errors import RunFailed
 from moextend.util import files
 
@@ -26,62 +27,84 @@ def make(share: SharedPredictions, path: Path, text: bytes = LINES) -> bool:
         return True
 
 
-def test_the_second_run_copies_what_the_first_made(tmp_path: Path) -> None:
-    share = SharedPredictions(tmp_path / "cache")
+@pytest.fixture
+def share(tmp_path: Path) -> SharedPredictions:
+    return SharedPredictions(Store(tmp_path / "cache"), "weights", "the base")
+
+
+def node(share: SharedPredictions) -> Path:
+    (found,) = share.store.nodes("predictions")
+    return found.folder
+
+
+def test_the_second_run_copies_what_the_first_made(tmp_path: Path, share: SharedPredictions) -> None:
     first, second = tmp_path / "a" / "task-1.jsonl", tmp_path / "b" / "task-1.jsonl"
     first.parent.mkdir()
     assert make(share, first) and not make(share, second)
     assert second.read_bytes() == LINES
     second.write_bytes(b"")  # a run's own file is a copy
     assert first.read_bytes() == LINES and not make(share, tmp_path / "c" / "task-1.jsonl")
+    (kept,) = share.store.nodes("predictions")
+    card = kept.card()
+    assert card and card.about == "the base: task" and card.bytes == len(LINES)
+
+
+def test_other_weights_and_other_tasks_are_other_nodes(tmp_path: Path, share: SharedPredictions) -> None:
+    other = SharedPredictions(share.store, "others")
+    assert make(share, tmp_path / "a" / "task-1.jsonl") and make(share, tmp_path / "a" / "task-2.jsonl")
+    assert make(other, tmp_path / "b" / "task-1.jsonl") and len(share.store.nodes("predictions")) == 3
 
 
 @pytest.mark.parametrize("damage", [b"", LINES.replace(b"red", b"bed"), b"\xff"])
-def test_a_damaged_file_is_made_again(tmp_path: Path, damage: bytes) -> None:
-    share = SharedPredictions(tmp_path / "cache")
+@pytest.mark.parametrize("name", ["task-1.jsonl", "card.json"])
+def test_a_damaged_file_is_made_again(
+    tmp_path: Path, share: SharedPredictions, damage: bytes, name: str
+) -> None:
     runs = [tmp_path / name / "task-1.jsonl" for name in "abc"]
-    for path in runs:
-        path.parent.mkdir()
     make(share, runs[0])
-    (tmp_path / "cache" / "task-1.jsonl").write_bytes(damage)
+    (node(share) / name).unlink()
+    (node(share) / name).write_bytes(damage)
     assert make(share, runs[1]), "not the damaged one"
     assert not make(share, runs[2]) and runs[2].read_bytes() == LINES
 
 
-def test_what_failed_is_not_kept(tmp_path: Path) -> None:
-    share, path = SharedPredictions(tmp_path / "cache"), tmp_path / "task-1.jsonl"
+def test_what_failed_is_not_kept(tmp_path: Path, share: SharedPredictions) -> None:
+    path = tmp_path / "task-1.jsonl"
 
     with pytest.raises(RunFailed), share(path):
         path.write_bytes(LINES[:5])
         raise RunFailed("stopped")
-    (tmp_path / "other").mkdir()
     assert make(share, tmp_path / "other" / "task-1.jsonl")
 
 
-def test_a_process_waits_for_another_one(tmp_path: Path) -> None:
-    share, made = SharedPredictions(tmp_path / "cache"), list[bool]()
-    runs = [tmp_path / name / "task-1.jsonl" for name in "ab"]
-    for path in runs:
-        path.parent.mkdir()
+def test_a_process_waits_for_another_one(
+    tmp_path: Path, share: SharedPredictions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moextend.bench.store.node.PATIENCE", 0.05)
+    waited = list[int]()
+    other = SharedPredictions(share.store, share.key, on_wait=lambda: waited.append(1))
+    runs, made = [tmp_path / name / "task-1.jsonl" for name in "ab"], list[bool]()
 
     def slow() -> None:
         with share(runs[0]):
-            time.sleep(0.3)
+            time.sleep(0.5)
             files.write_bytes(runs[0], LINES)
 
     worker = threading.Thread(target=slow)
     worker.start()
     time.sleep(0.1)
-    made.append(make(share, runs[1]))
+    made.append(make(other, runs[1]))
     worker.join()
-    assert made == [False] and runs[1].read_bytes() == LINES
+    assert made == [False] and runs[1].read_bytes() == LINES and waited
 
 
-def test_a_full_disk_of_the_cache_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    share, path = SharedPredictions(tmp_path / "cache"), tmp_path / "task-1.jsonl"
+def test_a_full_disk_of_the_cache_stops_no_run(
+    tmp_path: Path, share: SharedPredictions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "task-1.jsonl"
 
-    def full(path: Path, value: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("moextend.util.files.write_json", full)
+    monkeypatch.setattr("moextend.bench.store.node._write", full)
     assert make(share, path) and path.read_bytes() == LINES

@@ -1,0 +1,83 @@
+"""Runs in worker processes of this machine; they end with the process that submitted them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from moextend.bench.executors.executor import Job, JobState, Options, now, write_job
+from moextend.bench.run.cancelling import cancel
+from moextend.bench.run.launch import Outcome, Started, View
+from moextend.bench.run.progress import read_status
+from moextend.errors import InputError
+
+
+class LocalExecutor:
+    """Executes `Options.jobs` runs at a time, by default one. It passes no other option on."""
+
+    waits = True
+
+    def __init__(self) -> None:
+        self._started: list[Started] = []
+
+    def submit(self, runs: Sequence[Path], options: Options) -> list[Job]:
+        """See `Executor`. The id of a job is `PID@HOST` of this process."""
+        self.check(options)
+        owner = f"{os.getpid()}@{socket.gethostname()}"
+        jobs = [Job(run, "local", owner, now()) for run in runs]
+        for job in jobs:
+            write_job(job)
+        started = Started(runs, jobs=options.jobs or 1)
+        started.begin()
+        self._started.append(started)
+        return jobs
+
+    def check(self, options: Options) -> None:
+        """Raises InputError for any option but `jobs`."""
+        unknown = [*options.passed, *(["setup"] if options.setup else [])]
+        unknown += [name for name, value in vars(options.resources).items() if value is not None]
+        if unknown or options.address:
+            raise InputError(
+                f"'{(unknown or ['address'])[0]}' is no option of the local executor.",
+                where="--executor-option",
+                hint="It has none: --jobs says how many runs it executes at a time.",
+            )
+
+    def states(self, jobs: Sequence[Job]) -> Mapping[Path, JobState]:
+        """See `Executor`. Waiting runs of another machine count as ended: nobody else will begin them."""
+        return {job.run: self._state(job) for job in jobs}
+
+    def _state(self, job: Job) -> JobState:
+        state = read_status(job.run).state
+        if state == "running":
+            return "running"
+        return "queued" if state == "waiting" and _at_work(job.id) else "ended"
+
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        """See `Executor`. The workers look at the request, as those of every executor do."""
+        for job in jobs:
+            cancel(job.run)
+
+    def follow(self, view: View) -> dict[Path, Outcome]:
+        """Shows all submitted runs until they ended, and returns how; KeyboardInterrupt after all stopped."""
+        outcomes: dict[Path, Outcome] = {}
+        while self._started:
+            outcomes |= self._started[0].follow(view)
+            del self._started[0]
+        return outcomes
+
+
+def _at_work(owner: str) -> bool:
+    """Whether the process PID@HOST is alive on this machine."""
+    pid, _, host = owner.partition("@")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True

@@ -1,0 +1,173 @@
+"""What a task does on its node of a Ray cluster: it starts `moextend-worker RUN_FOLDER` and waits for its end.
+
+Orders and answers are dictionaries of plain values. Nothing heavy is imported: the work is in the worker's process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import moextend
+from moextend.util.environment import code
+
+GRACE = 15.0
+"""Seconds that a worker gets to save its state before it is killed."""
+SEEN = 60.0
+"""Seconds until a file that another machine wrote must be visible: file systems of networks keep what they know."""
+HELD = 180.0
+"""Seconds until a run must be free whose worker was lost."""
+TICK = 0.2
+
+Code = dict[str, str | None]
+"""What `moextend.util.environment.code` returns."""
+
+
+class Order(TypedDict):
+    """What a node is asked to do."""
+
+    run: str
+    """Folder of the run."""
+    id: str
+    """Id of the run in its config.json."""
+    code: Code
+    """That of the machine that asks."""
+    command: list[str]
+    """Command of a worker, without the folder; empty: that of this node's Python."""
+    setup: list[str]
+    """Shell lines before the worker."""
+    environment: dict[str, str]
+    """More variables for the worker."""
+    again: bool
+    """Whether a worker of this run was lost, and may still hold it."""
+
+
+class Answer(TypedDict):
+    """How it went."""
+
+    end: Literal["ended", "unseen", "held", "differs"]
+    """The worker ended; this node does not see the run; another process holds it; this node has another moextend."""
+    code: int | None
+    """Exit code of the worker, negative for a signal; null: it was not started."""
+    host: str
+    """Name of the node's machine."""
+    pid: int
+    """Process id of the worker; 0: it was not started."""
+    found: Code
+    """The code of a node that has another one; else empty."""
+
+
+def work(order: Order) -> Answer:
+    """Executes a run; an interrupt (`ray.cancel`) stops its worker in order."""
+    folder = Path(order["run"])
+    try:
+        if difference(order["code"], found := code()):
+            return _answer("differs", found=found)
+        if not _waited(lambda: _id(folder) == order["id"], SEEN):
+            return _answer("unseen")
+        if order["again"] and not _waited(lambda: _free(folder), HELD):
+            return _answer("held")
+    except KeyboardInterrupt:
+        return _answer("ended", code=-signal.SIGINT)
+    process = _executed(order, folder)
+    return _answer("ended", code=process.returncode, pid=process.pid)
+
+
+def _answer(
+    end: Literal["ended", "unseen", "held", "differs"],
+    code: int | None = None,
+    pid: int = 0,
+    found: Code | None = None,
+) -> Answer:
+    return Answer(end=end, code=code, host=socket.gethostname(), pid=pid, found=found or {})
+
+
+def _executed(order: Order, folder: Path) -> subprocess.Popen[bytes]:
+    """The worker's process, which has ended."""
+    command = order["command"] or [sys.executable, "-P", "-m", "moextend.bench.run.worker"]
+    command = [*command, str(folder)]
+    if order["setup"]:
+        lines = "\n".join([*order["setup"], 'exec "$@"'])
+        command = ["bash", "-ec", lines, "moextend-worker", *command]
+    tether = [sys.executable, "-I", str(Path(__file__).with_name("tether.py")), str(os.getpid())]
+    with (folder / "worker.log").open("ab") as log:
+        process = subprocess.Popen(
+            [*tether, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            env=_environment(order["environment"]), process_group=0,
+        )  # fmt: skip
+    try:
+        while process.poll() is None:
+            time.sleep(TICK)
+    except BaseException as reason:
+        _stop(process)
+        if not isinstance(reason, KeyboardInterrupt):
+            raise
+    return process
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Has the worker save its state, and kills it and what it started after the time for that."""
+    process.terminate()
+    try:
+        process.wait(timeout=GRACE)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _environment(more: dict[str, str]) -> dict[str, str]:
+    found = {**os.environ, **more, "PYTHONSAFEPATH": "1"}
+    paths = list(
+        filter(None, found.get("PYTHONPATH", "").split(os.pathsep))
+    )  # an empty one is the current folder
+    # The worker imports what was compared: Ray finds modules also in the folders of whoever submitted the task.
+    home = str(Path(moextend.__file__).resolve().parents[1])
+    if home not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        paths.insert(0, home)
+    return {**found, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def difference(wanted: Code, here: Code) -> str:
+    """What differs between two codes in words; "": nothing that is known of both."""
+    for key, value in wanted.items():
+        if value is not None and here.get(key) is not None and here[key] != value:
+            return f"{key} {here[key]} instead of {value}"
+    return ""
+
+
+def _waited(holds: Callable[[], bool], seconds: float) -> bool:
+    """Whether a condition holds, within `seconds`."""
+    end = time.monotonic() + seconds
+    while not (found := holds()) and time.monotonic() < end:
+        time.sleep(1.0)
+    return found
+
+
+def _id(folder: Path) -> str | None:
+    """Id of the run in a folder; None without a run. The rest of config.json may change: each attempt adds to it."""
+    try:
+        return str(json.loads((folder / "config.json").read_bytes()).get("id", ""))
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _free(folder: Path) -> bool:
+    from moextend.bench.run.rundir import RunDir
+    from moextend.errors import RunConflict
+
+    try:
+        with RunDir(folder).lock():
+            return True
+    except RunConflict:
+        return False

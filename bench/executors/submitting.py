@@ -1,0 +1,216 @@
+"""Submits runs, follows them, and says what became of their jobs, for every executor alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from moextend.bench.executors.again import CANCELLED
+from moextend.bench.executors.executor import (
+    Executor,
+    Job,
+    JobState,
+    Options,
+    find,
+    jobs_of,
+    read_job,
+    waits,
+    write_job,
+)
+from moextend.bench.executors.local import LocalExecutor
+from moextend.bench.run import cancelling, launch
+from moextend.bench.run.launch import GRACE, Outcome, View
+from moextend.bench.run.progress import STATUS, read_status
+from moextend.bench.run.records import Status
+from moextend.errors import InputError, MoextendError
+
+POLL = (1.0, 10.0)
+"""Seconds between two questions to an executor whose runs end with this process, and to another one."""
+LOST = "the job ended before the run began"
+
+
+def submit(executor: Executor, runs: Sequence[Path], options: Options) -> list[Job]:
+    """Submits runs that no other job has; if they are refused, their folders stay as they were."""
+    former = {run: path.read_bytes() for run in runs if (path := run / STATUS).is_file()}
+    for run in runs:
+        launch.forget_attempt(run)
+    try:
+        return executor.submit([run.resolve() for run in runs], options)
+    except MoextendError:
+        for run, status in former.items():
+            if not (run / STATUS).exists():
+                (run / STATUS).write_bytes(status)
+        raise
+
+
+def follow(executor: Executor, jobs: Sequence[Job], view: View) -> dict[Path, Outcome]:
+    """Shows runs until all jobs ended, and returns how; KeyboardInterrupt after they stopped, if they end with us."""
+    if isinstance(executor, LocalExecutor):
+        with launch.terminations_as_interrupts():
+            return executor.follow(view)
+    with launch.terminations_as_interrupts():
+        try:
+            _watch(executor, jobs, view)
+        except KeyboardInterrupt:
+            if waits(executor):
+                _stop(executor, jobs, view)
+            raise
+    return {job.run: _outcome(job.run) for job in jobs}
+
+
+def _watch(executor: Executor, jobs: Sequence[Job], view: View, *, seconds: float = float("inf")) -> None:
+    """Shows runs until all jobs ended, for at most `seconds`."""
+    end, asked = time.monotonic() + seconds, float("-inf")
+    left = [job.run for job in jobs]
+    while left and time.monotonic() < end:
+        launch.show(view)
+        if time.monotonic() - asked >= POLL[not waits(executor)]:
+            now = jobs_of(left)  # a successor has another id
+            states = executor.states(now)
+            left = [job.run for job in now if states.get(job.run) not in ("ended", "lost")]
+            asked = time.monotonic()
+        time.sleep(launch.TICK)
+    launch.show(view)
+
+
+def _stop(executor: Executor, jobs: Sequence[Job], view: View) -> None:
+    for job in jobs:
+        cancelling.cancel(job.run)
+    executor.cancel(jobs)
+    _watch(executor, jobs, view, seconds=GRACE)
+
+
+def _outcome(run: Path) -> Outcome:
+    status = read_status(run)
+    if status.state == "waiting":
+        return Outcome(run, "failed", f"{LOST}.")
+    error = status.error
+    text = None if error is None else str(MoextendError(error.what or "", where=error.where, hint=error.hint))
+    return Outcome(run, status.state, text)
+
+
+def states_of(jobs: Sequence[Job], workspace: Path | None) -> dict[Path, JobState]:
+    """Run folder -> state of its job; "unknown" where the executor is not there or does not answer."""
+    found: dict[Path, JobState] = dict.fromkeys((job.run for job in jobs), "unknown")
+    for name in dict.fromkeys(job.executor for job in jobs):
+        mine = [job for job in jobs if job.executor == name]
+        try:
+            found |= find(name, workspace).states(mine)
+        except (Exception, SystemExit):  # somebody's code, a cluster that is away: the folders still speak
+            continue
+    return found
+
+
+def busy(runs: Sequence[Path], workspace: Path | None) -> dict[Path, str]:
+    """Run -> "running (slurm 12_3)", for those that a job executes or will execute.
+
+    Those of `--executor local` are left out: their workers hold the locks of their folders.
+    """
+    jobs = [job for job in jobs_of(runs) if job.executor != "local"]
+    states = states_of(jobs, workspace)
+    found = {}
+    for job in jobs:
+        state = states[job.run]
+        if (
+            state == "unknown"
+            and not cancelling.cancelled(job.run)
+            and read_status(job.run).state == "waiting"
+        ):
+            found[job.run] = f"not known here to have ended ({job.executor} {job.id})"
+        elif state in ("queued", "running"):
+            found[job.run] = f"{state} ({job.executor} {job.id})"
+    return found
+
+
+@dataclass(frozen=True)
+class RunView:
+    """How a run goes: its status, and its job where there is one."""
+
+    status: Status
+    job: Job | None = None
+    job_state: JobState | None = None
+    cancelled: bool = False
+
+    @property
+    def state(self) -> str:
+        """State for people: that of the status, or queued, running, lost or cancelled."""
+        status, job_state = self.status.state, self.job_state
+        at_work = job_state in ("queued", "running")
+        if status in ("done", "running") or (status == "failed" and not at_work):
+            return status
+        if self.cancelled:
+            return CANCELLED
+        if self.job is None or self.job.executor == "local" or job_state in (None, "ended"):
+            return status
+        if job_state == "unknown":
+            return "queued" if status == "waiting" else status
+        return str(job_state)
+
+    @property
+    def note(self) -> str:
+        """Why it goes no further, where that is known."""
+        if self.state == "lost":
+            return "" if self.status.state == "lost" else LOST
+        return self.job.note if self.job and self.state == "interrupted" else ""
+
+    def about(self) -> str:
+        """The job in words: "slurm 12_3, queued"."""
+        assert self.job
+        place = f" at {self.job.address}" if self.job.address else ""
+        note = f": {self.job.note}" if self.job.note else ""
+        return f"{self.job.executor} {self.job.id}{place}, {self.job_state}{note}"
+
+    def record(self) -> dict[str, str | None] | None:
+        """The job for scripts; None without one."""
+        job = self.job
+        if job is None:
+            return None
+        return {
+            "executor": job.executor, "id": job.id, "address": job.address, "submitted": job.submitted,
+            "state": self.job_state, "shown": self.state, "note": job.note,
+        }  # fmt: skip
+
+
+def views(runs: Sequence[Path], workspace: Path | None) -> dict[Path, RunView]:
+    """How runs go, from their folders; an executor is asked once for all its jobs."""
+    jobs = {job.run: job for job in jobs_of(runs)}
+    states = states_of(list(jobs.values()), workspace)
+    return {
+        run: RunView(read_status(run), jobs.get(run), states.get(run), cancelling.cancelled(run))
+        for run in runs
+    }
+
+
+def cancel(runs: Sequence[Path], workspace: Path | None) -> dict[Path, str]:
+    """Cancels runs that are going on or queued; returns run -> what happened."""
+    jobs = {job.run: job for job in jobs_of(runs)}
+    states = states_of(list(jobs.values()), workspace)
+    found: dict[Path, str] = {}
+    for run in runs:
+        status, state = read_status(run).state, states.get(run)
+        if status == "running" or state == "running":
+            found[run] = "stops"
+        elif state in ("queued", "unknown") and status != "done":
+            found[run] = CANCELLED
+        else:
+            found[run] = f"not cancelled: {LOST if state == 'lost' else status}"
+            continue
+        cancelling.cancel(run)
+    for name in dict.fromkeys(job.executor for job in jobs.values()):
+        mine = [job for job in jobs.values() if job.executor == name and not found[job.run].startswith("not")]
+        if mine:
+            _cancel_jobs(name, mine, workspace)
+    for run, job in jobs.items():
+        if found[run] == CANCELLED:
+            write_job(replace(read_job(run) or job, note=CANCELLED))
+    return found
+
+
+def _cancel_jobs(name: str, jobs: Sequence[Job], workspace: Path | None) -> None:
+    try:
+        executor = find(name, workspace)
+    except InputError:  # a plug-in that is not installed here: the workers find the request
+        return
+    executor.cancel(jobs)

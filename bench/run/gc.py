@@ -1,0 +1,241 @@
+"""Removes from the store of a workspace what no run needs (`moextend bench gc`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.rundir import RunDir, find_runs
+from moextend.bench.store import KINDS, Node, Store
+from moextend.errors import MoextendError, RunConflict, counted
+from moextend.util import files
+
+DAY = 86_400.0
+IN_USE = "in use"
+FEATURES = ("features.bin", "names.txt", "card.json")
+"""Files of a folder of features; its lock stays."""
+LOCK = "lock"
+FORMER_CARD = "*.sha256.json"
+"""Cards of answers that an earlier version kept; this version reads only nodes."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A node in the list of `gc`."""
+
+    kind: str
+    key: str
+    about: str
+    """What it is, in words."""
+    bytes: int
+    """Size of its files on disk, without those that a run has under another name: what removing it frees."""
+    created: float | None
+    """Time in seconds since 1970. None: not known."""
+    used: float
+    """Time of the last use."""
+    made_by: str
+    """Folder of the run that computed it; "": not known."""
+    kept: str | None
+    """Why it is kept. None: it is removed."""
+
+    def record(self) -> dict[str, Any]:
+        """The entry as JSON."""
+        return asdict(self)
+
+
+def collect(
+    store: Store,
+    runs: Path,
+    *,
+    dry_run: bool = False,
+    older_than: float | None = None,
+    max_bytes: float | None = None,
+) -> list[Entry]:
+    """Removes the nodes that no run needs, and returns all nodes, the longest unused first.
+
+    A projector is needed by every run that was made with it, anything else by unfinished runs. A node whose lease is
+    held is in use. Nothing outside the store is touched.
+
+    Args:
+        runs: a folder of runs, besides those that the store knows.
+        dry_run: remove nothing.
+        older_than: keep what was used in the last so many days.
+        max_bytes: remove only as much, the longest unused first, until the store takes no more than this.
+
+    Raises:
+        LaterVersion: the store is of a later release.
+    """
+    known = list(dict.fromkeys([runs.resolve(), *store.runs()]))
+    found = [run for folder in known for run in find_runs(folder)]
+    unfinished = [run for run in found if read_status(run.folder).state != "done"]
+    entries = [(node, _entry(node)) for node in _nodes(store)]
+    entries.sort(key=lambda pair: pair[1].used)
+    left = sum(entry.bytes for _, entry in entries)
+    listed = []
+    for node, entry in entries:
+        why = _needed(node, unfinished, any_run=bool(found)) or _recent(entry, older_than)
+        if why is None and max_bytes is not None and left <= max_bytes:
+            why = "there is room"
+        if why is None and not _removed(node, dry_run):
+            why = IN_USE
+        if why is None:
+            left -= entry.bytes
+        listed.append(replace(entry, kept=why))
+    return listed
+
+
+def summary(entries: Sequence[Entry], *, dry_run: bool) -> str:
+    """What was removed and kept, in one line."""
+    gone = [entry for entry in entries if entry.kept is None]
+    kept = [entry for entry in entries if entry.kept is not None]
+    verb = "would be removed" if dry_run else "removed"
+    return (
+        f"{counted(len(gone), 'result')} {verb}, {size(sum(e.bytes for e in gone))}; "
+        f"{len(kept)} kept, {size(sum(e.bytes for e in kept))}."
+    )
+
+
+def size(count: int) -> str:
+    """Bytes in words: 1.2 GB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} B"
+
+
+def _nodes(store: Store) -> Iterator[Node]:
+    for kind in KINDS:
+        for node in store.nodes(kind):
+            if any(path.name != LOCK for path in _files(node.folder)):
+                yield node
+    # Projectors of an earlier version, which the next run that needs them takes over.
+    for path in sorted((store.folder / "aligned").glob("*.safetensors")):
+        yield _Former(store, "aligned", path.stem)
+
+
+class _Former(Node):
+    """A projector that an earlier version kept as `<key>.safetensors` and `<key>.json`."""
+
+    def paths(self) -> list[Path]:
+        """Its files."""
+        return [
+            path
+            for path in self.folder.parent.glob(f"{self.key}.*")
+            if path.suffix in (".safetensors", ".json")
+        ]
+
+    def remove(self) -> None:
+        """Removes its files."""
+        for path in self.paths():
+            path.unlink(missing_ok=True)
+
+
+def _entry(node: Node) -> Entry:
+    former = isinstance(node, _Former)
+    card = None if former else _card(node)
+    paths = node.paths() if isinstance(node, _Former) else _files(node.folder)
+    states = [state for path in paths if (state := _stat(path)) is not None]
+    used = max((state.st_mtime for state in states), default=0.0)
+    if card is not None:
+        about, used = card.about, max(used if node.kind == "features" else 0.0, _used(node))
+    elif former or any(node.folder.glob(FORMER_CARD)):
+        about = "of an earlier version"
+    else:
+        about = "not complete"
+    return Entry(
+        kind=node.kind, key=node.key, about=about, bytes=sum(s.st_size for s in states if s.st_nlink == 1),
+        created=card.created if card else None, used=used, made_by=card.made_by if card else "", kept=None,
+    )  # fmt: skip
+
+
+def _card(node: Node) -> Any:
+    try:
+        return node.card()
+    except MoextendError:  # of a later release
+        return None
+
+
+def _used(node: Node) -> float:
+    state = _stat(node.folder / "card.json")
+    return state.st_mtime if state else 0.0
+
+
+def _stat(path: Path) -> Any:
+    try:
+        return path.lstat()
+    except OSError:
+        return None
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+
+
+def _needed(node: Node, unfinished: Sequence[RunDir], *, any_run: bool) -> str | None:
+    """Why runs need a node; None if none does."""
+    if node.kind == "aligned":
+        users = [user for user in node.users() if _exists(user.run, user.id)]
+        if users:
+            return f"{counted(len(users), 'run')} made with it"
+        if any_run and (isinstance(node, _Former) or not node.users()):
+            return "runs may have been made with it"
+        return None
+    if any(node.folder.glob(FORMER_CARD)):
+        return None  # no run of this version reads it
+    return f"{counted(len(unfinished), 'unfinished run')} may need it" if unfinished else None
+
+
+def _exists(folder: str, number: str) -> bool:
+    run = RunDir(Path(folder))
+    try:
+        return run.config_path.is_file() and run.id == number
+    except MoextendError:
+        return True  # damaged, and not gone
+
+
+def _recent(entry: Entry, days: float | None) -> str | None:
+    if days is None or time.time() - entry.used > days * DAY:
+        return None
+    return f"used in the last {days:g} days"
+
+
+def _removed(node: Node, dry_run: bool) -> bool:
+    """Removes a node, unless its lease is held; returns whether it is free."""
+    with ExitStack() as leases:
+        try:
+            leases.enter_context(node.lease(wait=False))
+            for lock in _inner_locks(node):
+                leases.enter_context(_held(lock))
+        except RunConflict:
+            return False
+        if dry_run:
+            return True
+        with files.disk_errors(node.folder):
+            if node.kind == "features":
+                for name in FEATURES:
+                    (node.folder / name).unlink(missing_ok=True)
+            else:
+                node.remove()
+    return True
+
+
+def _inner_locks(node: Node) -> list[Path]:
+    """Locks in the folder: of features while they are written, and of answers of an earlier version."""
+    if node.kind == "features":
+        return [node.folder / LOCK]
+    return sorted(node.folder.glob("*.lock")) if node.kind == "predictions" else []
+
+
+def _held(path: Path) -> Any:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunConflict("is in use.", where=str(path), hint="Wait for the run.") from error

@@ -1,0 +1,167 @@
+"""Trained stages that the runs of a workspace share: a stage with the same past is trained once.
+
+The key of a stage covers everything that its training depends on: the base with its aligned projectors, the method and
+the settings that its training uses, the seed, the tasks so far with their data, the settings of the training, device,
+versions and code. Orders with the same first tasks, an independent run and a longer sequence thus share stages, and so
+do settings that differ only in how tasks are inferred. For a method that trains each task alone on the base, earlier
+tasks do not count: its stages are shared by all orders.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moextend.bench.methods.method import Stage
+from moextend.bench.plugins import PACKAGE
+from moextend.bench.run.complete import LEARNED, NOTED
+from moextend.bench.run.config import JOINT
+from moextend.bench.run.context import RunContext
+from moextend.bench.run.records import StageCost
+from moextend.bench.run.rundir import run_name
+from moextend.bench.score.evaluate import prompt_digest
+from moextend.bench.sequence import memory_texts
+from moextend.bench.store import Damaged, Node, numerics
+from moextend.errors import InputError
+from moextend.extension import tensor_files
+from moextend.util import files
+
+if TYPE_CHECKING:
+    from moextend import MultimodalLM
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+"""Incremented if the content of a node changes."""
+CARD = f"{tensor_files.STEM}.json"
+"""Written last: a stage without it is not complete."""
+
+
+def shares(context: RunContext) -> bool:
+    """Whether stages and their answers are shared: not those of methods that train nothing, or if it is switched off.
+
+    A plug-in may read what its key does not cover, such as modules next to it. It shares if its class says what its
+    training depends on.
+    """
+    if (
+        int(os.environ.get("WORLD_SIZE", "1")) > 1
+    ):  # each process of a training would wait for the others' lease
+        return False
+    own = context.method_spec.source == PACKAGE or "training_settings" in vars(type(context.method))
+    return own and context.store.shares_stages and context.method.training_settings is not None
+
+
+def stage_node(context: RunContext, model: MultimodalLM, stage: Stage) -> Node | None:
+    """The node of a stage; None if it is not shared."""
+    if not shares(context):
+        return None
+    return context.store.node("stages", files.digest(_inputs(context, model, stage)))
+
+
+def method_record(context: RunContext) -> dict[str, Any]:
+    """The method with all settings and its source: what answers besides the weights."""
+    spec = context.method_spec
+    return {
+        "name": spec.name,
+        "settings": context.method.config.model_dump(mode="json"),
+        "source": {**spec.source.record(), "place": ""},
+    }
+
+
+def _inputs(context: RunContext, model: MultimodalLM, stage: Stage) -> dict[str, Any]:
+    """Everything that the training of a stage depends on."""
+    sequence = context.sequence
+    past = [] if context.method.trains_alone else [name for name, _ in stage.earlier]
+    base = {**context.config.sequence["base"], "model": "", "revision": None}  # the fingerprint says more
+    return {
+        "schema": SCHEMA,
+        "base": model.base_fingerprint(),
+        "opened": base,
+        "prompts": prompt_digest(model),
+        "dtype": str(model.lm.dtype),
+        "method": {**method_record(context), "settings": context.method.training_settings},
+        "seed": context.config.seed,
+        "past": [_task_inputs(context, task) for task in (*past, stage.task)],
+        "generic": files.digest(memory_texts(sequence.memory_file())),
+        "train": {**sequence.train.model_dump(mode="json"), "steps": None},
+        "numerics": numerics(model.device),
+    }
+
+
+def _task_inputs(context: RunContext, stage: str) -> dict[str, Any]:
+    """Tasks of a stage by content, and its steps."""
+    names = context.config.stages if stage == JOINT and context.config.mode == "joint" else [stage]
+    data = context.run.facts().data
+    return {
+        "tasks": {name: {"task": context.config.tasks[name], "data": data[name]["train"]} for name in names},
+        "order": names,
+        "steps": context.steps(names),
+    }
+
+
+def take(stage: Stage, node: Node, prepare: Callable[[], dict[str, Any]]) -> StageCost | None:
+    """Copies a stage from its node to the folder of the run; None without a complete node, or if it is damaged.
+
+    `prepare` computes what the run needs besides (`Method.prepare_inference`). The card of the weights is written last,
+    so that an interrupted copy is not taken for a stage.
+    """
+    card = node.card()
+    if card is None:
+        return None
+    try:
+        for name in card.files:
+            if name != CARD:
+                node.copy(name, stage.folder / name)
+        noted = stage.folder / LEARNED
+        known = StageCost.read(noted)
+        if known is None:
+            raise Damaged(f"{LEARNED} is missing")
+        notes = {**known.notes, **prepare()}
+        other = card.made_by not in ("", node.store.run)
+        by = run_name(Path(card.made_by)) if other else None
+        learned = known.model_copy(update={"notes": notes, "trained_by": by})
+        learned.write(noted)
+        node.copy(CARD, stage.folder / CARD)
+    except (Damaged, InputError) as error:
+        log.warning("%s: stage %d is trained by this run (%s).", stage.folder, stage.index, error)
+        return None
+    files.may_change(stage.folder)
+    for left in stage.folder.glob("*-in-flight"):  # of an attempt before another run was done
+        shutil.rmtree(left, ignore_errors=True)
+    node.touch()
+    log.info("%s: stage %d was trained by %s.", stage.folder, stage.index, card.made_by)
+    return learned
+
+
+def keep(context: RunContext, stage: Stage, node: Node, learned: StageCost) -> None:
+    """Keeps a trained stage for other runs, with the cost of its training."""
+    own = set(context.method.inference_files)
+    found = {path.name: path for path in _written(stage.folder) if path.name not in own}
+    noted = stage.folder / f".shared-{LEARNED}"
+    try:
+        learned.write(noted)
+        node.put(
+            {**found, LEARNED: noted},
+            about=f"{context.method_spec.text}, seed {context.config.seed}: {stage.task} as stage "
+            f"{len(stage.earlier) + 1} of {run_name(context.run.folder)}",
+            inputs={"past": [task for task, _ in stage.earlier], "task": stage.task},
+            seconds=learned.seconds,
+        )
+    finally:
+        files.remove(noted)
+
+
+def _written(folder: Path) -> Sequence[Path]:
+    """Files of a stage that later stages and inference read."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and path.suffix in (".safetensors", ".json")
+        and path.name not in NOTED
+        and not path.name.startswith(".")
+    ]

@@ -1,0 +1,195 @@
+"""Executes the runs of a command: on this machine, or through the executor that it names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from moextend.cli import options
+from moextend.errors import InputError, counted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from moextend.bench.executors.executor import Executor, Options
+    from moextend.bench.run.launch import Outcome
+    from moextend.bench.run.rundir import RunDir
+
+GO_ON = "interrupted; the same command continues where it stopped."
+RESOURCES = ("cpus", "gpus", "memory_gb")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An executor with its options."""
+
+    name: str
+    executor: Executor
+    options: Options
+    wait: bool
+    """Whether the command ends only when the runs do."""
+
+    @property
+    def local(self) -> bool:
+        """Whether this machine executes the runs in worker processes."""
+        return self.name == "local"
+
+
+def chosen(
+    name: str,
+    given: Sequence[str],
+    *,
+    jobs: int | None,
+    device: str,
+    wait: bool | None,
+    runs: Path,
+    workspace: Path,
+) -> Chosen:
+    """The executor of a command; InputError if it is unknown, or an option is wrong.
+
+    Runs with `--device cuda` need a GPU, unless the options say otherwise.
+    """
+    from moextend.bench.executors.executor import Options, Resources, find, waits
+
+    executor = find(name, workspace, where="--executor")
+    passed, setup = _pairs(given)
+    numbers = {key: _number(key, passed.pop(key)) for key in RESOURCES if key in passed}
+    if name != "local" and device.startswith("cuda"):
+        numbers.setdefault("gpus", 1)
+    if waits(executor) and wait is False:
+        raise InputError(
+            f"the runs of the executor '{name}' end with this command.",
+            where="--no-wait",
+            hint="Leave the option out.",
+        )
+    resources = Resources(
+        **{key: value if key == "memory_gb" else int(value) for key, value in numbers.items()}  # type: ignore[arg-type]
+    )
+    address = passed.pop("address", "")
+    return Chosen(
+        name, executor, Options(jobs, resources, address, tuple(setup), passed, runs),
+        waits(executor) if wait is None else wait,
+    )  # fmt: skip
+
+
+def _pairs(given: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Options as a mapping, and the lines of `setup`, which may be repeated."""
+    found: dict[str, str] = {}
+    setup: list[str] = []
+    for word in given:
+        key, equals, value = word.partition("=")
+        key, where = key.strip(), f"--executor-option {word}"
+        if not key or (equals and not value.strip()):
+            raise InputError(
+                "is not KEY=VALUE.", where=where, hint="Example: partition=gpu; exclusive for a flag."
+            )
+        if key == "setup":
+            setup.append(value)
+        elif key in found:
+            raise InputError(f"'{key}' is given twice.", where=where, hint="Give it once.")
+        else:
+            found[key] = value.strip()
+    return found, setup
+
+
+def _number(key: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1e9 or (key != "memory_gb" and value != int(value)) or (key == "cpus" and not value):
+        raise InputError(
+            f"'{text}' is no number of them.", where=f"--executor-option {key}", hint=f"Example: {key}=4."
+        )
+    return value
+
+
+def scripts(how: Chosen, runs: Sequence[Path]) -> str | None:
+    """What the executor would submit, as text; None if it has no such text."""
+    describe = getattr(how.executor, "describe", None)
+    return None if describe is None else str(describe([run.resolve() for run in runs], how.options))
+
+
+def check(how: Chosen) -> None:
+    """Raises InputError if the executor refuses its options, or cannot be used here."""
+    asked = getattr(how.executor, "check", None)
+    if asked is not None:
+        asked(how.options)
+
+
+def busy(runs: Sequence[Path], workspace: Path) -> dict[Path, str]:
+    """Run -> its job, for those that are queued or running elsewhere."""
+    from moextend.bench.executors import submitting
+
+    return submitting.busy(runs, workspace)
+
+
+def execute(
+    how: Chosen,
+    opened: Sequence[RunDir],
+    waiting: Sequence[RunDir],
+    busy: Mapping[Path, str],
+    *,
+    quiet: bool,
+) -> list[Outcome] | None:
+    """Executes the waiting runs and returns how they ended; None if runs were submitted and go on.
+
+    Raises:
+        typer.Exit: with code 130 after Ctrl-C.
+    """
+    from rich.console import Console
+
+    # On stderr, so that `moextend bench run > report.txt` still shows how far it is.
+    console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    done = len(opened) - len(waiting) - len(busy)
+    if done:
+        were = "was" if done == 1 else "were"
+        console.print(f"{done} of {counted(len(opened), 'run')} {were} done before.")
+    for run, state in busy.items():
+        console.print(f"{run.parent.name}/{run.name} is {state}, and is not submitted again.", markup=False)
+    if not waiting:
+        return None if busy else []
+    try:
+        return _execute(how, [run.folder for run in waiting], console, quiet=quiet)
+    except KeyboardInterrupt:
+        from moextend.bench.executors.executor import waits
+
+        typer.echo(GO_ON if waits(how.executor) else "The runs go on: moextend bench status.", err=True)
+        raise typer.Exit(130) from None
+
+
+def _execute(how: Chosen, runs: Sequence[Path], console: Console, *, quiet: bool) -> list[Outcome] | None:
+    from moextend.bench.executors import submitting
+    from moextend.bench.run.live import view
+
+    submitted = submitting.submit(how.executor, runs, how.options)
+    if not how.local:
+        for job in submitted:
+            typer.echo(f"{job.run.parent.name}/{job.run.name}: {job.executor} {job.id}", err=quiet)
+    if not how.wait:
+        console.print(f"Submitted {counted(len(submitted), 'run')}. How they go: moextend bench status.")
+        return None
+    with view(runs, how.options.jobs or len(runs), console) as shown:
+        return list(submitting.follow(how.executor, submitted, shown).values())
+
+
+def end(outcomes: Sequence[Outcome]) -> None:
+    """Prints the runs that are not done, and exits with code 1 if there is one."""
+    from moextend.bench.run.cancelling import cancelled
+    from moextend.bench.run.rundir import RunDir
+
+    failed = [outcome for outcome in outcomes if outcome.state != "done"]
+    for outcome in failed:
+        why = f": {outcome.error}" if outcome.error else ""
+        state = "cancelled" if cancelled(outcome.run) else outcome.state
+        options.echo(f"{outcome.run.name} {state}{why}", err=True)
+        if (log := RunDir(outcome.run).log).exists():
+            typer.echo(f"  log: {log}", err=True)
+    if failed:
+        typer.echo("What was computed is kept: the same command does only what is missing.", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,342 @@
+"""Leases: of several processes, on one host or several, one at a time works on a folder or makes a file.
+
+`lease.acquire(name)` refuses if another process holds the lease; `with lease.first(path)` waits until it is free, for
+files that one process makes and the others read.
+
+The lease with the highest number n of the files `<name>-<n>` counts. Its holder rewrites it every `seconds` / 12 with a
+counter. Another process takes over by making the file n + 1, which succeeds for one process only, if
+
+- the holder has released it,
+- the holder is certainly dead (its process on this kernel and PID namespace is gone, or this machine was rebooted), or
+- the counter did not change for `seconds`, by the clock of the process that watches.
+
+A holder that could not renew its lease for two thirds of that time gives it up by itself: `check` raises LeaseLost, and
+so do all writes of moextend.util.files below `folder`. The rest of the time is for a write that is under way.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import math
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from moextend.errors import InputError, LeaseLost, MoextendError
+from moextend.util import files, lease_files
+from moextend.util.holder import Holder
+from moextend.util.lease_files import SIZE, Disk
+from moextend.util.local_lock import LocalLock
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "MOEXTEND_LEASE_SECONDS"
+"""Environment variable: seconds without a heartbeat after which another host takes over."""
+SECONDS = 60.0
+LIMITS = (2.0, 3600.0)
+BEATS = 12
+"""Heartbeats in that time."""
+HOLD = 2 / 3
+"""Part of that time after which a holder that could not renew its lease gives it up."""
+FIRST_WAIT, LONGEST_WAIT = 0.02, 0.25
+"""Seconds between two looks at a lease that is held."""
+MIXED = 2.0
+"""Seconds that a local lock without a lease is waited for: a process that begins names itself, or makes its lease."""
+
+
+class Held(Exception):
+    """Another process holds the lease; `holder` is None if it is of a release without leases."""
+
+    def __init__(self, name: Path, holder: Holder | None) -> None:
+        super().__init__(f"{name} is held by {holder or 'another process'}")
+        self.name, self.holder = name, holder
+
+
+def seconds() -> float:
+    """Seconds without a heartbeat after which another host takes over; InputError for a wrong setting."""
+    text = os.environ.get(VARIABLE, "")
+    try:
+        found = float(text or SECONDS)
+    except ValueError:
+        found = math.nan
+    low, high = LIMITS
+    if not low <= found <= high:
+        raise InputError(
+            f"'{text}' is not a number of seconds from {low:g} to {high:g}.",
+            where=VARIABLE,
+            hint=f"Unset it ({SECONDS:g} seconds), or use one value on all hosts.",
+        )
+    return found
+
+
+class Lease:
+    """A lease that this process holds: a context manager, whose end releases it."""
+
+    def __init__(self, claim: Claim, number: int, holder: Holder, until: float, fd: int) -> None:
+        self.name, self.holder, self.path = claim.name, holder, _path(claim.name, number)
+        self._next, self._disk, self._local = _path(claim.name, number + 1), claim.disk, claim.local
+        self._until, self._fd = until, fd
+        self._lost: str | None = None
+        self._ended, self._busy = threading.Event(), threading.Lock()
+        self._main = False
+
+    def check(self) -> None:
+        """Returns if this process may write; else raises LeaseLost. Takes two looks at the disk."""
+        if self._ended.is_set():
+            self._lost = self._lost or "it was released"
+        if not self._lost:
+            with suppress(OSError):  # the time decides while the disk does not answer
+                self._look()
+        if not self._lost and self._disk.clock() > self._until:  # last: a look may take long
+            self._lost = "it could not be renewed in time"
+        if self._lost:
+            raise LeaseLost(
+                f"the lease of process {self.holder.pid} on {self.holder.host} is lost: {self._lost}.",
+                where=str(self.name.parent),
+                hint="It was suspended, or its disk did not answer for long; another process may have taken over. "
+                f"See moextend bench status; {VARIABLE} sets the time.",
+            )
+
+    def renew(self) -> None:
+        """A heartbeat. The time counts from before the write, and a late one revives nothing."""
+        began = self._disk.clock()
+        if self._lost or began > self._until:
+            self._lost = self._lost or "it could not be renewed in time"
+            return
+        self.holder = self.holder.model_copy(update={"beat": self.holder.beat + 1})
+        try:
+            self._disk.rewrite(self._fd, _encoded(self.holder))
+            self._look()
+        except OSError as error:
+            if error.errno == errno.ESTALE:
+                self._lost = "another process removed it"
+            return  # else the next beat may succeed
+        if self._disk.clock() > self._until:
+            self._lost = self._lost or "it could not be renewed in time"
+        else:
+            self._until = began + HOLD * self.holder.seconds
+
+    def _look(self) -> None:
+        if self._disk.exists(self._next):
+            self._lost = "another process took it over"
+        elif not self._disk.same(self._fd, self.path):
+            self._lost = "another process removed it"
+
+    def start(self, *, interrupt: bool = False) -> Self:
+        """Starts the heartbeats; with `interrupt`, a loss interrupts the main thread, if this is the main thread."""
+        self._main = interrupt and threading.current_thread() is threading.main_thread()
+        threading.Thread(target=self._beat, name=f"lease {self.name}", daemon=True).start()
+        return self
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self.holder.seconds / BEATS):
+            with self._busy:
+                if self._ended.is_set():
+                    return
+                self.renew()
+                if self._local:
+                    self._local.acquire()
+                if self._lost:
+                    if self._main:
+                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    return
+
+    def release(self) -> None:
+        """Frees the lease for others; one that is lost is left alone."""
+        with self._busy:
+            if self._ended.is_set():
+                return
+            with suppress(MoextendError, OSError):
+                self.check()
+                freed = self.holder.model_copy(update={"released": True})
+                self._disk.rewrite(self._fd, _encoded(freed), synced=False)
+            self._ended.set()
+            self._disk.close(self._fd)
+            if self._local:
+                self._local.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None or (self._lost and isinstance(error, KeyboardInterrupt)):
+                self.check()
+        except KeyboardInterrupt:  # of the loss, just now
+            self.check()
+            raise
+        finally:
+            self.release()
+
+
+class Claim:
+    """The wish for a lease. `attempt` never waits long, so that several are waited for at once."""
+
+    def __init__(self, name: Path, *, local: LocalLock | None = None, disk: Disk | None = None) -> None:
+        self.name, self.local, self.disk = name, local, disk or lease_files.DISK
+        self.me = Holder.here(seconds())
+        self._seen: tuple[int, bytes] | None = None
+        self._since = self._began = self.disk.clock()
+        self.holder: Holder | None = None
+        """The holder that was seen last."""
+        self.moved = False
+        """Whether that one gave a sign of life: it is alive here, or its counter changed."""
+        self._blocked: float | None = None
+        """When the local lock was first held by a process without a lease."""
+
+    def refusal(self) -> Held | None:
+        """The error if another process certainly holds the lease."""
+        if self.moved:
+            return Held(self.name, self.holder)
+        return Held(self.name, None) if self._late() and self.local and self.local.has_owner() else None
+
+    def refused(self) -> bool:
+        """Whether there is one."""
+        return self.refusal() is not None
+
+    def _late(self) -> bool:
+        return self._blocked is not None and self.disk.clock() - self._blocked > MIXED
+
+    def attempt(self) -> Lease | None:
+        """Takes the lease if it is free."""
+        number, content = newest(self.name, self.disk)
+        free = not number or self._free(number, content)
+        return self._take(number, content) if free and self._locked() else None
+
+    def _free(self, number: int, content: bytes) -> bool:
+        now = self.disk.clock()
+        self.holder = parsed(content)
+        if self.holder and self.holder.released:
+            return True
+        life = self.holder.life() if self.holder else "unknown"
+        before, self._seen = self._seen, (number, content)
+        if before != self._seen:
+            self._since = now
+        self.moved = life == "alive" or self.moved or (before is not None and before != self._seen)
+        return life == "dead" or now - self._since > (self.holder.seconds if self.holder else SECONDS)
+
+    def _locked(self) -> bool:
+        """Whether no process without a lease, of an earlier release, works on the same host."""
+        if self.local is None or self.local.acquire():
+            return True
+        if self._blocked is None:
+            self._blocked = self.disk.clock()
+        return self._late() and not self.local.has_owner()
+
+    def _take(self, number: int, content: bytes) -> Lease | None:
+        began, path = self.disk.clock(), _path(self.name, number + 1)
+        mine = _encoded(self.me)
+        if self.disk.create(path, mine) and (fd := self._opened(path)) is not None:
+            if self._confirmed(number, content) and self.disk.same(fd, path):
+                for old in self.disk.numbers(self.name):
+                    if old <= number:
+                        self.disk.remove(_path(self.name, old))
+                return Lease(self, number + 1, self.me, began + HOLD * self.me.seconds, fd)
+            self.disk.close(fd)
+            if self.disk.read(path) == mine:
+                self.disk.remove(path)
+        if self.local:
+            self.local.release()
+        return None
+
+    def _opened(self, path: Path) -> int | None:
+        with suppress(FileNotFoundError):
+            return self.disk.open(path)
+        return None
+
+    def _confirmed(self, number: int, content: bytes) -> bool:
+        """Whether the former holder gave no sign of life meanwhile, and no later lease was made."""
+        if number and self.disk.read(_path(self.name, number)) != content:
+            return False
+        return newest(self.name, self.disk)[0] == number + 1
+
+
+def acquire_all(
+    names: Sequence[Path], *, patient: bool = False, locks: Sequence[LocalLock | None] = ()
+) -> list[Lease]:
+    """Leases on all names, watched at the same time; their heartbeats run, and a loss interrupts the main thread.
+
+    Args:
+        patient: wait for holders that are alive; else Held is raised.
+        locks: for each name the lock of releases without leases.
+
+    Raises:
+        Held: a holder is alive; it takes a heartbeat to find out for a process of another host.
+    """
+    claims = [Claim(name, local=lock) for name, lock in zip(names, locks or [None] * len(names), strict=True)]
+    taken: dict[Path, Lease] = {}
+    with ExitStack() as undo:
+        pause = FIRST_WAIT
+        while left := [claim for claim in claims if claim.name not in taken]:
+            for claim in left:
+                if lease := claim.attempt():
+                    taken[claim.name] = undo.enter_context(lease.start(interrupt=not patient))
+                elif not patient and (refusal := claim.refusal()):
+                    raise refusal
+            if len(taken) < len(claims):
+                left[0].disk.sleep(pause)
+                pause = min(2 * pause, LONGEST_WAIT)
+        undo.pop_all()
+    return [taken[name] for name in names]
+
+
+def acquire(name: Path, *, patient: bool = False, lock: LocalLock | None = None) -> Lease:
+    """The lease `name`; see `acquire_all`."""
+    return acquire_all([name], patient=patient, locks=[lock])[0]
+
+
+@contextmanager
+def first(path: Path, *, lock: Path | None = None) -> Iterator[Lease]:
+    """Context in which this process alone, of all on all hosts, makes `path`; others wait for it here.
+
+    It waits as long as the holder gives signs of life, so `path` may exist at the beginning of the context. A block
+    that takes long calls `check()` of the lease before it writes: LeaseLost means that another process took over.
+    A loss does not interrupt the block. A thread that holds the lease and asks for it again waits for ever.
+
+    Args:
+        path: file or folder to make; need not exist. The lease is a file next to it, `<path>.lease-<n>`.
+        lock: file of the lock by which processes of releases without leases exclude each other.
+    """
+    with files.disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.with_name(f"{path.name}.lease")
+    with acquire(name, patient=True, lock=LocalLock(lock) if lock else None) as lease:
+        yield lease
+
+
+def newest(name: Path, disk: Disk | None = None) -> tuple[int, bytes]:
+    """Number and content of the lease that counts; 0 if there is none."""
+    disk = disk or lease_files.DISK
+    number, content = 0, b""
+    for listed in sorted(disk.numbers(name), reverse=True):
+        if (read := disk.read(_path(name, listed))) is not None:  # else removed meanwhile
+            number, content = listed, read
+            break
+    while (later := disk.read(_path(name, number + 1))) is not None:  # the list may be old on NFS
+        number, content = number + 1, later
+    return number, content
+
+
+def parsed(content: bytes) -> Holder | None:
+    """The holder in a lease file; None if it is damaged."""
+    with suppress(ValueError, RecursionError, MoextendError):
+        return Holder.parse(json.loads(content), where="")
+    return None
+
+
+def _encoded(holder: Holder) -> bytes:
+    # Of one length, and with what changes at the end: whatever part of a rewrite is seen names the same process.
+    return json.dumps(holder.model_dump()).encode().ljust(SIZE - 1) + b"\n"
+
+
+def _path(name: Path, number: int) -> Path:
+    return name.with_name(f"{name.name}-{number}")

@@ -1,0 +1,51 @@
+"""flock(2) on a file: excludes processes of this kernel, also those of releases without leases."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from moextend.util import files
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+class LocalLock:
+    """A lock that the kernel frees when the process ends. On a file system without locks it is always free.
+
+    A process of a release without leases names itself in the file `owner`. If that is missing, the lock is held by one
+    with a lease, which decides: it may be suspended, or its host lost.
+    """
+
+    def __init__(self, path: Path, owner: Path | None = None) -> None:
+        self.path, self.owner, self._fd = path, owner, -1
+
+    def has_owner(self) -> bool:
+        """Whether a process of a release without leases named itself."""
+        return self.owner is not None and self.owner.exists()
+
+    def acquire(self) -> bool:
+        """Takes the lock if it is free, without waiting; True also if this object holds it already."""
+        if self._fd >= 0 or fcntl is None:
+            return True
+        with files.disk_errors(self.path):
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        except OSError:  # NFS without a lock daemon, FUSE
+            os.close(fd)
+            return True
+        self._fd = fd
+        return True
+
+    def release(self) -> None:
+        """Frees the lock; the file stays, since another process may wait for it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,211 @@
+"""Runs on a real Ray cluster of one node: what ends them, and what is submitted again."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from moextend.bench.executors import ray_node
+from moextend.bench.executors.executor import Job, JobState, Options, Resources, find, now, read_job
+from moextend.bench.executors.ray_executor import RayExecutor
+from moextend.bench.run.launch import launch
+from moextend.bench.run.progress import mark_failed, read_status
+from moextend.bench.run.rundir import RunDir
+from moextend.errors import InputError, RunFailed
+from tests.bench.conftest import MakeRun
+from tests.bench.run.test_launch import FAKE, Silent
+
+ray = pytest.importorskip("ray")
+STORE = 80 * 2**20
+FAILING = ("full-ft", "crash", "killed")
+
+
+def start_ray(folder: str) -> None:
+    """Starts one node with two CPUs; again if the machine is so busy that Ray gives up after 30 seconds."""
+    for more in (True, True, False):
+        try:
+            ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=STORE, _temp_dir=folder,
+                     log_to_driver=False)  # fmt: skip
+            return
+        except Exception:
+            ray.shutdown()
+            if not more:
+                raise
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One node with two CPUs, shared by the tests; executors join it and leave it running."""
+    folder = tempfile.mkdtemp(prefix="ray")  # a short name: sockets have paths of at most 107 characters
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        start_ray(folder)
+        yield
+        ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait(
+    executor: RayExecutor, jobs: list[Job], when: Callable[[], None] = lambda: None, seconds: float = 120
+) -> dict[Path, JobState]:
+    """States of the jobs after all have ended; `when` is called again and again."""
+    end = time.monotonic() + seconds
+    while set((states := dict(executor.states(jobs))).values()) != {"ended"}:
+        assert time.monotonic() < end, states
+        when()
+        time.sleep(0.1)
+    return states
+
+
+def values(run: RunDir) -> list[tuple[int, str, float]]:
+    return [(stage, task, cell.value) for (stage, task), cell in run.cells().items()]
+
+
+def once(folder: Path, name: str) -> str:
+    """Shell line that has the first worker of all sleep, and the later ones work."""
+    return f"if mkdir {folder / name} 2>/dev/null; then export FAKE=slow; else export FAKE=lora; fi"
+
+
+def test_runs_end_as_with_the_local_executor(cluster: None, make_run: MakeRun, tmp_path: Path) -> None:
+    """Errors of a run are not repeated, a killed worker is, a bounded number of times."""
+    here = {name: make_run(name, 1) for name in ("lora", "moextend", *FAILING)}
+    launch([run.folder for run in here.values()], jobs=2, view=Silent(), command=FAKE)
+    there = {name: make_run(name, 2, sequence=run.config.sequence) for name, run in here.items()}
+    executor = RayExecutor(FAKE)
+    jobs = executor.submit([run.folder for run in there.values()], Options(passed={"retries": "1"}))
+    assert [job.run for job in jobs] == [run.folder for run in there.values()]
+    wait(executor, jobs)
+    assert ray.is_initialized()  # the cluster is of somebody else
+    for name, run in there.items():
+        wanted, found = read_status(here[name].folder), read_status(run.folder)
+        assert (found.state, found.stage) == (wanted.state, wanted.stage), name
+        assert values(run) == [
+            (stage, task, value + (task != "facts")) for stage, task, value in values(here[name])
+        ]
+        assert (job := read_job(run.folder)) and job.executor == "ray" and len(job.id) > 20
+    errors = {name: read_status(there[name].folder).error for name in FAILING}
+    assert (found := errors["full-ft"]) and found.what == "the loss is not finite."
+    assert (found := errors["crash"]) and "ended with code 3 (cannot open the weights)" in (found.what or "")
+    assert (
+        (found := errors["killed"])
+        and "lost 2 times" in (found.what or "")
+        and "SIGKILL" in (found.what or "")
+    )
+    assert there["killed"].log.read_text().count("submitted again") == 1
+    assert "submitted again" not in there["full-ft"].log.read_text()
+
+
+def test_a_killed_process_of_ray_ends_its_worker_and_the_run_goes_on(
+    cluster: None, make_run: MakeRun, tmp_path: Path
+) -> None:
+    run, executor, killed = make_run("lora"), RayExecutor(FAKE), []
+
+    def kill() -> None:
+        status = read_status(run.folder)
+        if status.phase == "train" and not killed:
+            run.record_environment()  # as a real worker does: its config.json is another one than at the submission
+            parent = int(Path(f"/proc/{status.pid}/stat").read_text().rpartition(")")[2].split()[1])
+            assert "ray::" in Path(f"/proc/{parent}/cmdline").read_text()
+            os.kill(parent, signal.SIGKILL)
+            killed.append(status.pid)
+
+    jobs = executor.submit([run.folder], Options(setup=(once(tmp_path, "slept"),), passed={"retries": "1"}))
+    wait(executor, jobs, kill)
+    assert killed and not Path(f"/proc/{killed[0]}").exists()
+    status, log = read_status(run.folder), run.log.read_text()
+    assert status.state == "done" and len(values(run)) == 9
+    assert log.count("submitted again") == 1 and "WorkerCrashedError" in log
+    assert "another process" not in log  # the second worker came when the first had saved its state
+
+
+def test_cancel_stops_a_worker_in_order_and_forgets_what_waits(cluster: None, make_run: MakeRun) -> None:
+    running, waiting, executor = make_run("slow"), make_run("lora"), RayExecutor(FAKE)
+    cancelled: list[bool] = []
+
+    def cancel() -> None:
+        if read_status(running.folder).phase == "train" and not cancelled:
+            cancelled.append(True)
+            assert dict(executor.states(jobs)) == {running.folder: "running", waiting.folder: "queued"}
+            executor.cancel(jobs)
+
+    jobs = executor.submit([running.folder, waiting.folder], Options(jobs=1))
+    began = time.monotonic()
+    wait(executor, jobs, cancel)
+    assert time.monotonic() - began < ray_node.GRACE + 10
+    assert read_status(running.folder).state == "interrupted" and len(running.cells()) == 3
+    assert read_status(waiting.folder).state == "waiting"
+    jobs = executor.submit([running.folder], Options(setup=("export FAKE=lora",)))
+    wait(executor, jobs)
+    assert read_status(running.folder).state == "done"
+
+
+def test_a_node_with_another_version_is_named(
+    cluster: None, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with the version to which this machine has moved on since the submission is the same again."""
+    run, executor, other = make_run("lora"), RayExecutor(FAKE), lambda: {"version": "9.9", "commit": None}
+    monkeypatch.setattr("moextend.bench.executors.ray_executor.code", other)
+    wait(executor, executor.submit([run.folder], Options()))
+    assert read_status(run.folder).state == "done"
+    monkeypatch.setattr("moextend.bench.executors.ray_grid.code", other)
+    run = make_run("moextend")
+    wait(executor, executor.submit([run.folder], Options()))
+    error = read_status(run.folder).error
+    assert error and "of the Ray cluster has another moextend: version " in (error.what or "")
+    assert "instead of 9.9" in (error.what or "") and not run.log.exists()
+
+
+def test_options_are_checked_before_anything_is_submitted(cluster: None, make_run: MakeRun) -> None:
+    run = make_run("lora")
+    for options, words in (
+        (Options(passed={"retrys": "2"}), "Did you mean 'retries'"),
+        (Options(passed={"retries": "-1"}), "'-1' is no number"),
+        (Options(passed={"files": "fetched"}), "nothing is copied to nodes and back"),
+        (Options(address="ray://10.0.0.1:10001"), "is an address of Ray Client"),
+        (Options(passed={"nodes": "soon"}), "'soon' is not 'later'"),
+        (
+            Options(resources=Resources(cpus=3)),
+            "has what a run needs: 3 CPU, 2.0 GB of memory. The most of a node: 2 CPU",
+        ),
+        (Options(resources=Resources(gpus=1)), "has what a run needs: 1 CPU, 1 GPU"),
+        (Options(resources=Resources(memory_gb=1e6)), "1,000,000.0 GB of memory"),
+    ):
+        with pytest.raises(InputError, match=re.escape(words)):
+            RayExecutor(FAKE).submit([run.folder], options)
+    assert read_job(run.folder) is None
+
+
+def test_another_process_knows_what_the_folders_say(make_run: MakeRun) -> None:
+    """The runs end with the process that submitted them: without it, none of them waits."""
+    executor, mine = RayExecutor(), f"{os.getpid()}@{socket.gethostname()}"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    waiting, ended = make_run("lora").folder, make_run("full-ft").folder
+    mark_failed(ended, RunFailed("it is over."))
+    for id, run, state in (
+        (f"{mine}/abc", waiting, "queued"),
+        (f"{gone.pid}@{socket.gethostname()}", waiting, "lost"),
+        ("12@elsewhere/abc", waiting, "unknown"),
+        ("strange", waiting, "unknown"),
+        ("12@elsewhere/abc", ended, "ended"),
+    ):
+        assert executor.states([Job(run, "ray", id, now())]) == {run: state}, id
+
+
+def test_without_ray_the_way_to_install_it_is_named(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=re.escape("pip install 'moextend[ray]'")):
+        find("ray", None).submit([make_run("lora").folder], Options())

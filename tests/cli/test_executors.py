@@ -1,0 +1,223 @@
+"""`bench run --executor`, `bench logs` and `bench cancel`, with commands of Slurm that are written down."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from moextend.bench.executors.executor import read_job
+from moextend.bench.run.cancelling import cancelled
+from moextend.bench.run.progress import read_status
+from moextend.cli import jobs
+from moextend.util import content
+from tests.bench.executors.conftest import calls, slurm
+from tests.cli.conftest import Cli
+
+__all__ = ["slurm"]
+
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "schedulers.md"
+SLURM = ("bench", "run", "-x", "slurm", "-o", "partition=gpu")
+
+
+def run_folder(tmp_path: Path, name: str = "lora-s0") -> Path:
+    return tmp_path / "runs" / "tiny" / name
+
+
+def test_a_dry_run_prints_the_script_and_submits_nothing(cli: Cli, slurm: Path, tmp_path: Path) -> None:
+    found = cli(
+        *SLURM, "-m", "lora,ewc", "--seed", "0,1", "--jobs", "2", "-o", "setup=module load x", "--dry-run"
+    )
+    assert found.code == 0 and "#SBATCH --array=1-4%2\n#SBATCH --output=" in found.out
+    assert "\nmodule load x\n" in found.out and "#SBATCH --partition=gpu\n" in found.out
+    assert f"#   {run_folder(tmp_path)}\n" in found.out
+    assert not (tmp_path / "runs").exists() and not any("sbatch" in call for call in calls(slurm))
+    assert json.loads(cli(*SLURM, "--dry-run", "--json").out)["sequence"] == "tiny"
+
+
+def test_runs_for_cuda_ask_for_a_gpu(cli: Cli, slurm: Path) -> None:
+    dry = (*SLURM, "-m", "lora", "--device", "cuda", "--dry-run")
+    assert "#SBATCH --gres=gpu:1\n" in cli(*dry).out
+    assert "#SBATCH --gres=gpu:2\n" in cli(*dry, "-o", "gpus=2").out
+    assert "--gres" not in cli(*dry, "-o", "gpus=0").out
+    assert "#SBATCH --gres=gpu:a100:1\n" in cli(*dry, "-o", "gres=gpu:a100:1").out
+
+
+def test_runs_are_submitted_once(cli: Cli, slurm: Path, tmp_path: Path) -> None:
+    found = cli(*SLURM, "-m", "lora,ewc")
+    assert (found.code, found.out) == (0, "tiny/lora-s0: slurm 101_1\ntiny/ewc-s0: slurm 101_2\n")
+    assert found.err == "Submitted 2 runs. How they go: moextend bench status.\n"
+    (slurm / "queue").write_text("101_1|RUNNING\n101_2|PENDING\n")
+    calls(slurm)
+    again = cli(*SLURM, "-m", "lora,ewc")
+    assert again.code == 0 and again.out == "" and not any("sbatch" in call for call in calls(slurm))
+    assert again.err.splitlines() == [
+        "tiny/lora-s0 is running (slurm 101_1), and is not submitted again.",
+        "tiny/ewc-s0 is queued (slurm 101_2), and is not submitted again.",
+    ]
+    more = cli("bench", "run", "-m", "lora,ewc,replay")
+    assert more.code == 0 and read_status(run_folder(tmp_path, "replay-s0")).state == "done", more.err
+    assert "tiny/ewc-s0 is queued (slurm 101_2)" in more.err, "this machine leaves them alone too"
+    (slurm / "queue").write_text("101_1|RUNNING\n")
+    status = [line.split()[:3] for line in cli("bench", "status").out.splitlines()]
+    assert ["ewc", "0", "lost"] in status and ["lora", "0", "running"] in status
+    calls(slurm)
+    assert cli(*SLURM, "-m", "ewc").out == "tiny/ewc-s0: slurm 102_1\n", "a lost one is submitted again"
+
+
+def test_a_state_of_the_queue_is_shown(cli: Cli, slurm: Path, tmp_path: Path) -> None:
+    cli(*SLURM, "-m", "lora")
+    (slurm / "queue").write_text("101_1|PENDING\n")
+    assert "queued" in cli("bench", "status").out
+    assert "job: slurm 101_1, queued\n" in cli("bench", "status", "lora-s0").out
+    (record,) = json.loads(cli("bench", "status", "--json").out)
+    assert (
+        record["state"] == "waiting" and record["job"]["state"] == "queued" and record["job"]["id"] == "101_1"
+    )
+
+
+def test_submission_in_json(cli: Cli, slurm: Path) -> None:
+    found = cli(*SLURM, "-m", "lora", "--json")
+    (record,) = json.loads(found.out)
+    assert record["job"]["id"] == "101_1" and record["state"] == "waiting" and found.code == 0
+
+
+def test_waiting_follows_the_folders(cli: Cli, slurm: Path, tmp_path: Path) -> None:
+    (slurm / "queue").write_text("")  # the job is gone when it is asked for the first time
+    found = cli(*SLURM, "-m", "lora", "--wait")
+    assert found.code == 1 and "lora-s0 failed: the job ended before the run began." in found.err
+    assert found.out.startswith("tiny/lora-s0: slurm 101_1\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("-x", "slum"), "--executor: no executor 'slum'. Did you mean 'slurm'?"),
+        (("-x", "slurm", "-o", "=x"), "--executor-option =x: is not KEY=VALUE."),
+        (("-x", "slurm", "-o", "qos="), "--executor-option qos=: is not KEY=VALUE."),
+        (("-x", "slurm", "-o", "qos=a", "-o", "qos=b"), "'qos' is given twice."),
+        (("-x", "slurm", "-o", "gpus=-1"), "'-1' is no number of them."),
+        (("-x", "slurm", "-o", "cpus=1.5"), "'1.5' is no number of them."),
+        (("-x", "slurm", "-o", "memory_gb=nan"), "'nan' is no number of them."),
+        (("-x", "slurm", "-o", "address=x"), "is no option of Slurm."),
+        (("-x", "slurm", "-o", "array=3"), "cannot be set."),
+        (("-o", "partition=x"), "'partition' is no option of the local executor."),
+        (("--no-wait",), "the runs of the executor 'local' end with this command."),
+    ],
+)
+def test_a_wrong_option_is_one_error_and_makes_nothing(
+    cli: Cli, slurm: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    found = cli("bench", "run", "-m", "lora", *options)
+    assert found.code == 2 and message in found.err and found.err.count("\n") == 1, found.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_machine_without_sbatch_is_one_error(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = cli(*SLURM, "-m", "lora")
+    assert found.code == 2 and "there is no sbatch on the PATH" in found.err
+    assert not (tmp_path / "runs").exists()
+    assert cli(*SLURM, "-m", "lora", "--dry-run").code == 0
+
+
+def test_a_refused_script_is_one_error(cli: Cli, slurm: Path, tmp_path: Path) -> None:
+    (slurm / "refuse").write_text("sbatch: error: invalid partition specified: gpu\n")
+    found = cli(*SLURM, "-m", "lora")
+    assert found.code == 2 and "sbatch refuses the job: invalid partition specified: gpu." in found.err
+    assert read_job(run_folder(tmp_path)) is None
+
+
+def test_logs_are_the_last_lines_of_the_worker_and_of_the_script(
+    cli: Cli, slurm: Path, tmp_path: Path
+) -> None:
+    cli(*SLURM, "-m", "lora")
+    assert cli("bench", "logs", "lora-s0").err == "lora-s0 has no log: it is lost.\n"
+    folder = run_folder(tmp_path)
+    (folder / "worker.log").write_bytes(b"one\n10%\r20%\rtwo \x1b[2J\nthree \xff\n")
+    assert cli("bench", "logs", "tiny/lora-s0", "-n", "2").out.splitlines()[1:] == ["two \\x1b[2J", "three �"]
+    job = read_job(folder)
+    assert job
+    Path(job.log).write_text("module: not found\n")
+    found = cli("bench", "logs", str(folder)).out
+    assert found.splitlines()[-2:] == [f"==> {job.log} <==", "module: not found"]
+
+
+def test_logs_are_followed_until_the_run_ends(
+    cli: Cli, tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "TICK", 0.02)
+    cli(*SLURM, "-m", "lora")
+    (slurm / "queue").write_text("101_1|RUNNING\n")
+    log = run_folder(tmp_path) / "worker.log"
+
+    def write() -> None:
+        for word in ("a", "b", "c"):
+            time.sleep(0.2)
+            with log.open("a") as file:
+                file.write(f"{word}\n")
+        (slurm / "queue").write_text("")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    found = cli("bench", "logs", "lora-s0", "-f")
+    writer.join()
+    assert found.out.split() == ["a", "b", "c"] and found.code == 0
+
+
+def test_the_logs_of_a_sequence_are_not_mixed(cli: Cli) -> None:
+    cli("bench", "run", "-m", "lora,ewc", "--prepare")
+    found = cli("bench", "logs", "tiny")
+    assert found.code == 2 and "Choose one: tiny/ewc-s0, tiny/lora-s0." in found.err
+    assert cli("bench", "logs", "lora-s9").code == 2
+
+
+def test_the_end_of_a_long_log_is_read_from_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"".join(b"line %d\n" % i for i in range(100_000)))
+    text, size = jobs.tail(path, 3)
+    assert text == b"line 99997\nline 99998\nline 99999\n" and size == path.stat().st_size
+    assert jobs.tail(path, 200_000)[0].count(b"\n") == 100_000
+    path.write_bytes(b"no end")
+    assert jobs.tail(path, 1) == (b"no end", 6)
+    path.write_bytes(b"")
+    assert jobs.tail(path, 1) == (b"", 0)
+
+
+def test_a_sequence_is_cancelled(cli: Cli, slurm: Path, tmp_path: Path) -> None:
+    cli("bench", "run", "-m", "ewc")
+    cli(*SLURM, "-m", "lora,ewc,replay")
+    (slurm / "queue").write_text("101_1|PENDING\n101_2|RUNNING\n")
+    calls(slurm)
+    found = cli("bench", "cancel", "tiny")
+    assert found.code == 0 and found.out.splitlines() == [
+        "tiny/ewc-s0: not cancelled: done", "tiny/lora-s0: cancelled", "tiny/replay-s0: stops",
+    ]  # fmt: skip
+    assert "scancel --state=PENDING 101_1 101_2" in calls(slurm)
+    (slurm / "queue").write_text("")
+    assert re.search(r"lora +0 +cancelled", cli("bench", "status").out)
+    assert cancelled(run_folder(tmp_path))
+    assert cli("bench", "run", "-m", "lora").code == 0, "it is run again when asked for"
+    assert not cancelled(run_folder(tmp_path)) and read_status(run_folder(tmp_path)).state == "done"
+    assert cli("bench", "cancel", "nothing").code == 2
+
+
+def test_the_commands_of_the_page_work(cli: Cli, slurm: Path, tmp_path: Path) -> None:
+    (tmp_path / "registry").mkdir()
+    tiny = (content.package_folder("registry") / "tiny.yaml").read_text()
+    (tmp_path / "registry" / "mine.yaml").write_text(tiny.replace("sequence: tiny", "sequence: mine"))
+    blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    for line in lines:
+        words = shlex.split(line.partition(">")[0])
+        if words[0] == "moextend":
+            done = cli(*words[1:])
+            assert done.code == 0, f"{line}\n{done.err}"
+    assert len(lines) == 7 and (tmp_path / "runs" / "mine" / "lora-s0" / "job.json").exists()

@@ -1,0 +1,39 @@
+"""Deterministic algorithms: switched on for a while, and off again."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from moextend.util import determinism
+from moextend.util.determinism import deterministic
+
+
+def switches() -> dict[str, object]:
+    return {**determinism._now(), **{name: os.environ.get(name) for name in determinism.VARIABLES}}
+
+
+def test_all_switches_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setenv("FLASH_ATTENTION_DETERMINISTIC", "0")
+    before = switches()
+    with pytest.raises(KeyError), deterministic():
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        raise KeyError
+    assert switches() == before
+    with deterministic(False):
+        assert switches() == before
+
+
+def test_a_gpu_uses_plain_attention_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    before = switches()
+    with deterministic():
+        now = switches()
+        names = ("flash", "efficient", "cudnn", "cudnn.benchmark", "cudnn.allow_tf32")
+        assert not any(now[name] for name in names) and now["cudnn.deterministic"]
+        assert now["precision"] == "highest"
+    assert switches() == before
