@@ -74,8 +74,8 @@ def save_adapter(stage: StageModel, folder: Path, base: str) -> int:
         a, b = _summed(layer, names)
         tensors[f"{PREFIX}{path}.lora_A.weight"], tensors[f"{PREFIX}{path}.lora_B.weight"] = a, b
     some: Any = next(iter(layers.values()))
-    rank = sum(some.r[name] for name in names)
-    settings = adapters.lora_config(stage.model, stage.method.config)  # type: ignore[arg-type]
+    rank: int = sum(some.r[name] for name in names)
+    settings = adapters.lora_config(stage.model, stage.method.config)
     settings.r, settings.lora_alpha = rank, some.scaling[names[0]] * rank
     settings.base_model_name_or_path, settings.task_type = base, "CAUSAL_LM"
     settings.inference_mode = True

@@ -59,4 +59,4 @@ def register_model() -> None:
     from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
     register_config()
-    AutoModelForCausalLM.register(MoextendConfig, MoextendForCausalLM, exist_ok=True)  # type: ignore[no-untyped-call]
+    AutoModelForCausalLM.register(MoextendConfig, MoextendForCausalLM, exist_ok=True)

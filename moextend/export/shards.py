@@ -78,7 +78,8 @@ def size_of(text: str) -> int:
     found = re.fullmatch(r"([1-9][0-9]{0,11})(KB|MB|GB|TB)", text)
     if found is None:
         raise InputError(f"'{text}' is no size.", where="max_shard_size", hint="Examples: 5GB, 500MB.")
-    return int(found[1]) * 1000 ** (1 + ("KB", "MB", "GB", "TB").index(found[2]))
+    thousands = ("KB", "MB", "GB", "TB").index(found[2])
+    return int(found[1] + "000" * (1 + thousands))
 
 
 def _split(tensors: dict[str, Tensor], largest: int) -> dict[str, list[str]]:

@@ -122,7 +122,8 @@ def load_lm(model: str, *, revision: str | None = None, **options: Any) -> Any:
 
 def _read_lm(model: str, source: Path | str, options: dict[str, Any]) -> Any:
     """Language model of `source`; InputError if tensors are missing."""
-    named = {key: options[key] for key in ("revision", "trust_remote_code", "gguf_file") if key in options}
+    keys = ("revision", "trust_remote_code", "gguf_file")
+    named: dict[str, Any] = {key: options[key] for key in keys if key in options}
     auto, own = _reader(source, named)
     lm, found = auto.from_pretrained(source, output_loading_info=True, **options, **own)
     if missing := sorted(found["missing_keys"]):

@@ -74,7 +74,7 @@ def test_peft_and_transformers_compute_the_same(
     assert not torch.allclose(expected, logits(moextend.load(str(base)).lm, ids), atol=1e-2)
     (tmp_path / "peft").mkdir()
     rank = adapters.save_adapter(found, tmp_path / "peft", str(base))
-    assert rank == found.method.config.rank * (2 if spec.startswith("o-lora") else 1)  # type: ignore[attr-defined]
+    assert rank == found.method.config.rank * (2 if spec.startswith("o-lora") else 1)
     plain = AutoModelForCausalLM.from_pretrained(base)
     plain.set_experts_implementation("eager")
     adapted = PeftModel.from_pretrained(plain, tmp_path / "peft").eval()
