@@ -15,7 +15,8 @@ from moextend.export import shards
 from moextend.export.folders import new_folder
 from moextend.export.stock import stock_model
 from moextend.extension import align, store, tensor_files
-from moextend.model.fingerprint import tensors_digest
+from moextend.extension.card import read_extension
+from moextend.model.fingerprint import base_parts, tensors_digest
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.util import files
@@ -169,7 +170,7 @@ def _save(model: MultimodalLM, name: str, place: int, made: Path) -> dict[str, s
     known, digest = scope.folders.get(name), store.digest_of(model, name)
     own = f"{place:02d}-{re.sub(r'[^A-Za-z0-9_-]', '_', name)}"
     folder = made / EXTENSIONS / own
-    if known is not None and tensor_files.is_complete(known) and _digest(known) == digest:
+    if known is not None and _is_same(model, known, digest):
         folder.mkdir(parents=True)
         kept = [*known.glob("extension.*"), *known.glob("modality-*"), *known.glob("task_statistics.*")]
         for path in kept:
@@ -185,8 +186,14 @@ def _save(model: MultimodalLM, name: str, place: int, made: Path) -> dict[str, s
     return {"name": name, "folder": own, "mode": scope.mode, "digest": digest}
 
 
-def _digest(folder: Path) -> str:
-    return tensors_digest(tensor_files.load_tensors(folder)[0])
+def _is_same(model: MultimodalLM, folder: Path, digest: str) -> bool:
+    """Whether a folder holds an extension with these weights, of the base as it is in memory."""
+    if not tensor_files.is_complete(folder):
+        return False
+    base = base_parts(read_extension(folder).base)[0]
+    if base != base_parts(model.base_fingerprint())[0]:
+        return False
+    return tensors_digest(tensor_files.load_tensors(folder)[0]) == digest
 
 
 def _encoders(model: MultimodalLM, named: Mapping[str, str]) -> dict[str, str]:

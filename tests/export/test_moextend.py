@@ -133,6 +133,11 @@ def test_save_pretrained_writes_it_during_a_training(base: Path, tmp_path: Path,
     again.save_pretrained(tmp_path / "copy")
     third = AutoModelForCausalLM.from_pretrained(tmp_path / "copy")
     assert torch.equal(logits(third, ids), logits(model.lm, ids))
+    with torch.no_grad():
+        third.lm_head.weight.mul_(2.0)
+    third.save_pretrained(tmp_path / "changed")
+    fourth = AutoModelForCausalLM.from_pretrained(tmp_path / "changed")
+    assert torch.equal(logits(fourth, ids), logits(third, ids)), "with the base as it is now"
 
 
 def test_save_pretrained_refuses_what_it_cannot_do(base: Path, tmp_path: Path) -> None:
