@@ -42,7 +42,8 @@ class MoextendConfig(PreTrainedConfig):
         extensions: name, routing mode and digest of the weights of each extension, oldest first.
         active: extensions that compute after loading.
         encoders: modality -> name of its encoder; its projector is in `projectors/<modality>`.
-        resize, chat: as in `moextend.load`.
+        resize: as in `moextend.load`.
+        chat: as in `moextend.load`.
         moextend_version: version that wrote the folder.
         """
         self.format, self.base, self.base_copied, self.revision = format, base, base_copied, revision

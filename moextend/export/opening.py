@@ -65,7 +65,8 @@ def load_model(
         folder: the folder, or a hub id of one.
         active: as in `moextend.activate` ("auto" infers the extension from each input); None: as it was saved.
         dtype: number type of the base; None: that of the training. Another one gives close, not equal results.
-        device, attn_implementation: as in `moextend.load`.
+        device: as in `moextend.load`.
+        attn_implementation: as in `moextend.load`.
         revision: of a folder on the hub.
 
     Raises:
