@@ -25,6 +25,9 @@ _SETTLED = 5.0
 
 A newer file could change again within the resolution of the clock."""
 
+PATIENCE = 10.0
+"""Seconds that the cache is waited for while another process writes to it, which takes far less."""
+
 
 def data_digest(task: TaskSpec, split: SplitName, workspace: Path) -> str:
     """Digest of a split (sixteen hex digits): its files, and the files of media that they name."""
@@ -74,10 +77,9 @@ class FileDigests:
         # The cache only saves time: without a writable folder every file is read again.
         with suppress(OSError, sqlite3.Error):
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._store = sqlite3.connect(self._folder / "digests.sqlite", timeout=30)
-            self._store.execute(
-                "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)"
-            )
+            store = sqlite3.connect(self._folder / "digests.sqlite", timeout=PATIENCE)
+            store.execute("CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)")
+            self._store = store
         return self
 
     def __exit__(
@@ -110,10 +112,13 @@ class FileDigests:
     def _recall(self, path: Path, stamp: str) -> str | None:
         if self._store is None:
             return None
-        with suppress(sqlite3.Error):
+        try:
             row = self._store.execute(
                 "SELECT stamp, digest FROM files WHERE path = ?", (str(path),)
             ).fetchone()
-            if row is not None and row[0] == stamp:
-                return str(row[1])
-        return None
+        except sqlite3.Error:
+            # Locked by a process that is suspended, or damaged: waiting for it at every file would take hours.
+            self._store.close()
+            self._store = None
+            return None
+        return str(row[1]) if row is not None and row[0] == stamp else None

@@ -29,18 +29,17 @@ def memory_gb(configs: Sequence[RunConfig], *, on_gpu: bool) -> list[float | Non
     sequence = first.sequence_spec()
     if _is_small(sequence.base.model, first.workspace):
         return [PROCESS_GB] * len(configs)
-    methods = [config.parsed_method() for config in configs]
-    images = any("image" in first.task_spec(name).modalities for name in first.stages)
+    tasks = {name: first.task_spec(name) for name in first.tasks}
     try:
         make = matching.skeletons(sequence.base, first.workspace)
-        found = budget.budget(methods, sequence, make, images=images)
+        found = budget.budget(configs, budget.Plan(sequence, tasks, first.workspace), make)
     except (InputError, OSError):
         return [None] * len(configs)
     base = found["base_mb"] * 2**20 / 1e9
-    peaks = [
-        base if on_gpu else found["methods"].get(method.text, {}).get("peak_gb", base) for method in methods
-    ]
-    return [PROCESS_GB + max(base, peak) for peak in peaks]
+    if on_gpu:
+        return [PROCESS_GB + base] * len(configs)
+    memory = [found["runs"][config.slug]["memory"] for config in configs]
+    return [PROCESS_GB + max(base, *(part["peak_gb"] for part in each.values())) for each in memory]
 
 
 def _is_small(model: str, workspace: Path) -> bool:

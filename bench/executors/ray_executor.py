@@ -26,7 +26,9 @@ WHY = {
     "files": "A run also reads the workspace's tasks, data and caches; nothing is copied to nodes and back.",
     "nodes": "Leave the option out for a cluster that does not grow.",
 }
-VARIABLES = ("HF_HUB_OFFLINE", "MOEXTEND_ALLOW_CODE", "MOEXTEND_DEBUG", "OMP_NUM_THREADS")
+VARIABLES = (
+    "HF_HUB_OFFLINE", "MOEXTEND_ALLOW_CODE", "MOEXTEND_DEBUG", "MOEXTEND_LEASE_SECONDS", "OMP_NUM_THREADS",
+)  # fmt: skip
 """Environment variables that workers get from here; all others are those of their node."""
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods import trained
+from moextend.bench.methods.extra import Extra
 from moextend.bench.methods.method import Knob, Parameters, Rank, Rate, Stage
 
 if TYPE_CHECKING:
@@ -118,6 +119,10 @@ class AdapterPerTask(trained.Trained):
         """Activates all adapters so far, for every task."""
         use(model, learned)
         return trained.fingerprint(model, [parameters(model, name) for name in learned])
+
+    def extra(self, model: Any) -> Extra:
+        """Adapters of earlier stages stay in memory."""
+        return Extra(adds=True)
 
     @property
     def knobs(self) -> tuple[Knob, ...]:

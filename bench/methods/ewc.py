@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from moextend.bench.methods.extra import Extra, Pass
 from moextend.bench.methods.method import Parameters, Stage
 from moextend.bench.methods.weights import AdapterOrAll
 from moextend.util import files
@@ -40,6 +41,11 @@ class Ewc(AdapterOrAll):
         """Number of training items for the Fisher information."""
 
     config: Config
+
+    def extra(self, model: Any) -> Extra:
+        """The Fisher information; it, the earlier weights and the distance from them are held by a training."""
+        fisher = Pass("the Fisher information", "items", most=self.config.items, backward=True, batch=1)
+        return Extra(passes=(fisher,), copies=3, stored_copies=2)
 
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
         """Penalty of all earlier stages."""

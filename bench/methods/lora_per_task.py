@@ -7,12 +7,14 @@ It is the counterpart of moextend with the task given (`task=given`, like `scope
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import field_validator
 
 from moextend.bench.methods import adapters, inferred, trained
+from moextend.bench.methods.extra import Extra
 from moextend.bench.methods.method import Stage
 from moextend.bench.task import TaskIdentity
 
@@ -77,6 +79,10 @@ class LoraPerTask(adapters.AdapterPerTask):
             named = trained.fingerprint(model, [adapters.parameters(model, name) for name in learned])
             return f"{named}-{model.choose.fingerprint()}"
         return super().select(model, task, [task] if task in learned else [])
+
+    def extra(self, model: Any) -> Extra:
+        """Adapters add up, and task statistics if the task is inferred."""
+        return replace(super().extra(model), stored=inferred.stored(model) if self._infers else 0)
 
     def with_given_task(self) -> Self | None:
         """The same adapters, chosen by the task's name."""

@@ -7,10 +7,11 @@ A distillation loss keeps the next-token distributions on the new data close to 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from moextend.bench.methods.extra import Extra
 from moextend.bench.methods.method import Stage
 from moextend.bench.methods.weights import AdapterOrAll
 
@@ -33,6 +34,10 @@ class Lwf(AdapterOrAll):
         temperature: float = Field(2.0, gt=0)
 
     config: Config
+
+    def extra(self, model: Any) -> Extra:
+        """The model before the stage answers every batch, too."""
+        return Extra(teacher=True, copies=1)
 
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
         """Distillation loss; none in the first stage."""

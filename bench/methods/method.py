@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, S
 
 from pydantic import Field
 
+from moextend.bench.methods.extra import Extra
 from moextend.bench.task import TaskIdentity
 from moextend.training.settings import Rate as Rate
 from moextend.util.spec import Spec
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from moextend import Conversation, MultimodalLM
-    from moextend.training.estimate import Learns
     from moextend.training.loop import Report
     from moextend.training.trainer import ExtraLoss
 
@@ -188,12 +188,6 @@ class Method(ABC):
         """Trainable parameters of the first stage, added to a model that may be on device meta (`Shapes`)."""
         return {}
 
-    def learns(self, model: Any) -> Learns | None:
-        """What the first stage trains in such a model, for the estimate of `--dry-run`; None: nothing."""
-        from moextend.training.estimate import Learns
-
-        everything = sum(parameter.numel() for _, parameter in model.named_parameters())
-        count = sum(parameter.numel() for parameter in self.trainable(model).values())
-        if not count:
-            return None
-        return Learns(everything=True) if count == everything else Learns(parameters=count)
+    def extra(self, model: Any) -> Extra:
+        """What a stage takes besides training the parameters of `trainable`, for the estimate of `--dry-run`."""
+        return Extra()

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import moextend
 from moextend.bench.methods import inferred, trained
+from moextend.bench.methods.extra import Extra, Pass
 from moextend.bench.methods.method import Knob, Loop, Method, Parameters, Rate, Stage
 from moextend.bench.task import TaskIdentity
 from moextend.moe.recipe import Recipe, Scope
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
-    from moextend.training.estimate import Learns
 
 IDENTITY: dict[str, TaskIdentity] = {"own": "given", "auto": "inferred", "all": "none"}
 """scope -> task identity at inference."""
@@ -138,21 +138,43 @@ class MoExtend(Method):
         return 1 if self.config.routing == "exact" else self.config.experts
 
     def trainable(self, model: Any) -> Parameters:
-        """Parameters of a first extension; their number does not depend on the chosen layers."""
+        """Parameters of a first extension: in the lowest layers, as their number does not depend on the layers."""
         config, lm = self.config, model.lm
-        plan = {layer: [0] * config.experts for layer in range(self._layers(lm))}
+        layers = config.layers if isinstance(config.layers, list) else range(self._layers(lm))
+        plan = {layer: [0] * config.experts for layer in layers}
         moextend.attach(
             lm, "first", plan, mode=config.routing, calibrate=config.calibration, width=config.width
         )
         return {f"lm.{name}": parameter for name, parameter in moextend.new_parameters(lm, "first").items()}
 
-    def learns(self, model: Any) -> Learns | None:
-        """Assumes that the extension starts in the lowest block, the most expensive case."""
-        from moextend.training.estimate import Learns
+    def extra(self, model: Any) -> Extra:
+        """Passes of the probe and of the router-input memory, and what is kept of a stage."""
+        from moextend.model.lm_head import text_config
+        from moextend.moe.sites import find_sites
 
-        layers = self.config.layers
-        blocks = tuple(layers) if isinstance(layers, list) else tuple(range(self._layers(model.lm)))
-        return Learns(blocks=blocks, experts=self.config.experts, width=self.config.width)
+        config, lm = self.config, model.lm
+        passes = [Pass("the choice of layers and parents", "held-out", times=2 if self.probe_steps else 1)]
+        stored = 0
+        if config.keeps_router_inputs:
+            passes += [Pass("router inputs", "held-out"), Pass("router inputs of generic text", "generic")]
+            width = text_config(lm.config).hidden_size * lm.dtype.itemsize
+            stored += len(find_sites(lm)) * min(config.memory_tokens, model.held_out_tokens) * width
+        if config.scope == "auto":
+            stored += inferred.stored(model)
+        return Extra(
+            passes=tuple(passes), adds=True, together=config.scope == "all", stored=stored,
+            share=1.0 if config.routing == "exact" else self._average(lm),
+        )  # fmt: skip
+
+    @staticmethod
+    def _average(lm: Any) -> float:
+        """Share of the tokens that an average expert of the base computes."""
+        from moextend.model.lm_head import text_config
+        from moextend.moe.sites import count_experts, find_sites
+
+        site = find_sites(lm)[0]
+        chosen = getattr(site.router, "top_k", None) or text_config(lm.config).num_experts_per_tok
+        return float(chosen / count_experts(site))
 
     def _layers(self, lm: Any) -> int:
         """Number of layers that get new experts."""

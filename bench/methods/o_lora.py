@@ -7,11 +7,12 @@ adapters of earlier stages (as in the authors' code). All adapters are active fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from moextend.bench.methods import adapters
+from moextend.bench.methods.extra import Extra
 from moextend.bench.methods.method import Stage
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class OLora(adapters.AdapterPerTask):
     def active(self, stage: Stage) -> Sequence[str]:
         """All adapters so far."""
         return [*(task for task, _ in stage.earlier), stage.task]
+
+    def extra(self, model: Any) -> Extra:
+        """All adapters so far compute."""
+        return Extra(adds=True, together=True)
 
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
         """Penalty on the overlap of the new adapter with the earlier ones."""

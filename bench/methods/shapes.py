@@ -7,10 +7,21 @@ from typing import Any
 
 
 class Shapes:
-    """The part of a MultimodalLM that a method needs to add its parameters; `lm` may be on device meta."""
+    """The part of a MultimodalLM that a method needs to add its parameters; `lm` may be on device meta.
 
-    def __init__(self, lm: Any) -> None:
+    The other fields are for methods that estimate what they store.
+    """
+
+    def __init__(
+        self, lm: Any, width_of_features: int = 0, held_out: int = 0, held_out_tokens: int = 0
+    ) -> None:
+        """Args: width_of_features: numbers of a feature of task inference. held_out: conversations of a stage."""
         self.lm, self.device = lm, lm.device
+        self.width_of_features, self.held_out, self.held_out_tokens = (
+            width_of_features,
+            held_out,
+            held_out_tokens,
+        )
 
     def named_parameters(self) -> Iterator[tuple[str, Any]]:
         """As of the MultimodalLM, without encoder and projector."""

@@ -1,137 +1,346 @@
-"""Estimates memory and operations of a step of each method on a GPU from the base's config (`bench run --dry-run`)."""
+"""Estimates parameters, memory, files, operations and hours of runs before anything is downloaded (`--dry-run`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moextend.bench.methods import MethodSpec, Shapes
+from moextend.bench.methods.extra import Pass
+from moextend.bench.run.data_size import held_out, items_of
+from moextend.bench.run.encoder_size import ASSUMED_TOKENS, EncoderSize, image_encoder
+from moextend.bench.run.method_size import MethodSize, Sizes
+from moextend.bench.run.plan import stage_steps
+from moextend.bench.sequence import SequenceSpec, memory_texts
+from moextend.bench.task import TaskSpec
 
 if TYPE_CHECKING:
-    from moextend.bench.sequence import SequenceSpec
-    from moextend.training.estimate import Estimate, Learns, Step
+    from moextend.bench.run.config import RunConfig
+    from moextend.training.estimate import Answering, Training
 
-IMAGE_TOKENS = 576
-"""Assumed visual tokens per image: those of a ViT-L/14 at 336 pixels."""
 TEXT_TOKENS = 128
-"""Assumed text tokens per conversation."""
+"""Assumed text tokens of a conversation, a prompt or a text."""
+SOUND_TOKENS = 256
+"""Assumed tokens of a sound or another medium that is no image."""
 ANSWER_TOKENS = 32
-"""Assumed number of them with labels."""
-GB = 1e9
-PARTS = {
-    "weights_gb": "frozen weights",
-    "states_gb": "what learns, its gradients and AdamW's moments",
-    "casts_gb": "bfloat16 copies of float32 weights",
-    "activations_gb": "activations",
-    "logits_gb": "logits",
-}
-"""Parts of the peak in a record -> their names in the output."""
+"""Assumed number of learned tokens of a conversation."""
+REQUESTS = 4
+"""Assumed continuations that are rated for an item of a text task."""
+GB, TERA = 1e9, 1e12
+UTILISATION = 0.2
+"""Share of a device's peak that is assumed to be reached."""
+THROUGHPUT = {"cuda": ("an H100 in bfloat16", 989.0), "cpu": ("a CPU of few cores in float32", 0.5)}
+"""Kind of device -> its name, and the operations a second, in units of 1e12, that its data sheet states."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the runs of a command have in common."""
+
+    sequence: SequenceSpec
+    tasks: Mapping[str, TaskSpec]
+    workspace: Path
+
+    @property
+    def encoder(self) -> EncoderSize | None:
+        """The image encoder."""
+        name = self.sequence.base.encoders_in(self.workspace).get("image")
+        return image_encoder(name) if name else None
+
+    def length(self, name: str) -> int:
+        """Tokens of a conversation of a task."""
+        found = TEXT_TOKENS
+        for modality in self.tasks[name].modalities:
+            image = modality in ("image", "video")
+            found += (self.encoder.tokens if self.encoder else ASSUMED_TOKENS) if image else SOUND_TOKENS
+        return found
+
+    @property
+    def text(self) -> int:
+        """Tokens of a generic text."""
+        return TEXT_TOKENS
+
+    @property
+    def generic(self) -> int:
+        """Number of generic texts."""
+        return len(memory_texts(self.sequence.memory_file()))
+
+    def items(self, name: str, split: Any) -> int | None:
+        """Number of items of a task."""
+        found, limit = items_of(self.tasks[name], split, self.workspace), self.sequence.scoring.limit
+        if split == "train" or limit is None:
+            return found
+        return limit if found is None else min(limit, found)
 
 
 def budget(
-    specs: Iterable[MethodSpec], sequence: SequenceSpec, make: Callable[[], Any], *, images: bool
+    configs: Sequence[RunConfig],
+    plan: Plan,
+    make: Callable[[], Any],
+    *,
+    device: str = "auto",
+    throughput: float | None = None,
 ) -> dict[str, Any]:
-    """Method -> memory and operations of one training step, with the assumptions.
+    """Estimates of runs, with the assumptions.
 
     Args:
-        specs: the methods.
         make: returns a new language model on device meta (matching.skeleton).
-        images: whether a conversation has an image.
+        throughput: operations a second that are reached, in units of 1e12; None: a share of the device's peak.
 
     Raises:
         InputError: the base's config cannot be read, or its forward pass cannot be traced.
     """
-    from moextend.training import estimate
+    import torch
 
-    lm = make()
-    step = _step(sequence, lm, images)
-    sizes: dict[Learns, Estimate] = {}
-    found = {}
-    for text, spec in {each.text: each for each in specs}.items():
-        learns = spec.make().learns(Shapes(make()))
-        if learns is None:
-            continue
-        kind = replace(learns, parameters=0)  # one trace serves adapters of every size
-        if kind not in sizes:
-            sizes[kind] = estimate.estimate(make(), step, kind)
-        count = learns.parameters or sizes[kind].trained
-        size = replace(sizes[kind], trained=count, states=float(estimate.STATE * count))
-        found[text] = _record(size, sequence.train.gradient_accumulation)
+    from moextend.training.estimate import OVERHEAD, size_of
+
+    lm, sequence = make(), plan.sequence
+    own = lm.config.dtype or torch.float32
+    dtype = own if sequence.base.dtype == "auto" else getattr(torch, sequence.base.dtype)
+    sizes = _sizes(plan, make, lm, dtype)
+    size = size_of(sizes.base())
+    kind = "cpu" if device.startswith("cpu") else "cuda"
+    reached = throughput or THROUGHPUT[kind][1] * UTILISATION
+    shared = _Shared(plan, sizes, sizes.answers(), _alignments(plan, sizes))
+    runs = {config.slug: _run(config, shared, reached) for config in configs}
     return {
-        "rows": step.rows,
-        "tokens": step.length,
-        "labelled": step.labelled,
-        "base_mb": sum(p.numel() for p in lm.parameters()) * step.dtype.itemsize / 2**20,
-        "base_dtype": str(step.dtype).removeprefix("torch."),
-        "bf16": step.bf16,
-        "gradient_checkpointing": step.checkpointing,
-        "utilisation": estimate.UTILISATION,
-        "peak_operations": estimate.PEAK["H100"],
-        "overhead_gb": estimate.OVERHEAD / GB,
-        "scoring_rows": sequence.scoring.batch_size,
-        "cache_mb_a_token": estimate.cache_a_token(make(), step.dtype) / 1e6 if found else None,
-        "methods": found,
+        "rows": sizes.step.rows,
+        "tokens": sizes.step.length,
+        "labelled": sizes.step.labelled,
+        "base_dtype": str(dtype).removeprefix("torch."),
+        "base_mb": size.total * dtype.itemsize / 2**20,
+        "parameters": size.total,
+        "active_parameters": size.active,
+        "largest_layer_gb": size.largest_layer / GB,
+        "bf16": sizes.step.bf16,
+        "gradient_checkpointing": sizes.step.checkpointing,
+        "throughput": reached,
+        "throughput_of": None if throughput else THROUGHPUT[kind][0],
+        "overhead_gb": OVERHEAD / GB,
+        "encoder": vars(plan.encoder) if plan.encoder else None,
+        "items": {
+            name: {split: plan.items(name, split) for split in ("train", "test")} for name in plan.tasks
+        },
+        "scoring": {"rows": sizes.rows, "tokens": sizes.length, "new": sizes.new},
+        "cache_mb_a_token": shared.answers.cache_a_token / 1e6,
+        "runs": runs,
     }
 
 
-def describe(found: Mapping[str, Any]) -> list[str]:
-    """The record of `budget` as text."""
-    how = f"base in {found['base_dtype']}, bf16 {_on(found['bf16'])}"
-    again = f"gradient checkpointing {_on(found['gradient_checkpointing'])}"
-    lines = [
-        f"Estimated for one training step ({found['rows']} conversations of {found['tokens']} tokens, "
-        f"{found['labelled']} of them learned; {how}, {again}); not measured:"
-    ]
-    for text, of in found["methods"].items():
-        parts = ", ".join(f"{name} {of[key]:.1f}" for key, name in PARTS.items() if of[key])
-        lines.append(
-            f"  {text}: {of['peak_gb']:.1f} GB ({parts}); {of['teraflop']:.4g} TFLOP, {of['seconds']:.2g} s"
-        )
-    if found["methods"]:
-        cache, per_second = found["cache_mb_a_token"], found["peak_operations"] / 1e12
-        lines += [
-            f"  On top: about {found['overhead_gb']:.0f} GB of a GPU for its context and kernels. "
-            f"Seconds of an optimizer step: {found['utilisation']:.0%} of {per_second:.0f} TFLOP/s "
-            "(an H100 in bfloat16) is assumed.",
-            f"  In answering: weights, and {cache:.3g} MB of keys and values a token "
-            f"({cache * found['scoring_rows'] * found['tokens'] / 1e3:.3g} GB for {found['scoring_rows']} rows).",
-        ]
-    return lines
+@dataclass
+class _Shared:
+    """What all runs have in common."""
+
+    plan: Plan
+    sizes: Sizes
+    answers: Answering
+    """Of the base."""
+    alignments: list[tuple[str, Training, float]]
+    """Task, a step, and operations in all."""
+    probes: list[Training] | None = None
+
+    def probe(self) -> Training:
+        """A step that tunes routers."""
+        self.probes = self.probes or [self.sizes.probe()]
+        return self.probes[0]
 
 
-def _on(value: bool) -> str:
-    return "on" if value else "off"
+def _sizes(plan: Plan, make: Callable[[], Any], lm: Any, dtype: Any) -> Sizes:
+    from moextend.model.lm_head import text_config
+    from moextend.training.tracing import Step
 
-
-def _step(sequence: SequenceSpec, lm: Any, images: bool) -> Step:
-    import torch
-
-    from moextend.training.estimate import Step
-
-    config, train = lm.config.get_text_config(), sequence.train
-    length = TEXT_TOKENS + (IMAGE_TOKENS if images else 0)
-    name = sequence.base.dtype
-    own = lm.config.dtype or torch.float32
-    return Step(
-        rows=train.batch_size,
-        length=min(length, getattr(config, "max_position_embeddings", None) or length),
-        labelled=ANSWER_TOKENS,
-        dtype=own if name == "auto" else getattr(torch, name),
-        bf16=train.bf16,
-        checkpointing=train.gradient_checkpointing,
+    sequence, train = plan.sequence, plan.sequence.train
+    config = text_config(lm.config)
+    context = getattr(config, "max_position_embeddings", None) or 2**31
+    scored = [*(stage.task for stage in sequence.stages), *sequence.retention, *sequence.transfer]
+    new = max((plan.tasks[name].max_new_tokens for name in scored), default=1)
+    return Sizes(
+        make=make,
+        dtype=dtype,
+        step=Step(
+            rows=train.batch_size,
+            length=min(context, max(plan.length(stage.task) for stage in sequence.stages)),
+            labelled=ANSWER_TOKENS,
+            bf16=train.bf16,
+            checkpointing=train.gradient_checkpointing,
+            accumulated=train.gradient_accumulation > 1,
+        ),
+        rows=sequence.scoring.batch_size,
+        length=min(context, max(plan.length(name) for name in scored)),
+        new=new,
+        features=config.hidden_size + (plan.encoder.width if plan.encoder else 0),
+        held_out=min(held_out(plan.items(stage.task, "train") or 10**9) for stage in sequence.stages),
     )
 
 
-def _record(found: Estimate, accumulation: int) -> dict[str, float]:
+def _alignments(plan: Plan, sizes: Sizes) -> list[tuple[str, Training, float]]:
+    from moextend.training.tracing import Step
+
+    found = []
+    for align in plan.sequence.alignments:
+        step = Step(
+            align.batch_size, plan.length(align.task), ANSWER_TOKENS, align.bf16, align.gradient_checkpointing
+        )
+        size = sizes.alignment(step)
+        found.append((align.task, size, align.steps * align.gradient_accumulation * size.operations))
+    return found
+
+
+def _run(config: RunConfig, shared: _Shared, reached: float) -> dict[str, Any]:
+    spec, plan = config.parsed_method(), shared.plan
+    size, method = shared.sizes.of(spec), spec.make()
+    steps = dict(stage_steps(config))
+    joint = config.mode == "joint"
+    stages = [list(steps)] if joint else [[name] for name in steps]
+    alone = config.mode == "independent"
+    scored = [*config.stages, *config.retention, *config.transfer]
+    rows = [_scoring(shared, scored, shared.answers)]
+    learned = []
+    for index, names in enumerate(stages, 1):
+        before = 0 if alone else index - 1
+        learned.append(
+            {
+                "task": "+".join(names),
+                "steps": sum(steps[name] for name in names),
+                "stored_mb": size.stored / 1e6,
+                "teraflop": _stage(shared, size, method.probe_steps, names, steps, before),
+            }
+        )
+        rows.append(_scoring(shared, scored, size.answering, size.extra.together * before))
+    unknown = sorted({name for row in rows for name, value in row.items() if value is None})
+    parts = {
+        "alignment": sum(operations for _, _, operations in shared.alignments) / TERA,
+        "encoder": _encoding(plan, [*config.stages, *config.transfer]),
+        **{key: sum(stage["teraflop"][key] for stage in learned) for key in ("training", "other passes")},
+        "scoring": sum(value or 0.0 for row in rows for value in row.values()),
+    }
+    total = sum(parts.values())
     return {
-        "trained": found.trained,
-        "peak_gb": found.peak / GB,
-        "weights_gb": found.weights / GB,
-        "casts_gb": found.casts / GB,
-        "states_gb": found.states / GB,
-        "activations_gb": found.activations / GB,
-        "logits_gb": found.logits / GB,
-        "teraflop": found.operations * accumulation / 1e12,
-        "seconds": found.seconds() * accumulation,
+        "method": config.method,
+        "mode": config.mode,
+        "parameters": {"trained": size.trained},
+        "memory": _memory(shared, size, 1 if alone else len(stages)),
+        "stages": learned,
+        "stored_mb": size.stored * len(stages) / 1e6,
+        "teraflop": parts,
+        "teraflop_in_all": total,
+        "hours": total / reached / 3600,
+        "without_scoring_of": unknown,
+    }
+
+
+def _stage(
+    shared: _Shared,
+    size: MethodSize,
+    probe_steps: int,
+    names: list[str],
+    steps: Mapping[str, int],
+    before: int,
+) -> dict[str, float]:
+    """Operations of a stage, in units of 1e12."""
+    plan, step, answers = shared.plan, shared.sizes.step, size.answering
+    train = plan.sequence.train
+    length = sum(plan.length(name) * steps[name] for name in names) / sum(steps[name] for name in names)
+    batches = sum(steps[name] for name in names) * train.gradient_accumulation
+    tokens = step.rows * min(length, step.length)
+    if size.training is None:
+        return {"training": 0.0, "other passes": 0.0}
+    a_token = size.training.operations / step.tokens - size.skipped
+    more = 0.0
+    if before and size.extra.teacher:
+        more += answers.forward(step.rows, tokens / step.rows, step.labelled, step.rows)
+    if before and size.extra.together:  # frozen parts of earlier stages: forward, and back to their inputs
+        one = replace(answers, a_call=shared.answers.a_call)
+        own = one.forward(step.rows, tokens / step.rows, 0, step.rows)
+        base = shared.answers.forward(step.rows, tokens / step.rows, 0, step.rows)
+        more += before * (3 if step.checkpointing else 2) * (own - base)
+    passes = sum(_pass(shared, each, size, names, a_token) for each in size.extra.passes)
+    if probe_steps:
+        share = tokens / step.tokens
+        passes += probe_steps * train.gradient_accumulation * shared.probe().operations * share
+    return {"training": batches * (a_token * tokens + more) / TERA, "other passes": passes / TERA}
+
+
+def _pass(shared: _Shared, over: Pass, size: MethodSize, names: list[str], a_token: float) -> float:
+    """Operations of a pass over data; of data that is not known, none."""
+    plan, step = shared.plan, shared.sizes.step
+    if over.over == "generic":
+        count, length = plan.generic, plan.text
+    else:
+        found = [plan.items(name, "train") or 0 for name in names]
+        kept = [held_out(many) for many in found]
+        count = sum(kept) if over.over == "held-out" else sum(found) - sum(kept)
+        length = max(plan.length(name) for name in names)
+    count = over.times * min(count, over.most or count)
+    if not over.backward:
+        return size.answering.forward(count, length, 0, over.batch or step.rows)
+    # What does not grow with the tokens of a call, such as adapters of stacked experts, weighs more in small batches.
+    fixed = 3 * size.answering.a_call
+    return count * (length * (a_token - fixed / step.tokens) + fixed / (over.batch or step.rows))
+
+
+def _scoring(
+    shared: _Shared, names: Sequence[str], answers: Answering, before: int = 0
+) -> dict[str, float | None]:
+    """Task -> operations of its scoring in units of 1e12; None: its number of items is not known."""
+    plan, batch, found = shared.plan, shared.sizes.rows, dict[str, float | None]()
+    for name in names:
+        task, items = plan.tasks[name], plan.items(name, "test")
+        if items is None:
+            found[name] = None
+            continue
+
+        def of(how: Answering, task: TaskSpec = task, items: int = items, name: str = name) -> float:
+            if task.kind == "text":
+                return how.forward(items * REQUESTS, TEXT_TOKENS, TEXT_TOKENS, batch)
+            return how.operations(items, plan.length(name), task.max_new_tokens, batch)
+
+        # peft adds the weights of all stacked adapters in the operations of one.
+        one = replace(answers, a_call=shared.answers.a_call)
+        found[name] = (of(answers) + before * (of(one) - of(shared.answers))) / TERA
+    return found
+
+
+def _encoding(plan: Plan, names: Sequence[str]) -> float:
+    """Operations of the image encoder in units of 1e12: once for each item's image, at most."""
+    encoder = plan.encoder
+    if encoder is None or encoder.operations is None:
+        return 0.0
+    counts = [
+        plan.items(name, split) or 0
+        for name in {*names, *(align.task for align in plan.sequence.alignments)}
+        for split in ("train", "test")
+        if "image" in plan.tasks[name].modalities
+    ]
+    return sum(counts) * encoder.operations / TERA
+
+
+def _memory(shared: _Shared, size: MethodSize, stages: int) -> dict[str, Any]:
+    """Peak memory in GB, of a device that holds everything."""
+    encoder = shared.plan.encoder
+    encoding = 4 * (encoder.parameters or 0) if encoder else 0
+    earlier = size.added * (stages - 1) if size.extra.adds else 0.0
+    scoring = {
+        "weights": size.answering.weights + earlier,
+        "encoder": encoding,
+        "working": size.answering.working,
+    }
+    training: dict[str, float] = {}
+    if size.training is not None:
+        later = stages > 1
+        teacher = size.answering.working if later and size.extra.teacher else 0.0
+        training = {
+            "frozen": size.training.frozen + earlier,
+            "encoder": encoding,
+            "learning": size.training.states,
+            "copies": 4.0 * size.extra.copies * size.trained * later,
+            "working": size.training.working + teacher,
+        }
+    return {
+        name: {
+            "peak_gb": sum(parts.values()) / GB,
+            **{f"{key}_gb": value / GB for key, value in parts.items()},
+        }
+        for name, parts in (("training", training), ("scoring", scoring))
     }

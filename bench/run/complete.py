@@ -12,8 +12,9 @@ from typing import Any
 
 from moextend.bench.run.config import JOINT, RunConfig
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.records import KeptFile, RoutingReport, RunFacts, StageCost
+from moextend.bench.run.records import RoutingReport, RunFacts, StageCost
 from moextend.bench.run.rundir import COST, FACTS, ROUTING, Cell, Key, RunDir, slug
+from moextend.bench.store import KeptFile
 from moextend.errors import InputError, MoextendError, SpecError
 from moextend.util import files
 from moextend.util.record import LaterVersion, Record

@@ -34,6 +34,8 @@ class RunContext:
         self.method_spec = self.config.parsed_method()
         self.method = self.method_spec.make()
         self.failures: list[str] = []
+        self.text_recorded: set[str] = set()
+        """Tasks whose commits on the hub are recorded, if they have any."""
         self.alignments: dict[str, AlignmentCost] = {}
         """Modality -> cost of the alignment of its projector; filled when the base is loaded."""
 

@@ -89,6 +89,24 @@ def collect(
     return listed
 
 
+def lines(entries: Sequence[Entry], *, dry_run: bool) -> Iterator[str]:
+    """The list in words: one line a node, and one for all answers with the same fate, which are many and small."""
+    answers: dict[str, list[Entry]] = {}
+    for entry in entries:
+        fate = f"kept: {entry.kept}" if entry.kept else "removable" if dry_run else "removed"
+        if entry.kind == "predictions":
+            answers.setdefault(fate, []).append(entry)
+        else:
+            yield f"{entry.kind}/{entry.key}  {size(entry.bytes)}, used {_day(entry.used)}, {entry.about}  ({fate})"
+    for fate, own in answers.items():
+        total, used = size(sum(entry.bytes for entry in own)), _day(max(entry.used for entry in own))
+        yield f"predictions  {total}, used {used}, answers in {counted(len(own), 'file')}  ({fate})"
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))
+
+
 def summary(entries: Sequence[Entry], *, dry_run: bool) -> str:
     """What was removed and kept, in one line."""
     gone = [entry for entry in entries if entry.kept is None]

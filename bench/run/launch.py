@@ -68,7 +68,7 @@ def launch(
 def forget_attempt(run: Path) -> None:
     """Removes the status of an ended attempt, and the request to cancel it."""
     cancelling.forget(run)
-    if read_status(run).state in ("failed", "interrupted", "done"):
+    if read_status(run).state != "running":
         (run / STATUS).unlink(missing_ok=True)
 
 

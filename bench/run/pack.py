@@ -19,8 +19,8 @@ from pydantic import Field
 
 from moextend.bench.run.config import ConfigFile
 from moextend.bench.run.progress import read_status
-from moextend.bench.run.records import KeptFile
 from moextend.bench.run.rundir import RunDir, locked, run_name
+from moextend.bench.store import KeptFile
 from moextend.errors import InputError, RunConflict, SpecError
 from moextend.util import files
 from moextend.util.record import LaterVersion, Record

@@ -1,6 +1,7 @@
-"""Preview of a command: runs, stages, cells, downloads, disk space, licences.
+"""Preview of a command: runs, stages, cells, downloads, memory, files, hours, licences.
 
-It opens no weights. Of the data it opens small local files only, to find words that the base does not know.
+It opens no weights. Of the data it opens small local files only, to find words that the base does not know, and of a
+base on the hub its config and the index of its weights.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Any
 
 from moextend.bench.data import unknown_notes
 from moextend.bench.data.source import place
-from moextend.bench.run import budget, matching
+from moextend.bench.run import budget_text, hub_facts, matching
+from moextend.bench.run.budget import Plan, budget
 from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
 from moextend.bench.run.preflight import readable
 from moextend.bench.run.records import encoder_of
@@ -27,8 +29,10 @@ SMALL = 200
 """MB of weights below which the memory is not shown."""
 
 
-def preview(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
-    """What the command would do, as a JSON record."""
+def preview(
+    request: Request, configs: Sequence[RunConfig], *, throughput: float | None = None
+) -> dict[str, Any]:
+    """What the command would do, as a JSON record. `throughput`: see `budget`."""
     sequence = chosen_sequence(request)
     tasks = all_tasks(sequence, request.workspace)
     return {
@@ -46,7 +50,7 @@ def preview(request: Request, configs: Sequence[RunConfig]) -> dict[str, Any]:
         "left_out": left_out(request),
         "model_mb": _megabytes(sequence.base.model),
         "device": request.device,
-        "step": _step(configs, sequence, tasks, request.workspace),
+        "estimate": _estimate(request, configs, sequence, tasks, throughput),
     }
 
 
@@ -69,28 +73,29 @@ def describe(found: dict[str, Any]) -> str:
             lines.append(f"  {how}")
             same = [need for need in found["to_prepare"] if need["how"] == how]
             lines += [f"    {need['where']} (for {', '.join(need['tasks'])})" for need in same]
-    step = found["step"]
-    lines += [f"One training step: {step['not']}"] if "not" in step else budget.describe(step)
+    estimate = found["estimate"]
+    lines += [f"Memory and hours: {estimate['not']}"] if "not" in estimate else budget_text.describe(estimate)
     return "\n".join([*lines, *_room(found)])
 
 
-def _step(
-    configs: Sequence[RunConfig], sequence: SequenceSpec, tasks: dict[str, TaskSpec], workspace: Path
+def _estimate(
+    request: Request,
+    configs: Sequence[RunConfig],
+    sequence: SequenceSpec,
+    tasks: dict[str, TaskSpec],
+    throughput: float | None,
 ) -> dict[str, Any]:
-    """Memory and operations of a training step on a GPU, or why they are not known: {"not": why}."""
+    """Memory, files, operations and hours of the runs, or why they are not known: {"not": why}."""
     size = _megabytes(sequence.base.model)
     if size and size < SMALL:
         return {"not": f"not estimated for a base of {size:,.1f} MB, which fits any GPU."}
-    if not _there(sequence, workspace):
+    base = sequence.base
+    if _on_hub(sequence, request.workspace) and not hub_facts.has_config(base.model, base.revision):
         return {"not": "not estimated before the base's config is there."}
-    images = any("image" in tasks[stage.task].modalities for stage in sequence.stages)
+    plan = Plan(sequence, tasks, request.workspace)
+    make = matching.skeletons(base, request.workspace)
     try:
-        return budget.budget(
-            [config.parsed_method() for config in configs],
-            sequence,
-            matching.skeletons(sequence.base, workspace),
-            images=images,
-        )
+        return budget(configs, plan, make, device=request.device, throughput=throughput)
     except InputError as error:
         return {"not": f"not estimated ({error})"}
 
@@ -110,17 +115,10 @@ def _unknown(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: P
     return {name: notes for name, notes in found.items() if notes}
 
 
-def _there(sequence: SequenceSpec, workspace: Path) -> bool:
-    """Whether the base's config can be read without the network."""
-    from huggingface_hub import try_to_load_from_cache
-
-    base = sequence.base
-    if (workspace / base.model).is_dir() or _local(base.model) or base.model in content.CARRIED:
-        return True
-    try:
-        return isinstance(try_to_load_from_cache(base.model, "config.json", revision=base.revision), str)
-    except ValueError:  # no name of the hub
-        return False
+def _on_hub(sequence: SequenceSpec, workspace: Path) -> bool:
+    """Whether the base is a model of the hub."""
+    name = sequence.base.model
+    return not ((workspace / name).is_dir() or _local(name) or name in content.CARRIED)
 
 
 def _run(config: RunConfig) -> dict[str, Any]:
@@ -207,9 +205,14 @@ def _hub(name: str, kind: str, revision: str | None) -> list[dict[str, Any]]:
     """A download from the hub, with its size if the hub reports it; None if it is in the cache."""
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    for file in ("config.json", "README.md"):
-        if isinstance(try_to_load_from_cache(name, file, repo_type=kind, revision=revision), str):
-            return []
+    if kind == "model" and hub_facts.weights_cached(name, revision):
+        return []
+    if kind != "model" and isinstance(
+        try_to_load_from_cache(name, "README.md", repo_type=kind, revision=revision), str
+    ):
+        return []
+    if kind == "model" and (known := hub_facts.weights_of(name, revision).bytes):
+        return [{"what": f"{kind} {name} from the hub", "mb": known / MB}]
     try:
         info: Any = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=5, files_metadata=True)
         size = sum(file.size or 0 for file in info.siblings or []) / MB
@@ -237,18 +240,18 @@ def _download(download: dict[str, Any]) -> str:
 
 
 def _room(found: dict[str, Any]) -> list[str]:
-    size, step = found["model_mb"] or found["step"].get("base_mb"), found["step"]
+    """Lines on memory and disk where there is no estimate."""
+    if "not" not in found["estimate"]:
+        return []
+    size = found["model_mb"]
     if size is None:
         known = [d["mb"] for d in found["downloads"] if d["what"].startswith("model ") and d["mb"]]
         size = known[0] if known else None
     if size is None:
         return ["Memory and disk: not known before the base is there."]
     stages = max(len(run["stages"]) for run in found["runs"])
-    memory = [
-        f"Memory of a run: weights {size:,.1f} MB, and three times that again where a method trains all of "
-        "them (gradients, AdamW); activations come on top."
-    ]
     return [
-        *(memory if "not" in step else []),
+        f"Memory of a run: weights {size:,.1f} MB, and three times that again where a method trains all of "
+        "them (gradients, AdamW); activations come on top.",
         f"Disk: up to {size * stages * len(found['runs']):,.1f} MB, if every stage kept all weights.",
     ]

@@ -298,7 +298,9 @@ def score_cell(
         model, task, weights=weights, folder=context.run.predictions, scoring=context.sequence.scoring,
         workspace=context.workspace, stage=index, on_items=on_items, share=share,
     )  # fmt: skip
-    record_text(context.run, task, context.workspace)
+    if name not in context.text_recorded:  # opening the data takes longer than a cell whose answers are known
+        record_text(context.run, task, context.workspace)
+        context.text_recorded.add(name)
     context.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))
 
 

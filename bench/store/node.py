@@ -258,15 +258,15 @@ def _lease(
     with files.disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     claim = lease.Claim(path.with_name(f"{path.name}.lease"), local=LocalLock(lock) if lock else None)
-    pause, told = lease.FIRST_WAIT, time.monotonic()
+    pause, reported = lease.FIRST_WAIT, time.monotonic()
     while (held := claim.attempt()) is None:
-        if not wait and claim.refused():
-            raise RunConflict("is in use.", where=str(path), hint="Wait for the run.")
+        if not wait and (refusal := claim.refusal()):
+            raise RunConflict("is in use.", where=str(path), hint="Wait for the run.") from refusal
         time.sleep(pause)
         pause = min(2 * pause, lease.LONGEST_WAIT)
-        if on_wait and time.monotonic() - told > PATIENCE:
+        if on_wait and time.monotonic() - reported > PATIENCE:
             on_wait()
-            told = time.monotonic()
+            reported = time.monotonic()
     held.start()
     try:
         yield

@@ -97,7 +97,10 @@ Jobs = Annotated[
 Executor = Annotated[
     str,
     typer.Option(
-        "--executor", "-x", metavar="NAME", help="Where the runs are executed: local, slurm, ray, or a plug-in."
+        "--executor",
+        "-x",
+        metavar="NAME",
+        help="Where the runs are executed: local, slurm, ray, or a plug-in.",
     ),
 ]
 ExecutorOptions = Annotated[
@@ -115,6 +118,12 @@ Wait = Annotated[
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only show what would be done, downloaded and needed.")
+]
+Throughput = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001, metavar="TFLOPS", help="For the hours of --dry-run. Default: 20% of an H100 (198)."
+    ),
 ]
 Prepare = Annotated[
     bool,

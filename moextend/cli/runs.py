@@ -45,6 +45,7 @@ def run(
     executor_option: options.ExecutorOptions = None,
     wait: options.Wait = None,
     dry_run: options.DryRun = False,
+    throughput: options.Throughput = None,
     prepare: options.Prepare = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -89,7 +90,7 @@ def run(
         workspace=workspace,
     )  # fmt: skip
     if dry_run:
-        _preview(request, configs, as_json, None if as_json else executing.scripts(how, paths))
+        _preview(request, configs, throughput, as_json, None if as_json else executing.scripts(how, paths))
         return
     work = any(read_status(path).state != "done" for path in paths)
     if not prepare:
@@ -281,11 +282,13 @@ def _print_styled(experiments: list[Experiment], workspace: Path, view: View = "
         print_tables(experiments, How(Styling()), view=view)
 
 
-def _preview(request: Request, configs: list[RunConfig], as_json: bool, script: str | None) -> None:
+def _preview(
+    request: Request, configs: list[RunConfig], throughput: float | None, as_json: bool, script: str | None
+) -> None:
     from moextend.bench.run.preview import describe, preview
 
     if script is not None:
         options.echo(script)
         return
-    found = preview(request, configs)
+    found = preview(request, configs, throughput=throughput)
     options.echo(json.dumps(found, indent=2) if as_json else describe(found))

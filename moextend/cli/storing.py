@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -41,11 +40,6 @@ def gc(
     if as_json:
         typer.echo(json.dumps([entry.record() for entry in entries], indent=2))
         return
-    for entry in [] if quiet else entries:
-        done = f"kept: {entry.kept}" if entry.kept else "removable" if dry_run else "removed"
-        used = time.strftime("%Y-%m-%d", time.localtime(entry.used))
-        line = (
-            f"{entry.kind}/{entry.key}  {collecting.size(entry.bytes)}, used {used}, {entry.about}  ({done})"
-        )
+    for line in [] if quiet else collecting.lines(entries, dry_run=dry_run):
         options.echo(line)
     typer.echo(collecting.summary(entries, dry_run=dry_run))

@@ -1,319 +1,164 @@
-"""Memory and operations of a training step, estimated from shapes alone: nothing is loaded and nothing is computed.
+"""Memory and operations of training and answering, estimated from shapes alone: nothing is loaded and nothing computed.
 
-The model's own forward and backward pass runs once on tensors without data (torch's FakeTensorMode, on a "CPU"), with
-the grouped experts and the fused attention of a GPU. What autograd keeps and what is multiplied is counted by layer.
-New experts are added by a formula, since their routing depends on data. Not counted: temporary buffers of kernels, the
-allocator's fragmentation, and what the device's context takes (`OVERHEAD`).
+A model on device meta says everything: which parameters it has and in what number type, and which of them learn. See
+`tracing` for how its passes are counted.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from inspect import signature
-from typing import Any, cast
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn import functional
-from transformers import DynamicCache
-from transformers.modeling_layers import GradientCheckpointingLayer
+from torch import nn
 
-from moextend.errors import InputError
-from moextend.model import lm_head
-from moextend.moe import expert_width
-from moextend.moe.families import rows_of
-from moextend.moe.sites import count_experts, find_sites
-from moextend.training import flops
+from moextend.model.upcycling import parameter_counts
+from moextend.training.tracing import CACHE, OPERATIONS, Step, answer_pass, layers_of, train_pass
 
 STATE = 16
 """Bytes for each parameter that learns: its float32 weight, its gradient, and AdamW's two moments."""
+GRADIENT = 4
+"""Bytes of its gradient among them."""
 OVERHEAD = 2e9
 """Bytes that a CUDA context, its libraries and the allocator's fragmentation are assumed to take."""
-PEAK = {"H100": 989e12}
-"""Dense bfloat16 operations a second that a device's data sheet states (H100 SXM)."""
-UTILISATION = 0.2
-"""Share of a device's peak that a training is assumed to reach."""
 
 
 @dataclass(frozen=True)
-class Learns:
-    """What a method trains: everything, new experts in `blocks`, or `parameters` beside a frozen base."""
+class Training:
+    """Bytes and operations of one forward and backward pass. See `tracing` for what is left out."""
 
-    everything: bool = False
-    blocks: Sequence[int] = ()
-    """MoE blocks that get new experts (exact routing), lowest 0."""
-    experts: int = 1
-    """New experts a block."""
-    width: float = 0.25
-    """Share of an expert's inner neurons that a new one has."""
-    parameters: int = 0
-    """Of adapters in all layers; used where neither of the above is."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One forward and backward pass."""
-
-    rows: int
-    """Conversations."""
-    length: int
-    """Tokens of a conversation, visual ones included."""
-    labelled: int
-    """Tokens of a conversation that are learned."""
-    dtype: torch.dtype = torch.bfloat16
-    """Of the base."""
-    bf16: bool = True
-    checkpointing: bool = False
-
-    @property
-    def size(self) -> int:
-        """Bytes of a number that is computed."""
-        return 2 if self.bf16 else self.dtype.itemsize
-
-    @property
-    def tokens(self) -> int:
-        """Operations of the full pass."""
-        return self.rows * self.length
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Bytes and operations of one training step. See the module for what is left out."""
-
-    parameters: int
-    """Of the base."""
-    trained: int
-    weights: float
-    """Bytes of what is frozen."""
-    states: float
-    """Bytes of what learns, with gradients and optimizer."""
-    casts: float
-    """Bytes of bfloat16 copies of float32 weights that are kept for the backward pass."""
-    activations: float
-    """Bytes that are kept for the backward pass, at most."""
-    logits: float
-    """Bytes of the logits at labelled positions, with their gradient."""
+    frozen: float
+    """Bytes of the weights that do not learn."""
+    learns: int
+    """Parameters that learn."""
+    working: float
+    """Most bytes besides weights, gradients and optimizer: activations, copies, temporary tensors, logits."""
     operations: float
-    """Floating-point operations of the pass, recomputation included."""
+    """Floating-point operations, recomputation included."""
+
+    @property
+    def states(self) -> float:
+        """Bytes of what learns, with gradients and optimizer."""
+        return float(STATE * self.learns)
 
     @property
     def peak(self) -> float:
         """Bytes in all, without OVERHEAD."""
-        return self.weights + self.states + self.casts + self.activations + self.logits
-
-    def seconds(self, peak: float = PEAK["H100"], utilisation: float = UTILISATION) -> float:
-        """Seconds a pass where a device of `peak` operations a second is used to that share."""
-        return self.operations / (peak * utilisation)
+        return self.frozen + self.states + self.working
 
 
-@dataclass
-class _Trace:
-    """What a pass keeps and multiplies, by layer; -1 is what stands outside of all layers."""
+@dataclass(frozen=True)
+class Answering:
+    """Bytes and operations of answers to a batch of prompts: one cached forward pass, then one token at a time."""
 
-    kept: dict[int, float] = field(default_factory=lambda: defaultdict(float))
-    forward: dict[int, float] = field(default_factory=lambda: defaultdict(float))
-    total: float = 0.0
-    wide: int = 1
-    """What is bfloat16 in the trace takes so many times its bytes."""
-    hidden: float = 0.0
-    """Bytes of the states between two layers."""
+    weights: float
+    """Bytes of all weights."""
+    working: float
+    """Most bytes besides weights: activations, and keys and values of the prompts and answers."""
+    cache_a_token: float
+    """Bytes of keys and values a token."""
+    a_token: float
+    """Operations a token, attention included and the head left out."""
+    a_call: float
+    """Operations of a call whatever its number of tokens, such as adapters that are added to the weights."""
+    head: float
+    """Operations of the logits of one token."""
+
+    @property
+    def peak(self) -> float:
+        """Bytes in all, without OVERHEAD."""
+        return self.weights + self.working
+
+    def operations(self, rows: float, length: float, new: float, batch: int) -> float:
+        """Operations of `rows` answers of `new` tokens to prompts of `length` tokens, in batches of `batch`."""
+        a_row = (length + new - 1) * self.a_token + new * self.head
+        return rows * a_row + math.ceil(rows / batch) * new * self.a_call
+
+    def forward(self, rows: float, length: float, logits: float = 0, batch: int = 1) -> float:
+        """Operations of forward passes of `rows` conversations, with logits of some tokens of each."""
+        return rows * (length * self.a_token + logits * self.head) + math.ceil(rows / batch) * self.a_call
 
 
-def estimate(lm: Any, step: Step, learns: Learns) -> Estimate:
-    """Memory and operations of a step; `lm` (of `loading.skeleton`) is consumed.
+def training(lm: Any, step: Step, *, inputs: bool = False) -> Training:
+    """A pass in which those parameters of `lm` learn that require gradients; see `tracing.train_pass`.
 
     Raises:
         InputError: the model's forward pass depends on data, or is otherwise not traceable.
     """
-    parameters = sum(p.numel() for p in lm.parameters())
-    layers = [module for module in lm.modules() if isinstance(module, GradientCheckpointingLayer)]
-    sites = find_sites(lm)
-    owners = {id(part): i for i, layer in enumerate(layers) for part in layer.modules()}
-    first = owners[id(sites[min(learns.blocks)].block)] if learns.blocks and not learns.everything else 0
-    new = _new_experts(sites, learns)
-    trained = parameters if learns.everything else sum(new) or learns.parameters
-    with _tracing(lm):
-        found = _traced(lm, layers, sites, step, learns)
-    added = _kept_by_new(lm, sites, step, learns)
-    upper = range(first, len(layers))
-    each = max((found.kept[i] for i in upper), default=0.0) + max(added, default=0.0)
-    if step.checkpointing:
-        activations = found.hidden * len(upper) + each + found.kept[-1]
-        again = sum(found.forward[i] for i in upper) + 2.0 * sum(new) * step.tokens
-    else:
-        activations, again = sum(found.kept.values()) + sum(added), 0.0
-    vocabulary = lm.config.get_text_config().vocab_size
-    return Estimate(
-        parameters=parameters,
-        trained=trained,
-        weights=0.0 if learns.everything else float(parameters * step.dtype.itemsize),
-        states=float(STATE * trained),
-        casts=float(_casts(lm, layers[first:], step, learns)),
-        activations=activations,
-        logits=float(step.rows * step.labelled * vocabulary * (step.size + 8)),
-        operations=found.total + again + 6.0 * sum(new) * step.tokens,
+    found = train_pass(lm, step, inputs=inputs)
+    operations = found.pop(OPERATIONS)
+    frozen = sum(p.numel() * p.element_size() for p in lm.parameters() if not p.requires_grad)
+    learns = sum(p.numel() for p in lm.parameters() if p.requires_grad)
+    working = max(found.values()) - (GRADIENT * learns if learns else 0)
+    return Training(float(frozen), learns, max(0.0, working), operations)
+
+
+def answering(lm: Any, rows: int, length: int, new: int) -> Answering:
+    """Answers of `new` tokens to `rows` prompts of `length` tokens.
+
+    Raises:
+        InputError: the model's forward pass depends on data, or is otherwise not traceable.
+    """
+    found, one = answer_pass(lm, rows, length), answer_pass(lm, rows, 1)
+    head = 2.0 * _head_size(lm)
+    full, single = (each.pop(OPERATIONS) - rows * head for each in (found, one))
+    cache = found.pop(CACHE) / (rows * length)
+    # Most of a pass grows with its tokens; attention grows faster, and adapters of stacked experts do not grow.
+    a_call = (single - full / length) / (1 - 1 / length) if length > 1 else 0.0
+    a_call = a_call if a_call > SLIGHT * single else 0.0
+    return Answering(
+        weights=float(sum(p.numel() * p.element_size() for p in lm.parameters())),
+        working=max(found.values()) + 2 * cache * rows * new,
+        cache_a_token=cache,
+        a_token=(full - a_call) / (rows * length),
+        a_call=a_call,
+        head=head,
     )
 
 
-@contextmanager
-def _tracing(lm: Any) -> Iterator[None]:
-    """Tells what goes wrong within it as one error."""
-    try:
-        yield
-    except Exception as error:  # whatever a family does that fake tensors do not know
-        first = next(iter(str(error).strip().splitlines()), "")
-        raise InputError(
-            f"cannot be estimated: {type(error).__name__} {first}", where=f"model {type(lm).__name__}"
-        ) from error
+SLIGHT = 0.02
+"""Share of a one-token pass below which a fixed part of it is taken for a rounding of the attention's."""
 
 
-def _new_experts(sites: Sequence[Any], learns: Learns) -> list[int]:
-    """Parameters of the new experts, block by block, router rows included."""
-    counts = []
-    for block in () if learns.everything else learns.blocks:
-        experts, many = sites[block].experts, count_experts(sites[block])
-        one = sum(
-            expert_width.shape(experts, key, learns.width).numel()
-            for key, tensor in experts._parameters.items()
-            if tensor is not None and tensor.shape[0] == many
-        )
-        counts.append(learns.experts * (one + cast(Tensor, rows_of(sites[block].router)).shape[-1] + 1))
-    return counts
+def _head_size(lm: Any) -> int:
+    table = lm.get_output_embeddings()
+    weight = getattr(table, "weight", None)
+    return 0 if weight is None else weight.numel()
 
 
-def _casts(lm: Any, layers: Sequence[nn.Module], step: Step, learns: Learns) -> int:
-    """bfloat16 copies of what is float32: of all that learns, or of frozen layers that the backward pass reaches."""
-    if not step.bf16 or (step.dtype != torch.float32 and not learns.everything):
-        return 0
-    if learns.everything:
-        return int(2 * sum(p.numel() for p in lm.parameters()))
-    sizes: list[int] = [sum(p.numel() for p in layer.parameters()) for layer in layers]
-    return 2 * (max(sizes, default=0) if step.checkpointing else sum(sizes))
+@dataclass(frozen=True)
+class Size:
+    """Parameters of a model."""
+
+    total: int
+    active: int
+    """Those that one token uses: of the base's experts its top-k."""
+    largest_layer: float
+    """Bytes of the largest layer, which FSDP gathers at a time."""
 
 
-def _kept_by_new(lm: Any, sites: Sequence[Any], step: Step, learns: Learns) -> list[float]:
-    """Bytes that new experts keep, block by block, where their gates are open to every token, as at the start.
-
-    For a token: its state, gate and up, the activated gate and their product, the output, and the router's states.
-    """
-    hidden = lm.config.get_text_config().hidden_size
-    kept = []
-    for block, parameters in zip(learns.blocks, _new_experts(sites, learns), strict=False):
-        inner = expert_width.count(sites[block].experts, learns.width)
-        token = learns.experts * step.size * (2 * hidden + 4 * inner) + 4 * hidden
-        kept.append(float(step.tokens * token + (2 * parameters if step.bf16 else 0)))
-    return kept
+def size_of(lm: Any) -> Size:
+    """Size of a base on device meta."""
+    total, active = parameter_counts(lm)
+    return Size(total, active, max(map(_bytes, layers_of(lm)), default=0.0))
 
 
-def _traced(lm: Any, layers: Sequence[nn.Module], sites: Sequence[Any], step: Step, learns: Learns) -> _Trace:
-    found = _Trace(wide=step.size // 2)
-    with FakeTensorMode():
-        _without_data(lm)
-        lm.requires_grad_(learns.everything).train()
-        ids = torch.zeros(step.rows, step.length, dtype=torch.long)
-        with torch.autocast("cpu", torch.bfloat16, enabled=step.bf16), flops.Counter() as count:
-            with _learning(layers, sites, learns), _by_layer(lm, layers, found, count):
-                out = lm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-                hidden = out.last_hidden_state
-            found.hidden = float(hidden.numel() * step.size)
-            chosen = hidden.reshape(-1, hidden.shape[-1])[: step.rows * step.labelled]
-            loss = functional.cross_entropy(
-                lm_head.logits(lm, chosen).float(), torch.zeros(len(chosen), dtype=torch.long)
-            )
-            loss.backward()
-        found.total = float(count.total)
-    return found
+def _bytes(module: nn.Module) -> float:
+    return float(sum(p.numel() * p.element_size() for p in module.parameters()))
 
 
-def _without_data(lm: Any) -> None:
-    """Gives every tensor of a model on meta a shape on the pretended CPU; in bfloat16, which grouped products take."""
-    for module in lm.modules():
-        for key, old in module._parameters.items():
-            if old is not None:
-                module._parameters[key] = nn.Parameter(torch.empty(old.shape, dtype=torch.bfloat16))
-        for key, kept in module._buffers.items():
-            if kept is not None:
-                module._buffers[key] = torch.empty(kept.shape, dtype=kept.dtype)
-    lm.tie_weights()
-    with suppress(ValueError):  # some families have experts of one kind alone
-        lm.set_experts_implementation("grouped_mm")
+def learn_only(lm: Any, learning: Iterable[nn.Parameter]) -> None:
+    """Makes exactly these parameters of `lm` require gradients."""
+    wanted = {id(parameter) for parameter in learning}
+    for parameter in lm.parameters():
+        parameter.requires_grad_(id(parameter) in wanted)
 
 
-@contextmanager
-def _learning(layers: Sequence[nn.Module], sites: Sequence[Any], learns: Learns) -> Iterator[None]:
-    """Where a frozen base meets the first thing that learns, its states need a gradient from there on."""
-    if learns.everything:
-        yield
-        return
-
-    def moved(states: Any) -> Any:
-        if isinstance(states, tuple):
-            return (moved(states[0]), *states[1:])
-        return states + torch.zeros(states.shape[-1], dtype=states.dtype, requires_grad=True)
-
-    if learns.blocks:
-        handle = sites[min(learns.blocks)].block.register_forward_hook(lambda m, a, out: moved(out))
-    else:
-        handle = layers[0].register_forward_pre_hook(lambda m, args: (moved(args[0]), *args[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _by_layer(lm: Any, layers: Sequence[nn.Module], found: _Trace, count: flops.Counter) -> Iterator[None]:
-    """Counts into `found` what autograd keeps and what is multiplied within the block, weights apart."""
-    weights = {p.untyped_storage()._cdata for p in lm.parameters()}
-    place, begun, seen = [-1], [0.0], set()
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights and storage._cdata not in seen:
-            seen.add(storage._cdata)
-            found.kept[place[0]] += storage.nbytes() * (found.wide if tensor.dtype == torch.bfloat16 else 1)
-        return tensor  # alive, so that no other storage gets its address
-
-    def enter(i: int) -> None:
-        place[0], begun[0] = i, count.total
-
-    def leave(i: int) -> None:
-        found.forward[i] += count.total - begun[0]
-        place[0] = -1
-
-    handles = []
-    for i, layer in enumerate(layers):
-        handles.append(layer.register_forward_pre_hook(lambda m, a, i=i: enter(i), prepend=True))
-        handles.append(layer.register_forward_hook(lambda m, a, out, i=i: leave(i)))
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@torch.no_grad()
-def cache_a_token(lm: Any, dtype: torch.dtype) -> float:
-    """Bytes of keys and values that one token leaves in the cache in answering; `lm` (of `skeleton`) is consumed.
-
-    Raises:
-        InputError: the model's forward pass is not traceable.
-    """
-    with _tracing(lm), FakeTensorMode():
-        _without_data(lm)
-        return dtype.itemsize * _numbers_a_token(lm)
-
-
-def _numbers_a_token(lm: Any) -> float:
-    cache: Any = DynamicCache(config=lm.config)
-    ids = torch.zeros(1, 8, dtype=torch.long)
-    renamed = "cache" in signature(lm.model.forward).parameters
-    name = "cache" if renamed else "past_key_values"
-    lm.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, **{name: cache})
-    held = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values) if tensor is not None]
-    return float(sum(tensor.numel() for tensor in held) / ids.numel())
+def cast(lm: Any, dtype: torch.dtype) -> Any:
+    """`lm` on device meta with its parameters in another number type."""
+    for parameter in lm.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+    return lm

@@ -50,7 +50,7 @@ def _now() -> dict[str, Any]:
     return {
         "algorithms": torch.are_deterministic_algorithms_enabled(),
         "warn": torch.is_deterministic_algorithms_warn_only_enabled(),
-        "fill": torch.utils.deterministic.fill_uninitialized_memory,
+        "fill": _memory().fill_uninitialized_memory,
         "cudnn.benchmark": torch.backends.cudnn.benchmark,
         "cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
         "cudnn.deterministic": torch.backends.cudnn.deterministic,
@@ -65,7 +65,7 @@ def _set(values: dict[str, Any]) -> None:
     import torch
 
     torch.use_deterministic_algorithms(values["algorithms"], warn_only=values["warn"])
-    torch.utils.deterministic.fill_uninitialized_memory = values["fill"]
+    _memory().fill_uninitialized_memory = values["fill"]
     torch.backends.cudnn.benchmark = values["cudnn.benchmark"]
     torch.backends.cudnn.allow_tf32 = values["cudnn.allow_tf32"]
     torch.backends.cudnn.deterministic = values["cudnn.deterministic"]
@@ -73,3 +73,10 @@ def _set(values: dict[str, Any]) -> None:
     torch.backends.cuda.enable_flash_sdp(values["flash"])
     torch.backends.cuda.enable_mem_efficient_sdp(values["efficient"])
     torch.backends.cuda.enable_cudnn_sdp(values["cudnn"])
+
+
+def _memory() -> Any:
+    """torch.utils.deterministic, whose setting has no type."""
+    import torch
+
+    return torch.utils.deterministic

@@ -21,11 +21,10 @@ def test_the_page_quotes_what_the_dry_run_says(cli: Cli, tmp_path: Path) -> None
     assert "`moextend bench run olmoe.yaml --dry-run`" in PAGE
     output = cli("bench", "run", "olmoe.yaml", "--dry-run")
     assert output.code == 0, output.err
-    begin = output.out.index("Estimated for one training step")
-    assert output.out[begin : output.out.index("Disk:")] == FILES["estimate"]
-    peak = {
-        text: float(gb) for text, gb in re.findall(r"^  (\S+): ([\d.]+) GB", output.out, flags=re.MULTILINE)
-    }
+    begin = output.out.index("Estimated from shapes")
+    assert output.out[begin:] == FILES["estimate"]
+    peaks = re.findall(r"^  (\S+)-s0: .*\n    memory: training ([\d.]+) GB", output.out, flags=re.MULTILINE)
+    peak = {text: float(gb) for text, gb in peaks}
     assert peak["full-ft"] > 85, "does not fit 80 GiB"
-    assert peak["lora"] < 40 and peak["moextend:scope=own"] < 40
+    assert peak["lora"] < 40 and peak["moextend+scope-own"] < 40
     assert "not measured" in FILES["estimate"]

@@ -216,8 +216,8 @@ def test_the_commands_of_the_page_work(cli: Cli, slurm: Path, tmp_path: Path) ->
     blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     for line in lines:
-        words = shlex.split(line.partition(">")[0])
-        if words[0] == "moextend":
+        words = shlex.split(line.partition(">")[0], comments=True)
+        if words[0] == "moextend" and "ray" not in words:  # which needs a cluster
             done = cli(*words[1:])
             assert done.code == 0, f"{line}\n{done.err}"
-    assert len(lines) == 7 and (tmp_path / "runs" / "mine" / "lora-s0" / "job.json").exists()
+    assert len(lines) >= 7 and (tmp_path / "runs" / "mine" / "lora-s0" / "job.json").exists()

@@ -265,4 +265,4 @@ def test_a_store_that_is_removed_meanwhile_begins_again(tmp_path: Path, again: b
         FeatureStore(ToyEncoder(), tmp_path, batch_size=5)(IMAGES[25:10:-1])
     assert equal(store(IMAGES[:20]), expected)
     fresh = FeatureStore(counting := Counting(), tmp_path, batch_size=5)
-    assert equal(fresh(IMAGES[:20]), expected) and counting.seen == 0, "all of them are kept anew"
+    assert equal(fresh(IMAGES[:20]), expected) and counting.seen == 0, "all of them are kept again"

@@ -135,6 +135,11 @@ def one(folder: Path, pattern: str) -> Path:
     return sorted(folder.glob(pattern))[0]
 
 
+def owner(pid: int, host: str) -> Damage:
+    """Leaves the file with the process of a release without leases."""
+    return lambda d: (d.run / "owner.json").write_text(json.dumps({"pid": pid, "host": host}))
+
+
 def in_run(pattern: str, way: Way) -> Damage:
     """Damages a file of the run."""
     return lambda d: way(one(d.run, pattern))
@@ -315,12 +320,19 @@ SINGLE: list[tuple[str, str, Damage]] = [
     ("done: weights of moextend flipped", "auto", in_run("stages/1-*/extension.safetensors", flip)),
     ("done: card of moextend is a list", "auto", in_run("stages/1-*/extension.json", listed)),
     ("killed: status gone", "half", in_run("status.json", delete)),
-    ("killed: owner gone", "half", in_run("owner.json", delete)),
-    ("killed: owner is garbage", "half", in_run("owner.json", garbage)),
-    ("killed: owner is a list", "half", in_run("owner.json", listed)),
-    ("killed: owner is a dead process", "half", in_run("owner.json", lambda p: edit(p, pid=2**22 - 3))),
-    ("killed: owner is another's process", "half", in_run("owner.json", lambda p: edit(p, pid=1))),
-    ("killed: owner on another host", "half", in_run("owner.json", lambda p: edit(p, host="elsewhere", pid=1))),
+    ("killed: owner of an early release is a dead process", "half", owner(2**22 - 3, "elsewhere")),
+    ("killed: owner of an early release is another's process", "half", owner(1, "elsewhere")),
+    ("killed: the lease is a dead process's", "half", in_run(".lease-*", lambda p: edit(p, pid=2**22 - 3))),
+    ("killed: the lease is another's process's", "half", in_run(".lease-*", lambda p: edit(p, pid=1))),
+    ("killed: the lease is another host's", "half", in_run(".lease-*", lambda p: edit(p, boot="x", host="elsewhere", machine="x", seconds=2.0))),
+    ("killed: the lease is of a later release", "half", in_run(".lease-*", lambda p: edit(p, schema_version=99))),
+    ("killed: the job is gone", "half", in_run("job.json", delete)),
+    ("killed: the job is garbage", "half", in_run("job.json", garbage)),
+    ("killed: the job is a list", "half", in_run("job.json", listed)),
+    ("killed: the job is a folder", "half", in_run("job.json", as_folder)),
+    ("killed: the job is of an unknown executor", "half", in_run("job.json", lambda p: edit(p, executor="../x"))),
+    ("killed: the job is of a Slurm", "half", in_run("job.json", lambda p: edit(p, executor="slurm", id="1_1"))),
+    ("killed: it was cancelled", "half", lambda d: (d.run / "cancel.json").write_text("{}")),
     ("killed: it works, a dead process says", "half", running(2**22 - 3)),
     ("killed: it says that it is done", "half", in_run("status.json", lambda p: edit(p, state="done", fraction=1.0))),
     ("killed: a torn last line of scores", "half", in_run(SCORES, lambda p: p.write_bytes(p.read_bytes()[:-20]))),

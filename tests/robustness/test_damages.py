@@ -28,7 +28,7 @@ NAMES = {"lora": "lora-s0", "half": "lora-s0", "auto": "moextend+scope-auto-s0"}
 CHECKPOINT = "runs/small/lora-s0/stages/2-*/train-in-flight/checkpoint-2/manifest.json"
 HANG = 120
 """Seconds after which a command counts as hanging."""
-OURS = ("status.json", "owner.json", ".lock", ".lease-", "worker.log")
+OURS = ("status.json", "owner.json", ".lock", ".lease-", "worker.log", "job.json", "cancel.json")
 """Files of a run that hold no result."""
 
 Cli = Callable[..., SimpleNamespace]

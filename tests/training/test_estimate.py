@@ -1,7 +1,9 @@
-"""Estimates from shapes against stored tensors and operations of a real step."""
+"""Estimates from shapes: what they depend on. tests/bench/run/test_budget.py compares them with measurements."""
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,91 +13,106 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import moextend
 from moextend.errors import InputError
 from moextend.model import loading
-from moextend.training import flops
-from moextend.training.estimate import STATE, Learns, Step, cache_a_token, estimate
+from moextend.training import tracing
+from moextend.training.estimate import STATE, answering, cast, learn_only, size_of, training
+from moextend.training.tracing import Step
 
-ROWS, LENGTH, LABELLED = 8, 64, 32
-STEP = Step(ROWS, LENGTH, LABELLED, dtype=torch.float32, bf16=False)
-BLOCKS = (2, 3)
-
-
-def measured(learns: Learns) -> tuple[Any, float, float]:
-    """The model, the bytes that autograd keeps of a float32 step (the loss's own apart), and its operations."""
-    model = moextend.load("tiny")
-    if learns.everything:
-        model.lm.requires_grad_(True)
-    else:
-        moextend.attach(model.lm, "a", {block: [0] for block in learns.blocks}, width=learns.width)
-    model.lm.set_experts_implementation("grouped_mm")
-    weights = {p.untyped_storage()._cdata for p in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    ids = torch.randint(5, 60, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
-    labels = ids.clone()
-    labels[:, : LENGTH - LABELLED] = -100
-    with flops.Counter() as count:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            out = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels)
-        out["loss"].backward()
-    return model, sum(kept.values()) - out["logits"].numel() * 4, count.total
+STEP = Step(8, 64, 32, bf16=False)
 
 
-@pytest.mark.parametrize("learns", [Learns(everything=True), Learns(blocks=BLOCKS)], ids=["all", "extension"])
-def test_the_estimate_is_near_what_a_real_step_takes(learns: Learns) -> None:
-    model, kept, operations = measured(learns)
-    trained = sum(p.numel() for p in model.trainable().values())
-    found = estimate(loading.skeleton("tiny"), STEP, learns)
-    assert found.trained == trained and found.states == STATE * trained
-    assert found.parameters == sum(
-        p.numel() for n, p in model.lm.named_parameters() if learns.everything or ".ext_" not in n
-    )
-    assert found.weights == (0 if learns.everything else 4 * found.parameters)
-    assert found.activations == pytest.approx(kept, rel=0.1)
-    assert found.operations == pytest.approx(operations, rel=0.02)
-    config = model.lm.config
+def base(*learns: str, layers: int = 4, dtype: torch.dtype = torch.float32) -> Any:
+    """The tiny base with another number of layers, on device meta; parameters with these in their names learn."""
+    config = loading.skeleton("tiny").config
+    config.num_hidden_layers = layers
+    with torch.device("meta"):
+        lm = cast(AutoModelForCausalLM.from_config(config), dtype)
+    learn_only(lm, [p for name, p in lm.named_parameters() if any(part in name for part in learns)])
+    return lm
+
+
+def test_what_learns_has_states_and_the_rest_is_frozen() -> None:
+    whole, upper = training(base(""), STEP), training(base("layers.3."), STEP)
+    parameters = size_of(base()).total
+    assert whole.learns == parameters and whole.states == STATE * parameters and whole.frozen == 0
+    assert upper.frozen == 4 * (parameters - upper.learns) and upper.peak < whole.peak
+    assert upper.operations < 0.6 * whole.operations, "no gradients below the lowest layer that learns"
+    deep = training(base("layers.0."), STEP)
+    assert deep.operations > 1.3 * upper.operations and deep.working > 2 * upper.working
+
+
+def test_layers_that_are_not_run_count_as_much_as_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    for learns in ("", "layers.0.", "gate.weight"):
+        short = training(base(learns, layers=9), STEP)
+        monkeypatch.setattr(tracing, "LOWEST", 99)
+        monkeypatch.setattr(tracing, "FEWEST", 99)
+        full = training(base(learns, layers=9), STEP)
+        monkeypatch.undo()
+        assert short.operations == pytest.approx(full.operations, rel=1e-9)
+        assert short.peak == pytest.approx(full.peak, rel=0.01)
+
+
+def test_checkpointing_keeps_less_and_computes_more() -> None:
+    plain, again = (training(base("", layers=8), replace(STEP, checkpointing=on)) for on in (False, True))
+    assert again.working < 0.5 * plain.working and again.operations > 1.2 * plain.operations
+
+
+def test_number_types_count() -> None:
+    plain = training(base("layers.3.", dtype=torch.bfloat16), replace(STEP, bf16=True))
+    wide = training(base("layers.3."), replace(STEP, bf16=True))
+    assert wide.frozen == 2 * plain.frozen and wide.working > plain.working, "copies for products in bfloat16"
+    assert plain.states == wide.states, "what learns is float32"
+    narrow, full = answering(base(dtype=torch.bfloat16), 4, 32, 8), answering(base(), 4, 32, 8)
+    config = base().config
     heads = config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
-    assert cache_a_token(loading.skeleton("tiny"), torch.float32) == 2 * config.num_hidden_layers * heads * 4
+    assert full.cache_a_token == 2 * config.num_hidden_layers * heads * 4 == 2 * narrow.cache_a_token
+    assert full.weights == 2 * narrow.weights and full.a_token == narrow.a_token
 
 
-def test_checkpointing_keeps_less_and_computes_more_and_dtypes_count() -> None:
-    def of(learns: Learns, **how: Any) -> Any:
-        return estimate(loading.skeleton("tiny"), Step(ROWS, LENGTH, LABELLED, **how), learns)
+def test_accumulation_holds_gradients_during_the_pass_and_inputs_that_learn_reach_every_layer() -> None:
+    plain, more = (training(base(""), replace(STEP, accumulated=on)) for on in (False, True))
+    assert more.working > plain.working and more.operations == plain.operations
+    alone = training(base(), STEP, inputs=True)
+    assert alone.learns == 0 and 0.5 * plain.operations < alone.operations < plain.operations
 
-    upper, every = Learns(blocks=BLOCKS), Learns(everything=True)
-    plain = of(upper)
-    whole, again = of(every), of(every, checkpointing=True)
-    assert again.activations < 0.5 * whole.activations and again.operations > 1.2 * whole.operations
-    assert plain.weights == 2 * plain.parameters and plain.casts == 0
-    wide = of(upper, dtype=torch.float32)
-    assert wide.weights == 2 * plain.weights, "a float32 base takes twice the memory"
-    assert 0 < wide.casts < plain.weights, "and copies of the upper layers are kept"
-    assert whole.casts == 2 * plain.parameters, "copies in bfloat16 of what learns in float32"
-    adapters = of(Learns(parameters=1000))
-    assert adapters.states == STATE * 1000 and adapters.activations > plain.activations
-    assert plain.seconds(peak=1e12, utilisation=0.5) == pytest.approx(plain.operations / 5e11)
+
+def test_answers_cost_what_their_tokens_do_and_batches_their_adapters() -> None:
+    found = answering(base(), 4, 32, 8)
+    assert found.a_call == 0, "nothing but tokens"
+    assert found.operations(8, 32, 8, batch=4) == pytest.approx(8 * (39 * found.a_token + 8 * found.head))
+    own = replace(found, a_call=1e6)
+    assert own.operations(8, 32, 8, batch=4) - found.operations(8, 32, 8, batch=4) == pytest.approx(
+        2 * 8 * 1e6
+    )
+
+
+def test_extensions_are_traced_in_every_routing() -> None:
+    for mode in ("exact", "paper", "slot"):
+        lm = base()
+        moextend.attach(lm, "a", {2: [0], 3: [0]}, mode=mode, width=0.5 if mode == "exact" else 1.0)
+        learn_only(lm, moextend.new_parameters(lm, "a").values())
+        found = training(copy.deepcopy(lm), STEP)
+        assert found.learns == sum(p.numel() for p in moextend.new_parameters(lm, "a").values())
+        assert found.operations > training(base(), replace(STEP, rows=4), inputs=True).operations
 
 
 def test_a_model_that_cannot_be_traced_is_one_clear_error() -> None:
-    lm = loading.skeleton("tiny")
+    lm = base("")
     lm.model.forward = lambda **_: torch.zeros(3).nonzero().tolist()
     with pytest.raises(InputError, match=r"model \w+ForCausalLM: cannot be estimated: "):
-        estimate(lm, STEP, Learns(everything=True))
+        training(lm, STEP)
 
 
-@pytest.mark.parametrize("family", ["olmoe", "qwen2_moe", "gpt_oss", "llama4_text", "granitemoe"])
+@pytest.mark.parametrize(
+    "family", ["olmoe", "qwen2_moe", "gpt_oss", "llama4_text", "granitemoe", "deepseek_v3"]
+)
 def test_families_are_traced(family: str) -> None:
     shape = {
-        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "hidden_size": 64, "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
         "vocab_size": 64, "intermediate_size": 32, "max_position_embeddings": 128,
     }  # fmt: skip
     with torch.device("meta"):
         lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape))
-    found = estimate(lm, Step(2, 32, 8), Learns(blocks=(0,)))
-    assert found.activations > 0 and found.trained > 64
-    assert found.operations > 6 * 64 * found.trained, "the base is counted, not the new experts alone"
+    learn_only(lm, lm.parameters())
+    found = training(cast(lm, torch.float32), Step(2, 32, 8))
+    assert found.working > 0 and found.learns == size_of(lm).total
+    assert found.operations > 6 * 64 * 64 * 64, "the base is counted"

@@ -94,7 +94,7 @@ def test_a_file_system_without_hard_links(
 
 
 def test_a_lost_answer_of_the_server_is_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that gets no answer asks again, and is told that the file exists: its own."""
+    """A client that gets no answer asks again, and hears that the file exists: its own."""
     link = os.link
 
     def twice(*paths: Any) -> None:

@@ -128,8 +128,8 @@ class Killer:
 
 
 def content(run: RunDir) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """Cells without times and the run's id, and the predictions."""
-    cells = [cell.model_dump(exclude={"seconds"}) for cell in run.cells().values()]
+    """Cells and predictions, without times, and without who came first to the cells that runs share."""
+    cells = [cell.model_dump(exclude={"seconds", "reused"}) for cell in run.cells().values()]
     files = [path for path in (run.folder / "predictions").rglob("*") if path.is_file()]
     return cells, {str(path.relative_to(run.folder)): path.read_bytes() for path in files}
 
@@ -175,7 +175,7 @@ def test_a_grid_with_killed_workers_and_a_lost_node_ends_as_on_this_machine(
         ("code", "No module named 'moextend.*'. Install the same moextend on every node"),
     ],
 )
-def test_a_node_that_lacks_the_folder_or_the_package_is_told(
+def test_a_node_that_lacks_the_folder_or_the_package_is_reported(
     head: Any, make_run: MakeRun, hidden: str, words: str
 ) -> None:
     """The node is in a mount namespace of its own, with an empty file system in place of the folder."""

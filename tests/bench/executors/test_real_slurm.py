@@ -47,7 +47,7 @@ def slurm() -> Iterator[Slurm]:
 class Pretended:
     """Runs with a worker that computes nothing, in a folder whose name has everything that is special."""
 
-    def __init__(self, make_run: MakeRun, place: Path, *methods: str) -> None:
+    def __init__(self, make_run: MakeRun, place: Path, *methods: str, **passed: str) -> None:
         folder = place / """a 'b' "c" $HOME %a #d"""
         folder.mkdir()
         made = [make_run(method).folder for method in methods]
@@ -56,7 +56,7 @@ class Pretended:
         words = {"fast": self.fast, "python": sys.executable, "fake": FAKE}
         python.write_text(PYTHON.format(**{key: shlex.quote(str(value)) for key, value in words.items()}))
         python.chmod(0o755)
-        passed = {"python": f"{shlex.quote(str(python))} -u", "comment": "it's"}
+        passed = {"python": f"{shlex.quote(str(python))} -u", "comment": "it's", **passed}
         self.executor = find("slurm", None)
         self.jobs = submitting.submit(self.executor, self.runs, Options(passed=passed, runs=folder))
 
@@ -75,6 +75,7 @@ class Pretended:
         return [states[run] for run in self.runs]
 
 
+@pytest.mark.slow  # starts daemons, and waits for them
 def test_runs_end_and_are_cancelled(slurm: Slurm, make_run: MakeRun, tmp_path: Path) -> None:
     grid = Pretended(make_run, tmp_path, "lora", "slow", "slow-2")
     assert [job.id.partition("_")[2] for job in grid.jobs] == ["1", "2", "1"], "this cluster has small arrays"
@@ -97,9 +98,9 @@ def test_a_signal_requeues_and_a_second_one_without_progress_does_not(
     slurm: Slurm, make_run: MakeRun, tmp_path: Path
 ) -> None:
     grid = Pretended(make_run, tmp_path, "slow", "slow-2")
-    for job in grid.jobs:
-        grid.train(grid.jobs.index(job))
-        slurm("scancel", "--batch", "--signal=USR1", job.id)
+    for number in (0, 1):
+        grid.train(number)
+        slurm("scancel", "--batch", "--signal=USR1", grid.jobs[number].id)
     until(lambda: grid.states() == ["queued", "queued"], "the requeue", 60)
     grid.train(1)
     slurm("scancel", "--batch", "--signal=USR1", grid.jobs[1].id)
@@ -122,6 +123,18 @@ def test_a_cluster_without_requeue_gets_a_successor(slurm: Slurm, make_run: Make
     job = read_job(grid.runs[0])
     assert job and job.id != grid.jobs[0].id and job.reached == (1, 0)
     until(lambda: not slurm.states(), "the end of the jobs", 60)
+
+
+@pytest.mark.long
+def test_a_worker_in_a_step_of_srun_is_stopped_too(slurm: Slurm, make_run: MakeRun, tmp_path: Path) -> None:
+    grid = Pretended(make_run, tmp_path, "slow", wrap="srun --ntasks=1")
+    grid.train(0)
+    grid.fast.touch()
+    slurm("scancel", "--batch", "--signal=USR1", grid.jobs[0].id)
+    grid.done(0)
+    job = read_job(grid.runs[0])
+    assert job and job.id == grid.jobs[0].id and job.reached == (1, 0)
+    until(lambda: not slurm.states(), "the end of the job", 60)
 
 
 @pytest.mark.long

@@ -106,6 +106,7 @@ def learn(
         loop = ShortLoop(model, stage, steps)
         facts = method.learn(model, stage, loop)
         assert facts["trained_parameters"] > 0 or spec == "zero-shot"
+        assert not (facts.keys() & method.prepare_inference(model, stage).keys())
         method.save(model, stage)
         seen.append(loop.seen)
     return model, seen

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.run.gc import DAY, Entry, collect, size, summary
+from moextend.bench.run.gc import DAY, Entry, collect, lines, size, summary
 from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.store import Kind, Node, Store, StoreFile
@@ -183,4 +183,19 @@ def test_sizes_in_words() -> None:
         "1.5 kB",
         "2.5 MB",
         "3.0 GB",
+    ]
+
+
+def test_answers_are_listed_together(store: Store, make: Make, run: RunDir, tmp_path: Path) -> None:
+    finish(run)
+    for key in ("a", "b", "c"):
+        make("predictions", key)
+    make("stages", "d")
+    with store.node("predictions", "c").lease():
+        found = list(lines(collect(store, tmp_path / "runs", dry_run=True), dry_run=True))
+    day = time.strftime("%Y-%m-%d")
+    assert [line.replace(f", used {day}", "") for line in found] == [
+        "stages/d  1.4 kB, stages d  (removable)",
+        "predictions  2.8 kB, answers in 2 files  (removable)",
+        "predictions  1.4 kB, answers in 1 file  (kept: in use)",
     ]

@@ -188,7 +188,7 @@ def test_the_preview_of_the_default_needs_no_download(tmp_path: Path) -> None:
     assert "lora-s0: tiny-attributes (" in words
     assert "lora-s0-joint: all at once: " in words
     assert "Downloads: none." in words
-    assert "One training step: not estimated for a base of 2.9 MB, which fits any GPU." in words
+    assert "Memory and hours: not estimated for a base of 2.9 MB, which fits any GPU." in words
 
 
 def test_the_preview_names_downloads_and_non_commercial_licences(
@@ -210,7 +210,7 @@ def test_the_preview_names_downloads_and_non_commercial_licences(
     assert "licence CC-BY-NC-SA-4.0 (NON-COMMERCIAL USE ONLY)" in words
     for part in ("model no-such/moe from the hub (size not known)", "image encoder ViT-B-32/openai",
                  "dataset no-such/icons", "lm-eval's arc_easy", "not known before the base is there",
-                 "One training step: not estimated before the base's config is there."):  # fmt: skip
+                 "Memory and hours: not estimated before the base's config is there."):  # fmt: skip
         assert part in words
 
 

@@ -243,12 +243,12 @@ def test_a_damaged_node_is_trained_again(do: Do, world: Path) -> None:
     run = do("lora", "longer", "damaged")
     assert trained_by(run) == [None, None, None] and trained_by(first) == [None, None]
     same(run, do("lora", "longer", "alone"))
-    assert trained_by(do("lora", "small", "damaged")) == ["longer/lora-s0"] * 2, "it was kept anew"
+    assert trained_by(do("lora", "small", "damaged")) == ["longer/lora-s0"] * 2, "it was kept again"
 
 
 @pytest.mark.slow
-def test_a_run_mends_its_own_stage_from_the_store(do: Do, world: Path) -> None:
-    run = do("lora", place="mended")
+def test_a_run_repairs_its_own_stage_from_the_store(do: Do, world: Path) -> None:
+    run = do("lora", place="repaired")
     before = content(run)
     (run.folder / "stages" / FIRST / "extension.safetensors").unlink()
     with pytest.MonkeyPatch.context() as patch:

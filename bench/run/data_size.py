@@ -1,0 +1,89 @@
+"""Numbers of a task's items before its data is downloaded: from small local files, or what the hub states."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from moextend.bench.data import open_items
+from moextend.bench.data.source import is_generated, parse_split, place
+from moextend.bench.run.preflight import readable
+from moextend.bench.task import HAND, TaskSpec
+from moextend.errors import InputError
+from moextend.training.splits import HELD_OUT
+
+Split = Literal["train", "test"]
+PATIENCE = 5.0
+"""Seconds to wait for the hub."""
+
+
+def items_of(task: TaskSpec, split: Split, workspace: Path) -> int | None:
+    """Number of items of a split; None: not known without its data. Nothing but small local files is opened."""
+    if task.data is None:
+        return None if task.lm_eval is None else task.lm_eval.limit
+    name = getattr(task.data, split)
+    if name is None:
+        return None
+    part = parse_split(name, where=f"{task.task}: data.{split}")
+    share = (part.high - part.low) / 100
+    try:
+        if is_generated(task):
+            return _generated(task.data.path.partition(":")[2], split)
+        if place(task.data.path, task.folder(), workspace).exists():
+            if readable(task, split, workspace):
+                return len(open_items(task, split, workspace, media=False, strict=False))
+            return _rows(task, part.split, share, workspace)
+        if task.data.path.startswith(HAND):
+            return None
+    except (InputError, OSError):
+        return None  # a run says what is wrong with the data
+    stated = _stated(task.data.path, task.data.config, task.data.revision).get(part.split)
+    return None if stated is None else round(stated * share)
+
+
+def _generated(name: str, split: Split) -> int:
+    from moextend.bench.world import data
+
+    if name in data.HEARINGS:
+        count = {data.MATCH: data.MATCHED, data.SCENES: data.RECITED}.get(name, data.SOUNDS)
+        return count[split] * data.ASKED[split]
+    return data.CAPTIONED[split] if name == data.CAPTIONS else data.IMAGES[split] * data.ASKED[split]
+
+
+def _rows(task: TaskSpec, split: str, share: float, workspace: Path) -> int | None:
+    """Rows of local parquet files by their footers; None for other large files."""
+    from pyarrow import parquet
+
+    from moextend.bench.data.source import files_of, find_source
+
+    assert task.data is not None
+    found = files_of(
+        find_source(task.data, task.folder(), workspace, where=task.task), split, where=task.task
+    )
+    if task.data.each or task.data.where or {path.suffix for path in found} != {".parquet"}:
+        return None
+    return round(sum(parquet.read_metadata(path).num_rows for path in found) * share)
+
+
+@cache
+def _stated(name: str, config: str | None, revision: str | None) -> dict[str, int]:
+    """Split -> rows, as the card of a hub data set states them; empty if it does not, or offline."""
+    from huggingface_hub import HfApi
+
+    try:
+        info: Any = HfApi().dataset_info(name, revision=revision, timeout=PATIENCE)
+        card = info.card_data.to_dict() if info.card_data else {}
+    except Exception:  # offline, gated, misspelt: the run says which
+        return {}
+    known = card.get("dataset_info") or []
+    known = [known] if isinstance(known, dict) else known
+    named = [each for each in known if each.get("config_name", "default") == (config or "default")]
+    chosen = named or (known if len(known) == 1 else [])
+    splits = chosen[0].get("splits") or [] if chosen else []
+    return {str(split["name"]): int(split["num_examples"]) for split in splits if "num_examples" in split}
+
+
+def held_out(conversations: int) -> int:
+    """Number of them that a stage holds out (see training.splits)."""
+    return max(0, min(HELD_OUT, max(conversations // 10, 1), conversations - 1))

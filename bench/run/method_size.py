@@ -1,0 +1,144 @@
+"""Size of a method on a base: parameters, memory and operations of its passes, bytes of a stage. From shapes alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from moextend.bench.methods import MethodSpec, Shapes
+from moextend.bench.methods.extra import Extra
+
+if TYPE_CHECKING:
+    import torch
+
+    from moextend.training.estimate import Answering, Training
+    from moextend.training.tracing import Step
+
+
+@dataclass(frozen=True)
+class MethodSize:
+    """What a method trains, stores and computes."""
+
+    trained: int
+    """Parameters that a stage trains."""
+    added: float
+    """Bytes that a stage adds to the model's weights; 0 where it trains weights that are there already."""
+    stored: int
+    """Bytes of a stage's files, without its records."""
+    training: Training | None
+    """A step; None: the method trains nothing."""
+    answering: Answering
+    """After one stage."""
+    skipped: float
+    """Operations a token of a step that are counted, and that tokens skip which do not choose the new experts."""
+    extra: Extra
+
+
+@dataclass
+class Sizes:
+    """Sizes of methods on one base; equal traces are made once."""
+
+    make: Callable[[], Any]
+    """Returns a new language model on device meta."""
+    dtype: torch.dtype
+    step: Step
+    rows: int
+    """Prompts of a batch in scoring."""
+    length: int
+    """Tokens of a prompt."""
+    new: int
+    """Tokens of an answer."""
+    features: int
+    """Numbers of a feature of task inference."""
+    held_out: int
+    """Conversations that a stage holds out."""
+    answered: dict[str, Answering] = field(default_factory=dict)
+    """Trained parameters -> answers with them; of any step."""
+
+    def __post_init__(self) -> None:
+        self._trained: dict[str, Training | None] = {}
+
+    def base(self) -> Any:
+        """A new base in its number type; nothing learns."""
+        from moextend.training.estimate import cast, learn_only
+
+        lm = cast(self.make(), self.dtype)
+        learn_only(lm, [])
+        return lm
+
+    def of(self, spec: MethodSpec) -> MethodSize:
+        """Size of a method.
+
+        Raises:
+            InputError: the base's forward pass cannot be traced.
+        """
+        import torch
+
+        from moextend.training.estimate import answering, learn_only, training
+
+        lm, method = self.base(), spec.make()
+        shapes = Shapes(lm, self.features, self.held_out, self.held_out * self.step.length)
+        before = sum(p.numel() * p.element_size() for p in lm.parameters())
+        extra = method.extra(shapes)
+        with torch.device("meta"):
+            learning = method.trainable(shapes)
+        learn_only(lm, learning.values())
+        after = sum(p.numel() * p.element_size() for p in lm.parameters())
+        key = json.dumps([(n, list(p.shape), str(p.dtype)) for n, p in learning.items()])
+        if key not in self._trained:
+            self._trained[key] = training(lm, self.step) if learning else None
+        if key not in self.answered:
+            self.answered[key] = answering(lm, self.rows, self.length, self.new)
+        stacks = sum(p.numel() for p in learning.values() if p.dim() == 3)
+        again = 8 if self.step.checkpointing else 6
+        return MethodSize(
+            trained=sum(p.numel() for p in learning.values()),
+            added=float(after - before),
+            stored=extra.stored_copies * stored_bytes(learning) + extra.stored,
+            training=self._trained[key],
+            answering=self.answered[key],
+            skipped=(1 - extra.share) * again * stacks,
+            extra=extra,
+        )
+
+    def answers(self) -> Answering:
+        """Of the base."""
+        from moextend.training.estimate import answering
+
+        return answering(self.base(), self.rows, self.length, self.new)
+
+    def probe(self) -> Training:
+        """A step that tunes all routers."""
+        from moextend.moe.families import rows_of
+        from moextend.moe.sites import find_sites
+        from moextend.training.estimate import learn_only, training
+
+        lm = self.base()
+        rows = [rows_of(site.router) for site in find_sites(lm)]
+        learn_only(lm, [weight for weight in rows if weight is not None])  # type: ignore[misc]
+        return training(lm, self.step)
+
+    def alignment(self, step: Step) -> Training:
+        """A step that trains a projector, whose tokens are inputs of the frozen base."""
+        from moextend.training.estimate import training
+
+        return training(self.base(), step, inputs=True)
+
+
+KINDS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}
+"""Number types of torch -> their names in safetensors."""
+
+
+def stored_bytes(tensors: Mapping[str, Any]) -> int:
+    """Size of a safetensors file with these tensors; 0 bytes of data are a file of a header alone."""
+    header: dict[str, Any] = {}
+    end = 0
+    for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
+        begin, end = end, end + tensors[name].numel() * tensors[name].element_size()
+        kind = KINDS[str(tensors[name].dtype).removeprefix("torch.")]
+        header[name] = {"dtype": kind, "shape": list(tensors[name].shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"))
+    return 8 + 8 * math.ceil(len(text) / 8) + end

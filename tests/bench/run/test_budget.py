@@ -1,0 +1,203 @@
+"""Estimates of `--dry-run` against measured stages, for every method; records, hub metadata, and items."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import save_file
+from torch import zeros
+
+from moextend.bench import methods
+from moextend.bench.run import data_size, hub_facts
+from moextend.bench.run.encoder_size import EncoderSize, image_encoder
+from moextend.bench.run.method_size import stored_bytes
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.preview import describe, preview
+from moextend.bench.task import find_task
+from tests.bench.run.measured import BASES, SPECS, estimate, measure
+
+QUICK = ("full-ft", "lwf", "moextend:layers=first")
+SPLIT = "lora-per-task:task=inferred"
+"""Scoring splits its batches by task: adapters of stacked experts are added to the weights once for each part."""
+
+
+def check(spec: str, base: str, folder: Path) -> None:
+    """Both stages of a method, each number within its limit."""
+    found = zip(estimate(spec, BASES[base]), measure(spec, BASES[base], folder), strict=True)
+    for stage, (guess, real) in enumerate(found, 1):
+        where = f"{spec}, {base}, stage {stage}: "
+        assert guess.trained == real.trained, where
+        assert guess.stored == pytest.approx(real.stored, rel=0.01), where + "bytes of a stage"
+        assumed = any(word in spec for word in ("paper", "slot", "probe_steps"))  # which tokens, which layers
+        limit = 0.2 if assumed else 0.05
+        assert guess.operations == pytest.approx(real.operations, rel=limit), where + "operations"
+        if real.trained:
+            assert guess.peak == pytest.approx(real.peak, rel=0.2), where + "memory of training"
+        assert guess.scoring == pytest.approx(real.scoring, rel=0.25 if spec == SPLIT else 0.2), (
+            where + "answers"
+        )
+        assert guess.scoring_peak == pytest.approx(real.scoring_peak, rel=0.2), where + "memory of scoring"
+
+
+@pytest.mark.parametrize("spec", QUICK)
+def test_the_estimate_is_near_what_stages_take(spec: str, tmp_path: Path) -> None:
+    check(spec, "tiny", tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("base", ["tiny", "mid"])
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_method_is_estimated(spec: str, base: str, tmp_path: Path) -> None:
+    check(spec, base, tmp_path)
+
+
+def test_every_method_of_the_package_is_among_them() -> None:
+    assert {spec.partition(":")[0] for spec in SPECS} == set(methods.OWN)
+
+
+def test_the_size_of_a_file_of_tensors_is_exact(tmp_path: Path) -> None:
+    tensors = {"b": zeros(3, 5), "a": zeros(7).bfloat16(), "c.longer": zeros(2, 2, 2)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    assert stored_bytes(tensors) == (tmp_path / "x.safetensors").stat().st_size
+
+
+BIG = {
+    "architectures": ["OlmoeForCausalLM"], "model_type": "olmoe", "dtype": "bfloat16", "hidden_size": 1024,
+    "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 8,
+    "num_experts": 32, "num_experts_per_tok": 4, "vocab_size": 8192, "max_position_embeddings": 2048,
+}  # fmt: skip
+
+
+def sequence(folder: Path, **more: Any) -> None:
+    """A sequence over a base of which only the config is there."""
+    (folder / "registry").mkdir(exist_ok=True)
+    (folder / "big").mkdir(exist_ok=True)
+    (folder / "big" / "config.json").write_text(json.dumps(BIG))
+    text = {
+        "sequence": "s", "version": 1, "base": {"model": "big", "vision": "tiny", "dtype": "auto"},
+        "stages": [{"task": "tiny-counting"}, {"task": "tiny-attributes"}], "retention": ["arc"],
+        "train": {"steps": 10, "batch_size": 4, "learning_rate": 1e-4, "bf16": True},
+        "align": {"task": "tiny-captions", "steps": 5, "batch_size": 4, "learning_rate": 1e-4}, **more,
+    }  # fmt: skip
+    (folder / "registry" / "s.yaml").write_text(yaml.safe_dump(text))
+    (folder / "tasks").mkdir(exist_ok=True)
+    arc = {"task": "arc", "version": 1, "kind": "text", "lm_eval": {"task": "arc_easy"}}
+    (folder / "tasks" / "arc.yaml").write_text(yaml.safe_dump(arc))
+
+
+def test_a_dry_run_estimates_whole_runs_and_says_what_it_assumes(tmp_path: Path) -> None:
+    sequence(tmp_path)
+    request = Request(
+        tmp_path, sequence="s", methods=("zero-shot", "lwf", "ewc", "moextend"), modes=("sequence",)
+    )
+    found = preview(request, resolve(request), throughput=100.0)
+    record = found["estimate"]
+    assert json.loads(json.dumps(record)) == record
+    assert record["throughput"] == 100 and record["throughput_of"] is None
+    assert record["tokens"] == 128 + 9, "the encoder says how many tokens an image has"
+    runs = record["runs"]
+    for run in runs.values():
+        parts = run["teraflop"]
+        assert run["teraflop_in_all"] == pytest.approx(sum(parts.values()))
+        assert run["hours"] == pytest.approx(run["teraflop_in_all"] / 100 / 3600)
+        assert parts["alignment"] > 0 and parts["scoring"] > 0 and run["without_scoring_of"] == ["arc"]
+    zero, lwf, ewc = (runs[f"{name}-s0"] for name in ("zero-shot", "lwf", "ewc"))
+    assert zero["teraflop"]["training"] == 0 and not zero["memory"]["training"].get("frozen_gb")
+    first, second = (stage["teraflop"]["training"] for stage in lwf["stages"])
+    assert second > 1.1 * first, "the teacher answers from the second stage on"
+    assert ewc["stages"][0]["stored_mb"] == pytest.approx(2 * lwf["stages"][0]["stored_mb"])
+    assert ewc["stages"][0]["teraflop"]["other passes"] > 0 == lwf["stages"][0]["teraflop"]["other passes"]
+    words = describe(found)
+    assert "not measured" in words and "100 TFLOP/s, as --throughput says" in words
+    assert "Scoring of arc is not included: the number of items is not known." in words
+
+
+def test_one_stage_of_all_tasks_and_stages_from_the_base(tmp_path: Path) -> None:
+    sequence(tmp_path, align=None, retention=[])
+    request = Request(
+        tmp_path, sequence="s", methods=("moextend",), modes=("sequence", "joint", "independent")
+    )
+    runs = preview(request, resolve(request))["estimate"]["runs"]
+    one, joint, alone = (next(run for run in runs.values() if run["mode"] == mode) for mode in request.modes)
+    assert [len(run["stages"]) for run in (one, joint, alone)] == [2, 1, 2]
+    assert joint["stages"][0]["steps"] == 20 and joint["stored_mb"] == one["stored_mb"] / 2
+    assert joint["teraflop"]["training"] == pytest.approx(one["teraflop"]["training"])
+    assert joint["teraflop"]["scoring"] < one["teraflop"]["scoring"]
+    assert alone["memory"]["scoring"]["weights_gb"] < one["memory"]["scoring"]["weights_gb"]
+
+
+def test_items_are_counted_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = find_task("tiny-counting", tmp_path)
+    assert data_size.items_of(task, "train", tmp_path) == 24_000
+    assert data_size.items_of(task, "test", tmp_path) == 500
+    assert task.data is not None
+    rows = [{"question": "q", "answer": "a", "image": "x.png"}] * 7
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    local = task.model_copy(
+        update={"data": task.data.model_copy(update={"path": "rows.json", "test": "all"})}
+    )
+    local = local.model_copy(update={"path": tmp_path / "t.yaml"})
+    stated = {("org/set", None, None): {"all": 1000}}
+    monkeypatch.setattr(data_size, "_stated", lambda *key: stated.get(key, {}))
+    hub = task.model_copy(
+        update={"data": task.data.model_copy(update={"path": "org/set", "test": "all[90%:]"})}
+    )
+    assert data_size.items_of(hub, "test", tmp_path) == 100
+    assert data_size.items_of(hub, "train", tmp_path) is None, "the card states no such split"
+    columns = local.columns.model_copy(update={"id": None, "kind": None, "group": None})
+    local = local.model_copy(update={"columns": columns})
+    assert data_size.items_of(local, "test", tmp_path) == 7
+
+
+def test_encoders_are_known_by_name() -> None:
+    large = image_encoder("ViT-L-14-336/openai")
+    assert (large.tokens, large.width) == (576, 1024)
+    assert large.parameters and 300e6 < large.parameters < 310e6
+    assert large.operations and 300e9 < large.operations < 400e9, "361 GFLOP without the last block"
+    assert image_encoder("hf-hub:no/such") == EncoderSize(576, 1024), (
+        "only a download knows: the assumed size"
+    )
+
+
+def test_the_index_of_a_model_on_the_hub_says_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = {
+        "metadata": {"total_size": 123},
+        "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"},
+    }
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    cached = {hub_facts.INDEX: str(tmp_path / "index.json"), "model-1.safetensors": "there"}
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file, **_: cached.get(file))
+    monkeypatch.setattr("huggingface_hub.HfApi.parse_safetensors_file_metadata", lambda *a, **k: 1 / 0)
+    assert hub_facts.weights_of("org/model", None) == hub_facts.HubFacts(123)
+    assert not hub_facts.weights_cached("org/model", None), "a part is missing"
+    cached["model-2.safetensors"] = "there"
+    assert hub_facts.weights_cached("org/model", None)
+
+
+@pytest.mark.long
+def test_a_model_of_235_billion_parameters_takes_seconds_and_little_memory(tmp_path: Path) -> None:
+    sequence(tmp_path, align=None, retention=[])
+    config = Path(__file__).parents[2] / "fixtures" / "scale" / "Qwen3-235B-A22B" / "config.json"
+    (tmp_path / "big" / "config.json").write_text(config.read_text())
+    script = (
+        "import resource, sys; from moextend.cli.main import main; sys.argv[1:] = "
+        "['bench', 'run', 's', '--dry-run', '--json', '-m', 'moextend,lora,full-ft']\n"
+        "try: main()\nfinally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"}, timeout=600,
+    )  # fmt: skip
+    assert int(ran.stderr.split()[-1]) < 3 * 2**20, "KiB"
+    estimate = json.loads(ran.stdout)["estimate"]
+    assert estimate["parameters"] == 235_093_634_560
+    assert estimate["active_parameters"] == pytest.approx(22e9, rel=0.05)
