@@ -111,9 +111,9 @@ def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any
         reference = sample_logits(found.model.lm)
         merged = adapters.merge(found.model)
         return {**stock_form(found.model, how, reference), "source": found.name, "merged": merged}
-    from moextend.moe.attach import scope_of
+    from moextend.export.exact import state_of
 
-    if not scope_of(found.model.lm).known:
+    if not state_of(found.model.lm).known:
         raise InputError(
             "the stage has no extensions.",
             where=found.name,

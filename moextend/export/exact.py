@@ -22,17 +22,20 @@ _ELSE = "Or export it with --as moextend, which keeps it as it is."
 
 def check(lm: nn.Module) -> None:
     """Raises InputError if no stock class computes what `lm` does with its active extensions."""
-    sites, scope = find_sites(lm), scope_of(lm)
-    for reason, hint in _reasons(sites, scope):
+    scope = state_of(lm)
+    for reason, hint in _reasons(find_sites(lm), scope) if scope.active else []:
         names = ", ".join(f"'{name}'" for name in scope.active)
         raise InputError(f"{reason}.", where=f"extension {names}", hint=f"{hint} {_ELSE}")
+
+
+def state_of(lm: nn.Module) -> Scope:
+    """State of the extensions of a model; an empty one for a model without any, with MoE blocks or not."""
+    return scope_of(lm) if any(isinstance(each, ExtendedRouter) for each in lm.modules()) else Scope()
 
 
 def _reasons(sites: Sequence[Site], scope: Scope) -> list[tuple[str, str]]:
     """Every obstacle, with what would remove it."""
     again = f"Make it with {ALL_LAYERS}."
-    if not scope.active:
-        return []
     if scope.mode == "exact":
         return [("routing=exact adds slots with gates, and no router of transformers has gates", again)]
     if scope.mode == "slot":

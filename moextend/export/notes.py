@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from moextend.errors import InputError
+from moextend.export.exact import state_of
 from moextend.extension import store
 from moextend.extension.card import read_extension
 from moextend.model.multimodal import MultimodalLM
-from moextend.moe.attach import scope_of
 
 EXACT = ("float32", "float64")
 """Number types of a base in which new weights, which are float32, are not rounded."""
@@ -29,7 +29,7 @@ def check_rounding(own: str, wanted: str | None) -> None:
 def notes_of(model: MultimodalLM) -> list[str]:
     """What users of a stock checkpoint of `model` must know: every input reaches the new experts, no encoder."""
     found = []
-    for name in scope_of(model.lm).active:
+    for name in state_of(model.lm).active:
         folder = store.handle(model, name).folder
         made = None if folder is None else read_extension(folder).made
         scope = str(made.recipe.get("scope", "")) if made else ""

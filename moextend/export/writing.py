@@ -9,12 +9,12 @@ from pathlib import Path
 from torch import Tensor
 
 from moextend.export import check, shards
+from moextend.export.exact import state_of
 from moextend.export.folders import new_folder
 from moextend.export.notes import EXACT
 from moextend.export.stock import stock_model
 from moextend.extension.store import digest_of
 from moextend.model.multimodal import MultimodalLM
-from moextend.moe.attach import scope_of
 from moextend.util import files
 from moextend.util.release import __version__
 
@@ -67,7 +67,7 @@ def save_stock(
     """
     folder, lm = Path(folder), model.lm
     expected = reference if reference is not None else check.sample_logits(lm) if compare else None
-    scope, kind = scope_of(lm), type(lm)
+    scope, kind = state_of(lm), type(lm)
     facts = [{"name": name, "digest": digest_of(model, name)} for name in scope.active]
     with new_folder(folder) as made:
         stock = stock_model(lm, release=release)

@@ -205,3 +205,12 @@ def test_the_plan_is_what_is_written(tmp_path: Path) -> None:
     save_stock(model, tmp_path / "out", max_shard_size="20KB")
     index = json.loads((tmp_path / "out" / shards.INDEX).read_text())
     assert index["weight_map"] == {row.name: row.file for row in plan.rows()}
+
+
+def test_a_dense_model_is_written_as_it_is(tmp_path: Path, ids: Tensor) -> None:
+    shape = {"hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model("llama", vocab_size=64, **shape)
+    model = MultimodalLM(AutoModelForCausalLM.from_config(config).eval(), toy_tokenizer())
+    assert save_stock(model, tmp_path / "out").experts == 0
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert torch.equal(logits(again, ids), logits(model.lm, ids))
