@@ -155,7 +155,7 @@ def _write_config(folder: Path, **values: Any) -> None:
     from moextend.export.auto_config import MoextendConfig
 
     config = MoextendConfig(moextend_version=__version__, **values)
-    config.architectures = ["MoextendForCausalLM"]
+    config.architectures = ["AutoModelForCausalLM"]  # transformers serve takes that attribute of transformers
     config.auto_map = {
         "AutoConfig": f"{CODE}.MoextendConfig",
         "AutoModelForCausalLM": f"{CODE}.MoextendForCausalLM",

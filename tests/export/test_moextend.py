@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
 
@@ -65,6 +66,7 @@ def test_auto_classes_load_it_bit_for_bit(
         base.rename(tmp_path / "gone")
     config = AutoConfig.from_pretrained(tmp_path / "out")
     assert isinstance(config, MoextendConfig) and config.active == ["a", "b"]
+    assert hasattr(transformers, config.architectures[0]), "as `transformers serve` loads it"
     lm = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert type(lm).__name__ == "MixtralForCausalLM" and not lm.training
     assert torch.equal(logits(lm, ids), expected)
