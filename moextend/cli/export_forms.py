@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from moextend.model.multimodal import MultimodalLM
 
 
+STOCK, FOLDER, PEFT = "stock", "moextend", "peft"
+"""The forms."""
+
+
 @dataclass(frozen=True)
 class How:
     """What is asked for: the options of the same names."""
@@ -69,7 +73,7 @@ def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -
         written = save_stock(
             model, how.out, max_shard_size=how.size, release=True, reference=reference, on_shard=on_shard
         )
-    return {"form": "stock", **vars(written), "folder": str(how.out)}
+    return {"form": STOCK, **vars(written), "folder": str(how.out)}
 
 
 def folder_form(
@@ -91,7 +95,7 @@ def folder_form(
     )  # fmt: skip
     size = sum(path.stat().st_size for path in how.out.rglob("*.safetensors"))
     return {
-        "form": "moextend", "folder": str(how.out), "extensions": known, "bytes": size,
+        "form": FOLDER, "folder": str(how.out), "extensions": known, "bytes": size,
         "base": str(how.out / "base") if how.with_base else named,
     }  # fmt: skip
 
@@ -103,9 +107,9 @@ def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any
 
     quiet_process()
     found = stage.opened(stage.find(source, runs), task)
-    if how.form == "peft":
+    if how.form == PEFT:
         return _peft(found, how.out, how.base)
-    if how.form == "stock":
+    if how.form == STOCK:
         from moextend.export.check import sample_logits
 
         reference = sample_logits(found.model.lm)
@@ -142,6 +146,6 @@ def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
         rank = adapters.save_adapter(found, made, named)
     size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
     return {
-        "form": "peft", "folder": str(out), "source": found.name, "task": found.task, "rank": rank, "bytes": size,
+        "form": PEFT, "folder": str(out), "source": found.name, "task": found.task, "rank": rank, "bytes": size,
         "base": named,
     }  # fmt: skip

@@ -11,15 +11,15 @@ from typing import Annotated, Any
 import typer
 
 from moextend.cli import before, options
-from moextend.cli.export_forms import How, folder_form, loaded, of_run, stock_form
+from moextend.cli.export_forms import FOLDER, PEFT, STOCK, How, folder_form, loaded, of_run, stock_form
 from moextend.cli.opening import Audio, Out, Projector, Vision, encoders_of
 from moextend.errors import InputError, counted
 
 EXAMPLE = "moextend export facts --base tiny --as stock --out facts-moe"
 FORMS = {
-    "stock": "a checkpoint that plain transformers loads",
-    "moextend": "a folder that transformers loads after `import moextend`",
-    "peft": "an adapter that peft loads",
+    STOCK: "a checkpoint that plain transformers loads",
+    FOLDER: "a folder that transformers loads after `import moextend`",
+    PEFT: "an adapter that peft loads",
 }
 
 
@@ -84,7 +84,7 @@ def export(
                 "plans exports of extensions.", where="--dry-run", hint="Leave it out for a run."
             )
         record = of_run(sources[0], how, task, runs or workspace / "runs")
-    elif form == "peft":
+    elif form == PEFT:
         raise InputError(
             "an extension adds experts, and peft has no adapter that does.", where="--as peft",
             hint="Use --as stock; peft is for the LoRA methods of a run: moextend export RUN:STAGE --as peft.",
@@ -98,8 +98,8 @@ def export(
             return
         encoders = encoders_of(vision, audio)
         before.check_model(base, encoders, projector, dtype or "float32", None, "cpu")
-        model = loaded(base, folders, encoders, projector, dtype, exact=form == "stock")
-        record = stock_form(model, how) if form == "stock" else folder_form(model, how, base, encoders)
+        model = loaded(base, folders, encoders, projector, dtype, exact=form == STOCK)
+        record = stock_form(model, how) if form == STOCK else folder_form(model, how, base, encoders)
     options.echo(json.dumps(record, indent=2) if as_json else _lines(record))
 
 
@@ -110,9 +110,9 @@ def _check(how: How, dry_run: bool) -> None:
     out, size = how.out, how.size
     lookup.choose("form", how.form, FORMS, where="--as")
     for option, given in (("--with-base", how.with_base), ("--active", how.active)):
-        if given and how.form != "moextend":
+        if given and how.form != FOLDER:
             raise InputError("is for --as moextend.", where=option, hint="Leave it out.")
-    if dry_run and how.form != "stock":
+    if dry_run and how.form != STOCK:
         raise InputError(
             "plans stock checkpoints.", where="--dry-run", hint="Use --as stock, or leave it out."
         )
@@ -187,12 +187,12 @@ def _size_line(count: int, size: int, parameters: int) -> str:
 
 def _lines(record: dict[str, Any]) -> str:
     """What was written, in a few lines."""
-    if record["form"] == "moextend":
+    if record["form"] == FOLDER:
         return (
             f"wrote {record['folder']}: {', '.join(record['extensions'])}; {record['bytes'] / 1e6:.2f} MB, of the base "
             f"{record['base']}"
         )
-    if record["form"] == "peft":
+    if record["form"] == PEFT:
         return (
             f"wrote {record['folder']}: the adapter of {record['source']} for task '{record['task']}', rank "
             f"{record['rank']}, {record['bytes'] / 1e6:.2f} MB, of the base {record['base']}"

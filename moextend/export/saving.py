@@ -25,8 +25,8 @@ from moextend.util.release import __version__
 BASE, EXTENSIONS, PROJECTORS = "base", "extensions", "projectors"
 """Folders in the folder of an extended model."""
 CODE = "moextend_code"
-"""Module for programs that load the folder with `trust_remote_code=True` instead of `import moextend`."""
-_CODE = '''"""Loads this folder where `import moextend` cannot stand in the program: trust_remote_code=True."""
+"""Module for programs that load the folder with `trust_remote_code` instead of `import moextend`."""
+_CODE = '''"""Loads this folder where `import moextend` cannot stand in the program (trust_remote_code)."""
 
 from moextend.export.auto import MoextendConfig, MoextendForCausalLM
 
