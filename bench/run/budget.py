@@ -196,7 +196,7 @@ def _run(config: RunConfig, shared: _Shared, reached: float) -> dict[str, Any]:
     alone = config.mode == "independent"
     scored = [*config.stages, *config.retention, *config.transfer]
     rows = [_scoring(shared, scored, shared.answers)]
-    learned = []
+    learned: list[dict[str, Any]] = []
     for index, names in enumerate(stages, 1):
         before = 0 if alone else index - 1
         learned.append(

@@ -16,7 +16,8 @@ Key = tuple[int, str]
 
 def line_of(cell: Cell, run: str) -> dict[str, Any]:
     """The cell as a line of scores.jsonl, with a digest of the line."""
-    record = {**cell.model_dump(), "run": run}
+    short = cell.batch_size is not None
+    record = {**cell.model_dump(exclude=None if short else {"batch_size"}), "run": run}
     return {**record, DIGEST: _digest(record)}
 
 

@@ -43,10 +43,10 @@ def items_of(task: TaskSpec, split: Split, workspace: Path) -> int | None:
 
 
 def _generated(name: str, split: Split) -> int:
-    from moextend.bench.world import data
+    from moextend.bench.world import data, hearing
 
-    if name in data.HEARINGS:
-        count = {data.MATCH: data.MATCHED, data.SCENES: data.RECITED}.get(name, data.SOUNDS)
+    if name in hearing.HEARINGS:
+        count = {hearing.MATCH: data.MATCHED, hearing.SCENES: data.RECITED}.get(name, data.SOUNDS)
         return count[split] * data.ASKED[split]
     return data.CAPTIONED[split] if name == data.CAPTIONS else data.IMAGES[split] * data.ASKED[split]
 
@@ -63,7 +63,8 @@ def _rows(task: TaskSpec, split: str, share: float, workspace: Path) -> int | No
     )
     if task.data.each or task.data.where or {path.suffix for path in found} != {".parquet"}:
         return None
-    return round(sum(parquet.read_metadata(path).num_rows for path in found) * share)
+    rows: int = sum(parquet.read_metadata(path).num_rows for path in found)
+    return round(rows * share)
 
 
 @cache

@@ -18,6 +18,7 @@ from moextend.bench.run.rundir import ROUTING
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.score import evaluate
 from moextend.errors import InputError
+from moextend.util import processes
 
 if TYPE_CHECKING:
     from moextend import Conversation, MultimodalLM
@@ -48,11 +49,11 @@ class Diagnostics:
         if not self.sites:
             return
         path = self.context.run.stage_folder(index, learned[-1]) / ROUTING
-        known = RoutingReport.read(path)
+        known = processes.first_says(lambda: RoutingReport.read(path))
         report = known or self._report(model, index, learned)
         if self.context.config.oracle and index == len(self.context.stages) and report.oracle is None:
             report = report.model_copy(update={"oracle": self._oracle(model, learned)})
-        if report != known:
+        if report != known and processes.is_first():
             report.write(path)
 
     def _report(self, model: MultimodalLM, index: int, learned: Sequence[str]) -> RoutingReport:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import moextend
 from moextend.bench.data import conversations, data_digest
 from moextend.bench.methods.method import Stage
-from moextend.bench.run import alignment
+from moextend.bench.run import alignment, together
 from moextend.bench.run.config import JOINT
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.progress import Progress, Unit
@@ -21,6 +21,7 @@ from moextend.bench.sequence import Align
 from moextend.bench.store import Store
 from moextend.errors import InputError
 from moextend.extension import tensor_files
+from moextend.util import processes
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
@@ -58,12 +59,14 @@ def base(context: RunContext, progress: Progress | None = None) -> MultimodalLM:
         model = moextend.upcycle(model, **spec.upcycle.model_dump(), keep_dense=False)
     if context.config.deterministic and device != "cpu":
         model.lm.set_experts_implementation("eager")  # the grouped kernels are not deterministic
-    more = {"deterministic": True} if context.config.deterministic else {}
+    more: dict[str, Any] = {"deterministic": True} if context.config.deterministic else {}
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
     if progress:  # not of who only reads the run
+        several, last = together.launcher(), (context.run.environments or [{}])[-1]
+        more |= {"processes": several} if several or "processes" in last else {}
         context.run.record_environment(device=device, threads=torch.get_num_threads(), **gpu, **more)
     store_features(model, context.cache / "features")
-    if progress:
+    if progress and processes.is_first():
         for name, modality in model.modalities.items():
             context.store.node("features", modality.encoder.fingerprint()).mark(f"features of {name} media")
     for settings in context.sequence.alignments:

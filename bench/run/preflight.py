@@ -12,9 +12,10 @@ from moextend.bench.score.text.names import check_name
 from moextend.bench.scorers.table import find_scorer, search
 from moextend.bench.sequence import SequenceSpec, memory_texts
 from moextend.bench.task import TaskSpec
+from moextend.data.hub import check_access
 from moextend.data.modalities import modality_types
 from moextend.errors import InputError, SpecError, at
-from moextend.model import sources
+from moextend.model import hub, sources
 from moextend.model.located import locate
 from moextend.model.preflight import check_device
 from moextend.training.trackers import check_tracker
@@ -97,9 +98,9 @@ def check_here(
     device: str | None,
     runs: Path | None,
 ) -> None:
-    """Raises InputError if this machine lacks a device, a tracker, data or a writable folder.
+    """Raises InputError if this machine lacks a device, a tracker, data or a writable folder, or the hub refuses.
 
-    `device` is None if the runs are for other machines, and `runs` if all of them are done.
+    `device` is None if the runs are for other machines, and `runs` if all of them are done: the hub is not asked then.
     """
     file = str(sequence.path or sequence.sequence)
     _find_base(sequence, workspace)
@@ -131,6 +132,27 @@ def check_here(
     if runs is not None:
         files.check_writable(runs, where="--runs")
         files.check_writable(workspace / ".cache", where="--workspace")
+        _check_hub(sequence, tasks, workspace)  # last: it may take the network
+
+
+def _check_hub(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: Path) -> None:
+    """Raises InputError if the hub has no such base or data, or not for this user; RunFailed if it gives no base.
+
+    Of a base its config.json is downloaded, of data nothing. A base in the cache is not asked for: its branch may have
+    moved, and a run goes on with the commit that it recorded.
+    """
+    base = sequence.base
+    found = sources.find(base.found(workspace))
+    if isinstance(found, str) and hub.snapshot(found, base.revision) is None:
+        key = "base.revision" if base.revision else "base.model"
+        hub.commit(found, base.revision, where=f"{sequence.path or sequence.sequence}: {key}")
+    for task in tasks.values():
+        if task.data is None or is_generated(task):
+            continue
+        where = f"{task.path or task.task}: data.{'revision' if task.data.revision else 'path'}"
+        source = find_source(task.data, task.folder(), workspace, where=where)
+        if source.hub is not None:
+            check_access(source.hub, task.data.revision, where=where)
 
 
 def _find_base(sequence: SequenceSpec, workspace: Path) -> None:

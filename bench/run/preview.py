@@ -14,6 +14,7 @@ from moextend.bench.data import unknown_notes
 from moextend.bench.data.source import place
 from moextend.bench.run import budget_text, hub_facts, matching
 from moextend.bench.run.budget import Plan, budget
+from moextend.bench.run.downloads import download
 from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
 from moextend.bench.run.preflight import readable
 from moextend.bench.run.records import encoder_of
@@ -66,7 +67,7 @@ def describe(found: dict[str, Any]) -> str:
     lines += [f"  note on {name}: {note}" for name, notes in found["unknown"].items() for note in notes]
     lines += [f"  {name}: left out. {LEFT_OUT}" for name in found["left_out"]]
     lines.append("Downloads:" if found["downloads"] else "Downloads: none.")
-    lines += [f"  {_download(download)}" for download in found["downloads"]]
+    lines += [f"  {_download(each)}" for each in found["downloads"]]
     if found["to_prepare"]:
         lines.append("To be put in place by hand:")
         for how in dict.fromkeys(need["how"] for need in found["to_prepare"]):
@@ -159,7 +160,7 @@ def _model_downloads(sequence: SequenceSpec, workspace: Path) -> list[dict[str, 
     found = []
     base = sequence.base
     if _local(base.model) is None and base.model not in content.CARRIED:
-        found += _hub(base.model, "model", base.revision)
+        found += download(base.model, "model", base.revision)
     for modality, name in base.encoders_in(workspace).items():
         if name not in base.by_hand(workspace) and (source := locate(modality, name)).remote:
             found.append({"what": f"{encoder_of(modality)} {name} of {source.library}", "mb": None})
@@ -197,28 +198,8 @@ def _data_downloads(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str
         if task.data is None or task.data.path.startswith(("world:", HAND)):
             continue
         if not place(task.data.path, task.folder(), workspace).exists():
-            found += _hub(task.data.path, "dataset", task.data.revision)
-    return list({download["what"]: download for download in found}.values())
-
-
-def _hub(name: str, kind: str, revision: str | None) -> list[dict[str, Any]]:
-    """A download from the hub, with its size if the hub reports it; None if it is in the cache."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-
-    if kind == "model" and hub_facts.weights_cached(name, revision):
-        return []
-    if kind != "model" and isinstance(
-        try_to_load_from_cache(name, "README.md", repo_type=kind, revision=revision), str
-    ):
-        return []
-    if kind == "model" and (known := hub_facts.weights_of(name, revision).bytes):
-        return [{"what": f"{kind} {name} from the hub", "mb": known / MB}]
-    try:
-        info: Any = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=5, files_metadata=True)
-        size = sum(file.size or 0 for file in info.siblings or []) / MB
-    except Exception:  # offline, gated, misspelt: the run itself says which; here only the size is missing
-        size = None
-    return [{"what": f"{kind} {name} from the hub", "mb": size}]
+            found += download(task.data.path, "dataset", task.data.revision)
+    return list({each["what"]: each for each in found}.values())
 
 
 def _local(model: str) -> Path | None:
@@ -234,9 +215,9 @@ def _megabytes(model: str) -> float | None:
     return sum(file.stat().st_size for file in folder.rglob("*.safetensors")) / MB
 
 
-def _download(download: dict[str, Any]) -> str:
-    size = "size not known" if download["mb"] is None else f"{download['mb']:,.0f} MB"
-    return f"{download['what']} ({size})"
+def _download(found: dict[str, Any]) -> str:
+    size = "size not known" if found["mb"] is None else f"{found['mb']:,.{0 if found['mb'] >= 10 else 1}f} MB"
+    return f"{found['what']} ({size})" + (f": {found['problem']}" if found.get("problem") else "")
 
 
 def _room(found: dict[str, Any]) -> list[str]:

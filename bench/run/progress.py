@@ -15,7 +15,7 @@ from typing import Literal, Self
 from moextend.bench.run.liveness import is_held, judged
 from moextend.bench.run.records import RunError, State, Status
 from moextend.errors import InputError, MoextendError
-from moextend.util import files
+from moextend.util import files, processes
 from moextend.util.foreign import explained
 from moextend.util.holder import born
 
@@ -152,7 +152,8 @@ class Progress:
         return total, left
 
     def _write(self) -> None:
-        _write(self.folder, self.status())
+        if processes.is_first():
+            _write(self.folder, self.status())
         self._written = time.monotonic()
 
 
@@ -177,9 +178,12 @@ def read_status(folder: Path) -> Status:
     return judged(folder, status) if status.state in ("running", "lost") else status
 
 
-def mark_failed(folder: Path, error: MoextendError) -> None:
-    """Records that a run failed, for a worker that could not do so itself; not if another process works on it."""
-    if is_held(folder):
+def mark_failed(folder: Path, error: MoextendError, *, mine: bool = False) -> None:
+    """Records that a run failed, for a worker that could not do so itself; not if another process works on it.
+
+    mine: this process holds the run.
+    """
+    if not mine and is_held(folder):
         return
     failed = {"state": "failed", "left": None, "error": described(error)}
     _write(folder, read_status(folder).model_copy(update=failed))

@@ -28,7 +28,7 @@ from moextend.bench.run.liveness import LEASE, LOCK
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost
 from moextend.bench.score.records import Cell
 from moextend.errors import InputError, RunConflict, SpecError, UnknownName
-from moextend.util import files, lease
+from moextend.util import files, lease, processes
 from moextend.util.environment import environment
 from moextend.util.holder import Holder
 from moextend.util.local_lock import LocalLock
@@ -46,7 +46,7 @@ OWNER = "owner.json"
 
 
 class RunDir:
-    """The folder of one run."""
+    """The folder of one run; of several processes that work on it only the first one writes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -100,6 +100,8 @@ class RunDir:
 
     def record_environment(self, **more: Any) -> None:
         """Records the environment of the run if it differs from the last one."""
+        if not processes.is_first():
+            return
         record, now = self.read_config_file(), environment(**more)
         history = record.environments
         last = history[-1] if history else {}
@@ -109,7 +111,8 @@ class RunDir:
 
     def append_cell(self, cell: Cell) -> None:
         """Appends a line to scores.jsonl and syncs it to disk."""
-        files.append_lines(self.folder / "scores.jsonl", [line_of(cell, self.id)])
+        if processes.is_first():
+            files.append_lines(self.folder / "scores.jsonl", [line_of(cell, self.id)])
 
     def cells(self) -> dict[Key, Cell]:
         """(stage, task) -> its last cell; InputError if a line is not a cell."""
@@ -160,12 +163,15 @@ class RunDir:
 
     def write_facts(self, **facts: Any) -> None:
         """Adds or replaces facts, field by field."""
+        if not processes.is_first():
+            return
         path = self.folder / FACTS
         RunFacts.parse({**self.facts().model_dump(), **facts}, where=str(path)).write(path)
 
     def write_cost(self, stage: int, task: str, cost: StageCost) -> None:
         """Writes the costs of a stage."""
-        cost.write(self.stage_folder(stage, task) / COST)
+        if processes.is_first():
+            cost.write(self.stage_folder(stage, task) / COST)
 
     def costs(self) -> dict[int, StageCost]:
         """Stage -> its costs; stages without costs are left out."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moextend.bench.methods.method import Stage
-from moextend.bench.run import complete, costs, shared_stages
+from moextend.bench.run import complete, costs, shared_stages, together
 from moextend.bench.run.complete import (
     LEARNED,
     lacking_facts,
@@ -31,17 +30,16 @@ from moextend.bench.run.records import StageCost
 from moextend.bench.run.revisions import record_text
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.run.stage_data import stage_seed
+from moextend.bench.run.stage_loop import StageLoop
 from moextend.bench.score import evaluate, vqa
 from moextend.bench.score.records import Cell
 from moextend.bench.score.shared import SharedPredictions
 from moextend.errors import LeaseLost, MoextendError, RunFailed, counted
-from moextend.training.loop import Report, train
-from moextend.training.trainer import ExtraLoss
-from moextend.util import files
+from moextend.util import files, processes
 from moextend.util.determinism import deterministic
 
 if TYPE_CHECKING:
-    from moextend import Conversation, MultimodalLM
+    from moextend import MultimodalLM
 
 
 log = logging.getLogger(__name__)
@@ -50,18 +48,19 @@ log = logging.getLogger(__name__)
 def run(folder: Path) -> None:
     """Executes the missing parts of the run in `folder`; RunFailed at the end if a cell cannot be scored."""
     found = RunDir(folder)
-    with found.lock():
-        set_damaged_aside(found)
+    with processes.first_enters(found.lock):
+        processes.first_says(lambda: set_damaged_aside(found))
         context = RunContext(found)  # under the lock, so that the config is the one that ends up done
         with deterministic(context.config.deterministic):
             _do(context)
 
 
 def _do(context: RunContext) -> None:
-    context.store.register()
+    processes.first_says(context.store.register)
     known = {"run": context.run.id, "config": context.config.digest}
     with Progress(context.run.folder, plan(context), **known) as progress:
-        _run(context, progress)
+        with together.explained():
+            _run(context, progress)
         if context.failures:
             raise RunFailed(
                 f"{counted(len(context.failures), 'cell')} could not be scored; the first: {context.failures[0]}",
@@ -71,7 +70,7 @@ def _do(context: RunContext) -> None:
 
 
 def _run(context: RunContext, progress: Progress) -> None:
-    refuse_changed_data(context)
+    processes.in_turn(lambda: refuse_changed_data(context))
     if plugins := refuse_changed_plugins(context.run):
         context.run.write_facts(plugins=plugins)
     model = base(context, progress)
@@ -100,16 +99,16 @@ def learn(
     """Brings the model to the end of a stage: from the stage's folder if it exists, else by training."""
     stage = stage_of(context, index, names, learned)
     units = [unit for unit in plan(context) if unit.stage == index and unit.phase in ("probe", "train")]
-    problem = stage_problem(stage.folder, costs=False, every_byte=True)
+    problem = processes.first_says(lambda: stage_problem(stage.folder, costs=False, every_byte=True))
     if problem is None:
         context.method.restore(model, stage)
         seconds = None
     else:
-        before = set_weights_aside(stage.folder, problem)
+        before = processes.first_says(lambda: set_weights_aside(stage.folder, problem))
         seconds = _make_stage(context, progress, model, stage, {unit.phase: unit for unit in units})
-        if before != named_weights(stage.folder):
+        if processes.first_says(lambda: before != named_weights(stage.folder)):
             _forget_later(context, model, index, [*learned, stage.task])
-    if context.run.costs().get(index) is None:
+    if processes.first_says(lambda: context.run.costs().get(index)) is None:
         _write_cost(context, model, stage, [*learned, stage.task], seconds)
     for unit in units:
         progress.finish(unit)
@@ -119,15 +118,17 @@ def _make_stage(
     context: RunContext, progress: Progress, model: MultimodalLM, stage: Stage, units: Mapping[str, Unit]
 ) -> float | None:
     """Trains a stage, or takes it from a run that trained the same one; returns the seconds of this run's training."""
-    node = shared_stages.stage_node(context, model, stage)
+    node = processes.first_says(lambda: shared_stages.stage_node(context, model, stage))
     if node is None:
         return _train_stage(context, progress, model, stage, units)[1]
-    with node.lease(partial(progress.advance, 0)):
-        if shared_stages.take(stage, node, lambda: context.method.prepare_inference(model, stage)):
+    prepare = partial(context.method.prepare_inference, model, stage)
+    with processes.first_enters(lambda: node.lease(partial(progress.advance, 0))):
+        if processes.first_says(lambda: shared_stages.take(stage, node, prepare)):
             context.method.restore(model, stage)
             return None
         learned, seconds = _train_stage(context, progress, model, stage, units)
-        shared_stages.keep(context, stage, node, learned.model_copy(update={"seconds": seconds}))
+        if processes.is_first():
+            shared_stages.keep(context, stage, node, learned.model_copy(update={"seconds": seconds}))
         return seconds
 
 
@@ -138,14 +139,14 @@ def _train_stage(
 
     Facts are written before the weights, so that an interrupt between the two loses nothing.
     """
-    with costs.Stopwatch(stage.folder, model) as watch:
+    with together.own_folder(stage) as mine, costs.Stopwatch(mine.folder, model) as watch:
         loop = StageLoop(context, progress, model, stage, units, watch)
-        facts = context.method.learn(model, stage, loop)
-        noted = stage.folder / LEARNED
+        facts = {**context.method.learn(model, mine, loop), "micro_batch": loop.smaller}
+        noted = mine.folder / LEARNED
         learned = StageCost.of({**facts, **watch.spent()}, where=str(noted))
-        more = context.method.prepare_inference(model, stage)
+        more = context.method.prepare_inference(model, mine)
         StageCost.of({**facts, **more, **watch.spent()}, where=str(noted)).write(noted)
-        context.method.save(model, stage)
+        context.method.save(model, mine)
     return learned, float(watch.spent()["seconds"])
 
 
@@ -167,19 +168,20 @@ def _write_cost(
         }
     )
     context.run.write_cost(stage.index, stage.task, cost)
-    costs.forget_spent(stage.folder)
+    if processes.is_first():
+        costs.forget_spent(stage.folder)
 
 
 def _forget_later(context: RunContext, model: MultimodalLM, index: int, learned: Sequence[str]) -> None:
     """Removes results that depend on a stage if training it again gave other weights."""
-    cells = context.run.cells()
+    cells = processes.first_says(context.run.cells)
     own = {task: cell.weights for (stage, task), cell in cells.items() if stage == index}
     if own and all(weights == selected(context, model, task, learned) for task, weights in own.items()):
         return
     alone = context.config.mode == "independent"
     stale = {key for key in cells if key[0] == index or (key[0] > index and not alone)}
     later = [] if alone else [f for f in context.run.folder.glob("stages/*") if _place(f) > index]
-    if not stale and not any(named_weights(folder) for folder in later):
+    if not processes.is_first() or (not stale and not any(named_weights(folder) for folder in later)):
         return
     log.warning("%s: stage %d came out otherwise; later ones are made again.", context.run.folder, index)
     context.run.drop_cells(stale)
@@ -192,54 +194,14 @@ def _place(folder: Path) -> int:
     return int(number) if number.isdecimal() else 0
 
 
-@dataclass(frozen=True)
-class StageLoop:
-    """The training loop of a stage: the same data, order, steps and batches for every method."""
-
-    context: RunContext
-    progress: Progress
-    model: MultimodalLM
-    stage: Stage
-    units: Mapping[str, Unit]
-    watch: costs.Stopwatch
-
-    def __call__(
-        self,
-        *,
-        learning_rate: float | None = None,
-        data: Sequence[Conversation] | None = None,
-        extra_loss: ExtraLoss | None = None,
-        rates: Mapping[str, float] | None = None,
-        steps: int | None = None,
-        phase: str = "train",
-    ) -> Report:
-        """Trains the parameters with gradients; see method.Loop."""
-        unit = self.units[phase]
-        settings = self.context.sequence.train.settings(
-            self.stage.seed, steps=steps or unit.steps, learning_rate=learning_rate
-        )
-        follow = self.progress.follow(unit)
-
-        def on_step(done: int, total: int) -> None:
-            follow(done, total)
-            self.watch.tick()
-
-        report = train(
-            self.model, self.stage.data if data is None else data, settings,
-            folder=self.stage.folder / f"{phase}-in-flight", extra_loss=extra_loss, rates=rates, on_step=on_step,
-        )  # fmt: skip
-        self.progress.finish(unit)
-        return report
-
-
 def score_row(
     context: RunContext, progress: Progress, model: MultimodalLM, index: int, learned: Sequence[str]
 ) -> None:
     """Scores the missing cells of one row of the matrix, and saves each one immediately."""
-    known = context.run.cells()
+    known = processes.first_says(context.run.cells)
     for name in context.scored:
         unit = Unit("score", index, name, PERCENT)
-        if not _stands(context, known.get((index, name))):
+        if not processes.first_says(partial(_stands, context, known.get((index, name)))):
             progress.begin(unit)
             try:
                 score_cell(context, progress, model, index, name, learned)
@@ -248,7 +210,7 @@ def score_row(
             except MoextendError as error:
                 context.failures.append(f"stage {index}, {name}: {error}")
         progress.finish(unit)
-    if index == 0:
+    if index == 0 and processes.is_first():
         write_facts(context, model)
 
 
@@ -285,7 +247,8 @@ def score_cell(
 ) -> None:
     """Scores one cell and saves it."""
     task, so_far = context.tasks[name], 0
-    weights = selected(context, model, name, learned)
+    own = selected(context, model, name, learned)
+    weights = processes.first_says(lambda: own)  # devices may round differently
 
     def on_items(done: int, total: int) -> None:
         nonlocal so_far
@@ -298,7 +261,8 @@ def score_cell(
         model, task, weights=weights, folder=context.run.predictions, scoring=context.sequence.scoring,
         workspace=context.workspace, stage=index, on_items=on_items, share=share,
     )  # fmt: skip
-    if name not in context.text_recorded:  # opening the data takes longer than a cell whose answers are known
+    # Opening the data takes longer than a cell whose answers are known.
+    if processes.is_first() and name not in context.text_recorded:
         record_text(context.run, task, context.workspace)
         context.text_recorded.add(name)
     context.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))

@@ -4,6 +4,8 @@
 its results out. It goes on where an earlier worker stopped. Exit codes: 0 done; 1 failed; 2 no run folder; 75 stopped
 by SIGTERM, SIGHUP, SIGUSR1 or `moextend bench cancel` with its state saved, so that the same command continues; 130
 the same by Ctrl-C.
+
+`torchrun` and `accelerate launch` start it once for each device (together.py): one run on many devices.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -71,7 +73,7 @@ def alone(arguments: Sequence[str], run: Callable[[Path], None]) -> int:
                 where=str(folder),
                 hint="Make runs with moextend bench run; they are below runs/ of the workspace.",
             )
-        with heeding(folder, lambda: _signal_main(signal.SIGTERM)):
+        with heeding(folder, lambda: _signal_main(signal.SIGTERM)), launched(folder):
             run(folder)
     except KeyboardInterrupt:
         return 130 if signals[:1] == [signal.SIGINT] else STOPPED
@@ -81,6 +83,26 @@ def alone(arguments: Sequence[str], run: Callable[[Path], None]) -> int:
         print(f"error: {explained(problem)}", file=sys.stderr)
         return 2 if not (folder / "config.json").is_file() else 1
     return 0
+
+
+@contextmanager
+def launched(folder: Path) -> Iterator[None]:
+    """Context of one of the processes of a run that `torchrun` or `accelerate launch` started; else it does nothing."""
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        yield
+        return
+    from moextend.bench.run.progress import mark_failed
+    from moextend.bench.run.rundir import RunDir
+    from moextend.bench.run.together import joined
+
+    def on_cpu() -> bool:
+        import torch
+
+        device = RunDir(folder).config.device
+        return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+
+    with joined(folder, on_cpu=on_cpu, fail=lambda error: mark_failed(folder, error, mine=True)):
+        yield
 
 
 def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:

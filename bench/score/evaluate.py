@@ -15,6 +15,8 @@ from moextend.bench.score import text, vqa
 from moextend.bench.score.records import LM_EVAL, Cell, Scores
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import TaskSpec
+from moextend.model import short_memory
+from moextend.util import processes
 from moextend.util.files import digest, sha256
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def score_cell(
 
     Predictions are kept under `folder`/`weights`, and the cell has the path of their file relative to `folder`;
     existing ones are used again. `weights` must identify everything that the model's answers depend on. The file is
-    made in the context `share(path)` (see SharedPredictions).
+    made in the context `share(path)` (see SharedPredictions). Several processes share the work and get the same cell.
 
     Raises:
         RunFailed: the task cannot be scored; other tasks are not affected.
@@ -48,12 +50,15 @@ def score_cell(
     """
     began = time.monotonic()
     score = _text_cell if task.kind == "text" else _vqa_cell
-    scores, path, reused = score(model, task, weights, folder, scoring, workspace, on_items, share)
+    with short_memory.noted() as limit:
+        scores, path, reused = score(model, task, weights, folder, scoring, workspace, on_items, share)
+    rows = [fitted for fitted in processes.gathered(lambda: limit.rows) if fitted is not None]
     text_task = task.lm_eval if task.kind == "text" else None
     return Cell(
         stage=stage, task=task.task, weights=weights, seconds=time.monotonic() - began,
         scorer=f"{LM_EVAL}{text_task.metric}" if text_task else task.scorer,
         predictions=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256(path), reused=reused,
+        batch_size=min(rows, default=None),
         **vars(scores),
     )  # fmt: skip
 
@@ -74,7 +79,7 @@ def _vqa_cell(
 
     key = vqa.test_key(task, workspace, scoring, tokenizer=prompt_digest(model), dtype=str(model.lm.dtype))
     path = task.predictions(folder / weights, key)
-    with share(path):
+    with processes.first_enters(lambda: share(path)):
         records, made = vqa.predict(
             task,
             open_items(task, "test", workspace, scoring.limit),
@@ -89,7 +94,8 @@ def _vqa_cell(
             on_items=on_items,
         )
     scores, items = vqa.score_items(records, task.scorer)
-    vqa.write_scores(path, task.scorer, items)
+    if processes.is_first():
+        vqa.write_scores(path, task.scorer, items)
     return scores, path, made == 0
 
 

@@ -47,6 +47,9 @@ class Cell(Record):
     """Wall-clock time of scoring, in seconds."""
     reused: bool = False
     """Whether all predictions existed before, so that the model computed nothing."""
+    batch_size: int | None = None
+    """Most rows of a forward pass that fitted, if memory was too short for the sequence's `batch_size`: the last bits
+    of log-likelihoods may depend on it. Missing or null: memory was not short."""
     by_kind: dict[str, float] = Field(default_factory=dict)
     """Kind of question, or task of a group -> score in percent."""
     kind_sizes: dict[str, int] = Field(default_factory=dict)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import string
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,21 +10,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from moextend.bench.data import Item, data_digest, open_items, prompt_text
+from moextend.bench.score.parts import Parts, shares
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Scores
 from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
 from moextend.bench.sequence import Scoring
 from moextend.bench.task import TaskSpec
-from moextend.errors import RunFailed, SpecError
-from moextend.util.files import append_lines, digest, remove, repair_lines, write_lines
+from moextend.errors import RunFailed
+from moextend.util import processes
+from moextend.util.files import digest, write_lines
 
 if TYPE_CHECKING:
     from moextend.model.generation import Prompt
-
-log = logging.getLogger(__name__)
 
 Answer = Callable[[Sequence["Prompt"]], list[str]]
 """Answers of a model to one batch of prompts."""
@@ -39,8 +35,6 @@ READINGS = ("strict", "normalised", "likelihood")
 """Names of the readings of an answer besides its score; see docs/scorers.md."""
 _SCORES_FORMAT = 2
 """Incremented with every change of the readings or of the lines of scores: older files are computed again."""
-_KEPT_EVERY = 2.0
-"""Seconds between two writes: the maximum loss at an interrupt."""
 
 
 @dataclass(frozen=True)
@@ -104,21 +98,31 @@ def predict(
     With `rate`, choices get log-likelihoods: as letters if the prompt lists them, else as texts. New predictions are
     appended to `path`, long questions first, to reduce padding. Batches follow that order. After an interrupt, an
     incomplete batch is computed again completely, so the answers do not depend on interrupts.
+
+    Several processes share the batches and get the same predictions as a single one; they are returned in all of them.
     """
     order = answer_order(items)
-    records = _kept(path, items, order, batch_size)
-    before, unsaved = len(records), len(records)
-    saved_at = time.monotonic()
-    for start in range(before, len(items), batch_size):
-        batch = [items[place] for place in order[start : start + batch_size]]
-        records += predict_batch(task, batch, answer, rate)
-        if time.monotonic() - saved_at > _KEPT_EVERY or len(records) == len(items):
-            append_lines(path, [record.line() for record in records[unsaved:]])
-            unsaved, saved_at = len(records), time.monotonic()
-        if on_items:
-            on_items(len(records), len(items))
+    batches = [[items[i] for i in order[at : at + batch_size]] for at in range(0, len(items), batch_size)]
+    parts = Parts(path, batches)
+    known = processes.first_says(parts.start)
+    done = sum(len(batches[number]) for number in known)
+    new = len(items) - done
+
+    def answer_mine() -> None:
+        nonlocal done
+        for number in shares([number for number in range(len(batches)) if number not in known]):
+            parts.add(number, predict_batch(task, batches[number], answer, rate))
+            done = min(done + len(batches[number]) * processes.count(), len(items))
+            if on_items:
+                on_items(done, len(items))
+        parts.save()
+
+    processes.gathered(answer_mine)
+    records = processes.first_says(parts.finish)
+    if len(records) != len(items):
+        raise RunFailed(f"{len(records)} predictions of {len(items)} items.", where=str(path))
     answered = dict(zip(order, records, strict=True))
-    return [answered[place] for place in range(len(items))], len(records) - before
+    return [answered[place] for place in range(len(items))], new
 
 
 def predict_batch(
@@ -164,26 +168,6 @@ def _rated(
     for i, values in zip(asked, rate([prompts[i] for i in asked], options), strict=True):
         found[i] = values
     return found
-
-
-def _kept(path: Path, items: Sequence[Item], order: Sequence[int], batch_size: int) -> list[PredictionLine]:
-    """Predictions of complete batches in `path`; truncates the file after them."""
-    try:
-        records = [PredictionLine.read(line) for line in repair_lines(path)]
-    except (SpecError, ValidationError) as error:
-        log.warning("%s: is damaged (%s); it is made again.", path, error)
-        remove(path)
-        return []
-    good = 0
-    for record, place in zip(records, order, strict=False):
-        if (record.id, record.position) != (items[place].id, items[place].position):
-            break
-        good += 1
-    if good < len(items):
-        good -= good % batch_size
-    if good < len(records):
-        write_lines(path, [record.line() for record in records[:good]])
-    return records[:good]
 
 
 def score_items(records: Sequence[PredictionLine], scorer: str) -> tuple[Scores, list[ItemScore]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from moextend.data.table import ArrowTable
-from moextend.errors import InputError, UnknownName
+from moextend.errors import InputError, MoextendError, UnknownName
+from moextend.util import downloads, foreign, hub_errors
 from moextend.util.quiet import quiet_datasets, quiet_loggers
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -26,19 +28,18 @@ def open_hub(
 @lru_cache(maxsize=16)
 def _load(name: str, split: str, config: str | None, revision: str | None, where: str) -> Any:
     import datasets
-    from datasets.exceptions import DatasetNotFoundError
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
     try:
         with quiet_datasets(), quiet_loggers("datasets", "huggingface_hub"):
-            return _at_commit(
+            downloads.remove_stale(_repository(name))
+            found = _at_commit(
                 datasets.load_dataset(name, config, split=split, revision=revision), name, revision
             )
-    except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
-        raise InputError(
-            f"no file or folder '{name}', and the hub gave no such data set ({error}).",
-            where=where,
-            hint="Check the path or the id; offline, download it first, or name a local folder.",
-        ) from error
+            _check_downloads(name, found, where)
+            return found
+    except (DatasetNotFoundError, DatasetGenerationError, OSError) as error:
+        raise _refused(error, name, revision, where) from error
     except ValueError as error:
         known = _splits(name, config, revision)
         if known and split not in known:
@@ -48,6 +49,88 @@ def _load(name: str, split: str, config: str | None, revision: str | None, where
             where=where,
             hint="Name its config under data.config.",
         ) from error
+    except Exception as error:  # of the HTTP library: a time-out
+        reason = hub_errors.of_hub(error, name, "dataset", revision=revision, where=where)
+        if reason is None:
+            raise
+        raise reason from error
+
+
+def _refused(error: Exception, name: str, revision: str | None, where: str) -> MoextendError:
+    """The error for a hub data set that `datasets` could not open; files that are damaged are removed."""
+    from datasets.exceptions import DatasetNotFoundError
+
+    if (known := _reason(error, name, revision, where)) is not None:
+        return known
+    damaged = [
+        file for commit in _repository(name).glob("snapshots/*") for file in downloads.remove_damaged(commit)
+    ]
+    if damaged:
+        return downloads.damage(damaged, where=where)
+    if not isinstance(error, DatasetNotFoundError | ConnectionError | FileNotFoundError):
+        return foreign.explained(error, where=where)
+    return InputError(
+        f"no file or folder '{name}', and the hub gave no such data set ({error}).",
+        where=where,
+        hint="Check the path or the id; offline, download it first, or name a local folder.",
+    )
+
+
+def _check_downloads(name: str, rows: Any, where: str) -> None:
+    """Raises RunFailed if a file that `rows` were read from differs from what the hub states; both are removed."""
+    files = [Path(file["filename"]) for file in rows.cache_files]
+    commit = commit_of(files)
+    if commit and (damaged := downloads.remove_damaged(_repository(name) / "snapshots" / commit)):
+        shutil.rmtree(files[0].parent, ignore_errors=True)
+        raise downloads.damage(damaged, where=where)
+
+
+def _repository(name: str) -> Path:
+    """Folder of the downloads of a data set."""
+    return Path(hub_errors.cache()) / f"datasets--{name.replace('/', '--')}"
+
+
+def check_access(name: str, revision: str | None, *, where: str) -> None:
+    """Raises InputError if the hub has no such data set or revision, or not for this user.
+
+    It asks only for a data set of which nothing is prepared on this machine. A hub that fails or cannot be reached is
+    no error here.
+    """
+    if is_prepared(name):
+        return
+    known = _refusal(name, revision, where)
+    if isinstance(known, InputError):
+        raise known
+
+
+def is_prepared(name: str) -> bool:
+    """Whether `datasets` has made files of a hub data set on this machine, of whatever config and commit."""
+    import datasets
+
+    return (Path(datasets.config.HF_DATASETS_CACHE) / name.replace("/", "___")).is_dir()
+
+
+def _reason(error: Exception, name: str, revision: str | None, where: str) -> MoextendError | None:
+    """Why a hub data set was not opened; None if the hub is not the reason."""
+    from datasets.exceptions import DatasetNotFoundError
+
+    known = hub_errors.of_hub(error, name, "dataset", revision=revision, where=where)
+    if known is None and isinstance(error, DatasetNotFoundError):
+        return _refusal(name, revision, where)  # `datasets` drops the cause
+    return known
+
+
+def _refusal(name: str, revision: str | None, where: str) -> MoextendError | None:
+    """Asks the hub for a data set; the error that it answers, or None."""
+    from huggingface_hub import HfApi
+
+    try:
+        with quiet_loggers("huggingface_hub"):
+            HfApi().dataset_info(name, revision=revision, timeout=10)
+            HfApi().auth_check(name, repo_type="dataset")
+    except Exception as error:
+        return hub_errors.of_hub(error, name, "dataset", revision=revision, where=where)
+    return None
 
 
 @contextmanager
@@ -66,6 +149,8 @@ def pinned(revisions: Mapping[str, str]) -> Iterator[dict[str, str]]:
         found = own(path, *arguments, revision=wanted, **options)
         if isinstance(found, datasets.DatasetDict):
             found = datasets.DatasetDict({key: _at_commit(rows, path, wanted) for key, rows in found.items()})
+            for rows in found.values():
+                _check_downloads(path, rows, f"data set '{path}'")
             files = [file["filename"] for rows in found.values() for file in rows.cache_files]
             if (commit := commit_of(map(Path, files))) is not None:
                 opened[path] = commit
@@ -100,13 +185,16 @@ def _at_commit(found: Any, name: str, revision: str | None) -> Any:
     raise FileNotFoundError(f"commit {revision} is not in the cache, which holds {opened}")
 
 
-def _splits(name: str, config: str | None, revision: str | None) -> list[str]:
+def _splits(name: str, config: str | None, revision: str | None, *, where: str | None = None) -> list[str]:
+    """Names of the splits; none if they are not known. With `where`, what the hub refuses is raised."""
     import datasets
 
     try:
         with quiet_loggers("datasets", "huggingface_hub"):
             return list(datasets.get_dataset_split_names(name, config, revision=revision))
-    except (ValueError, ConnectionError, FileNotFoundError):
+    except (ValueError, OSError) as error:
+        if where and (known := _reason(error, name, revision, where)):
+            raise known from error
         return []
 
 
@@ -116,8 +204,8 @@ def commit_of(files: Iterable[Path]) -> str | None:
 
 
 def hub_splits(name: str, *, where: str) -> list[str]:
-    """Splits of a hub data set. Raises InputError if the hub cannot be reached."""
-    found = _splits(name, None, None)
+    """Splits of a hub data set. Raises InputError if the hub has it not, and RunFailed if it cannot be reached."""
+    found = _splits(name, None, None, where=where)
     if not found:
         raise InputError(
             f"no file or folder '{name}', and the hub did not name its splits.",

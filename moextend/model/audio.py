@@ -21,7 +21,7 @@ from moextend.errors import InputError, UnknownName, short
 from moextend.model import audio_loading, tiny_audio
 from moextend.model.audio_towers import Tower
 from moextend.model.fingerprint import tensors_digest
-from moextend.util import content, files
+from moextend.util import content, files, hub_errors
 
 TOKENS_PER_SECOND = 12.5
 """Default number of audio tokens a second; an encoder with fewer frames gives one token per frame."""
@@ -177,6 +177,8 @@ def _downloaded(name: str, revision: str | None, where: str) -> Path:
     try:
         return Path(hf_hub_download(name, "config.json", revision=revision))
     except Exception as error:  # offline, gated, misspelt, without a config
+        if (known := hub_errors.of_hub(error, name, revision=revision, where=where)) is not None:
+            raise known from error
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
             f"there is no folder '{name}', and its config.json cannot be downloaded ({lines[0][:200].rstrip('.')}).",

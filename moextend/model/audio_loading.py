@@ -12,6 +12,7 @@ import torch
 
 from moextend.errors import InputError
 from moextend.model.audio_towers import Clap, Spectrogram, TransformersTower, Waves, Whisper
+from moextend.util import hub_errors
 from moextend.util.quiet import quiet_loggers
 
 KINDS: dict[str, type[TransformersTower]] = {
@@ -87,6 +88,8 @@ def _extractor(reader: Any, source: str, revision: str | None, where: str) -> An
     try:
         return reader.from_pretrained(source, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
+        if not Path(source).exists() and (known := hub_errors.of_hub(error, source, where=where)):
+            raise known from error
         raise InputError(
             f"its preprocessor_config.json is missing or cannot be read ({_first(error)}).",
             where=where,
@@ -109,6 +112,8 @@ def _weights(reader: Any, source: str, revision: str | None, where: str) -> tupl
             ),
         )
     except Exception as error:  # of transformers, safetensors and their downloads
+        if not Path(source).exists() and (known := hub_errors.of_hub(error, source, where=where)):
+            raise known from error
         binary = Path(source, "pytorch_model.bin").exists() or "cannot be loaded with `safetensors`" in str(
             error
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from moextend.errors import InputError
-from moextend.util import content, files
+from moextend.util import content, files, hub_errors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -181,6 +181,10 @@ def make(source: Source, resize: Resize | None = None) -> Tower:
     except InputError:
         raise
     except Exception as error:  # of three libraries and their downloads
+        if source.remote and (
+            known := hub_errors.of_hub(error, None, where=f"vision encoder '{source.name}'")
+        ):
+            raise known from error
         lines = str(error).strip().splitlines() or [type(error).__name__]
         hint = (
             "Check the name and the connection, or name a folder or a file."

@@ -18,6 +18,7 @@ from moextend.model.feature_cache import sources_of
 from moextend.model.marks import check_marks, marks_in, no_encoder, too_long
 from moextend.model.modality import Sources, gather
 from moextend.model.multimodal import MultimodalLM
+from moextend.model.short_memory import current_limit
 from moextend.moe.reach import check as check_reached
 
 T = TypeVar("T")
@@ -55,6 +56,7 @@ def generate(
     Raises:
         InputError: marks and media of a prompt do not agree; a medium for a model without an encoder; a prompt that
             exceeds the context together with the answer; fewer than one new token or prompt per batch.
+        RunFailed: a single prompt does not fit into the memory of the device. A batch that does not is split.
     """
     for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
@@ -71,12 +73,13 @@ def generate(
         for medium in prompt.media:
             if medium.modality not in model.modalities:
                 raise no_encoder(medium, where=f"prompt {place}")
-    sources = sources_of(model, features)
+    sources, limit = sources_of(model, features), current_limit()
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
 
         def answered(places: Sequence[int], batch: Sequence[Prompt] = batch) -> list[str]:
-            return _answer(model, [batch[place] for place in places], max_new_tokens, sources)
+            rows = [batch[place] for place in places]
+            return limit.split(lambda part: _answer(model, part, max_new_tokens, sources), rows, "generate")
 
         answers += each_by_its_own(model, batch, answered, sources)
     return answers

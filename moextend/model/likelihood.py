@@ -14,6 +14,7 @@ from moextend.model.feature_cache import sources_of
 from moextend.model.generation import Prompt, each_by_its_own, prompt_ids
 from moextend.model.modality import Sources, gather
 from moextend.model.multimodal import IGNORE, MultimodalLM
+from moextend.model.short_memory import current_limit
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def choice_likelihoods(
     A choice follows a space, or is the answer in the chat template. Prompt and choice are tokenised together; all
     choices of a prompt are scored from the first token in which any of them differs from the prompt alone. A batch has
     `batch_size` rows of prompt and choice. If `model.choose` is set, it chooses the extensions of each prompt;
-    otherwise the active ones compute.
+    otherwise the active ones compute. A batch that does not fit into memory is split.
     """
     sources = sources_of(model, features)
 
@@ -71,9 +72,11 @@ def _scored(
 ) -> dict[int, tuple[float, ...]]:
     """Index of a prompt -> the values of its rows."""
     found: dict[int, tuple[float, ...]] = {}
+    limit = current_limit()
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        for row, value in zip(batch, _sums(model, batch, sources), strict=True):
+        sums = limit.split(lambda part: _sums(model, part, sources), batch, "log-likelihoods of choices")
+        for row, value in zip(batch, sums, strict=True):
             found[row.place] = (*found.get(row.place, ()), value)
     return found
 

@@ -15,15 +15,15 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from moextend.data.modalities import modality_types
-from moextend.errors import InputError, UnknownName, short
-from moextend.model import lm_head, sources
+from moextend.errors import InputError, MoextendError, RunFailed, UnknownName, short
+from moextend.model import hub, lm_head, sources
 from moextend.model.chat import chat_of
 from moextend.model.encoders import Resize
 from moextend.model.located import no_loader
 from moextend.model.modality import Encoder
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe.supported import check_options, refuse_bitsandbytes
-from moextend.util import files
+from moextend.util import files, foreign, hub_errors
 
 _UNREADABLE = (
     OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError, struct.error,
@@ -68,6 +68,7 @@ def load(
     Raises:
         InputError: the model or encoder cannot be found or loaded; a package for it is missing; its chat template
             cannot be used; or dtype, device or attention are unknown or incompatible.
+        RunFailed: a download failed, or what it brought is damaged.
     """
     from transformers import AutoTokenizer
 
@@ -80,6 +81,8 @@ def load(
     dtype = str(dtype).removeprefix("torch.")  # also the object of torch
     check_options(dtype, device, attn_implementation)
     source = sources.find(model)
+    if isinstance(source, str):
+        hub.tidy(source)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     unpacked: dict[str, Any] = {}
     if gguf := sources.gguf_file(source):
@@ -89,13 +92,11 @@ def load(
         how = _options(model, source, dtype, attn_implementation, options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         lm = _read_lm(model, source, {**options, **unpacked, **how})
-    except _UNREADABLE as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"cannot be loaded as a language model ({first})",
-            where=f"model '{model}'",
-            hint="Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id.",
-        ) from error
+    except Exception as error:
+        known = _unreadable(error, "cannot be loaded as a language model", model, source, revision)
+        if known is None:
+            raise
+        raise known from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if device == "cpu":
@@ -117,7 +118,17 @@ def load_lm(model: str, *, revision: str | None = None, **options: Any) -> Any:
     source, unpacked = sources.find(model), dict[str, Any]()
     if gguf := sources.gguf_file(source):
         source, unpacked = gguf.parent, {"gguf_file": gguf.name, **_dequantised()}
-    return _read_lm(model, source, {"trust_remote_code": False, **options, **unpacked, "revision": revision})
+    if isinstance(source, str):
+        hub.tidy(source)
+    try:
+        return _read_lm(
+            model, source, {"trust_remote_code": False, **options, **unpacked, "revision": revision}
+        )
+    except Exception as error:
+        known = _unreadable(error, "cannot be loaded as a language model", model, source, revision)
+        if known is None:
+            raise
+        raise known from error
 
 
 def _read_lm(model: str, source: Path | str, options: dict[str, Any]) -> Any:
@@ -126,6 +137,8 @@ def _read_lm(model: str, source: Path | str, options: dict[str, Any]) -> Any:
     named: dict[str, Any] = {key: options[key] for key in keys if key in options}
     auto, own = _reader(source, named)
     lm, found = auto.from_pretrained(source, output_loading_info=True, **options, **own)
+    if isinstance(source, str):
+        hub.check_downloads(source, options.get("revision"))
     if missing := sorted(found["missing_keys"]):
         raise InputError(
             f"the checkpoint lacks {len(missing)} tensors, which would be random ({', '.join(missing[:2])}, ...).",
@@ -186,9 +199,35 @@ def skeleton(model: str, *, revision: str | None = None) -> Any:
         config = lm_head.talking_config(AutoConfig.from_pretrained(source, **options))
         with torch.device("meta"):
             return lm_head.auto_class(config).from_config(config)
-    except _UNREADABLE as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"its config cannot be read ({first})", where=f"model '{model}'") from error
+    except Exception as error:
+        known = _unreadable(error, "its config cannot be read", model, source, revision)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _unreadable(
+    error: Exception, what: str, model: str, source: Path | str, revision: str | None
+) -> MoextendError | None:
+    """The error for a base that a library could not load; of a hub model first what its download says.
+
+    None if it is of no kind that a checkpoint causes.
+    """
+    if isinstance(error, MoextendError):
+        return None
+    if isinstance(source, str):
+        if (found := hub_errors.of_hub(error, source, revision=revision)) is not None:
+            return found
+        try:
+            hub.check_downloads(source, revision)
+        except RunFailed as damaged:
+            return damaged
+    elif isinstance(error, OSError) and (full := foreign.of_disk(error, Path(source))) is not None:
+        return full
+    if not isinstance(error, _UNREADABLE):
+        return None
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return InputError(f"{what} ({first})", where=f"model '{model}'", hint=sources.FORMS)
 
 
 def check_new(folder: Path) -> None:

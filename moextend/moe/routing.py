@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from moextend.moe.families import family_of, features, scoring_of
 from moextend.moe.family_table import EAGER_WITHOUT_SENTINEL
-from moextend.moe.kernels import asks_device, implementation, run, run_on_device
+from moextend.moe.kernels import asks_device as asks_device
+from moextend.moe.kernels import implementation, run, run_on_device
 from moextend.moe.paper_routing import paper_choice
 from moextend.moe.recipe import Mode
 from moextend.moe.router_parts import RouterPart

@@ -20,6 +20,9 @@ Counts = dict[str, float]
 class EveryType(TorchDispatchMode):
     """Context in which grouped products have shapes in every number type, as their kernels do."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

@@ -22,11 +22,13 @@ from moextend.errors import InputError
 from moextend.model.batches import Collator, on_device
 from moextend.model.feature_cache import kept_features
 from moextend.model.multimodal import MultimodalLM
+from moextend.model.short_memory import first_line, is_out_of_memory
 from moextend.moe import reach
 from moextend.moe.balance import watch_balance
 from moextend.moe.kernels import experts_follow_autocast
 from moextend.moe.supported import check_setup
 from moextend.training import checkpoint
+from moextend.training import micro_batch as smaller
 from moextend.training.prefix_cache import PrefixCache
 from moextend.training.prepare import (
     asks_to_shard,
@@ -39,7 +41,7 @@ from moextend.training.prepare import (
 from moextend.training.settings import SCHEDULES, Settings
 from moextend.training.trackers import check_tracker
 from moextend.training.trainer import ITEMS, ExtraLoss, TokenTrainer
-from moextend.util import files
+from moextend.util import files, processes
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ class Report:
     None for a compiled model. With `cache_prefix`, tokens of the first epoch count as in a full step, later ones as in
     a step that starts above the cached prefix.
     """
+    micro_batch: int | None = None
+    """Conversations per forward pass in each process, if memory was too short for a batch; None: all of them."""
 
 
 def draw_order(count: int, wanted: int, seed: int) -> list[int]:
@@ -109,12 +113,14 @@ def train(
     rates: Mapping[str, float] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_log: Callable[[Mapping[str, float]], None] | None = None,
+    micro_batch: int | None = None,
 ) -> Report:
     """Trains the parameters of `model` that require gradients on `data`; the model is left in eval mode.
 
     Under `accelerate launch` or `torchrun` every process calls it with the same arguments and gets its share of each
     batch. The result equals that of one process, up to rounding. FSDP shards frozen weights, but not trained ones. Only
-    the first process writes weights and calls `on_step`.
+    the first process writes weights and calls `on_step`. A batch that does not fit into memory is computed in parts;
+    the step's loss and gradient are the same up to rounding.
 
     Args:
         folder: for the trainer's state during the training, and for features of modalities without their own source. An
@@ -123,12 +129,15 @@ def train(
         rates: suffix of parameter names -> factor on the learning rate.
         on_step: called with (steps done, total steps).
         on_log: called with step, loss, learning rate and gradient norm, ten times per training.
+        micro_batch: most conversations per forward pass in each process, where more are known not to fit.
 
     Raises:
         InputError: the settings do not fit the model, the number of processes or the installed packages, or a forward
             method was replaced so that extensions have no effect.
-        RunFailed: the loss, a gradient or a weight is not finite. The CPU raises it at once; other devices raise it
-            when losses are logged, when a checkpoint is written, or at the end. The message names the first such step.
+        RunFailed: memory is too short for one conversation at a time or, with several processes, for a batch (the same
+            call then continues with smaller ones). The loss, a gradient or a weight is not finite: the CPU raises it
+            at once; other devices raise it when losses are logged, when a checkpoint is written, or at the end. The
+            message names the first such step.
     """
     _check(model, settings, folder)
     args = _arguments(settings, folder, model.device)
@@ -137,8 +146,11 @@ def train(
     torch.manual_seed(settings.seed)
     with _prepared(model, InOrder(data, order), args, settings, folder) as trainer:
         trainer.extra_loss, trainer.rates = extra_loss, rates or {}
+        noted = processes.first_says(lambda: smaller.read(folder))
+        trainer.rows = min(rows for rows in (trainer.rows, noted, micro_batch) if rows)
         trainer.add_callback(_Follow(on_step, on_log))
-        trainer.train(resume_from_checkpoint=trainer.first_says(lambda: _last_checkpoint(folder)))
+        with _memory_errors(model):
+            trainer.train(resume_from_checkpoint=trainer.first_says(lambda: _last_checkpoint(folder)))
         trainer.check_finite()
         trainer.accelerator.wait_for_everyone()
     model.eval()
@@ -146,6 +158,17 @@ def train(
         files.may_change(folder)
         shutil.rmtree(folder, ignore_errors=True)
     return _report(trainer, model, first_seen=min(1.0, len(data) / len(order)))
+
+
+@contextmanager
+def _memory_errors(model: MultimodalLM) -> Iterator[None]:
+    """Context in which short memory outside of a batch, such as for the optimizer's state, is one clear error."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise smaller.too_large(model, None, first_line(error)) from error
 
 
 def _check(model: MultimodalLM, settings: Settings, folder: Path) -> None:
@@ -184,6 +207,7 @@ def _prepared(
         trainer.remove_callback(PrinterCallback)
         trainer.settings = settings
         trainer.sharded, trainer.flops_a_token = shard, {}
+        trainer.rows = args.per_device_train_batch_size
         trainer.model_accepts_loss_kwargs = (
             True  # compute_loss scales by the tokens of the whole step already
         )
@@ -208,6 +232,7 @@ def _report(trainer: TokenTrainer, model: MultimodalLM, first_seen: float) -> Re
         trained_parameters=sum(p.numel() for p in model.trainable().values()),
         tokens=trainer.state.num_input_tokens_seen,
         flops=trainer.operations(first_seen=first_seen),
+        micro_batch=trainer.rows if trainer.rows < trainer.args.per_device_train_batch_size else None,
     )
 
 

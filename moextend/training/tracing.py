@@ -228,7 +228,7 @@ def _trained(lm: Any, step: Step, inputs: bool) -> Counts:
             del out, states
             logits = lm_head.logits(lm, chosen)
         loss = functional.cross_entropy(logits.float(), torch.zeros(len(chosen), dtype=torch.long))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         alive.enter("after")
         return {**alive.most, OPERATIONS: float(count.total)}
 

@@ -79,7 +79,7 @@ def of_disk(error: OSError, path: Path) -> MoextendError | None:
 
 def _known(error: BaseException) -> tuple[str, str] | None:
     """Problem and hint for known kinds of errors."""
-    for cause in _causes(error):
+    for cause in causes(error):
         number = (cause.errno or 0) if isinstance(cause, OSError) else 0
         if number in (_DISK if cause is error else _PASSED_ON):
             return _DISK[number]
@@ -97,7 +97,7 @@ def _known(error: BaseException) -> tuple[str, str] | None:
     return None
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """The error and its causes."""
     seen: set[int] = set()
     cause: BaseException | None = error

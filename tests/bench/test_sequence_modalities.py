@@ -12,9 +12,10 @@ from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, all_tasks, chosen_sequence, resolve
 from moextend.bench.run.preview import describe, preview
 from moextend.bench.run.records import AlignmentCost
-from moextend.bench.sequence import SequenceSpec, read_sequence
+from moextend.bench.sequence import Base, SequenceSpec, read_sequence
 from moextend.bench.task import TaskSpec
 from moextend.errors import InputError, SpecError
+from moextend.util.spec import parse
 
 TRAIN = {"steps": 4, "batch_size": 2, "learning_rate": 0.1}
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -207,3 +208,23 @@ def test_what_is_not_set_is_not_in_the_record(tmp_path: Path) -> None:
     assert not {"audio", "encoders"} & set(found["base"]) and found["align"] is None
     record = TaskSpec(task="x", version=1, kind="vqa").model_dump(mode="json")
     assert not {"audio", "media"} & set(record["columns"])
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ({"device_map": "auto"}, r"device_map cannot be set: .* all weights on one device"),
+        ({"offload_folder": "off"}, "offload_folder cannot be set"),
+        (
+            {"load_in_4bit": True},
+            "load_in_4bit cannot be set: bitsandbytes packs the layers around the experts",
+        ),
+        ({"quantization_config": {"load_in_8bit": True}}, "quantization_config cannot be set: bitsandbytes"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_options_of_transformers_that_a_base_cannot_have_are_refused_with_the_reason(
+    option: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(SpecError, match=why):
+        parse(Base, {"model": "tiny", **option}, where="small.yaml: base")

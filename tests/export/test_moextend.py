@@ -66,7 +66,9 @@ def test_auto_classes_load_it_bit_for_bit(
         base.rename(tmp_path / "gone")
     config = AutoConfig.from_pretrained(tmp_path / "out")
     assert isinstance(config, MoextendConfig) and config.active == ["a", "b"]
-    assert hasattr(transformers, config.architectures[0]), "as `transformers serve` loads it"
+    assert config.architectures and hasattr(transformers, config.architectures[0]), (
+        "as `transformers serve` loads it"
+    )
     lm = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert type(lm).__name__ == "MixtralForCausalLM" and not lm.training
     assert torch.equal(logits(lm, ids), expected)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from moextend.errors import InputError
 from moextend.model import hub
 from moextend.model.vision import load_encoder
 from moextend.util import content
@@ -31,7 +32,9 @@ def test_the_commit_of_now_is_known_with_and_without_the_hub(
     assert hub.commit("org/missing") is None
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     served.push("org/base", TINY / "lm")
-    assert hub.commit("org/base") == second and hub.commit("org/other") is None
+    assert hub.commit("org/base") == second
+    with pytest.raises(InputError, match="'org/other' is not, or not completely, in the cache"):
+        hub.commit("org/other")
 
 
 def test_an_encoder_is_opened_at_its_recorded_commit(served: LocalHub) -> None:

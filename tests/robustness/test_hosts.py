@@ -70,7 +70,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def test_two_hosts_that_start_one_run_at_once(pair: tuple[Host, Host], tmp_path: Path) -> None:
     folder = workspace.make(tmp_path / "w")
-    commands = [start(host, folder, steps=150) for host in pair]
+    commands = [start(host, folder, steps=100) for host in pair]
     codes = [command.code() for command in commands]
     assert sorted(codes)[0] == 0 and sorted(codes)[1] in (1, 2), [command.text for command in commands]
     winner = codes.index(0)
@@ -79,7 +79,7 @@ def test_two_hosts_that_start_one_run_at_once(pair: tuple[Host, Host], tmp_path:
         refusal
     )
     assert re.search(rf"\(process \d+ on {pair[winner].name}\)", refusal), refusal
-    assert start(pair[1 - winner], folder, steps=150).code() == 0, "it is done, also for the other host"
+    assert start(pair[1 - winner], folder, steps=100).code() == 0, "it is done, also for the other host"
 
 
 def test_a_run_of_a_living_host_is_refused(pair: tuple[Host, Host], tmp_path: Path) -> None:

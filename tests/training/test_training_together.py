@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests import preloaded
+from tests.together import FSDP, start
 from tests.training.train_together import JOBS, run
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parent / "train_together.py"
-FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}
 
 
 def together(server: str, folder: Path, jobs: list[str], **environment: str) -> list[dict[str, Any]]:
-    """What two processes say of their jobs; they are started as torchrun starts them, but forked."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    clients = []
-    with (folder / "output").open("wb") as output:
-        for rank in ("0", "1"):
-            known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank}
-            order = preloaded.order(
-                "script",
-                str(SCRIPT),
-                str(folder),
-                *jobs,
-                WORLD_SIZE="2",
-                LOCAL_WORLD_SIZE="2",
-                **known,
-                **environment,
-            )
-            clients.append(preloaded.connect(server, order, (0, output.fileno(), output.fileno())))
-    for client in clients:
-        client.settimeout(250)
-        preloaded.pid_of(client)
-    codes = [preloaded.status_of(client) for client in clients]
-    assert codes == [0, 0], (folder / "output").read_text()[-3000:]
+    """What two processes say of their jobs."""
+    started = start(server, folder / "output", SCRIPT, str(folder), *jobs, environment=environment)
+    assert started.codes() == [0, 0], (folder / "output").read_text()[-3000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from moextend.bench.score.records import Scores
 from moextend.bench.task import TaskSpec, TextTask, code_allowed
 from moextend.errors import InputError, MoextendError, RunFailed, SpecError, UnknownName
+from moextend.util import hub_errors, processes
 from moextend.util.files import digest, read_lines, write_lines
 
 if TYPE_CHECKING:
@@ -40,22 +41,26 @@ def score_text(
     limits = [n for n in (text.limit, limit) if n is not None]
     least = min(limits) if limits else None
     try:
-        loaded = _load(task, text, workspace)
+        loaded = processes.in_turn(lambda: _load(task, text, workspace))
         key = _key(loaded, text, tokenizer, str(model.lm.dtype), batch_size, least)
         path = task.predictions(folder, key)
-        with share(path):
-            kept = _kept(path)
+        with processes.first_enters(lambda: share(path)):
+            kept = processes.first_says(lambda: _kept(path))
             if kept is not None:
                 return kept, path, True
             scores, records = _run(model, task, loaded, text.metric, batch_size, least, on_items)
             # The summary is the last line: a file that has one is complete.
-            write_lines(path, [*records, {"summary": asdict(scores)}])
+            if processes.is_first():
+                write_lines(path, [*records, {"summary": asdict(scores)}])
     except MoextendError:
         raise
     except Exception as error:
+        where = f"{task.path or task.task}: lm_eval"
+        if (known := hub_errors.of_hub(error, None, "dataset", where=where)) is not None:
+            raise known from error
         raise RunFailed(
             f"lm-eval failed on '{text.task}' ({type(error).__name__}: {error}).",
-            where=f"{task.path or task.task}: lm_eval",
+            where=where,
             hint="Try it alone: lm_eval --tasks ... --limit 5.",
         ) from error
     return scores, path, False

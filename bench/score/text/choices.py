@@ -7,10 +7,11 @@ applied only to the positions that predict its tokens. Padding is masked. The nu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
-from typing import Any
+from typing import Any, TypeVar
 
 import lm_eval.models.huggingface as huggingface
 import torch
@@ -19,11 +20,17 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from moextend.model import lm_head
+from moextend.model.short_memory import current_limit
+from moextend.util import processes
+
+T = TypeVar("T")
 
 Request = tuple[tuple[str, str], list[int], list[int]]
 """((context, continuation), ids of the context, ids of the continuation)"""
 Answer = tuple[float, bool]
 """Log-likelihood (nats), and whether greedy decoding gives the continuation."""
+Work = tuple[Callable[[Sequence[int]], list[T]], Sequence[int]]
+"""What computes the answers to the requests at some places, and the places of a batch."""
 _LOGITS = 2**25
 """Maximum number of logits in memory."""
 
@@ -42,27 +49,72 @@ class Group:
         """Tokens of the context and its longest choice."""
         return len(self.context) + max(map(len, self.choices))
 
+    def only(self, places: Collection[int]) -> Group:
+        """The group with these of its requests."""
+        kept = [pair for pair in zip(self.places, self.choices, strict=True) if pair[0] in places]
+        return Group(self.context, [place for place, _ in kept], [choice for _, choice in kept])
+
 
 class SharedContext(HFLM):  # type: ignore[misc]
-    """lm-eval's transformers model with shared contexts for choices; other requests are handled by lm-eval."""
+    """lm-eval's transformers model with shared contexts for choices; other requests are handled by lm-eval.
+
+    Several processes share the batches, and each gets all answers. A batch that does not fit into memory is split.
+    """
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[Answer]:
         shared, rest = self._split(requests)
-        answers: dict[int, Answer] = {}
-        if rest:
-            found = super()._loglikelihood_tokens(
-                [requests[place] for place in rest], disable_tqdm=disable_tqdm, override_bs=override_bs
-            )
-            answers.update(zip(rest, found, strict=True))
-        bar = huggingface.tqdm(total=len(requests) - len(rest), disable=disable_tqdm)
-        for batch in _batches(shared, override_bs or int(self.batch_size)):
-            found = _score(self.model, batch, int(self.tokenizer.pad_token_id or 0), self.device)
-            answers.update(found)
-            bar.update(len(found))
-        bar.close()
-        return [answers[place] for place in range(len(requests))]
+
+        def rated(places: Sequence[int]) -> list[Answer]:
+            return list(super(SharedContext, self)._loglikelihood_tokens([requests[i] for i in places], True))
+
+        def chosen(groups: Sequence[Group], places: Sequence[int]) -> list[Answer]:
+            asked = [one for group in groups if (one := group.only(set(places))).places]
+            found = _score(self.model, asked, int(self.tokenizer.pad_token_id or 0), self.device)
+            return [found[place] for place in places]
+
+        batches: list[Work[Answer]] = [(rated, batch) for batch in self._rated(requests, rest)]
+        for groups in _batches(shared, override_bs or int(self.batch_size)):
+            batches.append((partial(chosen, groups), [place for group in groups for place in group.places]))
+        return _shared(batches, len(requests))
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Answers, in batches as lm-eval makes them."""
+
+        def answered(places: Sequence[int]) -> list[str]:
+            return list(super(SharedContext, self).generate_until([requests[i] for i in places], True))
+
+        texts = [request.args[0] for request in requests]
+        order = sorted(range(len(texts)), key=lambda i: (-len(self.tok_encode(texts[i])), texts[i]))
+        # Requests with other settings of the decoding are never in one batch.
+        by_settings: dict[str, list[int]] = {}
+        for place in order:
+            settings = repr(sorted(requests[place].args[1].items()))
+            by_settings.setdefault(settings, []).append(place)
+        kinds = sorted(by_settings.values(), key=min)
+        return _shared([(answered, batch) for own in kinds for batch in self._chunks(own)], len(requests))
+
+    def _rated(self, requests: Sequence[Request], places: Sequence[int]) -> list[list[int]]:
+        """Batches of requests without a shared context, as lm-eval makes them.
+
+        A row of a batch stands for all requests with the same ids but the last one.
+        """
+        rows: dict[tuple[int, ...], list[int]] = {}
+        for place in places:
+            _, context, choice = requests[place]
+            rows.setdefault((*context, *choice[:-1]), []).append(place)
+
+        def length(row: list[int]) -> tuple[int, tuple[int, ...]]:
+            _, context, choice = max((requests[place] for place in row), key=lambda request: len(request[2]))
+            return -len(context + choice), (*context, *choice)
+
+        ordered = sorted(rows.values(), key=length)
+        return [[place for row in batch for place in row] for batch in self._chunks(ordered)]
+
+    def _chunks(self, rows: Sequence[T]) -> list[Sequence[T]]:
+        size = int(self.batch_size)
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _split(self, requests: Sequence[Request]) -> tuple[list[Group], list[int]]:
         """Groups of at least two choices that fit the model's length, and the indices of all other requests."""
@@ -78,6 +130,24 @@ class SharedContext(HFLM):  # type: ignore[misc]
             else:
                 rest += places
         return groups, rest
+
+
+def _shared(batches: Sequence[Work[T]], total: int) -> list[T]:
+    """Results of `total` requests from batches, of which each process computes its share."""
+    limit, answers = current_limit(), dict[int, T]()
+    bar = huggingface.tqdm(total=total)
+
+    def mine() -> dict[int, T]:
+        found: dict[int, T] = {}
+        for work, places in batches[processes.rank() :: processes.count()]:
+            found |= zip(places, limit.split(work, places, "lm-eval"), strict=True)
+            bar.update(len(places) * processes.count())
+        return found
+
+    for part in processes.gathered(mine):
+        answers |= part
+    bar.close()
+    return [answers[place] for place in range(total)]
 
 
 def _batches(groups: Sequence[Group], rows: int) -> Iterable[list[Group]]:

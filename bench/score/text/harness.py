@@ -249,9 +249,10 @@ class _Bar:
         iterable: Iterable[Any] | None = None,
         *,
         total: int | None = None,
+        disable: bool = False,
         **_options: Any,
     ) -> None:
-        self._heard, self._iterable = heard, iterable
+        self._heard, self._iterable = None if disable else heard, iterable
         self._done, self._total = 0, total or 0
 
     def __iter__(self) -> Iterator[Any]:

@@ -24,7 +24,7 @@ from moextend.bench.run.launch import launch
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir, find_runs
 from tests.bench.conftest import MakeRun
-from tests.bench.executors.test_ray import STORE, start_ray
+from tests.bench.executors.test_ray import STORE, patiently, start_ray
 from tests.bench.run.test_launch import FAKE, Silent
 
 ray = pytest.importorskip("ray")
@@ -70,7 +70,7 @@ def head() -> Iterator[Any]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_TMPDIR", str(folder))
         head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
-        found = Cluster(initialize_head=True, head_node_args=head)
+        found = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         yield found
         found.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
@@ -80,7 +80,7 @@ def head() -> Iterator[Any]:
 def cluster(head: Any) -> Any:
     """The cluster with two nodes of two CPUs each."""
     for _ in range(2):
-        head.add_node(num_cpus=2, object_store_memory=STORE)
+        patiently(lambda: head.add_node(num_cpus=2, object_store_memory=STORE))
     return head
 
 
@@ -174,6 +174,7 @@ def test_a_grid_with_killed_workers_and_a_lost_node_ends_as_on_this_machine(
         ),
         ("code", "No module named 'moextend.*'. Install the same moextend on every node"),
     ],
+    ids=["run", "code"],
 )
 def test_a_node_that_lacks_the_folder_or_the_package_is_reported(
     head: Any, make_run: MakeRun, hidden: str, words: str

@@ -7,19 +7,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import moextend
 from moextend.bench import methods
+from moextend.bench.methods import ewc
 from moextend.bench.methods.method import Stage
 from moextend.bench.run.stage_data import stage_data
 from moextend.bench.task import find_task
 from moextend.data.conversations import Conversation
+from moextend.extension import tensor_files
 from moextend.model.batches import Collator
 from moextend.training.loop import Report, train
 from moextend.training.settings import Settings
@@ -321,3 +324,16 @@ def test_only_the_methods_package_contains_names_of_methods() -> None:
             asked = names | ({"moextend"} if compared else set())
             found += [f"{path.name}:{text.lineno} {text.value}" for text in texts if text.value in asked]
     assert not found
+
+
+def test_the_penalty_of_ewc_is_on_the_device_of_the_weights(tmp_path: Path) -> None:
+    """The meta device stands for one that is not the CPU: kept tensors are read into main memory."""
+    kept = {"w": torch.ones(2, 3)}
+    save_file(kept, tmp_path / ewc.FILE)
+    tensor_files.save_tensors(tmp_path, kept, {"task": "a"})
+    method = methods.parse("ewc").make()
+    assert isinstance(method, ewc.Ewc)
+    weights = {"w": torch.nn.Parameter(torch.zeros(2, 3, device="meta"))}
+    method.parameters = lambda model: weights  # type: ignore[method-assign]
+    penalty = method.extra_loss(cast(Any, None), cast(Any, SimpleNamespace(earlier=[("a", tmp_path)])))
+    assert penalty is not None and penalty({}, {}).device.type == "meta"

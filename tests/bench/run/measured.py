@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import moextend
 from moextend import Conversation, MultimodalLM, Prompt
 from moextend.bench import methods
-from moextend.bench.methods.method import Stage
+from moextend.bench.methods.method import Method, Stage
 from moextend.bench.run import budget
 from moextend.bench.run.method_size import Sizes
 from moextend.bench.sequence import Base, SequenceSpec
@@ -128,6 +129,10 @@ def _weights(model: MultimodalLM) -> float:
     return float(sum(p.numel() * p.element_size() for p in model.lm.parameters()))
 
 
+def _learn(method: Method, model: MultimodalLM, stage: Stage, loop: Any, facts: dict[str, Any]) -> None:
+    facts.update(method.learn(model, stage, loop))
+
+
 def measure(spec: str, base: Small, folder: Path) -> list[Measured]:
     """Two stages of a method."""
     model, method, found = base.make(), methods.parse(spec).make(), []
@@ -160,16 +165,14 @@ def measure(spec: str, base: Small, folder: Path) -> list[Measured]:
 
         before = _weights(model)
         with flops.Counter() as count:
-            peak = allocated(
-                lambda stage=stage, loop=loop, facts=facts: facts.update(method.learn(model, stage, loop))
-            )
+            peak = allocated(partial(_learn, method, model, stage, loop, facts))
             operations = float(count.total)
         method.save(model, stage)
         stored = sum(path.stat().st_size for path in stage.folder.glob("*.safetensors"))
         method.select(model, task, TASKS[:index])
         prompts = [Prompt(row.turns[0][0]) for row in data[task][:ASKED]]
         with flops.Counter() as count:
-            asked = allocated(lambda prompts=prompts: answers(model, prompts))
+            asked = allocated(partial(answers, model, prompts))
         found.append(
             Measured(
                 facts["trained_parameters"], stored, operations, before + peak, float(count.total),

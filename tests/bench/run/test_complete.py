@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from moextend.bench.report.collect import collect
 from moextend.bench.report.comparison import comparison_table
 from moextend.bench.report.forgetting import forgetting_table
-from moextend.bench.run import runner
+from moextend.bench.run import runner, stage_loop
 from moextend.bench.run.complete import lacks
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
@@ -221,7 +221,8 @@ def test_the_costs_of_an_interrupted_stage_include_all_attempts(
 ) -> None:
     """Stopped between the weights and their costs, and between the training and the weights."""
     broken = open_run(whole.config, tmp_path)
-    original = getattr(runner, place)
+    room = stage_loop if place == "train" else runner
+    original = getattr(room, place)
     spent: list[float] = []
 
     def stopping(*arguments: object, **more: object) -> object:
@@ -232,7 +233,7 @@ def test_the_costs_of_an_interrupted_stage_include_all_attempts(
             raise Stop
         return original(*arguments, **more) if found is None else found
 
-    monkeypatch.setattr(runner, place, stopping)
+    monkeypatch.setattr(room, place, stopping)
     for _ in range(2):
         with pytest.raises(Stop):
             runner.run(broken.folder)

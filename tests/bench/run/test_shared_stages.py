@@ -17,7 +17,7 @@ from moextend.bench.methods import Method, Stage
 from moextend.bench.methods.lora import Lora
 from moextend.bench.methods.zero_shot import ZeroShot
 from moextend.bench.plugins import PACKAGE, Source
-from moextend.bench.run import runner, shared_stages
+from moextend.bench.run import runner, shared_stages, stage_loop
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
 from moextend.bench.run.progress import read_status
@@ -252,7 +252,7 @@ def test_a_run_repairs_its_own_stage_from_the_store(do: Do, world: Path) -> None
     before = content(run)
     (run.folder / "stages" / FIRST / "extension.safetensors").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "train", lambda *_, **__: pytest.fail("it was trained"))
+        patch.setattr(stage_loop, "train", lambda *_, **__: pytest.fail("it was trained"))
         runner.run(run.folder)
     assert content(run) == before and trained_by(run) == [None, None]
 

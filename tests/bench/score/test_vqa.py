@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from moextend.bench.data import Item, open_items
-from moextend.bench.score import vqa
+from moextend.bench.score import parts, vqa
 from moextend.bench.score.kept import ScoreReader
 from moextend.bench.score.lines import Words
 from moextend.bench.score.predictions import PredictionLine
@@ -47,7 +47,7 @@ class Parrot:
 
 @pytest.fixture
 def every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vqa, "_KEPT_EVERY", 0.0)
+    monkeypatch.setattr(parts, "KEPT_EVERY", 0.0)
 
 
 def run(

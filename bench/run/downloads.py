@@ -1,0 +1,93 @@
+"""What a command would download from the hub: the files that are not in the cache yet, and their size."""
+
+from __future__ import annotations
+
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from moextend.data.hub import is_prepared
+from moextend.errors import MoextendError
+from moextend.util.hub_errors import Kind, of_hub
+from moextend.util.quiet import quiet_loggers
+
+MB = 2**20
+INDEX = "model.safetensors.index.json"
+OTHERS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*")
+"""The same weights in other formats, which are not downloaded where there are safetensors."""
+DOCUMENTS = (".*", "*.md", "LICENSE*", "*.png", "*.jpg", "*.jpeg", "*.pdf")
+WEIGHTS = (".safetensors", ".bin", ".gguf")
+
+
+def download(name: str, kind: Kind, revision: str | None) -> list[dict[str, Any]]:
+    """A download from the hub: {"what", "mb", "problem"}; none if everything is in the cache.
+
+    `mb` is null if the hub does not tell, and `problem` is what it refuses, or why it cannot be asked.
+    """
+    from huggingface_hub import HfApi
+
+    record: dict[str, Any] = {"what": f"{kind} {name} from the hub", "mb": None, "problem": None}
+    if kind == "dataset" and is_prepared(name):
+        return []
+    try:
+        with quiet_loggers("huggingface_hub"):
+            info: Any = HfApi().repo_info(
+                name, repo_type=kind, revision=revision, timeout=5, files_metadata=True
+            )
+    except Exception as error:  # offline, gated, misspelt
+        if kind == "model" and _is_cached(name, revision):
+            return []
+        problem = of_hub(error, name, kind, revision=revision)
+        return [{**record, "problem": None if problem is None else _shown(problem)}]
+    files = _used(info.siblings or []) if kind == "model" else info.siblings or []
+    missing = [file for file in files if _cached(name, file.rfilename, kind, info.sha) is None]
+    if not any(file.rfilename.endswith(WEIGHTS) for file in missing) and kind == "model":
+        return []  # small files are not all needed
+    record["mb"] = sum(file.size or 0 for file in missing) / MB
+    return [{**record, "problem": _gate(name, kind) if info.gated else None}]
+
+
+def _used(files: list[Any]) -> list[Any]:
+    """Files of a model without documents, and without weights in other formats where there are safetensors."""
+    read = [file for file in files if not any(fnmatch(file.rfilename, other) for other in DOCUMENTS)]
+    if not any(file.rfilename.endswith(".safetensors") for file in read):
+        return read
+    return [file for file in read if not any(fnmatch(file.rfilename, other) for other in OTHERS)]
+
+
+def _is_cached(name: str, revision: str | None) -> bool:
+    """Whether a model's config and all its shards are in the cache; the hub is not asked."""
+    if _cached(name, "config.json", "model", revision) is None:
+        return False
+    index = _cached(name, INDEX, "model", revision)
+    if index is None:
+        return _cached(name, "model.safetensors", "model", revision) is not None
+    shards = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
+    return all(_cached(name, shard, "model", revision) is not None for shard in shards)
+
+
+def _cached(name: str, file: str, kind: Kind, revision: str | None) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(name, file, repo_type=kind, revision=revision)
+    except ValueError:  # no name of the hub
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _gate(name: str, kind: Kind) -> str | None:
+    """What the hub says to a user who may not download a gated repository; None if this one may."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().auth_check(name, repo_type=kind)
+    except Exception as error:
+        problem = of_hub(error, name, kind)
+        return None if problem is None else _shown(problem)
+    return None
+
+
+def _shown(problem: MoextendError) -> str:
+    return f"{problem.what} {problem.hint or ''}".strip()

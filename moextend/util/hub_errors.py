@@ -1,0 +1,154 @@
+"""Errors of downloads from the Hugging Face Hub as one line each: what is refused or fails, and what to do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from moextend.errors import InputError, MoextendError, RunFailed
+from moextend.util import foreign
+
+Kind = Literal["model", "dataset"]
+LOGIN = "log in with hf auth login, or set HF_TOKEN"
+AGAIN = "Run the same command again: files that are complete are not downloaded again."
+_NOUN = {"model": "model", "dataset": "data set"}
+_CUT = re.compile(
+    r"Consistency check failed: file should be of size (\d+) but has size (\d+) \((?:\(…\))?(.+?)\)"
+)
+_OFFLINE = "OfflineModeIsEnabled"
+_UNREACHABLE = (
+    "ConnectError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "ReadError",
+    "RemoteProtocolError",
+    "ProxyError",
+)
+"""Names of the errors of HTTP libraries; huggingface_hub changed its library twice."""
+
+
+def of_hub(
+    error: BaseException,
+    name: str | None,
+    kind: Kind = "model",
+    *,
+    revision: str | None = None,
+    where: str | None = None,
+) -> MoextendError | None:
+    """The error of a download, read from `error` and its causes; None if it is of another kind.
+
+    Args:
+        error: what a library raised.
+        name: the repository; None: the one that the error names.
+        revision: what was asked for; None: the default branch.
+        where: the option or key that names the repository.
+    """
+    causes: list[Any] = list(foreign.causes(error))
+    name = name or next((str(each.repo_id) for each in causes if getattr(each, "repo_id", None)), "?")
+    where = where or f"{_NOUN[kind]} '{name}'"
+    found = [_refused(cause, name, kind, revision, where) for cause in causes]
+    found += [_failed(cause, name, kind, where) for cause in causes]
+    return next((each for each in found if each is not None), None)
+
+
+def _refused(error: Any, name: str, kind: Kind, revision: str | None, where: str) -> MoextendError | None:
+    """The hub's answer that a repository or revision is not there, or not for this user."""
+    from huggingface_hub import errors
+
+    what, page = _NOUN[kind], page_of(name, kind)
+    status = _status(error)
+    if isinstance(error, errors.GatedRepoError):
+        if status == 403:
+            return InputError(
+                f"the {what} '{name}' is gated, and this account has no access to it.",
+                where=where,
+                hint=f"Ask for access at {page}, then run the same command again.",
+            )
+        return InputError(
+            f"the {what} '{name}' is gated: it is for users who asked for access.",
+            where=where,
+            hint=f"Ask for access at {page}, then {LOGIN}.",
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return InputError(
+            f"there is no file or folder '{name}', and the hub has no such {what}, or it is private.",
+            where=where,
+            hint=f"Check the path or the id. If it is private: {LOGIN}.",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return InputError(
+            f"the {what} '{name}' has no revision '{revision or 'main'}'.",
+            where=where,
+            hint=f"Name a branch, a tag or a commit of {page}/commits/main.",
+        )
+    if status == 401:
+        return InputError(
+            "the hub refuses the token.",
+            where=where,
+            hint="Log in again with hf auth login, or correct HF_TOKEN.",
+        )
+    return None
+
+
+def _failed(error: Any, name: str, kind: Kind, where: str) -> MoextendError | None:
+    """A download that could not be made or was cut short."""
+    what, status = _NOUN[kind], _status(error)
+    if type(error).__name__ == _OFFLINE:
+        return InputError(
+            f"the {what} '{name}' is not, or not completely, in the cache, and offline mode forbids to download it.",
+            where=where,
+            hint="Unset HF_HUB_OFFLINE and run the same command once, or set HF_HOME to the folder that holds it.",
+        )
+    if status == 429:
+        return RunFailed(
+            "the hub answers 429: too many requests.",
+            where=where,
+            hint=f"Wait some minutes. Users have a higher limit: {LOGIN}. {AGAIN}",
+        )
+    if status is not None and status >= 500:
+        return RunFailed(
+            f"the hub answers {status}, an error of its own.", where=where, hint=f"Wait. {AGAIN}"
+        )
+    if cut := _CUT.search(" ".join(str(error).split())):
+        return RunFailed(
+            f"the download of {cut[3]} ended after {int(cut[2]):,} of {int(cut[1]):,} bytes.",
+            where=where,
+            hint=AGAIN,
+        )
+    if type(error).__name__ in _UNREACHABLE:
+        return RunFailed(
+            f"the hub cannot be reached or breaks connections ({_endpoint()}: {type(error).__name__}).",
+            where=where,
+            hint=f"Check the network, the proxy and HF_ENDPOINT. {AGAIN}",
+        )
+    if (
+        isinstance(error, OSError)
+        and (full := foreign.of_disk(error, Path(error.filename or cache()))) is not None
+    ):
+        return full
+    return None
+
+
+def page_of(name: str, kind: Kind) -> str:
+    """Address of a repository's page."""
+    return f"{_endpoint()}/{'datasets/' if kind == 'dataset' else ''}{name}"
+
+
+def cache() -> str:
+    """Folder of the downloads of this user."""
+    from huggingface_hub import constants
+
+    return str(constants.HF_HUB_CACHE)
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def _status(error: Any) -> int | None:
+    """Status of the answer of an HTTP error."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None

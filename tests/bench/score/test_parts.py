@@ -1,0 +1,102 @@
+"""Batches that several processes answered are merged in order, whoever answered them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from moextend.bench.data import Item
+from moextend.bench.score import parts
+from moextend.bench.score.parts import Parts
+from moextend.bench.score.predictions import PredictionLine
+from moextend.util import processes
+
+
+def batches(count: int, size: int = 3) -> list[list[Item]]:
+    rows = [Item((), f"what is {i}", ("yes",), id=str(i), kind=None, row=f"row {i}") for i in range(count)]
+    return [rows[start : start + size] for start in range(0, count, size)]
+
+
+def lines(batch: Sequence[Item]) -> list[PredictionLine]:
+    return [PredictionLine.of(item, f"é {item.id}", (0.1, -1e-7)) for item in batch]
+
+
+def answer(path: Path, asked: list[list[Item]], numbers: Sequence[int]) -> None:
+    """One process answers some batches."""
+    mine = Parts(path, asked)
+    mine.start()
+    for number in numbers:
+        mine.add(number, lines(asked[number]))
+    mine.save()
+
+
+def several(monkeypatch: pytest.MonkeyPatch, rank: int, count: int) -> None:
+    monkeypatch.setattr(processes, "count", lambda: count)
+    monkeypatch.setattr(processes, "rank", lambda: rank)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> bytes:
+    """The file of a single process."""
+    path, asked = tmp_path / "alone.jsonl", batches(11)
+    answer(path, asked, range(len(asked)))
+    Parts(path, asked).start()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_processes_with_any_interruptions_make_the_same_file(
+    tmp_path: Path, alone: bytes, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    path, asked, drawn = tmp_path / "a[1].jsonl", batches(11), random.Random(seed)
+    left = list(range(len(asked)))
+    while left:  # attempts of one to three processes, each of which answers some batches and is gone
+        count = drawn.randint(1, 3)
+        with monkeypatch.context() as patch:
+            several(patch, 0, count)
+            known = Parts(path, asked).start()
+            left = [number for number in range(len(asked)) if number not in known]
+            for rank in range(count):
+                several(patch, rank, count)
+                own = left[rank::count]
+                answer(path, asked, own[: drawn.randint(0, len(own))])
+    last = Parts(path, asked)
+    assert last.start() == set(range(len(asked)))
+    assert [line.id for line in last.finish()] == [str(i) for i in range(11)]
+    assert path.read_bytes() == alone and not list(tmp_path.glob("*.part-*"))
+
+
+def test_what_is_damaged_or_of_other_items_is_answered_again(
+    tmp_path: Path, alone: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, asked = tmp_path / "a.jsonl", batches(11)
+    several(monkeypatch, 1, 2)
+    answer(path, asked, [1, 3])
+    part = tmp_path / "a.part-1.jsonl"
+    text = part.read_text()
+    part.write_text(text + '{"batch": 2, "lines": [')  # torn
+    assert Parts(path, asked).start() == {1, 3}
+    part.write_text(text + json.dumps({"batch": 2, "lines": [{"id": "0"}]}) + "\n")
+    assert Parts(path, asked).start() == {1, 3} and not part.exists()
+    other = json.loads(text.splitlines()[0]) | {"batch": 2}
+    part.write_text(json.dumps(other) + "\n" + json.dumps({**other, "batch": 99}) + "\n")
+    assert Parts(path, asked).start() == set()
+    several(monkeypatch, 0, 1)
+    again = Parts(path, asked)
+    left = [number for number in range(len(asked)) if number not in again.start()]
+    for number in left:
+        again.add(number, lines(asked[number]))
+    again.save()
+    assert path.read_bytes() == alone
+
+
+def test_shares_are_disjoint_and_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for rank in range(3):
+        several(monkeypatch, rank, 3)
+        found.append(list(parts.shares([2, 3, 5, 7, 11, 13, 17])))
+    assert found == [[2, 7, 17], [3, 11], [5, 13]]

@@ -1,0 +1,206 @@
+"""Downloads that break off, are killed, come damaged or find no room: one error, and the same command goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import preloaded
+from tests.hub.commands import Ended, User
+from tests.hub.server import Hub
+from tests.robustness.test_damages import results
+from tests.robustness.test_kills import alive, until
+
+SHARD = "GET /storage/models/org/olmoe@.*/model-00003-of-00004.safetensors"
+
+
+@pytest.fixture(scope="module")
+def _undisturbed() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def undisturbed(user: User, _undisturbed: dict[str, Any], tmp_path: Path, hub: Hub) -> dict[str, Any]:
+    """The results of a run that nothing disturbs."""
+    if not _undisturbed:
+        user.sequence("calm")
+        ran = user.run("calm")
+        assert ran.code == 0, ran.text
+        _undisturbed.update(results(user.folder_of("calm")))
+        for path in (*user.cache.glob("hub/models--*"), user.workspace / ".cache"):
+            remove(path)  # else the next run takes its stages from the store
+        hub.recover()
+    return _undisturbed
+
+
+def remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder)
+
+
+def complete(user: User) -> dict[str, Any]:
+    """The results of the run after the same command, without faults; every file in the cache is right."""
+    user.hub.recover()
+    ran = user.run()
+    assert ran.code == 0 and "Traceback" not in ran.text, ran.text
+    for blob in user.blobs():
+        assert ".incomplete" in blob.name or blob.name == digest(blob), blob
+    return results(user.folder_of())
+
+
+def digest(blob: Path) -> str:
+    content = blob.read_bytes()
+    if len(blob.name) == 64:
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def failed(ended: Ended) -> str:
+    """The one line about a run that failed."""
+    assert ended.code == 1 and "Traceback" not in ended.text, ended.text
+    (line,) = [line for line in ended.text.splitlines() if line.startswith("lora-s0 failed: ")]
+    return line
+
+
+def test_a_shard_that_breaks_off_is_continued(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
+    user.sequence()
+    hub.fail(SHARD, times=2, drop_after=20_000)
+    ran = user.run()
+    assert ran.code == 0, ran.text
+    assert hub.bodies().count("model-00003-of-00004.safetensors") == 3
+    assert complete(user) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        pytest.param(
+            {"truncate": 30_000},
+            r"model-00003-of-00004.safetensors ended after 30,000 of [\d,]+ bytes",
+            marks=pytest.mark.long,
+        ),
+        (
+            {"damage": True},
+            r"the SHA-256 of model-00003-of-00004.safetensors is not the one that the hub states",
+        ),
+    ],
+)
+def test_a_damaged_shard_is_not_kept(
+    user: User, hub: Hub, undisturbed: dict[str, Any], fault: dict[str, Any], message: str
+) -> None:
+    user.sequence()
+    hub.fail(SHARD, **fault)
+    error = failed(user.run())
+    assert re.search(message, error) and "un the same command again" in error, error
+    hub.recover()
+    dry = user("bench", "run", "shop", "--dry-run")
+    assert "model org/olmoe from the hub (0.1 MB)" in dry.text, "what is missing, not all"
+    assert hub.bodies() == []
+    assert complete(user) == undisturbed
+    names = [name for name in hub.bodies() if name.startswith("model-")]
+    assert names == ["model-00003-of-00004.safetensors"], "what was right is kept"
+
+
+def test_killed_in_a_download_and_in_training(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
+    user.sequence()
+    slow = hub.fail(SHARD, slow=0.3, drop_after=60_000)
+    client = user.start("bench", "run", "shop", "-q")
+    preloaded.pid_of(client)
+    assert slow.hit.wait(60)
+    kill_worker(user)
+    ended = user.end(client)
+    assert "was killed by SIGKILL" in failed(ended)
+    partial = [blob for blob in user.blobs("models--*") if blob.name.endswith(".incomplete")]
+    assert partial, "huggingface_hub leaves what it has of a shard"
+    assert not list(user.folder_of().glob("stages/*"))
+    for path in partial:
+        os.utime(path, (0, time.time() - 4000))
+    hub.recover()
+    client = user.start(
+        "bench", "run", "shop", "-q", KILL_WHEN=str(user.folder_of() / "stages/*/*-in-flight/*")
+    )
+    preloaded.pid_of(client)
+    assert "was killed by SIGKILL" in failed(user.end(client))
+    assert not [each for each in hub.asked if "/org/olmoe/resolve/main/" in each.path], (
+        "only the recorded commit"
+    )
+    assert not any(path.exists() for path in partial), "nobody continues it: it is removed after an hour"
+    assert complete(user) == undisturbed
+
+
+def kill_worker(user: User) -> None:
+    status = json.loads((user.folder_of() / "status.json").read_text())
+    os.kill(status["pid"], signal.SIGKILL)
+    until(lambda: not alive(status["pid"]))
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of its own in memory; skipped where it may not be mounted."""
+    import subprocess
+
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if made.returncode:
+        pytest.skip(f"no tmpfs may be mounted here ({made.stderr.strip()})")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
+    user.sequence()
+    with small_disk(user.cache / "hub", "150k") as disk:
+        error = failed(user.run())
+        assert "no disk space left. Free some space and run the same command again." in error, error
+        assert f"{user.home}/hub: " in error, "the place"
+        assert not list(disk.rglob("*.incomplete")) and list(disk.rglob("*.parquet"))
+    assert complete(user) == undisturbed
+
+
+@pytest.mark.long
+def test_a_hub_that_is_busy_and_slow(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
+    user.sequence()
+    hub.fail("HEAD /org/olmoe/resolve/.*/config.json", times=1, status=500)
+    hub.fail(SHARD, times=1, status=429, headers={"Retry-After": "0"})
+    hub.fail("GET /storage/datasets", times=1, status=429, headers={"Retry-After": "0"})
+    hub.fail("GET /storage/models", slow=0.05)
+    ran = user.run()
+    assert ran.code == 0, ran.text
+    assert complete(user) == undisturbed
+
+
+@pytest.mark.long
+def test_a_hub_that_fails(user: User, hub: Hub, undisturbed: dict[str, Any]) -> None:
+    user.sequence()
+    hub.fail(SHARD, status=500)
+    error = failed(user.run())
+    assert (
+        "model 'org/olmoe': the hub answers 500, an error of its own." in error
+        and "Run the same command" in error
+    )
+    assert complete(user) == undisturbed
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_hub_that_fails_from_the_start(user: User, hub: Hub, status: int) -> None:
+    user.sequence()
+    hub.fail("HEAD /org/olmoe/resolve/", status=status)
+    ended = user.run()
+    assert ended.code == 1 and f"shop.yaml: base.model: the hub answers {status}" in ended.error
+    assert not list(user.workspace.glob("runs/*/*"))

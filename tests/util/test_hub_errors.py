@@ -1,0 +1,58 @@
+"""Errors of the hub and of its HTTP library are one line that says what to do."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+import moextend
+from moextend.errors import InputError, RunFailed
+from moextend.util import hub_errors
+
+
+class ReadTimeout(Exception):
+    """Named as in the HTTP libraries of huggingface_hub, whose errors are no OSError."""
+
+
+def test_a_time_out_is_no_fault_of_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stalled(*_: Any, **__: Any) -> None:
+        raise ReadTimeout("timed out")
+
+    monkeypatch.setattr("transformers.PreTrainedConfig.get_config_dict", stalled)
+    with pytest.raises(RunFailed, match="the hub cannot be reached or breaks connections") as failed:
+        moextend.load("org/base")
+    assert failed.value.where == "model 'org/base'" and "Run the same command again" in str(failed.value.hint)
+
+
+def test_an_unknown_error_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("transformers.PreTrainedConfig.get_config_dict", broken)
+    with pytest.raises(ZeroDivisionError):
+        moextend.load("org/base")
+
+
+def test_causes_are_read() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/cache/blob")
+    outer = RuntimeError("could not be made")
+    outer.__cause__ = full
+    found = hub_errors.of_hub(outer, "org/data", "dataset")
+    assert found is not None and str(found).startswith("/cache/blob: no disk space left.")
+    cut = OSError(
+        "Consistency check failed: file should be of size 1000 but has size 30 ((…)model.safetensors).\nx"
+    )
+    found = hub_errors.of_hub(cut, "org/base", where="base.model")
+    assert found is not None
+    assert found.what == "the download of model.safetensors ended after 30 of 1,000 bytes."
+    assert hub_errors.of_hub(ValueError("other"), "org/base") is None
+
+
+def test_offline_is_wrong_input() -> None:
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    found = hub_errors.of_hub(OfflineModeIsEnabled("no"), "org/data", "dataset")
+    assert isinstance(found, InputError) and found.where == "data set 'org/data'"
+    assert "Unset HF_HUB_OFFLINE" in str(found.hint)
