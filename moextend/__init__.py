@@ -11,16 +11,22 @@ docs/library.md is the tour. Names are loaded on first use, so that importing th
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from moextend.data.audio import AudioRef as AudioRef
     from moextend.data.conversations import Conversation as Conversation
     from moextend.data.images import ImageRef as ImageRef
     from moextend.data.media import MediaRef as MediaRef
     from moextend.data.modalities import ModalityType as ModalityType
     from moextend.data.modalities import register_modality as register_modality
+    from moextend.export.opening import load_model as load_model
+    from moextend.export.saving import save_model as save_model
+    from moextend.export.writing import save_stock as save_stock
     from moextend.extension.activate import activate as activate
     from moextend.extension.activate import unload as unload
     from moextend.extension.align import align as align
@@ -81,6 +87,7 @@ _HOME = {  # name -> module
     "retention_loss": "extension.router_memory",
     "load": "model.loading",
     "load_extension": "extension.store",
+    "load_model": "export.opening",
     "load_projector": "extension.align",
     "new_parameters": "moe.attach",
     "parents": "extension.probe",
@@ -90,6 +97,8 @@ _HOME = {  # name -> module
     "remove_modality": "extension.modalities",
     "save_base": "model.loading",
     "save_extension": "extension.store",
+    "save_model": "export.saving",
+    "save_stock": "export.writing",
     "selection_shares": "extension.probe",
     "specialise": "extension.specialise",
     "train": "training.loop",
@@ -107,3 +116,23 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return list(_HOME)
+
+
+def _register() -> None:
+    """Makes the Auto classes of transformers know folders of extended models, once transformers is imported."""
+    from moextend.util.late import when_imported
+
+    def later(name: str) -> Callable[[], None]:
+        def act() -> None:
+            try:
+                getattr(import_module("moextend.export.auto"), name)()
+            except Exception as error:  # transformers is of use without that
+                warnings.warn(f"transformers will not load folders of moextend: {error}", stacklevel=2)
+
+        return act
+
+    when_imported("transformers.models.auto.configuration_auto", later("register_config"))
+    when_imported("transformers.models.auto.modeling_auto", later("register_model"))
+
+
+_register()

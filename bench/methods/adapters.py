@@ -12,6 +12,8 @@ from moextend.bench.methods.extra import Extra
 from moextend.bench.methods.method import Knob, Parameters, Rank, Rate, Stage
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+
     from moextend import MultimodalLM
 
 LORA = ".lora_"
@@ -33,20 +35,27 @@ class Adapter(trained.Trained.Config):
 def inject(model: MultimodalLM, config: Adapter, seed: int, name: str = ONE) -> None:
     """Adds adapter `name` to attention and, if set, to the stacked experts; the outputs do not change yet."""
     import torch
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import inject_adapter_in_model
+
+    settings = lora_config(model, config)
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inject_adapter_in_model(settings, model.lm, adapter_name=name)
+
+
+def lora_config(model: MultimodalLM, config: Adapter) -> LoraConfig:
+    """Settings of an adapter for peft; the model may have adapters already."""
+    from peft import LoraConfig
 
     attention = sorted({n.rpartition(".")[2] for n, _ in model.lm.named_modules() if "self_attn." in n})
     fused = [n for n, p in model.lm.named_parameters() if ".experts." in n and p.dim() == 3]
-    settings = LoraConfig(
+    return LoraConfig(
         r=config.rank,
         lora_alpha=2 * config.rank if config.alpha is None else config.alpha,  # type: ignore[arg-type]  # any number
         target_modules=[module for module in attention if module.endswith("proj")],
         target_parameters=sorted({n.replace(".base_layer", "") for n in fused}) if config.experts else None,
     )
-    torch.manual_seed(seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        inject_adapter_in_model(settings, model.lm, adapter_name=name)
 
 
 def parameters(model: MultimodalLM, name: str) -> Parameters:

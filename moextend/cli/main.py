@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moextend.cli import bench, library
+from moextend.cli import bench, exporting, library
 from moextend.cli import upcycle as upcycling
 from moextend.cli.command import Command
 from moextend.util.entry import run_app
@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(bench.app, name="bench")
+app.command("export", cls=Command, epilog=f"Example: {exporting.EXAMPLE}")(exporting.export)
 app.command("upcycle", cls=Command, epilog=f"Example: {upcycling.EXAMPLE}")(upcycling.upcycle)
 
 

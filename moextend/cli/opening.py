@@ -146,7 +146,11 @@ def encoders_of(vision: str | None, audio: str | None) -> dict[str, str]:
 
 
 def load_active(
-    model: MultimodalLM, extensions: Sequence[Path] | None, projectors: Sequence[Path] | None
+    model: MultimodalLM,
+    extensions: Sequence[Path] | None,
+    projectors: Sequence[Path] | None,
+    *,
+    allow_dtype: bool = False,
 ) -> None:
     """Loads extensions, oldest first, and activates them.
 
@@ -164,7 +168,7 @@ def load_active(
                 moextend.load_projector(model, folder, modality=name)
                 given.add(name)
     for folder in extensions:
-        moextend.load_extension(model, folder)
+        moextend.load_extension(model, folder, allow_dtype=allow_dtype)
     moextend.activate(model, "all")
 
 

@@ -135,7 +135,7 @@ def _sample(own: Modality, media: Sequence[MediaRef], batch_size: int) -> Tensor
 
 def save_projector(model: MultimodalLM, folder: str | Path, *, modality: str = ImageRef.modality) -> None:
     """Saves the projector of a modality of `model` to `folder`."""
-    own = _free(model, modality)
+    own = _known(model, modality)
     card = {"projector": True, "base": modalities.without_projector(model, modality)}
     card |= {} if modality == ImageRef.modality else {"modality": modality}
     tensor_files.save_tensors(Path(folder), own.projector.state_dict(), card, STEM)
@@ -170,8 +170,8 @@ def load_projector(model: MultimodalLM, folder: str | Path, *, modality: str = I
     own.projector.load_state_dict(tensors)
 
 
-def _free(model: MultimodalLM, name: str) -> Modality:
-    """The modality; InputError if the model lacks it or its projector cannot be changed."""
+def _known(model: MultimodalLM, name: str) -> Modality:
+    """The modality; InputError if the model lacks it."""
     if name not in model.modalities:
         how = {"image": "vision=...", "audio": "audio=..."}.get(name, f"encoders={{'{name}': ...}}")
         raise InputError(
@@ -179,10 +179,16 @@ def _free(model: MultimodalLM, name: str) -> Modality:
             where="projector",
             hint=f"Load it with {how}, or leave the alignment out: text needs none.",
         )
+    return model.modalities[name]
+
+
+def _free(model: MultimodalLM, name: str) -> Modality:
+    """The modality; InputError if the model lacks it or its projector cannot be changed."""
+    own = _known(model, name)
     if modalities.needs(model, name):
         raise InputError(
             "the model is extended, and its extensions belong to the projector as it is.",
             where="projector",
             hint="Align, or load a projector, before the first extension.",
         )
-    return model.modalities[name]
+    return own

@@ -16,12 +16,16 @@ from moextend.moe import attach
 from moextend.moe.sites import find_sites
 
 
-def check_base(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool) -> None:
+def check_base(
+    model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool, lm_only: bool = False
+) -> None:
     """Raises InputError if the extension was made on another base, or with another encoder, projector or dtype.
 
-    Modalities that the model has besides those of the training do not matter.
+    Modalities that the model has besides those of the training do not matter. `lm_only`: nor do those of the training.
     """
     lm, needed = base_parts(card.base)
+    if lm_only:
+        needed = {}
     own, has = base_parts(model.base_fingerprint())
     differing = [name for name, part in needed.items() if has.get(name) != part]
     if lm == own and not differing:

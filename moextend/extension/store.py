@@ -87,7 +87,9 @@ def save_extension(
     scope.folders[name] = folder
 
 
-def load_extension(model: MultimodalLM, folder: str | Path, *, allow_dtype: bool = False) -> Extension:
+def load_extension(
+    model: MultimodalLM, folder: str | Path, *, allow_dtype: bool = False, lm_only: bool = False
+) -> Extension:
     """Attaches the expert set in `folder` to `model`, frozen; no tensor is in memory twice.
 
     Modalities of its training that the model lacks are added from the folder.
@@ -98,6 +100,7 @@ def load_extension(model: MultimodalLM, folder: str | Path, *, allow_dtype: bool
     Args:
         allow_dtype: accepts its base in another number type (`load(dtype=...)`); the results are then close to those
             of the training, and not equal.
+        lm_only: for text alone: encoders and projectors of its training are neither needed nor added.
 
     Raises:
         InputError: the folder has no complete extension of this format, or a damaged one; the extension belongs to
@@ -106,22 +109,23 @@ def load_extension(model: MultimodalLM, folder: str | Path, *, allow_dtype: bool
     """
     folder = Path(folder)
     card = read_extension(folder)
-    added = modalities.load_missing(model, card.base, folder)
+    added = [] if lm_only else modalities.load_missing(model, card.base, folder)
     try:
-        _attach(model, card, folder, allow_dtype)
+        _attach(model, card, folder, allow_dtype, lm_only)
     except BaseException:
         modalities.forget(model, added)
         raise
-    modalities.hold(model, card.name, list(base_parts(card.base)[1]))
+    if not lm_only:
+        modalities.hold(model, card.name, list(base_parts(card.base)[1]))
     model.learn_only([])
     model.choose = None
     attach.scope_of(model.lm).folders[card.name] = folder
     return handle(model, card.name)
 
 
-def _attach(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool) -> None:
+def _attach(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool, lm_only: bool) -> None:
     """Attaches the expert set in `folder` after all checks; an exception leaves the model as it was."""
-    check_base(model, card, folder, allow_dtype)
+    check_base(model, card, folder, allow_dtype, lm_only)
     check_coactive(model, card, folder, digest_of)
     tensor_files.check_sum(folder, tensor_files.read_card(folder))
     check_plan(model, card, folder / f"{STEM}.safetensors")

@@ -91,23 +91,12 @@ def load(
     try:
         how = _options(model, source, dtype, attn_implementation, options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        auto, own = _reader(source, options)
-        lm, loaded_of = auto.from_pretrained(
-            source, output_loading_info=True, **how, **options, **unpacked, **own
-        )
+        lm = _read_lm(model, source, {**options, **unpacked, **how})
     except Exception as error:
         known = _unreadable(error, "cannot be loaded as a language model", model, source, revision)
         if known is None:
             raise
         raise known from error
-    if isinstance(source, str):
-        hub.check_downloads(source, revision)
-    if missing := sorted(loaded_of["missing_keys"]):
-        raise InputError(
-            f"the checkpoint lacks {len(missing)} tensors, which would be random ({', '.join(missing[:2])}, ...).",
-            where=f"model '{model}'",
-            hint="Compare config.json with the weights, or copy the checkpoint again.",
-        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if device == "cpu":
@@ -118,6 +107,45 @@ def load(
     loaded = MultimodalLM(lm, tokenizer, encoders=made).to(device)
     loaded.chat = chat_of(tokenizer, chat)
     return loaded
+
+
+def load_lm(model: str, *, revision: str | None = None, **options: Any) -> Any:
+    """The language model of a base alone; `options`: those of `from_pretrained` of transformers.
+
+    Raises:
+        InputError: the model cannot be found, or its checkpoint is incomplete.
+    """
+    source, unpacked = sources.find(model), dict[str, Any]()
+    if gguf := sources.gguf_file(source):
+        source, unpacked = gguf.parent, {"gguf_file": gguf.name, **_dequantised()}
+    if isinstance(source, str):
+        hub.tidy(source)
+    try:
+        return _read_lm(
+            model, source, {"trust_remote_code": False, **options, **unpacked, "revision": revision}
+        )
+    except Exception as error:
+        known = _unreadable(error, "cannot be loaded as a language model", model, source, revision)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _read_lm(model: str, source: Path | str, options: dict[str, Any]) -> Any:
+    """Language model of `source`; InputError if tensors are missing."""
+    keys = ("revision", "trust_remote_code", "gguf_file")
+    named: dict[str, Any] = {key: options[key] for key in keys if key in options}
+    auto, own = _reader(source, named)
+    lm, found = auto.from_pretrained(source, output_loading_info=True, **options, **own)
+    if isinstance(source, str):
+        hub.check_downloads(source, options.get("revision"))
+    if missing := sorted(found["missing_keys"]):
+        raise InputError(
+            f"the checkpoint lacks {len(missing)} tensors, which would be random ({', '.join(missing[:2])}, ...).",
+            where=f"model '{model}'",
+            hint="Compare config.json with the weights, or copy the checkpoint again.",
+        )
+    return lm
 
 
 def load_encoder(modality: str, name: str, **settings: Any) -> Encoder:

@@ -189,13 +189,16 @@ class MultimodalLM(nn.Module):
     def base_rounded(self) -> str:
         """Fingerprint of the LM's weights that does not depend on their number type (see `rounded_digest`); cached."""
         if not self._rounded:
-            base = {key: tensor for key, tensor in self.lm.state_dict().items() if ".ext_" not in key}
-            self._rounded = rounded_digest(base)
+            self._rounded = rounded_digest(self._base_tensors())
         return self._rounded
 
+    def _base_tensors(self) -> dict[str, Tensor]:
+        """Tensors of the LM without those of extensions."""
+        return {key: tensor for key, tensor in self.lm.state_dict().items() if ".ext_" not in key}
+
     def rename_base(self) -> None:
-        """Makes the LM's current weights the base of `base_fingerprint`."""
-        self._base = cached_digest(self.lm.state_dict())
+        """Makes the LM's current weights, without those of extensions, the base of `base_fingerprint`."""
+        self._base = cached_digest(self._base_tensors())
         self._rounded = ""
         self.base_dtype = str(self.lm.dtype).removeprefix("torch.")
 

@@ -11,21 +11,35 @@ from transformers import AutoModelForCausalLM
 
 from moextend import attach, detach, save_base
 from moextend.errors import InputError
+from moextend.moe.attach import scope_of
 from tests.moe.toy_composites import build_composite
 from tests.toys import toy_model
 
 
-def test_saving_an_extended_model_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_a_part_of_an_extended_model_is_not_saved(tmp_path: Path) -> None:
     model = toy_model()
     attach(model.lm, "a", {0: [1]})
     attach(model.lm, "b", {1: [0]})
-    for part in (model.lm, model.lm.model, deepcopy(model.lm)):
+    for part in (model.lm.model, deepcopy(model.lm).model):
         with pytest.raises(InputError, match=r"model is extended.*save_extension.*unload"):
             part.save_pretrained(tmp_path / "saved")
     detach(model.lm, "a")
     with pytest.raises(InputError, match="model is extended"):
-        model.lm.save_pretrained(tmp_path / "saved")
+        model.lm.model.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+
+
+def test_an_extended_model_is_saved_with_its_extensions(tmp_path: Path) -> None:
+    model = toy_model()
+    attach(model.lm, "a", {0: [1]})
+    attach(model.lm, "b", {1: [0]})
+    copy = deepcopy(model.lm)
+    detach(copy, "b")
+    for lm, names in ((model.lm, ["a", "b"]), (copy, ["a"])):
+        lm.save_pretrained(tmp_path / names[-1])
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / names[-1])
+        assert list(again.model.layers[0].mlp.gate.ext_parts) == ["a"]
+        assert scope_of(again).known == names
 
 
 def test_without_extensions_it_is_saved_as_before(tmp_path: Path) -> None:
@@ -47,7 +61,7 @@ def test_without_extensions_it_is_saved_as_before(tmp_path: Path) -> None:
 def test_all_parts_of_a_composite_are_guarded(tmp_path: Path) -> None:
     lm = build_composite("qwen3_vl_moe")
     attach(lm, "a", {0: [1]})
-    for part in (lm, lm.model, lm.model.language_model):
+    for part in (lm.model, lm.model.language_model):
         with pytest.raises(InputError, match="model is extended"):
             part.save_pretrained(tmp_path)
     detach(lm, "a")

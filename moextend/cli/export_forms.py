@@ -1,0 +1,151 @@
+"""Writes the forms of `moextend export`: stock, moextend and peft."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moextend.cli import options
+from moextend.cli.bars import bar
+from moextend.cli.opening import load_active
+from moextend.errors import InputError, UnknownName
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from moextend.bench.exporting.stage import StageModel
+    from moextend.model.multimodal import MultimodalLM
+
+
+STOCK, FOLDER, PEFT = "stock", "moextend", "peft"
+"""The forms."""
+
+
+@dataclass(frozen=True)
+class How:
+    """What is asked for: the options of the same names."""
+
+    form: str
+    out: Path
+    base: str | None
+    with_base: bool
+    active: list[str] | None
+    size: str
+    quiet: bool
+
+
+def loaded(
+    base: str, folders: Sequence[Path], encoders: dict[str, str], projectors: list[Path] | None, dtype: str | None,
+    *, exact: bool,
+) -> MultimodalLM:  # fmt: skip
+    """The base with the extensions, all active, on the CPU."""
+    import moextend
+    from moextend.export.notes import check_rounding
+    from moextend.export.planned import dtype_of
+    from moextend.extension.card import read_extension
+    from moextend.util.quiet import quiet_process
+
+    quiet_process()
+    cards = [read_extension(folder) for folder in folders]
+    own = dtype_of(cards)
+    if exact:
+        check_rounding(own, dtype)
+    model = moextend.load(
+        base, vision=encoders.get("image"), audio=encoders.get("audio"), dtype=dtype or own, device="cpu"
+    )
+    load_active(model, folders, projectors, allow_dtype=dtype not in (None, own))
+    return model
+
+
+def stock_form(model: MultimodalLM, how: How, reference: Tensor | None = None) -> dict[str, Any]:
+    """Writes a checkpoint for plain transformers; returns what was written.
+
+    reference: logits to compare with, see `save_stock`.
+    """
+    from moextend.export.notes import notes_of
+    from moextend.export.writing import save_stock
+
+    for note in notes_of(model):
+        options.echo(f"note: {note}", err=True)
+    with bar("files", quiet=how.quiet) as on_shard:
+        written = save_stock(
+            model, how.out, max_shard_size=how.size, release=True, reference=reference, on_shard=on_shard
+        )
+    return {"form": STOCK, **vars(written), "folder": str(how.out)}
+
+
+def folder_form(
+    model: MultimodalLM, how: How, base: str, encoders: dict[str, str], **more: Any
+) -> dict[str, Any]:
+    """Writes a folder for transformers with moextend; returns what was written."""
+    import moextend
+    from moextend.export.saving import save_model
+
+    known = [each.name for each in moextend.extensions(model)]
+    for name in how.active or ():
+        if name not in (*known, "none"):
+            raise UnknownName("extension", name, [*known, "none"], where="--active")
+    active = None if how.active is None else [name for name in how.active if name != "none"]
+    named = str(Path(base).resolve()) if base and Path(base).exists() else base
+    save_model(
+        model, how.out, base=named, with_base=how.with_base, encoders=encoders, active=active,
+        max_shard_size=how.size, **more,
+    )  # fmt: skip
+    size = sum(path.stat().st_size for path in how.out.rglob("*.safetensors"))
+    return {
+        "form": FOLDER, "folder": str(how.out), "extensions": known, "bytes": size,
+        "base": str(how.out / "base") if how.with_base else named,
+    }  # fmt: skip
+
+
+def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any]:
+    """Exports a stage of a run; returns what was written."""
+    from moextend.bench.exporting import adapters, stage
+    from moextend.util.quiet import quiet_process
+
+    quiet_process()
+    found = stage.opened(stage.find(source, runs), task)
+    if how.form == PEFT:
+        return _peft(found, how.out, how.base)
+    if how.form == STOCK:
+        from moextend.export.check import sample_logits
+
+        reference = sample_logits(found.model.lm)
+        merged = adapters.merge(found.model)
+        return {**stock_form(found.model, how, reference), "source": found.name, "merged": merged}
+    from moextend.export.exact import state_of
+
+    if not state_of(found.model.lm).known:
+        raise InputError(
+            "the stage has no extensions.",
+            where=found.name,
+            hint="Use --as stock, or --as peft for LoRA adapters.",
+        )
+    made = folder_form(
+        found.model, how, how.base or found.base, found.encoders, resize=found.resize, revision=found.revision
+    )
+    return {**made, "source": found.name}
+
+
+def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
+    from moextend.bench.exporting import adapters
+    from moextend.export.folders import new_folder
+    from moextend.model import sources
+
+    named = base or found.base
+    if not named:
+        raise InputError(
+            "the run made its base itself (upcycle), so that no other program can load it.",
+            where=found.name,
+            hint="Save it with moextend upcycle, and name the folder with --base.",
+        )
+    named = str(sources.find(named, where="--base"))  # as plain transformers finds it
+    with new_folder(out) as made:
+        rank = adapters.save_adapter(found, made, named)
+    size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
+    return {
+        "form": PEFT, "folder": str(out), "source": found.name, "task": found.task, "rank": rank, "bytes": size,
+        "base": named,
+    }  # fmt: skip

@@ -1,0 +1,210 @@
+"""`moextend export`: extended models for other programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from moextend.cli import before, options
+from moextend.cli.export_forms import FOLDER, PEFT, STOCK, How, folder_form, loaded, of_run, stock_form
+from moextend.cli.opening import Audio, Out, Projector, Vision, encoders_of
+from moextend.errors import InputError, counted
+
+EXAMPLE = "moextend export facts --base tiny --as stock --out facts-moe"
+FORMS = {
+    STOCK: "a checkpoint that plain transformers loads",
+    FOLDER: "a folder that transformers loads after `import moextend`",
+    PEFT: "an adapter that peft loads",
+}
+
+
+def export(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EXTENSION", help="Folders of extensions, oldest first; or one RUN:STAGE of a benchmark."
+        ),
+    ],
+    out: Out,
+    form: Annotated[
+        str, typer.Option("--as", metavar="FORM", help="stock, moextend or peft (docs/export.md).")
+    ],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Base of the extensions: a folder, a .gguf file, a hub id or tiny. A run has its own."
+        ),
+    ] = None,
+    vision: Vision = None,
+    audio: Audio = None,
+    projector: Projector = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Of a run with parts per task: for which task. Default: the stage's own."),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Number type of the weights; bfloat16 rounds new ones. Default: that of the training."
+        ),
+    ] = None,
+    max_shard_size: Annotated[str, typer.Option(help="Largest file of a stock checkpoint.")] = "5GB",
+    with_base: Annotated[
+        bool, typer.Option("--with-base", help="--as moextend: copy the base instead of naming it.")
+    ] = False,
+    active: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="--as moextend: extension that computes after loading; repeatable, or none. Default: all, or those "
+            "of the task."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the tensors, files and bytes; no weights are loaded.")
+    ] = False,
+    workspace: options.Workspace = Path(),
+    runs: options.Runs = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write an extended model for another program: plain transformers, transformers with moextend, or peft.
+
+    Refused where the other program would not compute exactly the same, with the setting that stands in the way.
+    """
+    how = How(form, out, base, with_base, active, max_shard_size, as_json)
+    _check(how, dry_run)
+    folders = _extensions(sources, base)
+    if folders is None:
+        if dry_run:
+            raise InputError(
+                "plans exports of extensions.", where="--dry-run", hint="Leave it out for a run."
+            )
+        record = of_run(sources[0], how, task, runs or workspace / "runs")
+    elif form == PEFT:
+        raise InputError(
+            "an extension adds experts, and peft has no adapter that does.", where="--as peft",
+            hint="Use --as stock; peft is for the LoRA methods of a run: moextend export RUN:STAGE --as peft.",
+        )  # fmt: skip
+    elif task is not None:
+        raise InputError("is for a run.", where="--task", hint="Leave it out.")
+    else:
+        assert base is not None
+        if dry_run:
+            _plan(base, folders, dtype, max_shard_size, as_json)
+            return
+        encoders = encoders_of(vision, audio)
+        before.check_model(base, encoders, projector, dtype or "float32", None, "cpu")
+        model = loaded(base, folders, encoders, projector, dtype, exact=form == STOCK)
+        record = stock_form(model, how) if form == STOCK else folder_form(model, how, base, encoders)
+    options.echo(json.dumps(record, indent=2) if as_json else _lines(record))
+
+
+def _check(how: How, dry_run: bool) -> None:
+    """Raises InputError for a form or a size that does not exist, or a folder that is not new."""
+    from moextend.util import files, lookup
+
+    out, size = how.out, how.size
+    lookup.choose("form", how.form, FORMS, where="--as")
+    for option, given in (("--with-base", how.with_base), ("--active", how.active)):
+        if given and how.form != FOLDER:
+            raise InputError("is for --as moextend.", where=option, hint="Leave it out.")
+    if dry_run and how.form != STOCK:
+        raise InputError(
+            "plans stock checkpoints.", where="--dry-run", hint="Use --as stock, or leave it out."
+        )
+    if not re.fullmatch(r"[1-9][0-9]{0,5}(KB|MB|GB|TB)", size):
+        raise InputError(f"'{size}' is no size.", where="--max-shard-size", hint="Examples: 5GB, 500MB.")
+    if dry_run:
+        return
+    before.check_out(out)
+    if files.exists(out) and any(out.iterdir()):
+        raise InputError(
+            f"'{out}' exists already.", where="--out", hint="Name a new folder, or remove this one."
+        )
+
+
+def _extensions(sources: Sequence[str], base: str | None) -> list[Path] | None:
+    """Folders of the extensions; None: the source is a stage of a run.
+
+    The folder of a stage is an extension if a base is named.
+    """
+    paths = [Path(source) for source in sources]
+    found = [path for path in paths if (path / "extension.json").is_file()]
+    if len(found) < len(paths) or (base is None and all(path.parent.name == "stages" for path in paths)):
+        if len(paths) == 1:
+            return None
+        missing = next((path for path in paths if path not in found), paths[0])
+        raise InputError(
+            f"'{missing}' holds no extension.", where="EXTENSION",
+            hint="Name folders of extensions with their --base, or one stage of a run: RUN:STAGE.",
+        )  # fmt: skip
+    if base is None:
+        raise InputError("is missing.", where="--base", hint="Name the base that the extension was made on.")
+    from moextend.extension.card import read_extension
+
+    for path in paths:
+        read_extension(path)
+    return paths
+
+
+def _plan(base: str, folders: Sequence[Path], dtype: str | None, size: str, as_json: bool) -> None:
+    """Prints what would be written."""
+    from moextend.export.planned import planned_stock
+    from moextend.util.quiet import quiet_process
+
+    quiet_process()
+    found = planned_stock(base, folders, dtype=dtype, max_shard_size=size)
+    rows = [vars(row) for row in found.rows()]
+    if as_json:
+        record = {
+            "bytes": found.bytes,
+            "parameters": found.parameters,
+            "files": len(found.split),
+            "tensors": rows,
+        }
+        typer.echo(json.dumps(record, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("tensor", "shape", "type", "bytes", "file"):
+        table.add_column(title, justify="right" if title == "bytes" else "left")
+    for row in rows:
+        shape = " x ".join(map(str, row["shape"]))
+        table.add_row(row["name"], shape, row["dtype"], f"{row['bytes']:,}", row["file"])
+    Console().print(table)
+    typer.echo(_size_line(len(found.split), found.bytes, found.parameters))
+
+
+def _size_line(count: int, size: int, parameters: int) -> str:
+    return f"{counted(count, 'file')}, {size / 1e9:.3f} GB, {parameters:,} parameters"
+
+
+def _lines(record: dict[str, Any]) -> str:
+    """What was written, in a few lines."""
+    if record["form"] == FOLDER:
+        return (
+            f"wrote {record['folder']}: {', '.join(record['extensions'])}; {record['bytes'] / 1e6:.2f} MB, of the base "
+            f"{record['base']}"
+        )
+    if record["form"] == PEFT:
+        return (
+            f"wrote {record['folder']}: the adapter of {record['source']} for task '{record['task']}', rank "
+            f"{record['rank']}, {record['bytes'] / 1e6:.2f} MB, of the base {record['base']}"
+        )
+    lines = [
+        f"wrote {record['folder']}: {_size_line(record['files'], record['bytes'], record['parameters'])}"
+    ]
+    if record["experts"]:
+        never = f", and {record['padded']} that are never chosen" if record["padded"] else ""
+        lines.append(f"{counted(record['experts'], 'new expert')} in all layers{never}")
+    if record["difference"] is not None:
+        lines.append(
+            f"Read back by transformers: logits differ by at most {record['difference']:.1e} from the model's."
+        )
+    return "\n".join(lines)

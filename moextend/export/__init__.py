@@ -1,0 +1,1 @@
+"""Extended models for other programs: checkpoints of plain transformers, and folders that transformers loads."""

@@ -1,0 +1,54 @@
+"""The config class of a folder that transformers loads as an extended model; imports transformers' configs only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.configuration_utils import PreTrainedConfig
+
+MODEL_TYPE = "moextend"
+FORMAT = 1
+"""Version of the folder; another one is refused."""
+
+
+class MoextendConfig(PreTrainedConfig):
+    """An extended model: its base, by name or as a copy in the folder, and its extensions."""
+
+    model_type = MODEL_TYPE
+
+    def __init__(
+        self,
+        format: int = FORMAT,
+        base: str = "",
+        base_copied: bool = False,
+        revision: str | None = None,
+        base_fingerprint: str = "",
+        base_dtype: str = "float32",
+        extensions: list[dict[str, str]] | None = None,
+        active: list[str] | None = None,
+        encoders: dict[str, str] | None = None,
+        resize: str | None = None,
+        chat: bool | None = None,
+        moextend_version: str = "",
+        **more: Any,
+    ) -> None:
+        """Args:
+        format: version of the folder.
+        base: name of the base as `moextend.load` takes it; of a copied one, as information.
+        base_copied: the base is in the folder `base`.
+        revision: of a base from the hub.
+        base_fingerprint: of the language model of the base, its encoders and projectors.
+        base_dtype: number type of its weights in the training.
+        extensions: name, routing mode and digest of the weights of each extension, oldest first.
+        active: extensions that compute after loading.
+        encoders: modality -> name of its encoder; its projector is in `projectors/<modality>`.
+        resize: as in `moextend.load`.
+        chat: as in `moextend.load`.
+        moextend_version: version that wrote the folder.
+        """
+        self.format, self.base, self.base_copied, self.revision = format, base, base_copied, revision
+        self.base_fingerprint, self.base_dtype = base_fingerprint, base_dtype
+        self.extensions, self.encoders = extensions or [], encoders or {}
+        self.active = [each["name"] for each in self.extensions] if active is None else active
+        self.resize, self.chat, self.moextend_version = resize, chat, moextend_version
+        super().__init__(**more)

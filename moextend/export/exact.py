@@ -1,0 +1,122 @@
+"""Whether a stock class of transformers computes exactly what an extended model does, and if not, why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from moextend.errors import InputError
+from moextend.moe.attach import scope_of
+from moextend.moe.families import family_of, scoring_of
+from moextend.moe.router_parts import RouterPart
+from moextend.moe.routing import ExtendedRouter, Scope, reachable
+from moextend.moe.scoring import Scoring
+from moextend.moe.sites import Site, count_experts, find_sites
+
+ALL_LAYERS = "routing=paper, calibration=false, layers=all and scope=all"
+_ELSE = "Or export it with --as moextend, which keeps it as it is."
+
+
+def check(lm: nn.Module) -> None:
+    """Raises InputError if no stock class computes what `lm` does with its active extensions."""
+    scope = state_of(lm)
+    for reason, hint in _reasons(find_sites(lm), scope) if scope.active else []:
+        names = ", ".join(f"'{name}'" for name in scope.active)
+        raise InputError(f"{reason}.", where=f"extension {names}", hint=f"{hint} {_ELSE}")
+
+
+def state_of(lm: nn.Module) -> Scope:
+    """State of the extensions of a model; an empty one for a model without any, with MoE blocks or not."""
+    return scope_of(lm) if any(isinstance(each, ExtendedRouter) for each in lm.modules()) else Scope()
+
+
+def _reasons(sites: Sequence[Site], scope: Scope) -> list[tuple[str, str]]:
+    """Every obstacle, with what would remove it."""
+    again = f"Make it with {ALL_LAYERS}."
+    if scope.mode == "exact":
+        return [("routing=exact adds slots with gates, and no router of transformers has gates", again)]
+    if scope.mode == "slot":
+        return [("routing=slot compares a new expert with its parent only, and no stock router does", again)]
+    found = []
+    for site in sites:
+        if any(part.calibration is not None for part in parts(site)):
+            found.append(("calibration=true changes the chosen weights after the top-k", again))
+            break
+    most = max(map(new_experts, sites))
+    found += [
+        (_uneven(site, most), again) for site in sites if new_experts(site) < most and not can_pad(site)
+    ]
+    for site in sites:
+        if new_experts(site) and limited(site) and not all_groups_open(site.router):
+            groups = "the base chooses from some groups of its experts, and groups of a stock model have equal sizes"
+            found.append((groups, "No setting makes this exact."))
+            break
+    return found
+
+
+def _uneven(site: Site, most: int) -> str:
+    """Why a block with fewer new experts than another one cannot get some that are never chosen."""
+    return (
+        f"{site.name} has {new_experts(site)} new experts and another layer {most} (layers=...): a stock model has as "
+        f"many in every layer, and {family_of(site.router).router} has no bias that keeps others from being chosen"
+    )
+
+
+def new_experts(site: Site) -> int:
+    """Number of new experts of the active extensions in a block."""
+    return sum(part.count for part in parts(site))
+
+
+def parts(site: Site) -> list[RouterPart]:
+    """Parts of the active extensions in a block's router, oldest first."""
+    return reachable(site.router) if isinstance(site.router, ExtendedRouter) else []
+
+
+def scoring(site: Site) -> Scoring | None:
+    """Scoring of a block's router; None for a router that paper routing does not know.
+
+    A bias that the block passes to its router is replaced by zeros.
+    """
+    router = site.router
+    if family_of(router).scoring is None:
+        return None
+    return scoring_of(router, (torch.zeros(count_experts(site)),))
+
+
+def can_pad(site: Site) -> bool:
+    """Whether a router has a bias per expert that keeps an expert from being chosen, without effect on the others."""
+    if _row_bias(site.router):
+        return True  # on the logits: the expert's share of a softmax is zero
+    how = scoring(site)
+    if how is None:  # experts fixed by the token's id
+        return isinstance(getattr(site.router, "tid2eid", None), torch.Tensor)
+    return how.bias is not None and how.score is not None and _has_choice_bias(site)
+
+
+def limited(site: Site) -> bool:
+    """Whether a router chooses from some groups of its experts."""
+    how = scoring(site)
+    return how is not None and how.limited and getattr(site.router, "topk_method", "") != "greedy"
+
+
+def all_groups_open(router: nn.Module) -> bool:
+    """Whether a router with groups chooses from all of them."""
+    own = cast(Any, router)
+    groups = getattr(own, "num_group", None) or getattr(own, "n_group", None) or 1
+    return bool((getattr(own, "topk_group", None) or 1) >= groups)
+
+
+def _row_bias(router: nn.Module) -> bool:
+    return isinstance(getattr(router, "bias", None), torch.Tensor)
+
+
+CHOICE_BIASES = ("e_score_correction_bias", "expert_bias")
+"""Names of biases that only affect which experts are chosen."""
+
+
+def _has_choice_bias(site: Site) -> bool:
+    own = (*site.block.named_parameters(), *site.block.named_buffers())
+    return any(name.endswith(CHOICE_BIASES) and not name.startswith("experts.") for name, _ in own)

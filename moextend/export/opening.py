@@ -1,0 +1,154 @@
+"""Opens folders of extended models: the language model for transformers, or the model with its encoders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moextend.errors import InputError
+from moextend.export.auto_config import FORMAT, MODEL_TYPE, MoextendConfig
+from moextend.export.saving import BASE, EXTENSIONS, PROJECTORS, bare
+from moextend.extension import align, store
+from moextend.extension.activate import activate
+from moextend.model import loading
+from moextend.model.multimodal import MultimodalLM
+
+_HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
+"""Options of `from_pretrained` that are for downloads."""
+
+
+def open_lm(folder: str | Path, config: MoextendConfig | None, options: Mapping[str, Any]) -> Any:
+    """The extended language model; see `MoextendForCausalLM.from_pretrained`."""
+    given = {key: value for key, value in options.items() if not key.startswith("_")}
+    downloads = {key: given[key] for key in _HUB if given.get(key) is not None}
+    place = _local(folder, given.pop("revision", None), downloads)
+    config = config or read_config(place)
+    check(config, place)
+    for key in ("adapter_kwargs", "subfolder", "gguf_file", "code_revision", "use_safetensors"):
+        given.pop(key, None)
+    info = given.pop("output_loading_info", False)
+    active = given.pop("active", None)
+    asked = given.pop("torch_dtype", None) if given.get("dtype") is None else given.pop("dtype")
+    given.pop("dtype", None)
+    wanted = str(asked or "auto").removeprefix("torch.")
+    dtype = config.base_dtype if wanted == "auto" else wanted
+    lm = loading.load_lm(
+        _base(config, place), revision=config.revision, dtype=getattr(torch, dtype),
+        **{key: value for key, value in given.items() if value is not None},
+    )  # fmt: skip
+    if lm.device.type == "cpu" and "experts_implementation" not in given:
+        lm.set_experts_implementation("eager")  # as moextend.load does
+    with bare(lm) as model:
+        _extend(model, config, place, allow_dtype=dtype != config.base_dtype, lm_only=True)
+        activate(model, config.active if active is None else active)
+    lm.eval()
+    nothing = {key: set[str]() for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+    return (lm, nothing) if info else lm
+
+
+def load_model(
+    folder: str | Path,
+    *,
+    active: Sequence[str] | str | None = None,
+    dtype: str | None = None,
+    device: str = "cpu",
+    attn_implementation: str | None = None,
+    revision: str | None = None,
+) -> MultimodalLM:
+    """The model that `save_model` or `moextend export --as moextend` wrote: base, encoders, projectors, extensions.
+
+    Args:
+        folder: the folder, or a hub id of one.
+        active: as in `moextend.activate` ("auto" infers the extension from each input); None: as it was saved.
+        dtype: number type of the base; None: that of the training. Another one gives close, not equal results.
+        device: as in `moextend.load`.
+        attn_implementation: as in `moextend.load`.
+        revision: of a folder on the hub.
+
+    Raises:
+        InputError: the folder is incomplete, the base is another one, or an extension cannot be attached.
+    """
+    place = _local(folder, revision, {})
+    config = read_config(place)
+    model = loading.load(
+        _base(config, place),
+        encoders=config.encoders,
+        resize=config.resize,  # type: ignore[arg-type]
+        revision=config.revision,
+        dtype=dtype or config.base_dtype,
+        device=device,
+        attn_implementation=attn_implementation,
+        chat=config.chat,
+    )
+    for name in config.encoders:
+        align.load_projector(model, place / PROJECTORS / name, modality=name)
+    _extend(model, config, place, allow_dtype=dtype not in (None, config.base_dtype), lm_only=False)
+    activate(model, config.active if active is None else active)
+    return model
+
+
+def read_config(place: Path) -> MoextendConfig:
+    """Config of a folder; InputError if it is no such folder."""
+    try:
+        values, _ = MoextendConfig.get_config_dict(place)
+        config = MoextendConfig.from_dict(values)
+    except (OSError, ValueError, TypeError) as error:
+        raise _no_folder(place) from error
+    if values.get("model_type") != MODEL_TYPE:
+        raise _no_folder(place)
+    check(config, place)
+    return config
+
+
+def check(config: MoextendConfig, place: Path) -> None:
+    """Raises InputError for a format of a later version, or names that are no folders."""
+    if config.format != FORMAT:
+        raise InputError(
+            f"is of format {config.format}, and this version of moextend reads format {FORMAT}.",
+            where=str(place / "config.json"),
+            hint="Use a newer version of moextend.",
+        )
+    for each in config.extensions:
+        if not re.fullmatch(r"[\w-]+", str(each.get("folder", ""))):
+            raise InputError(
+                f"names an extension in '{each.get('folder')}', which is no name of a folder.",
+                where=str(place / "config.json"),
+                hint="Export it again.",
+            )
+
+
+def _extend(
+    model: MultimodalLM, config: MoextendConfig, place: Path, *, allow_dtype: bool, lm_only: bool
+) -> None:
+    for each in config.extensions:
+        folder = place / EXTENSIONS / each["folder"]
+        store.load_extension(model, folder, allow_dtype=allow_dtype, lm_only=lm_only)
+
+
+def _base(config: MoextendConfig, place: Path) -> str:
+    return str(place / BASE) if config.base_copied else config.base
+
+
+def _local(folder: str | Path, revision: str | None, downloads: Mapping[str, Any]) -> Path:
+    """The folder on this machine; one of the hub is downloaded."""
+    if Path(folder).is_dir():
+        return Path(folder)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(str(folder), revision=revision, **downloads))
+    except (OSError, HFValidationError) as error:
+        raise _no_folder(folder) from error
+
+
+def _no_folder(place: str | Path) -> InputError:
+    return InputError(
+        "holds no extended model.",
+        where=str(place),
+        hint="Name a folder that 'moextend export --as moextend' or moextend.save_model wrote.",
+    )

@@ -1,0 +1,224 @@
+"""Writes extended models as folders that transformers loads after `import moextend`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from moextend.errors import InputError
+from moextend.export import shards
+from moextend.export.folders import new_folder
+from moextend.export.stock import stock_model
+from moextend.extension import align, store, tensor_files
+from moextend.extension.card import read_extension
+from moextend.model.fingerprint import base_parts, tensors_digest
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe import attach
+from moextend.util import files
+from moextend.util.release import __version__
+
+BASE, EXTENSIONS, PROJECTORS = "base", "extensions", "projectors"
+"""Folders in the folder of an extended model."""
+CODE = "moextend_code"
+"""Module for programs that load the folder with `trust_remote_code` instead of `import moextend`."""
+_CODE = '''"""Loads this folder where `import moextend` cannot stand in the program (trust_remote_code)."""
+
+from moextend.export.auto import MoextendConfig, MoextendForCausalLM
+
+__all__ = ["MoextendConfig", "MoextendForCausalLM"]
+'''
+
+
+def save_model(
+    model: MultimodalLM,
+    folder: str | Path,
+    *,
+    base: str | None = None,
+    with_base: bool = False,
+    revision: str | None = None,
+    encoders: Mapping[str, str] | None = None,
+    resize: str | None = None,
+    active: Sequence[str] | None = None,
+    max_shard_size: str = shards.SHARD,
+) -> None:
+    """Writes a model with its extensions; `moextend.load_model` and `AutoModelForCausalLM` load it.
+
+    `AutoModelForCausalLM.from_pretrained(folder)` after `import moextend` loads the language model with its extensions.
+    The folder is complete or absent.
+
+    Args:
+        folder: a new folder.
+        base: name that the base is loaded by; it may be left out if the base is copied.
+        with_base: copies the base, instead of its name.
+        revision: of a base from the hub.
+        encoders: modality -> name of its encoder, for the modalities that the model was loaded with.
+        resize: as in `moextend.load`.
+        active: extensions that compute after loading; None: the active ones.
+        max_shard_size: largest file of a copied base.
+
+    Raises:
+        InputError: the folder is not empty, the base or an encoder has no name, or a quantised base is to be copied.
+    """
+    if not (base or with_base):
+        raise InputError(
+            "the base has no name to load it by.",
+            where="save_model",
+            hint="Give base=NAME, or with_base=True.",
+        )
+    scope = attach.scope_of(model.lm)
+    named = _encoders(model, encoders or {})
+    with new_folder(Path(folder)) as made:
+        if with_base:
+            copy_base(model, made / BASE, max_shard_size)
+        for name in named:
+            align.save_projector(model, made / PROJECTORS / name, modality=name)
+        listed = [_save(model, name, place, made) for place, name in enumerate(scope.known, 1)]
+        if model.tokenizer is not None:
+            model.tokenizer.save_pretrained(made)
+        if getattr(model.lm, "generation_config", None) is not None:
+            model.lm.generation_config.save_pretrained(made)
+        _write_config(
+            made, base=base or "", base_copied=with_base, revision=revision, base_dtype=model.base_dtype,
+            base_fingerprint=model.base_fingerprint(), extensions=listed, encoders=dict(named), resize=resize,
+            active=list(scope.active if active is None else active),
+            chat=None if model.tokenizer is None else model.chat is not None,
+        )  # fmt: skip
+
+
+def save_lm(
+    lm: Any, folder: str | Path, *, max_shard_size: str = "50GB", is_main_process: bool = True, **options: Any
+) -> None:
+    """`save_pretrained` of an extended language model: `save_model` with a copy of the base, without encoders.
+
+    Args:
+        folder: other files in it stay; an extended model in it is replaced.
+        options: others of `save_pretrained`; those that would write something else are refused.
+
+    Raises:
+        InputError: the folder holds something else, or an option cannot be followed.
+    """
+    refused = [key for key in ("push_to_hub", "state_dict", "variant") if options.get(key)]
+    if refused:
+        raise InputError(
+            f"{refused[0]} is not possible for an extended model.",
+            where="save_pretrained",
+            hint="Leave it out.",
+        )
+    if not is_main_process:
+        return
+    folder, taken = Path(folder), Path(folder) / "config.json"
+    if taken.is_file() and not _is_own(folder):
+        raise InputError("holds another model.", where=str(folder), hint="Name another folder.")
+    size = max_shard_size if isinstance(max_shard_size, str) else f"{max(1, max_shard_size // 1000)}KB"
+    folder.mkdir(parents=True, exist_ok=True)
+    with bare(lm) as model, tempfile.TemporaryDirectory(dir=folder, prefix=".saving.") as temporary:
+        made = Path(temporary) / "model"
+        save_model(model, made, base=str(lm.name_or_path), with_base=True, max_shard_size=size)
+        for path in sorted(made.iterdir(), key=lambda path: path.name == taken.name):  # the config last
+            _replace(path, folder / path.name)
+
+
+@contextmanager
+def bare(lm: Any) -> Iterator[MultimodalLM]:
+    """Context with the model of a language model alone; what of it learns, and its mode, do not change."""
+    learning = [parameter for parameter in lm.parameters() if parameter.requires_grad]
+    training = [module for module in lm.modules() if module.training]
+    try:
+        yield MultimodalLM(lm, None)
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        for module in training:
+            module.training = True
+
+
+def copy_base(model: MultimodalLM, folder: Path, max_shard_size: str) -> None:
+    """Writes the base of an extended model as a stock checkpoint."""
+    if getattr(model.lm.config, "quantization_config", None) is not None:
+        raise InputError(
+            "a quantised base cannot be copied.", where="save_model", hint="Name it instead: base=NAME."
+        )
+    folder.mkdir()
+    with attach.reaching(model.lm, ()):
+        stock = stock_model(model.lm)
+    shards.write(shards.plan(stock, max_shard_size), stock.skeleton, folder)
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(folder)
+
+
+def _write_config(folder: Path, **values: Any) -> None:
+    from moextend.export.auto_config import MoextendConfig
+
+    config = MoextendConfig(moextend_version=__version__, **values)
+    config.architectures = ["AutoModelForCausalLM"]  # transformers serve takes that attribute of transformers
+    config.auto_map = {
+        "AutoConfig": f"{CODE}.MoextendConfig",
+        "AutoModelForCausalLM": f"{CODE}.MoextendForCausalLM",
+    }
+    files.write_text(folder / f"{CODE}.py", _CODE)
+    config.save_pretrained(folder)
+
+
+def _save(model: MultimodalLM, name: str, place: int, made: Path) -> dict[str, str]:
+    """Writes extension `name` into the folder, as it is in memory; returns its entry in the config."""
+    scope = attach.scope_of(model.lm)
+    known, digest = scope.folders.get(name), store.digest_of(model, name)
+    own = f"{place:02d}-{re.sub(r'[^A-Za-z0-9_-]', '_', name)}"
+    folder = made / EXTENSIONS / own
+    if known is not None and _is_same(model, known, digest):
+        folder.mkdir(parents=True)
+        kept = [*known.glob("extension.*"), *known.glob("modality-*"), *known.glob("task_statistics.*")]
+        for path in kept:
+            shutil.copyfile(path, folder / path.name)
+    else:
+        try:
+            store.save_extension(model, name, folder=folder)
+        finally:
+            if known is None:
+                scope.folders.pop(name, None)
+            else:
+                scope.folders[name] = known
+    return {"name": name, "folder": own, "mode": scope.mode, "digest": digest}
+
+
+def _is_same(model: MultimodalLM, folder: Path, digest: str) -> bool:
+    """Whether a folder holds an extension with these weights, of the base as it is in memory."""
+    if not tensor_files.is_complete(folder):
+        return False
+    base = base_parts(read_extension(folder).base)[0]
+    if base != base_parts(model.base_fingerprint())[0]:
+        return False
+    return tensors_digest(tensor_files.load_tensors(folder)[0]) == digest
+
+
+def _encoders(model: MultimodalLM, named: Mapping[str, str]) -> dict[str, str]:
+    """Modality -> encoder, for the modalities that the model was loaded with; the others are in the extensions."""
+    loaded = [name for name, modality in model.modalities.items() if modality.added is None]
+    missing = [name for name in loaded if name not in named]
+    if missing:
+        raise InputError(
+            f"the {missing[0]} encoder has no name to load it by.",
+            where="save_model",
+            hint=f"Give encoders={{'{missing[0]}': NAME}}.",
+        )
+    return {name: named[name] for name in loaded}
+
+
+def _replace(path: Path, goal: Path) -> None:
+    if goal.is_dir():
+        shutil.rmtree(goal)
+    path.replace(goal)
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder holds an extended model."""
+    try:
+        record = files.read_json(folder / "config.json")
+    except (OSError, InputError):
+        return False
+    return isinstance(record, dict) and record.get("model_type") == "moextend"

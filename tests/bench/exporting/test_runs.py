@@ -1,0 +1,132 @@
+"""Exports of a run's stages give the cells of its text tasks, scored by lm-eval with plain transformers or peft."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import moextend
+from moextend.bench.exporting import stage
+from moextend.bench.run import runner
+from moextend.bench.run.opening import open_run
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.rundir import RunDir
+from moextend.errors import InputError, UnknownName
+
+LIMIT = 40
+SEQUENCE = f"""
+sequence: small
+version: 1
+base: {{model: tiny, vision: tiny}}
+align: {{task: tiny-captions, steps: 4, batch_size: 8, learning_rate: 3.0e-3}}
+stages: [{{task: tiny-attributes}}, {{task: tiny-counting}}]
+retention: [tiny-textqa, tiny-facts]
+train: {{steps: 8, batch_size: 8, learning_rate: 5.0e-3}}
+scoring: {{batch_size: 10, limit: {LIMIT}}}
+"""
+PAPER = "moextend:routing=paper,calibration=false,layers=all,scope=all"
+SCORE = """
+import json, sys
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
+if sys.argv[2] != "stock": import moextend
+else: sys.modules["moextend"] = None
+found = simple_evaluate(model="hf", model_args=json.loads(sys.argv[1]), tasks=["tiny_textqa", "tiny_facts"],
+    task_manager=TaskManager(include_path="tasks", include_defaults=False), limit={limit}, batch_size=10, device="cpu")
+print("RESULT", json.dumps({{name: 100 * each["acc,none"] for name, each in found["results"].items()}}))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> dict[str, RunDir]:
+    folder = tmp_path_factory.mktemp("exports")
+    (folder / "registry").mkdir()
+    (folder / "registry" / "small.yaml").write_text(SEQUENCE)
+    made = {}
+    for config in resolve(Request(folder, sequence="small", methods=("lora", PAPER))):
+        run = open_run(config, folder / "runs")
+        runner.run(run.folder)
+        made["lora" if run.folder.name.startswith("lora") else "paper"] = run
+    return made
+
+
+def exported(source: Path, form: str, out: Path) -> None:
+    from moextend.cli.main import app
+
+    words = ["export", str(source), "--as", form, "--out", str(out)]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0
+
+
+def scored(form: str, arguments: str, folder: Path) -> dict[str, float]:
+    """Scores in a fresh process, by lm-eval's own class for transformers."""
+    import json
+
+    packaged = (Path(moextend.__file__).parent / "content" / "tasks" / "tiny" / "lm_eval").resolve()
+    (folder / "tasks").mkdir(exist_ok=True)
+    for path in packaged.glob("*.yaml"):
+        (folder / "tasks" / path.name).write_text(path.read_text().replace("{folder}", str(packaged)))
+    (folder / "score.py").write_text(SCORE.format(limit=LIMIT))
+    done = subprocess.run(
+        [sys.executable, "score.py", arguments, form], cwd=folder, capture_output=True, text=True, timeout=600,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("RESULT "))
+    found: dict[str, float] = json.loads(line.removeprefix("RESULT "))
+    return found
+
+
+LONG = [("paper", "moextend"), ("lora", "stock"), ("lora", "peft")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("run", "form"), [("paper", "stock"), *(pytest.param(*each, marks=pytest.mark.long) for each in LONG)]
+)
+def test_exports_reproduce_the_cells_of_text_tasks(
+    run: str, form: str, runs: dict[str, RunDir], tmp_path: Path
+) -> None:
+    found = runs[run]
+    source = found.folder / "stages" / "2-tiny-counting"
+    exported(source, form, tmp_path / "out")
+    arguments = f'{{"pretrained": "{tmp_path / "out"}"}}'
+    if form == "peft":
+        base = (Path(moextend.__file__).parent / "content" / "registry" / "models" / "tiny" / "lm").resolve()
+        arguments = f'{{"pretrained": "{base}", "peft": "{tmp_path / "out"}"}}'
+    cells = found.cells()
+    expected = {name.replace("-", "_"): cells[2, name].value for name in ("tiny-textqa", "tiny-facts")}
+    assert scored(form, arguments, tmp_path) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_a_stage_is_named_by_its_run_or_its_folder(runs: dict[str, RunDir]) -> None:
+    run = runs["lora"]
+    parent = run.folder.parent.parent
+    named = f"small/{run.folder.name}"
+    assert stage.find(f"{named}:1", parent).stage == 1
+    assert stage.find(named, parent).stage == 0
+    found = stage.find(str(run.folder / "stages" / "2-tiny-counting"), Path("nowhere"))
+    assert (found.run.folder, found.stage) == (run.folder, 2)
+    with pytest.raises(UnknownName, match="no run 'lora-s7'"):
+        stage.find("lora-s7:1", parent)
+    with pytest.raises(InputError, match="stages 1 to 2, not 3"):
+        stage.opened(stage.find(f"{named}:3", parent))
+    with pytest.raises(UnknownName, match="no task of the run 'nothing'"):
+        stage.opened(stage.find(named, parent), "nothing")
+
+
+@pytest.mark.slow
+def test_forms_that_do_not_fit_a_method_are_refused(runs: dict[str, RunDir], tmp_path: Path) -> None:
+    for run, form, says in (
+        ("paper", "peft", "learns no LoRA adapters"),
+        ("lora", "moextend", "the stage has no extensions"),
+    ):
+        with pytest.raises(InputError, match=says):
+            exported(runs[run].folder, form, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

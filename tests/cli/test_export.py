@@ -1,0 +1,100 @@
+"""`moextend export` of extensions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import moextend
+from moextend.moe.recipe import Mode
+from tests.cli.conftest import Cli
+
+
+def extension(folder: str, mode: Mode = "paper", plan: tuple[int, ...] = (0, 1, 2, 3)) -> None:
+    """An extension of the tiny base with random weights."""
+    model = moextend.load("tiny")
+    moextend.attach(model.lm, folder, {block: [0] for block in plan}, mode=mode, calibrate=False)
+    with torch.no_grad():
+        for parameter in moextend.new_parameters(model.lm, folder).values():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
+    moextend.save_extension(model, folder, folder=folder)
+
+
+def test_the_three_forms_and_the_plan(cli: Cli, tmp_path: Path) -> None:
+    extension("skill")
+    plan = cli(
+        "export", "skill", "--base", "tiny", "--as", "stock", "--out", "moe", "--dry-run", "--json"
+    ).json()
+    assert not (tmp_path / "moe").exists()
+    made = cli(
+        "export", "skill", "--base", "tiny", "--as", "stock", "--out", "moe", "--max-shard-size", "1MB"
+    )
+    assert made.code == 0, made.err
+    assert "4 new experts in all layers" in made.out and "logits differ by at most" in made.out
+    assert plan["bytes"] == sum(tensor["bytes"] for tensor in plan["tensors"])
+    lm = AutoModelForCausalLM.from_pretrained("moe")
+    assert sum(p.numel() for p in lm.parameters()) == plan["parameters"]
+    linked = cli("export", "skill", "--base", "tiny", "--as", "moextend", "--out", "linked")
+    assert linked.code == 0 and "skill" in linked.out
+    ids = torch.arange(20).view(2, 10)
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained("linked")(ids).logits
+        assert torch.allclose(lm(ids).logits, logits, atol=1e-4)
+        base = cli(
+            "export", "skill", "--base", "tiny", "--as", "moextend", "--active", "none", "--out", "none"
+        )
+        assert base.code == 0, base.err
+        plain = AutoModelForCausalLM.from_pretrained("none")(ids).logits
+        assert torch.equal(plain, moextend.load("tiny").lm(ids).logits)
+    assert json.loads(Path("linked/config.json").read_text())["base"] == "tiny"
+
+
+WRONG = [
+    ("skill --as stock", "--base: is missing"),
+    ("skill --base tiny --as onnx", "no form 'onnx'"),
+    ("skill --base tiny --as peft", "peft has no adapter that does"),
+    ("nowhere --base tiny --as stock", "no run 'nowhere'"),
+    ("skill nowhere --base tiny --as stock", "'nowhere' holds no extension"),
+    ("skill --base tiny --as stock --max-shard-size 5", "'5' is no size"),
+    ("skill --base tiny --as stock --with-base", "is for --as moextend"),
+    ("skill --base tiny --as moextend --dry-run", "plans stock checkpoints"),
+    ("skill --base tiny --as moextend --active other", "no extension 'other'"),
+    ("skill --base tiny --as stock --task t", "is for a run"),
+    ("skill --base tinny --as stock", "no model 'tinny'"),
+    ("some --base tiny --as stock", "another layer 1 (layers=...)"),
+    ("gates --base tiny --as stock", "routing=exact"),
+]
+
+
+def test_what_cannot_be_exported_is_refused_in_one_line(cli: Cli, tmp_path: Path) -> None:
+    extension("skill")
+    extension("gates", "exact")
+    extension("some", "paper", (1,))
+    for arguments, says in WRONG:
+        found = cli("export", *arguments.split(), "--out", "out")
+        assert found.code == 2, arguments
+        assert says in found.err, arguments
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").touch()
+    assert "exists already" in cli("export", "skill", "--base", "tiny", "--as", "stock", "--out", "out").err
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_rounding_is_asked_for(dtype: str, cli: Cli, tmp_path: Path) -> None:
+    extension("skill")
+    card = json.loads((tmp_path / "skill" / "extension.json").read_text())
+    model = moextend.load("tiny", dtype="bfloat16")
+    card |= {"base_dtype": "bfloat16", "base": model.base_fingerprint(), "base_rounded": model.base_rounded()}
+    (tmp_path / "skill" / "extension.json").write_text(json.dumps(card))
+    refused = cli("export", "skill", "--base", "tiny", "--as", "stock", "--out", "out")
+    assert refused.code == 2 and "--dtype bfloat16" in refused.err
+    if dtype == "float32" and card["base_rounded"] != moextend.load("tiny").base_rounded():
+        pytest.skip("the tiny base is no bfloat16 checkpoint, and float32 is another base")
+    made = cli("export", "skill", "--base", "tiny", "--as", "stock", "--out", "out", "--dtype", dtype)
+    assert made.code == 0, made.err
+    assert str(AutoModelForCausalLM.from_pretrained("out").dtype) == f"torch.{dtype}"

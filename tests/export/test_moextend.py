@@ -1,0 +1,203 @@
+"""Folders that transformers loads as an extended model after `import moextend`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
+
+import moextend
+from moextend import MultimodalLM
+from moextend.errors import InputError
+from moextend.export.auto_config import MoextendConfig
+from moextend.moe.recipe import Mode
+from tests.toys import toy_lm, toy_tokenizer
+
+ACT = (
+    "{first}\nimport torch\nfrom transformers import AutoModelForCausalLM\n"
+    "lm = AutoModelForCausalLM.from_pretrained({folder!r}{more})\n"
+    "print(lm(torch.tensor({ids})).logits.double().sum().item())"
+)
+
+
+def plain() -> MultimodalLM:
+    return MultimodalLM(toy_lm(), toy_tokenizer())
+
+
+def changed(model: MultimodalLM, name: str, mode: Mode = "exact", seed: int = 5) -> None:
+    moextend.attach(model.lm, name, {0: [1], 2: [0]}, mode=mode, width=0.5 if mode == "exact" else 1.0)
+    with torch.no_grad():
+        for parameter in moextend.new_parameters(model.lm, name).values():
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
+            parameter.add_(noise * 0.2)
+
+
+def logits(lm: Any, ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = lm(ids).logits
+        return found
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    moextend.save_base(plain(), tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.mark.parametrize("mode", ["exact", "paper", "slot"])
+@pytest.mark.parametrize("with_base", [False, True])
+def test_auto_classes_load_it_bit_for_bit(
+    mode: Mode, with_base: bool, base: Path, tmp_path: Path, ids: Tensor
+) -> None:
+    model = moextend.load(str(base))
+    changed(model, "a", mode)
+    changed(model, "b", mode, 6)
+    expected = logits(model.lm, ids)
+    moextend.save_model(model, tmp_path / "out", base=str(base), with_base=with_base)
+    if with_base:
+        base.rename(tmp_path / "gone")
+    config = AutoConfig.from_pretrained(tmp_path / "out")
+    assert isinstance(config, MoextendConfig) and config.active == ["a", "b"]
+    assert config.architectures and hasattr(transformers, config.architectures[0]), (
+        "as `transformers serve` loads it"
+    )
+    lm = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert type(lm).__name__ == "MixtralForCausalLM" and not lm.training
+    assert torch.equal(logits(lm, ids), expected)
+    alone = AutoModelForCausalLM.from_pretrained(tmp_path / "out", active=["a"])
+    moextend.activate(model, ["a"])
+    assert torch.equal(logits(alone, ids), logits(model.lm, ids))
+    again = moextend.load_model(tmp_path / "out", active="all")
+    assert torch.equal(logits(again.lm, ids), expected)
+    assert [each.name for each in moextend.extensions(again)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("first", "more"), [("import moextend", ""), ("import sys", ", trust_remote_code=True")]
+)
+def test_a_fresh_process_loads_it(first: str, more: str, base: Path, tmp_path: Path, ids: Tensor) -> None:
+    model = moextend.load(str(base))
+    changed(model, "a")
+    moextend.save_model(model, tmp_path / "out", base=str(base))
+    code = ACT.format(first=first, folder=str(tmp_path / "out"), more=more, ids=ids.tolist())
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False,
+        env={"HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": ":".join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(float(logits(model.lm, ids).double().sum()), abs=1e-3)
+
+
+def test_importing_the_package_imports_no_other() -> None:
+    code = "import sys, moextend; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_pipelines_generate_with_it(base: Path, tmp_path: Path) -> None:
+    model = moextend.load(str(base))
+    changed(model, "a")
+    moextend.save_model(model, tmp_path / "out", base=str(base))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer("w1 w2")["input_ids"] == model.tokenizer("w1 w2")["input_ids"]
+    write = pipeline("text-generation", model=str(tmp_path / "out"))
+    found = write("w1 w2 w3", max_new_tokens=6, do_sample=False, return_full_text=False)[0]["generated_text"]
+    prompt = moextend.Prompt("w1 w2 w3")
+    expected = moextend.generate(model, [prompt], max_new_tokens=6, batch_size=1)
+    moextend.activate(model, "none")
+    assert found.split() == expected[0].split()
+    assert moextend.generate(model, [prompt], max_new_tokens=6, batch_size=1) != expected
+
+
+def test_save_pretrained_writes_it_during_a_training(base: Path, tmp_path: Path, ids: Tensor) -> None:
+    model = moextend.load(str(base))
+    changed(model, "a")
+    model.lm.train()
+    learning = {name for name, p in model.lm.named_parameters() if p.requires_grad}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").touch()
+    for _ in range(2):  # a folder of the same kind is replaced
+        model.lm.save_pretrained(tmp_path / "out")
+    assert model.lm.training and learning == {n for n, p in model.lm.named_parameters() if p.requires_grad}
+    assert (tmp_path / "out" / "notes.txt").exists()
+    model.lm.eval()
+    base.rename(tmp_path / "gone")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert torch.equal(logits(again, ids), logits(model.lm, ids))
+    again.save_pretrained(tmp_path / "copy")
+    third = AutoModelForCausalLM.from_pretrained(tmp_path / "copy")
+    assert torch.equal(logits(third, ids), logits(model.lm, ids))
+    with torch.no_grad():
+        third.lm_head.weight.mul_(2.0)
+    third.save_pretrained(tmp_path / "changed")
+    fourth = AutoModelForCausalLM.from_pretrained(tmp_path / "changed")
+    assert torch.equal(logits(fourth, ids), logits(third, ids)), "with the base as it is now"
+
+
+def test_save_pretrained_refuses_what_it_cannot_do(base: Path, tmp_path: Path) -> None:
+    model = moextend.load(str(base))
+    changed(model, "a")
+    with pytest.raises(InputError, match="holds another model"):
+        model.lm.save_pretrained(base)
+    with pytest.raises(InputError, match="push_to_hub is not possible"):
+        model.lm.save_pretrained(tmp_path / "out", push_to_hub=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_is_loaded_with_the_weights_that_it_was_made_of(base: Path, tmp_path: Path) -> None:
+    model = moextend.load(str(base))
+    changed(model, "a")
+    out = tmp_path / "out"
+    moextend.save_model(model, out, base=str(base))
+    moextend.save_base(MultimodalLM(toy_lm(seed=9), toy_tokenizer()), tmp_path / "other")
+    config = json.loads((out / "config.json").read_text())
+
+    def rewrite(**more: Any) -> None:
+        (out / "config.json").write_text(json.dumps({**config, **more}))
+
+    rewrite(base=str(tmp_path / "other"))
+    with pytest.raises(InputError, match="belongs to another base"):
+        AutoModelForCausalLM.from_pretrained(out)
+    rewrite(format=2)
+    with pytest.raises(InputError, match="is of format 2"):
+        AutoModelForCausalLM.from_pretrained(out)
+    rewrite(extensions=[{"name": "a", "folder": "../../a"}])
+    with pytest.raises(InputError, match="no name of a folder"):
+        moextend.load_model(out)
+    rewrite()
+    weights = out / "extensions" / "01-a" / "extension.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(InputError, match="damaged"):
+        AutoModelForCausalLM.from_pretrained(out)
+    with pytest.raises(InputError, match="no extended model"):
+        moextend.load_model(base)
+
+
+def test_encoders_projectors_and_task_statistics_are_kept(tmp_path: Path) -> None:
+    from tests.toys import picture
+
+    model = moextend.load("tiny", vision="tiny")
+    with torch.no_grad():
+        model.modalities["image"].projector.outer.weight.add_(0.1)
+    rows = [moextend.Conversation((("<image> a", "b"),), (picture(i * 9),)) for i in range(12)]
+    settings = moextend.Settings(steps=2, batch_size=4, learning_rate=1e-3)
+    moextend.extend(model, "mine", rows, folder=tmp_path / "mine", settings=settings, layers=[0])
+    with pytest.raises(InputError, match="encoder has no name"):
+        moextend.save_model(model, tmp_path / "out", base="tiny")
+    moextend.save_model(model, tmp_path / "out", base="tiny", encoders={"image": "tiny"})
+    again = moextend.load_model(tmp_path / "out", active="auto")
+    assert again.base_fingerprint() == model.base_fingerprint() and again.choose is not None
+    lm = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    ids = torch.arange(12).view(2, 6)
+    moextend.activate(model, ["mine"])
+    assert torch.equal(logits(lm, ids), logits(model.lm, ids)), "for text, without the encoder"

@@ -1,0 +1,121 @@
+"""Stock checkpoints of every family: plain transformers computes what the extended model computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from moextend import attach
+from moextend.errors import InputError
+from moextend.export import exact, shards, stock
+from moextend.moe.sites import find_sites
+from tests.moe.test_families import KINDS, PAPER, everywhere, shake, use
+from tests.moe.toy_families import CONFIGS, VOCABULARY, build, outputs
+
+IDS = torch.randint(3, VOCABULARY, (3, 9), generator=torch.Generator().manual_seed(7))
+NOT_SET = {"ernie4_5_vl_moe_text"}
+"""Families whose config has one number for the experts of text and of images."""
+QUICK = [name for name in KINDS if name in PAPER]
+OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in PAPER if name not in QUICK]
+PADDED = [
+    *("gpt_oss", "dots1", "muse_spark_text"),
+    *(
+        pytest.param(name, marks=pytest.mark.long)
+        for name in (
+            "axk1", "axk2", "bailing_hybrid", "beam", "deepseek_v32", "deepseek_v4", "dots3_note_text",
+            "glm4_moe_lite", "glm5_next_text", "glm_moe_dsa", "hy_v4", "hy_v4_vl_text", "inkling2_loop_text",
+            "inkling2_text", "kolibri1", "minimax_m2", "minimax_m3_vl_text", "openai_privacy_filter", "solar_open",
+            "step3p5",
+        )
+    ),
+]  # fmt: skip
+"""Families with two MoE layers of which one may have no new experts."""
+
+
+def open_groups(name: str) -> Any:
+    """A model of a family that chooses from all of its experts."""
+    more = {"n_group": 1, "topk_group": 1} if "n_group" in CONFIGS[name] else {}
+    lm = build(name, **more)
+    use(lm, "eager")
+    return lm
+
+
+def extended(lm: Any, plan: dict[int, list[int]]) -> Tensor:
+    """Outputs of the model with two extensions, which change them."""
+    before = outputs(lm, IDS)
+    for name, parents in (("a", 1), ("b", 0)):
+        attach(
+            lm, name, {block: [*own, parents] for block, own in plan.items()}, mode="paper", calibrate=False
+        )
+        shake(lm, name, 0.2)
+    after = outputs(lm, IDS)
+    assert not torch.allclose(after, before, atol=1e-2)
+    return after
+
+
+def reloaded(lm: Any, folder: Path) -> Any:
+    """The checkpoint of an extended model, loaded by its class of transformers."""
+    made = stock.stock_model(lm)
+    shards.write(shards.plan(made), made.skeleton, folder)
+    again, found = type(lm).from_pretrained(folder, output_loading_info=True)
+    assert not found["missing_keys"] and not found["unexpected_keys"] and not found["mismatched_keys"]
+    use(again.eval(), "eager")
+    return again
+
+
+def names(folder: Path) -> dict[str, list[int]]:
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("name", [*QUICK, *OTHERS])
+def test_a_stock_class_computes_the_same(name: str, tmp_path: Path) -> None:
+    lm = open_groups(name)
+    expected = extended(lm, everywhere(lm, 2))
+    if name in NOT_SET:
+        with pytest.raises(InputError, match="does not set the number of experts"):
+            stock.stock_model(lm)
+        return
+    again = reloaded(lm, tmp_path / "a")
+    assert torch.allclose(outputs(again, IDS), expected, atol=1e-5), name
+    again.save_pretrained(tmp_path / "b")
+    assert names(tmp_path / "a") == names(tmp_path / "b"), "named as transformers names them"
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_layers_without_new_experts_get_some_that_are_never_chosen(name: str, tmp_path: Path) -> None:
+    lm = open_groups(name)
+    last = find_sites(lm)[-1].layer
+    expected = extended(lm, {last: [2]})
+    again = reloaded(lm, tmp_path)
+    assert torch.allclose(outputs(again, IDS), expected, atol=1e-5)
+    assert stock.stock_model(lm).padded == 4 * (len(find_sites(lm)) - 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["mixtral", "olmoe", "ernie4_5_moe", "longcat_flash", "gemma4_text", "llama4_text"]
+)
+def test_families_without_such_a_bias_need_new_experts_in_all_layers(name: str) -> None:
+    lm = open_groups(name)
+    extended(lm, {find_sites(lm)[-1].layer: [2]})
+    with pytest.raises(InputError, match=r"layers=\.\.\..*no bias") as refused:
+        exact.check(lm)
+    assert refused.value.hint and "layers=all" in refused.value.hint
+
+
+def test_groups_of_experts_are_refused_unless_all_are_open(tmp_path: Path) -> None:
+    lm = build("deepseek_v3")
+    extended(lm, everywhere(lm, 2))
+    with pytest.raises(InputError, match="some groups of its experts"):
+        exact.check(lm)
+    lm = build("deepseek_v3", n_group=2, topk_group=2)
+    use(lm, "eager")
+    expected = extended(lm, everywhere(lm, 2))
+    again = reloaded(lm, tmp_path)
+    assert again.config.n_group == again.config.topk_group == 1
+    assert torch.allclose(outputs(again, IDS), expected, atol=1e-5)

@@ -1,0 +1,35 @@
+"""Functions that run once another module is imported."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from moextend.util.late import when_imported
+
+
+def test_a_function_runs_after_the_import_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "late_a.py").write_text("import late_b\nvalue = 1\n")
+    (tmp_path / "late_b.py").write_text("value = 2\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before, seen = list(sys.meta_path), list[str]()
+    for name in ("late_a", "late_b"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        when_imported(name, lambda name=name: seen.append(f"{name} {sys.modules[name].value}"))  # type: ignore[misc]
+    assert not seen and "late_a" not in sys.modules
+    import late_a  # type: ignore[import-not-found]  # noqa: F401
+
+    assert seen == ["late_b 2", "late_a 1"]
+    assert sys.meta_path == before, "nothing is left once all are imported"
+    when_imported("late_a", lambda: seen.append("now"))
+    assert seen[-1] == "now"
+
+
+def test_a_module_that_does_not_exist_is_missing_as_before() -> None:
+    before = list(sys.meta_path)
+    when_imported("late_nowhere", lambda: None)
+    with pytest.raises(ModuleNotFoundError):
+        __import__("late_nowhere")
+    assert sys.meta_path == before
