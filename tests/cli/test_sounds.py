@@ -34,7 +34,7 @@ def own(tmp_path: Path) -> tuple[str, ...]:
         table.append({"clip": f"{i}.wav", "question": ASK, "answer": color})
     (tmp_path / "notes.json").write_text(json.dumps(table))
     return (
-        "--data", "notes.json", "--template", "<audio> {question}", "--steps", "15", "--learning-rate", "5e-3",
+        "--data", "notes.json", "--template", "<audio> {question}", "--steps", "30", "--learning-rate", "5e-3",
     )  # fmt: skip
 
 

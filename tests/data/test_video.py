@@ -158,7 +158,7 @@ def test_videos_and_images_stand_in_the_order_of_their_marks(
     reader = Reader(read_table([films], tmp_path), layout, films.parent)
     example = reader.example(0)
     if not order:
-        with pytest.raises(SpecError, match=r"has 0 <video> marks, but .* has 1 videos"):
+        with pytest.raises(SpecError, match=r"has 0 <video> marks, but .* has 1 video\."):
             prompt_text(layout, example)
         return
     assert "".join("f" if isinstance(ref, video.FrameRef) else "p" for ref in example.media) == order

@@ -122,7 +122,7 @@ def test_a_damaged_projector_in_the_cache_is_aligned_again(
     def train_projector(*arguments: object, **more: object) -> object:
         trained.append("once")
         torch.nn.init.ones_(projector.weight)
-        return SimpleNamespace(steps=1, tokens=2, flops=3.0)
+        return SimpleNamespace(steps=1, tokens=2, flops=3.0, micro_batch=None)
 
     monkeypatch.setattr(align, "train_projector", train_projector)
     settings = Align(task="captions", steps=1, batch_size=1, learning_rate=0.1)
@@ -168,5 +168,5 @@ def test_a_projector_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None
             store=Store(tmp_path),
             on_step=lambda done, total: None,
         )
-        assert cost.model_dump() == known and bool((projector.weight == 2).all())
+        assert cost.model_dump(exclude_unset=True) == known and bool((projector.weight == 2).all())
     assert not list(tmp_path.glob("aligned/*.safetensors")), "it takes no room twice"

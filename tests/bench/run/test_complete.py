@@ -220,6 +220,7 @@ def test_the_costs_of_an_interrupted_stage_include_all_attempts(
     workspace: Path, whole: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """Stopped between the weights and their costs, and between the training and the weights."""
+    monkeypatch.setenv("MOEXTEND_SHARING", "off")
     broken = open_run(whole.config, tmp_path)
     room = stage_loop if place == "train" else runner
     original = getattr(room, place)

@@ -94,7 +94,7 @@ def test_a_worker_that_cannot_be_interrupted_ends_too(start: Start) -> None:
     process, run = start("deaf", grace=0.5)
     process.kill()
     ends(run)
-    assert read_status(run.folder).state == "interrupted"
+    until(lambda: read_status(run.folder).state == "interrupted")  # its other threads end a little later
 
 
 def test_a_frozen_worker_ends_with_its_parent(start: Start) -> None:

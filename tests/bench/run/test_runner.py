@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import moextend
 import moextend.training.loop
 from moextend import MultimodalLM
-from moextend.bench.run import costs, runner
+from moextend.bench.run import costs, runner, stage_loop
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.plan import Request, resolve
@@ -254,7 +254,7 @@ def places(method: str) -> list[Place]:
         (runner, "learn", 1, False),
         *probe,
         (costs.Stopwatch, "tick", 4, False),  # within a training
-        (runner, "train", 1, True),  # trained, not saved
+        (stage_loop, "train", 1, True),  # trained, not saved
         (tensor_files, "save_tensors", 1, False),
         (tensor_files, "save_tensors", 1, True),  # the weights are there, what belongs to them is not
         (evaluate, "score_cell", 2, False),
@@ -340,7 +340,7 @@ def test_a_cell_that_fails_costs_only_itself(
     assert read_status(run.folder).state == "failed"
     assert len(run.cells()) == 6
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "train", None)  # nothing is trained again
+        patch.setattr(stage_loop, "train", None)  # nothing is trained again
         runner.run(run.folder)
     assert values(run) == values(finished("full-ft"))
 
