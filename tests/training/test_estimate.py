@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import moextend
 from moextend.errors import InputError
 from moextend.model import loading
+from moextend.moe.constants import held
 from moextend.training import tracing
 from moextend.training.estimate import STATE, answering, cast, learn_only, size_of, training
 from moextend.training.tracing import Step
@@ -86,6 +87,7 @@ def test_answers_cost_what_their_tokens_do_and_batches_their_adapters() -> None:
 
 
 def test_extensions_are_traced_in_every_routing() -> None:
+    real = held([0], torch.device("cpu"))  # of an earlier pass with data: a traced one cannot use it
     for mode in ("exact", "paper", "slot"):
         lm = base()
         moextend.attach(lm, "a", {2: [0], 3: [0]}, mode=mode, width=0.5 if mode == "exact" else 1.0)
@@ -93,6 +95,7 @@ def test_extensions_are_traced_in_every_routing() -> None:
         found = training(copy.deepcopy(lm), STEP)
         assert found.learns == sum(p.numel() for p in moextend.new_parameters(lm, "a").values())
         assert found.operations > training(base(), replace(STEP, rows=4), inputs=True).operations
+    assert held([0], torch.device("cpu")) is real
 
 
 def test_a_model_that_cannot_be_traced_is_one_clear_error() -> None:
