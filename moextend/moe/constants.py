@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -25,3 +26,14 @@ def held(values: Sequence[int], device: torch.device) -> Tensor:
         if type(found) is Tensor:  # not one of a simulated device
             _HELD[key] = found
     return found
+
+
+@contextmanager
+def none_held() -> Iterator[None]:
+    """Context in which the cache is empty: a pass on simulated tensors cannot use real ones."""
+    global _HELD
+    before, _HELD = _HELD, {}
+    try:
+        yield
+    finally:
+        _HELD = before

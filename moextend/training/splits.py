@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from moextend.data.conversations import Conversation, Lazy
 
 HELD_OUT = 512
@@ -38,6 +36,8 @@ def hold_out(
 
     Both depend on the seed only, and are read lazily.
     """
+    import torch  # here: a preview reads HELD_OUT alone
+
     learn: list[tuple[int, int]] = []
     held_out: list[tuple[int, int]] = []
     for i, part in enumerate(parts):

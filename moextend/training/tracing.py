@@ -26,6 +26,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from moextend.errors import InputError
 from moextend.model import lm_head
 from moextend.moe import routing
+from moextend.moe.constants import none_held
 from moextend.moe.kernels import experts_follow_autocast
 from moextend.training import flops
 from moextend.training.alive import Alive, Counts, EveryType
@@ -201,6 +202,7 @@ def _without_data(lm: Any, *, training: bool) -> Iterator[None]:
             lm.set_experts_implementation("grouped_mm")
         asks, routing.asks_device = routing.asks_device, lambda experts, device: False
         stack.callback(setattr, routing, "asks_device", asks)
+        stack.enter_context(none_held())
         stack.enter_context(experts_follow_autocast())
         yield
 

@@ -12,9 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -27,31 +25,11 @@ from moextend.bench.run.rundir import RunDir
 from moextend.errors import InputError, RunFailed
 from moextend.util.holder import born
 from tests.bench.conftest import MakeRun
+from tests.bench.executors.one_machine_ray import start_ray
 from tests.bench.run.test_launch import FAKE, Silent
 
 ray = pytest.importorskip("ray")
-T = TypeVar("T")
-STORE = 80 * 2**20
 FAILING = ("full-ft", "crash", "killed")
-
-
-def patiently(start: Callable[[], T]) -> T:
-    """What `start` returns; it is called again if the machine is so busy that Ray gives up after 30 seconds."""
-    for _ in range(2):
-        with suppress(Exception):
-            return start()
-        ray.shutdown()
-    return start()
-
-
-def start_ray(folder: str) -> None:
-    """Starts one node with two CPUs."""
-    patiently(
-        lambda: ray.init(
-            "local", num_cpus=2, include_dashboard=False, object_store_memory=STORE, _temp_dir=folder,
-            log_to_driver=False,
-        )
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from moextend.bench.run.launch import launch
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir, find_runs
 from tests.bench.conftest import MakeRun
-from tests.bench.executors.test_ray import STORE, patiently, start_ray
+from tests.bench.executors.one_machine_ray import STORE, patiently, start_ray
 from tests.bench.run.test_launch import FAKE, Silent
 
 ray = pytest.importorskip("ray")
