@@ -240,7 +240,7 @@ DISK: list[tuple[str, Call]] = [
     ("save_extension: a folder that is a file", lambda w: moextend.save_extension(w.model, "one", folder=w.folder / "note.txt")),
     ("save_base: the model is extended", lambda w: moextend.save_base(w.model, w.folder / "new")),
     ("save_base: a folder that is a file", lambda w: moextend.save_base(w.other, w.folder / "note.txt")),
-    ("lm.save_pretrained: the model is extended", lambda w: w.model.lm.save_pretrained(w.folder / "new")),
+    ("lm.save_pretrained: a folder that is a file", lambda w: w.model.lm.save_pretrained(w.folder / "note.txt")),
 ]  # fmt: skip
 
 OTHERS: list[tuple[str, Call]] = [

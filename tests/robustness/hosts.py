@@ -35,8 +35,8 @@ def refused() -> str | None:
 class Host:
     """A host with a name."""
 
-    def __init__(self, name: str, server: str, first: int) -> None:
-        self.name, self.server = name, server
+    def __init__(self, name: str, server: str, first: int, own: dict[str, str]) -> None:
+        self.name, self.server, self.own = name, server, own
         self._first, self._space = first, _space(first)
 
     def processes(self) -> list[int]:
@@ -52,7 +52,7 @@ class Host:
 
     def command(self, folder: Path, *arguments: str, **environment: str) -> Command:
         """Starts `moextend ARGUMENTS` in a folder."""
-        return Command(self, folder, arguments, environment)
+        return Command(self, folder, arguments, {**self.own, **environment})
 
 
 class Command:
@@ -81,17 +81,19 @@ class Command:
 def host(name: str, folder: Path) -> Iterator[Host]:
     """A host in namespaces of its own."""
     socket = str(folder / name)
+    # A suspended process keeps the locks of `datasets` in its cache, which is a host's own.
+    own = {"HF_DATASETS_CACHE": str(folder / f"datasets-{name}")}
     serve = [sys.executable, preloaded.__file__, "serve", socket]
     process = subprocess.Popen(
         [*UNSHARE, "sh", "-c", 'hostname "$0" && exec "$@"', name, *serve],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **own},
     )  # fmt: skip
     assert process.stdin and process.stdout
     try:
         assert process.stdout.readline() == b"ready\n"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        yield Host(name, socket, int(children[0]))
+        yield Host(name, socket, int(children[0]), own)
     finally:
         process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
