@@ -100,7 +100,7 @@ def save_lm(
         options: others of `save_pretrained`; those that would write something else are refused.
 
     Raises:
-        InputError: the folder holds something else, or an option cannot be followed.
+        InputError: the folder is a file or holds something else, the disk is full, or an option cannot be followed.
     """
     refused = [key for key in ("push_to_hub", "state_dict", "variant") if options.get(key)]
     if refused:
@@ -115,8 +115,10 @@ def save_lm(
     if taken.is_file() and not _is_own(folder):
         raise InputError("holds another model.", where=str(folder), hint="Name another folder.")
     size = max_shard_size if isinstance(max_shard_size, str) else f"{max(1, max_shard_size // 1000)}KB"
+    files.check_writable(folder, where="save_pretrained")
     folder.mkdir(parents=True, exist_ok=True)
-    with bare(lm) as model, tempfile.TemporaryDirectory(dir=folder, prefix=".saving.") as temporary:
+    temporary_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".saving.")
+    with files.disk_errors(folder), bare(lm) as model, temporary_folder as temporary:
         made = Path(temporary) / "model"
         save_model(model, made, base=str(lm.name_or_path), with_base=True, max_shard_size=size)
         for path in sorted(made.iterdir(), key=lambda path: path.name == taken.name):  # the config last
