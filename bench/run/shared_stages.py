@@ -10,7 +10,6 @@ tasks do not count: its stages are shared by all orders.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from moextend.bench.run.config import JOINT
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import run_name
+from moextend.bench.run.together import launched
 from moextend.bench.score.evaluate import prompt_digest
 from moextend.bench.sequence import memory_texts
 from moextend.bench.store import Damaged, Node, numerics
@@ -47,9 +47,7 @@ def shares(context: RunContext) -> bool:
     A plug-in may read what its key does not cover, such as modules next to it. It shares if its class says what its
     training depends on.
     """
-    if (
-        int(os.environ.get("WORLD_SIZE", "1")) > 1
-    ):  # each process of a training would wait for the others' lease
+    if launched():  # each process of a training would wait for the others' lease
         return False
     own = context.method_spec.source == PACKAGE or "training_settings" in vars(type(context.method))
     return own and context.store.shares_stages and context.method.training_settings is not None

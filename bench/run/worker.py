@@ -18,14 +18,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import FrameType
 
 from moextend.bench.run.cancelling import heeding
-from moextend.bench.run.progress import described, read_status
+from moextend.bench.run.progress import described, mark_failed, read_status
 from moextend.bench.run.records import RunError
+from moextend.bench.run.rundir import RunDir
+from moextend.bench.run.together import joined
 from moextend.errors import InputError, MoextendError
 from moextend.util.foreign import explained
 
@@ -73,7 +75,7 @@ def alone(arguments: Sequence[str], run: Callable[[Path], None]) -> int:
                 where=str(folder),
                 hint="Make runs with moextend bench run; they are below runs/ of the workspace.",
             )
-        with heeding(folder, lambda: _signal_main(signal.SIGTERM)), launched(folder):
+        with heeding(folder, lambda: _signal_main(signal.SIGTERM)), _joined(folder):
             run(folder)
     except KeyboardInterrupt:
         return 130 if signals[:1] == [signal.SIGINT] else STOPPED
@@ -85,15 +87,8 @@ def alone(arguments: Sequence[str], run: Callable[[Path], None]) -> int:
     return 0
 
 
-@contextmanager
-def launched(folder: Path) -> Iterator[None]:
+def _joined(folder: Path) -> AbstractContextManager[None]:
     """Context of one of the processes of a run that `torchrun` or `accelerate launch` started; else it does nothing."""
-    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
-        yield
-        return
-    from moextend.bench.run.progress import mark_failed
-    from moextend.bench.run.rundir import RunDir
-    from moextend.bench.run.together import joined
 
     def on_cpu() -> bool:
         import torch
@@ -101,8 +96,7 @@ def launched(folder: Path) -> Iterator[None]:
         device = RunDir(folder).config.device
         return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
 
-    with joined(folder, on_cpu=on_cpu, fail=lambda error: mark_failed(folder, error, mine=True)):
-        yield
+    return joined(folder, on_cpu=on_cpu, fail=lambda error: mark_failed(folder, error, mine=True))
 
 
 def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:
