@@ -8,7 +8,7 @@ from pathlib import Path
 from moextend.bench.run import budget, matching
 from moextend.bench.run.rundir import RunConfig
 from moextend.errors import InputError
-from moextend.util import content
+from moextend.model import sources
 
 PROCESS_GB = 2.0
 """Main memory in GB that a worker takes besides the model: its libraries, and the data of a task."""
@@ -27,10 +27,10 @@ def memory_gb(configs: Sequence[RunConfig], *, on_gpu: bool) -> list[float | Non
         return []
     first = configs[0]
     sequence = first.sequence_spec()
-    if _is_small(sequence.base.model, first.workspace):
-        return [PROCESS_GB] * len(configs)
     tasks = {name: first.task_spec(name) for name in first.tasks}
     try:
+        if _is_small(sources.find(sequence.base.found(first.workspace))):
+            return [PROCESS_GB] * len(configs)
         make = matching.skeletons(sequence.base, first.workspace)
         found = budget.budget(configs, budget.Plan(sequence, tasks, first.workspace), make)
     except (InputError, OSError):
@@ -42,10 +42,8 @@ def memory_gb(configs: Sequence[RunConfig], *, on_gpu: bool) -> list[float | Non
     return [PROCESS_GB + max(base, *(part["peak_gb"] for part in each.values())) for each in memory]
 
 
-def _is_small(model: str, workspace: Path) -> bool:
-    """Whether a base of the package or of a folder is so small that its run is not estimated."""
-    places = (content.package_folder("registry") / "models" / model / "lm", workspace / model, Path(model))
-    folder = next((place for place in places if place.is_dir()), None)
-    if folder is None:
+def _is_small(base: Path | str) -> bool:
+    """Whether a base in a folder is so small that its run is not estimated."""
+    if not isinstance(base, Path):  # a hub id
         return False
-    return 0 < sum(file.stat().st_size for file in folder.rglob("*.safetensors")) < SMALL_GB * 1e9
+    return 0 < sum(file.stat().st_size for file in base.rglob("*.safetensors")) < SMALL_GB * 1e9
