@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moextend.errors import InputError
+from moextend.util.holder import exists
 from moextend.util.record import Record
 
 JOB = "job.json"
@@ -58,6 +61,17 @@ class Job:
 def now() -> str:
     """The time for `Job.submitted`."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def this_process() -> str:
+    """`PID@HOST`, the id of a job that ends with this process, or its beginning up to a slash."""
+    return f"{os.getpid()}@{socket.gethostname()}"
+
+
+def is_alive(job: Job) -> bool | None:
+    """Whether the process in the id of a job (see `this_process`) is alive; None if that is not known here."""
+    pid, _, host = job.id.partition("/")[0].partition("@")
+    return exists(int(pid)) if host == socket.gethostname() and pid.isdecimal() else None
 
 
 def write_job(job: Job) -> None:

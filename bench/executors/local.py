@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from moextend.bench.executors.executor import Job, JobState, Options, now, write_job
+from moextend.bench.executors.job import is_alive, this_process
 from moextend.bench.run.cancelling import cancel
 from moextend.bench.run.launch import Outcome, Started, View
 from moextend.bench.run.progress import read_status
@@ -25,8 +24,7 @@ class LocalExecutor:
     def submit(self, runs: Sequence[Path], options: Options) -> list[Job]:
         """See `Executor`. The id of a job is `PID@HOST` of this process."""
         self.check(options)
-        owner = f"{os.getpid()}@{socket.gethostname()}"
-        jobs = [Job(run, "local", owner, now()) for run in runs]
+        jobs = [Job(run, "local", this_process(), now()) for run in runs]
         for job in jobs:
             write_job(job)
         started = Started(runs, jobs=options.jobs or 1)
@@ -53,7 +51,7 @@ class LocalExecutor:
         state = read_status(job.run).state
         if state == "running":
             return "running"
-        return "queued" if state == "waiting" and _at_work(job.id) else "ended"
+        return "queued" if state == "waiting" and is_alive(job) else "ended"
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """See `Executor`. The workers look at the request, as those of every executor do."""
@@ -67,17 +65,3 @@ class LocalExecutor:
             outcomes |= self._started[0].follow(view)
             del self._started[0]
         return outcomes
-
-
-def _at_work(owner: str) -> bool:
-    """Whether the process PID@HOST is alive on this machine."""
-    pid, _, host = owner.partition("@")
-    if host != socket.gethostname() or not pid.isdecimal():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return True

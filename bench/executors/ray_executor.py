@@ -6,12 +6,12 @@ A task starts a worker process and returns its exit code (ray_node.py); ray_grid
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from moextend.bench.executors import ray_cluster, ray_node
 from moextend.bench.executors.executor import Job, JobState, Options, now
+from moextend.bench.executors.job import is_alive
 from moextend.bench.executors.ray_grid import RETRIES, Grid, Task
 from moextend.bench.run.cancelling import EXECUTOR
 from moextend.bench.run.progress import read_status
@@ -117,16 +117,12 @@ def _state_elsewhere(job: Job, state: State) -> JobState:
     """State of a job of another process; a run ends with the process that submitted it."""
     if state in ("running", "done", "failed"):
         return "running" if state == "running" else "ended"
-    pid, _, host = job.id.partition("/")[0].partition("@")
-    if host != socket.gethostname() or not pid.isdecimal():
+    alive = is_alive(job)
+    if alive is None:
         return "unknown"
-    try:
-        os.kill(int(pid), 0)
-    except PermissionError:
+    if alive:
         return "queued"
-    except (ProcessLookupError, OverflowError):
-        return "lost" if state == "waiting" else "ended"
-    return "queued"
+    return "lost" if state == "waiting" else "ended"
 
 
 def _check(passed: Mapping[str, str]) -> None:

@@ -6,9 +6,7 @@ again: as often as it comes further than the time before, and else a bounded num
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -18,6 +16,7 @@ from typing import Any
 
 from moextend.bench.executors import ray_node
 from moextend.bench.executors.executor import Job, now, write_job
+from moextend.bench.executors.job import this_process
 from moextend.bench.executors.ray_cluster import Cluster, Needs
 from moextend.bench.run.cancelling import cancelled
 from moextend.bench.run.progress import mark_failed, read_status
@@ -64,7 +63,7 @@ class Grid:
         self.cluster, self.retries, self.most = cluster, retries, most or len(tasks)
         self.tasks = {task.job.run: task for task in tasks}
         self.closed = False
-        self.owner = f"{os.getpid()}@{socket.gethostname()}"
+        self.owner = this_process()
         """This process, with which all runs end; ids of jobs begin with it."""
 
         # Nodes import the function by its name: no code is sent. SPREAD: runs share nodes only if they have to.

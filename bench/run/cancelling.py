@@ -11,10 +11,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from moextend.errors import InputError
+from moextend.util import files
 from moextend.util.record import Record
 
 CANCEL = "cancel.json"
@@ -42,9 +42,7 @@ def cancel(run: Path) -> None:
 
 def cancelled(run: Path) -> bool:
     """Whether there is a request, also one that cannot be read."""
-    with suppress(InputError, OSError):
-        return Cancel.read(run / CANCEL) is not None
-    return (run / CANCEL).exists()
+    return files.exists(run / CANCEL)
 
 
 def forget(run: Path) -> None:

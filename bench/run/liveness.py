@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from pathlib import Path
 
 from moextend.bench.run.records import State, Status
 from moextend.util import lease
-from moextend.util.holder import Holder, born
+from moextend.util.holder import Holder, born, exists
 
 LEASE = ".lease"
 """Name of the lease in the folder of a run; its files are `.lease-<n>`."""
@@ -69,11 +68,5 @@ def _alive(status: Status) -> bool:
         start = born(status.pid)
         if start is not None or Path("/proc/self/stat").exists():
             return start is not None and start == status.born
-        try:
-            os.kill(status.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
+        return exists(status.pid)
     return status.heartbeat is not None and time.time() - status.heartbeat < STALE

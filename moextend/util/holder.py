@@ -62,7 +62,7 @@ class Holder(Record):
         """What can be known about the process from here."""
         if not self.boot and not sys.platform.startswith("linux"):
             same = self.machine and self.machine == _machine()
-            return "dead" if same and not _exists(self.pid) else "unknown"
+            return "dead" if same and not exists(self.pid) else "unknown"
         if self.boot != _boot():
             rebooted = self.boot and _boot() and self.machine and self.machine == _machine()
             return "dead" if rebooted else "unknown"
@@ -71,11 +71,11 @@ class Holder(Record):
         return self._life_here()
 
     def _life_here(self) -> Life:
-        if not _exists(self.pid):
+        if not exists(self.pid):
             return "dead"
         stat = _stat(self.pid)
         if stat is None:  # hidden, as of another user, or gone since
-            return "unknown" if _exists(self.pid) else "dead"
+            return "unknown" if exists(self.pid) else "dead"
         if stat[_BORN] != self.born or _ended(stat):
             return "dead"
         return "suspended" if stat[0] in "Tt" else "alive"
@@ -106,7 +106,8 @@ def _ended(stat: list[str]) -> bool:
     return stat[0] in "ZX" and int(stat[_THREADS]) <= 1
 
 
-def _exists(pid: int) -> bool:
+def exists(pid: int) -> bool:
+    """Whether a process of this machine has this id, also one of another user, or a zombie."""
     if pid <= 0:
         return False
     try:
