@@ -27,9 +27,7 @@ class LocalExecutor:
         jobs = [Job(run, "local", this_process(), now()) for run in runs]
         for job in jobs:
             write_job(job)
-        started = Started(runs, jobs=options.jobs or 1)
-        started.begin()
-        self._started.append(started)
+        self._started.append(Started(runs, jobs=options.jobs or 1))
         return jobs
 
     def check(self, options: Options) -> None:

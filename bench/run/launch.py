@@ -73,7 +73,7 @@ def forget_attempt(run: Path) -> None:
 
 
 class Started:
-    """Runs in worker processes, `jobs` at a time; they end with this process."""
+    """Runs in worker processes, which start at once, `jobs` at a time, and end with this process."""
 
     def __init__(self, runs: Sequence[Path], *, jobs: int, command: Sequence[str] | None = None) -> None:
         self._runs = list(runs)
@@ -81,32 +81,17 @@ class Started:
         self._slots = [
             threading.Thread(target=self._pool.serve, daemon=True) for _ in range(min(jobs, len(runs)))
         ]
-        self._begun = False
-
-    def begin(self) -> None:
-        """Starts the first workers; others follow as these end."""
-        self._begun = True
         for slot in self._slots:
             slot.start()
-
-    def alive(self) -> bool:
-        """Whether any run is going on or waiting."""
-        return any(slot.is_alive() for slot in self._slots)
-
-    def stop(self) -> None:
-        """Interrupts all workers, and kills them after the grace time or at a second interrupt."""
-        self._pool.stop(self._slots)
 
     def follow(self, view: View) -> dict[Path, Outcome]:
         """Shows the runs until all ended, and returns how; KeyboardInterrupt is raised after all stopped."""
         try:
-            if not self._begun:
-                self.begin()
-            while self.alive():
+            while any(slot.is_alive() for slot in self._slots):
                 show(view)
                 time.sleep(TICK)
         except BaseException:
-            self.stop()
+            self._pool.stop(self._slots)
             show(view)
             raise
         show(view)
