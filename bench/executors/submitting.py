@@ -32,7 +32,7 @@ LOST = "the job ended before the run began"
 
 
 def submit(executor: Executor, runs: Sequence[Path], options: Options) -> list[Job]:
-    """Submits runs that no other job has; if they are refused, their folders stay as they were."""
+    """Submits runs that no other job has; if they are refused, they keep their status."""
     former = {run: path.read_bytes() for run in runs if (path := run / STATUS).is_file()}
     for run in runs:
         launch.forget_attempt(run)
@@ -63,13 +63,13 @@ def follow(executor: Executor, jobs: Sequence[Job], view: View) -> dict[Path, Ou
 def _watch(executor: Executor, jobs: Sequence[Job], view: View, *, seconds: float = float("inf")) -> None:
     """Shows runs until all jobs ended, for at most `seconds`."""
     end, asked = time.monotonic() + seconds, float("-inf")
-    left = [job.run for job in jobs]
+    left = list(jobs)
     while left and time.monotonic() < end:
         launch.show(view)
         if time.monotonic() - asked >= POLL[not waits(executor)]:
-            now = jobs_of(left)  # a successor has another id
-            states = executor.states(now)
-            left = [job.run for job in now if states.get(job.run) not in ("ended", "lost")]
+            left = [read_job(job.run) or job for job in left]  # a successor has another id
+            states = executor.states(left)
+            left = [job for job in left if states.get(job.run) not in ("ended", "lost")]
             asked = time.monotonic()
         time.sleep(launch.TICK)
     launch.show(view)
