@@ -10,11 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from moextend.bench.executors.job import Job, now, read_job, write_job
-from moextend.bench.run.cancelling import cancelled
+from moextend.bench.run.cancelling import CANCELLED, cancelled
 from moextend.bench.run.progress import read_status
 from moextend.errors import MoextendError
-
-CANCELLED = "cancelled"
 
 
 def continues(job: Job) -> bool:

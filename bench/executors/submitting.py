@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moextend.bench.executors.again import CANCELLED
 from moextend.bench.executors.executor import (
     Executor,
     Job,
@@ -19,12 +18,15 @@ from moextend.bench.executors.executor import (
     waits,
     write_job,
 )
+from moextend.bench.executors.job import JOB
 from moextend.bench.executors.local import LocalExecutor
 from moextend.bench.run import cancelling, launch
+from moextend.bench.run.cancelling import CANCELLED
 from moextend.bench.run.launch import GRACE, Outcome, View
 from moextend.bench.run.progress import STATUS, read_status
 from moextend.bench.run.records import Status
 from moextend.errors import InputError, MoextendError
+from moextend.util import files
 
 POLL = (1.0, 10.0)
 """Seconds between two questions to an executor whose runs end with this process, and to another one."""
@@ -76,14 +78,18 @@ def _watch(executor: Executor, jobs: Sequence[Job], view: View, *, seconds: floa
 
 
 def _stop(executor: Executor, jobs: Sequence[Job], view: View) -> None:
-    for job in jobs:
-        cancelling.cancel(job.run)
+    """Has runs stop in order; those that have not begun are then as if they had not been submitted."""
     executor.cancel(jobs)
     _watch(executor, jobs, view, seconds=GRACE)
+    for job in jobs:
+        if read_status(job.run).state == "waiting":
+            files.remove(job.run / JOB)
 
 
 def _outcome(run: Path) -> Outcome:
     status = read_status(run)
+    if status.state == "waiting" and cancelling.cancelled(run):
+        return Outcome(run, "interrupted")
     if status.state == "waiting":
         return Outcome(run, "failed", f"{LOST}.")
     error = status.error

@@ -18,6 +18,8 @@ from moextend.util import files
 from moextend.util.record import Record
 
 CANCEL = "cancel.json"
+CANCELLED = "cancelled"
+"""State for people of a run that stopped, or did not begin, because of a request."""
 EVERY = 2.0
 """Seconds between two looks of a worker."""
 EXECUTOR = "MOEXTEND_EXECUTOR"

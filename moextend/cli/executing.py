@@ -180,13 +180,13 @@ def _execute(how: Chosen, runs: Sequence[Path], console: Console, *, quiet: bool
 
 def end(outcomes: Sequence[Outcome]) -> None:
     """Prints the runs that are not done, and exits with code 1 if there is one."""
-    from moextend.bench.run.cancelling import cancelled
+    from moextend.bench.run.cancelling import CANCELLED, cancelled
     from moextend.bench.run.rundir import RunDir
 
     failed = [outcome for outcome in outcomes if outcome.state != "done"]
     for outcome in failed:
         why = f": {outcome.error}" if outcome.error else ""
-        state = "cancelled" if cancelled(outcome.run) else outcome.state
+        state = CANCELLED if outcome.state == "interrupted" and cancelled(outcome.run) else outcome.state
         options.echo(f"{outcome.run.name} {state}{why}", err=True)
         if (log := RunDir(outcome.run).log).exists():
             typer.echo(f"  log: {log}", err=True)

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.executors import ray_node
+from moextend.bench.executors import ray_node, submitting
 from moextend.bench.executors.executor import Job, JobState, Options, Resources, find, now, read_job
 from moextend.bench.executors.ray_executor import RayExecutor
+from moextend.bench.run.cancelling import cancelled
 from moextend.bench.run.launch import launch
 from moextend.bench.run.progress import mark_failed, read_status
 from moextend.bench.run.rundir import RunDir
@@ -134,6 +135,25 @@ def test_cancel_stops_a_worker_in_order_and_forgets_what_waits(cluster: None, ma
     jobs = executor.submit([running.folder], Options(setup=("export FAKE=lora",)))
     wait(executor, jobs)
     assert read_status(running.folder).state == "done"
+
+
+def test_ctrl_c_stops_a_worker_in_order_and_cancels_nothing(cluster: None, make_run: MakeRun) -> None:
+    running, waiting, executor = make_run("slow"), make_run("lora"), RayExecutor(FAKE)
+
+    class Interrupting(Silent):
+        sent = False
+
+        def update(self) -> None:
+            if read_status(running.folder).phase == "train" and not self.sent:
+                self.sent = True
+                raise KeyboardInterrupt
+
+    jobs = submitting.submit(executor, [running.folder, waiting.folder], Options(jobs=1))
+    with pytest.raises(KeyboardInterrupt):
+        submitting.follow(executor, jobs, Interrupting())
+    assert read_status(running.folder).state == "interrupted" and len(running.cells()) == 3
+    assert not any(cancelled(run.folder) for run in (running, waiting))
+    assert submitting.views([waiting.folder], None)[waiting.folder].state == "waiting"
 
 
 def test_a_node_with_another_version_is_named(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from moextend.bench.executors.executor import (
     waits,
     write_job,
 )
+from moextend.bench.executors.job import JOB
 from moextend.bench.run.cancelling import cancel, cancelled
 from moextend.bench.run.progress import Progress, mark_failed, read_status
 from moextend.errors import InputError, RunFailed, UnknownName
@@ -150,6 +152,75 @@ def test_what_waits_for_a_job_sees_its_end_in_the_folder(workspace: Path, make_r
     assert [(o.state, o.error) for o in outcomes.values()] == [
         ("done", None), ("failed", "it broke."), ("failed", "the job ended before the run began."),
     ]  # fmt: skip
+
+
+def test_a_run_that_is_cancelled_while_it_waits_has_not_failed(workspace: Path, make_run: MakeRun) -> None:
+    run, executor = make_run().folder, find("mine", workspace)
+    jobs = submitting.submit(executor, [run], Options())
+    submitting.cancel([run], workspace)
+    (workspace / "executors" / "state").write_text("lost")
+    (outcome,) = submitting.follow(executor, jobs, View()).values()
+    assert (outcome.state, outcome.error) == ("interrupted", None)
+
+
+def test_what_is_followed_survives_a_job_that_cannot_be_read(workspace: Path, make_run: MakeRun) -> None:
+    run, executor = make_run().folder, find("mine", workspace)
+    jobs = submitting.submit(executor, [run], Options())
+    (run / JOB).write_text("{")
+
+    class Ending(View):
+        looks = 0
+
+        def update(self) -> None:
+            self.looks += 1
+            if self.looks == 3:
+                with Progress(run, []):
+                    pass
+                (workspace / "executors" / "state").write_text("ended")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(submitting, "POLL", (0.0, 0.0))
+        patch.setattr(submitting.launch, "TICK", 0.02)
+        assert [o.state for o in submitting.follow(executor, jobs, Ending()).values()] == ["done"]
+
+
+class WithUs:
+    """An executor whose runs end with this process; the first one has begun."""
+
+    waits = True
+
+    def __init__(self) -> None:
+        self.state: JobState = "queued"
+
+    def submit(self, runs: Sequence[Path], options: Options) -> list[Job]:
+        jobs = [Job(run, "with-us", str(i), "") for i, run in enumerate(runs)]
+        for job in jobs:
+            write_job(job)
+        return jobs
+
+    def states(self, jobs: Sequence[Job]) -> Mapping[Path, JobState]:
+        return {job.run: self.state for job in jobs}
+
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        with suppress(KeyboardInterrupt), Progress(jobs[0].run, []):
+            raise KeyboardInterrupt
+        self.state = "ended"
+
+
+def test_ctrl_c_interrupts_runs_and_cancels_none(make_run: MakeRun) -> None:
+    runs = [make_run(seed=seed).folder for seed in range(2)]
+
+    class Interrupting(View):
+        def update(self) -> None:
+            if executor.state == "queued":
+                raise KeyboardInterrupt
+
+    executor = WithUs()
+    jobs = submitting.submit(executor, runs, Options())
+    with pytest.raises(KeyboardInterrupt):
+        submitting.follow(executor, jobs, Interrupting())
+    assert [view.state for view in submitting.views(runs, None).values()] == ["interrupted", "waiting"]
+    assert not any(map(cancelled, runs))
 
 
 @pytest.mark.parametrize(
