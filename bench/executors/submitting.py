@@ -100,12 +100,18 @@ def _outcome(run: Path) -> Outcome:
 def states_of(jobs: Sequence[Job], workspace: Path | None) -> dict[Path, JobState]:
     """Run folder -> state of its job; "unknown" where the executor is not there or does not answer."""
     found: dict[Path, JobState] = dict.fromkeys((job.run for job in jobs), "unknown")
-    for name in dict.fromkeys(job.executor for job in jobs):
-        mine = [job for job in jobs if job.executor == name]
+    for name, mine in _by_executor(jobs).items():
         try:
             found |= find(name, workspace).states(mine)
         except (Exception, SystemExit):  # somebody's code, a cluster that is away: the folders still speak
             continue
+    return found
+
+
+def _by_executor(jobs: Sequence[Job]) -> dict[str, list[Job]]:
+    found: dict[str, list[Job]] = {}
+    for job in jobs:
+        found.setdefault(job.executor, []).append(job)
     return found
 
 
@@ -194,6 +200,7 @@ def cancel(runs: Sequence[Path], workspace: Path | None) -> dict[Path, str]:
     jobs = {job.run: job for job in jobs_of(runs)}
     states = states_of(list(jobs.values()), workspace)
     found: dict[Path, str] = {}
+    asked: list[Job] = []
     for run in runs:
         status, state = read_status(run).state, states.get(run)
         if status == "running" or state == "running":
@@ -204,13 +211,13 @@ def cancel(runs: Sequence[Path], workspace: Path | None) -> dict[Path, str]:
             found[run] = f"not cancelled: {LOST if state == 'lost' else status}"
             continue
         cancelling.cancel(run)
-    for name in dict.fromkeys(job.executor for job in jobs.values()):
-        mine = [job for job in jobs.values() if job.executor == name and not found[job.run].startswith("not")]
-        if mine:
-            _cancel_jobs(name, mine, workspace)
-    for run, job in jobs.items():
-        if found[run] == CANCELLED:
-            write_job(replace(read_job(run) or job, note=CANCELLED))
+        if run in jobs:
+            asked.append(jobs[run])
+    for name, mine in _by_executor(asked).items():
+        _cancel_jobs(name, mine, workspace)
+    for job in asked:
+        if found[job.run] == CANCELLED:
+            write_job(replace(read_job(job.run) or job, note=CANCELLED))
     return found
 
 
