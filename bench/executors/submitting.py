@@ -92,9 +92,7 @@ def _outcome(run: Path) -> Outcome:
         return Outcome(run, "interrupted")
     if status.state == "waiting":
         return Outcome(run, "failed", f"{LOST}.")
-    error = status.error
-    text = None if error is None else str(MoextendError(error.what or "", where=error.where, hint=error.hint))
-    return Outcome(run, status.state, text)
+    return Outcome(run, status.state, status.error and str(status.error))
 
 
 def states_of(jobs: Sequence[Job], workspace: Path | None) -> dict[Path, JobState]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from moextend.bench.store.records import KeptFile
 from moextend.bench.task import TaskIdentity
+from moextend.errors import MoextendError
 from moextend.util.record import Record
 
 BASE = "base"
@@ -199,6 +200,9 @@ class RunError(BaseModel):
     """Its place: a file, a setting, a stage. null: not known."""
     hint: str | None
     """How to fix it. null: not known."""
+
+    def __str__(self) -> str:
+        return str(MoextendError(self.what or "", where=self.where, hint=self.hint))
 
 
 class Status(Record):

@@ -243,15 +243,12 @@ def _record(run: RunDir, view: RunView) -> dict[str, object]:
 
 def _print_details(run: RunDir, view: RunView, workspace: Path) -> None:
     from moextend.bench.report.collect import collect
-    from moextend.errors import MoextendError
 
     typer.echo(f"\nfolder: {run.folder}")
     if view.job:
         options.echo(f"job: {view.about()}")
     if view.status.error:
-        known = view.status.error
-        error = MoextendError(known.what or "", where=known.where, hint=known.hint)
-        typer.echo(f"error: {error}")
+        typer.echo(f"error: {view.status.error}")
     if run.log.exists():
         typer.echo(f"log: {run.log}")
     typer.echo("")
