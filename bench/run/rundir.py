@@ -235,7 +235,7 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
     chosen: list[Path] = []
     for name in names:
         wanted = name.rstrip("/")
-        same = [f for f in found if wanted in (f.name, f.parent.name, f"{f.parent.name}/{f.name}")]
+        same = [f for f in found if wanted in (f.name, f.parent.name, run_name(f))]
         path = Path(name)
         if not same and (path / "config.json").is_file():
             same = [path]
@@ -244,7 +244,7 @@ def find_runs(runs: Path, names: Sequence[str] = ()) -> list[RunDir]:
                 file.parent for file in sorted([*path.glob("*/config.json"), *path.glob("*/*/config.json")])
             ]
         if not same:
-            known = {f"{f.parent.name}/{f.name}" for f in found}
+            known = {run_name(f) for f in found}
             raise UnknownName("run", name, known, where=str(runs))
         chosen += same
     return [RunDir(folder) for folder in dict.fromkeys(chosen)]

@@ -144,6 +144,8 @@ def execute(
     """
     from rich.console import Console
 
+    from moextend.bench.run.rundir import run_name
+
     # On stderr, so that `moextend bench run > report.txt` still shows how far it is.
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     done = len(opened) - len(waiting) - len(busy)
@@ -151,7 +153,7 @@ def execute(
         were = "was" if done == 1 else "were"
         console.print(f"{done} of {counted(len(opened), 'run')} {were} done before.")
     for run, state in busy.items():
-        console.print(f"{run.parent.name}/{run.name} is {state}, and is not submitted again.", markup=False)
+        console.print(f"{run_name(run)} is {state}, and is not submitted again.", markup=False)
     if not waiting:
         return None if busy else []
     try:
@@ -166,11 +168,12 @@ def execute(
 def _execute(how: Chosen, runs: Sequence[Path], console: Console, *, quiet: bool) -> list[Outcome] | None:
     from moextend.bench.executors import submitting
     from moextend.bench.run.live import view
+    from moextend.bench.run.rundir import run_name
 
     submitted = submitting.submit(how.executor, runs, how.options)
     if not how.local:
         for job in submitted:
-            typer.echo(f"{job.run.parent.name}/{job.run.name}: {job.executor} {job.id}", err=quiet)
+            typer.echo(f"{run_name(job.run)}: {job.executor} {job.id}", err=quiet)
     if not how.wait:
         console.print(f"Submitted {counted(len(submitted), 'run')}. How they go: moextend bench status.")
         return None

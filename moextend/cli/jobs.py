@@ -33,11 +33,11 @@ def logs(
 ) -> None:
     """Print the log of a run: what its worker and the script of its scheduler wrote."""
     from moextend.bench.executors.submitting import views
-    from moextend.bench.run.rundir import find_runs
+    from moextend.bench.run.rundir import find_runs, run_name
 
     found = find_runs(runs or workspace / "runs", [name])
     if len(found) > 1:
-        names = ", ".join(f"{run.folder.parent.name}/{run.folder.name}" for run in found[:10])
+        names = ", ".join(run_name(run.folder) for run in found[:10])
         raise InputError(
             f"'{name}' are {counted(len(found), 'run')}.", where="RUN", hint=f"Choose one: {names}."
         )
