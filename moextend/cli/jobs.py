@@ -48,7 +48,7 @@ def logs(
     if not any(ends.values()) and not follow:
         typer.echo(f"{run.folder.name} has no log: it is {view.state}.", err=True)
     if follow:
-        _follow(run, ends, workspace)
+        _follow(run, ends, workspace, view.state)
 
 
 def _print_tail(path: Path, lines: int, *, several: bool) -> int:
@@ -83,24 +83,22 @@ def _print(text: bytes) -> None:
         options.echo(line.rstrip("\r").rpartition("\r")[2])
 
 
-def _follow(run: RunDir, ends: dict[Path, int], workspace: Path) -> None:
-    """Prints what is added to the logs, until the run neither runs nor is queued."""
+def _follow(run: RunDir, ends: dict[Path, int], workspace: Path, state: str) -> None:
+    """Prints what is added to the logs, until the run, now in `state`, neither runs nor is queued."""
     from moextend.bench.executors.submitting import views
 
-    asked = float("-inf")
-    going = True
-    while going:
+    asked = time.monotonic()
+    while state in ("queued", "running"):
+        time.sleep(TICK)
         if time.monotonic() - asked >= 10 * TICK:
-            going = views([run.folder], workspace)[run.folder].state in ("queued", "running")
+            state = views([run.folder], workspace)[run.folder].state
             asked = time.monotonic()
         for path, end in ends.items():
             ends[path] = _print_added(path, end)
-        if going:
-            time.sleep(TICK)
 
 
 def _print_added(path: Path, end: int) -> int:
-    """Prints the whole lines after byte `end`; returns the byte after them."""
+    """Prints the complete lines after byte `end`; returns the byte after them."""
     try:
         with path.open("rb") as file:
             file.seek(end if file.seek(0, 2) >= end else 0)  # a shorter file was begun again
@@ -108,10 +106,10 @@ def _print_added(path: Path, end: int) -> int:
             added = file.read()
     except OSError:
         return end
-    whole = added[: added.rfind(b"\n") + 1]
-    if whole:
-        _print(whole)
-    return start + len(whole)
+    lines = added[: added.rfind(b"\n") + 1]
+    if lines:
+        _print(lines)
+    return start + len(lines)
 
 
 def cancel(
