@@ -116,7 +116,15 @@ def scripts(how: Chosen, runs: Sequence[Path]) -> str | None:
 
 
 def check(how: Chosen) -> None:
-    """Raises InputError if the executor refuses its options, or cannot be used here."""
+    """Raises InputError if the executor refuses its options, or this process may start no workers."""
+    from moextend.bench.run.together import launched
+
+    if launched():
+        raise InputError(
+            "starts a process for each run, and cannot be started several times by a launcher (WORLD_SIZE is set).",
+            where="moextend bench run",
+            hint="Make the folders with --prepare, and launch moextend-worker FOLDER: docs/training.md.",
+        )
     asked = getattr(how.executor, "check", None)
     if asked is not None:
         asked(how.options)

@@ -128,6 +128,17 @@ def test_a_machine_without_sbatch_is_one_error(
     assert cli(*SLURM, "-m", "lora", "--dry-run").code == 0
 
 
+def test_several_processes_of_a_launcher_are_refused(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them would execute all runs; the folders for the launcher's workers may be made."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = cli("bench", "run", "-m", "lora")
+    assert found.code == 2 and "--prepare, and launch moextend-worker FOLDER" in found.err
+    assert not (tmp_path / "runs").exists()
+    assert cli("bench", "run", "-m", "lora", "--prepare").out == f"{run_folder(tmp_path)}\n"
+
+
 def test_a_refused_script_is_one_error(cli: Cli, slurm: Path, tmp_path: Path) -> None:
     (slurm / "refuse").write_text("sbatch: error: invalid partition specified: gpu\n")
     found = cli(*SLURM, "-m", "lora")
