@@ -130,13 +130,6 @@ def check(how: Chosen) -> None:
         asked(how.options)
 
 
-def busy(runs: Sequence[Path], workspace: Path) -> dict[Path, str]:
-    """Run -> its job, for those that are queued or running elsewhere."""
-    from moextend.bench.executors import submitting
-
-    return submitting.busy(runs, workspace)
-
-
 def execute(
     how: Chosen,
     opened: Sequence[RunDir],

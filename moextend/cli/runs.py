@@ -58,6 +58,7 @@ def run(
     """
     import os
 
+    from moextend.bench.executors import submitting
     from moextend.bench.run import preflight
     from moextend.bench.run.opening import folder_of
     from moextend.bench.run.plan import Request, all_tasks, chosen_sequence, modes, resolve
@@ -84,26 +85,23 @@ def run(
     preflight.check(planned, tasks, workspace)
     folder = runs or workspace / "runs"
     paths = [folder_of(config, folder) for config in configs]
-    at_once = jobs or (_jobs(configs) if executor == "local" else None)
     how = executing.chosen(
-        executor, executor_option or [], jobs=at_once, device=device, wait=wait, runs=folder,
-        workspace=workspace,
+        executor, executor_option or [], jobs=jobs or _jobs(configs, executor), device=device, wait=wait,
+        runs=folder, workspace=workspace,
     )  # fmt: skip
     if dry_run:
-        _preview(request, configs, throughput, as_json, None if as_json else executing.scripts(how, paths))
+        script = None if as_json else executing.scripts(how, paths)
+        options.echo(_preview(request, configs, throughput, as_json) if script is None else script)
         return
-    work = any(read_status(path).state != "done" for path in paths)
     if not prepare:
+        work = any(read_status(path).state != "done" for path in paths)
         device_here = device if how.local else None
         preflight.check_here(planned, tasks, workspace, device=device_here, runs=folder if work else None)
         executing.check(how)
-    busy = executing.busy(paths, workspace)
+    busy = submitting.busy(paths, workspace)
     opened, to_do = _open(configs, folder, set(busy), quiet=quiet or as_json)
     if prepare:
-        ready = [str(run.folder.resolve()) for run in to_do]
-        typer.echo(
-            json.dumps(ready, indent=2) if as_json else "".join(f"{path}\n" for path in ready), nl=as_json
-        )
+        _print_folders(to_do, as_json)
         return
     outcomes = executing.execute(how, opened, to_do, busy, quiet=quiet or as_json)
     if as_json:
@@ -201,10 +199,20 @@ def _open(
     return opened, to_do
 
 
-def _jobs(configs: list[RunConfig]) -> int:
-    """Default number of runs at a time: several only for models that are certainly small enough."""
+def _print_folders(runs: Sequence[RunDir], as_json: bool) -> None:
+    ready = [str(run.folder.resolve()) for run in runs]
+    typer.echo(json.dumps(ready, indent=2) if as_json else "".join(f"{path}\n" for path in ready), nl=as_json)
+
+
+def _jobs(configs: list[RunConfig], executor: str) -> int | None:
+    """Default number of runs at a time: several only for models that are certainly small enough.
+
+    None: the executor's own default.
+    """
     from moextend.bench.run.launch import cores
 
+    if executor != "local":
+        return None
     small = all(config.sequence["base"]["model"] == "tiny" for config in configs)
     return min(len(configs), cores(), 4) if small else 1
 
@@ -280,12 +288,9 @@ def _print_styled(experiments: list[Experiment], workspace: Path, view: View = "
 
 
 def _preview(
-    request: Request, configs: list[RunConfig], throughput: float | None, as_json: bool, script: str | None
-) -> None:
+    request: Request, configs: list[RunConfig], throughput: float | None, as_json: bool
+) -> str:
     from moextend.bench.run.preview import describe, preview
 
-    if script is not None:
-        options.echo(script)
-        return
     found = preview(request, configs, throughput=throughput)
-    options.echo(json.dumps(found, indent=2) if as_json else describe(found))
+    return json.dumps(found, indent=2) if as_json else describe(found)
