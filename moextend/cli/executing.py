@@ -171,14 +171,16 @@ def _execute(how: Chosen, runs: Sequence[Path], console: Console, *, quiet: bool
     from moextend.bench.run.live import view
     from moextend.bench.run.rundir import run_name
 
+    # Before the runs begin: it shows what changes from now on, also what ends at once.
+    shown = view(runs, how.options.jobs or len(runs), console) if how.wait else None
     submitted = submitting.submit(how.executor, runs, how.options)
     if not how.local:
         for job in submitted:
             typer.echo(f"{run_name(job.run)}: {job.executor} {job.id}", err=quiet)
-    if not how.wait:
+    if shown is None:
         console.print(f"Submitted {counted(len(submitted), 'run')}. How they go: moextend bench status.")
         return None
-    with view(runs, how.options.jobs or len(runs), console) as shown:
+    with shown:
         return list(submitting.follow(how.executor, submitted, shown).values())
 
 
