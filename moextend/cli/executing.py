@@ -121,7 +121,7 @@ def check(how: Chosen) -> None:
 
     if launched():
         raise InputError(
-            "starts a process for each run, and cannot be started several times by a launcher (WORLD_SIZE is set).",
+            "starts one process for each run, and cannot itself be started by a launcher (WORLD_SIZE is set).",
             where="moextend bench run",
             hint="Make the folders with --prepare, and launch moextend-worker FOLDER: docs/training.md.",
         )
