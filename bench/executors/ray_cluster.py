@@ -125,7 +125,7 @@ def _silence() -> None:
     from ray._private import worker
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    # Ray 2.50 to 2.60 print what raylets report to stdout, where the results are, whatever their options say.
+    # Ray prints what raylets report to stdout, where the results are, whatever its options say. Tested with 2.60.0.
     setattr(worker, "print_to_stdstream", lambda data, ignore_prefix: None)  # noqa: B010
 
 
