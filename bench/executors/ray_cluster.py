@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,15 +142,21 @@ def needs_of(resources: Resources) -> Needs:
     return needs
 
 
-def refuse_impossible(needs: Needs) -> None:
+def refuse_impossible(runs: Iterable[Needs]) -> None:
     """Raises InputError if no node has what a run needs: it would wait for ever."""
-    nodes = [node["Resources"] for node in alive()]
-    if any(all(node.get(name, 0) >= wanted for name, wanted in needs.items()) for node in nodes):
-        return
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for needs in runs:
+        if not any(all(node.get(name, 0) >= wanted for name, wanted in needs.items()) for node in nodes):
+            raise _impossible(needs, nodes)
+
+
+def _impossible(needs: Needs, nodes: Sequence[Needs]) -> InputError:
     wanted = ", ".join(_amount(name, amount) for name, amount in needs.items() if amount)
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in needs}
     largest = ", ".join(_amount(name, amount) for name, amount in most.items())
-    raise InputError(
+    return InputError(
         f"no node of the Ray cluster has what a run needs: {wanted}. The most of a node: {largest}.",
         where="--executor ray",
         hint="Ask for less (--executor-option cpus=1, gpus=0, memory_gb=4), or pass nodes=later if the cluster grows.",
@@ -159,10 +165,3 @@ def refuse_impossible(needs: Needs) -> None:
 
 def _amount(name: str, number: float) -> str:
     return f"{number / 1e9:,.1f} GB of memory" if name == "memory" else f"{number:,.0f} {name}"
-
-
-def alive() -> list[dict[str, Any]]:
-    """The nodes of the cluster that are alive."""
-    import ray
-
-    return [node for node in ray.nodes() if node["Alive"]]

@@ -108,8 +108,7 @@ def _needs(runs: Sequence[Path], options: Options) -> list[ray_cluster.Needs]:
         sizes = needs.memory_gb([RunDir(run).config for run in runs], on_gpu=common["GPU"] > 0)
         found = [{**common, "memory": size * 1e9} if size else common for size in sizes]
     if "nodes" not in options.passed:
-        for wanted in found:
-            ray_cluster.refuse_impossible(wanted)
+        ray_cluster.refuse_impossible(found)
     return found
 
 
