@@ -29,17 +29,24 @@ def environment(**more: Any) -> dict[str, Any]:
 
 def code() -> dict[str, str | None]:
     """Version and commit of this package; None for a commit that is not known."""
-    found = commit(Path(__file__).resolve().parent)
-    return {"version": _version("moextend"), "commit": str(found["commit"]) if found else None}
+    return {"version": _version("moextend"), "commit": _head(Path(__file__).resolve().parent)}
 
 
 def commit(folder: Path) -> dict[str, Any] | None:
     """The commit and whether tracked files differ from it; None if this code is not in a git checkout."""
+    head = _head(folder)
+    if head is None:
+        return None
+    changes = _git(folder, "status", "--porcelain", "-uno")
+    return {"commit": head, "dirty": bool(changes and changes.strip())}
+
+
+def _head(folder: Path) -> str | None:
     # An installed package may lie inside somebody else's checkout: ask for a file of ours.
     if _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None
-    head, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "-uno")
-    return None if head is None else {"commit": head.strip(), "dirty": bool(changes and changes.strip())}
+    head = _git(folder, "rev-parse", "HEAD")
+    return None if head is None else head.strip()
 
 
 def _version(package: str) -> str | None:
