@@ -36,6 +36,12 @@ def continues(job: Job) -> bool:
     return not note and status.state != "done"
 
 
+def _renamed(log: str, job: str, successor: str) -> str:
+    """Path of a successor's log: the name of a job's own log is the id of the job."""
+    path = Path(log)
+    return str(path.with_name(f"{successor}{path.suffix}")) if path.stem == job else log
+
+
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     *words, successor = arguments if arguments[3:] == ["--successor"] else [*arguments, ""]
@@ -46,7 +52,7 @@ def main(arguments: list[str]) -> int:
     known = read_job(run) or Job(run, executor, name, now())
     try:
         if successor:
-            write_job(replace(known, id=name))
+            write_job(replace(known, id=name, log=_renamed(known.log, known.id, name)))
             return 0
         if continues(replace(known, id=name)):
             return 0

@@ -75,6 +75,14 @@ def test_a_successor_keeps_what_its_predecessor_reached(make_run: MakeRun) -> No
     assert read_job(run) == Job(run, "slurm", "8_1", "2026", "west", "log", (1, 2))
 
 
+def test_a_successor_writes_another_log(make_run: MakeRun) -> None:
+    run = make_run().folder
+    write_job(Job(run, "slurm", "7_1", "2026", log="/x/.slurm/1/7_1.out"))
+    assert again.main([str(run), "slurm", "8_1", "--successor"]) == 0
+    job = read_job(run)
+    assert job and job.log == "/x/.slurm/1/8_1.out"
+
+
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["a", "b", "c", "d"]])
 def test_other_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert again.main(arguments) == 2 and "RUN EXECUTOR JOB" in capsys.readouterr().err
