@@ -98,7 +98,7 @@ def _in_queue(jobs: Sequence[Job]) -> dict[Path, JobState]:
     queue = commands.states(jobs)
     found: dict[Path, JobState] = {}
     for job in jobs:
-        started = read_status(job.run).state != "waiting"
+        started = read_status(job.run).state != "waiting"  # read again: it may have begun and ended meanwhile
         if queue is None:
             found[job.run] = "ended" if started else "unknown"
         else:
