@@ -287,9 +287,7 @@ def _print_styled(experiments: list[Experiment], workspace: Path, view: View = "
         print_tables(experiments, How(Styling()), view=view)
 
 
-def _preview(
-    request: Request, configs: list[RunConfig], throughput: float | None, as_json: bool
-) -> str:
+def _preview(request: Request, configs: list[RunConfig], throughput: float | None, as_json: bool) -> str:
     from moextend.bench.run.preview import describe, preview
 
     found = preview(request, configs, throughput=throughput)

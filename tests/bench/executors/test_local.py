@@ -16,12 +16,7 @@ from moextend.bench.run import launch
 from moextend.bench.run.progress import read_status
 from moextend.errors import InputError
 from tests.bench.conftest import MakeRun
-from tests.bench.run.test_launch import FAKE
-
-
-class View:
-    def update(self) -> None:
-        pass
+from tests.bench.run.test_launch import FAKE, Silent
 
 
 @pytest.fixture
@@ -37,7 +32,7 @@ def test_runs_are_executed_and_followed(local: LocalExecutor, make_run: MakeRun)
     runs = [make_run("lora").folder, make_run("crash").folder]
     jobs = submitting.submit(local, runs, Options(jobs=2))
     assert {job.id for job in jobs} == {f"{os.getpid()}@{socket.gethostname()}"}
-    outcomes = submitting.follow(local, jobs, View())
+    outcomes = submitting.follow(local, jobs, Silent())
     assert [outcome.state for outcome in outcomes.values()] == ["done", "failed"]
     assert local.states(jobs) == dict.fromkeys(runs, "ended")
 
@@ -52,11 +47,11 @@ def test_a_running_and_a_waiting_run_are_cancelled_from_their_folders(
         time.sleep(0.05)
     assert local.states(jobs) == {running: "running", waiting: "queued"}
     assert submitting.cancel([running, waiting], None) == {running: "stops", waiting: "cancelled"}
-    outcomes = submitting.follow(local, jobs, View())
+    outcomes = submitting.follow(local, jobs, Silent())
     assert [outcome.state for outcome in outcomes.values()] == ["interrupted", "interrupted"]
     assert [view.state for view in submitting.views([running, waiting], None).values()] == ["cancelled"] * 2
     again = submitting.submit(local, [waiting], Options())
-    assert [outcome.state for outcome in submitting.follow(local, again, View()).values()] == ["done"]
+    assert [outcome.state for outcome in submitting.follow(local, again, Silent()).values()] == ["done"]
 
 
 @pytest.mark.parametrize(

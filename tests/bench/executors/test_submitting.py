@@ -26,6 +26,7 @@ from moextend.bench.run.cancelling import cancel, cancelled
 from moextend.bench.run.progress import Progress, mark_failed, read_status
 from moextend.errors import InputError, RunFailed, UnknownName
 from tests.bench.conftest import MakeRun
+from tests.bench.run.test_launch import Silent
 
 PLUGIN = """
 import json
@@ -57,11 +58,6 @@ def workspace(tmp_path: Path) -> Path:
     (folder / "mine.py").write_text(PLUGIN)
     (folder / "state").write_text("queued")
     return tmp_path
-
-
-class View:
-    def update(self) -> None:
-        pass
 
 
 def test_an_executor_of_the_workspace_is_found(workspace: Path) -> None:
@@ -148,7 +144,7 @@ def test_what_waits_for_a_job_sees_its_end_in_the_folder(workspace: Path, make_r
     with Progress(done, []):
         pass
     mark_failed(failed, RunFailed("it broke."))
-    outcomes = submitting.follow(executor, jobs, View())
+    outcomes = submitting.follow(executor, jobs, Silent())
     assert [(o.state, o.error) for o in outcomes.values()] == [
         ("done", None), ("failed", "it broke."), ("failed", "the job ended before the run began."),
     ]  # fmt: skip
@@ -159,7 +155,7 @@ def test_a_run_that_is_cancelled_while_it_waits_has_not_failed(workspace: Path, 
     jobs = submitting.submit(executor, [run], Options())
     submitting.cancel([run], workspace)
     (workspace / "executors" / "state").write_text("lost")
-    (outcome,) = submitting.follow(executor, jobs, View()).values()
+    (outcome,) = submitting.follow(executor, jobs, Silent()).values()
     assert (outcome.state, outcome.error) == ("interrupted", None)
 
 
@@ -168,7 +164,7 @@ def test_what_is_followed_survives_a_job_that_cannot_be_read(workspace: Path, ma
     jobs = submitting.submit(executor, [run], Options())
     (run / JOB).write_text("{")
 
-    class Ending(View):
+    class Ending(Silent):
         looks = 0
 
         def update(self) -> None:
@@ -210,7 +206,7 @@ class WithUs:
 def test_ctrl_c_interrupts_runs_and_cancels_none(make_run: MakeRun) -> None:
     runs = [make_run(seed=seed).folder for seed in range(2)]
 
-    class Interrupting(View):
+    class Interrupting(Silent):
         def update(self) -> None:
             if executor.state == "queued":
                 raise KeyboardInterrupt
