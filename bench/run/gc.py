@@ -12,8 +12,9 @@ from typing import Any
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir, find_runs
 from moextend.bench.store import KINDS, Node, Store
-from moextend.errors import MoextendError, RunConflict, counted
-from moextend.util import files
+from moextend.errors import MoextendError, counted
+from moextend.util import files, lease
+from moextend.util.local_lock import LocalLock
 
 DAY = 86_400.0
 IN_USE = "in use"
@@ -227,10 +228,13 @@ def _removed(node: Node, dry_run: bool) -> bool:
     with ExitStack() as leases:
         try:
             leases.enter_context(node.lease(wait=False))
-            for lock in _inner_locks(node):
-                leases.enter_context(_held(lock))
-        except RunConflict:
+        except lease.Held:
             return False
+        for path in _inner_locks(node):
+            lock = LocalLock(path)
+            if not lock.acquire():
+                return False
+            leases.callback(lock.release)
         if dry_run:
             return True
         with files.disk_errors(node.folder):
@@ -247,13 +251,3 @@ def _inner_locks(node: Node) -> list[Path]:
     if node.kind == "features":
         return [node.folder / LOCK]
     return sorted(node.folder.glob("*.lock")) if node.kind == "predictions" else []
-
-
-def _held(path: Path) -> Any:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path)
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunConflict("is in use.", where=str(path), hint="Wait for the run.") from error

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moextend.bench.store.records import KeptFile, NodeCard, StoreFile, User
-from moextend.errors import MoextendError, RunConflict
-from moextend.util import files
+from moextend.errors import MoextendError
+from moextend.util import files, lease
 from moextend.util.record import LaterVersion
 
 log = logging.getLogger(__name__)
@@ -26,8 +26,6 @@ STORE = "store.json"
 USERS = "users"
 OFF = "MOEXTEND_SHARING"
 """Environment variable: "off" makes every run train its stages and answer their rows itself."""
-PATIENCE = 1.0
-"""Seconds between two calls of `on_wait`."""
 
 
 class Damaged(Exception):
@@ -77,7 +75,7 @@ class Store:
         """Notes where the runs of this user are, so that `gc` finds them."""
         place = Path(self.run).parent.parent
         if place not in self.runs():
-            with _lease(self.folder / "store"):
+            with lease.first(self.folder / "store"):
                 known = dict.fromkeys([*self.runs(), place])
                 _write(self.folder / STORE, StoreFile(runs=[str(each) for each in known]))
 
@@ -99,13 +97,16 @@ class Node:
     def lease(self, on_wait: Callable[[], None] | None = None, *, wait: bool = True) -> Iterator[None]:
         """Context in which no other process makes or removes the node; others wait.
 
+        If the lease is lost, another process may compute the same meanwhile. That costs time, and nothing else: content
+        is addressed by its inputs, and a reader compares every file with its card.
+
         Args:
-            on_wait: called about every second while another process has it.
-            wait: False: RunConflict instead.
+            on_wait: called several times a second while another process has it.
+            wait: False: lease.Held instead.
         """
-        place = self.store.folder / self.kind / self.key
-        lock = place.with_name(f"{self.key}.lock") if self.kind == "aligned" else None
-        with _lease(place, on_wait, wait=wait, lock=lock):
+        # Releases without leases have a lock.
+        lock = self.folder.with_name(f"{self.key}.lock") if self.kind == "aligned" else None
+        with lease.first(self.folder, lock=lock, patient=wait, on_wait=on_wait):
             yield
 
     def card(self) -> NodeCard | None:
@@ -241,34 +242,3 @@ def _link(source: Path, target: Path) -> None:
 def _write(path: Path, record: NodeCard | StoreFile | User) -> None:
     # Not synced: a card that a power failure damages costs the node, which is made again.
     files.write_text(path, f"{record.model_dump_json(indent=2)}\n", synced=False)
-
-
-@contextmanager
-def _lease(
-    path: Path, on_wait: Callable[[], None] | None = None, *, wait: bool = True, lock: Path | None = None
-) -> Iterator[None]:
-    """Context with the lease of `path`; `lock`: the lock of releases without leases.
-
-    If it is lost, another process may compute the same meanwhile. That costs time, and nothing else: content is
-    addressed by its inputs, and a reader compares every file with its card.
-    """
-    from moextend.util import lease
-    from moextend.util.local_lock import LocalLock
-
-    with files.disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    claim = lease.Claim(path.with_name(f"{path.name}.lease"), local=LocalLock(lock) if lock else None)
-    pause, reported = lease.FIRST_WAIT, time.monotonic()
-    while (held := claim.attempt()) is None:
-        if not wait and (refusal := claim.refusal()):
-            raise RunConflict("is in use.", where=str(path), hint="Wait for the run.") from refusal
-        time.sleep(pause)
-        pause = min(2 * pause, lease.LONGEST_WAIT)
-        if on_wait and time.monotonic() - reported > PATIENCE:
-            on_wait()
-            reported = time.monotonic()
-    held.start()
-    try:
-        yield
-    finally:
-        held.release()
