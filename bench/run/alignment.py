@@ -133,7 +133,7 @@ def _adopt_former(node: Node) -> None:
         read_tensors(former)
         found = {name: path for name, path in known.items() if path.is_file()}
         node.put(found, about="projector that an earlier version aligned")
-        for path in found.values():
+        for path in found.values() if node.card() else ():  # else the disk is full
             path.unlink()
 
 

@@ -174,8 +174,8 @@ def _entry(node: Node) -> Entry:
 
 def _card(node: Node) -> Any:
     try:
-        return node.card()
-    except MoextendError:  # of a later release
+        return node.read_card()
+    except MoextendError:  # damaged, or of a later release
         return None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moextend.bench.store.records import KeptFile, NodeCard, StoreFile, User
-from moextend.errors import MoextendError
+from moextend.errors import MoextendError, SpecError
 from moextend.util import files, lease
 from moextend.util.record import LaterVersion
 
@@ -110,17 +110,21 @@ class Node:
             yield
 
     def card(self) -> NodeCard | None:
-        """The card; None for a node that is not complete. A damaged one is removed, with a warning."""
+        """The card; None for a node that is not complete. A damaged one is removed, with a warning: needs the lease."""
         try:
-            found = NodeCard.read(self.folder / CARD)
+            return self.read_card()
         except LaterVersion:
             raise
         except MoextendError as error:
             self.discard(error.what)
             return None
+
+    def read_card(self) -> NodeCard | None:
+        """The card; None for a node that is not complete. Raises SpecError if it is damaged, and LaterVersion."""
+        path = self.folder / CARD
+        found = NodeCard.read(path)
         if found is not None and (found.kind, found.key) != (self.kind, self.key):
-            self.discard("its card is of another node")
-            return None
+            raise SpecError("its card is of another node.", where=str(path), hint="Remove the file.")
         return found
 
     def put(
@@ -147,9 +151,13 @@ class Node:
             log.warning("%s: not kept for other runs (%s).", self.folder, error)
 
     def mark(self, about: str) -> None:
-        """Notes that the run uses a node whose files others write (features)."""
+        """Notes that the run uses a node whose files others write (features); a damaged card does not concern these."""
         with suppress(OSError, MoextendError):
-            if self.card() is None:
+            try:
+                known = self.read_card()
+            except SpecError:
+                known = None
+            if known is None:
                 _write(self.folder / CARD, self._card(about, None, {}, None))
             self.touch()
 
