@@ -10,24 +10,23 @@ tasks do not count: its stages are shared by all orders.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Stage
 from moextend.bench.plugins import PACKAGE
-from moextend.bench.run.complete import LEARNED, NOTED
+from moextend.bench.run.complete import LEARNED, STEM, kept_paths
 from moextend.bench.run.config import JOINT
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import run_name
+from moextend.bench.run.together import launched
 from moextend.bench.score.evaluate import prompt_digest
 from moextend.bench.sequence import memory_texts
 from moextend.bench.store import Damaged, Node, numerics
 from moextend.errors import InputError
-from moextend.extension import tensor_files
 from moextend.util import files
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 1
 """Incremented if the content of a node changes."""
-CARD = f"{tensor_files.STEM}.json"
+CARD = f"{STEM}.json"
 """Written last: a stage without it is not complete."""
 
 
@@ -47,9 +46,7 @@ def shares(context: RunContext) -> bool:
     A plug-in may read what its key does not cover, such as modules next to it. It shares if its class says what its
     training depends on.
     """
-    if (
-        int(os.environ.get("WORLD_SIZE", "1")) > 1
-    ):  # each process of a training would wait for the others' lease
+    if launched():  # each process of a training would wait for the others' lease
         return False
     own = context.method_spec.source == PACKAGE or "training_settings" in vars(type(context.method))
     return own and context.store.shares_stages and context.method.training_settings is not None
@@ -140,7 +137,7 @@ def take(stage: Stage, node: Node, prepare: Callable[[], dict[str, Any]]) -> Sta
 def keep(context: RunContext, stage: Stage, node: Node, learned: StageCost) -> None:
     """Keeps a trained stage for other runs, with the cost of its training."""
     own = set(context.method.inference_files)
-    found = {path.name: path for path in _written(stage.folder) if path.name not in own}
+    found = {path.name: path for path in kept_paths(stage.folder) if path.name not in own}
     noted = stage.folder / f".shared-{LEARNED}"
     try:
         learned.write(noted)
@@ -153,15 +150,3 @@ def keep(context: RunContext, stage: Stage, node: Node, learned: StageCost) -> N
         )
     finally:
         files.remove(noted)
-
-
-def _written(folder: Path) -> Sequence[Path]:
-    """Files of a stage that later stages and inference read."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-        and path.suffix in (".safetensors", ".json")
-        and path.name not in NOTED
-        and not path.name.startswith(".")
-    ]

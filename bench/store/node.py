@@ -145,7 +145,7 @@ class Node:
             for name, path in sources.items():
                 if path != self.folder / name:
                     _link(path, self.folder / name)
-            kept = {name: _facts(self.folder / name) for name in sources}
+            kept = {name: KeptFile.of(self.folder / name) for name in sources}
             _write(self.folder / CARD, self._card(about, inputs, kept, seconds))
         except (OSError, MoextendError) as error:
             log.warning("%s: not kept for other runs (%s).", self.folder, error)
@@ -182,7 +182,7 @@ class Node:
                 if known is None:
                     raise Damaged("no complete node")
                 shutil.copyfile(self.folder / name, temporary)
-                if _facts(temporary) != known:
+                if KeptFile.of(temporary) != known:
                     raise Damaged(f"{name} is damaged")
         except (OSError, Damaged) as error:
             if isinstance(error, OSError) and (self.folder / name).is_file():
@@ -197,7 +197,7 @@ class Node:
             return "it is not complete"
         for name, known in card.files.items():
             try:
-                if _facts(self.folder / name) != known:
+                if KeptFile.of(self.folder / name) != known:
                     return f"{name} is damaged"
             except OSError as error:
                 return f"{name}: {error.strerror}"
@@ -231,10 +231,6 @@ class Node:
     def remove(self) -> None:
         """Removes the node; the file of its lock stays, as others may wait for it."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _facts(path: Path) -> KeptFile:
-    return KeptFile(bytes=path.stat().st_size, sha256=files.sha256(path))
 
 
 def _link(source: Path, target: Path) -> None:
