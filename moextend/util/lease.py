@@ -142,7 +142,8 @@ class Lease:
                     return
                 self.renew()
                 if self._local:
-                    self._local.acquire()
+                    with suppress(MoextendError, OSError):  # the lease decides, and its heartbeat goes on
+                        self._local.acquire()
                 if self._lost:
                     if self._main:
                         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
