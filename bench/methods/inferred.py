@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from moextend import MultimodalLM
 
 ACCURACY = "task_inference_accuracy"
-"""Key of what `keep_statistics` returns among the notes of a stage's costs."""
+"""Key among the notes of a stage's costs: task -> share of its held-out inputs that are nearest to it."""
 
 FILE = "task_statistics.safetensors"
 """File of the task statistics (task_inference.FILE)."""
@@ -30,19 +30,16 @@ def stored(model: Any) -> int:
     return int(4 * width * (1 + width + min(TESTED, model.held_out // 2)))
 
 
-def keep_statistics(model: MultimodalLM, stage: Stage) -> dict[str, float]:
-    """Writes the task statistics of the stage; returns each task's share of held-out inputs that are nearest to it."""
+def facts(model: MultimodalLM, stage: Stage) -> dict[str, Any]:
+    """Writes the task statistics of the stage; returns facts to record: how well they separate the tasks so far."""
     from moextend.extension import task_inference
 
     prompts = task_inference.prompts_of(stage.held_out)
     task_inference.write(task_inference.collect(model, prompts), stage.folder)
     folders = [*stage.earlier, (stage.task, stage.folder)]
-    return task_inference.accuracy({task: task_inference.read(folder) for task, folder in folders})
-
-
-def facts(model: MultimodalLM, stage: Stage) -> dict[str, Any]:
-    """`keep_statistics` as facts to record."""
-    return {ACCURACY: keep_statistics(model, stage)}
+    return {
+        ACCURACY: task_inference.accuracy({task: task_inference.read(folder) for task, folder in folders})
+    }
 
 
 def choose(model: MultimodalLM, stage: Stage, reaching: Reaching | None = None) -> None:

@@ -16,8 +16,6 @@ from moextend.errors import InputError
 from moextend.util import files, processes
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from moextend import Conversation, MultimodalLM
 
 
@@ -54,9 +52,11 @@ def align(
     node = store.node("aligned", processes.first_says(lambda: digest))
     with processes.first_enters(lambda: node.lease(on_wait)):
         processes.first_says(lambda: _adopt_former(node))
-        if processes.first_says(lambda: _tensors(node) is None):
+        usable = processes.first_says(lambda: _is_usable(node))
+        if not usable:
             _train(model, data, settings, seed, node, on_step, modality)
-        if processes.first_says(lambda: _tensors(node) is not None):
+            usable = processes.first_says(lambda: _is_usable(node))  # not on a full disk
+        if usable:
             projector.load_state_dict(read_tensors(node.folder / WEIGHTS))
         if store.run and processes.is_first():
             node.touch()
@@ -105,20 +105,21 @@ def _train(
     )
 
 
-def _tensors(node: Node) -> dict[str, Tensor] | None:
-    """The projector of a node; None without a complete one. A damaged one is removed, with a warning."""
+def _is_usable(node: Node) -> bool:
+    """Whether the node has a projector. A damaged one is removed, with a warning."""
     from moextend.training.checkpoint import read_tensors
 
     if node.card() is None:
-        return None
+        return False
     problem = node.problem()
     try:
-        tensors = read_tensors(node.folder / WEIGHTS) if problem is None else None
+        if problem is None:
+            read_tensors(node.folder / WEIGHTS)
+            return True
     except InputError as error:
-        problem, tensors = error.what, None
-    if problem is not None:
-        node.discard(problem)
-    return tensors
+        problem = error.what
+    node.discard(problem)
+    return False
 
 
 def _adopt_former(node: Node) -> None:
@@ -133,7 +134,7 @@ def _adopt_former(node: Node) -> None:
         read_tensors(former)
         found = {name: path for name, path in known.items() if path.is_file()}
         node.put(found, about="projector that an earlier version aligned")
-        for path in found.values():
+        for path in found.values() if node.card() else ():  # else the disk is full
             path.unlink()
 
 

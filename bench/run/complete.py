@@ -125,19 +125,22 @@ def file_problem(path: Path, size: int | None, sha256: str, *, hashed: bool, mos
     return None
 
 
-def kept_files(folder: Path) -> dict[str, KeptFile]:
-    """Name -> size and SHA-256 of a stage's files besides its weights, which have a card."""
-    paths = [
+def kept_paths(folder: Path) -> list[Path]:
+    """Files of a stage that later stages and inference read."""
+    return [
         path
         for path in sorted(folder.iterdir())
-        if path.is_file() and path.suffix in (".safetensors", ".json")
+        if path.is_file()
+        and path.suffix in (".safetensors", ".json")
+        and path.name not in NOTED
+        and not path.name.startswith(".")
     ]
-    left = (*NOTED, f"{STEM}.safetensors", f"{STEM}.json")
-    return {
-        path.name: KeptFile(bytes=path.stat().st_size, sha256=files.sha256(path))
-        for path in paths
-        if path.name not in left and not path.name.startswith(".")
-    }
+
+
+def kept_files(folder: Path) -> dict[str, KeptFile]:
+    """Name -> size and SHA-256 of a stage's files besides its weights, which have a card."""
+    weights = (f"{STEM}.safetensors", f"{STEM}.json")
+    return {path.name: KeptFile.of(path) for path in kept_paths(folder) if path.name not in weights}
 
 
 def stage_problem(folder: Path, *, costs: bool = True, every_byte: bool = False) -> str | None:

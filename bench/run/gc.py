@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -11,13 +12,14 @@ from typing import Any
 
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.rundir import RunDir, find_runs
-from moextend.bench.store import KINDS, Node, Store
-from moextend.errors import MoextendError, RunConflict, counted
-from moextend.util import files
+from moextend.bench.store import CARD, KINDS, Node, NodeCard, Store, User
+from moextend.errors import MoextendError, counted
+from moextend.util import files, lease
+from moextend.util.local_lock import LocalLock
 
 DAY = 86_400.0
 IN_USE = "in use"
-FEATURES = ("features.bin", "names.txt", "card.json")
+FEATURES = ("features.bin", "names.txt", CARD)
 """Files of a folder of features; its lock stays."""
 LOCK = "lock"
 FORMER_CARD = "*.sha256.json"
@@ -73,7 +75,7 @@ def collect(
     known = list(dict.fromkeys([runs.resolve(), *store.runs()]))
     found = [run for folder in known for run in find_runs(folder)]
     unfinished = [run for run in found if read_status(run.folder).state != "done"]
-    entries = [(node, _entry(node)) for node in _nodes(store)]
+    entries = [(node, _entry(node, paths)) for node, paths in _nodes(store)]
     entries.sort(key=lambda pair: pair[1].used)
     left = sum(entry.bytes for _, entry in entries)
     listed = []
@@ -126,14 +128,17 @@ def size(count: int) -> str:
     return f"{count} B"
 
 
-def _nodes(store: Store) -> Iterator[Node]:
+def _nodes(store: Store) -> Iterator[tuple[Node, list[Path]]]:
+    """Nodes that have files, with these."""
     for kind in KINDS:
         for node in store.nodes(kind):
-            if any(path.name != LOCK for path in _files(node.folder)):
-                yield node
+            paths = _files(node.folder)
+            if any(path.name != LOCK for path in paths):
+                yield node, paths
     # Projectors of an earlier version, which the next run that needs them takes over.
     for path in sorted((store.folder / "aligned").glob("*.safetensors")):
-        yield _Former(store, "aligned", path.stem)
+        former = _Former(store, "aligned", path.stem)
+        yield former, former.paths()
 
 
 class _Former(Node):
@@ -153,37 +158,33 @@ class _Former(Node):
             path.unlink(missing_ok=True)
 
 
-def _entry(node: Node) -> Entry:
+def _entry(node: Node, paths: Sequence[Path]) -> Entry:
     former = isinstance(node, _Former)
     card = None if former else _card(node)
-    paths = node.paths() if isinstance(node, _Former) else _files(node.folder)
-    states = [state for path in paths if (state := _stat(path)) is not None]
-    used = max((state.st_mtime for state in states), default=0.0)
+    states = {path: state for path in paths if (state := _stat(path)) is not None}
+    used = max((state.st_mtime for state in states.values()), default=0.0)
     if card is not None:
-        about, used = card.about, max(used if node.kind == "features" else 0.0, _used(node))
+        about = card.about
+        if node.kind != "features":  # whose other files may be those of a run, with their times
+            used = states[node.folder / CARD].st_mtime if node.folder / CARD in states else 0.0
     elif former or any(node.folder.glob(FORMER_CARD)):
         about = "of an earlier version"
     else:
         about = "not complete"
     return Entry(
-        kind=node.kind, key=node.key, about=about, bytes=sum(s.st_size for s in states if s.st_nlink == 1),
+        kind=node.kind, key=node.key, about=about, bytes=sum(s.st_size for s in states.values() if s.st_nlink == 1),
         created=card.created if card else None, used=used, made_by=card.made_by if card else "", kept=None,
     )  # fmt: skip
 
 
-def _card(node: Node) -> Any:
+def _card(node: Node) -> NodeCard | None:
     try:
-        return node.card()
-    except MoextendError:  # of a later release
+        return node.read_card()
+    except MoextendError:  # damaged, or of a later release
         return None
 
 
-def _used(node: Node) -> float:
-    state = _stat(node.folder / "card.json")
-    return state.st_mtime if state else 0.0
-
-
-def _stat(path: Path) -> Any:
+def _stat(path: Path) -> os.stat_result | None:
     try:
         return path.lstat()
     except OSError:
@@ -197,10 +198,10 @@ def _files(folder: Path) -> list[Path]:
 def _needed(node: Node, unfinished: Sequence[RunDir], *, any_run: bool) -> str | None:
     """Why runs need a node; None if none does."""
     if node.kind == "aligned":
-        users = [user for user in node.users() if _exists(user.run, user.id)]
-        if users:
-            return f"{counted(len(users), 'run')} made with it"
-        if any_run and (isinstance(node, _Former) or not node.users()):
+        users = node.users()
+        if existing := [user for user in users if _exists(user)]:
+            return f"{counted(len(existing), 'run')} made with it"
+        if any_run and (isinstance(node, _Former) or not users):
             return "runs may have been made with it"
         return None
     if any(node.folder.glob(FORMER_CARD)):
@@ -208,10 +209,10 @@ def _needed(node: Node, unfinished: Sequence[RunDir], *, any_run: bool) -> str |
     return f"{counted(len(unfinished), 'unfinished run')} may need it" if unfinished else None
 
 
-def _exists(folder: str, number: str) -> bool:
-    run = RunDir(Path(folder))
+def _exists(user: User) -> bool:
+    run = RunDir(Path(user.run))
     try:
-        return run.config_path.is_file() and run.id == number
+        return run.config_path.is_file() and run.id == user.id
     except MoextendError:
         return True  # damaged, and not gone
 
@@ -227,10 +228,13 @@ def _removed(node: Node, dry_run: bool) -> bool:
     with ExitStack() as leases:
         try:
             leases.enter_context(node.lease(wait=False))
-            for lock in _inner_locks(node):
-                leases.enter_context(_held(lock))
-        except RunConflict:
+        except lease.Held:
             return False
+        for path in _inner_locks(node):
+            lock = LocalLock(path)
+            if not lock.acquire():
+                return False
+            leases.callback(lock.release)
         if dry_run:
             return True
         with files.disk_errors(node.folder):
@@ -247,13 +251,3 @@ def _inner_locks(node: Node) -> list[Path]:
     if node.kind == "features":
         return [node.folder / LOCK]
     return sorted(node.folder.glob("*.lock")) if node.kind == "predictions" else []
-
-
-def _held(path: Path) -> Any:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path)
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunConflict("is in use.", where=str(path), hint="Wait for the run.") from error

@@ -89,9 +89,8 @@ def pack(runs: Sequence[RunDir], out: Path, *, weights: bool = False, unfinished
         for name, run in zip(names, runs, strict=True)
         for path in _files(run.folder, weights)
     }
-    with ExitStack() as locks:
-        # A run that is done may lie in a read-only folder.
-        locks.enter_context(locked([run for run in runs if read_status(run.folder).state != "done"]))
+    # A run that is done may lie in a read-only folder.
+    with locked([run for run in runs if read_status(run.folder).state != "done"]):
         manifest = Manifest(
             runs=names, weights=weights, files={name: _kept(path) for name, path in content.items()}
         )
@@ -178,7 +177,7 @@ def _text(record: Record) -> bytes:
 def _kept(path: Path) -> KeptFile:
     content = _portable(path)
     if content is None:
-        return KeptFile(bytes=path.stat().st_size, sha256=files.sha256(path))
+        return KeptFile.of(path)
     return KeptFile(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 

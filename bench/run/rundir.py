@@ -207,7 +207,7 @@ def locked(runs: Sequence[RunDir]) -> Iterator[None]:
     names = [run.folder / LEASE for run in runs]
     locks = [LocalLock(run.folder / LOCK, run.folder / OWNER) for run in runs]
     try:
-        leases = lease.acquire_all(names, locks=locks)
+        leases = lease.acquire_all(names, locks)
     except lease.Held as held:
         folder = held.name.parent
         raise RunConflict(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Stage
 from moextend.bench.run import complete, costs, shared_stages, together
@@ -118,24 +118,23 @@ def _make_stage(
     context: RunContext, progress: Progress, model: MultimodalLM, stage: Stage, units: Mapping[str, Unit]
 ) -> float | None:
     """Trains a stage, or takes it from a run that trained the same one; returns the seconds of this run's training."""
-    node = processes.first_says(lambda: shared_stages.stage_node(context, model, stage))
+    node = shared_stages.stage_node(context, model, stage)
     if node is None:
-        return _train_stage(context, progress, model, stage, units)[1]
+        return _train_stage(context, progress, model, stage, units).seconds
     prepare = partial(context.method.prepare_inference, model, stage)
-    with processes.first_enters(lambda: node.lease(partial(progress.advance, 0))):
-        if processes.first_says(lambda: shared_stages.take(stage, node, prepare)):
+    with node.lease(partial(progress.advance, 0)):
+        if shared_stages.take(stage, node, prepare):
             context.method.restore(model, stage)
             return None
-        learned, seconds = _train_stage(context, progress, model, stage, units)
-        if processes.is_first():
-            shared_stages.keep(context, stage, node, learned.model_copy(update={"seconds": seconds}))
-        return seconds
+        learned = _train_stage(context, progress, model, stage, units)
+        shared_stages.keep(context, stage, node, learned)
+        return learned.seconds
 
 
 def _train_stage(
     context: RunContext, progress: Progress, model: MultimodalLM, stage: Stage, units: Mapping[str, Unit]
-) -> tuple[StageCost, float]:
-    """Trains and saves a stage; returns the costs of the training, and the seconds over all attempts.
+) -> StageCost:
+    """Trains and saves a stage; returns the costs of the training over all attempts.
 
     Facts are written before the weights, so that an interrupt between the two loses nothing.
     """
@@ -147,7 +146,7 @@ def _train_stage(
         more = context.method.prepare_inference(model, mine)
         StageCost.of({**facts, **more, **watch.spent()}, where=str(noted)).write(noted)
         context.method.save(model, mine)
-    return learned, float(watch.spent()["seconds"])
+    return learned.model_copy(update={"seconds": watch.spent()["seconds"]})
 
 
 def _write_cost(
@@ -268,27 +267,26 @@ def score_cell(
     context.run.append_cell(cell.model_copy(update={"predictions": f"predictions/{cell.predictions}"}))
 
 
-def text_untouched(context: RunContext) -> bool:
-    """Whether no text can reach what the run learns: it learns from media alone, and its method asks for them."""
-    return context.method.text_untouched and all(
-        context.tasks[name].modalities for name in context.config.stages
-    )
-
-
 def _share(
     context: RunContext, progress: Progress, model: MultimodalLM, weights: str, learned: Sequence[str]
 ) -> evaluate.Share:
     """How the answers of these weights are shared with other runs."""
-    if not learned:
-        return SharedPredictions.of(
-            model, weights, context.store, about="the base", on_wait=partial(progress.advance, 0)
-        )
-    if not shared_stages.shares(context) or weights in context.base_weights:
-        return nullcontext  # the run's own folder has the answers of the base
-    about = f"{context.method_spec.text}, seed {context.config.seed}, after {', '.join(learned)}"
-    method = shared_stages.method_record(context)
+    about = "the base"
+    method: dict[str, Any] | None = None
+    if learned:
+        if not shared_stages.shares(context) or weights in context.base_weights:
+            return nullcontext  # the run's own folder has the answers of the base
+        about = f"{context.method_spec.text}, seed {context.config.seed}, after {', '.join(learned)}"
+        method = shared_stages.method_record(context)
     return SharedPredictions.of(
         model, weights, context.store, about=about, method=method, on_wait=partial(progress.advance, 0)
+    )
+
+
+def text_untouched(context: RunContext) -> bool:
+    """Whether no text can reach what the run learns: it learns from media alone, and its method asks for them."""
+    return context.method.text_untouched and all(
+        context.tasks[name].modalities for name in context.config.stages
     )
 
 

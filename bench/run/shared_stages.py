@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.method import Stage
 from moextend.bench.plugins import PACKAGE
-from moextend.bench.run.complete import LEARNED, NOTED
+from moextend.bench.run.complete import LEARNED, STEM, kept_paths
 from moextend.bench.run.config import JOINT
 from moextend.bench.run.context import RunContext
 from moextend.bench.run.records import StageCost
@@ -27,7 +27,6 @@ from moextend.bench.score.evaluate import prompt_digest
 from moextend.bench.sequence import memory_texts
 from moextend.bench.store import Damaged, Node, numerics
 from moextend.errors import InputError
-from moextend.extension import tensor_files
 from moextend.util import files
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 1
 """Incremented if the content of a node changes."""
-CARD = f"{tensor_files.STEM}.json"
+CARD = f"{STEM}.json"
 """Written last: a stage without it is not complete."""
 
 
@@ -138,7 +137,7 @@ def take(stage: Stage, node: Node, prepare: Callable[[], dict[str, Any]]) -> Sta
 def keep(context: RunContext, stage: Stage, node: Node, learned: StageCost) -> None:
     """Keeps a trained stage for other runs, with the cost of its training."""
     own = set(context.method.inference_files)
-    found = {path.name: path for path in _written(stage.folder) if path.name not in own}
+    found = {path.name: path for path in kept_paths(stage.folder) if path.name not in own}
     noted = stage.folder / f".shared-{LEARNED}"
     try:
         learned.write(noted)
@@ -151,15 +150,3 @@ def keep(context: RunContext, stage: Stage, node: Node, learned: StageCost) -> N
         )
     finally:
         files.remove(noted)
-
-
-def _written(folder: Path) -> Sequence[Path]:
-    """Files of a stage that later stages and inference read."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-        and path.suffix in (".safetensors", ".json")
-        and path.name not in NOTED
-        and not path.name.startswith(".")
-    ]

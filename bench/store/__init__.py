@@ -4,11 +4,12 @@ A node is a folder `.cache/<kind>/<key>/` with files and a card. The key is a di
 depends on, so a node is never out of date. It is only a copy: without it, a run computes the same again.
 """
 
-from moextend.bench.store.node import KINDS, Damaged, Kind, Node, Store
-from moextend.bench.store.numerics import code_digest, numerics
+from moextend.bench.store.node import CARD, KINDS, Damaged, Kind, Node, Store
+from moextend.bench.store.numerics import numerics
 from moextend.bench.store.records import KeptFile, NodeCard, StoreFile, User
 
 __all__ = [
+    "CARD",
     "KINDS",
     "Damaged",
     "KeptFile",
@@ -18,6 +19,5 @@ __all__ = [
     "Store",
     "StoreFile",
     "User",
-    "code_digest",
     "numerics",
 ]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moextend.bench.store.records import KeptFile, NodeCard, StoreFile, User
-from moextend.errors import MoextendError, RunConflict
-from moextend.util import files
+from moextend.errors import MoextendError, SpecError
+from moextend.util import files, lease
 from moextend.util.record import LaterVersion
 
 log = logging.getLogger(__name__)
@@ -26,8 +26,6 @@ STORE = "store.json"
 USERS = "users"
 OFF = "MOEXTEND_SHARING"
 """Environment variable: "off" makes every run train its stages and answer their rows itself."""
-PATIENCE = 1.0
-"""Seconds between two calls of `on_wait`."""
 
 
 class Damaged(Exception):
@@ -77,7 +75,7 @@ class Store:
         """Notes where the runs of this user are, so that `gc` finds them."""
         place = Path(self.run).parent.parent
         if place not in self.runs():
-            with _lease(self.folder / "store"):
+            with lease.first(self.folder / "store"):
                 known = dict.fromkeys([*self.runs(), place])
                 _write(self.folder / STORE, StoreFile(runs=[str(each) for each in known]))
 
@@ -99,27 +97,34 @@ class Node:
     def lease(self, on_wait: Callable[[], None] | None = None, *, wait: bool = True) -> Iterator[None]:
         """Context in which no other process makes or removes the node; others wait.
 
+        If the lease is lost, another process may compute the same meanwhile. That costs time, and nothing else: content
+        is addressed by its inputs, and a reader compares every file with its card.
+
         Args:
-            on_wait: called about every second while another process has it.
-            wait: False: RunConflict instead.
+            on_wait: called several times a second while another process has it.
+            wait: False: lease.Held instead.
         """
-        place = self.store.folder / self.kind / self.key
-        lock = place.with_name(f"{self.key}.lock") if self.kind == "aligned" else None
-        with _lease(place, on_wait, wait=wait, lock=lock):
+        # Releases without leases have a lock.
+        lock = self.folder.with_name(f"{self.key}.lock") if self.kind == "aligned" else None
+        with lease.first(self.folder, lock=lock, patient=wait, on_wait=on_wait):
             yield
 
     def card(self) -> NodeCard | None:
-        """The card; None for a node that is not complete. A damaged one is removed, with a warning."""
+        """The card; None for a node that is not complete. A damaged one is removed, with a warning: needs the lease."""
         try:
-            found = NodeCard.read(self.folder / CARD)
+            return self.read_card()
         except LaterVersion:
             raise
         except MoextendError as error:
             self.discard(error.what)
             return None
+
+    def read_card(self) -> NodeCard | None:
+        """The card; None for a node that is not complete. Raises SpecError if it is damaged, and LaterVersion."""
+        path = self.folder / CARD
+        found = NodeCard.read(path)
         if found is not None and (found.kind, found.key) != (self.kind, self.key):
-            self.discard("its card is of another node")
-            return None
+            raise SpecError("its card is of another node.", where=str(path), hint="Remove the file.")
         return found
 
     def put(
@@ -140,15 +145,19 @@ class Node:
             for name, path in sources.items():
                 if path != self.folder / name:
                     _link(path, self.folder / name)
-            kept = {name: _facts(self.folder / name) for name in sources}
+            kept = {name: KeptFile.of(self.folder / name) for name in sources}
             _write(self.folder / CARD, self._card(about, inputs, kept, seconds))
         except (OSError, MoextendError) as error:
             log.warning("%s: not kept for other runs (%s).", self.folder, error)
 
     def mark(self, about: str) -> None:
-        """Notes that the run uses a node whose files others write (features)."""
+        """Notes that the run uses a node whose files others write (features); a damaged card does not concern these."""
         with suppress(OSError, MoextendError):
-            if self.card() is None:
+            try:
+                known = self.read_card()
+            except SpecError:
+                known = None
+            if known is None:
                 _write(self.folder / CARD, self._card(about, None, {}, None))
             self.touch()
 
@@ -173,7 +182,7 @@ class Node:
                 if known is None:
                     raise Damaged("no complete node")
                 shutil.copyfile(self.folder / name, temporary)
-                if _facts(temporary) != known:
+                if KeptFile.of(temporary) != known:
                     raise Damaged(f"{name} is damaged")
         except (OSError, Damaged) as error:
             if isinstance(error, OSError) and (self.folder / name).is_file():
@@ -188,7 +197,7 @@ class Node:
             return "it is not complete"
         for name, known in card.files.items():
             try:
-                if _facts(self.folder / name) != known:
+                if KeptFile.of(self.folder / name) != known:
                     return f"{name} is damaged"
             except OSError as error:
                 return f"{name}: {error.strerror}"
@@ -224,10 +233,6 @@ class Node:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _facts(path: Path) -> KeptFile:
-    return KeptFile(bytes=path.stat().st_size, sha256=files.sha256(path))
-
-
 def _link(source: Path, target: Path) -> None:
     """A second name of a file, or a copy where the file system has none: a kept result takes no room twice."""
     with files.atomic(target, synced=False) as temporary:
@@ -241,34 +246,3 @@ def _link(source: Path, target: Path) -> None:
 def _write(path: Path, record: NodeCard | StoreFile | User) -> None:
     # Not synced: a card that a power failure damages costs the node, which is made again.
     files.write_text(path, f"{record.model_dump_json(indent=2)}\n", synced=False)
-
-
-@contextmanager
-def _lease(
-    path: Path, on_wait: Callable[[], None] | None = None, *, wait: bool = True, lock: Path | None = None
-) -> Iterator[None]:
-    """Context with the lease of `path`; `lock`: the lock of releases without leases.
-
-    If it is lost, another process may compute the same meanwhile. That costs time, and nothing else: content is
-    addressed by its inputs, and a reader compares every file with its card.
-    """
-    from moextend.util import lease
-    from moextend.util.local_lock import LocalLock
-
-    with files.disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    claim = lease.Claim(path.with_name(f"{path.name}.lease"), local=LocalLock(lock) if lock else None)
-    pause, reported = lease.FIRST_WAIT, time.monotonic()
-    while (held := claim.attempt()) is None:
-        if not wait and (refusal := claim.refusal()):
-            raise RunConflict("is in use.", where=str(path), hint="Wait for the run.") from refusal
-        time.sleep(pause)
-        pause = min(2 * pause, lease.LONGEST_WAIT)
-        if on_wait and time.monotonic() - reported > PATIENCE:
-            on_wait()
-            reported = time.monotonic()
-    held.start()
-    try:
-        yield
-    finally:
-        held.release()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from pydantic import BaseModel, Field
 
+from moextend.util import files
 from moextend.util.record import Record
 
 
@@ -18,6 +20,11 @@ class KeptFile(BaseModel):
     """Size in bytes."""
     sha256: str
     """SHA-256 of the content, 64 hex digits."""
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Size and digest of the file as it is."""
+        return cls(bytes=path.stat().st_size, sha256=files.sha256(path))
 
 
 class NodeCard(Record):

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from xxhash import xxh3_64_hexdigest
 
 from moextend.data.media import MediaRef
 from moextend.model.modality import Encoder, Features, encoded, tokens_of
 from moextend.util import files
+from moextend.util.local_lock import LocalLock
 
 NAME = re.compile(rb"([0-9a-f]{16}) ([0-9a-f]{16})\n")
 """A line of the index: digest of a medium, and checksum of its features."""
@@ -98,7 +98,7 @@ class FeatureStore:
         for start in range(0, len(media), self.batch_size):
             chunk = media[start : start + self.batch_size]
             # The lock covers one batch only: processes that need the same media share the work.
-            with FileLock(self.folder / "lock"):
+            with LocalLock(self.folder / "lock").waited():
                 self._refresh()
                 out = self._empty(chunk)
                 gaps = self._load(chunk, out)

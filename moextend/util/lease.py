@@ -1,7 +1,7 @@
 """Leases: of several processes, on one host or several, one at a time works on a folder or makes a file.
 
-`lease.acquire(name)` refuses if another process holds the lease; `with lease.first(path)` waits until it is free, for
-files that one process makes and the others read.
+`lease.acquire_all(names)` refuses if another process holds one of them; `with lease.first(path)` waits until it is
+free, for files that one process makes and the others read.
 
 The lease with the highest number n of the files `<name>-<n>` counts. Its holder rewrites it every `seconds` / 12 with a
 counter. Another process takes over by making the file n + 1, which succeeds for one process only, if
@@ -23,7 +23,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -142,7 +142,8 @@ class Lease:
                     return
                 self.renew()
                 if self._local:
-                    self._local.acquire()
+                    with suppress(MoextendError, OSError):  # the lease decides, and its heartbeat goes on
+                        self._local.acquire()
                 if self._lost:
                     if self._main:
                         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -198,10 +199,6 @@ class Claim:
         if self.moved:
             return Held(self.name, self.holder)
         return Held(self.name, None) if self._late() and self.local and self.local.has_owner() else None
-
-    def refused(self) -> bool:
-        """Whether there is one."""
-        return self.refusal() is not None
 
     def _late(self) -> bool:
         return self._blocked is not None and self.disk.clock() - self._blocked > MIXED
@@ -260,57 +257,71 @@ class Claim:
         return newest(self.name, self.disk)[0] == number + 1
 
 
-def acquire_all(
-    names: Sequence[Path], *, patient: bool = False, locks: Sequence[LocalLock | None] = ()
-) -> list[Lease]:
+def acquire_all(names: Sequence[Path], locks: Sequence[LocalLock]) -> list[Lease]:
     """Leases on all names, watched at the same time; their heartbeats run, and a loss interrupts the main thread.
 
     Args:
-        patient: wait for holders that are alive; else Held is raised.
         locks: for each name the lock of releases without leases.
 
     Raises:
         Held: a holder is alive; it takes a heartbeat to find out for a process of another host.
     """
-    claims = [Claim(name, local=lock) for name, lock in zip(names, locks or [None] * len(names), strict=True)]
+    claims = [Claim(name, local=lock) for name, lock in zip(names, locks, strict=True)]
+    return _acquired(claims, interrupt=True)
+
+
+def _acquired(
+    claims: Sequence[Claim],
+    *,
+    interrupt: bool = False,
+    patient: bool = False,
+    on_wait: Callable[[], None] | None = None,
+) -> list[Lease]:
+    """The claimed leases; Held for one with a holder that is alive, if not `patient`."""
     taken: dict[Path, Lease] = {}
     with ExitStack() as undo:
         pause = FIRST_WAIT
         while left := [claim for claim in claims if claim.name not in taken]:
             for claim in left:
                 if lease := claim.attempt():
-                    taken[claim.name] = undo.enter_context(lease.start(interrupt=not patient))
+                    taken[claim.name] = undo.enter_context(lease.start(interrupt=interrupt))
                 elif not patient and (refusal := claim.refusal()):
                     raise refusal
             if len(taken) < len(claims):
                 left[0].disk.sleep(pause)
                 pause = min(2 * pause, LONGEST_WAIT)
+                if on_wait:
+                    on_wait()
         undo.pop_all()
-    return [taken[name] for name in names]
-
-
-def acquire(name: Path, *, patient: bool = False, lock: LocalLock | None = None) -> Lease:
-    """The lease `name`; see `acquire_all`."""
-    return acquire_all([name], patient=patient, locks=[lock])[0]
+    return [taken[claim.name] for claim in claims]
 
 
 @contextmanager
-def first(path: Path, *, lock: Path | None = None) -> Iterator[Lease]:
+def first(
+    path: Path, *, lock: Path | None = None, patient: bool = True, on_wait: Callable[[], None] | None = None
+) -> Iterator[Lease]:
     """Context in which this process alone, of all on all hosts, makes `path`; others wait for it here.
 
-    It waits as long as the holder gives signs of life, so `path` may exist at the beginning of the context. A block
-    that takes long calls `check()` of the lease before it writes: LeaseLost means that another process took over.
-    A loss does not interrupt the block. A thread that holds the lease and asks for it again waits for ever.
+    It waits as long as the holder gives signs of life, so `path` may exist at the beginning of the context. A loss
+    neither interrupts the block nor is an error at its end: where it must not happen that two processes make `path`,
+    the block calls `check()` of the lease before it writes. A thread that holds the lease and asks for it again waits
+    for ever.
 
     Args:
         path: file or folder to make; need not exist. The lease is a file next to it, `<path>.lease-<n>`.
         lock: file of the lock by which processes of releases without leases exclude each other.
+        patient: False: Held for a holder that is alive; it takes a heartbeat to find out for one of another host.
+        on_wait: called several times a second while another process has the lease.
     """
     with files.disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     name = path.with_name(f"{path.name}.lease")
-    with acquire(name, patient=True, lock=LocalLock(lock) if lock else None) as lease:
-        yield lease
+    claim = Claim(name, local=LocalLock(lock) if lock else None)
+    (held,) = _acquired([claim], patient=patient, on_wait=on_wait)
+    try:
+        yield held
+    finally:
+        held.release()
 
 
 def newest(name: Path, disk: Disk | None = None) -> tuple[int, bytes]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from moextend.util import files
@@ -11,6 +14,9 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+PAUSE = 0.05
+"""Seconds between two attempts of `waited`."""
 
 
 class LocalLock:
@@ -43,6 +49,16 @@ class LocalLock:
             return True
         self._fd = fd
         return True
+
+    @contextmanager
+    def waited(self) -> Iterator[None]:
+        """Context with the lock, for which it waits."""
+        while not self.acquire():
+            time.sleep(PAUSE)
+        try:
+            yield
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Frees the lock; the file stays, since another process may wait for it."""

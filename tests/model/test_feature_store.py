@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import random
 import tracemalloc
@@ -172,6 +173,16 @@ def test_processes_share_a_store(tmp_path: Path) -> None:
         assert worker.exitcode == 0
     store = FeatureStore(ToyEncoder(), tmp_path)
     assert equal(store(IMAGES), ToyEncoder()(IMAGES))
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    assert equal(FeatureStore(ToyEncoder(), tmp_path)(IMAGES), ToyEncoder()(IMAGES))
+    encoder = Counting()
+    assert equal(FeatureStore(encoder, tmp_path)(IMAGES), ToyEncoder()(IMAGES)) and encoder.seen == 0
 
 
 def curves() -> list[Any]:

@@ -1,5 +1,6 @@
 """Tensor files with checksums."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from moextend import Conversation, MultimodalLM, Settings, train
 from moextend.bench.run import alignment
+from moextend.bench.run.records import AlignmentCost
 from moextend.bench.sequence import Align
 from moextend.bench.store import Store
 from moextend.errors import InputError
@@ -145,7 +147,10 @@ def test_a_damaged_projector_in_the_cache_is_aligned_again(
     assert [message.endswith("it is made again.") for message in caplog.messages] == [True] * 3
 
 
-def test_a_projector_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("room", [True, False])
+def test_a_projector_of_an_earlier_version_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
     projector = Projector(3, 2, bias=False)
     model: Any = SimpleNamespace(
         modalities={"image": SimpleNamespace(projector=projector)},
@@ -158,8 +163,12 @@ def test_a_projector_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None
     checkpoint.write_tensors(tmp_path / "aligned" / f"{key}.safetensors", kept)
     known = {"task": "captions", "steps": 1, "tokens": 7, "flops": 8.0, "seconds": 9.0}
     files.write_json(tmp_path / "aligned" / f"{key}.json", known)
-    for _ in range(2):
-        cost = alignment.align(
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def take() -> AlignmentCost:
+        return alignment.align(
             model,
             [],
             settings,
@@ -168,5 +177,15 @@ def test_a_projector_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None
             store=Store(tmp_path),
             on_step=lambda done, total: None,
         )
+
+    if not room:
+        with monkeypatch.context() as patch:
+            patch.setattr("moextend.bench.store.node._write", fail)
+            patch.setattr(align, "train_projector", fail)
+            with pytest.raises(OSError, match="No space"):
+                take()
+        assert list(tmp_path.glob("aligned/*.safetensors")), "it was not taken over"
+    for _ in range(2):
+        cost = take()
         assert cost.model_dump(exclude_unset=True) == known and bool((projector.weight == 2).all())
     assert not list(tmp_path.glob("aligned/*.safetensors")), "it takes no room twice"

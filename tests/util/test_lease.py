@@ -183,6 +183,21 @@ def test_heartbeats_that_fail_for_a_while_are_repeated(
     held.check()
 
 
+def test_heartbeats_go_on_without_the_local_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system without locks the lock is asked for at each heartbeat, and its server may be away."""
+    monkeypatch.setenv(lease.VARIABLE, "2")
+
+    def away(self: LocalLock) -> bool:
+        raise OSError(errno.EIO, "the server is away")
+
+    with lease.first(tmp_path / "x", lock=tmp_path / "lock") as held:
+        monkeypatch.setattr(LocalLock, "acquire", away)
+        end = time.monotonic() + 20
+        while held.holder.beat < 3 and time.monotonic() < end:
+            time.sleep(0.02)
+        assert held.holder.beat >= 3
+
+
 def test_a_lease_file_that_another_host_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = taken(tmp_path / "x")
 

@@ -166,6 +166,23 @@ def test_results_of_earlier_versions(store: Store, run: RunDir, tmp_path: Path) 
     assert not projector.exists() and not projector.with_suffix(".json").exists()
 
 
+def test_a_damaged_card_is_no_reason_to_remove_more_than_was_asked(
+    store: Store, make: Make, run: RunDir, tmp_path: Path
+) -> None:
+    nodes = [make("stages", "a"), make("features", "b")]
+    for node in nodes:
+        (node.folder / "card.json").write_text("{")
+    store.node("features", "b").mark("features of images")
+    assert nodes[1].read_card() and (nodes[1].folder / "features.bin").exists(), (
+        "features have digests of their own"
+    )
+    (nodes[1].folder / "card.json").write_text("{")
+    finish(run)
+    assert sorted(gone(collect(store, tmp_path / "runs", dry_run=True))) == ["a", "b"]
+    assert all((node.folder / "card.json").exists() for node in nodes), "a dry run removes nothing"
+    assert sorted(gone(collect(store, tmp_path / "runs"))) == ["a", "b"]
+
+
 def test_a_store_of_a_later_release_is_refused(store: Store, make: Make, tmp_path: Path) -> None:
     node = make("stages", "a")
     files.write_json(store.folder / "store.json", {"schema_version": 99})

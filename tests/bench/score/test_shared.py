@@ -77,10 +77,7 @@ def test_what_failed_is_not_kept(tmp_path: Path, share: SharedPredictions) -> No
     assert make(share, tmp_path / "other" / "task-1.jsonl")
 
 
-def test_a_process_waits_for_another_one(
-    tmp_path: Path, share: SharedPredictions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("moextend.bench.store.node.PATIENCE", 0.05)
+def test_a_process_waits_for_another_one(tmp_path: Path, share: SharedPredictions) -> None:
     waited = list[int]()
     other = SharedPredictions(share.store, share.key, on_wait=lambda: waited.append(1))
     runs, made = [tmp_path / name / "task-1.jsonl" for name in "ab"], list[bool]()
