@@ -9,11 +9,11 @@ from typing import Any
 
 from moextend.data.hub import is_prepared
 from moextend.errors import MoextendError
+from moextend.model import hub
 from moextend.util.hub_errors import Kind, of_hub
 from moextend.util.quiet import quiet_loggers
 
 MB = 2**20
-INDEX = "model.safetensors.index.json"
 OTHERS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*")
 """The same weights in other formats, which are not downloaded where there are safetensors."""
 DOCUMENTS = (".*", "*.md", "LICENSE*", "*.png", "*.jpg", "*.jpeg", "*.pdf")
@@ -41,7 +41,7 @@ def download(name: str, kind: Kind, revision: str | None) -> list[dict[str, Any]
         problem = of_hub(error, name, kind, revision=revision)
         return [{**record, "problem": None if problem is None else _shown(problem)}]
     files = _used(info.siblings or []) if kind == "model" else info.siblings or []
-    missing = [file for file in files if _cached(name, file.rfilename, kind, info.sha) is None]
+    missing = [file for file in files if not _cached(name, file.rfilename, kind, info.sha)]
     if not any(file.rfilename.endswith(WEIGHTS) for file in missing) and kind == "model":
         return []  # small files are not all needed
     record["mb"] = sum(file.size or 0 for file in missing) / MB
@@ -56,25 +56,40 @@ def _used(files: list[Any]) -> list[Any]:
     return [file for file in read if not any(fnmatch(file.rfilename, other) for other in OTHERS)]
 
 
-def _is_cached(name: str, revision: str | None) -> bool:
-    """Whether a model's config and all its shards are in the cache; the hub is not asked."""
-    if _cached(name, "config.json", "model", revision) is None:
+def has_config(name: str, revision: str | None) -> bool:
+    """Whether the config of a model of the hub is in the cache, or could be downloaded into it now."""
+    try:
+        return hub.snapshot(name, revision) is not None or hub.commit(name, revision) is not None
+    except MoextendError:  # offline, gated, misspelt: a run says which
         return False
-    index = _cached(name, INDEX, "model", revision)
-    if index is None:
-        return _cached(name, "model.safetensors", "model", revision) is not None
-    shards = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
-    return all(_cached(name, shard, "model", revision) is not None for shard in shards)
 
 
-def _cached(name: str, file: str, kind: Kind, revision: str | None) -> str | None:
+def _is_cached(name: str, revision: str | None) -> bool:
+    """Whether a model's config and all its weights are in the cache; the hub is not asked."""
+    folder = hub.snapshot(name, revision)
+    names = ("model.safetensors", "pytorch_model.bin")
+    return folder is not None and any(_is_complete(folder / name) for name in names)
+
+
+def _is_complete(weights: Path) -> bool:
+    """Whether a file of weights is there, or all shards that its index names."""
+    if weights.is_file():
+        return True
+    index = weights.with_name(f"{weights.name}.index.json")
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return all((index.parent / shard).is_file() for shard in shards)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or a damaged one
+        return False
+
+
+def _cached(name: str, file: str, kind: Kind, revision: str | None) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        found = try_to_load_from_cache(name, file, repo_type=kind, revision=revision)
+        return isinstance(try_to_load_from_cache(name, file, repo_type=kind, revision=revision), str)
     except ValueError:  # no name of the hub
-        return None
-    return found if isinstance(found, str) else None
+        return False
 
 
 def _gate(name: str, kind: Kind) -> str | None:

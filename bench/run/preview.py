@@ -1,7 +1,7 @@
 """Preview of a command: runs, stages, cells, downloads, memory, files, hours, licences.
 
-It opens no weights. Of the data it opens small local files only, to find words that the base does not know, and of a
-base on the hub its config and the index of its weights.
+It opens no weights. Of the data it opens small local files only, to find words that the base does not know and to count
+items, and of a base on the hub its config.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 from moextend.bench.data import unknown_notes
 from moextend.bench.data.source import place
-from moextend.bench.run import budget_text, hub_facts, matching
+from moextend.bench.run import budget_text, matching
 from moextend.bench.run.budget import Plan, budget
-from moextend.bench.run.downloads import download
+from moextend.bench.run.downloads import download, has_config
 from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
 from moextend.bench.run.preflight import readable
 from moextend.bench.run.records import encoder_of
@@ -91,7 +91,7 @@ def _estimate(
     if size and size < SMALL:
         return {"not": f"not estimated for a base of {size:,.1f} MB, which fits any GPU."}
     base = sequence.base
-    if _on_hub(sequence, request.workspace) and not hub_facts.has_config(base.model, base.revision):
+    if _on_hub(sequence, request.workspace) and not has_config(base.model, base.revision):
         return {"not": "not estimated before the base's config is there."}
     plan = Plan(sequence, tasks, request.workspace)
     make = matching.skeletons(base, request.workspace)
