@@ -1,4 +1,4 @@
-"""What a command would download from the hub: the files that are not in the cache yet, and their size."""
+"""Where a base is, and what a command would download from the hub: files that are not in the cache, and their size."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from moextend.bench.sequence import Base
 from moextend.data.hub import is_prepared
 from moextend.errors import MoextendError
-from moextend.model import hub
+from moextend.model import hub, sources
+from moextend.util import content
 from moextend.util.hub_errors import Kind, of_hub
 from moextend.util.quiet import quiet_loggers
 
@@ -18,6 +20,25 @@ OTHERS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.
 """The same weights in other formats, which are not downloaded where there are safetensors."""
 DOCUMENTS = (".*", "*.md", "LICENSE*", "*.png", "*.jpg", "*.jpeg", "*.pdf")
 WEIGHTS = (".safetensors", ".bin", ".gguf")
+
+
+def name_on_hub(base: Base, workspace: Path) -> str | None:
+    """Name of a base that is on the hub; None for one on this machine, or in a package."""
+    found = _place(base, workspace)
+    return found if isinstance(found, str) else None
+
+
+def local_bytes(base: Base, workspace: Path) -> int | None:
+    """Bytes of the safetensors in the folder of a base on this machine; None if there are none."""
+    found = _place(base, workspace)
+    files = found.rglob("*.safetensors") if isinstance(found, Path) else ()
+    return sum(file.stat().st_size for file in files) or None
+
+
+def _place(base: Base, workspace: Path) -> Path | str | None:
+    """Folder, file or name on the hub of a base; None for one that a package carries, installed or not."""
+    name = base.found(workspace)
+    return None if name in content.CARRIED else sources.find(name)
 
 
 def download(name: str, kind: Kind, revision: str | None) -> list[dict[str, Any]]:

@@ -99,6 +99,10 @@ def test_a_dry_run_estimates_whole_runs_and_says_what_it_assumes(tmp_path: Path)
         tmp_path, sequence="s", methods=("zero-shot", "lwf", "ewc", "moextend"), modes=("sequence",)
     )
     found = preview(request, resolve(request), throughput=100.0)
+    (lm_eval,) = found["downloads"]
+    assert "lm-eval" in lm_eval["what"], (
+        "the base is a folder of the workspace, wherever the command is called"
+    )
     record = found["estimate"]
     assert json.loads(json.dumps(record)) == record
     assert record["throughput"] == 100 and record["throughput_of"] is None
