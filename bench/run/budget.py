@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.extra import Pass
-from moextend.bench.run.data_size import held_out, items_of
+from moextend.bench.run.data_size import items_of
 from moextend.bench.run.encoder_size import ASSUMED_TOKENS, EncoderSize, image_encoder
 from moextend.bench.run.method_size import MethodSize, Sizes
 from moextend.bench.run.plan import stage_steps
 from moextend.bench.sequence import SequenceSpec, memory_texts
 from moextend.bench.task import TaskSpec
+from moextend.training.splits import held_out
 
 if TYPE_CHECKING:
     from moextend.bench.run.config import RunConfig
