@@ -13,6 +13,7 @@ from moextend.bench.task import HAND, TaskSpec
 from moextend.errors import InputError
 
 Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
 PATIENCE = 5.0
 """Seconds to wait for the hub."""
 

@@ -239,12 +239,11 @@ def estimate(spec: str, base: Small) -> list[Measured]:
     task = TaskSpec(task="one", version=1, kind="vqa", max_new_tokens=NEW, data=Data(path="none"))
     tasks = dict.fromkeys(TASKS, task)
     plan = FixedPlan(sequence, tasks, Path(), tokens, prompt)
-    shared = budget._Shared(plan, sizes, sizes.answers(), [])
+    shared = budget._Shared(plan, sizes, sizes.answers(), alignment=0)
     asked = replace(shared, plan=replace(plan, scoring=True))
-    parsed = methods.parse(spec)
-    size, found = sizes.of(parsed), []
+    size, found = sizes.of(methods.parse(spec)), []
     for before in range(len(TASKS)):
-        cost = budget._stage(shared, size, parsed.make().probe_steps, ["one"], {"one": STEPS}, before)
+        cost = budget._stage(shared, size, ["one"], {"one": STEPS}, before)
         scored = budget._scoring(asked, ["one"], size.answering, before * size.extra.together)["one"]
         memory = budget._memory(shared, size, before + 1)
         assert scored is not None
