@@ -79,21 +79,20 @@ class Sizes:
         """
         import torch
 
-        from moextend.training.estimate import learn_only
+        from moextend.training.estimate import bytes_of, learn_only
 
         lm, method = self.base(), spec.make()
         shapes = Shapes(lm, self.features, self.held_out, self.held_out * self.step.length)
-        before = sum(p.numel() * p.element_size() for p in lm.parameters())
+        before = bytes_of(lm.parameters())
         extra = method.extra(shapes)
         with torch.device("meta"):
             learning = method.trainable(shapes)
         learn_only(lm, learning.values())
-        after = sum(p.numel() * p.element_size() for p in lm.parameters())
         stacks = sum(p.numel() for p in learning.values() if p.dim() == 3)
         again = 8 if self.step.checkpointing else 6
         return MethodSize(
             trained=sum(p.numel() for p in learning.values()),
-            added=float(after - before),
+            added=bytes_of(lm.parameters()) - before,
             stored=extra.stored_copies * stored_bytes(learning) + extra.stored,
             training=self._step(lm, learning) if learning else None,
             answering=self._answers(lm, learning),
