@@ -169,12 +169,10 @@ class MoExtend(Method):
     @staticmethod
     def _average(lm: Any) -> float:
         """Share of the tokens that an average expert of the base computes."""
-        from moextend.model.lm_head import text_config
-        from moextend.moe.sites import count_experts, find_sites
+        from moextend.moe.sites import count_chosen, count_experts, find_sites
 
         site = find_sites(lm)[0]
-        chosen = getattr(site.router, "top_k", None) or text_config(lm.config).num_experts_per_tok
-        return float(chosen / count_experts(site))
+        return count_chosen(site) / count_experts(site)
 
     def _layers(self, lm: Any) -> int:
         """Number of layers that get new experts."""
