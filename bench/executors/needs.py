@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from moextend.bench.run import budget, matching
+from moextend.bench.run import budget, downloads, matching
 from moextend.bench.run.rundir import RunConfig
 from moextend.errors import InputError
-from moextend.model import sources
 
 PROCESS_GB = 2.0
 """Main memory in GB that a worker takes besides the model: its libraries, and the data of a task."""
@@ -29,7 +27,8 @@ def memory_gb(configs: Sequence[RunConfig], *, on_gpu: bool) -> list[float | Non
     sequence = first.sequence_spec()
     tasks = {name: first.task_spec(name) for name in first.tasks}
     try:
-        if _is_small(sources.find(sequence.base.found(first.workspace))):
+        size = downloads.local_bytes(sequence.base, first.workspace)
+        if size and size < SMALL_GB * 1e9:
             return [PROCESS_GB] * len(configs)
         make = matching.skeletons(sequence.base, first.workspace)
         found = budget.budget(configs, budget.Plan(sequence, tasks, first.workspace), make)
@@ -40,10 +39,3 @@ def memory_gb(configs: Sequence[RunConfig], *, on_gpu: bool) -> list[float | Non
         return [PROCESS_GB + base] * len(configs)
     memory = [found["runs"][config.slug]["memory"] for config in configs]
     return [PROCESS_GB + max(base, *(part["peak_gb"] for part in each.values())) for each in memory]
-
-
-def _is_small(base: Path | str) -> bool:
-    """Whether a base in a folder is so small that its run is not estimated."""
-    if not isinstance(base, Path):  # a hub id
-        return False
-    return 0 < sum(file.stat().st_size for file in base.rglob("*.safetensors")) < SMALL_GB * 1e9

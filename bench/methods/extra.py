@@ -10,8 +10,6 @@ from typing import Literal
 class Pass:
     """Conversations that are computed once more in a stage."""
 
-    what: str
-    """For the output: "Fisher information"."""
     over: Literal["items", "held-out", "generic"]
     """Training items of the stage, its held-out items, or the generic text."""
     most: int | None = None

@@ -20,12 +20,10 @@ FILE = "task_statistics.safetensors"
 Reaching = Callable[[Sequence[str]], AbstractContextManager[None]]
 
 
-TESTED = 256
-"""Held-out inputs at most that statistics keep (see task_inference.collect)."""
-
-
 def stored(model: Any) -> int:
     """Bytes of the task statistics of a stage: mean and scatter of features, and those of held-out inputs."""
+    from moextend.extension.task_inference import TESTED
+
     width = int(model.width_of_features)
     return int(4 * width * (1 + width + min(TESTED, model.held_out // 2)))
 

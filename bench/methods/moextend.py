@@ -153,10 +153,10 @@ class MoExtend(Method):
         from moextend.moe.sites import find_sites
 
         config, lm = self.config, model.lm
-        passes = [Pass("the choice of layers and parents", "held-out", times=2 if self.probe_steps else 1)]
+        passes = [Pass("held-out", times=2 if self.probe_steps else 1)]  # chooses layers and parents
         stored = 0
         if config.keeps_router_inputs:
-            passes += [Pass("router inputs", "held-out"), Pass("router inputs of generic text", "generic")]
+            passes += [Pass("held-out"), Pass("generic")]
             width = text_config(lm.config).hidden_size * lm.dtype.itemsize
             stored += len(find_sites(lm)) * min(config.memory_tokens, model.held_out_tokens) * width
         if config.scope == "auto":
@@ -169,12 +169,10 @@ class MoExtend(Method):
     @staticmethod
     def _average(lm: Any) -> float:
         """Share of the tokens that an average expert of the base computes."""
-        from moextend.model.lm_head import text_config
-        from moextend.moe.sites import count_experts, find_sites
+        from moextend.moe.sites import count_chosen, count_experts, find_sites
 
         site = find_sites(lm)[0]
-        chosen = getattr(site.router, "top_k", None) or text_config(lm.config).num_experts_per_tok
-        return float(chosen / count_experts(site))
+        return count_chosen(site) / count_experts(site)
 
     def _layers(self, lm: Any) -> int:
         """Number of layers that get new experts."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods.extra import Pass
-from moextend.bench.run.data_size import held_out, items_of
+from moextend.bench.run.data_size import SPLITS, Split, items_of
 from moextend.bench.run.encoder_size import ASSUMED_TOKENS, EncoderSize, image_encoder
 from moextend.bench.run.method_size import MethodSize, Sizes
 from moextend.bench.run.plan import stage_steps
 from moextend.bench.sequence import SequenceSpec, memory_texts
 from moextend.bench.task import TaskSpec
+from moextend.training.splits import held_out
 
 if TYPE_CHECKING:
     from moextend.bench.run.config import RunConfig
@@ -42,7 +44,7 @@ class Plan:
     tasks: Mapping[str, TaskSpec]
     workspace: Path
 
-    @property
+    @cached_property
     def encoder(self) -> EncoderSize | None:
         """The image encoder."""
         name = self.sequence.base.encoders_in(self.workspace).get("image")
@@ -61,13 +63,21 @@ class Plan:
         """Tokens of a generic text."""
         return TEXT_TOKENS
 
-    @property
+    @cached_property
     def generic(self) -> int:
         """Number of generic texts."""
         return len(memory_texts(self.sequence.memory_file()))
 
-    def items(self, name: str, split: Any) -> int | None:
-        """Number of items of a task."""
+    @cached_property
+    def counts(self) -> dict[str, dict[Split, int | None]]:
+        """Task -> split -> number of its items; small local files are read for it."""
+        return {name: {split: self._count(name, split) for split in SPLITS} for name in self.tasks}
+
+    def items(self, name: str, split: Split) -> int | None:
+        """Number of items of a task; None: not known."""
+        return self.counts[name][split]
+
+    def _count(self, name: str, split: Split) -> int | None:
         found, limit = items_of(self.tasks[name], split, self.workspace), self.sequence.scoring.limit
         if split == "train" or limit is None:
             return found
@@ -102,7 +112,7 @@ def budget(
     size = size_of(sizes.base())
     kind = "cpu" if device.startswith("cpu") else "cuda"
     reached = throughput or THROUGHPUT[kind][1] * UTILISATION
-    shared = _Shared(plan, sizes, sizes.answers(), _alignments(plan, sizes))
+    shared = _Shared(plan, sizes, sizes.answers(), _alignment(plan, sizes))
     runs = {config.slug: _run(config, shared, reached) for config in configs}
     return {
         "rows": sizes.step.rows,
@@ -119,9 +129,7 @@ def budget(
         "throughput_of": None if throughput else THROUGHPUT[kind][0],
         "overhead_gb": OVERHEAD / GB,
         "encoder": vars(plan.encoder) if plan.encoder else None,
-        "items": {
-            name: {split: plan.items(name, split) for split in ("train", "test")} for name in plan.tasks
-        },
+        "items": plan.counts,
         "scoring": {"rows": sizes.rows, "tokens": sizes.length, "new": sizes.new},
         "cache_mb_a_token": shared.answers.cache_a_token / 1e6,
         "runs": runs,
@@ -136,14 +144,13 @@ class _Shared:
     sizes: Sizes
     answers: Answering
     """Of the base."""
-    alignments: list[tuple[str, Training, float]]
-    """Task, a step, and operations in all."""
-    probes: list[Training] | None = None
+    alignment: float
+    """Operations of all alignments, in units of 1e12."""
 
+    @cached_property
     def probe(self) -> Training:
         """A step that tunes routers."""
-        self.probes = self.probes or [self.sizes.probe()]
-        return self.probes[0]
+        return self.sizes.probe()
 
 
 def _sizes(plan: Plan, make: Callable[[], Any], lm: Any, dtype: Any) -> Sizes:
@@ -174,22 +181,21 @@ def _sizes(plan: Plan, make: Callable[[], Any], lm: Any, dtype: Any) -> Sizes:
     )
 
 
-def _alignments(plan: Plan, sizes: Sizes) -> list[tuple[str, Training, float]]:
+def _alignment(plan: Plan, sizes: Sizes) -> float:
+    """Operations of all alignments, in units of 1e12."""
     from moextend.training.tracing import Step
 
-    found = []
+    total = 0.0
     for align in plan.sequence.alignments:
         step = Step(
             align.batch_size, plan.length(align.task), ANSWER_TOKENS, align.bf16, align.gradient_checkpointing
         )
-        size = sizes.alignment(step)
-        found.append((align.task, size, align.steps * align.gradient_accumulation * size.operations))
-    return found
+        total += align.steps * align.gradient_accumulation * sizes.alignment(step).operations
+    return total / TERA
 
 
 def _run(config: RunConfig, shared: _Shared, reached: float) -> dict[str, Any]:
-    spec, plan = config.parsed_method(), shared.plan
-    size, method = shared.sizes.of(spec), spec.make()
+    plan, size = shared.plan, shared.sizes.of(config.parsed_method())
     steps = dict(stage_steps(config))
     joint = config.mode == "joint"
     stages = [list(steps)] if joint else [[name] for name in steps]
@@ -204,13 +210,13 @@ def _run(config: RunConfig, shared: _Shared, reached: float) -> dict[str, Any]:
                 "task": "+".join(names),
                 "steps": sum(steps[name] for name in names),
                 "stored_mb": size.stored / 1e6,
-                "teraflop": _stage(shared, size, method.probe_steps, names, steps, before),
+                "teraflop": _stage(shared, size, names, steps, before),
             }
         )
         rows.append(_scoring(shared, scored, size.answering, size.extra.together * before))
     unknown = sorted({name for row in rows for name, value in row.items() if value is None})
     parts = {
-        "alignment": sum(operations for _, _, operations in shared.alignments) / TERA,
+        "alignment": shared.alignment,
         "encoder": _encoding(plan, [*config.stages, *config.transfer]),
         **{key: sum(stage["teraflop"][key] for stage in learned) for key in ("training", "other passes")},
         "scoring": sum(value or 0.0 for row in rows for value in row.values()),
@@ -231,12 +237,7 @@ def _run(config: RunConfig, shared: _Shared, reached: float) -> dict[str, Any]:
 
 
 def _stage(
-    shared: _Shared,
-    size: MethodSize,
-    probe_steps: int,
-    names: list[str],
-    steps: Mapping[str, int],
-    before: int,
+    shared: _Shared, size: MethodSize, names: list[str], steps: Mapping[str, int], before: int
 ) -> dict[str, float]:
     """Operations of a stage, in units of 1e12."""
     plan, step, answers = shared.plan, shared.sizes.step, size.answering
@@ -256,9 +257,9 @@ def _stage(
         base = shared.answers.forward(step.rows, tokens / step.rows, 0, step.rows)
         more += before * (3 if step.checkpointing else 2) * (own - base)
     passes = sum(_pass(shared, each, size, names, a_token) for each in size.extra.passes)
-    if probe_steps:
+    if size.probe_steps:
         share = tokens / step.tokens
-        passes += probe_steps * train.gradient_accumulation * shared.probe().operations * share
+        passes += size.probe_steps * train.gradient_accumulation * shared.probe.operations * share
     return {"training": batches * (a_token * tokens + more) / TERA, "other passes": passes / TERA}
 
 
@@ -284,22 +285,25 @@ def _scoring(
     shared: _Shared, names: Sequence[str], answers: Answering, before: int = 0
 ) -> dict[str, float | None]:
     """Task -> operations of its scoring in units of 1e12; None: its number of items is not known."""
-    plan, batch, found = shared.plan, shared.sizes.rows, dict[str, float | None]()
+    # peft adds the weights of all stacked adapters in the operations of one.
+    one, base = replace(answers, a_call=shared.answers.a_call), shared.answers
+    found: dict[str, float | None] = {}
     for name in names:
-        task, items = plan.tasks[name], plan.items(name, "test")
+        items = shared.plan.items(name, "test")
         if items is None:
             found[name] = None
-            continue
-
-        def of(how: Answering, task: TaskSpec = task, items: int = items, name: str = name) -> float:
-            if task.kind == "text":
-                return how.forward(items * REQUESTS, TEXT_TOKENS, TEXT_TOKENS, batch)
-            return how.operations(items, plan.length(name), task.max_new_tokens, batch)
-
-        # peft adds the weights of all stacked adapters in the operations of one.
-        one = replace(answers, a_call=shared.answers.a_call)
-        found[name] = (of(answers) + before * (of(one) - of(shared.answers))) / TERA
+        else:
+            own, adapted, bare = (_answers(shared, name, items, how) for how in (answers, one, base))
+            found[name] = (own + before * (adapted - bare)) / TERA
     return found
+
+
+def _answers(shared: _Shared, name: str, items: int, how: Answering) -> float:
+    """Operations of the scoring of a task's items."""
+    task, batch = shared.plan.tasks[name], shared.sizes.rows
+    if task.kind == "text":
+        return how.forward(items * REQUESTS, TEXT_TOKENS, TEXT_TOKENS, batch)
+    return how.operations(items, shared.plan.length(name), task.max_new_tokens, batch)
 
 
 def _encoding(plan: Plan, names: Sequence[str]) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from moextend.bench.run.budget import UTILISATION
+
 PARTS = {
     "frozen": "frozen weights",
     "weights": "weights",
@@ -63,7 +65,8 @@ def _parts(peak: Mapping[str, float]) -> str:
 def _speed(found: Mapping[str, Any]) -> str:
     if found["throughput_of"] is None:
         return f"{found['throughput']:g} TFLOP/s, as --throughput says"
-    return f"{found['throughput']:.3g} TFLOP/s (20% of the peak of {found['throughput_of']}; --throughput sets another)"
+    share = f"{UTILISATION:.0%} of the peak of {found['throughput_of']}"
+    return f"{found['throughput']:.3g} TFLOP/s ({share}; --throughput sets another)"
 
 
 def _count(number: float) -> str:

@@ -11,9 +11,9 @@ from moextend.bench.data.source import is_generated, parse_split, place
 from moextend.bench.run.preflight import readable
 from moextend.bench.task import HAND, TaskSpec
 from moextend.errors import InputError
-from moextend.training.splits import HELD_OUT
 
 Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
 PATIENCE = 5.0
 """Seconds to wait for the hub."""
 
@@ -83,8 +83,3 @@ def _stated(name: str, config: str | None, revision: str | None) -> dict[str, in
     chosen = named or (known if len(known) == 1 else [])
     splits = chosen[0].get("splits") or [] if chosen else []
     return {str(split["name"]): int(split["num_examples"]) for split in splits if "num_examples" in split}
-
-
-def held_out(conversations: int) -> int:
-    """Number of them that a stage holds out (see training.splits)."""
-    return max(0, min(HELD_OUT, max(conversations // 10, 1), conversations - 1))

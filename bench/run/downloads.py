@@ -1,4 +1,4 @@
-"""What a command would download from the hub: the files that are not in the cache yet, and their size."""
+"""Where a base is, and what a command would download from the hub: files that are not in the cache, and their size."""
 
 from __future__ import annotations
 
@@ -7,17 +7,38 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from moextend.bench.sequence import Base
 from moextend.data.hub import is_prepared
 from moextend.errors import MoextendError
+from moextend.model import hub, sources
+from moextend.util import content
 from moextend.util.hub_errors import Kind, of_hub
 from moextend.util.quiet import quiet_loggers
 
 MB = 2**20
-INDEX = "model.safetensors.index.json"
 OTHERS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*")
 """The same weights in other formats, which are not downloaded where there are safetensors."""
 DOCUMENTS = (".*", "*.md", "LICENSE*", "*.png", "*.jpg", "*.jpeg", "*.pdf")
 WEIGHTS = (".safetensors", ".bin", ".gguf")
+
+
+def name_on_hub(base: Base, workspace: Path) -> str | None:
+    """Name of a base that is on the hub; None for one on this machine, or in a package."""
+    found = _place(base, workspace)
+    return found if isinstance(found, str) else None
+
+
+def local_bytes(base: Base, workspace: Path) -> int | None:
+    """Bytes of the safetensors in the folder of a base on this machine; None if there are none."""
+    found = _place(base, workspace)
+    files = found.rglob("*.safetensors") if isinstance(found, Path) else ()
+    return sum(file.stat().st_size for file in files) or None
+
+
+def _place(base: Base, workspace: Path) -> Path | str | None:
+    """Folder, file or name on the hub of a base; None for one that a package carries, installed or not."""
+    name = base.found(workspace)
+    return None if name in content.CARRIED else sources.find(name)
 
 
 def download(name: str, kind: Kind, revision: str | None) -> list[dict[str, Any]]:
@@ -41,7 +62,7 @@ def download(name: str, kind: Kind, revision: str | None) -> list[dict[str, Any]
         problem = of_hub(error, name, kind, revision=revision)
         return [{**record, "problem": None if problem is None else _shown(problem)}]
     files = _used(info.siblings or []) if kind == "model" else info.siblings or []
-    missing = [file for file in files if _cached(name, file.rfilename, kind, info.sha) is None]
+    missing = [file for file in files if not _cached(name, file.rfilename, kind, info.sha)]
     if not any(file.rfilename.endswith(WEIGHTS) for file in missing) and kind == "model":
         return []  # small files are not all needed
     record["mb"] = sum(file.size or 0 for file in missing) / MB
@@ -56,25 +77,40 @@ def _used(files: list[Any]) -> list[Any]:
     return [file for file in read if not any(fnmatch(file.rfilename, other) for other in OTHERS)]
 
 
-def _is_cached(name: str, revision: str | None) -> bool:
-    """Whether a model's config and all its shards are in the cache; the hub is not asked."""
-    if _cached(name, "config.json", "model", revision) is None:
+def has_config(name: str, revision: str | None) -> bool:
+    """Whether the config of a model of the hub is in the cache, or could be downloaded into it now."""
+    try:
+        return hub.snapshot(name, revision) is not None or hub.commit(name, revision) is not None
+    except MoextendError:  # offline, gated, misspelt: a run says which
         return False
-    index = _cached(name, INDEX, "model", revision)
-    if index is None:
-        return _cached(name, "model.safetensors", "model", revision) is not None
-    shards = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
-    return all(_cached(name, shard, "model", revision) is not None for shard in shards)
 
 
-def _cached(name: str, file: str, kind: Kind, revision: str | None) -> str | None:
+def _is_cached(name: str, revision: str | None) -> bool:
+    """Whether a model's config and all its weights are in the cache; the hub is not asked."""
+    folder = hub.snapshot(name, revision)
+    names = ("model.safetensors", "pytorch_model.bin")
+    return folder is not None and any(_is_complete(folder / name) for name in names)
+
+
+def _is_complete(weights: Path) -> bool:
+    """Whether a file of weights is there, or all shards that its index names."""
+    if weights.is_file():
+        return True
+    index = weights.with_name(f"{weights.name}.index.json")
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return all((index.parent / shard).is_file() for shard in shards)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or a damaged one
+        return False
+
+
+def _cached(name: str, file: str, kind: Kind, revision: str | None) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        found = try_to_load_from_cache(name, file, repo_type=kind, revision=revision)
+        return isinstance(try_to_load_from_cache(name, file, repo_type=kind, revision=revision), str)
     except ValueError:  # no name of the hub
-        return None
-    return found if isinstance(found, str) else None
+        return False
 
 
 def _gate(name: str, kind: Kind) -> str | None:

@@ -152,12 +152,11 @@ def skeletons(base: Base, workspace: Path) -> Callable[[], Any]:
 
 def _met(lm: Any, new: int) -> Callable[[str], float]:
     """Share of a parameter, by its name, that one token uses if `new` experts of a layer compete."""
-    from moextend.model.lm_head import text_config
-    from moextend.moe.sites import count_experts, find_sites
+    from moextend.moe.sites import count_chosen, count_experts, find_sites
 
     shares = {}
     for site in find_sites(lm):
-        chosen = getattr(site.router, "top_k", None) or text_config(lm.config).num_experts_per_tok
+        chosen = count_chosen(site)
         shares[f"lm.{site.name}.experts.ext_groups."] = min(1.0, chosen / new)
         shares[f"lm.{site.name}.experts."] = chosen / count_experts(site)
     return lambda name: next((share for part, share in shares.items() if name.startswith(part)), 1.0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.bench.methods import MethodSpec, Shapes
 from moextend.bench.methods.extra import Extra
+from moextend.bench.methods.method import Parameters
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,8 @@ class MethodSize:
     """After one stage."""
     skipped: float
     """Operations a token of a step that are counted, and that tokens skip which do not choose the new experts."""
+    probe_steps: int
+    """Steps of a probe before a stage."""
     extra: Extra
 
 
@@ -57,9 +60,8 @@ class Sizes:
     """Conversations that a stage holds out."""
     answered: dict[str, Answering] = field(default_factory=dict)
     """Trained parameters -> answers with them; of any step."""
-
-    def __post_init__(self) -> None:
-        self._trained: dict[str, Training | None] = {}
+    _trained: dict[str, Training] = field(default_factory=dict, init=False)
+    """Trained parameters -> a step that trains them."""
 
     def base(self) -> Any:
         """A new base in its number type; nothing learns."""
@@ -77,38 +79,47 @@ class Sizes:
         """
         import torch
 
-        from moextend.training.estimate import answering, learn_only, training
+        from moextend.training.estimate import bytes_of, learn_only
 
         lm, method = self.base(), spec.make()
         shapes = Shapes(lm, self.features, self.held_out, self.held_out * self.step.length)
-        before = sum(p.numel() * p.element_size() for p in lm.parameters())
+        before = bytes_of(lm.parameters())
         extra = method.extra(shapes)
         with torch.device("meta"):
             learning = method.trainable(shapes)
         learn_only(lm, learning.values())
-        after = sum(p.numel() * p.element_size() for p in lm.parameters())
-        key = json.dumps([(n, list(p.shape), str(p.dtype)) for n, p in learning.items()])
-        if key not in self._trained:
-            self._trained[key] = training(lm, self.step) if learning else None
-        if key not in self.answered:
-            self.answered[key] = answering(lm, self.rows, self.length, self.new)
         stacks = sum(p.numel() for p in learning.values() if p.dim() == 3)
         again = 8 if self.step.checkpointing else 6
         return MethodSize(
             trained=sum(p.numel() for p in learning.values()),
-            added=float(after - before),
+            added=bytes_of(lm.parameters()) - before,
             stored=extra.stored_copies * stored_bytes(learning) + extra.stored,
-            training=self._trained[key],
-            answering=self.answered[key],
+            training=self._step(lm, learning) if learning else None,
+            answering=self._answers(lm, learning),
             skipped=(1 - extra.share) * again * stacks,
+            probe_steps=method.probe_steps,
             extra=extra,
         )
 
     def answers(self) -> Answering:
         """Of the base."""
+        return self._answers(self.base(), {})
+
+    def _answers(self, lm: Any, learning: Parameters) -> Answering:
         from moextend.training.estimate import answering
 
-        return answering(self.base(), self.rows, self.length, self.new)
+        key = _key(learning)
+        if key not in self.answered:
+            self.answered[key] = answering(lm, self.rows, self.length, self.new)
+        return self.answered[key]
+
+    def _step(self, lm: Any, learning: Parameters) -> Training:
+        from moextend.training.estimate import training
+
+        key = _key(learning)
+        if key not in self._trained:
+            self._trained[key] = training(lm, self.step)
+        return self._trained[key]
 
     def probe(self) -> Training:
         """A step that tunes all routers."""
@@ -126,6 +137,11 @@ class Sizes:
         from moextend.training.estimate import training
 
         return training(self.base(), step, inputs=True)
+
+
+def _key(learning: Parameters) -> str:
+    """Equal for methods whose trained parameters have the same names, shapes and number types."""
+    return json.dumps([(name, list(p.shape), str(p.dtype)) for name, p in learning.items()])
 
 
 KINDS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "float64": "F64"}

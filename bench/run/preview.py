@@ -1,7 +1,7 @@
 """Preview of a command: runs, stages, cells, downloads, memory, files, hours, licences.
 
-It opens no weights. Of the data it opens small local files only, to find words that the base does not know, and of a
-base on the hub its config and the index of its weights.
+It opens no weights. Of the data it opens small local files only, to find words that the base does not know and to count
+items, and of a base on the hub its config.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 from moextend.bench.data import unknown_notes
 from moextend.bench.data.source import place
-from moextend.bench.run import budget_text, hub_facts, matching
+from moextend.bench.run import budget_text, matching
 from moextend.bench.run.budget import Plan, budget
-from moextend.bench.run.downloads import download
+from moextend.bench.run.downloads import MB, download, has_config, local_bytes, name_on_hub
 from moextend.bench.run.plan import LEFT_OUT, Request, all_tasks, chosen_sequence, left_out, stage_steps
 from moextend.bench.run.preflight import readable
 from moextend.bench.run.records import encoder_of
@@ -23,9 +23,7 @@ from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import HAND, TaskSpec
 from moextend.errors import InputError
 from moextend.model.located import locate
-from moextend.util import content
 
-MB = 2**20
 SMALL = 200
 """MB of weights below which the memory is not shown."""
 
@@ -49,7 +47,7 @@ def preview(
         "to_prepare": _to_prepare(sequence, tasks.values(), request.workspace),
         "unknown": _unknown(sequence, tasks, request.workspace),
         "left_out": left_out(request),
-        "model_mb": _megabytes(sequence.base.model),
+        "model_mb": _megabytes(sequence, request.workspace),
         "device": request.device,
         "estimate": _estimate(request, configs, sequence, tasks, throughput),
     }
@@ -87,11 +85,11 @@ def _estimate(
     throughput: float | None,
 ) -> dict[str, Any]:
     """Memory, files, operations and hours of the runs, or why they are not known: {"not": why}."""
-    size = _megabytes(sequence.base.model)
+    size, base = _megabytes(sequence, request.workspace), sequence.base
     if size and size < SMALL:
         return {"not": f"not estimated for a base of {size:,.1f} MB, which fits any GPU."}
-    base = sequence.base
-    if _on_hub(sequence, request.workspace) and not hub_facts.has_config(base.model, base.revision):
+    name = name_on_hub(base, request.workspace)
+    if name and not has_config(name, base.revision):
         return {"not": "not estimated before the base's config is there."}
     plan = Plan(sequence, tasks, request.workspace)
     make = matching.skeletons(base, request.workspace)
@@ -114,12 +112,6 @@ def _unknown(sequence: SequenceSpec, tasks: Mapping[str, TaskSpec], workspace: P
         except InputError:
             continue  # a run tells what is wrong with the data
     return {name: notes for name, notes in found.items() if notes}
-
-
-def _on_hub(sequence: SequenceSpec, workspace: Path) -> bool:
-    """Whether the base is a model of the hub."""
-    name = sequence.base.model
-    return not ((workspace / name).is_dir() or _local(name) or name in content.CARRIED)
 
 
 def _run(config: RunConfig) -> dict[str, Any]:
@@ -159,8 +151,8 @@ def _licence(task: dict[str, Any]) -> str:
 def _model_downloads(sequence: SequenceSpec, workspace: Path) -> list[dict[str, Any]]:
     found = []
     base = sequence.base
-    if _local(base.model) is None and base.model not in content.CARRIED:
-        found += download(base.model, "model", base.revision)
+    if on_hub := name_on_hub(base, workspace):
+        found += download(on_hub, "model", base.revision)
     for modality, name in base.encoders_in(workspace).items():
         if name not in base.by_hand(workspace) and (source := locate(modality, name)).remote:
             found.append({"what": f"{encoder_of(modality)} {name} of {source.library}", "mb": None})
@@ -202,17 +194,10 @@ def _data_downloads(tasks: Iterable[TaskSpec], workspace: Path) -> list[dict[str
     return list({each["what"]: each for each in found}.values())
 
 
-def _local(model: str) -> Path | None:
-    """Local folder of a model that needs no download."""
-    packaged = content.package_folder("registry") / "models" / model / "lm"
-    return next((path for path in (packaged, Path(model)) if path.is_dir()), None)
-
-
-def _megabytes(model: str) -> float | None:
-    folder = _local(model)
-    if folder is None:
-        return None
-    return sum(file.stat().st_size for file in folder.rglob("*.safetensors")) / MB
+def _megabytes(sequence: SequenceSpec, workspace: Path) -> float | None:
+    """MB of a base that is here."""
+    size = local_bytes(sequence.base, workspace)
+    return None if size is None else size / MB
 
 
 def _download(found: dict[str, Any]) -> str:

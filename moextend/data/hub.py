@@ -32,7 +32,7 @@ def _load(name: str, split: str, config: str | None, revision: str | None, where
 
     try:
         with quiet_datasets(), quiet_loggers("datasets", "huggingface_hub"):
-            downloads.remove_stale(_repository(name))
+            downloads.remove_stale(downloads.folder_of(name, "dataset"))
             found = _at_commit(
                 datasets.load_dataset(name, config, split=split, revision=revision), name, revision
             )
@@ -63,7 +63,9 @@ def _refused(error: Exception, name: str, revision: str | None, where: str) -> M
     if (known := _reason(error, name, revision, where)) is not None:
         return known
     damaged = [
-        file for commit in _repository(name).glob("snapshots/*") for file in downloads.remove_damaged(commit)
+        file
+        for commit in downloads.folder_of(name, "dataset").glob("snapshots/*")
+        for file in downloads.remove_damaged(commit)
     ]
     if damaged:
         return downloads.damage(damaged, where=where)
@@ -80,14 +82,10 @@ def _check_downloads(name: str, rows: Any, where: str) -> None:
     """Raises RunFailed if a file that `rows` were read from differs from what the hub states; both are removed."""
     files = [Path(file["filename"]) for file in rows.cache_files]
     commit = commit_of(files)
-    if commit and (damaged := downloads.remove_damaged(_repository(name) / "snapshots" / commit)):
+    snapshots = downloads.folder_of(name, "dataset") / "snapshots"
+    if commit and (damaged := downloads.remove_damaged(snapshots / commit)):
         shutil.rmtree(files[0].parent, ignore_errors=True)
         raise downloads.damage(damaged, where=where)
-
-
-def _repository(name: str) -> Path:
-    """Folder of the downloads of a data set."""
-    return Path(hub_errors.cache()) / f"datasets--{name.replace('/', '--')}"
 
 
 def check_access(name: str, revision: str | None, *, where: str) -> None:

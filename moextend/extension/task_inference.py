@@ -38,6 +38,8 @@ from moextend.util import files
 log = logging.getLogger(__name__)
 
 FILE = "task_statistics.safetensors"
+TESTED = 256
+"""Prompts at most that only set the thresholds."""
 FORMER_FILE = "recogniser.safetensors"
 """Name of the file in folders of early versions."""
 RULE = "lda3"
@@ -116,7 +118,7 @@ def _seen(model: MultimodalLM, name: str, prompts: Sequence[Prompt], sources: So
     return found
 
 
-def collect(model: MultimodalLM, prompts: Sequence[Prompt], *, tested: int = 256) -> TaskStatistics:
+def collect(model: MultimodalLM, prompts: Sequence[Prompt], *, tested: int = TESTED) -> TaskStatistics:
     """Statistics of an extension's training prompts, of those with the most common modalities.
 
     The first `tested` prompts (half of all at most) only set the thresholds.

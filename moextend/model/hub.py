@@ -42,7 +42,7 @@ def check_downloads(name: str, revision: str | None = None) -> None:
 
 def tidy(name: str) -> None:
     """Removes what killed downloads of a model left in the cache."""
-    downloads.remove_stale(Path(hub_errors.cache()) / f"models--{name.replace('/', '--')}")
+    downloads.remove_stale(downloads.folder_of(name, "model"))
 
 
 def snapshot(name: str, revision: str | None) -> Path | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,7 @@ _UNREADABLE = (
     OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError, StrictDataclassError, struct.error,
 )  # fmt: skip
 """Exceptions of libraries for a damaged or unknown checkpoint: a truncated file, other shapes, a missing package."""
+_NO_LM = "cannot be loaded as a language model"
 OWN_LOADERS = {"image": "moextend.model.vision", "audio": "moextend.model.audio"}
 """Modality of the package -> module with its `load_encoder`."""
 
@@ -80,23 +82,13 @@ def load(
         )
     dtype = str(dtype).removeprefix("torch.")  # also the object of torch
     check_options(dtype, device, attn_implementation)
-    source = sources.find(model)
-    if isinstance(source, str):
-        hub.tidy(source)
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    unpacked: dict[str, Any] = {}
-    if gguf := sources.gguf_file(source):
-        source, options["gguf_file"] = gguf.parent, gguf.name
-        unpacked = _dequantised()
-    try:
+    source, packed = _find(model)
+    unpacked = _dequantised() if packed else {}
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, **packed}
+    with _explained(_NO_LM, model, source, revision):
         how = _options(model, source, dtype, attn_implementation, options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         lm = _read_lm(model, source, {**options, **unpacked, **how})
-    except Exception as error:
-        known = _unreadable(error, "cannot be loaded as a language model", model, source, revision)
-        if known is None:
-            raise
-        raise known from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if device == "cpu":
@@ -115,24 +107,24 @@ def load_lm(model: str, *, revision: str | None = None, **options: Any) -> Any:
     Raises:
         InputError: the model cannot be found, or its checkpoint is incomplete.
     """
-    source, unpacked = sources.find(model), dict[str, Any]()
-    if gguf := sources.gguf_file(source):
-        source, unpacked = gguf.parent, {"gguf_file": gguf.name, **_dequantised()}
-    if isinstance(source, str):
-        hub.tidy(source)
-    try:
-        return _read_lm(
-            model, source, {"trust_remote_code": False, **options, **unpacked, "revision": revision}
-        )
-    except Exception as error:
-        known = _unreadable(error, "cannot be loaded as a language model", model, source, revision)
-        if known is None:
-            raise
-        raise known from error
+    source, packed = _find(model)
+    unpacked = _dequantised() if packed else {}
+    options = {"trust_remote_code": False, **options, **packed, **unpacked, "revision": revision}
+    with _explained(_NO_LM, model, source, revision):
+        return _read_lm(model, source, options)
+
+
+def _find(model: str) -> tuple[Path | str, dict[str, Any]]:
+    """Folder of a base, or its hub id; and its .gguf file, if it is one, as an argument of transformers."""
+    source = sources.find(model)
+    gguf = sources.gguf_file(source)
+    return (source, {}) if gguf is None else (gguf.parent, {"gguf_file": gguf.name})
 
 
 def _read_lm(model: str, source: Path | str, options: dict[str, Any]) -> Any:
     """Language model of `source`; InputError if tensors are missing."""
+    if isinstance(source, str):
+        hub.tidy(source)
     keys = ("revision", "trust_remote_code", "gguf_file")
     named: dict[str, Any] = {key: options[key] for key in keys if key in options}
     auto, own = _reader(source, named)
@@ -191,16 +183,20 @@ def skeleton(model: str, *, revision: str | None = None) -> Any:
     """The language model that `load` would load, on device meta: parameters have shapes and no memory."""
     from transformers import AutoConfig
 
-    source = sources.find(model)
-    options: dict[str, Any] = {"revision": revision}
-    if gguf := sources.gguf_file(source):
-        source, options["gguf_file"] = gguf.parent, gguf.name
-    try:
-        config = lm_head.talking_config(AutoConfig.from_pretrained(source, **options))
+    source, packed = _find(model)
+    with _explained("its config cannot be read", model, source, revision):
+        config = lm_head.talking_config(AutoConfig.from_pretrained(source, revision=revision, **packed))
         with torch.device("meta"):
             return lm_head.auto_class(config).from_config(config)
+
+
+@contextmanager
+def _explained(what: str, model: str, source: Path | str, revision: str | None) -> Iterator[None]:
+    """Context whose errors say `what` a base has, if a checkpoint or its download causes them."""
+    try:
+        yield
     except Exception as error:
-        known = _unreadable(error, "its config cannot be read", model, source, revision)
+        known = _unreadable(error, what, model, source, revision)
         if known is None:
             raise
         raise known from error

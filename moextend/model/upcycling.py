@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from moextend.errors import InputError
 from moextend.model.multimodal import MultimodalLM
-from moextend.moe.sites import Site, find_sites
+from moextend.moe.sites import Site, count_chosen, count_experts, find_sites
 from moextend.util import lookup
 
 ROWS = {
@@ -215,8 +215,8 @@ def parameter_counts(lm: Any) -> tuple[int, int]:
     idle = 0
     for site in find_sites(lm):
         stacks = sum(p.numel() for p in site.experts.parameters(recurse=False) if p.dim() == 3)
-        count = cast(int, site.experts.num_experts)
-        idle += stacks // count * (count - cast(int, site.router.top_k))
+        count = count_experts(site)
+        idle += stacks // count * (count - count_chosen(site))
     return total, total - idle
 
 

@@ -7,6 +7,7 @@ tensors, ``experts(h, index, weights)``. families.py describes the differences b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -84,6 +85,13 @@ def count_experts(site: Site) -> int:
     """Number m of the base's experts in this block that have weights and can be copied."""
     count: int = getattr(site.experts, "num_routed_experts", None) or site.experts.num_experts  # type: ignore[assignment]
     return count
+
+
+def count_chosen(site: Site) -> int:
+    """Number of the base's experts that one token uses in this block."""
+    router = cast(Any, site.router)
+    chosen: int = getattr(router, "top_k", None) or router.config.top_k_experts  # of Gemma 4
+    return chosen
 
 
 def first_new_id(site: Site) -> int:

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from moextend.model.upcycling import parameter_counts
-from moextend.training.tracing import CACHE, OPERATIONS, Step, answer_pass, layers_of, train_pass
+from moextend.training.prepare import layers_of
+from moextend.training.tracing import CACHE, OPERATIONS, Step, answer_pass, train_pass
 
 STATE = 16
 """Bytes for each parameter that learns: its float32 weight, its gradient, and AdamW's two moments."""
@@ -89,10 +90,10 @@ def training(lm: Any, step: Step, *, inputs: bool = False) -> Training:
     """
     found = train_pass(lm, step, inputs=inputs)
     operations = found.pop(OPERATIONS)
-    frozen = sum(p.numel() * p.element_size() for p in lm.parameters() if not p.requires_grad)
+    frozen = bytes_of(p for p in lm.parameters() if not p.requires_grad)
     learns = sum(p.numel() for p in lm.parameters() if p.requires_grad)
     working = max(found.values()) - (GRADIENT * learns if learns else 0)
-    return Training(float(frozen), learns, max(0.0, working), operations)
+    return Training(frozen, learns, max(0.0, working), operations)
 
 
 def answering(lm: Any, rows: int, length: int, new: int) -> Answering:
@@ -109,7 +110,7 @@ def answering(lm: Any, rows: int, length: int, new: int) -> Answering:
     a_call = (single - full / length) / (1 - 1 / length) if length > 1 else 0.0
     a_call = a_call if a_call > SLIGHT * single else 0.0
     return Answering(
-        weights=float(sum(p.numel() * p.element_size() for p in lm.parameters())),
+        weights=bytes_of(lm.parameters()),
         working=max(found.values()) + 2 * cache * rows * new,
         cache_a_token=cache,
         a_token=(full - a_call) / (rows * length),
@@ -142,11 +143,12 @@ class Size:
 def size_of(lm: Any) -> Size:
     """Size of a base on device meta."""
     total, active = parameter_counts(lm)
-    return Size(total, active, max(map(_bytes, layers_of(lm)), default=0.0))
+    return Size(total, active, max((bytes_of(layer.parameters()) for layer in layers_of(lm)), default=0.0))
 
 
-def _bytes(module: nn.Module) -> float:
-    return float(sum(p.numel() * p.element_size() for p in module.parameters()))
+def bytes_of(tensors: Iterable[torch.Tensor]) -> float:
+    """Bytes of tensors."""
+    return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
 
 
 def learn_only(lm: Any, learning: Iterable[nn.Parameter]) -> None:

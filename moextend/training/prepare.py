@@ -140,13 +140,14 @@ def _shard_frozen(model: MultimodalLM, device: torch.device) -> None:
         "ignored_params": {*model.trainable().values(), *encoding},
     }
     reshard = parse_flag_from_env("FSDP_RESHARD_AFTER_FORWARD", True)
-    for layer in _layers(model):
+    for layer in layers_of(model.lm):
         fully_shard(layer, reshard_after_forward=reshard, **options)
     fully_shard(model, **options)
 
 
-def _layers(model: MultimodalLM) -> list[GradientCheckpointingLayer]:
-    return [module for module in model.lm.modules() if isinstance(module, GradientCheckpointingLayer)]
+def layers_of(lm: nn.Module) -> list[GradientCheckpointingLayer]:
+    """The decoder's layers, lowest first."""
+    return [module for module in lm.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 @contextmanager
@@ -155,7 +156,7 @@ def checkpointing(model: MultimodalLM) -> Iterator[None]:
 
     transformers' own option makes the embeddings require gradients, which extends the backward pass to the first layer.
     """
-    layers: list[Any] = [*_layers(model)]
+    layers: list[Any] = [*layers_of(model.lm)]
     if not layers:
         raise InputError(
             f"{type(model.lm).__name__} has no layers that can be checkpointed.",
@@ -186,7 +187,7 @@ def lowest(model: MultimodalLM, layers: Sequence[nn.Module]) -> int:
 @contextmanager
 def compiled(model: MultimodalLM) -> Iterator[None]:
     """Context in which each decoder layer is compiled separately, in place."""
-    layers = _layers(model)
+    layers = layers_of(model.lm)
     for layer in layers:
         layer.compile()
     try:

@@ -29,6 +29,11 @@ def complete(part: Sequence[Conversation]) -> Sequence[Conversation]:
     return Chosen([part], [(0, place) for place in range(len(part))])
 
 
+def held_out(conversations: int) -> int:
+    """Number of conversations that are held out of a sequence of them."""
+    return max(0, min(HELD_OUT, max(conversations // 10, 1), conversations - 1))
+
+
 def hold_out(
     parts: Sequence[Sequence[Conversation]], seed: int
 ) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
@@ -36,13 +41,13 @@ def hold_out(
 
     Both depend on the seed only, and are read lazily.
     """
-    import torch  # here: a preview reads HELD_OUT alone
+    import torch  # here: a preview only asks how many are held out
 
     learn: list[tuple[int, int]] = []
-    held_out: list[tuple[int, int]] = []
+    held: list[tuple[int, int]] = []
     for i, part in enumerate(parts):
         drawn = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed)).tolist()
-        cut = min(HELD_OUT, max(len(part) // 10, 1), len(part) - 1)
-        held_out += [(i, place) for place in drawn[:cut]]
+        cut = held_out(len(part))
+        held += [(i, place) for place in drawn[:cut]]
         learn += [(i, place) for place in sorted(drawn[cut:])]
-    return Chosen(parts, learn), Chosen(parts, held_out)
+    return Chosen(parts, learn), Chosen(parts, held)

@@ -21,7 +21,6 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from transformers import DynamicCache
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from moextend.errors import InputError
 from moextend.model import lm_head
@@ -30,7 +29,7 @@ from moextend.moe.constants import none_held
 from moextend.moe.kernels import experts_follow_autocast
 from moextend.training import flops
 from moextend.training.alive import Alive, Counts, EveryType
-from moextend.training.prepare import checkpointing
+from moextend.training.prepare import checkpointing, layers_of
 
 OPERATIONS = "operations"
 """Key of a pass's operations among the bytes of its sections."""
@@ -118,11 +117,6 @@ def _scaled(lm: Any, run: Any) -> Counts:
             return found
         except Exception:  # a family whose layers know of each other
             return dict(run(_cut(lm, kinds, list(range(len(kinds.of))))))
-
-
-def layers_of(lm: Any) -> list[nn.Module]:
-    """The decoder's layers, lowest first."""
-    return [module for module in lm.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 def _kinds_of(lm: Any) -> _Kinds:

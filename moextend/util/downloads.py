@@ -15,11 +15,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from moextend.errors import MoextendError, RunFailed
-from moextend.util import files
+from moextend.util import files, hub_errors
 
 STALE = 3600.0
 """Seconds without a new byte after which an incomplete file belongs to no running download (its time-outs are 10 s)."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def folder_of(name: str, kind: hub_errors.Kind) -> Path:
+    """Folder of the downloads of a repository, whether there are any or not."""
+    return Path(hub_errors.cache()) / f"{kind}s--{name.replace('/', '--')}"
 
 
 def remove_damaged(snapshot: Path) -> list[str]:

@@ -13,7 +13,7 @@ from tests.hub.server import Hub
 from tests.robustness.test_damages import results
 
 SHARDS = {f"model-0000{number}-of-00004.safetensors" for number in (1, 2, 3, 4)}
-METADATA = {"config.json", "model.safetensors.index.json", "README.md"}
+METADATA = {"config.json", "README.md"}
 
 
 def test_from_the_hub_to_a_report_and_again_without_it(user: User, hub: Hub) -> None:

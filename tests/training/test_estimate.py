@@ -14,9 +14,11 @@ import moextend
 from moextend.errors import InputError
 from moextend.model import loading
 from moextend.moe.constants import held
+from moextend.moe.sites import count_chosen, count_experts, find_sites
 from moextend.training import tracing
 from moextend.training.estimate import STATE, answering, cast, learn_only, size_of, training
 from moextend.training.tracing import Step
+from tests.moe.toy_families import class_of, config_of
 
 STEP = Step(8, 64, 32, bf16=False)
 
@@ -103,6 +105,17 @@ def test_a_model_that_cannot_be_traced_is_one_clear_error() -> None:
     lm.model.forward = lambda **_: torch.zeros(3).nonzero().tolist()
     with pytest.raises(InputError, match=r"model \w+ForCausalLM: cannot be estimated: "):
         training(lm, STEP)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gemma4_text", "longcat_flash"])
+def test_tokens_use_as_many_experts_as_the_family_says(family: str) -> None:
+    with torch.device("meta"):
+        lm = class_of(config_of(family))(config_of(family))
+    sites = find_sites(lm)
+    stacks = [p for site in sites for p in site.experts.parameters(recurse=False) if p.dim() == 3]
+    assert [(count_chosen(site), count_experts(site)) for site in sites] == [(2, 4)] * len(sites)
+    found = size_of(lm)
+    assert found.total - found.active == sum(p.numel() for p in stacks) // 2
 
 
 @pytest.mark.parametrize(

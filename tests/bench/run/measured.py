@@ -32,7 +32,7 @@ from moextend.model.batches import Collator
 from moextend.model.generation import generate, prompt_ids
 from moextend.model.multimodal import IGNORE
 from moextend.training import flops
-from moextend.training.estimate import cast
+from moextend.training.estimate import bytes_of, cast
 from moextend.training.loop import Report, train
 from moextend.training.settings import Settings, Training
 from moextend.training.tracing import Step
@@ -125,10 +125,6 @@ def allocated(work: Callable[[], Any]) -> float:
     return float(most)
 
 
-def _weights(model: MultimodalLM) -> float:
-    return float(sum(p.numel() * p.element_size() for p in model.lm.parameters()))
-
-
 def _learn(method: Method, model: MultimodalLM, stage: Stage, loop: Any, facts: dict[str, Any]) -> None:
     facts.update(method.learn(model, stage, loop))
 
@@ -163,7 +159,7 @@ def measure(spec: str, base: Small, folder: Path) -> list[Measured]:
                 model, data or stage.data, settings, folder=where, extra_loss=extra_loss, rates=rates
             )
 
-        before = _weights(model)
+        before = bytes_of(model.lm.parameters())
         with flops.Counter() as count:
             peak = allocated(partial(_learn, method, model, stage, loop, facts))
             operations = float(count.total)
@@ -176,7 +172,7 @@ def measure(spec: str, base: Small, folder: Path) -> list[Measured]:
         found.append(
             Measured(
                 facts["trained_parameters"], stored, operations, before + peak, float(count.total),
-                _weights(model) + asked,
+                bytes_of(model.lm.parameters()) + asked,
             )
         )  # fmt: skip
     return found
@@ -239,12 +235,11 @@ def estimate(spec: str, base: Small) -> list[Measured]:
     task = TaskSpec(task="one", version=1, kind="vqa", max_new_tokens=NEW, data=Data(path="none"))
     tasks = dict.fromkeys(TASKS, task)
     plan = FixedPlan(sequence, tasks, Path(), tokens, prompt)
-    shared = budget._Shared(plan, sizes, sizes.answers(), [])
+    shared = budget._Shared(plan, sizes, sizes.answers(), alignment=0)
     asked = replace(shared, plan=replace(plan, scoring=True))
-    parsed = methods.parse(spec)
-    size, found = sizes.of(parsed), []
+    size, found = sizes.of(methods.parse(spec)), []
     for before in range(len(TASKS)):
-        cost = budget._stage(shared, size, parsed.make().probe_steps, ["one"], {"one": STEPS}, before)
+        cost = budget._stage(shared, size, ["one"], {"one": STEPS}, before)
         scored = budget._scoring(asked, ["one"], size.answering, before * size.extra.together)["one"]
         memory = budget._memory(shared, size, before + 1)
         assert scored is not None

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import zeros
 
 from moextend.bench import methods
-from moextend.bench.run import data_size, hub_facts
+from moextend.bench.run import data_size
+from moextend.bench.run.downloads import download
 from moextend.bench.run.encoder_size import EncoderSize, image_encoder
 from moextend.bench.run.method_size import stored_bytes
 from moextend.bench.run.plan import Request, resolve
@@ -98,6 +99,10 @@ def test_a_dry_run_estimates_whole_runs_and_says_what_it_assumes(tmp_path: Path)
         tmp_path, sequence="s", methods=("zero-shot", "lwf", "ewc", "moextend"), modes=("sequence",)
     )
     found = preview(request, resolve(request), throughput=100.0)
+    (lm_eval,) = found["downloads"]
+    assert "lm-eval" in lm_eval["what"], (
+        "the base is a folder of the workspace, wherever the command is called"
+    )
     record = found["estimate"]
     assert json.loads(json.dumps(record)) == record
     assert record["throughput"] == 100 and record["throughput_of"] is None
@@ -166,21 +171,33 @@ def test_encoders_are_known_by_name() -> None:
     )
 
 
-def test_the_index_of_a_model_on_the_hub_says_its_size(
+def test_a_model_is_in_the_cache_once_all_its_shards_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index = {
-        "metadata": {"total_size": 123},
-        "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"},
-    }
-    (tmp_path / "index.json").write_text(json.dumps(index))
-    cached = {hub_facts.INDEX: str(tmp_path / "index.json"), "model-1.safetensors": "there"}
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file, **_: cached.get(file))
-    monkeypatch.setattr("huggingface_hub.HfApi.parse_safetensors_file_metadata", lambda *a, **k: 1 / 0)
-    assert hub_facts.weights_of("org/model", None) == hub_facts.HubFacts(123)
-    assert not hub_facts.weights_cached("org/model", None), "a part is missing"
-    cached["model-2.safetensors"] = "there"
-    assert hub_facts.weights_cached("org/model", None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *args, **kwargs: 1 / 0)
+    cached = tmp_path / "models--org--model" / "snapshots" / ("0" * 40)
+    cached.mkdir(parents=True)
+    (cached.parents[1] / "refs").mkdir()
+    (cached.parents[1] / "refs" / "main").write_text(cached.name)
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+
+    def missing() -> bool:
+        return bool(download("org/model", "model", None))
+
+    for name in ("config.json", "model-1.safetensors"):
+        (cached / name).write_text("there")
+    assert missing(), "it has no index"
+    for text in ("", "[]", json.dumps({"weight_map": 1})):
+        (cached / "model.safetensors.index.json").write_text(text)
+        assert missing(), "its index is damaged"
+    (cached / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert missing(), "a part is missing"
+    (cached / "model-2.safetensors").write_text("there")
+    assert not missing()
+    (cached / "model.safetensors.index.json").unlink()
+    (cached / "pytorch_model.bin").write_text("there")
+    assert not missing(), "one file of another format"
 
 
 @pytest.mark.long
