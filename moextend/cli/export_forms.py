@@ -131,8 +131,8 @@ def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any
 
 def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
     from moextend.bench.exporting import adapters
-    from moextend.export.folders import new_folder
     from moextend.model import sources
+    from moextend.util import files
 
     named = base or found.base
     if not named:
@@ -142,7 +142,7 @@ def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
             hint="Save it with moextend upcycle, and name the folder with --base.",
         )
     named = str(sources.find(named, where="--base"))  # as plain transformers finds it
-    with new_folder(out) as made:
+    with files.new_folder(out) as made:
         rank = adapters.save_adapter(found, made, named)
     size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
     return {

@@ -13,7 +13,7 @@ import typer
 from moextend.cli import before, options
 from moextend.cli.export_forms import FOLDER, PEFT, STOCK, How, folder_form, loaded, of_run, stock_form
 from moextend.cli.opening import Audio, Out, Projector, Vision, encoders_of
-from moextend.errors import InputError, counted
+from moextend.errors import InputError, at, counted
 
 EXAMPLE = "moextend export facts --base tiny --as stock --out facts-moe"
 FORMS = {
@@ -121,10 +121,8 @@ def _check(how: How, dry_run: bool) -> None:
     if dry_run:
         return
     before.check_out(out)
-    if files.exists(out) and any(out.iterdir()):
-        raise InputError(
-            f"'{out}' exists already.", where="--out", hint="Name a new folder, or remove this one."
-        )
+    with at("--out"):
+        files.check_new(out)
 
 
 def _extensions(sources: Sequence[str], base: str | None) -> list[Path] | None:

@@ -12,7 +12,6 @@ from typing import Any
 
 from moextend.errors import InputError
 from moextend.export import shards
-from moextend.export.folders import new_folder
 from moextend.export.stock import stock_model
 from moextend.extension import align, store, tensor_files
 from moextend.extension.card import read_extension
@@ -72,7 +71,7 @@ def save_model(
         )
     scope = attach.scope_of(model.lm)
     named = _encoders(model, encoders or {})
-    with new_folder(Path(folder)) as made:
+    with files.new_folder(Path(folder)) as made:
         if with_base:
             copy_base(model, made / BASE, max_shard_size)
         for name in named:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from moextend.export import check, shards
 from moextend.export.exact import state_of
-from moextend.export.folders import new_folder
 from moextend.export.notes import EXACT
 from moextend.export.stock import stock_model
 from moextend.extension.store import digest_of
@@ -69,7 +68,7 @@ def save_stock(
     expected = reference if reference is not None else check.sample_logits(lm) if compare else None
     scope, kind = state_of(lm), type(lm)
     facts = [{"name": name, "digest": digest_of(model, name)} for name in scope.active]
-    with new_folder(folder) as made:
+    with files.new_folder(folder) as made:
         stock = stock_model(lm, release=release)
         plan = shards.plan(stock, max_shard_size)
         shards.write(plan, stock.skeleton, made, on_shard)
