@@ -1,9 +1,8 @@
-"""The tensors and the config of a stock model that equals an extended one: new experts beside the base's."""
+"""The tensors and the config of a stock model that equals an extended one: new experts after the base's."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -41,15 +40,12 @@ class StockModel:
     """Experts that can never be chosen, in all layers together."""
 
 
-def stock_model(
-    lm: Any, *, release: bool = False, on_block: Callable[[int, int], None] | None = None
-) -> StockModel:
+def stock_model(lm: Any, *, release: bool = False) -> StockModel:
     """The stock model that equals `lm` with its active extensions; `lm` may be on device meta.
 
     Args:
         release: frees the experts of `lm` block by block, so that it cannot be used afterwards. The memory needed is
             then that of the result and of one block.
-        on_block: called with (blocks done, all blocks).
 
     Raises:
         InputError: no stock class computes exactly the same, or the weights are quantised.
@@ -63,7 +59,7 @@ def stock_model(
     shapes = skeleton.state_dict()
     _refuse_others(lm, base, shapes, sites)
     padded = 0
-    for done, site in enumerate(sites, 1):
+    for site in sites:
         lacking = most - exact.new_experts(site)
         padded += lacking
         for key in [key for key in base if key.startswith(f"{site.name}.")]:
@@ -72,8 +68,6 @@ def stock_model(
                 base[key] = _grown(site, name, base[key], shapes[key].shape, lacking)
                 if release and name.startswith("experts."):
                     site.experts._parameters[name.removeprefix("experts.")] = None
-        if on_block:
-            on_block(done, len(sites))
     return StockModel(skeleton, base, sum(map(exact.new_experts, sites)), padded)
 
 
