@@ -12,6 +12,7 @@ from torch import Tensor
 from moextend.errors import InputError
 from moextend.export import exact
 from moextend.model import lm_head
+from moextend.moe import attach
 from moextend.moe.families import family_of
 from moextend.moe.routing import reachable
 from moextend.moe.sites import STACKS, Site, count_experts, find_sites
@@ -55,7 +56,7 @@ def stock_model(lm: Any, *, release: bool = False) -> StockModel:
     sites = find_sites(lm) if exact.state_of(lm).active else []
     most = max(map(exact.new_experts, sites), default=0)
     skeleton = _skeleton(lm, sites, most)
-    base = {key: tensor for key, tensor in lm.state_dict().items() if ".ext_" not in key}
+    base = attach.base_tensors(lm)
     shapes = skeleton.state_dict()
     _refuse_others(lm, base, shapes, sites)
     padded = 0
