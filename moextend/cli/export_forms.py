@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.cli import options
 from moextend.cli.bars import bar
-from moextend.cli.opening import load_active
+from moextend.cli.opening import load_active, opened
 from moextend.errors import InputError, UnknownName
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class How:
     form: str
     out: Path
     base: str | None
+    dtype: str | None
     with_base: bool
     active: list[str] | None
     size: str
@@ -37,25 +38,18 @@ class How:
 
 
 def loaded(
-    base: str, folders: Sequence[Path], encoders: dict[str, str], projectors: list[Path] | None, dtype: str | None,
-    *, exact: bool,
-) -> MultimodalLM:  # fmt: skip
+    base: str, folders: Sequence[Path], how: How, encoders: dict[str, str], projectors: list[Path] | None
+) -> MultimodalLM:
     """The base with the extensions, all active, on the CPU."""
-    import moextend
     from moextend.export.notes import check_rounding
     from moextend.export.planned import dtype_of
     from moextend.extension.card import read_extension
-    from moextend.util.quiet import quiet_process
 
-    quiet_process()
-    cards = [read_extension(folder) for folder in folders]
-    own = dtype_of(cards)
-    if exact:
-        check_rounding(own, dtype)
-    model = moextend.load(
-        base, vision=encoders.get("image"), audio=encoders.get("audio"), dtype=dtype or own, device="cpu"
-    )
-    load_active(model, folders, projectors, allow_dtype=dtype not in (None, own))
+    own = dtype_of([read_extension(folder) for folder in folders])
+    if how.form == STOCK:
+        check_rounding(own, how.dtype)
+    model = opened(base, encoders, projectors, how.dtype or own, None, "cpu", None)
+    load_active(model, folders, projectors, allow_dtype=how.dtype not in (None, own))
     return model
 
 

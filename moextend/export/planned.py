@@ -28,14 +28,16 @@ def planned_stock(
     Its tensors are on device meta. Digests and fingerprints are not compared.
 
     Args:
-        dtype: number type of the base; None: that of the first extension's base.
+        dtype: number type of the base, as in `moextend.load`; None: that of the first extension's base.
 
     Raises:
         InputError: no stock class computes exactly the same, or a folder holds no extension, or does not fit the base.
     """
     cards = [read_extension(folder) for folder in folders]
     lm = skeleton(base, revision=revision)
-    lm.to(getattr(torch, dtype or dtype_of(cards)))
+    wanted = dtype or dtype_of(cards)
+    if wanted != "auto":  # else that of its config
+        lm.to(getattr(torch, wanted))
     for card in cards:
         store.attach_empty(lm, card)
     attach.activate(lm, attach.scope_of(lm).known)
