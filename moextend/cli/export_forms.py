@@ -96,21 +96,18 @@ def folder_form(
 
 def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any]:
     """Exports a stage of a run; returns what was written."""
-    from moextend.bench.exporting import adapters, stage
+    from moextend.bench.exporting import stage
+    from moextend.export.exact import state_of
     from moextend.util.quiet import quiet_process
 
     quiet_process()
+    if how.dtype is not None and how.form != STOCK:
+        raise InputError("is for extensions, and for --as stock.", where="--dtype", hint="Leave it out.")
     found = stage.opened(stage.find(source, runs), task)
     if how.form == PEFT:
         return _peft(found, how.out, how.base)
     if how.form == STOCK:
-        from moextend.export.check import sample_logits
-
-        reference = sample_logits(found.model.lm)
-        merged = adapters.merge(found.model)
-        return {**stock_form(found.model, how, reference), "source": found.name, "merged": merged}
-    from moextend.export.exact import state_of
-
+        return _stock(found, how)
     if not state_of(found.model.lm).known:
         raise InputError(
             "the stage has no extensions.",
@@ -121,6 +118,28 @@ def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any
         found.model, how, how.base or found.base, found.encoders, resize=found.resize, revision=found.revision
     )
     return {**made, "source": found.name}
+
+
+def _stock(found: StageModel, how: How) -> dict[str, Any]:
+    from moextend.bench.exporting import adapters
+    from moextend.export.check import sample_logits
+    from moextend.export.exact import state_of
+    from moextend.export.notes import check_rounding
+
+    lm, own = found.model.lm, found.model.base_dtype
+    if how.dtype not in (None, own, "float32"):
+        raise InputError(
+            f"the weights of this run are written as {own} or float32.",
+            where="--dtype",
+            hint="Name one of them.",
+        )
+    if state_of(lm).active:
+        check_rounding(own, how.dtype)
+    if how.dtype == "float32":
+        lm.float()
+    reference = sample_logits(lm)
+    merged = adapters.merge(found.model)
+    return {**stock_form(found.model, how, reference), "source": found.name, "merged": merged}
 
 
 def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:

@@ -121,9 +121,9 @@ def _check(how: How, dry_run: bool) -> None:
         files.check_new(out)
 
 
-def _refuse(only: str, options: Mapping[str, object]) -> None:
-    """Raises InputError if one of these options is given, which are for `only`."""
-    for option, value in options.items():
+def _refuse(only: str, given: Mapping[str, object]) -> None:
+    """Raises InputError if one of these options (name -> value) is given, which are for `only`."""
+    for option, value in given.items():
         if value:
             raise InputError(f"is for {only}.", where=option, hint="Leave it out.")
 
