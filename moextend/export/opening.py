@@ -32,9 +32,8 @@ def open_lm(folder: str | Path, config: MoextendConfig | None, options: Mapping[
         given.pop(key, None)
     info = given.pop("output_loading_info", False)
     active = given.pop("active", None)
-    asked = given.pop("torch_dtype", None) if given.get("dtype") is None else given.pop("dtype")
-    given.pop("dtype", None)
-    wanted = str(asked or "auto").removeprefix("torch.")
+    asked = [given.pop(key, None) for key in ("dtype", "torch_dtype")]
+    wanted = str(asked[0] or asked[1] or "auto").removeprefix("torch.")
     dtype = config.base_dtype if wanted == "auto" else wanted
     lm = loading.load_lm(
         _base(config, place), revision=config.revision, dtype=getattr(torch, dtype),
