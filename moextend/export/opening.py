@@ -16,6 +16,7 @@ from moextend.extension import align, store
 from moextend.extension.activate import activate
 from moextend.model import loading
 from moextend.model.multimodal import MultimodalLM
+from moextend.util import hub_errors
 
 _HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 """Options of `from_pretrained` that are for downloads."""
@@ -70,6 +71,7 @@ def load_model(
 
     Raises:
         InputError: the folder is incomplete, the base is another one, or an extension cannot be attached.
+        RunFailed: a download failed.
     """
     place = _local(folder, revision, {})
     config = read_config(place)
@@ -141,7 +143,11 @@ def _local(folder: str | Path, revision: str | None, downloads: Mapping[str, Any
 
     try:
         return Path(snapshot_download(str(folder), revision=revision, **downloads))
-    except (OSError, HFValidationError) as error:
+    except Exception as error:
+        if (failed := hub_errors.of_hub(error, str(folder), revision=revision)) is not None:
+            raise failed from error
+        if not isinstance(error, OSError | HFValidationError):
+            raise
         raise _no_folder(folder) from error
 
 
