@@ -12,12 +12,13 @@ docs/library.md is the tour. Names are loaded on first use, so that importing th
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from moextend.util.late import when_imported
 
+if TYPE_CHECKING:
     from moextend.data.audio import AudioRef as AudioRef
     from moextend.data.conversations import Conversation as Conversation
     from moextend.data.images import ImageRef as ImageRef
@@ -118,21 +119,13 @@ def __dir__() -> list[str]:
     return list(_HOME)
 
 
-def _register() -> None:
-    """Makes the Auto classes of transformers know folders of extended models, once transformers is imported."""
-    from moextend.util.late import when_imported
-
-    def later(name: str) -> Callable[[], None]:
-        def act() -> None:
-            try:
-                getattr(import_module("moextend.export.auto"), name)()
-            except Exception as error:  # transformers is of use without that
-                warnings.warn(f"transformers will not load folders of moextend: {error}", stacklevel=2)
-
-        return act
-
-    when_imported("transformers.models.auto.configuration_auto", later("register_config"))
-    when_imported("transformers.models.auto.modeling_auto", later("register_model"))
+def _register(name: str) -> None:
+    """Makes the Auto classes of transformers know folders of extended models, by function `name` of `export.auto`."""
+    try:
+        getattr(import_module("moextend.export.auto"), name)()
+    except Exception as error:  # transformers is of use without that
+        warnings.warn(f"transformers will not load folders of moextend: {error}", stacklevel=2)
 
 
-_register()
+when_imported("transformers.models.auto.configuration_auto", partial(_register, "register_config"))
+when_imported("transformers.models.auto.modeling_auto", partial(_register, "register_model"))

@@ -55,7 +55,7 @@ def save_adapter(stage: StageModel, folder: Path, base: str) -> int:
     """
     from safetensors.torch import save_file
 
-    layers = {name: layer for name, layer in stage.model.lm.named_modules() if _is_adapted(layer)}
+    layers = adapters.named_layers(stage.model)
     if not layers:
         raise InputError(
             f"{type(stage.method).__name__} learns no LoRA adapters that peft has.",
@@ -87,16 +87,10 @@ def save_adapter(stage: StageModel, folder: Path, base: str) -> int:
 def _outermost(model: MultimodalLM) -> dict[str, Any]:
     """Adapted modules that are in no other one: one module may be wrapped once for each of its parameters."""
     found: dict[str, Any] = {}
-    for name, module in model.lm.named_modules():
-        if _is_adapted(module) and not any(name.startswith(f"{outer}.") for outer in found):
+    for name, module in adapters.named_layers(model).items():
+        if not any(name.startswith(f"{outer}.") for outer in found):
             found[name] = module
     return found
-
-
-def _is_adapted(module: Any) -> bool:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    return isinstance(module, BaseTunerLayer)
 
 
 def _merged(layer: Any, names: list[str]) -> Any:

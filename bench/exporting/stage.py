@@ -26,7 +26,7 @@ class StageName:
 
 @dataclass(frozen=True)
 class StageModel:
-    """The model of a run after a stage, prepared for the inputs of a task."""
+    """The model of a run after a stage, prepared for the inputs of a task; on the CPU."""
 
     model: MultimodalLM
     method: Method
@@ -95,6 +95,9 @@ def opened(named: StageName, task: str | None = None) -> StageModel:
     wanted = learned[-1] if task is None else task
     method.select(model, wanted, learned)
     model.choose = None
+    model.to("cpu").lm.set_experts_implementation(
+        "eager"
+    )  # as transformers is asked to compute what is written
     spec = context.sequence.base
     base = "" if spec.upcycle is not None else str(spec.found(context.workspace))
     return StageModel(

@@ -83,9 +83,14 @@ def using(model: MultimodalLM, names: Sequence[str]) -> Iterator[None]:
 
 def layers(model: MultimodalLM) -> list[Any]:
     """The adapted modules."""
+    return list(named_layers(model).values())
+
+
+def named_layers(model: MultimodalLM) -> dict[str, Any]:
+    """Name in the LM -> module, for the adapted modules."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    return [module for module in model.lm.modules() if isinstance(module, BaseTunerLayer)]
+    return {name: module for name, module in model.lm.named_modules() if isinstance(module, BaseTunerLayer)}
 
 
 class AdapterPerTask(trained.Trained):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from moextend.cli import options
 from moextend.cli.bars import bar
-from moextend.cli.opening import load_active
+from moextend.cli.opening import load_active, opened
 from moextend.errors import InputError, UnknownName
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class How:
     form: str
     out: Path
     base: str | None
+    dtype: str | None
     with_base: bool
     active: list[str] | None
     size: str
@@ -37,25 +38,18 @@ class How:
 
 
 def loaded(
-    base: str, folders: Sequence[Path], encoders: dict[str, str], projectors: list[Path] | None, dtype: str | None,
-    *, exact: bool,
-) -> MultimodalLM:  # fmt: skip
+    base: str, folders: Sequence[Path], how: How, encoders: dict[str, str], projectors: list[Path] | None
+) -> MultimodalLM:
     """The base with the extensions, all active, on the CPU."""
-    import moextend
     from moextend.export.notes import check_rounding
     from moextend.export.planned import dtype_of
     from moextend.extension.card import read_extension
-    from moextend.util.quiet import quiet_process
 
-    quiet_process()
-    cards = [read_extension(folder) for folder in folders]
-    own = dtype_of(cards)
-    if exact:
-        check_rounding(own, dtype)
-    model = moextend.load(
-        base, vision=encoders.get("image"), audio=encoders.get("audio"), dtype=dtype or own, device="cpu"
-    )
-    load_active(model, folders, projectors, allow_dtype=dtype not in (None, own))
+    own = dtype_of([read_extension(folder) for folder in folders])
+    if how.form == STOCK:
+        check_rounding(own, how.dtype)
+    model = opened(base, encoders, projectors, how.dtype or own, None, "cpu", None)
+    load_active(model, folders, projectors, allow_dtype=how.dtype not in (None, own))
     return model
 
 
@@ -102,21 +96,18 @@ def folder_form(
 
 def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any]:
     """Exports a stage of a run; returns what was written."""
-    from moextend.bench.exporting import adapters, stage
+    from moextend.bench.exporting import stage
+    from moextend.export.exact import state_of
     from moextend.util.quiet import quiet_process
 
     quiet_process()
+    if how.dtype is not None and how.form != STOCK:
+        raise InputError("is for extensions, and for --as stock.", where="--dtype", hint="Leave it out.")
     found = stage.opened(stage.find(source, runs), task)
     if how.form == PEFT:
         return _peft(found, how.out, how.base)
     if how.form == STOCK:
-        from moextend.export.check import sample_logits
-
-        reference = sample_logits(found.model.lm)
-        merged = adapters.merge(found.model)
-        return {**stock_form(found.model, how, reference), "source": found.name, "merged": merged}
-    from moextend.export.exact import state_of
-
+        return _stock(found, how)
     if not state_of(found.model.lm).known:
         raise InputError(
             "the stage has no extensions.",
@@ -129,10 +120,32 @@ def of_run(source: str, how: How, task: str | None, runs: Path) -> dict[str, Any
     return {**made, "source": found.name}
 
 
+def _stock(found: StageModel, how: How) -> dict[str, Any]:
+    from moextend.bench.exporting import adapters
+    from moextend.export.check import sample_logits
+    from moextend.export.exact import state_of
+    from moextend.export.notes import check_rounding
+
+    lm, own = found.model.lm, found.model.base_dtype
+    if how.dtype not in (None, own, "float32"):
+        raise InputError(
+            f"the weights of this run are written as {own} or float32.",
+            where="--dtype",
+            hint="Name one of them.",
+        )
+    if state_of(lm).active:
+        check_rounding(own, how.dtype)
+    if how.dtype == "float32":
+        lm.float()
+    reference = sample_logits(lm)
+    merged = adapters.merge(found.model)
+    return {**stock_form(found.model, how, reference), "source": found.name, "merged": merged}
+
+
 def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
     from moextend.bench.exporting import adapters
-    from moextend.export.folders import new_folder
     from moextend.model import sources
+    from moextend.util import files
 
     named = base or found.base
     if not named:
@@ -142,7 +155,7 @@ def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:
             hint="Save it with moextend upcycle, and name the folder with --base.",
         )
     named = str(sources.find(named, where="--base"))  # as plain transformers finds it
-    with new_folder(out) as made:
+    with files.new_folder(out) as made:
         rank = adapters.save_adapter(found, made, named)
     size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
     return {

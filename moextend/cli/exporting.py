@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ import typer
 from moextend.cli import before, options
 from moextend.cli.export_forms import FOLDER, PEFT, STOCK, How, folder_form, loaded, of_run, stock_form
 from moextend.cli.opening import Audio, Out, Projector, Vision, encoders_of
-from moextend.errors import InputError, counted
+from moextend.errors import InputError, at, counted
 
 EXAMPLE = "moextend export facts --base tiny --as stock --out facts-moe"
 FORMS = {
@@ -75,30 +75,27 @@ def export(
 
     Refused where the other program would not compute exactly the same, with the setting that stands in the way.
     """
-    how = How(form, out, base, with_base, active, max_shard_size, as_json)
+    how = How(form, out, base, dtype, with_base, active, max_shard_size, as_json)
     _check(how, dry_run)
     folders = _extensions(sources, base)
     if folders is None:
-        if dry_run:
-            raise InputError(
-                "plans exports of extensions.", where="--dry-run", hint="Leave it out for a run."
-            )
+        own = {"--vision": vision, "--audio": audio, "--projector": projector}
+        _refuse("extensions", {"--dry-run": dry_run, **own})
         record = of_run(sources[0], how, task, runs or workspace / "runs")
     elif form == PEFT:
         raise InputError(
             "an extension adds experts, and peft has no adapter that does.", where="--as peft",
             hint="Use --as stock; peft is for the LoRA methods of a run: moextend export RUN:STAGE --as peft.",
         )  # fmt: skip
-    elif task is not None:
-        raise InputError("is for a run.", where="--task", hint="Leave it out.")
     else:
+        _refuse("a run", {"--task": task})
         assert base is not None
-        if dry_run:
-            _plan(base, folders, dtype, max_shard_size, as_json)
-            return
         encoders = encoders_of(vision, audio)
         before.check_model(base, encoders, projector, dtype or "float32", None, "cpu")
-        model = loaded(base, folders, encoders, projector, dtype, exact=form == STOCK)
+        if dry_run:
+            _plan(base, folders, how)
+            return
+        model = loaded(base, folders, how, encoders, projector)
         record = stock_form(model, how) if form == STOCK else folder_form(model, how, base, encoders)
     options.echo(json.dumps(record, indent=2) if as_json else _lines(record))
 
@@ -109,9 +106,8 @@ def _check(how: How, dry_run: bool) -> None:
 
     out, size = how.out, how.size
     lookup.choose("form", how.form, FORMS, where="--as")
-    for option, given in (("--with-base", how.with_base), ("--active", how.active)):
-        if given and how.form != FOLDER:
-            raise InputError("is for --as moextend.", where=option, hint="Leave it out.")
+    if how.form != FOLDER:
+        _refuse("--as moextend", {"--with-base": how.with_base, "--active": how.active})
     if dry_run and how.form != STOCK:
         raise InputError(
             "plans stock checkpoints.", where="--dry-run", hint="Use --as stock, or leave it out."
@@ -121,10 +117,15 @@ def _check(how: How, dry_run: bool) -> None:
     if dry_run:
         return
     before.check_out(out)
-    if files.exists(out) and any(out.iterdir()):
-        raise InputError(
-            f"'{out}' exists already.", where="--out", hint="Name a new folder, or remove this one."
-        )
+    with at("--out"):
+        files.check_new(out)
+
+
+def _refuse(only: str, given: Mapping[str, object]) -> None:
+    """Raises InputError if one of these options (name -> value) is given, which are for `only`."""
+    for option, value in given.items():
+        if value:
+            raise InputError(f"is for {only}.", where=option, hint="Leave it out.")
 
 
 def _extensions(sources: Sequence[str], base: str | None) -> list[Path] | None:
@@ -151,15 +152,15 @@ def _extensions(sources: Sequence[str], base: str | None) -> list[Path] | None:
     return paths
 
 
-def _plan(base: str, folders: Sequence[Path], dtype: str | None, size: str, as_json: bool) -> None:
+def _plan(base: str, folders: Sequence[Path], how: How) -> None:
     """Prints what would be written."""
     from moextend.export.planned import planned_stock
     from moextend.util.quiet import quiet_process
 
     quiet_process()
-    found = planned_stock(base, folders, dtype=dtype, max_shard_size=size)
+    found = planned_stock(base, folders, dtype=how.dtype, max_shard_size=how.size)
     rows = [vars(row) for row in found.rows()]
-    if as_json:
+    if how.quiet:
         record = {
             "bytes": found.bytes,
             "parameters": found.parameters,

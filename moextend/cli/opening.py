@@ -105,9 +105,12 @@ def opened(
     dtype: str,
     attention: str | None,
     device: str,
-    workspace: Path,
+    workspace: Path | None,
 ) -> MultimodalLM:
-    """The base with its encoders (modality -> name), their projectors, and a cache of features on disk."""
+    """The base with its encoders (modality -> name) and their projectors.
+
+    workspace: gets a cache of features; None: without one.
+    """
     import torch
 
     import moextend
@@ -127,7 +130,8 @@ def opened(
     )
     for folder in projectors or ():
         moextend.load_projector(model, folder, modality=_modality_of(folder))
-    store_features(model, workspace / ".cache" / "features")
+    if workspace is not None:
+        store_features(model, workspace / ".cache" / "features")
     return model
 
 

@@ -49,7 +49,7 @@ def upcycle(
 ) -> None:
     """Convert a dense language model into an equivalent Mixture of Experts, as a base for extensions."""
     from moextend.model import sources
-    from moextend.model.loading import check_new, load, save_base
+    from moextend.model.loading import load, save_base
     from moextend.model.upcycling import check_numbers, parameter_counts
     from moextend.model.upcycling import upcycle as upcycled
     from moextend.util import files, lookup
@@ -58,7 +58,7 @@ def upcycle(
 
     lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
     check_numbers(experts, top_k, rows)
-    check_new(out)
+    files.check_new(out)
     check_out(out)
     sources.find(source, where="SOURCE")
     quiet_process()

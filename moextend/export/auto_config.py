@@ -39,7 +39,7 @@ class MoextendConfig(PreTrainedConfig):
         revision: of a base from the hub.
         base_fingerprint: of the language model of the base, its encoders and projectors.
         base_dtype: number type of its weights in the training.
-        extensions: name, routing mode and digest of the weights of each extension, oldest first.
+        extensions: name, folder, routing mode and digest of the weights of each extension, oldest first.
         active: extensions that compute after loading.
         encoders: modality -> name of its encoder; its projector is in `projectors/<modality>`.
         resize: as in `moextend.load`.

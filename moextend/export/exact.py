@@ -11,6 +11,7 @@ from torch import nn
 from moextend.errors import InputError
 from moextend.moe.attach import scope_of
 from moextend.moe.families import family_of, scoring_of
+from moextend.moe.recipe import Mode
 from moextend.moe.router_parts import RouterPart
 from moextend.moe.routing import ExtendedRouter, Scope, reachable
 from moextend.moe.scoring import Scoring
@@ -23,7 +24,9 @@ _ELSE = "Or export it with --as moextend, which keeps it as it is."
 def check(lm: nn.Module) -> None:
     """Raises InputError if no stock class computes what `lm` does with its active extensions."""
     scope = state_of(lm)
-    for reason, hint in _reasons(find_sites(lm), scope) if scope.active else []:
+    found = _obstacle(find_sites(lm), scope.mode) if scope.active else None
+    if found is not None:
+        reason, hint = found
         names = ", ".join(f"'{name}'" for name in scope.active)
         raise InputError(f"{reason}.", where=f"extension {names}", hint=f"{hint} {_ELSE}")
 
@@ -33,28 +36,24 @@ def state_of(lm: nn.Module) -> Scope:
     return scope_of(lm) if any(isinstance(each, ExtendedRouter) for each in lm.modules()) else Scope()
 
 
-def _reasons(sites: Sequence[Site], scope: Scope) -> list[tuple[str, str]]:
-    """Every obstacle, with what would remove it."""
+def _obstacle(sites: Sequence[Site], mode: Mode) -> tuple[str, str] | None:
+    """Why no stock class computes the same, and what would remove that; None if one does."""
     again = f"Make it with {ALL_LAYERS}."
-    if scope.mode == "exact":
-        return [("routing=exact adds slots with gates, and no router of transformers has gates", again)]
-    if scope.mode == "slot":
-        return [("routing=slot compares a new expert with its parent only, and no stock router does", again)]
-    found = []
-    for site in sites:
-        if any(part.calibration is not None for part in parts(site)):
-            found.append(("calibration=true changes the chosen weights after the top-k", again))
-            break
+    if mode == "exact":
+        return "routing=exact adds slots with gates, and no router of transformers has gates", again
+    if mode == "slot":
+        return "routing=slot compares a new expert with its parent only, and no stock router does", again
+    if any(part.calibration is not None for site in sites for part in parts(site)):
+        return "calibration=true changes the chosen weights after the top-k", again
     most = max(map(new_experts, sites))
-    found += [
-        (_uneven(site, most), again) for site in sites if new_experts(site) < most and not can_pad(site)
-    ]
+    for site in sites:
+        if new_experts(site) < most and not can_pad(site):
+            return _uneven(site, most), again
     for site in sites:
         if new_experts(site) and limited(site) and not all_groups_open(site.router):
             groups = "the base chooses from some groups of its experts, and groups of a stock model have equal sizes"
-            found.append((groups, "No setting makes this exact."))
-            break
-    return found
+            return groups, "No setting makes this exact."
+    return None
 
 
 def _uneven(site: Site, most: int) -> str:

@@ -16,6 +16,7 @@ from moextend.extension import align, store
 from moextend.extension.activate import activate
 from moextend.model import loading
 from moextend.model.multimodal import MultimodalLM
+from moextend.util import hub_errors
 
 _HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 """Options of `from_pretrained` that are for downloads."""
@@ -32,9 +33,8 @@ def open_lm(folder: str | Path, config: MoextendConfig | None, options: Mapping[
         given.pop(key, None)
     info = given.pop("output_loading_info", False)
     active = given.pop("active", None)
-    asked = given.pop("torch_dtype", None) if given.get("dtype") is None else given.pop("dtype")
-    given.pop("dtype", None)
-    wanted = str(asked or "auto").removeprefix("torch.")
+    asked = [given.pop(key, None) for key in ("dtype", "torch_dtype")]
+    wanted = str(asked[0] or asked[1] or "auto").removeprefix("torch.")
     dtype = config.base_dtype if wanted == "auto" else wanted
     lm = loading.load_lm(
         _base(config, place), revision=config.revision, dtype=getattr(torch, dtype),
@@ -71,6 +71,7 @@ def load_model(
 
     Raises:
         InputError: the folder is incomplete, the base is another one, or an extension cannot be attached.
+        RunFailed: a download failed.
     """
     place = _local(folder, revision, {})
     config = read_config(place)
@@ -142,7 +143,11 @@ def _local(folder: str | Path, revision: str | None, downloads: Mapping[str, Any
 
     try:
         return Path(snapshot_download(str(folder), revision=revision, **downloads))
-    except (OSError, HFValidationError) as error:
+    except Exception as error:
+        if (failed := hub_errors.of_hub(error, str(folder), revision=revision)) is not None:
+            raise failed from error
+        if not isinstance(error, OSError | HFValidationError):
+            raise
         raise _no_folder(folder) from error
 
 

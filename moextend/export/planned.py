@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from moextend.export import shards
 from moextend.export.stock import stock_model
+from moextend.extension import store
 from moextend.extension.card import Card, read_extension
 from moextend.model.loading import skeleton
 from moextend.moe import attach
@@ -28,29 +28,22 @@ def planned_stock(
     Its tensors are on device meta. Digests and fingerprints are not compared.
 
     Args:
-        dtype: number type of the base; None: that of the first extension's base.
+        dtype: number type of the base, as in `moextend.load`; None: that of the first extension's base.
 
     Raises:
         InputError: no stock class computes exactly the same, or a folder holds no extension, or does not fit the base.
     """
     cards = [read_extension(folder) for folder in folders]
     lm = skeleton(base, revision=revision)
-    lm.to(getattr(torch, dtype or dtype_of(cards)))
-    extend_meta(lm, cards)
+    wanted = dtype or dtype_of(cards)
+    if wanted != "auto":  # else that of its config
+        lm.to(getattr(torch, wanted))
+    for card in cards:
+        store.attach_empty(lm, card)
+    attach.activate(lm, attach.scope_of(lm).known)
     return shards.plan(stock_model(lm), max_shard_size)
 
 
 def dtype_of(cards: Sequence[Card]) -> str:
     """Number type of the base that the extensions were made on."""
     return next((card.base_dtype for card in cards if card.base_dtype), "float32")
-
-
-def extend_meta(lm: Any, cards: Sequence[Card]) -> None:
-    """Attaches extensions to a language model on device meta, without values; all are active."""
-    for card in cards:
-        attach.activate(lm, [earlier["name"] for earlier in card.beside])
-        attach.attach(
-            lm, card.name, {int(block): parents for block, parents in card.plan.items()}, mode=card.mode,
-            calibrate=card.calibrate, width=card.width, empty=True,
-        )  # fmt: skip
-    attach.activate(lm, attach.scope_of(lm).known)

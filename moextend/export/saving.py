@@ -12,7 +12,7 @@ from typing import Any
 
 from moextend.errors import InputError
 from moextend.export import shards
-from moextend.export.folders import new_folder
+from moextend.export.auto_config import MODEL_TYPE, MoextendConfig
 from moextend.export.stock import stock_model
 from moextend.extension import align, store, tensor_files
 from moextend.extension.card import read_extension
@@ -72,7 +72,7 @@ def save_model(
         )
     scope = attach.scope_of(model.lm)
     named = _encoders(model, encoders or {})
-    with new_folder(Path(folder)) as made:
+    with files.new_folder(Path(folder)) as made:
         if with_base:
             copy_base(model, made / BASE, max_shard_size)
         for name in named:
@@ -84,7 +84,7 @@ def save_model(
             model.lm.generation_config.save_pretrained(made)
         _write_config(
             made, base=base or "", base_copied=with_base, revision=revision, base_dtype=model.base_dtype,
-            base_fingerprint=model.base_fingerprint(), extensions=listed, encoders=dict(named), resize=resize,
+            base_fingerprint=model.base_fingerprint(), extensions=listed, encoders=named, resize=resize,
             active=list(scope.active if active is None else active),
             chat=None if model.tokenizer is None else model.chat is not None,
         )  # fmt: skip
@@ -116,13 +116,13 @@ def save_lm(
         raise InputError("holds another model.", where=str(folder), hint="Name another folder.")
     size = max_shard_size if isinstance(max_shard_size, str) else f"{max(1, max_shard_size // 1000)}KB"
     files.check_writable(folder, where="save_pretrained")
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".saving.")
-    with files.disk_errors(folder), bare(lm) as model, temporary_folder as temporary:
-        made = Path(temporary) / "model"
-        save_model(model, made, base=str(lm.name_or_path), with_base=True, max_shard_size=size)
-        for path in sorted(made.iterdir(), key=lambda path: path.name == taken.name):  # the config last
-            _replace(path, folder / path.name)
+    with files.disk_errors(folder), bare(lm) as model:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving.") as temporary:
+            made = Path(temporary) / "model"
+            save_model(model, made, base=str(lm.name_or_path), with_base=True, max_shard_size=size)
+            for path in sorted(made.iterdir(), key=lambda path: path.name == taken.name):  # the config last
+                _replace(path, folder / path.name)
 
 
 @contextmanager
@@ -154,8 +154,6 @@ def copy_base(model: MultimodalLM, folder: Path, max_shard_size: str) -> None:
 
 
 def _write_config(folder: Path, **values: Any) -> None:
-    from moextend.export.auto_config import MoextendConfig
-
     config = MoextendConfig(moextend_version=__version__, **values)
     config.architectures = ["AutoModelForCausalLM"]  # transformers serve takes that attribute of transformers
     config.auto_map = {
@@ -223,4 +221,4 @@ def _is_own(folder: Path) -> bool:
         record = files.read_json(folder / "config.json")
     except (OSError, InputError):
         return False
-    return isinstance(record, dict) and record.get("model_type") == "moextend"
+    return isinstance(record, dict) and record.get("model_type") == MODEL_TYPE

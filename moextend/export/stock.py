@@ -1,9 +1,8 @@
-"""The tensors and the config of a stock model that equals an extended one: new experts beside the base's."""
+"""The tensors and the config of a stock model that equals an extended one: new experts after the base's."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from moextend.errors import InputError
 from moextend.export import exact
 from moextend.model import lm_head
+from moextend.moe import attach
 from moextend.moe.families import family_of
 from moextend.moe.routing import reachable
 from moextend.moe.sites import STACKS, Site, count_experts, find_sites
@@ -41,15 +41,12 @@ class StockModel:
     """Experts that can never be chosen, in all layers together."""
 
 
-def stock_model(
-    lm: Any, *, release: bool = False, on_block: Callable[[int, int], None] | None = None
-) -> StockModel:
+def stock_model(lm: Any, *, release: bool = False) -> StockModel:
     """The stock model that equals `lm` with its active extensions; `lm` may be on device meta.
 
     Args:
         release: frees the experts of `lm` block by block, so that it cannot be used afterwards. The memory needed is
             then that of the result and of one block.
-        on_block: called with (blocks done, all blocks).
 
     Raises:
         InputError: no stock class computes exactly the same, or the weights are quantised.
@@ -59,11 +56,11 @@ def stock_model(
     sites = find_sites(lm) if exact.state_of(lm).active else []
     most = max(map(exact.new_experts, sites), default=0)
     skeleton = _skeleton(lm, sites, most)
-    base = {key: tensor for key, tensor in lm.state_dict().items() if ".ext_" not in key}
+    base = attach.base_tensors(lm)
     shapes = skeleton.state_dict()
     _refuse_others(lm, base, shapes, sites)
     padded = 0
-    for done, site in enumerate(sites, 1):
+    for site in sites:
         lacking = most - exact.new_experts(site)
         padded += lacking
         for key in [key for key in base if key.startswith(f"{site.name}.")]:
@@ -72,8 +69,6 @@ def stock_model(
                 base[key] = _grown(site, name, base[key], shapes[key].shape, lacking)
                 if release and name.startswith("experts."):
                     site.experts._parameters[name.removeprefix("experts.")] = None
-        if on_block:
-            on_block(done, len(sites))
     return StockModel(skeleton, base, sum(map(exact.new_experts, sites)), padded)
 
 

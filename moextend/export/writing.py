@@ -10,7 +10,6 @@ from torch import Tensor
 
 from moextend.export import check, shards
 from moextend.export.exact import state_of
-from moextend.export.folders import new_folder
 from moextend.export.notes import EXACT
 from moextend.export.stock import stock_model
 from moextend.extension.store import digest_of
@@ -66,10 +65,11 @@ def save_stock(
         RunFailed: the checkpoint computes other logits.
     """
     folder, lm = Path(folder), model.lm
+    dtype = str(lm.dtype).removeprefix("torch.")
     expected = reference if reference is not None else check.sample_logits(lm) if compare else None
     scope, kind = state_of(lm), type(lm)
     facts = [{"name": name, "digest": digest_of(model, name)} for name in scope.active]
-    with new_folder(folder) as made:
+    with files.new_folder(folder) as made:
         stock = stock_model(lm, release=release)
         plan = shards.plan(stock, max_shard_size)
         shards.write(plan, stock.skeleton, made, on_shard)
@@ -78,12 +78,12 @@ def save_stock(
             folder, len(plan.split), plan.bytes, plan.parameters, stock.added, stock.padded, None
         )
         record = {
-            "form": "stock", "base": model.base_fingerprint(), "extensions": facts, "dtype": model.base_dtype,
+            "form": "stock", "base": model.base_fingerprint(), "extensions": facts, "dtype": dtype,
             "new_experts": stock.added, "never_chosen": stock.padded, "version": __version__,
         }  # fmt: skip
         files.write_json(made / RECORD, record)
         if expected is not None:
-            rounded = bool(scope.active) and str(lm.dtype).removeprefix("torch.") not in EXACT
+            rounded = bool(scope.active) and dtype not in EXACT
             del plan, stock
             found = check.compare(made, expected, kind, rounded=rounded)
             written = replace(written, difference=found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from moextend.errors import UnknownName
 from moextend.extension import modalities, tensor_files
@@ -130,12 +130,8 @@ def _attach(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool, lm
     tensor_files.check_sum(folder, tensor_files.read_card(folder))
     check_plan(model, card, folder / f"{STEM}.safetensors")
     active = attach.scope_of(model.lm).active
-    plan = {int(block): sources for block, sources in card.plan.items()}
     try:
-        attach.activate(model.lm, [earlier["name"] for earlier in card.beside])
-        attach.attach(
-            model.lm, card.name, plan, mode=card.mode, calibrate=card.calibrate, width=card.width, empty=True
-        )
+        attach_empty(model.lm, card)
         try:
             tensor_files.read_into(folder / f"{STEM}.safetensors", attach.new_parameters(model.lm, card.name))
         except BaseException:
@@ -144,6 +140,13 @@ def _attach(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool, lm
     except BaseException:
         attach.activate(model.lm, active)
         raise
+
+
+def attach_empty(lm: nn.Module, card: Card) -> None:
+    """Attaches the expert set of a card without values; active are then it and its co-active extensions."""
+    attach.activate(lm, [earlier["name"] for earlier in card.beside])
+    plan = {int(block): sources for block, sources in card.plan.items()}
+    attach.attach(lm, card.name, plan, mode=card.mode, calibrate=card.calibrate, width=card.width, empty=True)
 
 
 def extensions(model: MultimodalLM) -> list[Extension]:

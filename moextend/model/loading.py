@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -226,32 +225,21 @@ def _unreadable(
     return InputError(f"{what} ({first})", where=f"model '{model}'", hint=sources.FORMS)
 
 
-def check_new(folder: Path) -> None:
-    """Raises InputError for a folder that is not empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError("exists already.", where=str(folder), hint="Name a new folder, or remove this one.")
-
-
 def save_base(model: MultimodalLM, folder: Path) -> None:
     """Saves the language model (safetensors, JSON) and its tokenizer atomically; `load` reads them.
 
     Raises:
         InputError: the folder is not empty, or the model is extended.
     """
-    check_new(folder)
     if any(".ext_" in name for name, _ in model.lm.named_parameters()):
         raise InputError(
             "the model is extended, and only a base can be saved as one.",
             where=str(folder),
             hint="Detach its extensions, and save each with save_extension.",
         )
-    with files.disk_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            made = Path(temporary) / folder.name
-            model.lm.save_pretrained(made)
-            model.tokenizer.save_pretrained(made)
-            made.replace(folder)
+    with files.new_folder(folder) as made:
+        model.lm.save_pretrained(made)
+        model.tokenizer.save_pretrained(made)
 
 
 def _reader(source: Path | str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

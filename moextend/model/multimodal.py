@@ -16,6 +16,7 @@ from moextend.model import lm_head
 from moextend.model.chat import Chat
 from moextend.model.fingerprint import base_name, cached_digest, rounded_digest
 from moextend.model.modality import Encoder, Modalities, Projector, Sources
+from moextend.moe import attach
 
 if TYPE_CHECKING:
     from moextend.model.vision import VisionEncoder
@@ -189,16 +190,12 @@ class MultimodalLM(nn.Module):
     def base_rounded(self) -> str:
         """Fingerprint of the LM's weights that does not depend on their number type (see `rounded_digest`); cached."""
         if not self._rounded:
-            self._rounded = rounded_digest(self._base_tensors())
+            self._rounded = rounded_digest(attach.base_tensors(self.lm))
         return self._rounded
-
-    def _base_tensors(self) -> dict[str, Tensor]:
-        """Tensors of the LM without those of extensions."""
-        return {key: tensor for key, tensor in self.lm.state_dict().items() if ".ext_" not in key}
 
     def rename_base(self) -> None:
         """Makes the LM's current weights, without those of extensions, the base of `base_fingerprint`."""
-        self._base = cached_digest(self._base_tensors())
+        self._base = cached_digest(attach.base_tensors(self.lm))
         self._rounded = ""
         self.base_dtype = str(self.lm.dtype).removeprefix("torch.")
 

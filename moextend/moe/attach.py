@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from moextend.errors import InputError, UnknownName
 from moextend.moe import guards, reach
@@ -179,6 +179,11 @@ def new_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
         for key, parameter in model.named_parameters()
         if f".ext_parts.{name}." in key or f".ext_groups.{name}." in key
     }
+
+
+def base_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Name in the model -> tensor, for the tensors of the base: parameters and buffers without those of extensions."""
+    return {key: tensor for key, tensor in model.state_dict().items() if ".ext_" not in key}
 
 
 def _check_call(scope: Scope, name: str, plan: Plan, mode: Mode, width: float) -> None:

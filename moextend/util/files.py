@@ -112,6 +112,32 @@ def atomic(path: Path, *, synced: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_new(folder: Path) -> None:
+    """Raises InputError for a file, or a folder that is not empty."""
+    if exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError("exists already.", where=str(folder), hint="Name a new folder, or remove this one.")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Context with a temporary folder next to `folder`, renamed to it on success and removed on failure.
+
+    Raises:
+        InputError: the folder exists and is not empty, or the disk is full.
+    """
+    folder = folder.absolute()
+    check_new(folder)
+    may_change(folder)
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            made = Path(temporary) / folder.name
+            made.mkdir()
+            yield made
+            may_change(folder)
+            made.replace(folder)
+
+
 def _umask() -> int:
     """The process's umask, which can only be read by setting it."""
     mask = os.umask(0o077)

@@ -24,24 +24,31 @@ class _Waiting:
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Spec of a module that is waited for, whose loader then calls the function; None for any other module."""
-        action = self.actions.pop(fullname, None)
-        if action is None:
+        if fullname not in self.actions:
             return None
-        if not self.actions:
-            sys.meta_path.remove(self)
-        from importlib.util import find_spec  # costs time, which only a process with that package pays
-
-        spec = find_spec(fullname)
+        others = [each for each in sys.meta_path if each is not self and hasattr(each, "find_spec")]
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is None:
+            self._take(fullname)
         if spec is None or spec.loader is None:
             return spec
         execute = spec.loader.exec_module
 
         def execute_and_act(module: ModuleType) -> None:
             execute(module)
-            action()
+            if action := self._take(module.__name__):  # the loader of a zip file is that of all its modules
+                action()
 
-        spec.loader.exec_module = execute_and_act  # type: ignore[method-assign]  # of this loader only
+        spec.loader.exec_module = execute_and_act  # type: ignore[method-assign]
         return spec
+
+    def _take(self, name: str) -> Callable[[], None] | None:
+        """The function that waits for a module, once."""
+        action = self.actions.pop(name, None)
+        if not self.actions:  # a new list, because another thread may be walking through this one
+            sys.meta_path = [finder for finder in sys.meta_path if finder is not self]
+        return action
 
 
 _WAITING = _Waiting()

@@ -64,6 +64,9 @@ WRONG = [
     ("skill --base tiny --as moextend --dry-run", "plans stock checkpoints"),
     ("skill --base tiny --as moextend --active other", "no extension 'other'"),
     ("skill --base tiny --as stock --task t", "is for a run"),
+    ("skill --base tiny --as stock --dry-run --dtype half", "no dtype 'half'"),
+    ("nowhere --as stock --vision tiny", "--vision: is for extensions"),
+    ("nowhere --as stock --dry-run", "--dry-run: is for extensions"),
     ("skill --base tinny --as stock", "no model 'tinny'"),
     ("some --base tiny --as stock", "another layer 1 (layers=...)"),
     ("gates --base tiny --as stock", "routing=exact"),
@@ -82,6 +85,31 @@ def test_what_cannot_be_exported_is_refused_in_one_line(cli: Cli, tmp_path: Path
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "file").touch()
     assert "exists already" in cli("export", "skill", "--base", "tiny", "--as", "stock", "--out", "out").err
+
+
+def test_it_is_written_with_the_projector_that_is_named(cli: Cli, tmp_path: Path) -> None:
+    from moextend.extension.align import save_projector
+
+    model = moextend.load("tiny", vision="tiny")
+    with torch.no_grad():
+        model.modalities["image"].projector.outer.weight.add_(0.1)
+    save_projector(model, tmp_path / "aligned")
+    moextend.attach(model.lm, "seen", {0: [0]})
+    moextend.save_extension(model, "seen", folder=tmp_path / "seen")
+    words = ("export", "seen", "--base", "tiny", "--vision", "tiny", "--as", "moextend", "--out", "out")
+    refused = cli(*words)
+    assert refused.code == 2 and "another projector" in refused.err
+    made = cli(*words, "--projector", "aligned")
+    assert made.code == 0, made.err
+    assert moextend.load_model("out").base_fingerprint() == model.base_fingerprint()
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_a_plan_has_the_number_type_that_is_named(dtype: str, cli: Cli) -> None:
+    extension("skill")
+    words = ("export", "skill", "--base", "tiny", "--as", "stock", "--out", "out", "--dry-run", "--json")
+    types = {tensor["dtype"] for tensor in cli(*words, "--dtype", dtype).json()["tensors"]}
+    assert types == {"float32" if dtype == "auto" else dtype}
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

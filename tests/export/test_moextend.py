@@ -183,6 +183,14 @@ def test_a_folder_is_loaded_with_the_weights_that_it_was_made_of(base: Path, tmp
         moextend.load_model(base)
 
 
+def test_a_download_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="offline mode forbids"):
+        moextend.load_model("nobody/extended")
+    with pytest.raises(InputError, match="no extended model"):
+        moextend.load_model("no such folder")
+
+
 def test_encoders_projectors_and_task_statistics_are_kept(tmp_path: Path) -> None:
     from tests.toys import picture
 

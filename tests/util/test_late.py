@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,23 @@ def test_a_function_runs_after_the_import_and_once(tmp_path: Path, monkeypatch: 
     assert sys.meta_path == before, "nothing is left once all are imported"
     when_imported("late_a", lambda: seen.append("now"))
     assert seen[-1] == "now"
+
+
+def test_a_look_for_the_module_or_a_failed_import_is_not_its_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "late_c.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "late_c", raising=False)
+    before, seen = list(sys.meta_path), list[str]()
+    when_imported("late_c", lambda: seen.append("acted"))
+    assert find_spec("late_c") is not None
+    with pytest.raises(ZeroDivisionError):
+        __import__("late_c")
+    assert not seen
+    (tmp_path / "late_c.py").write_text("value = 3\n")
+    __import__("late_c")
+    assert seen == ["acted"] and sys.meta_path == before
 
 
 def test_a_module_that_does_not_exist_is_missing_as_before() -> None:

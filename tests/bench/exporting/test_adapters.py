@@ -17,6 +17,7 @@ from moextend.bench.exporting import adapters
 from moextend.bench.exporting.stage import StageModel
 from moextend.bench.methods import adapters as lora
 from moextend.bench.methods.table import parse
+from moextend.cli.export_forms import STOCK, How, of_run
 from moextend.errors import InputError
 from moextend.export.writing import save_stock
 from tests.toys import toy_lm, toy_tokenizer
@@ -45,9 +46,9 @@ def shake(model: MultimodalLM) -> None:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
 
 
-def stage(base: Path, spec: str, tasks: list[str], task: str) -> StageModel:
+def stage(base: Path, spec: str, tasks: list[str], task: str, dtype: str = "float32") -> StageModel:
     """The model of a method after stages with random results, prepared for a task."""
-    model, method = moextend.load(str(base)), parse(spec).make()
+    model, method = moextend.load(str(base), dtype=dtype), parse(spec).make()
     method.start(model, 0)
     for name in tasks if isinstance(method, lora.AdapterPerTask) else ():
         lora.inject(model, method.config, 0, name)
@@ -117,3 +118,34 @@ def test_full_fine_tuning_is_written_as_it_is(base: Path, tmp_path: Path, ids: T
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "stock")
     again.set_experts_implementation("eager")
     assert torch.equal(logits(again, ids), logits(found.model.lm, ids))
+
+
+def written(found: StageModel, dtype: str | None, out: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The stock checkpoint of a stage, by the command."""
+    monkeypatch.setattr("moextend.bench.exporting.stage.find", lambda source, runs: None)
+    monkeypatch.setattr("moextend.bench.exporting.stage.opened", lambda named, task: found)
+    of_run("toy/run:2", How(STOCK, out, None, dtype, False, None, "5GB", True), None, out)
+    return AutoModelForCausalLM.from_pretrained(out)
+
+
+def test_adapters_on_a_rounded_base_are_merged_in_float32(
+    base: Path, tmp_path: Path, ids: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = stage(base, "lora:rank=2", ["a"], "a", "bfloat16")
+    with pytest.raises(InputError, match="bfloat16 or float32"):
+        written(found, "float16", tmp_path / "out", monkeypatch)
+    again = written(found, "float32", tmp_path / "out", monkeypatch)
+    assert again.dtype == torch.float32
+    own = stage(base, "lora:rank=2", ["a"], "a", "bfloat16").model.lm.float()
+    assert torch.allclose(logits(again, ids), logits(own, ids), atol=1e-5)
+
+
+def test_rounded_experts_of_a_run_are_asked_for(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for dtype in ("bfloat16", "float32"):
+        found = stage(base, "full-ft", ["a"], "a", "bfloat16")
+        moextend.attach(found.model.lm, "a", {0: [0], 1: [0], 2: [0]}, mode="paper", calibrate=False)
+        with pytest.raises(InputError, match="rounded to bfloat16"):
+            written(found, None, tmp_path / dtype, monkeypatch)
+        assert str(written(found, dtype, tmp_path / dtype, monkeypatch).dtype) == f"torch.{dtype}"
