@@ -102,8 +102,8 @@ def predict(
     Several processes share the batches and get the same predictions as a single one; they are returned in all of them.
     """
     order = answer_order(items)
-    batches = [[items[i] for i in order[at : at + batch_size]] for at in range(0, len(items), batch_size)]
-    parts = Parts(path, batches)
+    batches = [order[at : at + batch_size] for at in range(0, len(items), batch_size)]
+    parts = Parts(path, items, batches)
     known = processes.first_says(parts.start)
     done = sum(len(batches[number]) for number in known)
     new = len(items) - done
@@ -111,7 +111,7 @@ def predict(
     def answer_mine() -> None:
         nonlocal done
         for number in shares([number for number in range(len(batches)) if number not in known]):
-            parts.add(number, predict_batch(task, batches[number], answer, rate))
+            parts.add(number, predict_batch(task, parts.batch(number), answer, rate))
             done = min(done + len(batches[number]) * processes.count(), len(items))
             if on_items:
                 on_items(done, len(items))
