@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,11 +138,6 @@ class Parts:
 
     def _files(self) -> list[Path]:
         return sorted(self.path.parent.glob(f"{glob.escape(self.path.stem)}.part-*.jsonl"))
-
-
-def shares(batches: Sequence[int]) -> Iterator[int]:
-    """The batches of this process: each process takes its turn."""
-    yield from batches[processes.rank() :: processes.count()]
 
 
 def _part(path: Path, rank: int) -> Path:

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.data import Item, data_digest, open_items, prompt_text
-from moextend.bench.score.parts import Parts, shares
+from moextend.bench.score.parts import Parts
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Scores
 from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
@@ -110,7 +110,7 @@ def predict(
 
     def answer_mine() -> None:
         nonlocal done
-        for number in shares([number for number in range(len(batches)) if number not in known]):
+        for number in processes.share([number for number in range(len(batches)) if number not in known]):
             parts.add(number, predict_batch(task, parts.batch(number), answer, rate))
             done = min(done + len(batches[number]) * processes.count(), len(items))
             if on_items:

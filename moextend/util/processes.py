@@ -6,7 +6,7 @@ A single process is the first of one: every function here then calls its argumen
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -42,6 +42,11 @@ def rank() -> int:
 def is_first() -> bool:
     """Whether this process is the first one, which alone writes results."""
     return rank() == 0
+
+
+def share(values: Sequence[T]) -> Sequence[T]:
+    """The part of this process in work that is shared: each process takes its turn."""
+    return values[rank() :: count()]
 
 
 @contextmanager

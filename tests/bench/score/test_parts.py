@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.data import Item
-from moextend.bench.score import parts
 from moextend.bench.score.parts import Parts
 from moextend.bench.score.predictions import PredictionLine
 from moextend.util import processes
@@ -94,11 +93,3 @@ def test_what_is_damaged_or_of_other_items_is_answered_again(
         again.add(number, lines(again.batch(number)))
     again.save()
     assert path.read_bytes() == alone
-
-
-def test_shares_are_disjoint_and_complete(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
-    for rank in range(3):
-        several(monkeypatch, rank, 3)
-        found.append(list(parts.shares([2, 3, 5, 7, 11, 13, 17])))
-    assert found == [[2, 7, 17], [3, 11], [5, 13]]
