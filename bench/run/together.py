@@ -254,7 +254,7 @@ class Watch:
         import torch
 
         self.note("done")
-        processes.gathered(lambda: None)
+        processes.wait()
         if self.rank == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
         torch.distributed.destroy_process_group()
@@ -287,13 +287,13 @@ def own_folder(stage: Stage) -> Iterator[Stage]:
     A method, also that of a plug-in, need not know of other processes. All of them find what an interrupted call left.
     """
     if processes.is_first():
-        processes.gathered(lambda: None)
+        processes.wait()
         yield stage
-        processes.gathered(lambda: None)
+        processes.wait()
         return
     with tempfile.TemporaryDirectory(prefix="moextend-") as name:
         for path in stage.folder.glob("*.json"):
             shutil.copyfile(path, Path(name) / path.name)
-        processes.gathered(lambda: None)
+        processes.wait()
         yield replace(stage, folder=Path(name))
-        processes.gathered(lambda: None)
+        processes.wait()
