@@ -150,7 +150,7 @@ def train(
         trainer.rows = min(rows for rows in (trainer.rows, noted, micro_batch) if rows)
         trainer.add_callback(_Follow(on_step, on_log))
         with _memory_errors(model):
-            trainer.train(resume_from_checkpoint=trainer.first_says(lambda: _last_checkpoint(folder)))
+            trainer.train(resume_from_checkpoint=processes.first_says(lambda: _last_checkpoint(folder)))
         trainer.check_finite()
         trainer.accelerator.wait_for_everyone()
     model.eval()

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer
@@ -145,11 +144,6 @@ class TokenTrainer(Trainer):
         """The extra loss if it has a state, else None."""
         loss: object = self.extra_loss
         return loss if isinstance(loss, Stateful) else None
-
-    def first_says(self, ask: Callable[[], str | None]) -> str | None:
-        """Answer of the first process, broadcast to all processes."""
-        answer = [ask() if self.args.process_index == 0 else None]
-        return cast("list[str | None]", broadcast_object_list(answer))[0]
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """Batches of one optimizer step, and the number of their labelled tokens over all processes."""
