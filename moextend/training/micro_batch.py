@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from moextend.errors import InputError, RunFailed
-from moextend.model.multimodal import IGNORE, MultimodalLM
+from moextend.model.multimodal import MultimodalLM
 from moextend.util import files
 
 FILE = "micro_batch.json"
@@ -32,11 +32,6 @@ def read(folder: Path) -> int | None:
 def write(folder: Path, rows: int) -> None:
     """Records a number of rows."""
     files.write_json(folder / FILE, rows)
-
-
-def labelled(inputs: Mapping[str, Any]) -> int:
-    """Number of labelled tokens of a batch."""
-    return int((inputs["labels"][:, 1:] != IGNORE).sum())
 
 
 def split(inputs: Mapping[str, Any], rows: int, model: MultimodalLM) -> list[dict[str, Any]]:

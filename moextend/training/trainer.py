@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from moextend.errors import RunFailed
-from moextend.model.multimodal import IGNORE
+from moextend.model.batches import labelled
 from moextend.model.short_memory import first_line, is_out_of_memory, release
 from moextend.training import checkpoint, flops, micro_batch
 from moextend.training.prefix_cache import PrefixCache
@@ -148,7 +148,7 @@ class TokenTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """Batches of one optimizer step, and the number of their labelled tokens over all processes."""
         batches = list(islice(epoch_iterator, num_batches))
-        own = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches)
+        own = sum(map(labelled, batches))
         return batches, int(self.accelerator.reduce(torch.tensor(own, device=device), "sum"))
 
     def compute_loss(
@@ -231,10 +231,10 @@ class TokenTrainer(Trainer):
         if len(parts) == 1:
             return super().training_step(model, inputs, *args, **kwargs)
         drawn = micro_batch.copied(self.drawn.state_dict()) if self.drawn else None
-        labelled = max(1, micro_batch.labelled(inputs))
+        tokens = max(1, labelled(inputs))
         losses = []
         for part in parts:
-            self._share = micro_batch.labelled(part) / labelled
+            self._share = labelled(part) / tokens
             if self.drawn and drawn:  # every part draws what the whole batch would
                 self.drawn.load_state_dict(micro_batch.copied(drawn))
             alone = nullcontext() if part is parts[-1] else self.accelerator.no_sync(model)
