@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from moextend.errors import InputError, RunFailed
+from moextend.model.batches import labelled
 from moextend.model.multimodal import MultimodalLM
 from moextend.util import files
 
@@ -60,6 +61,14 @@ def _features(ids: Tensor, features: Tensor, placeholder: int, start: int, end: 
     held = (ids == placeholder).sum(1)
     before = int(held[:start].sum())
     return features[before : before + int(held[start:end].sum())]
+
+
+def shares(parts: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Weights of the parts of a batch: their shares of the labelled tokens, or of the rows if none is labelled."""
+    sizes = [labelled(part) for part in parts]
+    if not any(sizes):
+        sizes = [len(part["input_ids"]) for part in parts]
+    return [size / sum(sizes) for size in sizes]
 
 
 class Begin:

@@ -80,7 +80,7 @@ class TokenTrainer(Trainer):
     rows: int
     """Rows of a forward pass in this process: those of a batch, or fewer if memory is short."""
     _share = 1.0
-    """Share of the labelled tokens of a batch in the part that is computed."""
+    """Weight of the part of a batch that is computed."""
     _begin: micro_batch.Begin | None = None
     """The beginning of the current optimizer step; None between two steps."""
 
@@ -231,10 +231,9 @@ class TokenTrainer(Trainer):
         if len(parts) == 1:
             return super().training_step(model, inputs, *args, **kwargs)
         drawn = micro_batch.copied(self.drawn.state_dict()) if self.drawn else None
-        tokens = max(1, labelled(inputs))
         losses = []
-        for part in parts:
-            self._share = labelled(part) / tokens
+        for part, share in zip(parts, micro_batch.shares(parts), strict=True):
+            self._share = share
             if self.drawn and drawn:  # every part draws what the whole batch would
                 self.drawn.load_state_dict(micro_batch.copied(drawn))
             alone = nullcontext() if part is parts[-1] else self.accelerator.no_sync(model)
