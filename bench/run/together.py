@@ -51,7 +51,7 @@ _WATCHES: list[Watch] = []
 
 def launched() -> bool:
     """Whether a launcher started several processes."""
-    return int(os.environ.get("WORLD_SIZE") or 1) > 1
+    return processes.launched() > 1
 
 
 def launcher() -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -255,7 +254,7 @@ def _prefix(model: MultimodalLM, trainer: TokenTrainer, folder: Path) -> PrefixC
 
 def _arguments(settings: Settings, folder: Path, device: torch.device) -> TrainingArguments:
     # A model in host memory that will be sharded is trained on the accelerators of its processes.
-    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    together = processes.launched() > 1
     args = TrainingArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
@@ -280,14 +279,14 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
         logging_nan_inf_filter=False,  # the filter would hide a divergence, and it waits for the device in every step
         include_num_input_tokens_seen="non_padding",
     )
-    processes = args.world_size
-    if settings.batch_size % processes:
+    count = args.world_size
+    if settings.batch_size % count:
         raise InputError(
-            f"a batch of {settings.batch_size} conversations cannot be divided among {processes} processes.",
+            f"a batch of {settings.batch_size} conversations cannot be divided among {count} processes.",
             where="training settings",
-            hint=f"Make batch_size a multiple of {processes}, or start fewer processes.",
+            hint=f"Make batch_size a multiple of {count}, or start fewer processes.",
         )
-    args.per_device_train_batch_size = settings.batch_size // processes
+    args.per_device_train_batch_size = settings.batch_size // count
     args.dataloader_pin_memory = args.device.type == "cuda"  # batches of a Collator are in host memory
     args._n_gpu = min(1, args.n_gpu)  # one process uses one accelerator: no nn.DataParallel
     args.mixed_precision = (

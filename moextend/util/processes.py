@@ -5,6 +5,7 @@ A single process is the first of one: every function here then calls its argumen
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,6 +19,11 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(days=7)
 """Time-out of an exchange. One process may work alone for long; `bench.run.together` notices one that is gone."""
+
+
+def launched() -> int:
+    """Number of processes that a launcher started together; `count` is 1 until they have joined."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def count() -> int:
