@@ -62,11 +62,14 @@ def launcher() -> dict[str, Any] | None:
     if processes.count() == 1:
         return None
     import torch
+    from accelerate.utils import parse_flag_from_env
 
-    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("true", "1")
-    known = {name: os.environ[variable] for variable, name in _LAUNCHER.items() if variable in os.environ}
-    if not sharded:
-        known = {name: value for name, value in known.items() if not name.startswith("fsdp_")}
+    sharded = parse_flag_from_env("ACCELERATE_USE_FSDP")
+    known = {
+        name: os.environ[variable]
+        for variable, name in _LAUNCHER.items()
+        if variable in os.environ and (sharded or not name.startswith("fsdp_"))
+    }
     return {
         "distributed_type": "FSDP" if sharded else "DDP",
         "num_processes": processes.count(),
