@@ -146,7 +146,7 @@ def train(
     with _prepared(model, InOrder(data, order), args, settings, folder) as trainer:
         trainer.extra_loss, trainer.rates = extra_loss, rates or {}
         noted = processes.first_says(lambda: smaller.read(folder))
-        trainer.rows = min(rows for rows in (trainer.rows, noted, micro_batch) if rows)
+        trainer.rows = min(rows for rows in (args.per_device_train_batch_size, noted, micro_batch) if rows)
         trainer.add_callback(_Follow(on_step, on_log))
         with _memory_errors(model):
             trainer.train(resume_from_checkpoint=processes.first_says(lambda: _last_checkpoint(folder)))
@@ -206,7 +206,6 @@ def _prepared(
         trainer.remove_callback(PrinterCallback)
         trainer.settings = settings
         trainer.sharded, trainer.flops_a_token = shard, {}
-        trainer.rows = args.per_device_train_batch_size
         trainer.model_accepts_loss_kwargs = (
             True  # compute_loss scales by the tokens of the whole step already
         )
