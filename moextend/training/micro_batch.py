@@ -39,28 +39,24 @@ def split(inputs: Mapping[str, Any], rows: int, model: MultimodalLM) -> list[dic
     """The batch in parts of at most `rows` rows of nearly equal number, each with the features of its media."""
     total = len(inputs["input_ids"])
     count = -(-total // rows)
-    bounds = [total * place // count for place in range(count + 1)]
     if count == 1:
         return [dict(inputs)]
-    parts = []
-    for start, end in pairwise(bounds):
-        part = {name: value[start:end] for name, value in inputs.items() if isinstance(value, Tensor)}
-        features = {
-            name: own
-            for name, all_own in inputs.get("features", {}).items()
-            if len(
-                own := _features(inputs["input_ids"], all_own, model.modalities[name].placeholder, start, end)
-            )
-        }
-        parts.append({**part, "features": features} if features else part)
-    return parts
+    bounds = [total * place // count for place in range(count + 1)]
+    return [_part(inputs, start, end, model) for start, end in pairwise(bounds)]
 
 
-def _features(ids: Tensor, features: Tensor, placeholder: int, start: int, end: int) -> Tensor:
-    """Features of the media in the rows from `start` to `end`."""
-    held = (ids == placeholder).sum(1)
-    before = int(held[:start].sum())
-    return features[before : before + int(held[start:end].sum())]
+def _part(inputs: Mapping[str, Any], start: int, end: int, model: MultimodalLM) -> dict[str, Any]:
+    """The rows from `start` to `end` with the features of their media."""
+    part: dict[str, Any] = {
+        name: value[start:end] for name, value in inputs.items() if isinstance(value, Tensor)
+    }
+    features: dict[str, Tensor] = {}
+    for name, own in inputs.get("features", {}).items():
+        held = (inputs["input_ids"] == model.modalities[name].placeholder).sum(1)
+        before, count = int(held[:start].sum()), int(held[start:end].sum())
+        if count:
+            features[name] = own[before : before + count]
+    return {**part, "features": features} if features else part
 
 
 def shares(parts: Sequence[Mapping[str, Any]]) -> list[float]:
