@@ -62,7 +62,7 @@ def align(
             node.touch()
             node.add_user()
         cost = _cost(node, settings)
-        processes.gathered(lambda: None)  # the lease is held until all have read
+        processes.wait()  # the lease is held until all have read
         return cost
 
 

@@ -51,7 +51,7 @@ _WATCHES: list[Watch] = []
 
 def launched() -> bool:
     """Whether a launcher started several processes."""
-    return int(os.environ.get("WORLD_SIZE") or 1) > 1
+    return processes.launched() > 1
 
 
 def launcher() -> dict[str, Any] | None:
@@ -62,11 +62,14 @@ def launcher() -> dict[str, Any] | None:
     if processes.count() == 1:
         return None
     import torch
+    from accelerate.utils import parse_flag_from_env
 
-    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("true", "1")
-    known = {name: os.environ[variable] for variable, name in _LAUNCHER.items() if variable in os.environ}
-    if not sharded:
-        known = {name: value for name, value in known.items() if not name.startswith("fsdp_")}
+    sharded = parse_flag_from_env("ACCELERATE_USE_FSDP")
+    known = {
+        name: os.environ[variable]
+        for variable, name in _LAUNCHER.items()
+        if variable in os.environ and (sharded or not name.startswith("fsdp_"))
+    }
     return {
         "distributed_type": "FSDP" if sharded else "DDP",
         "num_processes": processes.count(),
@@ -254,7 +257,7 @@ class Watch:
         import torch
 
         self.note("done")
-        processes.gathered(lambda: None)
+        processes.wait()
         if self.rank == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
         torch.distributed.destroy_process_group()
@@ -287,13 +290,13 @@ def own_folder(stage: Stage) -> Iterator[Stage]:
     A method, also that of a plug-in, need not know of other processes. All of them find what an interrupted call left.
     """
     if processes.is_first():
-        processes.gathered(lambda: None)
+        processes.wait()
         yield stage
-        processes.gathered(lambda: None)
+        processes.wait()
         return
     with tempfile.TemporaryDirectory(prefix="moextend-") as name:
         for path in stage.folder.glob("*.json"):
             shutil.copyfile(path, Path(name) / path.name)
-        processes.gathered(lambda: None)
+        processes.wait()
         yield replace(stage, folder=Path(name))
-        processes.gathered(lambda: None)
+        processes.wait()

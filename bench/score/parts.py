@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 KEPT_EVERY = 2.0
 """Seconds between two writes: the maximum loss at an interrupt."""
 
-Batch = Sequence["Item"]
 Lines = list[PredictionLine]
 
 
@@ -39,8 +38,9 @@ class Parts:
     one merges these at the end.
     """
 
-    def __init__(self, path: Path, batches: Sequence[Batch]) -> None:
-        self.path, self.batches = path, batches
+    def __init__(self, path: Path, items: Sequence[Item], batches: Sequence[Sequence[int]]) -> None:
+        """Args: batches: the indices of the items of each batch."""
+        self.path, self.items, self.batches = path, items, batches
         self._alone = processes.count() == 1
         self._in_file: Lines = []
         """Predictions in the file, in its order."""
@@ -51,11 +51,15 @@ class Parts:
         self._unsaved: list[int] = []
         self._saved_at = time.monotonic()
 
+    def batch(self, number: int) -> list[Item]:
+        """Items of a batch, created now: with the bytes of all their media they may not fit into memory."""
+        return [self.items[place] for place in self.batches[number]]
+
     def start(self) -> set[int]:
         """Reads what is there; the batches that have answers. The first process calls it."""
         self._next = self._in_order()
         for path in self._files():
-            self._known |= {n: lines for n, lines in _read(path, self.batches).items() if n >= self._next}
+            self._known |= {n: lines for n, lines in self._read(path).items() if n >= self._next}
         return {*range(self._next), *self._known}
 
     def add(self, number: int, lines: Lines) -> None:
@@ -105,8 +109,8 @@ class Parts:
             remove(self.path)
             records = []
         done, good = 0, 0
-        for batch in self.batches:
-            if not _answers(records[good : good + len(batch)], batch):
+        for number, batch in enumerate(self.batches):
+            if not self._answers(records[good : good + len(batch)], number):
                 break
             done, good = done + 1, good + len(batch)
         if good < len(records):
@@ -114,33 +118,27 @@ class Parts:
         self._in_file = records[:good]
         return done
 
+    def _read(self, path: Path) -> dict[int, Lines]:
+        """Batches in the file of one process; a damaged file, and other batches, count as not answered."""
+        found: dict[int, Lines] = {}
+        try:
+            for row in repair_lines(path):
+                lines = [PredictionLine.read(line) for line in row["lines"]]
+                if row["batch"] in range(len(self.batches)) and self._answers(lines, row["batch"]):
+                    found[row["batch"]] = lines
+        except (MoextendError, ValidationError, KeyError, TypeError) as error:
+            log.warning("%s: is damaged (%s); the rest of it is made again.", path, error)
+            remove(path)
+        return found
+
+    def _answers(self, lines: Sequence[PredictionLine], number: int) -> bool:
+        """Whether these are predictions of exactly this batch."""
+        asked = [(item.id, item.position) for item in self.batch(number)]
+        return [(one.id, one.position) for one in lines] == asked
+
     def _files(self) -> list[Path]:
         return sorted(self.path.parent.glob(f"{glob.escape(self.path.stem)}.part-*.jsonl"))
 
 
-def shares(batches: Sequence[int]) -> Iterator[int]:
-    """The batches of this process: each process takes its turn."""
-    yield from batches[processes.rank() :: processes.count()]
-
-
 def _part(path: Path, rank: int) -> Path:
     return path.with_name(f"{path.stem}.part-{rank}.jsonl")
-
-
-def _read(path: Path, batches: Sequence[Batch]) -> Mapping[int, Lines]:
-    """Batches in the file of one process; a damaged file, and other batches than these, count as not answered."""
-    found: dict[int, Lines] = {}
-    try:
-        for row in repair_lines(path):
-            lines = [PredictionLine.read(line) for line in row["lines"]]
-            if row["batch"] in range(len(batches)) and _answers(lines, batches[row["batch"]]):
-                found[row["batch"]] = lines
-    except (MoextendError, ValidationError, KeyError, TypeError) as error:
-        log.warning("%s: is damaged (%s); the rest of it is made again.", path, error)
-        remove(path)
-    return found
-
-
-def _answers(lines: Sequence[PredictionLine], batch: Batch) -> bool:
-    """Whether these are predictions of exactly this batch."""
-    return [(one.id, one.position) for one in lines] == [(item.id, item.position) for item in batch]

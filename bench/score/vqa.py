@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.data import Item, data_digest, open_items, prompt_text
-from moextend.bench.score.parts import Parts, shares
+from moextend.bench.score.parts import Parts
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Scores
 from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
@@ -102,16 +102,16 @@ def predict(
     Several processes share the batches and get the same predictions as a single one; they are returned in all of them.
     """
     order = answer_order(items)
-    batches = [[items[i] for i in order[at : at + batch_size]] for at in range(0, len(items), batch_size)]
-    parts = Parts(path, batches)
+    batches = [order[at : at + batch_size] for at in range(0, len(items), batch_size)]
+    parts = Parts(path, items, batches)
     known = processes.first_says(parts.start)
     done = sum(len(batches[number]) for number in known)
     new = len(items) - done
 
     def answer_mine() -> None:
         nonlocal done
-        for number in shares([number for number in range(len(batches)) if number not in known]):
-            parts.add(number, predict_batch(task, batches[number], answer, rate))
+        for number in processes.share([number for number in range(len(batches)) if number not in known]):
+            parts.add(number, predict_batch(task, parts.batch(number), answer, rate))
             done = min(done + len(batches[number]) * processes.count(), len(items))
             if on_items:
                 on_items(done, len(items))

@@ -10,11 +10,10 @@ import torch
 
 from moextend.extension import store
 from moextend.extension.task_inference import TaskInference, read
-from moextend.model.batches import Collator, on_device, piece_ids
+from moextend.model.batches import Collator, labelled, on_device, piece_ids
 from moextend.model.generation import Prompt, generate
 from moextend.model.likelihood import choice_likelihoods
 from moextend.model.marks import marks_in
-from moextend.model.multimodal import IGNORE
 from moextend.moe import attach
 from moextend.training.splits import hold_out
 
@@ -117,7 +116,7 @@ def _of_texts(model: MultimodalLM, texts: Sequence[Conversation], batch_size: in
     total, tokens = 0.0, 0
     for start in range(0, len(texts), batch_size):
         batch = collate(texts[start : start + batch_size])
-        count = int((batch["labels"][:, 1:] != IGNORE).sum())
+        count = labelled(batch)
         if count:
             out = model(**on_device(batch, device))
             total, tokens = total - float(out["loss"]) * count, tokens + count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence, Sized
@@ -39,7 +38,7 @@ from moextend.training.splits import HELD_OUT, complete, hold_out
 from moextend.training.trackers import check_tracker
 from moextend.training.trainer import ExtraLoss
 from moextend.util import files
-from moextend.util.processes import first_writes
+from moextend.util.processes import first_writes, launched
 
 LOG = "log.jsonl"
 """File in the folder of the extension with losses of the probe and the training: ten lines each."""
@@ -281,7 +280,7 @@ class _OwnLoop:
 
 def _batch(settings: Settings) -> int:
     """Number of conversations per forward pass of one process in a training with these settings."""
-    return max(1, settings.batch_size // int(os.environ.get("WORLD_SIZE", "1")))
+    return max(1, settings.batch_size // launched())
 
 
 def _split(

@@ -21,8 +21,8 @@ from torch import Tensor
 from moextend.data.conversations import Conversation
 from moextend.errors import InputError
 from moextend.extension.probe import selection_shares
-from moextend.model.batches import Collator
-from moextend.model.multimodal import IGNORE, MultimodalLM
+from moextend.model.batches import Collator, labelled
+from moextend.model.multimodal import MultimodalLM
 from moextend.moe.sites import Site, count_experts, find_sites
 from moextend.training.loop import train
 from moextend.training.settings import Settings
@@ -145,7 +145,7 @@ def measure(model: MultimodalLM, data: Sequence[Conversation], batch_size: int) 
     total, tokens = 0.0, 0
     for start in range(0, len(data), batch_size):
         batch = {k: v.to(model.device) for k, v in collate(data[start : start + batch_size]).items()}
-        count = int((batch["labels"][:, 1:] != IGNORE).sum())
+        count = labelled(batch)
         total, tokens = total + float(model(**batch)["loss"]) * count, tokens + count
     shares = selection_shares(model, data, batch_size=batch_size)
     return State(total / max(tokens, 1), [_evenness(each) for each in shares], _distance(model))

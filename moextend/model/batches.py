@@ -97,6 +97,11 @@ def on_device(batch: Mapping[str, Any], device: torch.device | str) -> dict[str,
     }
 
 
+def labelled(batch: Mapping[str, Any]) -> int:
+    """Number of tokens of a batch that the loss is a mean over."""
+    return int((batch["labels"][:, 1:] != IGNORE).sum())
+
+
 class Collator:
     """Conversations -> inputs of the model: ids, mask, labels and features."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -147,10 +146,10 @@ def train(
     with _prepared(model, InOrder(data, order), args, settings, folder) as trainer:
         trainer.extra_loss, trainer.rates = extra_loss, rates or {}
         noted = processes.first_says(lambda: smaller.read(folder))
-        trainer.rows = min(rows for rows in (trainer.rows, noted, micro_batch) if rows)
+        trainer.rows = min(rows for rows in (args.per_device_train_batch_size, noted, micro_batch) if rows)
         trainer.add_callback(_Follow(on_step, on_log))
         with _memory_errors(model):
-            trainer.train(resume_from_checkpoint=trainer.first_says(lambda: _last_checkpoint(folder)))
+            trainer.train(resume_from_checkpoint=processes.first_says(lambda: _last_checkpoint(folder)))
         trainer.check_finite()
         trainer.accelerator.wait_for_everyone()
     model.eval()
@@ -207,7 +206,6 @@ def _prepared(
         trainer.remove_callback(PrinterCallback)
         trainer.settings = settings
         trainer.sharded, trainer.flops_a_token = shard, {}
-        trainer.rows = args.per_device_train_batch_size
         trainer.model_accepts_loss_kwargs = (
             True  # compute_loss scales by the tokens of the whole step already
         )
@@ -255,7 +253,7 @@ def _prefix(model: MultimodalLM, trainer: TokenTrainer, folder: Path) -> PrefixC
 
 def _arguments(settings: Settings, folder: Path, device: torch.device) -> TrainingArguments:
     # A model in host memory that will be sharded is trained on the accelerators of its processes.
-    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    together = processes.launched() > 1
     args = TrainingArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
@@ -280,14 +278,14 @@ def _arguments(settings: Settings, folder: Path, device: torch.device) -> Traini
         logging_nan_inf_filter=False,  # the filter would hide a divergence, and it waits for the device in every step
         include_num_input_tokens_seen="non_padding",
     )
-    processes = args.world_size
-    if settings.batch_size % processes:
+    count = args.world_size
+    if settings.batch_size % count:
         raise InputError(
-            f"a batch of {settings.batch_size} conversations cannot be divided among {processes} processes.",
+            f"a batch of {settings.batch_size} conversations cannot be divided among {count} processes.",
             where="training settings",
-            hint=f"Make batch_size a multiple of {processes}, or start fewer processes.",
+            hint=f"Make batch_size a multiple of {count}, or start fewer processes.",
         )
-    args.per_device_train_batch_size = settings.batch_size // processes
+    args.per_device_train_batch_size = settings.batch_size // count
     args.dataloader_pin_memory = args.device.type == "cuda"  # batches of a Collator are in host memory
     args._n_gpu = min(1, args.n_gpu)  # one process uses one accelerator: no nn.DataParallel
     args.mixed_precision = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from moextend.errors import InputError, RunFailed
-from moextend.model.multimodal import IGNORE, MultimodalLM
+from moextend.model.batches import labelled
+from moextend.model.multimodal import MultimodalLM
 from moextend.util import files
 
 FILE = "micro_batch.json"
@@ -34,37 +35,36 @@ def write(folder: Path, rows: int) -> None:
     files.write_json(folder / FILE, rows)
 
 
-def labelled(inputs: Mapping[str, Any]) -> int:
-    """Number of labelled tokens of a batch."""
-    return int((inputs["labels"][:, 1:] != IGNORE).sum())
-
-
 def split(inputs: Mapping[str, Any], rows: int, model: MultimodalLM) -> list[dict[str, Any]]:
     """The batch in parts of at most `rows` rows of nearly equal number, each with the features of its media."""
     total = len(inputs["input_ids"])
     count = -(-total // rows)
-    bounds = [total * place // count for place in range(count + 1)]
     if count == 1:
         return [dict(inputs)]
-    parts = []
-    for start, end in pairwise(bounds):
-        part = {name: value[start:end] for name, value in inputs.items() if isinstance(value, Tensor)}
-        features = {
-            name: own
-            for name, all_own in inputs.get("features", {}).items()
-            if len(
-                own := _features(inputs["input_ids"], all_own, model.modalities[name].placeholder, start, end)
-            )
-        }
-        parts.append({**part, "features": features} if features else part)
-    return parts
+    bounds = [total * place // count for place in range(count + 1)]
+    return [_part(inputs, start, end, model) for start, end in pairwise(bounds)]
 
 
-def _features(ids: Tensor, features: Tensor, placeholder: int, start: int, end: int) -> Tensor:
-    """Features of the media in the rows from `start` to `end`."""
-    held = (ids == placeholder).sum(1)
-    before = int(held[:start].sum())
-    return features[before : before + int(held[start:end].sum())]
+def _part(inputs: Mapping[str, Any], start: int, end: int, model: MultimodalLM) -> dict[str, Any]:
+    """The rows from `start` to `end` with the features of their media."""
+    part: dict[str, Any] = {
+        name: value[start:end] for name, value in inputs.items() if isinstance(value, Tensor)
+    }
+    features: dict[str, Tensor] = {}
+    for name, own in inputs.get("features", {}).items():
+        held = (inputs["input_ids"] == model.modalities[name].placeholder).sum(1)
+        before, count = int(held[:start].sum()), int(held[start:end].sum())
+        if count:
+            features[name] = own[before : before + count]
+    return {**part, "features": features} if features else part
+
+
+def shares(parts: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Weights of the parts of a batch: their shares of the labelled tokens, or of the rows if none is labelled."""
+    sizes = [labelled(part) for part in parts]
+    if not any(sizes):
+        sizes = [len(part["input_ids"]) for part in parts]
+    return [size / sum(sizes) for size in sizes]
 
 
 class Begin:

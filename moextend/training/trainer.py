@@ -8,16 +8,15 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer
 
 from moextend.errors import RunFailed
-from moextend.model.multimodal import IGNORE
+from moextend.model.batches import labelled
 from moextend.model.short_memory import first_line, is_out_of_memory, release
 from moextend.training import checkpoint, flops, micro_batch
 from moextend.training.prefix_cache import PrefixCache
@@ -81,7 +80,7 @@ class TokenTrainer(Trainer):
     rows: int
     """Rows of a forward pass in this process: those of a batch, or fewer if memory is short."""
     _share = 1.0
-    """Share of the labelled tokens of a batch in the part that is computed."""
+    """Weight of the part of a batch that is computed."""
     _begin: micro_batch.Begin | None = None
     """The beginning of the current optimizer step; None between two steps."""
 
@@ -146,15 +145,10 @@ class TokenTrainer(Trainer):
         loss: object = self.extra_loss
         return loss if isinstance(loss, Stateful) else None
 
-    def first_says(self, ask: Callable[[], str | None]) -> str | None:
-        """Answer of the first process, broadcast to all processes."""
-        answer = [ask() if self.args.process_index == 0 else None]
-        return cast("list[str | None]", broadcast_object_list(answer))[0]
-
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """Batches of one optimizer step, and the number of their labelled tokens over all processes."""
         batches = list(islice(epoch_iterator, num_batches))
-        own = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches)
+        own = sum(map(labelled, batches))
         return batches, int(self.accelerator.reduce(torch.tensor(own, device=device), "sum"))
 
     def compute_loss(
@@ -237,10 +231,9 @@ class TokenTrainer(Trainer):
         if len(parts) == 1:
             return super().training_step(model, inputs, *args, **kwargs)
         drawn = micro_batch.copied(self.drawn.state_dict()) if self.drawn else None
-        labelled = max(1, micro_batch.labelled(inputs))
         losses = []
-        for part in parts:
-            self._share = micro_batch.labelled(part) / labelled
+        for part, share in zip(parts, micro_batch.shares(parts), strict=True):
+            self._share = share
             if self.drawn and drawn:  # every part draws what the whole batch would
                 self.drawn.load_state_dict(micro_batch.copied(drawn))
             alone = nullcontext() if part is parts[-1] else self.accelerator.no_sync(model)

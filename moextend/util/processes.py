@@ -5,9 +5,10 @@ A single process is the first of one: every function here then calls its argumen
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -18,6 +19,11 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(days=7)
 """Time-out of an exchange. One process may work alone for long; `bench.run.together` notices one that is gone."""
+
+
+def launched() -> int:
+    """Number of processes that a launcher started together; `count` is 1 until they have joined."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def count() -> int:
@@ -44,10 +50,20 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def share(values: Sequence[T]) -> Sequence[T]:
+    """The part of this process in work that is shared: each process takes its turn."""
+    return values[rank() :: count()]
+
+
 @contextmanager
 def first_writes() -> Iterator[bool]:
     """Context that yields whether this process is the first one; all processes leave it together."""
     yield is_first()
+    wait()
+
+
+def wait() -> None:
+    """Returns once all processes have called it."""
     if count() > 1:
         import torch
 
@@ -77,28 +93,13 @@ def in_turn(work: Callable[[], T]) -> T:
 @contextmanager
 def first_enters(context: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
     """Context that only the first process enters, before the others go on; an error there is everybody's."""
-    entered: list[AbstractContextManager[object]] = []
+    with ExitStack() as entered:
 
-    def enter() -> None:
-        mine = context()
-        mine.__enter__()
-        entered.append(mine)
+        def enter() -> None:
+            entered.enter_context(context())
 
-    first_says(enter)
-    with _left(entered[0]) if entered else nullcontext():
+        first_says(enter)
         yield
-
-
-@contextmanager
-def _left(entered: AbstractContextManager[object]) -> Iterator[None]:
-    """Context that leaves a context which was entered before."""
-    try:
-        yield
-    except BaseException as error:
-        if not entered.__exit__(type(error), error, error.__traceback__):
-            raise
-    else:
-        entered.__exit__(None, None, None)
 
 
 def gathered(work: Callable[[], T]) -> list[T]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from moextend import MultimodalLM, Settings, retention_loss, train
 from moextend.errors import RunFailed
 from moextend.extension import router_memory
+from moextend.model.multimodal import IGNORE
 from moextend.training import micro_batch
 from moextend.training.loop import Report
 from moextend.training.trainer import TokenTrainer
@@ -103,6 +104,15 @@ def test_extra_losses_of_parts_are_those_of_the_batch(
     parts, report, part_losses = trained(tmp_path / "parts", extra_loss=mean)
     assert report.micro_batch == 1 and part_losses == pytest.approx(losses, rel=SAME)
     assert difference(whole, parts) < 1e-4
+
+
+def test_parts_count_by_their_labelled_tokens_or_by_their_rows() -> None:
+    def part(*labels: list[int]) -> dict[str, Tensor]:
+        return {"input_ids": torch.zeros(len(labels), 4), "labels": torch.tensor(labels)}
+
+    none, two, three = [IGNORE] * 4, [5, 5, IGNORE, 5], [IGNORE, 5, 5, 5]
+    assert micro_batch.shares([part(two, none), part(three)]) == [2 / 5, 3 / 5]
+    assert micro_batch.shares([part(none, none), part(none)]) == [2 / 3, 1 / 3]
 
 
 def test_an_interrupted_training_keeps_its_micro_batch(tmp_path: Path) -> None:

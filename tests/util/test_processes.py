@@ -23,6 +23,15 @@ def test_a_single_process_is_the_first_of_one() -> None:
         processes.first_says(lambda: int("mine"))
 
 
+def test_shares_are_disjoint_and_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    found = []
+    for rank in range(3):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        found.append(processes.share([2, 3, 5, 7, 11, 13, 17]))
+    assert found == [[2, 7, 17], [3, 11], [5, 13]]
+
+
 def test_a_context_that_is_entered_is_left_also_by_an_error() -> None:
     seen: list[str] = []
 

@@ -139,7 +139,7 @@ def _shared(batches: Sequence[Work[T]], total: int) -> list[T]:
 
     def mine() -> dict[int, T]:
         found: dict[int, T] = {}
-        for work, places in batches[processes.rank() :: processes.count()]:
+        for work, places in processes.share(batches):
             found |= zip(places, limit.split(work, places, "lm-eval"), strict=True)
             bar.update(len(places) * processes.count())
         return found

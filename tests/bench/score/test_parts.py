@@ -10,27 +10,28 @@ from pathlib import Path
 import pytest
 
 from moextend.bench.data import Item
-from moextend.bench.score import parts
 from moextend.bench.score.parts import Parts
 from moextend.bench.score.predictions import PredictionLine
 from moextend.util import processes
 
-
-def batches(count: int, size: int = 3) -> list[list[Item]]:
-    rows = [Item((), f"what is {i}", ("yes",), id=str(i), kind=None, row=f"row {i}") for i in range(count)]
-    return [rows[start : start + size] for start in range(0, count, size)]
+ITEMS = [Item((), f"what is {i}", ("yes",), id=str(i), kind=None, row=f"row {i}") for i in range(11)]
+BATCHES = [range(3), range(3, 6), range(6, 9), range(9, 11)]
 
 
 def lines(batch: Sequence[Item]) -> list[PredictionLine]:
     return [PredictionLine.of(item, f"é {item.id}", (0.1, -1e-7)) for item in batch]
 
 
-def answer(path: Path, asked: list[list[Item]], numbers: Sequence[int]) -> None:
+def parts_of(path: Path) -> Parts:
+    return Parts(path, ITEMS, BATCHES)
+
+
+def answer(path: Path, numbers: Sequence[int]) -> None:
     """One process answers some batches."""
-    mine = Parts(path, asked)
+    mine = parts_of(path)
     mine.start()
     for number in numbers:
-        mine.add(number, lines(asked[number]))
+        mine.add(number, lines(mine.batch(number)))
     mine.save()
 
 
@@ -42,9 +43,9 @@ def several(monkeypatch: pytest.MonkeyPatch, rank: int, count: int) -> None:
 @pytest.fixture
 def alone(tmp_path: Path) -> bytes:
     """The file of a single process."""
-    path, asked = tmp_path / "alone.jsonl", batches(11)
-    answer(path, asked, range(len(asked)))
-    Parts(path, asked).start()
+    path = tmp_path / "alone.jsonl"
+    answer(path, range(len(BATCHES)))
+    parts_of(path).start()
     return path.read_bytes()
 
 
@@ -52,20 +53,20 @@ def alone(tmp_path: Path) -> bytes:
 def test_any_processes_with_any_interruptions_make_the_same_file(
     tmp_path: Path, alone: bytes, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    path, asked, drawn = tmp_path / "a[1].jsonl", batches(11), random.Random(seed)
-    left = list(range(len(asked)))
+    path, drawn = tmp_path / "a[1].jsonl", random.Random(seed)
+    left = list(range(len(BATCHES)))
     while left:  # attempts of one to three processes, each of which answers some batches and is gone
         count = drawn.randint(1, 3)
         with monkeypatch.context() as patch:
             several(patch, 0, count)
-            known = Parts(path, asked).start()
-            left = [number for number in range(len(asked)) if number not in known]
+            known = parts_of(path).start()
+            left = [number for number in range(len(BATCHES)) if number not in known]
             for rank in range(count):
                 several(patch, rank, count)
                 own = left[rank::count]
-                answer(path, asked, own[: drawn.randint(0, len(own))])
-    last = Parts(path, asked)
-    assert last.start() == set(range(len(asked)))
+                answer(path, own[: drawn.randint(0, len(own))])
+    last = parts_of(path)
+    assert last.start() == set(range(len(BATCHES)))
     assert [line.id for line in last.finish()] == [str(i) for i in range(11)]
     assert path.read_bytes() == alone and not list(tmp_path.glob("*.part-*"))
 
@@ -73,30 +74,22 @@ def test_any_processes_with_any_interruptions_make_the_same_file(
 def test_what_is_damaged_or_of_other_items_is_answered_again(
     tmp_path: Path, alone: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, asked = tmp_path / "a.jsonl", batches(11)
+    path = tmp_path / "a.jsonl"
     several(monkeypatch, 1, 2)
-    answer(path, asked, [1, 3])
+    answer(path, [1, 3])
     part = tmp_path / "a.part-1.jsonl"
     text = part.read_text()
     part.write_text(text + '{"batch": 2, "lines": [')  # torn
-    assert Parts(path, asked).start() == {1, 3}
+    assert parts_of(path).start() == {1, 3}
     part.write_text(text + json.dumps({"batch": 2, "lines": [{"id": "0"}]}) + "\n")
-    assert Parts(path, asked).start() == {1, 3} and not part.exists()
+    assert parts_of(path).start() == {1, 3} and not part.exists()
     other = json.loads(text.splitlines()[0]) | {"batch": 2}
     part.write_text(json.dumps(other) + "\n" + json.dumps({**other, "batch": 99}) + "\n")
-    assert Parts(path, asked).start() == set()
+    assert parts_of(path).start() == set()
     several(monkeypatch, 0, 1)
-    again = Parts(path, asked)
-    left = [number for number in range(len(asked)) if number not in again.start()]
+    again = parts_of(path)
+    left = [number for number in range(len(BATCHES)) if number not in again.start()]
     for number in left:
-        again.add(number, lines(asked[number]))
+        again.add(number, lines(again.batch(number)))
     again.save()
     assert path.read_bytes() == alone
-
-
-def test_shares_are_disjoint_and_complete(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
-    for rank in range(3):
-        several(monkeypatch, rank, 3)
-        found.append(list(parts.shares([2, 3, 5, 7, 11, 13, 17])))
-    assert found == [[2, 7, 17], [3, 11], [5, 13]]

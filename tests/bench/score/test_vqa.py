@@ -1,7 +1,8 @@
 """Predictions that survive interruptions, and scores of them."""
 
 import json
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,39 @@ def test_long_questions_come_first_and_the_records_stay_in_order(tmp_path: Path,
         predict(Parrot(stop_after=1), "cut.jsonl")
     assert predict(Parrot(), "cut.jsonl") == (whole, 6)
     assert (tmp_path / "cut.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+
+
+class Lazy(Sequence[Item]):
+    """Items that are created on access, as those of a data set; counts those that exist."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.made = count, list[weakref.ref[Item]]()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, at: Any) -> Any:
+        item = items(at + 1)[at]
+        self.made.append(weakref.ref(item))
+        return item
+
+    def __iter__(self) -> Iterator[Item]:
+        return (self[at] for at in range(self.count))
+
+    def existing(self) -> int:
+        return sum(made() is not None for made in self.made)
+
+
+def test_only_the_items_of_a_batch_are_in_memory(tmp_path: Path) -> None:
+    """An item of a data set has the bytes of its images."""
+    asked, parrot, most = Lazy(40), Parrot(), list[int]()
+
+    def answer(prompts: Sequence[Prompt]) -> list[str]:
+        most.append(asked.existing())
+        return parrot(prompts)
+
+    records, made = vqa.predict(TASK, asked, answer, tmp_path / "mini.jsonl", batch_size=4)
+    assert len(records) == made == 40 and max(most) <= 8
 
 
 def transcripts() -> list[PredictionLine]:
