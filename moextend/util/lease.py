@@ -234,7 +234,7 @@ class Claim:
         mine = _encoded(self.me)
         if self.disk.create(path, mine) and (fd := self._opened(path)) is not None:
             if self._confirmed(number, content) and self.disk.same(fd, path):
-                for old in self.disk.numbers(self.name):
+                for old in self.disk.numbers(self.name) if number else ():
                     if old <= number:
                         self.disk.remove(_path(self.name, old))
                 return Lease(self, number + 1, self.me, began + HOLD * self.me.seconds, fd)

@@ -42,8 +42,10 @@ class Disk:
                 found = os.listdir(name.parent)  # noqa: PTH208
             except FileNotFoundError:
                 return []
-        pattern = re.compile(rf"{re.escape(name.name)}-([0-9]{{1,18}})")
-        return [int(match[1]) for entry in found if (match := pattern.fullmatch(entry))]
+        # Most entries are those of other leases: a store has tens of thousands.
+        start = f"{name.name}-"
+        ends = [entry.removeprefix(start) for entry in found if entry.startswith(start)]
+        return [int(end) for end in ends if re.fullmatch("[0-9]{1,18}", end)]
 
     def read(self, path: Path) -> bytes | None:
         """Content of a lease file; None without one, b"" for what is no regular file."""
