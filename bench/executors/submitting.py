@@ -92,7 +92,7 @@ def _outcome(run: Path) -> Outcome:
         return Outcome(run, "interrupted")
     if status.state == "waiting":
         return Outcome(run, "failed", f"{LOST}.")
-    return Outcome(run, status.state, status.error and str(status.error))
+    return Outcome(run, status.state, None if status.error is None else str(status.error))
 
 
 def states_of(jobs: Sequence[Job], workspace: Path | None) -> dict[Path, JobState]:

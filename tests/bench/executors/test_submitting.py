@@ -22,6 +22,7 @@ from moextend.bench.executors.executor import (
     write_job,
 )
 from moextend.bench.executors.job import JOB
+from moextend.bench.run import launch
 from moextend.bench.run.cancelling import cancel, cancelled
 from moextend.bench.run.progress import Progress, mark_failed, read_status
 from moextend.errors import InputError, RunFailed, UnknownName
@@ -176,7 +177,7 @@ def test_what_is_followed_survives_a_job_that_cannot_be_read(workspace: Path, ma
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(submitting, "POLL", (0.0, 0.0))
-        patch.setattr(submitting.launch, "TICK", 0.02)
+        patch.setattr(launch, "TICK", 0.02)
         assert [o.state for o in submitting.follow(executor, jobs, Ending()).values()] == ["done"]
 
 

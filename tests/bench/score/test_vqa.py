@@ -233,11 +233,11 @@ def test_long_questions_come_first_and_the_records_stay_in_order(tmp_path: Path,
 class Lazy(Sequence[Item]):
     """Items that are created on access, as those of a data set; counts those that exist."""
 
-    def __init__(self, count: int) -> None:
-        self.count, self.made = count, list[weakref.ref[Item]]()
+    def __init__(self, size: int) -> None:
+        self.size, self.made = size, list[weakref.ref[Item]]()
 
     def __len__(self) -> int:
-        return self.count
+        return self.size
 
     def __getitem__(self, at: Any) -> Any:
         item = items(at + 1)[at]
@@ -245,7 +245,7 @@ class Lazy(Sequence[Item]):
         return item
 
     def __iter__(self) -> Iterator[Item]:
-        return (self[at] for at in range(self.count))
+        return (self[at] for at in range(self.size))
 
     def existing(self) -> int:
         return sum(made() is not None for made in self.made)
