@@ -78,7 +78,7 @@ class Lease:
             if not self._lost:
                 with suppress(OSError):  # the time decides while the disk does not answer
                     self._look()
-            if self._late():  # last: a look may take long
+            while not self._lost and self._late():  # last: a look may take long, and so may the next lease
                 self._succeed()
         if self._lost:
             raise LeaseLost(
@@ -104,10 +104,10 @@ class Lease:
             if error.errno == errno.ESTALE:
                 self._lost = "another process removed it"
             return  # else the next beat may succeed
-        if self._late():
-            self._succeed()
-        else:
+        if not self._late():
             self._until = began + HOLD * self.holder.seconds
+        elif not self._lost:
+            self._succeed()
 
     def _late(self) -> bool:
         return self._disk.clock() > self._until
@@ -115,11 +115,11 @@ class Lease:
     def _succeed(self) -> None:
         """Makes this process the next holder, if no other process was that; else the lease is lost."""
         with suppress(OSError):
-            if not self._lost and (later := self._claim.after(self._number)):
+            if later := self._claim.after(self._number):
                 self._disk.close(self._fd)
                 self._number, self._until, self._fd = later._number, later._until, later._fd
                 return
-        self._lost = self._lost or "it could not be renewed in time"
+        self._lost = "it could not be renewed in time"
 
     def _look(self) -> None:
         if self._disk.exists(path_of(self.name, self._number + 1)):
