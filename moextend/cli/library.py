@@ -33,10 +33,10 @@ from moextend.cli.opening import (
     describe,
     encoders_of,
     load_active,
-    weighed,
     opened,
     rows_of,
     settings_of,
+    weighed,
 )  # fmt: skip
 from moextend.errors import InputError
 from moextend.util.limits import BATCH, MOST_STEPS, MOST_TOKENS, RATE

@@ -203,9 +203,7 @@ def load_active(
             if name in model.modalities and name not in given:
                 moextend.load_projector(model, folder, modality=name)
                 given.add(name)
-    names = [
-        moextend.load_extension(model, folder, allow_dtype=allow_dtype).name for folder in extensions
-    ]
+    names = [moextend.load_extension(model, folder, allow_dtype=allow_dtype).name for folder in extensions]
     moextend.activate(model, "all")
     return names
 

@@ -86,7 +86,8 @@ def save_model(
         computing = list(scope.active if active is None else active)
         weak = below_one(scope.strengths, computing)
         _write_config(
-            made, format=WITH_STRENGTHS if weak else FORMAT, strengths=weak, base=base or "", base_copied=with_base, revision=revision, base_dtype=model.base_dtype,
+            made, format=WITH_STRENGTHS if weak else FORMAT, strengths=weak,
+            base=base or "", base_copied=with_base, revision=revision, base_dtype=model.base_dtype,
             base_fingerprint=model.base_fingerprint(), extensions=listed, encoders=named, resize=resize,
             active=computing,
             chat=None if model.tokenizer is None else model.chat is not None,
