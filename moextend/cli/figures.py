@@ -28,7 +28,8 @@ def figures(
         typer.Option(
             "--only",
             metavar="NAME",
-            help="accuracy, matrix, plasticity, forest, text, flows, routing, spread, cost, rewind; repeatable. Default: all.",
+            help="accuracy, matrix, plasticity, forest, text, flows, routing, spread, cost, rewind; repeatable. "
+            "Default: all.",
         ),
     ] = None,
     method: Annotated[
