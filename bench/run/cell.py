@@ -26,8 +26,8 @@ def _digest(record: dict[str, Any]) -> str:
     return digest({key: value for key, value in record.items() if key != DIGEST})
 
 
-def parse_cell(record: Any, where: str, run: str, kind: type[C] = Cell) -> C:  # type: ignore[assignment]
-    """Cell from a line of scores.jsonl; SpecError if it is not a cell, was changed, or belongs to another run."""
+def parse_cell(record: Any, where: str, run: str, kind: type[C]) -> C:
+    """Cell of a kind from a line; SpecError if it is not one, was changed, or belongs to another run."""
     hint = "Remove the line, or run again: the cell is scored again."
     if not isinstance(record, dict):
         raise SpecError("not a scored cell.", where=where, hint=hint)
