@@ -10,8 +10,20 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.figure import Figure
 
-from moextend.bench.figures import bands, differences, heatmap, layers, pareto, runs, scatter, slopes, stages
+from moextend.bench.figures import (
+    bands,
+    dial,
+    differences,
+    heatmap,
+    layers,
+    pareto,
+    runs,
+    scatter,
+    slopes,
+    stages,
+)
 from moextend.bench.figures.bands import flows
+from moextend.bench.figures.dial import rewind
 from moextend.bench.figures.differences import forest
 from moextend.bench.figures.heatmap import matrix
 from moextend.bench.figures.layers import routing
@@ -26,7 +38,7 @@ from moextend.util import lookup
 
 __all__ = [
     "FIGURES", "FORMATS", "NothingToDraw", "Source", "accuracy", "cost", "draw", "flows", "forest", "matrix",
-    "plasticity", "routing", "save", "spread", "style", "text",
+    "plasticity", "rewind", "routing", "save", "spread", "style", "text",
 ]  # fmt: skip
 
 FIGURES: dict[str, Callable[[Source], list[Figure]]] = {
@@ -39,6 +51,7 @@ FIGURES: dict[str, Callable[[Source], list[Figure]]] = {
     "routing": layers.figures,
     "spread": runs.figures,
     "cost": pareto.figures,
+    "rewind": dial.figures,
 }
 """Name -> what makes the figure, or its parts."""
 FORMATS = ("pdf", "png", "svg")

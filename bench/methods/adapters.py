@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,25 @@ def use(model: MultimodalLM, names: Sequence[str]) -> None:
             layer.set_adapter(list(names), inference_mode=True)
 
 
+def scale(model: MultimodalLM, strengths: Mapping[str, float], active: Sequence[str] | None = None) -> str:
+    """Scales the outputs of adapters and activates those with a strength above 0, or of these only `active`.
+
+    Returns the fingerprint of the base with them.
+    """
+    from moextend.model.fingerprint import tensors_digest
+    from moextend.moe.strengths import named
+
+    present = {name: strength for name, strength in strengths.items() if strength}
+    for layer in layers(model):
+        for name, strength in present.items():
+            layer.set_scale(name, strength)
+    use(model, [name for name in present if active is None or name in active])
+    digests = [
+        named(tensors_digest(dict(parameters(model, name))), strength) for name, strength in present.items()
+    ]
+    return "-".join([model.base_fingerprint(), *digests])
+
+
 @contextmanager
 def using(model: MultimodalLM, names: Sequence[str]) -> Iterator[None]:
     """Context in which exactly these adapters are active; afterwards none is."""
@@ -95,6 +114,8 @@ def named_layers(model: MultimodalLM) -> dict[str, Any]:
 
 class AdapterPerTask(trained.Trained):
     """A new adapter per stage, trained with the earlier ones frozen."""
+
+    scales = "each"
 
     class Config(Adapter):
         """What can be set."""
@@ -124,6 +145,10 @@ class AdapterPerTask(trained.Trained):
         """Activates all adapters so far, for every task."""
         use(model, learned)
         return trained.fingerprint(model, [parameters(model, name) for name in learned])
+
+    def scale(self, model: MultimodalLM, task: str, strengths: Mapping[str, float]) -> str:
+        """Scales the output of each adapter."""
+        return scale(model, strengths)
 
     def extra(self, model: Any) -> Extra:
         """Adapters of earlier stages stay in memory."""

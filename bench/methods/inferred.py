@@ -10,6 +10,7 @@ from moextend.bench.methods.method import Stage
 
 if TYPE_CHECKING:
     from moextend import MultimodalLM
+    from moextend.extension.task_inference import TaskInference
 
 ACCURACY = "task_inference_accuracy"
 """Key among the notes of a stage's costs: task -> share of its held-out inputs that are nearest to it."""
@@ -47,3 +48,23 @@ def choose(model: MultimodalLM, stage: Stage, reaching: Reaching | None = None) 
     folders = [*stage.earlier, (stage.task, stage.folder)]
     statistics = {task: task_inference.read(folder) for task, folder in folders}
     model.choose = task_inference.TaskInference(model, statistics, reaching)
+
+
+class Narrowed:
+    """Mixin of methods that infer the task: chooses among some of the stages."""
+
+    _full: TaskInference | None = None
+    """The choice among all stages."""
+
+    def _narrowed(self, model: MultimodalLM, names: Sequence[str]) -> str:
+        """Makes the model choose among the stages `names`, or none of them; returns the fingerprint of the choice."""
+        from moextend.extension import task_inference
+
+        if self._full is None:
+            assert isinstance(model.choose, task_inference.TaskInference), "restore and save set it"
+            self._full = model.choose
+        full = self._full
+        kept = {name: own for name, own in full.statistics.items() if name in names}
+        same = len(kept) == len(full.statistics)
+        model.choose = full if same else task_inference.TaskInference(model, kept, full.reaching)
+        return str(model.choose.fingerprint())

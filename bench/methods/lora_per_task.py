@@ -6,7 +6,7 @@ It is the counterpart of moextend with the task given (`task=given`, like `scope
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from moextend import MultimodalLM
 
 
-class LoraPerTask(adapters.AdapterPerTask):
+class LoraPerTask(inferred.Narrowed, adapters.AdapterPerTask):
     """A new adapter per stage on the unchanged base."""
 
     look = ("sky", "D")
@@ -79,6 +79,14 @@ class LoraPerTask(adapters.AdapterPerTask):
             named = trained.fingerprint(model, [adapters.parameters(model, name) for name in learned])
             return f"{named}-{model.choose.fingerprint()}"
         return super().select(model, task, [task] if task in learned else [])
+
+    def scale(self, model: MultimodalLM, task: str, strengths: Mapping[str, float]) -> str:
+        """given: scales the task's own adapter. inferred: each; one without strength is not chosen."""
+        if not self._infers:
+            return adapters.scale(model, {name: own for name, own in strengths.items() if name == task})
+        present = [name for name, strength in strengths.items() if strength]
+        named = adapters.scale(model, strengths, active=[])
+        return f"{named}-{self._narrowed(model, present)}" if present else named
 
     def extra(self, model: Any) -> Extra:
         """Adapters add up, and task statistics if the task is inferred."""

@@ -32,6 +32,10 @@ Role = Literal["base", "bound", "reference"]
 are matched with it (`--match`, the table of costs)."""
 
 
+Scales = Literal["nothing", "together", "each"]
+"""Whether what stages learned can be scaled between the base (0) and the stage (1): of all stages together, of each."""
+
+
 def _none(task: str) -> Sequence[Conversation]:
     return ()
 
@@ -103,6 +107,8 @@ class Method(ABC):
     """Special use of this method in the package; plug-ins have none."""
     look: ClassVar[tuple[str, str] | None] = None
     """Colour and marker in figures, of `bench/report/looks.py`. None: derived from the method's name."""
+    scales: ClassVar[Scales] = "nothing"
+    """What `scale` scales. `each`: stages are separate extensions, of which some can be left out."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -169,6 +175,21 @@ class Method(ABC):
     @abstractmethod
     def select(self, model: MultimodalLM, task: str, learned: Sequence[str]) -> str:
         """Prepares the model for inputs of `task`; returns the fingerprint of all weights that compute."""
+
+    def keep_base(self, model: MultimodalLM) -> None:
+        """Keeps what `scale` needs of the base; called after `start`, before any stage, only if results are scaled."""
+        return
+
+    def scale(self, model: MultimodalLM, task: str, strengths: Mapping[str, float]) -> str:
+        """`select` after the last stage, with a strength for what each stage learned, in learning order.
+
+        0 is the model without it: with 0 for all, the base bit for bit. 1 is what `select` gives, bit for bit. All are
+        equal if `scales` is "together". Returns the fingerprint of all weights that compute, and their strengths.
+
+        Raises:
+            InputError: an extension cannot compute without another one.
+        """
+        raise NotImplementedError
 
     def with_given_task(self) -> Self | None:
         """The same method with the task given, for the oracle; None if it is given already or makes no difference."""

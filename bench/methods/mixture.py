@@ -15,9 +15,11 @@ class Mixture(nn.Module):
         self.a = nn.Parameter(torch.empty(experts, rank, inputs).uniform_(-(inputs**-0.5), inputs**-0.5))
         self.b = nn.Parameter(torch.zeros(experts, outputs, rank))
         self.scale = scale
+        self.strength = 1.0
+        """0..1: factor on the term."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Term [..., outputs] to add to the map's output."""
         gates = self.router(x.float()).softmax(-1)
         inner = torch.einsum("...i,eri->...er", x.float(), self.a) * gates.unsqueeze(-1)
-        return torch.einsum("...er,eor->...o", inner, self.b).mul(self.scale).to(x.dtype)
+        return torch.einsum("...er,eor->...o", inner, self.b).mul(self.scale * self.strength).to(x.dtype)

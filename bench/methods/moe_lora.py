@@ -6,13 +6,14 @@ the attention's projections and each block of experts of the base, as one map.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from moextend.bench.methods import trained
 from moextend.bench.methods.method import Knob, Rank, Rate
-from moextend.bench.methods.weights import TrainedWeights
+from moextend.bench.methods.weights import TrainedWeights, one_strength
 from moextend.moe.recipe import MOST_EXPERTS
 
 if TYPE_CHECKING:
@@ -69,6 +70,22 @@ class MoeLora(TrainedWeights):
             module.register_forward_hook(_add)
         model.learn_only([])
 
+    def keep_base(self, model: MultimodalLM) -> None:
+        """Nothing: without the LoRA experts the model is the base."""
+
+    def scale(self, model: MultimodalLM, task: str, strengths: Mapping[str, float]) -> str:
+        """Scales the output of the LoRA experts."""
+        from moextend.bench.methods.mixture import Mixture
+        from moextend.moe.strengths import named
+
+        strength = one_strength(strengths)
+        for module in model.lm.modules():
+            if isinstance(module, Mixture):
+                module.strength = strength
+        if not strength:
+            return model.base_fingerprint()
+        return named(trained.fingerprint(model, [self.parameters(model)]), strength)
+
 
 def _attention(name: str) -> bool:
     return "self_attn." in name and name.endswith("proj")
@@ -81,5 +98,8 @@ def _block(model: MultimodalLM, router: nn.Module) -> nn.Module:
 
 
 def _add(module: Any, args: tuple[Any, ...], out: Any) -> Any:
-    added = getattr(module, MARK)(args[0])
+    mixture = getattr(module, MARK)
+    if not mixture.strength:
+        return out
+    added = mixture(args[0])
     return (out[0] + added, *out[1:]) if isinstance(out, tuple) else out + added

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import moextend
@@ -19,11 +19,12 @@ IDENTITY: dict[str, TaskIdentity] = {"own": "given", "auto": "inferred", "all": 
 """scope -> task identity at inference."""
 
 
-class MoExtend(Method):
+class MoExtend(inferred.Narrowed, Method):
     """New experts in the frozen MoE for each stage."""
 
     role = "reference"
     look = ("blue", "o")
+    scales = "each"
 
     class Config(Recipe):
         """What can be set."""
@@ -120,6 +121,21 @@ class MoExtend(Method):
         # The oracle uses scope own for extensions with co-active ones.
         attach.activate(model.lm, reach, partial=scope == "own")
         return moextend.active_fingerprint(model)
+
+    def scale(self, model: MultimodalLM, task: str, strengths: Mapping[str, float]) -> str:
+        """own: a strength for the task's own extension. auto: for each; one without strength is not chosen."""
+        from moextend.moe import attach
+
+        scope = self.config.scope
+        given = {name: own for name, own in strengths.items() if scope != "own" or name == task}
+        attach.activate(model.lm, given, partial=True)
+        named = moextend.active_fingerprint(model)
+        present = [name for name, strength in given.items() if strength]
+        if scope != "auto":
+            return named
+        attach.activate(model.lm, given, chosen=True)
+        narrowed = self._narrowed(model, present)
+        return f"{named}-{narrowed}" if present else named
 
     def with_given_task(self) -> Self | None:
         """The same extensions, chosen by the task's name."""

@@ -1,22 +1,34 @@
-"""Base classes of methods with one set of weights, which all stages train and all tasks use."""
+"""Base classes of methods with one set of weights, which all stages train and all tasks use.
+
+Between the base and the last stage, weights are interpolated (WiSE-FT, Wortsman et al., 2022, arXiv 2109.01903), and
+the output of an adapter is scaled.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from moextend.bench.methods import adapters, trained
 from moextend.bench.methods.method import Knob, Parameters, Stage
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from moextend import MultimodalLM
 
+Copies = dict[str, "Tensor"]
+"""Name in the model -> copy of a parameter."""
 LM = "lm."
 """Prefix of the names of the LM's parameters."""
 
 
 class TrainedWeights(trained.Trained):
     """Trains weights of the LM: all of them, or those with `mark` in their names."""
+
+    scales = "together"
+    _ends: tuple[Copies, Copies | None] = ({}, None)
+    """Trained weights of the base and of the last stage, on the CPU."""
 
     @property
     def mark(self) -> str:
@@ -47,10 +59,37 @@ class TrainedWeights(trained.Trained):
         """The same weights for every task."""
         return trained.fingerprint(model, [self.parameters(model)] if learned else [])
 
+    def keep_base(self, model: MultimodalLM) -> None:
+        """Copies the weights before their training."""
+        self._ends = (_copied(self.parameters(model)), None)
+
+    def scale(self, model: MultimodalLM, task: str, strengths: Mapping[str, float]) -> str:
+        """Interpolates between the weights of the base and of the last stage."""
+        import torch
+
+        own, strength = self.parameters(model), one_strength(strengths)
+        base, tuned = self._ends[0], self._ends[1] or _copied(own)
+        self._ends = (base, tuned)
+        with torch.no_grad():
+            for name, parameter in own.items():
+                ends = {0.0: base[name], 1.0: tuned[name]}
+                parameter.copy_(ends.get(strength, torch.lerp(base[name], tuned[name], strength)))
+        return trained.fingerprint(model, [own] if strength else [])
+
     def trainable(self, model: Any) -> Parameters:
         """Trainable parameters after `start`."""
         self.start(model, 0)
         return self.parameters(model)
+
+
+def one_strength(strengths: Mapping[str, float]) -> float:
+    """The strength that all stages have."""
+    (strength,) = set(strengths.values())
+    return strength
+
+
+def _copied(parameters: Parameters) -> Copies:
+    return {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
 
 
 class OneAdapter(TrainedWeights):
@@ -75,6 +114,13 @@ class OneAdapter(TrainedWeights):
         """Adds the adapter to the LM."""
         adapters.inject(model, self.config, seed)
         model.learn_only([])
+
+    def keep_base(self, model: MultimodalLM) -> None:
+        """Nothing: without the adapter the model is the base."""
+
+    def scale(self, model: MultimodalLM, task: str, strengths: Mapping[str, float]) -> str:
+        """Scales the output of the adapter."""
+        return adapters.scale(model, {adapters.ONE: one_strength(strengths)})
 
 
 class AdapterOrAll(OneAdapter):
@@ -101,6 +147,16 @@ class AdapterOrAll(OneAdapter):
         """Adds the adapter to the LM, if it is used."""
         start = super().start if self._adapted else super(OneAdapter, self).start
         start(model, seed)
+
+    def keep_base(self, model: MultimodalLM) -> None:
+        """Copies the LM's own weights, if they are trained."""
+        keep = super().keep_base if self._adapted else super(OneAdapter, self).keep_base
+        keep(model)
+
+    def scale(self, model: MultimodalLM, task: str, strengths: Mapping[str, float]) -> str:
+        """Scales the adapter, or interpolates the LM's own weights."""
+        scale = super().scale if self._adapted else super(OneAdapter, self).scale
+        return scale(model, task, strengths)
 
     @property
     def _adapted(self) -> bool:

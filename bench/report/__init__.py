@@ -21,6 +21,7 @@ from moextend.bench.report.routing import routing_tables
 from moextend.bench.report.style import Styling
 from moextend.bench.report.table import Table
 from moextend.bench.report.tasks import tasks_table, text_table
+from moextend.bench.report.variants import rewind_tables, subsets_tables
 from moextend.errors import InputError
 from moextend.util import lookup
 
@@ -37,7 +38,17 @@ SUFFIX = {"table": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "html"
 
 
 View = Literal[
-    "forgetting", "tasks", "text", "ablations", "matrix", "costs", "comparison", "routing", "readings"
+    "forgetting",
+    "tasks",
+    "text",
+    "ablations",
+    "matrix",
+    "costs",
+    "comparison",
+    "routing",
+    "readings",
+    "rewind",
+    "subsets",
 ]
 """What is shown of the results; `bench report` has an option for each."""
 EMPTY: dict[View, tuple[str, str]] = {
@@ -53,6 +64,14 @@ EMPTY: dict[View, tuple[str, str]] = {
     "routing": (
         "of no run it is known how it routes.",
         "It is looked at while a sequence is learned; joint and independent runs are left out.",
+    ),
+    "rewind": (
+        "no run is scored with what it learned scaled.",
+        "Score the last models: moextend bench run --rewind, with the options of the runs.",
+    ),
+    "subsets": (
+        "no run is scored without some of its stages.",
+        "Score the last models: moextend bench run --subsets, with the options of the runs.",
     ),
 }
 """View -> what is reported where no experiment has a table of it, and the hint."""
@@ -106,6 +125,7 @@ def _with_left_out(experiment: Experiment, tables: list[Table]) -> list[Table]:
 def _measured(experiment: Experiment, view: View, baseline: str | None, margin: float) -> list[Table]:
     several: dict[View, Callable[[Experiment], list[Table]]] = {
         "matrix": matrix_tables, "routing": routing_tables, "ablations": ablation_tables,
+        "rewind": rewind_tables, "subsets": subsets_tables,
     }  # fmt: skip
     if view in several:
         return several[view](experiment)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from moextend.bench.score.records import Cell
 from moextend.errors import SpecError
@@ -12,6 +12,7 @@ DIGEST = "digest"
 """Key of the digest of all other keys of a line; lines of early versions have none."""
 Key = tuple[int, str]
 """A cell: (stage, task)."""
+C = TypeVar("C", bound=Cell)
 
 
 def line_of(cell: Cell, run: str) -> dict[str, Any]:
@@ -25,8 +26,8 @@ def _digest(record: dict[str, Any]) -> str:
     return digest({key: value for key, value in record.items() if key != DIGEST})
 
 
-def parse_cell(record: Any, where: str, run: str) -> Cell:
-    """Cell from a line of scores.jsonl; SpecError if it is not a cell, was changed, or belongs to another run."""
+def parse_cell(record: Any, where: str, run: str, kind: type[C]) -> C:
+    """Cell of a kind from a line; SpecError if it is not one, was changed, or belongs to another run."""
     hint = "Remove the line, or run again: the cell is scored again."
     if not isinstance(record, dict):
         raise SpecError("not a scored cell.", where=where, hint=hint)
@@ -36,6 +37,6 @@ def parse_cell(record: Any, where: str, run: str) -> Cell:
         raise SpecError("was changed since it was scored.", where=where, hint=hint)
     values = {key: value for key, value in record.items() if key not in ("run", DIGEST)}
     try:
-        return Cell.parse(values, where=where)
+        return kind.parse(values, where=where)
     except SpecError as error:
         raise SpecError(f"not a scored cell: {error.what}", where=where, hint=hint) from error

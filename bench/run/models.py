@@ -114,16 +114,23 @@ def restored(run: RunDir, *, stage: int | None = None, task: str = "") -> Multim
     return model
 
 
-def restored_stages(context: RunContext, last: int) -> Iterator[tuple[int, MultimodalLM, list[str]]]:
+def restored_stages(
+    context: RunContext, last: int, *, scaled: bool = False
+) -> Iterator[tuple[int, MultimodalLM, list[str]]]:
     """Yields (stage, model, learned tasks) for the base (stage 0) and every stage up to `last`, in order.
 
     It is one model object, brought from stage to stage, unless the stages are independent.
+
+    Args:
+        scaled: whether the method will scale what the stages learned (`Method.scale`).
 
     Raises:
         InputError: the run has not learned a stage.
     """
     run, model, learned = context.run, base(context), list[str]()
     context.method.start(model, context.config.seed)
+    if scaled:
+        context.method.keep_base(model)
     yield 0, model, []
     for index in range(1, last + 1):
         name = stage_name(context.stages[index - 1])
@@ -159,6 +166,11 @@ def stage_of(
         earlier_data=lambda task: learning_data(context, [task], stage_seed(context.config.seed, task)).learn,
         batch_size=context.sequence.train.batch_size,
     )  # fmt: skip
+
+
+def asked_for(context: RunContext, task: str) -> str:
+    """Stage whose inputs those of a task are, for `Method.select`."""
+    return JOINT if context.config.mode == "joint" and context.tasks[task].kind != "text" else task
 
 
 def stage_name(names: Sequence[str]) -> str:

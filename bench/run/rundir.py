@@ -119,7 +119,7 @@ class RunDir:
         path = self.folder / "scores.jsonl"
         found: dict[Key, Cell] = {}
         for number, record in enumerate(files.read_lines(path), 1):
-            cell = parse_cell(record, f"{path}:{number}", self.id)
+            cell = parse_cell(record, f"{path}:{number}", self.id, Cell)
             found[cell.stage, cell.task] = cell
         return found
 
@@ -132,7 +132,7 @@ class RunDir:
     def reads_line(self, line: bytes) -> bool:
         """Whether a line of scores.jsonl is a cell of this run."""
         try:
-            parse_cell(json.loads(line), "", self.id)
+            parse_cell(json.loads(line), "", self.id, Cell)
         except (ValueError, RecursionError, SpecError):
             return False
         return True

@@ -20,10 +20,9 @@ from moextend.bench.run.complete import (
     set_weights_aside,
     stage_problem,
 )
-from moextend.bench.run.config import JOINT
 from moextend.bench.run.context import PERCENT, RunContext, alignments_of, plan, refuse_changed_data
 from moextend.bench.run.diagnostics import Diagnostics
-from moextend.bench.run.models import base, learning_data, stage_name, stage_of
+from moextend.bench.run.models import asked_for, base, learning_data, stage_name, stage_of
 from moextend.bench.run.progress import Progress, Unit
 from moextend.bench.run.provenance import refuse_changed_plugins
 from moextend.bench.run.records import StageCost
@@ -200,7 +199,7 @@ def score_row(
     known = processes.first_says(context.run.cells)
     for name in context.scored:
         unit = Unit("score", index, name, PERCENT)
-        if not processes.first_says(partial(_stands, context, known.get((index, name)))):
+        if not processes.first_says(partial(stands, context, known.get((index, name)))):
             progress.begin(unit)
             try:
                 score_cell(context, progress, model, index, name, learned)
@@ -213,7 +212,7 @@ def score_row(
         write_facts(context, model)
 
 
-def _stands(context: RunContext, cell: Cell | None) -> bool:
+def stands(context: RunContext, cell: Cell | None) -> bool:
     """Whether a cell is scored and its predictions are unchanged; removes damaged predictions."""
     if cell is None:
         return False
@@ -232,8 +231,7 @@ def selected(context: RunContext, model: MultimodalLM, name: str, learned: Seque
     """Prepares the model for inputs of a task; returns the fingerprint of all weights that compute."""
     if not learned:
         return model.base_fingerprint()
-    asked = JOINT if context.config.mode == "joint" and context.tasks[name].kind != "text" else name
-    return context.method.select(model, asked, learned)
+    return context.method.select(model, asked_for(context, name), learned)
 
 
 def score_cell(

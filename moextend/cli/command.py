@@ -11,6 +11,8 @@ from moextend.errors import InputError, short
 
 TEXTS = ("prompt", "template")
 """Parameters with a text; all others are numbers, names, paths or lists of them."""
+DEFAULTS = {("run", "--subsets"): "leave-one-out"}
+"""Command and option that may stand without its value -> the value."""
 LONGEST = 255
 """Bytes of the name of a file."""
 
@@ -20,6 +22,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads the arguments; InputError for an empty value, or for a repeated option that takes one value."""
+        args = _with_defaults(self.name or "", args)
         values, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in order:
             name = _name(parameter)
@@ -33,6 +36,15 @@ class Command(TyperCommand):
             if once and order.count(parameter) > 1:
                 raise InputError("is given twice.", where=name, hint="Give it once.")
         return super().parse_args(ctx, args)
+
+
+def _with_defaults(command: str, args: list[str]) -> list[str]:
+    """The arguments, with the values of options that stand at the end or before another option without one."""
+    found: list[str] = []
+    for arg, after in zip(args, [*args[1:], "-"], strict=True):
+        value = DEFAULTS.get((command, arg)) if after.startswith("-") else None
+        found += [arg] if value is None else [arg, value]
+    return found
 
 
 def _name(parameter: Any) -> str:

@@ -28,7 +28,8 @@ def figures(
         typer.Option(
             "--only",
             metavar="NAME",
-            help="accuracy, matrix, plasticity, forest, text, flows, routing, spread, cost; repeatable. Default: all.",
+            help="accuracy, matrix, plasticity, forest, text, flows, routing, spread, cost, rewind; repeatable. "
+            "Default: all.",
         ),
     ] = None,
     method: Annotated[
@@ -48,7 +49,7 @@ def figures(
     workspace: options.Workspace = Path(),
     runs: options.Runs = None,
 ) -> None:
-    """Draw what was learned and what was forgotten, one column wide: nine figures of every sequence."""
+    """Draw what was learned and what was forgotten, one column wide: ten figures of every sequence."""
     from moextend.bench.figures import FORMATS, Source, chosen
     from moextend.bench.report.collect import collect, some
     from moextend.bench.report.style import find_style

@@ -22,7 +22,6 @@ from moextend.cli.opening import (
     Data,
     Dtype,
     Images,
-    Loaded,
     Out,
     Projector,
     Rate,
@@ -30,12 +29,14 @@ from moextend.cli.opening import (
     Steps,
     Template,
     Vision,
+    Weighed,
     describe,
     encoders_of,
     load_active,
     opened,
     rows_of,
     settings_of,
+    weighed,
 )  # fmt: skip
 from moextend.errors import InputError
 from moextend.util.limits import BATCH, MOST_STEPS, MOST_TOKENS, RATE
@@ -153,7 +154,7 @@ def generate(
         list[Path] | None,
         typer.Option(dir_okay=False, help="Repeatable, in order. Before a text without <audio>."),
     ] = None,
-    extension: Loaded = None,
+    extension: Weighed = None,
     auto: Annotated[
         bool, typer.Option("--auto", help="Infer the extension from the input. Default: all are active.")
     ] = False,
@@ -171,17 +172,19 @@ def generate(
     """Print the answer of a base to a prompt, with extensions or without."""
     encoders = encoders_of(vision, audio)
     before.check_model(base, encoders, projector, dtype, attention, device)
-    known = {*encoders, *before.check_extensions(extension or [])}
+    folders, strengths = weighed(extension)
+    known = {*encoders, *before.check_extensions(folders)}
     text, media = before.shown(prompt, {"image": image or [], "audio": sound or []}, known)
     if auto and not extension:
         raise InputError(
             "chooses among extensions.", where="--auto", hint="Name one or more: --extension FOLDER."
         )
     model = opened(base, encoders, projector, dtype, attention, device, workspace)
-    load_active(model, extension, projector)
+    names = load_active(model, folders, projector)
     import moextend
 
-    moextend.activate(model, "auto" if auto else "all")
+    given = dict(zip(names, strengths, strict=True))
+    moextend.activate(model, "auto" if auto else "all", strengths=given)
     asked = [moextend.Prompt(text, media)]
     options.echo(moextend.generate(model, asked, max_new_tokens=max_new_tokens, batch_size=1)[0])
 

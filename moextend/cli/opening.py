@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moextend.cli import options
-from moextend.errors import InputError, short
+from moextend.errors import InputError, at, short
 from moextend.util import files
 from moextend.util.limits import MOST_BATCH, MOST_SEED, MOST_STEPS
 
@@ -70,6 +71,15 @@ Loaded = Annotated[
         "-e",
         file_okay=False,
         help="Folder of an extension; repeatable, oldest first.",
+    ),
+]
+Weighed = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--extension",
+        "-e",
+        metavar="FOLDER[:STRENGTH]",
+        help="Folder of an extension, with a strength from 0 (the base) to 1 (default); repeatable, oldest first.",
     ),
 ]
 Steps = Annotated[
@@ -149,19 +159,41 @@ def encoders_of(vision: str | None, audio: str | None) -> dict[str, str]:
     return {name: encoder for name, encoder in (("image", vision), ("audio", audio)) if encoder is not None}
 
 
+def weighed(values: Sequence[str] | None) -> tuple[list[Path], list[float]]:
+    """Folders and strengths of values as FOLDER:0.6; a folder whose own name ends so is taken as it is.
+
+    Raises:
+        InputError: a strength is not from 0 to 1.
+    """
+    from moextend.moe.strengths import checked
+
+    folders, given = list[Path](), list[float]()
+    for value in values or ():
+        folder, colon, number = value.rpartition(":")
+        is_strength = colon and not Path(value).exists() and re.fullmatch(r"[-+]?[0-9.]+(e-?[0-9]+)?", number)
+        folders.append(Path(folder if is_strength else value))
+        try:
+            strength = float(number) if is_strength else 1.0
+        except ValueError:  # 0.1.2
+            strength = float("nan")
+        with at("--extension"):
+            given.append(checked({folder or value: strength})[folder or value])
+    return folders, given
+
+
 def load_active(
     model: MultimodalLM,
     extensions: Sequence[Path] | None,
     projectors: Sequence[Path] | None,
     *,
     allow_dtype: bool = False,
-) -> None:
-    """Loads extensions, oldest first, and activates them.
+) -> list[str]:
+    """Loads extensions, oldest first, and activates them; returns their names.
 
     An encoder without a projector in `projectors` gets that of the first extension whose folder holds one.
     """
     if not extensions:
-        return
+        return []
     import moextend
     from moextend.extension.modalities import carried
 
@@ -171,9 +203,9 @@ def load_active(
             if name in model.modalities and name not in given:
                 moextend.load_projector(model, folder, modality=name)
                 given.add(name)
-    for folder in extensions:
-        moextend.load_extension(model, folder, allow_dtype=allow_dtype)
+    names = [moextend.load_extension(model, folder, allow_dtype=allow_dtype).name for folder in extensions]
     moextend.activate(model, "all")
+    return names
 
 
 def rows_of(

@@ -83,6 +83,21 @@ Deterministic = Annotated[
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Score tasks that run code from the model (mbpp).")
 ]
+Rewind = Annotated[
+    bool,
+    typer.Option(
+        "--rewind", help="Also score the last model with what was learned scaled by 0, 0.25, 0.5, 0.75 and 1."
+    ),
+]
+Subsets = Annotated[
+    str | None,
+    typer.Option(
+        "--subsets",
+        metavar="[WHICH]",
+        help="Also score the last model without some stages: leave-one-out (default), all, or a list of those that "
+        "stay, as 1+2,2+3.",
+    ),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of scored items per task.")]
 Steps = Annotated[int | None, typer.Option(min=1, max=MOST_STEPS, help="Training steps per stage.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]

@@ -57,6 +57,18 @@ def report(
             "--readings", help="The answers read strictly, normalised, and by older scorers; scores by kind."
         ),
     ] = False,
+    rewind: Annotated[
+        bool,
+        typer.Option(
+            "--rewind", help="Gain against forgetting: what was learned, scaled (bench run --rewind)."
+        ),
+    ] = False,
+    subsets: Annotated[
+        bool,
+        typer.Option(
+            "--subsets", help="Who helps and who hurts whom: stages left out (bench run --subsets)."
+        ),
+    ] = False,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -87,7 +99,7 @@ def report(
             "--format",
             "-f",
             help="table, markdown, latex, csv or html (a page with the fate of every item; of --matrix, --costs, "
-            "--routing and --readings plain tables); with --items csv, parquet or json.",
+            "--routing, --readings, --rewind and --subsets plain tables); with --items csv, parquet or json.",
         ),
     ] = "table",
     to: Annotated[
@@ -112,6 +124,7 @@ def report(
     compared = baseline is not None
     more: dict[View, bool] = {
         "tasks": tasks, "text": text, "ablations": ablations, "routing": routing, "readings": readings,
+        "rewind": rewind, "subsets": subsets,
     }  # fmt: skip
     views = [f"--{name}" for name, given in {**more, "matrix": matrix, "costs": costs}.items() if given]
     if items:

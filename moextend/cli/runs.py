@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moextend.cli import executing, options
+from moextend.cli import executing, options, varying
 from moextend.cli.output import output
 from moextend.cli.report_output import How, print_tables
 from moextend.errors import InputError, visible
@@ -35,6 +35,8 @@ def run(
     order: options.Orders = None,
     match: options.Match = "steps",
     oracle: options.Oracle = False,
+    rewind: options.Rewind = False,
+    subsets: options.Subsets = None,
     allow_code: options.AllowCode = False,
     limit: options.Limit = None,
     steps: options.Steps = None,
@@ -80,6 +82,10 @@ def run(
         None if quiet or as_json else lambda line: typer.echo(line, err=True),
         lambda problem: options.echo(f"left out: {problem}", err=True),
     )
+    asked = varying.wanted(
+        configs, rewind=rewind, subsets=subsets, quiet=quiet or as_json,
+        others={"--dry-run": dry_run, "--prepare": prepare, "--executor": executor != "local"},
+    )  # fmt: skip
     planned = chosen_sequence(request)
     tasks = all_tasks(planned, workspace)
     preflight.check(planned, tasks, workspace)
@@ -104,10 +110,14 @@ def run(
         _print_folders(to_do, as_json)
         return
     outcomes = executing.execute(how, opened, to_do, busy, quiet=quiet or as_json)
+    varying.score(opened, asked, quiet=quiet or as_json)
     if as_json:
         typer.echo(json.dumps(_records(opened, workspace), indent=2))
     elif outcomes is not None:
         _print_report(opened, workspace)
+        for view in varying.views(rewind=rewind, subsets=subsets):
+            typer.echo("")
+            _print_report(opened, workspace, view)
     executing.end(outcomes or [])
 
 
@@ -266,10 +276,10 @@ def _print_details(run: RunDir, view: RunView, workspace: Path) -> None:
     _print_styled([experiment for experiment in experiments if experiment.results], workspace, "matrix")
 
 
-def _print_report(opened: list[RunDir], workspace: Path) -> None:
+def _print_report(opened: list[RunDir], workspace: Path, view: View = "forgetting") -> None:
     from moextend.bench.report.collect import collect
 
-    _print_styled([experiment for experiment in collect(opened) if experiment.results], workspace)
+    _print_styled([experiment for experiment in collect(opened) if experiment.results], workspace, view)
 
 
 def _print_styled(experiments: list[Experiment], workspace: Path, view: View = "forgetting") -> None:

@@ -8,7 +8,10 @@ from transformers.configuration_utils import PreTrainedConfig
 
 MODEL_TYPE = "moextend"
 FORMAT = 1
-"""Version of the folder; another one is refused."""
+"""Version of the folder; one that is not in FORMATS is refused."""
+WITH_STRENGTHS = 2
+"""Version of a folder with strengths, which earlier releases would ignore."""
+FORMATS = (FORMAT, WITH_STRENGTHS)
 
 
 class MoextendConfig(PreTrainedConfig):
@@ -26,6 +29,7 @@ class MoextendConfig(PreTrainedConfig):
         base_dtype: str = "float32",
         extensions: list[dict[str, str]] | None = None,
         active: list[str] | None = None,
+        strengths: dict[str, float] | None = None,
         encoders: dict[str, str] | None = None,
         resize: str | None = None,
         chat: bool | None = None,
@@ -41,6 +45,7 @@ class MoextendConfig(PreTrainedConfig):
         base_dtype: number type of its weights in the training.
         extensions: name, folder, routing mode and digest of the weights of each extension, oldest first.
         active: extensions that compute after loading.
+        strengths: extension -> strength after loading, for those below 1.
         encoders: modality -> name of its encoder; its projector is in `projectors/<modality>`.
         resize: as in `moextend.load`.
         chat: as in `moextend.load`.
@@ -50,5 +55,10 @@ class MoextendConfig(PreTrainedConfig):
         self.base_fingerprint, self.base_dtype = base_fingerprint, base_dtype
         self.extensions, self.encoders = extensions or [], encoders or {}
         self.active = [each["name"] for each in self.extensions] if active is None else active
+        self.strengths = {name: float(strength) for name, strength in (strengths or {}).items()}
         self.resize, self.chat, self.moextend_version = resize, chat, moextend_version
         super().__init__(**more)
+
+    def computing(self) -> dict[str, float]:
+        """Extension -> strength, of those that compute after loading."""
+        return {name: self.strengths.get(name, 1.0) for name in self.active}

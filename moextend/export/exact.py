@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -16,6 +16,7 @@ from moextend.moe.router_parts import RouterPart
 from moextend.moe.routing import ExtendedRouter, Scope, reachable
 from moextend.moe.scoring import Scoring
 from moextend.moe.sites import Site, count_experts, find_sites
+from moextend.moe.strengths import below_one
 
 ALL_LAYERS = "routing=paper, calibration=false, layers=all and scope=all"
 _ELSE = "Or export it with --as moextend, which keeps it as it is."
@@ -24,11 +25,21 @@ _ELSE = "Or export it with --as moextend, which keeps it as it is."
 def check(lm: nn.Module) -> None:
     """Raises InputError if no stock class computes what `lm` does with its active extensions."""
     scope = state_of(lm)
-    found = _obstacle(find_sites(lm), scope.mode) if scope.active else None
+    weak = below_one(scope.strengths, scope.active)
+    found = _weak(weak) if weak else _obstacle(find_sites(lm), scope.mode) if scope.active else None
     if found is not None:
         reason, hint = found
         names = ", ".join(f"'{name}'" for name in scope.active)
         raise InputError(f"{reason}.", where=f"extension {names}", hint=f"{hint} {_ELSE}")
+
+
+def _weak(strengths: Mapping[str, float]) -> tuple[str, str]:
+    """Why extensions with strengths below 1 do not fit a stock class, and what to do."""
+    name, strength = next(iter(strengths.items()))
+    return (
+        f"'{name}' has the strength {strength:g}, which blends the choices of two routers, and stock ones do not",
+        "Activate it with full strength.",
+    )
 
 
 def state_of(lm: nn.Module) -> Scope:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from moextend.errors import InputError
-from moextend.export.auto_config import FORMAT, MODEL_TYPE, MoextendConfig
+from moextend.export.auto_config import FORMATS, MODEL_TYPE, MoextendConfig
 from moextend.export.saving import BASE, EXTENSIONS, PROJECTORS, bare
 from moextend.extension import align, store
 from moextend.extension.activate import activate
@@ -44,7 +44,7 @@ def open_lm(folder: str | Path, config: MoextendConfig | None, options: Mapping[
         lm.set_experts_implementation("eager")  # as moextend.load does
     with bare(lm) as model:
         _extend(model, config, place, allow_dtype=dtype != config.base_dtype, lm_only=True)
-        activate(model, config.active if active is None else active)
+        activate(model, config.computing() if active is None else active)
     lm.eval()
     nothing = {key: set[str]() for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
     return (lm, nothing) if info else lm
@@ -53,7 +53,7 @@ def open_lm(folder: str | Path, config: MoextendConfig | None, options: Mapping[
 def load_model(
     folder: str | Path,
     *,
-    active: Sequence[str] | str | None = None,
+    active: Sequence[str] | Mapping[str, float] | str | None = None,
     dtype: str | None = None,
     device: str = "cpu",
     attn_implementation: str | None = None,
@@ -88,7 +88,7 @@ def load_model(
     for name in config.encoders:
         align.load_projector(model, place / PROJECTORS / name, modality=name)
     _extend(model, config, place, allow_dtype=dtype not in (None, config.base_dtype), lm_only=False)
-    activate(model, config.active if active is None else active)
+    activate(model, config.computing() if active is None else active)
     return model
 
 
@@ -107,9 +107,10 @@ def read_config(place: Path) -> MoextendConfig:
 
 def check(config: MoextendConfig, place: Path) -> None:
     """Raises InputError for a format of a later version, or names that are no folders."""
-    if config.format != FORMAT:
+    if config.format not in FORMATS:
+        known = " and ".join(map(str, FORMATS))
         raise InputError(
-            f"is of format {config.format}, and this version of moextend reads format {FORMAT}.",
+            f"is of format {config.format}, and this version of moextend reads format {known}.",
             where=str(place / "config.json"),
             hint="Use a newer version of moextend.",
         )

@@ -12,13 +12,14 @@ from typing import Any
 
 from moextend.errors import InputError
 from moextend.export import shards
-from moextend.export.auto_config import MODEL_TYPE, MoextendConfig
+from moextend.export.auto_config import FORMAT, MODEL_TYPE, WITH_STRENGTHS, MoextendConfig
 from moextend.export.stock import stock_model
 from moextend.extension import align, store, tensor_files
 from moextend.extension.card import read_extension
 from moextend.model.fingerprint import base_parts, tensors_digest
 from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
+from moextend.moe.strengths import below_one
 from moextend.util import files
 from moextend.util.release import __version__
 
@@ -58,7 +59,7 @@ def save_model(
         revision: of a base from the hub.
         encoders: modality -> name of its encoder, for the modalities that the model was loaded with.
         resize: as in `moextend.load`.
-        active: extensions that compute after loading; None: the active ones.
+        active: extensions that compute after loading, each with its strength now; None: the active ones.
         max_shard_size: largest file of a copied base.
 
     Raises:
@@ -82,10 +83,13 @@ def save_model(
             model.tokenizer.save_pretrained(made)
         if getattr(model.lm, "generation_config", None) is not None:
             model.lm.generation_config.save_pretrained(made)
+        computing = list(scope.active if active is None else active)
+        weak = below_one(scope.strengths, computing)
         _write_config(
-            made, base=base or "", base_copied=with_base, revision=revision, base_dtype=model.base_dtype,
+            made, format=WITH_STRENGTHS if weak else FORMAT, strengths=weak,
+            base=base or "", base_copied=with_base, revision=revision, base_dtype=model.base_dtype,
             base_fingerprint=model.base_fingerprint(), extensions=listed, encoders=named, resize=resize,
-            active=list(scope.active if active is None else active),
+            active=computing,
             chat=None if model.tokenizer is None else model.chat is not None,
         )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -12,29 +12,42 @@ from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 
 
-def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> None:
-    """Sets which extensions compute; their order is that of their making, not that of `names`.
+def activate(
+    model: MultimodalLM | nn.Module,
+    names: Sequence[str] | Mapping[str, float] | str,
+    *,
+    strengths: Mapping[str, float] | None = None,
+) -> None:
+    """Sets which extensions compute, and how strongly; their order is that of their making, not that of `names`.
+
+    A strength is a number from 0 to 1 without training. 0 is the base bit for bit, as without the extension; 1 is the
+    extension as it was made, bit for bit. In between, the output of the experts of every extended layer lies on the
+    straight line between the two; docs/rewind.md says what that is for several extensions. Experts, router rows and
+    calibrations have a strength. The projector and the encoder of a modality do not: an input with media needs them.
 
     Args:
         model: "auto" needs the MultimodalLM, not the language model alone (``model.lm``).
         names: exactly these are active for every input; "all" of them; "none": the base, bit for bit; or "auto": each
             input of `generate` or `choice_likelihoods` reaches the one extension with the nearest task statistics
-            (see moextend/extension/task_inference.py), or none if it is too far from all of them.
+            (see moextend/extension/task_inference.py), or none if it is too far from all of them. A mapping gives
+            each name its strength: ``activate(model, {"skill": 0.6})``.
+        strengths: name -> strength with "all" and "auto"; those not named have 1.
 
     Raises:
         UnknownName: the model has no extension of a name.
-        InputError: "auto" where an extension has no task statistics; or a co-active extension of one
-            of them is not named. The active extensions stay the same.
+        InputError: a strength is no number from 0 to 1; "auto" where an extension has no task statistics; a co-active
+            extension of one of them is not named, or weaker than it. The active extensions stay the same.
     """
-    if not isinstance(names, Sequence):
+    if not isinstance(names, Sequence | Mapping):
         raise InputError(
             f"{names!r} names no extensions.",
             where="activate",
-            hint="Give a list of names, 'all', 'none' or 'auto'.",
+            hint="Give a list of names, a mapping of names to strengths, 'all', 'none' or 'auto'.",
         )
     multimodal = model if isinstance(model, MultimodalLM) else None
     lm = model if multimodal is None else multimodal.lm
     known = attach.scope_of(lm).known
+    every = _every(known, names, strengths)
     if names == "auto":
         if multimodal is None:
             raise InputError(
@@ -45,14 +58,28 @@ def activate(model: MultimodalLM | nn.Module, names: Sequence[str] | str) -> Non
         inference = task_inference.TaskInference(
             multimodal, {name: _statistics(multimodal, name) for name in known}
         )
-        attach.activate(lm, [])
+        attach.activate(lm, every, chosen=True)
         multimodal.choose = inference
         return
     if isinstance(names, str):
-        names = {"all": known, "none": []}.get(names, [names])
+        names = {"all": every, "none": {}}.get(names, {names: 1.0})
     attach.activate(lm, names)
     if multimodal is not None:
         multimodal.choose = None
+
+
+def _every(known: Sequence[str], names: object, given: Mapping[str, float] | None) -> dict[str, float]:
+    """Strength of every extension with "all" and "auto"."""
+    if given and not (isinstance(names, str) and names in ("all", "auto")):
+        raise InputError(
+            "strengths go with 'all' and 'auto'.",
+            where="activate",
+            hint="Give the strengths with the names: activate(model, {NAME: STRENGTH}).",
+        )
+    for name in given or ():
+        if name not in known:
+            raise UnknownName("extension", name, known)
+    return {name: (given or {}).get(name, 1.0) for name in known}
 
 
 def unload(model: MultimodalLM, name: str) -> None:

@@ -137,7 +137,7 @@ def _generic_after(model: MultimodalLM, name: str, scope: str, batch_size: int, 
         return before
     if scope == "all":
         return _generic(model, batch_size)
-    active, choose = attach.scope_of(model.lm).active, model.choose
+    activate_again, choose = attach.activation(model.lm), model.choose
     try:
         folder = store.handle(model, name).folder
         assert folder is not None, "it was just saved"
@@ -146,7 +146,7 @@ def _generic_after(model: MultimodalLM, name: str, scope: str, batch_size: int, 
         return _generic(model, batch_size)
     finally:
         model.choose = choose
-        attach.activate(model.lm, active)
+        activate_again()
 
 
 def _likelihood(model: MultimodalLM, asked: Sequence[tuple[Prompt, str]], batch_size: int) -> float:

@@ -16,6 +16,7 @@ from moextend.extension import modalities, router_memory, store, task_inference,
 from moextend.extension.learning import (
     Learned,
     check_layers,
+    coactive_of,
     forget_probe,
     keep,
     learn,
@@ -130,7 +131,7 @@ def preview(
     _check_data(data, held_out, where="the extension")
     learned, held = _split(data, held_out, seed)
     chosen = _settings(settings, len(learned), seed)
-    coactive = attach.scope_of(model.lm).active if wanted.scope == "all" else ()
+    coactive = coactive_of(model, wanted)
     with (
         tempfile.TemporaryDirectory() as folder,
         attach.reaching(model.lm, coactive),
@@ -216,7 +217,7 @@ def _checked(
     learned, held = _split(data, held_out, seed)
     chosen = _settings(settings, len(learned), seed)
     check_tracker(chosen.report_to)
-    coactive = attach.scope_of(model.lm).active if recipe.scope == "all" else ()
+    coactive = coactive_of(model, recipe)
     earlier = [_folder_of(model, other) for other in coactive] if recipe.keeps_router_inputs else []
     steps = recipe.probe_steps if recipe.layers == "probe" else 0
     content = resuming.learned_name(learned, chosen, at_least=steps)

@@ -21,6 +21,7 @@ from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.extensible import check_extensible
 from moextend.moe.recipe import Recipe
+from moextend.moe.strengths import check_full
 from moextend.training import resuming
 from moextend.training.loop import Report
 from moextend.training.trainer import ExtraLoss
@@ -83,7 +84,7 @@ def learn(
     Raises:
         InputError: the recipe does not fit the model. The model is unchanged, as after any interruption.
     """
-    active = attach.scope_of(model.lm).active
+    activate_again = attach.activation(model.lm)
     known = name in attach.scope_of(model.lm).known
     check_extensible(model.lm)
     try:
@@ -107,7 +108,7 @@ def learn(
     except BaseException:
         if not known and name in attach.scope_of(model.lm).known:
             attach.detach(model.lm, name)
-        attach.activate(model.lm, active)
+        activate_again()
         raise
     finally:
         model.learn_only([])
@@ -212,6 +213,15 @@ def _retention(
         seed=seed,
     )
     return {"rates": {".rows": recipe.gate_rate, ".bias": recipe.gate_rate}, "extra_loss": loss}
+
+
+def coactive_of(model: MultimodalLM, recipe: Recipe) -> tuple[str, ...]:
+    """Extensions that are active in the training; InputError if one has a strength below 1."""
+    if recipe.scope != "all":
+        return ()
+    scope = attach.scope_of(model.lm)
+    check_full(scope.strengths, scope.active)
+    return scope.active
 
 
 def check_layers(layers: Sequence[int], total: int) -> None:

@@ -20,6 +20,7 @@ from moextend.model.multimodal import MultimodalLM
 from moextend.moe import attach
 from moextend.moe.recipe import Mode
 from moextend.moe.sites import find_sites
+from moextend.moe.strengths import named
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _attach(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool, lm
     check_coactive(model, card, folder, digest_of)
     tensor_files.check_sum(folder, tensor_files.read_card(folder))
     check_plan(model, card, folder / f"{STEM}.safetensors")
-    active = attach.scope_of(model.lm).active
+    activate_again = attach.activation(model.lm)
     try:
         attach_empty(model.lm, card)
         try:
@@ -138,7 +139,7 @@ def _attach(model: MultimodalLM, card: Card, folder: Path, allow_dtype: bool, lm
             attach.detach(model.lm, card.name)
             raise
     except BaseException:
-        attach.activate(model.lm, active)
+        activate_again()
         raise
 
 
@@ -190,10 +191,10 @@ def digest_of(model: MultimodalLM, name: str) -> str:
 
 
 def active_fingerprint(model: MultimodalLM) -> str:
-    """Fingerprint of the base and the active extensions: of all weights that compute now."""
-    parts = [model.base_fingerprint()]
-    parts += [digest_of(model, name) for name in attach.scope_of(model.lm).active]
-    return "-".join(parts)
+    """Fingerprint of the base and the active extensions: of all weights that compute now, and of their strengths."""
+    scope = attach.scope_of(model.lm)
+    active = [named(digest_of(model, name), scope.strengths.get(name, 1.0)) for name in scope.active]
+    return "-".join([model.base_fingerprint(), *active])
 
 
 def _in_float32(model: MultimodalLM, name: str) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from moextend.errors import InputError, UnknownName
-from moextend.moe import guards, reach
+from moextend.moe import guards, reach, strengths
 from moextend.moe.copies import base_class, new_experts, new_rows, subclass
 from moextend.moe.dense_blocks import DenseBlock, DenseExperts, DenseRouter
 from moextend.moe.extensible import check_block, check_name, check_plan
@@ -61,14 +61,15 @@ def attach(
 
     Raises:
         InputError: the name is taken or invalid; the plan is empty or does not fit the model; the model already routes
-            in another mode; the mode cannot extend the model's family, or not with this width; weights are offloaded
-            or quantised so that they cannot be copied; or a replaced forward would bypass the extension. After any
-            exception the model is unchanged.
+            in another mode; an active extension has a strength below 1; the mode cannot extend the model's family, or
+            not with this width; weights are offloaded or quantised so that they cannot be copied; or a replaced
+            forward would bypass the extension. After any exception the model is unchanged.
     """
     check_setup(model, where=f"extension '{name}'")
     sites, scope = find_sites(model), scope_of(model)
     check_name(name)
     check_plan(plan)
+    strengths.check_full(scope.strengths, scope.active)
     _check_call(scope, name, plan, mode, width)
     for block, sources in plan.items():
         check_block(model, sites, block, sources, mode)
@@ -112,7 +113,7 @@ def detach(model: nn.Module, name: str) -> None:
         scope.active = tuple(
             other for other in scope.active if other != name and name not in scope.coactive.get(other, ())
         )
-        for kept in (scope.coactive, scope.widths, scope.folders):
+        for kept in (scope.coactive, scope.widths, scope.folders, scope.strengths):
             cast(dict[str, Any], kept).pop(name, None)
         for site in sites:
             _take(site, name)
@@ -120,56 +121,81 @@ def detach(model: nn.Module, name: str) -> None:
             guards.allow_saving(model)
 
 
-def activate(model: nn.Module, names: Sequence[str], *, partial: bool = False) -> None:
+def activate(
+    model: nn.Module,
+    names: Sequence[str] | Mapping[str, float],
+    *,
+    partial: bool = False,
+    chosen: bool = False,
+) -> None:
     """Activates exactly these extensions; an empty list gives the base.
 
     Args:
-        partial: for measurements: an extension may be active without its co-active extensions, unless its
-            calibrations read them.
+        names: a list: with full strength. A mapping: with these strengths, 0..1 (strengths.py); 0: not active.
+        partial: for measurements: an extension may be active without its co-active extensions, or stronger than they
+            are, unless its calibrations read them.
+        chosen: none is active until `reaching`, which gives each its strength.
 
     Raises:
         UnknownName: the model has no extension of a name.
-        InputError: a co-active extension of one of them is not named, or a replaced forward would bypass the
-            extension. The active extensions stay the same.
+        InputError: a strength is not from 0 to 1; a co-active extension of one of them is not named, or weaker than
+            it; or a replaced forward would bypass the extension. The active extensions stay the same.
     """
     scope = scope_of(model)
-    for name in names:
+    asked = strengths.checked(names if isinstance(names, Mapping) else dict.fromkeys(names, 1.0))
+    for name in asked:
         if name not in scope.known:
             raise UnknownName("extension", name, scope.known)
-    active = tuple(name for name in scope.known if name in names)
+    active = {} if chosen else {name: asked[name] for name in scope.known if asked.get(name, 0.0) > 0}
     check_together(model, active, partial=partial)
     if active:
         reach.check(model)
-    scope.active = active
+    scope.active = tuple(active)
+    scope.strengths = strengths.below_one(asked, list(asked))
 
 
-def check_together(model: nn.Module, names: Sequence[str], *, partial: bool = False) -> None:
+def check_together(
+    model: nn.Module, names: Sequence[str] | Mapping[str, float], *, partial: bool = False
+) -> None:
     """Raises InputError if a co-active extension of one of `names` is not among them; see `activate`."""
     scope = scope_of(model)
-    for name in names:
+    given = names if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
+    for name, strength in given.items():
         coactive = scope.coactive.get(name, ())
-        missing = [other for other in coactive if other not in names]
-        if not missing or (partial and not _is_calibrated(model, name)):
+        missing = [other for other in coactive if other not in given]
+        weaker = [other for other in coactive if given.get(other, 1.0) < strength]
+        if not (missing or weaker) or (partial and not _is_calibrated(model, name)):
             continue
-        gone = [other for other in missing if other not in scope.known]
-        first = f"Load {', '.join(gone)} before '{name}', and activate" if gone else "Activate"
-        raise InputError(
-            f"extension '{name}' was made with {', '.join(repr(other) for other in missing)} active "
-            f"and needs {'it' if len(missing) == 1 else 'them'}.",
-            hint=f"{first} them together: {', '.join([*coactive, name])}.",
-        )
+        if not missing:
+            raise strengths.too_strong(name, strength, weaker[0], given[weaker[0]])
+        raise strengths.lacking(name, missing, [*coactive, name], scope.known)
 
 
 @contextmanager
 def reaching(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    """Context in which exactly these extensions are active; afterwards the former ones are active again."""
-    before = scope_of(model).active
-    activate(model, names)
+    """Context in which exactly these extensions are active, with the strengths that `activate` gave them.
+
+    Afterwards the former ones are active again.
+    """
+    again, given = activation(model), scope_of(model).strengths
     try:
+        activate(model, {name: given.get(name, 1.0) for name in names})
         yield
     finally:
+        again()
+
+
+def activation(model: nn.Module) -> Callable[[], None]:
+    """Function that activates the extensions that are active now, with their strengths, if the model has them still."""
+    scope = scope_of(model)
+    active, given = scope.active, scope.strengths
+
+    def again() -> None:
         scope = scope_of(model)
-        scope.active = tuple(name for name in before if name in scope.known)
+        scope.active = tuple(name for name in active if name in scope.known)
+        scope.strengths = {name: strength for name, strength in given.items() if name in scope.known}
+
+    return again
 
 
 def new_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:

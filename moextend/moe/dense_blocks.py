@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from moextend.moe import strengths
 from moextend.moe.families import scoring_of
 from moextend.moe.paper_routing import paper_choice
 from moextend.moe.routing import (
@@ -16,7 +18,9 @@ from moextend.moe.routing import (
     add_gated,
     hard_gate,
     in_own_precision,
+    only,
     reachable,
+    weakened,
 )
 
 
@@ -67,12 +71,24 @@ class DenseBlock(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
         """Output [T, H] of the base's and the new experts, and the router's logits."""
+        if weak := weakened(self.experts):
+            return self._blended(hidden_states, weak)
         out, logits = super().forward(hidden_states)
         groups = reachable(self.experts)
         if groups:
             x = hidden_states.reshape(-1, hidden_states.shape[-1])
             out = add_gated(out, groups, x, dense_weights(self.router, x, logits))
         return out, logits
+
+    def _blended(self, hidden_states: Tensor, weak: Mapping[str, float]) -> tuple[Tensor, Tensor]:
+        """Output with strengths below 1: here weights scale inputs, so the outputs are blended, not the weights."""
+        total: Tensor | None = None
+        for share, names in strengths.levels(weak):
+            with only(self.ext_scope, names):
+                out, logits = self.forward(hidden_states)
+            total = out * share if total is None else total + out * share
+        assert total is not None
+        return total, logits
 
 
 class DenseGroup(nn.Module):

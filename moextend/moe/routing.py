@@ -14,8 +14,8 @@ calibrations that correct the chosen weights: ``w = (p + sum_t C_t(p))[idx]``, r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moextend.moe import strengths
+from moextend.moe.constants import held
 from moextend.moe.families import family_of, features, scoring_of
 from moextend.moe.family_table import EAGER_WITHOUT_SENTINEL
 from moextend.moe.kernels import asks_device as asks_device
@@ -42,6 +44,8 @@ class Scope:
     mode: Mode = "exact"
     active: tuple[str, ...] = ()
     """Names of the active extensions, oldest first."""
+    strengths: dict[str, float] = field(default_factory=dict)
+    """Extension -> strength, for those below 1, active or not (strengths.py)."""
     known: list[str] = field(default_factory=list)
     """Names of all attached extensions, oldest first."""
     coactive: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -94,9 +98,10 @@ class ExtendedRouter(nn.Module):
         with in_own_precision(x.device.type):  # a router decides in the precision of its rows
             if self.ext_scope.mode == "exact":
                 return _exact(self, x, out, parts)
-            if self.ext_scope.mode == "slot":
-                return _slot(self, x, out, parts)
-            return _paper(self, x, out, parts, scoring_of(self, (*args, *kwargs.values())))
+            given = (*args, *kwargs.values())
+            weak = weakened(self)
+            choice = _blended(self, x, out, weak, given) if weak else _choice(self, x, out, parts, given)
+            return (out[0], *choice, *out[3:])
 
 
 def in_own_precision(device: str) -> AbstractContextManager[object]:
@@ -118,9 +123,33 @@ def reachable(module: nn.Module) -> list[Any]:
     return [parts[name] for name in scope.active if name in parts]
 
 
+def weakened(module: nn.Module) -> dict[str, float]:
+    """Strength of each active extension of a router or experts, oldest first; empty if all have full strength."""
+    scope = cast(Scope, module.ext_scope)
+    if not scope.strengths:
+        return {}
+    own = cast(Mapping[str, Any], module._modules.get("ext_parts") or module._modules.get("ext_groups") or {})
+    found = {name: scope.strengths.get(name, 1.0) for name in scope.active if name in own}
+    return found if any(strength < 1 for strength in found.values()) else {}
+
+
+@contextmanager
+def only(scope: Scope, names: Sequence[str]) -> Iterator[None]:
+    """Context in which exactly these extensions compute, with full strength."""
+    before = scope.active, scope.strengths
+    scope.active, scope.strengths = tuple(names), {}
+    try:
+        yield
+    finally:
+        scope.active, scope.strengths = before
+
+
 def _exact(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) -> Any:
     logits, weights, index = out[:3]
     gates = hard_gate(_side_by_side([part(x) for part in parts]))
+    if weak := weakened(router):
+        each = gates.split([part.count for part in parts], 1)
+        gates = _side_by_side([own * strength for own, strength in zip(each, weak.values(), strict=True)])
     first = router.ext_first
     new = torch.arange(first, first + gates.shape[1], device=index.device, dtype=index.dtype)
     return (
@@ -131,17 +160,48 @@ def _exact(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart])
     )
 
 
-def _slot(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) -> Any:
-    logits, weights, index = out[:3]
+def _choice(
+    router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart], given: Sequence[Any]
+) -> tuple[Tensor, Tensor]:
+    """Weights and experts [T, k] with the new experts of `parts`; `given`: the router's other arguments."""
+    if router.ext_scope.mode == "slot":
+        return _slot(router, x, out, parts)
+    return _paper(router, x, out, parts, scoring_of(router, given))
+
+
+def _blended(
+    router: ExtendedRouter, x: Tensor, out: Any, weak: Mapping[str, float], given: Sequence[Any]
+) -> tuple[Tensor, Tensor]:
+    """Weights and experts of the choices with each of the sets of `strengths.levels`, next to each other."""
+    first, counts = router.ext_first, {name: cast(Any, router.ext_parts[name]).count for name in weak}
+    ids, start = {}, first
+    for name, count in counts.items():
+        ids[name] = list(range(start, start + count))
+        start += count
+    weights, index = [], []
+    for share, names in strengths.levels(weak):
+        own, chosen = out[1], out[2]
+        if names:
+            parts = [cast(RouterPart, router.ext_parts[name]) for name in names]
+            own, chosen = _choice(router, x, out, parts, given)
+            places = [*range(first), *(place for name in names for place in ids[name]), start]
+            chosen = held(places, chosen.device)[chosen.long()].to(chosen.dtype)  # among all active ones
+        weights.append(own * share)
+        index.append(chosen)
+    return torch.cat(weights, 1), torch.cat(index, 1)
+
+
+def _slot(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) -> tuple[Tensor, Tensor]:
     leads = _side_by_side([part(x) for part in parts])
     parents = [parent for part in parts for parent in part.parents]
     learning = torch.is_grad_enabled()
     learns = [learning and part.rows.requires_grad for part in parts for _ in part.parents]
-    weights, index = slot_choice(weights, index, leads, parents, learns, router.ext_first)
-    return (logits, weights, index, *out[3:])
+    return slot_choice(out[1], out[2], leads, parents, learns, router.ext_first)
 
 
-def _paper(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart], how: Scoring) -> Any:
+def _paper(
+    router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart], how: Scoring
+) -> tuple[Tensor, Tensor]:
     family = family_of(router)
     logits = out[0] if family.logits is None else family.logits(router, x)
     new = _side_by_side([part(x) for part in parts])
@@ -149,7 +209,7 @@ def _paper(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart],
         new = family.bend(router, new)
     parents = [parent for part in parts for parent in part.parents]
     index, weights = paper_choice(how, logits, new, out[1], out[2], parents, parts)
-    return (out[0], weights.to(out[1].dtype), index, *out[3:])
+    return weights.to(out[1].dtype), index
 
 
 class ExtendedExperts(nn.Module):

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from moextend.bench.run import variants
 from moextend.bench.run.complete import LEARNED, STEM
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.progress import _write
@@ -131,6 +132,18 @@ def write_run(
         ),
     )  # fmt: skip
     return run
+
+
+def write_variants(run: RunDir, wanted: Sequence[variants.Variant] | None = None) -> None:
+    """Variants of a run that is done: a scaled model answers as after an earlier stage; by default dial and subsets."""
+    cells, last = run.cells(), len(run.config.stages)
+    wanted = wanted or [*variants.rewound(run.config), *variants.subsets(run.config)]
+    for variant in wanted:
+        stage = round(sum(strength for _, strength in variant) * last / len(variant))
+        for task in variants.tasks_of(run.config):
+            own = cells[stage, task].model_dump() | {"stage": last}
+            of = variants.row_of(run.config, cells)
+            variants.append(run, variants.VariantCell(**own, strengths=dict(variant), of=of))
 
 
 def write_runs(runs: Path, shape: Shape, methods: Mapping[str, Kind], seeds: Sequence[int]) -> list[RunDir]:

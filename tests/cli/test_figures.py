@@ -36,7 +36,9 @@ def ledger() -> Any:
 def runs(ledger: Any, tmp_path: Path) -> Path:
     """Four runs in the workspace."""
     kinds = {"lora": ledger.Kind(run_sd=0.05), "moextend": ledger.Kind(keeps=1.0)}
-    ledger.write_runs(tmp_path / "runs", ledger.Shape(stages=2, texts=1, items=12), kinds, (0, 1))
+    shape = ledger.Shape(stages=2, texts=1, items=12)
+    for run in ledger.write_runs(tmp_path / "runs", shape, kinds, (0, 1)):
+        ledger.write_variants(run)
     return tmp_path / "runs"
 
 

@@ -209,3 +209,24 @@ def test_encoders_projectors_and_task_statistics_are_kept(tmp_path: Path) -> Non
     ids = torch.arange(12).view(2, 6)
     moextend.activate(model, ["mine"])
     assert torch.equal(logits(lm, ids), logits(model.lm, ids)), "for text, without the encoder"
+
+
+def test_strengths_are_part_of_the_folder(base: Path, tmp_path: Path, ids: Tensor) -> None:
+    model = moextend.load(str(base))
+    changed(model, "a")
+    changed(model, "b", seed=6)
+    full = logits(model.lm, ids)
+    moextend.activate(model, {"a": 0.6, "b": 0.25})
+    expected = logits(model.lm, ids)
+    moextend.save_model(model, tmp_path / "out", base=str(base))
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["format"] == 2 and config["strengths"] == {"a": 0.6, "b": 0.25}
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out"), ids), expected)
+    assert torch.equal(logits(moextend.load_model(tmp_path / "out").lm, ids), expected)
+    assert torch.equal(logits(moextend.load_model(tmp_path / "out", active="all").lm, ids), full)
+    again = moextend.load_model(tmp_path / "out", active={"a": 0.6, "b": 0.25})
+    assert torch.equal(logits(again.lm, ids), expected)
+    moextend.activate(model, {"a": 1.0, "b": 0.0})
+    moextend.save_model(model, tmp_path / "one", base=str(base))
+    config = json.loads((tmp_path / "one/config.json").read_text())
+    assert (config["format"], config["active"], config["strengths"]) == (1, ["a"], {})

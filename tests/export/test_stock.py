@@ -214,3 +214,15 @@ def test_a_dense_model_is_written_as_it_is(tmp_path: Path, ids: Tensor) -> None:
     assert save_stock(model, tmp_path / "out").experts == 0
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert torch.equal(logits(again, ids), logits(model.lm, ids))
+
+
+def test_a_strength_below_one_has_no_stock_class(tmp_path: Path, ids: Tensor) -> None:
+    model = plain()
+    changed(model)
+    moextend.activate(model, {"a": 0.6})
+    with pytest.raises(InputError, match=r"'a' has the strength 0\.6, .* Activate it with full strength"):
+        save_stock(model, tmp_path / "out")
+    moextend.activate(model, {"a": 1.0})
+    save_stock(model, tmp_path / "out")
+    lm = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert (logits(lm, ids) - logits(model.lm, ids)).abs().max() < 1e-5

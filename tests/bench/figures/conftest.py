@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from moextend.bench.figures import Source
 from moextend.bench.report.collect import collect
+from moextend.bench.run import variants
 from moextend.bench.run.rundir import find_runs
 from tests.bench import ledger
 
@@ -35,7 +36,8 @@ def make_source(tmp_path_factory: pytest.TempPathFactory) -> MakeSource:
         for method, kind in methods.items():
             for seed in seeds:
                 for order in orders:
-                    ledger.write_run(runs, ledger.Shape(**shape), method, seed, kind, order=order)
+                    run = ledger.write_run(runs, ledger.Shape(**shape), method, seed, kind, order=order)
+                    ledger.write_variants(run, variants.rewound(run.config))
         (experiment,) = collect(find_runs(runs))
         return Source.of(experiment)
 

@@ -282,3 +282,13 @@ def test_methods_are_chosen_and_ordered(source: Source) -> None:
     ]
     with pytest.raises(UnknownName, match="--method"):
         Source.of(source.experiment, ["lroa"])
+
+
+def test_the_dial_is_that_of_the_table(source: Source, printed: Printed, ax: Axes) -> None:
+    assert figures.rewind(source.experiment, "text_change", ax) is ax
+    table = [row for row in printed("rewind") if row["method"] == "lora"]
+    (line,) = (line for line in ax.lines if line.get_label() == "lora")
+    assert np.asarray(line.get_xdata()).tolist() == [float(row["text_change"]) for row in table]
+    assert np.asarray(line.get_ydata()).tolist() == [float(row["acc"]) for row in table]
+    assert [row["strength"] for row in table] == ["0.0", "0.25", "0.5", "0.75", "1.0"]
+    assert to_hex(line.get_color()) == to_hex(look("lora").color)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from moextend.bench.run.opening import open_run
 from moextend.bench.run.rundir import RunDir
 from moextend.cli.main import app
-from tests.bench.ledger import Kind, Shape, config, write_runs
+from tests.bench.ledger import Kind, Shape, config, write_runs, write_variants
 
 SHAPE = Shape(stages=2, texts=1, items=20)
 REASONS = {
@@ -24,7 +24,7 @@ REASONS = {
 VIEWS = {
     "forgetting": [], "tasks": ["--tasks"], "text": ["--text"], "matrix": ["--matrix"], "costs": ["--costs"],
     "routing": ["--routing"], "readings": ["--readings"], "comparison": ["--baseline", "moextend"],
-    "ablations": ["--ablations"],
+    "ablations": ["--ablations"], "rewind": ["--rewind"], "subsets": ["--subsets"],
 }  # fmt: skip
 
 
@@ -33,6 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("left_out")
     kinds = {"lora": Kind(), "moextend": Kind(), "ewc": Kind(), "lora:rank=4": Kind()}
     made = {run.folder.name: run for run in write_runs(folder, SHAPE, kinds, [0, 1])}
+    write_variants(made["lora-s0"])
     error = {"what": "the loss is not finite.", "where": "stage 2", "hint": None}
     _change_status(made["lora-s1"], state="failed", error=error)
     _change_status(made["moextend-s1"], state="interrupted")

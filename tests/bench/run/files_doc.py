@@ -18,6 +18,7 @@ from moextend.bench.executors.job import JobRecord
 from moextend.bench.run.cancelling import Cancel
 from moextend.bench.run.config import ConfigFile, Identity
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Status
+from moextend.bench.run.variants import VariantCell
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Cell
 from moextend.bench.store import NodeCard, StoreFile
@@ -27,6 +28,7 @@ DOC = Path(__file__).parents[3] / "docs" / "files.md"
 FILES: dict[str, type[Any]] = {
     "config.json": ConfigFile,
     "scores.jsonl": Cell,
+    "variants.jsonl": VariantCell,
     "predictions/<weights>/<task>-<key>.jsonl": PredictionLine,
     "facts.json": RunFacts,
     "status.json": Status,
@@ -48,6 +50,7 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | :-- | :-- |
 | `config.json` | what the run is, where its files lie, what it was made with |
 | `scores.jsonl` | one line a cell of the matrix; the last line of a cell counts |
+| `variants.jsonl` | scores of the last model with what it learned scaled or left out; see [rewind.md](rewind.md) |
 | `facts.json` | what became known while running |
 | `status.json` | how far the run is |
 | `stages/<t>-<task>/` | what stage t learned: `extension.safetensors`, its card `extension.json`, files of the method |

@@ -1,0 +1,211 @@
+"""Tables of variants of the last models: the rewind dial and the interference map (bench/run/variants.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from moextend.bench import stats
+from moextend.bench.report.collect import Experiment, Result, damaged_run, grouped, row_name, unfinished_mark
+from moextend.bench.report.comparison import differences
+from moextend.bench.report.forgetting import summary
+from moextend.bench.report.items import ItemReader
+from moextend.bench.report.table import WIDTH, Column, Table, Value, over_runs, text
+from moextend.bench.run import variants
+from moextend.bench.run.rundir import Cell
+from moextend.bench.run.variants import Variant, VariantCells
+from moextend.errors import InputError
+
+METRICS = {"acc": "ACC", "bwt": "BWT", "fm": "FM", "text_after": "text", "text_change": "Δ text"}
+"""Columns of the dial -> their title; as in the forgetting table."""
+SIGNED = ("bwt", "fm", "text_change")
+DIAL = (
+    "strength: what the stages learned, scaled without training: 0 is the base, 1 the last model as it is. "
+    "ACC, BWT, FM, text: the metrics of the forgetting table with the scaled model's scores as the last row; Δ text: "
+    "change of the text tasks from the base, in points."
+)
+LEFT_OUT = (
+    "Rows: the last model without what some stages learned. Columns: score without them less the score of the last "
+    "model, in points, with its 95% interval over paired items{}. Positive: without them the task is better, so they "
+    "hurt it. Bold: the interval excludes 0. 0.0 without an interval: the same weights answered."
+)
+SPREAD = "±: standard deviation over seeds."
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scored variants of an experiment."""
+
+    cells: dict[str, VariantCells]
+    """Folder of a run -> its cells."""
+    damaged: list[str] = field(default_factory=list)
+    """Runs whose variants cannot be read."""
+
+    @staticmethod
+    def of(experiment: Experiment) -> Scored:
+        """Those of all runs."""
+        cells, damaged = dict[str, VariantCells](), list[str]()
+        for result in experiment.results:
+            try:
+                cells[str(result.run.folder)] = variants.read(result.run, result.cells)
+            except Exception as error:  # one damaged file hides no other run
+                damaged.append(damaged_run(result.run, error))
+        return Scored(cells, damaged)
+
+    def variants(self, result: Result) -> list[Variant]:
+        """The variants of a run with a score, in the order in which they were scored."""
+        return list(dict.fromkeys(variant for variant, _ in self.cells.get(str(result.run.folder), {})))
+
+    def row(self, result: Result, variant: Variant) -> Result:
+        """The run with the scores of a variant as its last row."""
+        own = self.cells[str(result.run.folder)]
+        kept: dict[tuple[int, str], Cell] = {
+            key: c for key, c in result.cells.items() if key[0] < result.last
+        }
+        kept |= {(result.last, task): cell for (other, task), cell in own.items() if other == variant}
+        return replace(result, cells=kept)
+
+    def notes(self) -> list[str]:
+        """The runs that are left out."""
+        return [f"Left out: {'; '.join(self.damaged)}."] if self.damaged else []
+
+
+def strength_of(variant: Variant) -> float | None:
+    """The strength of all stages; None if they differ."""
+    found = {strength for _, strength in variant}
+    return found.pop() if len(found) == 1 else None
+
+
+def dial(experiment: Experiment, scored: Scored) -> dict[tuple[str, str, str], Mapping[float, list[Result]]]:
+    """(mode, method, order) -> strength -> its runs with the scores of the scaled model as the last row."""
+    found: dict[tuple[str, str, str], Mapping[float, list[Result]]] = {}
+    for mode in ("sequence", "joint"):
+        for (method, order), group in grouped(experiment.of(mode)).items():
+            rows: dict[float, list[Result]] = {}
+            for result in group:
+                for variant in scored.variants(result):
+                    strength = strength_of(variant)
+                    if strength is not None:
+                        rows.setdefault(strength, []).append(scored.row(result, variant))
+            # The empty and the full subset of an interference map make no dial.
+            if any(0 < strength < 1 for strength in rows):
+                found[mode, method, order] = dict(sorted(rows.items()))
+    return found
+
+
+def rewind_tables(experiment: Experiment) -> list[Table]:
+    """The dial of every method: a row a strength."""
+    scored = Scored.of(experiment)
+    found = dial(experiment, scored)
+    if not found:
+        return _nothing(scored, "--rewind")
+    sections = [
+        [_dial_row(mode, strength, runs) for strength, runs in rows.items()]
+        for (mode, _, _), rows in found.items()
+    ]
+    several = any(value.spread is not None for section in sections for row in section for value in row)
+    columns = [Column("method", "method", numeric=False), Column("strength", "strength", spread="")]
+    columns += [Column(key, title) for key, title in METRICS.items()]
+    columns.append(Column("runs", "runs", spread="", wide=True))
+    notes = [DIAL, *([SPREAD] if several else []), *scored.notes()]
+    differs = f" ({experiment.differs})" if experiment.differs else ""
+    title = f"{experiment.name}: gain against forgetting{differs}"
+    return [Table(f"{experiment.name}-rewind", title, columns, sections, notes, kind="rewind")]
+
+
+def _dial_row(mode: str, strength: float, runs: Sequence[Result]) -> list[Value]:
+    known = [summary(run) for run in runs]
+    before = "joint, " if mode == "joint" else ""
+    return [
+        row_name(runs, before=before, mark=unfinished_mark(runs)),
+        Value(f"{strength:g}", strength),
+        *(over_runs([own[key] for own in known], signed=key in SIGNED) for key in METRICS),
+        Value(str(len(runs)), len(runs)),
+    ]
+
+
+def subsets_tables(experiment: Experiment) -> list[Table]:
+    """The interference map of every method: a row for what is left out, a column a task."""
+    scored, reader = Scored.of(experiment), ItemReader()
+    made = [
+        table
+        for group in grouped(experiment.of("sequence")).values()
+        if (table := _map(experiment, group, scored, reader)) is not None
+    ]
+    if not made:
+        return _nothing(scored, "--subsets")
+    return [*made[:-1], replace(made[-1], notes=[*made[-1].notes, *scored.notes()])]
+
+
+def _map(experiment: Experiment, group: Sequence[Result], scored: Scored, reader: ItemReader) -> Table | None:
+    """The map of one method; None without subsets."""
+    known = list(dict.fromkeys(variant for result in group for variant in scored.variants(result)))
+    partial = [v for v in known if {strength for _, strength in v} in ({0.0, 1.0}, {0.0})]
+    if not any(strength_of(variant) is None for variant in partial):
+        return None  # a dial only
+    tasks = [*group[0].tasks, *group[0].text]
+    with_names = 30 + sum(max(len(task), len("-99.9 (-99.9 to +99.9)")) + 1 for task in tasks) <= WIDTH
+    rows = [
+        [text(_left_out(variant)), *(_difference(group, variant, task, scored, reader) for task in tasks)]
+        for variant in partial
+    ]
+    columns = [Column("without", "without", numeric=False)]
+    columns += [
+        Column(task, task if with_names else str(i), spread="", of=task if with_names else "")
+        for i, task in enumerate(tasks, 1)
+    ]
+    named = row_name(group, mark=unfinished_mark(group)).text
+    notes = [LEFT_OUT.format("" if len(group) == 1 else f" and {len(group)} seeds")]
+    notes += (
+        [] if with_names else [f"Columns: {', '.join(f'{i} {task}' for i, task in enumerate(tasks, 1))}."]
+    )
+    title = f"{experiment.name}, {named}: who helps and who hurts whom"
+    return Table(f"{experiment.name}-{named}-subsets", title, columns, [rows], notes, kind="subsets")
+
+
+def _left_out(variant: Variant) -> str:
+    gone = [stage for stage, strength in variant if not strength]
+    return "all (the base)" if len(gone) == len(variant) else ", ".join(gone)
+
+
+def _difference(
+    group: Sequence[Result], variant: Variant, task: str, scored: Scored, reader: ItemReader
+) -> Value:
+    """Score of the variant less that of the last model, over the runs that have both."""
+    pairs, same = [], True
+    for result in group:
+        own = scored.cells.get(str(result.run.folder), {}).get((variant, task))
+        full = result.cells.get((result.last, task))
+        if own is None or full is None:
+            continue
+        same = same and own.weights == full.weights
+        weights = {(result.last, task): 1.0}
+        without = reader.parts(scored.row(result, variant), weights)
+        pairs.append(((own.value, without), (full.value, reader.parts(result, weights))))
+    found = differences(pairs) if pairs else None
+    if found is None:
+        return Value("-", style="dim")
+    values, contrast = found
+    value = sum(values) / len(values)
+    if same or contrast is None:
+        return replace(_signed(value), style="dim" if same else "")
+    low, high = contrast.interval(stats.LEVEL)
+    shown = _signed(value, (low, high))
+    return replace(shown, style="bold" if low > 0 or high < 0 else "")
+
+
+def _signed(value: float, between: tuple[float, float] | None = None) -> Value:
+    def form(decimals: int) -> str:
+        shown = [f"{round(one, decimals) + 0.0:+.{decimals}f}" for one in (value, *(between or ()))]
+        shown[0] = shown[0] if round(value, decimals) else f"{0:.{decimals}f}"
+        return f"{shown[0]} ({shown[1]} to {shown[2]})" if between else shown[0]
+
+    return Value(form(1), value, form=form)
+
+
+def _nothing(scored: Scored, where: str) -> list[Table]:
+    if scored.damaged:
+        raise InputError(
+            f"no variant can be read: {'; '.join(scored.damaged)}.", where=where, hint="Run again."
+        )
+    return []

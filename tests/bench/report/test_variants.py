@@ -1,0 +1,111 @@
+"""Tables of the rewind dial and of the interference map."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from moextend.bench.report import tables
+from moextend.bench.report.collect import collect
+from moextend.bench.report.forgetting import forgetting_table
+from moextend.bench.report.table import Table
+from moextend.bench.run import variants
+from moextend.bench.run.rundir import RunDir
+from moextend.errors import InputError
+from tests.bench.ledger import Kind, Shape, write_run, write_runs, write_variants
+
+SHAPE = Shape(stages=3, texts=2, items=80)
+
+
+def rows(table: Table) -> list[dict[str, float | str | None]]:
+    keys = [column.key for column in table.columns]
+    return [
+        {
+            key: value.text if value.number is None else value.number
+            for key, value in zip(keys, row, strict=True)
+        }
+        for section in table.sections
+        for row in section
+    ]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return write_run(tmp_path / "runs", SHAPE, "moextend:scope=all", 0, Kind(keeps=0.4, text_lost=0.2))
+
+
+def test_the_dial_goes_from_row_zero_to_the_forgetting_table(run: RunDir) -> None:
+    write_variants(run, variants.rewound(run.config))
+    (experiment,) = collect([run])
+    (table,) = tables([experiment], "rewind")
+    found = rows(table)
+    assert [row["strength"] for row in found] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    (usual,) = (row for row in rows(forgetting_table(experiment)) if row["method"] == "moextend:scope=all")
+    assert {key: found[-1][key] for key in ("acc", "bwt", "fm")} == {
+        key: usual[key] for key in ("acc", "bwt", "fm")
+    }
+    cells = run.cells()
+    base = [cells[0, task].value for task in SHAPE.tasks]
+    assert found[0]["acc"] == pytest.approx(sum(base) / 3) and found[0]["text_change"] == 0
+    before, after = ([cells[stage, task].value for task in SHAPE.text] for stage in (0, 3))
+    assert found[-1]["text_change"] == pytest.approx((sum(after) - sum(before)) / 2)
+
+
+def test_the_map_has_differences_with_intervals(run: RunDir) -> None:
+    write_variants(run, variants.subsets(run.config))
+    (table,) = tables(collect([run]), "subsets")
+    cells, found = run.cells(), rows(table)
+    assert [row["without"] for row in found] == SHAPE.tasks
+    for row in found:
+        for task in (*SHAPE.tasks, *SHAPE.text):
+            assert row[task] == pytest.approx(cells[2, task].value - cells[3, task].value)
+    cell = table.sections[0][0][3]
+    assert " to " in cell.text and cell.number is not None
+    low, high = (float(word) for word in cell.text.partition("(")[2].rstrip(")").split(" to "))
+    assert low < cell.number < high
+    assert cell.style == ("bold" if low > 0 or high < 0 else "")
+
+
+def test_the_same_weights_make_no_difference(run: RunDir) -> None:
+    variant = variants.subsets(run.config, "1+2")[0]
+    cells = run.cells()
+    row = variants.row_of(run.config, cells)
+    for task in variants.tasks_of(run.config):
+        cell = variants.VariantCell(**cells[3, task].model_dump(), strengths=dict(variant), of=row)
+        variants.append(run, cell)
+    (table,) = tables(collect([run]), "subsets")
+    assert all(value.text == "0.0" and value.style == "dim" for value in table.sections[0][0][1:])
+    with pytest.raises(InputError, match="no run is scored with what it learned scaled"):
+        tables(collect([run]), "rewind")
+
+
+def test_seeds_make_a_mean(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, SHAPE, {"moextend": Kind(run_sd=0.05), "lora": Kind()}, (0, 1, 2))
+    for each in runs[:3]:
+        write_variants(each)
+    (dial,) = tables(collect(runs), "rewind")
+    assert len(dial.sections) == 1 and {row[-1].number for row in dial.sections[0]} == {3}
+    assert all(row[2].spread is not None for row in dial.sections[0][1:])
+    (shown,) = tables(collect(runs), "subsets")
+    assert shown.key.endswith("moextend-subsets") and "3 seeds" in shown.notes[0]
+
+
+def test_former_weights_and_damaged_lines_do_not_count(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, SHAPE, {"moextend": Kind(), "lora": Kind()}, (0,))
+    for each in runs:
+        write_variants(each)
+    path = runs[0].folder / variants.FILE
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0].replace('"value"', '"valeu"'), *lines[1:]]) + "\n")
+    (dial,) = tables(collect(runs), "rewind")
+    assert {row[0].text for section in dial.sections for row in section} == {"lora"}
+    assert any("moextend-s0 (damaged: " in note and "variants.jsonl:1" in note for note in dial.notes)
+    scores = runs[1].folder / "scores.jsonl"
+    changed = [json.loads(line) for line in scores.read_text().splitlines()]
+    changed[-1]["weights"] = "others"
+    scores.write_text("".join(json.dumps(line) + "\n" for line in changed))
+    assert variants.read(RunDir(runs[1].folder)) == {}, "they were made with other weights"
+    with pytest.raises(InputError, match=r"no variant can be read: moextend-s0"):
+        tables(collect(runs), "rewind")

@@ -1,0 +1,216 @@
+"""Strengths of extensions: 0 is the base and 1 the extension, bit for bit, with a straight line between them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from moextend import activate, active_fingerprint, attach, detach, new_parameters
+from moextend.errors import InputError, UnknownName
+from moextend.moe import attach as expand
+from moextend.moe.recipe import Mode
+from moextend.moe.sites import Site, find_sites
+from moextend.moe.strengths import levels
+from tests.moe.toy_families import build
+from tests.moe.toy_families import outputs as outputs_for
+from tests.toys import toy_lm, toy_model
+
+FAMILIES = [
+    "mixtral", "olmoe", "qwen2_moe", "gpt_oss", "deepseek_v3", "ernie4_5_moe", "gemma4_text", "nemotron_h",
+    "longcat_flash", "phimoe", "muse_spark_text", "deepseek_v4", "zaya", "llama4_text",
+]  # fmt: skip
+"""One family for each way of routing and computing."""
+REFUSED = (("zaya", "paper"), ("llama4_text", "slot"))
+"""What routing refuses (test_families_paper.py, test_slot_routing.py)."""
+IDS = torch.randint(4, 60, (3, 9), generator=torch.Generator().manual_seed(8))
+MODES: tuple[Mode, ...] = ("exact", "paper", "slot")
+
+
+def shaken(lm: nn.Module, *names: str) -> None:
+    """Gives the parameters of extensions random values."""
+    for seed, name in enumerate(names):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in new_parameters(lm, name).values():
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+
+
+def extended(name: str, mode: Mode) -> tuple[Any, Site]:
+    """A model with an extension in its last MoE block, and that block."""
+    lm = build(name)
+    site = find_sites(lm)[-1]
+    attach(lm, "new", {site.layer: [0, 1]}, mode=mode)
+    shaken(lm, "new")
+    return lm, site
+
+
+def outputs(lm: Any) -> Tensor:
+    return outputs_for(lm, IDS)
+
+
+def summed(lm: Any, site: Site) -> Tensor:
+    """What the experts of a block give; of experts that compute every token, the output of the block."""
+    found: list[Tensor] = []
+    watched = site.block if site.dense else site.experts
+    hook = watched.register_forward_hook(
+        lambda _, args, out: found.append((out[0] if isinstance(out, tuple) else out).detach())
+    )
+    try:
+        outputs(lm)
+    finally:
+        hook.remove()
+    return found[-1].double()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [(name, mode) for name in FAMILIES for mode in MODES if (name, mode) not in REFUSED]
+)
+def test_the_experts_output_lies_on_a_straight_line(name: str, mode: Mode) -> None:
+    lm, site = extended(name, mode)
+    activate(lm, ["new"])
+    full, logits = summed(lm, site), outputs(lm)
+    activate(lm, {"new": 1})
+    assert torch.equal(outputs(lm), logits), "full strength computes the same operations"
+    activate(lm, [])
+    base, without = summed(lm, site), outputs(lm)
+    activate(lm, {"new": 0.0})
+    assert torch.equal(outputs(lm), without), "no strength is the base"
+    assert not torch.allclose(base, full), "else the test says nothing"
+    size = float((full - base).abs().max())
+    for strength in (0.1, 0.5, 0.9):
+        activate(lm, {"new": strength})
+        assert (summed(lm, site) - (base + strength * (full - base))).abs().max() < 1e-5 * max(1, size)
+    activate(lm, ["new"])
+    assert torch.equal(outputs(lm), logits), "a list gives full strength again"
+    detach(lm, "new")
+    assert torch.equal(outputs(lm), without)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_way_from_the_base_is_monotone(mode: Mode) -> None:
+    lm, site = extended("mixtral", mode)
+    activate(lm, [])
+    base = summed(lm, site)
+    found = []
+    for strength in (0.0, 1e-6, 0.25, 0.5, 0.75, 1 - 1e-6, 1.0):
+        activate(lm, {"new": strength})
+        found.append(float((summed(lm, site) - base).norm()))
+    assert all(before < after for before, after in pairwise(found))
+    assert found[1] < 1e-5 * found[-1] > found[-1] - found[-2], "no jump at the ends"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_several_extensions_each_with_its_strength(mode: Mode) -> None:
+    lm = toy_lm()
+    last = find_sites(lm)[-1]
+    for name, parent in (("a", 0), ("b", 0), ("c", 1)):
+        activate(lm, [])
+        attach(lm, name, {last.layer: [parent]}, mode=mode, calibrate=False)
+    shaken(lm, "a", "b", "c")
+
+    def y(*names: str) -> Tensor:
+        activate(lm, list(names))
+        return summed(lm, last)
+
+    expected = 0.25 * y("a", "b", "c") + 0.5 * y("a", "c") + 0.25 * y("c")
+    activate(lm, {"b": 0.25, "a": 0.75, "c": 1})
+    assert torch.allclose(summed(lm, last), expected, atol=1e-5)
+    some = y("a", "c")
+    activate(lm, {"a": 1, "b": 0, "c": 1.0})
+    assert torch.equal(summed(lm, last), some), "strength 0 is not active"
+
+
+def test_levels_are_the_sets_of_the_definition() -> None:
+    assert levels({"a": 0.25, "b": 1.0, "c": 0.25}) == [(0.25, ["a", "b", "c"]), (0.75, ["b"])]
+    assert levels({"a": 0.5}) == [(0.5, ["a"]), (0.5, [])]
+    assert levels({"a": 1.0}) == [(1.0, ["a"])]
+    mixed = levels({"a": 0.3, "b": 0.7, "c": 0.9})
+    assert [names for _, names in mixed] == [["a", "b", "c"], ["b", "c"], ["c"], []]
+    assert sum(share for share, _ in mixed) == pytest.approx(1)
+
+
+def test_an_extension_is_no_stronger_than_those_it_was_made_with() -> None:
+    lm = toy_lm()
+    attach(lm, "a", {1: [0]}, mode="paper")
+    attach(lm, "b", {1: [1]}, mode="paper")
+    activate(lm, {"a": 0.6, "b": 0.6})
+    activate(lm, {"a": 0.6, "b": 0.2})
+    before = outputs(lm)
+    with pytest.raises(InputError, match=r"'b' was made with 'a' active, which has the strength 0\.6"):
+        activate(lm, {"a": 0.6, "b": 0.7})
+    with pytest.raises(InputError, match="needs it"):
+        activate(lm, {"a": 0, "b": 0.5})
+    assert torch.equal(outputs(lm), before), "a refused call changes nothing"
+    with pytest.raises(InputError, match="was made with"):
+        expand.activate(lm, {"a": 0.5, "b": 1.0}, partial=True)  # its calibration reads a
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.5, float("nan"), float("inf"), "0.5", True, None])
+def test_a_strength_is_a_number_from_0_to_1(wrong: Any) -> None:
+    lm = toy_lm()
+    attach(lm, "a", {1: [0]})
+    activate(lm, {"a": 0.5})
+    with pytest.raises(InputError, match="is no strength"):
+        activate(lm, {"a": wrong})
+    assert expand.scope_of(lm).strengths == {"a": 0.5}
+    with pytest.raises(UnknownName, match="Did you mean 'a'"):
+        activate(lm, {"aa": 0.5})
+    with pytest.raises(InputError, match="go with 'all' and 'auto'"):
+        activate(lm, ["a"], strengths={"a": 0.5})
+
+
+def test_all_with_strengths_and_what_is_not_named_has_one() -> None:
+    lm = toy_lm()
+    attach(lm, "a", {1: [0]})
+    activate(lm, [])
+    attach(lm, "b", {1: [1]})
+    activate(lm, "all", strengths={"a": 0.5})
+    assert expand.scope_of(lm).active == ("a", "b") and expand.scope_of(lm).strengths == {"a": 0.5}
+    activate(lm, "all")
+    assert not expand.scope_of(lm).strengths
+    with pytest.raises(UnknownName):
+        activate(lm, "all", strengths={"c": 0.5})
+
+
+def test_nothing_is_trained_on_a_weakened_extension() -> None:
+    lm = toy_lm()
+    attach(lm, "a", {1: [0]})
+    activate(lm, {"a": 0.5})
+    with pytest.raises(InputError, match=r"'a' has the strength 0\.5"):
+        attach(lm, "b", {1: [1]})
+    assert expand.scope_of(lm).known == ["a"]
+    activate(lm, {"a": 0})
+    attach(lm, "b", {1: [1]})
+    assert expand.scope_of(lm).coactive["b"] == ()
+
+
+def test_reaching_keeps_strengths_and_detaching_forgets_them() -> None:
+    lm = toy_lm()
+    attach(lm, "a", {1: [0]})
+    activate(lm, [])
+    attach(lm, "b", {1: [1]})
+    activate(lm, {"a": 0.5, "b": 0.25})
+    with expand.reaching(lm, ["b"]):
+        assert expand.scope_of(lm).active == ("b",) and expand.scope_of(lm).strengths["b"] == 0.25
+    assert expand.scope_of(lm).active == ("a", "b")
+    assert expand.scope_of(lm).strengths == {"a": 0.5, "b": 0.25}
+    detach(lm, "a")
+    assert expand.scope_of(lm).strengths == {"b": 0.25}
+
+
+def test_the_fingerprint_tells_strengths_apart() -> None:
+    model = toy_model()
+    attach(model.lm, "a", {1: [0]})
+    full = active_fingerprint(model)
+    activate(model, {"a": 1.0})
+    assert active_fingerprint(model) == full
+    activate(model, {"a": 0.5})
+    half = active_fingerprint(model)
+    activate(model, {"a": 0.25})
+    assert len({full, half, active_fingerprint(model)}) == 3
+    activate(model, {"a": 0})
+    assert active_fingerprint(model) == model.base_fingerprint()
