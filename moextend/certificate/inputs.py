@@ -79,7 +79,9 @@ def far_sets(model: MultimodalLM, count: int, own: Sequence[Conversation] = ()) 
         sentences.append(_sentence(drawn))
     words = [Item(Prompt(text), ANSWER) for text in _random_texts(model, count, drawn)]
     found = [
-        Set("sentences", "sentences, sums, code and questions from templates", sentences[: count - count // 2]),
+        Set(
+            "sentences", "sentences, sums, code and questions from templates", sentences[: count - count // 2]
+        ),
         Set("random tokens", "random tokens of the vocabulary", words[: count // 2]),
     ]
     if own:

@@ -13,7 +13,16 @@ LIMITS = """\
 - The SHA-256 shows that the record was not changed by accident. It is no signature: whoever changes the record can
   compute it again.
 """
-COLUMNS = ("inputs", "items", "tokens", "inputs reached", "tokens reached", "logits", "log-likelihoods", "answers")
+COLUMNS = (
+    "inputs",
+    "items",
+    "tokens",
+    "inputs reached",
+    "tokens reached",
+    "logits",
+    "log-likelihoods",
+    "answers",
+)
 
 
 def page(certificate: Certificate) -> str:
@@ -41,9 +50,7 @@ def page(certificate: Certificate) -> str:
 
 def verdict_of(certificate: Certificate) -> str:
     """The number of claims of each status, in a sentence."""
-    counts = [
-        f"{sum(one.status == status for one in certificate.claims)} {status}" for status in MARKS
-    ]
+    counts = [f"{sum(one.status == status for one in certificate.claims)} {status}" for status in MARKS]
     return f"{len(certificate.claims)} claims: {', '.join(counts)}."
 
 

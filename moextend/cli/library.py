@@ -32,6 +32,7 @@ from moextend.cli.opening import (
     Vision,
     describe,
     encoders_of,
+    folders_of,
     load_active,
     opened,
     rows_of,
@@ -171,7 +172,8 @@ def generate(
     """Print the answer of a base to a prompt, with extensions or without."""
     encoders = encoders_of(vision, audio)
     before.check_model(base, encoders, projector, dtype, attention, device)
-    known = {*encoders, *before.check_extensions(extension or [])}
+    extension = folders_of(extension)
+    known = {*encoders, *before.check_extensions(extension)}
     text, media = before.shown(prompt, {"image": image or [], "audio": sound or []}, known)
     if auto and not extension:
         raise InputError(

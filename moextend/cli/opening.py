@@ -69,7 +69,7 @@ Loaded = Annotated[
         "--extension",
         "-e",
         file_okay=False,
-        help="Folder of an extension; repeatable, oldest first.",
+        help="Folder of an extension, or its hub id (owner/name@revision); repeatable, oldest first.",
     ),
 ]
 Steps = Annotated[
@@ -149,6 +149,15 @@ def encoders_of(vision: str | None, audio: str | None) -> dict[str, str]:
     return {name: encoder for name, encoder in (("image", vision), ("audio", audio)) if encoder is not None}
 
 
+def folders_of(extensions: Sequence[Path] | None) -> list[Path]:
+    """Folders of extensions; those that are named by a hub id are downloaded."""
+    if not extensions:
+        return []
+    from moextend.extension.remote import local_folder
+
+    return [local_folder(one, where="--extension") for one in extensions]
+
+
 def load_active(
     model: MultimodalLM,
     extensions: Sequence[Path] | None,
@@ -163,6 +172,16 @@ def load_active(
     if not extensions:
         return
     import moextend
+
+    projectors_of(model, extensions, projectors)
+    for folder in extensions:
+        moextend.load_extension(model, folder, allow_dtype=allow_dtype)
+    moextend.activate(model, "all")
+
+
+def projectors_of(model: MultimodalLM, extensions: Sequence[Path], projectors: Sequence[Path] | None) -> None:
+    """Gives an encoder without a projector in `projectors` that of the first extension whose folder holds one."""
+    import moextend
     from moextend.extension.modalities import carried
 
     given = {_modality_of(folder) for folder in projectors or ()}
@@ -171,9 +190,6 @@ def load_active(
             if name in model.modalities and name not in given:
                 moextend.load_projector(model, folder, modality=name)
                 given.add(name)
-    for folder in extensions:
-        moextend.load_extension(model, folder, allow_dtype=allow_dtype)
-    moextend.activate(model, "all")
 
 
 def rows_of(
