@@ -117,7 +117,7 @@ def certify(
     """Prove what an extension leaves as it was: base tensors, text, unloading; writes certificate.json and .md.
 
     Exit code 1: a claim failed, and the certificate has the counterexample.
-    """  # fmt: skip
+    """
     if check is not None:
         _check(check, extension, as_json)
         return

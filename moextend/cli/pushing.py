@@ -60,7 +60,7 @@ def push(
     from moextend.sharing.facts import facts_of
 
     named = _named(repository, branch)
-    folder, facts = _source(source, run, runs or workspace / "runs", workspace)
+    folder, facts = _source(source, run, runs or workspace / "runs")
     what = pushed(folder)
     card = _card(what, facts_of(what, base=base or "", licence=licence or "", run=facts), named.name)
     for note in local_paths(folder, what.kind):
@@ -130,7 +130,7 @@ def _named(repository: str, revision: str | None) -> HubId:
     return HubId(found.name, parse(f"{found.name}@{revision}", where="--revision").revision)
 
 
-def _source(source: str, run: str | None, runs: Path, workspace: Path) -> tuple[Path, RunFacts | None]:
+def _source(source: str, run: str | None, runs: Path) -> tuple[Path, RunFacts | None]:
     """Folder to push, and what its run knows of it."""
     folder = Path(source)
     stage = folder.parent.name == "stages" and (folder / "extension.json").is_file()

@@ -57,7 +57,9 @@ def is_pickle(path: Path) -> bool:
     """Whether a file may hold code that runs when it is loaded, by its name or its first bytes."""
     if path.suffix.lower() in PICKLES:
         return True
-    if path.suffix == ".safetensors":  # read as such only, and its first bytes are a length, which may be these
+    if (
+        path.suffix == ".safetensors"
+    ):  # read as such only, and its first bytes are a length, which may be these
         return False
     try:
         with path.open("rb") as file:

@@ -19,7 +19,10 @@ from tests.certificate.conftest import made
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certified")
     model = made(folder / "skill")
-    write(certify(model, folder / "skill", items=2, base="toy", command="moextend certify skill"), folder / "skill")
+    write(
+        certify(model, folder / "skill", items=2, base="toy", command="moextend certify skill"),
+        folder / "skill",
+    )
     return folder / "skill"
 
 

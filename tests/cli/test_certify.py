@@ -20,9 +20,13 @@ def test_a_certificate_is_made_and_checked(cli: Cli, tmp_path: Path) -> None:
     assert record["base"]["name"] == "tiny" and record["folder"] == "."
     checked = cli("certify", "--check", "skill/certificate.json")
     assert checked.code == 0 and record["sha256"] in checked.out
-    always = cli("certify", "skill", "--base", "tiny", "--items", "2", "--scope", "all", "--out", "all", "--json")
+    always = cli(
+        "certify", "skill", "--base", "tiny", "--items", "2", "--scope", "all", "--out", "all", "--json"
+    )
     assert always.code == 1, "text changes, and that is no proof"
-    assert [one["status"] for one in always.json()["claims"] if one["name"] == "text, always active"] == ["failed"]
+    assert [one["status"] for one in always.json()["claims"] if one["name"] == "text, always active"] == [
+        "failed"
+    ]
     assert always.json()["folder"] == "../skill" and (tmp_path / "all" / "certificate.md").is_file()
     weights = tmp_path / "skill" / "extension.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
@@ -33,7 +37,7 @@ def test_a_certificate_is_made_and_checked(cli: Cli, tmp_path: Path) -> None:
 
 WRONG = [
     ("", "EXTENSION: is missing"),
-    ("skill --scope own", "no run 'skill'"),
+    ("skill --scope own", "--base: is missing"),
     ("skill --base tinny", "no model 'tinny'"),
     ("skill --base tiny --scope ours", "no scope 'ours'"),
     ("skill --base tiny --items 1", "--items"),

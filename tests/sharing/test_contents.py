@@ -29,7 +29,15 @@ def folder(skill: Path, tmp_path: Path) -> Path:
 
 
 def test_only_files_of_the_extension_are_pushed(folder: Path) -> None:
-    for name in (".env", "notes.txt", "trainer_state.json", "cost.json", ".git/config", "tokens/token", "a.lock"):
+    for name in (
+        ".env",
+        "notes.txt",
+        "trainer_state.json",
+        "cost.json",
+        ".git/config",
+        "tokens/token",
+        "a.lock",
+    ):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("x")
     (folder / "memory.safetensors").symlink_to("/etc/passwd")
