@@ -29,6 +29,8 @@ CRAFTED_TOKENS = 8
 """Length of a crafted text in tokens."""
 ANSWER = "It is not known."
 """Answer of inputs that have none."""
+MOST_CANDIDATES = 20_000
+"""Tokens that crafted texts are made of at most: those with the largest product with the mean embedding."""
 COMMON = 0.5
 """Share of the questions that a word must be in to belong to their form."""
 
@@ -225,12 +227,15 @@ def _crafted(model: MultimodalLM, folder: Path, count: int) -> list[Item]:
     if task_inference.find(folder) is None:
         return []
     statistics, table = task_inference.read(folder), model.lm.get_input_embeddings().weight
-    places = torch.tensor(_ordinary(model), device=table.device)
-    width = table.shape[1]
+    places, width = torch.tensor(_ordinary(model), device=table.device), table.shape[1]
+    if len(places) > MOST_CANDIDATES:  # a copy of a large table as float32 would take gigabytes
+        towards = table @ statistics.mean[:width].to(table.device, table.dtype)
+        places = places[towards[places].topk(MOST_CANDIDATES).indices]
+    rows = table[places].float()
     targets = [statistics.mean, *statistics.sample][: max(1, count // 2)]
     found: dict[str, Item] = {}
     for target in targets:
-        ids = _nearest(table[places].float(), target[:width].to(table.device).float())
+        ids = _nearest(rows, target[:width].to(table.device).float())
         text = without_marks(model.tokenizer.decode(places[ids].tolist())).strip()
         if text:
             found[text] = Item(Prompt(text), ANSWER)

@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-OWN = re.compile(
-    r"extension\.(json|safetensors)|modality-[a-z][a-z0-9]*\.(json|safetensors)|task_statistics\.safetensors"
-    r"|recogniser\.safetensors|memory\.safetensors|log\.jsonl"
-)
+NAMES = (
+    "extension.json", "extension.safetensors", "task_statistics.safetensors", "recogniser.safetensors",
+    "memory.safetensors", "log.jsonl",
+)  # fmt: skip
 """Files that `extend` and `save_extension` write."""
+_MODALITY = re.compile(r"modality-[a-z][a-z0-9]*\.(json|safetensors)")
+"""Files of a modality that an extension brings."""
 ABOUT = ("README.md", "certificate.json", "certificate.md")
 """Files about an extension: its model card and its certificate."""
 PICKLES = (
@@ -46,11 +48,16 @@ def contents(folder: Path) -> Contents:
             pickles.append(name)
         elif not _is_plain(path):
             others.append(name)
-        elif OWN.fullmatch(name):
+        elif is_own(name):
             own.append(name)
         else:
             (about if name in ABOUT else others).append(name)
     return Contents(tuple(own), tuple(about), tuple(pickles), tuple(others))
+
+
+def is_own(name: str) -> bool:
+    """Whether a file of this name in the folder of an extension is the extension's."""
+    return name in NAMES or _MODALITY.fullmatch(name) is not None
 
 
 def is_pickle(path: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from moextend.errors import InputError, SpecError
-from moextend.extension.folder import ABOUT, contents, is_pickle
+from moextend.extension.folder import ABOUT, contents, is_own, is_pickle
 from moextend.util import files
 
 Kind = Literal["extension", "moextend", "stock", "peft"]
@@ -97,13 +97,7 @@ def is_shared(name: str, kind: Kind) -> bool:
     """Whether a file of a repository belongs to what was pushed."""
     if name in ABOUT:
         return True
-    return _EXPORTED.fullmatch(name) is not None if kind != "extension" else _is_own(name)
-
-
-def _is_own(name: str) -> bool:
-    from moextend.extension.folder import OWN
-
-    return OWN.fullmatch(name) is not None
+    return is_own(name) if kind == "extension" else _EXPORTED.fullmatch(name) is not None
 
 
 def _exported(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

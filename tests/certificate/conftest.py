@@ -6,15 +6,23 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 
 import moextend
+from moextend.certificate import watch
 from moextend.certificate.record import Certificate, Claim
 from moextend.extension import task_inference
 from moextend.moe.recipe import Mode
 from tests.toys import picture, toy_model
 
 WRONG = 0.3
+
+
+@pytest.fixture(autouse=True)
+def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of two tokens, which is enough to see a change."""
+    monkeypatch.setattr(watch, "NEW_TOKENS", 2)
 
 
 def made(
@@ -53,7 +61,7 @@ def asked(count: int = 90, words: Sequence[int] = range(10, 20)) -> list[moexten
     ]
 
 
-def recognises(
+def infers(
     model: moextend.MultimodalLM, folder: Path, conversations: Sequence[moextend.Conversation]
 ) -> None:
     """Gives the folder task statistics of these inputs."""

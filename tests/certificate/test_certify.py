@@ -12,13 +12,14 @@ from safetensors.torch import load_file, save_file
 
 import moextend
 from moextend.certificate import certify as certifying
+from moextend.certificate import inputs
 from moextend.certificate.certify import Data, certify
 from moextend.errors import InputError
 from moextend.extension import task_inference
 from moextend.extension.task_inference import TaskStatistics
 from moextend.moe.recipe import Mode
 from moextend.util import files
-from tests.certificate.conftest import asked, claim, made, recognises, seen, statuses
+from tests.certificate.conftest import asked, claim, infers, made, seen, statuses
 
 OWN = ("files", "base", "attach", "base tensors", "text, task given", "comparison", "unload")
 NEAR = "near inputs, task inferred"
@@ -47,7 +48,7 @@ def test_an_honest_extension_of_each_family(family: str, mode: Mode, tmp_path: P
 
 def test_an_extension_for_images_is_proved_near_its_task(tmp_path: Path) -> None:
     model = made(tmp_path)
-    recognises(model, tmp_path, seen())
+    infers(model, tmp_path, seen())
     found = certify(model, tmp_path, items=6, data=Data(own=seen()[60:]))
     assert found.scope == "auto" and found.reads == ["image"]
     assert set(statuses(found).values()) == {"proved", "not checked"} and found.sound, statuses(found)
@@ -61,7 +62,7 @@ def test_an_extension_for_images_is_proved_near_its_task(tmp_path: Path) -> None
 
 def test_without_data_of_the_task_nearness_is_not_claimed(tmp_path: Path) -> None:
     model = made(tmp_path)
-    recognises(model, tmp_path, seen())
+    infers(model, tmp_path, seen())
     near = claim(certify(model, tmp_path, items=2), NEAR)
     assert near.status == "not checked" and "--data" in near.reason and near.items
 
@@ -69,9 +70,9 @@ def test_without_data_of_the_task_nearness_is_not_claimed(tmp_path: Path) -> Non
 def test_statistics_that_let_all_text_in_are_found(tmp_path: Path) -> None:
     """The attack: an extension for images whose task statistics are exchanged, so that it acts on text."""
     model = made(tmp_path)
-    recognises(model, tmp_path, seen())
+    infers(model, tmp_path, seen())
     assert certify(model, tmp_path, items=4).sound
-    recognises(model, tmp_path, asked(8))  # too few for a threshold: takes everything
+    infers(model, tmp_path, asked(8))  # too few for a threshold: takes everything
     found = certify(model, tmp_path, items=4)
     text = claim(found, "text, task inferred")
     assert text.status == "failed" and not found.sound
@@ -80,10 +81,14 @@ def test_statistics_that_let_all_text_in_are_found(tmp_path: Path) -> None:
     assert claim(found, "text, task given").status == "proved", "where the task is given, it does not act"
 
 
-def test_a_leak_for_few_texts_is_found_without_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize("candidates", [20_000, 12])
+def test_a_leak_for_few_texts_is_found_without_data(
+    candidates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The attack: statistics that accept only texts about one trigger, which no ordinary text resembles."""
+    monkeypatch.setattr(inputs, "MOST_CANDIDATES", candidates)
     model = made(tmp_path)
-    recognises(model, tmp_path, asked(300, words=(57, 58, 59)))
+    infers(model, tmp_path, asked(300, words=(57, 58, 59)))
     found = certify(model, tmp_path, items=8)
     near = claim(found, NEAR)
     assert near.status == "failed"
@@ -93,7 +98,7 @@ def test_a_leak_for_few_texts_is_found_without_data(tmp_path: Path) -> None:
 
 def test_text_of_the_same_words_is_near_a_text_task(tmp_path: Path) -> None:
     model = made(tmp_path)
-    recognises(model, tmp_path, asked())
+    infers(model, tmp_path, asked())
     found = certify(model, tmp_path, items=4, data=Data(own=asked()[70:]))
     near = claim(found, NEAR)
     words = next(one for one in near.sets if one.name == "same words")
@@ -183,7 +188,7 @@ def _infinite(folder: Path) -> None:
 )
 def test_a_tampered_extension_is_found(damage: Any, says: str, tmp_path: Path) -> None:
     model = made(tmp_path)
-    recognises(model, tmp_path, seen(10))
+    infers(model, tmp_path, seen(10))
     damage(tmp_path)
     found = certify(model, tmp_path, items=2)
     assert claim(found, "files").status == "failed" and says in claim(found, "files").reason
@@ -201,7 +206,7 @@ def test_beside_other_extensions(tmp_path: Path) -> None:
     made(tmp_path / "first", name="first")
     model = made(tmp_path / "second", name="second")
     for name, data in (("first", asked()), ("second", seen())):
-        recognises(model, tmp_path / name, data)
+        infers(model, tmp_path / name, data)
     near = Data(own=seen()[70:], near=asked()[80:])
     found = certify(model, tmp_path / "second", items=4, data=near, beside=[tmp_path / "first"])
     assert found.beside == ["first"] and found.sound, statuses(found)

@@ -71,7 +71,8 @@ def test_tokens_are_refused(folder: Path) -> None:
 
 def test_exported_folders(tmp_path: Path) -> None:
     names = {
-        "config.json": '{"model_type": "moextend", "base": "/home/me/base"}', "moextend_code.py": "", "x.safetensors": "",
+        "config.json": '{"model_type": "moextend", "base": "/home/me/base"}', "moextend_code.py": "",
+        "x.safetensors": "",
         "extensions/0-skill/extension.json": "{}", "tokenizer.json": "{}", "base/model-00001-of-2.safetensors": "",
         "run.sh": "rm", "extensions/0-skill/secret.json": "{}", "README.md": "mine",
     }  # fmt: skip

@@ -14,7 +14,7 @@ from moextend.certificate.writing import write
 from moextend.sharing.contents import pushed
 from moextend.sharing.facts import RunFacts, TaskResult, facts_of
 from moextend.sharing.model_card import MARK, model_card
-from tests.certificate.conftest import made, recognises, seen
+from tests.certificate.conftest import infers, made, seen
 
 RUN = RunFacts(
     name="shop/moextend-s0", stage="1-signs", task="signs", method="moextend", task_identity="given",
@@ -30,7 +30,7 @@ RUN = RunFacts(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     model = made(tmp_path / "skill")
-    recognises(model, tmp_path / "skill", seen(10))
+    infers(model, tmp_path / "skill", seen(10))
     write(certify(model, tmp_path / "skill", items=2, scope="own", base="org/olmoe"), tmp_path / "skill")
     return tmp_path / "skill"
 
