@@ -44,7 +44,7 @@ class StageEvidence:
     model: MultimodalLM
     """The base, with its encoders and aligned projectors."""
     scope: Scope
-    beside: list[Path]
+    others: list[Path]
     """Folders of its co-active extensions."""
     data: Data
     """Held-out training data of its task, and of the other tasks."""

@@ -52,7 +52,7 @@ class _Work:
     card: Card
     folder: Path
     scope: Scope
-    beside: list[str]
+    others: list[str]
     far: list[Set]
     near: list[Set] = field(default_factory=list)
     own: list[Set] = field(default_factory=list)
@@ -63,10 +63,10 @@ class _Work:
 
     def rest(self) -> None:
         """The state for inputs of no task: the base, or task inference among the other extensions."""
-        if self.beside and self.scope == "auto":
+        if self.others and self.scope == "auto":
             activate(self.model, "auto")
         else:
-            activate(self.model, self.beside if self.scope == "all" else "none")
+            activate(self.model, self.others if self.scope == "all" else "none")
 
 
 def certify(
@@ -77,7 +77,7 @@ def certify(
     scope: Scope | None = None,
     items: int = ITEMS,
     data: Data | None = None,
-    beside: Sequence[str | Path] = (),
+    others: Sequence[str | Path] = (),
     forgetting: Claim | None = None,
     command: str = "",
 ) -> Certificate:
@@ -91,19 +91,19 @@ def certify(
         scope: use that is certified; None: that of the training.
         items: number of texts (half sentences, half random tokens), and of inputs of every other set at most.
         data: data that further inputs are made of.
-        beside: folders of extensions that are attached before it, oldest first, such as its co-active ones.
+        others: folders of extensions that are attached before it, oldest first, such as its co-active ones.
         forgetting: claim about its run; None: not checked.
         command: for the record.
 
     Raises:
-        InputError: the folder holds no extension, or one of `beside` cannot be loaded.
+        InputError: the folder holds no extension, or one of `others` cannot be loaded.
     """
     folder, data = Path(folder), data or Data()
     if items < 2:
         raise InputError(f"items is {items}.", where="certify", hint="Give at least 2.")
     card = read_extension(folder)
     found = [checks.files_claim(folder, card), checks.base_claim(model, card)]
-    names = [store.load_extension(model, other).name for other in beside]
+    names = [store.load_extension(model, other).name for other in others]
     facts = _base_facts(model, base)
     work = _Work(model, card, folder, scope or trained_scope(card, folder), names, [])
     broken = next((one for one in found if one.status == "failed"), None)
@@ -121,7 +121,7 @@ def certify(
     found.append(forgetting or checks.not_checked("forgetting", "no run is named (--run)."))
     return Certificate(
         extension=card.name, folder=str(folder), files=checks.hashes_of(folder), mode=card.mode, scope=work.scope,
-        reads=_reads(folder) if broken is None else [], beside=names, base=facts,
+        reads=_reads(folder) if broken is None else [], others=names, base=facts,
         inputs=[one.described() for one in (*work.far, *work.near, *work.own)], claims=found, command=command,
         date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), versions=_versions(model),
     ).signed()  # fmt: skip
@@ -191,7 +191,7 @@ def _in_use(work: _Work, before: Mapping[str, list[Seen]], has_data: bool) -> li
         found.append(_always(changes(work.far)))
     else:
         activate(model, "none")
-        if not (work.beside and work.scope == "auto"):  # else the inputs were compared with task inference
+        if not (work.others and work.scope == "auto"):  # else the inputs were compared with task inference
             found.append(checks.unchanged_claim("text, task given", changes([*work.far, *work.near])))
         else:
             found.append(checks.not_checked("text, task given", "other extensions choose among inputs, too."))

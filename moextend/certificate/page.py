@@ -32,7 +32,7 @@ def page(certificate: Certificate) -> str:
     facts = [
         ("base", f"{c.base.name} (`{c.base.fingerprint}`, {c.base.dtype}, {c.base.tensors} tensors)"),
         ("routing and scope", f"{c.mode}, {c.scope}"),
-        ("other extensions", ", ".join(c.beside) or "none"),
+        ("other extensions", ", ".join(c.others) or "none"),
         ("made", f"{c.date} with `{c.command}`" if c.command else c.date),
         ("versions", ", ".join(f"{name} {version}" for name, version in c.versions.items())),
         ("SHA-256 of the record", f"`{c.sha256}`"),

@@ -122,7 +122,7 @@ class Certificate(Record):
     """Use that is certified: own, auto or all."""
     reads: list[str]
     """Modalities of the inputs that its task inference accepts; none: text."""
-    beside: list[str]
+    others: list[str]
     """Names of extensions that were attached before it."""
     base: BaseFacts
     """The base."""

@@ -43,7 +43,7 @@ class _Asked:
     base: str
     encoders: dict[str, str]
     projector: list[Path] | None
-    beside: list[Path]
+    others: list[Path]
     scope: str | None
     items: int
     device: str
@@ -178,7 +178,7 @@ def _of_run(
     found = evidence.of_stage(named)
     certificate = certified(
         found.model, found.folder, base=found.base, scope=scope or found.scope, items=items,
-        data=replace(found.data, text=texts), beside=found.beside, forgetting=found.forgetting, command=_command(),
+        data=replace(found.data, text=texts), others=found.others, forgetting=found.forgetting, command=_command(),
     )  # fmt: skip
     return certificate, Path(f"{named.run.folder.name}-{found.folder.name}-certificate")
 
@@ -198,8 +198,8 @@ def _of_folder(
 
     folder = local_folder(extension, where="EXTENSION")
     card = read_extension(folder)
-    beside = folders_of(asked.beside)
-    brought = before.check_extensions([folder, *beside])
+    others = folders_of(asked.others)
+    brought = before.check_extensions([folder, *others])
     dtype = card.base_dtype or "float32"
     before.check_model(asked.base, asked.encoders, asked.projector, dtype, None, asked.device)
     claim = None if run is None else _forgetting(*run, folder)
@@ -210,10 +210,10 @@ def _of_folder(
             more = (columns, how[1], how[2]) if key == "own" else (None, None, None)
             rows[key] = [row for name in names for row in rows_of(name, *more, asked.workspace, known)]
     model = opened(asked.base, asked.encoders, asked.projector, dtype, None, asked.device, None)
-    projectors_of(model, [folder, *beside], asked.projector)
+    projectors_of(model, [folder, *others], asked.projector)
     certificate = certified(
         model, folder, base=asked.base, scope=asked.scope, items=asked.items, data=Data(**rows),  # type: ignore[arg-type]
-        beside=beside, forgetting=claim, command=_command(),
+        others=others, forgetting=claim, command=_command(),
     )  # fmt: skip
     return certificate, folder if Path(extension).is_dir() else Path(f"{card.name}-certificate")
 

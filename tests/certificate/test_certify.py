@@ -208,8 +208,8 @@ def test_beside_other_extensions(tmp_path: Path) -> None:
     for name, data in (("first", asked()), ("second", seen())):
         infers(model, tmp_path / name, data)
     near = Data(own=seen()[70:], near=asked()[80:])
-    found = certify(model, tmp_path / "second", items=4, data=near, beside=[tmp_path / "first"])
-    assert found.beside == ["first"] and found.sound, statuses(found)
+    found = certify(model, tmp_path / "second", items=4, data=near, others=[tmp_path / "first"])
+    assert found.others == ["first"] and found.sound, statuses(found)
     assert "near data" in {one.name for one in claim(found, NEAR).sets}
     assert claim(found, "unload").status == "proved" and moextend.extensions(model) == []
 
