@@ -103,11 +103,12 @@ def certify(
         raise InputError(f"items is {items}.", where="certify", hint="Give at least 2.")
     card = read_extension(folder)
     found = [checks.files_claim(folder, card), checks.base_claim(model, card)]
-    names = [store.load_extension(model, other).name for other in others]
-    facts = _base_facts(model, base)
+    facts, names = _base_facts(model, base), list[str]()
     work = _Work(model, card, folder, scope or trained_scope(card, folder), names, [])
     broken = next((one for one in found if one.status == "failed"), None)
     try:
+        for other in others:
+            names.append(store.load_extension(model, other).name)
         if broken is None:
             work.far = far_sets(model, items, data.text)
             if work.scope == "auto" or data.own:
