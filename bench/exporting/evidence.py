@@ -95,11 +95,12 @@ def forgetting_claim(run: RunDir, extension: Path) -> Claim:
     if not results:
         return claims.claim("forgetting", "not checked", reason="the run has no scores.", evidence=evidence)
     result = results[0]
-    evidence |= {"stage": stage, "method": result.config.method, "task id": result.facts.task_identity or "?"}
-    evidence |= {"tasks": list(result.tasks), "text tasks": list(result.text)}
-    evidence |= {
-        ROW[key]: value for key, value in summary(result).items() if key in ROW and value is not None
-    }
+    evidence["stage"], evidence["method"] = stage, result.config.method
+    evidence["task id"] = result.facts.task_identity or "?"
+    evidence["tasks"], evidence["text tasks"] = list(result.tasks), list(result.text)
+    for key, value in summary(result).items():
+        if key in ROW and value is not None:
+            evidence[ROW[key]] = value
     if result.state != "done" or result.lacks:
         return claims.claim("forgetting", "not checked", reason="the run is not done.", evidence=evidence)
     return claims.claim("forgetting", "proved", items=len(result.cells), evidence=evidence)

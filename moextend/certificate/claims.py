@@ -87,9 +87,9 @@ def files_claim(folder: Path, card: Card) -> Claim:
             tensors += len(router_memory.read(folder))
     except InputError as error:
         return claim("files", "failed", reason=str(error), items=len(found.own), evidence=evidence)
-    evidence |= {"files": list(found.own), "tensors": tensors}
+    evidence["files"], evidence["tensors"] = list(found.own), tensors
     if card.made is not None:
-        evidence |= {"made with moextend": card.made.version, "made": card.made.date}
+        evidence["made"], evidence["made with moextend"] = card.made.date, card.made.version
     return claim("files", "proved", items=len(found.own), evidence=evidence)
 
 

@@ -212,7 +212,7 @@ def _of_folder(
     model = opened(asked.base, asked.encoders, asked.projector, dtype, None, asked.device, None)
     projectors_of(model, [folder, *others], asked.projector)
     certificate = certified(
-        model, folder, base=asked.base, scope=asked.scope, items=asked.items, data=Data(**rows),  # type: ignore[arg-type]
+        model, folder, base=asked.base, scope=asked.scope, items=asked.items, data=Data(**rows),
         others=others, forgetting=claim, command=_command(),
     )  # fmt: skip
     return certificate, folder if Path(extension).is_dir() else Path(f"{card.name}-certificate")
