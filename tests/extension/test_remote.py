@@ -48,4 +48,7 @@ def test_a_local_folder_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         local_folder("me/other@v1")
     (tmp_path / "cached").mkdir()
     (tmp_path / "cached" / "extension.json").touch()
-    assert local_folder("me/other") == tmp_path / "cached" and asked == [HubId("me/other", "v1"), HubId("me/other")]
+    assert local_folder("me/other") == tmp_path / "cached" and asked == [
+        HubId("me/other", "v1"),
+        HubId("me/other"),
+    ]
