@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from moextend.certificate.record import Certificate, Claim, Compared
 
 MARKS = {"proved": "proved", "failed": "**FAILED**", "not checked": "not checked"}
@@ -83,7 +85,7 @@ def _fact(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     lines = [" | ".join(titles), " | ".join("---" for _ in titles), *(" | ".join(row) for row in escaped)]
     return "\n".join(f"| {line} |" for line in lines)
