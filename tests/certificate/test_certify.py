@@ -15,7 +15,7 @@ from moextend.certificate import certify as certifying
 from moextend.certificate import inputs
 from moextend.certificate.certify import Data, certify
 from moextend.errors import InputError
-from moextend.extension import task_inference
+from moextend.extension import store, task_inference
 from moextend.extension.task_inference import TaskStatistics
 from moextend.moe.recipe import Mode
 from moextend.util import files
@@ -127,7 +127,7 @@ def test_a_base_tensor_that_changes_while_attached_is_found(
             weight[0, 0] += 1.0
         return load(*arguments, **how)
 
-    monkeypatch.setattr(certifying.store, "load_extension", loads)
+    monkeypatch.setattr(store, "load_extension", loads)
     found = certify(model, tmp_path, items=2)
     tensors = claim(found, "base tensors")
     assert tensors.status == "failed" and "q_proj.weight" in tensors.reason
