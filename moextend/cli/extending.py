@@ -32,6 +32,7 @@ from moextend.cli.opening import (
     describe,
     encoders_of,
     first_of,
+    folders_of,
     load_active,
     opened,
     rows_of,
@@ -139,7 +140,8 @@ def extend(
     before.check_settings(values)
     encoders = encoders_of(vision, audio)
     before.check_model(base, encoders, projector, dtype, attention, device)
-    brought = before.check_extensions(extension or [])
+    extension = folders_of(extension)
+    brought = before.check_extensions(extension)
     before.check_out(out, holds="an extension", stem="extension")
     rows = rows_of(data, columns, images, template, workspace, {*encoders, *brought})
     model = opened(base, encoders, projector, dtype, attention, device, workspace)

@@ -70,7 +70,7 @@ Loaded = Annotated[
         "--extension",
         "-e",
         file_okay=False,
-        help="Folder of an extension; repeatable, oldest first.",
+        help="Folder of an extension, or its hub id (owner/name@revision); repeatable, oldest first.",
     ),
 ]
 Weighed = Annotated[
@@ -79,7 +79,8 @@ Weighed = Annotated[
         "--extension",
         "-e",
         metavar="FOLDER[:STRENGTH]",
-        help="Folder of an extension, with a strength from 0 (the base) to 1 (default); repeatable, oldest first.",
+        help="Folder of an extension, or its hub id (owner/name@revision), with a strength from 0 (the base) to 1 "
+        "(default); repeatable, oldest first.",
     ),
 ]
 Steps = Annotated[
@@ -178,7 +179,16 @@ def weighed(values: Sequence[str] | None) -> tuple[list[Path], list[float]]:
             strength = float("nan")
         with at("--extension"):
             given.append(checked({folder or value: strength})[folder or value])
-    return folders, given
+    return folders_of(folders), given
+
+
+def folders_of(extensions: Sequence[Path] | None) -> list[Path]:
+    """Folders of extensions; those that are named by a hub id are downloaded."""
+    if not extensions:
+        return []
+    from moextend.extension.remote import local_folder
+
+    return [local_folder(one, where="--extension") for one in extensions]
 
 
 def load_active(
@@ -195,6 +205,16 @@ def load_active(
     if not extensions:
         return []
     import moextend
+
+    projectors_of(model, extensions, projectors)
+    names = [moextend.load_extension(model, folder, allow_dtype=allow_dtype).name for folder in extensions]
+    moextend.activate(model, "all")
+    return names
+
+
+def projectors_of(model: MultimodalLM, extensions: Sequence[Path], projectors: Sequence[Path] | None) -> None:
+    """Gives an encoder without a projector in `projectors` that of the first extension whose folder holds one."""
+    import moextend
     from moextend.extension.modalities import carried
 
     given = {_modality_of(folder) for folder in projectors or ()}
@@ -203,9 +223,6 @@ def load_active(
             if name in model.modalities and name not in given:
                 moextend.load_projector(model, folder, modality=name)
                 given.add(name)
-    names = [moextend.load_extension(model, folder, allow_dtype=allow_dtype).name for folder in extensions]
-    moextend.activate(model, "all")
-    return names
 
 
 def rows_of(

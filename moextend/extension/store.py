@@ -14,6 +14,7 @@ from moextend.extension import modalities, tensor_files
 from moextend.extension.card import Card, read_extension
 from moextend.extension.compatibility import check_base, check_coactive, check_plan
 from moextend.extension.origin import Made
+from moextend.extension.remote import local_folder
 from moextend.extension.tensor_files import STEM
 from moextend.model.fingerprint import base_parts, tensors_digest
 from moextend.model.multimodal import MultimodalLM
@@ -99,16 +100,17 @@ def load_extension(
     model no longer infers the task.
 
     Args:
+        folder: its folder, or a repository of the hub: "owner/name" or "owner/name@revision".
         allow_dtype: accepts its base in another number type (`load(dtype=...)`); the results are then close to those
             of the training, and not equal.
         lm_only: for text alone: encoders and projectors of its training are neither needed nor added.
 
     Raises:
-        InputError: the folder has no complete extension of this format, or a damaged one; the extension belongs to
-            another base; a co-active extension is not loaded, or they are loaded in another order; or the model
-            already has an extension of this name.
+        InputError: the folder has no complete extension of this format, or a damaged one; the hub has no such
+            repository; the extension belongs to another base; a co-active extension is not loaded, or they are loaded
+            in another order; or the model already has an extension of this name.
     """
-    folder = Path(folder)
+    folder = local_folder(folder)
     card = read_extension(folder)
     added = [] if lm_only else modalities.load_missing(model, card.base, folder)
     try:

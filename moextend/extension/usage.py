@@ -56,14 +56,14 @@ def count_use(
     real = torch.empty(0)
 
     def look(site: Site, x: Tensor, out: Any) -> None:
-        use.add(site.layer, {k: v[real.to(v.device)] for k, v in _used(site, x, out).items()})
+        use.add(site.layer, {k: v[real.to(v.device)] for k, v in used_experts(site, x, out).items()})
 
     for mask in watched(model, data, sites, look, batch_size=batch_size):
         real = mask.flatten()
         use.tokens += int(real.sum())
 
 
-def _used(site: Site, x: Tensor, out: Any) -> dict[str, Tensor]:
+def used_experts(site: Site, x: Tensor, out: Any) -> dict[str, Tensor]:
     """Extension -> which of its experts each token uses, [T, experts], from a router's inputs and output."""
     router, base = site.router, first_new_id(site)
     counts = {BASE: base}

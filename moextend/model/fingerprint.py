@@ -61,6 +61,18 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     return hasher.hexdigest()[:16]
 
 
+def tensor_hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Name -> SHA-256 over shape, type and bytes of each tensor."""
+
+    def hashed(name: str) -> str:
+        hasher = hashlib.sha256(_facts(name, tensors[name]))
+        hasher.update(_bytes(tensors[name]))
+        return hasher.hexdigest()
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        return dict(zip(tensors, threads.map(hashed, tensors), strict=True))
+
+
 def cached_digest(tensors: Mapping[str, Tensor]) -> str:
     """`tensors_digest` with a cache: for large tensors, SHA-256 runs only once per user and content.
 

@@ -12,6 +12,21 @@ from moextend.errors import InputError, short
 from moextend.util import content, files
 
 FORMS = "Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id."
+_DATA = (
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".tsv",
+    ".parquet",
+    ".txt",
+    ".zip",
+    ".tar",
+    ".gz",
+    ".zst",
+    ".gguf",
+    ".safetensors",
+)
+"""Suffixes of files that are no repositories."""
 _HUB = re.compile(r"(?=.{1,96}$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -39,6 +54,13 @@ def find(model: str | Path, *, where: str | None = None) -> Path | str:
     if not path.is_dir() and not (path.is_file() and path.suffix == ".gguf"):
         raise InputError(f"'{model}' is neither a folder nor a .gguf file.", where=where, hint=FORMS)
     return path
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a name is OWNER/NAME and nothing local: no file or folder, and not the name of a file with data."""
+    if not _HUB.fullmatch(name) or "/" not in name or files.exists(name):
+        return False
+    return Path(name).suffix.lower() not in _DATA
 
 
 def gguf_file(source: Path | str) -> Path | None:

@@ -9,7 +9,7 @@ import torch
 
 from moextend import Conversation, MultimodalLM, activate, attach, detach
 from moextend.extension.probe import selection_shares
-from moextend.extension.usage import BASE, Use, _used, count_use
+from moextend.extension.usage import BASE, Use, count_use, used_experts
 from moextend.moe.attach import scope_of
 from moextend.moe.family_table import FAMILIES
 from moextend.moe.recipe import Mode
@@ -85,12 +85,12 @@ def test_every_family_is_understood(name: str, mode: Mode) -> None:
     try:
         with torch.no_grad():
             outputs(lm, ids)
-        found = _used(sites[-1], *caught[0])
+        found = used_experts(sites[-1], *caught[0])
         activate(lm, [])
         caught.clear()
         with torch.no_grad():
             outputs(lm, ids)
-        alone = _used(sites[-1], *caught[0])
+        alone = used_experts(sites[-1], *caught[0])
     finally:
         hook.remove()
         detach(lm, "new")

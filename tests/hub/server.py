@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from tests.hub.repositories import File, Kind, Repository
+from tests.hub.uploads import Uploads, body_of, uploaded
 
 PUBLIC = ("README.md", ".gitattributes")
 """Files of a gated repository that everybody may read."""
@@ -87,6 +88,7 @@ class Hub:
         """Valid token -> the gated and private repositories that it may read."""
         self.asked: list[Asked] = []
         self.faults: list[Fault] = []
+        self.uploads = Uploads()
         self.address = self.storage = ""
         self._lock = threading.Lock()
 
@@ -127,8 +129,10 @@ class Hub:
             path.rpartition("/")[2] for path in paths if path.startswith(("/api/resolve-cache/", "/storage/"))
         ]
 
-    def answer(self, asked: Asked, form: dict[str, list[str]]) -> Answer:
+    def answer(self, asked: Asked, form: dict[str, list[str]], sent: bytes = b"") -> Answer:
         """The answer of a hub without faults."""
+        if asked.method in ("POST", "PUT") and (found := uploaded(self, asked, sent)) is not None:
+            return found
         url = urlsplit(asked.path)
         if stored := re.fullmatch(r"/storage/(models|datasets)/(.+)@([0-9a-f]{40})/(.+)", url.path):
             kind, name, commit, file = stored.groups()
@@ -253,8 +257,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._serve()
 
+    def do_PUT(self) -> None:
+        self._serve()
+
     def _serve(self) -> None:
-        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        sent = body_of(self)
         form = parse_qs(sent.decode()) if self.command == "POST" else {}
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
         asked = Asked(self.command, self.path, self.headers.get("Range"), token, self.on_hub)
@@ -263,7 +270,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.status is not None:
             self._send(Answer(fault.status, b'{"error": "failing on demand"}', fault.headers), Fault("", 0))
         else:
-            self._send(self._ranged(self.hub.answer(asked, form), asked), fault)
+            self._send(self._ranged(self.hub.answer(asked, form, sent), asked), fault)
 
     @staticmethod
     def _ranged(answer: Answer, asked: Asked) -> Answer:

@@ -1,0 +1,131 @@
+"""What a run knows about an extension: its base, its data, and the row of forgetting of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moextend.bench.exporting.stage import StageName
+from moextend.bench.report import collect
+from moextend.bench.report.forgetting import summary
+from moextend.bench.run import models
+from moextend.bench.run.context import RunContext
+from moextend.bench.run.rundir import RunDir, run_name
+from moextend.bench.run.stage_data import stage_seed
+from moextend.certificate import claims
+from moextend.certificate.certify import Data
+from moextend.certificate.record import Claim, Fact
+from moextend.errors import InputError
+from moextend.extension import tensor_files
+
+if TYPE_CHECKING:
+    from moextend import MultimodalLM
+    from moextend.data.conversations import Conversation
+    from moextend.moe.recipe import Scope
+
+ROW = {
+    "la": "learning accuracy (LA)", "acc": "final accuracy (ACC)", "fm": "forgetting (FM)",
+    "bwt": "backward transfer (BWT)", "text_before": "text before", "text_after": "text after",
+    "text_change": "change of text",
+}  # fmt: skip
+"""Metric of a run -> its name in the evidence; all in points."""
+
+
+@dataclass(frozen=True)
+class StageEvidence:
+    """A stage of a run as an extension to certify."""
+
+    folder: Path
+    task: str
+    base: str
+    """Name of the base."""
+    model: MultimodalLM
+    """The base, with its encoders and aligned projectors."""
+    scope: Scope
+    others: list[Path]
+    """Folders of its co-active extensions."""
+    data: Data
+    """Held-out training data of its task, and of the other tasks."""
+    forgetting: Claim
+
+
+def of_stage(named: StageName) -> StageEvidence:
+    """The extension of a stage, with its base and data.
+
+    Raises:
+        InputError: the run has no such stage, or its method makes no extensions.
+    """
+    context = RunContext(named.run)
+    number = named.stage or len(context.stages)
+    if not 1 <= number <= len(context.stages):
+        raise InputError(
+            f"the run has stages 1 to {len(context.stages)}, not {number}.", where=str(named.run.folder),
+            hint="Name one of them: RUN:STAGE.",
+        )  # fmt: skip
+    scope: Scope | None = getattr(context.method.config, "scope", None)
+    task = models.stage_name(context.stages[number - 1])
+    folder = folder_of(named.run, number, task)
+    if scope is None or not tensor_files.is_complete(folder):
+        raise InputError(
+            f"stage {number} holds no extension.", where=str(folder),
+            hint="Run it to its end, with a method that makes extensions (moextend).",
+        )  # fmt: skip
+    earlier = [
+        folder_of(named.run, i, models.stage_name(names))
+        for i, names in enumerate(context.stages[: number - 1], 1)
+    ]
+    spec = context.sequence.base
+    return StageEvidence(
+        folder, task, str(spec.found(context.workspace)), models.base(context), scope,
+        earlier if scope == "all" else [], _data(context, number), forgetting_claim(named.run, folder),
+    )  # fmt: skip
+
+
+def forgetting_claim(run: RunDir, extension: Path) -> Claim:
+    """The claim that an extension is a stage of a run, with the run's row of forgetting."""
+    digest = tensor_files.read_card(extension).get("sha256")
+    evidence: dict[str, Fact] = {"run": run_name(run.folder)}
+    stage = _stage_with(run, digest)
+    if stage is None:
+        reason = f"no stage of the run '{run_name(run.folder)}' has these weights."
+        return claims.claim("forgetting", "failed", reason=reason, evidence=evidence)
+    results = [one for found in collect.collect([run], unfinished=True) for one in found.results]
+    if not results:
+        return claims.claim("forgetting", "not checked", reason="the run has no scores.", evidence=evidence)
+    result = results[0]
+    evidence["stage"], evidence["method"] = stage, result.config.method
+    evidence["task id"] = result.facts.task_identity or "?"
+    evidence["tasks"], evidence["text tasks"] = list(result.tasks), list(result.text)
+    for key, value in summary(result).items():
+        if key in ROW and value is not None:
+            evidence[ROW[key]] = value
+    if result.state != "done" or result.lacks:
+        return claims.claim("forgetting", "not checked", reason="the run is not done.", evidence=evidence)
+    return claims.claim("forgetting", "proved", items=len(result.cells), evidence=evidence)
+
+
+def folder_of(run: RunDir, number: int, task: str) -> Path:
+    """Folder of a stage; none is made."""
+    found = next(iter(run.folder.glob(f"stages/{number}-*")), None)
+    return found or run.folder / "stages" / f"{number}-{task}"
+
+
+def _stage_with(run: RunDir, digest: object) -> str | None:
+    """Name of the folder of the stage with these weights."""
+    for folder in sorted(run.folder.glob("stages/*")):
+        if tensor_files.is_complete(folder) and tensor_files.read_card(folder).get("sha256") == digest:
+            return folder.name
+    return None
+
+
+def _data(context: RunContext, number: int) -> Data:
+    """Held-out training data of the stage's tasks, and of the tasks of the other stages."""
+
+    def held_out(names: list[str]) -> list[Conversation]:
+        seed = stage_seed(context.config.seed, models.stage_name(names))
+        return list(models.learning_data(context, names, seed).held_out)
+
+    others = [names for i, names in enumerate(context.stages, 1) if i != number]
+    return Data(own=held_out(context.stages[number - 1]), near=list(chain(*map(held_out, others))))

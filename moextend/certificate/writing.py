@@ -1,0 +1,46 @@
+"""Writes certificates, and checks written ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from moextend.certificate.page import page
+from moextend.certificate.record import FILE, PAGE, Certificate, read
+from moextend.extension.folder import contents
+from moextend.util import files
+
+
+def write(certificate: Certificate, out: Path) -> Certificate:
+    """Writes `certificate.json` and the page; returns the certificate with the extension's folder relative to `out`."""
+    folder = Path(os.path.relpath(certificate.folder, out)).as_posix()
+    final = certificate.model_copy(update={"folder": folder}).signed()
+    final.write(out / FILE)
+    files.write_text(out / PAGE, page(final))
+    return final
+
+
+def problems_of(path: Path, folder: Path | None = None) -> tuple[Certificate, list[str]]:
+    """A written certificate, and what is wrong with it: its SHA-256, files of the extension, failed claims.
+
+    Args:
+        path: the file, or its folder. folder: of the extension; None: the one that the certificate names.
+
+    Raises:
+        InputError: there is no certificate.
+    """
+    found = read(path)
+    place = path if path.is_dir() else path.parent
+    folder = folder or place / found.folder
+    problems = []
+    if found.digest() != found.sha256:
+        problems.append("its SHA-256 is not that of its content: it was changed after it was made.")
+    here = set(contents(folder).own) if folder.is_dir() else set()
+    for name, wanted in found.files.items():
+        if name not in here:
+            problems.append(f"{folder / name} is missing.")
+        elif files.sha256(folder / name) != wanted:
+            problems.append(f"{folder / name} is not the file that was certified.")
+    problems += [f"{folder / name} was added." for name in sorted(here - set(found.files))]
+    problems += [f"claim '{one.name}' failed: {one.reason}" for one in found.claims if one.status == "failed"]
+    return found, problems

@@ -1,0 +1,82 @@
+"""Files of the folder of an extension: which are its own, which may hold code, and which are something else."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+NAMES = (
+    "extension.json", "extension.safetensors", "task_statistics.safetensors", "recogniser.safetensors",
+    "memory.safetensors", "log.jsonl",
+)  # fmt: skip
+"""Files that `extend` and `save_extension` write."""
+_MODALITY = re.compile(r"modality-[a-z][a-z0-9]*\.(json|safetensors)")
+"""Files of a modality that an extension brings."""
+ABOUT = ("README.md", "certificate.json", "certificate.md")
+"""Files about an extension: its model card and its certificate."""
+PICKLES = (
+    ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".h5", ".msgpack", ".keras"
+)  # fmt: skip
+"""Suffixes of weights that may hold code."""
+_HEADS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
+"""First bytes of a pickle, and of the archive in which torch saves one."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Files of a folder by kind, relative to it, in order."""
+
+    own: tuple[str, ...]
+    """Files of the extension."""
+    about: tuple[str, ...]
+    """Model card and certificate."""
+    pickles: tuple[str, ...]
+    """Files that may hold code: they are never loaded, and never shared."""
+    others: tuple[str, ...]
+    """All others, and links."""
+
+
+def contents(folder: Path) -> Contents:
+    """What is in the folder of an extension, with all its folders."""
+    own, about, pickles, others = list[str](), list[str](), list[str](), list[str]()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() and not path.is_symlink():
+            continue
+        if is_pickle(path):
+            pickles.append(name)
+        elif not _is_plain(path):
+            others.append(name)
+        elif is_own(name):
+            own.append(name)
+        else:
+            (about if name in ABOUT else others).append(name)
+    return Contents(tuple(own), tuple(about), tuple(pickles), tuple(others))
+
+
+def is_own(name: str) -> bool:
+    """Whether a file of this name in the folder of an extension is the extension's."""
+    return name in NAMES or _MODALITY.fullmatch(name) is not None
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file may hold code that runs when it is loaded, by its name or its first bytes."""
+    if path.suffix.lower() in PICKLES:
+        return True
+    if (
+        path.suffix == ".safetensors"
+    ):  # read as such only, and its first bytes are a length, which may be these
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(4).startswith(_HEADS)
+    except OSError:
+        return False
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether it is a file; a link counts only in a cache of the hub, whose files are links to its blobs."""
+    if not path.is_file():
+        return False
+    return not path.is_symlink() or path.resolve().parent.name == "blobs"

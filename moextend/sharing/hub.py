@@ -1,0 +1,162 @@
+"""Pushes folders to the hub in one commit, and pulls them to new folders."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moextend.errors import InputError, MoextendError, RunFailed
+from moextend.extension import tensor_files
+from moextend.extension.folder import PICKLES
+from moextend.extension.remote import HubId, download
+from moextend.sharing.contents import Kind, Pushed, is_shared, kind_of_names
+from moextend.util import files, foreign, hub_errors
+from moextend.util.quiet import quiet_loggers
+
+AGAIN = "Nothing was committed. Run the same command again: files that the hub has are not sent again."
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit on the hub."""
+
+    id: str
+    url: str
+    removed: tuple[str, ...]
+    """Files of an earlier push that this one does not have."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A folder that was pulled."""
+
+    folder: Path
+    kind: Kind
+    commit: str
+    names: tuple[str, ...]
+    left_out: tuple[str, ...]
+    """Files of the repository that are no part of it."""
+
+
+def push(what: Pushed, card: str, named: HubId, *, private: bool = False, message: str = "") -> Commit:
+    """Pushes the files and the model card in one commit: all of them, or none.
+
+    Args:
+        named: the repository, which is made if it is not there, and the branch (None: the default one; made if it is
+            not there). private: makes a private repository.
+
+    Raises:
+        InputError: there is no token, or it may not write; the repository is public and `private` is asked for.
+        RunFailed: the hub cannot be reached or fails. Nothing was committed.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    _check_token(named)
+    api = HfApi()
+    with _explained(named, pushing=True), quiet_loggers("huggingface_hub"):
+        api.create_repo(named.name, private=private or None, exist_ok=True)
+        if private and not api.model_info(named.name).private:
+            raise InputError(
+                f"'{named.name}' exists and is public.", where="--private",
+                hint="Make it private on its page first, or name another repository.",
+            )  # fmt: skip
+        if named.revision:
+            api.create_branch(named.name, branch=named.revision, exist_ok=True)
+        there = api.list_repo_files(named.name, revision=named.revision)
+        names = {*what.names, "README.md"}
+        old = [one for one in there if one not in names and is_shared(one, what.kind)]
+        adds = [CommitOperationAdd(name, what.folder / name) for name in what.names]
+        adds.append(CommitOperationAdd("README.md", card.encode()))
+        made = api.create_commit(
+            named.name, [*adds, *(CommitOperationDelete(one) for one in old)], revision=named.revision,
+            commit_message=message or f"Push {what.kind} with moextend",
+        )  # fmt: skip
+    return Commit(made.oid, str(made.commit_url), tuple(old))
+
+
+def pull(named: HubId, out: Path) -> Pulled:
+    """Copies what was pushed to a new folder, after its hashes were checked.
+
+    Raises:
+        InputError: the hub has no such repository or revision, not for this user, or it holds nothing of this
+            package; or the folder is not new.
+        RunFailed: the hub cannot be reached or fails, or what was downloaded is damaged.
+    """
+    from huggingface_hub import HfApi
+
+    files.check_new(out)
+    with _explained(named), quiet_loggers("huggingface_hub"):
+        info: Any = HfApi().model_info(named.name, revision=named.revision)
+    commit, names = str(info.sha), [str(each.rfilename) for each in info.siblings or []]
+    kind = kind_of_names({name for name in names if "/" not in name})
+    if kind is None:
+        raise InputError(
+            f"the model '{named}' holds no extension and no exported model.", where="OWNER/NAME",
+            hint="Other models are downloaded by the programs that use them.",
+        )  # fmt: skip
+    wanted = [name for name in names if is_shared(name, kind) and not name.endswith(PICKLES)]
+    folder = download(HubId(named.name, commit), wanted)
+    with files.new_folder(out) as made:
+        for name in wanted:
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, made / name)
+        if kind == "extension":
+            tensor_files.check_sum(made, tensor_files.read_card(made))
+    return Pulled(out, kind, commit, tuple(wanted), tuple(name for name in names if name not in wanted))
+
+
+def _check_token(named: HubId) -> None:
+    """Raises InputError if this user has no token, before anything is asked of the hub."""
+    from huggingface_hub import constants, get_token
+
+    if get_token() is None:
+        raise InputError(
+            "the hub takes files only of users with a token.", where=str(named), hint=f"First {hub_errors.LOGIN}."
+        )  # fmt: skip
+    if constants.HF_HUB_OFFLINE:
+        raise InputError("HF_HUB_OFFLINE is set.", where=str(named), hint="Unset it to push.")
+
+
+@contextmanager
+def _explained(named: HubId, *, pushing: bool = False) -> Iterator[None]:
+    """Context that raises what the hub refuses or fails at as one of this package's errors."""
+    try:
+        yield
+    except MoextendError:
+        raise
+    except Exception as error:
+        found = _refused(error, named) if pushing else None
+        found = found or hub_errors.of_hub(error, named.name, revision=named.revision)
+        if found is None:
+            found = foreign.explained(error, where=str(named))
+        if pushing and isinstance(found, RunFailed):
+            found = RunFailed(found.what, where=found.where, hint=AGAIN)
+        raise found from error
+
+
+def _refused(error: BaseException, named: HubId) -> MoextendError | None:
+    """The hub's answer that this user may not write."""
+    statuses: Sequence[int | None] = [
+        getattr(getattr(cause, "response", None), "status_code", None) for cause in foreign.causes(error)
+    ]
+    if 401 in statuses:
+        return InputError(
+            "the hub refuses the token.", where=str(named), hint="Log in again with hf auth login, or correct HF_TOKEN."
+        )  # fmt: skip
+    if 403 in statuses:
+        return InputError(
+            "this account or its token may not write there.", where=str(named),
+            hint="Use a token with write access, and a name of your own or of your organization: OWNER/NAME.",
+        )  # fmt: skip
+    if 404 in statuses:
+        return InputError(
+            "the hub has no such owner, repository or branch, or this account may not see it.", where=str(named),
+            hint="Check the name and the branch.",
+        )  # fmt: skip
+    if 409 in statuses or 412 in statuses:
+        return RunFailed("somebody else pushed at the same time.", where=str(named), hint=AGAIN)
+    return None

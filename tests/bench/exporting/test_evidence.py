@@ -1,0 +1,109 @@
+"""Certificates and model cards of a run's stages: base, data, row of forgetting, results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from moextend.bench.exporting.evidence import forgetting_claim
+from moextend.bench.run import runner
+from moextend.bench.run.opening import open_run
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.rundir import RunDir
+from moextend.cli.main import app
+from tests.certificate.conftest import made
+
+SEQUENCE = """
+sequence: small
+version: 1
+base: {model: tiny, vision: tiny}
+align: {task: tiny-captions, steps: 3, batch_size: 4, learning_rate: 3.0e-3}
+stages: [{task: tiny-attributes}, {task: tiny-counting}]
+retention: [tiny-facts]
+train: {steps: 4, batch_size: 4, learning_rate: 5.0e-3}
+scoring: {batch_size: 10, limit: 10}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> RunDir:
+    folder = tmp_path_factory.mktemp("evidence")
+    (folder / "registry").mkdir()
+    (folder / "registry" / "small.yaml").write_text(SEQUENCE)
+    (config,) = resolve(Request(folder, sequence="small", methods=("moextend:scope=auto,layers=first",)))
+    made = open_run(config, folder / "runs")
+    runner.run(made.folder)
+    return made
+
+
+def call(*words: str) -> Any:
+    return CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def claims(path: Path) -> dict[str, Any]:
+    record = json.loads((path / "certificate.json").read_text())
+    return {one["name"]: one for one in record["claims"]}
+
+
+@pytest.mark.slow
+def test_a_stage_is_certified_with_its_base_and_data(run: RunDir, tmp_path: Path) -> None:
+    workspace = run.folder.parents[2]
+    done = call(
+        "certify", f"small/{run.folder.name}:2", "--workspace", str(workspace), "--items", "4", "--out", str(tmp_path)
+    )  # fmt: skip
+    found = claims(tmp_path)
+    assert done.exit_code == 0, {name: one["reason"] for name, one in found.items()}
+    near = found["near inputs, task inferred"]
+    assert near["status"] == "proved" and {"crafted", "questions as text"} <= {
+        one["name"] for one in near["sets"]
+    }
+    row = found["forgetting"]
+    assert row["status"] == "proved" and row["evidence"]["stage"] == "2-tiny-counting"
+    assert row["evidence"]["change of text"] == 0.0 and "forgetting (FM)" in row["evidence"]
+    assert call("certify", "--check", str(tmp_path)).exit_code == 0
+    assert not (run.folder / "stages" / "2-tiny-counting" / "certificate.json").exists()
+
+
+@pytest.mark.slow
+def test_the_card_of_a_stage_has_the_results_of_the_run(run: RunDir) -> None:
+    done = call(
+        "push", str(run.folder / "stages" / "1-tiny-attributes"), "me/attributes", "--dry-run", "--json"
+    )
+    shown = json.loads(done.output)
+    names = {each["name"] for each in shown["files"]}
+    assert names == {"extension.json", "extension.safetensors", "task_statistics.safetensors"}
+    assert "cost.json" in shown["left_out"]
+    card = yaml.safe_load(shown["card"].split("---")[1])
+    (model,) = card["model-index"]
+    assert {one["dataset"]["name"] for one in model["results"]} == {
+        "tiny-attributes",
+        "tiny-counting",
+        "tiny-facts",
+    }
+    assert "learning accuracy (LA)" in shown["card"] and "scope-auto" in card["tags"]
+    assert "moextend bench run small --method" in shown["card"]
+
+
+@pytest.mark.slow
+def test_an_extension_of_no_stage_is_found(run: RunDir, tmp_path: Path) -> None:
+    made(tmp_path / "other")
+    found = forgetting_claim(run, tmp_path / "other")
+    assert found.status == "failed" and "no stage of the run" in found.reason
+    refused = CliRunner().invoke(
+        app, ["push", str(tmp_path / "other"), "me/x", "--dry-run", "--run", run.folder.name, "--runs",
+              str(run.folder.parent.parent)],
+    )  # fmt: skip
+    assert refused.exit_code and "no stage of the run" in str(refused.exception)
+
+
+@pytest.mark.slow
+def test_a_stage_that_is_not_there(run: RunDir) -> None:
+    refused = CliRunner().invoke(
+        app, ["certify", f"small/{run.folder.name}:3", "--workspace", str(run.folder.parents[2])]
+    )
+    assert "has stages 1 to 2, not 3" in str(refused.exception)

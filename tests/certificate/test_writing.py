@@ -1,0 +1,101 @@
+"""Certificates on disk: the hash, the page, and the check."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from moextend.certificate.certify import certify
+from moextend.certificate.record import Certificate, read
+from moextend.certificate.writing import problems_of, write
+from moextend.errors import InputError
+from tests.certificate.conftest import made
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certified")
+    model = made(folder / "skill")
+    write(
+        certify(model, folder / "skill", items=2, base="toy", command="moextend certify skill"),
+        folder / "skill",
+    )
+    return folder / "skill"
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "skill"))
+
+
+def test_it_is_read_back_and_matches(folder: Path) -> None:
+    found, problems = problems_of(folder / "certificate.json")
+    assert problems == [] and found.folder == "." and found == read(folder)
+    assert set(found.files) == {"extension.json", "extension.safetensors"}
+    page = (folder / "certificate.md").read_text()
+    assert found.sha256 in page and "8 claims: 7 proved, 0 failed, 1 not checked." in page
+    assert all(one.statement in page for one in found.claims)
+
+
+def test_every_edit_is_found(folder: Path) -> None:
+    path = folder / "certificate.json"
+    values = json.loads(path.read_text())
+    for key, value in values.items():
+        if isinstance(value, str) and key not in ("kind", "sha256"):
+            path.write_text(json.dumps({**values, key: f"{value}x"}))
+            assert "SHA-256" in problems_of(path)[1][0], key
+    values["claims"][0]["items"] += 1
+    path.write_text(json.dumps(values))
+    assert "SHA-256" in problems_of(path)[1][0]
+
+
+def test_files_that_changed_are_found(folder: Path, tmp_path: Path) -> None:
+    (folder / "extension.safetensors").write_bytes(b"other")
+    (folder / "task_statistics.safetensors").write_bytes(b"new")
+    (folder / "extension.json").unlink()
+    (folder / "notes.txt").write_text("no file of an extension")
+    problems = problems_of(folder)[1]
+    assert [one.rpartition("/")[2] for one in problems] == [
+        "extension.json is missing.", "extension.safetensors is not the file that was certified.",
+        "task_statistics.safetensors was added.",
+    ]  # fmt: skip
+
+
+def test_it_is_checked_against_a_copy_elsewhere(folder: Path, written: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.json"
+    shutil.copy(folder / "certificate.json", alone)
+    assert "is missing" in problems_of(alone)[1][0]
+    assert problems_of(alone, written)[1] == []
+
+
+def test_a_failed_claim_is_a_problem(folder: Path) -> None:
+    found = read(folder)
+    failed = found.claims[0].model_copy(update={"status": "failed", "reason": "a bit changed."})
+    write(found.model_copy(update={"claims": [failed, *found.claims[1:]], "folder": str(folder)}), folder)
+    assert problems_of(folder)[1] == ["claim 'files' failed: a bit changed."]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "not valid JSON"),
+        ('{"kind": "other"}', "Field required"),
+        ('{"schema_version": 9}', "this release reads versions up to"),
+        ("[]", "not a mapping"),
+    ],
+)
+def test_what_is_no_certificate(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "certificate.json").write_text(text)
+    with pytest.raises(InputError, match=says):
+        read(tmp_path)
+    with pytest.raises(InputError, match="no such certificate"):
+        read(tmp_path / "nothing.json")
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys(folder: Path) -> None:
+    values = json.loads((folder / "certificate.json").read_text())
+    turned = Certificate.parse(dict(reversed(values.items())), where="turned")
+    assert turned.digest() == values["sha256"]

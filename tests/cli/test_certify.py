@@ -1,0 +1,59 @@
+"""`moextend certify` of extensions in folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.conftest import Cli
+from tests.cli.test_export import extension
+
+
+def test_a_certificate_is_made_and_checked(cli: Cli, tmp_path: Path) -> None:
+    extension("skill")
+    made = cli("certify", "skill", "--base", "tiny", "--items", "2")
+    assert made.code == 0, made.err
+    assert "proved       text, task given  (2 compared)" in made.out
+    assert "not checked  forgetting: no run is named" in made.out
+    record = json.loads(Path("skill/certificate.json").read_text())
+    assert record["command"] == "moextend certify skill --base tiny --items 2"
+    assert record["base"]["name"] == "tiny" and record["folder"] == "."
+    checked = cli("certify", "--check", "skill/certificate.json")
+    assert checked.code == 0 and record["sha256"] in checked.out
+    always = cli(
+        "certify", "skill", "--base", "tiny", "--items", "2", "--scope", "all", "--out", "all", "--json"
+    )
+    assert always.code == 1, "text changes, and that is no proof"
+    assert [one["status"] for one in always.json()["claims"] if one["name"] == "text, always active"] == [
+        "failed"
+    ]
+    assert always.json()["folder"] == "../skill" and (tmp_path / "all" / "certificate.md").is_file()
+    weights = tmp_path / "skill" / "extension.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert cli("certify", "--check", "skill").code == 1
+    broken = cli("certify", "skill", "--base", "tiny", "--items", "2", "--out", "broken")
+    assert broken.code == 1 and "failed       files" in broken.out and "not checked  unload" in broken.out
+
+
+WRONG = [
+    ("", "EXTENSION: is missing"),
+    ("skill --scope own", "--base: is missing"),
+    ("skill --base tinny", "no model 'tinny'"),
+    ("skill --base tiny --scope ours", "no scope 'ours'"),
+    ("skill --base tiny --items 1", "--items"),
+    ("skill --base tiny --data nothing.json", "--data"),
+    ("skill --base tiny --run nothing", "no run 'nothing'"),
+    ("skill --base tiny -e nothing", "nothing"),
+    ("nothing --base tiny", "holds no extension"),
+    ("nothing --data d.json", "is for an extension with --base"),
+    ("--check nothing.json", "no such certificate"),
+    ("nothing --check nothing.json", "no folder 'nothing'"),
+]
+
+
+def test_wrong_input_is_refused_in_one_line(cli: Cli, tmp_path: Path) -> None:
+    extension("skill")
+    for arguments, says in WRONG:
+        found = cli("certify", *arguments.split())
+        assert found.code == 2 and says in found.err, (arguments, found.err)
+    assert not (tmp_path / "skill" / "certificate.json").exists()

