@@ -91,7 +91,17 @@ def lacking_scores(
                 where = f"{cell.task} after stage {cell.stage}"
                 changed.append(f"{where} ({problems[cell.predictions]})")
     found = [f"the score of {_listed(missing)}"] if missing else []
+    alone = [f"{cell.task} after stage {cell.stage}" for cell in unproved(run, cells.values())]
+    found += [f"a parity check of the server that scored {_listed(alone)}"] if alone else []
     return found + ([f"the predictions of {_listed(changed)}"] if changed else [])
+
+
+def unproved(run: RunDir, cells: Iterable[Cell]) -> list[Cell]:
+    """Cells that a server scored, whose parity with transformers no line of parity.jsonl shows."""
+    served = [cell for cell in cells if cell.backend is not None]
+    known = run.parities() if served else {}
+    shown = {(digest, one.task, one.weights_id, one.backend) for digest, one in known.items()}
+    return [cell for cell in served if (cell.parity, cell.task, cell.weights, cell.backend) not in shown]
 
 
 def _listed(names: list[str]) -> str:
