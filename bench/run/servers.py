@@ -105,9 +105,9 @@ class Servers:
             server = self._model(client, cell)
             proof = self._proof(server, cell)
             compared = compare_task(
-                cell.model, server, self.context.tasks[cell.task], self.context.sequence.scoring.model_copy(
-                    update={"parity": self.settings.parity, "tolerance": self.settings.tolerance}
-                ), self.context.workspace, seed=self.context.config.seed,
+                cell.model, server, self.context.tasks[cell.task], self.context.sequence.scoring,
+                self.context.workspace, items=self.settings.parity, tolerance=self._tolerance(cell),
+                seed=self.context.config.seed,
             )  # fmt: skip
             self._ids[key] = self.context.run.append_parity(self._record(server, cell, proof, compared))
             self._ready[key] = server
@@ -118,16 +118,18 @@ class Servers:
         if key not in self._proved:
             about = f"stage {cell.index} for {cell.task}"
             self._known.note(cell.model, cell.weights, about)
-            tolerance = tolerance_of(self.settings, cell.model.lm.dtype)
-            self._proved[key] = prove(server, self._known, cell.weights, tolerance)
+            self._proved[key] = prove(server, self._known, cell.weights, self._tolerance(cell))
         return self._proved[key]
+
+    def _tolerance(self, cell: CellModel) -> float:
+        return tolerance_of(self.settings, cell.model.lm.dtype)
 
     def _record(self, server: ServedModel, cell: CellModel, proof: Weights, compared: Compared) -> Parity:
         return Parity(
             stage=cell.index, task=cell.task, weights_id=cell.weights, backend=OPENAI,
             server=masked(self.settings.server or self.settings.serve or ""), engine=self._engine,
             model=server.name, at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            tolerance=tolerance_of(self.settings, cell.model.lm.dtype), weights=proof, **vars(compared),
+            tolerance=self._tolerance(cell), weights=proof, **vars(compared),
         )  # fmt: skip
 
     def _client(self, cell: CellModel) -> Client:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from moextend.bench.data import open_items
 from moextend.bench.score.backend import Backend, InProcess, Served
 from moextend.bench.score.served.proof import ParityRefused
+from moextend.bench.scoring import Backend as Settings
 from moextend.bench.scoring import Scoring
 from moextend.bench.task import TaskSpec
 
@@ -42,9 +43,9 @@ class Compared:
     """Largest difference of log-likelihoods in nats per token; None without any."""
 
 
-def tolerance_of(scoring: Scoring, dtype: Any) -> float:
+def tolerance_of(settings: Settings, dtype: Any) -> float:
     """Maximum difference in nats per token: as set, else by the number type of the model."""
-    return scoring.tolerance or (0.05 if str(dtype) in HALF else 1e-3)
+    return settings.tolerance or (0.05 if str(dtype) in HALF else 1e-3)
 
 
 def compare_task(
@@ -54,17 +55,23 @@ def compare_task(
     scoring: Scoring,
     workspace: Path,
     *,
+    items: int,
+    tolerance: float,
     seed: int,
 ) -> Compared:
     """Compares a sample of the items of a task, chosen by `seed`.
+
+    Args:
+        items: number of the items.
+        tolerance: maximum difference of log-likelihoods, in nats per token.
 
     Raises:
         ParityRefused: an answer is another one, or a log-likelihood differs by more than the tolerance.
     """
     where = f"{server.client.url}, model {server.name}, task {task.task}"
     sampled = _sampled_text if task.kind == "text" else _sampled_items
-    mine, theirs = sampled(model, server, task, scoring, workspace, f"{seed} {task.task}")
-    return compared(mine, theirs, tolerance_of(scoring, model.lm.dtype), where=where)
+    mine, theirs = sampled(model, server, task, scoring, workspace, items, f"{seed} {task.task}")
+    return compared(mine, theirs, tolerance, where=where)
 
 
 def compared(mine: Sequence[Value], theirs: Sequence[Value], tolerance: float, *, where: str) -> Compared:
@@ -97,12 +104,18 @@ def compared(mine: Sequence[Value], theirs: Sequence[Value], tolerance: float, *
 
 
 def _sampled_items(
-    model: MultimodalLM, server: ServedModel, task: TaskSpec, scoring: Scoring, workspace: Path, seed: str
+    model: MultimodalLM,
+    server: ServedModel,
+    task: TaskSpec,
+    scoring: Scoring,
+    workspace: Path,
+    count: int,
+    seed: str,
 ) -> tuple[list[Value], list[Value]]:
     from moextend.bench.score.vqa import predict_batch
 
     items = open_items(task, "test", workspace, scoring.limit)
-    places = sorted(random.Random(seed).sample(range(len(items)), min(scoring.parity, len(items))))
+    places = sorted(random.Random(seed).sample(range(len(items)), min(count, len(items))))
     batch = [items[place] for place in places]
     found = []
     for backend in (InProcess(model, scoring.batch_size), Served(model, lambda: server)):
@@ -125,13 +138,19 @@ def _generates(backend: Backend, most: int) -> Any:
 
 
 def _sampled_text(
-    model: MultimodalLM, server: ServedModel, task: TaskSpec, scoring: Scoring, workspace: Path, seed: str
+    model: MultimodalLM,
+    server: ServedModel,
+    task: TaskSpec,
+    scoring: Scoring,
+    workspace: Path,
+    count: int,
+    seed: str,
 ) -> tuple[list[Value], list[Value]]:
     from moextend.bench.score.text import sampled_answers
 
     found = [
         sampled_answers(
-            model, task, batch_size=scoring.batch_size, limit=scoring.limit, items=scoring.parity, seed=seed,
+            model, task, batch_size=scoring.batch_size, limit=scoring.limit, items=count, seed=seed,
             workspace=workspace, served=served,
         )
         for served in (None, server)

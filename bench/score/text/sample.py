@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moextend.bench.score.predictions import text_item
 from moextend.bench.score.text.cell import load_task, text_of
 from moextend.bench.task import TaskSpec
 
@@ -44,9 +45,9 @@ def sampled_answers(
     found = run(model, loaded, batch_size=batch_size, limit=None, served=served, samples=samples)
     return [
         value
-        for name, own in samples.items()
+        for name in samples
         for sample in _first_filter(found["samples"][name])
-        for value in _values(model, f"{name} {own[sample['doc_id']]}", sample)
+        for value in _values(model, text_item({"task": name, "id": sample["doc_id"]}), sample)
     ]
 
 
