@@ -20,6 +20,7 @@ from moextend.bench.run.config import ConfigFile, Identity
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Status
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Cell
+from moextend.bench.score.served.records import Parity
 from moextend.bench.store import NodeCard, StoreFile
 from moextend.util.holder import Holder
 
@@ -28,6 +29,7 @@ FILES: dict[str, type[Any]] = {
     "config.json": ConfigFile,
     "scores.jsonl": Cell,
     "predictions/<weights>/<task>-<key>.jsonl": PredictionLine,
+    "parity.jsonl": Parity,
     "facts.json": RunFacts,
     "status.json": Status,
     "stages/<t>-<task>/cost.json": StageCost,
@@ -48,6 +50,7 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | :-- | :-- |
 | `config.json` | what the run is, where its files lie, what it was made with |
 | `scores.jsonl` | one line a cell of the matrix; the last line of a cell counts |
+| `parity.jsonl` | one line a parity check of a server that scored cells; see [scoring-backends](scoring-backends.md) |
 | `facts.json` | what became known while running |
 | `status.json` | how far the run is |
 | `stages/<t>-<task>/` | what stage t learned: `extension.safetensors`, its card `extension.json`, files of the method |
@@ -58,6 +61,7 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | `.lock`, `owner.json` | the same for releases without leases |
 | `job.json`, `cancel.json` | the job that executes the run, and a request to stop it |
 | `worker.log` | what the process wrote to its standard error |
+| `server.log` | what the servers that it started wrote |
 
 Runs of a workspace share results below its `.cache`, see [reliability.md](reliability.md#shared-results). Each is a
 folder `.cache/<kind>/<key>/` with a `card.json`; `.cache/store.json` names the folders of runs that use them.
