@@ -20,7 +20,7 @@ from moextend.util import tether
 
 POLL = 0.5
 """Seconds between two questions whether a server answers."""
-GRACE = 30.0
+GRACE = 10.0
 """Seconds that a server gets to stop."""
 
 

@@ -179,20 +179,23 @@ class Servers:
         owner = str(entries.get(name, {}).get("owned_by") or (OURS if ours else ""))
         self._engine = " ".join(filter(None, (owner, client.version())))
         listed = entries.get(name, {}).get("system_fingerprint")
-        return ServedModel(client, name, self._fingerprint(cell, listed) if ours else None)
+        expected = self._fingerprint(cell, str(listed)) if ours else None
+        return ServedModel(client, name, expected, one=cell.model.choose is None)
 
-    def _fingerprint(self, cell: CellModel, listed: str | None) -> str | None:
-        """Fingerprint that every answer of a server of moextend must have; None: it is not one of the run's weights.
+    def _fingerprint(self, cell: CellModel, listed: str) -> str | None:
+        """Fingerprint that a server of moextend must have; None: it is not one that follows from the run's weights.
 
-        A stock folder, merged adapters and trained weights have a fingerprint of their own as a base.
+        A stock folder, merged adapters and trained weights have a fingerprint of their own as a base. The encoders of
+        the server do not matter to a text.
         """
-        full, media = cell.weights, self.context.tasks[cell.task].modalities
-        alone = full.replace(cell.model.base_fingerprint(), cell.model.base_fingerprint(()), 1)
-        if listed == full or (listed == alone and not media):
+        full, base = cell.weights, cell.model.base_fingerprint()
+        text = not self.context.tasks[cell.task].modalities
+        parts = cell.model.base_fingerprint(()), full.removeprefix(base)
+        if listed == full or (text and listed.startswith(parts[0]) and listed.endswith(parts[1])):
             return listed
-        folder_of_its_own = self.settings.serve is not None and self.settings.export == "stock"
+        stock = self.settings.serve is not None and self.settings.export == "stock"
         known = cell.weights == self._known.base or cell.model.choose is not None or _active(cell.model)
-        return full if known and not folder_of_its_own else None
+        return full if known and not stock else None
 
     def _name(self, entries: dict[str, Any], cell: CellModel, *, ours: bool) -> str:
         wanted = self._wanted(cell)

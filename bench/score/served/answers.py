@@ -41,7 +41,9 @@ class ServedModel:
     client: Client
     name: str
     fingerprint: str | None = None
-    """`system_fingerprint` that every answer must have; None: the server gives none that identifies weights."""
+    """`system_fingerprint` of the model; None: the server gives none that identifies weights."""
+    one: bool = True
+    """Whether every answer must have that fingerprint; not where the model chooses the weights for each input."""
 
     def complete(
         self,
@@ -110,11 +112,10 @@ class ServedModel:
     ) -> list[Body]:
         """Answers, all by the weights with the fingerprint."""
         found = self.client.post(path, bodies, on_answer)
-        others = [answer.get("system_fingerprint") for answer in found]
-        if self.fingerprint is not None and (set(others) - {self.fingerprint}):
-            other = next(one for one in others if one != self.fingerprint)
+        others = [one for answer in found if (one := answer.get("system_fingerprint")) != self.fingerprint]
+        if self.fingerprint is not None and self.one and others:
             raise OtherWeights(
-                f"the server answers by other weights: its fingerprint is {other}, and that of the run "
+                f"the server answers by other weights: its fingerprint is {others[0]}, and that of the run "
                 f"{self.fingerprint}.",
                 where=f"{self.client.url}, model {self.name}",
                 hint="Serve the base of this run with the extensions of this stage.",
@@ -153,15 +154,20 @@ class ServedModel:
         if len(parts) < 2 or any(not isinstance(part, list) or len(part) < length for part in parts):
             raise ServerFailed("the server gives no log-probabilities of a prompt.", where=where, hint=ECHO)
         values, tops = parts
-        if len(values) != length + 1 or len(tops) != length + 1:
+        # With the generated token, or without it if that is the end token.
+        if len(values) > length + 1 or len(tops) != len(values):
             raise ServerFailed(
-                f"the server gives {len(values) - 1} log-probabilities for a prompt of {length} tokens.",
+                f"the server gives {len(values)} log-probabilities for a prompt of {length} tokens and one more.",
                 where=where,
                 hint="It adds or removes tokens of the prompt; turn that off.",
             )
         numbers = all(_is_number(value) for value in values[1:length])
-        if not numbers or any(not isinstance(top, dict) or not top for top in tops[1:length]):
+        if not numbers or not all(map(_is_top, tops[1:length])):
             raise self.client.error("gives log-probabilities that are no numbers", given, where=where)
+
+
+def _is_top(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(map(_is_number, value.values()))
 
 
 def _is_number(value: Any) -> bool:

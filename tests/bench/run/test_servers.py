@@ -112,7 +112,7 @@ def test_without_a_parity_check_no_table_shows_the_run_until_it_is_checked(serve
     (served.folder / PARITY).write_text(lines.replace('"tolerance": 0.001', '"tolerance": 0.5'))  # as edited
     assert len(unproved(served, served.cells().values())) == 2
     assert any("a parity check of the server" in one for one in lacks(served))
-    with pytest.raises(InputError, match="2 cells of full-ft-s0 .* without a parity check") as caught:
+    with pytest.raises(InputError, match=r"2 cells of full-ft-s0 .* without a parity check") as caught:
         some(collect([served]))
     assert caught.value.exit_code == 2 and "Run the same command again" in (caught.value.hint or "")
     runner.run(served.folder)

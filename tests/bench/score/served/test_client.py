@@ -214,5 +214,7 @@ def test_an_answer_by_other_weights_is_refused_also_in_the_middle() -> None:
     with serving(answer) as url:
         model = ServedModel(Client(url, concurrency=1), "m", "mine")
         assert model.complete([[1], [2]], max_new_tokens=1) == ["a", "a"]
-        with pytest.raises(OtherWeights, match="other weights"):
+        with pytest.raises(OtherWeights, match="its fingerprint is other"):
             model.complete([[1]], max_new_tokens=1)
+        choosing = ServedModel(Client(url), "auto", "mine", one=False)
+        assert choosing.complete([[1]], max_new_tokens=1) == ["a"]
