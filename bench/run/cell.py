@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from moextend.bench.score.records import Cell
@@ -27,8 +28,12 @@ def parity_line(parity: Parity, run: str) -> dict[str, Any]:
     return _signed({**parity.model_dump(), "run": run})
 
 
-def parse_parity(record: Any, run: str) -> tuple[str, Parity] | None:
-    """Digest and check of a line; None for another line, or one that was changed or is of another run."""
+def parse_parity(line: bytes, run: str) -> tuple[str, Parity] | None:
+    """Digest and check of a line; None for another line, or one that is damaged, was changed or is of another run."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
     if not isinstance(record, dict) or record.get("run") != run or record.get(DIGEST) != _digest(record):
         return None
     values = {key: value for key, value in record.items() if key not in ("run", DIGEST)}

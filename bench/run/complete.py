@@ -13,7 +13,7 @@ from typing import Any
 from moextend.bench.run.config import JOINT, RunConfig
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost
-from moextend.bench.run.rundir import COST, FACTS, ROUTING, Cell, Key, RunDir, slug
+from moextend.bench.run.rundir import COST, FACTS, PARITY, ROUTING, Cell, Key, RunDir, slug
 from moextend.bench.store import KeptFile
 from moextend.errors import InputError, MoextendError, SpecError
 from moextend.util import files
@@ -254,6 +254,7 @@ def set_damaged_aside(run: RunDir) -> None:
     """
     scores = run.folder / "scores.jsonl"
     files.cut_torn_line(scores)
+    files.cut_torn_line(run.folder / PARITY)
     if scores.exists():
         lines = [line + b"\n" for line in scores.read_bytes().split(b"\n")[:-1]]
         good = [line for line in lines if run.reads_line(line)]

@@ -62,9 +62,9 @@ def _export(context: RunContext, index: int, task: str, out: Path) -> None:
         command += ["--dtype", wanted.export_dtype]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = [line for line in done.stderr.strip().splitlines() if line] or ["no message"]
+        lines = [line for line in done.stderr.strip().splitlines() if line] or ["no message"]
         raise ServerFailed(
-            f"stage {index} cannot be exported for the server: {short(said[-1], 400).removeprefix('error: ')}",
+            f"stage {index} cannot be exported for the server: {short(lines[-1], 400).removeprefix('error: ')}",
             where=f"scoring.export: {wanted.export}",
             hint="See docs/scoring-backends.md.",
         )

@@ -139,9 +139,10 @@ class RunDir:
         return str(line[DIGEST])
 
     def parities(self) -> dict[str, Parity]:
-        """Digest -> parity check of this run; lines that were changed or are of another run are left out."""
-        found = (parse_parity(record, self.id) for record in files.read_lines(self.folder / PARITY))
-        return dict(filter(None, found))
+        """Digest -> parity check of this run; lines that are damaged or of another run are left out."""
+        path = self.folder / PARITY
+        lines = path.read_bytes().split(b"\n") if path.is_file() else []
+        return dict(filter(None, (parse_parity(line, self.id) for line in lines)))
 
     def reads_line(self, line: bytes) -> bool:
         """Whether a line of scores.jsonl is a cell of this run."""

@@ -67,12 +67,16 @@ def token_logprobs(model: MultimodalLM, rows: Sequence[Sequence[int]]) -> Logpro
     """Log-probability of each token of each row but its first, by the model in its current state; nats."""
     import torch
 
-    found = []
-    with torch.no_grad():
-        for row in rows:
-            ids = torch.tensor([row], device=model.device)
-            steps = model.lm(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
-            found.append(steps.gather(1, ids[0, 1:, None])[:, 0].tolist())
+    found, training = [], model.lm.training
+    model.lm.eval()
+    try:
+        with torch.no_grad():
+            for row in rows:
+                ids = torch.tensor([row], device=model.device)
+                steps = model.lm(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
+                found.append(steps.gather(1, ids[0, 1:, None])[:, 0].tolist())
+    finally:
+        model.lm.train(training)
     return found
 
 
@@ -85,7 +89,7 @@ def prove(server: ServedModel, known: Known, weights: str, tolerance: float) -> 
         tolerance: maximum mean difference of a sequence, in nats per token.
 
     Raises:
-        ParityRefused: it has other weights, or these cannot be told from the base.
+        ParityRefused: it has other weights, or these do not differ enough from the base.
     """
     where = f"{server.client.url}, model {server.name}"
     about, mine = known.by_weights[weights]
