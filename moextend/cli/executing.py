@@ -87,6 +87,10 @@ def backend(name: str | None, server: str | None, serve: str | None, given: Sequ
     from moextend.util import lookup
 
     settings, _ = _pairs(given, "--backend-option")
+    if empty := [key for key, value in settings.items() if not value]:
+        raise InputError(
+            "is not KEY=VALUE.", where=f"--backend-option {empty[0]}", hint="Example: concurrency=16."
+        )
     named = {"server": server, "serve": serve}
     for key, value in {**named, "backend": name}.items():
         if key in settings:
@@ -95,16 +99,14 @@ def backend(name: str | None, server: str | None, serve: str | None, given: Sequ
             )
         if value == "":
             raise InputError("is empty.", where=f"--{key}", hint="Leave it out, or give it a value.")
+    plain = {key: field.default for key, field in Backend.model_fields.items()}
     for key in settings:
-        lookup.choose(
-            "setting", key, sorted(set(Backend.model_fields) - {*named, "backend"}), where="--backend-option"
-        )
+        lookup.choose("setting", key, plain, where="--backend-option")
     found: dict[str, Any] = {**settings, **{key: value for key, value in named.items() if value is not None}}
     if name is None and not found:
         return {}
     name = name or OPENAI
-    lookup.choose("backend", name, [TRANSFORMERS, OPENAI], where="--backend")
-    plain = {key: field.default for key, field in Backend.model_fields.items()}
+    lookup.choose("backend", name, dict.fromkeys((TRANSFORMERS, OPENAI)), where="--backend")
     if name == TRANSFORMERS:
         return {**plain, **found, "backend": name}
     if server is not None or serve is not None:  # one of them replaces both of the sequence

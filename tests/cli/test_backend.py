@@ -20,7 +20,7 @@ WRONG = [
     ("--server http://h/v1 --backend-option server=3", "--backend-option server: has an option of its own"),
     ("--server http://h/v1 --backend-option concurrency", "is not KEY=VALUE"),
     ("--server http://h/v1 --backend-option concurrency=many", "concurrency"),
-    ("--server ''", "--server: is empty"),
+    ("--server ''", "--server: the value is empty"),
 ]
 
 

@@ -23,11 +23,11 @@ CHECK = Parity(
 ROWS = [[10.0, 10.0], [90.0, 10.0], [85.0, 80.0]]
 
 
-def served(run: RunDir, parity: str | None, **changes: object) -> RunDir:
+def served(run: RunDir, digest: str | None, **changes: object) -> RunDir:
     """The run with one cell of a server."""
     cell = run.cells()[1, "colour"]
     run.append_cell(
-        cell.model_copy(update={"backend": "openai", "weights": "w", "parity": parity, **changes})
+        cell.model_copy(update={"backend": "openai", "weights": "w", "parity": digest, **changes})
     )
     return run
 
@@ -81,7 +81,7 @@ def test_a_check_proves_one_task_and_one_set_of_weights(
 def test_no_table_shows_a_cell_of_a_server_that_is_not_proved(make_run: MakeRun) -> None:
     plain = make_run("full-ft", rows=ROWS)
     run = served(make_run(rows=ROWS), "nothing")
-    with pytest.raises(InputError, match="1 cell of lora-s0 .colour after stage 1") as caught:
+    with pytest.raises(InputError, match=r"1 cell of lora-s0 .colour after stage 1") as caught:
         some(collect([plain, run], unfinished=True))
     assert caught.value.exit_code == 2 and "Run the same command again" in str(caught.value)
     served(run, run.append_parity(CHECK))
