@@ -1,0 +1,46 @@
+"""Skills of the tiny base, and a server of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import moextend
+from moextend import MultimodalLM
+
+for package in ("fastapi", "uvicorn", "prometheus_client"):
+    pytest.importorskip(package, reason=f"{package} is not installed")
+
+from tests.serving.living import SKILLS, Living, learn, living
+
+
+@pytest.fixture(scope="session")
+def skills(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the skills' folders."""
+    folder, model = tmp_path_factory.mktemp("skills"), moextend.load("tiny")
+    for name in SKILLS:
+        learn(model, name, folder / name)
+    return folder
+
+
+def loaded(skills: Path, *names: str) -> MultimodalLM:
+    """The tiny base with these skills."""
+    model = moextend.load("tiny")
+    for name in names:
+        moextend.load_extension(model, skills / name)
+    return model
+
+
+@pytest.fixture(scope="module")
+def alone(skills: Path) -> MultimodalLM:
+    """The model in this process, which no server uses."""
+    return loaded(skills, *SKILLS)
+
+
+@pytest.fixture(scope="module")
+def served(skills: Path) -> Iterator[Living]:
+    """A server of the base and all skills."""
+    with living(loaded(skills, *SKILLS)) as found:
+        yield found
