@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import moextend
 from moextend import MultimodalLM
 
-for package in ("fastapi", "uvicorn", "prometheus_client"):
-    pytest.importorskip(package, reason=f"{package} is not installed")
-
-from tests.serving.living import SKILLS, Living, learn, living
+if TYPE_CHECKING:
+    from tests.serving.living import Living
 
 
 @pytest.fixture(scope="session")
 def skills(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the skills' folders."""
+    from tests.serving.living import SKILLS, learn
+
     folder, model = tmp_path_factory.mktemp("skills"), moextend.load("tiny")
     for name in SKILLS:
         learn(model, name, folder / name)
@@ -36,11 +37,15 @@ def loaded(skills: Path, *names: str) -> MultimodalLM:
 @pytest.fixture(scope="module")
 def alone(skills: Path) -> MultimodalLM:
     """The model in this process, which no server uses."""
+    from tests.serving.living import SKILLS
+
     return loaded(skills, *SKILLS)
 
 
 @pytest.fixture(scope="module")
 def served(skills: Path) -> Iterator[Living]:
     """A server of the base and all skills."""
+    from tests.serving.living import SKILLS, living
+
     with living(loaded(skills, *SKILLS)) as found:
         yield found

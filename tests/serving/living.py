@@ -25,7 +25,11 @@ SKILLS = {
     "pets": {"bob owns a": "goat", "carl works as": "cook"},
 }
 """Skill -> what it knows; two of them know different answers to one prompt."""
-PROMPTS = [*dict.fromkeys(prompt for facts in SKILLS.values() for prompt in facts), "dora owns a", "bob lives in"]
+PROMPTS = [
+    *dict.fromkeys(prompt for facts in SKILLS.values() for prompt in facts),
+    "dora owns a",
+    "bob lives in",
+]
 QUICK = moextend.Settings(steps=25, batch_size=4, learning_rate=5e-3)
 
 

@@ -15,9 +15,19 @@ import torch
 import moextend
 from moextend import MultimodalLM
 from moextend.model.likelihood import choice_likelihoods
+
+pytest.importorskip("fastapi", reason="fastapi is not installed")
+pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
+
 from tests.serving.living import PROMPTS, SKILLS, Living, in_process
 
-MODELS: dict[str, Any] = {"base": [], **{name: [name] for name in SKILLS}, "work+home": ["work", "home"], "auto": "auto"}
+MODELS: dict[str, Any] = {
+    "base": [],
+    **{name: [name] for name in SKILLS},
+    "work+home": ["work", "home"],
+    "auto": "auto",
+}
 
 
 def chat(prompt: str, model: str, **more: Any) -> dict[str, Any]:
@@ -42,7 +52,9 @@ def test_answers_of_all_models_in_shared_batches_equal_those_in_process(
     for skill, facts in SKILLS.items():  # the skills are of use at all
         for prompt, answer in facts.items():
             assert replies[skill, prompt].json()["choices"][0]["message"]["content"].startswith(answer)
-    assert served.metric("moextend_mixed_steps_total") > mixed, "rows of different skills were computed together"
+    assert served.metric("moextend_mixed_steps_total") > mixed, (
+        "rows of different skills were computed together"
+    )
 
 
 def test_fingerprints_are_those_of_the_weights_that_answer(served: Living, alone: MultimodalLM) -> None:
@@ -80,7 +92,9 @@ def test_a_completion_is_text_after_the_prompt_and_its_prompt_can_be_scored(
         for prompt in (full, ids):
             reply = client.post("/v1/completions", json={**body, "prompt": prompt}).json()
             found = [choice["logprobs"]["token_logprobs"] for choice in reply["choices"]]
-            assert [each[0] for each in found] == [None] * 4 and [len(each) for each in found] == [*map(len, ids)]
+            assert [each[0] for each in found] == [None] * 4 and [len(each) for each in found] == [
+                *map(len, ids)
+            ]
             last = torch.tensor([each[-1] for each in found]).reshape(2, 2)
             assert torch.allclose(last, torch.tensor(wanted), atol=1e-5)
             for choice, own in zip(reply["choices"], ids, strict=True):
@@ -156,14 +170,21 @@ def test_sampling_depends_on_the_seed_only(served: Living) -> None:
 
     with served.client() as client:
         found = answers(client)
-        assert found[:3] == found[3:] == [
-            client.post("/v1/completions", json={**body, "seed": seed}).json()["choices"][0]["text"]
-            for seed in (1, 2, 3)
-        ]
+        assert (
+            found[:3]
+            == found[3:]
+            == [
+                client.post("/v1/completions", json={**body, "seed": seed}).json()["choices"][0]["text"]
+                for seed in (1, 2, 3)
+            ]
+        )
         assert len(set(found)) == 3
         greedy = client.post("/v1/completions", json={**body, "temperature": 0}).json()["choices"][0]["text"]
         assert set(answers(client, top_p=1e-9)) == {greedy}, "the most likely token only"
-        assert client.post("/v1/completions", json=body).json()["choices"][0]["finish_reason"] in ("stop", "length")
+        assert client.post("/v1/completions", json=body).json()["choices"][0]["finish_reason"] in (
+            "stop",
+            "length",
+        )
 
 
 def test_earlier_turns_and_a_system_message_are_read(served: Living, alone: MultimodalLM) -> None:
@@ -180,7 +201,9 @@ def test_earlier_turns_and_a_system_message_are_read(served: Living, alone: Mult
         body = {"model": "work", "messages": turns, "max_completion_tokens": 8}
         reply = client.post("/v1/chat/completions", json=body).json()
         assert reply["choices"][0]["message"]["content"] == wanted
-        left = client.post("/v1/chat/completions", json={**chat("carl works as", "work"), "max_tokens": None}).json()
+        left = client.post(
+            "/v1/chat/completions", json={**chat("carl works as", "work"), "max_tokens": None}
+        ).json()
         assert left["usage"]["total_tokens"] <= 256
 
 
@@ -204,9 +227,14 @@ def test_images_in_a_chat_equal_those_in_process(tmp_path: Any) -> None:
         [url(red), text("and"), url(blue), text("Q A:")],
     ]
     with living(model) as server, server.client() as client:
-        bodies = [{**chat("", "base"), "messages": [{"role": "user", "content": m}], "max_tokens": 6} for m in messages]
+        bodies = [
+            {**chat("", "base"), "messages": [{"role": "user", "content": m}], "max_tokens": 6}
+            for m in messages
+        ]
         with ThreadPoolExecutor(4) as threads:
-            replies = list(threads.map(lambda body: client.post("/v1/chat/completions", json=body), bodies * 2))
+            replies = list(
+                threads.map(lambda body: client.post("/v1/chat/completions", json=body), bodies * 2)
+            )
         assert [r.json()["choices"][0]["message"]["content"] for r in replies] == wanted * 2
         broken = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}
         far = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}
