@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from moextend.serving.metrics import Metrics
 from moextend.serving.protocol import ChatCompletion, Completion, NewExtension
 from moextend.serving.replies import model_entry
 
+CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+KIND = re.compile(r"str|int|float|bool|list\[.*|dict\[.*|constrained-.*|nullable\[.*")
+"""Parts of pydantic's places that name an alternative of a type."""
 LOADING = 600
 """Seconds at most that attaching or detaching takes."""
 
@@ -141,7 +145,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_input")
+        code = CODES.get(error.status_code, "invalid_input")
         return answer(ApiError(error.status_code, str(error.detail), code=code))
 
     @app.exception_handler(Exception)
@@ -150,9 +154,9 @@ def _answer_errors(app: FastAPI) -> None:
 
 
 def _invalid(error: RequestValidationError) -> ApiError:
-    """The first problem of a body, with its place."""
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part != "body"]
+    """The innermost problem of a body, with its place: of alternatives, that of the one that was meant."""
+    first = max(error.errors(), key=lambda each: len(each["loc"]))
+    path = [str(part) for part in first["loc"] if part != "body" and not KIND.fullmatch(str(part))]
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is no JSON: {first['ctx']['error']}.", code="invalid_json")
     if not path:

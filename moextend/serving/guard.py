@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -51,11 +52,7 @@ class Guard:
             if error is not None:
                 await _answer(error, scope, receive, counted)
                 return
-            try:
-                await self.app(scope, body.receive, counted)
-            except _TooLarge:
-                if status == 499:
-                    await _answer(self._too_large(), scope, receive, counted)
+            await self.app(scope, body.receive, counted)
         finally:
             route = scope.get("route")  # not the path, of which clients can make any number
             self.metrics.request(getattr(route, "path", "other"), status)
@@ -71,29 +68,26 @@ class Guard:
                 return ApiError(401, "the API key is missing or wrong.", code="invalid_api_key")
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > self.most:
-            return self._too_large()
+            return ApiError(413, _too_large(self.most), code="body_too_large")
         return None
-
-    def _too_large(self) -> ApiError:
-        return ApiError(413, f"the body has more than {self.most:,} bytes.", code="body_too_large")
-
-
-class _TooLarge(Exception):
-    """A body without a stated length that is too large."""
 
 
 class _Body:
     """Receives a body up to a number of bytes."""
 
     def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._left = receive, most
+        self._receive, self._most, self._left = receive, most, most
 
     async def receive(self) -> Message:
         message = await self._receive()
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise _TooLarge
+            raise HTTPException(413, _too_large(self._most))  # which FastAPI hands on
         return message
+
+
+def _too_large(most: int) -> str:
+    return f"the body has more than {most:,} bytes."
 
 
 async def _answer(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
