@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Annotated
 
@@ -87,6 +88,9 @@ def serve(
     from moextend.util.listening import check_packages, is_loopback, listen, url_of
 
     check_packages(PACKAGES, where="serve")
+    for option, seconds in (("--timeout", timeout), ("--grace", grace)):
+        if not math.isfinite(seconds):
+            raise InputError(f"{seconds} is no number of seconds.", where=option, hint="Example: 60.")
     encoders = encoders_of(vision, audio)
     before.check_model(base, encoders, projector, dtype, attention, device)
     before.check_extensions(extension or [])
@@ -105,7 +109,7 @@ def serve(
         from moextend.serving.app import Options
         from moextend.serving.engine import Limits
 
-        access = server.Access(host, api_key, max_body << 20)
+        access = server.Access(host, api_key or None, max_body << 20)
         own = Options(timeout, max_new_tokens, local if admin is None else admin)
         made, engine = server.server_of(model, place, access, Limits(max_batch, queue), own, grace=grace)
 

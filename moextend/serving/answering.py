@@ -48,7 +48,8 @@ class Answering:
         if body.echo and body.stream:
             raise ApiError(400, "echo does not go with stream.", param="echo")
         read = await self._read(
-            lambda: [prompts.of_completion(self.model, each, self.vocabulary) for each in asked]
+            lambda: [prompts.of_completion(self.model, each, self.vocabulary) for each in asked],
+            named=body.logprobs is not None,
         )
         tokens = TOKENS if body.max_tokens is None else body.max_tokens
         settings = self._settings(
@@ -69,7 +70,9 @@ class Answering:
         names = self.engine.catalogue.known.names_of(body.model)
         if body.top_logprobs and not body.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs: true.", param="top_logprobs")
-        read = await self._read(lambda: [prompts.of_chat(self.model, body.messages)])
+        read = await self._read(
+            lambda: [prompts.of_chat(self.model, body.messages)], named=bool(body.logprobs)
+        )
         tokens = body.max_completion_tokens or body.max_tokens
         if tokens is None:
             context = self.model.context
@@ -80,11 +83,15 @@ class Answering:
         reply = Reply(CHAT, body.model, self.names, most)
         return await self._answer(body, request, reply, read, names, settings, [""])
 
-    async def _read(self, read: Callable[[], list[Read]]) -> list[Read]:
-        """Prompts and ids, made in another thread: pictures have to be opened, and texts may be long."""
+    async def _read(self, read: Callable[[], list[Read]], *, named: bool) -> list[Read]:
+        """Prompts and ids, made in another thread: pictures have to be opened, and texts may be long.
+
+        `named`: names of tokens are needed, too.
+        """
 
         def alone() -> list[Read]:
             with self._reading:  # chat templates and tokenizers have state
+                assert not named or self.names.all
                 return read()
 
         return await asyncio.to_thread(alone)

@@ -70,6 +70,7 @@ class Catalogue:
         self._created: dict[str, int] = {}
         for name in attach.scope_of(model.lm).known:
             check_name(name)
+        reach.check(model.lm)
         self.known = self._read()
 
     def attach(self, folder: Path, name: str | None = None) -> str:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from moextend.serving.batch import Row
 from moextend.serving.jobs import Job
@@ -17,6 +25,7 @@ class Metrics:
     """Counters, gauges and histograms, in a registry of their own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(
@@ -70,7 +79,8 @@ class Metrics:
 
     def ended(self, job: Job, prompt: int, generated: int) -> None:
         """Counts an answered job with its tokens."""
-        self._answers.labels("+".join(job.reached) or "base").inc()
+        names = job.reached  # clients can make any number of sets
+        self._answers.labels("several" if len(names) > 1 else names[0] if names else "base").inc()
         self._whole.observe(time.monotonic() - job.arrived)
         self._prompt.inc(prompt)
         self._generated.inc(generated)

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 from moextend.serving.jobs import Delta, Done, Job, Token
@@ -22,10 +22,11 @@ class Tokens:
 
     def name(self, token: int) -> str:
         """A name that no other token has."""
-        return self._names()[token] if token < len(self._names()) else f"token:{token}"
+        return self.all[token] if token < len(self.all) else f"token:{token}"
 
-    @cache  # noqa: B019  # one object per server
-    def _names(self) -> list[str]:
+    @cached_property
+    def all(self) -> list[str]:
+        """Names of all tokens; made with the first use, which takes seconds for a large vocabulary."""
         size = len(self._tokenizer)
         texts = [self._tokenizer.decode([token]) for token in range(size)]
         seen: dict[str, int] = {}
