@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,11 @@ class Batch:
     def __init__(self, model: MultimodalLM) -> None:
         self.model = model
         self._cache_name = caches.argument(lm_head.decoder(model.lm))
+        self.rows: list[Row] = []
+        self._cache: Any = None
+        self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)
+        self._last: list[int] = []
+        self._logits = torch.zeros(0, 0)
         self._clear()
         self.flexible = caches.is_flexible(self._cache)
 
@@ -117,11 +123,8 @@ class Batch:
         self._last = [self._last[place] for place in places]
 
     def _clear(self) -> None:
-        self.rows: list[Row] = []
-        self._cache = caches.new_cache(self.model.lm)
-        self._mask = torch.zeros(0, 0, dtype=torch.long, device=self.model.device)
-        self._last: list[int] = []
-        self._logits = torch.zeros(0, 0)
+        self.rows, self._last, self._cache = [], [], caches.new_cache(self.model.lm)
+        self._mask = self._mask[:0, :0]
 
     def _hidden(self, inputs: dict[str, Tensor], mask: Tensor, places: Tensor) -> Tensor:
         """Last hidden states [B, T, H]; the cache grows by T."""

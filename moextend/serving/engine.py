@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from moextend.model.feature_cache import Recent
 from moextend.model.generation import stop_ids
@@ -121,7 +121,7 @@ class Engine:
             self.failed = self._ends is None
             self._ends = self._ends or time.monotonic()
             lost = [*(row.job for row in self._batch.rows if not row.finished), *self._waiting]
-            futures = [*self._leaving.values(), *(future for _, future in self._calls)]
+            futures: list[Future[Any]] = [*self._leaving.values(), *(future for _, future in self._calls)]
             self._waiting.clear()
         for job in lost:
             self._fail(job, errors.stopping())

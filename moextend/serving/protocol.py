@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -102,9 +102,8 @@ class Completion(Asked):
         """The prompts, as texts or ids."""
         if isinstance(self.prompt, str):
             return [self.prompt]
-        if self.prompt and isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]
-        return list(self.prompt)  # type: ignore[arg-type]
+        found = cast("list[Any]", self.prompt)
+        return [found] if found and isinstance(found[0], int) else found
 
 
 class ImageUrl(Body):

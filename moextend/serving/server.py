@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from moextend.serving.guard import Guard
 from moextend.serving.metrics import Metrics
 from moextend.util.listening import LOCAL, is_loopback
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CONNECTIONS = 4096
 """Maximum number of connections."""
 MARGIN = 3
@@ -46,21 +48,18 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """SIGTERM and SIGINT stop the server, and the process goes on after it."""
-        try:
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.stop)
-        except (
-            RuntimeError,
-            ValueError,
-            NotImplementedError,
-        ):  # not in the main thread: the caller calls stop
-            loop = None  # type: ignore[assignment]
+        if threading.current_thread() is not threading.main_thread():  # the caller calls stop
+            yield
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT) if loop else ():
-                loop.remove_signal_handler(number)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, *_: object) -> None:
+        asyncio.get_running_loop().call_soon_threadsafe(self.stop)
 
     def stop(self) -> None:
         """Takes no more requests, and ends after the open ones; a second call ends these at once."""

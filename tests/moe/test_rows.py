@@ -71,7 +71,7 @@ def test_the_former_extensions_are_active_afterwards_also_after_an_error() -> No
         raise ZeroDivisionError
     assert scope_of(lm).active == ("b",) and scope_of(lm).rows is None
     for rows, error in (([("a",), ("d",)], UnknownName), ([(), ("c",)], InputError)):
-        with pytest.raises(error), reaching_rows(lm, rows):  # type: ignore[arg-type]
+        with pytest.raises(error), reaching_rows(lm, rows):
             pass
         assert scope_of(lm).active == ("b",) and scope_of(lm).rows is None
 

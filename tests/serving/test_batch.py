@@ -92,11 +92,11 @@ def test_of_a_cache_with_more_than_keys_and_values_rows_stay_together() -> None:
 
 def test_prompts_with_media_are_computed_with_their_features() -> None:
     model = toy_model()
-    images = [picture(40), picture(0, 200), picture(9, 9, 9)]
+    images = (picture(40), picture(0, 200), picture(9, 9, 9))
     asked = [
         Prompt("<image> w1", images[:1]),
         Prompt("w2 w3"),
-        Prompt("<image> w4 <image> w5", tuple(images[1:])),
+        Prompt("<image> w4 <image> w5", images[1:]),
     ]
     assert isinstance(model.vision, ToyEncoder)
     wanted = moextend.generate(model, asked, max_new_tokens=5, batch_size=1)
