@@ -77,7 +77,7 @@ def test_local_completions_of_lm_eval(served: Living, alone: MultimodalLM) -> No
     for name in ("work", "base"):
         client = LocalCompletionsAPI(
             base_url=f"{served.url}/v1/completions", model=name, tokenizer=str(TINY), batch_size=4, max_length=256,
-            tokenizer_backend="huggingface",
+            tokenizer_backend="huggingface", add_bos_token=True,
         )  # fmt: skip
         own = hf(alone, [] if name == "base" else [name])
         found = client.loglikelihood(instances("loglikelihood", *asked), disable_tqdm=True)
@@ -121,8 +121,8 @@ from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import includes
 from inspect_ai.solver import generate
 
-task = Task([Sample("carl works as", target="poet"), Sample("anna works as", target="baker")], generate(), includes(),
-            config=GenerateConfig(max_tokens=4, temperature=0.0))
+task = Task([Sample("carl works as", target="poet"), Sample("anna works as", target="baker")], solver=generate(),
+            scorer=includes(), config=GenerateConfig(max_tokens=4, temperature=0.0))
 (log,) = eval(task, model="openai-api/moextend/work", display="none", log_dir=sys.argv[1])
 assert log.status == "success", log.error
 print(log.results.scores[0].metrics["accuracy"].value)

@@ -17,6 +17,7 @@ pytest.importorskip("prometheus_client", reason="prometheus_client is not instal
 from tests.serving import load
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.slow  # processes of their own, which import torch
 def test_a_process_under_load_that_is_ended_and_killed(skills: Path) -> None:
     jobs = load.jobs_of(24)
@@ -46,6 +47,8 @@ def test_the_stated_load(skills: Path) -> None:
     assert found["killed and started again"] == {"connections broke": True, "wrong": 0}
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.slow  # processes of their own
 def test_what_keeps_a_server_from_starting(skills: Path) -> None:
     def refused(*arguments: str) -> str:
         command = [sys.executable, "-P", "-m", "moextend.cli.main", "serve", *arguments]
