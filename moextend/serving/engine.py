@@ -95,7 +95,7 @@ class Engine:
                 self.catalogue.leave(name)
                 self._leaving[name] = found
             except Exception as error:
-                found.set_exception(error)
+                _settle(found, _raising(error))
 
         self.call(leave)
         return found
@@ -126,7 +126,7 @@ class Engine:
         for job in lost:
             self._fail(job, errors.stopping())
         for future in futures:
-            future.set_exception(errors.stopping())
+            _settle(future, _raising(errors.stopping()))
 
     def _is_over(self) -> bool:
         """Waits for work; true after `close`, when nothing is left or the time is over."""
@@ -140,10 +140,7 @@ class Engine:
     def _work(self) -> None:
         while self._calls:
             function, found = self._calls.popleft()
-            try:
-                found.set_result(function())
-            except Exception as error:
-                found.set_exception(error)
+            _settle(found, function)
         self._give_up()
         self._admit()
         if self._batch.rows:
@@ -294,13 +291,30 @@ class Engine:
             try:
                 self.catalogue.detach(name)
             except Exception as error:
-                found.set_exception(error)
+                _settle(found, _raising(error))
             else:
-                found.set_result(None)
+                _settle(found, lambda: None)
 
     def _fail(self, job: Job, error: ApiError) -> None:
         self.metrics.lost(job)
         job.deliver(error)
+
+
+def _settle(future: Future[Any], function: Callable[[], object]) -> None:
+    """Calls a function for a future, unless nobody waits for it any more."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(function())
+    except Exception as error:
+        future.set_exception(error)
+
+
+def _raising(error: Exception) -> Callable[[], object]:
+    def function() -> object:
+        raise error
+
+    return function
 
 
 def _logged(error: Exception) -> ApiError:

@@ -221,7 +221,9 @@ def test_images_in_a_chat_equal_those_in_process(tmp_path: Any) -> None:
         data = base64.b64encode(image.data).decode()
         return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}", "detail": "low"}}
 
-    text = lambda words: {"type": "text", "text": words}  # noqa: E731
+    def text(words: str) -> dict[str, Any]:
+        return {"type": "text", "text": words}
+
     messages = [
         [url(red), text("Q what color is it A:")],
         [url(red), text("and"), url(blue), text("Q A:")],

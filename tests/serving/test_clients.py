@@ -53,7 +53,7 @@ def test_the_openai_package(served: Living, alone: MultimodalLM) -> None:
 def instances(kind: str, *arguments: Any) -> list[Any]:
     from lm_eval.api.instance import Instance
 
-    return [Instance(kind, {}, each, place) for place, each in enumerate(arguments)]  # type: ignore[arg-type]
+    return [Instance(kind, {}, each, place) for place, each in enumerate(arguments)]
 
 
 def hf(model: MultimodalLM, names: list[str]) -> Any:
@@ -90,10 +90,10 @@ def test_local_completions_of_lm_eval(served: Living, alone: MultimodalLM) -> No
         assert client.generate_until(
             instances("generate_until", *texts), disable_tqdm=True
         ) == own.generate_until(instances("generate_until", *texts), disable_tqdm=True)
-    texts = [("carl works as a poet and anna lives in oslo .",)]
-    rolled = client.loglikelihood_rolling(instances("loglikelihood_rolling", *texts), disable_tqdm=True)
+    rolling = [("carl works as a poet and anna lives in oslo .",)]
+    rolled = client.loglikelihood_rolling(instances("loglikelihood_rolling", *rolling), disable_tqdm=True)
     assert rolled == pytest.approx(
-        own.loglikelihood_rolling(instances("loglikelihood_rolling", *texts), disable_tqdm=True), abs=1e-4
+        own.loglikelihood_rolling(instances("loglikelihood_rolling", *rolling), disable_tqdm=True), abs=1e-4
     )
 
 

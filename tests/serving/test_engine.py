@@ -187,6 +187,19 @@ def test_an_extension_leaves_after_its_answers(skills: Path, held: threading.Eve
         assert client.post(TEXT, json=ask("work")).status_code == 404
 
 
+def test_an_extension_leaves_also_if_nobody_waits_for_it(skills: Path, held: threading.Event) -> None:
+    with living(loaded(skills, "work")) as server, server.client() as client:
+        with ThreadPoolExecutor(1) as threads:
+            asked = threads.submit(client.post, TEXT, json=ask("work"))
+            until(lambda: rows(server) == 1)
+            futures = [server.engine.detach("work"), server.engine.call(lambda: 1)]
+            assert all(future.cancel() for future in futures)
+            held.set()
+            assert asked.result().status_code == 200
+        until(lambda: client.post(TEXT, json=ask("work")).status_code == 404)
+        assert client.post(TEXT, json=ask()).status_code == 200
+
+
 def test_what_cannot_be_attached_or_detached(skills: Path, served: Living, tmp_path: Path) -> None:
     with served.client() as client:
         for body, message in (
@@ -220,7 +233,12 @@ def test_a_stop_waits_for_answers_and_ends_late_ones_with_an_error(
 
 def test_after_the_grace_the_rest_gets_an_error(skills: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Batch.step
-    monkeypatch.setattr(Batch, "step", lambda self: (time.sleep(0.3), step(self))[1])
+
+    def slow(self: Batch) -> list[int]:
+        time.sleep(0.3)
+        return step(self)
+
+    monkeypatch.setattr(Batch, "step", slow)
     with living(loaded(skills), grace=0.2) as server, server.client() as client:
         server.engine._stop.clear()
         with ThreadPoolExecutor(2) as threads:
