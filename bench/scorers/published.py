@@ -58,7 +58,7 @@ PUBLISHED = (
     ),
     Scorer(
         "dcl-contains@1",
-        "the prediction contains the gold but for case; one word beside a space, period or comma",
+        "the prediction contains the gold but for case; one word next to a space, period or comma",
         "MLLM-CL",
         "MLLM-CL remote sensing, driving",
         comparable_with="MLLM-CL rows",

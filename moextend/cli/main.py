@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moextend.cli import bench, exporting, library
+from moextend.cli import bench, exporting, library, serve_model
 from moextend.cli import upcycle as upcycling
 from moextend.cli.command import Command
 from moextend.util.entry import run_app
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(bench.app, name="bench")
 app.command("export", cls=Command, epilog=f"Example: {exporting.EXAMPLE}")(exporting.export)
+app.command("serve", cls=Command, epilog=f"Example: {serve_model.EXAMPLE}")(serve_model.serve)
 app.command("upcycle", cls=Command, epilog=f"Example: {upcycling.EXAMPLE}")(upcycling.upcycle)
 
 

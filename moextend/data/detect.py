@@ -175,7 +175,7 @@ def media_columns(table: Table, free: Sequence[str]) -> dict[str, str | None]:
 def left_out(
     found: Mapping[str, str | None], media: Collection[str], encoders: Collection[str] | None
 ) -> tuple[list[str], list[str]]:
-    """Modalities of guessed columns that the model does not read beside others that it reads, and a note on each."""
+    """Modalities of guessed columns that the model does not read, if it reads others; and a note on each."""
     types = modality_types()
     guessed = [name for name in found if found[name] and name in media]
     read = [name for name in guessed if encoders is None or (types[name].becomes or name) in encoders]

@@ -132,7 +132,7 @@ def guess(
         given: role -> column, which are kept; `NULL`: it has none. If a medium is given, no other is guessed.
         needs: roles that must have a column.
         marked: the only modalities whose columns are guessed; None: all.
-        encoders: modalities that the model reads; other media are not guessed beside these. None: all are.
+        encoders: modalities that the model reads; other media are then not guessed. None: all are.
 
     Raises:
         InputError: question, answer or image cannot be guessed; the message lists the columns.

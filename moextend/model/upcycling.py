@@ -104,7 +104,7 @@ _REASONS = {
     "smollm3": "no MoE class leaves rotary embeddings out of some layers as SmolLM3 does",
     "gemma": "no MoE class scales embeddings and norms as Gemma does",
     "gemma2": "no MoE class caps logits and normalises as Gemma 2 does",
-    "gemma3_text": "Gemma 4's MoE layers keep a dense MLP beside the experts",
+    "gemma3_text": "Gemma 4's MoE layers keep a dense MLP next to the experts",
     "gpt2": "no MoE class has learned positions and an MLP without a gate",
 }
 _OWN = ("model_type", "architectures", "transformers_version", "layer_types", "quantization_config")

@@ -31,6 +31,7 @@ from moextend.moe.kernels import implementation, run, run_on_device
 from moextend.moe.paper_routing import paper_choice
 from moextend.moe.recipe import Mode
 from moextend.moe.router_parts import RouterPart
+from moextend.moe.rows import Rows
 from moextend.moe.scoring import Scoring
 from moextend.moe.slot_routing import slot_choice
 
@@ -42,6 +43,8 @@ class Scope:
     mode: Mode = "exact"
     active: tuple[str, ...] = ()
     """Names of the active extensions, oldest first."""
+    rows: Rows | None = None
+    """Which of the active extensions compute for each row of a batch; None: all for every row."""
     known: list[str] = field(default_factory=list)
     """Names of all attached extensions, oldest first."""
     coactive: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -96,7 +99,13 @@ class ExtendedRouter(nn.Module):
                 return _exact(self, x, out, parts)
             if self.ext_scope.mode == "slot":
                 return _slot(self, x, out, parts)
-            return _paper(self, x, out, parts, scoring_of(self, (*args, *kwargs.values())))
+            how = scoring_of(self, (*args, *kwargs.values()))
+            if self.ext_scope.rows is None:
+                return _paper(self, x, out, parts, how)
+            weights, index = self.ext_scope.rows.each(
+                x, out, parts, self.ext_first, lambda x, out, parts: _paper(self, x, out, parts, how)
+            )
+            return (out[0], weights, index, *out[3:])
 
 
 def in_own_precision(device: str) -> AbstractContextManager[object]:
@@ -118,9 +127,15 @@ def reachable(module: nn.Module) -> list[Any]:
     return [parts[name] for name in scope.active if name in parts]
 
 
+def own_only(router: ExtendedRouter, values: Tensor, parts: Sequence[RouterPart], closed: float) -> Tensor:
+    """Values [T, n] of new experts, with the value `closed` for those of extensions that a token's row lacks."""
+    rows = router.ext_scope.rows
+    return values if rows is None else values.masked_fill(rows.closed(len(values), parts), closed)
+
+
 def _exact(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) -> Any:
     logits, weights, index = out[:3]
-    gates = hard_gate(_side_by_side([part(x) for part in parts]))
+    gates = own_only(router, hard_gate(_side_by_side([part(x) for part in parts])), parts, 0.0)
     first = router.ext_first
     new = torch.arange(first, first + gates.shape[1], device=index.device, dtype=index.dtype)
     return (
@@ -133,7 +148,7 @@ def _exact(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart])
 
 def _slot(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) -> Any:
     logits, weights, index = out[:3]
-    leads = _side_by_side([part(x) for part in parts])
+    leads = own_only(router, _side_by_side([part(x) for part in parts]), parts, -torch.inf)
     parents = [parent for part in parts for parent in part.parents]
     learning = torch.is_grad_enabled()
     learns = [learning and part.rows.requires_grad for part in parts for _ in part.parents]
@@ -141,7 +156,7 @@ def _slot(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart]) 
     return (logits, weights, index, *out[3:])
 
 
-def _paper(router: ExtendedRouter, x: Tensor, out: Any, parts: list[RouterPart], how: Scoring) -> Any:
+def _paper(router: ExtendedRouter, x: Tensor, out: Any, parts: Sequence[RouterPart], how: Scoring) -> Any:
     family = family_of(router)
     logits = out[0] if family.logits is None else family.logits(router, x)
     new = _side_by_side([part(x) for part in parts])

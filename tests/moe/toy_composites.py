@@ -82,7 +82,7 @@ def composite_config(name: str) -> Any:
 
 
 def omni_config() -> Any:
-    """A config of the whole Qwen3-Omni: a thinker, which is the language model, beside what speaks."""
+    """A config of the complete Qwen3-Omni: a thinker, which is the language model, and the part that speaks."""
     plain = AutoConfig.for_model("qwen3_omni_moe")
     codes = _shrunk(plain.talker_config.code_predictor_config.to_dict())
     return AutoConfig.for_model(

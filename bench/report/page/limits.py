@@ -155,5 +155,5 @@ def _missing(experiment: Experiment) -> Iterator[Limit]:
     rows += [["not finished", result.name] for result in experiment.results if result.state != "done"]
     if rows:
         yield Limit(
-            "Missing runs", "These runs are not in the tables, or not whole.", [["what", "run"], *rows]
+            "Missing runs", "These runs are not in the tables, or not complete.", [["what", "run"], *rows]
         )

@@ -1,4 +1,4 @@
-"""The papers of methods, data sets and base models: .bib files beside them, of which only what is used is written.
+"""The papers of methods, data sets and base models: .bib files in this folder, of which only what is used is written.
 
 An entry's field `usedby` names what it belongs to; see bench/methods/references.bib, tasks/references.bib and
 registry/references.bib. An @comment names what has no paper. Files of this name in the same folders of a
