@@ -35,6 +35,8 @@ retention: [tiny-facts]
 train: {steps: 3, batch_size: 4, learning_rate: 3.0e-3}
 scoring: {batch_size: 10, limit: 12}
 """
+pytestmark = pytest.mark.timeout(1200)  # several servers are started
+
 SERVED = {"backend": "openai", "serve": f"{COMMAND} {{folder}} {{port}}", "tasks": "text", "parity": 4}
 
 
