@@ -85,11 +85,10 @@ def answered(
 
     shown = [place for place, prompt in enumerate(prompts) if prompt.media]
     plain = [place for place, prompt in enumerate(prompts) if not prompt.media]
-    found = dict(
-        zip(shown, server.chat([prompts[i] for i in shown], max_new_tokens=max_new_tokens), strict=True)
-        if shown
-        else ()
-    )
+    found: dict[int, str] = {}
+    if shown:
+        texts = server.chat([prompts[place] for place in shown], max_new_tokens=max_new_tokens)
+        found |= zip(shown, texts, strict=True)
     if plain:
         rows = [prompt_ids(model, prompts[place]) for place in plain]
         found |= zip(plain, server.complete(rows, max_new_tokens=max_new_tokens), strict=True)
