@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from moextend.bench.scoring import Scoring as Scoring
 from moextend.bench.task import NAME, TaskSpec, find_task, put_by_hand
 from moextend.errors import InputError, SpecError
-from moextend.training.settings import Batch, Seed, Steps, Training
+from moextend.training.settings import Seed, Steps, Training
 from moextend.util import content, files, spec
 from moextend.util.spec import Spec, unset
 
@@ -159,15 +160,6 @@ class Stage(Spec):
     """Name of the task."""
     steps: Steps | None = None
     """Overrides the sequence's number of steps."""
-
-
-class Scoring(Spec):
-    """Scoring of the cells of the matrix."""
-
-    batch_size: Batch = 64
-    """Prompts per batch."""
-    limit: int | None = Field(None, ge=1)
-    """Maximum items per task; null: all."""
 
 
 class SequenceSpec(Spec):

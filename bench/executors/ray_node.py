@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 import moextend
+from moextend.util import tether
 from moextend.util.environment import code
 
 GRACE = 15.0
@@ -99,10 +100,10 @@ def _executed(order: Order, folder: Path) -> subprocess.Popen[bytes]:
     if order["setup"]:
         lines = "\n".join([*order["setup"], 'exec "$@"'])
         command = ["bash", "-ec", lines, "moextend-worker", *command]
-    tether = [sys.executable, "-I", str(Path(__file__).with_name("tether.py")), str(os.getpid())]
+    tethered = [sys.executable, "-I", tether.__file__, str(os.getpid())]
     with (folder / "worker.log").open("ab") as log:
         process = subprocess.Popen(
-            [*tether, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            [*tethered, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             env=_environment(order["environment"]), process_group=0,
         )  # fmt: skip
     try:

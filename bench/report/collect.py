@@ -9,13 +9,14 @@ from typing import Any
 
 from moextend.bench import methods
 from moextend.bench.report.table import Value, named
-from moextend.bench.run.complete import lacking_scores, names_of
+from moextend.bench.run.complete import lacking_scores, names_of, unproved
 from moextend.bench.run.config import JOINT, differences
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RunFacts, StageCost, State
-from moextend.bench.run.rundir import Cell, Key, RunConfig, RunDir
+from moextend.bench.run.rundir import PARITY, Cell, Key, RunConfig, RunDir
+from moextend.bench.score.served.records import Parity
 from moextend.bench.scorers import shows
-from moextend.errors import InputError
+from moextend.errors import InputError, counted
 from moextend.util import files
 from moextend.util.foreign import explained
 
@@ -35,6 +36,8 @@ class Result:
     """Stage -> what it took."""
     lacks: list[str] = field(default_factory=list)
     """Cells and predictions that a run which says it is done does not have."""
+    parities: dict[str, Parity] = field(default_factory=dict)
+    """Digest -> parity check of a server that scored cells."""
 
     @property
     def name(self) -> str:
@@ -177,7 +180,22 @@ def _in_order(found: dict[str, Experiment], runs: Sequence[RunDir]) -> list[Expe
 def _result(run: RunDir, config: RunConfig, state: State) -> Result:
     cells = run.cells()
     lacks = lacking_scores(run, cells) if state == "done" else []
-    return Result(run, config, state, cells, run.facts(), run.costs(), lacks)
+    served = any(cell.backend for cell in cells.values())
+    parities = run.parities() if served else {}
+    return Result(run, config, state, cells, run.facts(), run.costs(), lacks, parities)
+
+
+def refuse_unproved(experiments: Sequence[Experiment]) -> None:
+    """Raises InputError if a server scored cells of a run without a parity check."""
+    for result in (result for experiment in experiments for result in experiment.results):
+        alone = unproved(result.run, result.cells.values())
+        if alone:
+            raise InputError(
+                f"{counted(len(alone), 'cell')} of {result.name} ({alone[0].task} after stage {alone[0].stage}, ...) "
+                f"scored by a server without a parity check in {PARITY}: they do not belong in a table with others.",
+                where=str(result.run.folder),
+                hint="Run the same command again: the check is made, and answers are kept. Or name the other runs.",
+            )
 
 
 def scale_notes(results: Sequence[Result], tasks: Collection[str] | None = None) -> list[str]:
@@ -207,7 +225,11 @@ def left_out_notes(experiment: Experiment) -> list[str]:
 
 
 def some(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """Those with a result, of which the first also names the runs of the others; InputError if there is none."""
+    """Those with a result, of which the first also names the runs of the others; InputError if there is none.
+
+    InputError also for cells of a server whose parity with transformers is not shown.
+    """
+    refuse_unproved(experiments)
     kept = [experiment for experiment in experiments if experiment.results]
     if not kept:
         waiting = [name for experiment in experiments for name in experiment.left_out]

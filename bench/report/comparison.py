@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from moextend.bench import methods, metrics, stats
+from moextend.bench.report.backends import backend_notes
 from moextend.bench.report.collect import (
     Experiment,
     Groups,
@@ -246,7 +247,7 @@ def _details(found: stats.Contrast, tests: int, margin: float) -> dict[str, Valu
 
 def _missing_notes(experiment: Experiment) -> list[str]:
     """The runs that are not compared, in full or in part."""
-    notes = lacking_notes(experiment.results)
+    notes = [*backend_notes(experiment.results), *lacking_notes(experiment.results)]
     if notes:
         notes[0] = f"{notes[0]} Rows that need it are left out."
     notes += left_out_notes(experiment)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from moextend.bench import methods, metrics
+from moextend.bench.report.backends import backend_notes
 from moextend.bench.report.collect import (
     Experiment,
     Groups,
@@ -230,6 +231,7 @@ def _notes(experiment: Experiment, groups: Groups) -> list[str]:
     if marked:
         notes.append(f"*: not finished: {', '.join(marked)}.")
     notes += scale_notes(experiment.results)
+    notes += backend_notes(experiment.results)
     notes += lacking_notes(experiment.results)
     notes += left_out_notes(experiment)
     return notes

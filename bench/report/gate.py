@@ -10,7 +10,15 @@ from statistics import fmean
 from typing import Literal
 
 from moextend.bench import methods, stats
-from moextend.bench.report.collect import Experiment, Result, grouped, lacking_notes, left_out_notes, row_name
+from moextend.bench.report.backends import backend_notes
+from moextend.bench.report.collect import (
+    Experiment,
+    Result,
+    grouped,
+    lacking_notes,
+    left_out_notes,
+    row_name,
+)
 from moextend.bench.report.comparison import differences, is_row_zero
 from moextend.bench.report.forgetting import text_untouched
 from moextend.bench.report.items import ItemReader
@@ -285,6 +293,7 @@ def _notes(experiment: Experiment, checks: Sequence[Check], baseline: str, margi
     if any(check.seeds == 1 and check.found for check in checks):
         notes.append("One seed: the verdict is about these weights, not about training again.")
     notes += [f"{experiment.label}: {experiment.differs}."] if experiment.differs else []
+    notes += backend_notes(experiment.results)
     notes += lacking_notes(experiment.results)
     notes += left_out_notes(experiment)
     return notes

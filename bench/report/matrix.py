@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from moextend.bench import metrics
+from moextend.bench.report.backends import backend_notes
 from moextend.bench.report.collect import Experiment, Result, scale_notes
 from moextend.bench.report.table import WIDTH, Column, Style, Table, Value, named, number, text
 
@@ -41,7 +42,14 @@ def _table(result: Result, tasks: Sequence[str], key: str, title: str) -> Table:
     notes += [NUMBERED] if learned and not with_names else []
     notes += [SPREAD] if errors else []
     notes = [" ".join(notes)] if notes else []
-    return Table(key, title, columns, [rows], [*notes, *scale_notes([result], tasks)], kind="matrix")
+    return Table(
+        key,
+        title,
+        columns,
+        [rows],
+        [*notes, *scale_notes([result], tasks), *backend_notes([result])],
+        kind="matrix",
+    )
 
 
 def _column(task: str, title: str) -> Column:

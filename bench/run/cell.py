@@ -1,10 +1,12 @@
-"""The lines of scores.jsonl: a cell, the id of its run, and a digest of both."""
+"""The lines of scores.jsonl and parity.jsonl: a record, the id of its run, and a digest of both."""
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeVar
 
 from moextend.bench.score.records import Cell
+from moextend.bench.score.served.records import Parity
 from moextend.errors import SpecError
 from moextend.util.files import digest
 
@@ -17,8 +19,32 @@ C = TypeVar("C", bound=Cell)
 
 def line_of(cell: Cell, run: str) -> dict[str, Any]:
     """The cell as a line of scores.jsonl, with a digest of the line."""
-    short = cell.batch_size is not None
-    record = {**cell.model_dump(exclude=None if short else {"batch_size"}), "run": run}
+    # Lines of cells without them stay as they were before these keys existed.
+    unset = {name for name in ("batch_size", "backend", "parity") if getattr(cell, name) is None}
+    return _signed({**cell.model_dump(exclude=unset), "run": run})
+
+
+def parity_line(parity: Parity, run: str) -> dict[str, Any]:
+    """The check as a line of parity.jsonl, with a digest of the line, by which cells name it."""
+    return _signed({**parity.model_dump(), "run": run})
+
+
+def parse_parity(line: bytes, run: str) -> tuple[str, Parity] | None:
+    """Digest and check of a line; None for another line, or one that is damaged, was changed or is of another run."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or record.get("run") != run or record.get(DIGEST) != _digest(record):
+        return None
+    values = {key: value for key, value in record.items() if key not in ("run", DIGEST)}
+    try:
+        return str(record[DIGEST]), Parity.parse(values, where="parity.jsonl")
+    except SpecError:
+        return None
+
+
+def _signed(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, DIGEST: _digest(record)}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from moextend.bench.run.config import JOINT, RunConfig
 from moextend.bench.run.progress import read_status
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost
-from moextend.bench.run.rundir import COST, FACTS, ROUTING, Cell, Key, RunDir, slug
+from moextend.bench.run.rundir import COST, FACTS, PARITY, ROUTING, Cell, Key, RunDir, slug
 from moextend.bench.store import KeptFile
 from moextend.errors import InputError, MoextendError, SpecError
 from moextend.util import files
@@ -91,7 +91,17 @@ def lacking_scores(
                 where = f"{cell.task} after stage {cell.stage}"
                 changed.append(f"{where} ({problems[cell.predictions]})")
     found = [f"the score of {_listed(missing)}"] if missing else []
+    alone = [f"{cell.task} after stage {cell.stage}" for cell in unproved(run, cells.values())]
+    found += [f"a parity check of the server that scored {_listed(alone)}"] if alone else []
     return found + ([f"the predictions of {_listed(changed)}"] if changed else [])
+
+
+def unproved(run: RunDir, cells: Iterable[Cell]) -> list[Cell]:
+    """Cells that a server scored, whose parity with transformers no line of parity.jsonl shows."""
+    served = [cell for cell in cells if cell.backend is not None]
+    known = run.parities() if served else {}
+    shown = {(digest, one.task, one.weights_id, one.backend) for digest, one in known.items()}
+    return [cell for cell in served if (cell.parity, cell.task, cell.weights, cell.backend) not in shown]
 
 
 def _listed(names: list[str]) -> str:
@@ -244,6 +254,7 @@ def set_damaged_aside(run: RunDir) -> None:
     """
     scores = run.folder / "scores.jsonl"
     files.cut_torn_line(scores)
+    files.cut_torn_line(run.folder / PARITY)
     if scores.exists():
         lines = [line + b"\n" for line in scores.read_bytes().split(b"\n")[:-1]]
         good = [line for line in lines if run.reads_line(line)]

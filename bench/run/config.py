@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moextend.bench.scoring import Backend
 from moextend.bench.sequence import SequenceSpec
 from moextend.bench.task import Mode, TaskSpec
 from moextend.errors import SpecError
 from moextend.util import content, files, spec
 from moextend.util.record import Record, problem_of
+from moextend.util.spec import unset
 
 if TYPE_CHECKING:
     from moextend.bench.methods import MethodSpec
@@ -56,6 +58,8 @@ class RunConfig(Identity):
     """Whether learned tasks are also scored at the end with only their own extension active; changes no other score."""
     deterministic: bool = False
     """Whether only deterministic algorithms are used (docs/reliability.md)."""
+    backend: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the backend that scores (`scoring.Backend`); empty: transformers, in the process of the run."""
 
     def identity(self) -> dict[str, Any]:
         """The part that is equal for two runs exactly if they are the same run."""
@@ -96,6 +100,10 @@ class RunConfig(Identity):
     def workspace(self) -> Path:
         """The user's folder with content."""
         return Path(self.places.get("workspace", "."))
+
+    def backend_settings(self) -> Backend:
+        """The backend that scores."""
+        return spec.parse(Backend, self.backend, where="config.json: backend")
 
     def sequence_spec(self) -> SequenceSpec:
         """The sequence as a typed spec."""
@@ -152,6 +160,8 @@ class ConfigFile(Record):
     """Whether learned tasks are also scored at the end with only their own extension active."""
     deterministic: bool = False
     """Whether only deterministic algorithms are used, from the first command that asked for it."""
+    backend: dict[str, Any] = unset({})
+    """Settings of the backend that scores, of the last command. Missing: transformers, in the process of the run."""
     environments: list[dict[str, Any]] = Field(default_factory=list)
     """Versions, commit and machine of the run, with a new entry after each change. No score depends on them."""
 
@@ -166,6 +176,7 @@ class ConfigFile(Record):
                 tuned_on=self.tuned_on,
                 oracle=self.oracle,
                 deterministic=self.deterministic,
+                backend=self.backend,
             )
         except (TypeError, ValidationError) as error:
             what = str(error) if isinstance(error, TypeError) else problem_of(error)

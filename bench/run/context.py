@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moextend.bench import scorers
 from moextend.bench.data import data_digest
@@ -16,6 +16,9 @@ from moextend.bench.run.stage_data import generic_text
 from moextend.bench.store import Store
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunConflict
+
+if TYPE_CHECKING:
+    from moextend.bench.run.servers import Servers
 
 PERCENT = 100
 """Steps of a scoring in the progress plan."""
@@ -33,6 +36,9 @@ class RunContext:
         self.store = Store(self.cache, str(run.folder.resolve()), run.id)
         self.method_spec = self.config.parsed_method()
         self.method = self.method_spec.make()
+        self.backend = self.config.backend_settings()
+        self.servers: Servers | None = None
+        """What scores by a server, while the run is executed; None: everything is scored in process."""
         self.failures: list[str] = []
         self.text_recorded: set[str] = set()
         """Tasks whose commits on the hub are recorded, if they have any."""

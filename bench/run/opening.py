@@ -132,7 +132,7 @@ def _wanted_record(record: ConfigFile | None, config: RunConfig) -> ConfigFile:
         digest=files.digest(identity), identity=identity, places=config.places, device=config.device,
         protocol=config.protocol, tuned_on=config.tuned_on, oracle=config.oracle or bool(record and record.oracle),
         deterministic=config.deterministic or bool(record and record.deterministic),
-        environments=record.environments if record else [],
+        environments=record.environments if record else [], backend=config.backend,
     )  # fmt: skip
 
 

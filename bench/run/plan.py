@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moextend.bench.run.rundir import RunConfig
+from moextend.bench.scoring import Scoring
 from moextend.bench.sequence import (
     OWN,
     SequenceSpec,
@@ -22,7 +23,7 @@ from moextend.bench.sequence import (
 from moextend.bench.task import Mode, TaskSpec, code_allowed, find_task
 from moextend.errors import InputError, masked, short
 from moextend.training.settings import clash
-from moextend.util import content, lookup
+from moextend.util import content, lookup, spec
 from moextend.util.limits import MOST_SEED, MOST_STEPS
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Request:
     """Score learned tasks also with only their own extension active."""
     deterministic: bool = False
     """Use deterministic algorithms only."""
+    backend: Mapping[str, Any] | None = None
+    """Settings of the backend that scores, over those of the sequence."""
     match: str = STEPS
     """What methods have in common besides data and batches: `steps`, `params[=METHOD]` or `flops[=METHOD]`."""
 
@@ -141,6 +144,10 @@ def chosen_sequence(request: Request) -> SequenceSpec:
     sequence = _named_sequence(request)
     if request.limit is not None:
         scoring = sequence.scoring.model_copy(update={"limit": request.limit})
+        sequence = sequence.model_copy(update={"scoring": scoring})
+    if request.backend:
+        changed = {**sequence.scoring.model_dump(), **request.backend}
+        scoring = spec.parse(Scoring, changed, where="--backend")
         sequence = sequence.model_copy(update={"scoring": scoring})
     if request.steps is not None:
         sequence = _with_steps(sequence, request.steps)
@@ -298,6 +305,7 @@ def _config(
     record |= {"description": "", "methods": [], "train": sequence.train.record()}
     record["align"] = sequence.with_alignments(lambda align: align.record())
     record.pop("protocol"), record.pop("tuned_on")
+    record["scoring"] = {key: record["scoring"][key] for key in ("batch_size", "limit")}
     if record["base"]["attn_implementation"] is None:  # runs from before there was a choice go on
         record["base"].pop("attn_implementation")
     record["settings"] = {k: v for k, v in record["settings"].items() if k == method.name}
@@ -308,7 +316,7 @@ def _config(
         tasks={name: _without_logins({**task.model_dump(mode="json"), **about}) for name, task in tasks.items()},
         method=method.text, seed=seed, order=order, mode=mode, device=request.device,
         protocol=sequence.protocol, tuned_on=sequence.tuned_on, oracle=request.oracle,
-        deterministic=request.deterministic,
+        deterministic=request.deterministic, backend=sequence.scoring.record(),
         places={
             "workspace": str(request.workspace.resolve()),
             "sequence": str(sequence.path) if sequence.path else None,

@@ -3,6 +3,7 @@
 runs/<sequence>/<method>-s<seed>[-<order>][-<mode>]/
   config.json       config of the run (identity, id), paths of its specs, environment
   scores.jsonl      one line per cell of the matrix, with the id of the run; the last line of a cell counts
+  parity.jsonl      checks of the servers that scored cells, if any did
   facts.json        facts that the run records (task identity, majority answers, cost of the base, plug-ins)
   status.json       see progress.py
   stages/<t>-<task>/    weights and files of stage t; cost.json: its costs; routing.json: experts that the tasks use
@@ -22,11 +23,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from moextend.bench.run.cell import Key, line_of, parse_cell
+from moextend.bench.run.cell import DIGEST, Key, line_of, parity_line, parse_cell, parse_parity
 from moextend.bench.run.config import ConfigFile, RunConfig, slug
 from moextend.bench.run.liveness import LEASE, LOCK
 from moextend.bench.run.records import RoutingReport, RunFacts, StageCost
 from moextend.bench.score.records import Cell
+from moextend.bench.score.served.records import Parity
 from moextend.errors import InputError, RunConflict, SpecError, UnknownName
 from moextend.util import files, lease, processes
 from moextend.util.environment import environment
@@ -41,6 +43,7 @@ RECORDS = ("config.json", "scores.jsonl", "status.json")
 COST = "cost.json"
 FACTS = "facts.json"
 ROUTING = "routing.json"
+PARITY = "parity.jsonl"
 OWNER = "owner.json"
 """File with the process that works on the run, of releases without leases."""
 
@@ -128,6 +131,18 @@ class RunDir:
         path = self.folder / "scores.jsonl"
         kept = [record for record in files.read_lines(path) if (record["stage"], record["task"]) not in stale]
         files.write_lines(path, kept)
+
+    def append_parity(self, parity: Parity) -> str:
+        """Appends a line to parity.jsonl, synced to disk; returns its digest."""
+        line = parity_line(parity, self.id)
+        files.append_lines(self.folder / PARITY, [line])
+        return str(line[DIGEST])
+
+    def parities(self) -> dict[str, Parity]:
+        """Digest -> parity check of this run; lines that are damaged or of another run are left out."""
+        path = self.folder / PARITY
+        lines = path.read_bytes().split(b"\n") if path.is_file() else []
+        return dict(filter(None, (parse_parity(line, self.id) for line in lines)))
 
     def reads_line(self, line: bytes) -> bool:
         """Whether a line of scores.jsonl is a cell of this run."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from moextend.bench.run.complete import (
     set_damaged_aside,
     set_weights_aside,
     stage_problem,
+    unproved,
 )
 from moextend.bench.run.context import PERCENT, RunContext, alignments_of, plan, refuse_changed_data
 from moextend.bench.run.diagnostics import Diagnostics
@@ -28,11 +29,14 @@ from moextend.bench.run.provenance import refuse_changed_plugins
 from moextend.bench.run.records import StageCost
 from moextend.bench.run.revisions import record_text
 from moextend.bench.run.rundir import RunDir
+from moextend.bench.run.servers import Servers
 from moextend.bench.run.stage_data import stage_seed
 from moextend.bench.run.stage_loop import StageLoop
 from moextend.bench.score import evaluate, vqa
 from moextend.bench.score.records import Cell
+from moextend.bench.score.served.client import ServerFailed
 from moextend.bench.score.shared import SharedPredictions
+from moextend.bench.scoring import TRANSFORMERS
 from moextend.errors import LeaseLost, MoextendError, RunFailed, counted
 from moextend.util import files, processes
 from moextend.util.determinism import deterministic
@@ -58,7 +62,7 @@ def _do(context: RunContext) -> None:
     processes.first_says(context.store.register)
     known = {"run": context.run.id, "config": context.config.digest}
     with Progress(context.run.folder, plan(context), **known) as progress:
-        with together.explained():
+        with together.explained(), _servers(context, progress):
             _run(context, progress)
         if context.failures:
             raise RunFailed(
@@ -68,11 +72,23 @@ def _do(context: RunContext) -> None:
             )
 
 
+@contextmanager
+def _servers(context: RunContext, progress: Progress) -> Iterator[None]:
+    """Context in which the run is scored by the backend of its config."""
+    if context.backend.backend == TRANSFORMERS:
+        yield
+        return
+    with Servers(context, partial(progress.advance, 0)) as context.servers:
+        yield
+
+
 def _run(context: RunContext, progress: Progress) -> None:
     processes.in_turn(lambda: refuse_changed_data(context))
     if plugins := refuse_changed_plugins(context.run):
         context.run.write_facts(plugins=plugins)
     model = base(context, progress)
+    if context.servers:
+        context.servers.note_base(model)
     score_row(context, progress, model, 0, [])
     diagnose = Diagnostics(context, model)
     context.method.start(model, context.config.seed)
@@ -203,7 +219,7 @@ def score_row(
             progress.begin(unit)
             try:
                 score_cell(context, progress, model, index, name, learned)
-            except LeaseLost:
+            except (LeaseLost, ServerFailed):  # the next cells could not be scored, either
                 raise
             except MoextendError as error:
                 context.failures.append(f"stage {index}, {name}: {error}")
@@ -215,6 +231,8 @@ def score_row(
 def stands(context: RunContext, cell: Cell | None) -> bool:
     """Whether a cell is scored and its predictions are unchanged; removes damaged predictions."""
     if cell is None:
+        return False
+    if unproved(context.run, [cell]):
         return False
     problem = (
         None if cell.predictions is None else predictions_problem(context.run.folder, cell, every_byte=True)
@@ -253,11 +271,16 @@ def score_cell(
         progress.advance(now - so_far)
         so_far = now
 
-    share = _share(context, progress, model, weights, learned)
+    servers = context.servers
+    backend = servers.backend(model, index, name, weights, learned) if servers else None
+    # Answers of a server are not shared: its program is not part of their identity.
+    share = nullcontext if backend else _share(context, progress, model, weights, learned)
     cell = evaluate.score_cell(
         model, task, weights=weights, folder=context.run.predictions, scoring=context.sequence.scoring,
-        workspace=context.workspace, stage=index, on_items=on_items, share=share,
+        workspace=context.workspace, stage=index, on_items=on_items, share=share, backend=backend,
     )  # fmt: skip
+    if servers and backend:
+        cell = cell.model_copy(update={"parity": servers.shown(model, index, name, weights, learned)})
     # Opening the data takes longer than a cell whose answers are known.
     if processes.is_first() and name not in context.text_recorded:
         record_text(context.run, task, context.workspace)

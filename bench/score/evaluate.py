@@ -12,8 +12,9 @@ from weakref import WeakKeyDictionary
 
 from moextend.bench.data import open_items
 from moextend.bench.score import text, vqa
+from moextend.bench.score.backend import Backend, InProcess
 from moextend.bench.score.records import LM_EVAL, Cell, Scores
-from moextend.bench.sequence import Scoring
+from moextend.bench.scoring import Scoring
 from moextend.bench.task import TaskSpec
 from moextend.model import short_memory
 from moextend.util import processes
@@ -37,12 +38,14 @@ def score_cell(
     stage: int = 0,
     on_items: vqa.Progress | None = None,
     share: Share = nullcontext,
+    backend: Backend | None = None,
 ) -> Cell:
     """Score of `model` on `task`.
 
     Predictions are kept under `folder`/`weights`, and the cell has the path of their file relative to `folder`;
     existing ones are used again. `weights` must identify everything that the model's answers depend on. The file is
     made in the context `share(path)` (see SharedPredictions). Several processes share the work and get the same cell.
+    `backend` answers; by default `model` in this process.
 
     Raises:
         RunFailed: the task cannot be scored; other tasks are not affected.
@@ -51,14 +54,17 @@ def score_cell(
     began = time.monotonic()
     score = _text_cell if task.kind == "text" else _vqa_cell
     with short_memory.noted() as limit:
-        scores, path, reused = score(model, task, weights, folder, scoring, workspace, on_items, share)
+        backend = backend or InProcess(model, scoring.batch_size)
+        scores, path, reused = score(
+            model, task, weights, folder, scoring, workspace, on_items, share, backend
+        )
     rows = [fitted for fitted in processes.gathered(lambda: limit.rows) if fitted is not None]
     text_task = task.lm_eval if task.kind == "text" else None
     return Cell(
         stage=stage, task=task.task, weights=weights, seconds=time.monotonic() - began,
         scorer=f"{LM_EVAL}{text_task.metric}" if text_task else task.scorer,
         predictions=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256(path), reused=reused,
-        batch_size=min(rows, default=None),
+        batch_size=min(rows, default=None), backend=backend.name,
         **vars(scores),
     )  # fmt: skip
 
@@ -72,25 +78,26 @@ def _vqa_cell(
     workspace: Path,
     on_items: vqa.Progress | None,
     share: Share,
+    backend: Backend,
 ) -> tuple[Scores, Path, bool]:
     """Scores of an image task, the file of the predictions, and whether they existed before."""
-    from moextend.model.generation import generate
-    from moextend.model.likelihood import choice_likelihoods
-
-    key = vqa.test_key(task, workspace, scoring, tokenizer=prompt_digest(model), dtype=str(model.lm.dtype))
+    key = vqa.test_key(
+        task,
+        workspace,
+        scoring,
+        tokenizer=prompt_digest(model),
+        dtype=str(model.lm.dtype),
+        backend=backend.name,
+    )
     path = task.predictions(folder / weights, key)
     with processes.first_enters(lambda: share(path)):
         records, made = vqa.predict(
             task,
             open_items(task, "test", workspace, scoring.limit),
-            lambda prompts: generate(
-                model, prompts, max_new_tokens=task.max_new_tokens, batch_size=scoring.batch_size
-            ),
+            lambda prompts: backend.generate(prompts, task.max_new_tokens),
             path,
             batch_size=scoring.batch_size,
-            rate=lambda prompts, choices: choice_likelihoods(
-                model, prompts, choices, batch_size=scoring.batch_size
-            ),
+            rate=backend.rate,
             on_items=on_items,
         )
     scores, items = vqa.score_items(records, task.scorer)
@@ -108,6 +115,7 @@ def _text_cell(
     workspace: Path,
     on_items: vqa.Progress | None,
     share: Share,
+    backend: Backend,
 ) -> tuple[Scores, Path, bool]:
     """Scores of a text task, the file of the predictions, and whether they existed before."""
     return text.score_text(
@@ -120,6 +128,7 @@ def _text_cell(
         workspace=workspace,
         on_items=on_items,
         share=share,
+        backend=backend,
     )
 
 

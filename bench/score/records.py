@@ -50,6 +50,10 @@ class Cell(Record):
     batch_size: int | None = None
     """Most rows of a forward pass that fitted, if memory was too short for the sequence's `batch_size`: the last bits
     of log-likelihoods may depend on it. Missing or null: memory was not short."""
+    backend: str | None = None
+    """What answered: openai, a server of that protocol. Missing or null: transformers, in the process of the run."""
+    parity: str | None = None
+    """`digest` of the line of `parity.jsonl` that shows the parity of that server. Missing or null: in process."""
     by_kind: dict[str, float] = Field(default_factory=dict)
     """Kind of question, or task of a group -> score in percent."""
     kind_sizes: dict[str, int] = Field(default_factory=dict)

@@ -15,7 +15,7 @@ from moextend.bench.score.parts import Parts
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Scores
 from moextend.bench.scorers import Answered, find_scorer, own_answer, readings, score_set
-from moextend.bench.sequence import Scoring
+from moextend.bench.scoring import Scoring
 from moextend.bench.task import TaskSpec
 from moextend.errors import RunFailed
 from moextend.util import processes
@@ -57,9 +57,16 @@ class ItemScore:
 
 
 def prediction_key(
-    task: TaskSpec, data: str, scoring: Scoring, *, tokenizer: str, dtype: str, split: str = "test"
+    task: TaskSpec,
+    data: str,
+    scoring: Scoring,
+    *,
+    tokenizer: str,
+    dtype: str,
+    split: str = "test",
+    backend: str | None = None,
 ) -> str:
-    """Digest of everything that predictions depend on except the weights."""
+    """Digest of everything that predictions depend on except the weights; `backend`: None for transformers."""
     return digest(
         {
             "format": 3,
@@ -73,14 +80,23 @@ def prediction_key(
             "dtype": dtype,
             "batch_size": scoring.batch_size,
             "limit": scoring.limit,
+            **({} if backend is None else {"backend": backend}),
         }
     )
 
 
-def test_key(task: TaskSpec, workspace: Path, scoring: Scoring, *, tokenizer: str, dtype: str) -> str:
+def test_key(
+    task: TaskSpec,
+    workspace: Path,
+    scoring: Scoring,
+    *,
+    tokenizer: str,
+    dtype: str,
+    backend: str | None = None,
+) -> str:
     """Prediction key of a task's test split."""
     data = data_digest(task, "test", workspace)
-    return prediction_key(task, data, scoring, tokenizer=tokenizer, dtype=dtype)
+    return prediction_key(task, data, scoring, tokenizer=tokenizer, dtype=dtype, backend=backend)
 
 
 def predict(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from moextend.bench.executors.executor import Executor, Options
     from moextend.bench.run.launch import Outcome
     from moextend.bench.run.rundir import RunDir
+    from moextend.bench.scoring import Scoring
 
 GO_ON = "interrupted; the same command continues where it stopped."
 RESOURCES = ("cpus", "gpus", "memory_gb")
@@ -77,13 +78,57 @@ def chosen(
     )  # fmt: skip
 
 
-def _pairs(given: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+def backend(name: str | None, server: str | None, serve: str | None, given: Sequence[str]) -> dict[str, Any]:
+    """Settings of the backend that a command names; {} for those of the sequence.
+
+    A command that names a backend takes none of the sequence's settings of another one.
+    """
+    from moextend.bench.scoring import OPENAI, TRANSFORMERS, Backend
+    from moextend.util import lookup
+
+    settings, _ = _pairs(given, "--backend-option")
+    if empty := [key for key, value in settings.items() if not value]:
+        raise InputError(
+            "is not KEY=VALUE.", where=f"--backend-option {empty[0]}", hint="Example: concurrency=16."
+        )
+    named = {"server": server, "serve": serve}
+    for key, value in {**named, "backend": name}.items():
+        if key in settings:
+            raise InputError(
+                "has an option of its own.", where=f"--backend-option {key}", hint=f"Use --{key}."
+            )
+        if value == "":
+            raise InputError("is empty.", where=f"--{key}", hint="Leave it out, or give it a value.")
+    plain = {key: field.default for key, field in Backend.model_fields.items()}
+    for key in settings:
+        lookup.choose("setting", key, plain, where="--backend-option")
+    found: dict[str, Any] = {**settings, **{key: value for key, value in named.items() if value is not None}}
+    if name is None and not found:
+        return {}
+    name = name or OPENAI
+    lookup.choose("backend", name, dict.fromkeys((TRANSFORMERS, OPENAI)), where="--backend")
+    if name == TRANSFORMERS:
+        return {**plain, **found, "backend": name}
+    if server is not None or serve is not None:  # one of them replaces both of the sequence
+        found = {"server": None, "serve": None, **found}
+    return {**found, "backend": name}
+
+
+def check_server(how: Chosen, scoring: Scoring | None) -> None:
+    """InputError if the runs start now, on this machine, and the server that is to score them does not answer."""
+    if scoring is not None and scoring.server is not None and how.local:
+        from moextend.bench.score.served.client import Client, check_reachable
+
+        check_reachable(Client(scoring.server, timeout=30.0, retries=2))
+
+
+def _pairs(given: Iterable[str], option: str = "--executor-option") -> tuple[dict[str, str], list[str]]:
     """Options as a mapping, and the lines of `setup`, which may be repeated."""
     found: dict[str, str] = {}
     setup: list[str] = []
     for word in given:
         key, equals, value = word.partition("=")
-        key, where = key.strip(), f"--executor-option {word}"
+        key, where = key.strip(), f"{option} {word}"
         if not key or (equals and not value.strip()):
             raise InputError(
                 "is not KEY=VALUE.", where=where, hint="Example: partition=gpu; exclusive for a flag."

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from moextend.cli import bench, certifying, exporting, library, pushing
+from moextend.cli import bench, certifying, exporting, library, pushing, serve_model
 from moextend.cli import upcycle as upcycling
 from moextend.cli.command import Command
 from moextend.util.entry import run_app
@@ -23,6 +23,7 @@ app.command("export", cls=Command, epilog=f"Example: {exporting.EXAMPLE}")(expor
 app.command("certify", cls=Command, epilog=f"Example: {certifying.EXAMPLE}")(certifying.certify)
 app.command("push", cls=Command, epilog=f"Example: {pushing.PUSH}")(pushing.push)
 app.command("pull", cls=Command, epilog=f"Example: {pushing.PULL}")(pushing.pull)
+app.command("serve", cls=Command, epilog=f"Example: {serve_model.EXAMPLE}")(serve_model.serve)
 app.command("upcycle", cls=Command, epilog=f"Example: {upcycling.EXAMPLE}")(upcycling.upcycle)
 
 

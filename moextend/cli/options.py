@@ -131,6 +131,33 @@ Wait = Annotated[
     bool | None,
     typer.Option("--wait/--no-wait", help="Wait for the runs. Default: except with a scheduler."),
 ]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="What scores: transformers (in process), or openai (a server). Default: the sequence's.",
+    ),
+]
+Server = Annotated[
+    str | None, typer.Option("--server", metavar="URL", help="--backend openai: a running server.")
+]
+Serve = Annotated[
+    str | None,
+    typer.Option(
+        "--serve",
+        metavar="COMMAND",
+        help="--backend openai: starts one for each model, as 'vllm serve {folder} --port {port}'.",
+    ),
+]
+BackendOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backend-option",
+        metavar="KEY=VALUE",
+        help="--backend openai: model, export, tasks, concurrency, timeout, tolerance, ...; repeatable.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only show what would be done, downloaded and needed.")
 ]

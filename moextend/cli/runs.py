@@ -46,6 +46,10 @@ def run(
     executor: options.Executor = "local",
     executor_option: options.ExecutorOptions = None,
     wait: options.Wait = None,
+    backend: options.Backend = None,
+    server: options.Server = None,
+    serve: options.Serve = None,
+    backend_option: options.BackendOptions = None,
     dry_run: options.DryRun = False,
     throughput: options.Throughput = None,
     prepare: options.Prepare = False,
@@ -75,7 +79,7 @@ def run(
         orders=tuple(options.words(order or ["given"], "--order")),
         modes=modes(sequence=sequence, joint=joint, independent=independent),
         device=options.device(device), limit=limit, steps=steps, match=match, oracle=oracle,
-        deterministic=deterministic,
+        deterministic=deterministic, backend=executing.backend(backend, server, serve, backend_option or []),
     )  # fmt: skip
     configs = resolve(
         request,
@@ -104,6 +108,7 @@ def run(
         device_here = device if how.local else None
         preflight.check_here(planned, tasks, workspace, device=device_here, runs=folder if work else None)
         executing.check(how)
+        executing.check_server(how, planned.scoring if work else None)
     busy = submitting.busy(paths, workspace)
     opened, to_do = _open(configs, folder, set(busy), quiet=quiet or as_json)
     if prepare:

@@ -175,8 +175,13 @@ def _greedy(model: MultimodalLM, max_new_tokens: int) -> Iterator[Any]:
         model.lm.generation_config = own
 
 
-def _stop(model: MultimodalLM) -> int | list[int]:
+def stop_ids(model: MultimodalLM) -> set[int]:
     """Ids that end an answer."""
+    found = _stop(model)
+    return {found} if isinstance(found, int) else set(found)
+
+
+def _stop(model: MultimodalLM) -> int | list[int]:
     if model.chat is None:
         end: int = model.tokenizer.eos_token_id
         return end

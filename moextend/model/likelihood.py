@@ -18,8 +18,8 @@ from moextend.model.short_memory import current_limit
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A prompt and one choice; the score begins at `start`."""
+class ChoiceRow:
+    """A prompt and one choice as ids; the score begins at `start`."""
 
     place: int
     ids: list[int]
@@ -45,21 +45,22 @@ def choice_likelihoods(
     sources = sources_of(model, features)
 
     def rated(places: Sequence[int]) -> list[tuple[float, ...]]:
-        rows = [row for place in places for row in _rows(model, place, prompts[place], choices[place])]
+        rows = [row for place in places for row in choice_rows(model, place, prompts[place], choices[place])]
         found = _scored(model, rows, batch_size, sources)
         return [found.get(place, ()) for place in places]
 
     return each_by_its_own(model, prompts, rated, sources)
 
 
-def _rows(model: MultimodalLM, place: int, prompt: Prompt, choices: Sequence[str]) -> list[_Row]:
+def choice_rows(model: MultimodalLM, place: int, prompt: Prompt, choices: Sequence[str]) -> list[ChoiceRow]:
+    """The rows of one prompt, whose index is `place`: one a choice."""
     alone = prompt_ids(model, prompt)
     if model.chat is not None:
         full = [alone + piece_ids(model.tokenizer, choice, False) for choice in choices]
     else:
         full = [prompt_ids(model, replace(prompt, text=f"{prompt.text} {choice}")) for choice in choices]
     start = min((_common(alone, ids) for ids in full), default=0)
-    return [_Row(place, ids, start, prompt.media) for ids in full]
+    return [ChoiceRow(place, ids, start, prompt.media) for ids in full]
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
@@ -68,7 +69,7 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _scored(
-    model: MultimodalLM, rows: Sequence[_Row], batch_size: int, sources: Sources
+    model: MultimodalLM, rows: Sequence[ChoiceRow], batch_size: int, sources: Sources
 ) -> dict[int, tuple[float, ...]]:
     """Index of a prompt -> the values of its rows."""
     found: dict[int, tuple[float, ...]] = {}
@@ -82,7 +83,7 @@ def _scored(
 
 
 @torch.no_grad()
-def _sums(model: MultimodalLM, rows: Sequence[_Row], sources: Sources) -> list[float]:
+def _sums(model: MultimodalLM, rows: Sequence[ChoiceRow], sources: Sources) -> list[float]:
     ids = pad([row.ids for row in rows], model.tokenizer.pad_token_id)
     mask = pad([[1] * len(row.ids) for row in rows], 0)
     labels = pad([[IGNORE] * row.start + row.ids[row.start :] for row in rows], IGNORE)

@@ -23,6 +23,7 @@ from moextend.moe.extensible import check_block, check_name, check_plan
 from moextend.moe.recipe import Mode
 from moextend.moe.router_parts import Calibration, Parts, RouterPart
 from moextend.moe.routing import ExtendedExperts, ExtendedRouter, Scope
+from moextend.moe.rows import Rows
 from moextend.moe.sites import Site, find_sites, first_new_id
 from moextend.moe.supported import check_setup
 
@@ -196,6 +197,39 @@ def activation(model: nn.Module) -> Callable[[], None]:
         scope.strengths = {name: strength for name, strength in given.items() if name in scope.known}
 
     return again
+
+
+@contextmanager
+def reaching_rows(model: nn.Module, rows: Sequence[tuple[str, ...]]) -> Iterator[None]:
+    """Context for forward passes without gradients of a batch whose rows reach different extensions.
+
+    Args:
+        rows: extensions of each row of the batch: those that `activate` would get for it alone.
+
+    Raises:
+        UnknownName: the model has no extension of a name.
+        InputError: a co-active extension of one of a row's extensions is not among them; rows differ, and one of their
+            extensions has a strength below 1.
+    """
+    scope = scope_of(model)
+    before = scope.active, scope.rows
+    wanted = {name for names in rows for name in names}
+    if unknown := sorted(wanted - set(scope.known)):
+        raise UnknownName("extension", unknown[0], scope.known)
+    for names in set(rows):
+        check_together(model, names)
+    if len(set(rows)) > 1 and (weak := sorted(wanted & scope.strengths.keys())):
+        raise InputError(
+            f"extension '{weak[0]}' has a strength below 1, and rows of a batch reach different extensions.",
+            where="extensions per row",
+            hint="Activate extensions with full strength, or compute these rows apart.",
+        )
+    scope.active = tuple(name for name in scope.known if name in wanted)
+    scope.rows = Rows.over(rows, next(model.parameters()).device) if len(set(rows)) > 1 else None
+    try:
+        yield
+    finally:
+        scope.active, scope.rows = before
 
 
 def new_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:

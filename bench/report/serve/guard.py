@@ -25,8 +25,6 @@ HEADERS = {
 }
 """Headers of every answer. No Access-Control-Allow-Origin: no other site reads an answer."""
 READS = ("GET", "HEAD")
-LOCAL = ("127.0.0.1", "localhost", "[::1]")
-"""Names of this machine in a Host header."""
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]{1,5})?", re.IGNORECASE)
 
 

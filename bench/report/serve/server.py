@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 import socket
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moextend.errors import InputError
+from moextend.util.listening import LOCAL, check_packages, is_loopback, listen, url_of
 
 if TYPE_CHECKING:
     import uvicorn
@@ -39,42 +38,22 @@ class Address:
         Raises:
             InputError: starlette or uvicorn is missing, the port is in use, or the host is none of this machine.
         """
-        _check_packages()
-        try:
-            family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        except (OSError, UnicodeError) as error:
-            raise _no_host(host) from error
-        opened = socket.socket(family, kind)
-        try:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            opened.bind(place)
-            opened.listen(BACKLOG)
-        except OSError as error:
-            opened.close()
-            raise _refused(error, host, port) from error
-        needed = token or not is_loopback(str(place[0]))
+        check_packages(PACKAGES, where="bench serve")
+        opened = listen(host, port, BACKLOG)
+        needed = token or not is_loopback(str(opened.getsockname()[0]))
         return cls(host, opened.getsockname()[1], opened, secrets.token_urlsafe(32) if needed else None)
 
     @property
     def url(self) -> str:
         """What a browser opens, with the token."""
-        host = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
-        query = f"?token={self.token}" if self.token else ""
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/{query}"
+        return url_of(self.host, self.port) + (f"?token={self.token}" if self.token else "")
 
     @property
     def hosts(self) -> tuple[str, ...] | None:
         """Names that are answered; None: any, of an address that is not this machine alone."""
-        from moextend.bench.report.serve.guard import LOCAL
-
         local = is_loopback(str(self.socket.getsockname()[0]))
         own = f"[{self.host}]" if ":" in self.host else self.host
         return (*LOCAL, own.lower()) if local else None
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an IP address is reached from this machine only."""
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def server_of(address: Address, runs: Path, names: Sequence[str], workspace: Path) -> uvicorn.Server:
@@ -101,33 +80,3 @@ def serve(address: Address, runs: Path, names: Sequence[str], workspace: Path) -
     """Serves the page of the runs until Ctrl-C, which raises KeyboardInterrupt."""
     with address.socket:
         server_of(address, runs, names, workspace).run(sockets=[address.socket])
-
-
-def _check_packages() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not installed.",
-            where="bench serve",
-            hint="Run: pip install 'moextend[serve]'",
-        )
-
-
-def _no_host(host: str) -> InputError:
-    return InputError(
-        f"'{host}' is no address of this machine.",
-        where="--host",
-        hint="127.0.0.1 is for this machine only, 0.0.0.0 for all networks that it is in.",
-    )
-
-
-def _refused(error: OSError, host: str, port: int) -> InputError:
-    import errno
-
-    if error.errno == errno.EADDRNOTAVAIL:
-        return _no_host(host)
-    why = {errno.EADDRINUSE: "is in use", errno.EACCES: "needs more rights"}
-    what = why.get(error.errno or 0, f"cannot be opened ({error.strerror})")
-    return InputError(f"port {port} {what}.", where="--port", hint="Choose another; 0 takes a free one.")

@@ -17,6 +17,8 @@ from moextend.util import hub_errors, processes
 from moextend.util.files import digest, read_lines, write_lines
 
 if TYPE_CHECKING:
+    from moextend.bench.score.backend import Backend
+    from moextend.bench.score.served.answers import ServedModel
     from moextend.bench.score.text.harness import Loaded
     from moextend.model.multimodal import MultimodalLM
 
@@ -32,23 +34,28 @@ def score_text(
     workspace: Path,
     on_items: Callable[[int, int], None] | None = None,
     share: Callable[[Path], AbstractContextManager[object]] = nullcontext,
+    backend: Backend | None = None,
 ) -> tuple[Scores, Path, bool]:
     """Scores, the file of the answers (under `folder`), and whether the answers existed before.
 
+    `backend` answers instead of the model in this process, if it is that of a server.
+
     Raises RunFailed if lm-eval fails on this task, and InputError if the task is wrong.
     """
-    text = _text_of(task)
+    text = text_of(task)
     limits = [n for n in (text.limit, limit) if n is not None]
     least = min(limits) if limits else None
     try:
-        loaded = processes.in_turn(lambda: _load(task, text, workspace))
-        key = _key(loaded, text, tokenizer, str(model.lm.dtype), batch_size, least)
+        loaded = processes.in_turn(lambda: load_task(task, text, workspace))
+        named = backend.name if backend else None
+        key = _key(loaded, text, tokenizer, str(model.lm.dtype), batch_size, least, named)
         path = task.predictions(folder, key)
         with processes.first_enters(lambda: share(path)):
             kept = processes.first_says(lambda: _kept(path))
             if kept is not None:
                 return kept, path, True
-            scores, records = _run(model, task, loaded, text.metric, batch_size, least, on_items)
+            served = backend.served() if backend and backend.served else None
+            scores, records = _run(model, loaded, text.metric, batch_size, least, on_items, served)
             # The summary is the last line: a file that has one is complete.
             if processes.is_first():
                 write_lines(path, [*records, {"summary": asdict(scores)}])
@@ -70,14 +77,14 @@ def first_answers(
     model: MultimodalLM, task: TaskSpec, *, batch_size: int, limit: int, workspace: Path
 ) -> list[dict[str, Any]]:
     """Lines of the first `limit` items of a text task (of each task of a group), answered now; nothing is saved."""
-    chosen = _text_of(task)
-    loaded = _load(task, chosen, workspace)
-    return _run(model, task, loaded, chosen.metric, batch_size, limit, None)[1]
+    chosen = text_of(task)
+    loaded = load_task(task, chosen, workspace)
+    return _run(model, loaded, chosen.metric, batch_size, limit, None)[1]
 
 
 def text_commits(task: TaskSpec, workspace: Path) -> dict[str, str]:
     """Data set on the hub -> its opened commit, of a text task; quick after its scoring."""
-    return _load(task, _text_of(task), workspace).commits
+    return load_task(task, text_of(task), workspace).commits
 
 
 def _kept(path: Path) -> Scores | None:
@@ -92,7 +99,8 @@ def _kept(path: Path) -> Scores | None:
         return None
 
 
-def _text_of(task: TaskSpec) -> TextTask:
+def text_of(task: TaskSpec) -> TextTask:
+    """The lm-eval task of a text task; SpecError without one."""
     if task.lm_eval is None:
         raise SpecError(
             "is missing.", where=f"{task.path or task.task}: lm_eval", hint="Name the lm-eval task."
@@ -100,7 +108,7 @@ def _text_of(task: TaskSpec) -> TextTask:
     return task.lm_eval
 
 
-def _load(task: TaskSpec, text: TextTask, workspace: Path) -> Loaded:
+def load_task(task: TaskSpec, text: TextTask, workspace: Path) -> Loaded:
     """The lm-eval task with its data; checks its metric before the model computes."""
     from moextend.bench.score.text.harness import load
 
@@ -137,7 +145,13 @@ def _unsafe(where: str) -> InputError:
 
 
 def _key(
-    loaded: Loaded, text: TextTask, tokenizer: str, dtype: str, batch_size: int, limit: int | None
+    loaded: Loaded,
+    text: TextTask,
+    tokenizer: str,
+    dtype: str,
+    batch_size: int,
+    limit: int | None,
+    backend: str | None,
 ) -> str:
     return digest(
         {
@@ -149,22 +163,23 @@ def _key(
             "dtype": dtype,
             "batch_size": batch_size,
             "limit": limit,
+            **({} if backend is None else {"backend": backend}),
         }
     )
 
 
 def _run(
     model: MultimodalLM,
-    task: TaskSpec,
     loaded: Loaded,
     metric: str,
     batch_size: int,
     limit: int | None,
     on_items: Callable[[int, int], None] | None,
+    served: ServedModel | None = None,
 ) -> tuple[Scores, list[dict[str, Any]]]:
     from moextend.bench.score.text.harness import run
 
-    found = run(model, loaded, batch_size=batch_size, limit=limit, on_items=on_items)
+    found = run(model, loaded, batch_size=batch_size, limit=limit, on_items=on_items, served=served)
     column = _column(found, loaded, metric)
     records = [
         record_of(name, sample, column, _question(loaded.tasks[name], sample))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import lm_eval.api.model
@@ -26,11 +26,15 @@ from moextend.bench.data import pinned
 from moextend.bench.data.digests import FileDigests
 from moextend.bench.score.text import folder as folders
 from moextend.bench.score.text.choices import SharedContext
+from moextend.bench.score.text.served import ServedLM
 from moextend.bench.task import code_allowed
 from moextend.errors import UnknownName
 from moextend.util import content
 from moextend.util.files import digest
 from moextend.util.quiet import quiet_datasets, quiet_loggers
+
+if TYPE_CHECKING:
+    from moextend.bench.score.served.answers import ServedModel
 
 _FEWSHOT_SEED = 1234
 """lm-eval's default, so that the numbers equal those of its command line."""
@@ -148,26 +152,33 @@ def run(
     batch_size: int,
     limit: int | None,
     on_items: Callable[[int, int], None] | None = None,
+    served: ServedModel | None = None,
+    samples: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Any]:
-    """lm-eval's results for a model in its current state, with a record of every item under "samples"."""
+    """lm-eval's results for a model in its current state, with a record of every item under "samples".
+
+    Args:
+        served: a model of a server, which answers instead; its requests are made as for `model`.
+        samples: task -> places of its items: only these, and no groups.
+    """
     training = model.lm.training
+    options = {
+        "pretrained": model.lm, "tokenizer": model.tokenizer, "backend": "causal", "batch_size": batch_size,
+        "device": str(model.device),
+    }  # fmt: skip
+    tasks = {name: task for name, task in loaded.tasks.items() if samples is None or name in samples}
     with _calm(seed=True, on_items=on_items):
-        lm = SharedContext(
-            pretrained=model.lm,
-            tokenizer=model.tokenizer,
-            backend="causal",
-            batch_size=batch_size,
-            device=str(model.device),
-        )
-        for task in loaded.tasks.values():
+        lm = SharedContext(**options) if served is None else ServedLM(served, **options)
+        for task in tasks.values():
             # Its generator has another state since the last call, and would draw other examples.
             task.set_fewshot_seed(seed=_FEWSHOT_SEED)
         try:
             with torch.no_grad():
                 found = evaluate(
                     lm=lm,
-                    task_dict={"tasks": loaded.tasks, "groups": loaded.groups},
-                    limit=limit,
+                    task_dict={"tasks": tasks, "groups": loaded.groups if samples is None else {}},
+                    limit=None if samples is not None else limit,
+                    samples=None if samples is None else {name: list(own) for name, own in samples.items()},
                     bootstrap_iters=0,
                     log_samples=True,
                     confirm_run_unsafe_code=code_allowed(),

@@ -21,6 +21,7 @@ from moextend.bench.run.records import RoutingReport, RunFacts, StageCost, Statu
 from moextend.bench.run.variants import VariantCell
 from moextend.bench.score.predictions import PredictionLine
 from moextend.bench.score.records import Cell
+from moextend.bench.score.served.records import Parity
 from moextend.bench.store import NodeCard, StoreFile
 from moextend.util.holder import Holder
 
@@ -30,6 +31,7 @@ FILES: dict[str, type[Any]] = {
     "scores.jsonl": Cell,
     "variants.jsonl": VariantCell,
     "predictions/<weights>/<task>-<key>.jsonl": PredictionLine,
+    "parity.jsonl": Parity,
     "facts.json": RunFacts,
     "status.json": Status,
     "stages/<t>-<task>/cost.json": StageCost,
@@ -51,6 +53,7 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | `config.json` | what the run is, where its files lie, what it was made with |
 | `scores.jsonl` | one line a cell of the matrix; the last line of a cell counts |
 | `variants.jsonl` | scores of the last model with what it learned scaled or left out; see [rewind.md](rewind.md) |
+| `parity.jsonl` | one line a parity check of a server that scored cells; see [scoring-backends](scoring-backends.md) |
 | `facts.json` | what became known while running |
 | `status.json` | how far the run is |
 | `stages/<t>-<task>/` | what stage t learned: `extension.safetensors`, its card `extension.json`, files of the method |
@@ -61,6 +64,7 @@ are written whole or not at all, and lines are synced: an interruption loses at 
 | `.lock`, `owner.json` | the same for releases without leases |
 | `job.json`, `cancel.json` | the job that executes the run, and a request to stop it |
 | `worker.log` | what the process wrote to its standard error |
+| `server.log` | what the servers that it started wrote |
 
 Runs of a workspace share results below its `.cache`, see [reliability.md](reliability.md#shared-results). Each is a
 folder `.cache/<kind>/<key>/` with a `card.json`; `.cache/store.json` names the folders of runs that use them.

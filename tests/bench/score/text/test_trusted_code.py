@@ -14,7 +14,7 @@ from tests.bench.score.text.conftest import MakeTask
 def test_code_that_a_model_writes_runs_only_where_it_is_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moextend.bench.score.text.cell import _load
+    from moextend.bench.score.text.cell import load_task
 
     monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
     task = find_task("mbpp", tmp_path)
@@ -22,7 +22,7 @@ def test_code_that_a_model_writes_runs_only_where_it_is_allowed(
         InputError, match=r"mbpp.yaml: lm_eval: runs the code that the model writes. .*--allow-code"
     ):
         assert task.lm_eval
-        _load(task, task.lm_eval, tmp_path)
+        load_task(task, task.lm_eval, tmp_path)
 
 
 def test_an_own_task_that_runs_code_needs_permission(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.executors import tether
+from moextend.util import tether
 
 COMMAND = """
 import signal, sys, time

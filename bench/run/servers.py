@@ -1,0 +1,246 @@
+"""Scores the cells of a run by servers: names or starts the server of some weights, and proves its parity."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from moextend.bench.run import exported, server_process
+from moextend.bench.run.context import RunContext
+from moextend.bench.score.backend import Served
+from moextend.bench.score.served.answers import ServedModel
+from moextend.bench.score.served.client import Client, ServerFailed
+from moextend.bench.score.served.parity import Compared, compare_task, tolerance_of
+from moextend.bench.score.served.proof import BASE, Known, prove
+from moextend.bench.score.served.records import Parity, Weights
+from moextend.bench.scoring import OPENAI, filled
+from moextend.errors import InputError, masked
+from moextend.util import processes
+
+if TYPE_CHECKING:
+    from moextend.model.multimodal import MultimodalLM
+
+OURS = "moextend"
+"""Owner of the models of `moextend serve`, whose fingerprints identify weights."""
+NAME = "{run}-{stage}-{extension}"
+"""Name of a model for a server that a run starts, if none is set."""
+
+
+@dataclass(frozen=True)
+class CellModel:
+    """A model in the state of one cell."""
+
+    model: MultimodalLM
+    index: int
+    task: str
+    weights: str
+    learned: Sequence[str]
+
+
+class Servers:
+    """Servers of a run, one at a time, and what was proved of them."""
+
+    def __init__(self, context: RunContext, tick: Callable[[], None]) -> None:
+        """Args: tick: called while a server starts."""
+        if processes.count() > 1:
+            raise InputError(
+                "several processes of a run cannot share a server.", where="scoring.backend: openai",
+                hint="Use one process, or score in process: --backend transformers.",
+            )  # fmt: skip
+        self.context, self.settings, self._tick = context, context.backend, tick
+        self._known = Known()
+        self._running: tuple[str, Client] | None = None
+        """Weights and client of the server that the run started."""
+        self._stack = ExitStack()
+        self._engine = ""
+        self._proved: dict[tuple[str, str], Weights] = {}
+        """(weights, name) -> proof for the present server."""
+        self._ready: dict[tuple[str, str], ServedModel] = {}
+        """(weights, task) -> model of the present server whose parity is shown."""
+        self._ids: dict[tuple[str, str], str] = {}
+        """(weights, task) -> digest of the line with its parity, by this process."""
+
+    def __enter__(self) -> Servers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def note_base(self, model: MultimodalLM) -> None:
+        """Notes what the base computes, to tell other weights from it; before anything is learned."""
+        self._known.base = model.base_fingerprint()
+        self._known.note(model, self._known.base, BASE)
+
+    def backend(
+        self, model: MultimodalLM, index: int, task: str, weights: str, learned: Sequence[str]
+    ) -> Served | None:
+        """What answers a cell: a server, which is found or started for the first request; None: in process."""
+        if self.settings.tasks == "text" and self.context.tasks[task].modalities:
+            return None
+        cell = CellModel(model, index, task, weights, learned)
+        return Served(model, lambda: self.ready(cell))
+
+    def shown(self, model: MultimodalLM, index: int, task: str, weights: str, learned: Sequence[str]) -> str:
+        """Digest of the line with the parity of a cell's server; it is checked now where no line has it."""
+        if (weights, task) not in self._ids:
+            for digest, known in self.context.run.parities().items():
+                if (known.weights_id, known.task) == (weights, task):
+                    self._ids[weights, task] = digest
+        if (weights, task) not in self._ids:
+            self.ready(CellModel(model, index, task, weights, learned))
+        return self._ids[weights, task]
+
+    def ready(self, cell: CellModel) -> ServedModel:
+        """A model of a server that has the weights of a cell and answers a sample of its items as they do.
+
+        Raises:
+            ServerFailed: there is no such server; ParityRefused: it answers otherwise.
+        """
+        key = (cell.weights, cell.task)
+        client = self._client(cell)
+        if key not in self._ready:
+            server = self._model(client, cell)
+            proof = self._proof(server, cell)
+            compared = compare_task(
+                cell.model, server, self.context.tasks[cell.task], self.context.sequence.scoring,
+                self.context.workspace, items=self.settings.parity, tolerance=self._tolerance(cell),
+                seed=self.context.config.seed,
+            )  # fmt: skip
+            self._ids[key] = self.context.run.append_parity(self._record(server, cell, proof, compared))
+            self._ready[key] = server
+        return self._ready[key]
+
+    def _proof(self, server: ServedModel, cell: CellModel) -> Weights:
+        key = (cell.weights, server.name)
+        if key not in self._proved:
+            about = f"stage {cell.index} for {cell.task}"
+            self._known.note(cell.model, cell.weights, about)
+            self._proved[key] = prove(server, self._known, cell.weights, self._tolerance(cell))
+        return self._proved[key]
+
+    def _tolerance(self, cell: CellModel) -> float:
+        return tolerance_of(self.settings, cell.model.lm.dtype)
+
+    def _record(self, server: ServedModel, cell: CellModel, proof: Weights, compared: Compared) -> Parity:
+        return Parity(
+            stage=cell.index, task=cell.task, weights_id=cell.weights, backend=OPENAI,
+            server=masked(self.settings.server or self.settings.serve or ""), engine=self._engine,
+            model=server.name, at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            tolerance=self._tolerance(cell), weights=proof, **vars(compared),
+        )  # fmt: skip
+
+    def _client(self, cell: CellModel) -> Client:
+        if self.settings.serve is None:
+            assert self.settings.server is not None, "checked by the settings"
+            return self._at(self.settings.server)
+        if self._running is None or self._running[0] != cell.weights:
+            self._stop()
+            folder = self._stack.enter_context(
+                exported.folder_of(self.context, cell.index, cell.task, cell.weights)
+            )
+            client = self._stack.enter_context(
+                server_process.started(
+                    self.settings.serve, lambda port: self._at(f"http://127.0.0.1:{port}/v1"),
+                    self.context.run.folder / "server.log", patience=self.settings.start_timeout, tick=self._tick,
+                    folder=folder, model=self._wanted(cell), **self._words(cell),
+                )
+            )  # fmt: skip
+            self._running = (cell.weights, client)
+        return self._running[1]
+
+    def _at(self, url: str) -> Client:
+        settings = self.settings
+        return Client(url, settings.concurrency, settings.timeout, settings.retries)
+
+    def _stop(self) -> None:
+        """Stops the server that the run started; the next one must prove itself."""
+        self._running = None
+        self._ready.clear()
+        self._proved.clear()
+        self._stack.close()
+
+    def _model(self, client: Client, cell: CellModel) -> ServedModel:
+        """The model of the cell at a server, by its name; extensions are attached to a server of moextend."""
+        entries = {entry["id"]: entry for entry in client.models()}
+        ours = bool(entries) and all(entry.get("owned_by") == OURS for entry in entries.values())
+        name = self._name(entries, cell, ours=ours)
+        if ours and name not in entries and name == _extension(self._known.base, cell):
+            self._attach(client, cell, entries)
+            entries = {entry["id"]: entry for entry in client.models()}
+        if name not in entries and not (ours and "+" in name):
+            raise ServerFailed(
+                f"the server has no model '{name}', only {', '.join(sorted(entries)) or 'none'}.",
+                where=client.url,
+                hint="Serve it under this name, or set scoring.model to its name.",
+            )
+        owner = str(entries.get(name, {}).get("owned_by") or (OURS if ours else ""))
+        self._engine = " ".join(filter(None, (owner, client.version())))
+        listed = entries.get(name, {}).get("system_fingerprint")
+        expected = self._fingerprint(cell, str(listed)) if ours else None
+        return ServedModel(client, name, expected, one=cell.model.choose is None)
+
+    def _fingerprint(self, cell: CellModel, listed: str) -> str | None:
+        """Fingerprint that a server of moextend must have; None: it is not one that follows from the run's weights.
+
+        A stock folder, merged adapters and trained weights have a fingerprint of their own as a base. The encoders of
+        the server do not matter to a text.
+        """
+        full, base = cell.weights, cell.model.base_fingerprint()
+        text = not self.context.tasks[cell.task].modalities
+        parts = cell.model.base_fingerprint(()), full.removeprefix(base)
+        if listed == full or (text and listed.startswith(parts[0]) and listed.endswith(parts[1])):
+            return listed
+        stock = self.settings.serve is not None and self.settings.export == "stock"
+        known = cell.weights == self._known.base or cell.model.choose is not None or _active(cell.model)
+        return full if known and not stock else None
+
+    def _name(self, entries: dict[str, Any], cell: CellModel, *, ours: bool) -> str:
+        wanted = self._wanted(cell)
+        if self.settings.model is not None or wanted in entries:
+            return wanted
+        if ours:
+            return _extension(self._known.base, cell)
+        if len(entries) != 1:
+            raise ServerFailed(
+                f"the server lists {len(entries)} models: {', '.join(sorted(entries)) or 'none'}.",
+                where="scoring.model",
+                hint="Name one; {run}, {stage}, {task} and {extension} are replaced.",
+            )
+        return next(iter(entries))
+
+    def _attach(self, client: Client, cell: CellModel, entries: dict[str, Any]) -> None:
+        """Loads the extensions of a cell that a server of moextend does not have, oldest first."""
+        for index, name in enumerate(cell.learned, 1):
+            if name in _active(cell.model) and name not in entries:
+                folder = self.context.run.stage_folder(index, name).resolve()
+                client.post("extensions", [{"path": str(folder), "name": name}])
+
+    def _wanted(self, cell: CellModel) -> str:
+        return filled(self.settings.model or NAME, **self._words(cell))
+
+    def _words(self, cell: CellModel) -> dict[str, str]:
+        return {
+            "run": self.context.config.slug, "stage": str(cell.index), "task": cell.task,
+            "extension": _extension(self._known.base, cell),
+        }  # fmt: skip
+
+
+def _active(model: MultimodalLM) -> tuple[str, ...]:
+    from moextend.moe import attach
+
+    with suppress(InputError):  # a dense model
+        return tuple(attach.scope_of(model.lm).active)
+    return ()
+
+
+def _extension(base: str, cell: CellModel) -> str:
+    """What `moextend serve` calls the weights of a cell; the task or the last stage for a method without extensions."""
+    if cell.weights == base:
+        return "base"
+    if cell.model.choose is not None:
+        return "auto"
+    own = cell.task if cell.task in cell.learned else cell.learned[-1]
+    return "+".join(_active(cell.model)) or own

@@ -1,0 +1,199 @@
+"""Requests to a server of the OpenAI protocol: bounded in number, time and attempts, with one clear error."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from moextend.errors import InputError, RunFailed, masked, short
+
+if TYPE_CHECKING:
+    import httpx
+
+KEY = "OPENAI_API_KEY"
+"""Variable with the key of a server that wants one."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+"""Seconds before the second attempt, which double, and the most that a server can ask for."""
+AGAIN = (408, 409, 429)
+"""Statuses besides 5xx that may pass."""
+Body = dict[str, Any]
+Progress = Callable[[], None]
+"""Called after each answer."""
+
+
+class ServerFailed(RunFailed):
+    """A server that cannot be asked, or does not answer as the protocol has it."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """A server and how it is asked."""
+
+    url: str
+    """http://HOST:PORT/v1"""
+    concurrency: int = 8
+    timeout: float = 600.0
+    """Seconds of a request."""
+    retries: int = 5
+
+    def post(self, path: str, bodies: Sequence[Body], on_answer: Progress | None = None) -> list[Body]:
+        """Answers to requests to `path` ("completions"), in their order; at most `concurrency` at a time.
+
+        Raises:
+            ServerFailed: the server cannot be reached, or a request fails `retries` times, or for good.
+        """
+        return asyncio.run(self._post(path, bodies, on_answer))
+
+    def models(self) -> list[Body]:
+        """The entries of /models.
+
+        Raises ServerFailed if there is no server, or another one.
+        """
+        found = asyncio.run(self._get("models", self.retries))
+        entries = found.get("data")
+        if not isinstance(entries, list) or not all(
+            isinstance(one, dict) and isinstance(one.get("id"), str) for one in entries
+        ):
+            raise self.error("lists no models", found, where=f"{self.url}/models")
+        return entries
+
+    def is_ready(self) -> bool:
+        """Whether the server answers now."""
+        try:
+            asyncio.run(self._get("models", 0, timeout=5.0))
+        except ServerFailed:
+            return False
+        return True
+
+    def version(self) -> str:
+        """The version of the server's program, as vLLM and others give it at /version; "" if it gives none."""
+        root = Client(self.url.rpartition("/")[0], timeout=5.0, retries=0)
+        try:
+            found = asyncio.run(root._get("version", 0)).get("version", "")
+        except ServerFailed:
+            return ""
+        return short(found, 40) if isinstance(found, str) else ""
+
+    def error(self, what: str, answer: Any, *, where: str | None = None) -> ServerFailed:
+        """The error of an answer that is not as the protocol has it."""
+        shown = short(json.dumps(answer, ensure_ascii=False, default=str), 200)
+        return ServerFailed(
+            f"the server {what}: {shown}.",
+            where=where or self.url,
+            hint="Is it a server of the OpenAI protocol? See docs/scoring-backends.md.",
+        )
+
+    async def _post(self, path: str, bodies: Sequence[Body], on_answer: Progress | None) -> list[Body]:
+        free = asyncio.Semaphore(self.concurrency)
+        async with self._open(self.timeout) as connection:
+
+            async def one(body: Body) -> Body:
+                async with free:
+                    answer = await self._ask(connection, "POST", path, body, self.retries)
+                if on_answer:
+                    on_answer()
+                return answer
+
+            asked = [asyncio.ensure_future(one(body)) for body in bodies]
+            try:
+                return list(await asyncio.gather(*asked))
+            finally:  # the first failure, or an interrupt, stops the others
+                for task in asked:
+                    task.cancel()
+                await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _get(self, path: str, retries: int, timeout: float | None = None) -> Body:
+        async with self._open(timeout or min(self.timeout, 60.0)) as connection:
+            return await self._ask(connection, "GET", path, None, retries)
+
+    def _open(self, timeout: float) -> httpx.AsyncClient:
+        import httpx
+
+        key = os.environ.get(KEY)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        most = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+        # The environment's proxies are for other hosts; a scoring server is named by its own address.
+        return httpx.AsyncClient(headers=headers, timeout=timeout, limits=most, trust_env=False)
+
+    async def _ask(
+        self, connection: httpx.AsyncClient, verb: str, path: str, body: Body | None, retries: int
+    ) -> Body:
+        import httpx
+
+        where, why, pause = f"{self.url}/{path}", "", FIRST_PAUSE
+        for attempt in range(retries + 1):
+            if attempt:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            try:
+                answer = await connection.request(verb, where, json=body)
+            except httpx.TimeoutException:
+                why = f"no answer within {connection.timeout.read:g} seconds"
+                continue
+            except httpx.HTTPError as error:
+                why = f"no connection ({error or type(error).__name__})"
+                continue
+            if answer.status_code in AGAIN or answer.status_code >= 500:
+                why = f"status {answer.status_code}: {_message(answer)}"
+                pause = max(pause, _asked_pause(answer))
+                continue
+            if answer.status_code >= 400:
+                raise ServerFailed(
+                    f"the server refuses the request (status {answer.status_code}: {_message(answer)}).",
+                    where=where,
+                    hint=f"Set the variable {KEY}." if answer.status_code in (401, 403) else None,
+                )
+            return self._parsed(answer, where)
+        tries = "1 attempt" if retries == 0 else f"{retries + 1} attempts"
+        raise ServerFailed(
+            f"the server does not answer ({tries}; the last: {why}).",
+            where=masked(where),
+            hint="Start it, or correct the address; then run the same command again: answers that came are kept.",
+        )
+
+    def _parsed(self, answer: httpx.Response, where: str) -> Body:
+        try:
+            found = answer.json()
+        except ValueError:
+            raise self.error("gives an answer that is not JSON", answer.text, where=where) from None
+        if not isinstance(found, dict):
+            raise self.error("gives an answer that is no object", found, where=where)
+        return found
+
+
+def _message(answer: httpx.Response) -> str:
+    """The message of an error, as the protocol has it, else the start of the text."""
+    try:
+        found = answer.json()
+        error = found.get("error", found)
+        message = error.get("message", error) if isinstance(error, dict) else error
+    except (ValueError, AttributeError):
+        message = answer.text
+    return short(" ".join(str(message).split()), 200) or "no message"
+
+
+def _asked_pause(answer: httpx.Response) -> float:
+    """Seconds of Retry-After, as a number or a date; 0 without it."""
+    asked = answer.headers.get("retry-after", "")
+    try:
+        seconds = float(asked)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(asked).timestamp() - time.time()
+        except ValueError:
+            return 0.0
+    return min(max(seconds, 0.0), LONGEST_PAUSE) if seconds == seconds else 0.0
+
+
+def check_reachable(client: Client) -> None:
+    """InputError if no server answers at the address."""
+    try:
+        client.models()
+    except ServerFailed as error:
+        raise InputError(error.what, where="--server", hint=error.hint) from error

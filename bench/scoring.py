@@ -1,0 +1,143 @@
+"""Settings of scoring: batches and limits, and the backend that answers (docs/scoring-backends.md)."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import string
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from moextend.training.settings import Batch
+from moextend.util.spec import Spec, unset
+
+TRANSFORMERS, OPENAI = "transformers", "openai"
+"""The backends."""
+PLACES = frozenset(("folder", "port", "model", "run", "stage", "task", "extension"))
+"""Placeholders of the command that starts a server."""
+NAMES = PLACES - {"folder", "port", "model"}
+"""Placeholders of the name of a model."""
+
+
+class Backend(Spec):
+    """What scores the cells of a run; the answers must not depend on it, which is checked (parity)."""
+
+    backend: Literal["transformers", "openai"] = unset(TRANSFORMERS)
+    """transformers, in the process of the run; openai: a server of the OpenAI protocol."""
+    server: str | None = unset(None)
+    """Address of a running server: http://HOST:PORT/v1."""
+    serve: str | None = unset(None)
+    """Command that starts a server for the weights of a cell, such as `vllm serve {folder} --port {port}`."""
+    model: str | None = unset(None)
+    """Name of the model in the requests, with {run}, {stage}, {task}, {extension} (the task if it is learned, else
+    `base`); null: the only one that the server lists."""
+    export: Literal["stock", "moextend"] = unset("stock")
+    """Form of the folder for `serve` (docs/export.md)."""
+    export_dtype: str | None = unset(None)
+    """Number type of that folder, if it is not that of the training."""
+    tasks: Literal["all", "text"] = unset("all")
+    """text: tasks with images, sounds or other media are scored in process."""
+    concurrency: int = Field(8, ge=1, le=1024, exclude_if=lambda value: value == 8)
+    """Maximum number of requests at a time."""
+    timeout: float = Field(600, gt=0, exclude_if=lambda value: value == 600)
+    """Seconds that a request may take."""
+    start_timeout: float = Field(1800, gt=0, exclude_if=lambda value: value == 1800)
+    """Seconds that a server of `serve` may take to start."""
+    retries: int = Field(5, ge=0, le=100, exclude_if=lambda value: value == 5)
+    """How often a request is sent again after a failed connection, a time-out, or a status 429 or 5xx."""
+    parity: int = Field(8, ge=1, exclude_if=lambda value: value == 8)
+    """Items per task that are compared with transformers before a cell is scored."""
+    tolerance: float | None = unset(None)
+    """Maximum difference of log-likelihoods, in nats per token; null: 0.001, or 0.05 for 16-bit numbers."""
+
+    @field_validator("server")
+    @classmethod
+    def _is_address(cls, server: str | None) -> str | None:
+        """The address with its path; it is recorded, so it may hold no password."""
+        if server is None:
+            return None
+        try:
+            parts = urlsplit(server)
+            wrong = parts.scheme not in ("http", "https") or not parts.hostname or (parts.port or 1) < 1
+        except ValueError:
+            wrong = True
+        if wrong:
+            raise ValueError("is no address like http://127.0.0.1:8000/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("has a password or a query; a key belongs in the variable OPENAI_API_KEY")
+        return server.rstrip("/") if parts.path.strip("/") else f"{server.rstrip('/')}/v1"
+
+    @field_validator("serve")
+    @classmethod
+    def _is_command(cls, serve: str | None) -> str | None:
+        if serve is None:
+            return None
+        _check_places(serve, PLACES)
+        if not shlex.split(serve):
+            raise ValueError("is empty")
+        if "{port}" not in serve:
+            raise ValueError("has no {port}: each server gets a free one")
+        return serve
+
+    @field_validator("model")
+    @classmethod
+    def _is_name(cls, model: str | None) -> str | None:
+        if model is not None:
+            _check_places(model, NAMES)
+        return model
+
+    @field_validator("tolerance")
+    @classmethod
+    def _is_positive(cls, tolerance: float | None) -> float | None:
+        if tolerance is not None and not 0 < tolerance <= 1:
+            raise ValueError("is not above 0 and at most 1 nat per token")
+        return tolerance
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        given = [name for name in Backend.model_fields if getattr(self, name) != _default(name)]
+        if self.backend == TRANSFORMERS and given:
+            raise ValueError(f"{given[0]} is for backend: openai")
+        if self.backend == OPENAI and (self.server is None) == (self.serve is None):
+            raise ValueError(
+                "backend: openai needs either server (the address of a running one) or serve (a command)"
+            )
+        return self
+
+    def record(self) -> dict[str, Any]:
+        """The settings that are not defaults; {} in process."""
+        return {
+            name: value for name in Backend.model_fields if (value := getattr(self, name)) != _default(name)
+        }
+
+
+class Scoring(Backend):
+    """Scoring of the cells of the matrix."""
+
+    batch_size: Batch = 64
+    """Prompts per batch."""
+    limit: int | None = Field(None, ge=1)
+    """Maximum items per task; null: all."""
+
+
+def _default(name: str) -> Any:
+    return Backend.model_fields[name].default
+
+
+def _check_places(text: str, known: frozenset[str]) -> None:
+    """Raises ValueError for another placeholder than the known ones, or a text that is no template."""
+    try:
+        named = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"is no template ({error}); a brace itself is written twice") from error
+    for name in named:
+        if name not in known:
+            shown = ", ".join(f"{{{each}}}" for each in sorted(known))
+            raise ValueError(f"{{{name}}} is no placeholder; known are {shown}")
+
+
+def filled(text: str, **values: str) -> str:
+    """The template with its placeholders replaced."""
+    return re.sub(r"\{\{|\}\}|\{(\w+)\}", lambda found: values[found[1]] if found[1] else found[0][0], text)

@@ -1,0 +1,121 @@
+"""`moextend serve`: a base and its extensions behind OpenAI's protocol."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Annotated
+
+import typer
+
+from moextend.cli import before, options
+from moextend.cli.opening import (
+    Attention,
+    Audio,
+    Base,
+    Dtype,
+    Loaded,
+    Projector,
+    Vision,
+    encoders_of,
+    load_active,
+    opened,
+)
+from moextend.errors import InputError
+from moextend.util.limits import MOST_TOKENS
+
+EXAMPLE = "moextend serve tiny -e facts"
+PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
+KEY = "MOEXTEND_API_KEY"
+
+
+def serve(
+    base: Base,
+    extension: Loaded = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Address to listen on. Other than this machine's own, a key is needed."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    max_batch: Annotated[int, typer.Option(min=1, max=4096, help="Rows that are computed together.")] = 16,
+    queue: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Prompts that wait; one more is refused (429).")
+    ] = 256,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Longest time from a request to its last token.")
+    ] = 600,
+    grace: Annotated[
+        float,
+        typer.Option(
+            min=0, max=3600, metavar="SECONDS", help="Time for open requests after SIGTERM or Ctrl-C."
+        ),
+    ] = 10,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, max=MOST_TOKENS, help="Tokens of an answer at most.")
+    ] = 1024,
+    max_body: Annotated[
+        int, typer.Option(min=1, max=1024, metavar="MB", help="Largest body of a request, images included.")
+    ] = 32,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar=KEY,
+            show_envvar=True,
+            help="Key that clients must send. In the environment nobody else sees it.",
+        ),
+    ] = None,
+    open_to_all: Annotated[bool, typer.Option("--open", help="Need no key, whatever the address.")] = False,
+    admin: Annotated[
+        bool | None,
+        typer.Option(
+            "--admin/--no-admin",
+            help="Clients may attach and detach extensions in folders of this machine. Default: on its own address.",
+        ),
+    ] = None,
+    vision: Vision = None,
+    audio: Audio = None,
+    projector: Projector = None,
+    dtype: Dtype = "float32",
+    attention: Attention = None,
+    device: options.Device = "auto",
+) -> None:
+    """Serve a base and its extensions with OpenAI's protocol: the model's name picks the extension.
+
+    SIGTERM or Ctrl-C ends it, after the requests that are on their way.
+    """
+    from moextend.util.listening import check_packages, is_loopback, listen, url_of
+
+    check_packages(PACKAGES, where="serve")
+    for option, seconds in (("--timeout", timeout), ("--grace", grace)):
+        if not math.isfinite(seconds):
+            raise InputError(f"{seconds} is no number of seconds.", where=option, hint="Example: 60.")
+    encoders = encoders_of(vision, audio)
+    before.check_model(base, encoders, projector, dtype, attention, device)
+    before.check_extensions(extension or [])
+    place = listen(host, port)
+    with place:
+        address, port = place.getsockname()[:2]
+        local = is_loopback(str(address))
+        if not (local or api_key or open_to_all):
+            raise InputError(
+                "everybody in the network could use it.", where=f"--host {host}",
+                hint=f"Set {KEY} to a key that clients must send, or add --open.",
+            )  # fmt: skip
+        model = opened(base, encoders, projector, dtype, attention, device, None)
+        load_active(model, extension, projector)
+        from moextend.serving import server
+        from moextend.serving.app import Options
+        from moextend.serving.engine import Limits
+
+        access = server.Access(host, api_key or None, max_body << 20)
+        own = Options(timeout, max_new_tokens, local if admin is None else admin)
+        made, engine = server.server_of(model, place, access, Limits(max_batch, queue), own, grace=grace)
+
+        def ready() -> None:
+            names = ", ".join(engine.catalogue.known.models())
+            options.echo(f"{url_of(host, port)}v1 serves {names}   (process {os.getpid()}; Ctrl-C ends it)")
+
+        server.serve(made, engine, place, ready)
+    typer.echo("stopped.", err=True)

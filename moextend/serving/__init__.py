@@ -1,0 +1,1 @@
+"""A server for extended models, with OpenAI's protocol: `moextend serve` (docs/serving.md)."""

@@ -1,0 +1,170 @@
+"""The application: routes of OpenAI's protocol over an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from moextend.errors import MoextendError
+from moextend.serving import errors
+from moextend.serving.answering import Answering
+from moextend.serving.engine import Engine
+from moextend.serving.errors import ApiError
+from moextend.serving.metrics import Metrics
+from moextend.serving.protocol import ChatCompletion, Completion, NewExtension
+from moextend.serving.replies import model_entry
+
+CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+KIND = re.compile(r"str|int|float|bool|list\[.*|dict\[.*|constrained-.*|nullable\[.*")
+"""Parts of pydantic's places that name an alternative of a type."""
+LOADING = 600
+"""Seconds at most that attaching or detaching takes."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of the application."""
+
+    timeout: float = 600
+    """Seconds from the arrival of a request to its last token."""
+    max_new_tokens: int = 1024
+    """Tokens of an answer at most."""
+    admin: bool = False
+    """Whether extensions may be attached and detached."""
+
+
+def application(engine: Engine, metrics: Metrics, options: Options) -> FastAPI:
+    """The application; the engine is started and closed by the caller."""
+    from moextend.util.release import __version__
+
+    app = FastAPI(title="moextend serve", version=__version__, docs_url=None, redoc_url=None)
+    answering = Answering(engine, options.timeout, options.max_new_tokens)
+    _answer_errors(app)
+
+    @app.get("/health")
+    def health() -> Response:
+        """Whether the server answers."""
+        ok = engine.is_open
+        return JSONResponse({"status": "ok" if ok else "stopping"}, 200 if ok else 503)
+
+    @app.get("/metrics")
+    def numbers() -> Response:
+        """Numbers for Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/v1/models")
+    def models() -> dict[str, Any]:
+        """The base, the extensions, and auto."""
+        return {"object": "list", "data": _models(engine)}
+
+    @app.get("/v1/models/{name}")
+    def model(name: str) -> Any:
+        """One model."""
+        known = engine.catalogue.known
+        names = known.names_of(name)
+        return model_entry(name, known.created.get(name, 0), known.fingerprint(names), names)
+
+    @app.post("/v1/completions")
+    async def completions(body: Completion, request: Request) -> Response:
+        """Continues texts."""
+        return await answering.completion(body, request)
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatCompletion, request: Request) -> Response:
+        """Answers the last message of a chat."""
+        return await answering.chat(body, request)
+
+    _add_extensions(app, engine, options.admin)
+    return app
+
+
+def _models(engine: Engine) -> list[Any]:
+    known = engine.catalogue.known
+    return [
+        model_entry(name, known.created[name], known.fingerprint(names), names)
+        for name, names in known.models().items()
+    ]
+
+
+def _add_extensions(app: FastAPI, engine: Engine, admin: bool) -> None:
+    """Adds the routes that attach and detach extensions."""
+
+    def check() -> None:
+        if not admin:
+            raise ApiError(
+                403, "extensions cannot be changed here; start the server with --admin.", code="no_admin"
+            )
+
+    @app.get("/v1/extensions")
+    def extensions() -> dict[str, Any]:
+        """The loaded extensions."""
+        data = [each for each in _models(engine) if each["extensions"]]
+        return {"object": "list", "data": data}
+
+    @app.post("/v1/extensions")
+    async def attach(body: NewExtension) -> Any:
+        """Loads an extension from a folder of the server's machine."""
+        check()
+        future = engine.call(lambda: engine.catalogue.attach(Path(body.path), body.name))
+        name = await asyncio.wait_for(asyncio.wrap_future(future), LOADING)
+        return next(each for each in _models(engine) if each["id"] == name)
+
+    @app.delete("/v1/extensions/{name}")
+    async def detach(name: str) -> Any:
+        """Unloads an extension, after the requests that it answers."""
+        check()
+        await asyncio.wait_for(asyncio.wrap_future(engine.detach(name)), LOADING)
+        return {"id": name, "object": "model", "deleted": True}
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Gives all errors OpenAI's shape."""
+
+    def answer(error: ApiError) -> JSONResponse:
+        return JSONResponse(error.body, error.status, headers=error.headers)
+
+    @app.exception_handler(ApiError)
+    async def own(request: Request, error: ApiError) -> JSONResponse:
+        return answer(error)
+
+    @app.exception_handler(MoextendError)
+    async def known(request: Request, error: MoextendError) -> JSONResponse:
+        return answer(errors.of(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(_invalid(error))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        code = CODES.get(error.status_code, "invalid_input")
+        return answer(ApiError(error.status_code, str(error.detail), code=code))
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> JSONResponse:
+        return answer(errors.of(error))
+
+
+def _invalid(error: RequestValidationError) -> ApiError:
+    """The innermost problem of a body, with its place: of alternatives, that of the one that was meant."""
+    first = max(error.errors(), key=lambda each: len(each["loc"]))
+    path = [str(part) for part in first["loc"] if part != "body" and not KIND.fullmatch(str(part))]
+    if first["type"] == "json_invalid":
+        return ApiError(400, f"the body is no JSON: {first['ctx']['error']}.", code="invalid_json")
+    if not path:
+        return ApiError(
+            400, "the body is no JSON object with Content-Type: application/json.", code="invalid_json"
+        )
+    place = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return ApiError(400, f"unknown parameter: {place}.", code="unknown_parameter", param=place)
+    message = first["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"{place}: {message}.", code="invalid_value", param=path[0])

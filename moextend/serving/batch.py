@@ -1,0 +1,162 @@
+"""A batch in which each row has its own extensions, and that rows join and leave between two tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moextend.model import lm_head
+from moextend.model.batches import pad
+from moextend.model.multimodal import MultimodalLM
+from moextend.moe import attach
+from moextend.serving import caches, sampling
+from moextend.serving.answers import Answer
+from moextend.serving.jobs import Job, Token
+
+
+@dataclass(eq=False)
+class Row:
+    """One job in a batch."""
+
+    job: Job
+    answer: Answer
+    generator: torch.Generator | None
+    features: dict[str, Tensor] = field(default_factory=dict)
+    """Modality -> features [tokens, width] of the prompt's media."""
+    prompt: tuple[Token, ...] = ()
+    """Tokens of the prompt, if their log-likelihoods were asked for."""
+    finished: bool = False
+
+
+class Batch:
+    """Rows in generation, with the cache of their keys and values.
+
+    Prompts are padded on the left, so that the latest token of all rows is the last column. Rows of a family whose
+    cache is more than keys and values by position (linear attention, ...) stay until all are finished, and none joins.
+    """
+
+    def __init__(self, model: MultimodalLM) -> None:
+        self.model = model
+        self._cache_name = caches.argument(lm_head.decoder(model.lm))
+        self.rows: list[Row] = []
+        self._cache: Any = None
+        self._mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)
+        self._last: list[int] = []
+        self._logits = torch.zeros(0, 0)
+        self._clear()
+        self.flexible = caches.is_flexible(self._cache)
+
+    @torch.no_grad()
+    def start(self, rows: Sequence[Row]) -> list[int]:
+        """Computes the prompts of rows, which must be none yet, and returns their first tokens."""
+        model = self.model
+        prompts = [row.job.ids for row in rows]
+        ids = pad(prompts, model.tokenizer.pad_token_id or 0, left=True).to(model.device)
+        mask = pad([[1] * len(row) for row in prompts], 0, left=True).to(model.device)
+        embedded = model.embed(ids, _joined(rows))
+        places = (mask.cumsum(-1) - 1).clamp_min(0)
+        with attach.reaching_rows(model.lm, [row.job.reached for row in rows]):
+            with model.given(ids, embedded) as inputs:
+                hidden = self._hidden(inputs, mask, places)
+            logits = lm_head.logits(model.lm, hidden[:, -1])
+            for row, states in zip(rows, hidden, strict=True):
+                if row.job.settings.prompt_logprobs:
+                    row.prompt = self._rated_prompt(row, states)
+        self.rows, self._mask = list(rows), mask
+        return self._advanced(logits)
+
+    @torch.no_grad()
+    def step(self) -> list[int]:
+        """Computes the latest token of each row, and returns the next ones."""
+        model = self.model
+        self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
+        ids = torch.tensor(self._last, device=model.device).unsqueeze(-1)
+        places = self._mask.sum(-1, keepdim=True) - 1
+        with attach.reaching_rows(model.lm, [row.job.reached for row in self.rows]):
+            hidden = self._hidden({"input_ids": ids}, self._mask, places)
+            logits = lm_head.logits(model.lm, hidden[:, -1])
+        return self._advanced(logits)
+
+    def rated(self) -> list[tuple[Token, ...]]:
+        """Log-likelihoods of the latest tokens, for the rows that asked for them."""
+        found: list[tuple[Token, ...]] = []
+        for row, logits, token in zip(self.rows, self._logits, self._last, strict=True):
+            most = row.job.settings.logprobs
+            found.append(() if most is None else tuple(sampling.rated(logits[None], [token], most)))
+        return found
+
+    def join(self, other: Batch) -> None:
+        """Appends the rows of `other`, which is of no use afterwards."""
+        length, others = self._mask.shape[1], other._mask.shape[1]
+        if not self.rows:
+            self._cache, self._mask = other._cache, other._mask
+        else:
+            caches.join(self._cache, other._cache, length, others)
+            most = max(length, others)
+            both = [
+                torch.nn.functional.pad(each, (most - each.shape[1], 0)) for each in (self._mask, other._mask)
+            ]
+            self._mask = torch.cat(both)
+        self.rows += other.rows
+        self._last += other._last
+
+    def drop_finished(self) -> None:
+        """Removes finished rows; of an inflexible cache only all together."""
+        places = [place for place, row in enumerate(self.rows) if not row.finished]
+        if len(places) == len(self.rows):
+            return
+        if not places:
+            self._clear()
+            return
+        if not self.flexible:
+            return
+        kept = torch.tensor(places, device=self.model.device)
+        mask = self._mask[kept]
+        first = int(mask.any(0).int().argmax())
+        caches.keep(self._cache, kept, mask.shape[1], first)
+        self._mask = mask[:, first:]
+        self.rows = [self.rows[place] for place in places]
+        self._last = [self._last[place] for place in places]
+
+    def _clear(self) -> None:
+        self.rows, self._last, self._cache = [], [], caches.new_cache(self.model.lm)
+        self._mask = self._mask[:0, :0]
+
+    def _hidden(self, inputs: dict[str, Tensor], mask: Tensor, places: Tensor) -> Tensor:
+        """Last hidden states [B, T, H]; the cache grows by T."""
+        out = lm_head.decoder(self.model.lm)(
+            **inputs,
+            **{self._cache_name: self._cache},
+            attention_mask=mask,
+            position_ids=places,
+            use_cache=True,
+        )
+        hidden: Tensor = out.last_hidden_state
+        return hidden
+
+    def _advanced(self, logits: Tensor) -> list[int]:
+        self._logits = logits.float()
+        settings = [row.job.settings for row in self.rows]
+        self._last = sampling.next_tokens(self._logits, settings, [row.generator for row in self.rows])
+        return self._last
+
+    def _rated_prompt(self, row: Row, states: Tensor) -> tuple[Token, ...]:
+        """Tokens of a prompt with log-likelihoods, from its hidden states [T, H] (with padding on the left)."""
+        ids, most = row.job.ids, row.job.settings.logprobs or 0
+        states = states[len(states) - len(ids) :]
+        found = [Token(ids[0], None)]
+        for start in range(0, len(ids) - 1, sampling.CHUNK):
+            part = states[start : min(start + sampling.CHUNK, len(ids) - 1)]
+            logits = lm_head.logits(self.model.lm, part)
+            found += sampling.rated(logits, ids[start + 1 : start + 1 + len(part)], most)
+        return tuple(found)
+
+
+def _joined(rows: Sequence[Row]) -> dict[str, Tensor]:
+    """Modality -> features [tokens, width] of the media of all rows, one row after the other."""
+    names = dict.fromkeys(name for row in rows for name in row.features)
+    return {name: torch.cat([row.features[name] for row in rows if name in row.features]) for name in names}

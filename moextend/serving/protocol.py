@@ -1,0 +1,185 @@
+"""Requests of OpenAI's protocol. Unknown keys and settings without effect are refused, not ignored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+MOST_PROMPTS = 2048
+"""Prompts of one request."""
+MOST_TOP = 20
+"""Most likely tokens that are named at a position."""
+MOST_STOPS = 16
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+Stop = str | list[str] | None
+
+
+class Body(BaseModel):
+    """A JSON object of exact types, without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class StreamOptions(Body):
+    """Options of a stream."""
+
+    include_usage: bool | None = None
+    """Whether a last chunk has the number of tokens."""
+    include_obfuscation: bool | None = None
+    """No effect."""
+
+
+class Asked(Body):
+    """What requests of completions and of chats have in common."""
+
+    model: Name
+    """base, an extension, several joined by +, or auto."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """0 is greedy. Default: 0."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: int | None = None
+    stop: Stop = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Literal[1] | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, Any] | None = None
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    @field_validator("frequency_penalty", "presence_penalty")
+    @classmethod
+    def _no_penalty(cls, value: float | None) -> float | None:
+        if value:
+            raise ValueError("is not supported by this server; leave it out, or give 0")
+        return value
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _no_bias(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value:
+            raise ValueError("is not supported by this server; leave it out")
+        return value
+
+    @field_validator("stop")
+    @classmethod
+    def _stops(cls, value: Stop) -> Stop:
+        if isinstance(value, list) and len(value) > MOST_STOPS:
+            raise ValueError(f"has {len(value)} texts, more than {MOST_STOPS}")
+        return value
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts that end an answer."""
+        found = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(text for text in found if text)
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether a stream ends with the number of tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class Completion(Asked):
+    """Body of POST /v1/completions."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Default: 16."""
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
+    best_of: Literal[1] | None = None
+    suffix: Literal[""] | None = None
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, as texts or ids."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        found = cast("list[Any]", self.prompt)
+        return [found] if found and isinstance(found[0], int) else found
+
+
+class ImageUrl(Body):
+    """Place of an image: a data URL."""
+
+    url: str
+    detail: str | None = None
+    """No effect."""
+
+
+class Sound(Body):
+    """A sound in base64."""
+
+    data: str
+    format: str | None = None
+    """No effect: the content decides."""
+
+
+class TextPart(Body):
+    """A text in a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImagePart(Body):
+    """An image in a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class SoundPart(Body):
+    """A sound in a message."""
+
+    type: Literal["input_audio"]
+    input_audio: Sound
+
+
+Part = Annotated[TextPart | ImagePart | SoundPart, Field(discriminator="type")]
+
+
+class Message(Body):
+    """A message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part]
+    name: str | None = None
+    """No effect."""
+
+
+class ResponseFormat(Body):
+    """Form of an answer."""
+
+    type: Literal["text"]
+
+
+class ChatCompletion(Asked):
+    """Body of POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Default: the rest of the context, up to a limit of the server."""
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = None
+
+
+class NewExtension(Body):
+    """Body of POST /v1/extensions."""
+
+    path: Name
+    """Folder of an extension on the server's machine."""
+    name: Name | None = None
+    """Its name, if it is to be checked."""

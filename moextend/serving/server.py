@@ -1,0 +1,107 @@
+"""The server: uvicorn over the application, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from moextend.model.multimodal import MultimodalLM
+from moextend.serving.app import Options, application
+from moextend.serving.catalogue import Catalogue
+from moextend.serving.engine import Engine, Limits
+from moextend.serving.guard import Guard
+from moextend.serving.metrics import Metrics
+from moextend.util.listening import LOCAL, is_loopback
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+CONNECTIONS = 4096
+"""Maximum number of connections."""
+MARGIN = 3
+"""Seconds for sending errors to the requests that are not answered in time."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who is answered."""
+
+    host: str
+    key: str | None = None
+    most: int = 32 << 20
+    """Bytes of a body."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn with a graceful stop: answers that are on their way get `grace` seconds, the others an error."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine, grace: float) -> None:
+        super().__init__(config)
+        self._engine, self._grace = engine, grace
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT stop the server, and the process goes on after it."""
+        if threading.current_thread() is not threading.main_thread():  # the caller calls stop
+            yield
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, *_: object) -> None:
+        asyncio.get_running_loop().call_soon_threadsafe(self.stop)
+
+    def stop(self) -> None:
+        """Takes no more requests, and ends after the open ones; a second call ends these at once."""
+        self._engine.close(0 if self.should_exit else self._grace)
+        self.should_exit = True
+
+
+def server_of(
+    model: MultimodalLM,
+    opened: socket.socket,
+    access: Access,
+    limits: Limits,
+    options: Options,
+    *,
+    grace: float = 10,
+) -> tuple[Server, Engine]:
+    """The server of a model, and its engine, which `serve` starts.
+
+    The extensions of `model` are changed by the engine only.
+    """
+    metrics = Metrics()
+    engine = Engine(Catalogue(model), limits, metrics)
+    local = is_loopback(str(opened.getsockname()[0]))
+    own = f"[{access.host}]" if ":" in access.host else access.host
+    hosts = (*LOCAL, own.lower()) if local and access.key is None else None
+    guard = Guard(application(engine, metrics, options), metrics, access.key, hosts, access.most)
+    config = uvicorn.Config(
+        guard, access_log=False, log_level="error", lifespan="off", ws="none", server_header=False,
+        proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=int(grace) + MARGIN,
+    )  # fmt: skip
+    return Server(config, engine, grace), engine
+
+
+def serve(
+    server: Server, engine: Engine, opened: socket.socket, ready: Callable[[], Any] = lambda: None
+) -> None:
+    """Serves until SIGTERM or SIGINT; `ready` is called when requests are taken."""
+    engine.start()
+    try:
+        with opened:
+            ready()
+            server.run(sockets=[opened])
+    finally:
+        engine.close(0)
+        engine.join(60)

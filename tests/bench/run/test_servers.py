@@ -1,0 +1,188 @@
+"""Runs whose text tasks are scored by servers that they start: the same cells, proved, and refused without proof."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moextend.bench.report.backends import backend_notes
+from moextend.bench.report.collect import collect, some
+from moextend.bench.run import runner, server_process
+from moextend.bench.run.complete import lacks, unproved
+from moextend.bench.run.opening import open_run
+from moextend.bench.run.plan import Request, resolve
+from moextend.bench.run.progress import read_status
+from moextend.bench.run.rundir import PARITY, RunDir
+from moextend.bench.run.server_process import started
+from moextend.bench.score.served.client import Client, ServerFailed
+from moextend.bench.score.served.proof import ParityRefused
+from moextend.bench.store.node import OFF
+from moextend.errors import InputError
+from tests.bench.score.served.conftest import COMMAND, ROOT
+
+SEQUENCE = """
+sequence: small
+version: 1
+base: {model: tiny, vision: tiny}
+align: {task: tiny-captions, steps: 2, batch_size: 4, learning_rate: 3.0e-3}
+stages: [{task: tiny-counting}]
+retention: [tiny-facts]
+train: {steps: 3, batch_size: 4, learning_rate: 3.0e-3}
+scoring: {batch_size: 10, limit: 12}
+"""
+pytestmark = pytest.mark.timeout(1200)  # several servers are started
+
+SERVED = {"backend": "openai", "serve": f"{COMMAND} {{folder}} {{port}}", "tasks": "text", "parity": 4}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone() -> Iterator[None]:
+    """Each run trains its own stages; the servers find the tests' package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(OFF, "off")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.chdir(ROOT)
+        yield
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    (folder / "registry").mkdir()
+    (folder / "registry" / "small.yaml").write_text(SEQUENCE)
+    return folder
+
+
+def prepared(workspace: Path, runs: str, backend: dict[str, Any] | None = None) -> RunDir:
+    request = Request(workspace=workspace, sequence="small", methods=("full-ft",), backend=backend)
+    (config,) = resolve(request)
+    return open_run(config, workspace / runs)
+
+
+@pytest.fixture(scope="module")
+def in_process(workspace: Path) -> RunDir:
+    run = prepared(workspace, "plain")
+    runner.run(run.folder)
+    return run
+
+
+@pytest.fixture(scope="module")
+def served(workspace: Path) -> RunDir:
+    run = prepared(workspace, "served", SERVED)
+    runner.run(run.folder)
+    return run
+
+
+@pytest.mark.slow
+def test_a_run_scored_by_servers_has_the_cells_of_one_in_process(in_process: RunDir, served: RunDir) -> None:
+    assert served.config.digest == in_process.config.digest, "the backend is no part of what a run is"
+    assert "backend" not in in_process.config_path.read_text()
+    assert "parity" not in (in_process.folder / "scores.jsonl").read_text()
+    assert not (in_process.folder / PARITY).exists()
+    mine, theirs = in_process.cells(), served.cells()
+    assert set(mine) == set(theirs) and read_status(served.folder).state == "done"
+    for key, cell in theirs.items():
+        assert cell.value == mine[key].value and cell.stderr == mine[key].stderr
+        assert cell.readings == pytest.approx(mine[key].readings)
+        assert cell.weights == mine[key].weights
+        assert (cell.backend, cell.parity is None) == (
+            ("openai", False) if key[1] == "tiny-facts" else (None, True)
+        )
+    assert theirs[1, "tiny-facts"].weights != theirs[0, "tiny-facts"].weights
+    checks = served.parities()
+    (base, stage) = (checks[str(theirs[index, "tiny-facts"].parity)] for index in (0, 1))
+    assert (base.stage, stage.stage, base.weights.base) == (0, 1, None)
+    assert stage.weights.base is not None and stage.weights.base > 2e-3 > stage.weights.difference
+    assert stage.engine == "transformers" and len(stage.items) == 4 and stage.answers == 4
+    assert (stage.difference or 0) < 1e-4
+    assert not list(served.folder.glob("served*")), "the exported folder is removed"
+    assert not lacks(served)
+    experiments = some(collect([in_process, served]))
+    (note,) = backend_notes(experiments[0].results[:1] + collect([served])[0].results)
+    assert "scored by transformers in 2 of 4 cells: weights proved, 8 sampled answers equal" in note
+
+
+@pytest.mark.slow
+def test_without_a_parity_check_no_table_shows_the_run_until_it_is_checked(served: RunDir) -> None:
+    lines = (served.folder / PARITY).read_text()
+    answers = {path: path.read_bytes() for path in served.predictions.rglob("*.jsonl")}
+    (served.folder / PARITY).write_text(lines.replace('"tolerance": 0.001', '"tolerance": 0.5'))  # as edited
+    assert len(unproved(served, served.cells().values())) == 2
+    assert any("a parity check of the server" in one for one in lacks(served))
+    with pytest.raises(InputError, match=r"2 cells of full-ft-s0 .* without a parity check") as caught:
+        some(collect([served]))
+    assert caught.value.exit_code == 2 and "Run the same command again" in (caught.value.hint or "")
+    runner.run(served.folder)
+    assert not lacks(served) and some(collect([served]))
+    assert {path: path.read_bytes() for path in answers} == answers, "answers are kept"
+
+
+@pytest.mark.slow
+def test_a_server_with_other_answers_stops_the_run_before_it_trains(workspace: Path) -> None:
+    wrong = {**SERVED, "serve": f"{COMMAND} {ROOT}/registry/models/tiny/lm {{port}} bos"}
+    run = prepared(workspace, "wrong", wrong)
+    with pytest.raises(ServerFailed, match="log-probabilities for a prompt of 32 tokens"):
+        runner.run(run.folder)
+    assert read_status(run.folder).state == "failed"
+    assert not list(run.folder.glob("stages/*/*.safetensors")) and not run.parities()
+
+
+@pytest.mark.slow
+def test_a_run_refuses_a_server_of_the_base_for_a_stage(workspace: Path) -> None:
+    """The command forgets {folder}: every stage would be scored as the base."""
+    base = {**SERVED, "serve": f"{COMMAND} {ROOT}/registry/models/tiny/lm {{port}}"}
+    run = prepared(workspace, "base", base)
+    with pytest.raises(ParityRefused, match=r"does not have the weights of stage 1.*It serves the base"):
+        runner.run(run.folder)
+    assert set(run.cells()) == {(0, "tiny-counting"), (0, "tiny-facts"), (1, "tiny-counting")}
+
+
+def test_a_server_that_does_not_start_is_an_error_with_its_last_line(tmp_path: Path) -> None:
+    def client(port: int) -> Client:
+        return Client(f"http://127.0.0.1:{port}/v1")
+
+    def start(command: str, patience: float = 60) -> None:
+        with started(command, client, tmp_path / "log", patience=patience, tick=lambda: None):
+            pass
+
+    with pytest.raises(ServerFailed, match=r"ended with code 3 .* Its last line: no GPU"):
+        start(f"{sys.executable} -c \"import sys; print('no GPU'); sys.exit(3)\" {{port}}")
+    with pytest.raises(ServerFailed, match=r"ended with code \d+ before it answered"):
+        start("no-such-program {port}")
+    with pytest.raises(ServerFailed, match=r"does not answer within 0.1 seconds"):
+        start(f"{sys.executable} -c 'import time; time.sleep(60)' {{port}}", patience=0.1)
+
+
+def test_a_server_is_stopped_with_what_it_started(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys, http.server\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(tmp_path / 'pids')!r}, 'w').write(str(child.pid))\n"
+        "class H(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200); self.end_headers(); self.wfile.write(b'{\"data\": []}')\n"
+        "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), H).serve_forever()\n"
+    )
+    (tmp_path / "server.py").write_text(script)
+    command = f"{sys.executable} {tmp_path / 'server.py'} {{port}}"
+    with started(
+        command,
+        lambda port: Client(f"http://127.0.0.1:{port}/v1"),
+        tmp_path / "log",
+        patience=60,
+        tick=lambda: None,
+    ) as client:
+        assert client.models() == []
+        child = int((tmp_path / "pids").read_text())
+        os.kill(child, 0)
+    assert not client.is_ready()
+    with pytest.raises(ProcessLookupError):
+        while not Path(f"/proc/{child}/stat").read_text().split(") ")[1].startswith("Z"):
+            os.kill(child, 0)
+        raise ProcessLookupError
+    assert server_process.free_port() > 0

@@ -1,0 +1,239 @@
+"""The parity check against servers over plain transformers: the right weights, the base's, and unusable servers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lm_eval.models.openai_completions import LocalCompletionsAPI
+
+import moextend
+from moextend import MultimodalLM
+from moextend.bench.score.backend import Served
+from moextend.bench.score.evaluate import score_cell
+from moextend.bench.score.records import Cell
+from moextend.bench.score.served.answers import ServedModel
+from moextend.bench.score.served.client import Client, ServerFailed
+from moextend.bench.score.served.parity import Value, compare_task, compared
+from moextend.bench.score.served.proof import Known, ParityRefused, distance, prove, sequences
+from moextend.bench.score.text.harness import load, run
+from moextend.bench.scoring import Scoring
+from moextend.bench.task import TaskSpec, read_task
+from moextend.util import content
+
+Serve = Callable[..., Client]
+TOLERANCE = 1e-3
+GENERATE = """
+task: names
+dataset_path: json
+dataset_kwargs:
+  data_files: {test: "{folder}/names.jsonl"}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{question}}"
+doc_to_target: "{{answer}}"
+generation_kwargs: {until: ["."], max_gen_toks: 4, do_sample: false}
+metric_list:
+  - {metric: exact_match, aggregation: mean, higher_is_better: true}
+metadata: {version: 1}
+"""
+QUESTIONS = ["anna lives in", "2 plus 3 equals", "the dog of anna is", "a red circle is", "7 plus 1 equals"]
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Callable[[str], TaskSpec]:
+    """The tasks that are compared: lm-eval's choices and generation, and own questions with and without choices."""
+    rows = [
+        {"qid": str(i), "question": text, "answer": "oslo", "options": ["oslo", "5", "red", "the dog"]}
+        for i, text in enumerate(QUESTIONS)
+    ]
+    tasks = tmp_path / "tasks"
+    (tasks / "own").mkdir(parents=True)
+    (tasks / "own" / "names.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tasks / "own" / "names.yaml").write_text(GENERATE)
+    about = {"version": 1, "description": "d", "source": "s", "licence": "MIT"}
+    columns = {"id": "qid", "image": None, "question": "question", "answer": "answer"}
+    data = {"path": "own", "train": None, "test": "names"}
+    own = {"kind": "vqa", "data": data, "max_new_tokens": 4, "scorer": "exact@1", **about}
+    written = {
+        "generated": {
+            "kind": "text",
+            "lm_eval": {"task": "names", "path": "own", "metric": "exact_match"},
+            **about,
+        },
+        "asked": {**own, "columns": columns, "prompt": "{question}"},
+        "chosen": {**own, "columns": {**columns, "choices": "options"}, "prompt": "{question}"},
+    }
+    for name, spec in written.items():
+        (tasks / f"{name}.yaml").write_text(json.dumps({"task": name, **spec}))
+
+    def get(name: str) -> TaskSpec:
+        folder = tasks if name in written else content.package_folder("tasks")
+        return read_task(folder / f"{name}.yaml")
+
+    return get
+
+
+def scored(
+    model: MultimodalLM, task: TaskSpec, folder: Path, workspace: Path, server: ServedModel | None
+) -> tuple[Cell, list[dict[str, Any]]]:
+    backend = None if server is None else Served(model, lambda: server)
+    cell = score_cell(
+        model,
+        task,
+        weights="w",
+        folder=folder,
+        scoring=Scoring(limit=12),
+        workspace=workspace,
+        backend=backend,
+    )
+    lines = (folder / str(cell.predictions)).read_text().splitlines()
+    return cell, [json.loads(line) for line in lines]
+
+
+def test_the_server_with_the_weights_is_proved(
+    skilled: MultimodalLM, known: Known, serve: Serve, stock_folder: Path
+) -> None:
+    weights = moextend.active_fingerprint(skilled)
+    proof = prove(ServedModel(serve(stock_folder), "stock"), known, weights, TOLERANCE)
+    assert proof.by == "sequences" and proof.fingerprint is None
+    assert proof.difference < 1e-4
+    assert proof.base is not None and proof.base > 0.01
+
+
+def test_a_server_that_serves_the_base_is_refused(
+    skilled: MultimodalLM, known: Known, serve: Serve, base_folder: Path
+) -> None:
+    """lm-evaluation-harness#2432: an adapter was named, and the base was scored."""
+    server = ServedModel(serve(base_folder), "stock")
+    with pytest.raises(ParityRefused, match=r"does not have the weights of stage 1.*It serves the base"):
+        prove(server, known, moextend.active_fingerprint(skilled), TOLERANCE)
+    assert prove(server, known, known.base, TOLERANCE).base is None
+
+
+def test_a_server_of_an_earlier_stage_is_refused(
+    skilled: MultimodalLM, known: Known, serve: Serve, stock_folder: Path
+) -> None:
+    rows = known.by_weights[moextend.active_fingerprint(skilled)][1]
+    later = Known(
+        known.base,
+        known.rows,
+        {**known.by_weights, "next": ("stage 2", [[x - 0.5 for x in r] for r in rows])},
+    )
+    with pytest.raises(ParityRefused, match=r"does not have the weights of stage 2.*It serves stage 1"):
+        prove(ServedModel(serve(stock_folder), "stock"), later, "next", TOLERANCE)
+
+
+def test_weights_that_random_texts_cannot_tell_from_the_base_are_refused(
+    known: Known, serve: Serve, base_folder: Path
+) -> None:
+    near = [[x + 1e-5 for x in row] for row in known.by_weights[known.base][1]]
+    weak = Known(known.base, known.rows, {**known.by_weights, "near": ("stage 1", near)})
+    server = ServedModel(serve(base_folder), "stock")
+    with pytest.raises(ParityRefused, match="cannot be proved"):
+        prove(server, weak, "near", TOLERANCE)
+    with pytest.raises(
+        ServerFailed, match="by other weights"
+    ):  # and not by a fingerprint that it does not give
+        prove(ServedModel(server.client, "stock", "near"), weak, "near", TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["tiny-facts", "generated", "asked", "chosen"])
+def test_both_backends_give_the_same_cell(
+    name: str,
+    task: Callable[[str], TaskSpec],
+    skilled: MultimodalLM,
+    serve: Serve,
+    stock_folder: Path,
+    tmp_path: Path,
+) -> None:
+    server = ServedModel(serve(stock_folder), "stock")
+    moextend.activate(skilled, "skill")
+    found = compare_task(
+        skilled, server, task(name), Scoring(limit=12), tmp_path, items=3, tolerance=TOLERANCE, seed=0
+    )
+    assert len(found.items) == 3
+    assert found.answers >= 3
+    assert (found.difference is None) == (name in ("generated", "asked"))
+    assert (found.difference or 0) < 1e-4
+    mine, own = scored(skilled, task(name), tmp_path / "a", tmp_path, None)
+    theirs, other = scored(skilled, task(name), tmp_path / "b", tmp_path, server)
+    assert (mine.backend, theirs.backend) == (None, "openai")
+    assert mine.predictions != theirs.predictions, "answers of the backends are kept apart"
+    assert (theirs.value, theirs.stderr, theirs.n, theirs.readings) == (
+        mine.value, mine.stderr, mine.n, pytest.approx(mine.readings),
+    )  # fmt: skip
+    assert [line.get("prediction") for line in own] == [line.get("prediction") for line in other]
+    again, _ = scored(
+        skilled, task(name), tmp_path / "b", tmp_path, ServedModel(Client("http://127.0.0.1:9/v1"), "x")
+    )
+    assert again.reused, "answers that are there are not asked for again"
+
+
+def test_lm_evals_own_client_gives_the_same_numbers(
+    skilled: MultimodalLM, serve: Serve, stock_folder: Path, tmp_path: Path
+) -> None:
+    client = serve(stock_folder)
+    theirs = LocalCompletionsAPI(
+        model="stock", base_url=f"{client.url}/completions", tokenizer=str(stock_folder),
+        tokenizer_backend="huggingface",
+        num_concurrent=1, max_length=128,
+        add_bos_token=True,  # as the tokenizer does; without it the numbers are others
+    )  # fmt: skip
+    loaded = load(
+        "tiny_facts", content.package_folder("tasks") / "tiny" / "lm_eval", None, tmp_path, where="here"
+    )
+    found = run(
+        skilled, loaded, batch_size=8, limit=None, served=ServedModel(client, "stock"),
+        samples={"tiny_facts": [0, 3, 7]},
+    )["samples"]["tiny_facts"]  # fmt: skip
+    from lm_eval.api.instance import Instance
+
+    for sample in found:
+        requests = [
+            Instance("loglikelihood", sample["doc"], tuple(arguments), 0) for arguments in sample["arguments"]
+        ]
+        assert [value for value, _ in theirs.loglikelihood(requests)] == pytest.approx(
+            [response[0][0] for response in sample["resps"]], abs=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("no-echo", "no log-probabilities of a prompt"),
+        ("bos", "for a prompt of 32 tokens"),
+    ],
+)
+def test_a_server_that_cannot_be_checked_is_refused(
+    fault: str, says: str, known: Known, serve: Serve, base_folder: Path
+) -> None:
+    with pytest.raises(ServerFailed, match=says):
+        prove(ServedModel(serve(base_folder, fault), "stock"), known, known.base, TOLERANCE)
+
+
+def test_other_answers_and_other_log_likelihoods_are_refused() -> None:
+    text, number = Value("1", "red"), Value("2", -4.0, 4)
+    found = compared([text, number], [text, Value("2", -4.002, 4)], 1e-3, where="here")
+    assert (found.items, found.answers, found.likelihoods) == (["1", "2"], 1, 1)
+    assert found.difference == pytest.approx(5e-4)
+    with pytest.raises(ParityRefused, match=r"answers item 1 by 'blue', and transformers by 'red'"):
+        compared([text], [Value("1", "blue")], 1e-3, where="here")
+    with pytest.raises(ParityRefused, match=r"differ by 0.0025 nats per token, more than 0.001"):
+        compared([number], [Value("2", -4.01, 4)], 1e-3, where="here")
+    with pytest.raises(ParityRefused, match="nan"):
+        compared([number], [Value("2", float("nan"), 4)], 1e-3, where="here")
+
+
+def test_the_random_sequences_are_the_same_each_time_and_plain(skilled: MultimodalLM) -> None:
+    rows = sequences(skilled)
+    assert rows == sequences(skilled) and len({tuple(row) for row in rows}) == len(rows) == 8
+    special = set(skilled.tokenizer.all_special_ids)
+    assert all(not special.intersection(row[1:]) for row in rows)
+    assert all(0 <= i < skilled.lm.get_input_embeddings().num_embeddings for row in rows for i in row)
+    assert distance([[1.0, 2.0], [0.0, 0.0]], [[1.0, 2.0], [1.0, 3.0]]) == 2.0
+    assert torch.is_grad_enabled()

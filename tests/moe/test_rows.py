@@ -1,0 +1,81 @@
+"""Rows of a batch with extensions of their own compute what each of them computes alone."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from moextend import activate, attach, new_parameters
+from moextend.errors import InputError, RunFailed, UnknownName
+from moextend.moe.attach import reaching_rows, scope_of
+from moextend.moe.recipe import Mode
+from moextend.moe.rows import Rows
+from moextend.moe.sites import find_sites
+from tests.moe.toy_families import VOCABULARY, build, outputs
+
+KINDS = ["mixtral", "gpt_oss", "deepseek_v3", "gemma4_text", "phimoe", "llama4_text"]
+"""One family for each way of routing and computing."""
+SETS: list[tuple[str, ...]] = [(), ("a",), ("b",), ("a", "b"), ("a", "c"), ("a",)]
+TEXT = torch.randint(4, VOCABULARY, (len(SETS), 7), generator=torch.Generator().manual_seed(8))
+
+
+def extended(kind: str, mode: Mode) -> Any:
+    """A model with a and b of their own, and c made with a active; a and b overlap in one layer only."""
+    lm = build(kind)
+    sites = [site.layer for site in find_sites(lm)]
+    attach(lm, "a", {sites[0]: [0, 1]}, mode=mode, seed=1)
+    activate(lm, [])
+    attach(lm, "b", {site: [2] for site in sites}, mode=mode, seed=2)
+    activate(lm, ["a"])
+    attach(lm, "c", {sites[-1]: [0]}, mode=mode, seed=3)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name in "abc":
+            for parameter in new_parameters(lm, name).values():
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return lm
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_row_is_computed_with_its_own_extensions(kind: str, mode: Mode) -> None:
+    if (kind, mode) == ("llama4_text", "slot"):
+        pytest.skip("slot routing refuses this family: its experts compute every token")
+    lm = extended(kind, mode)
+    alone = []
+    for row, names in zip(TEXT, SETS, strict=True):
+        activate(lm, list(names))
+        alone.append(outputs(lm, row[None]))
+    wanted = torch.cat(alone)
+    activate(lm, ["b"])
+    with reaching_rows(lm, SETS):
+        found = outputs(lm, TEXT)
+    assert torch.allclose(found, wanted, atol=1e-5), (found - wanted).abs().amax((1, 2))
+    activate(lm, [])
+    base = outputs(lm, TEXT)
+    changed = [not torch.allclose(one, other, atol=1e-4) for one, other in zip(wanted, base, strict=True)]
+    assert not changed[0] and any(changed) and (mode == "slot" or all(changed[1:])), (
+        "extensions change their rows"
+    )
+    with reaching_rows(lm, [(), ()]):
+        assert torch.equal(outputs(lm, TEXT[:2]), outputs(lm, TEXT[:2]))
+
+
+def test_the_former_extensions_are_active_afterwards_also_after_an_error() -> None:
+    lm = extended("mixtral", "exact")
+    activate(lm, ["b"])
+    with pytest.raises(ZeroDivisionError), reaching_rows(lm, [("a",), ()]):
+        assert scope_of(lm).rows is not None
+        raise ZeroDivisionError
+    assert scope_of(lm).active == ("b",) and scope_of(lm).rows is None
+    for rows, error in (([("a",), ("d",)], UnknownName), ([(), ("c",)], InputError)):
+        with pytest.raises(error), reaching_rows(lm, rows):
+            pass
+        assert scope_of(lm).active == ("b",) and scope_of(lm).rows is None
+
+
+def test_tokens_that_do_not_belong_to_rows_are_refused() -> None:
+    with pytest.raises(RunFailed, match="7 tokens of 2 rows"):
+        Rows.over([("a",), ()], torch.device("cpu")).of_tokens(7)

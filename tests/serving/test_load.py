@@ -1,0 +1,61 @@
+"""Load on a server of its own process, small here and of the stated size in the long test."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+pytest.importorskip("fastapi", reason="fastapi is not installed")
+pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
+
+from tests.serving import load
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.slow  # processes of their own, which import torch
+def test_a_process_under_load_that_is_ended_and_killed(skills: Path) -> None:
+    jobs = load.jobs_of(24)
+    wanted, _ = load.offline(skills, jobs, 8, 8)
+    with load.process(skills, "--max-batch", "8", "--grace", "30") as server:
+        assert load.wrong(load.load(server.url, jobs, 8, 24), jobs, wanted) == 0
+        assert load.wrong(load.load(server.url, jobs, 8, 24, stream=True), jobs, wanted) == 0
+        soak = load.soaked(server, 80, wanted, parts=2)
+        assert soak["lost"] == 0 and soak["MiB"][-1] < soak["MiB"][0] + 20
+        assert load.restarted(server, skills, jobs, 8, wanted) == {"connections broke": True, "wrong": 0}
+    with load.process(skills) as server:
+        server.process.send_signal(signal.SIGINT)
+        out, err = server.process.communicate(timeout=120)
+        assert (server.process.returncode, out, err) == (0, "", "stopped.\n")
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.url}/health")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_the_stated_load(skills: Path) -> None:
+    found = load.measured(skills, requests=200, tokens=32, batch=16, soak=20_000)
+    assert found["wrong or lost"] == found["wrong or lost, streamed"] == found["soak"]["lost"] == 0
+    assert found["throughput by cpu"] >= 0.8
+    memory = found["soak"]["MiB"]
+    assert max(memory[2:]) < memory[1] + 20, "flat after the first parts"
+    assert found["killed and started again"] == {"connections broke": True, "wrong": 0}
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.slow  # processes of their own
+def test_what_keeps_a_server_from_starting(skills: Path) -> None:
+    def refused(*arguments: str) -> str:
+        command = [sys.executable, "-P", "-m", "moextend.cli.main", "serve", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done
+        return done.stderr
+
+    assert "everybody in the network" in refused("tiny", "--host", "0.0.0.0", "--port", "0")
+    assert "--extension" in refused("tiny", "-e", str(skills))
+    assert "no address of this machine" in refused("tiny", "--host", "192.0.2.7")
