@@ -38,6 +38,10 @@ class Resources:
     """Main memory in GB (1e9 bytes)."""
 
 
+COMMON = ("address", "cpus", "gpus", "memory_gb", "setup")
+"""Options that the command line reads for every executor."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How runs are submitted."""

@@ -34,7 +34,7 @@ def memory_gb(configs: Sequence[RunConfig], *, on_gpu: bool) -> list[float | Non
         found = budget.budget(configs, budget.Plan(sequence, tasks, first.workspace), make)
     except (InputError, OSError):
         return [None] * len(configs)
-    base = found["base_mb"] * 2**20 / 1e9
+    base = found["base_mb"] / 1e3
     if on_gpu:
         return [PROCESS_GB + base] * len(configs)
     memory = [found["runs"][config.slug]["memory"] for config in configs]

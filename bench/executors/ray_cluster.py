@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ ADDRESS = "RAY_ADDRESS"
 """Environment variable of Ray with the address of a cluster."""
 STORE = 100 * 2**20
 """Bytes of the object store of an own cluster: tasks exchange a few lines."""
+
+ANSWER = 10.0
+"""Seconds in which the head of a cluster must answer. Ray itself tries for a quarter of an hour."""
 
 Needs = Mapping[str, float]
 """What a run needs in Ray's names: CPU, GPU, and memory in bytes."""
@@ -60,6 +64,7 @@ def connect(address: str, temporary: str | None = None) -> Cluster:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
         return _start(temporary, quiet)
+    _reach(address)
     try:
         ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -69,6 +74,21 @@ def connect(address: str, temporary: str | None = None) -> Cluster:
             hint="Start it with `ray start --head` and join it with its versions of Python and Ray.",
         ) from error
     return Cluster(address, joined=True)
+
+
+def _reach(address: str) -> None:
+    """Raises InputError if nothing answers at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():  # auto, or a form that Ray knows
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"cannot be joined: {_first_line(error)}",
+            where=f"address {address}",
+            hint="Start it with `ray start --head`, and name HOST:PORT of its head (6379 by default).",
+        ) from error
 
 
 def _start(temporary: str | None, quiet: dict[str, Any]) -> Cluster:

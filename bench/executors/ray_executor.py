@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from moextend.bench.executors import ray_cluster, ray_node
-from moextend.bench.executors.executor import Job, JobState, Options, now
+from moextend.bench.executors.executor import COMMON, Job, JobState, Options, now
 from moextend.bench.executors.job import is_alive
 from moextend.bench.executors.ray_grid import RETRIES, Grid, Task
 from moextend.bench.run.cancelling import EXECUTOR
@@ -128,7 +128,7 @@ def _check(passed: Mapping[str, str]) -> None:
     """Raises InputError for an unknown option, or a wrong value of one."""
     for name in passed:
         if name not in PASSED:
-            raise UnknownName("option of executor ray", name, PASSED, where="--executor-option")
+            raise UnknownName("option of executor ray", name, [*PASSED, *COMMON], where="--executor-option")
     for name, only in {"files": "shared", "nodes": "later"}.items():
         if passed.get(name, only) != only:
             raise InputError(

@@ -57,7 +57,11 @@ def find(source: str, runs: Path) -> StageName:
     name, _, stage = source.rpartition(":")
     if not name or not stage.isdecimal():
         name, stage = source, "0"
-    found = find_runs(runs, [name])
+    try:
+        found = find_runs(runs, [name])
+    except UnknownName as error:
+        what = f"'{name}' is no folder of an extension, and there is no run '{name}'."
+        raise InputError(what, where="EXTENSION", hint=f"Runs in {runs}: {error.hint}") from error
     if len(found) > 1:
         listed = ", ".join(run_name(run.folder) for run in found)
         raise InputError(

@@ -119,7 +119,7 @@ def budget(
         "tokens": sizes.step.length,
         "labelled": sizes.step.labelled,
         "base_dtype": str(dtype).removeprefix("torch."),
-        "base_mb": size.total * dtype.itemsize / 2**20,
+        "base_mb": size.total * dtype.itemsize / 1e6,
         "parameters": size.total,
         "active_parameters": size.active,
         "largest_layer_gb": size.largest_layer / GB,

@@ -15,7 +15,7 @@ from moextend.util import content
 from moextend.util.hub_errors import Kind, of_hub
 from moextend.util.quiet import quiet_loggers
 
-MB = 2**20
+MB = 1e6
 OTHERS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*")
 """The same weights in other formats, which are not downloaded where there are safetensors."""
 DOCUMENTS = (".*", "*.md", "LICENSE*", "*.png", "*.jpg", "*.jpeg", "*.pdf")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from moextend.bench.run.records import State, Status
-from moextend.util import lease
+from moextend.util import lease, lease_files
 from moextend.util.holder import Holder, born, exists
 
 LEASE = ".lease"
@@ -23,7 +23,7 @@ def holder_of(folder: Path) -> tuple[Holder, float] | None:
 
     None if nobody holds it.
     """
-    number, content = lease.newest(folder / LEASE)
+    number, content = lease_files.newest(folder / LEASE)
     holder = lease.parsed(content) if number else None
     if holder is None or holder.released:
         return None

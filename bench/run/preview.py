@@ -25,7 +25,7 @@ from moextend.errors import InputError
 from moextend.model.located import locate
 
 SMALL = 200
-"""MB of weights below which the memory is not shown."""
+"""MB of weights below which runs are only estimated if a throughput is given: it takes seconds."""
 
 
 def preview(
@@ -86,8 +86,8 @@ def _estimate(
 ) -> dict[str, Any]:
     """Memory, files, operations and hours of the runs, or why they are not known: {"not": why}."""
     size, base = _megabytes(sequence, request.workspace), sequence.base
-    if size and size < SMALL:
-        return {"not": f"not estimated for a base of {size:,.1f} MB, which fits any GPU."}
+    if size and size < SMALL and throughput is None:
+        return {"not": f"a base of {size:,.1f} MB fits any GPU; --throughput estimates its runs."}
     name = name_on_hub(base, request.workspace)
     if name and not has_config(name, base.revision):
         return {"not": "not estimated before the base's config is there."}

@@ -54,9 +54,8 @@ def _run(folder: Path) -> None:
 
 def alone(arguments: Sequence[str], run: Callable[[Path], None]) -> int:
     """Executes the run in the folder that `arguments` name; returns the exit code (see the module)."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("usage: moextend-worker RUN_FOLDER", file=sys.stderr)
-        return 2
+    if len(arguments) != 1 or arguments[0].startswith("-") or not arguments[0]:
+        return _usage()
     folder = Path(arguments[0]).resolve()
     signals: list[int] = []
 
@@ -87,6 +86,11 @@ def alone(arguments: Sequence[str], run: Callable[[Path], None]) -> int:
     return 0
 
 
+def _usage() -> int:
+    print("usage: moextend-worker RUN_FOLDER", file=sys.stderr)
+    return 2
+
+
 def _joined(folder: Path) -> AbstractContextManager[None]:
     """Context of one of the processes of a run that `torchrun` or `accelerate launch` started; else it does nothing."""
 
@@ -100,13 +104,13 @@ def _joined(folder: Path) -> AbstractContextManager[None]:
 
 
 def serve(run: Callable[[Path], None], grace: float = GRACE) -> None:
-    """Executes the run in the input with `run`; does nothing if the input ends or an interrupt comes before."""
+    """Executes the run in the input with `run`. Exits with code 2 if the input is empty; an interrupt ends it."""
     _heed_signals()
     order = _Order(grace)
     with suppress(KeyboardInterrupt):  # before or after the run
         folder = order.take()
         if folder is None:
-            return
+            sys.exit(_usage())
         state, error = "done", None
         try:
             with heeding(folder, lambda: _signal_main(signal.SIGINT)):

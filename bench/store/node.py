@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moextend.bench.store.records import KeptFile, NodeCard, StoreFile, User
-from moextend.errors import MoextendError, SpecError
+from moextend.errors import InputError, MoextendError, SpecError
 from moextend.util import files, lease
 from moextend.util.record import LaterVersion
 
@@ -44,7 +44,10 @@ class Store:
     @property
     def shares_stages(self) -> bool:
         """Whether runs share trained stages and their answers; see `OFF`."""
-        return os.environ.get(OFF, "") != "off"
+        value = os.environ.get(OFF) or "on"
+        if value not in ("on", "off"):
+            raise InputError(f"'{value}' is neither on nor off.", where=OFF, hint="Unset it: on.")
+        return value == "on"
 
     def node(self, kind: Kind, key: str) -> Node:
         """The node of a key; it may not exist."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from moextend.cli import options
 from moextend.cli.bars import bar
 from moextend.cli.opening import load_active, opened
-from moextend.errors import InputError, UnknownName
+from moextend.errors import InputError, UnknownName, at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,7 +139,8 @@ def _stock(found: StageModel, how: How) -> dict[str, Any]:
         lm.float()
     reference = sample_logits(lm)
     merged = adapters.merge(found.model)
-    return {**stock_form(found.model, how, reference), "source": found.name, "merged": merged}
+    with at(found.name):
+        return {**stock_form(found.model, how, reference), "source": found.name, "merged": merged}
 
 
 def _peft(found: StageModel, out: Path, base: str | None) -> dict[str, Any]:

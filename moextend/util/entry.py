@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -21,12 +22,19 @@ if TYPE_CHECKING:
 def run_app(app: typer.Typer, name: str) -> NoReturn:
     """Runs the command line `name` and exits.
 
-    Exit codes: 2 for wrong input, 1 for any other error and for a reader that closed the pipe, 130 for Ctrl-C.
+    Exit codes: 2 for wrong input, 1 for any other error and for a reader that closed the pipe, 130 for Ctrl-C, 143
+    for SIGTERM, at which temporary files are removed as at Ctrl-C.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a text that the terminal cannot show is no error
         sys.stdout.reconfigure(errors="backslashreplace")
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminated)
     with _hooks(name):
         sys.exit(_code(app, name))
+
+
+def _terminated(*_: object) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _code(app: typer.Typer, name: str) -> int:

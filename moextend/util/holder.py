@@ -6,6 +6,7 @@ the boot id, and machines may share a name, so both are part of the record.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
@@ -17,7 +18,13 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from moextend.errors import InputError
 from moextend.util.record import Record
+
+VARIABLE = "MOEXTEND_LEASE_SECONDS"
+"""Environment variable: seconds without a heartbeat after which another host takes over."""
+SECONDS = 60.0
+LIMITS = (2.0, 3600.0)
 
 Life = Literal["alive", "suspended", "dead", "unknown"]
 """unknown: another host or PID namespace, whose processes cannot be looked at."""
@@ -157,3 +164,20 @@ def _text(path: str) -> str:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def seconds() -> float:
+    """Seconds without a heartbeat after which another host takes over; InputError for a wrong setting."""
+    text = os.environ.get(VARIABLE, "")
+    try:
+        found = float(text or SECONDS)
+    except ValueError:
+        found = math.nan
+    low, high = LIMITS
+    if not low <= found <= high:
+        raise InputError(
+            f"'{text}' is not a number of seconds from {low:g} to {high:g}.",
+            where=VARIABLE,
+            hint=f"Unset it ({SECONDS:g} seconds), or use one value on all hosts.",
+        )
+    return found

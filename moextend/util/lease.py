@@ -10,8 +10,9 @@ counter. Another process takes over by making the file n + 1, which succeeds for
 - the holder is certainly dead (its process on this kernel and PID namespace is gone, or this machine was rebooted), or
 - the counter did not change for `seconds`, by the clock of the process that watches.
 
-A holder that could not renew its lease for two thirds of that time gives it up by itself: `check` raises LeaseLost, and
-so do all writes of moextend.util.files below `folder`. The rest of the time is for a write that is under way.
+A holder that could not renew its lease for two thirds of that time gives it up by itself. The rest of the time is for a
+write that is under way. It goes on if it can make the file n + 1: then nobody held the lease in between. Else `check`
+raises LeaseLost, and so do all writes of moextend.util.files below `folder`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import math
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -29,18 +28,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from moextend.errors import InputError, LeaseLost, MoextendError
+from moextend.errors import LeaseLost, MoextendError
 from moextend.util import files, lease_files
-from moextend.util.holder import Holder
-from moextend.util.lease_files import SIZE, Disk
+from moextend.util.holder import SECONDS, VARIABLE, Holder, seconds
+from moextend.util.lease_files import SIZE, Disk, newest, path_of
 from moextend.util.local_lock import LocalLock
 
 log = logging.getLogger(__name__)
 
-VARIABLE = "MOEXTEND_LEASE_SECONDS"
-"""Environment variable: seconds without a heartbeat after which another host takes over."""
-SECONDS = 60.0
-LIMITS = (2.0, 3600.0)
 BEATS = 12
 """Heartbeats in that time."""
 HOLD = 2 / 3
@@ -59,56 +54,47 @@ class Held(Exception):
         self.name, self.holder = name, holder
 
 
-def seconds() -> float:
-    """Seconds without a heartbeat after which another host takes over; InputError for a wrong setting."""
-    text = os.environ.get(VARIABLE, "")
-    try:
-        found = float(text or SECONDS)
-    except ValueError:
-        found = math.nan
-    low, high = LIMITS
-    if not low <= found <= high:
-        raise InputError(
-            f"'{text}' is not a number of seconds from {low:g} to {high:g}.",
-            where=VARIABLE,
-            hint=f"Unset it ({SECONDS:g} seconds), or use one value on all hosts.",
-        )
-    return found
-
-
 class Lease:
     """A lease that this process holds: a context manager, whose end releases it."""
 
     def __init__(self, claim: Claim, number: int, holder: Holder, until: float, fd: int) -> None:
-        self.name, self.holder, self.path = claim.name, holder, _path(claim.name, number)
-        self._next, self._disk, self._local = _path(claim.name, number + 1), claim.disk, claim.local
-        self._until, self._fd = until, fd
+        self.name, self.holder = claim.name, holder
+        self._claim, self._disk, self._local = claim, claim.disk, claim.local
+        self._number, self._until, self._fd = number, until, fd
         self._lost: str | None = None
-        self._ended, self._busy = threading.Event(), threading.Lock()
+        self._ended, self._busy = threading.Event(), threading.RLock()
         self._main = False
+
+    @property
+    def path(self) -> Path:
+        """The lease file."""
+        return path_of(self.name, self._number)
 
     def check(self) -> None:
         """Returns if this process may write; else raises LeaseLost. Takes two looks at the disk."""
-        if self._ended.is_set():
-            self._lost = self._lost or "it was released"
-        if not self._lost:
-            with suppress(OSError):  # the time decides while the disk does not answer
-                self._look()
-        if not self._lost and self._disk.clock() > self._until:  # last: a look may take long
-            self._lost = "it could not be renewed in time"
+        with self._busy:
+            if self._ended.is_set():
+                self._lost = self._lost or "it was released"
+            if not self._lost:
+                with suppress(OSError):  # the time decides while the disk does not answer
+                    self._look()
+            if self._late():  # last: a look may take long
+                self._succeed()
         if self._lost:
             raise LeaseLost(
                 f"the lease of process {self.holder.pid} on {self.holder.host} is lost: {self._lost}.",
                 where=str(self.name.parent),
-                hint="It was suspended, or its disk did not answer for long; another process may have taken over. "
-                f"See moextend bench status; {VARIABLE} sets the time.",
+                hint="It was suspended, had no processor, or its disk did not answer for long. The same command goes "
+                f"on where it stopped; see moextend bench status. {VARIABLE} sets the time.",
             )
 
     def renew(self) -> None:
-        """A heartbeat. The time counts from before the write, and a late one revives nothing."""
+        """A heartbeat. The time counts from before the write."""
         began = self._disk.clock()
-        if self._lost or began > self._until:
-            self._lost = self._lost or "it could not be renewed in time"
+        if self._lost:
+            return
+        if self._late():
+            self._succeed()
             return
         self.holder = self.holder.model_copy(update={"beat": self.holder.beat + 1})
         try:
@@ -118,13 +104,25 @@ class Lease:
             if error.errno == errno.ESTALE:
                 self._lost = "another process removed it"
             return  # else the next beat may succeed
-        if self._disk.clock() > self._until:
-            self._lost = self._lost or "it could not be renewed in time"
+        if self._late():
+            self._succeed()
         else:
             self._until = began + HOLD * self.holder.seconds
 
+    def _late(self) -> bool:
+        return self._disk.clock() > self._until
+
+    def _succeed(self) -> None:
+        """Makes this process the next holder, if no other process was that; else the lease is lost."""
+        with suppress(OSError):
+            if not self._lost and (later := self._claim.after(self._number)):
+                self._disk.close(self._fd)
+                self._number, self._until, self._fd = later._number, later._until, later._fd
+                return
+        self._lost = self._lost or "it could not be renewed in time"
+
     def _look(self) -> None:
-        if self._disk.exists(self._next):
+        if self._disk.exists(path_of(self.name, self._number + 1)):
             self._lost = "another process took it over"
         elif not self._disk.same(self._fd, self.path):
             self._lost = "another process removed it"
@@ -209,6 +207,11 @@ class Claim:
         free = not number or self._free(number, content)
         return self._take(number, content) if free and self._locked() else None
 
+    def after(self, number: int) -> Lease | None:
+        """The lease that follows one of this process."""
+        content = self.disk.read(path_of(self.name, number))
+        return None if content is None else self._take(number, content)
+
     def _free(self, number: int, content: bytes) -> bool:
         now = self.disk.clock()
         self.holder = parsed(content)
@@ -230,13 +233,13 @@ class Claim:
         return self._late() and not self.local.has_owner()
 
     def _take(self, number: int, content: bytes) -> Lease | None:
-        began, path = self.disk.clock(), _path(self.name, number + 1)
+        began, path = self.disk.clock(), path_of(self.name, number + 1)
         mine = _encoded(self.me)
         if self.disk.create(path, mine) and (fd := self._opened(path)) is not None:
             if self._confirmed(number, content) and self.disk.same(fd, path):
                 for old in self.disk.numbers(self.name) if number else ():
                     if old <= number:
-                        self.disk.remove(_path(self.name, old))
+                        self.disk.remove(path_of(self.name, old))
                 return Lease(self, number + 1, self.me, began + HOLD * self.me.seconds, fd)
             self.disk.close(fd)
             if self.disk.read(path) == mine:
@@ -252,7 +255,7 @@ class Claim:
 
     def _confirmed(self, number: int, content: bytes) -> bool:
         """Whether the former holder gave no sign of life meanwhile, and no later lease was made."""
-        if number and self.disk.read(_path(self.name, number)) != content:
+        if number and self.disk.read(path_of(self.name, number)) != content:
             return False
         return newest(self.name, self.disk)[0] == number + 1
 
@@ -324,19 +327,6 @@ def first(
         held.release()
 
 
-def newest(name: Path, disk: Disk | None = None) -> tuple[int, bytes]:
-    """Number and content of the lease that counts; 0 if there is none."""
-    disk = disk or lease_files.DISK
-    number, content = 0, b""
-    for listed in sorted(disk.numbers(name), reverse=True):
-        if (read := disk.read(_path(name, listed))) is not None:  # else removed meanwhile
-            number, content = listed, read
-            break
-    while (later := disk.read(_path(name, number + 1))) is not None:  # the list may be old on NFS
-        number, content = number + 1, later
-    return number, content
-
-
 def parsed(content: bytes) -> Holder | None:
     """The holder in a lease file; None if it is damaged."""
     with suppress(ValueError, RecursionError, MoextendError):
@@ -347,7 +337,3 @@ def parsed(content: bytes) -> Holder | None:
 def _encoded(holder: Holder) -> bytes:
     # Of one length, and with what changes at the end: whatever part of a rewrite is seen names the same process.
     return json.dumps(holder.model_dump()).encode().ljust(SIZE - 1) + b"\n"
-
-
-def _path(name: Path, number: int) -> Path:
-    return name.with_name(f"{name.name}-{number}")

@@ -138,3 +138,21 @@ class Disk:
 
 
 DISK = Disk()
+
+
+def newest(name: Path, disk: Disk | None = None) -> tuple[int, bytes]:
+    """Number and content of the lease that counts; 0 if there is none."""
+    disk = disk or DISK
+    number, content = 0, b""
+    for listed in sorted(disk.numbers(name), reverse=True):
+        if (read := disk.read(path_of(name, listed))) is not None:  # else removed meanwhile
+            number, content = listed, read
+            break
+    while (later := disk.read(path_of(name, number + 1))) is not None:  # the list may be old on NFS
+        number, content = number + 1, later
+    return number, content
+
+
+def path_of(name: Path, number: int) -> Path:
+    """File of the lease with this number."""
+    return name.with_name(f"{name.name}-{number}")

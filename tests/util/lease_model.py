@@ -183,7 +183,6 @@ class Contender:
         return taken
 
     def _work(self, taken: lease.Lease) -> None:
-        number = int(taken.path.name.rpartition("-")[2])
         disk, beat = HostDisk(self), self.world.server.now
         try:
             for _ in range(self.draw.randrange(1, 30)):
@@ -191,7 +190,7 @@ class Contender:
                     beat = self.world.server.now
                     taken.renew()
                 taken.check()
-                self.world.wrote(number, self.number)
+                self.world.wrote(int(taken.path.name.rpartition("-")[2]), self.number)
                 disk.sleep(self.draw.uniform(0, 4))
         except LeaseLost:
             self.world.lost += 1

@@ -115,6 +115,10 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
     assert names(tmp_path) == []
 
 
+def away(*args: Any, **more: Any) -> None:
+    raise OSError(errno.EIO, "the server is away")
+
+
 class Late:
     """A clock that is set by hand, for a lease without a heartbeat thread."""
 
@@ -138,13 +142,55 @@ def test_a_holder_gives_up_before_others_take_over(tmp_path: Path, monkeypatch: 
     clock.now += 39
     held.check()
     clock.now += 2
-    with pytest.raises(LeaseLost, match="could not be renewed in time"):
-        held.check()
+    with monkeypatch.context() as patch:
+        patch.setattr(DISK, "create", away)
+        with pytest.raises(LeaseLost, match="could not be renewed in time"):
+            held.check()
     held.renew()
     with pytest.raises(LeaseLost):
         held.check()  # nothing revives it
     held.release()
     assert not lease.parsed((tmp_path / "x-1").read_bytes()).released  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("act", ["check", "renew"])
+def test_a_late_holder_that_nobody_followed_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """A machine that was suspended, or too busy for heartbeats: the process makes the next lease itself."""
+    clock = Late(monkeypatch)
+    held = taken(tmp_path / "x")
+    for number in (2, 3):
+        clock.now += 1000
+        getattr(held, act)()
+        held.check()
+        assert names(tmp_path) == [f"x-{number}"] == [held.path.name]
+    clock.now += 39
+    held.renew()
+    clock.now += 39
+    held.check()
+    held.release()
+    assert lease.parsed((tmp_path / "x-3").read_bytes()).released  # type: ignore[union-attr]
+    assert taken(tmp_path / "x").path.name == "x-4"
+
+
+def test_a_late_holder_does_not_go_on_after_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Late(monkeypatch)
+    monkeypatch.setattr(Holder, "life", lambda self: "unknown")
+    held, claim = taken(tmp_path / "x"), lease.Claim(tmp_path / "x")
+    assert claim.attempt() is None
+    clock.now += 61
+    other = claim.attempt()
+    assert other
+    other.check()
+    with pytest.raises(LeaseLost, match="another process"):
+        held.check()
+    other.release()
+    with pytest.raises(LeaseLost, match="another process"):
+        held.check()
+    assert names(tmp_path) == ["x-2"]
 
 
 def test_a_heartbeat_that_arrives_late_does_not_count(
@@ -159,6 +205,7 @@ def test_a_heartbeat_that_arrives_late_does_not_count(
         clock.now += 41
 
     monkeypatch.setattr(DISK, "rewrite", slow)
+    monkeypatch.setattr(DISK, "create", away)
     held.renew()
     with pytest.raises(LeaseLost):
         held.check()
@@ -170,11 +217,8 @@ def test_heartbeats_that_fail_for_a_while_are_repeated(
     clock = Late(monkeypatch)
     held = taken(tmp_path / "x")
 
-    def failing(*args: Any, **more: Any) -> None:
-        raise OSError(errno.EIO, "the server is away")
-
     with monkeypatch.context() as patch:
-        patch.setattr(DISK, "rewrite", failing)
+        patch.setattr(DISK, "rewrite", away)
         clock.now += 30
         held.renew()
         held.check()

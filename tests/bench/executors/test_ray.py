@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from moextend.bench.executors import ray_node, submitting
+from moextend.bench.executors import ray_cluster, ray_node, submitting
 from moextend.bench.executors.executor import Job, JobState, Options, Resources, find, now, read_job
 from moextend.bench.executors.ray_executor import RayExecutor
 from moextend.bench.run.cancelling import cancelled
@@ -190,6 +190,18 @@ def test_options_are_checked_before_anything_is_submitted(cluster: None, make_ru
         with pytest.raises(InputError, match=re.escape(words)):
             RayExecutor(FAKE).submit([run.folder], options)
     assert read_job(run.folder) is None
+
+
+def test_an_address_without_a_cluster_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself tries for a quarter of an hour, and fills the terminal."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda *given, **more: pytest.fail("must not be asked"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        for wrong in (address, "no-such-host.invalid:6379", "127.0.0.1:99999"):
+            with pytest.raises(InputError, match="cannot be joined"):
+                ray_cluster.connect(wrong)
 
 
 def test_another_process_knows_what_the_folders_say(make_run: MakeRun) -> None:

@@ -13,6 +13,7 @@ from moextend.bench.run.gc import DAY, Entry, collect, lines, size, summary
 from moextend.bench.run.records import Status
 from moextend.bench.run.rundir import RunDir
 from moextend.bench.store import Kind, Node, Store, StoreFile
+from moextend.errors import InputError
 from moextend.util import files
 from moextend.util.record import LaterVersion
 from tests.bench.conftest import MakeRun
@@ -216,3 +217,12 @@ def test_answers_are_listed_together(store: Store, make: Make, run: RunDir, tmp_
         "predictions  2.8 kB, answers in 2 files  (removable)",
         "predictions  1.4 kB, answers in 1 file  (kept: in use)",
     ]
+
+
+def test_a_wrong_switch_of_sharing_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, shares in (("", True), ("on", True), ("off", False)):
+        monkeypatch.setenv("MOEXTEND_SHARING", value)
+        assert store.shares_stages is shares
+    monkeypatch.setenv("MOEXTEND_SHARING", "false")
+    with pytest.raises(InputError, match="'false' is neither on nor off"):
+        assert store.shares_stages

@@ -188,7 +188,7 @@ def test_the_preview_of_the_default_needs_no_download(tmp_path: Path) -> None:
     assert "lora-s0: tiny-attributes (" in words
     assert "lora-s0-joint: all at once: " in words
     assert "Downloads: none." in words
-    assert "Memory and hours: not estimated for a base of 2.9 MB, which fits any GPU." in words
+    assert "Memory and hours: a base of 3.0 MB fits any GPU; --throughput estimates its runs." in words
 
 
 def test_the_preview_names_downloads_and_non_commercial_licences(

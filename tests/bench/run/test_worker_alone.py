@@ -54,7 +54,7 @@ def test_a_signal_stops_it_in_order_and_the_same_command_goes_on(
     assert start(run, FAKE="lora").wait() == 0 and len(run.cells()) == 9
 
 
-@pytest.mark.parametrize("arguments", [["a", "b"], ["--help"], ["no-such-folder"], ["."]])
+@pytest.mark.parametrize("arguments", [["a", "b"], [""], ["--help"], ["no-such-folder"], ["."]])
 def test_what_is_no_run_folder_is_refused_with_code_2(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,3 +62,9 @@ def test_what_is_no_run_folder_is_refused_with_code_2(
     monkeypatch.setattr(signal, "signal", lambda *given: None)
     assert worker.alone(arguments, lambda folder: pytest.fail("must not run")) == 2
     assert capsys.readouterr().err.startswith(("usage: moextend-worker RUN_FOLDER", "error: "))
+
+
+def test_without_a_run_the_usage_is_shown() -> None:
+    """A line of a batch script past the end of its list: `moextend-worker $(sed -n 9p runs.txt)`."""
+    found = subprocess.run(FAKE, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (2, "usage: moextend-worker RUN_FOLDER\n")
