@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -192,7 +192,7 @@ def test_an_extension_leaves_also_if_nobody_waits_for_it(skills: Path, held: thr
         with ThreadPoolExecutor(1) as threads:
             asked = threads.submit(client.post, TEXT, json=ask("work"))
             until(lambda: rows(server) == 1)
-            futures = [server.engine.detach("work"), server.engine.call(lambda: 1)]
+            futures: list[Future[Any]] = [server.engine.detach("work"), server.engine.call(lambda: 1)]
             assert all(future.cancel() for future in futures)
             held.set()
             assert asked.result().status_code == 200
