@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -44,7 +44,7 @@ class _Asked:
     encoders: dict[str, str]
     projector: list[Path] | None
     others: list[Path]
-    scope: str | None
+    scope: Literal["own", "auto", "all"] | None
     items: int
     device: str
     workspace: Path
@@ -148,7 +148,7 @@ def certify(
                 "is missing.", where="--base", hint="Name the base that the extension was made on."
             )
         asked = _Asked(
-            base, encoders_of(vision, audio), projector, others or [], scope, items, device, workspace
+            base, encoders_of(vision, audio), projector, others or [], cast(Any, scope), items, device, workspace
         )  # fmt: skip
         given = {"own": [data] if data else [], "near": near or [], "text": text or []}
         claim = None if run is None else (run, runs or workspace / "runs")

@@ -76,6 +76,17 @@ def test_the_former_extensions_are_active_afterwards_also_after_an_error() -> No
         assert scope_of(lm).active == ("b",) and scope_of(lm).rows is None
 
 
+def test_rows_of_different_extensions_have_full_strength() -> None:
+    lm = extended("mixtral", "paper")
+    activate(lm, {"a": 0.5, "b": 1.0})
+    with pytest.raises(InputError, match="'a' has a strength below 1"), reaching_rows(lm, [("a",), ("b",)]):
+        pass
+    weak = outputs(lm, TEXT[:2])
+    activate(lm, ["b"])
+    with reaching_rows(lm, [("b",), ("b",)]):
+        assert not torch.allclose(outputs(lm, TEXT[:2]), weak)
+
+
 def test_tokens_that_do_not_belong_to_rows_are_refused() -> None:
     with pytest.raises(RunFailed, match="7 tokens of 2 rows"):
         Rows.over([("a",), ()], torch.device("cpu")).of_tokens(7)

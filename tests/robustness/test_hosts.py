@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from moextend.util import lease
+from moextend.util.holder import VARIABLE
 
 from . import hosts, workspace
 from .hosts import Command, Host, until
@@ -38,7 +38,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, Host]
 
 def start(host: Host, folder: Path, *, steps: int = 3) -> Command:
     arguments = ("bench", "run", "small", "-m", "lora", "--steps", str(steps), "-q")
-    return host.command(folder, *arguments, **{lease.VARIABLE: f"{SECONDS:g}"})
+    return host.command(folder, *arguments, **{VARIABLE: f"{SECONDS:g}"})
 
 
 @pytest.fixture(scope="module")

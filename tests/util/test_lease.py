@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from moextend.errors import LeaseLost
-from moextend.util import files, lease
+from moextend.util import files, holder, lease
 from moextend.util.holder import Holder
 from moextend.util.lease_files import DISK, SIZE
 from moextend.util.local_lock import LocalLock
@@ -229,7 +229,7 @@ def test_heartbeats_that_fail_for_a_while_are_repeated(
 
 def test_heartbeats_go_on_without_the_local_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a file system without locks the lock is asked for at each heartbeat, and its server may be away."""
-    monkeypatch.setenv(lease.VARIABLE, "2")
+    monkeypatch.setenv(holder.VARIABLE, "2")
 
     def away(self: LocalLock) -> bool:
         raise OSError(errno.EIO, "the server is away")

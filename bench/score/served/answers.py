@@ -147,9 +147,9 @@ class ServedModel:
 
     def _check_echo(self, answer: Body, length: int) -> None:
         given = self._choice(answer).get("logprobs")
-        parts = (
-            [given.get(key) for key in ("token_logprobs", "top_logprobs")] if isinstance(given, dict) else []
-        )
+        parts: list[Any] = []
+        if isinstance(given, dict):
+            parts = [given.get(key) for key in ("token_logprobs", "top_logprobs")]
         where = f"{self.client.url}/completions"
         if len(parts) < 2 or any(not isinstance(part, list) or len(part) < length for part in parts):
             raise ServerFailed("the server gives no log-probabilities of a prompt.", where=where, hint=ECHO)

@@ -23,7 +23,7 @@ from moextend.bench.run.records import StageCost
 from moextend.bench.run.rundir import Cell, RunDir, locked
 from moextend.errors import InputError, LeaseLost, RunConflict, RunFailed
 from moextend.util import files, lease
-from moextend.util.holder import Holder
+from moextend.util.holder import VARIABLE, Holder, seconds
 from moextend.util.local_lock import LocalLock
 from tests.bench.conftest import MakeRun
 
@@ -33,12 +33,12 @@ CELL = Cell(stage=1, task="colour", value=50.0)
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(lease.VARIABLE, "2")
+    monkeypatch.setenv(VARIABLE, "2")
 
 
 def hold(folder: Path, number: int = 1, **changes: Any) -> Holder:
     """Leaves a lease in the folder, as a process of another host does."""
-    holder = Holder.here(lease.seconds()).model_copy(update={**ELSEWHERE, **changes})
+    holder = Holder.here(seconds()).model_copy(update={**ELSEWHERE, **changes})
     (folder / f"{LEASE}-{number}").write_bytes(lease._encoded(holder))
     return holder
 
@@ -261,7 +261,7 @@ def test_an_interrupt_by_the_user_stays_one(make_run: MakeRun) -> None:
 @pytest.mark.parametrize("value", ["0", "-3", "1e9", "nan", "soon", "1"])
 def test_a_wrong_time_is_refused(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     run = make_run()
-    monkeypatch.setenv(lease.VARIABLE, value)
+    monkeypatch.setenv(VARIABLE, value)
     with pytest.raises(InputError, match="not a number of seconds from 2 to 3600"), run.lock():
         pass
 

@@ -33,17 +33,20 @@ def build(folder: str, fault: str = "") -> FastAPI:
 
     @torch.no_grad()
     def continued(ids: list[int], most: int, stop: list[str]) -> tuple[str, str]:
+        def decoded() -> str:
+            return str(tokenizer.decode(new, skip_special_tokens=True))
+
         new: list[int] = []
         for _ in range(most):
             best = int(lm(input_ids=torch.tensor([ids + new])).logits[0, -1].argmax())
             if best == tokenizer.eos_token_id:
-                return tokenizer.decode(new, skip_special_tokens=True), "stop"
+                return decoded(), "stop"
             new.append(best)
-            text = tokenizer.decode(new, skip_special_tokens=True)
+            text = decoded()
             found = [text.index(word) for word in stop if word in text]
             if found:
                 return text[: min(found)], "stop"
-        return tokenizer.decode(new, skip_special_tokens=True), "length"
+        return decoded(), "length"
 
     @torch.no_grad()
     def logprobs(ids: list[int], top: int, first: int) -> dict[str, Any]:
@@ -53,15 +56,18 @@ def build(folder: str, fault: str = "") -> FastAPI:
         tops: list[dict[str, float] | None] = []
         for place in range(first, len(ids)):
             if place == 0:
-                values.append(None), tops.append(None)
+                values.append(None)
+                tops.append(None)
                 continue
             row = steps[place - 1]
             best = row.topk(top)
             known = {
-                tokenizer.decode([int(i)]): float(v) for v, i in zip(best.values, best.indices, strict=True)
+                str(tokenizer.decode([int(i)])): float(v)
+                for v, i in zip(best.values, best.indices, strict=True)
             }
-            known.setdefault(tokenizer.decode([ids[place]]), float(row[ids[place]]))
-            values.append(float(row[ids[place]])), tops.append(known)
+            known.setdefault(str(tokenizer.decode([ids[place]])), float(row[ids[place]]))
+            values.append(float(row[ids[place]]))
+            tops.append(known)
         tokens = [tokenizer.decode([i]) for i in ids[first:]]
         return {
             "tokens": tokens,
@@ -98,7 +104,7 @@ def build(folder: str, fault: str = "") -> FastAPI:
                 first = 0 if body.get("echo") and fault != "no-echo" else len(ids)
                 choice["logprobs"] = logprobs([*ids, after], body["logprobs"], first)
             if body.get("echo"):
-                choice["text"] = tokenizer.decode(ids) + text
+                choice["text"] = f"{tokenizer.decode(ids)}{text}"
             choices.append(choice)
         usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
         about = {"id": "cmpl-1", "object": "text_completion", "created": int(time.time()), "model": NAME}
