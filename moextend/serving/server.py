@@ -44,6 +44,13 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, engine: Engine, grace: float) -> None:
         super().__init__(config)
         self._engine, self._grace = engine, grace
+        self.ready: Callable[[], Any] = lambda: None
+        """Called once requests and signals are taken."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts to take requests."""
+        await super().startup(sockets)
+        self.ready()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -100,7 +107,7 @@ def serve(
     engine.start()
     try:
         with opened:
-            ready()
+            server.ready = ready
             server.run(sockets=[opened])
     finally:
         engine.close(0)

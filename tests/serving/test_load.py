@@ -20,8 +20,9 @@ from tests.serving import load
 @pytest.mark.timeout(900)
 @pytest.mark.slow  # processes of their own, which import torch
 def test_a_process_under_load_that_is_ended_and_killed(skills: Path) -> None:
-    jobs = load.jobs_of(24)
-    wanted, _ = load.offline(skills, jobs, 8, 8)
+    every = load.jobs_of(40)
+    wanted, _ = load.offline(skills, every, 8, 8)
+    jobs = every[:24]
     with load.process(skills, "--max-batch", "8", "--grace", "30") as server:
         assert load.wrong(load.load(server.url, jobs, 8, 24), jobs, wanted) == 0
         assert load.wrong(load.load(server.url, jobs, 8, 24, stream=True), jobs, wanted) == 0
