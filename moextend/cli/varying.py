@@ -82,7 +82,7 @@ def score(runs: Sequence[RunDir], asked: Wanted, *, quiet: bool) -> None:
         own = asked.get(run.config.digest)
         if own and read_status(run.folder).state == "done":
             name = run_name(run.folder)
-            failed += [f"{name}, {what}" for what in score_variants(run, own, _said(name, quiet=quiet))]
+            failed += [f"{name}, {what}" for what in score_variants(run, own, _shown(name, quiet=quiet))]
     if failed:
         raise RunFailed(
             f"{counted(len(failed), 'cell')} of variants could not be scored; the first: {failed[0]}",
@@ -91,7 +91,7 @@ def score(runs: Sequence[RunDir], asked: Wanted, *, quiet: bool) -> None:
         )
 
 
-def _said(name: str, *, quiet: bool) -> Callable[[Step], None]:
+def _shown(name: str, *, quiet: bool) -> Callable[[Step], None]:
     from moextend.bench.run.variants import label
 
     def say(step: Step) -> None:

@@ -73,7 +73,7 @@ def test_leave_one_out_is_the_default_of_subsets(cli: Cli, scored: list[str], mo
         (["-m", "lora", "--rewind", "--executor", "slurm"], "--rewind: does not go with --executor"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_runs(
+def test_wrong_options_are_refused_before_anything_runs(
     cli: Cli, scored: list[str], tmp_path: Path, more: list[str], words: str
 ) -> None:
     found = cli("bench", "run", *more)
