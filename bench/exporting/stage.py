@@ -60,8 +60,8 @@ def find(source: str, runs: Path) -> StageName:
     try:
         found = find_runs(runs, [name])
     except UnknownName as error:
-        what = f"'{name}' is no folder of an extension, and there is no run '{name}'."
-        raise InputError(what, where="EXTENSION", hint=f"Runs in {runs}: {error.hint}") from error
+        error.what = f"'{name}' is no folder of an extension, and there is {error.what}"
+        raise
     if len(found) > 1:
         listed = ", ".join(run_name(run.folder) for run in found)
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 
 from typer.core import TyperCommand
@@ -41,7 +42,7 @@ class Command(TyperCommand):
 def _with_defaults(command: str, args: list[str]) -> list[str]:
     """The arguments, with the values of options that stand at the end or before another option without one."""
     found: list[str] = []
-    for arg, after in zip(args, [*args[1:], "-"], strict=True):
+    for arg, after in pairwise([*args, "-"]):
         value = DEFAULTS.get((command, arg)) if after.startswith("-") else None
         found += [arg] if value is None else [arg, value]
     return found

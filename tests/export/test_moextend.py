@@ -168,8 +168,8 @@ def test_a_folder_is_loaded_with_the_weights_that_it_was_made_of(base: Path, tmp
     rewrite(base=str(tmp_path / "other"))
     with pytest.raises(InputError, match="belongs to another base"):
         AutoModelForCausalLM.from_pretrained(out)
-    rewrite(format=2)
-    with pytest.raises(InputError, match="is of format 2"):
+    rewrite(format=3)
+    with pytest.raises(InputError, match="is of format 3"):
         AutoModelForCausalLM.from_pretrained(out)
     rewrite(extensions=[{"name": "a", "folder": "../../a"}])
     with pytest.raises(InputError, match="no name of a folder"):

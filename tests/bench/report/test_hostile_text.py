@@ -86,7 +86,7 @@ def test_an_answer_is_printed_and_not_obeyed(
     from moextend.cli import library
 
     monkeypatch.setattr(library, "opened", lambda *_: None)
-    monkeypatch.setattr(moextend, "activate", lambda *_: None)
+    monkeypatch.setattr(moextend, "activate", lambda *_, **__: None)
     monkeypatch.setattr(moextend, "generate", lambda *_, **__: [HOSTILE + "\nnext"])
     library.generate("tiny", prompt="p")
     out = capfd.readouterr().out

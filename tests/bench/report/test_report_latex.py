@@ -45,6 +45,7 @@ def latex(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             (folder / "routing.json").write_text(
                 json.dumps({"tasks": {"task1": seen, "(text)": seen}, "layers": [0, 1], "change": [0.1, 0.2]})
             )
+        ledger.write_variants(run)
     folder, shape = runs[0].folder.parents[1], ledger.Shape(items=40)
     for method, kind in kinds.items():
         runs += [ledger.write_run(folder, shape, method, seed, kind, order="reverse") for seed in (0, 1)]
