@@ -164,22 +164,34 @@ def weighed(values: Sequence[str] | None) -> tuple[list[Path], list[float]]:
     """Folders and strengths of values as FOLDER:0.6; a folder whose own name ends so is taken as it is.
 
     Raises:
-        InputError: a strength is not from 0 to 1.
+        InputError: a strength is not a number from 0 to 1.
     """
     from moextend.moe.strengths import checked
 
     folders, given = list[Path](), list[float]()
     for value in values or ():
-        folder, colon, number = value.rpartition(":")
-        is_strength = colon and not Path(value).exists() and re.fullmatch(r"[-+]?[0-9.]+(e-?[0-9]+)?", number)
-        folders.append(Path(folder if is_strength else value))
-        try:
-            strength = float(number) if is_strength else 1.0
-        except ValueError:  # 0.1.2
-            strength = float("nan")
+        folder, number = _parted(value)
+        strength: float | str = 1.0
+        if number is not None:
+            try:
+                strength = float(number)
+            except ValueError:  # 0.1.2, or nothing
+                strength = number
+        folders.append(Path(folder))
         with at("--extension"):
-            given.append(checked({folder or value: strength})[folder or value])
+            given.append(checked({folder: strength})[folder])
     return folders_of(folders), given
+
+
+def _parted(value: str) -> tuple[str, str | None]:
+    """A folder and what stands after its last colon; None without a strength.
+
+    A folder with a colon in its name, a colon before a further folder and that of a drive (C:skill) part nothing.
+    """
+    folder, colon, number = value.rpartition(":")
+    if not colon or len(folder) < 2 or re.search(r"[/\\]", number) or files.exists(value):
+        return value, None
+    return folder, number
 
 
 def folders_of(extensions: Sequence[Path] | None) -> list[Path]:

@@ -225,7 +225,7 @@ def _unreadable(
     return InputError(f"{what} ({first})", where=f"model '{model}'", hint=sources.FORMS)
 
 
-def save_base(model: MultimodalLM, folder: Path) -> None:
+def save_base(model: MultimodalLM, folder: str | Path) -> None:
     """Saves the language model (safetensors, JSON) and its tokenizer atomically; `load` reads them.
 
     Raises:
@@ -237,7 +237,7 @@ def save_base(model: MultimodalLM, folder: Path) -> None:
             where=str(folder),
             hint="Detach its extensions, and save each with save_extension.",
         )
-    with files.new_folder(folder) as made:
+    with files.new_folder(Path(folder)) as made:
         model.lm.save_pretrained(made)
         model.tokenizer.save_pretrained(made)
 

@@ -92,7 +92,14 @@ def test_strengths_of_folders(tmp_path: Path) -> None:
     (tmp_path / "v:0.5").mkdir()
     assert weighed([str(tmp_path / "v:0.5")]) == ([tmp_path / "v:0.5"], [1.0]), "a name of its own"
     assert weighed(["C:skill"]) == ([Path("C:skill")], [1.0])
-    for wrong in ("1.5", "-0.1", "0.1.2"):
+    assert weighed(["a:b/skill"]) == ([Path("a:b/skill")], [1.0])
+    for wrong in ("1.5", "-0.1", "0.1.2", "nan", "inf", "half", ""):
         with pytest.raises(InputError, match="is no strength"):
             weighed([f"{folder}:{wrong}"])
     assert weighed(None) == ([], [])
+
+
+@pytest.mark.parametrize("wrong", ["nan", ""])
+def test_a_wrong_strength_is_refused_in_one_line(cli: Cli, wrong: str) -> None:
+    found = cli("generate", "tiny", "--prompt", "a", "-e", f"skill:{wrong}")
+    assert found.code == 2 and "--extension: extension 'skill': " in found.err and "is no strength" in found.err
