@@ -13,7 +13,7 @@ import torch
 
 from moextend.certificate import claims as checks
 from moextend.certificate.inputs import Set, far_sets, near_sets
-from moextend.certificate.record import BaseFacts, Certificate, Claim
+from moextend.certificate.record import BaseFacts, Certificate, Claim, claims_in_use
 from moextend.certificate.watch import Seen, compared, watch
 from moextend.errors import InputError
 from moextend.extension import store, task_inference
@@ -115,7 +115,9 @@ def certify(
                 work.near, work.own = near_sets(model, folder, items, data.own, data.near)
             found += _attached(work, bool(data.own))
         else:
-            found += [checks.not_checked(name, f"'{broken.name}' failed.") for name in _names(work.scope)]
+            found += [
+                checks.not_checked(name, f"'{broken.name}' failed.") for name in claims_in_use(work.scope)
+            ]
     finally:
         for name in reversed(names):
             unload(model, name)
@@ -138,16 +140,6 @@ def trained_scope(card: Card, folder: Path) -> Scope:
     return "all" if card.beside else "own"
 
 
-def _names(scope: Scope) -> list[str]:
-    """Claims that need the extension attached."""
-    text = {
-        "own": ["text, task given"],
-        "auto": ["text, task given", "text, task inferred", "near inputs, task inferred"],
-        "all": ["text, always active"],
-    }
-    return ["attach", "base tensors", *text[scope], "comparison", "unload"]
-
-
 def _attached(work: _Work, has_data: bool) -> list[Claim]:
     """The claims that need the extension attached; it is unloaded afterwards, whatever happens."""
     model, name = work.model, work.card.name
@@ -160,7 +152,7 @@ def _attached(work: _Work, has_data: bool) -> list[Claim]:
     try:
         store.load_extension(model, work.folder)
     except InputError as error:
-        left = [checks.not_checked(each, "it does not attach.") for each in _names(work.scope)[1:]]
+        left = [checks.not_checked(each, "it does not attach.") for each in claims_in_use(work.scope)[1:]]
         return [checks.claim("attach", "failed", reason=str(error)), *left]
     try:
         moments["while attached"] = tensor_hashes(_same(model, tensors))

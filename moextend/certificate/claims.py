@@ -73,10 +73,10 @@ def files_claim(folder: Path, card: Card) -> Claim:
     evidence: dict[str, Fact] = {"format": tensor_files.FORMAT}
     if found.others:
         evidence["other files"] = list(found.others[:SHOWN])
-    if found.pickles:
-        return claim(
-            "files", "failed", reason=f"{found.pickles[0]} can hold code.", items=len(found.own), evidence=evidence
-        )  # fmt: skip
+    if code := found.code(folder):
+        evidence["files that can hold code"] = code[:SHOWN]
+        reason = f"{code[0]} can hold code, and is no file of an extension."
+        return claim("files", "failed", reason=reason, items=len(found.own), evidence=evidence)
     try:
         tensors += len(tensor_files.load_tensors(folder)[0])
         for name in modalities.carried(folder):

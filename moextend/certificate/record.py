@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from moextend.errors import InputError
+from moextend.errors import InputError, SpecError
+from moextend.util import files
 from moextend.util.record import Record
 
 FILE = "certificate.json"
@@ -18,12 +20,39 @@ KIND = "moextend certificate"
 Status = Literal["proved", "failed", "not checked"]
 Fact = int | float | str | list[str]
 AGAIN = "Make it again: moextend certify EXTENSION --base BASE."
+_TEXT_CLAIMS = {
+    "own": ("text, task given",),
+    "auto": ("text, task given", "text, task inferred", "near inputs, task inferred"),
+    "all": ("text, always active",),
+}
+"""Scope -> its claims about text."""
+_STRICT = ConfigDict(**{**Record.model_config, "extra": "forbid"})  # type: ignore[typeddict-item]
+"""A key that no release wrote is no part of a certificate."""
+
+
+def claims_in_use(scope: str) -> list[str]:
+    """Claims that need the extension attached, in order; KeyError for an unknown scope."""
+    return ["attach", "base tensors", *_TEXT_CLAIMS[scope], "comparison", "unload"]
+
+
+def claims_of(scope: str) -> list[str]:
+    """All claims of a certificate, in order; none for an unknown scope."""
+    return ["files", "base", *claims_in_use(scope), "forgetting"] if scope in _TEXT_CLAIMS else []
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of all keys but `sha256`."""
+    text = json.dumps(
+        {key: value for key, value in values.items() if key != "sha256"},
+        sort_keys=True, separators=(",", ":"), ensure_ascii=False,
+    )  # fmt: skip
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Compared(BaseModel):
     """One set of inputs before the extension was attached and with it; counts of inputs unless it says tokens."""
 
-    model_config = Record.model_config
+    model_config = _STRICT
 
     name: str
     """Name of the set."""
@@ -55,7 +84,7 @@ class Compared(BaseModel):
 class Claim(BaseModel):
     """A statement, whether it was proved, and the numbers that say so."""
 
-    model_config = Record.model_config
+    model_config = _STRICT
 
     name: str
     """Short name."""
@@ -76,7 +105,7 @@ class Claim(BaseModel):
 class InputSet(BaseModel):
     """A set of inputs that the claims are about."""
 
-    model_config = Record.model_config
+    model_config = _STRICT
 
     name: str
     """Name, as in the claims."""
@@ -91,7 +120,7 @@ class InputSet(BaseModel):
 class BaseFacts(BaseModel):
     """The base that the claims are about."""
 
-    model_config = Record.model_config
+    model_config = _STRICT
 
     name: str
     """Name that it was loaded by."""
@@ -107,6 +136,8 @@ class BaseFacts(BaseModel):
 
 class Certificate(Record):
     """`certificate.json`: the claims about one extension on one base."""
+
+    model_config = _STRICT
 
     kind: str = KIND
     """Marks the file."""
@@ -146,9 +177,7 @@ class Certificate(Record):
 
     def digest(self) -> str:
         """The SHA-256 that the record must have."""
-        values = self.model_dump(exclude={"sha256"})
-        text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest_of(self.model_dump())
 
     def signed(self) -> Certificate:
         """The record with its SHA-256."""
@@ -157,10 +186,23 @@ class Certificate(Record):
 
 def read(path: Path) -> Certificate:
     """Certificate from a file, or from `certificate.json` of a folder; InputError if there is none."""
+    return read_with_digest(path)[0]
+
+
+def read_with_digest(path: Path) -> tuple[Certificate, str]:
+    """Certificate from a file or a folder, and the SHA-256 of what the file says, before it is read as a record.
+
+    Raises:
+        InputError: there is no certificate; or the file has a key twice, or one that a certificate does not have.
+    """
     path = path / FILE if path.is_dir() else path
-    found = Certificate.read(path)
-    if found is None:
-        raise InputError("no such certificate.", where=str(path), hint=AGAIN)
+    try:
+        values = files.read_json(path, unique=True)
+    except FileNotFoundError as error:
+        raise InputError("no such certificate.", where=str(path), hint=AGAIN) from error
+    except SpecError as error:
+        raise SpecError(error.what, where=error.where, hint=AGAIN) from error
+    found = Certificate.parse(values, where=str(path), hint=AGAIN)
     if found.kind != KIND:
         raise InputError("is no certificate of an extension.", where=str(path), hint=AGAIN)
-    return found
+    return found, digest_of(values)

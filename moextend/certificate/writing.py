@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from moextend.certificate.page import page
-from moextend.certificate.record import FILE, PAGE, Certificate, read
+from moextend.certificate.record import FILE, PAGE, Certificate, claims_of, read_with_digest
 from moextend.extension.folder import contents
 from moextend.util import files
 
@@ -21,26 +21,32 @@ def write(certificate: Certificate, out: Path) -> Certificate:
 
 
 def problems_of(path: Path, folder: Path | None = None) -> tuple[Certificate, list[str]]:
-    """A written certificate, and what is wrong with it: its SHA-256, files of the extension, failed claims.
+    """A written certificate, and what is wrong with it: its SHA-256, files of the extension, missing and failed claims.
 
     Args:
         path: the file, or its folder. folder: of the extension; None: the one that the certificate names.
 
     Raises:
-        InputError: there is no certificate.
+        InputError: there is no certificate, or it has keys that a certificate does not have, or has once.
     """
-    found = read(path)
+    found, digest = read_with_digest(path)
     place = path if path.is_dir() else path.parent
     folder = folder or place / found.folder
     problems = []
-    if found.digest() != found.sha256:
+    if digest != found.sha256:
         problems.append("its SHA-256 is not that of its content: it was changed after it was made.")
-    here = set(contents(folder).own) if folder.is_dir() else set()
+    if (made := claims_of(found.scope)) != [one.name for one in found.claims]:
+        problems.append(
+            f"its claims are not those that are always made: {', '.join(made) or 'no such scope'}."
+        )
+    present = contents(folder)
+    here = set(present.own)
     for name, wanted in found.files.items():
         if name not in here:
             problems.append(f"{folder / name} is missing.")
         elif files.sha256(folder / name) != wanted:
             problems.append(f"{folder / name} is not the file that was certified.")
     problems += [f"{folder / name} was added." for name in sorted(here - set(found.files))]
+    problems += [f"{folder / name} was added, and can hold code." for name in present.code(folder)]
     problems += [f"claim '{one.name}' failed: {one.reason}" for one in found.claims if one.status == "failed"]
     return found, problems

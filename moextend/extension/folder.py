@@ -19,6 +19,11 @@ PICKLES = (
     ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".h5", ".msgpack", ".keras"
 )  # fmt: skip
 """Suffixes of weights that may hold code."""
+_DATA = (".json", ".jsonl", ".txt", ".md")
+_TEXTS = ("LICENSE", ".gitattributes")
+"""Suffixes and names of other files that are text, such as the costs and the routing in the folder of a stage."""
+_PROGRAMS = (b"#!", b"\x7fELF", b"MZ")
+"""First bytes of a script and of programs."""
 _HEADS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 """First bytes of a pickle, and of the archive in which torch saves one."""
 
@@ -35,6 +40,10 @@ class Contents:
     """Files that may hold code: they are never loaded, and never shared."""
     others: tuple[str, ...]
     """All others, and links."""
+
+    def code(self, folder: Path) -> list[str]:
+        """Files in `folder` that may hold code: pickles, and others that are not known as text."""
+        return [*self.pickles, *(name for name in self.others if not _is_text(folder / name))]
 
 
 def contents(folder: Path) -> Contents:
@@ -68,11 +77,22 @@ def is_pickle(path: Path) -> bool:
         path.suffix == ".safetensors"
     ):  # read as such only, and its first bytes are a length, which may be these
         return False
+    return _head(path).startswith(_HEADS)
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file is text by its name and its first bytes, and no script; a link is not."""
+    named = path.suffix.lower() in _DATA or path.name in _TEXTS
+    return named and _is_plain(path) and not _head(path).startswith(_PROGRAMS)
+
+
+def _head(path: Path) -> bytes:
+    """The first four bytes; none of a file that cannot be read."""
     try:
         with path.open("rb") as file:
-            return file.read(4).startswith(_HEADS)
+            return file.read(4)
     except OSError:
-        return False
+        return b""
 
 
 def _is_plain(path: Path) -> bool:

@@ -168,15 +168,25 @@ def write_lines(path: Path, records: list[Any], *, synced: bool = True) -> None:
     write_text(path, lines, synced=synced)
 
 
-def read_json(path: Path) -> Any:
-    """JSON value of the file `path`.
+def read_json(path: Path, *, unique: bool = False) -> Any:
+    """JSON value of the file `path`; `unique`: a key that stands twice in a mapping is refused.
 
     Raises:
         FileNotFoundError: there is no such file.
-        SpecError: it is not JSON.
+        SpecError: it is not JSON, or a key stands twice.
         InputError: it cannot be read.
     """
-    return _parse(_read(path), str(path), "It was damaged or edited; repair or remove it.")
+    hook = _unique if unique else None
+    return _parse(_read(path), str(path), "It was damaged or edited; repair or remove it.", hook)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of JSON; ValueError if a key stands twice, of which `json` takes the last one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key '{next(key for key in keys if keys.count(key) > 1)}' stands twice")
+    return found
 
 
 def _read(path: Path) -> bytes:
@@ -251,9 +261,11 @@ def parsed(lines: Sequence[bytes], path: Path, numbers: Iterable[int]) -> list[A
     return [_parse(line, f"{path}:{number}", hint) for line, number in zip(lines, numbers, strict=True)]
 
 
-def _parse(text: bytes, where: str, hint: str) -> Any:
+def _parse(
+    text: bytes, where: str, hint: str, hook: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=hook)
     except (ValueError, RecursionError) as error:
         raise SpecError(f"not valid JSON ({error}).", where=where, hint=hint) from error
 

@@ -165,6 +165,23 @@ def _pickle(folder: Path) -> None:
     torch.save({"a": torch.zeros(1)}, folder / "optimizer.state")
 
 
+def _python(folder: Path) -> None:
+    (folder / "modeling.py").write_text("import os")
+
+
+def _script(folder: Path) -> None:
+    (folder / "notes.txt").write_text("#!/bin/sh")
+
+
+def _library(folder: Path) -> None:
+    (folder / "lib").mkdir()
+    (folder / "lib" / "fast.so").write_bytes(b"\x7fELF")
+
+
+def _link(folder: Path) -> None:
+    (folder / "notes.txt").symlink_to("/etc/hostname")
+
+
 def _statistics(folder: Path) -> None:
     path = folder / task_inference.FILE
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
@@ -182,6 +199,10 @@ def _infinite(folder: Path) -> None:
         (_flipped, "SHA-256"),
         (_not_finite, "not finite"),
         (_pickle, "optimizer.state can hold code"),
+        (_python, "modeling.py can hold code"),
+        (_script, "notes.txt can hold code"),
+        (_library, "lib/fast.so can hold code"),
+        (_link, "notes.txt can hold code"),
         (_statistics, "damaged"),
         (_infinite, "not finite"),
     ],
@@ -193,6 +214,15 @@ def test_a_tampered_extension_is_found(damage: Any, says: str, tmp_path: Path) -
     found = certify(model, tmp_path, items=2)
     assert claim(found, "files").status == "failed" and says in claim(found, "files").reason
     assert claim(found, "unload").status == "not checked"
+
+
+def test_other_files_of_text_are_named(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    for name in ("cost.json", "LICENSE", "notes.txt"):
+        (tmp_path / name).write_text("text")
+    files_claim = claim(certify(model, tmp_path, items=2), "files")
+    assert files_claim.status == "proved"
+    assert files_claim.evidence["other files"] == ["LICENSE", "cost.json", "notes.txt"]
 
 
 def test_an_extension_without_effect_proves_nothing_of_others(tmp_path: Path) -> None:

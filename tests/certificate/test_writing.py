@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moextend.certificate.certify import certify
-from moextend.certificate.record import Certificate, read
+from moextend.certificate.record import Certificate, digest_of, read
 from moextend.certificate.writing import problems_of, write
 from moextend.errors import InputError
 from tests.certificate.conftest import made
@@ -62,6 +63,48 @@ def test_files_that_changed_are_found(folder: Path, tmp_path: Path) -> None:
         "extension.json is missing.", "extension.safetensors is not the file that was certified.",
         "task_statistics.safetensors was added.",
     ]  # fmt: skip
+
+
+def _rewritten(path: Path, values: dict[str, Any]) -> list[str]:
+    """Problems of an edited record whose hash was computed again."""
+    path.write_text(json.dumps({**values, "sha256": digest_of(values)}))
+    return problems_of(path)[1]
+
+
+def test_keys_that_a_certificate_does_not_have_are_refused(folder: Path) -> None:
+    path = folder / "certificate.json"
+    text = path.read_text()
+    assert _rewritten(path, json.loads(text)) == []
+    for place in ("", "claims", "inputs", "base"):
+        values = json.loads(text)
+        inner = values[place] if place else values
+        (inner[0] if isinstance(inner, list) else inner)["note"] = "better than all others"
+        with pytest.raises(InputError, match="note"):
+            _rewritten(path, values)
+    path.write_text(text.replace('"claims":', '"claims": [], "claims":', 1))
+    with pytest.raises(InputError, match="'claims' stands twice"):
+        problems_of(path)
+    values = json.loads(text)
+    del values["claims"][0]["reason"]
+    path.write_text(json.dumps(values))
+    assert "SHA-256" in problems_of(path)[1][0], "the hash is that of the file, not of what is read from it"
+
+
+def test_a_certificate_without_a_claim_is_not_right(folder: Path) -> None:
+    path = folder / "certificate.json"
+    values = json.loads(path.read_text())
+    for claims in ([], values["claims"][:-2], values["claims"] + values["claims"][:1]):
+        problems = _rewritten(path, {**values, "claims": claims})
+        assert len(problems) == 1 and "files, base, attach, base tensors" in problems[0]
+    for scope in ("all", "none"):
+        assert "its claims are not those" in _rewritten(path, {**values, "scope": scope})[0]
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "modeling.py", "setup.sh", "lib/fast.so"])
+def test_a_file_that_can_hold_code_was_added(name: str, folder: Path) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("import os")
+    assert problems_of(folder)[1] == [f"{folder / name} was added, and can hold code."]
 
 
 def test_it_is_checked_against_a_copy_elsewhere(folder: Path, written: Path, tmp_path: Path) -> None:

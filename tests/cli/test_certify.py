@@ -20,6 +20,11 @@ def test_a_certificate_is_made_and_checked(cli: Cli, tmp_path: Path) -> None:
     assert record["base"]["name"] == "tiny" and record["folder"] == "."
     checked = cli("certify", "--check", "skill/certificate.json")
     assert checked.code == 0 and record["sha256"] in checked.out
+    pickle = tmp_path / "skill" / "pytorch_model.bin"
+    pickle.write_bytes(b"\x80\x02")
+    added = cli("certify", "--check", "skill")
+    assert added.code == 1 and "pytorch_model.bin was added" in added.out and "right:" not in added.out
+    pickle.unlink()
     always = cli(
         "certify", "skill", "--base", "tiny", "--items", "2", "--scope", "all", "--out", "all", "--json"
     )

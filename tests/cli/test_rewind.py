@@ -102,4 +102,6 @@ def test_strengths_of_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", ["nan", ""])
 def test_a_wrong_strength_is_refused_in_one_line(cli: Cli, wrong: str) -> None:
     found = cli("generate", "tiny", "--prompt", "a", "-e", f"skill:{wrong}")
-    assert found.code == 2 and "--extension: extension 'skill': " in found.err and "is no strength" in found.err
+    assert (
+        found.code == 2 and "--extension: extension 'skill': " in found.err and "is no strength" in found.err
+    )
