@@ -26,7 +26,7 @@ _TEXT_CLAIMS = {
     "all": ("text, always active",),
 }
 """Scope -> its claims about text."""
-_STRICT = ConfigDict(**{**Record.model_config, "extra": "forbid"})  # type: ignore[typeddict-item]
+_STRICT = ConfigDict(**{**Record.model_config, "extra": "forbid"})
 """A key that no release wrote is no part of a certificate."""
 
 

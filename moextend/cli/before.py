@@ -38,7 +38,7 @@ def check_model(
     lookup.choose("dtype", dtype, dict.fromkeys(DTYPES), where="--dtype")
     if attention is not None:
         lookup.choose("attention", attention, dict.fromkeys(ATTENTION), where="--attention")
-    sources.find(base, where="BASE")
+    sources.check_hub(sources.find(base, where="BASE"), where="BASE")
     for modality, name in encoders.items():
         with at(OPTIONS[modality]):
             locate(modality, name)

@@ -60,7 +60,7 @@ def upcycle(
     check_numbers(experts, top_k, rows)
     files.check_new(out)
     check_out(out)
-    sources.find(source, where="SOURCE")
+    sources.check_hub(sources.find(source, where="SOURCE"), where="SOURCE")
     quiet_process()
     dense = load(source, dtype=dtype, revision=revision)
     name, before = type(dense.lm).__name__, sum(p.numel() for p in dense.lm.parameters())

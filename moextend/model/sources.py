@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from moextend.errors import InputError, short
-from moextend.util import content, files
+from moextend.util import content, downloads, files, hub_errors
 
 FORMS = "Name a model of the package (tiny), a folder saved by transformers, a .gguf file, or a hub id."
 _DATA = (
@@ -27,6 +27,8 @@ _DATA = (
     ".safetensors",
 )
 """Suffixes of files that are no repositories."""
+WAIT = 5.0
+"""Seconds that the hub has to answer whether it has a model."""
 _HUB = re.compile(r"(?=.{1,96}$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -54,6 +56,37 @@ def find(model: str | Path, *, where: str | None = None) -> Path | str:
     if not path.is_dir() and not (path.is_file() and path.suffix == ".gguf"):
         raise InputError(f"'{model}' is neither a folder nor a .gguf file.", where=where, hint=FORMS)
     return path
+
+
+def check_hub(source: Path | str, *, where: str | None = None) -> None:
+    """Refuses a name without an owner, such as a misspelt one, that the hub does not know or cannot be asked about.
+
+    Models of former times are named so on the hub (gpt2). Libraries ask it for more than a minute; this asks once.
+
+    Args:
+        source: what `find` returned; a path, an id with an owner and a model in the user's cache are not looked up.
+        where: the option or key with the name.
+
+    Raises:
+        InputError: the hub has no such model, or cannot be reached.
+    """
+    if isinstance(source, Path) or "/" in source or downloads.folder_of(source, "model").is_dir():
+        return
+    where = where or f"model '{source}'"
+    from huggingface_hub import HfApi, constants
+
+    try:
+        HfApi(endpoint=constants.ENDPOINT).model_info(source, timeout=WAIT)
+    except Exception as error:
+        if hub_errors.is_unreachable(error):
+            raise InputError(
+                f"there is no model or folder '{source}', and the hub cannot be reached to look for it.",
+                where=where,
+                hint=FORMS,
+            ) from error
+        if isinstance(found := hub_errors.of_hub(error, source, where=where), InputError):
+            raise found from error
+        # else the download reports what is wrong
 
 
 def is_hub_name(name: str) -> bool:

@@ -130,6 +130,14 @@ def _failed(error: Any, name: str, kind: Kind, where: str) -> MoextendError | No
     return None
 
 
+def is_unreachable(error: BaseException) -> bool:
+    """Whether the hub could not be connected to, by the name of the error or of a cause."""
+    return any(
+        type(each).__name__ in ("ConnectError", "ConnectTimeout", "ProxyError")
+        for each in foreign.causes(error)
+    )
+
+
 def page_of(name: str, kind: Kind) -> str:
     """Address of a repository's page."""
     return f"{_endpoint()}/{'datasets/' if kind == 'dataset' else ''}{name}"

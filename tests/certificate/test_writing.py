@@ -93,7 +93,8 @@ def test_keys_that_a_certificate_does_not_have_are_refused(folder: Path) -> None
 def test_a_certificate_without_a_claim_is_not_right(folder: Path) -> None:
     path = folder / "certificate.json"
     values = json.loads(path.read_text())
-    for claims in ([], values["claims"][:-2], values["claims"] + values["claims"][:1]):
+    made: list[Any] = values["claims"]
+    for claims in (made[:0], made[:-2], made + made[:1]):
         problems = _rewritten(path, {**values, "claims": claims})
         assert len(problems) == 1 and "files, base, attach, base tensors" in problems[0]
     for scope in ("all", "none"):

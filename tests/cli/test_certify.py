@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Cli
 from tests.cli.test_export import extension
 
@@ -44,6 +46,7 @@ WRONG = [
     ("", "EXTENSION: is missing"),
     ("skill --scope own", "--base: is missing"),
     ("skill --base tinny", "no model 'tinny'"),
+    ("skill --base nope", "BASE: there is no model or folder 'nope', and the hub cannot be reached"),
     ("skill --base tiny --scope ours", "no scope 'ours'"),
     ("skill --base tiny --items 1", "--items"),
     ("skill --base tiny --data nothing.json", "--data"),
@@ -56,9 +59,17 @@ WRONG = [
 ]
 
 
-def test_wrong_input_is_refused_in_one_line(cli: Cli, tmp_path: Path) -> None:
+def test_wrong_input_is_refused_in_one_line(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     extension("skill")
     for arguments, says in WRONG:
         found = cli("certify", *arguments.split())
         assert found.code == 2 and says in found.err, (arguments, found.err)
+        assert found.err.count("\n") == 1 or "nope" not in arguments, found.err
     assert not (tmp_path / "skill" / "certificate.json").exists()

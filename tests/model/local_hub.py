@@ -54,7 +54,11 @@ def serving(cache: Path, patch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
             self.answer(body=True)
 
         def answer(self, *, body: bool) -> None:
-            found = hub.file(self.path.partition("?")[0])
+            path = self.path.partition("?")[0]
+            if path.startswith("/api/models/"):
+                self.describe(path.removeprefix("/api/models/"))
+                return
+            found = hub.file(path)
             content = json.dumps({"error": "none"}).encode() if found is None else found[1].read_bytes()
             self.send_response(404 if found is None else 200)
             if found is None:
@@ -66,6 +70,16 @@ def serving(cache: Path, patch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
             self.end_headers()
             if body:
                 self.wfile.write(content)
+
+        def describe(self, repository: str) -> None:
+            known = repository in hub.commits
+            content = json.dumps({"id": repository} if known else {"error": "none"}).encode()
+            self.send_response(200 if known else 404)
+            if not known:
+                self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
         def log_message(self, format: str, *arguments: Any) -> None:
             """Prints nothing."""

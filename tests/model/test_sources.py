@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from moextend.errors import InputError
-from moextend.model import sources
+from moextend.model import loading, sources
+from tests.model.local_hub import serving
 
 
 def test_a_model_of_the_package_a_folder_a_file_and_a_hub_id(tmp_path: Path) -> None:
@@ -29,6 +30,35 @@ def test_what_can_be_no_base(name: str) -> None:
     with pytest.raises(InputError) as error:
         sources.find(name, where="base.model")
     assert error.value.where == "base.model" and error.value.hint
+
+
+def test_a_name_without_an_owner_is_looked_up_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(InputError, match="no model or folder 'nope', and the hub cannot be reached") as error:
+        sources.check_hub("nope", where="BASE")
+    assert error.value.where == "BASE" and error.value.hint == sources.FORMS and not caplog.records
+    with pytest.raises(InputError, match="cannot be reached"):
+        loading.load("nope")
+    sources.check_hub("owner/name")
+    sources.check_hub(tmp_path)
+    (tmp_path / "models--nope").mkdir()
+    sources.check_hub("nope")
+
+
+def test_what_the_hub_says_of_a_name_without_an_owner(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with serving(tmp_path / "cache", monkeypatch) as hub:
+        hub.push("gpt2", tmp_path)
+        sources.check_hub("gpt2")
+        with pytest.raises(InputError, match="the hub has no such model"):
+            sources.check_hub("nope")
 
 
 def test_a_near_name_that_was_fetched_before_is_a_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
