@@ -1,4 +1,4 @@
-"""The engineer's tutorial runs as printed, one line after the other, and prints what the page prints, but for numbers."""
+"""The engineer's tutorial runs as printed, in order, and prints what the page prints, but for numbers."""
 
 from __future__ import annotations
 
