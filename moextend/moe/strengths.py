@@ -5,7 +5,7 @@ the mean of y(S_u) over u in (0, 1], where S_u are the extensions with a strengt
 
 - one extension: ``y = (1 - s) y() + s y({e})``, a straight line from the base to the extension;
 - strengths of 0 and 1 only: the output with exactly those of strength 1;
-- the output is continuous and piecewise linear in the strengths.
+- the output of a layer is continuous and piecewise linear in the strengths, for a given input.
 
 In exact routing, where extensions add up, this scales the output of every new expert. In slot and paper routing the
 block's experts are weighted for each S_u, and the weights are added (at most one S_u more than different strengths).

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from moextend.bench.run.progress import read_status
 from tests.hub import contents
 from tests.hub.commands import SETTINGS, User
 from tests.hub.server import Hub
@@ -68,6 +69,7 @@ def test_the_tasks_of_the_package_killed_and_continued_and_offline(user: User, h
     until(lambda: list(user.folder_of().glob("stages/*/*-in-flight/*")) or process.poll() is not None, 300)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    until(lambda: read_status(user.folder_of()).state == "interrupted", 60)  # its worker saves the state
     table = output_of(user, *command)
     assert "lora" in table and "Traceback" not in table
     found = results(user.folder_of())

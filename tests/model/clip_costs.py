@@ -13,7 +13,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def resident() -> float:
 def measure(encoder: str, clips: list[Path], count: int, *, skip: bool) -> dict[str, Any]:
     """Costs of `count` clips; `skip`: the encoder's forward pass is computed once only."""
     found = load_encoder(encoder)
-    model: Any = found.tower.model
+    model: Any = cast(Any, found.tower).model
     forward, inside, kept = model.forward, [0.0], list[Any]()
 
     def timed(*given: Any, **more: Any) -> Any:
